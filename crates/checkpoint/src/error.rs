@@ -1,0 +1,231 @@
+//! What can be wrong with a checkpoint. One error type for all readers of this crate.
+
+use std::path::{Path, PathBuf};
+
+use forge_io::IoError;
+use forge_tensor::{Class, Diagnostic};
+use thiserror::Error;
+
+/// Why a checkpoint is refused. The names are stable: tests and `--json` users see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The file is none of the kinds that this crate reads.
+    NotACheckpoint,
+    /// A torch file of a kind that is too old to be read here.
+    LegacyFormat,
+    /// The file ends before something that it announces.
+    Truncated,
+    /// Bytes lie before the first entry of a zip archive.
+    PrefixData,
+    /// Bytes lie where no entry of the file accounts for them.
+    TrailingData,
+    /// Two entries of an archive have the same name.
+    DuplicateEntry,
+    /// Two records of a zip archive contradict each other about an entry.
+    HeaderMismatch,
+    /// An entry of a zip archive is encrypted.
+    Encrypted,
+    /// An entry of a zip archive is compressed.
+    CompressedEntry,
+    /// Two parts of a zip archive claim the same bytes.
+    Overlap,
+    /// The Zip64 records are missing, wrong, or contradict the plain ones.
+    BadZip64,
+    /// More entries than the limit, or than the archive has room for.
+    TooManyEntries,
+    /// An offset points outside of the file or at something else.
+    BadOffset,
+    /// The CRC-32 of an entry is wrong: the file is damaged.
+    Crc,
+    /// An entry has a name that torch never writes.
+    BadEntryName,
+    /// The archive has no `data.pkl` in its top folder.
+    NoPickle,
+    /// The archive has more than one top-level `data.pkl`.
+    AmbiguousPickle,
+    /// The tensors are stored in a byte order that is not read here.
+    UnsupportedByteOrder,
+    /// The archive has a format version that nobody has written yet.
+    UnsupportedVersion,
+    /// The archive holds a TorchScript program, not a state dict.
+    TorchScript,
+    /// The pickle asks for a Python object that no state dict needs.
+    ForbiddenGlobal,
+    /// The name of a Python global is malformed.
+    BadGlobal,
+    /// A string, the stack, the memo or the graph of values exceeds its limit.
+    TooLarge,
+    /// A container of the pickle contains itself.
+    Cycle,
+    /// Containers of the pickle are nested deeper than the limit.
+    TooDeep,
+    /// An integer of the pickle is malformed or wider than 64 bits.
+    BadInteger,
+    /// An opcode found something else on the pickle's stack than it needs.
+    StackShape,
+    /// The pickle refers to a memo entry that does not exist or is out of range.
+    BadMemo,
+    /// The stream of pickle opcodes is malformed.
+    BadStream,
+    /// A tensor's construction has wrong arguments.
+    BadRebuild,
+    /// A reference to a storage is malformed.
+    BadStorageId,
+    /// The pickled object is no dictionary from names to tensors.
+    NotAStateDict,
+    /// More tensors than the limit.
+    TooManyTensors,
+    /// Two tensors have the same name.
+    DuplicateTensor,
+    /// The state dict holds a value that is no tensor.
+    UnsupportedEntry,
+    /// The pickle has more opcodes than the limit.
+    TooManyOpcodes,
+    /// A tensor refers to a storage that the file does not have.
+    MissingStorage,
+    /// A storage has another number of bytes than its reference says.
+    StorageSize,
+    /// A tensor reaches outside of its storage.
+    OutOfBounds,
+    /// The size of a tensor does not fit in 64 bits.
+    SizeOverflow,
+    /// The strides of a tensor are negative, zero or overlapping, or it has too many dimensions.
+    UnsupportedLayout,
+    /// Tensors share storages so much that together they are larger than the storages.
+    AliasedTensors,
+    /// A tensor has an element type that is not read here.
+    UnsupportedDtype,
+    /// A tensor has no dimension, or one that is zero.
+    BadShape,
+    /// A tensor contains NaN or an infinity.
+    NonFinite,
+    /// The header of a safetensors file is malformed.
+    BadHeader,
+    /// The header of a safetensors file describes a tensor wrongly.
+    BadEntry,
+    /// An index refers to a shard that is no plain file beside it.
+    BadShardName,
+}
+
+impl Refusal {
+    /// The stable name, as [`Diagnostic::kind`] returns it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotACheckpoint => "NotACheckpoint",
+            Self::LegacyFormat => "LegacyFormat",
+            Self::Truncated => "Truncated",
+            Self::PrefixData => "PrefixData",
+            Self::TrailingData => "TrailingData",
+            Self::DuplicateEntry => "DuplicateEntry",
+            Self::HeaderMismatch => "HeaderMismatch",
+            Self::Encrypted => "Encrypted",
+            Self::CompressedEntry => "CompressedEntry",
+            Self::Overlap => "Overlap",
+            Self::BadZip64 => "BadZip64",
+            Self::TooManyEntries => "TooManyEntries",
+            Self::BadOffset => "BadOffset",
+            Self::Crc => "Crc",
+            Self::BadEntryName => "BadEntryName",
+            Self::NoPickle => "NoPickle",
+            Self::AmbiguousPickle => "AmbiguousPickle",
+            Self::UnsupportedByteOrder => "UnsupportedByteOrder",
+            Self::UnsupportedVersion => "UnsupportedVersion",
+            Self::TorchScript => "TorchScript",
+            Self::ForbiddenGlobal => "ForbiddenGlobal",
+            Self::BadGlobal => "BadGlobal",
+            Self::TooLarge => "TooLarge",
+            Self::Cycle => "Cycle",
+            Self::TooDeep => "TooDeep",
+            Self::BadInteger => "BadInteger",
+            Self::StackShape => "StackShape",
+            Self::BadMemo => "BadMemo",
+            Self::BadStream => "BadStream",
+            Self::BadRebuild => "BadRebuild",
+            Self::BadStorageId => "BadStorageId",
+            Self::NotAStateDict => "NotAStateDict",
+            Self::TooManyTensors => "TooManyTensors",
+            Self::DuplicateTensor => "DuplicateTensor",
+            Self::UnsupportedEntry => "UnsupportedEntry",
+            Self::TooManyOpcodes => "TooManyOpcodes",
+            Self::MissingStorage => "MissingStorage",
+            Self::StorageSize => "StorageSize",
+            Self::OutOfBounds => "OutOfBounds",
+            Self::SizeOverflow => "SizeOverflow",
+            Self::UnsupportedLayout => "UnsupportedLayout",
+            Self::AliasedTensors => "AliasedTensors",
+            Self::UnsupportedDtype => "UnsupportedDtype",
+            Self::BadShape => "BadShape",
+            Self::NonFinite => "NonFinite",
+            Self::BadHeader => "BadHeader",
+            Self::BadEntry => "BadEntry",
+            Self::BadShardName => "BadShardName",
+        }
+    }
+}
+
+/// A checkpoint that is refused, or that cannot be read.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// The content of a file is not acceptable.
+    #[error("{path}: {detail}", path = path.display())]
+    Refused {
+        /// Which rule is broken.
+        kind: Refusal,
+        /// The file with the fault.
+        path: PathBuf,
+        /// What was found and where, what was expected, what to do next.
+        detail: String,
+    },
+    /// Opening or reading a file failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+impl CheckpointError {
+    /// A refusal whose file is filled in by [`CheckpointError::in_file`] where the path is known.
+    pub(crate) fn refused(kind: Refusal, detail: impl Into<String>) -> Self {
+        Self::Refused { kind, path: PathBuf::new(), detail: detail.into() }
+    }
+
+    /// Names the file of a refusal that has none yet.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        match self {
+            Self::Refused { kind, path, detail } if path.as_os_str().is_empty() => Self::Refused { kind, path: file.to_path_buf(), detail },
+            other => other,
+        }
+    }
+
+    /// The rule that is broken, unless reading itself failed.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { kind, .. } => Some(*kind),
+            Self::Io(_) => None,
+        }
+    }
+}
+
+impl Diagnostic for CheckpointError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused { kind, .. } => kind.name(),
+            Self::Io(error) => error.kind(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Refused { .. } => Class::Refused,
+            Self::Io(error) => error.class(),
+        }
+    }
+}
+
+/// Result of everything in this crate.
+pub(crate) type Result<T> = std::result::Result<T, CheckpointError>;
+
+/// Shorthand for returning a refusal.
+pub(crate) fn refuse<T>(kind: Refusal, detail: impl Into<String>) -> Result<T> {
+    Err(CheckpointError::refused(kind, detail))
+}

@@ -1,0 +1,132 @@
+//! The closed list of Python globals, and what each of them stands for.
+
+use forge_tensor::Encoding;
+
+/// Element type of a storage or tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    /// Readable elements.
+    Known(Encoding),
+    /// Bytes without a type of their own (`UntypedStorage`).
+    Untyped,
+    /// Known by name, not readable here.
+    Unsupported(&'static str),
+}
+
+/// What a permitted global stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Global {
+    OrderedDict,
+    Size,
+    RebuildTensor,
+    RebuildTensorV2,
+    RebuildTensorV3,
+    RebuildParameter,
+    RebuildParameterWithState,
+    RebuildFromType,
+    /// `torch.Tensor` and `torch.nn.Parameter`, as the type argument of `_rebuild_from_type_v2`.
+    TensorType,
+    StorageType(Dtype),
+    ElementType(Dtype),
+    /// Makes a tensor of a kind that is not read here; the kind in words.
+    ForeignTensor(&'static str),
+    /// A constant that appears only in the arguments of a foreign tensor.
+    ForeignConstant,
+}
+
+/// The permitted meaning of `module.name`, if it has one.
+pub(crate) fn resolve(module: &str, name: &str) -> Option<Global> {
+    match module {
+        "collections" if name == "OrderedDict" => Some(Global::OrderedDict),
+        "torch" => torch_global(name),
+        "torch._utils" => match name {
+            "_rebuild_tensor" => Some(Global::RebuildTensor),
+            "_rebuild_tensor_v2" => Some(Global::RebuildTensorV2),
+            "_rebuild_tensor_v3" => Some(Global::RebuildTensorV3),
+            "_rebuild_parameter" => Some(Global::RebuildParameter),
+            "_rebuild_parameter_with_state" => Some(Global::RebuildParameterWithState),
+            "_rebuild_qtensor" => Some(Global::ForeignTensor("quantized")),
+            "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor" => Some(Global::ForeignTensor("sparse")),
+            "_rebuild_nested_tensor" => Some(Global::ForeignTensor("nested")),
+            "_rebuild_meta_tensor_no_storage" => Some(Global::ForeignTensor("meta (without data)")),
+            _ => None,
+        },
+        "torch._tensor" if name == "_rebuild_from_type_v2" => Some(Global::RebuildFromType),
+        "torch.nn.parameter" if name == "Parameter" => Some(Global::TensorType),
+        "torch.storage" if name == "UntypedStorage" => Some(Global::StorageType(Dtype::Untyped)),
+        "torch.serialization" if name == "_get_layout" => Some(Global::ForeignConstant),
+        _ => None,
+    }
+}
+
+fn torch_global(name: &str) -> Option<Global> {
+    match name {
+        "Size" => return Some(Global::Size),
+        "Tensor" => return Some(Global::TensorType),
+        "per_tensor_affine" | "per_channel_affine" | "per_channel_affine_float_qparams" => return Some(Global::ForeignConstant),
+        _ => {}
+    }
+    storage_type(name).map(Global::StorageType).or_else(|| element_type(name).map(Global::ElementType))
+}
+
+fn storage_type(name: &str) -> Option<Dtype> {
+    Some(match name {
+        "BFloat16Storage" => Dtype::Known(Encoding::BF16),
+        "HalfStorage" => Dtype::Known(Encoding::F16),
+        "FloatStorage" => Dtype::Known(Encoding::F32),
+        "DoubleStorage" => Dtype::Known(Encoding::F64),
+        "ByteStorage" => Dtype::Known(Encoding::U8),
+        "CharStorage" => Dtype::Known(Encoding::I8),
+        "ShortStorage" => Dtype::Known(Encoding::I16),
+        "IntStorage" => Dtype::Known(Encoding::I32),
+        "LongStorage" => Dtype::Known(Encoding::I64),
+        "BoolStorage" => Dtype::Unsupported("bool"),
+        "ComplexFloatStorage" => Dtype::Unsupported("complex64"),
+        "ComplexDoubleStorage" => Dtype::Unsupported("complex128"),
+        "QInt8Storage" => Dtype::Unsupported("qint8"),
+        "QInt32Storage" => Dtype::Unsupported("qint32"),
+        "QUInt8Storage" => Dtype::Unsupported("quint8"),
+        "QUInt4x2Storage" => Dtype::Unsupported("quint4x2"),
+        "QUInt2x4Storage" => Dtype::Unsupported("quint2x4"),
+        _ => return None,
+    })
+}
+
+fn element_type(name: &str) -> Option<Dtype> {
+    const OTHERS: [&str; 22] = [
+        "bool",
+        "complex32",
+        "complex64",
+        "complex128",
+        "cfloat",
+        "cdouble",
+        "qint8",
+        "qint32",
+        "quint8",
+        "quint4x2",
+        "quint2x4",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float8_e4m3fn",
+        "float8_e4m3fnuz",
+        "float8_e5m2",
+        "float8_e5m2fnuz",
+        "float8_e8m0fnu",
+        "float4_e2m1fn_x2",
+        "bits8",
+        "bits16",
+    ];
+    Some(match name {
+        "bfloat16" => Dtype::Known(Encoding::BF16),
+        "float16" | "half" => Dtype::Known(Encoding::F16),
+        "float32" | "float" => Dtype::Known(Encoding::F32),
+        "float64" | "double" => Dtype::Known(Encoding::F64),
+        "uint8" => Dtype::Known(Encoding::U8),
+        "int8" => Dtype::Known(Encoding::I8),
+        "int16" | "short" => Dtype::Known(Encoding::I16),
+        "int32" | "int" => Dtype::Known(Encoding::I32),
+        "int64" | "long" => Dtype::Known(Encoding::I64),
+        _ => Dtype::Unsupported(OTHERS.into_iter().find(|other| *other == name)?),
+    })
+}

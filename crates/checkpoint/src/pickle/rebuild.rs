@@ -1,0 +1,181 @@
+//! What the permitted calls mean: persistent ids become storages, `_rebuild_*` calls become tensors.
+//!
+//! Every argument is checked for its exact type. Nothing is looked up in the file here; that happens when the tensors
+//! of the finished state dict are bound to their storages.
+
+use super::globals::{Dtype, Global};
+use super::value::{Arena, Id, Node, StorageRef, TensorSpec};
+use crate::error::{Refusal, Result, refuse};
+use crate::limits::Limits;
+
+/// Most dimensions of a tensor.
+const MAX_RANK: usize = 8;
+
+/// Things that were read and not used, for the notes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ignored {
+    /// Tensors that carried Python attributes.
+    pub(crate) attributes: u64,
+    /// Dictionaries that carried `_metadata`.
+    pub(crate) metadata: u64,
+}
+
+fn bad<T>(detail: impl std::fmt::Display) -> Result<T> {
+    refuse(Refusal::BadRebuild, format!("{detail}; torch.save never writes that"))
+}
+
+/// Calls a permitted global with a tuple of arguments.
+pub(crate) fn call(arena: &mut Arena<'_>, function: Id, args: Id, ignored: &mut Ignored) -> Result<Id> {
+    let Node::Global(function) = arena.get(function) else {
+        return bad(format!("the pickle calls {}", arena.get(function).describe()));
+    };
+    if !matches!(arena.get(args), Node::Tuple { .. }) {
+        return bad(format!("the pickle calls {function:?} with {} instead of a tuple of arguments", arena.get(args).describe()));
+    }
+    let given: Vec<Id> = match arena.children(args) {
+        few if few.len() <= MAX_RANK => few.to_vec(),
+        many => return bad(format!("the pickle calls {function:?} with {} arguments", many.len())),
+    };
+    match (function, given.as_slice()) {
+        (Global::RebuildFromType, [inner, kind, inner_args, _state]) => {
+            if arena.get(*kind) != Node::Global(Global::TensorType) || arena.get(*inner) == Node::Global(Global::RebuildFromType) {
+                return bad("_rebuild_from_type_v2 for something that is no tensor or parameter");
+            }
+            ignored.attributes = ignored.attributes.saturating_add(1);
+            let inner_args: Vec<Id> = match arena.children(*inner_args) {
+                few if few.len() <= MAX_RANK => few.to_vec(),
+                _ => return bad("_rebuild_from_type_v2 with too many inner arguments"),
+            };
+            let Node::Global(inner) = arena.get(*inner) else {
+                return bad("_rebuild_from_type_v2 without an inner function");
+            };
+            apply(arena, inner, &inner_args, ignored)
+        }
+        (function, given) => apply(arena, function, given, ignored),
+    }
+}
+
+fn apply(arena: &mut Arena<'_>, function: Global, args: &[Id], ignored: &mut Ignored) -> Result<Id> {
+    match (function, args) {
+        (Global::OrderedDict, []) => arena.add_dict(),
+        (Global::Size, [tuple]) if arena.children(*tuple).len() <= MAX_RANK && arena.ints(*tuple).is_some() => Ok(*tuple),
+        (Global::RebuildTensor, [storage, offset, size, stride]) => rebuild_tensor(arena, [*storage, *offset, *size, *stride], None),
+        (Global::RebuildTensorV2, [storage, offset, size, stride, grad, hooks, rest @ ..]) if rest.len() <= 1 => {
+            check_flags(arena, *grad, *hooks)?;
+            check_absent(arena, rest)?;
+            rebuild_tensor(arena, [*storage, *offset, *size, *stride], None)
+        }
+        (Global::RebuildTensorV3, [storage, offset, size, stride, grad, hooks, dtype, rest @ ..]) if rest.len() <= 1 => {
+            check_flags(arena, *grad, *hooks)?;
+            check_absent(arena, rest)?;
+            let Node::Global(Global::ElementType(dtype)) = arena.get(*dtype) else {
+                return bad(format!("_rebuild_tensor_v3 with {} as the element type", arena.get(*dtype).describe()));
+            };
+            rebuild_tensor(arena, [*storage, *offset, *size, *stride], Some(dtype))
+        }
+        (Global::RebuildParameter, [data, grad, hooks]) => {
+            check_flags(arena, *grad, *hooks)?;
+            parameter(arena, *data)
+        }
+        (Global::RebuildParameterWithState, [data, grad, hooks, _state]) => {
+            check_flags(arena, *grad, *hooks)?;
+            ignored.attributes = ignored.attributes.saturating_add(1);
+            parameter(arena, *data)
+        }
+        (Global::ForeignTensor(kind), _) => arena.add(Node::Foreign(kind)),
+        (Global::ForeignConstant, _) => arena.add(Node::Global(Global::ForeignConstant)),
+        (function, args) => {
+            let given: Vec<&str> = args.iter().map(|arg| arena.get(*arg).describe()).collect();
+            bad(format!("the pickle calls {function:?} with the {} arguments ({})", args.len(), given.join(", ")))
+        }
+    }
+}
+
+fn parameter(arena: &Arena<'_>, data: Id) -> Result<Id> {
+    match arena.get(data) {
+        Node::Tensor(_) | Node::Foreign(_) => Ok(data),
+        other => bad(format!("_rebuild_parameter around {}", other.describe())),
+    }
+}
+
+fn check_flags(arena: &Arena<'_>, grad: Id, hooks: Id) -> Result<()> {
+    if !matches!(arena.get(grad), Node::Bool(_)) {
+        return bad(format!("a tensor with {} where requires_grad belongs", arena.get(grad).describe()));
+    }
+    check_absent(arena, &[hooks])
+}
+
+/// Hooks and metadata must be None or empty: anything in them could change what the values mean.
+fn check_absent(arena: &Arena<'_>, values: &[Id]) -> Result<()> {
+    for value in values {
+        match arena.get(*value) {
+            Node::None => {}
+            Node::Dict(_) if arena.children(*value).is_empty() => {}
+            other => return bad(format!("a tensor with hooks or metadata ({})", other.describe())),
+        }
+    }
+    Ok(())
+}
+
+/// `[storage, offset, size, stride]` and, for version 3, the element type of a view of untyped bytes.
+fn rebuild_tensor(arena: &mut Arena<'_>, [storage, offset, size, stride]: [Id; 4], dtype: Option<Dtype>) -> Result<Id> {
+    let (Node::Storage(storage), Node::Int(offset)) = (arena.get(storage), arena.get(offset)) else {
+        let (storage, offset) = (arena.get(storage).describe(), arena.get(offset).describe());
+        return bad(format!("a tensor made of {storage} at an offset that is {offset}; expected a storage and an int"));
+    };
+    let is_tuple = |id| matches!(arena.get(id), Node::Tuple { .. });
+    if !is_tuple(size) || !is_tuple(stride) {
+        return bad(format!("a tensor with {} as size and {} as stride", arena.get(size).describe(), arena.get(stride).describe()));
+    }
+    let (rank, strides) = (arena.children(size).len(), arena.children(stride).len());
+    if rank > MAX_RANK || rank != strides {
+        let message = format!("a tensor with {rank} dimensions and {strides} strides; expected as many strides as dimensions, at most {MAX_RANK}");
+        return refuse(Refusal::UnsupportedLayout, message);
+    }
+    if arena.ints(size).is_none() || arena.ints(stride).is_none() {
+        return bad("a tensor whose size or stride is not made of ints");
+    }
+    let stored = arena.storages.get(storage as usize).map_or(Dtype::Untyped, |storage| storage.dtype);
+    let dtype = match (stored, dtype) {
+        (Dtype::Untyped, Some(dtype)) => dtype,
+        (Dtype::Untyped, None) => return bad("a tensor of an untyped storage without an element type"),
+        (stored, None) => stored,
+        (stored, Some(dtype)) if stored == dtype => stored,
+        (stored, Some(dtype)) => return bad(format!("a {dtype:?} tensor of a {stored:?} storage")),
+    };
+    arena.add_tensor(TensorSpec { storage, dtype, offset, size, stride })
+}
+
+/// Turns the tuple of a persistent id into a storage. `width` is 5 in a zip archive, 6 in a legacy file.
+pub(crate) fn persistent_id(arena: &mut Arena<'_>, id: Id, width: usize, limits: &Limits) -> Result<Id> {
+    let bad = |detail: String| {
+        refuse(Refusal::BadStorageId, format!("{detail}; expected ('storage', type, key, location, number of elements), as torch.save writes"))
+    };
+    let parts = arena.children(id);
+    if !matches!(arena.get(id), Node::Tuple { .. }) || parts.len() != width {
+        return bad(format!("a persistent id that is {} of {} parts", arena.get(id).describe(), parts.len()));
+    }
+    let part = |index: usize| parts.get(index).map_or(Node::None, |part| arena.get(*part));
+    let (Node::Str("storage"), Node::Global(Global::StorageType(dtype))) = (part(0), part(1)) else {
+        return bad(format!("a persistent id that begins with {} and {}", part(0).describe(), part(1).describe()));
+    };
+    let (Node::Str(key), Node::Str(location), Node::Int(numel)) = (part(2), part(3), part(4)) else {
+        let found = [part(2).describe(), part(3).describe(), part(4).describe()].join(", ");
+        return bad(format!("a persistent id with the parts {found}"));
+    };
+    if width > 5 && part(5) != Node::None {
+        return refuse(Refusal::UnsupportedLayout, "a storage that is a view of another one, as torch wrote before 0.4; load and save it anew with torch");
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if key.is_empty() || key.len() > 64 || !key.bytes().all(plain) {
+        let shown: String = key.chars().take(40).collect();
+        return bad(format!("the storage key `{}`", shown.escape_default()));
+    }
+    if location.len() > limits.global_bytes {
+        return bad(format!("a storage location of {} bytes", location.len()));
+    }
+    let Ok(numel) = u64::try_from(numel) else {
+        return bad(format!("storage `{key}` with {numel} elements"));
+    };
+    arena.add_storage(StorageRef { key, dtype, numel })
+}

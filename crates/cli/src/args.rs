@@ -1,0 +1,237 @@
+//! What can be said on the command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use forge_convert::container::CONTAINERS;
+use forge_convert::recipe::type_names;
+
+/// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
+#[derive(Debug, Parser)]
+#[command(name = "rwkv-forge", version, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 good; 1 measured, and a threshold was not met; 2 wrong usage; 3 input refused; \
+    4 reading or writing failed; 5 a bug in this program.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Print the result as one JSON document with a schema_version
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bars and no notes, only results and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more about what is being done
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// Threads to compute with; the results do not depend on it [default: all cores]
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Map input files into memory instead of reading them. A file that is cut short by others meanwhile then ends the program
+    #[arg(long, global = true)]
+    pub mmap: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what a file holds: version, sizes, tensors, types, metadata, warnings
+    Inspect(Inspect),
+    /// Convert a checkpoint into a file for a runtime, compared with its source before it appears
+    Convert(Convert),
+    /// Compare any two readable files of one model, token by token
+    Verify(Verify),
+    /// Continue a prompt, to see with one's own eyes that a file works
+    Generate(Generate),
+    /// Write the reference's logits as a NumPy file
+    Logits(Logits),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// .pth, .safetensors, .index.json, a directory of safetensors, or .gguf
+    pub file: PathBuf,
+    /// List every tensor
+    #[arg(long, short)]
+    pub tensors: bool,
+    /// Read the whole file: SHA-256, and the checksums that the format carries
+    #[arg(long)]
+    pub hashes: bool,
+    /// For .pth: list the names that its pickle refers to, building nothing
+    #[arg(long)]
+    pub globals: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// .pth, .safetensors, .index.json, a directory of safetensors, or .gguf
+    pub source: PathBuf,
+    /// Container to write
+    #[arg(long, value_name = "CONTAINER", value_parser = containers())]
+    pub to: String,
+    /// Type of everything that may be quantized
+    #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(type_names()))]
+    pub encoding: Option<String>,
+    /// Type of the tensors whose original name matches a regular expression; may be repeated, the last match wins
+    #[arg(long = "set", value_name = "REGEX=TYPE")]
+    pub sets: Vec<String>,
+    /// Recipe file: `type = "q8_0"` and `[[set]]` tables with `tensors` (a regular expression) and `type`
+    #[arg(long, value_name = "FILE.toml")]
+    pub recipe: Option<PathBuf>,
+    /// File to write [default: SOURCE-TYPE.EXTENSION beside the source]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print every tensor's type with the reason and the exact size of the file; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace the output if it exists
+    #[arg(long, short)]
+    pub force: bool,
+    /// Do not compare the written file with its source
+    #[arg(long, conflicts_with_all = ["text", "probe_tokens", "max_kl", "min_top1", "max_abs", "max_ppl_ratio"])]
+    pub no_verify: bool,
+    /// Text to compare on [default: a built-in text]
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Tokens to compare on
+    #[arg(long, value_name = "N", default_value = "128")]
+    pub probe_tokens: NonZeroUsize,
+    #[command(flatten)]
+    pub thresholds: Thresholds,
+    #[command(flatten)]
+    pub vocabulary: VocabularyArg,
+    /// Name of the model in the metadata [default: the source's file name without its extension]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Refuse rows that are no whole number of blocks, instead of storing such tensors as f16
+    #[arg(long)]
+    pub strict: bool,
+    /// Quantize tensors anew that the source holds quantized
+    #[arg(long)]
+    pub requantize: bool,
+    /// Also write the record of the conversion as JSON
+    #[arg(long, value_name = "FILE.json")]
+    pub record: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Thresholds {
+    /// Largest mean KL divergence in nats a token
+    #[arg(long, value_name = "NATS")]
+    pub max_kl: Option<f64>,
+    /// Smallest share of positions with the same most probable token, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    pub min_top1: Option<f64>,
+    /// Largest difference of any logit
+    #[arg(long, value_name = "LOGIT")]
+    pub max_abs: Option<f64>,
+    /// Largest ratio of the perplexities on the text
+    #[arg(long, value_name = "RATIO")]
+    pub max_ppl_ratio: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub struct VocabularyArg {
+    /// Vocabulary file, or `world`, or `bytes` (token id = byte) [default: World for models of 65,536 rows]
+    #[arg(long, value_name = "FILE")]
+    pub vocab: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The file that is taken to be right
+    pub reference: PathBuf,
+    /// The file that is compared with it
+    pub candidate: PathBuf,
+    /// Text to compare on [default: a built-in text]
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Tokens to compare on
+    #[arg(long, value_name = "N", default_value = "512")]
+    pub probe_tokens: NonZeroUsize,
+    #[command(flatten)]
+    pub thresholds: Thresholds,
+    #[command(flatten)]
+    pub vocabulary: VocabularyArg,
+    /// Group-norm epsilon of the candidate, for files of runtimes that use another one (1e-5 instead of 64e-5)
+    #[arg(long, value_name = "EPS", default_value = "64e-5")]
+    pub candidate_eps: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// Any readable model
+    pub model: PathBuf,
+    /// Text to continue
+    #[arg(long, short, default_value = "\n")]
+    pub prompt: String,
+    /// Tokens to generate at most; stops at the end-of-text token
+    #[arg(long, short = 'n', value_name = "N", default_value = "100")]
+    pub tokens: usize,
+    /// 0 takes the most probable token each time
+    #[arg(long, default_value = "0")]
+    pub temperature: f32,
+    /// Sample among the most probable tokens that together reach this probability
+    #[arg(long, default_value = "1")]
+    pub top_p: f32,
+    /// Seed of the sampling
+    #[arg(long, default_value = "0")]
+    pub seed: u64,
+    #[command(flatten)]
+    pub vocabulary: VocabularyArg,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["tokens", "text"]))]
+pub struct Logits {
+    /// Any readable model
+    pub model: PathBuf,
+    /// JSON array of token ids
+    #[arg(long, value_name = "FILE.json")]
+    pub tokens: Option<PathBuf>,
+    /// Text, tokenized with the model's vocabulary
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// NumPy file to write: float32 [tokens, vocabulary], the state starting at zero
+    #[arg(long, short, value_name = "OUT.npy")]
+    pub output: PathBuf,
+    /// Also write every layer's output [tokens, channels] and final state as NumPy files into this directory
+    #[arg(long, value_name = "DIR")]
+    pub layers: Option<PathBuf>,
+    /// Compute in this precision (the file stays float32)
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
+    /// Replace the output if it exists
+    #[arg(long, short)]
+    pub force: bool,
+    #[command(flatten)]
+    pub vocabulary: VocabularyArg,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Precision {
+    F32,
+    F64,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Shell to complete for
+    pub shell: clap_complete::Shell,
+}
+
+/// The registry of containers as the values of `--to`.
+fn containers() -> PossibleValuesParser {
+    PossibleValuesParser::new(CONTAINERS.iter().map(|container| PossibleValue::new(container.name()).help(container.summary())))
+}

@@ -1,0 +1,180 @@
+//! `convert`: one step from source to a verified file.
+
+use std::path::PathBuf;
+
+use forge_convert::container::by_name;
+use forge_convert::recipe::Recipe;
+use forge_convert::{ConvertOptions, OpenModel, Plan, Record, Stage, VerifyOptions};
+use forge_io::{OutputFile, OutputOptions};
+use serde_json::{Value, json};
+
+use super::{agreement_table, model_line, open_options, read_small, read_text, thresholds, vocabulary};
+use crate::args::{Convert, Global};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::terminal::{Terminal, table, thousands};
+
+/// Beyond one nat a token a file is no rendering of its source but a broken one, so this is the least that is asked.
+const BROKEN_KL: f64 = 1.0;
+
+/// Runs the command.
+pub fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    let container = by_name(&args.to)?;
+    let recipe_text = args.recipe.as_ref().map(|path| Ok::<_, Failure>((path.display().to_string(), read_text(path)?))).transpose()?;
+    let recipe_text = recipe_text.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
+    let mut recipe = Recipe::new(recipe_text, args.encoding.as_deref(), &args.sets)?;
+    recipe.strict = args.strict;
+    let vocabulary = vocabulary(&args.vocabulary)?;
+    let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
+    let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = args.name.as_deref().or(stem.as_deref());
+    let options = ConvertOptions {
+        container,
+        recipe: &recipe,
+        vocabulary: &vocabulary,
+        name,
+        requantize: args.requantize,
+        force: args.force,
+        open: open_options(global),
+        verify: (!args.no_verify).then(|| VerifyOptions {
+            text: text.as_deref(),
+            tokens: args.probe_tokens.get(),
+            thresholds: thresholds(&args.thresholds, Some(BROKEN_KL)),
+        }),
+    };
+    let model = forge_convert::open(&args.source, options.open)?;
+    for note in model.source().notes() {
+        terminal.note(note);
+    }
+    let plan = forge_convert::plan(&model, &options)?;
+    let output = args.output.clone().unwrap_or_else(|| {
+        let stem = stem.as_deref().unwrap_or("model");
+        args.source.with_file_name(format!("{stem}-{}.{}", recipe.base, container.extension()))
+    });
+    if args.dry_run {
+        return dry_run(&model, &plan, &output, terminal);
+    }
+    let record = execute(&model, &plan, &output, &options, terminal)?;
+    report(args, &model, &plan, &output, &record, terminal)?;
+    Ok(0)
+}
+
+fn execute(
+    model: &OpenModel,
+    plan: &Plan,
+    output: &std::path::Path,
+    options: &ConvertOptions<'_>,
+    terminal: &Terminal,
+) -> Result<Record, Failure> {
+    let writing = Progress::new(terminal, "converting", true);
+    let verifying = Progress::new(terminal, "comparing", false);
+    let progress = |stage: Stage, amount: u64, total: u64| match stage {
+        Stage::Checking => {}
+        Stage::Writing => writing.add(amount, total),
+        Stage::Verifying => verifying.set(amount, total),
+    };
+    Ok(forge_convert::convert(model, plan, output, options, &progress)?)
+}
+
+/// The plan's tensors as JSON and as table rows; one line a stored tensor.
+fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
+    plan.layout
+        .tensors
+        .iter()
+        .map(|tensor| {
+            let shape = forge_tensor::format_shape(&tensor.shape);
+            (
+                json!({
+                    "name": tensor.name, "shape": tensor.shape, "type": tensor.encoding.name,
+                    "bytes": tensor.bytes, "offset": tensor.offset, "reason": tensor.reason,
+                }),
+                vec![
+                    tensor.name.clone(),
+                    shape,
+                    tensor.encoding.name.to_owned(),
+                    thousands(tensor.bytes),
+                    tensor.reason.clone(),
+                ],
+            )
+        })
+        .unzip()
+}
+
+fn dry_run(model: &OpenModel, plan: &Plan, output: &std::path::Path, terminal: &Terminal) -> Result<u8, Failure> {
+    let (tensors, rows) = tensor_rows(plan);
+    terminal.print(&format!("{}\n", model_line(&model.description)));
+    terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
+    terminal.print(&format!(
+        "would write {} ({} bytes, {} tensors)\n",
+        output.display(),
+        thousands(plan.layout.total_bytes),
+        plan.layout.tensors.len()
+    ));
+    terminal.print_json(
+        "convert",
+        &json!({
+            "dry_run": true,
+            "output": output.display().to_string(),
+            "container": plan.container.name(),
+            "recipe": plan.recipe,
+            "total_bytes": plan.layout.total_bytes,
+            "tensors": tensors,
+        }),
+    )?;
+    Ok(0)
+}
+
+fn report(
+    args: &Convert,
+    model: &OpenModel,
+    plan: &Plan,
+    output: &PathBuf,
+    record: &Record,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let speed = record.source_bytes as f64 / 1e6 / record.write_seconds.max(1e-9);
+    let bits = record.output_bytes as f64 * 8.0 / model.description.parameters().max(1) as f64;
+    terminal.print(&format!("{}\n", model_line(&model.description)));
+    if let Some(agreement) = &record.agreement {
+        terminal.print(&agreement_table(agreement));
+    }
+    if record.flushed_blocks + record.flushed_values + record.subnormal_values > 0 {
+        terminal.note(&format!(
+            "too small for their 16-bit type: {} values became zero, {} lost digits, {} blocks have a scale of zero",
+            record.flushed_values, record.subnormal_values, record.flushed_blocks
+        ));
+    }
+    terminal.print(&format!(
+        "wrote {} ({} bytes, {bits:.2} bits a parameter) in {:.2} s ({speed:.0} MB/s of source){}\n",
+        output.display(),
+        thousands(record.output_bytes),
+        record.write_seconds,
+        if record.agreement.is_some() {
+            format!(", compared in {:.2} s", record.verify_seconds)
+        } else {
+            "; not compared with its source".to_owned()
+        }
+    ));
+    let (tensors, _) = tensor_rows(plan);
+    let document = json!({
+        "source": args.source.display().to_string(),
+        "output": output.display().to_string(),
+        "container": plan.container.name(),
+        "recipe": plan.recipe,
+        "model": { "version": model.description.version, "hyperparameters": model.description.hyperparameters },
+        "record": record,
+        "peak_memory_bytes": forge_io::peak_memory_bytes(),
+        "tensors": tensors,
+    });
+    if let Some(path) = &args.record {
+        write_record(path, &document, args.force)?;
+    }
+    terminal.print_json("convert", &document)
+}
+
+fn write_record(path: &std::path::Path, document: &Value, force: bool) -> Result<(), Failure> {
+    let text = format!("{document:#}\n");
+    let file = OutputFile::create(path, &OutputOptions { force, inputs: &[], expected_bytes: text.len() as u64 })?;
+    file.write_all_at(0, text.as_bytes())?;
+    Ok(file.commit()?)
+}

@@ -1,0 +1,32 @@
+//! `completions` and `man`: made from the same definitions as the command line itself.
+
+use clap::CommandFactory;
+
+use crate::args::{Cli, Completions};
+use crate::failure::Failure;
+use crate::terminal::{Terminal, write_bytes_or_exit};
+
+/// Prints a completion script.
+pub fn completions(args: &Completions, _terminal: &Terminal) -> Result<u8, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "rwkv-forge", &mut script);
+    write_bytes_or_exit(&mut std::io::stdout(), &script);
+    Ok(0)
+}
+
+/// Prints the manual page in roff: the program, then each command.
+pub fn man(_terminal: &Terminal) -> Result<u8, Failure> {
+    let failed = |error: std::io::Error| Failure { kind: "Man".to_owned(), message: error.to_string(), code: 5 };
+    let mut page = Vec::new();
+    let mut program = Cli::command();
+    program.build();
+    clap_mangen::Man::new(program.clone()).render(&mut page).map_err(failed)?;
+    for command in program.get_subcommands() {
+        let man = clap_mangen::Man::new(command.clone());
+        man.render_synopsis_section(&mut page).map_err(failed)?;
+        man.render_description_section(&mut page).map_err(failed)?;
+        man.render_options_section(&mut page).map_err(failed)?;
+    }
+    write_bytes_or_exit(&mut std::io::stdout(), &page);
+    Ok(0)
+}

@@ -1,0 +1,122 @@
+//! One file a command, and what they share.
+
+pub mod convert;
+pub mod generate;
+pub mod help;
+pub mod inspect;
+pub mod logits;
+pub mod verify;
+
+use std::path::Path;
+
+use forge_convert::{OpenOptions, Vocabulary};
+use forge_eval::Agreement;
+use forge_io::{Backend, InputFile};
+use forge_model::ModelDescription;
+
+use crate::args::{Global, Thresholds, VocabularyArg};
+use crate::failure::Failure;
+use crate::terminal::table;
+
+/// Texts, vocabularies, recipes and token lists are small; anything larger is a mistake.
+const SMALL_FILE: u64 = 64 << 20;
+
+/// How the user wants input files to be read.
+pub fn open_options(global: &Global) -> OpenOptions {
+    OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread } }
+}
+
+/// Reads a file that is no model.
+pub fn read_small(path: &Path) -> Result<Vec<u8>, Failure> {
+    let file = InputFile::open(path)?;
+    Ok(file.read_vec(0, file.len(), SMALL_FILE)?)
+}
+
+/// As [`read_small`], for text.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
+    String::from_utf8(read_small(path)?).map_err(|error| {
+        Failure::refused("NotUtf8", format!("{} is not UTF-8 text: {error}", path.display()))
+    })
+}
+
+/// The vocabulary that `--vocab` names.
+pub fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
+    let Some(path) = &arg.vocab else { return Ok(Vocabulary::Auto) };
+    match path.to_str() {
+        Some("world") => Ok(Vocabulary::World),
+        Some("bytes") => Ok(Vocabulary::Bytes),
+        _ => {
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            Ok(Vocabulary::File(name, read_small(path)?))
+        }
+    }
+}
+
+/// Thresholds as the comparison wants them.
+pub fn thresholds(args: &Thresholds, default_max_kl: Option<f64>) -> forge_eval::Thresholds {
+    forge_eval::Thresholds {
+        max_kl: args.max_kl.or(default_max_kl),
+        min_top1: args.min_top1,
+        max_abs: args.max_abs,
+        max_ppl_ratio: args.max_ppl_ratio,
+    }
+}
+
+/// One line about a model.
+pub fn model_line(description: &ModelDescription) -> String {
+    let h = &description.hyperparameters;
+    let heads = if h.heads > 0 { format!(", {} heads of {}", h.heads, h.head_size) } else { String::new() };
+    format!(
+        "{}: {} layers, {} channels{heads}, ffn {}, vocabulary {}, {} parameters",
+        description.version,
+        h.layers,
+        h.channels,
+        h.ffn,
+        h.vocabulary,
+        crate::terminal::thousands(description.parameters())
+    )
+}
+
+/// The comparison as a table for people.
+pub fn agreement_table(agreement: &Agreement) -> String {
+    let a = agreement;
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("positions compared", a.positions.to_string()),
+        row("logits bit-identical", if a.identical { "yes" } else { "no" }.to_owned()),
+        row(
+            "max |difference|",
+            format!("{} (position {}, token {})", number(a.max_abs.value), a.max_abs.position, a.max_abs.token),
+        ),
+        row("rms(difference) / rms(reference)", number(a.rms_ratio)),
+        row("same top-1 token", format!("{:.2} % ({} of {})", a.top1.fraction * 100.0, a.top1.agree, a.top1.count)),
+        row("KL divergence, mean", format!("{} nats [95 %: {}, {}]", number(a.kl.mean), number(a.kl.low), number(a.kl.high))),
+        row("KL divergence, median / 99 % / max", format!("{} / {} / {}", number(a.kl.median), number(a.kl.p99), number(a.kl.max))),
+        row(
+            "perplexity on this text",
+            format!("{:.4} -> {:.4} (ratio {:.5})", a.perplexity.reference, a.perplexity.candidate, a.perplexity.ratio),
+        ),
+    ];
+    if let Some(position) = a.first_divergence {
+        rows.push(row("first differing top-1", format!("position {position}")));
+    }
+    if let Some(worst) = a.layers.iter().max_by(|x, y| x.output.rms_ratio.total_cmp(&y.output.rms_ratio)) {
+        rows.push(row("worst layer, rms ratio of its output", format!("{} (layer {})", number(worst.output.rms_ratio), worst.layer)));
+    }
+    if let Some(worst) = a.layers.iter().max_by(|x, y| x.state.rms_ratio.total_cmp(&y.state.rms_ratio)) {
+        rows.push(row("worst layer, rms ratio of its state", format!("{} (layer {})", number(worst.state.rms_ratio), worst.layer)));
+    }
+    table(&["agreement with the source", ""], rows, &[])
+}
+
+/// A measured number: four significant digits.
+pub fn number(value: f64) -> String {
+    if value == 0.0 {
+        "0".to_owned()
+    } else if (1e-3..1e4).contains(&value.abs()) {
+        let decimals = (3 - value.abs().log10().floor() as i32).clamp(0, 7);
+        format!("{value:.*}", usize::try_from(decimals).unwrap_or(0))
+    } else {
+        format!("{value:.3e}")
+    }
+}

@@ -1,0 +1,60 @@
+//! `verify`: agreement of any two readable files of one model.
+
+use forge_convert::{PROBE_TEXT, probe_tokens, vocabulary_for};
+use forge_eval::{CompareOptions, Model};
+use forge_kernel::KernelOptions;
+use serde_json::json;
+
+use super::{agreement_table, model_line, open_options, read_small, thresholds, vocabulary};
+use crate::args::{Global, Verify};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::terminal::Terminal;
+
+/// Runs the command.
+pub fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    let options = open_options(global);
+    let reference = forge_convert::open(&args.reference, options)?;
+    let candidate = forge_convert::open(&args.candidate, options)?;
+    let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
+    let rows = reference.description.hyperparameters.vocabulary;
+    let tokenizer = match vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text") {
+        Ok(tokenizer) => Some(tokenizer),
+        // The built-in text serves as a string of numbers when nobody knows the vocabulary; a text of the user's does not.
+        Err(error) if error.kind() == "VocabularyNeeded" && text.is_none() => {
+            terminal.note("no vocabulary is given: the built-in text's bytes serve as token ids");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
+    for model in [&reference, &candidate] {
+        model.source().check_integrity(&|_| ())?;
+    }
+    let progress = Progress::new(terminal, "comparing", false);
+    let model = |open: &'_ forge_convert::OpenModel, eps: f64| (open.description.clone(), KernelOptions { group_norm_eps: eps });
+    let (reference_description, reference_options) = model(&reference, KernelOptions::default().group_norm_eps);
+    let (candidate_description, candidate_options) = model(&candidate, args.candidate_eps);
+    let agreement = forge_eval::compare(
+        &Model { source: reference.source(), description: &reference_description, options: reference_options },
+        &Model { source: candidate.source(), description: &candidate_description, options: candidate_options },
+        &CompareOptions::new(&tokens),
+        &mut |step| progress.set(step.done, step.total),
+    )?;
+    drop(progress);
+    let violations = thresholds(&args.thresholds, None).violations(&agreement);
+    terminal.print(&format!("{}\n{}", model_line(&reference.description), agreement_table(&agreement)));
+    for violation in &violations {
+        terminal.print(&format!("not met: {violation}\n"));
+    }
+    terminal.print_json(
+        "verify",
+        &json!({
+            "reference": args.reference.display().to_string(),
+            "candidate": args.candidate.display().to_string(),
+            "agreement": agreement,
+            "violations": violations,
+        }),
+    )?;
+    Ok(u8::from(!violations.is_empty()))
+}

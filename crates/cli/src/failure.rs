@@ -1,0 +1,60 @@
+//! Errors on their way to the user: a kind, a message, an exit code.
+
+use forge_tensor::{BoxError, Class, Diagnostic};
+
+/// An error and its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// Stable CamelCase name.
+    pub kind: String,
+    /// One or more sentences.
+    pub message: String,
+    /// Exit code of the program.
+    pub code: u8,
+}
+
+impl Failure {
+    /// A mistake on the command line.
+    pub fn usage(kind: &str, message: String) -> Self {
+        Self { kind: kind.to_owned(), message, code: exit_code(Class::Usage) }
+    }
+
+    /// An input that cannot be used.
+    pub fn refused(kind: &str, message: String) -> Self {
+        Self { kind: kind.to_owned(), message, code: exit_code(Class::Refused) }
+    }
+}
+
+/// The meaning of each class for scripts.
+pub fn exit_code(class: Class) -> u8 {
+    match class {
+        Class::Threshold => 1,
+        Class::Usage => 2,
+        Class::Refused => 3,
+        Class::Io => 4,
+        Class::Bug => 5,
+    }
+}
+
+impl From<BoxError> for Failure {
+    fn from(error: BoxError) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            let text = inner.to_string();
+            // Transparent wrappers repeat the text of what they wrap.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            cause = inner.source();
+        }
+        Self { kind: error.kind().to_owned(), message, code: exit_code(error.class()) }
+    }
+}
+
+impl<E: Diagnostic> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::from(BoxError::from(error))
+    }
+}

@@ -1,0 +1,48 @@
+//! The command line of rwkv-forge: arguments, progress bars, tables and exit codes. The work is done in the libraries.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod failure;
+mod progress;
+mod signals;
+mod terminal;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::Failure;
+use terminal::Terminal;
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
+    let result = signals::install().and_then(|()| threads(&cli)).and_then(|()| run(&cli, &terminal));
+    match result {
+        Ok(code) => std::process::ExitCode::from(code),
+        Err(failure) => std::process::ExitCode::from(terminal.fail(&failure)),
+    }
+}
+
+/// Sets the size of the pool that all parallel work runs in.
+fn threads(cli: &Cli) -> Result<(), Failure> {
+    if let Some(threads) = cli.global.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .build_global()
+            .map_err(|error| Failure::usage("Threads", error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn run(cli: &Cli, terminal: &Terminal) -> Result<u8, Failure> {
+    match &cli.command {
+        Command::Inspect(args) => commands::inspect::run(args, &cli.global, terminal),
+        Command::Convert(args) => commands::convert::run(args, &cli.global, terminal),
+        Command::Verify(args) => commands::verify::run(args, &cli.global, terminal),
+        Command::Generate(args) => commands::generate::run(args, &cli.global, terminal),
+        Command::Logits(args) => commands::logits::run(args, &cli.global, terminal),
+        Command::Completions(args) => commands::help::completions(args, terminal),
+        Command::Man => commands::help::man(terminal),
+    }
+}

@@ -1,0 +1,127 @@
+//! Results go to stdout, everything else to stderr. A closed pipe ends the program quietly.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+
+/// Version of the JSON documents; raised when a field changes its meaning or disappears.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Where and how to print.
+pub struct Terminal {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Terminal {
+    pub fn new(json: bool, quiet: bool, verbose: bool) -> Self {
+        Self { json, quiet, verbose }
+    }
+
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Bars are for people: never in a pipe, never with --quiet.
+    pub fn shows_progress(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    /// Prints a result for people.
+    pub fn print(&self, text: &str) {
+        if !self.json {
+            write_or_exit(&mut std::io::stdout(), text);
+        }
+    }
+
+    /// Prints a result for programs; `body` becomes an object with `schema_version` and `command` in front.
+    pub fn print_json(&self, command: &str, body: &impl Serialize) -> Result<(), Failure> {
+        if !self.json {
+            return Ok(());
+        }
+        let bug = |message: String| Failure { kind: "Json".to_owned(), message, code: 5 };
+        let Value::Object(fields) = serde_json::to_value(body).map_err(|error| bug(error.to_string()))? else {
+            return Err(bug("the result is no JSON object".to_owned()));
+        };
+        let mut document = serde_json::Map::new();
+        document.insert("schema_version".to_owned(), json!(SCHEMA_VERSION));
+        document.insert("command".to_owned(), json!(command));
+        document.extend(fields);
+        let text = serde_json::to_string_pretty(&document).map_err(|error| bug(error.to_string()))?;
+        write_or_exit(&mut std::io::stdout(), &(text + "\n"));
+        Ok(())
+    }
+
+    /// Something worth knowing that is no result.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            write_or_exit(&mut std::io::stderr(), &format!("note: {text}\n"));
+        }
+    }
+
+    /// Something that only --verbose users want.
+    pub fn detail(&self, text: &str) {
+        if self.verbose {
+            write_or_exit(&mut std::io::stderr(), &format!("{text}\n"));
+        }
+    }
+
+    /// Reports an error and returns the exit code.
+    pub fn fail(&self, failure: &Failure) -> u8 {
+        write_or_exit(&mut std::io::stderr(), &format!("error[{}]: {}\n", failure.kind, failure.message));
+        if self.json {
+            let document = json!({
+                "schema_version": SCHEMA_VERSION,
+                "error": { "kind": failure.kind, "message": failure.message, "exit_code": failure.code },
+            });
+            write_or_exit(&mut std::io::stdout(), &format!("{document:#}\n"));
+        }
+        failure.code
+    }
+}
+
+/// A reader that goes away early (`| head`) is no error.
+pub fn write_or_exit(to: &mut dyn Write, text: &str) {
+    write_bytes_or_exit(to, text.as_bytes());
+}
+
+/// As [`write_or_exit`], for bytes that may be no text.
+pub fn write_bytes_or_exit(to: &mut dyn Write, bytes: &[u8]) {
+    if let Err(error) = to.write_all(bytes).and_then(|()| to.flush()) {
+        forge_io::remove_temporaries();
+        std::process::exit(if error.kind() == ErrorKind::BrokenPipe { 0 } else { 4 });
+    }
+}
+
+/// A table in the house style; columns in `right` are aligned right.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    for index in right {
+        if let Some(column) = table.column_mut(*index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{table}\n")
+}
+
+/// 12,345,678 as people read it.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

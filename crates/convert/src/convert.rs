@@ -1,0 +1,304 @@
+//! One conversion from beginning to end: plan, write to a temporary file, read back, compare, record, rename.
+
+use std::path::{Path, PathBuf};
+
+use forge_eval::{Agreement, CompareOptions, Model, Thresholds};
+use forge_io::{FileIdentity, InputFile, OutputFile, OutputOptions};
+use forge_kernel::KernelOptions;
+use forge_model::{Choice, FileLayout};
+use forge_quant::EncodeStats;
+use forge_tensor::{BoxError, Encoding};
+use forge_tokenizer::Tokenizer;
+use serde::Serialize;
+
+use crate::container::{Container, LayoutContext};
+use crate::error::ConvertError;
+use crate::execute::Job;
+use crate::open::{OpenModel, OpenOptions, open};
+use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
+use crate::recipe::Recipe;
+
+/// What is to be converted into what.
+pub struct ConvertOptions<'a> {
+    /// The container to write.
+    pub container: &'static dyn Container,
+    /// Types of the tensors.
+    pub recipe: &'a Recipe,
+    /// Vocabulary of the model.
+    pub vocabulary: &'a Vocabulary,
+    /// Name of the model for the metadata.
+    pub name: Option<&'a str>,
+    /// Quantize tensors anew that are quantized in the source.
+    pub requantize: bool,
+    /// Replace an existing output.
+    pub force: bool,
+    /// How input files are read.
+    pub open: OpenOptions,
+    /// How the result is compared with its source; `None` skips it.
+    pub verify: Option<VerifyOptions<'a>>,
+}
+
+/// How the written file is compared with its source.
+pub struct VerifyOptions<'a> {
+    /// Text to compare on; the built-in probe text when `None`.
+    pub text: Option<&'a [u8]>,
+    /// Number of tokens.
+    pub tokens: usize,
+    /// What the file must reach to be kept.
+    pub thresholds: Thresholds,
+}
+
+/// A part of the work, for progress displays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the source once for its digest and checksums.
+    Checking,
+    /// Writing tensors.
+    Writing,
+    /// Comparing with the source.
+    Verifying,
+}
+
+/// Called with the stage, the amount just done and the total amount of that stage (bytes; steps for verifying).
+pub type OnProgress<'a> = &'a (dyn Fn(Stage, u64, u64) + Sync);
+
+/// A conversion that has been decided but not begun: what `--dry-run` prints.
+pub struct Plan {
+    /// Container.
+    pub container: &'static dyn Container,
+    /// Encoding and reason for each tensor of the description.
+    pub choices: Vec<Choice>,
+    /// Every byte's place.
+    pub layout: FileLayout,
+    /// The recipe in one line.
+    pub recipe: String,
+    /// The vocabulary, if it is known.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// What was done and measured.
+#[derive(Debug, Serialize)]
+pub struct Record {
+    /// SHA-256 of each source file, by file name.
+    pub source_sha256: Vec<(String, String)>,
+    /// SHA-256 of the output, when it was read back.
+    pub output_sha256: Option<String>,
+    /// Bytes of all source files.
+    pub source_bytes: u64,
+    /// Bytes of the output.
+    pub output_bytes: u64,
+    /// What rounding lost at the small end.
+    pub flushed_blocks: u64,
+    /// Non-zero values that became zero in a 16-bit type.
+    pub flushed_values: u64,
+    /// Non-zero values that became subnormal in f16 and changed.
+    pub subnormal_values: u64,
+    /// True when every tensor is stored without any rounding.
+    pub lossless: bool,
+    /// Seconds for reading, quantizing and writing.
+    pub write_seconds: f64,
+    /// Seconds for the comparison.
+    pub verify_seconds: f64,
+    /// The comparison, unless it was skipped.
+    pub agreement: Option<Agreement>,
+}
+
+/// Decides everything about the output without writing a byte.
+///
+/// # Errors
+/// Refusals of the container, of the recipe, and of the vocabulary.
+pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
+    let container = options.container;
+    container.carries(model.description.version)?;
+    let rows = model.description.hyperparameters.vocabulary;
+    let choices = options.recipe.resolve(&model.description, container)?;
+    refuse_requantizing(model, &choices, options.requantize)?;
+    let tokenizer = match vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name())) {
+        Ok(tokenizer) => Some(tokenizer),
+        // Without a place for a tokenizer an unknown vocabulary does no harm; a wrong one is still an error.
+        Err(error) if error.kind() == "VocabularyNeeded" && !container.needs_vocabulary() => None,
+        Err(error) => return Err(error),
+    };
+    let recipe = options.recipe.text();
+    let context = LayoutContext { vocabulary: tokenizer.as_ref(), name: options.name, recipe: &recipe };
+    let layout = container.layout(&model.description, &choices, &context)?;
+    Ok(Plan { container, choices, layout, recipe, tokenizer })
+}
+
+fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> Result<(), ConvertError> {
+    for (spec, choice) in model.description.tensors.iter().zip(choices) {
+        let stored = model.source().tensors()[spec.source_index].encoding;
+        if !allowed && !stored.is_dense() && !choice.encoding.is_dense() && stored != choice.encoding {
+            return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: choice.encoding.name });
+        }
+    }
+    Ok(())
+}
+
+/// Converts `model` into `output` as planned. The output appears under its name only when it is complete and, unless
+/// skipped, has been compared with its source.
+///
+/// # Errors
+/// Everything that readers, writers, the recipe and the comparison refuse. No partial output is left behind.
+pub fn convert(
+    model: &OpenModel,
+    plan: &Plan,
+    output: &Path,
+    options: &ConvertOptions<'_>,
+    progress: OnProgress<'_>,
+) -> Result<Record, BoxError> {
+    let files = model.source().files();
+    let inputs = identities(&files)?;
+    let source_bytes = inputs.iter().map(|identity| identity.len).sum();
+    let target = OutputFile::create(
+        output,
+        &OutputOptions { force: options.force, inputs: &inputs, expected_bytes: plan.layout.total_bytes },
+    )?;
+    let started = std::time::Instant::now();
+    let job = Job { source: model.source(), model: &model.description, layout: &plan.layout };
+    let (digests, stats) = rayon::join(
+        || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
+        || job.run(&target, &|bytes| progress(Stage::Writing, bytes, plan.layout.total_bytes)),
+    );
+    // A wrong checksum explains whatever else went wrong, so it is reported first.
+    let digests = digests?;
+    let stats = stats?;
+    let mut record = Record {
+        source_sha256: files.iter().map(|path| file_name(path)).zip(digests).collect(),
+        output_sha256: None,
+        source_bytes,
+        output_bytes: plan.layout.total_bytes,
+        flushed_blocks: stats.flushed_blocks,
+        flushed_values: stats.flushed_values,
+        subnormal_values: stats.subnormal_values,
+        lossless: is_lossless(model, &plan.choices, stats),
+        write_seconds: started.elapsed().as_secs_f64(),
+        verify_seconds: 0.0,
+        agreement: None,
+    };
+    let mut text_sha256 = None;
+    if let Some(verify) = &options.verify {
+        let started = std::time::Instant::now();
+        let (agreement, digest) = read_back(model, plan, target.temp_path(), verify, options.open, progress)?;
+        judge(&agreement, &record, &verify.thresholds)?;
+        record.agreement = Some(agreement);
+        text_sha256 = Some(digest);
+        record.verify_seconds = started.elapsed().as_secs_f64();
+    }
+    apply_patches(plan, &record, text_sha256.as_deref(), &target)?;
+    if options.verify.is_some() {
+        // The patched header is read once more, by the same reader that users' files go through.
+        let reread = open(target.temp_path(), options.open)?;
+        record.output_sha256 = reread.source().check_integrity(&|_| ())?.into_iter().next();
+    }
+    target.commit()?;
+    Ok(record)
+}
+
+fn identities(files: &[PathBuf]) -> Result<Vec<FileIdentity>, BoxError> {
+    files.iter().map(|path| Ok(InputFile::open(path)?.identity())).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// True when every value survives unchanged: the same encoding, or a widening of 16 bits to 32.
+fn is_lossless(model: &OpenModel, choices: &[Choice], stats: EncodeStats) -> bool {
+    let exact = model.description.tensors.iter().zip(choices).all(|(spec, choice)| {
+        let stored = model.source().tensors()[spec.source_index].encoding;
+        let narrow = stored == Encoding::F16 || stored == Encoding::BF16;
+        stored == choice.encoding || (narrow && choice.encoding == Encoding::F32)
+    });
+    exact && stats == EncodeStats::default()
+}
+
+/// Opens what was written with the reader that everybody else's files go through, and compares it with the source.
+/// Returns the agreement and the SHA-256 of the text.
+fn read_back(
+    model: &OpenModel,
+    plan: &Plan,
+    written: &Path,
+    verify: &VerifyOptions<'_>,
+    open_options: OpenOptions,
+    progress: OnProgress<'_>,
+) -> Result<(Agreement, String), BoxError> {
+    let candidate = open(written, open_options)?;
+    let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
+    let rows = model.description.hyperparameters.vocabulary;
+    let tokens = probe_tokens(text, plan.tokenizer.as_ref(), rows, verify.tokens)?;
+    let reference = Model { source: model.source(), description: &model.description, options: KernelOptions::default() };
+    let candidate = Model { source: candidate.source(), description: &candidate.description, options: KernelOptions::default() };
+    let agreement = forge_eval::compare(&reference, &candidate, &CompareOptions::new(&tokens), &mut |step| {
+        progress(Stage::Verifying, step.done, step.total);
+    })?;
+    Ok((agreement, forge_io::sha256_hex(text)))
+}
+
+fn judge(agreement: &Agreement, record: &Record, thresholds: &Thresholds) -> Result<(), ConvertError> {
+    if record.lossless && !agreement.identical {
+        return Err(ConvertError::NotLossless { detail: format!("max |difference| {:e}", agreement.max_abs.value) });
+    }
+    let violations = thresholds.violations(agreement);
+    if violations.is_empty() { Ok(()) } else { Err(ConvertError::ThresholdNotMet { violations }) }
+}
+
+/// Fills in the header's late values. Their lengths were fixed when the file was laid out.
+fn apply_patches(plan: &Plan, record: &Record, text_sha256: Option<&str>, target: &OutputFile) -> Result<(), BoxError> {
+    for patch in &plan.layout.patches {
+        let Some(mut value) = late_value(patch.name, record, text_sha256) else {
+            return Err(ConvertError::Internal(format!("nothing is known of the late value {}", patch.name)).into());
+        };
+        if value.len() > patch.bytes {
+            return Err(ConvertError::Internal(format!("{} takes {} bytes of {}", patch.name, value.len(), patch.bytes)).into());
+        }
+        value.resize(patch.bytes, b' ');
+        target.write_all_at(patch.offset, &value)?;
+    }
+    Ok(())
+}
+
+/// The bytes of a late value; texts may be shorter than their place and are filled up with spaces.
+fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<Vec<u8>> {
+    let agreement = record.agreement.as_ref();
+    let float = |value: Option<f64>| Some(value.unwrap_or(0.0).to_le_bytes().to_vec());
+    let zeros = || "0".repeat(64).into_bytes();
+    match name {
+        "source.sha256" => Some(combined_digest(&record.source_sha256).into_bytes()),
+        "verify.status" => Some(if agreement.is_some() { b"verified".to_vec() } else { b"skipped".to_vec() }),
+        "verify.positions" => {
+            let positions = agreement.map_or(0, |a| a.positions);
+            Some(u32::try_from(positions).unwrap_or(u32::MAX).to_le_bytes().to_vec())
+        }
+        "verify.kl_mean" => float(agreement.map(|a| a.kl.mean)),
+        "verify.kl_max" => float(agreement.map(|a| a.kl.max)),
+        "verify.top1" => float(agreement.map(|a| a.top1.fraction)),
+        "verify.max_abs" => float(agreement.map(|a| a.max_abs.value)),
+        "verify.rms_ratio" => float(agreement.map(|a| a.rms_ratio)),
+        "verify.text_sha256" => Some(text_sha256.map_or_else(zeros, |digest| digest.as_bytes().to_vec())),
+        "verify.record" => Some(match agreement {
+            None => b"skipped".to_vec(),
+            Some(a) => format!(
+                "verified positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={}",
+                a.positions,
+                a.kl.mean,
+                a.kl.max,
+                a.top1.fraction,
+                a.max_abs.value,
+                a.rms_ratio,
+                text_sha256.unwrap_or_default()
+            )
+            .into_bytes(),
+        }),
+        _ => None,
+    }
+}
+
+/// The digest of a source: the file's own, or for several shards the SHA-256 of the lines `DIGEST  NAME`, as
+/// `sha256sum` prints them.
+fn combined_digest(files: &[(String, String)]) -> String {
+    match files {
+        [(_, digest)] => digest.clone(),
+        _ => forge_io::sha256_hex(files.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect::<String>().as_bytes()),
+    }
+}

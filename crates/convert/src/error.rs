@@ -1,0 +1,189 @@
+//! What can go wrong between a readable source and a finished file.
+
+use std::path::PathBuf;
+
+use forge_tensor::{Class, Diagnostic};
+use thiserror::Error;
+
+/// Errors of planning and executing a conversion. Errors of readers, containers and kernels pass through unchanged.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// No container of this name.
+    #[error("unknown container '{name}': expected one of {known}")]
+    UnknownContainer {
+        /// What was asked for.
+        name: String,
+        /// What exists.
+        known: String,
+    },
+    /// No type of this name.
+    #[error("unknown type '{name}': expected one of {known}")]
+    UnknownType {
+        /// What was asked for.
+        name: String,
+        /// What exists.
+        known: String,
+    },
+    /// The container cannot hold this type at all.
+    #[error("container {container} cannot hold type {encoding}: it carries {carried}")]
+    TypeNotCarried {
+        /// Container.
+        container: &'static str,
+        /// Type asked for.
+        encoding: &'static str,
+        /// Types that it can hold.
+        carried: String,
+    },
+    /// A `--set` rule asks for something that the runtime could not read.
+    #[error("'{rule}' gives {tensor} the type {encoding}, but {why}")]
+    RuleViolatesContainer {
+        /// The rule as written.
+        rule: String,
+        /// Canonical tensor name.
+        tensor: String,
+        /// Type asked for.
+        encoding: &'static str,
+        /// The container's reason.
+        why: String,
+    },
+    /// A `--set` rule that matches nothing is a typing error.
+    #[error("'{rule}' matches no tensor: names look like '{example}'")]
+    RuleMatchesNothing {
+        /// The rule as written.
+        rule: String,
+        /// One existing name.
+        example: String,
+    },
+    /// A rule or recipe file that cannot be parsed.
+    #[error("bad recipe {location}: {reason}")]
+    BadRecipe {
+        /// Command line or file.
+        location: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Rows are no whole number of blocks, and fallbacks are not wanted.
+    #[error("{tensor} has rows of {row} elements, which are not whole blocks of {block} ({encoding}): choose another type for it with --set, or drop --strict")]
+    BlockLength {
+        /// Canonical tensor name.
+        tensor: String,
+        /// Elements in a row.
+        row: u64,
+        /// Elements a block.
+        block: u32,
+        /// Type asked for.
+        encoding: &'static str,
+    },
+    /// NaN or infinity in the weights.
+    #[error("{tensor} in {} holds {count} value(s) that are NaN or infinite, the first at element {first}: such weights cannot be converted; repair the checkpoint", file.display())]
+    NonFinite {
+        /// Source file.
+        file: PathBuf,
+        /// Canonical tensor name.
+        tensor: String,
+        /// Index of the first such element.
+        first: u64,
+        /// How many there are.
+        count: u64,
+    },
+    /// A value or a block's scale is too large for the chosen type.
+    #[error("{tensor}: {reason} (near element {element}): {encoding} cannot hold it; give it a wider type, for example --set '^{tensor}$=f32'")]
+    Overflow {
+        /// Canonical tensor name.
+        tensor: String,
+        /// Index of an element in or at the start of the block.
+        element: u64,
+        /// Type asked for.
+        encoding: &'static str,
+        /// What overflowed.
+        reason: String,
+    },
+    /// Quantizing what was quantized before adds the losses of both.
+    #[error("{tensor} is stored as {from}: quantizing it again to {to} adds a second loss to the first; start from the original checkpoint, or say --requantize")]
+    Requantize {
+        /// Canonical tensor name.
+        tensor: String,
+        /// Stored type.
+        from: &'static str,
+        /// Type asked for.
+        to: &'static str,
+    },
+    /// A vocabulary is needed and cannot be known.
+    #[error("{what} needs a vocabulary, and a model of {rows} rows is no World model (65,536): give --vocab FILE, or --vocab bytes for byte-level models")]
+    VocabularyNeeded {
+        /// What needs it.
+        what: String,
+        /// V of the model.
+        rows: usize,
+    },
+    /// The vocabulary has ids that the model lacks.
+    #[error("the vocabulary {vocabulary} has token ids up to {max_id}, but the model has {rows} rows: it belongs to another model; give the right --vocab")]
+    VocabularyTooLarge {
+        /// Name of the vocabulary.
+        vocabulary: String,
+        /// Largest id.
+        max_id: u32,
+        /// V of the model.
+        rows: usize,
+    },
+    /// The text does not give a single token.
+    #[error("the text for the verification is empty")]
+    EmptyText,
+    /// The written file differs from its source more than the thresholds allow. The output was removed.
+    #[error("the converted file was removed, since it does not agree with its source: {}", violations.join("; "))]
+    ThresholdNotMet {
+        /// Each unmet threshold, with the measured value.
+        violations: Vec<String>,
+    },
+    /// A lossless conversion that reads back differently: a bug of this program.
+    #[error("internal error: every tensor was stored without loss, yet the logits differ ({detail}); the output was removed; please report this")]
+    NotLossless {
+        /// What was measured.
+        detail: String,
+    },
+    /// An invariant of this program failed.
+    #[error("internal error: {0}; please report this")]
+    Internal(String),
+    /// The file is a GGUF that is not RWKV, or holds no model.
+    #[error("{}: {reason}", file.display())]
+    NotAModel {
+        /// File.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Diagnostic for ConvertError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownContainer { .. } => "UnknownContainer",
+            Self::UnknownType { .. } => "UnknownType",
+            Self::TypeNotCarried { .. } => "TypeNotCarried",
+            Self::RuleViolatesContainer { .. } => "RuleViolatesContainer",
+            Self::RuleMatchesNothing { .. } => "RuleMatchesNothing",
+            Self::BadRecipe { .. } => "BadRecipe",
+            Self::BlockLength { .. } => "BlockLength",
+            Self::NonFinite { .. } => "NonFinite",
+            Self::Overflow { .. } => "Overflow",
+            Self::Requantize { .. } => "Requantize",
+            Self::VocabularyNeeded { .. } => "VocabularyNeeded",
+            Self::VocabularyTooLarge { .. } => "VocabularyTooLarge",
+            Self::EmptyText => "EmptyText",
+            Self::ThresholdNotMet { .. } => "ThresholdNotMet",
+            Self::NotLossless { .. } => "NotLossless",
+            Self::Internal(_) => "Internal",
+            Self::NotAModel { .. } => "NotAModel",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::NonFinite { .. } | Self::Overflow { .. } | Self::BlockLength { .. } | Self::NotAModel { .. } => Class::Refused,
+            Self::ThresholdNotMet { .. } => Class::Threshold,
+            Self::NotLossless { .. } | Self::Internal(_) => Class::Bug,
+            _ => Class::Usage,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Streams the tensors of a layout into an output file: read, decode, arrange, encode, write, in pieces of bounded size.
+//!
+//! Pieces are independent and each has its place in the file, so the bytes do not depend on the number of threads.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use forge_io::OutputFile;
+use forge_kernel::load_tensor;
+use forge_model::{FileLayout, ModelDescription, OutputTensor, Recover, TensorSpec};
+use forge_quant::{EncodeError, EncodeStats};
+use forge_tensor::{BoxError, Encoding, TensorSource};
+use rayon::prelude::*;
+
+use crate::error::ConvertError;
+
+/// Elements of a piece: a multiple of every block length; its buffers stay in the second-level cache.
+const PIECE: u64 = 1 << 17;
+
+/// Elements up to which a tensor that must be rearranged is held in memory whole: low-rank factors and mixes of the
+/// largest models stay below it.
+const WHOLE_LIMIT: u64 = 1 << 28;
+
+/// A part of an output tensor that one thread writes on its own.
+enum Task {
+    /// Elements `start .. start + count` of a tensor that is stored in the source's own order.
+    Run { tensor: usize, start: u64, count: u64 },
+    /// A tensor that is transposed or stacked from several.
+    Whole { tensor: usize },
+}
+
+impl Task {
+    fn tensor(&self) -> usize {
+        match self {
+            Self::Run { tensor, .. } | Self::Whole { tensor } => *tensor,
+        }
+    }
+}
+
+/// Buffers that a thread keeps between pieces.
+#[derive(Default)]
+struct Buffers {
+    raw: Vec<u8>,
+    values: Vec<f32>,
+    encoded: Vec<u8>,
+}
+
+/// A source, the model in it, and where its tensors go.
+pub struct Job<'a> {
+    /// The file that is read.
+    pub source: &'a dyn TensorSource,
+    /// The model in it.
+    pub model: &'a ModelDescription,
+    /// The file that is written.
+    pub layout: &'a FileLayout,
+}
+
+impl Job<'_> {
+    /// Writes the header, all tensors and the padding between them. `progress` is called with the number of stored
+    /// bytes just written, from several threads.
+    ///
+    /// # Errors
+    /// NaN or infinities in the weights, values that do not fit their type, and the errors of reader and writer. Of
+    /// several errors the one of the first tensor is returned.
+    pub fn run(&self, output: &OutputFile, progress: &(dyn Fn(u64) + Sync)) -> Result<EncodeStats, BoxError> {
+        output.set_len(self.layout.total_bytes)?;
+        output.write_all_at(0, &self.layout.header)?;
+        let tasks = self.tasks()?;
+        let failed = AtomicBool::new(false);
+        let results: Vec<(usize, Result<EncodeStats, BoxError>)> = tasks
+            .par_iter()
+            .with_max_len(1)
+            .map_init(Buffers::default, |buffers, task| {
+                if failed.load(Ordering::Relaxed) {
+                    return (usize::MAX, Ok(EncodeStats::default()));
+                }
+                let result = self.execute(task, buffers, output);
+                match &result {
+                    Ok(_) => progress(self.task_bytes(task)),
+                    Err(_) => failed.store(true, Ordering::Relaxed),
+                }
+                (task.tensor(), result)
+            })
+            .collect();
+        let mut stats = EncodeStats::default();
+        for (_, result) in results {
+            stats.add(result?);
+        }
+        Ok(stats)
+    }
+
+    fn tasks(&self) -> Result<Vec<Task>, BoxError> {
+        let mut tasks = Vec::new();
+        for (tensor, out) in self.layout.tensors.iter().enumerate() {
+            let elements: u64 = out.shape.iter().product();
+            if self.is_direct(out) {
+                let mut start = 0;
+                while start < elements {
+                    let count = PIECE.min(elements - start);
+                    tasks.push(Task::Run { tensor, start, count });
+                    start += count;
+                }
+            } else if elements > WHOLE_LIMIT {
+                return Err(ConvertError::Internal(format!("{} is too large to be rearranged in memory", out.name)).into());
+            } else {
+                tasks.push(Task::Whole { tensor });
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// True when the stored order of elements is the source's own.
+    fn is_direct(&self, out: &OutputTensor) -> bool {
+        match out.assembly.parts.as_slice() {
+            [part] => !out.assembly.transposed && self.model.tensors[*part].recover == Recover::AS_IS,
+            _ => false,
+        }
+    }
+
+    fn task_bytes(&self, task: &Task) -> u64 {
+        match task {
+            Task::Run { tensor, count, .. } => stored_bytes(self.layout.tensors[*tensor].encoding, *count),
+            Task::Whole { tensor } => self.layout.tensors[*tensor].bytes,
+        }
+    }
+
+    fn execute(&self, task: &Task, buffers: &mut Buffers, output: &OutputFile) -> Result<EncodeStats, BoxError> {
+        match *task {
+            Task::Run { tensor, start, count } => self.run_piece(&self.layout.tensors[tensor], start, count, buffers, output),
+            Task::Whole { tensor } => self.whole(&self.layout.tensors[tensor], buffers, output),
+        }
+    }
+
+    fn run_piece(
+        &self,
+        out: &OutputTensor,
+        start: u64,
+        count: u64,
+        buffers: &mut Buffers,
+        output: &OutputFile,
+    ) -> Result<EncodeStats, BoxError> {
+        let spec = &self.model.tensors[out.assembly.parts[0]];
+        let encoding = self.source.tensors()[spec.source_index].encoding;
+        buffers.raw.resize(to_usize(stored_bytes(encoding, count))?, 0);
+        self.source.read_at(spec.source_index, stored_bytes(encoding, start), &mut buffers.raw)?;
+        buffers.values.clear();
+        forge_quant::decode_rows(encoding, &buffers.raw, &mut buffers.values)?;
+        let offset = out.offset + stored_bytes(out.encoding, start);
+        if encoding == out.encoding {
+            // The same bits: decoding served only to look for values that no file should carry.
+            self.check_finite(spec, &buffers.values, start)?;
+            output.write_all_at(offset, &buffers.raw)?;
+            return Ok(EncodeStats::default());
+        }
+        let stats = self.encode(out, spec, &buffers.values, start, &mut buffers.encoded)?;
+        output.write_all_at(offset, &buffers.encoded)?;
+        Ok(stats)
+    }
+
+    fn whole(&self, out: &OutputTensor, buffers: &mut Buffers, output: &OutputFile) -> Result<EncodeStats, BoxError> {
+        buffers.values.clear();
+        for part in &out.assembly.parts {
+            let spec = &self.model.tensors[*part];
+            let values = load_tensor::<f32>(self.source, spec)?;
+            self.check_finite(spec, &values, 0)?;
+            if out.assembly.transposed {
+                transpose_into(&values, &spec.shape, &mut buffers.values)?;
+            } else {
+                buffers.values.extend_from_slice(&values);
+            }
+        }
+        let spec = &self.model.tensors[out.assembly.parts[0]];
+        let stats = self.encode(out, spec, &buffers.values, 0, &mut buffers.encoded)?;
+        output.write_all_at(out.offset, &buffers.encoded)?;
+        Ok(stats)
+    }
+
+    fn encode(
+        &self,
+        out: &OutputTensor,
+        spec: &TensorSpec,
+        values: &[f32],
+        start: u64,
+        encoded: &mut Vec<u8>,
+    ) -> Result<EncodeStats, BoxError> {
+        let Some(format) = forge_quant::by_encoding(out.encoding) else {
+            return Err(ConvertError::Internal(format!("no encoder for {}", out.encoding)).into());
+        };
+        encoded.resize(to_usize(stored_bytes(out.encoding, values.len() as u64))?, 0);
+        format.encode(values, encoded).map_err(|error| match error {
+            EncodeError::NonFinite { .. } => self.non_finite(spec),
+            EncodeError::Overflow { index, .. } => ConvertError::Overflow {
+                tensor: spec.name.clone(),
+                element: start + index as u64 * u64::from(out.encoding.block_len),
+                encoding: out.encoding.name,
+                reason: "a value or the scale of a block is too large".to_owned(),
+            }
+            .into(),
+            EncodeError::Length { .. } => ConvertError::Internal(format!("{}: {error}", out.name)).into(),
+        })
+    }
+
+    fn check_finite(&self, spec: &TensorSpec, values: &[f32], _start: u64) -> Result<(), BoxError> {
+        // Finite values times zero are zero; NaN and infinities times zero are NaN, which survives addition: one
+        // pass without branches.
+        let poisoned = values.chunks(64).any(|chunk| chunk.iter().fold(0.0f32, |sum, value| sum + value * 0.0).is_nan());
+        if poisoned { Err(self.non_finite(spec)) } else { Ok(()) }
+    }
+
+    /// Reads the tensor again, to say where the first bad value is and how many there are.
+    fn non_finite(&self, spec: &TensorSpec) -> BoxError {
+        match count_non_finite(self.source, spec) {
+            Ok((first, count)) => {
+                ConvertError::NonFinite { file: Path::to_owned(self.source.path()), tensor: spec.name.clone(), first, count }.into()
+            }
+            Err(error) => error,
+        }
+    }
+}
+
+/// Index of the first value that is NaN or infinite, in the source's own order, and the number of such values.
+fn count_non_finite(source: &dyn TensorSource, spec: &TensorSpec) -> Result<(u64, u64), BoxError> {
+    let info = &source.tensors()[spec.source_index];
+    let elements: u64 = info.shape.iter().product();
+    let (mut raw, mut values) = (Vec::new(), Vec::new());
+    let (mut first, mut count, mut start) = (None, 0, 0);
+    while start < elements {
+        let piece = PIECE.min(elements - start);
+        raw.resize(to_usize(stored_bytes(info.encoding, piece))?, 0);
+        source.read_at(spec.source_index, stored_bytes(info.encoding, start), &mut raw)?;
+        values.clear();
+        forge_quant::decode_rows(info.encoding, &raw, &mut values)?;
+        for (index, value) in values.iter().enumerate() {
+            if !value.is_finite() {
+                first.get_or_insert(start + index as u64);
+                count += 1;
+            }
+        }
+        start += piece;
+    }
+    Ok((first.unwrap_or(0), count))
+}
+
+/// Bytes of `elements` elements that are whole blocks.
+fn stored_bytes(encoding: Encoding, elements: u64) -> u64 {
+    elements / u64::from(encoding.block_len) * u64::from(encoding.block_bytes)
+}
+
+fn to_usize(bytes: u64) -> Result<usize, ConvertError> {
+    usize::try_from(bytes).map_err(|_| ConvertError::Internal(format!("{bytes} bytes do not fit in memory")))
+}
+
+/// Appends `values` with the last two of its dimensions swapped.
+fn transpose_into(values: &[f32], shape: &[u64], out: &mut Vec<f32>) -> Result<(), ConvertError> {
+    let [.., rows, columns] = shape else {
+        return Err(ConvertError::Internal("only matrices can be transposed".to_owned()));
+    };
+    let (rows, columns) = (to_usize(*rows)?, to_usize(*columns)?);
+    for plane in values.chunks_exact((rows * columns).max(1)) {
+        for column in 0..columns {
+            out.extend((0..rows).map(|row| plane[row * columns + column]));
+        }
+    }
+    Ok(())
+}

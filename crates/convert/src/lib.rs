@@ -1,0 +1,18 @@
+//! Joins a source, a recipe and a container: the path from any readable file to a written, read-back, verified file.
+//!
+//! Start at [`convert`]. [`open()`] recognises a file and its model; [`recipe`] decides each tensor's encoding;
+//! [`container`] is the registry of what can be written; [`execute`] streams the bytes.
+#![forbid(unsafe_code)]
+
+pub mod container;
+mod convert;
+mod error;
+pub mod execute;
+mod open;
+mod probe;
+pub mod recipe;
+
+pub use convert::{ConvertOptions, OnProgress, Plan, Record, Stage, VerifyOptions, convert, plan};
+pub use error::ConvertError;
+pub use open::{OpenFile, OpenModel, OpenOptions, open, open_file};
+pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};

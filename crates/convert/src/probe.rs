@@ -1,0 +1,64 @@
+//! The text that conversions are checked on when the user gives none, and the vocabulary it is read with.
+
+use forge_tokenizer::Tokenizer;
+
+use crate::error::ConvertError;
+
+/// Public-domain prose and a few lines of code, numbers and other scripts, so that many kinds of tokens occur.
+pub const PROBE_TEXT: &str = include_str!("../data/probe.txt");
+
+/// Rows of the embedding of every World model.
+const WORLD_ROWS: usize = 65_536;
+
+/// Which vocabulary the user asked for.
+#[derive(Clone, Debug, Default)]
+pub enum Vocabulary {
+    /// World for World models; otherwise unknown.
+    #[default]
+    Auto,
+    /// The embedded World vocabulary.
+    World,
+    /// Token id = byte.
+    Bytes,
+    /// A vocabulary file: its name and content.
+    File(String, Vec<u8>),
+}
+
+/// The tokenizer for a model of `rows` embedding rows.
+///
+/// # Errors
+/// [`ConvertError::VocabularyNeeded`] when it cannot be known, [`ConvertError::VocabularyTooLarge`] when it does not
+/// belong to the model, or the tokenizer's own errors for a bad file.
+pub fn vocabulary_for(choice: &Vocabulary, rows: usize, what: &str) -> Result<Tokenizer, forge_tensor::BoxError> {
+    let tokenizer = match choice {
+        Vocabulary::Auto if rows == WORLD_ROWS => Tokenizer::world(),
+        Vocabulary::Auto => return Err(ConvertError::VocabularyNeeded { what: what.to_owned(), rows }.into()),
+        Vocabulary::World => Tokenizer::world(),
+        Vocabulary::Bytes => Tokenizer::raw_bytes(),
+        Vocabulary::File(name, bytes) => Tokenizer::from_bytes(name, bytes)?,
+    };
+    let max_id = tokenizer.max_id();
+    if max_id as usize >= rows {
+        return Err(ConvertError::VocabularyTooLarge { vocabulary: tokenizer.name().to_owned(), max_id, rows }.into());
+    }
+    Ok(tokenizer)
+}
+
+/// At most `limit` token ids for checking a model: the text under the given vocabulary, or, when the vocabulary is
+/// unknown, the text's bytes as ids (any ids exercise the weights; ids beyond the model's rows wrap around).
+///
+/// # Errors
+/// [`ConvertError::EmptyText`] and the tokenizer's errors.
+pub fn probe_tokens(text: &[u8], tokenizer: Option<&Tokenizer>, rows: usize, limit: usize) -> Result<Vec<u32>, forge_tensor::BoxError> {
+    // A token holds at most 128 bytes in the World vocabulary, so more text than this is never needed.
+    let text = text.get(..limit.saturating_mul(256)).unwrap_or(text);
+    let mut tokens = match tokenizer {
+        Some(tokenizer) => tokenizer.encode(text)?,
+        None => text.iter().map(|byte| u32::from(*byte) % u32::try_from(rows.max(1)).unwrap_or(u32::MAX)).collect(),
+    };
+    tokens.truncate(limit);
+    if tokens.is_empty() {
+        return Err(ConvertError::EmptyText.into());
+    }
+    Ok(tokens)
+}

@@ -1,0 +1,242 @@
+//! Decides the encoding of every tensor, and says why: a type for the whole file, what the container allows, and rules.
+
+use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec};
+use forge_tensor::{Encoding, format_shape};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use crate::container::Container;
+use crate::error::ConvertError;
+
+/// One override: tensors whose canonical name matches get this type.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pattern: Regex,
+    encoding: Encoding,
+    /// As the user wrote it.
+    text: String,
+}
+
+/// A type for the file and overrides in order; the last matching rule wins.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The type of everything that may be quantized.
+    pub base: Encoding,
+    rules: Vec<Rule>,
+    /// Refuse rows that are no whole number of blocks instead of storing them in f16.
+    pub strict: bool,
+}
+
+/// A recipe file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecipeFile {
+    #[serde(rename = "type")]
+    base: Option<String>,
+    #[serde(default, rename = "set")]
+    rules: Vec<RuleEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleEntry {
+    tensors: String,
+    #[serde(rename = "type")]
+    encoding: String,
+}
+
+/// Names of all types that can be asked for.
+#[must_use]
+pub fn type_names() -> Vec<&'static str> {
+    forge_quant::FORMATS.iter().map(|format| format.encoding().name).collect()
+}
+
+/// Finds a type by its name.
+///
+/// # Errors
+/// [`ConvertError::UnknownType`] with the names that exist.
+pub fn type_by_name(name: &str) -> Result<Encoding, ConvertError> {
+    forge_quant::by_name(name)
+        .map(|format| format.encoding())
+        .ok_or_else(|| ConvertError::UnknownType { name: name.to_owned(), known: type_names().join(", ") })
+}
+
+impl Recipe {
+    /// Builds a recipe from the text of a recipe file, the `--type` option and the `--set` options. The command line
+    /// wins over the file.
+    ///
+    /// # Errors
+    /// Unknown types, bad regular expressions, bad TOML, or no type at all.
+    pub fn new(file: Option<(&str, &str)>, base: Option<&str>, sets: &[String]) -> Result<Self, ConvertError> {
+        let mut rules = Vec::new();
+        let mut file_base = None;
+        if let Some((path, text)) = file {
+            let parsed: RecipeFile =
+                toml::from_str(text).map_err(|error| ConvertError::BadRecipe { location: path.to_owned(), reason: error.to_string() })?;
+            for entry in &parsed.rules {
+                rules.push(Rule::new(&format!("{}={}", entry.tensors, entry.encoding))?);
+            }
+            file_base = parsed.base;
+        }
+        for text in sets {
+            rules.push(Rule::new(text)?);
+        }
+        let Some(base) = base.or(file_base.as_deref()) else {
+            return Err(ConvertError::BadRecipe {
+                location: file.map_or("command line", |(path, _)| path).to_owned(),
+                reason: format!("no type is given: add --type with one of {}", type_names().join(", ")),
+            });
+        };
+        Ok(Self { base: type_by_name(base)?, rules, strict: false })
+    }
+
+    /// The recipe in one line, as it is recorded in the output.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!("type={}", self.base);
+        for rule in &self.rules {
+            text.push_str("; set ");
+            text.push_str(&rule.text);
+        }
+        text
+    }
+
+    /// The recipe as a file that `--recipe` reads.
+    ///
+    /// # Errors
+    /// Never for recipes that were made by [`Recipe::new`].
+    pub fn to_toml(&self) -> Result<String, ConvertError> {
+        let rules = self
+            .rules
+            .iter()
+            .map(|rule| RuleEntry { tensors: rule.pattern.as_str().to_owned(), encoding: rule.encoding.name.to_owned() })
+            .collect();
+        toml::to_string(&RecipeFile { base: Some(self.base.name.to_owned()), rules })
+            .map_err(|error| ConvertError::Internal(error.to_string()))
+    }
+
+    /// Chooses an encoding for every tensor of the model, in the order of the description.
+    ///
+    /// # Errors
+    /// When the container cannot hold the type, a rule contradicts the container or matches nothing, or, with
+    /// `strict`, rows are no whole number of blocks.
+    pub fn resolve(&self, model: &ModelDescription, container: &dyn Container) -> Result<Vec<Choice>, ConvertError> {
+        self.check_container(container)?;
+        let mut used = vec![false; self.rules.len()];
+        let mut choices = Vec::with_capacity(model.tensors.len());
+        for spec in &model.tensors {
+            choices.push(self.choose(spec, model, container, &mut used)?);
+        }
+        if let Some(index) = used.iter().position(|used| !used) {
+            let example = model.tensors.iter().rev().find(|spec| spec.layer.is_some()).map_or_else(String::new, |spec| spec.name.clone());
+            return Err(ConvertError::RuleMatchesNothing { rule: self.rules[index].text.clone(), example });
+        }
+        Ok(choices)
+    }
+
+    fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {
+        for encoding in std::iter::once(self.base).chain(self.rules.iter().map(|rule| rule.encoding)) {
+            if !container.holds(encoding) {
+                let carried: Vec<&str> =
+                    forge_quant::FORMATS.iter().map(|format| format.encoding()).filter(|e| container.holds(*e)).map(|e| e.name).collect();
+                return Err(ConvertError::TypeNotCarried {
+                    container: container.name(),
+                    encoding: encoding.name,
+                    carried: carried.join(", "),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(
+        &self,
+        spec: &TensorSpec,
+        model: &ModelDescription,
+        container: &dyn Container,
+        used: &mut [bool],
+    ) -> Result<Choice, ConvertError> {
+        let constraint = container.constraint(model.version, spec);
+        let mut rule = None;
+        for (index, candidate) in self.rules.iter().enumerate() {
+            if candidate.pattern.is_match(&spec.name) {
+                used[index] = true;
+                rule = Some(candidate);
+            }
+        }
+        let choice = match rule {
+            Some(rule) => {
+                let violation = match constraint {
+                    Constraint::F32Only(why) if rule.encoding != Encoding::F32 => Some(why),
+                    Constraint::Float(why) if !rule.encoding.is_float() => Some(why),
+                    _ => None,
+                };
+                if let Some(why) = violation {
+                    return Err(ConvertError::RuleViolatesContainer {
+                        rule: rule.text.clone(),
+                        tensor: spec.name.clone(),
+                        encoding: rule.encoding.name,
+                        why: why.to_owned(),
+                    });
+                }
+                Choice { encoding: rule.encoding, reason: format!("set {}", rule.text) }
+            }
+            None => self.default_choice(spec, constraint),
+        };
+        self.fit_blocks(spec, choice)
+    }
+
+    fn default_choice(&self, spec: &TensorSpec, constraint: Constraint) -> Choice {
+        let base = self.base;
+        let float = if base.is_float() { base } else { Encoding::F16 };
+        match constraint {
+            Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
+            Constraint::Float(why) => Choice {
+                encoding: float,
+                reason: if base.is_float() { format!("type {base}") } else { format!("{float}, since {why}") },
+            },
+            Constraint::Any if base.is_float() => Choice { encoding: base, reason: format!("type {base}") },
+            Constraint::Any if !spec.role.is_matrix() => {
+                Choice { encoding: float, reason: format!("{float}: {} is small and sensitive", spec.role.name()) }
+            }
+            // A head of 4 or 5 bits costs more accuracy than its bytes are worth, so every converter keeps it wider.
+            Constraint::Any if spec.role == TensorRole::Head && base.name != "q8_0" => {
+                match forge_quant::by_name("q8_0").map(|format| format.encoding()) {
+                    Some(wide) => Choice { encoding: wide, reason: "q8_0: the head carries a large share of the loss".to_owned() },
+                    None => Choice { encoding: base, reason: format!("type {base}") },
+                }
+            }
+            Constraint::Any => Choice { encoding: base, reason: format!("type {base}") },
+        }
+    }
+
+    /// Rows that are no whole number of blocks are stored in f16 (M4), or refused under `strict`.
+    fn fit_blocks(&self, spec: &TensorSpec, choice: Choice) -> Result<Choice, ConvertError> {
+        let row = spec.shape.last().copied().unwrap_or(1);
+        if choice.encoding.row_bytes(row).is_ok() {
+            return Ok(choice);
+        }
+        if self.strict {
+            return Err(ConvertError::BlockLength {
+                tensor: spec.name.clone(),
+                row,
+                block: choice.encoding.block_len,
+                encoding: choice.encoding.name,
+            });
+        }
+        let reason = format!("f16, since rows of {} are not whole blocks of {}", format_shape(&spec.shape), choice.encoding.block_len);
+        Ok(Choice { encoding: Encoding::F16, reason })
+    }
+}
+
+impl Rule {
+    /// Parses `REGEX=TYPE`.
+    fn new(text: &str) -> Result<Self, ConvertError> {
+        let bad = |reason: String| ConvertError::BadRecipe { location: format!("'{text}'"), reason };
+        let Some((pattern, name)) = text.rsplit_once('=') else {
+            return Err(bad("expected REGEX=TYPE, for example --set 'ffn\\.value=q8_0'".to_owned()));
+        };
+        let pattern = Regex::new(pattern).map_err(|error| bad(error.to_string()))?;
+        Ok(Self { pattern, encoding: type_by_name(name.trim())?, text: text.to_owned() })
+    }
+}

@@ -1,0 +1,332 @@
+//! Everything that can be wrong with a GGUF file, or with a wish to write one.
+
+use std::path::{Path, PathBuf};
+
+use forge_tensor::{BoxError, Class, Diagnostic};
+use thiserror::Error;
+
+/// Why a GGUF file is refused, or cannot be written.
+#[derive(Debug, Error)]
+pub enum GgufError {
+    /// Any of the others, with the file it happened in.
+    #[error("{}: {source}", path.display())]
+    In {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Box<GgufError>,
+    },
+    /// The file could not be opened or read.
+    #[error("{0}")]
+    Input(BoxError),
+    /// Not a GGUF file.
+    #[error("the first four bytes are {found:02x?}, a GGUF file starts with \"GGUF\"")]
+    BadMagic {
+        /// What is there, at most four bytes.
+        found: Vec<u8>,
+    },
+    /// A version with another layout.
+    #[error("GGUF version {0} is not supported (2 and 3 are); rewrite the file with a current tool")]
+    UnsupportedVersion(u32),
+    /// Written on a big-endian machine.
+    #[error("the version field {0:#010x} is byte-swapped: this is a big-endian file; convert it to little endian first")]
+    BigEndian(u32),
+    /// A count that the rest of the file cannot hold.
+    #[error("{what} claims {count} entries, the {left} bytes left in the file hold at most {most}")]
+    CountTooLarge {
+        /// Which count.
+        what: String,
+        /// The number in the file.
+        count: u64,
+        /// Bytes from here to the end of the file.
+        left: u64,
+        /// What fits, or is allowed.
+        most: u64,
+    },
+    /// A header beyond the limit.
+    #[error("the header goes beyond {limit} bytes at offset {offset}; files of this size of header are refused")]
+    HeaderTooLarge {
+        /// Offset that was asked for.
+        offset: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A metadata key that is empty, too long, not ASCII or there twice.
+    #[error("metadata key number {index} (offset {offset}) {problem}")]
+    BadKey {
+        /// Position among the keys, from 0.
+        index: u64,
+        /// Offset in the file.
+        offset: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A metadata value that is none.
+    #[error("metadata value of {key:?} (offset {offset}): {problem}")]
+    BadValue {
+        /// The key.
+        key: String,
+        /// Offset in the file.
+        offset: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Arrays of arrays of arrays.
+    #[error("metadata value of {key:?}: arrays nested deeper than {limit}")]
+    TooDeep {
+        /// The key.
+        key: String,
+        /// Allowed depth.
+        limit: u32,
+    },
+    /// `general.alignment` is no sensible alignment.
+    #[error("general.alignment is {found}, expected a u32 that is a power of two from 8 to 65536")]
+    BadAlignment {
+        /// The value as text.
+        found: String,
+    },
+    /// A tensor name that is empty, too long when reading, or has control characters.
+    #[error("name of tensor number {index} (offset {offset}) {problem}")]
+    BadName {
+        /// Position among the tensors, from 0.
+        index: u64,
+        /// Offset in the file.
+        offset: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A number of dimensions or a dimension that no tensor has.
+    #[error("tensor {tensor:?}: {problem}")]
+    BadShape {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Elements or bytes beyond 63 bits.
+    #[error("tensor {tensor:?}: the size of shape {shape} overflows")]
+    SizeOverflow {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: String,
+    },
+    /// A type number that ggml does not define, or has removed.
+    #[error("tensor {tensor:?} has ggml type {found}, which does not exist or was removed")]
+    UnknownType {
+        /// The tensor.
+        tensor: String,
+        /// The number.
+        found: u32,
+    },
+    /// A type that ggml defines and this program lists but cannot decode.
+    #[error("tensor {tensor:?} is stored as {name}, which cannot be decoded; convert from a file in another type")]
+    UnsupportedType {
+        /// The tensor.
+        tensor: String,
+        /// Name of the type.
+        name: &'static str,
+    },
+    /// Rows that are no whole number of blocks.
+    #[error("tensor {tensor:?}: rows of {row} elements are not whole blocks of {block} ({encoding})")]
+    BlockLength {
+        /// The tensor.
+        tensor: String,
+        /// Elements a row.
+        row: u64,
+        /// Elements a block.
+        block: u32,
+        /// Name of the encoding.
+        encoding: &'static str,
+    },
+    /// An offset other than the only one that leaves no hole and no overlap.
+    #[error("tensor {tensor:?} has offset {found} in the data, expected {expected}")]
+    BadOffset {
+        /// The tensor.
+        tensor: String,
+        /// In the file.
+        found: u64,
+        /// Sum of the padded sizes before it.
+        expected: u64,
+    },
+    /// Two tensors with one name.
+    #[error("tensor {0:?} is there twice")]
+    DuplicateTensor(String),
+    /// The file ends too early.
+    #[error("the file ends at {len}, but {what} needs the bytes up to {needed}; the file is cut off, fetch it again")]
+    Truncated {
+        /// Length of the file.
+        len: u64,
+        /// End of what is needed.
+        needed: u64,
+        /// What is cut off.
+        what: String,
+    },
+    /// More bytes than the tensors account for.
+    #[error("the last tensor ends at {end} (padded: {padded}), the file at {len}: the bytes after it belong to nothing")]
+    TrailingData {
+        /// End of the last tensor.
+        end: u64,
+        /// The same, padded to the alignment.
+        padded: u64,
+        /// Length of the file.
+        len: u64,
+    },
+    /// A block whose scale is NaN or infinite.
+    #[error("tensor {tensor:?}, block {block} ({encoding}): a scale is NaN or infinite; the file is damaged")]
+    BadBlock {
+        /// The tensor.
+        tensor: String,
+        /// Index of the block in the tensor.
+        block: u64,
+        /// Name of the encoding.
+        encoding: &'static str,
+    },
+    /// A metadata key that must be there is not.
+    #[error("the metadata key {key} is missing ({why})")]
+    MissingKey {
+        /// The key.
+        key: String,
+        /// Why it is needed.
+        why: String,
+    },
+    /// Metadata and tensors, or two keys, say different things.
+    #[error("the metadata key {key} is {found}, but {what} is {expected}")]
+    Contradiction {
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What it is compared with.
+        what: String,
+        /// What that says.
+        expected: String,
+    },
+    /// No RWKV-6 or RWKV-7.
+    #[error("general.architecture is {0:?}; only rwkv6 and rwkv7 files hold models that this program can run or convert")]
+    UnsupportedArchitecture(String),
+    /// Weights divided by powers of two.
+    #[error(
+        "{key} is {every}: the output and channel_mix_value weights of this file are divided by powers of two, \
+         which is not undone here; convert from the original checkpoint instead"
+    )]
+    UnsupportedRescale {
+        /// The key.
+        key: String,
+        /// Its value.
+        every: u64,
+    },
+    /// A tensor that the architecture does not have.
+    #[error("tensor {name:?} does not belong to {architecture}; nothing is skipped, so the file is refused")]
+    UnknownTensor {
+        /// Its name.
+        name: String,
+        /// The architecture that the file claims.
+        architecture: String,
+    },
+    /// A tensor that the architecture needs.
+    #[error("tensor {name:?} is missing")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// GGUF has no place for this model.
+    #[error(
+        "GGUF cannot carry {version}: no runtime reads it, only rwkv6 and rwkv7 are defined; \
+         `--to safetensors` carries every version"
+    )]
+    CannotCarry {
+        /// The version, for people.
+        version: String,
+    },
+    /// A name beyond what the container allows.
+    #[error("tensor name {name:?} has {bytes} bytes, GGUF allows 63")]
+    NameTooLong {
+        /// The name.
+        name: String,
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// An encoding that the container or the tensor's use forbids.
+    #[error("tensor {tensor:?} cannot be stored as {encoding}: {why}")]
+    EncodingNotAllowed {
+        /// Canonical name.
+        tensor: String,
+        /// The encoding asked for.
+        encoding: &'static str,
+        /// The rule.
+        why: String,
+    },
+    /// More tokens than rows of the embedding, or no token at all.
+    #[error("the vocabulary has {tokens} ids, the embedding {rows} rows; pass the vocabulary that the model was trained with")]
+    VocabularyMismatch {
+        /// Highest id + 1.
+        tokens: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// The caller's arguments do not fit together.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl GgufError {
+    /// Names the file that the error is about, once.
+    #[must_use]
+    pub(crate) fn at(self, path: &Path) -> Self {
+        match self {
+            Self::In { .. } | Self::Input(_) => self,
+            other => Self::In { path: path.to_path_buf(), source: Box::new(other) },
+        }
+    }
+}
+
+impl Diagnostic for GgufError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::In { source, .. } => source.kind(),
+            Self::Input(inner) => inner.kind(),
+            Self::BadMagic { .. } => "BadMagic",
+            Self::UnsupportedVersion(_) => "UnsupportedVersion",
+            Self::BigEndian(_) => "BigEndian",
+            Self::CountTooLarge { .. } => "CountTooLarge",
+            Self::HeaderTooLarge { .. } => "HeaderTooLarge",
+            Self::BadKey { .. } => "BadKey",
+            Self::BadValue { .. } => "BadValue",
+            Self::TooDeep { .. } => "TooDeep",
+            Self::BadAlignment { .. } => "BadAlignment",
+            Self::BadName { .. } => "BadName",
+            Self::BadShape { .. } => "BadShape",
+            Self::SizeOverflow { .. } => "SizeOverflow",
+            Self::UnknownType { .. } => "UnknownType",
+            Self::UnsupportedType { .. } => "UnsupportedType",
+            Self::BlockLength { .. } => "BlockLength",
+            Self::BadOffset { .. } => "BadOffset",
+            Self::DuplicateTensor(_) => "DuplicateTensor",
+            Self::Truncated { .. } => "Truncated",
+            Self::TrailingData { .. } => "TrailingData",
+            Self::BadBlock { .. } => "BadBlock",
+            Self::MissingKey { .. } => "MissingKey",
+            Self::Contradiction { .. } => "Contradiction",
+            Self::UnsupportedArchitecture(_) => "UnsupportedArchitecture",
+            Self::UnsupportedRescale { .. } => "UnsupportedRescale",
+            Self::UnknownTensor { .. } => "UnknownTensor",
+            Self::MissingTensor { .. } => "MissingTensor",
+            Self::CannotCarry { .. } => "CannotCarry",
+            Self::NameTooLong { .. } => "NameTooLong",
+            Self::EncodingNotAllowed { .. } => "EncodingNotAllowed",
+            Self::VocabularyMismatch { .. } => "VocabularyMismatch",
+            Self::Internal(_) => "Internal",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::In { source, .. } => source.class(),
+            Self::Input(inner) => inner.class(),
+            Self::CannotCarry { .. } | Self::EncodingNotAllowed { .. } | Self::VocabularyMismatch { .. } | Self::Internal(_) => Class::Usage,
+            _ => Class::Refused,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Everything that can go wrong between this program and the file system.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use forge_tensor::{Class, Diagnostic};
+use thiserror::Error;
+
+/// A file that cannot be used as input, or an output that cannot be written.
+#[derive(Debug, Error)]
+pub enum IoError {
+    /// The input is a directory, FIFO, socket or device.
+    #[error("{path}: is a {found}, expected a regular file; give the path of the file itself", path = path.display())]
+    NotARegularFile {
+        /// The path as given.
+        path: PathBuf,
+        /// What is there instead.
+        found: &'static str,
+    },
+    /// Nothing is at this path, or a symbolic link leads nowhere.
+    #[error("{path}: no such file; check the path{hint}", path = path.display())]
+    NotFound {
+        /// The path as given.
+        path: PathBuf,
+        /// Empty, or a remark that begins with a space.
+        hint: &'static str,
+    },
+    /// The file exists but may not be read or written.
+    #[error("{path}: permission to {action} is denied; change the permissions or run as the owner", path = path.display())]
+    PermissionDenied {
+        /// The path as given.
+        path: PathBuf,
+        /// What was tried: `open for reading`, `create a file`.
+        action: &'static str,
+    },
+    /// The input is no longer the file that was opened.
+    #[error("{path}: the file changed while it was read ({detail}); wait until it is complete, then start again", path = path.display())]
+    InputChanged {
+        /// The path as given.
+        path: PathBuf,
+        /// Which property changed, with both values.
+        detail: String,
+    },
+    /// A range reaches past the end of the file.
+    #[error("{path}: {wanted} bytes are needed at offset {offset}, but the file ends at {len}; it may be an incomplete download", path = path.display())]
+    Truncated {
+        /// The path as given.
+        path: PathBuf,
+        /// First byte of the range.
+        offset: u64,
+        /// Bytes in the range.
+        wanted: u64,
+        /// Length of the file in bytes.
+        len: u64,
+    },
+    /// A range is larger than its caller accepts.
+    #[error("{path}: {bytes} bytes at offset {offset} are more than the {limit} accepted here", path = path.display())]
+    TooLarge {
+        /// The path as given.
+        path: PathBuf,
+        /// First byte of the range.
+        offset: u64,
+        /// Bytes in the range.
+        bytes: u64,
+        /// Largest number of bytes accepted.
+        limit: u64,
+    },
+    /// The allocator refused.
+    #[error("{path}: no memory for {bytes} bytes; free memory or use a machine with more", path = path.display())]
+    OutOfMemory {
+        /// The file whose content was to be held.
+        path: PathBuf,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// Reading failed for a reason that the system gives.
+    #[error("{path}: reading at offset {offset} failed: {source}", path = path.display())]
+    Read {
+        /// The path as given.
+        path: PathBuf,
+        /// Where in the file.
+        offset: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The output exists and nobody said that it may be replaced.
+    #[error("{path}: the output exists; choose another name or pass --force to replace it", path = path.display())]
+    OutputExists {
+        /// The output's path.
+        path: PathBuf,
+    },
+    /// The output is one of the inputs, perhaps by another name.
+    #[error("{path}: the output is the same file as an input; choose another name", path = path.display())]
+    OutputIsInput {
+        /// The output's path.
+        path: PathBuf,
+    },
+    /// Something that is no regular file has the output's name.
+    #[error("{path}: the output's name belongs to a {found}, which is never written through; choose another name", path = path.display())]
+    OutputNotRegular {
+        /// The output's path.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// The output's directory is missing, no directory, or not usable; or the name does not fit in it.
+    #[error("{path}: no output can be created in its directory: {reason}", path = path.display())]
+    OutputDirectory {
+        /// The output's path.
+        path: PathBuf,
+        /// The system's reason, or ours.
+        reason: String,
+    },
+    /// The file system, a quota or a limit has no room for the output.
+    #[error("{path}: not enough space: {needed} bytes needed, {free} bytes free{hint}; free some space or choose another place", path = path.display())]
+    NoSpace {
+        /// The output's path.
+        path: PathBuf,
+        /// Bytes that the whole output needs.
+        needed: u64,
+        /// Bytes free for this user on the file system.
+        free: u64,
+        /// Empty, or a remark in parentheses that begins with a space.
+        hint: &'static str,
+    },
+    /// Writing, syncing or renaming failed for a reason that the system gives.
+    #[error("{path}: {action} failed: {source}", path = path.display())]
+    Write {
+        /// The output's path.
+        path: PathBuf,
+        /// What was tried: `writing`, `renaming the finished file`.
+        action: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl IoError {
+    /// Sorts the failure of opening or examining an input.
+    pub(crate) fn opening(path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::NotFound => {
+                let dangling = path.symlink_metadata().is_ok();
+                let hint = if dangling { " (it is a symbolic link that leads nowhere)" } else { "" };
+                Self::NotFound { path, hint }
+            }
+            io::ErrorKind::NotADirectory => Self::NotFound { path, hint: " (a part of it is no directory)" },
+            io::ErrorKind::PermissionDenied => Self::PermissionDenied { path, action: "open it for reading" },
+            _ => Self::Read { path, offset: 0, source },
+        }
+    }
+}
+
+impl Diagnostic for IoError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::NotARegularFile { .. } => "NotARegularFile",
+            Self::NotFound { .. } => "NotFound",
+            Self::PermissionDenied { .. } => "PermissionDenied",
+            Self::InputChanged { .. } => "InputChanged",
+            Self::Truncated { .. } => "Truncated",
+            Self::TooLarge { .. } => "TooLarge",
+            Self::OutOfMemory { .. } => "OutOfMemory",
+            Self::Read { .. } => "Read",
+            Self::OutputExists { .. } => "OutputExists",
+            Self::OutputIsInput { .. } => "OutputIsInput",
+            Self::OutputNotRegular { .. } => "OutputNotRegular",
+            Self::OutputDirectory { .. } => "OutputDirectory",
+            Self::NoSpace { .. } => "NoSpace",
+            Self::Write { .. } => "Write",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::OutputExists { .. } | Self::OutputIsInput { .. } => Class::Usage,
+            _ => Class::Io,
+        }
+    }
+}

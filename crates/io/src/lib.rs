@@ -1,0 +1,27 @@
+//! The only crate that opens, maps, reads and atomically writes files.
+//!
+//! Start at [`InputFile`] (reads a file that nobody may change meanwhile) and [`OutputFile`] (a sibling temporary that
+//! becomes the output in one step, or leaves no trace). Every number here is a byte count or a byte offset from the
+//! start of the file, in `u64`.
+#![deny(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod error;
+mod input;
+mod memory;
+mod mmap;
+mod output;
+mod temporary;
+
+pub use error::IoError;
+pub use input::{Backend, FileIdentity, InputFile, hex};
+pub use memory::peak_memory_bytes;
+pub use output::{OutputFile, OutputOptions, RawFile};
+pub use temporary::remove_temporaries;

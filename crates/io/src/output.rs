@@ -1,0 +1,227 @@
+//! Writing a file that appears whole or not at all. Start at [`OutputFile`].
+//!
+//! Order of a successful write: temporary beside the output, data, fsync of the data, rename, fsync of the directory.
+//! Whatever interrupts it, the output's name shows either what was there before or the complete new file.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use crate::error::IoError;
+use crate::input::{FileIdentity, describe};
+use crate::temporary::Temporary;
+
+/// What an output may replace and how large it will be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OutputOptions<'a> {
+    /// Replace an existing regular file.
+    pub force: bool,
+    /// The files that are being read: none of them is ever replaced, under any name.
+    pub inputs: &'a [FileIdentity],
+    /// Bytes that the finished file will have; creation fails when the file system has less room.
+    pub expected_bytes: u64,
+}
+
+/// What an [`OutputFile`] writes through. Files implement it; tests use it to make the n-th write fail.
+pub trait RawFile: Send + Sync {
+    /// Writes some bytes at an offset and returns how many.
+    ///
+    /// # Errors
+    /// The system's.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Sets the length; new bytes read as zero.
+    ///
+    /// # Errors
+    /// The system's.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Returns when content and length are on the device.
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Returns when the names in the output's directory are on the device.
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync_directory(&self, directory: &File) -> io::Result<()> {
+        match rustix::fs::fsync(directory) {
+            // Some file systems have nothing to sync for a directory and say so.
+            Err(Errno::INVAL) | Ok(()) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl RawFile for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        FileExt::write_at(self, bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+/// An output being written: bytes go to a sibling temporary, which takes the output's name in [`OutputFile::commit`]
+/// and disappears when the value is dropped without it. Shared between writing threads by reference.
+pub struct OutputFile {
+    raw: Box<dyn RawFile>,
+    temporary: Arc<Temporary>,
+    force: bool,
+    inputs: Vec<FileIdentity>,
+    expected_bytes: u64,
+}
+
+impl OutputFile {
+    /// Checks that the output may be written, and creates its temporary: everything that can fail early fails here.
+    /// Temporaries of the same output whose process is gone are removed.
+    ///
+    /// # Errors
+    /// [`IoError::OutputExists`], [`IoError::OutputIsInput`], [`IoError::OutputNotRegular`],
+    /// [`IoError::OutputDirectory`], [`IoError::NoSpace`].
+    pub fn create(path: &Path, options: &OutputOptions<'_>) -> Result<Self, IoError> {
+        Self::create_through(path, options, |file| Box::new(file))
+    }
+
+    /// As [`OutputFile::create`], with every write going through what `wrap` makes of the temporary's handle.
+    ///
+    /// # Errors
+    /// As [`OutputFile::create`].
+    pub fn create_through(path: &Path, options: &OutputOptions<'_>, wrap: impl FnOnce(File) -> Box<dyn RawFile>) -> Result<Self, IoError> {
+        check_target(path, options.force, options.inputs)?;
+        let (temporary, file) = Temporary::create(path)?;
+        let (force, inputs, expected_bytes) = (options.force, options.inputs.to_vec(), options.expected_bytes);
+        let output = Self { raw: wrap(file), temporary, force, inputs, expected_bytes };
+        let free = output.temporary.free_bytes();
+        if free.is_some_and(|free| free < expected_bytes) {
+            return Err(output.no_space(expected_bytes, ""));
+        }
+        Ok(output)
+    }
+
+    /// The output's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.temporary.target_path()
+    }
+
+    /// The temporary's path.
+    #[must_use]
+    pub fn temp_path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Writes all bytes at an offset in the file.
+    ///
+    /// # Errors
+    /// [`IoError::NoSpace`] when the disk, a quota or the largest file size is exhausted, [`IoError::Write`] for other
+    /// reasons. The output cannot be completed after either.
+    pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+        let end = offset.saturating_add(bytes.len() as u64);
+        write_full(self.raw.as_ref(), offset, bytes).map_err(|e| self.failed("writing", end, e))
+    }
+
+    /// Sets the length; bytes never written read as zero.
+    ///
+    /// # Errors
+    /// As [`OutputFile::write_all_at`].
+    pub fn set_len(&self, len: u64) -> Result<(), IoError> {
+        self.raw.set_len(len).map_err(|e| self.failed("setting the length", len, e))
+    }
+
+    /// Makes the temporary the output: data to the device, then the name, then the directory to the device. When this
+    /// returns, the output survives a power loss.
+    ///
+    /// # Errors
+    /// [`IoError::OutputExists`] when another process created the output meanwhile and it may not be replaced;
+    /// [`IoError::OutputIsInput`], [`IoError::OutputNotRegular`]; [`IoError::NoSpace`] and [`IoError::Write`] when
+    /// syncing or renaming fails. The old output, if any, is untouched unless the last step (syncing the directory)
+    /// is the one that failed.
+    pub fn commit(self) -> Result<(), IoError> {
+        self.raw.sync().map_err(|e| self.failed("flushing to the device", 0, e))?;
+        // Again, because minutes may have passed: with `force`, rename would replace whatever has the name now.
+        check_target(self.path(), self.force, &self.inputs)?;
+        let renamed = if self.force { self.temporary.rename() } else { self.temporary.rename_new() };
+        renamed.map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => IoError::OutputExists { path: self.path().to_path_buf() },
+            _ => self.failed("renaming the finished file", 0, e),
+        })?;
+        self.raw.sync_directory(self.temporary.directory()).map_err(|e| self.failed("flushing the directory to the device", 0, e))
+    }
+
+    /// Sorts a late failure; `end` is the length that the file was about to have.
+    fn failed(&self, action: &'static str, end: u64, source: io::Error) -> IoError {
+        let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+        let needed = self.expected_bytes.max(end);
+        match errno {
+            Some(Errno::NOSPC) => self.no_space(needed, ""),
+            Some(Errno::DQUOT) => self.no_space(needed, " (the disk quota is used up)"),
+            Some(Errno::FBIG) => self.no_space(needed, " (the largest file size allowed here is reached)"),
+            _ => IoError::Write { path: self.path().to_path_buf(), action, source },
+        }
+    }
+
+    fn no_space(&self, needed: u64, hint: &'static str) -> IoError {
+        IoError::NoSpace { path: self.path().to_path_buf(), needed, free: self.temporary.free_bytes().unwrap_or(0), hint }
+    }
+}
+
+impl Drop for OutputFile {
+    fn drop(&mut self) {
+        self.temporary.remove();
+    }
+}
+
+impl std::fmt::Debug for OutputFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutputFile").field("temporary", &self.temp_path()).finish_non_exhaustive()
+    }
+}
+
+/// Refuses a name that may not be replaced: not a regular file, an input, or an existing file without `force`.
+fn check_target(path: &Path, force: bool, inputs: &[FileIdentity]) -> Result<(), IoError> {
+    let owned = || path.to_path_buf();
+    let is_input = |meta: &std::fs::Metadata| inputs.iter().any(|input| input.same_file(&FileIdentity::of(meta)));
+    let meta = match path.symlink_metadata() {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(IoError::OutputDirectory { path: owned(), reason: e.to_string() }),
+    };
+    let through_link = path.metadata();
+    if is_input(&meta) || through_link.is_ok_and(|meta| is_input(&meta)) {
+        Err(IoError::OutputIsInput { path: owned() })
+    } else if !meta.is_file() {
+        Err(IoError::OutputNotRegular { path: owned(), found: describe(meta.file_type()) })
+    } else if !force {
+        Err(IoError::OutputExists { path: owned() })
+    } else {
+        Ok(())
+    }
+}
+
+/// Writes until nothing is left: a single call may be interrupted, or write less than asked for (Linux stops at 2 GiB).
+fn write_full(raw: &dyn RawFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match raw.write_at(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = bytes.get(count..).unwrap_or_default();
+                offset = offset.saturating_add(count as u64);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

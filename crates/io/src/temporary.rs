@@ -1,0 +1,242 @@
+//! The sibling temporary of an output: its name, its lock, its removal.
+//!
+//! The name is `.NAME.PID.N.tmp`. The handle holds an exclusive lock for as long as its process lives, so that a later
+//! run can tell a temporary that is being written from one whose process was killed.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::error::IoError;
+
+/// Temporaries of this process that exist, for [`remove_temporaries`].
+static LIVE: Mutex<Vec<Arc<Temporary>>> = Mutex::new(Vec::new());
+
+/// The N of the next temporary. Never used twice: removing a temporary late must not hit another one's file.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Names tried before giving up; each is taken only by an unfinished file of a process with our number.
+const ATTEMPTS: u32 = 10_000;
+
+/// Removes every temporary that this process is writing. For the thread that handles SIGINT and SIGTERM, right before
+/// it ends the process; outputs that are already complete stay.
+pub fn remove_temporaries() {
+    let live = std::mem::take(&mut *registry());
+    for temporary in live {
+        temporary.unlink();
+    }
+}
+
+fn registry() -> MutexGuard<'static, Vec<Arc<Temporary>>> {
+    // A panic elsewhere leaves the list as usable as before.
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A temporary file beside an output. Works through a handle of the directory, so that it stays right when the
+/// directory is renamed or the process changes its working directory.
+pub(crate) struct Temporary {
+    directory: File,
+    target: PathBuf,
+    target_name: OsString,
+    path: PathBuf,
+    name: OsString,
+}
+
+impl Temporary {
+    /// Creates a locked, empty temporary for the output `target`, after removing abandoned ones.
+    pub(crate) fn create(target: &Path) -> Result<(Arc<Self>, File), IoError> {
+        let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
+        let named = target.file_name().filter(|_| !target.as_os_str().as_bytes().ends_with(b"/"));
+        let Some(target_name) = named.map(OsStr::to_owned) else {
+            return Err(refused("the path does not end in a file name".to_owned()));
+        };
+        let parent = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = match rustix::fs::open(&parent, flags, Mode::empty()) {
+            Ok(handle) => File::from(handle),
+            Err(e) => return Err(refused(io::Error::from(e).to_string())),
+        };
+        remove_abandoned(&directory, &target_name);
+        for _ in 0..ATTEMPTS {
+            let name = temporary_name(&target_name, NEXT.fetch_add(1, Ordering::Relaxed));
+            let file = match open_new(&directory, &name) {
+                Ok(file) => file,
+                Err(Errno::EXIST) => continue,
+                Err(e) => return Err(refused(io::Error::from(e).to_string())),
+            };
+            if !lock(&directory, &name, &file) {
+                continue;
+            }
+            let made = Self { directory, target: target.to_path_buf(), target_name, path: parent.join(&name), name };
+            let shared = Arc::new(made);
+            registry().push(Arc::clone(&shared));
+            return Ok((shared, file));
+        }
+        Err(refused(format!("{ATTEMPTS} temporaries of this name exist")))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn target_path(&self) -> &Path {
+        &self.target
+    }
+
+    /// Bytes that this user can still write to the file system; `None` when it does not say.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::fstatvfs(&self.directory).ok()?;
+        // Some network and virtual file systems report no blocks at all, which means "unknown", not "full".
+        if stat.f_blocks == 0 { None } else { stat.f_bavail.checked_mul(stat.f_frsize) }
+    }
+
+    /// Gives the temporary the output's name, replacing a file that has it.
+    pub(crate) fn rename(&self) -> io::Result<()> {
+        rustix::fs::renameat(&self.directory, &self.name, &self.directory, &self.target_name)?;
+        Ok(())
+    }
+
+    /// Gives the temporary the output's name unless something has it (`AlreadyExists`).
+    pub(crate) fn rename_new(&self) -> io::Result<()> {
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.directory, &self.name, &self.directory, &self.target_name, flags) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_new(),
+            done => Ok(done?),
+        }
+    }
+
+    /// The same for file systems that cannot refuse to replace: a second name, which is refused when taken, then the
+    /// removal of the first.
+    fn link_new(&self) -> io::Result<()> {
+        rustix::fs::linkat(&self.directory, &self.name, &self.directory, &self.target_name, AtFlags::empty())?;
+        self.unlink();
+        Ok(())
+    }
+
+    pub(crate) fn directory(&self) -> &File {
+        &self.directory
+    }
+
+    /// Removes the temporary if it still has its name, and forgets it.
+    pub(crate) fn remove(&self) {
+        self.unlink();
+        registry().retain(|other| other.path != self.path);
+    }
+
+    fn unlink(&self) {
+        // After a rename the name is gone, which is what we want.
+        let _gone = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+    }
+}
+
+/// Locks a temporary just created. False when another process took it for abandoned in the moment before.
+fn lock(directory: &File, name: &OsStr, file: &File) -> bool {
+    // Without working locks nobody ever sees a temporary as abandoned, so failing to lock is harmless.
+    let _unsupported = rustix::fs::flock(file, FlockOperation::LockExclusive);
+    still_named(directory, name, file)
+}
+
+/// True when this handle's file has this name in this directory.
+fn still_named(directory: &File, name: &OsStr, file: &File) -> bool {
+    let there = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    let held = rustix::fs::fstat(file);
+    matches!((held, there), (Ok(held), Ok(there)) if held.st_ino == there.st_ino && held.st_dev == there.st_dev)
+}
+
+fn open_new(directory: &File, name: &OsStr) -> Result<File, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // 0666: the system takes the umask away, as for every file that a program creates.
+    rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o666)).map(File::from)
+}
+
+/// `.NAME.PID.N.tmp`.
+fn temporary_name(target: &OsStr, number: u32) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(target);
+    name.push(format!(".{}.{number}.tmp", std::process::id()));
+    name
+}
+
+/// True for names that [`temporary_name`] makes for this target, with any process number.
+fn is_temporary_of(name: &[u8], target: &[u8]) -> bool {
+    let middle = name.strip_prefix(b".").and_then(|rest| rest.strip_prefix(target)).and_then(|rest| rest.strip_suffix(b".tmp"));
+    let Some(numbers) = middle.and_then(|rest| rest.strip_prefix(b".")) else { return false };
+    let mut parts = numbers.split(|byte| *byte == b'.');
+    let mut number = || parts.next().is_some_and(|part| !part.is_empty() && part.len() <= 10 && part.iter().all(u8::is_ascii_digit));
+    let both = number() && number();
+    both && parts.next().is_none()
+}
+
+/// Removes temporaries of this target that no process holds. Failures are ignored: they cost disk space, not safety.
+fn remove_abandoned(directory: &File, target: &OsStr) {
+    let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
+    for entry in entries.flatten() {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if is_temporary_of(name.as_bytes(), target.as_bytes()) {
+            remove_if_abandoned(directory, name);
+        }
+    }
+}
+
+fn remove_if_abandoned(directory: &File, name: &OsStr) {
+    let regular = |stat: &rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
+    let Ok(there) = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
+    if !regular(&there) {
+        return;
+    }
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let Ok(handle) = rustix::fs::openat(directory, name, flags, Mode::empty()) else { return };
+    let handle = File::from(handle);
+    if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return;
+    }
+    // Still the file that we locked? Between opening and locking its owner may have given it the output's name.
+    if still_named(directory, name, &handle) {
+        let _gone = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{Temporary, is_temporary_of, temporary_name};
+
+    #[test]
+    fn w22_the_way_without_rename_flags_refuses_an_existing_output_too() {
+        let folder = std::env::temp_dir().join(format!("forge-io-link-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let output = folder.join("out");
+        let (first, _handle) = Temporary::create(&output).unwrap();
+        let (second, _handle) = Temporary::create(&output).unwrap();
+        first.link_new().unwrap();
+        assert!(output.exists() && !first.path().exists());
+        assert_eq!(second.link_new().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        second.remove();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn w2_only_temporaries_of_exactly_this_output_are_recognised() {
+        let made = temporary_name("model.gguf".as_ref(), 3);
+        assert!(is_temporary_of(made.as_encoded_bytes(), b"model.gguf"));
+        for name in
+            ["model.gguf", ".model.gguf.tmp", ".model.gguf.1.tmp", ".model.gguf.1.2.3.tmp", ".model.gguf.a.0.tmp", ".model.gguf..0.tmp"]
+        {
+            assert!(!is_temporary_of(name.as_bytes(), b"model.gguf"), "{name}");
+        }
+        // The output `model` has temporaries of its own and none of `model.5.gguf`'s, and the other way round.
+        assert!(!is_temporary_of(b".model.gguf.1.2.tmp", b"model"));
+        assert!(!is_temporary_of(b".other.gguf.1.2.tmp", b"model.gguf"));
+    }
+}

@@ -1,0 +1,65 @@
+//! A folder of its own for every test, and child processes that run one test of this binary.
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "test support: each binary uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An empty folder that disappears with the value.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        let _absent = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A file with this content.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Names in the folder, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _left = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// This test binary again, running only `test`, with the environment variable that tells it to play its part and
+/// SIGXFSZ ignored (programs get EFBIG then, as ours does when its caller ignores the signal).
+pub(crate) fn child(test: &str, part: &Path) -> Command {
+    let mut command = Command::new("sh");
+    let binary = std::env::current_exe().unwrap();
+    command.arg("-c").arg("trap '' XFSZ; exec \"$0\" \"$@\"").arg(binary);
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("FORGE_IO_PART", part);
+    command
+}
+
+/// The folder or file that the parent named, when this process is a child.
+pub(crate) fn part() -> Option<PathBuf> {
+    std::env::var_os("FORGE_IO_PART").map(PathBuf::from)
+}

@@ -1,0 +1,142 @@
+//! The two ends of a model: embedding with ln0, and ln_out with the head.
+
+use forge_model::{ModelDescription, TensorSpec};
+use forge_tensor::TensorSource;
+
+use crate::error::KernelError;
+use crate::linear::{self, Matrix};
+use crate::load::{Weights, load_rows};
+use crate::norm::Norm;
+use crate::real::Real;
+
+/// Refuses token ids that the vocabulary does not have.
+///
+/// # Errors
+/// [`KernelError::TokenOutOfRange`] with the position of the first one.
+pub fn check_tokens(description: &ModelDescription, tokens: &[u32]) -> Result<(), KernelError> {
+    let vocabulary = description.hyperparameters.vocabulary;
+    match tokens.iter().position(|token| *token as usize >= vocabulary) {
+        Some(position) => Err(KernelError::TokenOutOfRange { token: tokens[position], position, vocabulary }),
+        None => Ok(()),
+    }
+}
+
+/// The embeddings of `tokens` after ln0, `[tokens, channels]`. Reads only the rows of these tokens; ln0 is computed
+/// in F from the stored values.
+///
+/// # Errors
+/// [`KernelError::TokenOutOfRange`]; when a tensor is missing or has the wrong shape; when reading fails.
+pub fn embed<F: Real>(source: &dyn TensorSource, description: &ModelDescription, tokens: &[u32]) -> Result<Vec<F>, KernelError> {
+    check_tokens(description, tokens)?;
+    let weights = Weights { source, description };
+    let channels = description.hyperparameters.channels;
+    let table = weights.spec("emb.weight")?;
+    let norm = Norm::load(&weights, "blocks.0.ln0", channels)?;
+    let mut out = Vec::with_capacity(tokens.len() * channels);
+    for token in tokens {
+        out.extend(load_rows::<F>(source, table, *token as usize, 1)?);
+    }
+    Ok(norm.layer_norm(&out))
+}
+
+/// The whole embedding in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Embedding<F> {
+    norm: Norm<F>,
+    table: Matrix<F>,
+}
+
+impl<F: Real> Embedding<F> {
+    pub(crate) fn load(weights: &Weights<'_>) -> Result<Self, KernelError> {
+        let sizes = &weights.description.hyperparameters;
+        Ok(Self {
+            norm: Norm::load(weights, "blocks.0.ln0", sizes.channels)?,
+            table: weights.matrix("emb.weight", sizes.vocabulary, sizes.channels)?,
+        })
+    }
+
+    /// As [`embed`]; the tokens have been checked.
+    pub(crate) fn rows(&self, tokens: &[u32]) -> Vec<F> {
+        let rows: Vec<F> = tokens.iter().flat_map(|token| self.table.row(*token as usize)).copied().collect();
+        self.norm.layer_norm(&rows)
+    }
+}
+
+/// ln_out and the head, in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Head<F> {
+    norm: Norm<F>,
+    matrix: Matrix<F>,
+}
+
+impl<F: Real> Head<F> {
+    pub(crate) fn load(weights: &Weights<'_>) -> Result<Self, KernelError> {
+        let sizes = &weights.description.hyperparameters;
+        Ok(Self {
+            norm: Norm::load(weights, "ln_out", sizes.channels)?,
+            matrix: weights.matrix("head.weight", sizes.vocabulary, sizes.channels)?,
+        })
+    }
+
+    /// `x [tokens, channels]`, the residual stream after the last layer, to logits `[tokens, vocabulary]`.
+    pub(crate) fn logits(&self, x: &[F]) -> Vec<F> {
+        self.matrix.apply(&self.norm.layer_norm(x))
+    }
+}
+
+/// The head of a model over a fixed block of tokens, read a range of the vocabulary at a time, so that the matrix is
+/// never in memory whole.
+pub struct HeadStream<'a, F> {
+    source: &'a dyn TensorSource,
+    spec: &'a TensorSpec,
+    channels: usize,
+    /// ln_out of the residual stream, `[tokens, channels]`.
+    x: Vec<F>,
+}
+
+impl<'a, F: Real> HeadStream<'a, F> {
+    /// Applies ln_out to `x [tokens, channels]`, the residual stream after the last layer.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has the wrong shape, or reading fails.
+    pub fn new(source: &'a dyn TensorSource, description: &'a ModelDescription, x: &[F]) -> Result<Self, KernelError> {
+        let weights = Weights { source, description };
+        let sizes = &description.hyperparameters;
+        let spec = weights.spec("head.weight")?;
+        weights.expect_shape(spec, sizes.vocabulary, sizes.channels)?;
+        let norm = Norm::load(&weights, "ln_out", sizes.channels)?;
+        Ok(Self { source, spec, channels: sizes.channels, x: norm.layer_norm(x) })
+    }
+
+    /// Logits of the vocabulary entries `first_row .. first_row + rows`: `[tokens, rows]`. Each has the bits that it
+    /// has in any other range.
+    ///
+    /// # Errors
+    /// When the range is not inside the vocabulary or reading fails.
+    pub fn logits(&self, first_row: usize, rows: usize) -> Result<Vec<F>, KernelError> {
+        let weights: Vec<F> = load_rows(self.source, self.spec, first_row, rows)?;
+        Ok(linear::apply(&weights, self.channels, &self.x))
+    }
+}
+
+/// Runs ln_out and the head over `x [tokens, channels]` in ranges of at most `max_rows` (at least 1) vocabulary
+/// entries: `sink(first_row, rows, logits)` gets `[tokens, rows]`, ranges ascending.
+///
+/// # Errors
+/// When a tensor is missing or has the wrong shape, or reading fails.
+pub fn for_each_chunk<F: Real>(
+    source: &dyn TensorSource,
+    description: &ModelDescription,
+    x: &[F],
+    max_rows: usize,
+    mut sink: impl FnMut(usize, usize, &[F]),
+) -> Result<(), KernelError> {
+    let head = HeadStream::new(source, description, x)?;
+    let vocabulary = description.hyperparameters.vocabulary;
+    let max_rows = max_rows.max(1);
+    for first in (0..vocabulary).step_by(max_rows) {
+        let rows = max_rows.min(vocabulary - first);
+        sink(first, rows, &head.logits(first, rows)?);
+    }
+    Ok(())
+}

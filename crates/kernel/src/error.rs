@@ -1,0 +1,93 @@
+//! What can go wrong between a model description and logits.
+
+use forge_tensor::{BoxError, Class, Diagnostic};
+use thiserror::Error;
+
+/// Why the kernel could not load or run a model.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The description lacks a tensor that the version needs.
+    #[error("the model has no tensor {tensor}, which {version} needs")]
+    MissingTensor {
+        /// Canonical name.
+        tensor: String,
+        /// The version, as people write it.
+        version: String,
+    },
+    /// A tensor does not have the elements that the hyperparameters imply.
+    #[error("tensor {tensor} has shape {found}, expected {expected}")]
+    ShapeMismatch {
+        /// Canonical name.
+        tensor: String,
+        /// Shape found.
+        found: String,
+        /// Shape or number of elements expected.
+        expected: String,
+    },
+    /// The elements are stored in a way that has no decoder.
+    #[error("tensor {tensor} is stored as {encoding}, which the kernel cannot decode; use a float or a known block format")]
+    UnsupportedEncoding {
+        /// Canonical name.
+        tensor: String,
+        /// Name of the encoding.
+        encoding: &'static str,
+    },
+    /// A token id that the vocabulary does not have.
+    #[error("token {token} at position {position} is outside the vocabulary of {vocabulary} ids (0 to {}); check that the tokens were made for this model", vocabulary.saturating_sub(1))]
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// Its index in the sequence.
+        position: usize,
+        /// V.
+        vocabulary: usize,
+    },
+    /// A layer number that the model does not have.
+    #[error("layer {layer} does not exist: the model has {layers} layers")]
+    LayerOutOfRange {
+        /// The number asked for.
+        layer: usize,
+        /// L.
+        layers: usize,
+    },
+    /// A state or buffer that belongs to another model.
+    #[error("{what} has {found} elements, expected {expected}; use State::zero with the description of the same model")]
+    BufferMismatch {
+        /// Which buffer.
+        what: &'static str,
+        /// Elements found.
+        found: usize,
+        /// Elements expected.
+        expected: usize,
+    },
+    /// The reader failed.
+    #[error("cannot read tensor {tensor}: {error}")]
+    Read {
+        /// Canonical name.
+        tensor: String,
+        /// What the reader said.
+        error: BoxError,
+    },
+}
+
+impl Diagnostic for KernelError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::MissingTensor { .. } => "MissingTensor",
+            Self::ShapeMismatch { .. } => "ShapeMismatch",
+            Self::UnsupportedEncoding { .. } => "UnsupportedDtype",
+            Self::TokenOutOfRange { .. } => "TokenOutOfRange",
+            Self::LayerOutOfRange { .. } => "LayerOutOfRange",
+            Self::BufferMismatch { .. } => "BufferMismatch",
+            Self::Read { error, .. } => error.kind(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::TokenOutOfRange { .. } | Self::LayerOutOfRange { .. } | Self::BufferMismatch { .. } => Class::Usage,
+            Self::Read { error, .. } => error.class(),
+            _ => Class::Refused,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The reference recurrent kernel of RWKV-4 to RWKV-7: scalar, safe, generic over f32 and f64.
+//!
+//! It is what conversions are measured against, so it prefers being readable and reproducible to being fast. Start at
+//! [`Layer`]: one layer over a block of tokens. [`RecurrentModel`] keeps a whole model in memory; [`embed`], [`Layer`]
+//! and [`for_each_chunk`] do the same work with one layer in memory at a time. The time mix of each version is in the
+//! file of its name (`v4.rs`, `v5.rs`, `v6.rs`, `v7.rs`), the channel mix of all versions in `channel_mix.rs`.
+//!
+//! Results have the same bits on every machine, with any number of threads, and however a sequence is divided into
+//! calls: sums have one fixed order, transcendental functions come from `libm`, and nothing is fused.
+#![forbid(unsafe_code)]
+
+mod channel_mix;
+mod ends;
+mod error;
+mod heads;
+mod layer;
+mod linear;
+mod load;
+mod model;
+mod norm;
+mod real;
+mod state;
+mod v4;
+mod v5;
+mod v6;
+mod v7;
+
+pub use ends::{HeadStream, check_tokens, embed, for_each_chunk};
+pub use error::KernelError;
+pub use layer::{KernelOptions, Layer, SequenceContext};
+pub use load::load_tensor;
+pub use model::RecurrentModel;
+pub use real::Real;
+pub use state::{LayerState, State, Wkv};

@@ -1,0 +1,294 @@
+//! One table of expected tensors a version: names, roles, shapes in terms of the model's sizes, canonical order.
+//!
+//! A new version is one file here and one line in [`ARCHITECTURES`].
+
+mod v4;
+mod v5;
+mod v6;
+mod v7;
+
+use crate::description::{Hyperparameters, Ranks, TensorRole, Version};
+use crate::error::ModelError;
+use crate::found::{Found, LayerEvidence};
+
+/// Every version that can be recognised, oldest first.
+pub static ARCHITECTURES: &[&Architecture] =
+    &[&v4::ARCHITECTURE, &v5::ARCHITECTURE_5_0, &v5::ARCHITECTURE_5_1, &v5::ARCHITECTURE_5_2, &v6::ARCHITECTURE, &v7::ARCHITECTURE];
+
+/// A version: what its tensors are and how its sizes are read from shapes.
+pub struct Architecture {
+    /// The version described.
+    pub version: Version,
+    /// Tensors of a layer in canonical order, in groups.
+    pub layer: &'static [&'static [Expected]],
+    /// If the names of a layer speak for this version: the one that does.
+    pub(crate) recognise: fn(&LayerEvidence<'_>) -> Option<&'static str>,
+    /// Reads heads, head size and ranks; the arguments are the sizes that all versions share.
+    pub(crate) sizes: fn(&Found<'_>, Common) -> Result<VersionSizes, ModelError>,
+    /// Tensors that heads, head size and ranks are read from, for messages.
+    pub(crate) origin: &'static str,
+}
+
+impl Architecture {
+    /// The architecture of a version.
+    #[must_use]
+    pub fn of(version: Version) -> Option<&'static Self> {
+        ARCHITECTURES.iter().copied().find(|architecture| architecture.version == version)
+    }
+
+    /// Tensors of a layer in canonical order.
+    pub fn layer_rows(&self) -> impl Iterator<Item = &'static Expected> {
+        self.layer.iter().flat_map(|group| group.iter())
+    }
+}
+
+/// Sizes that every version reads from the same tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Common {
+    /// L.
+    pub(crate) layers: usize,
+    /// C.
+    pub(crate) channels: u64,
+}
+
+/// Sizes that each version reads in its own way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VersionSizes {
+    /// H, 0 without heads.
+    pub(crate) heads: u64,
+    /// N, 0 without heads.
+    pub(crate) head_size: u64,
+    /// Inner widths of low-rank pairs.
+    pub(crate) ranks: Ranks,
+}
+
+/// One expected tensor.
+pub struct Expected {
+    /// Name within the layer (`att.key.weight`), or the whole name of a tensor outside of the layers.
+    pub suffix: &'static str,
+    /// Another name that the tensor may have, with another meaning of its values (`time_first` of RWKV-5).
+    pub alternative: Option<&'static str>,
+    /// Which layers have it.
+    pub presence: Presence,
+    /// What it is for.
+    pub role: TensorRole,
+    /// Shape as trainers save it.
+    pub shape: &'static [Dim],
+}
+
+/// Which layers have a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Layer 0 alone.
+    First,
+    /// Every layer.
+    Every,
+    /// All layers but 0; a copy in layer 0 is allowed and never used.
+    Later,
+}
+
+impl Presence {
+    /// True if the layer must have the tensor.
+    #[must_use]
+    pub fn requires(self, layer: usize) -> bool {
+        match self {
+            Self::First => layer == 0,
+            Self::Every => true,
+            Self::Later => layer > 0,
+        }
+    }
+}
+
+/// A dimension in terms of the model's sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// 1.
+    One,
+    /// 5, the number of mixes of RWKV-6.
+    Five,
+    /// C.
+    Channels,
+    /// A.
+    Attention,
+    /// F.
+    Ffn,
+    /// V.
+    Vocabulary,
+    /// H.
+    Heads,
+    /// N.
+    HeadSize,
+    /// D of RWKV-6.
+    Mix,
+    /// 5 * D of RWKV-6.
+    FiveMix,
+    /// Rank of the decay pair.
+    Decay,
+    /// Rank of the in-context learning rate pair.
+    Iclr,
+    /// Rank of the value residual pair.
+    Value,
+    /// Rank of the gate pair.
+    Gate,
+}
+
+impl Dim {
+    /// The symbol used in messages and documents.
+    #[must_use]
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::One => "1",
+            Self::Five => "5",
+            Self::Channels => "C",
+            Self::Attention => "A",
+            Self::Ffn => "F",
+            Self::Vocabulary => "V",
+            Self::Heads => "H",
+            Self::HeadSize => "N",
+            Self::Mix => "D",
+            Self::FiveMix => "5*D",
+            Self::Decay => "decay rank",
+            Self::Iclr => "iclr rank",
+            Self::Value => "value rank",
+            Self::Gate => "gate rank",
+        }
+    }
+
+    /// The number in a model of these sizes; 0 for a rank that the version does not have.
+    #[must_use]
+    pub fn value(self, sizes: &Hyperparameters) -> u64 {
+        let value = match (self, sizes.ranks) {
+            (Self::One, _) => 1,
+            (Self::Five, _) => 5,
+            (Self::Channels, _) => sizes.channels,
+            (Self::Attention, _) => sizes.attention,
+            (Self::Ffn, _) => sizes.ffn,
+            (Self::Vocabulary, _) => sizes.vocabulary,
+            (Self::Heads, _) => sizes.heads,
+            (Self::HeadSize, _) => sizes.head_size,
+            (Self::Mix, Ranks::V6 { mix, .. }) => mix,
+            (Self::FiveMix, Ranks::V6 { mix, .. }) => mix.saturating_mul(5),
+            (Self::Decay, Ranks::V6 { decay, .. } | Ranks::V7 { decay, .. }) => decay,
+            (Self::Iclr, Ranks::V7 { iclr, .. }) => iclr,
+            (Self::Value, Ranks::V7 { value, .. }) => value,
+            (Self::Gate, Ranks::V7 { gate, .. }) => gate,
+            _ => 0,
+        };
+        value as u64
+    }
+}
+
+/// A tensor of every layer.
+pub(crate) const fn every(suffix: &'static str, role: TensorRole, shape: &'static [Dim]) -> Expected {
+    Expected { suffix, alternative: None, presence: Presence::Every, role, shape }
+}
+
+/// A tensor of every layer that may have another name.
+pub(crate) const fn either(suffix: &'static str, alternative: &'static str, role: TensorRole, shape: &'static [Dim]) -> Expected {
+    Expected { suffix, alternative: Some(alternative), presence: Presence::Every, role, shape }
+}
+
+/// A tensor of layer 0.
+const fn first(suffix: &'static str, role: TensorRole, shape: &'static [Dim]) -> Expected {
+    Expected { suffix, alternative: None, presence: Presence::First, role, shape }
+}
+
+/// A tensor of all layers but 0.
+pub(crate) const fn later(suffix: &'static str, role: TensorRole, shape: &'static [Dim]) -> Expected {
+    Expected { suffix, alternative: None, presence: Presence::Later, role, shape }
+}
+
+pub(crate) const VECTOR: &[Dim] = &[Dim::Channels];
+pub(crate) const WIDE_VECTOR: &[Dim] = &[Dim::One, Dim::One, Dim::Channels];
+pub(crate) const ATTENTION_IN: &[Dim] = &[Dim::Attention, Dim::Channels];
+pub(crate) const HEADS: &[Dim] = &[Dim::Heads];
+pub(crate) const HEADS_BY_SIZE: &[Dim] = &[Dim::Heads, Dim::HeadSize];
+
+/// In front of the layers.
+pub(crate) static BEFORE_LAYERS: &[Expected] = &[every("emb.weight", TensorRole::Embedding, &[Dim::Vocabulary, Dim::Channels])];
+
+/// Behind the layers.
+pub(crate) static AFTER_LAYERS: &[Expected] = &[
+    every("ln_out.weight", TensorRole::LayerNorm, VECTOR),
+    every("ln_out.bias", TensorRole::LayerNorm, VECTOR),
+    every("head.weight", TensorRole::Head, &[Dim::Vocabulary, Dim::Channels]),
+];
+
+/// Layer norms of a layer, the same in all versions.
+pub(crate) static NORMS: &[Expected] = &[
+    first("ln0.weight", TensorRole::LayerNorm, VECTOR),
+    first("ln0.bias", TensorRole::LayerNorm, VECTOR),
+    every("ln1.weight", TensorRole::LayerNorm, VECTOR),
+    every("ln1.bias", TensorRole::LayerNorm, VECTOR),
+    every("ln2.weight", TensorRole::LayerNorm, VECTOR),
+    every("ln2.bias", TensorRole::LayerNorm, VECTOR),
+];
+
+/// Square projections of the time mix, the same in all versions.
+pub(crate) static PROJECTIONS: &[Expected] = &[
+    every("att.receptance.weight", TensorRole::AttReceptance, ATTENTION_IN),
+    every("att.key.weight", TensorRole::AttKey, ATTENTION_IN),
+    every("att.value.weight", TensorRole::AttValue, ATTENTION_IN),
+    every("att.output.weight", TensorRole::AttOutput, &[Dim::Channels, Dim::Attention]),
+];
+
+/// The gate's projection of RWKV-5.1 to RWKV-6.
+pub(crate) static GATE: &[Expected] = &[every("att.gate.weight", TensorRole::AttGate, ATTENTION_IN)];
+
+/// Group norm over the heads, RWKV-5 and later.
+pub(crate) static GROUP_NORM: &[Expected] = &[
+    every("att.ln_x.weight", TensorRole::GroupNorm, &[Dim::Attention]),
+    every("att.ln_x.bias", TensorRole::GroupNorm, &[Dim::Attention]),
+];
+
+/// Matrices of the channel mix, the same in all versions.
+pub(crate) static FFN: &[Expected] = &[
+    every("ffn.key.weight", TensorRole::FfnKey, &[Dim::Ffn, Dim::Channels]),
+    every("ffn.value.weight", TensorRole::FfnValue, &[Dim::Channels, Dim::Ffn]),
+];
+
+/// The receptance of the channel mix, up to RWKV-6.
+pub(crate) static FFN_RECEPTANCE: &[Expected] =
+    &[every("ffn.receptance.weight", TensorRole::FfnReceptance, &[Dim::Channels, Dim::Channels])];
+
+/// Token shift of RWKV-4 and RWKV-5.
+pub(crate) static MIX_KVR: &[Expected] = &[
+    every("att.time_mix_k", TensorRole::TokenShift, WIDE_VECTOR),
+    every("att.time_mix_v", TensorRole::TokenShift, WIDE_VECTOR),
+    every("att.time_mix_r", TensorRole::TokenShift, WIDE_VECTOR),
+];
+
+/// Token shift of the channel mix of RWKV-4 and RWKV-5.
+pub(crate) static FFN_MIX_KR: &[Expected] = &[
+    every("ffn.time_mix_k", TensorRole::TokenShift, WIDE_VECTOR),
+    every("ffn.time_mix_r", TensorRole::TokenShift, WIDE_VECTOR),
+];
+
+/// Names of `time_mix_*` without the gate's: RWKV-4 and RWKV-5 have them, later versions do not.
+pub(crate) static MIX_NAMES: &[&str] =
+    &["att.time_mix_k", "att.time_mix_v", "att.time_mix_r", "ffn.time_mix_k", "ffn.time_mix_r"];
+
+/// Checks that heads of `head_size` channels make up all channels.
+pub(crate) fn check_heads(name: &str, shape: &[u64], heads: u64, head_size: u64, channels: u64) -> Result<(), ModelError> {
+    if heads.checked_mul(head_size) == Some(channels) {
+        return Ok(());
+    }
+    Err(ModelError::UnreadableSize {
+        name: name.to_owned(),
+        found: shape.to_vec(),
+        rule: format!("heads ({heads}) times head size ({head_size}) must be the {channels} channels of emb.weight"),
+    })
+}
+
+/// Reads `[heads, head size]` from a tensor of layer 0 that has this shape, up to further dimensions of size 1.
+pub(crate) fn heads_by_size(found: &Found<'_>, suffix: &str, channels: u64) -> Result<(u64, u64), ModelError> {
+    let name = format!("blocks.0.{suffix}");
+    let (heads, head_size) = found.matrix(&name, "[heads, head size]")?;
+    check_heads(&name, found.shape(&name).unwrap_or(&[]), heads, head_size, channels)?;
+    Ok((heads, head_size))
+}
+
+/// A rank as the program counts it.
+pub(crate) fn rank(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

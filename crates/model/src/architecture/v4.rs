@@ -1,0 +1,27 @@
+//! RWKV-4: scalar state a channel, no heads, no group norm.
+
+use super::{Architecture, Expected, FFN, FFN_MIX_KR, FFN_RECEPTANCE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS, VECTOR, VersionSizes, every};
+use crate::description::{Ranks, TensorRole, Version};
+use crate::found::LayerEvidence;
+
+/// RWKV-4.
+pub(crate) static ARCHITECTURE: Architecture = Architecture {
+    version: Version::V4,
+    layer: &[NORMS, DECAY, MIX_KVR, PROJECTIONS, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
+    recognise,
+    sizes: |_, _| Ok(VersionSizes { heads: 0, head_size: 0, ranks: Ranks::None {} }),
+    origin: "",
+};
+
+static DECAY: &[Expected] =
+    &[every("att.time_decay", TensorRole::Decay, VECTOR), every("att.time_first", TensorRole::Bonus, VECTOR)];
+
+/// What RWKV-5 has and RWKV-4 has not.
+static NEWER: &[&str] = &["att.ln_x.weight", "att.ln_x.bias", "att.gate.weight", "att.time_faaaa", "att.time_mix_g"];
+
+fn recognise(layer: &LayerEvidence<'_>) -> Option<&'static str> {
+    if layer.any(NEWER).is_some() {
+        return None;
+    }
+    layer.any(MIX_NAMES)
+}

@@ -1,0 +1,90 @@
+//! RWKV-5.0, 5.1 and 5.2: matrix state a head, group norm; 5.1 adds the gate, 5.2 a decay for each channel.
+//!
+//! The bonus is stored under one of two names with two meanings: `time_first` holds logarithms, `time_faaaa` the
+//! values themselves. The canonical name stays the stored one, so that a kernel can tell.
+
+use super::{
+    Architecture, Common, Expected, FFN, FFN_MIX_KR, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS, HEADS_BY_SIZE, MIX_KVR, MIX_NAMES, NORMS,
+    PROJECTIONS, VersionSizes, WIDE_VECTOR, check_heads, either, every, heads_by_size,
+};
+use crate::description::{Ranks, TensorRole, Version};
+use crate::error::ModelError;
+use crate::found::{Found, LayerEvidence};
+
+/// RWKV-5.0.
+pub(crate) static ARCHITECTURE_5_0: Architecture = Architecture {
+    version: Version::V5_0,
+    layer: &[NORMS, DECAY_PER_HEAD, MIX_KVR, PROJECTIONS, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
+    recognise: |layer| without_gate(layer),
+    sizes: sizes_per_head,
+    origin: "heads from blocks.0.att.time_decay",
+};
+
+/// RWKV-5.1.
+pub(crate) static ARCHITECTURE_5_1: Architecture = Architecture {
+    version: Version::V5_1,
+    layer: &[NORMS, DECAY_PER_HEAD, MIX_KVR, MIX_G, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
+    recognise: |layer| with_gate(layer).filter(|_| !decay_per_channel(layer)),
+    sizes: sizes_per_head,
+    origin: "heads from blocks.0.att.time_decay",
+};
+
+/// RWKV-5.2.
+pub(crate) static ARCHITECTURE_5_2: Architecture = Architecture {
+    version: Version::V5_2,
+    layer: &[NORMS, DECAY_PER_CHANNEL, MIX_KVR, MIX_G, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
+    recognise: |layer| with_gate(layer).filter(|_| decay_per_channel(layer)),
+    sizes: sizes_per_channel,
+    origin: "heads and head size from blocks.0.att.time_decay",
+};
+
+static DECAY_PER_HEAD: &[Expected] = &[
+    every("att.time_decay", TensorRole::Decay, HEADS),
+    either("att.time_faaaa", "att.time_first", TensorRole::Bonus, HEADS),
+];
+
+static DECAY_PER_CHANNEL: &[Expected] = &[
+    every("att.time_decay", TensorRole::Decay, HEADS_BY_SIZE),
+    either("att.time_faaaa", "att.time_first", TensorRole::Bonus, HEADS_BY_SIZE),
+];
+
+static MIX_G: &[Expected] = &[every("att.time_mix_g", TensorRole::TokenShift, WIDE_VECTOR)];
+
+static GATE_NAMES: &[&str] = &["att.gate.weight", "att.time_mix_g"];
+
+static NEWER_THAN_4: &[&str] = &["att.ln_x.weight", "att.ln_x.bias", "att.time_faaaa"];
+
+fn without_gate(layer: &LayerEvidence<'_>) -> Option<&'static str> {
+    if layer.any(GATE_NAMES).is_some() {
+        return None;
+    }
+    layer.any(NEWER_THAN_4)?;
+    layer.any(MIX_NAMES)
+}
+
+fn with_gate(layer: &LayerEvidence<'_>) -> Option<&'static str> {
+    layer.any(GATE_NAMES)?;
+    layer.any(MIX_NAMES)
+}
+
+/// 5.2 stores `[heads, head size]`, 5.1 `[heads]`. With one head both are vectors once dimensions of size 1 are gone,
+/// so the number of elements decides there.
+fn decay_per_channel(layer: &LayerEvidence<'_>) -> bool {
+    let Some(shape) = layer.decay_shape else { return false };
+    let wide = shape.iter().filter(|dim| **dim > 1).count() > 1;
+    wide || shape.iter().product::<u64>() == layer.channels
+}
+
+fn sizes_per_head(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
+    let name = "blocks.0.att.time_decay";
+    let shape = found.shape(name).unwrap_or(&[]);
+    let heads = shape.iter().product::<u64>();
+    let head_size = common.channels.checked_div(heads).unwrap_or(0);
+    check_heads(name, shape, heads, head_size, common.channels)?;
+    Ok(VersionSizes { heads, head_size, ranks: Ranks::None {} })
+}
+
+fn sizes_per_channel(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
+    let (heads, head_size) = heads_by_size(found, "att.time_decay", common.channels)?;
+    Ok(VersionSizes { heads, head_size, ranks: Ranks::None {} })
+}

@@ -1,0 +1,62 @@
+//! RWKV-6 (x060): token shift and decay depend on the data through low-rank pairs.
+
+use super::{
+    Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR,
+    every, heads_by_size, rank,
+};
+use crate::description::{Ranks, TensorRole, Version};
+use crate::error::ModelError;
+use crate::found::{Found, LayerEvidence};
+
+/// RWKV-6.
+pub(crate) static ARCHITECTURE: Architecture = Architecture {
+    version: Version::V6,
+    layer: &[NORMS, TIME_MIX, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX, FFN, FFN_RECEPTANCE],
+    recognise,
+    sizes,
+    origin: "heads and head size from blocks.0.att.time_faaaa, D from blocks.0.att.time_maa_w2, \
+             decay rank from blocks.0.att.time_decay_w1",
+};
+
+static TIME_MIX: &[Expected] = &[
+    every("att.time_maa_x", TensorRole::TokenShift, WIDE_VECTOR),
+    every("att.time_maa_w", TensorRole::TokenShift, WIDE_VECTOR),
+    every("att.time_maa_k", TensorRole::TokenShift, WIDE_VECTOR),
+    every("att.time_maa_v", TensorRole::TokenShift, WIDE_VECTOR),
+    every("att.time_maa_r", TensorRole::TokenShift, WIDE_VECTOR),
+    every("att.time_maa_g", TensorRole::TokenShift, WIDE_VECTOR),
+    every("att.time_maa_w1", TensorRole::TokenShiftLora, &[Dim::Channels, Dim::FiveMix]),
+    every("att.time_maa_w2", TensorRole::TokenShiftLora, &[Dim::Five, Dim::Mix, Dim::Channels]),
+    every("att.time_decay", TensorRole::Decay, WIDE_VECTOR),
+    every("att.time_decay_w1", TensorRole::DecayLora, &[Dim::Channels, Dim::Decay]),
+    every("att.time_decay_w2", TensorRole::DecayLora, &[Dim::Decay, Dim::Attention]),
+    every("att.time_faaaa", TensorRole::Bonus, HEADS_BY_SIZE),
+];
+
+static FFN_MIX: &[Expected] = &[
+    every("ffn.time_maa_k", TensorRole::TokenShift, WIDE_VECTOR),
+    every("ffn.time_maa_r", TensorRole::TokenShift, WIDE_VECTOR),
+];
+
+static MARKERS: &[&str] = &[
+    "att.time_maa_x",
+    "att.time_maa_w",
+    "att.time_maa_k",
+    "att.time_maa_w1",
+    "att.time_maa_w2",
+    "att.time_decay_w1",
+    "att.time_decay_w2",
+    "ffn.time_maa_k",
+    "ffn.time_maa_r",
+];
+
+fn recognise(layer: &LayerEvidence<'_>) -> Option<&'static str> {
+    layer.any(MARKERS)
+}
+
+fn sizes(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
+    let (heads, head_size) = heads_by_size(found, "att.time_faaaa", common.channels)?;
+    let (_, decay) = found.matrix("blocks.0.att.time_decay_w1", "[C, decay rank]")?;
+    let mix = found.shape("blocks.0.att.time_maa_w2").and_then(|shape| shape.iter().rev().nth(1)).copied().unwrap_or(1);
+    Ok(VersionSizes { heads, head_size, ranks: Ranks::V6 { mix: rank(mix), decay: rank(decay) } })
+}

@@ -1,0 +1,245 @@
+//! The data that describes a model: versions, hyperparameters, tensors with roles.
+
+use serde::Serialize;
+
+/// Released RWKV architectures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Version {
+    /// RWKV-4 ("Dove"): scalar state (aa, bb, pp) per channel.
+    #[serde(rename = "4")]
+    V4,
+    /// RWKV-5.0: matrix state, one decay a head, no gate.
+    #[serde(rename = "5.0")]
+    V5_0,
+    /// RWKV-5.1: 5.0 with a gate.
+    #[serde(rename = "5.1")]
+    V5_1,
+    /// RWKV-5.2 ("Eagle"): 5.1 with a decay a channel.
+    #[serde(rename = "5.2")]
+    V5_2,
+    /// RWKV-6 ("Finch", x060): data-dependent decay and token shift.
+    #[serde(rename = "6")]
+    V6,
+    /// RWKV-7 ("Goose", x070): generalised delta rule.
+    #[serde(rename = "7")]
+    V7,
+}
+
+impl Version {
+    /// All versions, oldest first.
+    pub const ALL: [Self; 6] = [Self::V4, Self::V5_0, Self::V5_1, Self::V5_2, Self::V6, Self::V7];
+
+    /// `4`, `5.0`, `5.1`, `5.2`, `6` or `7`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "4",
+            Self::V5_0 => "5.0",
+            Self::V5_1 => "5.1",
+            Self::V5_2 => "5.2",
+            Self::V6 => "6",
+            Self::V7 => "7",
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RWKV-{}", self.name())
+    }
+}
+
+/// Inner widths of the low-rank pairs, read from shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Ranks {
+    /// RWKV-4 and RWKV-5 have none.
+    None {},
+    /// RWKV-6.
+    V6 {
+        /// D: rank of each of the five token-shift pairs.
+        mix: usize,
+        /// D2: rank of the decay pair.
+        decay: usize,
+    },
+    /// RWKV-7.
+    V7 {
+        /// Rank of w1, w2.
+        decay: usize,
+        /// Rank of a1, a2 (in-context learning rate).
+        iclr: usize,
+        /// Rank of v1, v2 (value residual mix) in layers 1 and up; 0 in a model of one layer.
+        value: usize,
+        /// Rank of g1, g2.
+        gate: usize,
+    },
+}
+
+/// The sizes of a model. All of them come from names and shapes of tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Hyperparameters {
+    /// L.
+    pub layers: usize,
+    /// C: channels of the residual stream.
+    pub channels: usize,
+    /// A: channels of the time mix (= C in every released model; other values are refused).
+    pub attention: usize,
+    /// F: hidden channels of the channel mix.
+    pub ffn: usize,
+    /// V: rows of the embedding and the head.
+    pub vocabulary: usize,
+    /// H: heads; 0 for RWKV-4.
+    pub heads: usize,
+    /// N: channels a head; 0 for RWKV-4.
+    pub head_size: usize,
+    /// Inner widths of low-rank pairs.
+    pub ranks: Ranks,
+}
+
+/// What a tensor is for. Whether and how it may be quantized is a property of its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TensorRole {
+    /// `emb.weight` [V, C].
+    Embedding,
+    /// `head.weight` [V, C].
+    Head,
+    /// Weight or bias of ln0, ln1, ln2, ln_out [C].
+    LayerNorm,
+    /// Weight or bias of ln_x [A].
+    GroupNorm,
+    /// Token-shift coefficients: time_mix_*, time_maa_*, x_* [1, 1, C].
+    TokenShift,
+    /// time_maa_w1 [C, 5*D], time_maa_w2 [5, D, C].
+    TokenShiftLora,
+    /// time_decay, w0: the data-independent part of the decay.
+    Decay,
+    /// time_decay_w1/w2, w1/w2.
+    DecayLora,
+    /// time_first, time_faaaa, r_k.
+    Bonus,
+    /// a0, v0, k_k, k_a: small per-channel vectors of RWKV-7.
+    Vector,
+    /// a1/a2.
+    IclrLora,
+    /// v1/v2.
+    ValueLora,
+    /// g1/g2.
+    GateLora,
+    /// att.receptance.weight [A, C].
+    AttReceptance,
+    /// att.key.weight [A, C].
+    AttKey,
+    /// att.value.weight [A, C].
+    AttValue,
+    /// att.gate.weight [A, C].
+    AttGate,
+    /// att.output.weight [C, A].
+    AttOutput,
+    /// ffn.key.weight [F, C].
+    FfnKey,
+    /// ffn.value.weight [C, F].
+    FfnValue,
+    /// ffn.receptance.weight [C, C].
+    FfnReceptance,
+}
+
+impl TensorRole {
+    /// True for the large matrices of plain linear layers: what block formats are made for.
+    #[must_use]
+    pub fn is_matrix(self) -> bool {
+        matches!(
+            self,
+            Self::Embedding
+                | Self::Head
+                | Self::AttReceptance
+                | Self::AttKey
+                | Self::AttValue
+                | Self::AttGate
+                | Self::AttOutput
+                | Self::FfnKey
+                | Self::FfnValue
+                | Self::FfnReceptance
+        )
+    }
+
+    /// True for the factors of low-rank pairs.
+    #[must_use]
+    pub fn is_lora(self) -> bool {
+        matches!(self, Self::TokenShiftLora | Self::DecayLora | Self::IclrLora | Self::ValueLora | Self::GateLora)
+    }
+}
+
+/// How to get the canonical tensor back from what a file stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recover {
+    /// The stored tensor is a stack of `of` equal parts along its first dimension; this is part number `part`.
+    /// `(0, 1)` for a tensor stored on its own.
+    pub part: (u32, u32),
+    /// The last two dimensions of the stored part are swapped against the canonical tensor.
+    pub transposed: bool,
+}
+
+impl Recover {
+    /// Stored as the canonical tensor is, up to dimensions of size 1.
+    pub const AS_IS: Self = Self { part: (0, 1), transposed: false };
+    /// Stored with the last two dimensions swapped.
+    pub const TRANSPOSED: Self = Self { part: (0, 1), transposed: true };
+}
+
+/// A stored tensor under its canonical name, before roles and shapes have been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappedTensor {
+    /// Canonical (BlinkDL) name, for example `blocks.3.att.key.weight`.
+    pub name: String,
+    /// Index in the source's list of tensors.
+    pub source_index: usize,
+    /// How the canonical tensor is found in the stored one.
+    pub recover: Recover,
+}
+
+/// One tensor of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Canonical (BlinkDL) name.
+    pub name: String,
+    /// Canonical shape, as trainers save it (`[1, 1, C]` for mixes).
+    pub shape: Vec<u64>,
+    /// What it is for.
+    pub role: TensorRole,
+    /// Layer number, or `None` for emb, head, ln_out (ln0 belongs to layer 0).
+    pub layer: Option<usize>,
+    /// Index in the source's list of tensors.
+    pub source_index: usize,
+    /// How the canonical tensor is found in the stored one.
+    pub recover: Recover,
+}
+
+/// A recognised model: complete, consistent, and nothing left over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelDescription {
+    /// Architecture.
+    pub version: Version,
+    /// Sizes.
+    pub hyperparameters: Hyperparameters,
+    /// Every tensor in canonical order: emb, layers in order (each in the order of its architecture's table), ln_out,
+    /// head. The order does not depend on the file's.
+    pub tensors: Vec<TensorSpec>,
+    /// Source indices of tensors that inference never uses and that were left out on purpose (layer-0 v0/v1/v2 of
+    /// RWKV-7), for reports.
+    pub unused: Vec<usize>,
+}
+
+impl ModelDescription {
+    /// The tensor with this canonical name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&TensorSpec> {
+        self.tensors.iter().find(|spec| spec.name == name)
+    }
+
+    /// Number of parameters of all listed tensors.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.tensors.iter().map(|spec| spec.shape.iter().product::<u64>()).sum()
+    }
+}

@@ -1,0 +1,228 @@
+//! What can be wrong with a set of tensors that ought to be a model.
+
+use forge_tensor::{Class, Diagnostic, Encoding, format_shape};
+use thiserror::Error;
+
+use crate::description::Version;
+
+/// How many names a message lists before it only counts.
+pub(crate) const LISTED_NAMES: usize = 8;
+
+/// Longest name that a message shows in full, in characters.
+const SHOWN_CHARACTERS: usize = 120;
+
+/// Why a set of tensors is no model that this program can handle.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ModelError {
+    /// A tensor that this version needs is not there.
+    #[error("tensor {} is missing{}: a complete {version} model has it{}; check that the file was downloaded or saved completely",
+        quoted(.name), in_layer(*.layer), and_more(*.more))]
+    MissingTensor {
+        /// Canonical name.
+        name: String,
+        /// Layer it belongs to, if any.
+        layer: Option<usize>,
+        /// Recognised version.
+        version: Version,
+        /// How many further tensors are missing.
+        more: usize,
+    },
+    /// A whole layer is missing below the highest one.
+    #[error("layer {layer} has no tensors, although the file has layer {highest}: layers must be numbered from 0 without gaps")]
+    MissingLayer {
+        /// Lowest layer without tensors.
+        layer: u64,
+        /// Highest layer with tensors.
+        highest: u64,
+    },
+    /// Tensors that the recognised version does not have.
+    #[error("{total} tensor(s) that {version} does not have: {}{}; {hint}", list(.names), unlisted(.names.len(), *.total))]
+    UnknownTensor {
+        /// The first of them, as the file names them.
+        names: Vec<String>,
+        /// How many there are.
+        total: usize,
+        /// Recognised version.
+        version: Version,
+        /// What they may be and what to do.
+        hint: &'static str,
+    },
+    /// Tensors of two versions in one file.
+    #[error("the file has tensors of two versions: {} belongs to {first}, {} to {second}; give a file that holds one model",
+        quoted(.first_witness), quoted(.second_witness))]
+    AmbiguousVersion {
+        /// One of the versions.
+        first: Version,
+        /// A tensor that speaks for it.
+        first_witness: String,
+        /// Another version.
+        second: Version,
+        /// A tensor that speaks for it.
+        second_witness: String,
+    },
+    /// The shape of a tensor contradicts the other tensors.
+    #[error("tensor {} has shape {}, expected {} = {formula} with {origin}; dimensions of size 1 may differ",
+        quoted(.name), format_shape(.found), format_shape(.expected))]
+    ShapeMismatch {
+        /// Name as the file has it.
+        name: String,
+        /// Shape found, in the canonical orientation.
+        found: Vec<u64>,
+        /// Shape expected.
+        expected: Vec<u64>,
+        /// The expected shape in symbols.
+        formula: String,
+        /// The tensors that the sizes come from.
+        origin: String,
+    },
+    /// The shape from which a size ought to be read does not allow it.
+    #[error("tensor {} has shape {}, from which the model's sizes cannot be read: {rule}", quoted(.name), format_shape(.found))]
+    UnreadableSize {
+        /// Canonical name.
+        name: String,
+        /// Shape found, in the canonical orientation.
+        found: Vec<u64>,
+        /// What must hold.
+        rule: String,
+    },
+    /// A shape that no weight has.
+    #[error("tensor {} has shape {}: {why}", quoted(.name), format_shape(.shape))]
+    BadShape {
+        /// Name as the file has it.
+        name: String,
+        /// Shape found.
+        shape: Vec<u64>,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// A name that starts like that of a layer's tensor, without a proper layer number.
+    #[error("tensor name {}: {why}", quoted(.name))]
+    BadName {
+        /// Name as the file has it.
+        name: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// A name that a ggml-based container cannot store.
+    #[error("tensor name {} has {bytes} bytes, more than the {limit} that ggml-based formats can store; rename the tensor in the source",
+        quoted(.name))]
+    NameTooLong {
+        /// The name.
+        name: String,
+        /// Its length.
+        bytes: usize,
+        /// Longest name allowed.
+        limit: usize,
+    },
+    /// A weight stored with a dtype that no weight has.
+    #[error("tensor {} has dtype {encoding}: weights must be f64, f32, f16, bf16 or a known block format; \
+        save the checkpoint in one of these", quoted(.name))]
+    UnsupportedDtype {
+        /// Name as the file has it.
+        name: String,
+        /// Its encoding.
+        encoding: Encoding,
+    },
+    /// A known relative of the supported versions, or a file that belongs to a model but is none.
+    #[error("this is {name} (it has tensor {}): {why}; {advice}", quoted(.witness))]
+    UnsupportedArchitecture {
+        /// What it is, as its users call it.
+        name: &'static str,
+        /// Why it is refused.
+        why: &'static str,
+        /// What to do.
+        advice: &'static str,
+        /// A tensor that gives it away.
+        witness: String,
+    },
+    /// Nothing that looks like RWKV.
+    #[error("no RWKV model found among {tensors} tensor(s){}: expected names such as blocks.0.att.key.weight, \
+        rwkv.blocks.0.attention.key.weight or model.layers.0.attn.k_proj.weight", such_as(.example.as_deref()))]
+    NotRwkv {
+        /// Number of tensors in the file.
+        tensors: usize,
+        /// The first tensor's name.
+        example: Option<String>,
+    },
+    /// Two stored tensors stand for the same tensor of the model.
+    #[error("tensors {} and {} both stand for {}; remove one of them", quoted(.first), quoted(.second), quoted(.name))]
+    DuplicateTensor {
+        /// Canonical name.
+        name: String,
+        /// Name in the file.
+        first: String,
+        /// Name in the file.
+        second: String,
+    },
+    /// A mapping from a container that names a tensor which the container does not list.
+    #[error("the mapping of {} points to tensor number {index} of {count}", quoted(.name))]
+    BadMapping {
+        /// Canonical name.
+        name: String,
+        /// Index given.
+        index: usize,
+        /// Number of tensors.
+        count: usize,
+    },
+}
+
+impl Diagnostic for ModelError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::MissingTensor { .. } | Self::MissingLayer { .. } => "MissingTensor",
+            Self::UnknownTensor { .. } => "UnknownTensor",
+            Self::AmbiguousVersion { .. } => "AmbiguousVersion",
+            Self::ShapeMismatch { .. } | Self::UnreadableSize { .. } => "ShapeMismatch",
+            Self::BadShape { .. } => "BadShape",
+            Self::BadName { .. } => "BadName",
+            Self::NameTooLong { .. } => "NameTooLong",
+            Self::UnsupportedDtype { .. } => "UnsupportedDtype",
+            Self::UnsupportedArchitecture { .. } => "UnsupportedArchitecture",
+            Self::NotRwkv { .. } => "NotRwkv",
+            Self::DuplicateTensor { .. } => "DuplicateTensor",
+            Self::BadMapping { .. } => "BadMapping",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::BadMapping { .. } => Class::Usage,
+            _ => Class::Refused,
+        }
+    }
+}
+
+/// A name from a file, fit for a terminal: control characters escaped, very long names cut.
+fn quoted(name: &str) -> String {
+    let mut shown: String = name.chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect();
+    if name.chars().nth(SHOWN_CHARACTERS).is_some() {
+        shown.push_str("...");
+    }
+    format!("'{shown}'")
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
+}
+
+fn unlisted(listed: usize, total: usize) -> String {
+    match total.saturating_sub(listed) {
+        0 => String::new(),
+        rest => format!(" and {rest} more"),
+    }
+}
+
+fn in_layer(layer: Option<usize>) -> String {
+    layer.map(|layer| format!(" from layer {layer}")).unwrap_or_default()
+}
+
+fn and_more(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        more => format!(" ({more} more are missing)"),
+    }
+}
+
+fn such_as(example: Option<&str>) -> String {
+    example.map(|name| format!(" such as {}", quoted(name))).unwrap_or_default()
+}

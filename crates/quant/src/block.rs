@@ -1,0 +1,308 @@
+//! What the formats with 32 elements a block share: the loops, the search for extremes, scales, nibbles.
+
+use forge_tensor::Encoding;
+
+use crate::convert::{INFINITY, MAGNITUDE, f16_to_f32, f32_to_f16};
+use crate::simd::{Level, Pass};
+use crate::{BlockFormat, EncodeError, EncodeStats};
+
+/// Elements a block.
+pub(crate) const LEN: usize = 32;
+
+/// The values of a block.
+pub(crate) type Values = [f32; LEN];
+
+/// An array of bytes that slices can be cut into.
+pub(crate) trait ByteArray: Sized + 'static {
+    fn cut(bytes: &[u8]) -> &[Self];
+    fn cut_mut(bytes: &mut [u8]) -> &mut [Self];
+}
+
+impl<const N: usize> ByteArray for [u8; N] {
+    fn cut(bytes: &[u8]) -> &[Self] {
+        bytes.as_chunks().0
+    }
+
+    fn cut_mut(bytes: &mut [u8]) -> &mut [Self] {
+        bytes.as_chunks_mut().0
+    }
+}
+
+/// One block of a 32-element format. `encode` and `decode` are `#[inline(always)]` so that [`Level::run`] can compile them.
+pub(crate) trait Block: Sync {
+    /// The stored bytes.
+    type Stored: ByteArray;
+    const ENCODING: Encoding;
+    const GGML_TYPE: u32;
+
+    fn encode(values: &Values, out: &mut Self::Stored) -> Outcome;
+    fn decode(stored: &Self::Stored, out: &mut Values);
+    /// True when scale and minimum are finite.
+    fn is_finite(stored: &Self::Stored) -> bool;
+}
+
+/// What happened to one block.
+#[derive(Clone, Copy)]
+pub(crate) struct Outcome {
+    /// A value was not finite, or a scale does not fit in f16.
+    pub(crate) refused: bool,
+    /// A scale or minimum became zero in f16.
+    pub(crate) flushed: bool,
+}
+
+impl Outcome {
+    /// Both of two stored numbers.
+    #[inline(always)]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { refused: self.refused | other.refused, flushed: self.flushed | other.flushed }
+    }
+}
+
+impl<B: Block> BlockFormat for B {
+    fn encoding(&self) -> Encoding {
+        B::ENCODING
+    }
+
+    fn ggml_type(&self) -> Option<u32> {
+        Some(B::GGML_TYPE)
+    }
+
+    fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
+        encode_at::<B>(Level::best(), values, out)
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) {
+        decode_at::<B>(Level::best(), bytes, out);
+    }
+
+    fn validate(&self, bytes: &[u8]) -> Result<(), usize> {
+        B::Stored::cut(bytes).iter().position(|stored| !B::is_finite(stored)).map_or(Ok(()), Err)
+    }
+}
+
+/// [`BlockFormat::encode`] with a chosen instruction set.
+pub(crate) fn encode_at<B: Block>(level: Level, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
+    let format = B::ENCODING.name;
+    let error = EncodeError::Length { values: values.len(), bytes: out.len(), format };
+    let (blocks, rest) = values.as_chunks::<LEN>();
+    if !rest.is_empty() || out.len() != size_of::<B::Stored>() * blocks.len() {
+        return Err(error);
+    }
+    match level.run(EncodePass::<B> { blocks, out: B::Stored::cut_mut(out) }) {
+        Ok(flushed_blocks) => Ok(EncodeStats { flushed_blocks, ..EncodeStats::default() }),
+        Err(block) => Err(match blocks[block].iter().position(|value| !value.is_finite()) {
+            Some(offset) => EncodeError::NonFinite { index: block * LEN + offset, format },
+            None => EncodeError::Overflow { block, format },
+        }),
+    }
+}
+
+/// [`BlockFormat::decode`] with a chosen instruction set.
+pub(crate) fn decode_at<B: Block>(level: Level, bytes: &[u8], out: &mut [f32]) {
+    level.run(DecodePass::<B> { stored: B::Stored::cut(bytes), out: out.as_chunks_mut().0 });
+}
+
+struct EncodePass<'a, B: Block> {
+    blocks: &'a [Values],
+    out: &'a mut [B::Stored],
+}
+
+impl<B: Block> Pass for EncodePass<'_, B> {
+    type Output = Result<u64, usize>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let mut flushed = 0u64;
+        for (index, (values, out)) in self.blocks.iter().zip(self.out).enumerate() {
+            let outcome = B::encode(values, out);
+            if outcome.refused {
+                return Err(index);
+            }
+            flushed += u64::from(outcome.flushed);
+        }
+        Ok(flushed)
+    }
+}
+
+struct DecodePass<'a, B: Block> {
+    stored: &'a [B::Stored],
+    out: &'a mut [Values],
+}
+
+impl<B: Block> Pass for DecodePass<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (stored, out) in self.stored.iter().zip(self.out) {
+            B::decode(stored, out);
+        }
+    }
+}
+
+/// Largest magnitude in the block; NaN or infinity when the block has one. Integer comparison orders magnitudes as float
+/// comparison does, and unlike it may be reordered by the compiler.
+#[inline(always)]
+pub(crate) fn largest_magnitude(values: &Values) -> f32 {
+    f32::from_bits(values.iter().fold(0, |most, value| most.max(value.to_bits() & MAGNITUDE)))
+}
+
+/// Smallest and largest value; a NaN or infinity shows up in one of the two.
+#[inline(always)]
+pub(crate) fn extremes(values: &Values) -> (f32, f32) {
+    let mut low = i32::MAX;
+    let mut high = i32::MIN;
+    for value in values {
+        let key = order_key(value.to_bits());
+        low = low.min(key);
+        high = high.max(key);
+    }
+    (from_order_key(low), from_order_key(high))
+}
+
+/// Maps float bits to integers of the same order: the magnitude bits of negative numbers are inverted.
+#[inline(always)]
+fn order_key(bits: u32) -> i32 {
+    let signed = bits.cast_signed();
+    signed ^ ((signed >> 31) & i32::MAX)
+}
+
+#[inline(always)]
+fn from_order_key(key: i32) -> f32 {
+    f32::from_bits((key ^ ((key >> 31) & i32::MAX)).cast_unsigned())
+}
+
+/// The smallest value and the difference from it to the largest. Of zeros of both signs the first one is the minimum, as in
+/// a search from the front.
+#[inline(always)]
+pub(crate) fn minimum_and_span(values: &Values) -> (f32, f32) {
+    let (low, high) = extremes(values);
+    let low = if low == 0.0 { first_of_magnitude(values, 0.0) } else { low };
+    // abs: a block of zeros of both signs could give -0, where a search from the front gives 0 - 0.
+    (low, (high - low).abs())
+}
+
+/// The value of largest magnitude with its sign; the first one wins. 0 for a block of zeros.
+#[inline(always)]
+pub(crate) fn peak(values: &Values) -> f32 {
+    let (low, high) = extremes(values);
+    if high > -low {
+        high
+    } else if high < -low {
+        low
+    } else if high == 0.0 && low == 0.0 {
+        0.0
+    } else {
+        peak_of_tie(values, low, high)
+    }
+}
+
+/// Both signs have the same magnitude, or one of the extremes is NaN.
+#[cold]
+#[inline(never)]
+fn peak_of_tie(values: &Values, low: f32, high: f32) -> f32 {
+    if high == -low { first_of_magnitude(values, high) } else { f32::NAN }
+}
+
+#[cold]
+#[inline(never)]
+fn first_of_magnitude(values: &Values, magnitude: f32) -> f32 {
+    values.iter().copied().find(|value| value.abs() == magnitude.abs()).unwrap_or(f32::NAN)
+}
+
+/// A scale in f32 as the codes are computed with it, and in f16 as it is stored.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale {
+    /// 1 / scale, or 0 where the scale is zero or its inverse infinite.
+    pub(crate) inverse: f32,
+    /// f16 bits, little endian.
+    pub(crate) stored: [u8; 2],
+    pub(crate) outcome: Outcome,
+}
+
+impl Scale {
+    #[inline(always)]
+    pub(crate) fn new(scale: f32) -> Self {
+        let safe = if scale == 0.0 { 1.0 } else { scale };
+        let inverse = 1.0 / safe;
+        let usable = scale != 0.0 && inverse.to_bits() & MAGNITUDE < INFINITY;
+        let (stored, outcome) = store(scale);
+        Self { inverse: if usable { inverse } else { 0.0 }, stored, outcome }
+    }
+}
+
+/// Rounds a scale or a minimum to f16.
+#[inline(always)]
+pub(crate) fn store(value: f32) -> ([u8; 2], Outcome) {
+    let half = f32_to_f16(value);
+    let magnitude = half & 0x7fff;
+    (half.to_le_bytes(), Outcome { refused: magnitude >= 0x7c00, flushed: magnitude == 0 && value != 0.0 })
+}
+
+/// Reads a stored scale or minimum.
+#[inline(always)]
+pub(crate) fn load(low: u8, high: u8) -> f32 {
+    f16_to_f32(u16::from_le_bytes([low, high]))
+}
+
+/// True when the f16 is neither NaN nor infinite.
+pub(crate) fn half_is_finite(low: u8, high: u8) -> bool {
+    u16::from_le_bytes([low, high]) & 0x7c00 != 0x7c00
+}
+
+/// A float in 0..256, cut off toward zero. Adding 2^23 leaves the integer in the lowest bits; `as` would add saturation.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the lowest byte is the integer")]
+pub(crate) fn truncate(value: f32) -> u8 {
+    (value.trunc() + 8_388_608.0).to_bits() as u8
+}
+
+/// Code of each value: `min(most, trunc((value - offset) * inverse + bias))`.
+#[inline(always)]
+pub(crate) fn codes(values: &Values, offset: f32, inverse: f32, bias: f32, most: u8) -> [u8; LEN] {
+    let mut codes = [0; LEN];
+    for (code, value) in codes.iter_mut().zip(values) {
+        *code = truncate((value - offset) * inverse + bias).min(most);
+    }
+    codes
+}
+
+/// Lower four bits of the codes: byte j holds code j below and code j + 16 above.
+#[inline(always)]
+pub(crate) fn pack_nibbles(codes: &[u8; LEN]) -> [u8; 16] {
+    let mut packed = [0; 16];
+    for (j, byte) in packed.iter_mut().enumerate() {
+        *byte = codes[j] & 0x0f | codes[j + 16] << 4;
+    }
+    packed
+}
+
+/// Inverse of [`pack_nibbles`].
+#[inline(always)]
+pub(crate) fn unpack_nibbles(packed: &[u8]) -> [u8; LEN] {
+    let mut codes = [0; LEN];
+    for (j, byte) in packed.iter().take(16).enumerate() {
+        codes[j] = byte & 0x0f;
+        codes[j + 16] = byte >> 4;
+    }
+    codes
+}
+
+/// Bit 4 of the codes: bit j of the word is that of code j.
+#[inline(always)]
+pub(crate) fn pack_fifth_bits(codes: &[u8; LEN]) -> [u8; 4] {
+    let mut word = 0u32;
+    for (j, code) in codes.iter().enumerate() {
+        word |= u32::from(code >> 4 & 1) << j;
+    }
+    word.to_le_bytes()
+}
+
+/// Adds the fifth bits to codes of four bits.
+#[inline(always)]
+pub(crate) fn add_fifth_bits(codes: &mut [u8; LEN], stored: [u8; 4]) {
+    let word = u32::from_le_bytes(stored);
+    for (j, code) in codes.iter_mut().enumerate() {
+        *code |= if word >> j & 1 == 1 { 16 } else { 0 };
+    }
+}

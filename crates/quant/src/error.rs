@@ -1,0 +1,73 @@
+//! What encoding can refuse, and what it counts when it succeeds.
+
+use forge_tensor::{Class, Diagnostic};
+use thiserror::Error;
+
+/// What a successful [`crate::BlockFormat::encode`] lost at the small end of the number range. Add the counts of chunks with
+/// [`EncodeStats::add`]; the order does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodeStats {
+    /// Blocks with a non-zero scale (or minimum) that became zero in f16. Always 0 for dense formats.
+    pub flushed_blocks: u64,
+    /// Non-zero values that became zero. Counted by dense formats only.
+    pub flushed_values: u64,
+    /// Non-zero values that became subnormal and changed. Counted by dense formats only.
+    pub subnormal_values: u64,
+}
+
+impl EncodeStats {
+    /// Adds another count.
+    pub fn add(&mut self, other: Self) {
+        self.flushed_blocks = self.flushed_blocks.saturating_add(other.flushed_blocks);
+        self.flushed_values = self.flushed_values.saturating_add(other.flushed_values);
+        self.subnormal_values = self.subnormal_values.saturating_add(other.subnormal_values);
+    }
+}
+
+/// Why values cannot be stored in a format. Indices count from the start of the slice given to `encode`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EncodeError {
+    /// A value is NaN or infinite.
+    #[error("element {index} is not finite and cannot be stored as {format}; repair the source tensor or leave it as it is")]
+    NonFinite {
+        /// Index of the first such element.
+        index: usize,
+        /// Name of the format.
+        format: &'static str,
+    },
+    /// A value, or the scale or minimum of a block, would become infinite.
+    #[error("block {block} exceeds the range of {format}; store this tensor as f32 or bf16")]
+    Overflow {
+        /// Index of the first such block; for dense formats the index of the element.
+        block: usize,
+        /// Name of the format.
+        format: &'static str,
+    },
+    /// The slices are no whole blocks, or not the same number of blocks.
+    #[error("{values} values do not fill {bytes} bytes of {format} exactly; rows must be whole blocks")]
+    Length {
+        /// Values given.
+        values: usize,
+        /// Bytes given.
+        bytes: usize,
+        /// Name of the format.
+        format: &'static str,
+    },
+}
+
+impl Diagnostic for EncodeError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::NonFinite { .. } => "NonFinite",
+            Self::Overflow { .. } => "Overflow",
+            Self::Length { .. } => "BlockLength",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::NonFinite { .. } | Self::Overflow { .. } => Class::Refused,
+            Self::Length { .. } => Class::Usage,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The trait that every block format implements, and the registry.
+
+use forge_tensor::Encoding;
+
+use crate::{BF16, EncodeError, EncodeStats, F16, F32, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+
+/// A way to store rows of f32. Rows never share blocks. All methods are pure: same input, same bytes, on any machine.
+pub trait BlockFormat: Sync {
+    /// Name, block length and block bytes.
+    fn encoding(&self) -> Encoding;
+
+    /// The type number of ggml/GGUF, if it has one.
+    fn ggml_type(&self) -> Option<u32>;
+
+    /// Encodes whole blocks: `values` `[blocks * block_len]` to `out` `[blocks * block_bytes]`.
+    ///
+    /// A block of zeros gets scale zero. A block too small for its scale (f16, so below about 3e-8) keeps the codes that
+    /// ggml computes, under a scale of zero; where the inverse of the scale is infinite the codes are those of a block of
+    /// zeros. Both decode to zeros and are counted.
+    ///
+    /// # Errors
+    /// [`EncodeError::NonFinite`] at the first NaN or infinity, [`EncodeError::Overflow`] when a value, scale or minimum
+    /// exceeds what the format can hold, [`EncodeError::Length`] when the lengths are no whole blocks or do not fit
+    /// together. The content of `out` is unspecified after an error.
+    fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError>;
+
+    /// Decodes whole blocks, exactly: `bytes` `[blocks * block_bytes]` to `out` `[blocks * block_len]`. Blocks that only
+    /// one of the two slices has are left alone; [`crate::decode_rows`] checks lengths first.
+    fn decode(&self, bytes: &[u8], out: &mut [f32]);
+
+    /// Looks for a block that would decode to NaN or infinity because its scale or minimum is not finite. For dense
+    /// formats every element is such a block.
+    ///
+    /// # Errors
+    /// The index of the first bad block.
+    fn validate(&self, bytes: &[u8]) -> Result<(), usize>;
+}
+
+/// All formats, dense ones first.
+pub const FORMATS: &[&dyn BlockFormat] = &[&F32, &F16, &BF16, &Q8_0, &Q5_1, &Q5_0, &Q4_1, &Q4_0];
+
+/// The format that users call `name` (`q8_0`, `bf16`; lower case).
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static dyn BlockFormat> {
+    FORMATS.iter().copied().find(|format| format.encoding().name == name)
+}
+
+/// The format that stores `encoding`.
+#[must_use]
+pub fn by_encoding(encoding: Encoding) -> Option<&'static dyn BlockFormat> {
+    FORMATS.iter().copied().find(|format| format.encoding() == encoding)
+}
+
+/// The format with this ggml/GGUF type number.
+#[must_use]
+pub fn by_ggml_type(number: u32) -> Option<&'static dyn BlockFormat> {
+    FORMATS.iter().copied().find(|format| format.ggml_type() == Some(number))
+}

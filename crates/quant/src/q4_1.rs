@@ -1,0 +1,39 @@
+//! Q4_1: a scale, a minimum and 32 codes of four bits. `[d: f16] [m: f16] [nibbles: u8 x 16]`, value = code * d + m.
+
+use forge_tensor::Encoding;
+
+use crate::block::{Block, Outcome, Scale, Values, codes, half_is_finite, load, minimum_and_span, pack_nibbles, store, unpack_nibbles};
+
+/// 5 bits a weight: 16 steps from the smallest to the largest value.
+#[derive(Clone, Copy, Debug)]
+pub struct Q4_1;
+
+impl Block for Q4_1 {
+    type Stored = [u8; 20];
+    const ENCODING: Encoding = Encoding::new("q4_1", 32, 20);
+    const GGML_TYPE: u32 = 3;
+
+    #[inline(always)]
+    fn encode(values: &Values, out: &mut [u8; 20]) -> Outcome {
+        let (minimum, span) = minimum_and_span(values);
+        let scale = Scale::new(span / 15.0);
+        let (offset, outcome) = store(minimum);
+        out[..2].copy_from_slice(&scale.stored);
+        out[2..4].copy_from_slice(&offset);
+        out[4..].copy_from_slice(&pack_nibbles(&codes(values, minimum, scale.inverse, 0.5, 15)));
+        outcome.and(scale.outcome)
+    }
+
+    #[inline(always)]
+    fn decode(stored: &[u8; 20], out: &mut Values) {
+        let scale = load(stored[0], stored[1]);
+        let minimum = load(stored[2], stored[3]);
+        for (value, code) in out.iter_mut().zip(unpack_nibbles(&stored[4..])) {
+            *value = f32::from(code) * scale + minimum;
+        }
+    }
+
+    fn is_finite(stored: &[u8; 20]) -> bool {
+        half_is_finite(stored[0], stored[1]) && half_is_finite(stored[2], stored[3])
+    }
+}

@@ -1,0 +1,47 @@
+//! Q5_1: a scale, a minimum and 32 codes of five bits. `[d: f16] [m: f16] [fifth bits: u32] [nibbles: u8 x 16]`,
+//! value = code * d + m.
+
+use forge_tensor::Encoding;
+
+use crate::block::{
+    Block, Outcome, Scale, Values, add_fifth_bits, codes, half_is_finite, load, minimum_and_span, pack_fifth_bits, pack_nibbles, store,
+    unpack_nibbles,
+};
+
+/// 6 bits a weight: 32 steps from the smallest to the largest value.
+#[derive(Clone, Copy, Debug)]
+pub struct Q5_1;
+
+impl Block for Q5_1 {
+    type Stored = [u8; 24];
+    const ENCODING: Encoding = Encoding::new("q5_1", 32, 24);
+    const GGML_TYPE: u32 = 7;
+
+    #[inline(always)]
+    fn encode(values: &Values, out: &mut [u8; 24]) -> Outcome {
+        let (minimum, span) = minimum_and_span(values);
+        let scale = Scale::new(span / 31.0);
+        let (offset, outcome) = store(minimum);
+        let codes = codes(values, minimum, scale.inverse, 0.5, 31);
+        out[..2].copy_from_slice(&scale.stored);
+        out[2..4].copy_from_slice(&offset);
+        out[4..8].copy_from_slice(&pack_fifth_bits(&codes));
+        out[8..].copy_from_slice(&pack_nibbles(&codes));
+        outcome.and(scale.outcome)
+    }
+
+    #[inline(always)]
+    fn decode(stored: &[u8; 24], out: &mut Values) {
+        let scale = load(stored[0], stored[1]);
+        let minimum = load(stored[2], stored[3]);
+        let mut codes = unpack_nibbles(&stored[8..]);
+        add_fifth_bits(&mut codes, [stored[4], stored[5], stored[6], stored[7]]);
+        for (value, code) in out.iter_mut().zip(codes) {
+            *value = f32::from(code) * scale + minimum;
+        }
+    }
+
+    fn is_finite(stored: &[u8; 24]) -> bool {
+        half_is_finite(stored[0], stored[1]) && half_is_finite(stored[2], stored[3])
+    }
+}

@@ -1,0 +1,50 @@
+//! Q8_0: a scale and 32 signed bytes. `[d: f16] [code: i8 x 32]`, value = code * d.
+
+use forge_tensor::Encoding;
+
+use crate::block::{Block, Outcome, Scale, Values, half_is_finite, largest_magnitude, load};
+
+/// 8.5 bits a weight: the code is the value divided by `largest magnitude / 127`, rounded, halves away from zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Q8_0;
+
+impl Block for Q8_0 {
+    type Stored = [u8; 34];
+    const ENCODING: Encoding = Encoding::new("q8_0", 32, 34);
+    const GGML_TYPE: u32 = 8;
+
+    #[inline(always)]
+    fn encode(values: &Values, out: &mut [u8; 34]) -> Outcome {
+        let scale = Scale::new(largest_magnitude(values) / 127.0);
+        let mut codes = [0; 32];
+        for (code, value) in codes.iter_mut().zip(values) {
+            *code = round_half_away(value * scale.inverse);
+        }
+        out[..2].copy_from_slice(&scale.stored);
+        out[2..].copy_from_slice(&codes);
+        scale.outcome
+    }
+
+    #[inline(always)]
+    fn decode(stored: &[u8; 34], out: &mut Values) {
+        let scale = load(stored[0], stored[1]);
+        for (value, code) in out.iter_mut().zip(&stored[2..]) {
+            *value = f32::from(code.cast_signed()) * scale;
+        }
+    }
+
+    fn is_finite(stored: &[u8; 34]) -> bool {
+        half_is_finite(stored[0], stored[1])
+    }
+}
+
+/// Rounds a float in -128..128 to the nearest integer, halves away from zero, as the bits of an i8.
+///
+/// The float below 0.5 moves exactly the values from n + 0.5 on over the next integer; 0.5 would move the float below 0.5 too.
+/// 1.5 * 2^23 leaves the integer in two's complement in the lowest bits of the sum.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the lowest byte is the integer")]
+fn round_half_away(value: f32) -> u8 {
+    let moved = value + 0.499_999_97_f32.copysign(value);
+    (moved.trunc() + 12_582_912.0).to_bits() as u8
+}

@@ -1,0 +1,18 @@
+//! Element encodings, shapes, checked sizes and the [`TensorSource`] trait: the vocabulary that every other crate speaks.
+//!
+//! Nothing here reads files or does arithmetic on weights. Start at [`TensorSource`]: readers implement it, and
+//! conversion, kernels and evaluation consume it.
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic)]
+
+mod diagnostic;
+mod encoding;
+mod float;
+mod shape;
+mod source;
+
+pub use diagnostic::{BoxError, Class, Diagnostic};
+pub use encoding::Encoding;
+pub use float::{F16Loss, bf16_to_f32, decode_dense, f16_to_f32, f32_to_bf16, f32_to_f16};
+pub use shape::{ShapeError, element_count, format_shape};
+pub use source::{TensorInfo, TensorSource};

@@ -1,0 +1,72 @@
+//! The one interface between readers of files and everything that uses weights.
+
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::BoxError;
+use crate::encoding::Encoding;
+use crate::shape::{ShapeError, element_count};
+
+/// Name, shape and storage of one tensor in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name as the file has it.
+    pub name: String,
+    /// Dimensions in PyTorch's order: the last one is the fastest.
+    pub shape: Vec<u64>,
+    /// How the elements are stored.
+    pub encoding: Encoding,
+}
+
+impl TensorInfo {
+    /// Number of elements.
+    ///
+    /// # Errors
+    /// [`ShapeError::Overflow`].
+    pub fn elements(&self) -> Result<u64, ShapeError> {
+        element_count(&self.shape)
+    }
+
+    /// Bytes of the logical, contiguous tensor.
+    ///
+    /// # Errors
+    /// As [`Encoding::byte_len`].
+    pub fn byte_len(&self) -> Result<u64, ShapeError> {
+        self.encoding.byte_len(&self.shape)
+    }
+}
+
+/// A readable file (or set of shards) of named tensors. Implementations are validated when they are made: every
+/// tensor listed can be read in full unless the file changes or the device fails.
+pub trait TensorSource: Send + Sync {
+    /// The path the user gave, for messages.
+    fn path(&self) -> &Path;
+
+    /// What kind of file this is, as people call it: `torch zip`, `safetensors`, `GGUF v3`.
+    fn format(&self) -> &'static str;
+
+    /// All files behind this source, for "output is an input" checks and digests. Sorted by name.
+    fn files(&self) -> Vec<PathBuf>;
+
+    /// All tensors, in the file's order.
+    fn tensors(&self) -> &[TensorInfo];
+
+    /// Reads bytes `start .. start + out.len()` of the tensor's logical content: row-major, contiguous, little endian,
+    /// whatever the file's own strides and byte order are.
+    ///
+    /// # Errors
+    /// When the range is not inside the tensor, the file changed since it was opened, or reading fails.
+    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError>;
+
+    /// Reads every file once from start to end, checks every checksum that the format carries (CRC-32 of zip
+    /// entries), and returns the SHA-256 (lower-case hex) of each file in the order of [`TensorSource::files`].
+    /// `progress` is called with the number of bytes just read.
+    ///
+    /// # Errors
+    /// When a checksum is wrong, the file changed since it was opened, or reading fails.
+    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError>;
+
+    /// Things that a careful user would like to know: ignored keys, unusual forms. One sentence each.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+}

@@ -1,0 +1,6 @@
+//! Forged bad files, tiny random models and assertions for the tests. Never published, never shipped.
+
+pub mod gguf;
+pub mod models;
+pub mod pickle;
+pub mod zip;

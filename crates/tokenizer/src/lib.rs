@@ -1,0 +1,177 @@
+//! Vocabularies and greedy longest-match tokenization: the embedded World vocabulary, vocabulary files, raw bytes.
+//!
+//! Start at [`Tokenizer`]. Lines of a vocabulary file are parsed in `vocabulary`, Python literals in `literal`, and
+//! `trie` finds the longest token at a position. Nothing here opens files: the caller hands over the bytes.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod error;
+mod literal;
+mod trie;
+mod vocabulary;
+
+use std::sync::{Arc, OnceLock};
+
+use sha2::{Digest, Sha256};
+
+pub use error::TokenizerError;
+use trie::Trie;
+use vocabulary::Vocabulary;
+pub use vocabulary::{MAX_FILE_BYTES, MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS};
+
+/// SHA-256 of `rwkv_vocab_v20230424.txt` with LF line ends, the World vocabulary that is compiled in.
+pub const WORLD_SHA256: &str = "e6dee3d4e31b4d5c40ac99508ac6c701ceef4bed681bf2167ce9a908552bca89";
+
+/// File name under which the World vocabulary is published, and the name that [`Tokenizer::world`] answers with.
+pub const WORLD_NAME: &str = "rwkv_vocab_v20230424";
+
+static WORLD_FILE: &[u8] = include_bytes!("../data/rwkv_vocab_v20230424.txt");
+
+/// A vocabulary, ready to encode and to decode. Clones share the tables.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    name: String,
+    sha256: String,
+    vocabulary: Arc<Vocabulary>,
+    trie: Arc<Trie>,
+    end_of_text: Option<u32>,
+}
+
+impl Tokenizer {
+    /// The World vocabulary (65,529 tokens, ids 1 to 65,529, end of text 0). Parsed on first use, then shared.
+    #[must_use]
+    pub fn world() -> Self {
+        static WORLD: OnceLock<Tokenizer> = OnceLock::new();
+        #[allow(clippy::expect_used, reason = "the bytes are compiled in, no input can change them, and a test loads them")]
+        let world = WORLD.get_or_init(|| Self::from_bytes(WORLD_NAME, WORLD_FILE).expect("the embedded vocabulary is valid"));
+        world.clone()
+    }
+
+    /// Reads a vocabulary file: one token a line, `ID LITERAL BYTELEN`, LITERAL a Python `str` or `bytes` literal.
+    ///
+    /// Line ends may be LF or CRLF, the last one may be missing. `name` is only used in messages and by
+    /// [`Tokenizer::name`].
+    ///
+    /// # Errors
+    /// What is wrong and in which line: see the variants of [`TokenizerError`].
+    pub fn from_bytes(name: &str, file: &[u8]) -> Result<Self, TokenizerError> {
+        let parsed = vocabulary::parse(name, file)?;
+        let trie = Trie::new(&parsed.vocabulary).map_err(|twins| TokenizerError::DuplicateToken {
+            name: name.to_owned(),
+            first: twins.first,
+            second: twins.second,
+        })?;
+        // Files in this format keep id 0 free for the end of text; a file that gives 0 a text of its own keeps it.
+        let end_of_text = parsed.vocabulary.bytes_of(0).is_none().then_some(0);
+        Ok(Self {
+            name: name.to_owned(),
+            sha256: parsed.sha256,
+            vocabulary: Arc::new(parsed.vocabulary),
+            trie: Arc::new(trie),
+            end_of_text,
+        })
+    }
+
+    /// No vocabulary at all: 256 tokens, each byte is its own id, and there is no end of text.
+    #[must_use]
+    pub fn raw_bytes() -> Self {
+        let vocabulary = Arc::new(Vocabulary::raw_bytes());
+        let trie = Arc::new(Trie::of_single_bytes());
+        Self { name: "raw-bytes".to_owned(), sha256: hex_digest(&(0..=255).collect::<Vec<u8>>()), vocabulary, trie, end_of_text: None }
+    }
+
+    /// Token ids of `text`, which may be any bytes: from the left, always the longest token that matches.
+    ///
+    /// The result decodes to `text` again. No token is added at the beginning or at the end.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UncoveredByte`] when no token begins with what stands at some position, which only a
+    /// vocabulary without all 256 single bytes can cause.
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = Vec::with_capacity(text.len().div_ceil(4));
+        let mut rest = text;
+        while let Some(first) = rest.first() {
+            let matched = self.trie.longest_match(rest).and_then(|(id, length)| rest.get(length..).map(|after| (id, after)));
+            let Some((id, after)) = matched else {
+                let offset = text.len().saturating_sub(rest.len());
+                return Err(TokenizerError::UncoveredByte { name: self.name.clone(), byte: *first, offset });
+            };
+            ids.push(id);
+            rest = after;
+        }
+        Ok(ids)
+    }
+
+    /// The bytes that `ids` stand for, not necessarily UTF-8. The end of text decodes to nothing.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownToken`] for an id that the vocabulary does not have.
+    pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>, TokenizerError> {
+        let mut text = Vec::with_capacity(ids.len().saturating_mul(4));
+        for (position, id) in ids.iter().enumerate() {
+            let Some(bytes) = self.token_bytes(*id) else {
+                return Err(TokenizerError::UnknownToken { name: self.name.clone(), id: *id, position, max_id: self.max_id() });
+            };
+            text.extend_from_slice(bytes);
+        }
+        Ok(text)
+    }
+
+    /// The bytes of one token; empty for the end of text, `None` for an id that does not exist.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.vocabulary.bytes_of(id).or_else(|| (self.end_of_text == Some(id)).then_some(&[]))
+    }
+
+    /// The id that means end of text; `None` for raw bytes and for files that give 0 a text of its own.
+    #[must_use]
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
+    }
+
+    /// Number of tokens that have bytes; the end of text is not counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// Always false: a vocabulary without tokens is refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.vocabulary.len() == 0
+    }
+
+    /// The largest id. A model needs at least `max_id() + 1` rows in its embedding; released models have more.
+    #[must_use]
+    pub fn max_id(&self) -> u32 {
+        self.vocabulary.max_id()
+    }
+
+    /// The name given to [`Tokenizer::from_bytes`], [`WORLD_NAME`], or `raw-bytes`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SHA-256 (lower-case hex) of the file with LF line ends and a last one, so that every copy of a vocabulary
+    /// answers the same whatever its line ends are. For raw bytes: of the bytes 0 to 255.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+fn hex_digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,43 @@
+# Recipes for developers. `just` alone lists them.
+
+# List the recipes
+default:
+    @just --list
+
+# Everything that CI runs
+check:
+    bash .ci/run
+
+# Format the code
+format:
+    cargo fmt --all
+
+# Tests only
+test:
+    cargo test --workspace
+
+# Licences, duplicate and banned packages (needs cargo-deny)
+deny:
+    cargo deny check licenses bans sources
+
+# Make the synthetic 0.4B RWKV-7 (about 0.9 GB) that docs/benchmarks.md measures with (needs Python with numpy)
+synthetic out="target/synthetic-0.4B.pth":
+    python3 tools/synthetic.py --layers 24 --channels 1024 --vocabulary 65536 {{out}}
+
+# Seconds, MB/s and peak memory of converting a model, as in docs/benchmarks.md
+bench-convert model="target/synthetic-0.4B.pth":
+    bash tools/bench-convert.sh {{model}}
+
+# Speed of the block formats
+bench-blocks:
+    cargo bench -p forge-quant
+
+# Our files in llama.cpp: logits of the same file, side by side (installs and builds llama.cpp into peers/.work)
+peers:
+    cargo run --release --manifest-path peers/Cargo.toml
+
+# Make the fixtures anew (needs Python with torch, numpy, gguf, safetensors); digests must not change
+fixtures:
+    python3 fixtures/blocks/make_vectors.py
+    python3 fixtures/torch-savings/make.py
+    sha256sum --check fixtures/SHA256SUMS

@@ -1,0 +1,88 @@
+// Logits of every token through libllama, one token at a time from the empty state.
+//
+//     logits MODEL.gguf TOKENS.json OUT.f32 [THREADS]
+//
+// TOKENS.json is a JSON array of token ids. OUT.f32 gets float32 [tokens, vocabulary] in the machine's byte order,
+// and one line of JSON on stdout says both sizes.
+#include "llama.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace {
+
+int fail(const std::string & message) {
+    std::fprintf(stderr, "logits: %s\n", message.c_str());
+    return 1;
+}
+
+// Runs of digits are the ids; an array of plain integers has nothing else to read.
+bool read_tokens(const char * path, std::vector<llama_token> & tokens) {
+    std::ifstream file(path);
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    if (text.find_first_not_of("[], \n\r\t0123456789") != std::string::npos) {
+        return false;
+    }
+    for (size_t at = text.find_first_of("0123456789"); at != std::string::npos; at = text.find_first_of("0123456789", at)) {
+        const size_t end = std::min(text.find_first_not_of("0123456789", at), text.size());
+        tokens.push_back(static_cast<llama_token>(std::strtol(text.substr(at, end - at).c_str(), nullptr, 10)));
+        at = end;
+    }
+    return !tokens.empty();
+}
+
+void warnings_only(ggml_log_level level, const char * text, void *) {
+    if (level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR) {
+        std::fputs(text, stderr);
+    }
+}
+
+}  // namespace
+
+int main(int argc, char ** argv) {
+    if (argc < 4) {
+        return fail("usage: logits MODEL.gguf TOKENS.json OUT.f32 [THREADS]");
+    }
+    std::vector<llama_token> tokens;
+    if (!read_tokens(argv[2], tokens)) {
+        return fail(std::string(argv[2]) + " is no JSON array of token ids");
+    }
+    llama_log_set(warnings_only, nullptr);
+    llama_backend_init();
+    std::unique_ptr<llama_model, decltype(&llama_model_free)> model(
+        llama_model_load_from_file(argv[1], llama_model_default_params()), llama_model_free);
+    if (!model) {
+        return fail(std::string("libllama does not load ") + argv[1]);
+    }
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = static_cast<uint32_t>(tokens.size()) + 8;
+    params.n_batch = params.n_ubatch = 1;
+    params.n_threads = params.n_threads_batch = argc > 4 ? std::atoi(argv[4]) : 1;
+    std::unique_ptr<llama_context, decltype(&llama_free)> context(llama_init_from_model(model.get(), params), llama_free);
+    if (!context) {
+        return fail("libllama makes no context");
+    }
+    const int vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
+    std::ofstream out(argv[3], std::ios::binary);
+    for (llama_token & token : tokens) {
+        if (token < 0 || token >= vocabulary) {
+            return fail("token " + std::to_string(token) + " is not in the vocabulary");
+        }
+        if (llama_decode(context.get(), llama_batch_get_one(&token, 1)) != 0) {
+            return fail("llama_decode failed");
+        }
+        const float * logits = llama_get_logits_ith(context.get(), -1);
+        out.write(reinterpret_cast<const char *>(logits), static_cast<std::streamsize>(sizeof(float)) * vocabulary);
+    }
+    out.close();
+    if (!out) {
+        return fail(std::string("cannot write ") + argv[3]);
+    }
+    std::printf("{\"tokens\": %zu, \"vocabulary\": %d}\n", tokens.size(), vocabulary);
+    return 0;
+}
