@@ -7,7 +7,9 @@ version=0.3.36
 sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 
 if [ -n "${LLAMA_CPP_DIR:-}" ]; then
-    ls "$LLAMA_CPP_DIR/include/llama.h" "$LLAMA_CPP_DIR/build/bin/libllama.so" >&2
+    for file in include/llama.h build/bin/libllama.so; do
+        [ -e "$LLAMA_CPP_DIR/$file" ] || { echo "LLAMA_CPP_DIR: no $LLAMA_CPP_DIR/$file" >&2; exit 1; }
+    done
     echo "$LLAMA_CPP_DIR"
     exit
 fi
@@ -31,7 +33,7 @@ if [ ! -e "$source/.built" ]; then
     find . -exec touch -h {} +
     export PATH=$work/venv/bin:$PATH
     cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \
-        -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF >&2
+        -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_COMMON=OFF >&2
     ninja -C build llama >&2
     touch .built
 fi

@@ -6,6 +6,8 @@ use forge_io::IoError;
 use forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
+use crate::safetensors::SafetensorsError;
+
 /// Why a checkpoint is refused. The names are stable: tests and `--json` users see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -95,16 +97,8 @@ pub enum Refusal {
     AliasedTensors,
     /// A tensor has an element type that is not read here.
     UnsupportedDtype,
-    /// A tensor has no dimension, or one that is zero.
+    /// A dimension of a tensor is zero or negative.
     BadShape,
-    /// A tensor contains NaN or an infinity.
-    NonFinite,
-    /// The header of a safetensors file is malformed.
-    BadHeader,
-    /// The header of a safetensors file describes a tensor wrongly.
-    BadEntry,
-    /// An index refers to a shard that is no plain file beside it.
-    BadShardName,
 }
 
 impl Refusal {
@@ -156,10 +150,6 @@ impl Refusal {
             Self::AliasedTensors => "AliasedTensors",
             Self::UnsupportedDtype => "UnsupportedDtype",
             Self::BadShape => "BadShape",
-            Self::NonFinite => "NonFinite",
-            Self::BadHeader => "BadHeader",
-            Self::BadEntry => "BadEntry",
-            Self::BadShardName => "BadShardName",
         }
     }
 }
@@ -180,6 +170,9 @@ pub enum CheckpointError {
     /// Opening or reading a file failed.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// A safetensors file, or an index of such files, is refused or cannot be read.
+    #[error(transparent)]
+    Safetensors(#[from] SafetensorsError),
 }
 
 impl CheckpointError {
@@ -201,7 +194,7 @@ impl CheckpointError {
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Refused { kind, .. } => Some(*kind),
-            Self::Io(_) => None,
+            Self::Io(_) | Self::Safetensors(_) => None,
         }
     }
 }
@@ -211,6 +204,7 @@ impl Diagnostic for CheckpointError {
         match self {
             Self::Refused { kind, .. } => kind.name(),
             Self::Io(error) => error.kind(),
+            Self::Safetensors(error) => error.kind(),
         }
     }
 
@@ -218,6 +212,7 @@ impl Diagnostic for CheckpointError {
         match self {
             Self::Refused { .. } => Class::Refused,
             Self::Io(error) => error.class(),
+            Self::Safetensors(error) => error.class(),
         }
     }
 }

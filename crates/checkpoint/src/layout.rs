@@ -87,7 +87,9 @@ impl Layout {
             Some((1, ..)) => order.pop().unwrap_or((1, 1, 1)),
             _ => (1, 1, 1),
         };
-        let mut window = Window { bytes: Vec::new(), first: 0, end: self.extent, layout: self };
+        let dense = self.extent.checked_div(self.elements).unwrap_or(0) <= SPARSE;
+        let ahead = if dense { WINDOW_BYTES.checked_div(self.item).unwrap_or(1) } else { inner.min(WINDOW_BYTES) };
+        let mut window = Window { bytes: Vec::new(), first: 0, end: self.extent, ahead, layout: self };
         let mut counter = vec![0u64; order.len()];
         loop {
             let (mut source, mut target) = (0u64, 0u64);
@@ -139,6 +141,9 @@ impl Layout {
 
 /// Bytes a read-ahead window. Large enough that a transposed matrix is read in few calls.
 const WINDOW_BYTES: u64 = 4 << 20;
+/// A view that uses less than one in this many elements of its extent is read run by run, so that the bytes read stay
+/// in proportion to the bytes of the tensor.
+const SPARSE: u64 = 16;
 
 /// A piece of the storage that slides upwards.
 struct Window<'l> {
@@ -147,6 +152,8 @@ struct Window<'l> {
     first: u64,
     /// Elements of the extent.
     end: u64,
+    /// Elements to read at once.
+    ahead: u64,
     layout: &'l Layout,
 }
 
@@ -156,7 +163,7 @@ impl Window<'_> {
         let item = self.layout.item.max(1);
         let held = (self.bytes.len() as u64).checked_div(item).unwrap_or(0);
         if source < self.first || source >= self.first.saturating_add(held) {
-            let length = WINDOW_BYTES.checked_div(item).unwrap_or(1).min(self.end.saturating_sub(source));
+            let length = self.ahead.max(1).min(self.end.saturating_sub(source));
             self.bytes.resize(index(length.saturating_mul(item)), 0);
             self.first = source;
             read(self.layout.start.saturating_add(source.saturating_mul(item)), &mut self.bytes)?;
@@ -186,9 +193,6 @@ fn index(value: u64) -> usize {
 }
 
 fn dimensions(name: &str, size: &[i64]) -> Result<Vec<u64>> {
-    if size.is_empty() {
-        return refuse(Refusal::BadShape, format!("tensor `{name}` is a scalar; expected at least one dimension"));
-    }
     let positive = size.iter().map(|dim| u64::try_from(*dim).ok().filter(|dim| *dim > 0));
     match positive.collect::<Option<Vec<u64>>>() {
         Some(shape) => Ok(shape),

@@ -1,1 +1,102 @@
-//! checkpoint
+//! Untrusted `.pth` and safetensors files become named, validated tensors. No code from a file is ever run.
+//!
+//! Start at [`open`], which tells the kinds of files apart and returns a [`TensorSource`]. A `.pth` file goes through
+//! `zip` (or `legacy`), then `pickle` (a machine that only builds data), then `state_dict` (which dictionary is meant),
+//! then `layout` (where each element lies); `source` reads the tensors that came out of it.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod error;
+mod layout;
+mod legacy;
+mod limits;
+mod pickle;
+pub mod safetensors;
+mod sniff;
+mod source;
+mod state_dict;
+mod torch_zip;
+mod zip;
+
+use std::path::Path;
+
+use forge_io::{Backend, InputFile};
+use forge_tensor::TensorSource;
+
+pub use error::{CheckpointError, Refusal};
+pub use limits::Limits;
+
+use error::Result;
+use sniff::Kind;
+
+/// Opens a checkpoint: a `.pth` file of any torch since 0.4, a safetensors file, an index of safetensors shards
+/// (`*.index.json`), or a directory with either.
+///
+/// Everything about the file but the contents of its storages is checked here; [`TensorSource::check_integrity`] checks those.
+///
+/// # Errors
+/// [`CheckpointError::Refused`] with the rule that the file breaks, [`CheckpointError::Safetensors`], or
+/// [`CheckpointError::Io`].
+pub fn open(path: &Path, limits: &Limits) -> std::result::Result<Box<dyn TensorSource>, CheckpointError> {
+    open_with(path, limits, Backend::Pread)
+}
+
+/// Like [`open`], with the given way of reading torch files.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(path: &Path, limits: &Limits, backend: Backend) -> std::result::Result<Box<dyn TensorSource>, CheckpointError> {
+    let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".index.json"));
+    if is_index || path.is_dir() {
+        return Ok(Box::new(safetensors::open(path)?));
+    }
+    let file = InputFile::open_with(path, backend)?;
+    open_file(file, limits).map_err(|error| error.in_file(path))
+}
+
+fn open_file(file: InputFile, limits: &Limits) -> Result<Box<dyn TensorSource>> {
+    match kind_of(&file)? {
+        Kind::TorchZip => Ok(Box::new(torch_zip::open(file, limits)?)),
+        Kind::TorchLegacy => Ok(Box::new(legacy::open(file, limits)?)),
+        Kind::Safetensors => Ok(Box::new(safetensors::open(file.path())?)),
+    }
+}
+
+fn kind_of(file: &InputFile) -> Result<Kind> {
+    let head = file.read_vec(0, file.len().min(sniff::HEAD_BYTES), sniff::HEAD_BYTES)?;
+    let tail_len = file.len().min(sniff::TAIL_BYTES);
+    let tail = file.read_vec(file.len().saturating_sub(tail_len), tail_len, sniff::TAIL_BYTES)?;
+    sniff::kind_of(&head, &tail, file.len())
+}
+
+/// Module and name of every Python global that the pickle of a `.pth` file names, in order of appearance, permitted or
+/// not. Builds and runs nothing, so that `inspect` can show what a refused file asks for. Empty for safetensors.
+///
+/// # Errors
+/// The refusals of the container, or [`CheckpointError::Io`]; a malformed pickle gives the globals before the fault.
+pub fn globals(path: &Path, limits: &Limits) -> std::result::Result<Vec<(String, String)>, CheckpointError> {
+    let file = InputFile::open(path)?;
+    globals_of(&file, limits).map_err(|error| error.in_file(path))
+}
+
+fn globals_of(file: &InputFile, limits: &Limits) -> Result<Vec<(String, String)>> {
+    match kind_of(file)? {
+        Kind::TorchZip => {
+            let pickle = torch_zip::Contents::open(file, limits)?.pickle(file, limits)?;
+            Ok(pickle::list_globals(&pickle, limits))
+        }
+        Kind::TorchLegacy => {
+            let len = file.len().min(limits.pickle_bytes);
+            let bytes = file.read_vec(0, len, len)?;
+            Ok(pickle::list_first_globals(legacy::object_pickle(&bytes, limits)?, limits))
+        }
+        Kind::Safetensors => Ok(Vec::new()),
+    }
+}

@@ -15,6 +15,9 @@ pub(crate) enum Kind {
 /// Bytes at the start of a file that [`kind_of`] wants to see.
 pub(crate) const HEAD_BYTES: u64 = 512;
 
+/// Bytes at the end of a file that [`kind_of`] wants to see: a zip archive's end record.
+pub(crate) const TAIL_BYTES: u64 = 22;
+
 /// The 80-bit number that begins a legacy file, as LONG1 of 10 bytes.
 pub(crate) const LEGACY_MAGIC: [u8; 12] = [0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
@@ -52,14 +55,14 @@ pub(crate) fn kind_of(head: &[u8], tail: &[u8], len: u64) -> Result<Kind> {
                        again with torch.save(state_dict, path)";
         return refuse(Refusal::LegacyFormat, message);
     }
+    if tail.starts_with(b"PK\x05\x06") {
+        return refuse(Refusal::PrefixData, "a zip archive ends this file, but does not begin at its first byte; such a file can be read in two ways");
+    }
     if let Some(what) = name_of(head) {
         return refuse(Refusal::NotACheckpoint, format!("this is {what}; expected a .pth file or safetensors"));
     }
     if head.get(8) == Some(&b'{') {
         return Ok(Kind::Safetensors);
-    }
-    if tail.starts_with(b"PK\x05\x06") {
-        return refuse(Refusal::PrefixData, "a zip archive ends this file, but does not begin at its first byte; such a file can be read in two ways");
     }
     let shown: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     refuse(Refusal::NotACheckpoint, format!("the file begins with the bytes {}; expected a .pth file or safetensors", shown.join(" ")))
@@ -95,8 +98,7 @@ fn name_of(head: &[u8]) -> Option<&'static str> {
         (b"\x80", "a plain Python pickle without torch's header"),
     ];
     if let Some((_, what)) = MAGICS.into_iter().find(|(magic, _)| head.starts_with(magic) && head.get(8) != Some(&b'{')) {
-        // A script before a zip archive is a polyglot, which has its own, more telling refusal.
-        return (what != "a script" || !head.contains(&0)).then_some(what);
+        return Some(what);
     }
     let text = head.trim_ascii_start();
     let lower: Vec<u8> = text.iter().take(16).map(u8::to_ascii_lowercase).collect();

@@ -78,6 +78,7 @@ fn descend(arena: &Arena<'_>, dict: Id, limits: &Limits, notes: &mut Vec<String>
     let mut wrapped = None;
     let mut others = Vec::new();
     let mut ambiguous = false;
+    let mut seen = HashSet::new();
     for (key, value) in arena.pairs(dict) {
         let name = name_of(arena, key, limits)?;
         let is_dict = matches!(arena.get(value), Node::Dict(_));
@@ -86,7 +87,7 @@ fn descend(arena: &Arena<'_>, dict: Id, limits: &Limits, notes: &mut Vec<String>
             wrapped = Some((name, value));
         } else {
             // Something beside the wrapped dict that contains tensors could be weights too: then nobody may guess.
-            ambiguous |= has_tensors(arena, value);
+            ambiguous |= has_tensors(arena, value, &mut seen);
             others.push(name);
         }
     }
@@ -109,10 +110,9 @@ fn descend(arena: &Arena<'_>, dict: Id, limits: &Limits, notes: &mut Vec<String>
     }
 }
 
-/// Whether a tensor lies anywhere below a value. Visits each shared value once.
-fn has_tensors(arena: &Arena<'_>, root: Id) -> bool {
-    let mut seen = HashSet::from([root]);
-    let mut open = vec![root];
+/// Whether a tensor lies anywhere below a value. Values in `seen` were visited before, and had none.
+fn has_tensors(arena: &Arena<'_>, root: Id, seen: &mut HashSet<Id>) -> bool {
+    let mut open = if seen.insert(root) { vec![root] } else { Vec::new() };
     while let Some(id) = open.pop() {
         if matches!(arena.get(id), Node::Tensor(_) | Node::Foreign(_) | Node::Storage(_)) {
             return true;

@@ -125,7 +125,7 @@ impl Container for Safetensors {
             .iter()
             .zip(choices)
             .enumerate()
-            .map(|(index, (spec, choice))| forge_checkpoint::safetensors::NewTensor {
+            .map(|(index, (spec, choice))| forge_checkpoint::safetensors::PlannedTensor {
                 name: spec.name.clone(),
                 shape: spec.shape.clone(),
                 encoding: choice.encoding,
@@ -139,7 +139,7 @@ impl Container for Safetensors {
             ("rwkv_forge.rwkv_version".to_owned(), model.version.name().to_owned()),
             ("rwkv_forge.recipe".to_owned(), context.recipe.to_owned()),
         ];
-        let reserved = [("source.sha256", "rwkv_forge.source.sha256", 64), ("verify.record", "rwkv_forge.verify", 400)];
+        let reserved = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
         Ok(forge_checkpoint::safetensors::layout(tensors, &metadata, &reserved)?)
     }
 }

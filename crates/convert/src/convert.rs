@@ -263,7 +263,7 @@ fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<
     let agreement = record.agreement.as_ref();
     let float = |value: Option<f64>| Some(value.unwrap_or(0.0).to_le_bytes().to_vec());
     let zeros = || "0".repeat(64).into_bytes();
-    match name {
+    match name.trim_start_matches("rwkv_forge.") {
         "source.sha256" => Some(combined_digest(&record.source_sha256).into_bytes()),
         "verify.status" => Some(if agreement.is_some() { b"verified".to_vec() } else { b"skipped".to_vec() }),
         "verify.positions" => {
@@ -276,7 +276,7 @@ fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<
         "verify.max_abs" => float(agreement.map(|a| a.max_abs.value)),
         "verify.rms_ratio" => float(agreement.map(|a| a.rms_ratio)),
         "verify.text_sha256" => Some(text_sha256.map_or_else(zeros, |digest| digest.as_bytes().to_vec())),
-        "verify.record" => Some(match agreement {
+        "verify" => Some(match agreement {
             None => b"skipped".to_vec(),
             Some(a) => format!(
                 "verified positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={}",

@@ -148,7 +148,7 @@ impl Job<'_> {
         let offset = out.offset + stored_bytes(out.encoding, start);
         if encoding == out.encoding {
             // The same bits: decoding served only to look for values that no file should carry.
-            self.check_finite(spec, &buffers.values, start)?;
+            self.check_finite(spec, &buffers.values)?;
             output.write_all_at(offset, &buffers.raw)?;
             return Ok(EncodeStats::default());
         }
@@ -162,7 +162,7 @@ impl Job<'_> {
         for part in &out.assembly.parts {
             let spec = &self.model.tensors[*part];
             let values = load_tensor::<f32>(self.source, spec)?;
-            self.check_finite(spec, &values, 0)?;
+            self.check_finite(spec, &values)?;
             if out.assembly.transposed {
                 transpose_into(&values, &spec.shape, &mut buffers.values)?;
             } else {
@@ -189,9 +189,9 @@ impl Job<'_> {
         encoded.resize(to_usize(stored_bytes(out.encoding, values.len() as u64))?, 0);
         format.encode(values, encoded).map_err(|error| match error {
             EncodeError::NonFinite { .. } => self.non_finite(spec),
-            EncodeError::Overflow { index, .. } => ConvertError::Overflow {
+            EncodeError::Overflow { block, .. } => ConvertError::Overflow {
                 tensor: spec.name.clone(),
-                element: start + index as u64 * u64::from(out.encoding.block_len),
+                element: start + block as u64 * u64::from(out.encoding.block_len),
                 encoding: out.encoding.name,
                 reason: "a value or the scale of a block is too large".to_owned(),
             }
@@ -200,7 +200,7 @@ impl Job<'_> {
         })
     }
 
-    fn check_finite(&self, spec: &TensorSpec, values: &[f32], _start: u64) -> Result<(), BoxError> {
+    fn check_finite(&self, spec: &TensorSpec, values: &[f32]) -> Result<(), BoxError> {
         // Finite values times zero are zero; NaN and infinities times zero are NaN, which survives addition: one
         // pass without branches.
         let poisoned = values.chunks(64).any(|chunk| chunk.iter().fold(0.0f32, |sum, value| sum + value * 0.0).is_nan());

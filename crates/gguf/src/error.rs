@@ -243,10 +243,10 @@ pub enum GgufError {
     /// A name beyond what the container allows.
     #[error("tensor name {name:?} has {bytes} bytes, GGUF allows 63")]
     NameTooLong {
-        /// The name.
+        /// The name, or its number in the file.
         name: String,
         /// Its bytes.
-        bytes: usize,
+        bytes: u64,
     },
     /// An encoding that the container or the tensor's use forbids.
     #[error("tensor {tensor:?} cannot be stored as {encoding}: {why}")]
@@ -325,7 +325,8 @@ impl Diagnostic for GgufError {
         match self {
             Self::In { source, .. } => source.class(),
             Self::Input(inner) => inner.class(),
-            Self::CannotCarry { .. } | Self::EncodingNotAllowed { .. } | Self::VocabularyMismatch { .. } | Self::Internal(_) => Class::Usage,
+            Self::CannotCarry { .. } | Self::EncodingNotAllowed { .. } | Self::VocabularyMismatch { .. } => Class::Usage,
+            Self::Internal(_) => Class::Bug,
             _ => Class::Refused,
         }
     }

@@ -1,1 +1,39 @@
-//! gguf
+//! GGUF v3: a strict reader, and the layout of RWKV-6 and RWKV-7 files.
+//!
+//! A file is, all little endian: (1) the magic `GGUF`; (2) version, u32; (3) number of tensors and (4) of metadata keys,
+//! u64 each; (5) the metadata: key, type, value; (6) for each tensor: name, number of dimensions, dimensions (fastest
+//! first), type, offset into the data; (7) zeros up to a multiple of the alignment (32 unless `general.alignment` says
+//! otherwise), then the data: tensors in order, each padded to the alignment. Texts are a u64 length and UTF-8 bytes.
+//!
+//! Start at [`GgufFile`] to read, at [`layout`](layout()) to write; `map.rs` has the names of tensors.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod error;
+mod header;
+mod layout;
+mod map;
+mod names;
+mod reader;
+mod types;
+mod value;
+mod vocabulary;
+mod wire;
+mod write;
+
+pub use error::GgufError;
+pub use header::{Header, Limits};
+pub use layout::{Provenance, can_carry, constraint, layout};
+pub use names::mapped;
+pub use reader::GgufFile;
+pub use value::{Array, Metadata, Value};
+
+/// The conversation format of the World and G1 models, as Jinja text for `tokenizer.chat_template`.
+pub const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");

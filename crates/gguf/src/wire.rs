@@ -88,10 +88,11 @@ impl<'a> Wire<'a> {
         let from = usize::try_from(self.position.saturating_sub(self.window_start)).unwrap_or(usize::MAX);
         let size = usize::try_from(count).unwrap_or(usize::MAX);
         self.position = end;
-        self.window
-            .get(from..)
-            .and_then(|rest| rest.get(..size))
-            .ok_or_else(|| GgufError::Truncated { len: self.len, needed: end, what: what.into() })
+        self.window.get(from..).and_then(|rest| rest.get(..size)).ok_or_else(|| GgufError::Truncated {
+            len: self.len,
+            needed: end,
+            what: what.into(),
+        })
     }
 
     /// Makes the window start at the position and hold at least `count` bytes, which are in the file and the limit.

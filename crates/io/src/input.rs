@@ -259,6 +259,13 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// SHA-256 of bytes in memory, in lower-case hexadecimal.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    hex(&sha2::Sha256::digest(bytes))
+}
+
 /// What kind of thing is at a path, as people call it.
 pub(crate) fn describe(kind: std::fs::FileType) -> &'static str {
     if kind.is_dir() {
@@ -316,7 +323,7 @@ mod tests {
 
     use std::sync::Mutex;
 
-    use super::{ReadAt, io, read_full};
+    use super::{FileIdentity, ReadAt, io, read_full};
 
     /// Hands out `data` at most `step` bytes a call, every second call interrupted; EIO at and after `fail_at`.
     struct Awkward {
@@ -345,6 +352,21 @@ mod tests {
 
     fn awkward(step: usize, fail_at: Option<u64>) -> Awkward {
         Awkward { data: (0..=255).collect(), step, fail_at, calls: Mutex::new(0) }
+    }
+
+    #[test]
+    fn f2_each_property_alone_tells_two_states_apart() {
+        let state = FileIdentity { dev: 1, ino: 2, len: 3, modified_ns: 4 };
+        assert_eq!(state.difference(&state), None);
+        let others = [
+            (FileIdentity { dev: 9, ..state }, "another file"),
+            (FileIdentity { ino: 9, ..state }, "another file"),
+            (FileIdentity { len: 9, ..state }, "length 3 became 9"),
+            (FileIdentity { modified_ns: 9, ..state }, "written to"),
+        ];
+        for (other, words) in others {
+            assert!(state.difference(&other).is_some_and(|found| found.contains(words)), "{other:?}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod output;
 mod temporary;
 
 pub use error::IoError;
-pub use input::{Backend, FileIdentity, InputFile, hex};
+pub use input::{Backend, FileIdentity, InputFile, hex, sha256_hex};
 pub use memory::peak_memory_bytes;
 pub use output::{OutputFile, OutputOptions, RawFile};
 pub use temporary::remove_temporaries;

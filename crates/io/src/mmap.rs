@@ -39,3 +39,26 @@ impl Map {
         inside
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::Map;
+
+    #[test]
+    fn w10_nothing_outside_the_map_is_copied() {
+        let path = std::env::temp_dir().join(format!("forge-io-map-{}", std::process::id()));
+        std::fs::write(&path, b"0123456789").unwrap();
+        let map = Map::new(&File::open(&path).unwrap(), 10).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut out = [b'.'; 4];
+        for offset in [7, 10, 4096, u64::MAX - 3, u64::MAX] {
+            assert!(!map.copy(offset, &mut out), "{offset}");
+            assert_eq!(&out, b"....", "{offset}");
+        }
+        assert!(map.copy(6, &mut out));
+        assert_eq!(&out, b"6789");
+        assert!(map.copy(10, &mut []));
+    }
+}

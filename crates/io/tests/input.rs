@@ -115,7 +115,7 @@ fn f1_a_link_to_a_file_is_followed() {
 const LENGTH: usize = 2_500_007;
 
 fn content() -> Vec<u8> {
-    (0..LENGTH).map(|i| (i * 31 % 251) as u8).collect()
+    (0..LENGTH).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect()
 }
 
 /// Opens a file with both backends, lets `change` at it, and returns the kinds of: a read at the start, a read at the

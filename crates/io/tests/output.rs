@@ -483,6 +483,13 @@ fn w20_short_and_interrupted_writes_are_continued() {
         write_model(&path, |file| Box::new(Halting { file, step, calls: AtomicU64::new(0) })).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), [[1; 100].as_slice(), &[2; 500], &[3; 400]].concat(), "step {step}");
     }
+    // Also beyond 4 GiB, where the second call would go astray if offsets were cut to 32 bits.
+    let far = 5u64 << 30;
+    let output = OutputFile::create_through(&path, &FORCE, |file| Box::new(Halting { file, step: 3, calls: AtomicU64::new(0) })).unwrap();
+    output.write_all_at(far, b"0123456789").unwrap();
+    output.commit().unwrap();
+    assert_eq!(InputFile::open(&path).unwrap().read_vec(far, 10, 10).unwrap(), b"0123456789");
+    std::fs::write(&path, b"old").unwrap();
     let stuck = write_model(&path, |file| Box::new(Halting { file, step: 0, calls: AtomicU64::new(0) }));
     assert_eq!(kind(stuck), "Write", "a device that takes nothing must not be asked for ever");
 }
@@ -510,6 +517,13 @@ fn w22_of_many_writers_without_force_exactly_one_wins() {
         assert!(std::fs::read(&path).unwrap().iter().all(|byte| *byte == winner));
     }
     assert_eq!(folder.names().len(), 20);
+}
+
+#[test]
+fn w22_names_of_temporaries_are_never_used_again() {
+    let folder = Folder::new("w22_names");
+    let name = || OutputFile::create(&folder.join("out"), &NEW).unwrap().temp_path().to_path_buf();
+    assert_ne!(name(), name(), "whoever removes the first one late would hit the second");
 }
 
 #[test]

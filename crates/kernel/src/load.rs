@@ -177,10 +177,9 @@ pub(crate) struct Weights<'a> {
 
 impl<'a> Weights<'a> {
     pub(crate) fn spec(&self, name: &str) -> Result<&'a TensorSpec, KernelError> {
-        self.description.find(name).ok_or_else(|| KernelError::MissingTensor {
-            tensor: name.to_owned(),
-            version: self.description.version.to_string(),
-        })
+        self.description
+            .find(name)
+            .ok_or_else(|| KernelError::MissingTensor { tensor: name.to_owned(), version: self.description.version.to_string() })
     }
 
     /// A tensor of `len` elements, whatever its dimensions of size 1 are.

@@ -17,10 +17,7 @@ pub(crate) struct Norm<F> {
 
 impl<F: Real> Norm<F> {
     pub(crate) fn load(weights: &Weights<'_>, name: &str, channels: usize) -> Result<Self, KernelError> {
-        Ok(Self {
-            weight: weights.vector(&format!("{name}.weight"), channels)?,
-            bias: weights.vector(&format!("{name}.bias"), channels)?,
-        })
+        Ok(Self { weight: weights.vector(&format!("{name}.weight"), channels)?, bias: weights.vector(&format!("{name}.bias"), channels)? })
     }
 
     /// Layer norm of every row of `x [tokens, channels]`.

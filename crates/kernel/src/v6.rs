@@ -102,11 +102,8 @@ impl<F: Real> TimeMix<F> {
     /// Input number `index` after its token shift, `[tokens, C]`.
     fn mixed(&self, input: &Shifted<F>, codes: &[F], index: usize) -> Vec<F> {
         let mix = &self.mixes[index];
-        let code: Vec<F> = codes
-            .chunks_exact(5 * self.rank)
-            .flat_map(|row| &row[index * self.rank..(index + 1) * self.rank])
-            .copied()
-            .collect();
+        let code: Vec<F> =
+            codes.chunks_exact(5 * self.rank).flat_map(|row| &row[index * self.rank..(index + 1) * self.rank]).copied().collect();
         let mut amount = mix.lora.apply(&code);
         for (amount, base) in amount.iter_mut().zip(mix.base.iter().cycle()) {
             *amount = *base + *amount;

@@ -112,7 +112,7 @@ fn v5_0_and_v5_1_equal_their_parallel_form() {
         let worst = max_difference(&got, &v5_logits(&source, &description, &tokens));
         assert!(worst <= SAME, "{version}: {worst:.2e}");
         // A decay with the wrong sign must be far outside.
-        let (mut wrong, _) = (source.clone(), ());
+        let mut wrong = source.clone();
         wrong.edit("att.time_decay", |d| -d);
         let worst = max_difference(&got, &v5_logits(&wrong, &description, &tokens));
         assert!(worst > 1e6 * SAME, "{version}: the comparison does not see a wrong decay ({worst:.2e})");
@@ -205,8 +205,7 @@ fn v7_attention(
         let r = t.linear(layer, "att.receptance.weight", &mixed("r"));
         let raw_k = t.linear(layer, "att.key.weight", &mixed("k"));
         let mut v = t.linear(layer, "att.value.weight", &mixed("v"));
-        let w: Vec<f64> =
-            biased("w", lora("w", &mixed("w"), f64::tanh)).iter().map(|s| (-s * (-0.5f64).exp()).exp()).collect();
+        let w: Vec<f64> = biased("w", lora("w", &mixed("w"), f64::tanh)).iter().map(|s| (-s * (-0.5f64).exp()).exp()).collect();
         let a = biased("a", lora("a", &mixed("a"), |x| x));
         let g = lora("g", &mixed("g"), sigmoid);
         let k: Vec<f64> = (0..h * n).map(|c| raw_k[c] * (1.0 + (a[c] - 1.0) * t.at(layer, "att.k_a")[c])).collect();
@@ -221,11 +220,11 @@ fn v7_attention(
             let at = |c: usize| head * n + c;
             let kk: Vec<f64> = (0..n).map(|c| base[at(c)] * t.at(layer, "att.k_k")[at(c)]).collect();
             let length = kk.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
+            let kk: Vec<f64> = kk.iter().map(|v| v / length).collect();
             let sign = if mistake == Mistake::RemovalSign { -1.0 } else { 1.0 };
-            let kk: Vec<f64> = kk.iter().map(|v| sign * v / length).collect();
             let old = s.clone();
             for i in 0..n {
-                let removed: f64 = (0..n).map(|j| old[i][j] * kk[j].abs().copysign(kk[j] * sign)).sum();
+                let removed: f64 = sign * (0..n).map(|j| old[i][j] * kk[j]).sum::<f64>();
                 for j in 0..n {
                     let rate = if mistake == Mistake::RateMissing { 1.0 } else { a[at(j)] };
                     s[i][j] = old[i][j] * w[at(j)] - removed * kk[j] * rate + v[at(i)] * k[at(j)];

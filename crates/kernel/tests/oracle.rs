@@ -2,18 +2,20 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use forge_kernel::{KernelOptions, RecurrentModel, State};
 use support::{TINY, Trained, fixture, npy_f32, npy_tokens};
 
-/// Largest difference of a logit. Both sides compute in f32 with different orders of summation over at most 3 (tiny)
-/// or 12 (small) layers; logits are in -27 .. 27, where one f32 step is 2e-6. Seen: 1.2e-5 (tiny), 2.7e-5 (small). The
-/// faults in faults.rs move logits by 10 times this or more.
-const TOLERANCE: f32 = 2e-4;
+/// Largest difference of a logit of a tiny model. Both sides compute in f32 with different orders of summation over 3
+/// layers; logits are in -27 .. 27, where one f32 step is 2e-6. Seen: 1.2e-5. The faults in faults.rs move logits by 10
+/// times this tolerance or more.
+const TINY_TOLERANCE: f32 = 3e-5;
+/// The same for the small model of 12 layers, 4 times as wide. Seen: 2.7e-5.
+const SMALL_TOLERANCE: f32 = 2e-4;
 /// Largest difference of a log-probability over 4,096 tokens: the difference of a logit and of a log-sum-exp, each
-/// within `TOLERANCE`.
-const LOG_PROBABILITY_TOLERANCE: f64 = 4e-4;
+/// within the tolerance of a logit.
+const LOG_PROBABILITY_FACTOR: f32 = 2.0;
 /// Where the two best logits are closer than this, rounding may decide between them.
 const MARGIN: f32 = 1e-3;
 
@@ -21,7 +23,7 @@ const MARGIN: f32 = 1e-3;
 fn tiny_models_agree_with_recorded_logits() {
     for name in TINY {
         let model = Trained::tiny(name);
-        check_logits(&model, &fixture(&format!("oracles/{name}.{}.npy", model.logits)), &fixture("oracles/tokens-320.npy"), 256);
+        check_logits(&model, &fixture(&format!("oracles/{name}.{}.npy", model.logits)), &fixture("oracles/tokens-320.npy"), 256, TINY_TOLERANCE);
     }
 }
 
@@ -30,7 +32,7 @@ fn tiny_models_agree_with_recorded_log_probabilities() {
     for name in TINY {
         let model = Trained::tiny(name);
         let recorded = fixture(&format!("oracles/{name}.{}.npy", model.logits.replace("logits", "logprobs4096")));
-        check_log_probabilities(&model, &recorded, &fixture("oracles/tokens-320.npy"));
+        check_log_probabilities(&model, &recorded, &fixture("oracles/tokens-320.npy"), TINY_TOLERANCE);
     }
 }
 
@@ -42,11 +44,11 @@ fn the_small_model_agrees_with_recorded_logits() {
         return;
     };
     let tokens = shared.join("oracles/tokens-4096.npy");
-    check_logits(&model, &shared.join("oracles/small-rwkv7.logits.npy"), &tokens, 64);
-    check_log_probabilities(&model, &shared.join("oracles/small-rwkv7.logprobs4096.npy"), &tokens);
+    check_logits(&model, &shared.join("oracles/small-rwkv7.logits.npy"), &tokens, 64, SMALL_TOLERANCE);
+    check_log_probabilities(&model, &shared.join("oracles/small-rwkv7.logprobs4096.npy"), &tokens, SMALL_TOLERANCE);
 }
 
-fn check_logits(model: &Trained, recorded: &std::path::Path, tokens: &std::path::Path, positions: usize) {
+fn check_logits(model: &Trained, recorded: &Path, tokens: &Path, positions: usize, tolerance: f32) {
     let vocabulary = model.description.hyperparameters.vocabulary;
     let tokens = &npy_tokens(tokens)[..positions];
     let want = npy_f32(recorded);
@@ -56,7 +58,7 @@ fn check_logits(model: &Trained, recorded: &std::path::Path, tokens: &std::path:
     for (position, (got, want)) in got.chunks(vocabulary).zip(want.chunks(vocabulary)).enumerate() {
         for (token, (got, want)) in got.iter().zip(want).enumerate() {
             let difference = (got - want).abs();
-            assert!(difference <= TOLERANCE, "{}: position {position}, token {token}: {got} against {want}", recorded.display());
+            assert!(difference <= tolerance, "{}: position {position}, token {token}: {got} against {want}", recorded.display());
         }
         let (best, margin) = top(want);
         if margin > MARGIN {
@@ -80,7 +82,7 @@ fn top(values: &[f32]) -> (usize, f32) {
     (best.0, best.1 - second)
 }
 
-fn check_log_probabilities(model: &Trained, recorded: &std::path::Path, tokens: &std::path::Path) {
+fn check_log_probabilities(model: &Trained, recorded: &Path, tokens: &Path, tolerance: f32) {
     let vocabulary = model.description.hyperparameters.vocabulary;
     let tokens = npy_tokens(tokens);
     let want = npy_f32(recorded);
@@ -96,5 +98,5 @@ fn check_log_probabilities(model: &Trained, recorded: &std::path::Path, tokens: 
         worst = worst.max((got - f64::from(*want)).abs());
     }
     eprintln!("{}: worst log-probability difference {worst:.2e}", recorded.display());
-    assert!(worst <= LOG_PROBABILITY_TOLERANCE, "{}: {worst}", recorded.display());
+    assert!(worst <= f64::from(LOG_PROBABILITY_FACTOR * tolerance), "{}: {worst}", recorded.display());
 }

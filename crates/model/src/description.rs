@@ -145,6 +145,59 @@ pub enum TensorRole {
 }
 
 impl TensorRole {
+    /// All roles.
+    pub const ALL: [Self; 21] = [
+        Self::Embedding,
+        Self::Head,
+        Self::LayerNorm,
+        Self::GroupNorm,
+        Self::TokenShift,
+        Self::TokenShiftLora,
+        Self::Decay,
+        Self::DecayLora,
+        Self::Bonus,
+        Self::Vector,
+        Self::IclrLora,
+        Self::ValueLora,
+        Self::GateLora,
+        Self::AttReceptance,
+        Self::AttKey,
+        Self::AttValue,
+        Self::AttGate,
+        Self::AttOutput,
+        Self::FfnKey,
+        Self::FfnValue,
+        Self::FfnReceptance,
+    ];
+
+    /// Lower-case name with underscores, as in JSON: `att_key`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Head => "head",
+            Self::LayerNorm => "layer_norm",
+            Self::GroupNorm => "group_norm",
+            Self::TokenShift => "token_shift",
+            Self::TokenShiftLora => "token_shift_lora",
+            Self::Decay => "decay",
+            Self::DecayLora => "decay_lora",
+            Self::Bonus => "bonus",
+            Self::Vector => "vector",
+            Self::IclrLora => "iclr_lora",
+            Self::ValueLora => "value_lora",
+            Self::GateLora => "gate_lora",
+            Self::AttReceptance => "att_receptance",
+            Self::AttKey => "att_key",
+            Self::AttValue => "att_value",
+            Self::AttGate => "att_gate",
+            Self::AttOutput => "att_output",
+            Self::FfnKey => "ffn_key",
+            Self::FfnValue => "ffn_value",
+            Self::FfnReceptance => "ffn_receptance",
+        }
+    }
+
     /// True for the large matrices of plain linear layers: what block formats are made for.
     #[must_use]
     pub fn is_matrix(self) -> bool {
@@ -215,6 +268,23 @@ pub struct TensorSpec {
     pub recover: Recover,
 }
 
+impl TensorSpec {
+    /// Number of elements. No overflow: [`crate::describe`] has compared it with the stored tensor's.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Name within the layer (`att.key.weight`), or the whole name outside of the layers.
+    #[must_use]
+    pub fn suffix(&self) -> &str {
+        match self.layer {
+            Some(_) => self.name.splitn(3, '.').nth(2).unwrap_or(&self.name),
+            None => &self.name,
+        }
+    }
+}
+
 /// A recognised model: complete, consistent, and nothing left over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelDescription {
@@ -237,9 +307,39 @@ impl ModelDescription {
         self.tensors.iter().find(|spec| spec.name == name)
     }
 
+    /// The tensors of a layer in canonical order; none for a layer that the model does not have.
+    pub fn layer_tensors(&self, layer: usize) -> impl Iterator<Item = &TensorSpec> {
+        self.tensors.iter().filter(move |spec| spec.layer == Some(layer))
+    }
+
+    /// The tensors outside of the layers: embedding, final norm, head.
+    pub fn outer_tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.tensors.iter().filter(|spec| spec.layer.is_none())
+    }
+
+    /// Bytes of a layer's tensors as f32: what holding one layer costs.
+    #[must_use]
+    pub fn layer_bytes_f32(&self, layer: usize) -> u64 {
+        self.layer_tensors(layer).map(|spec| spec.elements().saturating_mul(4)).fold(0, u64::saturating_add)
+    }
+
+    /// One line for people: `RWKV-7, 12 layers, 768 channels, 12 heads of 64, ffn 3072, vocabulary 65536`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let sizes = &self.hyperparameters;
+        let heads = match sizes.heads {
+            0 => String::new(),
+            heads => format!(", {heads} heads of {}", sizes.head_size),
+        };
+        format!(
+            "{}, {} layers, {} channels{heads}, ffn {}, vocabulary {}",
+            self.version, sizes.layers, sizes.channels, sizes.ffn, sizes.vocabulary
+        )
+    }
+
     /// Number of parameters of all listed tensors.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        self.tensors.iter().map(|spec| spec.shape.iter().product::<u64>()).sum()
+        self.tensors.iter().map(TensorSpec::elements).fold(0, u64::saturating_add)
     }
 }

@@ -8,6 +8,9 @@ use crate::description::Version;
 /// How many names a message lists before it only counts.
 pub(crate) const LISTED_NAMES: usize = 8;
 
+/// Up to how many missing tensors are counted besides the one that is named.
+pub(crate) const MISSING_COUNTED: usize = 1000;
+
 /// Longest name that a message shows in full, in characters.
 const SHOWN_CHARACTERS: usize = 120;
 
@@ -24,7 +27,7 @@ pub enum ModelError {
         layer: Option<usize>,
         /// Recognised version.
         version: Version,
-        /// How many further tensors are missing.
+        /// How many further tensors are missing; 1000 stands for that many or more.
         more: usize,
     },
     /// A whole layer is missing below the highest one.
@@ -219,6 +222,7 @@ fn in_layer(layer: Option<usize>) -> String {
 fn and_more(more: usize) -> String {
     match more {
         0 => String::new(),
+        MISSING_COUNTED => format!(" ({MISSING_COUNTED} or more others are missing too)"),
         more => format!(" ({more} more are missing)"),
     }
 }

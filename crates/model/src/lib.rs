@@ -2,12 +2,21 @@
 //! every tensor a role. No dtype policy, no file access.
 //!
 //! Start at [`describe`], which turns tensors with canonical (BlinkDL) names into a [`ModelDescription`]. Names of
-//! other conventions become canonical ones in [`names`]; containers with their own names do it themselves and hand in
-//! [`MappedTensor`]s.
+//! other conventions become canonical ones in [`names`]; containers with their own names do it themselves and call
+//! [`describe_mapped`]. What a version consists of stands in [`architecture`].
 #![forbid(unsafe_code)]
 
+pub mod architecture;
+mod describe;
 mod description;
+mod error;
+mod found;
 mod layout;
+pub mod names;
+mod relatives;
 
+pub use describe::{describe, describe_mapped};
 pub use description::{Hyperparameters, MappedTensor, ModelDescription, Ranks, Recover, TensorRole, TensorSpec, Version};
+pub use error::ModelError;
 pub use layout::{Assembly, Choice, Constraint, FileLayout, OutputTensor, Patch};
+pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};

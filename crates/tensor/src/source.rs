@@ -65,6 +65,11 @@ pub trait TensorSource: Send + Sync {
     /// When a checksum is wrong, the file changed since it was opened, or reading fails.
     fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError>;
 
+    /// The container's own metadata for people to read: keys and values in the file's order, long values shortened.
+    fn metadata(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// Things that a careful user would like to know: ignored keys, unusual forms. One sentence each.
     fn notes(&self) -> &[String] {
         &[]

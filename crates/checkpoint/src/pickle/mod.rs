@@ -13,5 +13,5 @@ mod value;
 
 pub(crate) use globals::Dtype;
 pub(crate) use machine::{Outcome, Rules, run};
-pub(crate) use scan::list_globals;
-pub(crate) use value::{Arena, Id, Node, StorageRef, TensorSpec};
+pub(crate) use scan::{list_first_globals, list_globals};
+pub(crate) use value::{Arena, Id, Node, StorageRef};

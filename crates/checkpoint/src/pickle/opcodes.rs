@@ -49,15 +49,15 @@ pub(crate) enum Op<'a> {
 const HIGHEST_PROTOCOL: u8 = 5;
 
 /// Reads opcodes one after the other.
-pub(crate) struct Lexer<'a> {
+pub(crate) struct Lexer<'a, 'l> {
     bytes: &'a [u8],
     position: usize,
     frame_end: Option<usize>,
-    limits: &'a Limits,
+    limits: &'l Limits,
 }
 
-impl<'a> Lexer<'a> {
-    pub(crate) fn new(bytes: &'a [u8], limits: &'a Limits) -> Self {
+impl<'a, 'l> Lexer<'a, 'l> {
+    pub(crate) fn new(bytes: &'a [u8], limits: &'l Limits) -> Self {
         Self { bytes, position: 0, frame_end: None, limits }
     }
 

@@ -20,6 +20,15 @@ pub(crate) struct Ignored {
     pub(crate) metadata: u64,
 }
 
+impl Ignored {
+    /// One sentence for each kind of thing.
+    pub(crate) fn notes(self) -> impl Iterator<Item = String> {
+        let metadata = (self.metadata > 0).then(|| "the state dict's `_metadata` (versions of modules) is not used".to_owned());
+        let attributes = (self.attributes > 0).then(|| format!("{} tensors carry Python attributes, which are not used", self.attributes));
+        metadata.into_iter().chain(attributes)
+    }
+}
+
 fn bad<T>(detail: impl std::fmt::Display) -> Result<T> {
     refuse(Refusal::BadRebuild, format!("{detail}; torch.save never writes that"))
 }
@@ -62,12 +71,12 @@ fn apply(arena: &mut Arena<'_>, function: Global, args: &[Id], ignored: &mut Ign
         (Global::RebuildTensor, [storage, offset, size, stride]) => rebuild_tensor(arena, [*storage, *offset, *size, *stride], None),
         (Global::RebuildTensorV2, [storage, offset, size, stride, grad, hooks, rest @ ..]) if rest.len() <= 1 => {
             check_flags(arena, *grad, *hooks)?;
-            check_absent(arena, rest)?;
+            check_metadata(arena, rest)?;
             rebuild_tensor(arena, [*storage, *offset, *size, *stride], None)
         }
         (Global::RebuildTensorV3, [storage, offset, size, stride, grad, hooks, dtype, rest @ ..]) if rest.len() <= 1 => {
             check_flags(arena, *grad, *hooks)?;
-            check_absent(arena, rest)?;
+            check_metadata(arena, rest)?;
             let Node::Global(Global::ElementType(dtype)) = arena.get(*dtype) else {
                 return bad(format!("_rebuild_tensor_v3 with {} as the element type", arena.get(*dtype).describe()));
             };
@@ -102,19 +111,24 @@ fn check_flags(arena: &Arena<'_>, grad: Id, hooks: Id) -> Result<()> {
     if !matches!(arena.get(grad), Node::Bool(_)) {
         return bad(format!("a tensor with {} where requires_grad belongs", arena.get(grad).describe()));
     }
-    check_absent(arena, &[hooks])
+    if is_absent(arena, hooks) { Ok(()) } else { bad("a tensor with backward hooks") }
 }
 
-/// Hooks and metadata must be None or empty: anything in them could change what the values mean.
-fn check_absent(arena: &Arena<'_>, values: &[Id]) -> Result<()> {
-    for value in values {
-        match arena.get(*value) {
-            Node::None => {}
-            Node::Dict(_) if arena.children(*value).is_empty() => {}
-            other => return bad(format!("a tensor with hooks or metadata ({})", other.describe())),
-        }
+fn is_absent(arena: &Arena<'_>, value: Id) -> bool {
+    match arena.get(value) {
+        Node::None => true,
+        Node::Dict(_) => arena.children(value).is_empty(),
+        _ => false,
     }
-    Ok(())
+}
+
+/// The metadata of a tensor mark views whose stored values are to be negated or conjugated.
+fn check_metadata(arena: &Arena<'_>, values: &[Id]) -> Result<()> {
+    if values.iter().all(|value| is_absent(arena, *value)) {
+        return Ok(());
+    }
+    let message = "a tensor with metadata: it is a negated or conjugated view, whose stored values are not its own; save clones of such tensors";
+    refuse(Refusal::UnsupportedLayout, message)
 }
 
 /// `[storage, offset, size, stride]` and, for version 3, the element type of a view of untyped bytes.

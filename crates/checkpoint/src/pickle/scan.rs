@@ -23,6 +23,13 @@ pub(crate) fn list_globals(bytes: &[u8], limits: &Limits) -> Vec<(String, String
     found.list
 }
 
+/// Like [`list_globals`], but only up to the first STOP: what follows in a legacy file is not all pickles.
+pub(crate) fn list_first_globals(bytes: &[u8], limits: &Limits) -> Vec<(String, String)> {
+    let (mut found, mut budget) = (Found::default(), limits.opcodes);
+    scan_one(bytes, limits, &mut budget, &mut found);
+    found.list
+}
+
 /// Scans up to a STOP; returns the bytes up to there, or 0 when there is none.
 fn scan_one(bytes: &[u8], limits: &Limits, budget: &mut u64, found: &mut Found) -> usize {
     let mut lexer = Lexer::new(bytes, limits);

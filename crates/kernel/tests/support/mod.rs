@@ -2,10 +2,43 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper that fails should fail loudly")]
 
+pub mod naive;
+pub mod random;
+pub mod raw;
+
 use std::path::{Path, PathBuf};
 
 use forge_model::ModelDescription;
 use forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
+
+/// The trained models that are always there.
+pub const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
+
+/// A trained model.
+pub struct Trained {
+    pub source: Box<dyn TensorSource>,
+    pub description: ModelDescription,
+    /// Second part of the name of its recorded logits. For RWKV-4 to 6 the recorder normalises the embedding in the
+    /// file's type, so that only its run over a float32 copy of the file is exact.
+    pub logits: &'static str,
+}
+
+impl Trained {
+    /// One of [`TINY`].
+    pub fn tiny(name: &str) -> Self {
+        let logits = if name == "tiny-rwkv7" { "logits" } else { "logits-from-f32-file" };
+        Self::open(&fixture(&format!("checkpoints/{name}.pth")), logits).unwrap_or_else(|| panic!("no fixture {name}"))
+    }
+
+    /// None when there is no such file.
+    pub fn open(path: &Path, logits: &'static str) -> Option<Self> {
+        if !path.exists() {
+            return None;
+        }
+        let (source, description) = raw::open(&format!("/tmp/fk/{}", path.file_stem().unwrap().to_str().unwrap()));
+        Some(Self { source: Box::new(source), description, logits })
+    }
+}
 
 /// A file below `fixtures/`.
 pub fn fixture(relative: &str) -> PathBuf {
@@ -132,4 +165,3 @@ impl MemorySource {
         }
     }
 }
-pub mod raw;

@@ -54,7 +54,8 @@ fn layer_table(version: Version, layer: usize) -> Vec<(&'static str, Vec<usize>)
             t.extend([("ffn.time_maa_k", mix()), ("ffn.time_maa_r", mix())]);
         }
         Version::V7 => {
-            for n in ["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g", "ffn.x_k", "att.w0", "att.a0", "att.k_k", "att.k_a"] {
+            for n in ["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g", "ffn.x_k", "att.w0", "att.a0", "att.k_k", "att.k_a"]
+            {
                 t.push((n, mix()));
             }
             t.extend([("att.w1", vec![C, 8]), ("att.w2", vec![8, C]), ("att.a1", vec![C, 9]), ("att.a2", vec![9, C])]);

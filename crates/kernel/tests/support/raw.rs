@@ -12,7 +12,14 @@ pub fn open(dir: &str) -> (MemorySource, ModelDescription) {
         let encoding = if it.next() == Some("bf16") { Encoding::BF16 } else { Encoding::F32 };
         let shape: Vec<u64> = it.map(|d| d.parse().unwrap()).collect();
         let n = encoding.byte_len(&shape).unwrap() as usize;
-        specs.push(TensorSpec { name: name.clone(), shape: shape.clone(), role: TensorRole::LayerNorm, layer: None, source_index: s.tensors.len(), recover: Recover::AS_IS });
+        specs.push(TensorSpec {
+            name: name.clone(),
+            shape: shape.clone(),
+            role: TensorRole::LayerNorm,
+            layer: None,
+            source_index: s.tensors.len(),
+            recover: Recover::AS_IS,
+        });
         s.tensors.push(TensorInfo { name, shape, encoding });
         s.bytes.push(data[at..at + n].to_vec());
         at += n;
@@ -23,9 +30,24 @@ pub fn open(dir: &str) -> (MemorySource, ModelDescription) {
     let ffn = get("blocks.0.ffn.key.weight").unwrap()[0] as usize;
     let d = |n: &str, i: usize| get(n).unwrap()[i] as usize;
     let (version, heads, head_size, ranks) = if get("blocks.0.att.r_k").is_some() {
-        (Version::V7, d("blocks.0.att.r_k", 0), d("blocks.0.att.r_k", 1), Ranks::V7 { decay: d("blocks.0.att.w1", 1), iclr: d("blocks.0.att.a1", 1), value: d("blocks.1.att.v1", 1), gate: d("blocks.0.att.g1", 1) })
+        (
+            Version::V7,
+            d("blocks.0.att.r_k", 0),
+            d("blocks.0.att.r_k", 1),
+            Ranks::V7 {
+                decay: d("blocks.0.att.w1", 1),
+                iclr: d("blocks.0.att.a1", 1),
+                value: d("blocks.1.att.v1", 1),
+                gate: d("blocks.0.att.g1", 1),
+            },
+        )
     } else if get("blocks.0.att.time_maa_x").is_some() {
-        (Version::V6, d("blocks.0.att.time_faaaa", 0), d("blocks.0.att.time_faaaa", 1), Ranks::V6 { mix: d("blocks.0.att.time_maa_w2", 1), decay: d("blocks.0.att.time_decay_w1", 1) })
+        (
+            Version::V6,
+            d("blocks.0.att.time_faaaa", 0),
+            d("blocks.0.att.time_faaaa", 1),
+            Ranks::V6 { mix: d("blocks.0.att.time_maa_w2", 1), decay: d("blocks.0.att.time_decay_w1", 1) },
+        )
     } else if get("blocks.0.att.ln_x.weight").is_some() {
         (Version::V5_2, d("blocks.0.att.time_faaaa", 0), d("blocks.0.att.time_faaaa", 1), Ranks::None {})
     } else {

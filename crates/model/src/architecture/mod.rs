@@ -236,10 +236,8 @@ pub(crate) static PROJECTIONS: &[Expected] = &[
 pub(crate) static GATE: &[Expected] = &[every("att.gate.weight", TensorRole::AttGate, ATTENTION_IN)];
 
 /// Group norm over the heads, RWKV-5 and later.
-pub(crate) static GROUP_NORM: &[Expected] = &[
-    every("att.ln_x.weight", TensorRole::GroupNorm, &[Dim::Attention]),
-    every("att.ln_x.bias", TensorRole::GroupNorm, &[Dim::Attention]),
-];
+pub(crate) static GROUP_NORM: &[Expected] =
+    &[every("att.ln_x.weight", TensorRole::GroupNorm, &[Dim::Attention]), every("att.ln_x.bias", TensorRole::GroupNorm, &[Dim::Attention])];
 
 /// Matrices of the channel mix, the same in all versions.
 pub(crate) static FFN: &[Expected] = &[
@@ -259,14 +257,11 @@ pub(crate) static MIX_KVR: &[Expected] = &[
 ];
 
 /// Token shift of the channel mix of RWKV-4 and RWKV-5.
-pub(crate) static FFN_MIX_KR: &[Expected] = &[
-    every("ffn.time_mix_k", TensorRole::TokenShift, WIDE_VECTOR),
-    every("ffn.time_mix_r", TensorRole::TokenShift, WIDE_VECTOR),
-];
+pub(crate) static FFN_MIX_KR: &[Expected] =
+    &[every("ffn.time_mix_k", TensorRole::TokenShift, WIDE_VECTOR), every("ffn.time_mix_r", TensorRole::TokenShift, WIDE_VECTOR)];
 
 /// Names of `time_mix_*` without the gate's: RWKV-4 and RWKV-5 have them, later versions do not.
-pub(crate) static MIX_NAMES: &[&str] =
-    &["att.time_mix_k", "att.time_mix_v", "att.time_mix_r", "ffn.time_mix_k", "ffn.time_mix_r"];
+pub(crate) static MIX_NAMES: &[&str] = &["att.time_mix_k", "att.time_mix_v", "att.time_mix_r", "ffn.time_mix_k", "ffn.time_mix_r"];
 
 /// Checks that heads of `head_size` channels make up all channels.
 pub(crate) fn check_heads(name: &str, shape: &[u64], heads: u64, head_size: u64, channels: u64) -> Result<(), ModelError> {

@@ -13,8 +13,7 @@ pub(crate) static ARCHITECTURE: Architecture = Architecture {
     origin: "",
 };
 
-static DECAY: &[Expected] =
-    &[every("att.time_decay", TensorRole::Decay, VECTOR), every("att.time_first", TensorRole::Bonus, VECTOR)];
+static DECAY: &[Expected] = &[every("att.time_decay", TensorRole::Decay, VECTOR), every("att.time_first", TensorRole::Bonus, VECTOR)];
 
 /// What RWKV-5 has and RWKV-4 has not.
 static NEWER: &[&str] = &["att.ln_x.weight", "att.ln_x.bias", "att.gate.weight", "att.time_faaaa", "att.time_mix_g"];

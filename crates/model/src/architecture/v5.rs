@@ -38,10 +38,8 @@ pub(crate) static ARCHITECTURE_5_2: Architecture = Architecture {
     origin: "heads and head size from blocks.0.att.time_decay",
 };
 
-static DECAY_PER_HEAD: &[Expected] = &[
-    every("att.time_decay", TensorRole::Decay, HEADS),
-    either("att.time_faaaa", "att.time_first", TensorRole::Bonus, HEADS),
-];
+static DECAY_PER_HEAD: &[Expected] =
+    &[every("att.time_decay", TensorRole::Decay, HEADS), either("att.time_faaaa", "att.time_first", TensorRole::Bonus, HEADS)];
 
 static DECAY_PER_CHANNEL: &[Expected] = &[
     every("att.time_decay", TensorRole::Decay, HEADS_BY_SIZE),

@@ -1,8 +1,8 @@
 //! RWKV-6 (x060): token shift and decay depend on the data through low-rank pairs.
 
 use super::{
-    Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR,
-    every, heads_by_size, rank,
+    Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes,
+    WIDE_VECTOR, every, heads_by_size, rank,
 };
 use crate::description::{Ranks, TensorRole, Version};
 use crate::error::ModelError;
@@ -33,10 +33,8 @@ static TIME_MIX: &[Expected] = &[
     every("att.time_faaaa", TensorRole::Bonus, HEADS_BY_SIZE),
 ];
 
-static FFN_MIX: &[Expected] = &[
-    every("ffn.time_maa_k", TensorRole::TokenShift, WIDE_VECTOR),
-    every("ffn.time_maa_r", TensorRole::TokenShift, WIDE_VECTOR),
-];
+static FFN_MIX: &[Expected] =
+    &[every("ffn.time_maa_k", TensorRole::TokenShift, WIDE_VECTOR), every("ffn.time_maa_r", TensorRole::TokenShift, WIDE_VECTOR)];
 
 static MARKERS: &[&str] = &[
     "att.time_maa_x",
@@ -57,6 +55,8 @@ fn recognise(layer: &LayerEvidence<'_>) -> Option<&'static str> {
 fn sizes(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
     let (heads, head_size) = heads_by_size(found, "att.time_faaaa", common.channels)?;
     let (_, decay) = found.matrix("blocks.0.att.time_decay_w1", "[C, decay rank]")?;
-    let mix = found.shape("blocks.0.att.time_maa_w2").and_then(|shape| shape.iter().rev().nth(1)).copied().unwrap_or(1);
+    // [5, D, C]: the number of elements gives D wherever a container puts dimensions of size 1.
+    let elements = found.shape("blocks.0.att.time_maa_w2").unwrap_or(&[]).iter().product::<u64>();
+    let mix = elements.checked_div(common.channels.saturating_mul(5)).unwrap_or(0);
     Ok(VersionSizes { heads, head_size, ranks: Ranks::V6 { mix: rank(mix), decay: rank(decay) } })
 }

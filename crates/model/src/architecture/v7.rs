@@ -1,8 +1,8 @@
 //! RWKV-7 (x070): generalised delta rule; decay, learning rate, value residual and gate come from low-rank pairs.
 
 use super::{
-    Architecture, Common, Dim, Expected, FFN, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR, every, heads_by_size,
-    later, rank,
+    Architecture, Common, Dim, Expected, FFN, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR, every,
+    heads_by_size, later, rank,
 };
 use crate::description::{Ranks, TensorRole, Version};
 use crate::error::ModelError;

@@ -1,0 +1,161 @@
+//! The index of a sharded model: which tensor is in which file. Start at [`parse`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::error::Category;
+
+use super::header::{json_object, shorten};
+use super::{MAX_TENSORS, SafetensorsError};
+
+/// Deepest nesting accepted in an index; real ones have two levels.
+const MAX_DEPTH: usize = 16;
+/// Most shards of a model.
+const MAX_SHARDS: usize = 1000;
+
+/// Tensor name to shard name, from the `weight_map` of an index. `file` is for messages.
+pub(super) fn parse(file: &str, json: &[u8]) -> Result<BTreeMap<String, String>, SafetensorsError> {
+    let text = json_object(file, json, MAX_DEPTH)?;
+    let mut collector = Collector::default();
+    let mut parser = serde_json::Deserializer::from_str(text);
+    if let Err(error) = (&mut collector).deserialize(&mut parser).and_then(|()| parser.end()) {
+        return Err(collector.explain(file, &error));
+    }
+    let bad = |reason: &str| Err(SafetensorsError::BadHeader { file: file.to_owned(), reason: reason.to_owned() });
+    match collector.weight_map {
+        None => bad("the index has no \"weight_map\""),
+        Some(map) if map.is_empty() => bad("the \"weight_map\" of the index is empty"),
+        Some(map) => Ok(map),
+    }
+}
+
+/// The distinct shards of a weight map in order of name, each checked to be a plain file beside the index.
+pub(super) fn shards(file: &str, folder: &Path, map: &BTreeMap<String, String>) -> Result<Vec<(String, PathBuf)>, SafetensorsError> {
+    let mut names: Vec<&str> = map.values().map(String::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() > MAX_SHARDS {
+        let reason = format!("the index names {} shards, at most {MAX_SHARDS} are accepted", names.len());
+        return Err(SafetensorsError::BadHeader { file: file.to_owned(), reason });
+    }
+    names.into_iter().map(|name| Ok((name.to_owned(), shard_path(file, folder, name)?))).collect()
+}
+
+fn shard_path(file: &str, folder: &Path, name: &str) -> Result<PathBuf, SafetensorsError> {
+    let bad = |reason| SafetensorsError::BadShardName { file: file.to_owned(), name: shorten(name), reason };
+    if name.is_empty() || name.len() > 255 || name.starts_with('.') {
+        return Err(bad("is no usable file name"));
+    }
+    if name.chars().any(|c| matches!(c, '/' | '\\' | ':') || c.is_control()) {
+        return Err(bad("leads out of the folder or contains control characters"));
+    }
+    if !name.ends_with(".safetensors") {
+        return Err(bad("does not end in .safetensors"));
+    }
+    let path = folder.join(name);
+    let Ok(meta) = path.symlink_metadata() else {
+        return Err(SafetensorsError::MissingShard { file: file.to_owned(), name: name.to_owned() });
+    };
+    if meta.is_symlink() {
+        let inside = path.canonicalize().ok().zip(folder.canonicalize().ok());
+        match inside {
+            None => return Err(SafetensorsError::MissingShard { file: file.to_owned(), name: name.to_owned() }),
+            Some((target, folder)) if target.parent() == Some(folder.as_path()) => {}
+            Some(_) => return Err(bad("is a symbolic link to another folder (copy the files with their content, for example with cp -L)")),
+        }
+    }
+    Ok(path)
+}
+
+#[derive(Default)]
+struct Collector {
+    weight_map: Option<BTreeMap<String, String>>,
+    /// The tensor whose shard is being read.
+    current: Option<String>,
+    duplicate: bool,
+    too_many: bool,
+}
+
+impl Collector {
+    fn explain(self, file: &str, error: &serde_json::Error) -> SafetensorsError {
+        let file = file.to_owned();
+        let reason = shorten(&error.to_string());
+        match self.current {
+            _ if self.too_many => SafetensorsError::TooManyTensors { file, limit: MAX_TENSORS },
+            Some(name) if self.duplicate => SafetensorsError::DuplicateTensor { file, name: shorten(&name), also: String::new() },
+            Some(name) if error.classify() == Category::Data => SafetensorsError::BadEntry { file, name: shorten(&name), reason },
+            _ => SafetensorsError::BadHeader { file, reason },
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Collector {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Collector {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a \"weight_map\"")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key != "weight_map" {
+                // "metadata": remarks about the whole, which nothing here depends on.
+                map.next_value::<IgnoredAny>()?;
+            } else if self.weight_map.is_some() {
+                return Err(A::Error::custom("\"weight_map\" appears twice"));
+            } else {
+                self.weight_map = Some(BTreeMap::new());
+                map.next_value_seed(WeightMap(&mut *self))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct WeightMap<'a>(&'a mut Collector);
+
+impl<'de> DeserializeSeed<'de> for WeightMap<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for WeightMap<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object from tensor names to file names")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let collector = self.0;
+        while let Some(tensor) = map.next_key::<String>()? {
+            collector.current = Some(tensor.clone());
+            let shard = map.next_value::<String>()?;
+            let entries = collector.weight_map.get_or_insert_default();
+            if entries.contains_key(&tensor) {
+                collector.duplicate = true;
+                return Err(A::Error::custom("duplicate"));
+            }
+            if entries.len() >= MAX_TENSORS {
+                collector.too_many = true;
+                return Err(A::Error::custom("too many"));
+            }
+            entries.insert(tensor, shard);
+            collector.current = None;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! `inspect`: everything about a file that can be said without computing with it.
+
+use std::collections::BTreeMap;
+
+use forge_convert::OpenFile;
+use forge_model::ModelDescription;
+use forge_tensor::{TensorSource, format_shape};
+use serde_json::json;
+
+use super::{model_line, open_options};
+use crate::args::{Global, Inspect};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::terminal::{Terminal, table, thousands};
+
+/// Runs the command.
+pub fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    if args.globals {
+        return globals(args, terminal);
+    }
+    let file = forge_convert::open_file(&args.file, open_options(global))?;
+    let source = file.source();
+    let described = file.describe();
+    let hashes = if args.hashes { Some(hashes(source, terminal)?) } else { None };
+    let bytes = total_bytes(source)?;
+    print_text(args, &file, &described, hashes.as_deref(), bytes, terminal);
+    print_json(&file, &described, hashes.as_deref(), bytes, terminal)?;
+    Ok(0)
+}
+
+fn globals(args: &Inspect, terminal: &Terminal) -> Result<u8, Failure> {
+    let names = forge_checkpoint::globals(&args.file)?;
+    let rows = names.iter().map(|(module, name)| vec![module.clone(), name.clone()]).collect();
+    terminal.print(&table(&["module", "name"], rows, &[]));
+    let list: Vec<String> = names.iter().map(|(module, name)| format!("{module}.{name}")).collect();
+    terminal.print_json("inspect", &json!({ "file": args.file.display().to_string(), "globals": list }))?;
+    Ok(0)
+}
+
+/// SHA-256 of each file, with all checksums of the format checked on the way.
+fn hashes(source: &dyn TensorSource, terminal: &Terminal) -> Result<Vec<(String, String)>, Failure> {
+    let progress = Progress::new(terminal, "reading", true);
+    let files = source.files();
+    let mut total = 0;
+    for path in &files {
+        total += forge_io::InputFile::open(path)?.len();
+    }
+    let digests = source.check_integrity(&|bytes| progress.add(bytes, total))?;
+    Ok(files.iter().map(|path| path.display().to_string()).zip(digests).collect())
+}
+
+fn total_bytes(source: &dyn TensorSource) -> Result<u64, Failure> {
+    let mut total = 0u64;
+    for info in source.tensors() {
+        let bytes = info.byte_len().map_err(|error| Failure::refused("BadShape", format!("{}: {error}", info.name)))?;
+        total = total.saturating_add(bytes);
+    }
+    Ok(total)
+}
+
+/// Number of tensors and bytes of each stored type.
+fn by_type(source: &dyn TensorSource) -> BTreeMap<&'static str, (u64, u64)> {
+    let mut types = BTreeMap::new();
+    for info in source.tensors() {
+        let entry: &mut (u64, u64) = types.entry(info.encoding.name).or_default();
+        entry.0 += 1;
+        entry.1 = entry.1.saturating_add(info.byte_len().unwrap_or(0));
+    }
+    types
+}
+
+fn print_text(
+    args: &Inspect,
+    file: &OpenFile,
+    described: &Result<ModelDescription, forge_tensor::BoxError>,
+    hashes: Option<&[(String, String)]>,
+    bytes: u64,
+    terminal: &Terminal,
+) {
+    let source = file.source();
+    let mut text = format!("{}: {}, {} tensors, {} bytes of data\n", args.file.display(), source.format(), source.tensors().len(), thousands(bytes));
+    match described {
+        Ok(model) => text.push_str(&format!("{}\n", model_line(model))),
+        Err(error) => text.push_str(&format!("no model that this version knows: {error}\n")),
+    }
+    for (name, (count, bytes)) in by_type(source) {
+        text.push_str(&format!("  {name}: {count} tensors, {} bytes\n", thousands(bytes)));
+    }
+    let metadata = source.metadata();
+    if !metadata.is_empty() {
+        let rows = metadata.into_iter().map(|(key, value)| vec![key, value]).collect();
+        text.push_str(&table(&["metadata", "value"], rows, &[]));
+    }
+    if args.tensors {
+        let rows = source.tensors().iter().enumerate().map(|(index, info)| {
+            let role = described.as_ref().ok().and_then(|model| model.tensors.iter().find(|spec| spec.source_index == index));
+            vec![
+                info.name.clone(),
+                format_shape(&info.shape),
+                info.encoding.name.to_owned(),
+                thousands(info.byte_len().unwrap_or(0)),
+                role.map_or("-", |spec| spec.role.name()).to_owned(),
+            ]
+        });
+        text.push_str(&table(&["tensor", "shape", "type", "bytes", "role"], rows.collect(), &[3]));
+    }
+    for (path, digest) in hashes.unwrap_or_default() {
+        text.push_str(&format!("sha256 {digest}  {path}\n"));
+    }
+    for note in source.notes() {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    terminal.print(&text);
+}
+
+fn print_json(
+    file: &OpenFile,
+    described: &Result<ModelDescription, forge_tensor::BoxError>,
+    hashes: Option<&[(String, String)]>,
+    bytes: u64,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let source = file.source();
+    let tensors: Vec<_> = source
+        .tensors()
+        .iter()
+        .map(|info| json!({ "name": info.name, "shape": info.shape, "type": info.encoding.name, "bytes": info.byte_len().unwrap_or(0) }))
+        .collect();
+    let types: BTreeMap<_, _> =
+        by_type(source).into_iter().map(|(name, (count, bytes))| (name, json!({ "tensors": count, "bytes": bytes }))).collect();
+    let model = described.as_ref().ok().map(|model| {
+        json!({
+            "version": model.version,
+            "hyperparameters": model.hyperparameters,
+            "parameters": model.parameters(),
+            "tensors": model.tensors.iter().map(|spec| json!({
+                "name": spec.name, "shape": spec.shape, "role": spec.role, "layer": spec.layer,
+                "source_name": source.tensors().get(spec.source_index).map(|info| &info.name),
+            })).collect::<Vec<_>>(),
+            "unused": model.unused.iter().filter_map(|index| source.tensors().get(*index)).map(|info| &info.name).collect::<Vec<_>>(),
+        })
+    });
+    terminal.print_json(
+        "inspect",
+        &json!({
+            "file": source.path().display().to_string(),
+            "format": source.format(),
+            "data_bytes": bytes,
+            "types": types,
+            "model": model,
+            "model_error": described.as_ref().err().map(|error| json!({ "kind": error.kind(), "message": error.to_string() })),
+            "metadata": source.metadata().into_iter().collect::<BTreeMap<_, _>>(),
+            "tensors": tensors,
+            "sha256": hashes.map(|list| list.iter().cloned().collect::<BTreeMap<_, _>>()),
+            "notes": source.notes(),
+        }),
+    )
+}

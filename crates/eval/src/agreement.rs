@@ -1,0 +1,218 @@
+//! The result of a comparison, and the thresholds that it can be held against.
+
+use serde::Serialize;
+
+/// How well a candidate follows a reference over one sequence of tokens, both starting from the empty state.
+///
+/// `reference` and `candidate` are in this order everywhere; differences are candidate - reference. Logarithms are
+/// natural. Numbers that do not exist (a perplexity over one token) are `None`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Agreement {
+    /// Tokens fed, each of which gives one position with logits.
+    pub positions: usize,
+    /// Logits a position.
+    pub vocabulary: usize,
+    /// True when all logits have the same bits.
+    pub identical: bool,
+    /// The largest difference of a logit.
+    pub max_abs: WorstLogit,
+    /// RMS of the difference of the logits over the RMS of the reference's.
+    pub rms_ratio: f64,
+    /// Normalised mean squared error of the logits: the square of `rms_ratio`.
+    pub nmse: f64,
+    /// RMS of the reference's logits.
+    pub reference_rms: f64,
+    /// How often both predict the same token.
+    pub top1: Top1,
+    /// Kullback-Leibler divergence KL(reference || candidate) of the predicted distributions, in nats.
+    pub kl: Divergence,
+    /// Of the tokens that follow in the sequence; `None` for a sequence of one token.
+    pub perplexity: Option<Perplexity>,
+    /// First position at which the most likely tokens differ.
+    pub first_divergence: Option<usize>,
+    /// One entry a layer, in order; empty when the two models have different numbers of layers.
+    pub layers: Vec<LayerAgreement>,
+    /// The measures position by position; empty after [`Agreement::summary`].
+    #[serde(skip_serializing_if = "PerPosition::is_empty")]
+    pub per_position: PerPosition,
+}
+
+impl Agreement {
+    /// A copy without the vectors over positions, for records.
+    #[must_use]
+    pub fn summary(&self) -> Self {
+        Self { per_position: PerPosition::default(), ..self.clone() }
+    }
+}
+
+/// The largest difference of a logit and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct WorstLogit {
+    /// |candidate - reference|.
+    pub value: f64,
+    /// Index in the sequence.
+    pub position: usize,
+    /// Token id of the logit.
+    pub token: usize,
+}
+
+/// Agreement of the most likely tokens. Among equal logits the lowest id counts as the most likely.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Top1 {
+    /// Positions where both agree.
+    pub agree: usize,
+    /// All positions.
+    pub count: usize,
+    /// agree / count, 0 to 1.
+    pub fraction: f64,
+    /// Positions where the reference's two largest logits are more than 0.001 apart, so that rounding does not decide.
+    pub clear_count: usize,
+    /// Positions among those where both agree.
+    pub clear_agree: usize,
+}
+
+/// A divergence over all positions, in nats, 0 or more.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Divergence {
+    /// Mean over positions.
+    pub mean: f64,
+    /// Standard error of the mean, positions taken as independent.
+    pub standard_error: f64,
+    /// 95 % bootstrap interval of the mean: lower and upper end.
+    pub interval: [f64; 2],
+    /// Half of the positions have at most this.
+    pub median: f64,
+    /// 99 % of the positions have at most this.
+    pub p99: f64,
+    /// The largest of all positions.
+    pub max: f64,
+}
+
+/// exp of the mean negative log-probability of the tokens that really follow.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Perplexity {
+    /// Of the reference.
+    pub reference: f64,
+    /// Of the candidate.
+    pub candidate: f64,
+    /// candidate / reference.
+    pub ratio: f64,
+    /// Standard error of the natural logarithm of `ratio`, positions taken as independent.
+    pub log_ratio_standard_error: f64,
+    /// Number of tokens predicted: one less than fed.
+    pub tokens: usize,
+}
+
+/// Agreement after one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LayerAgreement {
+    /// Layer number, from 0.
+    pub layer: usize,
+    /// The residual stream `[positions, channels]`; `None` when the models differ in width.
+    pub residual: Option<Difference>,
+    /// The state after the last token, in the order of `LayerState::values`; `None` when its sizes differ.
+    pub state: Option<Difference>,
+}
+
+/// Difference of two arrays of the same shape.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// True when all elements have the same bits.
+    pub identical: bool,
+    /// RMS of the difference over RMS of the reference; 0 when both are zero, infinite when only the reference is.
+    pub rms_ratio: f64,
+    /// Largest |candidate - reference|.
+    pub max_abs: f64,
+    /// Flat index of that element.
+    pub worst: usize,
+}
+
+impl Difference {
+    /// Compares element by element; `None` when the lengths differ.
+    pub(crate) fn of(reference: impl ExactSizeIterator<Item = f32>, candidate: impl ExactSizeIterator<Item = f32>) -> Option<Self> {
+        if reference.len() != candidate.len() {
+            return None;
+        }
+        let (mut squares, mut reference_squares) = (0f64, 0f64);
+        let mut out = Self { identical: true, rms_ratio: 0.0, max_abs: 0.0, worst: 0 };
+        for (index, (r, c)) in reference.zip(candidate).enumerate() {
+            out.identical &= r.to_bits() == c.to_bits();
+            let difference = (f64::from(c) - f64::from(r)).abs();
+            if difference > out.max_abs {
+                (out.max_abs, out.worst) = (difference, index);
+            }
+            squares += difference * difference;
+            reference_squares += f64::from(r) * f64::from(r);
+        }
+        if squares > 0.0 {
+            out.rms_ratio = libm::sqrt(squares / reference_squares);
+        }
+        Some(out)
+    }
+}
+
+/// Measures of every position, all of the same length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PerPosition {
+    /// KL(reference || candidate) in nats.
+    pub kl: Vec<f64>,
+    /// Largest difference of a logit.
+    pub max_abs: Vec<f64>,
+    /// Whether both predict the same token.
+    pub top1: Vec<bool>,
+}
+
+impl PerPosition {
+    /// True when there are no positions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kl.is_empty()
+    }
+}
+
+/// Limits for an [`Agreement`]; what is `None` is not checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Thresholds {
+    /// Largest mean KL in nats.
+    pub max_kl: Option<f64>,
+    /// Largest KL that 99 % of the positions may have, in nats.
+    pub max_kl_p99: Option<f64>,
+    /// Smallest fraction of positions with the same most likely token, 0 to 1.
+    pub min_top1: Option<f64>,
+    /// Largest difference of a logit.
+    pub max_abs: Option<f64>,
+    /// Largest RMS ratio of the logits.
+    pub max_rms_ratio: Option<f64>,
+    /// Largest perplexity of the candidate over that of the reference.
+    pub max_perplexity_ratio: Option<f64>,
+}
+
+impl Thresholds {
+    /// One sentence for every limit that is not met, with the value found and the limit. A value that is not a number
+    /// meets no limit.
+    #[must_use]
+    pub fn violations(&self, agreement: &Agreement) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut at_most = |what: &str, found: f64, limit: Option<f64>| {
+            if let Some(limit) = limit
+                && (found.is_nan() || found > limit)
+            {
+                out.push(format!("{what} is {found:.6}, more than {limit}"));
+            }
+        };
+        at_most("mean KL", agreement.kl.mean, self.max_kl);
+        at_most("99 % KL", agreement.kl.p99, self.max_kl_p99);
+        at_most("the largest logit difference", agreement.max_abs.value, self.max_abs);
+        at_most("the RMS ratio of the logits", agreement.rms_ratio, self.max_rms_ratio);
+        if let Some(perplexity) = &agreement.perplexity {
+            at_most("the perplexity ratio", perplexity.ratio, self.max_perplexity_ratio);
+        }
+        if let Some(limit) = self.min_top1
+            && (limit.is_nan() || agreement.top1.fraction < limit)
+        {
+            let Top1 { agree, count, fraction, .. } = agreement.top1;
+            out.push(format!("the same token is first at {agree} of {count} positions ({fraction:.6}), less than {limit}"));
+        }
+        out
+    }
+}

@@ -1,0 +1,80 @@
+//! What can go wrong when models are run and compared.
+
+use std::io;
+
+use forge_kernel::KernelError;
+use forge_tensor::{Class, Diagnostic};
+use thiserror::Error;
+
+/// Why a comparison or a run gave no result.
+#[derive(Debug, Error)]
+pub enum EvalError {
+    /// Loading or running a model failed.
+    #[error("{model}: {error}")]
+    Kernel {
+        /// Which model: `reference`, `candidate` or `model`.
+        model: &'static str,
+        /// What the kernel said.
+        error: KernelError,
+    },
+    /// There is nothing to run.
+    #[error("the sequence has no tokens; give at least one")]
+    NoTokens,
+    /// The two models do not predict the same tokens.
+    #[error(
+        "the reference has a vocabulary of {reference} and the candidate of {candidate}; only models of the same vocabulary can be compared"
+    )]
+    VocabularyMismatch {
+        /// V of the reference.
+        reference: usize,
+        /// V of the candidate.
+        candidate: usize,
+    },
+    /// A NaN or an infinity, which no comparison can judge.
+    #[error("{model}: {value} in {place}, position {position}, element {element}; the weights are damaged or overflow in f32")]
+    NonFinite {
+        /// Which model: `reference`, `candidate` or `model`.
+        model: &'static str,
+        /// `NaN`, `inf` or `-inf`.
+        value: f32,
+        /// `the embedding`, `the output of layer 3`, `the state of layer 3`, `the logits`.
+        place: String,
+        /// Index of the token; the number of tokens for a state, which belongs to the end of the sequence.
+        position: usize,
+        /// Channel, index within the state, or token id of the logit.
+        element: usize,
+    },
+    /// Logits so small that agreement with them would mean nothing.
+    #[error("the logits of the reference have an RMS of {rms:e}, expected more than {limit:e}; a model of zeros agrees with anything")]
+    VanishingReference {
+        /// Root mean square over all positions and tokens.
+        rms: f64,
+        /// The smallest that is accepted.
+        limit: f64,
+    },
+    /// The receiver of results failed.
+    #[error("cannot write results: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Diagnostic for EvalError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Kernel { error, .. } => error.kind(),
+            Self::NoTokens => "NoTokens",
+            Self::VocabularyMismatch { .. } => "VocabularyMismatch",
+            Self::NonFinite { .. } => "NonFinite",
+            Self::VanishingReference { .. } => "VanishingReference",
+            Self::Output(_) => "WriteFailed",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Kernel { error, .. } => error.class(),
+            Self::NoTokens | Self::VocabularyMismatch { .. } => Class::Usage,
+            Self::NonFinite { .. } | Self::VanishingReference { .. } => Class::Refused,
+            Self::Output(_) => Class::Io,
+        }
+    }
+}

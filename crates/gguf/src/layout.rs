@@ -1,0 +1,352 @@
+//! Lays out a GGUF file before a byte is written. Start at [`layout`].
+
+use std::collections::BTreeMap;
+
+use forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Ranks, TensorRole, TensorSpec, Version};
+use forge_tensor::{Encoding, TensorInfo};
+use forge_tokenizer::Tokenizer;
+
+use crate::error::GgufError;
+use crate::header::{NAME_BYTES, byte_len, padded};
+use crate::map::{self, Entry, Form};
+use crate::types;
+use crate::vocabulary::{TokenList, token_list};
+use crate::write::HeaderWriter;
+
+/// Bytes to which tensors are aligned; the format's default, so that no key is needed.
+const ALIGNMENT: u64 = 32;
+/// Prefix of our own metadata keys.
+const PREFIX: &str = "rwkv_forge";
+/// What runtimes are told about the length of the context: RWKV has no limit, this is what other converters write.
+const CONTEXT_LENGTH: u32 = 1_048_576;
+
+/// Where a file comes from, as its metadata says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// `general.name`; the version and size of the model when absent.
+    pub name: Option<String>,
+    /// `general.version`: the release of the model.
+    pub version: Option<String>,
+    /// `general.license`: an SPDX expression.
+    pub license: Option<String>,
+    /// `general.source.url`.
+    pub source_url: Option<String>,
+    /// Version of this program.
+    pub tool_version: String,
+    /// The recipe in one line.
+    pub recipe: String,
+}
+
+/// Whether GGUF has a place for models of this version.
+///
+/// # Errors
+/// [`GgufError::CannotCarry`] for RWKV-4 and RWKV-5.
+pub fn can_carry(version: Version) -> Result<(), GgufError> {
+    map::architecture(version).map(|_| ()).ok_or_else(|| GgufError::CannotCarry { version: version.to_string() })
+}
+
+/// What a GGUF file can hold for one canonical tensor of a model.
+#[must_use]
+pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
+    match spec.role {
+        role if role.is_matrix() => Constraint::Any,
+        TensorRole::IclrLora | TensorRole::ValueLora | TensorRole::GateLora => {
+            Constraint::Float("low-rank factors of gguf files are f32, f16 or bf16")
+        }
+        TensorRole::DecayLora if version == Version::V7 => Constraint::F32Only("gguf files hold the low-rank factors of the decay in f32"),
+        TensorRole::DecayLora | TensorRole::TokenShiftLora => Constraint::F32Only("gguf files hold the low-rank factors of rwkv6 in f32"),
+        _ => Constraint::F32Only("gguf files hold norms, mixes and other vectors in f32"),
+    }
+}
+
+/// Lays out the whole file: header bytes, place of every tensor, and the places of values that are known only when the
+/// data has been written. `choices` has one encoding for each of `model.tensors`.
+///
+/// Late values, all under the prefix `rwkv_forge.` in the file: `source.sha256` and `verify.text_sha256` (texts of 64
+/// bytes), `verify.status` (8 bytes: `pending`, `verified` or `skipped`, filled up with spaces), `verify.positions`
+/// (u32), `verify.kl_mean`, `verify.kl_max`, `verify.top1`, `verify.max_abs`, `verify.rms_ratio` (f64).
+///
+/// # Errors
+/// [`GgufError::CannotCarry`], [`GgufError::EncodingNotAllowed`], [`GgufError::BlockLength`],
+/// [`GgufError::VocabularyMismatch`], [`GgufError::NameTooLong`].
+pub fn layout(
+    model: &ModelDescription,
+    choices: &[Choice],
+    vocabulary: &Tokenizer,
+    provenance: &Provenance,
+) -> Result<FileLayout, GgufError> {
+    can_carry(model.version)?;
+    if choices.len() != model.tensors.len() {
+        return Err(GgufError::Internal(format!("{} encodings were chosen for {} tensors", choices.len(), model.tensors.len())));
+    }
+    for (spec, choice) in model.tensors.iter().zip(choices) {
+        check_choice(model.version, spec, choice)?;
+    }
+    let tokens = token_list(vocabulary, model.hyperparameters.vocabulary)?;
+    let mut tensors = Assembler::new(model, choices).all()?;
+    let mut header = HeaderWriter::default();
+    write_general(&mut header, model, choices, provenance);
+    write_architecture(&mut header, model)?;
+    write_tokenizer(&mut header, &tokens);
+    write_provenance(&mut header, vocabulary, provenance);
+    let mut relative = 0u64;
+    for tensor in &mut tensors {
+        let info = TensorInfo { name: tensor.name.clone(), shape: tensor.shape.clone(), encoding: tensor.encoding };
+        let number = types::number(tensor.encoding).ok_or_else(|| not_allowed(&tensor.name, tensor.encoding, "it has no type number"))?;
+        header.tensor(&info, number, relative);
+        tensor.offset = relative;
+        relative = add(relative, padded(tensor.bytes, ALIGNMENT, &tensor.name)?)?;
+    }
+    let (header, patches) = header.finish(usize::try_from(ALIGNMENT).unwrap_or(32));
+    let data_start = u64::try_from(header.len()).map_err(|_| too_large())?;
+    for tensor in &mut tensors {
+        tensor.offset = add(tensor.offset, data_start)?;
+    }
+    Ok(FileLayout { header, tensors, total_bytes: add(data_start, relative)?, patches })
+}
+
+fn too_large() -> GgufError {
+    GgufError::Internal("the file would exceed 64 bits".into())
+}
+
+fn add(a: u64, b: u64) -> Result<u64, GgufError> {
+    a.checked_add(b).ok_or_else(too_large)
+}
+
+fn not_allowed(tensor: &str, encoding: Encoding, why: &str) -> GgufError {
+    GgufError::EncodingNotAllowed { tensor: tensor.into(), encoding: encoding.name, why: why.into() }
+}
+
+fn check_choice(version: Version, spec: &TensorSpec, choice: &Choice) -> Result<(), GgufError> {
+    let encoding = choice.encoding;
+    match constraint(version, spec) {
+        Constraint::F32Only(why) if encoding != Encoding::F32 => Err(not_allowed(&spec.name, encoding, why)),
+        Constraint::Float(why) if !encoding.is_float() => Err(not_allowed(&spec.name, encoding, why)),
+        _ if types::number(encoding).is_none() => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the list of stored tensors.
+struct Assembler<'a> {
+    model: &'a ModelDescription,
+    choices: &'a [Choice],
+    by_name: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Assembler<'a> {
+    fn new(model: &'a ModelDescription, choices: &'a [Choice]) -> Self {
+        let by_name = model.tensors.iter().enumerate().map(|(index, spec)| (spec.name.as_str(), index)).collect();
+        Self { model, choices, by_name }
+    }
+
+    /// Tensors outside of layers first, then the layers, each in the order of the table.
+    fn all(&self) -> Result<Vec<OutputTensor>, GgufError> {
+        let (_, table) =
+            map::architecture(self.model.version).ok_or_else(|| GgufError::CannotCarry { version: self.model.version.to_string() })?;
+        let mut out = Vec::new();
+        for entry in map::GLOBAL {
+            out.push(self.one(entry, entry.stored.to_owned(), |name| name.to_owned())?);
+        }
+        for layer in 0..self.model.hyperparameters.layers {
+            for entry in table {
+                let stored = format!("blk.{layer}.{}", entry.stored);
+                out.push(self.one(entry, stored, |name| format!("blocks.{layer}.{}", self.stand_in(layer, name)))?);
+            }
+        }
+        self.check_complete(&out)?;
+        Ok(out)
+    }
+
+    fn stand_in<'n>(&self, layer: usize, name: &'n str) -> &'n str {
+        if layer > 0 || self.model.version != Version::V7 {
+            return name;
+        }
+        map::LAYER_0_STAND_INS.iter().find(|(from, _)| *from == name).map_or(name, |(_, to)| *to)
+    }
+
+    fn one(&self, entry: &Entry, stored: String, canonical: impl Fn(&str) -> String) -> Result<OutputTensor, GgufError> {
+        let name_bytes = u64::try_from(stored.len()).unwrap_or(u64::MAX);
+        if name_bytes > NAME_BYTES {
+            return Err(GgufError::NameTooLong { bytes: name_bytes, name: stored });
+        }
+        let mut parts = Vec::new();
+        for name in entry.canonical {
+            let name = canonical(name);
+            parts.push(*self.by_name.get(name.as_str()).ok_or(GgufError::MissingTensor { name })?);
+        }
+        let missing = || GgufError::Internal(format!("{stored} is made of nothing"));
+        let first = *parts.first().ok_or_else(missing)?;
+        let spec = self.model.tensors.get(first).ok_or_else(missing)?;
+        let choice = self.choices.get(first).ok_or_else(missing)?;
+        let differs = |part: &usize| self.choices.get(*part).map(|other| other.encoding) != Some(choice.encoding);
+        if parts.iter().any(differs) {
+            return Err(not_allowed(&spec.name, choice.encoding, "the tensors stored together in one must have one type"));
+        }
+        let shape = stored_shape(entry.form, &spec.shape, parts.len())?;
+        let info = TensorInfo { name: stored.clone(), shape: shape.clone(), encoding: choice.encoding };
+        let bytes = byte_len(&info)?;
+        Ok(OutputTensor {
+            name: stored,
+            shape,
+            encoding: choice.encoding,
+            reason: choice.reason.clone(),
+            offset: 0,
+            bytes,
+            assembly: Assembly { parts, transposed: entry.form == Form::Transposed },
+        })
+    }
+
+    /// Nothing of the model may be left out.
+    fn check_complete(&self, out: &[OutputTensor]) -> Result<(), GgufError> {
+        let mut used = vec![false; self.model.tensors.len()];
+        for part in out.iter().flat_map(|tensor| &tensor.assembly.parts) {
+            if let Some(flag) = used.get_mut(*part) {
+                *flag = true;
+            }
+        }
+        match self.model.tensors.iter().zip(used).find(|(_, used)| !used) {
+            None => Ok(()),
+            Some((spec, _)) => Err(GgufError::UnknownTensor { name: spec.name.clone(), architecture: self.model.version.to_string() }),
+        }
+    }
+}
+
+fn stored_shape(form: Form, shape: &[u64], parts: usize) -> Result<Vec<u64>, GgufError> {
+    let elements = forge_tensor::element_count(shape).map_err(|_| too_large())?;
+    Ok(match (form, shape) {
+        (Form::Same, _) => shape.to_vec(),
+        (Form::Flat, _) => vec![elements],
+        (Form::Stack, _) => vec![u64::try_from(parts).map_err(|_| too_large())?, 1, 1, elements],
+        (Form::Transposed, [outer @ .., rows, columns]) => [outer, &[*columns, *rows]].concat(),
+        (Form::Transposed, _) => return Err(GgufError::Internal("only matrices can be transposed".into())),
+    })
+}
+
+/// The encoding of most elements of the layers' matrices; the first of equals.
+fn main_encoding(model: &ModelDescription, choices: &[Choice]) -> Encoding {
+    let mut totals: Vec<(Encoding, u64)> = Vec::new();
+    for (spec, choice) in model.tensors.iter().zip(choices).filter(|(spec, _)| spec.role.is_matrix() && spec.layer.is_some()) {
+        let elements = forge_tensor::element_count(&spec.shape).unwrap_or(0);
+        match totals.iter_mut().find(|(encoding, _)| *encoding == choice.encoding) {
+            Some((_, total)) => *total = total.saturating_add(elements),
+            None => totals.push((choice.encoding, elements)),
+        }
+    }
+    let most = totals.iter().map(|(_, total)| *total).max();
+    totals.iter().find(|(_, total)| Some(*total) == most).map_or(Encoding::F32, |(encoding, _)| *encoding)
+}
+
+/// `191M`, `1.5B`: at least two digits, as the naming convention of GGUF files has it.
+fn size_label(parameters: u64) -> String {
+    let scales = [(1_000_000_000_000u64, 'T'), (1_000_000_000, 'B'), (1_000_000, 'M')];
+    let (unit, letter) = scales.into_iter().find(|(unit, _)| parameters >= *unit).unwrap_or((1_000, 'K'));
+    let tenth = unit.checked_div(10).unwrap_or(1);
+    let half = tenth.checked_div(2).unwrap_or(0);
+    let tenths = parameters.saturating_add(half).checked_div(tenth).unwrap_or(0);
+    if tenths >= 100 {
+        let half = unit.checked_div(2).unwrap_or(0);
+        return format!("{}{letter}", parameters.saturating_add(half).checked_div(unit).unwrap_or(0));
+    }
+    format!("{}.{}{letter}", tenths.checked_div(10).unwrap_or(0), tenths.checked_rem(10).unwrap_or(0))
+}
+
+fn write_general(header: &mut HeaderWriter, model: &ModelDescription, choices: &[Choice], provenance: &Provenance) {
+    let architecture = map::architecture(model.version).map_or("", |(name, _)| name);
+    let label = size_label(model.parameters());
+    header.text("general.architecture", architecture);
+    header.text("general.type", "model");
+    let name = provenance.name.clone().unwrap_or_else(|| format!("{} {label}", model.version));
+    header.text("general.name", &name);
+    let optional = [
+        ("general.version", &provenance.version),
+        ("general.license", &provenance.license),
+        ("general.source.url", &provenance.source_url),
+    ];
+    for (key, value) in optional {
+        if let Some(value) = value {
+            header.text(key, value);
+        }
+    }
+    header.text("general.size_label", &label);
+    if let Some(number) = types::file_type(main_encoding(model, choices)) {
+        header.u32("general.file_type", number);
+    }
+    header.u32("general.quantization_version", 2);
+}
+
+fn write_architecture(header: &mut HeaderWriter, model: &ModelDescription) -> Result<(), GgufError> {
+    let (architecture, _) =
+        map::architecture(model.version).ok_or_else(|| GgufError::CannotCarry { version: model.version.to_string() })?;
+    let sizes = &model.hyperparameters;
+    let mut number = |name: &str, value: usize| -> Result<(), GgufError> {
+        let value = u32::try_from(value).map_err(|_| too_large())?;
+        header.u32(&format!("{architecture}.{name}"), value);
+        Ok(())
+    };
+    number("embedding_length", sizes.channels)?;
+    number("block_count", sizes.layers)?;
+    number("feed_forward_length", sizes.ffn)?;
+    number("wkv.head_size", sizes.head_size)?;
+    // Loaders ask for the key; there is no attention to count heads of.
+    number("attention.head_count", 0)?;
+    number("token_shift_count", 2)?;
+    match sizes.ranks {
+        Ranks::V6 { mix, decay } => {
+            number("time_mix_extra_dim", mix)?;
+            number("time_decay_extra_dim", decay)?;
+            number("rescale_every_n_layers", 0)?;
+        }
+        Ranks::V7 { decay, iclr, value, gate } => {
+            number("attention.decay_lora_rank", decay)?;
+            number("attention.iclr_lora_rank", iclr)?;
+            number("attention.value_residual_mix_lora_rank", value)?;
+            number("attention.gate_lora_rank", gate)?;
+        }
+        Ranks::None {} => return Err(GgufError::CannotCarry { version: model.version.to_string() }),
+    }
+    header.u32(&format!("{architecture}.context_length"), CONTEXT_LENGTH);
+    header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5);
+    Ok(())
+}
+
+fn write_tokenizer(header: &mut HeaderWriter, list: &TokenList) {
+    header.text("tokenizer.ggml.model", "rwkv");
+    header.texts("tokenizer.ggml.tokens", &list.tokens);
+    header.i32s("tokenizer.ggml.token_type", &list.types);
+    if let Some(id) = list.end_of_text {
+        header.u32("tokenizer.ggml.bos_token_id", id);
+        header.u32("tokenizer.ggml.eos_token_id", id);
+    }
+    if let Some(id) = list.end_of_turn {
+        header.u32("tokenizer.ggml.eot_token_id", id);
+    }
+    header.text("tokenizer.chat_template", crate::CHAT_TEMPLATE.trim_end());
+}
+
+fn write_provenance(header: &mut HeaderWriter, vocabulary: &Tokenizer, provenance: &Provenance) {
+    let digest_place = "0".repeat(64);
+    header.text(&format!("{PREFIX}.version"), &provenance.tool_version);
+    header.text(&format!("{PREFIX}.recipe"), &provenance.recipe);
+    header.text(&format!("{PREFIX}.vocabulary.sha256"), vocabulary.sha256());
+    header.late_text(PREFIX, "source.sha256", &digest_place);
+    header.late_text(PREFIX, "verify.status", "pending ");
+    header.late_u32(PREFIX, "verify.positions");
+    for name in ["verify.kl_mean", "verify.kl_max", "verify.top1", "verify.max_abs", "verify.rms_ratio"] {
+        header.late_f64(PREFIX, name);
+    }
+    header.late_text(PREFIX, "verify.text_sha256", &digest_place);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size_label;
+
+    #[test]
+    fn size_labels_have_two_digits() {
+        let cases = [(802_432, "802K"), (7_560_000_000, "7.6B"), (45_600_768, "46M"), (191_084_544, "191M"), (1_527_404_544, "1.5B")];
+        for (parameters, label) in cases {
+            assert_eq!(size_label(parameters), label);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Builds the bytes of a header, and remembers where values stand that are known later.
+
+use forge_model::Patch;
+use forge_tensor::TensorInfo;
+
+/// Bytes before the first metadata key: magic, version and two counts.
+const FIXED: u64 = 24;
+
+/// Collects metadata and tensor infos.
+#[derive(Default)]
+pub(crate) struct HeaderWriter {
+    pairs: Vec<u8>,
+    pair_count: u64,
+    infos: Vec<u8>,
+    info_count: u64,
+    patches: Vec<Patch>,
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&length(text.len()).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn length(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+impl HeaderWriter {
+    fn key(&mut self, key: &str, kind: u32) {
+        push_text(&mut self.pairs, key);
+        self.pairs.extend_from_slice(&kind.to_le_bytes());
+        self.pair_count = self.pair_count.saturating_add(1);
+    }
+
+    pub(crate) fn u32(&mut self, key: &str, value: u32) {
+        self.key(key, 4);
+        self.pairs.extend_from_slice(&value.to_le_bytes());
+    }
+
+    pub(crate) fn f32(&mut self, key: &str, value: f32) {
+        self.key(key, 6);
+        self.pairs.extend_from_slice(&value.to_le_bytes());
+    }
+
+    pub(crate) fn text(&mut self, key: &str, value: &str) {
+        self.key(key, 8);
+        push_text(&mut self.pairs, value);
+    }
+
+    pub(crate) fn texts(&mut self, key: &str, values: &[String]) {
+        self.array(key, 8, values.len());
+        for value in values {
+            push_text(&mut self.pairs, value);
+        }
+    }
+
+    pub(crate) fn i32s(&mut self, key: &str, values: &[i32]) {
+        self.array(key, 5, values.len());
+        for value in values {
+            self.pairs.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    fn array(&mut self, key: &str, kind: u32, count: usize) {
+        self.key(key, 9);
+        self.pairs.extend_from_slice(&kind.to_le_bytes());
+        self.pairs.extend_from_slice(&length(count).to_le_bytes());
+    }
+
+    /// The value just to be written is a late one.
+    fn late(&mut self, name: &'static str, bytes: usize) {
+        self.patches.push(Patch { name, offset: FIXED.saturating_add(length(self.pairs.len())), bytes });
+    }
+
+    /// A text of the length of `initial` that is filled in later. `name` is the key without its prefix.
+    pub(crate) fn late_text(&mut self, prefix: &str, name: &'static str, initial: &str) {
+        self.key(&format!("{prefix}.{name}"), 8);
+        self.pairs.extend_from_slice(&length(initial.len()).to_le_bytes());
+        self.late(name, initial.len());
+        self.pairs.extend_from_slice(initial.as_bytes());
+    }
+
+    pub(crate) fn late_u32(&mut self, prefix: &str, name: &'static str) {
+        self.key(&format!("{prefix}.{name}"), 4);
+        self.late(name, 4);
+        self.pairs.extend_from_slice(&0u32.to_le_bytes());
+    }
+
+    pub(crate) fn late_f64(&mut self, prefix: &str, name: &'static str) {
+        self.key(&format!("{prefix}.{name}"), 12);
+        self.late(name, 8);
+        self.pairs.extend_from_slice(&0f64.to_le_bytes());
+    }
+
+    /// Adds a tensor; `offset` is relative to the data.
+    pub(crate) fn tensor(&mut self, info: &TensorInfo, kind: u32, offset: u64) {
+        push_text(&mut self.infos, &info.name);
+        let rank = u32::try_from(info.shape.len()).unwrap_or(u32::MAX);
+        self.infos.extend_from_slice(&rank.to_le_bytes());
+        for dim in info.shape.iter().rev() {
+            self.infos.extend_from_slice(&dim.to_le_bytes());
+        }
+        self.infos.extend_from_slice(&kind.to_le_bytes());
+        self.infos.extend_from_slice(&offset.to_le_bytes());
+        self.info_count = self.info_count.saturating_add(1);
+    }
+
+    /// All bytes up to the first tensor, and the places of late values.
+    pub(crate) fn finish(self, alignment: usize) -> (Vec<u8>, Vec<Patch>) {
+        let mut out = b"GGUF".to_vec();
+        out.extend_from_slice(&3u32.to_le_bytes());
+        out.extend_from_slice(&self.info_count.to_le_bytes());
+        out.extend_from_slice(&self.pair_count.to_le_bytes());
+        out.extend_from_slice(&self.pairs);
+        out.extend_from_slice(&self.infos);
+        out.resize(out.len().checked_next_multiple_of(alignment).unwrap_or(out.len()), 0);
+        (out, self.patches)
+    }
+}

@@ -1,0 +1,244 @@
+//! From names and shapes to a [`ModelDescription`]: which version, which sizes, and nothing missing or left over.
+
+use std::collections::BTreeSet;
+
+use forge_tensor::TensorInfo;
+
+use crate::architecture::{AFTER_LAYERS, ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, Presence};
+use crate::description::{Hyperparameters, MappedTensor, ModelDescription, Ranks, TensorSpec, Version};
+use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
+use crate::found::{Entry, Found, LayerEvidence};
+use crate::names::Convention;
+use crate::relatives;
+
+/// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any
+/// order.
+///
+/// # Errors
+/// A [`ModelError`] that names the tensor at fault. A description is given only for a complete and consistent model
+/// in which every tensor is accounted for.
+pub fn describe(infos: &[TensorInfo]) -> Result<ModelDescription, ModelError> {
+    relatives::refuse(infos)?;
+    let mapped = Convention::of(infos).map(infos)?;
+    describe_mapped(infos, mapped)
+}
+
+/// As [`describe`], for containers that translate their names themselves. Tensors of `infos` that `mapped` does not
+/// mention count as unknown and are refused.
+///
+/// `r_k` of RWKV-7 must come as `[heads, head size]`, from which the head size is read: a container that stores it
+/// flat gives that shape in `infos` from its own metadata.
+///
+/// # Errors
+/// As [`describe`].
+pub fn describe_mapped(infos: &[TensorInfo], mapped: Vec<MappedTensor>) -> Result<ModelDescription, ModelError> {
+    let found = Found::new(infos, &mapped)?;
+    let not_rwkv = || ModelError::NotRwkv { tensors: infos.len(), example: infos.first().map(|info| info.name.clone()) };
+    let architecture = recognise(&found)?.ok_or_else(not_rwkv)?;
+    let layers = count_layers(&found)?;
+    check_complete(architecture.version, &found, wanted(architecture, &found, layers))?;
+    let plan: Vec<Wanted> = wanted(architecture, &found, layers).collect();
+    let unused = account_for_all(architecture, infos, &mapped, &found, &plan)?;
+    let hyperparameters = hyperparameters(architecture, &found, layers)?;
+    let mut tensors = Vec::with_capacity(plan.len());
+    for wanted in &plan {
+        if let Some(entry) = found.entry(&wanted.name) {
+            tensors.push(specify(architecture, &hyperparameters, wanted, entry)?);
+        }
+    }
+    for row in architecture.layer_rows().filter(|row| row.presence == Presence::Later) {
+        if let Some(entry) = found.entry(&format!("blocks.0.{}", row.suffix)) {
+            check_unused_shape(&hyperparameters, entry)?;
+        }
+    }
+    Ok(ModelDescription { version: architecture.version, hyperparameters, tensors, unused })
+}
+
+/// A tensor that the model must have.
+struct Wanted {
+    name: String,
+    layer: Option<usize>,
+    row: &'static Expected,
+}
+
+/// The one version that the layers speak for.
+fn recognise(found: &Found<'_>) -> Result<Option<&'static Architecture>, ModelError> {
+    let decay = found.layers().keys().find_map(|layer| found.shape(&format!("blocks.{layer}.att.time_decay")));
+    let channels = found.shape("emb.weight").and_then(<[u64]>::last).copied().unwrap_or(0);
+    let mut chosen: Option<(&'static Architecture, String)> = None;
+    for (layer, suffixes) in found.layers() {
+        let evidence = LayerEvidence { suffixes, decay_shape: decay, channels };
+        for architecture in ARCHITECTURES.iter().copied() {
+            let Some(suffix) = (architecture.recognise)(&evidence) else { continue };
+            let witness = format!("blocks.{layer}.{suffix}");
+            match &chosen {
+                None => chosen = Some((architecture, witness)),
+                Some((first, _)) if first.version == architecture.version => {}
+                Some((first, first_witness)) => {
+                    return Err(ModelError::AmbiguousVersion {
+                        first: first.version,
+                        first_witness: first_witness.clone(),
+                        second: architecture.version,
+                        second_witness: witness,
+                    });
+                }
+            }
+        }
+    }
+    Ok(chosen.map(|(architecture, _)| architecture))
+}
+
+/// L. Layer numbers come from names, so they are compared with the layers that are there and never counted up to.
+fn count_layers(found: &Found<'_>) -> Result<usize, ModelError> {
+    let layers = found.layers();
+    let highest = layers.keys().next_back().copied().unwrap_or(0);
+    match (0u32..).zip(layers.keys()).find(|(expected, layer)| expected != *layer) {
+        Some((missing, _)) => Err(ModelError::MissingLayer { layer: u64::from(missing), highest: u64::from(highest) }),
+        None => Ok(layers.len()),
+    }
+}
+
+/// All tensors of a complete model of this many layers, in canonical order. Made one by one: a hostile file can have
+/// so many nearly empty layers that the list of what they lack would not fit in memory.
+fn wanted(architecture: &'static Architecture, found: &Found<'_>, layers: usize) -> impl Iterator<Item = Wanted> {
+    let outside = |row: &'static Expected| Wanted { name: row.suffix.to_owned(), layer: None, row };
+    let rows: Vec<(&'static Expected, &'static str)> = architecture.layer_rows().map(|row| (row, chosen_suffix(row, found))).collect();
+    let of_layer = move |layer: usize| {
+        let required = rows.clone().into_iter().filter(move |(row, _)| row.presence.requires(layer));
+        required.map(move |(row, suffix)| Wanted { name: format!("blocks.{layer}.{suffix}"), layer: Some(layer), row })
+    };
+    BEFORE_LAYERS.iter().map(outside).chain((0..layers).flat_map(of_layer)).chain(AFTER_LAYERS.iter().map(outside))
+}
+
+/// The name of a tensor that has two: the alternative if some layer has it and none has the usual one.
+fn chosen_suffix(row: &'static Expected, found: &Found<'_>) -> &'static str {
+    let present = |suffix: &str| found.layers().values().any(|suffixes| suffixes.contains(suffix));
+    match row.alternative {
+        Some(alternative) if present(alternative) && !present(row.suffix) => alternative,
+        _ => row.suffix,
+    }
+}
+
+fn check_complete(version: Version, found: &Found<'_>, wanted: impl Iterator<Item = Wanted>) -> Result<(), ModelError> {
+    let mut missing = wanted.filter(|wanted| found.entry(&wanted.name).is_none());
+    match missing.next() {
+        Some(Wanted { name, layer, .. }) => {
+            Err(ModelError::MissingTensor { name, layer, version, more: missing.take(MISSING_COUNTED).count() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Every tensor of the file is planned for, or is one that layer 0 may have in vain. Gives the source indices of the
+/// latter.
+fn account_for_all(
+    architecture: &Architecture,
+    infos: &[TensorInfo],
+    mapped: &[MappedTensor],
+    found: &Found<'_>,
+    plan: &[Wanted],
+) -> Result<Vec<usize>, ModelError> {
+    let planned: BTreeSet<&str> = plan.iter().map(|wanted| wanted.name.as_str()).collect();
+    let in_vain: BTreeSet<String> =
+        architecture.layer_rows().filter(|row| row.presence == Presence::Later).map(|row| format!("blocks.0.{}", row.suffix)).collect();
+    let mut unknown: BTreeSet<usize> = (0..infos.len()).collect();
+    for tensor in mapped {
+        unknown.remove(&tensor.source_index);
+    }
+    let mut unused = BTreeSet::new();
+    for entry in found.entries().filter(|entry| !planned.contains(entry.mapped.name.as_str())) {
+        let set = if in_vain.contains(&entry.mapped.name) { &mut unused } else { &mut unknown };
+        set.insert(entry.mapped.source_index);
+    }
+    if unknown.is_empty() {
+        return Ok(unused.into_iter().collect());
+    }
+    let all: Vec<String> = unknown.iter().filter_map(|index| infos.get(*index)).map(|info| info.name.clone()).collect();
+    let hint = relatives::explain(&all);
+    let names = all.iter().take(LISTED_NAMES).cloned().collect();
+    Err(ModelError::UnknownTensor { names, total: all.len(), version: architecture.version, hint })
+}
+
+fn hyperparameters(architecture: &Architecture, found: &Found<'_>, layers: usize) -> Result<Hyperparameters, ModelError> {
+    let (vocabulary, channels) = found.matrix("emb.weight", "[V, C]")?;
+    let (ffn, _) = found.matrix("blocks.0.ffn.key.weight", "[F, C]")?;
+    let sizes = (architecture.sizes)(found, Common { layers, channels })?;
+    let checked = |name: &str, value: u64| {
+        usize::try_from(value).map_err(|_| ModelError::UnreadableSize {
+            name: name.to_owned(),
+            found: found.shape(name).unwrap_or(&[]).to_vec(),
+            rule: "it exceeds what this machine can address".to_owned(),
+        })
+    };
+    let channels = checked("emb.weight", channels)?;
+    Ok(Hyperparameters {
+        layers,
+        channels,
+        attention: channels,
+        ffn: checked("blocks.0.ffn.key.weight", ffn)?,
+        vocabulary: checked("emb.weight", vocabulary)?,
+        heads: checked("emb.weight", sizes.heads)?,
+        head_size: checked("emb.weight", sizes.head_size)?,
+        ranks: sizes.ranks,
+    })
+}
+
+/// The description of one tensor, its shape checked against the sizes.
+fn specify(architecture: &Architecture, sizes: &Hyperparameters, wanted: &Wanted, entry: &Entry<'_>) -> Result<TensorSpec, ModelError> {
+    let shape: Vec<u64> = wanted.row.shape.iter().map(|dim| dim.value(sizes)).collect();
+    if !same_but_for_ones(&shape, &entry.shape) {
+        let symbols: Vec<&str> = wanted.row.shape.iter().map(|dim| dim.symbol()).collect();
+        return Err(ModelError::ShapeMismatch {
+            name: entry.info.name.clone(),
+            found: entry.shape.clone(),
+            expected: shape,
+            formula: format!("[{}]", symbols.join(", ")),
+            origin: origin(architecture),
+        });
+    }
+    Ok(TensorSpec {
+        name: wanted.name.clone(),
+        shape,
+        role: wanted.row.role,
+        layer: wanted.layer,
+        source_index: entry.mapped.source_index,
+        recover: entry.mapped.recover,
+    })
+}
+
+fn origin(architecture: &Architecture) -> String {
+    let common = "V and C from emb.weight, F from blocks.0.ffn.key.weight";
+    match architecture.origin {
+        "" => common.to_owned(),
+        own => format!("{common}, {own}"),
+    }
+}
+
+/// Equal once dimensions of size 1 are dropped: vectors are stored as `[C]` by some and `[1, 1, C]` by others.
+fn same_but_for_ones(one: &[u64], other: &[u64]) -> bool {
+    let sizes = |shape: &[u64]| shape.iter().copied().filter(|dim| *dim != 1).collect::<Vec<_>>();
+    sizes(one) == sizes(other)
+}
+
+/// What layer 0 stores in vain has no rank to be compared with, but one dimension must still be C.
+fn check_unused_shape(sizes: &Hyperparameters, entry: &Entry<'_>) -> Result<(), ModelError> {
+    let channels = sizes.channels as u64;
+    let others = entry.shape.iter().filter(|dim| **dim != 1 && **dim != channels).count();
+    if entry.shape.contains(&channels) && others <= 1 {
+        return Ok(());
+    }
+    Err(ModelError::ShapeMismatch {
+        name: entry.info.name.clone(),
+        found: entry.shape.clone(),
+        expected: vec![channels, value_rank(sizes)],
+        formula: "[C, value rank] or its transpose".to_owned(),
+        origin: "C from emb.weight (never used in layer 0)".to_owned(),
+    })
+}
+
+fn value_rank(sizes: &Hyperparameters) -> u64 {
+    match sizes.ranks {
+        Ranks::V7 { value, .. } => value as u64,
+        _ => 0,
+    }
+}

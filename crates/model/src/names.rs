@@ -1,0 +1,229 @@
+//! Canonical (BlinkDL) names from the names that other programs write: one table a convention.
+//!
+//! Only names are translated here. Whether the tensors make up a model is decided in [`crate::describe`].
+
+use forge_tensor::TensorInfo;
+
+use crate::description::{MappedTensor, Recover};
+use crate::error::ModelError;
+
+/// Longest name that a ggml-based container stores, in bytes: its field has 64, the last one is a zero.
+pub const GGML_NAME_LIMIT: usize = 63;
+
+/// How one family of programs names the tensors of a model.
+pub struct Convention {
+    /// What people call it.
+    pub name: &'static str,
+    /// In front of the layer number.
+    layer_prefix: &'static str,
+    /// Whole names outside of the layers: (file's, canonical).
+    outside: &'static [(&'static str, &'static str)],
+    /// Whole names within a layer.
+    exact: &'static [(&'static str, &'static str, Recover)],
+    /// Tensors that hold several canonical ones: (file's name within the layer, canonical names in their order).
+    stacked: &'static [(&'static str, &'static [&'static str])],
+    /// Beginnings of names within a layer that are replaced, tried after `exact`.
+    prefixes: &'static [(&'static str, &'static str)],
+}
+
+/// All conventions. The one whose layer prefix most names have is taken; in a tie, the earlier one.
+pub static CONVENTIONS: &[&Convention] = &[&BLINKDL, &PREFIXED, &HUGGING_FACE, &FLA];
+
+/// RWKV-LM and all checkpoints published as `.pth`.
+static BLINKDL: Convention = Convention {
+    name: "BlinkDL",
+    layer_prefix: "blocks.",
+    outside: &[
+        ("emb.weight", "emb.weight"),
+        ("ln_out.weight", "ln_out.weight"),
+        ("ln_out.bias", "ln_out.bias"),
+        ("head.weight", "head.weight"),
+    ],
+    exact: &[],
+    stacked: &[],
+    prefixes: &[("", "")],
+};
+
+/// Ports to Transformers that put `model.` in front of BlinkDL's names, some with the longer words of RWKV-4's port.
+static PREFIXED: Convention = Convention {
+    name: "BlinkDL with the prefix model.",
+    layer_prefix: "model.blocks.",
+    outside: &[
+        ("model.emb.weight", "emb.weight"),
+        ("model.embeddings.weight", "emb.weight"),
+        ("model.ln_out.weight", "ln_out.weight"),
+        ("model.ln_out.bias", "ln_out.bias"),
+        ("model.head.weight", "head.weight"),
+        ("head.weight", "head.weight"),
+        ("model.pre_ln.weight", "blocks.0.ln0.weight"),
+        ("model.pre_ln.bias", "blocks.0.ln0.bias"),
+    ],
+    exact: &[("pre_ln.weight", "ln0.weight", Recover::AS_IS), ("pre_ln.bias", "ln0.bias", Recover::AS_IS)],
+    stacked: &[],
+    prefixes: &[("attention.", "att."), ("feed_forward.", "ffn."), ("", "")],
+};
+
+/// RWKV-4 in Transformers, and the RWKV-5 and RWKV-6 models published in its style.
+static HUGGING_FACE: Convention = Convention {
+    name: "Hugging Face (RWKV-4 to 6)",
+    layer_prefix: "rwkv.blocks.",
+    outside: &[
+        ("rwkv.embeddings.weight", "emb.weight"),
+        ("rwkv.ln_out.weight", "ln_out.weight"),
+        ("rwkv.ln_out.bias", "ln_out.bias"),
+        ("head.weight", "head.weight"),
+    ],
+    exact: &[
+        ("pre_ln.weight", "ln0.weight", Recover::AS_IS),
+        ("pre_ln.bias", "ln0.bias", Recover::AS_IS),
+        ("attention.time_mix_key", "att.time_mix_k", Recover::AS_IS),
+        ("attention.time_mix_value", "att.time_mix_v", Recover::AS_IS),
+        ("attention.time_mix_receptance", "att.time_mix_r", Recover::AS_IS),
+        ("attention.time_mix_gate", "att.time_mix_g", Recover::AS_IS),
+        ("feed_forward.time_mix_key", "ffn.time_mix_k", Recover::AS_IS),
+        ("feed_forward.time_mix_receptance", "ffn.time_mix_r", Recover::AS_IS),
+    ],
+    stacked: &[],
+    prefixes: &[("attention.", "att."), ("feed_forward.", "ffn."), ("ln", "ln")],
+};
+
+/// RWKV-7 of the flash-linear-attention library. Low-rank factors are stored as linear layers, that is transposed.
+static FLA: Convention = Convention {
+    name: "flash-linear-attention (RWKV-7)",
+    layer_prefix: "model.layers.",
+    outside: &[
+        ("model.embeddings.weight", "emb.weight"),
+        ("model.norm.weight", "ln_out.weight"),
+        ("model.norm.bias", "ln_out.bias"),
+        ("lm_head.weight", "head.weight"),
+    ],
+    exact: &[
+        ("pre_norm.weight", "ln0.weight", Recover::AS_IS),
+        ("pre_norm.bias", "ln0.bias", Recover::AS_IS),
+        ("attn_norm.weight", "ln1.weight", Recover::AS_IS),
+        ("attn_norm.bias", "ln1.bias", Recover::AS_IS),
+        ("ffn_norm.weight", "ln2.weight", Recover::AS_IS),
+        ("ffn_norm.bias", "ln2.bias", Recover::AS_IS),
+        ("attn.x_r", "att.x_r", Recover::AS_IS),
+        ("attn.x_w", "att.x_w", Recover::AS_IS),
+        ("attn.x_k", "att.x_k", Recover::AS_IS),
+        ("attn.x_v", "att.x_v", Recover::AS_IS),
+        ("attn.x_a", "att.x_a", Recover::AS_IS),
+        ("attn.x_g", "att.x_g", Recover::AS_IS),
+        ("attn.k_k", "att.k_k", Recover::AS_IS),
+        ("attn.k_a", "att.k_a", Recover::AS_IS),
+        ("attn.r_k", "att.r_k", Recover::AS_IS),
+        ("attn.r_proj.weight", "att.receptance.weight", Recover::AS_IS),
+        ("attn.k_proj.weight", "att.key.weight", Recover::AS_IS),
+        ("attn.v_proj.weight", "att.value.weight", Recover::AS_IS),
+        ("attn.o_proj.weight", "att.output.weight", Recover::AS_IS),
+        ("attn.g_norm.weight", "att.ln_x.weight", Recover::AS_IS),
+        ("attn.g_norm.bias", "att.ln_x.bias", Recover::AS_IS),
+        ("attn.w_lora.lora.0.weight", "att.w1", Recover::TRANSPOSED),
+        ("attn.w_lora.lora.2.weight", "att.w2", Recover::TRANSPOSED),
+        ("attn.w_lora.lora.2.bias", "att.w0", Recover::AS_IS),
+        ("attn.a_lora.lora.0.weight", "att.a1", Recover::TRANSPOSED),
+        ("attn.a_lora.lora.2.weight", "att.a2", Recover::TRANSPOSED),
+        ("attn.a_lora.lora.2.bias", "att.a0", Recover::AS_IS),
+        ("attn.v_lora.lora.0.weight", "att.v1", Recover::TRANSPOSED),
+        ("attn.v_lora.lora.2.weight", "att.v2", Recover::TRANSPOSED),
+        ("attn.v_lora.lora.2.bias", "att.v0", Recover::AS_IS),
+        ("attn.g_lora.lora.0.weight", "att.g1", Recover::TRANSPOSED),
+        ("attn.g_lora.lora.2.weight", "att.g2", Recover::TRANSPOSED),
+        ("ffn.x_k", "ffn.x_k", Recover::AS_IS),
+        ("ffn.key.weight", "ffn.key.weight", Recover::AS_IS),
+        ("ffn.value.weight", "ffn.value.weight", Recover::AS_IS),
+    ],
+    stacked: &[("attn.x_x", &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"])],
+    prefixes: &[],
+};
+
+impl Convention {
+    /// The convention that most of the names follow; BlinkDL's if none has a layer.
+    #[must_use]
+    pub fn of(infos: &[TensorInfo]) -> &'static Self {
+        let mut best = (0, &BLINKDL);
+        for convention in CONVENTIONS.iter().copied() {
+            let names = infos.iter().filter(|info| info.name.starts_with(convention.layer_prefix)).count();
+            if names > best.0 {
+                best = (names, convention);
+            }
+        }
+        best.1
+    }
+
+    /// Canonical names for everything whose name this convention knows; the rest is left out.
+    ///
+    /// # Errors
+    /// [`ModelError::BadName`] when a name has the layer prefix but no proper layer number.
+    pub fn map(&self, infos: &[TensorInfo]) -> Result<Vec<MappedTensor>, ModelError> {
+        let mut mapped = Vec::with_capacity(infos.len());
+        for (source_index, info) in infos.iter().enumerate() {
+            let Some((layer, suffix)) = split(self.layer_prefix, &info.name)? else {
+                if let Some((_, name)) = self.outside.iter().find(|(source, _)| *source == info.name) {
+                    mapped.push(MappedTensor { name: (*name).to_owned(), source_index, recover: Recover::AS_IS });
+                }
+                continue;
+            };
+            for (suffix, recover) in self.within_layer(suffix) {
+                mapped.push(MappedTensor { name: format!("blocks.{layer}.{suffix}"), source_index, recover });
+            }
+        }
+        Ok(mapped)
+    }
+
+    /// Canonical names within a layer for a name within a layer: none, one, or those of a stack.
+    fn within_layer(&self, suffix: &str) -> Vec<(String, Recover)> {
+        if let Some((_, canonical, recover)) = self.exact.iter().find(|(source, ..)| *source == suffix) {
+            return vec![((*canonical).to_owned(), *recover)];
+        }
+        if let Some((_, parts)) = self.stacked.iter().find(|(source, _)| *source == suffix) {
+            let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+            return (0..of).zip(*parts).map(|(part, name)| ((*name).to_owned(), Recover { part: (part, of), transposed: false })).collect();
+        }
+        let replaced = self.prefixes.iter().find_map(|(from, to)| Some(format!("{to}{}", suffix.strip_prefix(from)?)));
+        replaced.map(|name| (name, Recover::AS_IS)).into_iter().collect()
+    }
+}
+
+/// Splits a canonical name of a layer's tensor into layer number and the name within the layer; `None` for a tensor
+/// outside of the layers.
+pub(crate) fn split_layer(name: &str) -> Result<Option<(u32, &str)>, ModelError> {
+    split("blocks.", name)
+}
+
+fn split<'a>(prefix: &str, name: &'a str) -> Result<Option<(u32, &'a str)>, ModelError> {
+    let Some(rest) = name.strip_prefix(prefix) else { return Ok(None) };
+    let bad = |why| Err(ModelError::BadName { name: name.to_owned(), why });
+    let Some((digits, suffix)) = rest.split_once('.') else {
+        return bad("a layer number, a dot and a name must follow the prefix");
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return bad("the layer number must consist of decimal digits");
+    }
+    if digits.len() > 1 && digits.starts_with('0') {
+        return bad("the layer number must not start with 0");
+    }
+    match digits.parse() {
+        Ok(layer) => Ok(Some((layer, suffix))),
+        Err(_) => bad("the layer number must be below 4294967296"),
+    }
+}
+
+/// Checks that a ggml-based container can store this name.
+///
+/// # Errors
+/// [`ModelError::NameTooLong`] above [`GGML_NAME_LIMIT`] bytes, [`ModelError::BadName`] for an empty name or one with
+/// control characters.
+pub fn check_name_for_ggml(name: &str) -> Result<(), ModelError> {
+    if name.len() > GGML_NAME_LIMIT {
+        return Err(ModelError::NameTooLong { name: name.to_owned(), bytes: name.len(), limit: GGML_NAME_LIMIT });
+    }
+    if name.is_empty() {
+        return Err(ModelError::BadName { name: String::new(), why: "an empty name cannot be stored" });
+    }
+    if name.chars().any(char::is_control) {
+        return Err(ModelError::BadName { name: name.to_owned(), why: "control characters cannot be stored" });
+    }
+    Ok(())
+}

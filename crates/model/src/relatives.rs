@@ -1,0 +1,183 @@
+//! Files that are related to RWKV checkpoints and that no architecture here describes. Each is refused by its name,
+//! which helps more than a list of unknown tensors would.
+
+use forge_tensor::TensorInfo;
+
+use crate::error::ModelError;
+
+/// One kind of file that is recognised in order to be refused.
+struct Relative {
+    name: &'static str,
+    why: &'static str,
+    advice: &'static str,
+    /// Patterns that must each be met by some tensor name; the first one's tensor is named in the message.
+    marks: &'static [Mark],
+}
+
+/// A property of a tensor name.
+enum Mark {
+    /// Ends like this.
+    Ends(&'static str),
+    /// Starts like this.
+    Starts(&'static str),
+    /// Has this inside.
+    Contains(&'static str),
+    /// Has both inside.
+    ContainsBoth(&'static str, &'static str),
+}
+
+impl Mark {
+    fn meets(&self, name: &str) -> bool {
+        match self {
+            Self::Ends(end) => name.ends_with(end),
+            Self::Starts(start) => name.starts_with(start),
+            Self::Contains(part) => name.contains(part),
+            Self::ContainsBoth(one, other) => name.contains(one) && name.contains(other),
+        }
+    }
+}
+
+const NO_READER: &str = "convert it with the tools of its authors, or give a plain RWKV-4 to RWKV-7 checkpoint";
+
+/// Special cases stand before the general ones that share their marks.
+static RELATIVES: &[Relative] = &[
+    Relative {
+        name: "a LoRA adapter",
+        why: "it holds differences to a model, and their scale is not in the file",
+        advice: "merge it into its base model with the trainer that made it, then convert the result",
+        marks: &[Mark::Contains(".lora_A")],
+    },
+    Relative {
+        name: "a LoRA adapter",
+        why: "it holds differences to a model, and their scale is not in the file",
+        advice: "merge it into its base model with the trainer that made it, then convert the result",
+        marks: &[Mark::Contains(".lora_B")],
+    },
+    Relative {
+        name: "an int8 checkpoint converted by the rwkv Python package",
+        why: "its weights are rescaled, transposed and rounded for that package alone",
+        advice: "convert the checkpoint that it was made from",
+        marks: &[Mark::Ends(".weight_mx"), Mark::Ends(".weight_rx")],
+    },
+    Relative {
+        name: "RWKV-8 with ROSA",
+        why: "its suffix-automaton layers are research in progress and no format can carry them",
+        advice: NO_READER,
+        marks: &[Mark::Contains("rosa")],
+    },
+    Relative {
+        name: "RWKV-8 with ROSA",
+        why: "its suffix-automaton layers are research in progress and no format can carry them",
+        advice: NO_READER,
+        marks: &[Mark::Contains("qkv_lr")],
+    },
+    Relative {
+        name: "a release candidate of RWKV-8",
+        why: "its channel mix multiplies by a table per token, which this program does not compute",
+        advice: NO_READER,
+        marks: &[Mark::Ends("ffn.enn.weight")],
+    },
+    Relative {
+        name: "RWKV-7b",
+        why: "its layers attend over all earlier tokens and look up tables per token, which this program does not compute",
+        advice: NO_READER,
+        marks: &[Mark::Ends(".qkv.qq.weight"), Mark::Ends("ffn.s_emb.weight")],
+    },
+    Relative {
+        name: "RWKV-7a",
+        why: "its channel mix looks up a table per token (DeepEmbed), which this program does not compute",
+        advice: NO_READER,
+        marks: &[Mark::Contains(".ffn.s_emb")],
+    },
+    Relative {
+        name: "a research variant of RWKV-6 (x060a, x060b or x060c)",
+        why: "it was never released and no format can carry it",
+        advice: NO_READER,
+        marks: &[Mark::Contains(".att.time_maa_rkvw_w")],
+    },
+    Relative {
+        name: "a research variant of RWKV-6 (x060a, x060b or x060c)",
+        why: "it was never released and no format can carry it",
+        advice: NO_READER,
+        marks: &[Mark::Contains(".att.gate_w")],
+    },
+    Relative {
+        name: "RWKV-4neo with an attention head",
+        why: "head_q, head_k and copy_mask belong to an experiment that no runtime computes",
+        advice: NO_READER,
+        marks: &[Mark::Starts("head_q")],
+    },
+    Relative {
+        name: "RWKV-4neo with an attention head",
+        why: "head_q, head_k and copy_mask belong to an experiment that no runtime computes",
+        advice: NO_READER,
+        marks: &[Mark::Starts("copy_mask")],
+    },
+    Relative {
+        name: "ARWKV",
+        why: "RWKV-7 attention inside the layers of Qwen 2.5 is another architecture",
+        advice: "convert it with llama.cpp's own script, which knows it as arwkv7",
+        marks: &[Mark::Contains(".self_attn.time_mixer.")],
+    },
+    Relative {
+        name: "QRWKV6",
+        why: "RWKV-6 attention inside the layers of Qwen 2 is another architecture",
+        advice: "convert it with llama.cpp's own script, which knows it as rwkv6qwen2",
+        marks: &[Mark::ContainsBoth(".self_attn.", "time_maa_")],
+    },
+    Relative {
+        name: "an RWKV-7 and Qwen hybrid (RADLADS, Qwerky, HRWKV7)",
+        why: "RWKV-7 attention inside the layers of Qwen is another architecture",
+        advice: NO_READER,
+        marks: &[Mark::ContainsBoth(".self_attn.", ".w0")],
+    },
+    Relative {
+        name: "RWKV-6 of the flash-linear-attention library",
+        why: "its tensors are arranged differently from those of the released RWKV-6 models",
+        advice: "give the checkpoint in BlinkDL's or Hugging Face's RWKV-6 names",
+        marks: &[Mark::Contains(".attn.x_proj.")],
+    },
+    Relative {
+        name: "a transformer",
+        why: "self-attention is no part of any RWKV version",
+        advice: "give an RWKV-4 to RWKV-7 checkpoint",
+        marks: &[Mark::Contains(".self_attn.")],
+    },
+];
+
+/// Refuses what is recognised as one of the relatives.
+pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
+    if let Some(first) = infos.first().filter(|_| infos.iter().all(|info| info.name.ends_with(".time_state"))) {
+        return Err(ModelError::UnsupportedArchitecture {
+            name: "a tuned initial state",
+            why: "it holds states only and no weights",
+            advice: "give the model that the state was tuned for",
+            witness: first.name.clone(),
+        });
+    }
+    for relative in RELATIVES {
+        let witnesses: Option<Vec<&TensorInfo>> =
+            relative.marks.iter().map(|mark| infos.iter().find(|info| mark.meets(&info.name))).collect();
+        if let Some(witness) = witnesses.as_ref().and_then(|all| all.first()) {
+            return Err(ModelError::UnsupportedArchitecture {
+                name: relative.name,
+                why: relative.why,
+                advice: relative.advice,
+                witness: witness.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What tensors of these names may be, in a file that is otherwise a model.
+pub(crate) fn explain(names: &[String]) -> &'static str {
+    if names.iter().any(|name| name.ends_with(".time_state")) {
+        return "time_state is a tuned initial state merged into the model, which no converted file can carry; \
+                save the model without it";
+    }
+    if names.iter().any(|name| name.contains("lm_head") || name.contains("embed_tokens")) {
+        return "these names belong to another naming convention; give a file that follows one convention throughout";
+    }
+    "nothing is left out silently; remove them from the checkpoint if the model works without them"
+}

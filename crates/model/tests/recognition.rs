@@ -1,0 +1,302 @@
+//! Every version in every naming convention is recognised, with the right sizes, roles and sources.
+
+mod common;
+
+use common::{find, info, model, model_with};
+use forge_model::architecture::{ARCHITECTURES, Architecture};
+use forge_model::{MappedTensor, Ranks, Recover, TensorRole, Version, describe, describe_mapped};
+use forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape};
+use forge_testkit::models::{
+    MemorySource, Options, Sizes, SplitMix64, random_model, random_model_with, to_fla, to_hugging_face, to_prefixed,
+};
+
+#[test]
+fn every_version_with_its_sizes() {
+    for version in Version::ALL {
+        let description = describe(&model(version)).unwrap();
+        let sizes = description.hyperparameters;
+        assert_eq!(description.version, version);
+        assert_eq!((sizes.layers, sizes.channels, sizes.attention, sizes.ffn, sizes.vocabulary), (2, 32, 32, 48, 40), "{version}");
+        let heads = if version == Version::V4 { (0, 0) } else { (4, 8) };
+        assert_eq!((sizes.heads, sizes.head_size), heads, "{version}");
+        let ranks = match version {
+            Version::V6 => Ranks::V6 { mix: 6, decay: 7 },
+            Version::V7 => Ranks::V7 { decay: 6, iclr: 7, value: 3, gate: 9 },
+            _ => Ranks::None {},
+        };
+        assert_eq!(sizes.ranks, ranks, "{version}");
+        assert!(description.unused.is_empty());
+    }
+}
+
+#[test]
+fn every_tensor_once_with_the_stored_shape() {
+    for version in Version::ALL {
+        let infos = model(version);
+        let description = describe(&infos).unwrap();
+        let mut sources: Vec<usize> = description.tensors.iter().map(|spec| spec.source_index).collect();
+        sources.sort_unstable();
+        assert_eq!(sources, (0..infos.len()).collect::<Vec<_>>());
+        for spec in &description.tensors {
+            let stored = &infos[spec.source_index];
+            assert_eq!((&spec.name, &spec.shape, spec.recover), (&stored.name, &stored.shape, Recover::AS_IS));
+        }
+        let elements: u64 = infos.iter().map(|info| info.elements().unwrap()).sum();
+        assert_eq!(description.parameters(), elements);
+        let layers: u64 = (0..2).map(|layer| description.layer_bytes_f32(layer)).sum();
+        let outer: u64 = description.outer_tensors().map(|spec| 4 * spec.elements()).sum();
+        assert_eq!(layers + outer, 4 * elements);
+    }
+}
+
+#[test]
+fn the_order_of_the_file_does_not_matter() {
+    for version in Version::ALL {
+        let infos = model(version);
+        let names = |infos: &[TensorInfo]| {
+            let description = describe(infos).unwrap();
+            let specs = description.tensors.iter().map(|spec| {
+                assert_eq!(infos[spec.source_index].name, spec.name);
+                (spec.name.clone(), spec.shape.clone(), spec.role, spec.layer)
+            });
+            (description.hyperparameters, specs.collect::<Vec<_>>())
+        };
+        let expected = names(&infos);
+        assert_eq!(expected.1.first().unwrap().0, "emb.weight");
+        assert_eq!(expected.1.last().unwrap().0, "head.weight");
+        for seed in 0..20 {
+            let mut shuffled = infos.clone();
+            SplitMix64::new(seed).shuffle(&mut shuffled);
+            assert_eq!(names(&shuffled), expected, "{version}, seed {seed}");
+        }
+    }
+}
+
+/// Asserts that a renamed model gives the description of the original, and that recovering each tensor from its
+/// source gives the original's bytes.
+fn assert_same_model(original: &MemorySource, renamed: &MemorySource) {
+    let (expected, actual) = (describe(original.tensors()).unwrap(), describe(renamed.tensors()).unwrap());
+    assert_eq!(actual.version, expected.version);
+    assert_eq!(actual.hyperparameters, expected.hyperparameters);
+    assert_eq!(actual.tensors.len(), expected.tensors.len());
+    for (spec, wanted) in actual.tensors.iter().zip(&expected.tensors) {
+        assert_eq!((&spec.name, &spec.shape, spec.role, spec.layer), (&wanted.name, &wanted.shape, wanted.role, wanted.layer));
+        let stored = renamed.bytes(&renamed.tensors()[spec.source_index].name).unwrap();
+        assert_eq!(recover(stored, &spec.shape, spec.recover), original.bytes(&spec.name).unwrap(), "{}", spec.name);
+    }
+}
+
+/// Bytes of the canonical f32 tensor.
+fn recover(stored: &[u8], shape: &[u64], recover: Recover) -> Vec<u8> {
+    let (part, of) = recover.part;
+    let length = stored.len() / of as usize;
+    let bytes = &stored[part as usize * length..][..length];
+    if !recover.transposed {
+        return bytes.to_vec();
+    }
+    let [rows, columns] = [shape[shape.len() - 2] as usize, shape[shape.len() - 1] as usize];
+    (0..rows).flat_map(|row| (0..columns).flat_map(move |column| bytes[(column * rows + row) * 4..][..4].to_vec())).collect()
+}
+
+#[test]
+fn hugging_face_names() {
+    for version in [Version::V4, Version::V5_0, Version::V5_1, Version::V5_2, Version::V6] {
+        let original = random_model(version, &Sizes::TINY, 7);
+        let renamed = to_hugging_face(original.clone());
+        assert!(renamed.tensors().iter().any(|info| info.name == "rwkv.blocks.0.pre_ln.weight"));
+        assert_same_model(&original, &renamed);
+    }
+    let names: Vec<String> =
+        to_hugging_face(random_model(Version::V5_2, &Sizes::TINY, 7)).tensors().iter().map(|info| info.name.clone()).collect();
+    for name in ["rwkv.blocks.1.attention.time_mix_gate", "rwkv.blocks.1.feed_forward.time_mix_receptance", "rwkv.embeddings.weight"] {
+        assert!(names.iter().any(|have| have == name), "{name}");
+    }
+}
+
+#[test]
+fn fla_names_with_single_and_stacked_token_shift() {
+    let original = random_model(Version::V7, &Sizes::TINY, 8);
+    for stacked in [false, true] {
+        let renamed = to_fla(original.clone(), stacked);
+        assert_eq!(renamed.tensors().iter().any(|info| info.name == "model.layers.1.attn.x_x" && info.shape == [6, 32]), stacked);
+        assert!(renamed.tensors().iter().any(|info| info.name == "model.layers.1.attn.g_lora.lora.0.weight" && info.shape == [9, 32]));
+        assert_same_model(&original, &renamed);
+    }
+}
+
+#[test]
+fn fla_stack_of_a_wrong_number_of_vectors_is_refused() {
+    let mut infos = to_fla(random_model(Version::V7, &Sizes::TINY, 8), true).tensors().to_vec();
+    find(&mut infos, "model.layers.1.attn.x_x").shape = vec![5, 32];
+    common::assert_refused(&infos, "BadShape", "model.layers.1.attn.x_x");
+    find(&mut infos, "model.layers.1.attn.x_x").shape = vec![12, 32];
+    common::assert_refused(&infos, "ShapeMismatch", "model.layers.1.attn.x_x");
+}
+
+#[test]
+fn prefixed_names() {
+    for version in Version::ALL {
+        let original = random_model(version, &Sizes::TINY, 9);
+        assert_same_model(&original, &to_prefixed(original.clone()));
+    }
+}
+
+#[test]
+fn prefixed_names_with_long_words() {
+    let original = random_model(Version::V7, &Sizes::TINY, 9);
+    let renamed = MemorySource::from_tensors(original.clone().into_tensors().into_iter().map(|mut tensor| {
+        let name = tensor.info.name.replace(".att.", ".attention.").replace("emb.weight", "embeddings.weight");
+        let name = name.replace("blocks.0.ln0", "pre_ln");
+        tensor.info.name = if name == "head.weight" { name } else { format!("model.{name}") };
+        tensor
+    }));
+    assert_same_model(&original, &renamed);
+}
+
+#[test]
+fn other_dimensions_of_size_1_are_accepted() {
+    for version in Version::ALL {
+        let infos = model(version);
+        let expected = describe(&infos).unwrap();
+        let forms: [fn(&mut Vec<u64>); 4] = [
+            |shape| shape.retain(|dim| *dim != 1),
+            |shape| shape.push(1),
+            |shape| shape.insert(0, 1),
+            |shape| shape.splice(0..0, [1, 1]).for_each(drop),
+        ];
+        for (number, form) in forms.iter().enumerate() {
+            let mut changed = infos.clone();
+            changed.iter_mut().for_each(|info| form(&mut info.shape));
+            let description = describe(&changed).unwrap_or_else(|error| panic!("{version}, form {number}: {error}"));
+            assert_eq!(description, expected, "{version}, form {number}");
+        }
+    }
+}
+
+#[test]
+fn one_head_tells_5_1_from_5_2() {
+    let sizes = Sizes { channels: 8, head_size: 8, ..Sizes::TINY };
+    for version in [Version::V5_0, Version::V5_1, Version::V5_2, Version::V6, Version::V7] {
+        let description = describe(&model_with(version, &sizes, &Options::default())).unwrap();
+        assert_eq!(description.version, version);
+        assert_eq!((description.hyperparameters.heads, description.hyperparameters.head_size), (1, 8), "{version}");
+    }
+}
+
+#[test]
+fn bonus_of_rwkv_5_keeps_the_name_it_has() {
+    for version in [Version::V5_0, Version::V5_1, Version::V5_2] {
+        for (logarithm, name) in [(true, "time_first"), (false, "time_faaaa")] {
+            let infos = model_with(version, &Sizes::TINY, &Options { bonus_as_logarithm: logarithm, ..Options::default() });
+            let description = describe(&infos).unwrap();
+            assert_eq!(description.version, version);
+            let spec = description.find(&format!("blocks.1.att.{name}")).unwrap();
+            assert_eq!(spec.role, TensorRole::Bonus);
+        }
+    }
+}
+
+#[test]
+fn layer_0_may_have_the_value_residual_of_rwkv_7() {
+    let options = Options { value_in_layer_0: true, ..Options::default() };
+    let mut infos = model_with(Version::V7, &Sizes::TINY, &options);
+    let description = describe(&infos).unwrap();
+    let unused: Vec<&str> = description.unused.iter().map(|index| infos[*index].name.as_str()).collect();
+    assert_eq!(unused, ["blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2"]);
+    assert!(description.find("blocks.0.att.v1").is_none());
+    assert_eq!(description.tensors.len() + 3, infos.len());
+
+    // Some containers fill the place with copies of a0, a1, a2, whose rank is another.
+    find(&mut infos, "blocks.0.att.v1").shape = vec![32, 7];
+    assert_eq!(describe(&infos).unwrap().hyperparameters.ranks, Ranks::V7 { decay: 6, iclr: 7, value: 3, gate: 9 });
+    find(&mut infos, "blocks.0.att.v1").shape = vec![31, 7];
+    common::assert_refused(&infos, "ShapeMismatch", "blocks.0.att.v1");
+}
+
+#[test]
+fn one_layer_of_rwkv_7_has_no_value_rank() {
+    let infos = model_with(Version::V7, &Sizes { layers: 1, ..Sizes::TINY }, &Options::default());
+    let description = describe(&infos).unwrap();
+    assert_eq!(description.hyperparameters.ranks, Ranks::V7 { decay: 6, iclr: 7, value: 0, gate: 9 });
+}
+
+#[test]
+fn more_than_ten_layers_are_in_numeric_order() {
+    let infos = model_with(Version::V7, &Sizes { layers: 12, ..Sizes::TINY }, &Options::default());
+    let description = describe(&infos).unwrap();
+    let layers: Vec<usize> = description.tensors.iter().filter_map(|spec| spec.layer).collect();
+    assert!(layers.is_sorted());
+    assert_eq!(layers.last(), Some(&11));
+    assert!(description.layer_tensors(10).all(|spec| spec.name.starts_with("blocks.10.")));
+    assert_eq!(description.layer_tensors(12).count(), 0);
+}
+
+#[test]
+fn a_container_with_its_own_names() {
+    let mut infos = model(Version::V7);
+    let mapped: Vec<MappedTensor> = infos
+        .iter()
+        .enumerate()
+        .map(|(source_index, info)| MappedTensor { name: info.name.clone(), source_index, recover: Recover::AS_IS })
+        .collect();
+    let expected = describe(&infos).unwrap();
+    infos.iter_mut().enumerate().for_each(|(number, info)| info.name = format!("t{number}"));
+    // A quantized encoding says nothing against a weight.
+    find(&mut infos, "t0").encoding = Encoding::new("q8_0", 32, 34);
+    assert_eq!(describe_mapped(&infos, mapped.clone()).unwrap(), expected);
+
+    let mut outside = mapped.clone();
+    outside[3].source_index = infos.len();
+    assert_eq!(kind(describe_mapped(&infos, outside)), "BadMapping");
+    let mut twice = mapped.clone();
+    twice[3].name.clone_from(&mapped[4].name);
+    assert_eq!(kind(describe_mapped(&infos, twice)), "DuplicateTensor");
+    infos.push(info("t_extra", &[32]));
+    assert_eq!(kind(describe_mapped(&infos, mapped)), "UnknownTensor");
+}
+
+fn kind(result: Result<forge_model::ModelDescription, forge_model::ModelError>) -> &'static str {
+    forge_tensor::Diagnostic::kind(&result.unwrap_err())
+}
+
+#[test]
+fn the_registry_has_every_version_once() {
+    let versions: Vec<Version> = ARCHITECTURES.iter().map(|architecture| architecture.version).collect();
+    assert_eq!(versions, Version::ALL);
+    for version in Version::ALL {
+        let architecture = Architecture::of(version).unwrap();
+        let mut names: Vec<&str> = architecture.layer_rows().map(|row| row.suffix).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count, "{version} lists a tensor twice");
+    }
+}
+
+#[test]
+fn role_names_are_those_of_the_serialization() {
+    for role in TensorRole::ALL {
+        assert_eq!(serde_json::to_value(role).unwrap(), role.name());
+    }
+    let mut names: Vec<&str> = TensorRole::ALL.iter().map(|role| role.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), TensorRole::ALL.len());
+}
+
+#[test]
+fn a_summary_for_people() {
+    assert_eq!(describe(&model(Version::V7)).unwrap().summary(), "RWKV-7, 2 layers, 32 channels, 4 heads of 8, ffn 48, vocabulary 40");
+    assert_eq!(describe(&model(Version::V4)).unwrap().summary(), "RWKV-4, 2 layers, 32 channels, ffn 48, vocabulary 40");
+}
+
+#[test]
+fn made_up_models_depend_on_the_seed_alone() {
+    let options = Options { encoding: Encoding::BF16, ..Options::default() };
+    let make = |seed| random_model_with(Version::V7, &Sizes::TINY, &options, seed).into_tensors();
+    assert_eq!(make(5), make(5));
+    assert_ne!(make(5), make(6));
+    let tensor = &make(5)[0];
+    assert_eq!((tensor.info.encoding, format_shape(&tensor.info.shape).as_str()), (Encoding::BF16, "[40, 32]"));
+    assert_eq!(tensor.bytes.len(), 40 * 32 * 2);
+}

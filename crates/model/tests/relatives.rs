@@ -1,0 +1,92 @@
+//! Relatives of the supported versions are refused by name.
+
+mod common;
+
+use common::{assert_refused, find, info, model};
+use forge_model::Version;
+
+/// A model of this version with one more tensor in layer 0 is refused as `name`.
+fn refused_with(version: Version, extra: &[&str], name: &str) {
+    let mut infos = model(version);
+    infos.extend(extra.iter().map(|extra| info(extra, &[40, 32])));
+    assert_refused(&infos, "UnsupportedArchitecture", name);
+    assert_refused(&infos, "UnsupportedArchitecture", extra[0]);
+}
+
+#[test]
+fn rwkv_7a_has_deep_embeddings() {
+    refused_with(Version::V7, &["blocks.0.ffn.s_emb.weight", "blocks.0.ffn.s0"], "this is RWKV-7a");
+}
+
+#[test]
+fn rwkv_7b_has_deep_embeddings_and_attention() {
+    refused_with(Version::V7, &["blocks.0.qkv.qq.weight", "blocks.0.ffn.s_emb.weight"], "this is RWKV-7b");
+}
+
+#[test]
+fn rwkv_8_release_candidate() {
+    refused_with(Version::V7, &["blocks.0.ffn.enn.weight"], "release candidate of RWKV-8");
+    refused_with(Version::V7, &["blocks.0.ffn.enn.weight", "blocks.0.qkv.qq.weight"], "release candidate of RWKV-8");
+}
+
+#[test]
+fn rwkv_8_rosa() {
+    refused_with(Version::V7, &["blocks.0.rosa.emb"], "ROSA");
+    refused_with(Version::V7, &["blocks.0.qkv_lr.weight"], "ROSA");
+}
+
+#[test]
+fn research_variants_of_rwkv_6() {
+    refused_with(Version::V6, &["blocks.0.att.time_maa_rkvw_w1"], "x060a");
+    refused_with(Version::V6, &["blocks.0.att.gate_w1"], "x060a");
+}
+
+#[test]
+fn rwkv_4neo() {
+    refused_with(Version::V4, &["head_q.weight", "head_k.weight", "copy_mask"], "RWKV-4neo");
+    refused_with(Version::V4, &["copy_mask"], "RWKV-4neo");
+}
+
+#[test]
+fn int8_checkpoint_of_the_python_package() {
+    let mut infos = model(Version::V6);
+    find(&mut infos, "blocks.0.att.key.weight").encoding = forge_tensor::Encoding::U8;
+    for part in ["mx", "rx", "my", "ry"] {
+        infos.push(info(&format!("blocks.0.att.key.weight_{part}"), &[32]));
+    }
+    assert_refused(&infos, "UnsupportedArchitecture", "int8 checkpoint converted by the rwkv Python package");
+}
+
+#[test]
+fn lora_adapters() {
+    let infos = [info("blocks.0.att.key.lora_A", &[8, 32]), info("blocks.0.att.key.lora_B", &[32, 8])];
+    assert_refused(&infos, "UnsupportedArchitecture", "LoRA adapter");
+    refused_with(Version::V5_2, &["blocks.0.ffn.key.lora_B"], "LoRA adapter");
+}
+
+#[test]
+fn tuned_states() {
+    let infos = [info("blocks.0.att.time_state", &[4, 8, 8]), info("blocks.1.att.time_state", &[4, 8, 8])];
+    assert_refused(&infos, "UnsupportedArchitecture", "tuned initial state");
+}
+
+#[test]
+fn hybrids_with_qwen() {
+    let body = ["model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight", "model.layers.0.input_layernorm.weight"];
+    for (tensor, name) in [
+        ("model.layers.0.self_attn.time_mixer.x_x", "this is ARWKV"),
+        ("model.layers.0.self_attn.time_maa_x", "this is QRWKV6"),
+        ("model.layers.0.self_attn.w0", "RWKV-7 and Qwen hybrid"),
+        ("model.layers.0.self_attn.q_proj.weight", "a transformer"),
+    ] {
+        let infos: Vec<_> = body.iter().chain([&tensor]).map(|name| info(name, &[32, 32])).collect();
+        assert_refused(&infos, "UnsupportedArchitecture", name);
+        assert_refused(&infos, "UnsupportedArchitecture", tensor);
+    }
+}
+
+#[test]
+fn rwkv_6_of_flash_linear_attention() {
+    let infos = [info("model.layers.0.attn.x_proj.0.weight", &[160, 32]), info("model.embeddings.weight", &[40, 32])];
+    assert_refused(&infos, "UnsupportedArchitecture", "flash-linear-attention");
+}

@@ -1,0 +1,151 @@
+//! Bytes and values against gguf-py's (`fixtures/blocks`): equal, without tolerance.
+
+use std::path::{Path, PathBuf};
+
+use forge_quant::{FORMATS, by_name, decode_rows};
+
+fn fixture(name: &str) -> Vec<u8> {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/blocks").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+}
+
+fn encode(name: &str, values: &[f32]) -> Vec<u8> {
+    let format = by_name(name).expect(name);
+    let encoding = format.encoding();
+    let mut out = vec![0; values.len() / encoding.block_len as usize * encoding.block_bytes as usize];
+    format.encode(values, &mut out).expect(name);
+    out
+}
+
+/// The comparison that the tests rely on: index of the first block whose bytes differ.
+fn first_difference(name: &str, ours: &[u8], theirs: &[u8]) -> Option<usize> {
+    let size = by_name(name).expect(name).encoding().block_bytes as usize;
+    if ours.len() != theirs.len() {
+        return Some(ours.len().min(theirs.len()) / size);
+    }
+    ours.chunks(size).zip(theirs.chunks(size)).position(|(a, b)| a != b)
+}
+
+const NAMES: [&str; 7] = ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
+const BLOCKS: [&str; 5] = ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
+
+#[test]
+fn encoded_bytes_equal_the_reference() {
+    let values = floats(&fixture("input.f32"));
+    assert!(values.len() > 10_000, "the fixture is nearly empty");
+    for name in NAMES {
+        let ours = encode(name, &values);
+        let theirs = fixture(&format!("{name}.bin"));
+        if let Some(block) = first_difference(name, &ours, &theirs) {
+            let size = by_name(name).expect(name).encoding().block_bytes as usize;
+            let at = block * size..(block + 1) * size;
+            panic!("{name} block {block}: {:02x?} instead of {:02x?}", &ours[at.clone()], &theirs[at]);
+        }
+    }
+    assert_eq!(encode("f32", &values), fixture("input.f32"));
+}
+
+#[test]
+fn decoded_values_equal_the_reference() {
+    for name in NAMES {
+        let encoding = by_name(name).expect(name).encoding();
+        let mut ours = Vec::new();
+        decode_rows(encoding, &fixture(&format!("{name}.random.bin")), &mut ours).expect(name);
+        let theirs = floats(&fixture(&format!("{name}.random.f32")));
+        assert_eq!(ours.len(), theirs.len(), "{name}");
+        for (index, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+            assert_eq!(a.to_bits(), b.to_bits(), "{name} element {index}: {a} instead of {b}");
+        }
+    }
+}
+
+#[test]
+fn chunks_and_rows_do_not_matter() {
+    let values = floats(&fixture("input.f32"));
+    for name in NAMES {
+        let whole = encode(name, &values);
+        let pieces: Vec<u8> = values.chunks(96).flat_map(|chunk| encode(name, chunk)).collect();
+        assert_eq!(first_difference(name, &pieces, &whole), None, "{name}");
+    }
+}
+
+#[test]
+fn planted_fault_truncation_is_noticed() {
+    // q8_0 with codes cut off instead of rounded, everything else as the format says.
+    let values = floats(&fixture("input.f32"));
+    let mut wrong = encode("q8_0", &values);
+    for (block, values) in wrong.chunks_mut(34).zip(values.chunks(32)) {
+        let d = values.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        for (code, value) in block[2..].iter_mut().zip(values) {
+            *code = (*value * inverse) as i8 as u8;
+        }
+    }
+    assert_eq!(first_difference("q8_0", &wrong, &fixture("q8_0.bin")), Some(0));
+    // bf16 cut off instead of rounded.
+    let cut: Vec<u8> = values.iter().flat_map(|value| [value.to_le_bytes()[2], value.to_le_bytes()[3]]).collect();
+    assert!(first_difference("bf16", &cut, &fixture("bf16.bin")).is_some());
+}
+
+#[test]
+fn planted_fault_ties_to_even_is_noticed() {
+    let values = floats(&fixture("input.f32"));
+    let mut wrong = encode("q8_0", &values);
+    for (block, values) in wrong.chunks_mut(34).zip(values.chunks(32)) {
+        let d = values.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        for (code, value) in block[2..].iter_mut().zip(values) {
+            *code = (*value * inverse).round_ties_even() as i8 as u8;
+        }
+    }
+    assert!(first_difference("q8_0", &wrong, &fixture("q8_0.bin")).is_some());
+}
+
+#[test]
+fn planted_fault_swapped_nibbles_are_noticed() {
+    let values = floats(&fixture("input.f32"));
+    for (name, codes_at) in [("q4_0", 2), ("q4_1", 4), ("q5_0", 6), ("q5_1", 8)] {
+        let size = by_name(name).expect(name).encoding().block_bytes as usize;
+        let mut wrong = encode(name, &values);
+        for block in wrong.chunks_mut(size) {
+            block[codes_at..].iter_mut().for_each(|byte| *byte = byte.rotate_left(4));
+        }
+        assert_eq!(first_difference(name, &wrong, &fixture(&format!("{name}.bin"))), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn planted_fault_one_bit_is_noticed_by_the_decoder() {
+    for name in BLOCKS {
+        let encoding = by_name(name).expect(name).encoding();
+        let bytes = fixture(&format!("{name}.random.bin"));
+        let theirs = floats(&fixture(&format!("{name}.random.f32")));
+        for bit in 0..8 * encoding.block_bytes as usize {
+            let mut wrong = bytes.clone();
+            // In every block: in one block a large scale can absorb the last bit of the minimum.
+            wrong.chunks_mut(encoding.block_bytes as usize).for_each(|block| block[bit / 8] ^= 1 << (bit % 8));
+            let mut ours = Vec::new();
+            decode_rows(encoding, &wrong, &mut ours).expect(name);
+            assert!(ours.iter().zip(&theirs).any(|(a, b)| a.to_bits() != b.to_bits()), "{name} bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn registry_finds_every_format_by_all_its_keys() {
+    let expected = [("f32", 0), ("f16", 1), ("bf16", 30), ("q8_0", 8), ("q5_1", 7), ("q5_0", 6), ("q4_1", 3), ("q4_0", 2)];
+    assert_eq!(FORMATS.len(), expected.len());
+    for (name, number) in expected {
+        let format = by_name(name).expect(name);
+        assert_eq!(format.encoding().name, name);
+        assert_eq!(format.ggml_type(), Some(number), "{name}");
+        assert_eq!(forge_quant::by_ggml_type(number).map(|f| f.encoding().name), Some(name));
+        assert_eq!(forge_quant::by_encoding(format.encoding()).map(|f| f.encoding().name), Some(name));
+    }
+    assert!(by_name("Q8_0").is_none() && by_name("").is_none());
+    assert!(forge_quant::by_ggml_type(9).is_none());
+}

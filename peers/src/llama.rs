@@ -1,0 +1,211 @@
+//! llama.cpp: the converted fixtures, both runtimes on the very same file, token by token.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::agreement::{Agreement, BOUNDS, Bound};
+use crate::npy::{self, Matrix};
+
+const MODELS: &[&str] = &["tiny-rwkv6", "tiny-rwkv7"];
+
+/// Tokens of the oracles' text that both runtimes read.
+const TOKENS: usize = 256;
+
+/// One file, or one pair of files that must not agree.
+struct Row {
+    model: &'static str,
+    bound: &'static Bound,
+    /// The type of the file that llama.cpp was given instead, in a row that shows that the bound can fail.
+    planted: Option<&'static str>,
+    agreement: Agreement,
+    failures: Vec<String>,
+}
+
+impl Row {
+    fn new(
+        model: &'static str,
+        bound: &'static Bound,
+        planted: Option<&'static str>,
+        ours: &Matrix,
+        theirs: &Matrix,
+    ) -> Result<Self, String> {
+        let agreement = Agreement::between(ours, theirs).map_err(|error| format!("{model}, {}: {error}", bound.encoding))?;
+        Ok(Self { model, bound, planted, failures: agreement.failures(bound), agreement })
+    }
+
+    fn passed(&self) -> bool {
+        self.failures.is_empty() != self.planted.is_some()
+    }
+
+    fn verdict(&self) -> String {
+        match (self.planted, self.passed()) {
+            (None, true) => "within bounds".to_owned(),
+            (None, false) => format!("FAILED: {}", self.failures.join("; ")),
+            (Some(_), true) => "refused, as it must be".to_owned(),
+            (Some(_), false) => "FAILED: the bounds let a wrong file pass".to_owned(),
+        }
+    }
+}
+
+/// All comparisons with llama.cpp.
+pub struct Report {
+    llama: String,
+    rows: Vec<Row>,
+}
+
+/// Builds what is missing, converts, runs both runtimes and compares.
+pub fn run() -> Result<Report, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no folder above peers")?.to_path_buf();
+    let work = root.join("peers/.work/llama");
+    std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
+    let llama = PathBuf::from(capture(Command::new(root.join("peers/llama/build.sh")).stderr(Stdio::inherit()))?.trim());
+    let setup = Setup { forge: forge(&root)?, dumper: dumper(&root, &work, &llama)?, tokens: tokens(&root, &work)?, root, work };
+
+    let mut rows = Vec::new();
+    for model in MODELS {
+        let logits = BOUNDS.iter().map(|bound| setup.logits(model, bound.encoding)).collect::<Result<Vec<_>, _>>()?;
+        for (bound, (ours, theirs)) in BOUNDS.iter().zip(&logits) {
+            rows.push(Row::new(model, bound, None, ours, theirs)?);
+        }
+        // Each bound must tell a file from another type's, else it would prove nothing about the file.
+        for (bound, (ours, _)) in BOUNDS.iter().zip(&logits) {
+            let planted = BOUNDS.iter().position(|other| other.encoding == bound.planted).ok_or("a planted type without bounds")?;
+            rows.push(Row::new(model, bound, Some(bound.planted), ours, &logits[planted].1)?);
+        }
+    }
+    Ok(Report { llama: version(&llama), rows })
+}
+
+struct Setup {
+    root: PathBuf,
+    work: PathBuf,
+    forge: PathBuf,
+    dumper: PathBuf,
+    tokens: PathBuf,
+}
+
+impl Setup {
+    /// Our logits and llama.cpp's of one converted file.
+    fn logits(&self, model: &str, encoding: &str) -> Result<(Matrix, Matrix), String> {
+        let file = |extension: &str| self.work.join(format!("{model}-{encoding}.{extension}"));
+        let (gguf, ours, theirs) = (file("gguf"), file("npy"), file("f32"));
+        let fixtures = self.root.join("fixtures/checkpoints");
+        let source = fixtures.join(format!("{model}.pth"));
+        let forge = || {
+            let mut command = Command::new(&self.forge);
+            command.arg("--quiet");
+            command
+        };
+        let convert = ["--to", "gguf", "--type", encoding, "--force", "--no-verify"];
+        capture(forge().arg("convert").arg(source).args(convert).arg("--vocab").arg(fixtures.join("vocab-320.txt")).arg("-o").arg(&gguf))?;
+        capture(forge().arg("logits").arg(&gguf).arg("--tokens").arg(&self.tokens).arg("--force").arg("-o").arg(&ours))?;
+        capture(Command::new(&self.dumper).arg(&gguf).arg(&self.tokens).arg(&theirs))?;
+        Ok((Matrix::from_npy(&ours)?, Matrix::from_raw(&theirs, TOKENS)?))
+    }
+}
+
+/// The binary under test: `$RWKV_FORGE`, else built from this checkout.
+fn forge(root: &Path) -> Result<PathBuf, String> {
+    if let Some(path) = std::env::var_os("RWKV_FORGE") {
+        return Ok(path.into());
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    // Named outright, because cargo would else take the folder meant for this package.
+    capture(
+        Command::new("cargo")
+            .current_dir(root)
+            .args(["build", "--release", "--locked", "--bin", "rwkv-forge", "--target-dir"])
+            .arg(&target),
+    )?;
+    Ok(target.join("release/rwkv-forge"))
+}
+
+/// The program of `logits.cpp`, compiled anew when it is older than its source or was linked with another libllama.
+fn dumper(root: &Path, work: &Path, llama: &Path) -> Result<PathBuf, String> {
+    let (source, binary, stamp) = (root.join("peers/llama/logits.cpp"), work.join("logits"), work.join("logits.linked-with"));
+    let library = llama.join("build/bin");
+    let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    let linked_with = std::fs::read_to_string(&stamp).unwrap_or_default();
+    if linked_with == library.to_string_lossy() && changed(&binary) > changed(&source) {
+        return Ok(binary);
+    }
+    let mut compiler = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "g++".into()));
+    compiler.args(["-O2", "-std=c++17", "-Wall", "-Wextra"]).arg(&source).arg("-o").arg(&binary);
+    for include in ["include", "ggml/include"] {
+        compiler.arg("-I").arg(llama.join(include));
+    }
+    compiler.arg("-L").arg(&library).args(["-lllama", "-lggml", "-lggml-base"]).arg(format!("-Wl,-rpath,{}", library.display()));
+    capture(&mut compiler)?;
+    std::fs::write(&stamp, library.to_string_lossy().as_bytes()).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    Ok(binary)
+}
+
+/// A JSON file with the first [`TOKENS`] ids of the oracles' text.
+fn tokens(root: &Path, work: &Path) -> Result<PathBuf, String> {
+    let ids = npy::tokens(&root.join("fixtures/oracles/tokens-320.npy"))?;
+    let ids = ids.get(..TOKENS).ok_or("too few tokens in the fixture")?;
+    let path = work.join("tokens.json");
+    std::fs::write(&path, json!(ids).to_string()).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(path)
+}
+
+/// What the report calls the peer: the package that the source came in, or the folder that was given.
+fn version(llama: &Path) -> String {
+    let package = llama.components().find_map(|part| part.as_os_str().to_str().filter(|name| name.starts_with("llama_cpp_python-")));
+    package.map_or_else(|| "a build given by LLAMA_CPP_DIR".to_owned(), |package| format!("the source in {package}"))
+}
+
+/// Runs a command and returns its stdout; its stderr goes through when it fails.
+fn capture(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{command:?}: {}\n{}", output.status, stderr.trim_end()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+impl Report {
+    /// Whether every file is within its bounds and every planted fault outside.
+    pub fn passed(&self) -> bool {
+        self.rows.iter().all(Row::passed)
+    }
+
+    /// A table for people.
+    pub fn markdown(&self) -> String {
+        let mut text =
+            format!("llama.cpp ({}), token by token, {TOKENS} tokens, 1 thread; both runtimes read the same file.\n\n", self.llama);
+        text += "| model | file | given to llama.cpp | max abs difference | rms ratio | top-1 | KL mean | KL max | |\n|---|---|---|---|---|---|---|---|---|\n";
+        for row in &self.rows {
+            let (a, encoding) = (row.agreement, row.bound.encoding);
+            let given = row.planted.map_or("the same".to_owned(), |planted| format!("{planted} (planted)"));
+            text += &format!("| {} | {encoding} | {given} | {:.2e} | {:.2e} | ", row.model, a.max_abs, a.rms_ratio);
+            text += &format!("{:.4} | {:.2e} | {:.2e} | {} |\n", a.top1, a.kl_mean, a.kl_max, row.verdict());
+        }
+        text += "\nBounds:\n\n| file | max abs difference | rms ratio | top-1 | KL mean | because |\n|---|---|---|---|---|---|\n";
+        for bound in BOUNDS {
+            text += &format!(
+                "| {} | {:.1e} | {:.1e} | {:.2} | {:.1e} | {} |\n",
+                bound.encoding, bound.max_abs, bound.rms_ratio, bound.top1, bound.kl_mean, bound.why
+            );
+        }
+        text
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> String {
+        let row = |row: &Row| {
+            json!({
+                "model": row.model, "type": row.bound.encoding, "planted": row.planted, "tokens": row.agreement.tokens,
+                "max_abs": row.agreement.max_abs, "rms_ratio": row.agreement.rms_ratio, "top1": row.agreement.top1,
+                "clear_flips": row.agreement.clear_flips, "kl_mean": row.agreement.kl_mean, "kl_max": row.agreement.kl_max,
+                "failures": row.failures, "passed": row.passed(),
+            })
+        };
+        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        let report = json!({ "schema_version": 1, "peer": "llama.cpp", "build": self.llama, "passed": self.passed(), "rows": rows });
+        format!("{report:#}\n")
+    }
+}
