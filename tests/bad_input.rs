@@ -82,7 +82,10 @@ fn t8_values_that_are_no_numbers_are_named_and_counted() {
             let error = json(&args, 3)["error"].clone();
             assert_eq!(error["kind"], "NonFinite");
             let message = error["message"].as_str().unwrap();
-            assert!(message.contains("blocks.1.att.key.weight") && message.contains("2 value(s)") && message.contains("element 10"), "{message}");
+            assert!(
+                message.contains("blocks.1.att.key.weight") && message.contains("2 value(s)") && message.contains("element 10"),
+                "{message}"
+            );
         }
     }
 }

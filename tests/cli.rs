@@ -94,7 +94,8 @@ fn verify_measures_and_judges() {
     let dir = Dir::new();
     let output = dir.join("out.gguf");
     json(&convert_args(&checkpoint("6"), "gguf", "q4_0", &output), 0);
-    let base = ["verify", checkpoint("6").to_str().unwrap(), output.to_str().unwrap(), "--vocab", vocab().to_str().unwrap()].map(str::to_owned);
+    let base =
+        ["verify", checkpoint("6").to_str().unwrap(), output.to_str().unwrap(), "--vocab", vocab().to_str().unwrap()].map(str::to_owned);
     let with = |extra: &[&str], code: i32| {
         let mut args = base.to_vec();
         args.extend(extra.iter().map(|s| (*s).to_owned()));
@@ -109,7 +110,8 @@ fn verify_measures_and_judges() {
     assert_eq!(with(&["--min-top1", "1", "--max-abs", "0"], 1)["violations"].as_array().unwrap().len(), 2);
     // Another epsilon in the group norm is another model (trap T1).
     let source = checkpoint("6");
-    let same = ["verify", source.to_str().unwrap(), source.to_str().unwrap(), "--candidate-eps", "1e-5", "--vocab", vocab().to_str().unwrap()];
+    let same =
+        ["verify", source.to_str().unwrap(), source.to_str().unwrap(), "--candidate-eps", "1e-5", "--vocab", vocab().to_str().unwrap()];
     let eps = json(&same, 0);
     assert_eq!(eps["agreement"]["identical"], false);
     // Different models do not compare.
@@ -158,7 +160,7 @@ fn logits_are_the_oracles() {
 }
 
 #[test]
-fn logits_in_f64_and_the_layers_beside_them() {
+fn logits_and_the_layers_beside_them() {
     let dir = Dir::new();
     let tokens = dir.join("tokens.json");
     std::fs::write(&tokens, "[10, 20, 30, 40]").unwrap();
@@ -170,8 +172,6 @@ fn logits_in_f64_and_the_layers_beside_them() {
         checkpoint("7").to_str().unwrap(),
         "--tokens",
         tokens.to_str().unwrap(),
-        "--precision",
-        "f64",
         "--layers",
         layers.to_str().unwrap(),
         "-o",
@@ -197,7 +197,16 @@ fn logits_in_f64_and_the_layers_beside_them() {
 #[test]
 fn generate_continues_a_prompt_the_same_way_each_time() {
     let model = checkpoint("7");
-    let base = ["generate", model.to_str().unwrap(), "--vocab", vocab().to_str().unwrap().to_owned().leak(), "--prompt", "Sir Walter Elliot, ", "-n", "40"];
+    let base = [
+        "generate",
+        model.to_str().unwrap(),
+        "--vocab",
+        vocab().to_str().unwrap().to_owned().leak(),
+        "--prompt",
+        "Sir Walter Elliot, ",
+        "-n",
+        "40",
+    ];
     let greedy = json(&base, 0);
     assert_eq!(greedy["tokens"].as_array().unwrap().len(), 40);
     assert_eq!(json(&base, 0)["text"], greedy["text"]);

@@ -30,7 +30,10 @@ fn float_files_reproduce_the_logits_of_the_source() {
                 }
                 assert!(agreement["kl"]["mean"].as_f64().unwrap() < 1e-6, "{version} {container} {encoding}: {}", agreement["kl"]);
                 // The same again through the command that users have.
-                let verdict = json(&["verify", checkpoint(version).to_str().unwrap(), output.to_str().unwrap(), "--vocab", vocab().to_str().unwrap()], 0);
+                let verdict = json(
+                    &["verify", checkpoint(version).to_str().unwrap(), output.to_str().unwrap(), "--vocab", vocab().to_str().unwrap()],
+                    0,
+                );
                 assert_eq!(verdict["agreement"]["identical"].as_bool(), Some(exact || agreement["identical"] == true));
             }
         }

@@ -71,7 +71,11 @@ impl Layout {
     ///
     /// # Errors
     /// What `read` returns.
-    pub(crate) fn gather<E>(&self, out: &mut [u8], read: &mut dyn FnMut(u64, &mut [u8]) -> std::result::Result<(), E>) -> std::result::Result<(), E> {
+    pub(crate) fn gather<E>(
+        &self,
+        out: &mut [u8],
+        read: &mut dyn FnMut(u64, &mut [u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         // Dimensions from the widest stride to the narrowest: because elements never overlap, counting in this order
         // visits the storage from its beginning to its end.
         let mut order: Vec<(u64, u64, u64)> = Vec::new();
@@ -159,7 +163,12 @@ struct Window<'l> {
 
 impl Window<'_> {
     /// Bytes of up to `count` neighbours from element `source` of the extent; at least one element.
-    fn at<E>(&mut self, source: u64, count: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> std::result::Result<(), E>) -> std::result::Result<&[u8], E> {
+    fn at<E>(
+        &mut self,
+        source: u64,
+        count: u64,
+        read: &mut dyn FnMut(u64, &mut [u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<&[u8], E> {
         let item = self.layout.item.max(1);
         let held = (self.bytes.len() as u64).checked_div(item).unwrap_or(0);
         if source < self.first || source >= self.first.saturating_add(held) {
@@ -202,11 +211,13 @@ fn dimensions(name: &str, size: &[i64]) -> Result<Vec<u64>> {
 
 fn positive_strides(name: &str, shape: &[u64], stride: &[i64]) -> Result<Vec<u64>> {
     // The stride of a dimension of 1 is never used: any value means the same.
-    let strides = shape.iter().zip(stride).map(|(dim, stride)| if *dim == 1 { Some(1) } else { u64::try_from(*stride).ok().filter(|s| *s > 0) });
+    let strides =
+        shape.iter().zip(stride).map(|(dim, stride)| if *dim == 1 { Some(1) } else { u64::try_from(*stride).ok().filter(|s| *s > 0) });
     match strides.collect::<Option<Vec<u64>>>() {
         Some(strides) => Ok(strides),
         None => {
-            let message = format!("tensor `{name}` has the strides {stride:?}; expanded and reversed views are not read, save tensor.contiguous()");
+            let message =
+                format!("tensor `{name}` has the strides {stride:?}; expanded and reversed views are not read, save tensor.contiguous()");
             refuse(Refusal::UnsupportedLayout, message)
         }
     }

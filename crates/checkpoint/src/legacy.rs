@@ -50,7 +50,10 @@ pub(crate) fn object_pickle<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a 
     let mut rest = bytes.get(legacy_header(bytes).unwrap_or(0)..).unwrap_or_default();
     let protocol = next(&mut rest, limits, PLAIN)?;
     if protocol.arena.get(protocol.root) != Node::Int(1001) {
-        return refuse(Refusal::LegacyFormat, "the file has another protocol than 1001; load it with the torch that wrote it and save it again");
+        return refuse(
+            Refusal::LegacyFormat,
+            "the file has another protocol than 1001; load it with the torch that wrote it and save it again",
+        );
     }
     let system = next(&mut rest, limits, PLAIN)?;
     check_system(&system.arena, system.root)?;
@@ -88,9 +91,18 @@ fn check_system(arena: &Arena<'_>, root: pickle::Id) -> Result<()> {
 }
 
 /// Walks over the storages from `position` to the end of the file.
-fn storages<'a>(file: &InputFile, mut position: u64, keys: &Outcome<'a>, arena: &Arena<'_>, limits: &Limits) -> Result<HashMap<&'a str, Place>> {
+fn storages<'a>(
+    file: &InputFile,
+    mut position: u64,
+    keys: &Outcome<'a>,
+    arena: &Arena<'_>,
+    limits: &Limits,
+) -> Result<HashMap<&'a str, Place>> {
     if !matches!(keys.arena.get(keys.root), Node::List(_)) {
-        return refuse(Refusal::BadStorageId, format!("the file has {} where the list of storages belongs", keys.arena.get(keys.root).describe()));
+        return refuse(
+            Refusal::BadStorageId,
+            format!("the file has {} where the list of storages belongs", keys.arena.get(keys.root).describe()),
+        );
     }
     let mut items: HashMap<&str, u64> = HashMap::new();
     for storage in &arena.storages {
@@ -99,7 +111,10 @@ fn storages<'a>(file: &InputFile, mut position: u64, keys: &Outcome<'a>, arena: 
             Dtype::Untyped => 1,
             // The length of such elements is not known here, so what follows cannot be found either.
             Dtype::Unsupported(name) => {
-                return refuse(Refusal::UnsupportedDtype, format!("the storage `{}` has the element type {name}; expected floats", storage.key));
+                return refuse(
+                    Refusal::UnsupportedDtype,
+                    format!("the storage `{}` has the element type {name}; expected floats", storage.key),
+                );
             }
         };
         items.insert(storage.key, item);
@@ -131,7 +146,12 @@ fn storages<'a>(file: &InputFile, mut position: u64, keys: &Outcome<'a>, arena: 
 /// One storage: its number of elements, then the elements.
 fn storage(file: &InputFile, position: u64, key: &str, item: u64) -> Result<Place> {
     let mut count = [0u8; 8];
-    let truncated = || refuse(Refusal::Truncated, format!("the file ends inside of the storage `{key}` at byte {position}; it may be an incomplete download"));
+    let truncated = || {
+        refuse(
+            Refusal::Truncated,
+            format!("the file ends inside of the storage `{key}` at byte {position}; it may be an incomplete download"),
+        )
+    };
     let Some(start) = position.checked_add(8).filter(|start| *start <= file.len()) else { return truncated() };
     file.read_exact_at(position, &mut count)?;
     let count = i64::from_le_bytes(count);

@@ -14,6 +14,7 @@
 )]
 
 mod error;
+mod finite;
 mod layout;
 mod legacy;
 mod limits;
@@ -31,6 +32,7 @@ use forge_io::{Backend, InputFile};
 use forge_tensor::TensorSource;
 
 pub use error::{CheckpointError, Refusal};
+pub use finite::first_non_finite;
 pub use limits::Limits;
 
 use error::Result;

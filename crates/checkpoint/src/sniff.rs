@@ -56,7 +56,10 @@ pub(crate) fn kind_of(head: &[u8], tail: &[u8], len: u64) -> Result<Kind> {
         return refuse(Refusal::LegacyFormat, message);
     }
     if tail.starts_with(b"PK\x05\x06") {
-        return refuse(Refusal::PrefixData, "a zip archive ends this file, but does not begin at its first byte; such a file can be read in two ways");
+        return refuse(
+            Refusal::PrefixData,
+            "a zip archive ends this file, but does not begin at its first byte; such a file can be read in two ways",
+        );
     }
     if let Some(what) = name_of(head) {
         return refuse(Refusal::NotACheckpoint, format!("this is {what}; expected a .pth file or safetensors"));

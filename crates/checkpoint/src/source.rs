@@ -63,13 +63,17 @@ pub(crate) fn bind(arena: &Arena<'_>, named: &Named, place: &dyn Fn(&str) -> Opt
             return refuse(Refusal::UnsupportedDtype, message);
         };
         let Some(found) = place(storage.key) else {
-            return refuse(Refusal::MissingStorage, format!("tensor `{name}` refers to the storage `{}`, which the file does not have", storage.key));
+            return refuse(
+                Refusal::MissingStorage,
+                format!("tensor `{name}` refers to the storage `{}`, which the file does not have", storage.key),
+            );
         };
         match types.insert(storage.key, spec.dtype) {
             None => stored = stored.saturating_add(found.len),
             Some(before) if before == spec.dtype => {}
             Some(before) => {
-                let message = format!("tensor `{name}` reads the storage `{}` as {:?}, another tensor as {before:?}", storage.key, spec.dtype);
+                let message =
+                    format!("tensor `{name}` reads the storage `{}` as {:?}, another tensor as {before:?}", storage.key, spec.dtype);
                 return refuse(Refusal::UnsupportedDtype, message);
             }
         }
@@ -81,7 +85,8 @@ pub(crate) fn bind(arena: &Arena<'_>, named: &Named, place: &dyn Fn(&str) -> Opt
         bound.layouts.push(layout);
     }
     if wanted > stored {
-        let message = format!("the tensors take {wanted} bytes, but their storages hold {stored}: tensors share elements; save clones of them");
+        let message =
+            format!("the tensors take {wanted} bytes, but their storages hold {stored}: tensors share elements; save clones of them");
         return refuse(Refusal::AliasedTensors, message);
     }
     Ok(bound)

@@ -32,7 +32,12 @@ pub(crate) fn find(arena: &Arena<'_>, root: Id, limits: &Limits, notes: &mut Vec
             Node::Foreign(kind) => {
                 return refuse(Refusal::UnsupportedDtype, format!("tensor `{name}` is {kind}; expected a plain dense tensor of floats"));
             }
-            other => return refuse(Refusal::UnsupportedEntry, format!("the state dict has {} as `{name}`; {}", other.describe(), meaning(name))),
+            other => {
+                return refuse(
+                    Refusal::UnsupportedEntry,
+                    format!("the state dict has {} as `{name}`; {}", other.describe(), meaning(name)),
+                );
+            }
         }
     }
     if named.is_empty() {
@@ -135,7 +140,9 @@ fn name_of<'a>(arena: &Arena<'a>, key: Id, limits: &Limits) -> Result<&'a str> {
 }
 
 fn strip_prefixes(named: &mut Named, notes: &mut Vec<String>) {
-    while let Some(prefix) = PREFIXES.into_iter().find(|prefix| named.iter().all(|(name, _)| name.len() > prefix.len() && name.starts_with(prefix))) {
+    while let Some(prefix) =
+        PREFIXES.into_iter().find(|prefix| named.iter().all(|(name, _)| name.len() > prefix.len() && name.starts_with(prefix)))
+    {
         for (name, _) in named.iter_mut() {
             name.drain(..prefix.len());
         }

@@ -44,7 +44,10 @@ impl Contents {
         if tops.len() > 1 {
             let mut tops: Vec<&str> = tops.into_iter().take(4).collect();
             tops.sort_unstable();
-            return refuse(Refusal::BadEntryName, format!("the zip archive has several top folders ({}); torch writes one", tops.join(", ")));
+            return refuse(
+                Refusal::BadEntryName,
+                format!("the zip archive has several top folders ({}); torch writes one", tops.join(", ")),
+            );
         }
         let top = pickle.name.split('/').next().unwrap_or_default().to_owned();
         Ok(Self { archive, top })

@@ -325,6 +325,7 @@ fn s2_offsets() {
             (two((1, 3), (3, 5)), &[0; 5], "BadOffset"),
             (two((2, 0), (2, 4)), &[0; 4], "BadOffset"),
             (two((0, 2), (4, 2)), &[0; 4], "BadOffset"),
+            (two((0, 2), (2, 1)), &[0; 2], "BadOffset"),
             (two((0, 2), (2, 4)), &[0; 5], "BadOffset"),
             (two((0, 2), (2, 4)), &[0; 3], "BadOffset"),
             (two((0, 2), (2, 4)), &[], "BadOffset"),

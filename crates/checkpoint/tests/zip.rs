@@ -124,7 +124,9 @@ fn z8_headers_disagree() {
     let built = small().build();
     let (local, central) = (built.locals[4], built.centrals[4]);
     // Offsets within the records: flags 6/8, method 8/10, CRC 14/16, sizes 18/20 and 22/24, name 30/46.
-    for (at, value) in [(local + 30, b'n'), (central + 46, b'n'), (local + 6, 0), (local + 8, 8), (local + 14, 1), (local + 18, 9), (local + 22, 9)] {
+    for (at, value) in
+        [(local + 30, b'n'), (central + 46, b'n'), (local + 6, 0), (local + 8, 8), (local + 14, 1), (local + 18, 9), (local + 22, 9)]
+    {
         let mut changed = built.clone();
         changed.put(at, &[value]);
         let found = kind_at_open(&changed.bytes);
@@ -141,7 +143,9 @@ fn z8_headers_disagree() {
 #[test]
 fn z9_encrypted() {
     let built = small().build();
-    for (at, low, high) in [(built.locals[0] + 6, 9, 8), (built.centrals[0] + 8, 9, 8), (built.centrals[4] + 8, 0x48, 8), (built.locals[4] + 6, 8, 0x28)] {
+    for (at, low, high) in
+        [(built.locals[0] + 6, 9, 8), (built.centrals[0] + 8, 9, 8), (built.centrals[4] + 8, 0x48, 8), (built.locals[4] + 6, 8, 0x28)]
+    {
         let mut changed = built.clone();
         changed.put(at, &[low, high]);
         assert_eq!(kind_at_open(&changed.bytes), "Encrypted");
@@ -213,13 +217,13 @@ fn z12_zip64_lies() {
     let mut plain = Archive { zip64: false, ..small() }.build();
     plain.put(plain.end + 16, &[0xff; 4]);
     assert_eq!(kind_at_open(&plain.bytes), "BadZip64");
-    // A 64-bit size beyond the file: nothing is allocated, the entry overlaps what follows.
+    // A 64-bit size beyond the file: nothing is allocated.
     let mut archive = small();
     archive.entry("m/data/0").zip64 = true;
     let mut huge = archive.build();
     let extra = huge.centrals[4] + 46 + "m/data/0".len() + 4;
     huge.put(extra, &(1u64 << 62).to_le_bytes()).put(extra + 8, &(1u64 << 62).to_le_bytes());
-    assert_kinds(kind_at_open(&huge.bytes), &["Overlap", "BadZip64"], "2^62 bytes");
+    assert_eq!(kind_at_open(&huge.bytes), "BadZip64");
 }
 
 #[test]
@@ -230,8 +234,9 @@ fn z13_too_many_entries() {
     wide.put(24, &count).put(32, &count).put(end + 8, &[0xff; 4]);
     assert_eq!(wide.bytes.len(), 98);
     // Without entries the file begins with its end record, which no reader takes for an archive of torch.
-    let padded = [small().build().bytes[..4].to_vec(), wide.bytes].concat();
-    assert_kinds(kind_at_open(&padded), &["TooManyEntries", "BadZip64"], "2^32 entries");
+    wide.put(64, &4u64.to_le_bytes());
+    let padded = [b"PK\x03\x04".to_vec(), wide.bytes].concat();
+    assert_eq!(kind_at_open(&padded), "TooManyEntries");
     let mut built = small().build();
     let (zip64, end) = (built.zip64, built.end);
     built.put(zip64 + 24, &count).put(zip64 + 32, &count).put(end + 8, &[0xff; 4]);
@@ -344,7 +349,20 @@ fn z16_wrong_crc() {
 #[test]
 fn z17_entry_names() {
     let long = "m/".to_owned() + &"x".repeat(65_533);
-    let names = ["../x/data.pkl", "/etc/passwd", "m\\data", "m/a\0b", "", "m//x", "m/./x", "m/..", "m/dir/", "m/line\nbreak", long.as_str(), "n/other"];
+    let names = [
+        "../x/data.pkl",
+        "/etc/passwd",
+        "m\\data",
+        "m/a\0b",
+        "",
+        "m//x",
+        "m/./x",
+        "m/..",
+        "m/dir/",
+        "m/line\nbreak",
+        long.as_str(),
+        "n/other",
+    ];
     for name in names {
         let mut archive = small();
         archive.entries.push(Entry::torch(name, b"x"));

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use forge_convert::container::CONTAINERS;
 use forge_convert::recipe::type_names;
 
@@ -209,20 +209,14 @@ pub struct Logits {
     /// Also write every layer's output [tokens, channels] and final state as NumPy files into this directory
     #[arg(long, value_name = "DIR")]
     pub layers: Option<PathBuf>,
-    /// Compute in this precision (the file stays float32)
-    #[arg(long, value_enum, default_value = "f32")]
-    pub precision: Precision,
+    /// Group-norm epsilon (RWKV-5 to RWKV-7)
+    #[arg(long, value_name = "EPS", default_value = "64e-5")]
+    pub eps: f64,
     /// Replace the output if it exists
     #[arg(long, short)]
     pub force: bool,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Precision {
-    F32,
-    F64,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Errors on their way to the user: a kind, a message, an exit code.
 
-use forge_tensor::{BoxError, Class, Diagnostic};
+use forge_tensor::{BoxError, Class};
 
 /// An error and its exit code.
 #[derive(Debug)]
@@ -53,8 +53,23 @@ impl From<BoxError> for Failure {
     }
 }
 
-impl<E: Diagnostic> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::from(BoxError::from(error))
-    }
+/// Errors of the libraries become failures through their common trait. A blanket implementation is not possible next to the
+/// one for boxes, so the types that this crate meets are listed.
+macro_rules! failures {
+    ($($error:ty),+ $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::from(BoxError::from(error))
+            }
+        }
+    )+};
 }
+
+failures!(
+    forge_checkpoint::CheckpointError,
+    forge_convert::ConvertError,
+    forge_eval::EvalError,
+    forge_io::IoError,
+    forge_kernel::KernelError,
+    forge_tokenizer::TokenizerError,
+);

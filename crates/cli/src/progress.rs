@@ -24,14 +24,7 @@ const DELAY: Duration = Duration::from_millis(700);
 impl Progress {
     /// `bytes`: amounts are bytes, otherwise steps.
     pub fn new(terminal: &Terminal, label: &'static str, bytes: bool) -> Self {
-        Self {
-            shown: terminal.shows_progress(),
-            label,
-            bytes,
-            started: Instant::now(),
-            done: AtomicU64::new(0),
-            bar: Mutex::new(None),
-        }
+        Self { shown: terminal.shows_progress(), label, bytes, started: Instant::now(), done: AtomicU64::new(0), bar: Mutex::new(None) }
     }
 
     /// Adds to what is done; may be called from any thread.

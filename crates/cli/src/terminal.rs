@@ -101,7 +101,7 @@ pub fn write_bytes_or_exit(to: &mut dyn Write, bytes: &[u8]) {
 /// A table in the house style; columns in `right` are aligned right.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(header.to_vec());
+    table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
     for row in rows {
         table.add_row(row);
     }

@@ -150,10 +150,8 @@ pub fn convert(
     let files = model.source().files();
     let inputs = identities(&files)?;
     let source_bytes = inputs.iter().map(|identity| identity.len).sum();
-    let target = OutputFile::create(
-        output,
-        &OutputOptions { force: options.force, inputs: &inputs, expected_bytes: plan.layout.total_bytes },
-    )?;
+    let target =
+        OutputFile::create(output, &OutputOptions { force: options.force, inputs: &inputs, expected_bytes: plan.layout.total_bytes })?;
     let started = std::time::Instant::now();
     let job = Job { source: model.source(), model: &model.description, layout: &plan.layout };
     let (digests, stats) = rayon::join(
@@ -181,7 +179,7 @@ pub fn convert(
         let started = std::time::Instant::now();
         let (agreement, digest) = read_back(model, plan, target.temp_path(), verify, options.open, progress)?;
         judge(&agreement, &record, &verify.thresholds)?;
-        record.agreement = Some(agreement);
+        record.agreement = Some(agreement.summary());
         text_sha256 = Some(digest);
         record.verify_seconds = started.elapsed().as_secs_f64();
     }
@@ -230,7 +228,7 @@ fn read_back(
     let reference = Model { source: model.source(), description: &model.description, options: KernelOptions::default() };
     let candidate = Model { source: candidate.source(), description: &candidate.description, options: KernelOptions::default() };
     let agreement = forge_eval::compare(&reference, &candidate, &CompareOptions::new(&tokens), &mut |step| {
-        progress(Stage::Verifying, step.done, step.total);
+        progress(Stage::Verifying, step.done as u64, step.total as u64);
     })?;
     Ok((agreement, forge_io::sha256_hex(text)))
 }

@@ -64,7 +64,9 @@ pub enum ConvertError {
         reason: String,
     },
     /// Rows are no whole number of blocks, and fallbacks are not wanted.
-    #[error("{tensor} has rows of {row} elements, which are not whole blocks of {block} ({encoding}): choose another type for it with --set, or drop --strict")]
+    #[error(
+        "{tensor} has rows of {row} elements, which are not whole blocks of {block} ({encoding}): choose another type for it with --set, or drop --strict"
+    )]
     BlockLength {
         /// Canonical tensor name.
         tensor: String,
@@ -88,7 +90,9 @@ pub enum ConvertError {
         count: u64,
     },
     /// A value or a block's scale is too large for the chosen type.
-    #[error("{tensor}: {reason} (near element {element}): {encoding} cannot hold it; give it a wider type, for example --set '^{tensor}$=f32'")]
+    #[error(
+        "{tensor}: {reason} (near element {element}): {encoding} cannot hold it; give it a wider type, for example --set '^{tensor}$=f32'"
+    )]
     Overflow {
         /// Canonical tensor name.
         tensor: String,
@@ -100,7 +104,9 @@ pub enum ConvertError {
         reason: String,
     },
     /// Quantizing what was quantized before adds the losses of both.
-    #[error("{tensor} is stored as {from}: quantizing it again to {to} adds a second loss to the first; start from the original checkpoint, or say --requantize")]
+    #[error(
+        "{tensor} is stored as {from}: quantizing it again to {to} adds a second loss to the first; start from the original checkpoint, or say --requantize"
+    )]
     Requantize {
         /// Canonical tensor name.
         tensor: String,
@@ -110,7 +116,9 @@ pub enum ConvertError {
         to: &'static str,
     },
     /// A vocabulary is needed and cannot be known.
-    #[error("{what} needs a vocabulary, and a model of {rows} rows is no World model (65,536): give --vocab FILE, or --vocab bytes for byte-level models")]
+    #[error(
+        "{what} needs a vocabulary, and a model of {rows} rows is no World model (65,536): give --vocab FILE, or --vocab bytes for byte-level models"
+    )]
     VocabularyNeeded {
         /// What needs it.
         what: String,
@@ -118,7 +126,9 @@ pub enum ConvertError {
         rows: usize,
     },
     /// The vocabulary has ids that the model lacks.
-    #[error("the vocabulary {vocabulary} has token ids up to {max_id}, but the model has {rows} rows: it belongs to another model; give the right --vocab")]
+    #[error(
+        "the vocabulary {vocabulary} has token ids up to {max_id}, but the model has {rows} rows: it belongs to another model; give the right --vocab"
+    )]
     VocabularyTooLarge {
         /// Name of the vocabulary.
         vocabulary: String,
@@ -137,7 +147,9 @@ pub enum ConvertError {
         violations: Vec<String>,
     },
     /// A lossless conversion that reads back differently: a bug of this program.
-    #[error("internal error: every tensor was stored without loss, yet the logits differ ({detail}); the output was removed; please report this")]
+    #[error(
+        "internal error: every tensor was stored without loss, yet the logits differ ({detail}); the output was removed; please report this"
+    )]
     NotLossless {
         /// What was measured.
         detail: String,

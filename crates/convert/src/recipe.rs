@@ -191,10 +191,9 @@ impl Recipe {
         let float = if base.is_float() { base } else { Encoding::F16 };
         match constraint {
             Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
-            Constraint::Float(why) => Choice {
-                encoding: float,
-                reason: if base.is_float() { format!("type {base}") } else { format!("{float}, since {why}") },
-            },
+            Constraint::Float(why) => {
+                Choice { encoding: float, reason: if base.is_float() { format!("type {base}") } else { format!("{float}, since {why}") } }
+            }
             Constraint::Any if base.is_float() => Choice { encoding: base, reason: format!("type {base}") },
             Constraint::Any if !spec.role.is_matrix() => {
                 Choice { encoding: float, reason: format!("{float}: {} is small and sensitive", spec.role.name()) }

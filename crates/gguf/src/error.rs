@@ -72,6 +72,16 @@ pub enum GgufError {
         /// What is wrong.
         problem: String,
     },
+    /// A metadata value of another type than the key is defined with.
+    #[error("the metadata key {key} is of type {found}, expected {expected}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// Its type.
+        found: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
     /// Arrays of arrays of arrays.
     #[error("metadata value of {key:?}: arrays nested deeper than {limit}")]
     TooDeep {
@@ -293,7 +303,7 @@ impl Diagnostic for GgufError {
             Self::CountTooLarge { .. } => "CountTooLarge",
             Self::HeaderTooLarge { .. } => "HeaderTooLarge",
             Self::BadKey { .. } => "BadKey",
-            Self::BadValue { .. } => "BadValue",
+            Self::BadValue { .. } | Self::WrongType { .. } => "BadValue",
             Self::TooDeep { .. } => "TooDeep",
             Self::BadAlignment { .. } => "BadAlignment",
             Self::BadName { .. } => "BadName",

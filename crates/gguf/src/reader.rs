@@ -8,7 +8,7 @@ use forge_tensor::{BoxError, TensorInfo, TensorSource};
 use crate::error::GgufError;
 use crate::header::{Header, Limits, byte_len};
 use crate::types;
-use crate::value::Metadata;
+use crate::value::{Metadata, Value};
 
 /// A validated GGUF file. Every listed tensor is there in full; its blocks have not been looked at yet
 /// ([`GgufFile::validate_blocks`] does).
@@ -40,7 +40,7 @@ impl GgufFile {
     pub fn open_with(path: &Path, backend: Backend) -> Result<Self, GgufError> {
         let input = InputFile::open_with(path, backend).map_err(|error| GgufError::Input(Box::new(error)))?;
         let header = Header::parse(&input, &Limits::default()).map_err(|error| error.at(path))?;
-        let infos = logical_infos(&header).map_err(|error| error.at(path))?;
+        let infos = logical_infos(&header);
         let format = if header.version == 2 { "GGUF v2" } else { "GGUF v3" };
         let notes = notes(&header);
         Ok(Self { path: path.to_path_buf(), input, header, infos, notes, format })
@@ -61,7 +61,7 @@ impl GgufFile {
     /// Value of `general.architecture`.
     #[must_use]
     pub fn architecture(&self) -> &str {
-        self.header.metadata.get("general.architecture").and_then(crate::Value::as_str).unwrap_or("")
+        self.header.metadata.get("general.architecture").and_then(Value::as_str).unwrap_or("")
     }
 
     /// Checks that every tensor is of a type that can be decoded.
@@ -119,12 +119,10 @@ impl GgufFile {
 
 /// The tensors as consumers see them: as stored, but the flattened `r_k` of RWKV-7 as [heads, head size], the shape that
 /// the key `rwkv7.wkv.head_size` gives it. The elements and their order are the same.
-fn logical_infos(header: &Header) -> Result<Vec<TensorInfo>, GgufError> {
+fn logical_infos(header: &Header) -> Vec<TensorInfo> {
     let mut infos = header.tensors.clone();
-    if header.metadata.str("general.architecture")? != Some("rwkv7") {
-        return Ok(infos);
-    }
-    let Some(size) = header.metadata.u64("rwkv7.wkv.head_size")? else { return Ok(infos) };
+    let is_v7 = header.metadata.get("general.architecture").and_then(Value::as_str) == Some("rwkv7");
+    let Some(size) = header.metadata.get("rwkv7.wkv.head_size").and_then(Value::as_u64).filter(|_| is_v7) else { return infos };
     for info in infos.iter_mut().filter(|info| info.name.ends_with(".time_mix_r_k.weight") && info.encoding.is_dense()) {
         let Ok(elements) = info.elements() else { continue };
         let heads = elements.checked_div(size).filter(|heads| heads.checked_mul(size) == Some(elements));
@@ -132,7 +130,7 @@ fn logical_infos(header: &Header) -> Result<Vec<TensorInfo>, GgufError> {
             info.shape = vec![heads, size];
         }
     }
-    Ok(infos)
+    infos
 }
 
 fn notes(header: &Header) -> Vec<String> {

@@ -216,7 +216,7 @@ impl Metadata {
     /// An unsigned integer, if the key is there.
     ///
     /// # Errors
-    /// [`GgufError::BadValue`] when the value is no integer or negative.
+    /// [`GgufError::WrongType`] when the value is no integer or negative.
     pub fn u64(&self, key: &str) -> Result<Option<u64>, GgufError> {
         self.typed(key, "a non-negative integer", Value::as_u64)
     }
@@ -224,7 +224,7 @@ impl Metadata {
     /// A float, if the key is there.
     ///
     /// # Errors
-    /// [`GgufError::BadValue`] when the value is no float.
+    /// [`GgufError::WrongType`] when the value is no float.
     pub fn f64(&self, key: &str) -> Result<Option<f64>, GgufError> {
         self.typed(key, "a float", Value::as_f64)
     }
@@ -232,7 +232,7 @@ impl Metadata {
     /// A text, if the key is there.
     ///
     /// # Errors
-    /// [`GgufError::BadValue`] when the value is no string.
+    /// [`GgufError::WrongType`] when the value is no string.
     pub fn str(&self, key: &str) -> Result<Option<&str>, GgufError> {
         self.typed(key, "a string", Value::as_str)
     }
@@ -240,17 +240,13 @@ impl Metadata {
     /// An unsigned integer that must be there.
     ///
     /// # Errors
-    /// [`GgufError::MissingKey`], [`GgufError::BadValue`].
+    /// [`GgufError::MissingKey`], [`GgufError::WrongType`].
     pub fn require_u64(&self, key: &str, why: &str) -> Result<u64, GgufError> {
         self.u64(key)?.ok_or_else(|| GgufError::MissingKey { key: key.into(), why: why.into() })
     }
 
-    fn typed<'a, T>(&'a self, key: &str, expected: &str, convert: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, GgufError> {
+    fn typed<'a, T>(&'a self, key: &str, expected: &'static str, convert: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, GgufError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        convert(value).map(Some).ok_or_else(|| GgufError::BadValue {
-            key: key.into(),
-            offset: 0,
-            problem: format!("is of type {}, expected {expected}", value.value_type().1),
-        })
+        convert(value).map(Some).ok_or_else(|| GgufError::WrongType { key: key.into(), found: value.value_type().1, expected })
     }
 }

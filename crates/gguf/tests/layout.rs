@@ -1,5 +1,7 @@
 //! Files of ours: laid out, written, read back, and found to hold the model that went in.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests; a failure must stop the test")]
+
 mod common;
 
 use common::{Scratch, apart, canonical, choices, encoded, laid_out, model, provenance, values, written};
@@ -324,4 +326,24 @@ fn reads_outside_of_a_tensor_are_refused() {
     for (index, start) in [(0, 21), (0, u64::MAX), (2, 0)] {
         assert!(file.read_at(index, start, &mut four).is_err(), "{index} {start}");
     }
+}
+
+#[test]
+fn w19_tensors_beyond_4_gib_are_read_at_their_end() {
+    let elements = (1u64 << 32) + 64;
+    let header = GgufBuilder::default().key("general.architecture", RawValue::text("test")).tensor("big", &[elements, 1], 1, Vec::new());
+    let header = header.build();
+    let kept = Scratch::new("sparse", &header);
+    // A sparse file: only the last two bytes take space.
+    let disk = std::fs::OpenOptions::new().write(true).open(kept.path()).unwrap();
+    let end = header.len() as u64 + elements * 2;
+    disk.set_len(end).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&disk, &[0x00, 0x3c], end - 2).unwrap();
+    let file = kept.open();
+    let mut last = [0; 2];
+    file.read_at(0, (elements - 1) * 2, &mut last).unwrap();
+    assert_eq!(last, [0x00, 0x3c]);
+    disk.set_len(end - 1).unwrap();
+    let error = GgufFile::open(kept.path()).unwrap_err();
+    assert_eq!(error.kind(), "Truncated");
 }

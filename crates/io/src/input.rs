@@ -263,7 +263,7 @@ pub fn hex(bytes: &[u8]) -> String {
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use sha2::Digest;
-    hex(&sha2::Sha256::digest(bytes))
+    hex(&Sha256::digest(bytes))
 }
 
 /// What kind of thing is at a path, as people call it.

@@ -1,5 +1,12 @@
 //! Independent f64 implementations, written as direct sums or in the plainest order: RWKV-5.0 and 5.1 (for which no
 //! recorded logits exist) in their parallel form, RWKV-7 with its known mistakes on request.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "test code: failing loudly is its purpose, numbers are small"
+)]
+#![allow(clippy::needless_range_loop, reason = "indices as in the formulas")]
 
 mod support;
 

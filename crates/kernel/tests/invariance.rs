@@ -1,4 +1,5 @@
 //! The same bits for any division of the work: steps, blocks, layer by layer, vocabulary ranges, threads.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code: failing loudly is its purpose, numbers are small")]
 
 mod support;
 

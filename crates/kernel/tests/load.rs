@@ -1,4 +1,5 @@
 //! Loading: stacked, transposed and block-encoded tensors give the canonical values; what does not fit is refused.
+#![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose, numbers are small")]
 
 mod support;
 

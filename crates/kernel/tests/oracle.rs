@@ -1,4 +1,10 @@
 //! Logits and log-probabilities of trained models against recorded ones of an independent implementation.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "test code: failing loudly is its purpose, numbers are small"
+)]
 
 mod support;
 
@@ -23,7 +29,13 @@ const MARGIN: f32 = 1e-3;
 fn tiny_models_agree_with_recorded_logits() {
     for name in TINY {
         let model = Trained::tiny(name);
-        check_logits(&model, &fixture(&format!("oracles/{name}.{}.npy", model.logits)), &fixture("oracles/tokens-320.npy"), 256, TINY_TOLERANCE);
+        check_logits(
+            &model,
+            &fixture(&format!("oracles/{name}.{}.npy", model.logits)),
+            &fixture("oracles/tokens-320.npy"),
+            256,
+            TINY_TOLERANCE,
+        );
     }
 }
 

@@ -100,13 +100,13 @@ pub struct Hyperparameters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TensorRole {
-    /// `emb.weight` [V, C].
+    /// `emb.weight` `[V, C]`.
     Embedding,
     /// `head.weight` [V, C].
     Head,
-    /// Weight or bias of ln0, ln1, ln2, ln_out [C].
+    /// Weight or bias of ln0, ln1, ln2, ln_out, `[C]`.
     LayerNorm,
-    /// Weight or bias of ln_x [A].
+    /// Weight or bias of ln_x, `[A]`.
     GroupNorm,
     /// Token-shift coefficients: time_mix_*, time_maa_*, x_* [1, 1, C].
     TokenShift,

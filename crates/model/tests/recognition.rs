@@ -1,5 +1,7 @@
 //! Every version in every naming convention is recognised, with the right sizes, roles and sources.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail loudly")]
+
 mod common;
 
 use common::{find, info, model, model_with};
@@ -94,7 +96,7 @@ fn recover(stored: &[u8], shape: &[u64], recover: Recover) -> Vec<u8> {
     if !recover.transposed {
         return bytes.to_vec();
     }
-    let [rows, columns] = [shape[shape.len() - 2] as usize, shape[shape.len() - 1] as usize];
+    let [rows, columns] = [2, 1].map(|from_end| usize::try_from(shape[shape.len() - from_end]).unwrap());
     (0..rows).flat_map(|row| (0..columns).flat_map(move |column| bytes[(column * rows + row) * 4..][..4].to_vec())).collect()
 }
 
@@ -299,4 +301,34 @@ fn made_up_models_depend_on_the_seed_alone() {
     let tensor = &make(5)[0];
     assert_eq!((tensor.info.encoding, format_shape(&tensor.info.shape).as_str()), (Encoding::BF16, "[40, 32]"));
     assert_eq!(tensor.bytes.len(), 40 * 32 * 2);
+}
+
+#[test]
+fn trained_checkpoints() {
+    use forge_checkpoint::{Limits, open};
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/checkpoints");
+    for (file, version, expected) in [
+        ("tiny-rwkv4.pth", Version::V4, (0, 0, 512, 725_632)),
+        ("tiny-rwkv5.pth", Version::V5_2, (2, 64, 448, 726_784)),
+        ("tiny-rwkv6.pth", Version::V6, (2, 64, 448, 899_584)),
+        ("tiny-rwkv7.pth", Version::V7, (2, 64, 512, 802_432)),
+    ] {
+        let source = open(&fixtures.join(file), &Limits::default()).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let description = describe(source.tensors()).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let sizes = description.hyperparameters;
+        assert_eq!(description.version, version);
+        assert_eq!((sizes.layers, sizes.channels, sizes.vocabulary), (3, 128, 320), "{file}");
+        // The published numbers of parameters count everything in the file, v0, v1, v2 of layer 0 too.
+        let unused: u64 = description.unused.iter().map(|index| source.tensors()[*index].elements().unwrap()).sum();
+        assert_eq!((sizes.heads, sizes.head_size, sizes.ffn, description.parameters() + unused), expected, "{file}");
+        assert_eq!(description.unused.len(), if version == Version::V7 { 3 } else { 0 });
+        for spec in &description.tensors {
+            assert_eq!(spec.shape, source.tensors()[spec.source_index].shape, "{file}: {}", spec.name);
+        }
+        match version {
+            Version::V6 => assert!(matches!(sizes.ranks, Ranks::V6 { mix: 32, .. })),
+            Version::V7 => assert_eq!(sizes.ranks, Ranks::V7 { decay: 32, iclr: 32, value: 32, gate: 64 }),
+            _ => assert_eq!(sizes.ranks, Ranks::None {}),
+        }
+    }
 }

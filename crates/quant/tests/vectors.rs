@@ -1,5 +1,7 @@
 //! Bytes and values against gguf-py's (`fixtures/blocks`): equal, without tolerance.
 
+#![allow(clippy::cast_possible_truncation, reason = "the planted faults cast as a careless encoder would")]
+
 use std::path::{Path, PathBuf};
 
 use forge_quant::{FORMATS, by_name, decode_rows};

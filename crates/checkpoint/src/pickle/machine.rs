@@ -38,7 +38,10 @@ pub(crate) fn run<'a>(bytes: &'a [u8], limits: &Limits, rules: Rules) -> Result<
         let (at, op) = lexer.next()?;
         executed = executed.saturating_add(1);
         if executed > limits.opcodes {
-            return refuse(Refusal::TooManyOpcodes, format!("the pickle has more than {} opcodes; a state dict needs far fewer", limits.opcodes));
+            return refuse(
+                Refusal::TooManyOpcodes,
+                format!("the pickle has more than {} opcodes; a state dict needs far fewer", limits.opcodes),
+            );
         }
         if at == 0 && !matches!(op, Op::Proto(_)) {
             return refuse(Refusal::BadStream, "the pickle does not begin with a protocol from 2 to 5, as torch.save writes it");

@@ -174,7 +174,10 @@ impl<'a, 'l> Lexer<'a, 'l> {
             return refuse(Refusal::BadStream, format!("a second PROTO opcode at byte {at} of the pickle"));
         }
         if !(2..=HIGHEST_PROTOCOL).contains(&version) {
-            return refuse(Refusal::BadStream, format!("pickle protocol {version}; expected 2 to {HIGHEST_PROTOCOL}, as torch.save writes"));
+            return refuse(
+                Refusal::BadStream,
+                format!("pickle protocol {version}; expected 2 to {HIGHEST_PROTOCOL}, as torch.save writes"),
+            );
         }
         Ok(version)
     }
@@ -218,7 +221,10 @@ impl<'a, 'l> Lexer<'a, 'l> {
         let window = self.bytes.get(self.position..self.position.saturating_add(LONGEST).min(self.bytes.len())).unwrap_or_default();
         let text = window.split(|byte| *byte == b'\n').next().filter(|text| text.len() < window.len());
         let Some(text) = text else {
-            return refuse(Refusal::BadInteger, format!("the decimal integer at byte {at} of the pickle has no end within {LONGEST} bytes"));
+            return refuse(
+                Refusal::BadInteger,
+                format!("the decimal integer at byte {at} of the pickle has no end within {LONGEST} bytes"),
+            );
         };
         self.position = self.position.saturating_add(text.len()).saturating_add(1);
         match (code, text) {
@@ -273,7 +279,10 @@ impl<'a, 'l> Lexer<'a, 'l> {
         let line = window.split(|byte| *byte == b'\n').next().filter(|line| line.len() < window.len());
         let Some(line) = line else {
             let limit = self.limits.global_bytes;
-            return refuse(Refusal::BadGlobal, format!("the name of the global at byte {at} of the pickle has no end within {limit} bytes"));
+            return refuse(
+                Refusal::BadGlobal,
+                format!("the name of the global at byte {at} of the pickle has no end within {limit} bytes"),
+            );
         };
         self.position = self.position.saturating_add(line.len()).saturating_add(1);
         match std::str::from_utf8(line) {

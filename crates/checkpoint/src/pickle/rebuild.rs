@@ -127,7 +127,8 @@ fn check_metadata(arena: &Arena<'_>, values: &[Id]) -> Result<()> {
     if values.iter().all(|value| is_absent(arena, *value)) {
         return Ok(());
     }
-    let message = "a tensor with metadata: it is a negated or conjugated view, whose stored values are not its own; save clones of such tensors";
+    let message =
+        "a tensor with metadata: it is a negated or conjugated view, whose stored values are not its own; save clones of such tensors";
     refuse(Refusal::UnsupportedLayout, message)
 }
 
@@ -143,7 +144,8 @@ fn rebuild_tensor(arena: &mut Arena<'_>, [storage, offset, size, stride]: [Id; 4
     }
     let (rank, strides) = (arena.children(size).len(), arena.children(stride).len());
     if rank > MAX_RANK || rank != strides {
-        let message = format!("a tensor with {rank} dimensions and {strides} strides; expected as many strides as dimensions, at most {MAX_RANK}");
+        let message =
+            format!("a tensor with {rank} dimensions and {strides} strides; expected as many strides as dimensions, at most {MAX_RANK}");
         return refuse(Refusal::UnsupportedLayout, message);
     }
     if arena.ints(size).is_none() || arena.ints(stride).is_none() {
@@ -163,7 +165,10 @@ fn rebuild_tensor(arena: &mut Arena<'_>, [storage, offset, size, stride]: [Id; 4
 /// Turns the tuple of a persistent id into a storage. `width` is 5 in a zip archive, 6 in a legacy file.
 pub(crate) fn persistent_id(arena: &mut Arena<'_>, id: Id, width: usize, limits: &Limits) -> Result<Id> {
     let bad = |detail: String| {
-        refuse(Refusal::BadStorageId, format!("{detail}; expected ('storage', type, key, location, number of elements), as torch.save writes"))
+        refuse(
+            Refusal::BadStorageId,
+            format!("{detail}; expected ('storage', type, key, location, number of elements), as torch.save writes"),
+        )
     };
     let parts = arena.children(id);
     if !matches!(arena.get(id), Node::Tuple { .. }) || parts.len() != width {
@@ -178,7 +183,10 @@ pub(crate) fn persistent_id(arena: &mut Arena<'_>, id: Id, width: usize, limits:
         return bad(format!("a persistent id with the parts {found}"));
     };
     if width > 5 && part(5) != Node::None {
-        return refuse(Refusal::UnsupportedLayout, "a storage that is a view of another one, as torch wrote before 0.4; load and save it anew with torch");
+        return refuse(
+            Refusal::UnsupportedLayout,
+            "a storage that is a view of another one, as torch wrote before 0.4; load and save it anew with torch",
+        );
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if key.is_empty() || key.len() > 64 || !key.bytes().all(plain) {

@@ -116,7 +116,10 @@ impl<'a> Arena<'a> {
             _ => {}
         }
         if self.nodes.len() >= self.max_values {
-            return refuse(Refusal::TooLarge, format!("the pickle makes more than {} values; a state dict needs far fewer", self.max_values));
+            return refuse(
+                Refusal::TooLarge,
+                format!("the pickle makes more than {} values; a state dict needs far fewer", self.max_values),
+            );
         }
         let id = index_of(self.nodes.len())?;
         self.nodes.push(node);
@@ -173,9 +176,7 @@ impl<'a> Arena<'a> {
                 let start = start as usize;
                 self.items.get(start..start.saturating_add(len as usize)).unwrap_or_default()
             }
-            Node::List(container) | Node::Dict(container) => {
-                self.containers.get(container as usize).map(Vec::as_slice).unwrap_or_default()
-            }
+            Node::List(container) | Node::Dict(container) => self.containers.get(container as usize).map(Vec::as_slice).unwrap_or_default(),
             _ => &[],
         }
     }
@@ -219,7 +220,8 @@ impl<'a> Arena<'a> {
                 total = total.saturating_add(u64::from(size.get(*child as usize).copied().unwrap_or(0)));
             }
             if total > limits.expanded {
-                let message = format!("the pickle stands for more than {} values when written out; shared parts are nested", limits.expanded);
+                let message =
+                    format!("the pickle stands for more than {} values when written out; shared parts are nested", limits.expanded);
                 return refuse(Refusal::TooLarge, message);
             }
             let tall = tallest.saturating_add(1);

@@ -116,10 +116,15 @@ fn shifted(file: &InputFile, record_at: u64, offset: u64, end: &End) -> Result<C
 fn shift_refusal(file: &InputFile, shift: u64) -> Result<CheckpointError> {
     let head = file.read_vec(0, 4, 4)?;
     if head == b"PK\x03\x04" {
-        let message = format!("the file holds more than one zip archive: the last one begins at byte {shift}; readers would disagree about which one counts");
+        let message = format!(
+            "the file holds more than one zip archive: the last one begins at byte {shift}; readers would disagree about which one counts"
+        );
         return Ok(CheckpointError::refused(Refusal::TrailingData, message));
     }
-    Ok(CheckpointError::refused(Refusal::PrefixData, format!("{shift} bytes lie before the zip archive; such a file can be read in two ways")))
+    Ok(CheckpointError::refused(
+        Refusal::PrefixData,
+        format!("{shift} bytes lie before the zip archive; such a file can be read in two ways"),
+    ))
 }
 
 /// Every field of the plain end record either says "see Zip64" or agrees.
@@ -134,25 +139,38 @@ fn check_zip64(plain: &End, wide: &End) -> Result<()> {
         (plain.start, 0xffff_ffff, wide.start),
     ];
     match pairs.into_iter().find(|(plain, marker, wide)| !agrees(*plain, *marker, *wide)) {
-        Some((plain, _, wide)) => refuse(Refusal::BadZip64, format!("the end records of the zip archive disagree: {plain} and, in Zip64, {wide}")),
+        Some((plain, _, wide)) => {
+            refuse(Refusal::BadZip64, format!("the end records of the zip archive disagree: {plain} and, in Zip64, {wide}"))
+        }
         None => Ok(()),
     }
 }
 
 fn check(file: &InputFile, end: &End, records_at: u64, limits: &Limits) -> Result<Directory> {
     if end.disks != [0, 0] {
-        return refuse(Refusal::BadOffset, format!("the zip archive claims to be split over disks ({:?}); split archives are not read", end.disks));
+        return refuse(
+            Refusal::BadOffset,
+            format!("the zip archive claims to be split over disks ({:?}); split archives are not read", end.disks),
+        );
     }
     let [here, entries] = end.entries;
     if entries > limits.zip_entries || entries > end.len.checked_div(CENTRAL_BYTES).unwrap_or(0) {
-        let message = format!("the zip archive claims {entries} entries in a central directory of {} bytes; the limit is {}", end.len, limits.zip_entries);
+        let message = format!(
+            "the zip archive claims {entries} entries in a central directory of {} bytes; the limit is {}",
+            end.len, limits.zip_entries
+        );
         return refuse(Refusal::TooManyEntries, message);
     }
     if here != entries {
         return refuse(Refusal::BadOffset, format!("the zip archive claims {here} of {entries} entries on its only disk"));
     }
     let Some(directory_end) = end.start.checked_add(end.len).filter(|directory_end| *directory_end <= file.len()) else {
-        let message = format!("the central directory is said to take {} bytes from {}, beyond the end of the file at {}", end.len, end.start, file.len());
+        let message = format!(
+            "the central directory is said to take {} bytes from {}, beyond the end of the file at {}",
+            end.len,
+            end.start,
+            file.len()
+        );
         return refuse(Refusal::BadOffset, message);
     };
     if directory_end > records_at {
@@ -191,10 +209,14 @@ fn diagnose(file: &InputFile) -> Result<CheckpointError> {
     let tail_len = file.len().min(LONGEST_TAIL);
     let tail = file.read_vec(file.len().saturating_sub(tail_len), tail_len, LONGEST_TAIL)?;
     let found = tail.windows(4).rposition(|window| window == EOCD);
-    let after = found.and_then(|at| tail.len().checked_sub(at)).and_then(|rest| u64::try_from(rest).ok()).and_then(|rest| rest.checked_sub(EOCD_BYTES));
+    let after = found
+        .and_then(|at| tail.len().checked_sub(at))
+        .and_then(|rest| u64::try_from(rest).ok())
+        .and_then(|rest| rest.checked_sub(EOCD_BYTES));
     match after {
         Some(bytes) if bytes > 0 => {
-            let message = format!("{bytes} bytes follow the end of the zip archive (a comment, or something appended); torch never writes any");
+            let message =
+                format!("{bytes} bytes follow the end of the zip archive (a comment, or something appended); torch never writes any");
             Ok(CheckpointError::refused(Refusal::TrailingData, message))
         }
         Some(_) => Ok(CheckpointError::refused(Refusal::Truncated, "the zip archive announces a comment, but the file ends before it")),

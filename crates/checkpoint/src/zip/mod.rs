@@ -43,6 +43,11 @@ impl Archive {
         let directory = end::find(file, limits)?;
         let bytes = file.read_vec(directory.start, directory.len, limits.zip_directory_bytes)?;
         let mut central = records::central_directory(&bytes, directory.entries)?;
+        // Only a Zip64 field can hold such a size.
+        if let Some(record) = central.iter().find(|record| record.len > u64::from(u32::MAX) && record.len > file.len()) {
+            let message = format!("the entry `{}` claims {} bytes in a file of {}", record.name, record.len, file.len());
+            return refuse(Refusal::BadZip64, message);
+        }
         central.sort_by_key(|record| record.offset);
         check_names(&central, limits)?;
         check_methods(&central)?;
@@ -105,7 +110,10 @@ fn locate(file: &InputFile, record: &Central, position: u64, next: u64, director
     local.agrees_with(record)?;
     let start = local.data_start;
     let Some(data_end) = start.checked_add(record.len).filter(|end| *end <= next) else {
-        let message = format!("the entry `{name}` has {} bytes from {start}, which reach beyond {next}, where the next part of the file begins", record.len);
+        let message = format!(
+            "the entry `{name}` has {} bytes from {start}, which reach beyond {next}, where the next part of the file begins",
+            record.len
+        );
         return refuse(Refusal::Overlap, message);
     };
     let gap = next.saturating_sub(data_end);
@@ -130,7 +138,10 @@ fn check_gap(file: &InputFile, record: &Central, at: u64, gap: u64) -> Result<()
     if records::descriptor_agrees(&bytes, record) {
         return Ok(());
     }
-    refuse(Refusal::HeaderMismatch, format!("the data descriptor of the entry `{name}` contradicts the central directory; the file is damaged"))
+    refuse(
+        Refusal::HeaderMismatch,
+        format!("the data descriptor of the entry `{name}` contradicts the central directory; the file is damaged"),
+    )
 }
 
 /// Refuses TorchScript programs and, after them, compressed entries: a program's code is compressed, but that is not
@@ -141,7 +152,8 @@ fn check_methods(central: &[Central]) -> Result<()> {
         matches!(inner, "constants.pkl" | "bytecode.pkl") || inner.starts_with("code/")
     };
     if let Some(record) = central.iter().find(is_code) {
-        let message = format!("`{}` shows that this is a TorchScript program; save the state dict of the original model instead", record.name);
+        let message =
+            format!("`{}` shows that this is a TorchScript program; save the state dict of the original model instead", record.name);
         return refuse(Refusal::TorchScript, message);
     }
     match central.iter().find(|record| record.method != 0) {
@@ -165,7 +177,10 @@ fn check_names(central: &[Central], limits: &Limits) -> Result<()> {
             return refuse(Refusal::BadEntryName, format!("the entry `{}` {fault}; torch never writes that", shown.escape_default()));
         }
         if !seen.insert(name) {
-            return refuse(Refusal::DuplicateEntry, format!("two entries are named `{name}`; readers would disagree about which one counts"));
+            return refuse(
+                Refusal::DuplicateEntry,
+                format!("two entries are named `{name}`; readers would disagree about which one counts"),
+            );
         }
     }
     Ok(())

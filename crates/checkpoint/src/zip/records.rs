@@ -193,7 +193,9 @@ impl Local {
     /// Reads the header of an entry; it must end before the central directory.
     pub(super) fn read(file: &InputFile, record: &Central, directory: u64) -> Result<Self> {
         let name = &record.name;
-        let beyond = |at: u64| refuse(Refusal::Overlap, format!("the local header of the entry `{name}` at byte {at} reaches into the central directory"));
+        let beyond = |at: u64| {
+            refuse(Refusal::Overlap, format!("the local header of the entry `{name}` at byte {at} reaches into the central directory"))
+        };
         let Some(after) = record.offset.checked_add(LOCAL_BYTES).filter(|after| *after <= directory) else { return beyond(record.offset) };
         let bytes = file.read_vec(record.offset, LOCAL_BYTES, LOCAL_BYTES)?;
         let mut fields = Fields::new(&bytes);
@@ -216,7 +218,9 @@ impl Local {
     pub(super) fn agrees_with(&self, record: &Central) -> Result<()> {
         let name = &record.name;
         check_flags(name, self.flags)?;
-        let mismatch = |what: &str| refuse(Refusal::HeaderMismatch, format!("local header and central directory disagree about the {what} of the entry `{name}`"));
+        let mismatch = |what: &str| {
+            refuse(Refusal::HeaderMismatch, format!("local header and central directory disagree about the {what} of the entry `{name}`"))
+        };
         if self.name != record.name.as_bytes() {
             return mismatch("name");
         }

@@ -1,5 +1,5 @@
 //! Opening bytes as if they were a file, and the small genuine checkpoint that the tests break.
-#![allow(dead_code, reason = "each test binary uses a part of this")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail loudly")]
 
 use std::path::PathBuf;

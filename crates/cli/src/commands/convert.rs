@@ -88,13 +88,7 @@ fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
                     "name": tensor.name, "shape": tensor.shape, "type": tensor.encoding.name,
                     "bytes": tensor.bytes, "offset": tensor.offset, "reason": tensor.reason,
                 }),
-                vec![
-                    tensor.name.clone(),
-                    shape,
-                    tensor.encoding.name.to_owned(),
-                    thousands(tensor.bytes),
-                    tensor.reason.clone(),
-                ],
+                vec![tensor.name.clone(), shape, tensor.encoding.name.to_owned(), thousands(tensor.bytes), tensor.reason.clone()],
             )
         })
         .unzip()
@@ -124,14 +118,7 @@ fn dry_run(model: &OpenModel, plan: &Plan, output: &std::path::Path, terminal: &
     Ok(0)
 }
 
-fn report(
-    args: &Convert,
-    model: &OpenModel,
-    plan: &Plan,
-    output: &PathBuf,
-    record: &Record,
-    terminal: &Terminal,
-) -> Result<(), Failure> {
+fn report(args: &Convert, model: &OpenModel, plan: &Plan, output: &PathBuf, record: &Record, terminal: &Terminal) -> Result<(), Failure> {
     let speed = record.source_bytes as f64 / 1e6 / record.write_seconds.max(1e-9);
     let bits = record.output_bytes as f64 * 8.0 / model.description.parameters().max(1) as f64;
     terminal.print(&format!("{}\n", model_line(&model.description)));

@@ -29,7 +29,7 @@ pub fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Result<u8, F
 }
 
 fn globals(args: &Inspect, terminal: &Terminal) -> Result<u8, Failure> {
-    let names = forge_checkpoint::globals(&args.file)?;
+    let names = forge_checkpoint::globals(&args.file, &forge_checkpoint::Limits::default())?;
     let rows = names.iter().map(|(module, name)| vec![module.clone(), name.clone()]).collect();
     terminal.print(&table(&["module", "name"], rows, &[]));
     let list: Vec<String> = names.iter().map(|(module, name)| format!("{module}.{name}")).collect();
@@ -78,7 +78,8 @@ fn print_text(
     terminal: &Terminal,
 ) {
     let source = file.source();
-    let mut text = format!("{}: {}, {} tensors, {} bytes of data\n", args.file.display(), source.format(), source.tensors().len(), thousands(bytes));
+    let mut text =
+        format!("{}: {}, {} tensors, {} bytes of data\n", args.file.display(), source.format(), source.tensors().len(), thousands(bytes));
     match described {
         Ok(model) => text.push_str(&format!("{}\n", model_line(model))),
         Err(error) => text.push_str(&format!("no model that this version knows: {error}\n")),

@@ -10,7 +10,7 @@ pub mod verify;
 use std::path::Path;
 
 use forge_convert::{OpenOptions, Vocabulary};
-use forge_eval::Agreement;
+use forge_eval::{Agreement, Difference, LayerAgreement};
 use forge_io::{Backend, InputFile};
 use forge_model::ModelDescription;
 
@@ -34,9 +34,8 @@ pub fn read_small(path: &Path) -> Result<Vec<u8>, Failure> {
 
 /// As [`read_small`], for text.
 pub fn read_text(path: &Path) -> Result<String, Failure> {
-    String::from_utf8(read_small(path)?).map_err(|error| {
-        Failure::refused("NotUtf8", format!("{} is not UTF-8 text: {error}", path.display()))
-    })
+    String::from_utf8(read_small(path)?)
+        .map_err(|error| Failure::refused("NotUtf8", format!("{} is not UTF-8 text: {error}", path.display())))
 }
 
 /// The vocabulary that `--vocab` names.
@@ -58,7 +57,8 @@ pub fn thresholds(args: &Thresholds, default_max_kl: Option<f64>) -> forge_eval:
         max_kl: args.max_kl.or(default_max_kl),
         min_top1: args.min_top1,
         max_abs: args.max_abs,
-        max_ppl_ratio: args.max_ppl_ratio,
+        max_perplexity_ratio: args.max_ppl_ratio,
+        ..forge_eval::Thresholds::default()
     }
 }
 
@@ -84,29 +84,31 @@ pub fn agreement_table(agreement: &Agreement) -> String {
     let mut rows = vec![
         row("positions compared", a.positions.to_string()),
         row("logits bit-identical", if a.identical { "yes" } else { "no" }.to_owned()),
-        row(
-            "max |difference|",
-            format!("{} (position {}, token {})", number(a.max_abs.value), a.max_abs.position, a.max_abs.token),
-        ),
+        row("max |difference|", format!("{} (position {}, token {})", number(a.max_abs.value), a.max_abs.position, a.max_abs.token)),
         row("rms(difference) / rms(reference)", number(a.rms_ratio)),
         row("same top-1 token", format!("{:.2} % ({} of {})", a.top1.fraction * 100.0, a.top1.agree, a.top1.count)),
-        row("KL divergence, mean", format!("{} nats [95 %: {}, {}]", number(a.kl.mean), number(a.kl.low), number(a.kl.high))),
-        row("KL divergence, median / 99 % / max", format!("{} / {} / {}", number(a.kl.median), number(a.kl.p99), number(a.kl.max))),
         row(
-            "perplexity on this text",
-            format!("{:.4} -> {:.4} (ratio {:.5})", a.perplexity.reference, a.perplexity.candidate, a.perplexity.ratio),
+            "KL divergence, mean",
+            format!("{} nats [95 %: {}, {}]", number(a.kl.mean), number(a.kl.interval[0]), number(a.kl.interval[1])),
         ),
+        row("KL divergence, median / 99 % / max", format!("{} / {} / {}", number(a.kl.median), number(a.kl.p99), number(a.kl.max))),
     ];
+    if let Some(p) = &a.perplexity {
+        rows.push(row("perplexity on this text", format!("{:.4} -> {:.4} (ratio {:.5})", p.reference, p.candidate, p.ratio)));
+    }
     if let Some(position) = a.first_divergence {
         rows.push(row("first differing top-1", format!("position {position}")));
     }
-    if let Some(worst) = a.layers.iter().max_by(|x, y| x.output.rms_ratio.total_cmp(&y.output.rms_ratio)) {
-        rows.push(row("worst layer, rms ratio of its output", format!("{} (layer {})", number(worst.output.rms_ratio), worst.layer)));
-    }
-    if let Some(worst) = a.layers.iter().max_by(|x, y| x.state.rms_ratio.total_cmp(&y.state.rms_ratio)) {
-        rows.push(row("worst layer, rms ratio of its state", format!("{} (layer {})", number(worst.state.rms_ratio), worst.layer)));
-    }
+    rows.extend(worst_layer(a, "output", |layer| layer.residual.as_ref()));
+    rows.extend(worst_layer(a, "state", |layer| layer.state.as_ref()));
     table(&["agreement with the source", ""], rows, &[])
+}
+
+/// The layer that differs most in one respect, as a row.
+fn worst_layer(agreement: &Agreement, what: &str, of: impl Fn(&LayerAgreement) -> Option<&Difference>) -> Option<Vec<String>> {
+    let differences = agreement.layers.iter().filter_map(|layer| Some((layer.layer, of(layer)?)));
+    let (layer, worst) = differences.max_by(|x, y| x.1.rms_ratio.total_cmp(&y.1.rms_ratio))?;
+    Some(vec![format!("worst layer, rms ratio of its {what}"), format!("{} (layer {layer})", number(worst.rms_ratio))])
 }
 
 /// A measured number: four significant digits.

@@ -39,7 +39,7 @@ pub fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result<u8, Fa
         &Model { source: reference.source(), description: &reference_description, options: reference_options },
         &Model { source: candidate.source(), description: &candidate_description, options: candidate_options },
         &CompareOptions::new(&tokens),
-        &mut |step| progress.set(step.done, step.total),
+        &mut |step| progress.set(step.done as u64, step.total as u64),
     )?;
     drop(progress);
     let violations = thresholds(&args.thresholds, None).violations(&agreement);

@@ -1,7 +1,7 @@
 //! Writes laid-out files the slow and obvious way, and takes files apart so that single things can be changed.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared by several test binaries; a failure must stop the test")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use forge_gguf::{Array, GgufFile, Header, Limits, Provenance, Value};
 use forge_model::{Choice, Constraint, FileLayout, ModelDescription, TensorSpec, Version};
@@ -11,17 +11,17 @@ use forge_testkit::models::{MemorySource, Sizes, random_model};
 use forge_tokenizer::Tokenizer;
 
 /// Rows of 64 and 96 elements, so that matrices can be q8_0; ranks that differ from one another.
-pub const SIZES: Sizes = Sizes { layers: 2, channels: 64, head_size: 16, ffn: 96, vocabulary: 300, ranks: [6, 7, 3, 9] };
+pub(crate) const SIZES: Sizes = Sizes { layers: 2, channels: 64, head_size: 16, ffn: 96, vocabulary: 300, ranks: [6, 7, 3, 9] };
 
 /// A model in memory with its description.
-pub fn model(version: Version) -> (MemorySource, ModelDescription) {
+pub(crate) fn model(version: Version) -> (MemorySource, ModelDescription) {
     let source = random_model(version, &SIZES, 7);
     let description = forge_model::describe(source.tensors()).unwrap();
     (source, description)
 }
 
 /// The most compressed type that each tensor may have.
-pub fn choices(description: &ModelDescription, matrices: &str) -> Vec<Choice> {
+pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Choice> {
     let matrices = forge_quant::by_name(matrices).unwrap().encoding();
     let pick = |spec: &TensorSpec| match forge_gguf::constraint(description.version, spec) {
         Constraint::F32Only(_) => Encoding::F32,
@@ -31,16 +31,16 @@ pub fn choices(description: &ModelDescription, matrices: &str) -> Vec<Choice> {
     description.tensors.iter().map(|spec| Choice { encoding: pick(spec), reason: "test".into() }).collect()
 }
 
-pub fn provenance() -> Provenance {
+pub(crate) fn provenance() -> Provenance {
     Provenance { name: Some("a test".into()), tool_version: "0.0.0".into(), recipe: "q8_0".into(), ..Provenance::default() }
 }
 
-pub fn laid_out(description: &ModelDescription, matrices: &str) -> FileLayout {
+pub(crate) fn laid_out(description: &ModelDescription, matrices: &str) -> FileLayout {
     forge_gguf::layout(description, &choices(description, matrices), &Tokenizer::raw_bytes(), &provenance()).unwrap()
 }
 
 /// All values of a tensor as its source stores it.
-pub fn values(source: &dyn TensorSource, index: usize) -> Vec<f32> {
+pub(crate) fn values(source: &dyn TensorSource, index: usize) -> Vec<f32> {
     let info = &source.tensors()[index];
     let mut raw = vec![0; usize::try_from(info.byte_len().unwrap()).unwrap()];
     source.read_at(index, 0, &mut raw).unwrap();
@@ -50,7 +50,7 @@ pub fn values(source: &dyn TensorSource, index: usize) -> Vec<f32> {
 }
 
 /// The canonical tensor, recovered from however it is stored.
-pub fn canonical(source: &dyn TensorSource, spec: &TensorSpec) -> Vec<f32> {
+pub(crate) fn canonical(source: &dyn TensorSource, spec: &TensorSpec) -> Vec<f32> {
     let all = values(source, spec.source_index);
     let (part, of) = (spec.recover.part.0 as usize, spec.recover.part.1 as usize);
     let size = all.len() / of;
@@ -66,7 +66,7 @@ pub fn canonical(source: &dyn TensorSource, spec: &TensorSpec) -> Vec<f32> {
 }
 
 /// `[.., rows, columns]` to `[.., columns, rows]`.
-pub fn swap_last_two(values: &[f32], shape: &[u64]) -> Vec<f32> {
+pub(crate) fn swap_last_two(values: &[f32], shape: &[u64]) -> Vec<f32> {
     let [.., rows, columns] = shape else { panic!("{shape:?} is no matrix") };
     let (rows, columns) = (usize::try_from(*rows).unwrap(), usize::try_from(*columns).unwrap());
     let mut out = Vec::new();
@@ -80,14 +80,14 @@ pub fn swap_last_two(values: &[f32], shape: &[u64]) -> Vec<f32> {
     out
 }
 
-pub fn encoded(encoding: Encoding, values: &[f32]) -> Vec<u8> {
+pub(crate) fn encoded(encoding: Encoding, values: &[f32]) -> Vec<u8> {
     let mut out = vec![0; usize::try_from(encoding.row_bytes(values.len() as u64).unwrap()).unwrap()];
     forge_quant::by_encoding(encoding).unwrap().encode(values, &mut out).unwrap();
     out
 }
 
 /// The bytes of the whole file.
-pub fn written(source: &dyn TensorSource, description: &ModelDescription, layout: &FileLayout) -> Vec<u8> {
+pub(crate) fn written(source: &dyn TensorSource, description: &ModelDescription, layout: &FileLayout) -> Vec<u8> {
     let mut file = layout.header.clone();
     for tensor in &layout.tensors {
         file.resize(usize::try_from(tensor.offset).unwrap(), 0);
@@ -106,16 +106,25 @@ pub fn written(source: &dyn TensorSource, description: &ModelDescription, layout
 }
 
 /// A file on disk that goes away with the value.
-pub struct Scratch(pub PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(name: &str, bytes: &[u8]) -> Self {
+    pub(crate) fn new(name: &str, bytes: &[u8]) -> Self {
         let path = std::env::temp_dir().join(format!("rwkv-forge-gguf-{}-{name}.gguf", std::process::id()));
         std::fs::write(&path, bytes).unwrap();
         Self(path)
     }
 
-    pub fn open(&self) -> GgufFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// SHA-256 of the content.
+    pub(crate) fn digest(&self) -> String {
+        forge_io::InputFile::open(&self.0).unwrap().sha256(&|_| {}, &mut |_, _| {}).unwrap()
+    }
+
+    pub(crate) fn open(&self) -> GgufFile {
         GgufFile::open(&self.0).unwrap()
     }
 }
@@ -127,7 +136,7 @@ impl Drop for Scratch {
 }
 
 /// Takes a file apart, so that a test can change one thing and build it again.
-pub fn apart(file: &[u8]) -> GgufBuilder {
+pub(crate) fn apart(file: &[u8]) -> GgufBuilder {
     let header = Header::from_bytes(file, &Limits::default()).unwrap();
     let mut builder = GgufBuilder::default();
     for (key, value) in header.metadata.entries() {

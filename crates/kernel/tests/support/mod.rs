@@ -1,10 +1,14 @@
 //! What the kernel's tests share: tensors in memory, NumPy files, fixtures.
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper that fails should fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a test helper that fails should fail loudly"
+)]
 
-pub mod naive;
-pub mod random;
-pub mod raw;
+pub(crate) mod naive;
+pub(crate) mod random;
 
 use std::path::{Path, PathBuf};
 
@@ -12,36 +16,38 @@ use forge_model::ModelDescription;
 use forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
 
 /// The trained models that are always there.
-pub const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
+pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
 
 /// A trained model.
-pub struct Trained {
-    pub source: Box<dyn TensorSource>,
-    pub description: ModelDescription,
+pub(crate) struct Trained {
+    pub(crate) source: Box<dyn TensorSource>,
+    pub(crate) description: ModelDescription,
     /// Second part of the name of its recorded logits. For RWKV-4 to 6 the recorder normalises the embedding in the
     /// file's type, so that only its run over a float32 copy of the file is exact.
-    pub logits: &'static str,
+    pub(crate) logits: &'static str,
 }
 
 impl Trained {
     /// One of [`TINY`].
-    pub fn tiny(name: &str) -> Self {
+    pub(crate) fn tiny(name: &str) -> Self {
         let logits = if name == "tiny-rwkv7" { "logits" } else { "logits-from-f32-file" };
         Self::open(&fixture(&format!("checkpoints/{name}.pth")), logits).unwrap_or_else(|| panic!("no fixture {name}"))
     }
 
     /// None when there is no such file.
-    pub fn open(path: &Path, logits: &'static str) -> Option<Self> {
+    pub(crate) fn open(path: &Path, logits: &'static str) -> Option<Self> {
         if !path.exists() {
             return None;
         }
-        let (source, description) = raw::open(&format!("/tmp/fk/{}", path.file_stem().unwrap().to_str().unwrap()));
-        Some(Self { source: Box::new(source), description, logits })
+        let source =
+            forge_checkpoint::open(path, &forge_checkpoint::Limits::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let description = forge_model::describe(source.tensors()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Some(Self { source, description, logits })
     }
 }
 
 /// A file below `fixtures/`.
-pub fn fixture(relative: &str) -> PathBuf {
+pub(crate) fn fixture(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(relative)
 }
 
@@ -54,14 +60,14 @@ fn npy(path: &Path) -> (String, Vec<u8>) {
 }
 
 /// A little-endian float32 array, flat.
-pub fn npy_f32(path: &Path) -> Vec<f32> {
+pub(crate) fn npy_f32(path: &Path) -> Vec<f32> {
     let (header, data) = npy(path);
     assert!(header.contains("'<f4'") && header.contains("'fortran_order': False"), "{header}");
     data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
 /// A little-endian uint16 array as token ids.
-pub fn npy_tokens(path: &Path) -> Vec<u32> {
+pub(crate) fn npy_tokens(path: &Path) -> Vec<u32> {
     let (header, data) = npy(path);
     assert!(header.contains("'<u2'") && header.contains("'fortran_order': False"), "{header}");
     data.as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect()
@@ -69,9 +75,9 @@ pub fn npy_tokens(path: &Path) -> Vec<u32> {
 
 /// Tensors in memory, which tests may change.
 #[derive(Clone)]
-pub struct MemorySource {
-    pub tensors: Vec<TensorInfo>,
-    pub bytes: Vec<Vec<u8>>,
+pub(crate) struct MemorySource {
+    pub(crate) tensors: Vec<TensorInfo>,
+    pub(crate) bytes: Vec<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +119,7 @@ impl TensorSource for MemorySource {
 
 impl MemorySource {
     /// A copy of another source, every tensor decoded to f32 so that tests can change values.
-    pub fn copy_of(source: &dyn TensorSource, description: &ModelDescription) -> (Self, ModelDescription) {
+    pub(crate) fn copy_of(source: &dyn TensorSource, description: &ModelDescription) -> (Self, ModelDescription) {
         let mut copy = Self { tensors: Vec::new(), bytes: Vec::new() };
         let mut changed = description.clone();
         for spec in &mut changed.tensors {
@@ -126,7 +132,7 @@ impl MemorySource {
         (copy, changed)
     }
 
-    pub fn push(&mut self, name: &str, shape: &[u64], values: &[f32]) {
+    pub(crate) fn push(&mut self, name: &str, shape: &[u64], values: &[f32]) {
         self.tensors.push(TensorInfo { name: name.to_owned(), shape: shape.to_vec(), encoding: Encoding::F32 });
         self.bytes.push(values.iter().flat_map(|v| v.to_le_bytes()).collect());
     }
@@ -135,18 +141,18 @@ impl MemorySource {
         self.tensors.iter().position(|t| t.name == name).unwrap_or_else(|| panic!("no tensor {name}"))
     }
 
-    pub fn values(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn values(&self, name: &str) -> Vec<f32> {
         self.bytes[self.index(name)].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
 
-    pub fn set(&mut self, name: &str, values: &[f32]) {
+    pub(crate) fn set(&mut self, name: &str, values: &[f32]) {
         let index = self.index(name);
         assert_eq!(self.bytes[index].len(), values.len() * 4, "{name}");
         self.bytes[index] = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     }
 
     /// Changes every value of all tensors whose name ends in `suffix`.
-    pub fn edit(&mut self, suffix: &str, f: impl Fn(f32) -> f32) {
+    pub(crate) fn edit(&mut self, suffix: &str, f: impl Fn(f32) -> f32) {
         let names: Vec<String> = self.tensors.iter().filter(|t| t.name.ends_with(suffix)).map(|t| t.name.clone()).collect();
         assert!(!names.is_empty(), "no tensor ends in {suffix}");
         for name in names {
@@ -156,7 +162,7 @@ impl MemorySource {
     }
 
     /// Exchanges two tensors in every layer.
-    pub fn swap(&mut self, a: &str, b: &str) {
+    pub(crate) fn swap(&mut self, a: &str, b: &str) {
         let names: Vec<String> = self.tensors.iter().filter_map(|t| t.name.strip_suffix(a).map(str::to_owned)).collect();
         assert!(!names.is_empty(), "no tensor ends in {a}");
         for prefix in names {
