@@ -1,11 +1,14 @@
 // Logits of every token through libllama, one token at a time from the empty state.
 //
 //     logits MODEL.gguf TOKENS.json OUT.f32 [THREADS]
+//     logits --tokenize MODEL.gguf TEXT
 //
 // TOKENS.json is a JSON array of token ids. OUT.f32 gets float32 [tokens, vocabulary] in the machine's byte order,
-// and one line of JSON on stdout says both sizes.
+// and one line of JSON on stdout says both sizes. With --tokenize the ids of the file TEXT by the model's own
+// vocabulary go to stdout as a JSON array.
 #include "llama.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -21,10 +24,14 @@ int fail(const std::string & message) {
     return 1;
 }
 
+std::string read_file(const char * path) {
+    std::ifstream file(path, std::ios::binary);
+    return std::string((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+}
+
 // Runs of digits are the ids; an array of plain integers has nothing else to read.
 bool read_tokens(const char * path, std::vector<llama_token> & tokens) {
-    std::ifstream file(path);
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const std::string text = read_file(path);
     if (text.find_first_not_of("[], \n\r\t0123456789") != std::string::npos) {
         return false;
     }
@@ -42,20 +49,49 @@ void warnings_only(ggml_log_level level, const char * text, void *) {
     }
 }
 
+using model_ptr = std::unique_ptr<llama_model, decltype(&llama_model_free)>;
+
+model_ptr load(const char * path, bool vocabulary_only) {
+    llama_model_params params = llama_model_default_params();
+    params.vocab_only = vocabulary_only;
+    return model_ptr(llama_model_load_from_file(path, params), llama_model_free);
+}
+
+int tokenize(const char * path, const char * text_path) {
+    const model_ptr model = load(path, true);
+    if (!model) {
+        return fail(std::string("libllama does not load ") + path);
+    }
+    const std::string text = read_file(text_path);
+    std::vector<llama_token> tokens(text.size() + 1);
+    const int count = llama_tokenize(llama_model_get_vocab(model.get()), text.data(), static_cast<int32_t>(text.size()),
+                                     tokens.data(), static_cast<int32_t>(tokens.size()), false, false);
+    if (count <= 0) {
+        return fail(std::string("no tokens of ") + text_path);
+    }
+    for (int i = 0; i < count; i++) {
+        std::printf("%c%d", i == 0 ? '[' : ',', tokens[static_cast<size_t>(i)]);
+    }
+    std::printf("]\n");
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char ** argv) {
     if (argc < 4) {
-        return fail("usage: logits MODEL.gguf TOKENS.json OUT.f32 [THREADS]");
+        return fail("usage: logits MODEL.gguf TOKENS.json OUT.f32 [THREADS] | logits --tokenize MODEL.gguf TEXT");
+    }
+    llama_log_set(warnings_only, nullptr);
+    llama_backend_init();
+    if (std::string(argv[1]) == "--tokenize") {
+        return tokenize(argv[2], argv[3]);
     }
     std::vector<llama_token> tokens;
     if (!read_tokens(argv[2], tokens)) {
         return fail(std::string(argv[2]) + " is no JSON array of token ids");
     }
-    llama_log_set(warnings_only, nullptr);
-    llama_backend_init();
-    std::unique_ptr<llama_model, decltype(&llama_model_free)> model(
-        llama_model_load_from_file(argv[1], llama_model_default_params()), llama_model_free);
+    const model_ptr model = load(argv[1], false);
     if (!model) {
         return fail(std::string("libllama does not load ") + argv[1]);
     }

@@ -53,6 +53,16 @@ impl Row {
 pub struct Report {
     llama: String,
     rows: Vec<Row>,
+    tokenizers: Vec<Tokenizer>,
+}
+
+/// How llama.cpp tokenizes the oracles' text with the vocabulary in one of our files.
+struct Tokenizer {
+    model: &'static str,
+    /// Ids at the beginning of the text that are the official tokenizer's.
+    equal: usize,
+    /// Ids that the official tokenizer's fixture has.
+    all: usize,
 }
 
 /// Builds what is missing, converts, runs both runtimes and compares.
@@ -63,19 +73,20 @@ pub fn run() -> Result<Report, String> {
     let llama = PathBuf::from(capture(Command::new(root.join("peers/llama/build.sh")).stderr(Stdio::inherit()))?.trim());
     let setup = Setup { forge: forge(&root)?, dumper: dumper(&root, &work, &llama)?, tokens: tokens(&root, &work)?, root, work };
 
-    let mut rows = Vec::new();
+    let (mut rows, mut tokenizers) = (Vec::new(), Vec::new());
     for model in MODELS {
         let logits = BOUNDS.iter().map(|bound| setup.logits(model, bound.encoding)).collect::<Result<Vec<_>, _>>()?;
         for (bound, (ours, theirs)) in BOUNDS.iter().zip(&logits) {
             rows.push(Row::new(model, bound, None, ours, theirs)?);
         }
+        tokenizers.push(setup.tokenizer(model)?);
         // Each bound must tell a file from another type's, else it would prove nothing about the file.
         for (bound, (ours, _)) in BOUNDS.iter().zip(&logits) {
             let planted = BOUNDS.iter().position(|other| other.encoding == bound.planted).ok_or("a planted type without bounds")?;
             rows.push(Row::new(model, bound, Some(bound.planted), ours, &logits[planted].1)?);
         }
     }
-    Ok(Report { llama: version(&llama), rows })
+    Ok(Report { llama: version(&llama), rows, tokenizers })
 }
 
 struct Setup {
@@ -103,6 +114,17 @@ impl Setup {
         capture(forge().arg("logits").arg(&gguf).arg("--tokens").arg(&self.tokens).arg("--force").arg("-o").arg(&ours))?;
         capture(Command::new(&self.dumper).arg(&gguf).arg(&self.tokens).arg(&theirs))?;
         Ok((Matrix::from_npy(&ours)?, Matrix::from_raw(&theirs, TOKENS)?))
+    }
+
+    /// llama.cpp's ids of the whole text against the official ones of its beginning.
+    fn tokenizer(&self, model: &'static str) -> Result<Tokenizer, String> {
+        let gguf = self.work.join(format!("{model}-f32.gguf"));
+        let text = self.root.join("fixtures/text/public-domain-100k.txt");
+        let output = capture(Command::new(&self.dumper).arg("--tokenize").arg(gguf).arg(text))?;
+        let ids: Vec<u16> = serde_json::from_str(&output).map_err(|error| format!("the ids of {model}: {error}"))?;
+        let official = npy::tokens(&self.root.join("fixtures/oracles/tokens-320.npy"))?;
+        let equal = ids.iter().zip(&official).take_while(|(id, official)| id == official).count();
+        Ok(Tokenizer { model, equal, all: official.len() })
     }
 }
 
@@ -170,7 +192,7 @@ fn capture(command: &mut Command) -> Result<String, String> {
 impl Report {
     /// Whether every file is within its bounds and every planted fault outside.
     pub fn passed(&self) -> bool {
-        self.rows.iter().all(Row::passed)
+        self.rows.iter().all(Row::passed) && self.tokenizers.iter().all(|tokenizer| tokenizer.equal == tokenizer.all)
     }
 
     /// A table for people.
@@ -183,6 +205,11 @@ impl Report {
             let given = row.planted.map_or("the same".to_owned(), |planted| format!("{planted} (planted)"));
             text += &format!("| {} | {encoding} | {given} | {:.2e} | {:.2e} | ", row.model, a.max_abs, a.rms_ratio);
             text += &format!("{:.4} | {:.2e} | {:.2e} | {} |\n", a.top1, a.kl_mean, a.kl_max, row.verdict());
+        }
+        for Tokenizer { model, equal, all } in &self.tokenizers {
+            text += &format!(
+                "\n{model}: llama.cpp's tokenizer with the vocabulary in the file gives {equal} of {all} ids as the official one.\n"
+            );
         }
         text += "\nBounds:\n\n| file | max abs difference | rms ratio | top-1 | KL mean | because |\n|---|---|---|---|---|---|\n";
         for bound in BOUNDS {
@@ -205,7 +232,8 @@ impl Report {
             })
         };
         let rows: Vec<_> = self.rows.iter().map(row).collect();
-        let report = json!({ "schema_version": 1, "peer": "llama.cpp", "build": self.llama, "passed": self.passed(), "rows": rows });
+        let tokenizers: Vec<_> = self.tokenizers.iter().map(|t| json!({ "model": t.model, "equal_ids": t.equal, "ids": t.all })).collect();
+        let report = json!({ "schema_version": 1, "peer": "llama.cpp", "build": self.llama, "passed": self.passed(), "rows": rows, "tokenizers": tokenizers });
         format!("{report:#}\n")
     }
 }

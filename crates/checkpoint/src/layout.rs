@@ -4,6 +4,9 @@ use forge_tensor::Encoding;
 
 use crate::error::{Refusal, Result, refuse};
 
+/// Fills a buffer from an offset of the file.
+pub(crate) type ReadAt<'f> = dyn FnMut(u64, &mut [u8]) -> Result<()> + 'f;
+
 /// A validated view of a storage. Offsets and strides are in elements, dimensions in logical order.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
@@ -71,11 +74,7 @@ impl Layout {
     ///
     /// # Errors
     /// What `read` returns.
-    pub(crate) fn gather<E>(
-        &self,
-        out: &mut [u8],
-        read: &mut dyn FnMut(u64, &mut [u8]) -> std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
+    pub(crate) fn gather(&self, out: &mut [u8], read: &mut ReadAt<'_>) -> Result<()> {
         // Dimensions from the widest stride to the narrowest: because elements never overlap, counting in this order
         // visits the storage from its beginning to its end.
         let mut order: Vec<(u64, u64, u64)> = Vec::new();
@@ -109,13 +108,13 @@ impl Layout {
     }
 
     /// Copies `count` neighbours from element `source` on; their places in `out` are `step` elements apart.
-    fn copy_run<E>(
+    fn copy_run(
         &self,
         window: &mut Window<'_>,
         [mut source, mut count, mut target, step]: [u64; 4],
         out: &mut [u8],
-        read: &mut dyn FnMut(u64, &mut [u8]) -> std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
+        read: &mut ReadAt<'_>,
+    ) -> Result<()> {
         let item = index(self.item);
         while count > 0 {
             let piece = window.at(source, count, read)?;
@@ -163,12 +162,7 @@ struct Window<'l> {
 
 impl Window<'_> {
     /// Bytes of up to `count` neighbours from element `source` of the extent; at least one element.
-    fn at<E>(
-        &mut self,
-        source: u64,
-        count: u64,
-        read: &mut dyn FnMut(u64, &mut [u8]) -> std::result::Result<(), E>,
-    ) -> std::result::Result<&[u8], E> {
+    fn at(&mut self, source: u64, count: u64, read: &mut ReadAt<'_>) -> Result<&[u8]> {
         let item = self.layout.item.max(1);
         let held = (self.bytes.len() as u64).checked_div(item).unwrap_or(0);
         if source < self.first || source >= self.first.saturating_add(held) {

@@ -75,7 +75,8 @@ fn kind_of(file: &InputFile) -> Result<Kind> {
     let head = file.read_vec(0, file.len().min(sniff::HEAD_BYTES), sniff::HEAD_BYTES)?;
     let tail_len = file.len().min(sniff::TAIL_BYTES);
     let tail = file.read_vec(file.len().saturating_sub(tail_len), tail_len, sniff::TAIL_BYTES)?;
-    sniff::kind_of(&head, &tail, file.len())
+    let named_safetensors = file.path().extension().is_some_and(|extension| extension == "safetensors");
+    sniff::kind_of(&head, &tail, file.len(), named_safetensors)
 }
 
 /// Module and name of every Python global that the pickle of a `.pth` file names, in order of appearance, permitted or

@@ -13,7 +13,7 @@ pub struct Limits {
     pub stack: usize,
     /// Entries of the pickle memo; also one more than the highest memo index. Default 4,194,304.
     pub memo: usize,
-    /// Distinct values that a pickle may create. Default 2,097,152.
+    /// Distinct values that a pickle may create. Default 1,048,576.
     pub values: usize,
     /// Values that a pickle stands for when shared parts are counted each time they are used. Default 16,777,216.
     pub expanded: u64,
@@ -42,7 +42,7 @@ impl Default for Limits {
             opcodes: 16 << 20,
             stack: 1 << 20,
             memo: 4 << 20,
-            values: 2 << 20,
+            values: 1 << 20,
             expanded: 16 << 20,
             depth: 32,
             string_bytes: 64 << 10,

@@ -34,12 +34,13 @@ pub(crate) fn legacy_header(head: &[u8]) -> Option<usize> {
     head.len().checked_sub(rest.len())
 }
 
-/// Which reader a file is for. `head` is its beginning, `tail` its last 22 bytes, `len` its length.
+/// Which reader a file is for. `head` is its beginning, `tail` its last 22 bytes, `len` its length. With `named_safetensors`, a file
+/// of no other known kind is taken for safetensors, whose reader can say what is wrong with it.
 ///
 /// # Errors
 /// `NotACheckpoint` and `LegacyFormat`, naming what the file looks like; `PrefixData` for a zip archive that does not
 /// begin at the first byte.
-pub(crate) fn kind_of(head: &[u8], tail: &[u8], len: u64) -> Result<Kind> {
+pub(crate) fn kind_of(head: &[u8], tail: &[u8], len: u64, named_safetensors: bool) -> Result<Kind> {
     if len < 4 {
         let what = if len == 0 { "the file is empty".to_owned() } else { format!("the file has only {len} bytes") };
         return refuse(Refusal::NotACheckpoint, format!("{what}; the download may have failed"));
@@ -64,7 +65,7 @@ pub(crate) fn kind_of(head: &[u8], tail: &[u8], len: u64) -> Result<Kind> {
     if let Some(what) = name_of(head) {
         return refuse(Refusal::NotACheckpoint, format!("this is {what}; expected a .pth file or safetensors"));
     }
-    if head.get(8) == Some(&b'{') {
+    if head.get(8) == Some(&b'{') || named_safetensors {
         return Ok(Kind::Safetensors);
     }
     let shown: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();

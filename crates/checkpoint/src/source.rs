@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use forge_io::{InputFile, IoError};
 use forge_tensor::{BoxError, TensorInfo, TensorSource};
 
-use crate::error::{CheckpointError, Refusal, Result, refuse};
+use crate::error::{Refusal, Result, refuse};
 use crate::layout::Layout;
 use crate::pickle::{Arena, Dtype, StorageRef};
 use crate::state_dict::Named;
@@ -149,16 +149,14 @@ impl TorchFile {
     }
 
     fn gather(&self, layout: &Layout, out: &mut [u8]) -> Result<()> {
-        layout.gather(out, &mut |at, piece| self.file.read_exact_at(at, piece)).map_err(CheckpointError::from)
+        layout.gather(out, &mut |at, piece| Ok(self.file.read_exact_at(at, piece)?))
     }
 
     fn gathered(&self, index: usize, layout: &Layout) -> Result<Arc<Vec<u8>>> {
         let mut last = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((held, bytes)) = last.as_ref() {
-            if *held == index {
-                self.file.check_unchanged()?;
-                return Ok(Arc::clone(bytes));
-            }
+        if let Some((_, bytes)) = last.as_ref().filter(|(held, _)| *held == index) {
+            self.file.check_unchanged()?;
+            return Ok(Arc::clone(bytes));
         }
         *last = None;
         let refused = || IoError::OutOfMemory { path: self.file.path().to_path_buf(), bytes: layout.byte_len() };

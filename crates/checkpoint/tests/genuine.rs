@@ -112,3 +112,29 @@ fn check_rows(source: &dyn TensorSource, rows: &[Value], file: &str) {
         assert_eq!(row["sha256"], sha256(&content(source, index)), "{file}: {}", info.name);
     }
 }
+
+/// What is unwrapped or ignored is said.
+#[test]
+fn notes_tell_what_was_unwrapped() {
+    let notes = |file: &str| open(&fixtures().join("torch-savings").join(file), &Limits::default()).unwrap().notes().join("; ");
+    assert!(notes("wrapped-state_dict.pth").contains("`state_dict`"));
+    assert!(notes("module-prefix.pth").contains("`module.`"));
+    assert!(notes("ordered-dict-metadata.pth").contains("_metadata"));
+    assert!(notes("legacy.pth").contains("no checksums"));
+    assert_eq!(notes("dtype-f32.pth"), "");
+}
+
+/// A larger checkpoint beside the repository, when it is there.
+#[test]
+fn small_rwkv7_has_the_digest_of_its_oracle() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = data.join("checkpoints/small-rwkv7.pth");
+    if !path.exists() {
+        eprintln!("skipped: {} is not there", path.display());
+        return;
+    }
+    let source = open(&path, &Limits::default()).unwrap();
+    assert_eq!(source.tensors().iter().map(|info| info.elements().unwrap()).sum::<u64>(), 45_600_768);
+    let oracle = std::fs::read_to_string(data.join("oracles/small-rwkv7.json")).unwrap();
+    assert!(oracle.contains(&source.check_integrity(&|_| {}).unwrap()[0]));
+}

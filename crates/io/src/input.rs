@@ -262,7 +262,6 @@ pub fn hex(bytes: &[u8]) -> String {
 /// SHA-256 of bytes in memory, in lower-case hexadecimal.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    use sha2::Digest;
     hex(&Sha256::digest(bytes))
 }
 

@@ -29,12 +29,15 @@ impl Drop for TempFile {
     }
 }
 
+/// Names and bytes of all tensors.
+pub type Contents = Vec<(String, Vec<u8>)>;
+
 /// Opens, reads every tensor and checks every checksum, as a conversion does.
-pub fn read_all(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Box<dyn Diagnostic>> {
+pub fn read_all(bytes: &[u8]) -> Result<Contents, Box<dyn Diagnostic>> {
     read_all_with(bytes, &Limits::default())
 }
 
-pub fn read_all_with(bytes: &[u8], limits: &Limits) -> Result<Vec<(String, Vec<u8>)>, Box<dyn Diagnostic>> {
+pub fn read_all_with(bytes: &[u8], limits: &Limits) -> Result<Contents, Box<dyn Diagnostic>> {
     let file = TempFile::new(bytes);
     let source = open(&file.0, limits)?;
     let content = contents(source.as_ref())?;
@@ -42,7 +45,7 @@ pub fn read_all_with(bytes: &[u8], limits: &Limits) -> Result<Vec<(String, Vec<u
     Ok(content)
 }
 
-pub fn contents(source: &dyn TensorSource) -> Result<Vec<(String, Vec<u8>)>, Box<dyn Diagnostic>> {
+pub fn contents(source: &dyn TensorSource) -> Result<Contents, Box<dyn Diagnostic>> {
     let mut all = Vec::new();
     for (index, info) in source.tensors().iter().enumerate() {
         let mut bytes = vec![0; usize::try_from(info.byte_len().unwrap()).unwrap()];

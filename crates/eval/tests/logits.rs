@@ -1,0 +1,98 @@
+//! The logits of one model, streamed.
+#![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose")]
+
+mod support;
+
+use std::io;
+
+use forge_eval::npy::{Array, Elements, Writer};
+use forge_eval::{EvalError, LogitsOptions, LogitsSink, logits};
+use forge_kernel::{LayerState, RecurrentModel, State};
+use forge_model::Version;
+use forge_tensor::Diagnostic;
+use support::{Loaded, random, tokens};
+
+#[derive(Default)]
+struct Collected {
+    rows: Vec<f32>,
+    positions: Vec<usize>,
+    residual: Vec<Vec<f32>>,
+    states: Vec<LayerState<f32>>,
+}
+
+impl LogitsSink for Collected {
+    fn logits(&mut self, position: usize, logits: &[f32]) -> io::Result<()> {
+        self.positions.push(position);
+        self.rows.extend(logits);
+        Ok(())
+    }
+
+    fn layer(&mut self, layer: usize, x: &[f32], state: &LayerState<f32>) -> io::Result<()> {
+        assert_eq!(layer, self.states.len());
+        self.residual.push(x.to_vec());
+        self.states.push(state.clone());
+        Ok(())
+    }
+}
+
+fn collect(model: &Loaded, fed: &[u32], block: usize) -> Result<Collected, EvalError> {
+    let mut sink = Collected::default();
+    logits(&model.model(), fed, &LogitsOptions { block }, &mut sink, &mut |_| ())?;
+    Ok(sink)
+}
+
+#[test]
+fn rows_have_the_bits_of_the_whole_model() {
+    for version in Version::ALL {
+        let model = random(version, 1);
+        let fed = tokens(70);
+        let kernel = RecurrentModel::<f32>::load(&*model.source, &model.description, &model.model().options).unwrap();
+        let mut state = State::zero(&model.description);
+        let want = kernel.forward(&fed, &mut state).unwrap();
+        for block in [1, 9, 70, 1000] {
+            let got = collect(&model, &fed, block).unwrap();
+            assert_eq!(got.positions, (0..70).collect::<Vec<_>>());
+            assert_eq!(got.rows, want, "{version}: blocks of {block}");
+            assert_eq!(got.states, state.layers, "{version}");
+            assert_eq!(got.residual.len(), 3);
+            assert_eq!(got.residual[2], kernel.residual(&fed, &mut State::zero(&model.description)).unwrap());
+        }
+    }
+}
+
+#[test]
+fn results_go_through_a_numpy_file() {
+    let model = Loaded::fixture("tiny-rwkv7");
+    let fed = &support::recorded_tokens()[..256];
+    let got = collect(&model, fed, 100).unwrap();
+    let mut writer = Writer::new(Vec::new(), &[256, 320]).unwrap();
+    got.rows.chunks(320).for_each(|row| writer.write(row).unwrap());
+    let array = Array::parse(&writer.finish().unwrap()).unwrap();
+    assert_eq!((array.shape, array.elements), (vec![256, 320], Elements::F32(got.rows.clone())));
+    let recorded = support::npy_f32("oracles/tiny-rwkv7.logits.npy");
+    let worst = got.rows.iter().zip(&recorded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // The kernel's own tolerance for this model; see its tests.
+    assert!(worst <= 3e-5, "{worst}");
+}
+
+struct Full(usize);
+
+impl LogitsSink for Full {
+    fn logits(&mut self, _position: usize, _logits: &[f32]) -> io::Result<()> {
+        self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("no space"))?;
+        Ok(())
+    }
+}
+
+#[test]
+fn failures_stop_the_run() {
+    let model = random(Version::V6, 2);
+    let fed = tokens(10);
+    let mut sink = Full(4);
+    let error = logits(&model.model(), &fed, &LogitsOptions::for_model(&model.model()), &mut sink, &mut |_| ()).unwrap_err();
+    assert_eq!(error.kind(), "WriteFailed", "{error}");
+    let broken = model.edited("head.weight", |index, value| if index == 64 * 49 { f32::NAN } else { value });
+    let error = collect(&broken, &fed, 3).err().unwrap();
+    assert!(matches!(error, EvalError::NonFinite { model: "model", element: 49, position: 0, .. }), "{error}");
+    assert_eq!(collect(&model, &[], 3).err().unwrap().kind(), "NoTokens");
+}

@@ -1,0 +1,104 @@
+//! What the tests of this crate share: models in memory that can be changed, fixtures.
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a test helper that fails should fail loudly"
+)]
+
+use std::path::{Path, PathBuf};
+
+use forge_eval::Model;
+use forge_eval::npy::{Array, Elements};
+use forge_kernel::load_tensor;
+use forge_model::{ModelDescription, Version, describe};
+use forge_tensor::{Encoding, TensorSource};
+use forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+
+/// A model and what it is.
+pub(crate) struct Loaded {
+    pub(crate) source: Box<dyn TensorSource>,
+    pub(crate) description: ModelDescription,
+}
+
+fn fixture(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(relative)
+}
+
+impl Loaded {
+    fn new(source: Box<dyn TensorSource>) -> Self {
+        let description = describe(source.tensors()).expect("a complete model");
+        Self { source, description }
+    }
+
+    /// A trained checkpoint of the repository.
+    pub(crate) fn fixture(name: &str) -> Self {
+        let path = fixture(&format!("checkpoints/{name}.pth"));
+        Self::new(forge_checkpoint::open(&path, &forge_checkpoint::Limits::default()).expect("the fixture opens"))
+    }
+
+    pub(crate) fn model(&self) -> Model<'_> {
+        Model::new(&*self.source, &self.description)
+    }
+
+    /// A copy in f32 with every element of one tensor replaced by `f(index, value)`.
+    pub(crate) fn edited(&self, name: &str, f: impl Fn(usize, f32) -> f32) -> Self {
+        assert!(self.description.find(name).is_some(), "no tensor {name}");
+        let tensors = self.description.tensors.iter().map(|spec| {
+            let mut values: Vec<f32> = load_tensor(&*self.source, spec).unwrap();
+            if spec.name == name {
+                values.iter_mut().enumerate().for_each(|(i, value)| *value = f(i, *value));
+            }
+            (spec.name.clone(), spec.shape.clone(), values)
+        });
+        Self::new(Box::new(MemorySource::from_f32(tensors.collect())))
+    }
+
+    /// A copy with all large matrices in a block format.
+    pub(crate) fn quantized(&self, format: &str) -> Self {
+        let format = forge_quant::by_name(format).expect("a known format");
+        let tensors = self.description.tensors.iter().map(|spec| {
+            let values: Vec<f32> = load_tensor(&*self.source, spec).unwrap();
+            if !spec.role.is_matrix() {
+                let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                return (spec.name.clone(), spec.shape.clone(), Encoding::F32, bytes);
+            }
+            let mut bytes = vec![0; format.encoding().byte_len(&spec.shape).unwrap() as usize];
+            format.encode(&values, &mut bytes).unwrap();
+            (spec.name.clone(), spec.shape.clone(), format.encoding(), bytes)
+        });
+        Self::new(Box::new(MemorySource::new(tensors.collect())))
+    }
+}
+
+/// 3 layers of 64 channels in heads of 16, 50 tokens.
+pub(crate) fn random(version: Version, seed: u64) -> Loaded {
+    random_with_vocabulary(version, seed, 50)
+}
+
+pub(crate) fn random_with_vocabulary(version: Version, seed: u64, vocabulary: usize) -> Loaded {
+    let sizes = Sizes { layers: 3, channels: 64, head_size: 16, ffn: 96, vocabulary, ranks: [8, 9, 7, 10] };
+    Loaded::new(Box::new(random_model_with(version, &sizes, &Options::default(), seed)))
+}
+
+/// A fixed sequence of ids below 50.
+pub(crate) fn tokens(count: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * i * 7 + i * 3 + 11) % 50) as u32).collect()
+}
+
+/// A float32 array below `fixtures/`.
+pub(crate) fn npy_f32(relative: &str) -> Vec<f32> {
+    match Array::parse(&std::fs::read(fixture(relative)).unwrap()).unwrap().elements {
+        Elements::F32(values) => values,
+        Elements::U16(_) => panic!("{relative} is uint16"),
+    }
+}
+
+/// The 4,096 token ids that the recorded results belong to.
+pub(crate) fn recorded_tokens() -> Vec<u32> {
+    match Array::parse(&std::fs::read(fixture("oracles/tokens-320.npy")).unwrap()).unwrap().elements {
+        Elements::U16(values) => values.into_iter().map(u32::from).collect(),
+        Elements::F32(_) => panic!("token ids are uint16"),
+    }
+}
