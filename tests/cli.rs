@@ -1,5 +1,7 @@
 //! Commands, options, exit codes and documents, as users and scripts see them.
 
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 mod support;
 
 use support::{Dir, checkpoint, convert_args, error_kind, fixture, forge, json, npy, run, vocab};
@@ -40,7 +42,7 @@ fn inspect_says_what_a_checkpoint_is() {
         assert_eq!(seen["model"]["hyperparameters"]["vocabulary"], 320);
         assert_eq!(seen["model"]["parameters"], parameters, "as fixtures/README.md lists it");
         let digest = seen["sha256"].as_object().unwrap().values().next().unwrap();
-        assert_eq!(digest.as_str().unwrap(), support::sha256(&checkpoint(version)));
+        assert_eq!(digest.as_str().unwrap(), support::sha256(checkpoint(version)));
     }
     let seen = json(&["inspect", checkpoint("7").to_str().unwrap()], 0);
     assert_eq!(seen["model"]["unused"].as_array().unwrap().len(), 3, "v0, v1, v2 of layer 0");
@@ -56,12 +58,12 @@ fn a_dry_run_knows_the_exact_size_and_writes_nothing() {
     let dir = Dir::new();
     for (version, container, encoding) in [("7", "gguf", "q4_0"), ("6", "gguf", "f16"), ("5", "safetensors", "bf16")] {
         let output = dir.join("out");
-        let mut args = convert_args(&checkpoint(version), container, encoding, &output);
+        let mut args = convert_args(checkpoint(version), container, encoding, &output);
         args.push("--dry-run".to_owned());
         let planned = json(&args, 0);
         assert_eq!(dir.names(), Vec::<String>::new());
         assert!(planned["tensors"].as_array().unwrap().iter().all(|tensor| !tensor["reason"].as_str().unwrap().is_empty()));
-        json(&convert_args(&checkpoint(version), container, encoding, &output), 0);
+        json(&convert_args(checkpoint(version), container, encoding, &output), 0);
         assert_eq!(planned["total_bytes"].as_u64().unwrap(), output.metadata().unwrap().len());
         std::fs::remove_file(&output).unwrap();
     }
@@ -71,19 +73,19 @@ fn a_dry_run_knows_the_exact_size_and_writes_nothing() {
 fn the_record_goes_into_the_file_and_beside_it() {
     let dir = Dir::new();
     let (output, record) = (dir.join("out.gguf"), dir.join("record.json"));
-    let mut args = convert_args(&checkpoint("7"), "gguf", "q8_0", &output);
+    let mut args = convert_args(checkpoint("7"), "gguf", "q8_0", &output);
     args.extend(["--record".to_owned(), record.to_str().unwrap().to_owned()]);
     let printed = json(&args, 0);
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
     assert_eq!(written["record"]["agreement"], printed["record"]["agreement"]);
     assert_eq!(written["record"]["output_sha256"], support::sha256(&output));
     let metadata = json(&["inspect", output.to_str().unwrap()], 0)["metadata"].clone();
-    assert_eq!(metadata["rwkv_forge.source.sha256"], support::sha256(&checkpoint("7")));
+    assert_eq!(metadata["rwkv_forge.source.sha256"], support::sha256(checkpoint("7")));
     assert_eq!(metadata["rwkv_forge.verify.status"], "verified");
     let kl: f64 = metadata["rwkv_forge.verify.kl_mean"].as_str().unwrap().parse().unwrap();
     assert_eq!(kl, printed["record"]["agreement"]["kl"]["mean"].as_f64().unwrap());
     let unverified = dir.join("unverified.gguf");
-    let mut args = convert_args(&checkpoint("7"), "gguf", "q8_0", &unverified);
+    let mut args = convert_args(checkpoint("7"), "gguf", "q8_0", &unverified);
     args.push("--no-verify".to_owned());
     json(&args, 0);
     assert_eq!(json(&["inspect", unverified.to_str().unwrap()], 0)["metadata"]["rwkv_forge.verify.status"], "skipped");
@@ -93,7 +95,7 @@ fn the_record_goes_into_the_file_and_beside_it() {
 fn verify_measures_and_judges() {
     let dir = Dir::new();
     let output = dir.join("out.gguf");
-    json(&convert_args(&checkpoint("6"), "gguf", "q4_0", &output), 0);
+    json(&convert_args(checkpoint("6"), "gguf", "q4_0", &output), 0);
     let base =
         ["verify", checkpoint("6").to_str().unwrap(), output.to_str().unwrap(), "--vocab", vocab().to_str().unwrap()].map(str::to_owned);
     let with = |extra: &[&str], code: i32| {
@@ -114,11 +116,10 @@ fn verify_measures_and_judges() {
         ["verify", source.to_str().unwrap(), source.to_str().unwrap(), "--candidate-eps", "1e-5", "--vocab", vocab().to_str().unwrap()];
     let eps = json(&same, 0);
     assert_eq!(eps["agreement"]["identical"], false);
-    // Different models do not compare.
+    // Another model over the same vocabulary can be compared, and does not agree.
     let mut other = base.to_vec();
     other[1] = checkpoint("7").to_str().unwrap().to_owned();
-    let result = forge().arg("--json").args(&other).output().unwrap();
-    assert_ne!(result.status.code(), Some(0));
+    assert!(json(&other, 0)["agreement"]["kl"]["mean"].as_f64().unwrap() > 2.0 * kl);
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn logits_are_the_oracles() {
         let args = ["logits", checkpoint(version).to_str().unwrap(), "--tokens", tokens.to_str().unwrap(), "-o", output.to_str().unwrap()];
         json(&args, 0);
         let (shape, ours) = npy(&output);
-        let (expected_shape, theirs) = npy(&fixture(&format!("oracles/tiny-rwkv{version}.logits{oracle}.npy")));
+        let (expected_shape, theirs) = npy(fixture(&format!("oracles/tiny-rwkv{version}.logits{oracle}.npy")));
         assert_eq!(shape, expected_shape);
         let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         // The bound that the reference kernel is held to everywhere: f32 rounding over three layers, with a margin.
@@ -197,16 +198,7 @@ fn logits_and_the_layers_beside_them() {
 #[test]
 fn generate_continues_a_prompt_the_same_way_each_time() {
     let model = checkpoint("7");
-    let base = [
-        "generate",
-        model.to_str().unwrap(),
-        "--vocab",
-        vocab().to_str().unwrap().to_owned().leak(),
-        "--prompt",
-        "Sir Walter Elliot, ",
-        "-n",
-        "40",
-    ];
+    let base = ["generate", model.to_str().unwrap(), "--vocab", vocab().to_str().unwrap(), "--prompt", "Sir Walter Elliot, ", "-n", "40"];
     let greedy = json(&base, 0);
     assert_eq!(greedy["tokens"].as_array().unwrap().len(), 40);
     assert_eq!(json(&base, 0)["text"], greedy["text"]);
@@ -240,7 +232,7 @@ fn a_missing_vocabulary_is_asked_for() {
 fn output_to_a_pipe_has_no_colour_and_no_bars() {
     let dir = Dir::new();
     let output = dir.join("out.gguf");
-    let result = run(&convert_args(&checkpoint("7"), "gguf", "q8_0", &output));
+    let result = run(&convert_args(checkpoint("7"), "gguf", "q8_0", &output));
     assert!(result.status.success());
     assert!(!result.stdout.contains(&0x1b) && !result.stderr.contains(&0x1b));
     let text = String::from_utf8(result.stdout).unwrap();

@@ -1,5 +1,7 @@
 //! Same input, same recipe: same bytes.
 
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 mod support;
 
 use support::{Dir, checkpoint, convert_args, json, sha256};
@@ -12,7 +14,7 @@ fn the_number_of_threads_does_not_matter() {
             .iter()
             .map(|threads| {
                 let output = dir.join(&format!("{version}-{threads}"));
-                let mut args = convert_args(&checkpoint(version), container, encoding, &output);
+                let mut args = convert_args(checkpoint(version), container, encoding, &output);
                 args.extend(["--threads".to_owned(), (*threads).to_owned()]);
                 json(&args, 0);
                 sha256(&output)
@@ -31,7 +33,7 @@ fn neither_the_clock_nor_the_place_nor_the_way_of_reading_matters() {
     let copy = elsewhere.join("tiny-rwkv7.pth");
     std::fs::copy(checkpoint("7"), &copy).unwrap();
     let (first, second) = (dir.join("first.gguf"), elsewhere.join("second.gguf"));
-    json(&convert_args(&checkpoint("7"), "gguf", "q5_1", &first), 0);
+    json(&convert_args(checkpoint("7"), "gguf", "q5_1", &first), 0);
     let mut args = convert_args(&copy, "gguf", "q5_1", &second);
     args.push("--mmap".to_owned());
     json(&args, 0);
@@ -42,8 +44,8 @@ fn neither_the_clock_nor_the_place_nor_the_way_of_reading_matters() {
 fn the_source_container_does_not_matter_to_the_tensors() {
     let dir = Dir::new();
     let (plain, direct, indirect) = (dir.join("plain.safetensors"), dir.join("direct.gguf"), dir.join("indirect.gguf"));
-    json(&convert_args(&checkpoint("6"), "safetensors", "bf16", &plain), 0);
-    let from_pth = json(&convert_args(&checkpoint("6"), "gguf", "q4_1", &direct), 0);
+    json(&convert_args(checkpoint("6"), "safetensors", "bf16", &plain), 0);
+    let from_pth = json(&convert_args(checkpoint("6"), "gguf", "q4_1", &direct), 0);
     let from_safetensors = json(&convert_args(&plain, "gguf", "q4_1", &indirect), 0);
     assert_eq!(from_pth["record"]["agreement"]["kl"], from_safetensors["record"]["agreement"]["kl"]);
     let data = |path: &std::path::Path, record: &serde_json::Value| {

@@ -1,5 +1,6 @@
 //! What writers survive: the ids are those of the list of faults in docs/security.md's contract.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod support;
 
@@ -11,7 +12,7 @@ use support::{Dir, checkpoint, convert_args, error_kind, forge, json, run};
 
 /// A conversion of the RWKV-7 fixture into `output`.
 fn args(output: &std::path::Path) -> Vec<String> {
-    convert_args(&checkpoint("7"), "gguf", "q8_0", output)
+    convert_args(checkpoint("7"), "gguf", "q8_0", output)
 }
 
 #[test]
@@ -20,10 +21,11 @@ fn w1_a_full_disk_leaves_nothing_behind() {
     let output = dir.join("out.gguf");
     std::fs::write(&output, "old").unwrap();
     // The shell's limit on file sizes (in blocks of 512 bytes) makes the write fail late, as a disk that fills up does.
-    let mut line = format!("trap '' XFSZ; ulimit -f 100; exec {} --force", env!("CARGO_BIN_EXE_rwkv-forge"));
+    let mut line = format!("trap '' XFSZ; ulimit -f 100; exec {}", env!("CARGO_BIN_EXE_rwkv-forge"));
     for arg in args(&output) {
         line.push_str(&format!(" '{arg}'"));
     }
+    line.push_str(" --force");
     let result = Command::new("sh").args(["-c", &line]).output().unwrap();
     assert_eq!(result.status.code(), Some(4), "{}", String::from_utf8_lossy(&result.stderr));
     assert_eq!(std::fs::read(&output).unwrap(), b"old");
@@ -167,7 +169,7 @@ fn w25_a_reader_that_leaves_is_no_failure() {
 fn a_file_that_misses_its_threshold_does_not_appear() {
     let dir = Dir::new();
     let output = dir.join("out.gguf");
-    let mut strict = convert_args(&checkpoint("7"), "gguf", "q4_0", &output);
+    let mut strict = convert_args(checkpoint("7"), "gguf", "q4_0", &output);
     strict.extend(["--max-kl".to_owned(), "1e-9".to_owned()]);
     assert_eq!(error_kind(&strict, 1), "ThresholdNotMet");
     assert_eq!(dir.names(), Vec::<String>::new());

@@ -1,10 +1,11 @@
 // Logits of every token through libllama, one token at a time from the empty state.
 //
-//     logits MODEL.gguf TOKENS.json OUT.f32 [THREADS]
+//     logits MODEL.gguf TOKENS.json OUT.f32 [plain]
 //     logits --tokenize MODEL.gguf TEXT
 //
 // TOKENS.json is a JSON array of token ids. OUT.f32 gets float32 [tokens, vocabulary] in the machine's byte order,
-// and one line of JSON on stdout says both sizes. With --tokenize the ids of the file TEXT by the model's own
+// and one line of JSON on stdout says both sizes. `plain` keeps the matrices as the file has them; without it ggml may
+// rearrange them for the processor (AMX and others), as it does for everybody by default. With --tokenize the ids of the file TEXT by the model's own
 // vocabulary go to stdout as a JSON array.
 #include "llama.h"
 
@@ -51,14 +52,15 @@ void warnings_only(ggml_log_level level, const char * text, void *) {
 
 using model_ptr = std::unique_ptr<llama_model, decltype(&llama_model_free)>;
 
-model_ptr load(const char * path, bool vocabulary_only) {
+model_ptr load(const char * path, bool vocabulary_only, bool plain) {
     llama_model_params params = llama_model_default_params();
     params.vocab_only = vocabulary_only;
+    params.use_extra_bufts = !plain;
     return model_ptr(llama_model_load_from_file(path, params), llama_model_free);
 }
 
 int tokenize(const char * path, const char * text_path) {
-    const model_ptr model = load(path, true);
+    const model_ptr model = load(path, true, true);
     if (!model) {
         return fail(std::string("libllama does not load ") + path);
     }
@@ -80,7 +82,7 @@ int tokenize(const char * path, const char * text_path) {
 
 int main(int argc, char ** argv) {
     if (argc < 4) {
-        return fail("usage: logits MODEL.gguf TOKENS.json OUT.f32 [THREADS] | logits --tokenize MODEL.gguf TEXT");
+        return fail("usage: logits MODEL.gguf TOKENS.json OUT.f32 [plain] | logits --tokenize MODEL.gguf TEXT");
     }
     llama_log_set(warnings_only, nullptr);
     llama_backend_init();
@@ -91,14 +93,14 @@ int main(int argc, char ** argv) {
     if (!read_tokens(argv[2], tokens)) {
         return fail(std::string(argv[2]) + " is no JSON array of token ids");
     }
-    const model_ptr model = load(argv[1], false);
+    const model_ptr model = load(argv[1], false, argc > 4 && std::string(argv[4]) == "plain");
     if (!model) {
         return fail(std::string("libllama does not load ") + argv[1]);
     }
     llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<uint32_t>(tokens.size()) + 8;
     params.n_batch = params.n_ubatch = 1;
-    params.n_threads = params.n_threads_batch = argc > 4 ? std::atoi(argv[4]) : 1;
+    params.n_threads = params.n_threads_batch = 1;
     std::unique_ptr<llama_context, decltype(&llama_free)> context(llama_init_from_model(model.get(), params), llama_free);
     if (!context) {
         return fail("libllama makes no context");

@@ -35,7 +35,7 @@ pub struct Bound {
 }
 
 /// Types of files, and how far llama.cpp may be from us on each: at least three times what was measured on the fixtures
-/// (the table in README.md), because other processors order sums differently, and f16 with room for rounded activations.
+/// (the table in README.md), because other processors order sums differently.
 pub const BOUNDS: &[Bound] = &[
     Bound {
         encoding: "f32",
@@ -52,11 +52,11 @@ pub const BOUNDS: &[Bound] = &[
         rms_ratio: 1e-3,
         top1: 0.99,
         kl_mean: 5e-6,
-        why: "on some processors ggml rounds activations to f16 (11 bits) before a product with an f16 matrix; where it does not, as for f32",
+        why: "ggml's plain path rounds activations to f16 (11 bits) before a product with an f16 matrix; its path for AMX does not",
         planted: "q8_0",
     },
-    Bound { encoding: "q8_0", max_abs: 0.4, rms_ratio: 1e-2, top1: 0.95, kl_mean: 6e-4, why: ACTIVATIONS_Q8_0, planted: "q4_0" },
-    Bound { encoding: "q4_0", max_abs: 0.4, rms_ratio: 1e-2, top1: 0.95, kl_mean: 6e-4, why: ACTIVATIONS_Q8_0, planted: "q8_0" },
+    Bound { encoding: "q8_0", max_abs: 0.6, rms_ratio: 1e-2, top1: 0.95, kl_mean: 6e-4, why: ACTIVATIONS_Q8_0, planted: "q4_0" },
+    Bound { encoding: "q4_0", max_abs: 0.6, rms_ratio: 1e-2, top1: 0.95, kl_mean: 6e-4, why: ACTIVATIONS_Q8_0, planted: "q8_0" },
 ];
 
 const ACTIVATIONS_Q8_0: &str = "ggml rounds activations to Q8_0 (blocks of 32 int8) before a product with a quantized matrix; we decode the weights and multiply in float32";

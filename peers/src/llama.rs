@@ -13,12 +13,22 @@ const MODELS: &[&str] = &["tiny-rwkv6", "tiny-rwkv7"];
 /// Tokens of the oracles' text that both runtimes read.
 const TOKENS: usize = 256;
 
+/// How llama.cpp multiplies: with matrices rearranged for the processor, its default, or kept as the file has them.
+const PATHS: [&str; 2] = ["default", "plain"];
+
+/// llama.cpp's logits of one file by one of its paths.
+struct Theirs {
+    path: &'static str,
+    logits: Matrix,
+}
+
 /// One file, or one pair of files that must not agree.
 struct Row {
     model: &'static str,
     bound: &'static Bound,
     /// The type of the file that llama.cpp was given instead, in a row that shows that the bound can fail.
     planted: Option<&'static str>,
+    path: &'static str,
     agreement: Agreement,
     failures: Vec<String>,
 }
@@ -29,10 +39,10 @@ impl Row {
         bound: &'static Bound,
         planted: Option<&'static str>,
         ours: &Matrix,
-        theirs: &Matrix,
+        theirs: &Theirs,
     ) -> Result<Self, String> {
-        let agreement = Agreement::between(ours, theirs).map_err(|error| format!("{model}, {}: {error}", bound.encoding))?;
-        Ok(Self { model, bound, planted, failures: agreement.failures(bound), agreement })
+        let agreement = Agreement::between(ours, &theirs.logits).map_err(|error| format!("{model}, {}: {error}", bound.encoding))?;
+        Ok(Self { model, bound, planted, path: theirs.path, failures: agreement.failures(bound), agreement })
     }
 
     fn passed(&self) -> bool {
@@ -77,13 +87,17 @@ pub fn run() -> Result<Report, String> {
     for model in MODELS {
         let logits = BOUNDS.iter().map(|bound| setup.logits(model, bound.encoding)).collect::<Result<Vec<_>, _>>()?;
         for (bound, (ours, theirs)) in BOUNDS.iter().zip(&logits) {
-            rows.push(Row::new(model, bound, None, ours, theirs)?);
+            for theirs in theirs {
+                rows.push(Row::new(model, bound, None, ours, theirs)?);
+            }
         }
         tokenizers.push(setup.tokenizer(model)?);
         // Each bound must tell a file from another type's, else it would prove nothing about the file.
         for (bound, (ours, _)) in BOUNDS.iter().zip(&logits) {
             let planted = BOUNDS.iter().position(|other| other.encoding == bound.planted).ok_or("a planted type without bounds")?;
-            rows.push(Row::new(model, bound, Some(bound.planted), ours, &logits[planted].1)?);
+            for theirs in &logits[planted].1 {
+                rows.push(Row::new(model, bound, Some(bound.planted), ours, theirs)?);
+            }
         }
     }
     Ok(Report { llama: version(&llama), rows, tokenizers })
@@ -98,10 +112,10 @@ struct Setup {
 }
 
 impl Setup {
-    /// Our logits and llama.cpp's of one converted file.
-    fn logits(&self, model: &str, encoding: &str) -> Result<(Matrix, Matrix), String> {
+    /// Our logits and llama.cpp's, one for each of [`PATHS`], of one converted file.
+    fn logits(&self, model: &str, encoding: &str) -> Result<(Matrix, Vec<Theirs>), String> {
         let file = |extension: &str| self.work.join(format!("{model}-{encoding}.{extension}"));
-        let (gguf, ours, theirs) = (file("gguf"), file("npy"), file("f32"));
+        let (gguf, ours) = (file("gguf"), file("npy"));
         let fixtures = self.root.join("fixtures/checkpoints");
         let source = fixtures.join(format!("{model}.pth"));
         let forge = || {
@@ -112,8 +126,12 @@ impl Setup {
         let convert = ["--to", "gguf", "--type", encoding, "--force", "--no-verify"];
         capture(forge().arg("convert").arg(source).args(convert).arg("--vocab").arg(fixtures.join("vocab-320.txt")).arg("-o").arg(&gguf))?;
         capture(forge().arg("logits").arg(&gguf).arg("--tokens").arg(&self.tokens).arg("--force").arg("-o").arg(&ours))?;
-        capture(Command::new(&self.dumper).arg(&gguf).arg(&self.tokens).arg(&theirs))?;
-        Ok((Matrix::from_npy(&ours)?, Matrix::from_raw(&theirs, TOKENS)?))
+        let theirs = |path: &'static str| {
+            let out = file(&format!("{path}.f32"));
+            capture(Command::new(&self.dumper).arg(&gguf).arg(&self.tokens).arg(&out).arg(path))?;
+            Ok(Theirs { path, logits: Matrix::from_raw(&out, TOKENS)? })
+        };
+        Ok((Matrix::from_npy(&ours)?, PATHS.into_iter().map(theirs).collect::<Result<_, String>>()?))
     }
 
     /// llama.cpp's ids of the whole text against the official ones of its beginning.
@@ -199,11 +217,12 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text =
             format!("llama.cpp ({}), token by token, {TOKENS} tokens, 1 thread; both runtimes read the same file.\n\n", self.llama);
-        text += "| model | file | given to llama.cpp | max abs difference | rms ratio | top-1 | KL mean | KL max | |\n|---|---|---|---|---|---|---|---|---|\n";
+        text += "| model | file | given to llama.cpp | its path | max abs difference | rms ratio | top-1 | KL mean | KL max | |\n";
+        text += "|---|---|---|---|---|---|---|---|---|---|\n";
         for row in &self.rows {
             let (a, encoding) = (row.agreement, row.bound.encoding);
             let given = row.planted.map_or("the same".to_owned(), |planted| format!("{planted} (planted)"));
-            text += &format!("| {} | {encoding} | {given} | {:.2e} | {:.2e} | ", row.model, a.max_abs, a.rms_ratio);
+            text += &format!("| {} | {encoding} | {given} | {} | {:.2e} | {:.2e} | ", row.model, row.path, a.max_abs, a.rms_ratio);
             text += &format!("{:.4} | {:.2e} | {:.2e} | {} |\n", a.top1, a.kl_mean, a.kl_max, row.verdict());
         }
         for Tokenizer { model, equal, all } in &self.tokenizers {
@@ -225,7 +244,7 @@ impl Report {
     pub fn json(&self) -> String {
         let row = |row: &Row| {
             json!({
-                "model": row.model, "type": row.bound.encoding, "planted": row.planted, "tokens": row.agreement.tokens,
+                "model": row.model, "type": row.bound.encoding, "planted": row.planted, "path": row.path, "tokens": row.agreement.tokens,
                 "max_abs": row.agreement.max_abs, "rms_ratio": row.agreement.rms_ratio, "top1": row.agreement.top1,
                 "clear_flips": row.agreement.clear_flips, "kl_mean": row.agreement.kl_mean, "kl_max": row.agreement.kl_max,
                 "failures": row.failures, "passed": row.passed(),

@@ -8,26 +8,26 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
-/// The repository's fixtures.
-pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
+/// A file or folder of the repository's fixtures. Leaked, since arguments of a test live as long as the test anyway.
+pub(crate) fn fixture(name: &str) -> &'static Path {
+    Box::leak(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name).into_boxed_path())
 }
 
 /// A tiny trained checkpoint: `4`, `5`, `6` or `7`.
-pub fn checkpoint(version: &str) -> PathBuf {
+pub(crate) fn checkpoint(version: &str) -> &'static Path {
     fixture(&format!("checkpoints/tiny-rwkv{version}.pth"))
 }
 
 /// The vocabulary of the tiny checkpoints.
-pub fn vocab() -> PathBuf {
+pub(crate) fn vocab() -> &'static Path {
     fixture("checkpoints/vocab-320.txt")
 }
 
 /// A directory that is removed when the test passes or fails.
-pub struct Dir(PathBuf);
+pub(crate) struct Dir(PathBuf);
 
 impl Dir {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("rwkv-forge-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -35,16 +35,16 @@ impl Dir {
         Self(path)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Names of everything in the directory, hidden files too.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> =
             std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -59,17 +59,17 @@ impl Drop for Dir {
 }
 
 /// The program under test.
-pub fn forge() -> Command {
+pub(crate) fn forge() -> Command {
     Command::new(env!("CARGO_BIN_EXE_rwkv-forge"))
 }
 
 /// Runs the program with these arguments.
-pub fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
+pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
     forge().args(args).output().unwrap()
 }
 
 /// Runs the program with `--json`, expects the exit code, and parses what it printed.
-pub fn json<S: AsRef<std::ffi::OsStr>>(args: &[S], code: i32) -> Value {
+pub(crate) fn json<S: AsRef<std::ffi::OsStr>>(args: &[S], code: i32) -> Value {
     let output = forge().arg("--json").args(args).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "stderr: {stderr}");
@@ -79,26 +79,26 @@ pub fn json<S: AsRef<std::ffi::OsStr>>(args: &[S], code: i32) -> Value {
 }
 
 /// The kind of the error that these arguments lead to, with this exit code.
-pub fn error_kind<S: AsRef<std::ffi::OsStr>>(args: &[S], code: i32) -> String {
+pub(crate) fn error_kind<S: AsRef<std::ffi::OsStr>>(args: &[S], code: i32) -> String {
     json(args, code)["error"]["kind"].as_str().unwrap().to_owned()
 }
 
 /// Arguments of a conversion of a tiny checkpoint.
-pub fn convert_args(source: &Path, container: &str, encoding: &str, output: &Path) -> Vec<String> {
+pub(crate) fn convert_args(source: &Path, container: &str, encoding: &str, output: &Path) -> Vec<String> {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
-    ["convert", &text(source), "--to", container, "--type", encoding, "-o", &text(output), "--vocab", &text(&vocab())]
+    ["convert", &text(source), "--to", container, "--type", encoding, "-o", &text(output), "--vocab", &text(vocab())]
         .map(str::to_owned)
         .to_vec()
 }
 
 /// Lower-case SHA-256 of a file.
-pub fn sha256(path: &Path) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(std::fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+pub(crate) fn sha256(path: &Path) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(std::fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the float32 values of a NumPy file.
-pub fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
+pub(crate) fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let bytes = std::fs::read(path).unwrap();
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00", "NumPy format 1.0");
     let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
@@ -111,7 +111,7 @@ pub fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
 }
 
 /// A safetensors file of these tensors, written by the simplest code that can be right.
-pub fn safetensors_bytes(source: &forge_testkit::models::MemorySource) -> Vec<u8> {
+pub(crate) fn safetensors_bytes(source: &forge_testkit::models::MemorySource) -> Vec<u8> {
     use forge_tensor::TensorSource;
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();
@@ -122,7 +122,7 @@ pub fn safetensors_bytes(source: &forge_testkit::models::MemorySource) -> Vec<u8
         let dtype = info.encoding.name.to_uppercase();
         header.insert(info.name.clone(), serde_json::json!({ "dtype": dtype, "shape": info.shape, "data_offsets": offsets }));
     }
-    let header = serde_json::Value::Object(header).to_string();
+    let header = Value::Object(header).to_string();
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend_from_slice(header.as_bytes());
     file.extend_from_slice(&data);

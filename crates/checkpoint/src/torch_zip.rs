@@ -71,6 +71,9 @@ impl Contents {
     }
 
     /// Checks `byteorder`, `version` and `.format_version`, as far as they are there.
+    ///
+    /// Big-endian files are refused rather than swapped: no released checkpoint is one, so a swap would be code that
+    /// no genuine file has ever tested.
     fn check_texts(&self, file: &InputFile) -> Result<()> {
         if let Some(entry) = self.entry("byteorder") {
             let text = if entry.len > TEXT_BYTES { Vec::new() } else { Archive::read(file, entry, TEXT_BYTES)? };

@@ -312,8 +312,21 @@ fn z15_plain_and_zip64_entries_pass() {
         entry.local_extra = [&[1, 0, 16, 0][..], &len, &len].concat();
     });
     assert_eq!(read_all(&wide.build().bytes).unwrap(), expected);
+    // Torch 2.11 leaves the second size of the local field at zero.
+    wide.entry("m/data/0").local_extra[12..20].fill(0);
+    assert_eq!(read_all(&wide.build().bytes).unwrap(), expected);
     wide.entry("m/data/0").local_extra[4] ^= 1;
     assert_eq!(kind_at_open(&wide.build().bytes), "HeaderMismatch");
+    // As it writes small entries beyond 4 GiB: the offset alone, in both headers, and a wide descriptor.
+    let mut far = small();
+    let offsets = far.build().locals;
+    // The first offset stays as it was: only the last entry is changed.
+    let last = far.entries.last_mut().unwrap();
+    (last.zip64_offset, last.descriptor) = (true, Descriptor::Signed64);
+    last.local_extra = [&[1, 0, 8, 0][..], &(*offsets.last().unwrap() as u64).to_le_bytes()].concat();
+    assert_eq!(read_all(&far.build().bytes).unwrap(), expected);
+    far.entries.last_mut().unwrap().local_extra[4] ^= 1;
+    assert_eq!(kind_at_open(&far.build().bytes), "HeaderMismatch");
     // The order of the entries means nothing.
     let mut shuffled = small();
     shuffled.entries.reverse();

@@ -13,7 +13,7 @@ use forge_convert::recipe::type_names;
 #[command(name = "rwkv-forge", version, max_term_width = 110, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 good; 1 measured, and a threshold was not met; 2 wrong usage; 3 input refused; \
     4 reading or writing failed; 5 a bug in this program.")]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     pub global: Global,
     #[command(subcommand)]
@@ -22,7 +22,7 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// Print the result as one JSON document with a schema_version
     #[arg(long, global = true)]
     pub json: bool,
@@ -41,7 +41,7 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Show what a file holds: version, sizes, tensors, types, metadata, warnings
     Inspect(Inspect),
     /// Convert a checkpoint into a file for a runtime, compared with its source before it appears
@@ -59,7 +59,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     /// .pth, .safetensors, .index.json, a directory of safetensors, or .gguf
     pub file: PathBuf,
     /// List every tensor
@@ -74,7 +74,7 @@ pub struct Inspect {
 }
 
 #[derive(Debug, Args)]
-pub struct Convert {
+pub(crate) struct Convert {
     /// .pth, .safetensors, .index.json, a directory of safetensors, or .gguf
     pub source: PathBuf,
     /// Container to write
@@ -126,7 +126,7 @@ pub struct Convert {
 }
 
 #[derive(Debug, Args)]
-pub struct Thresholds {
+pub(crate) struct Thresholds {
     /// Largest mean KL divergence in nats a token
     #[arg(long, value_name = "NATS")]
     pub max_kl: Option<f64>,
@@ -142,14 +142,14 @@ pub struct Thresholds {
 }
 
 #[derive(Debug, Args)]
-pub struct VocabularyArg {
+pub(crate) struct VocabularyArg {
     /// Vocabulary file, or `world`, or `bytes` (token id = byte) [default: World for models of 65,536 rows]
     #[arg(long, value_name = "FILE")]
     pub vocab: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The file that is taken to be right
     pub reference: PathBuf,
     /// The file that is compared with it
@@ -170,7 +170,7 @@ pub struct Verify {
 }
 
 #[derive(Debug, Args)]
-pub struct Generate {
+pub(crate) struct Generate {
     /// Any readable model
     pub model: PathBuf,
     /// Text to continue
@@ -194,7 +194,7 @@ pub struct Generate {
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("input").required(true).args(["tokens", "text"]))]
-pub struct Logits {
+pub(crate) struct Logits {
     /// Any readable model
     pub model: PathBuf,
     /// JSON array of token ids
@@ -220,7 +220,7 @@ pub struct Logits {
 }
 
 #[derive(Debug, Args)]
-pub struct Completions {
+pub(crate) struct Completions {
     /// Shell to complete for
     pub shell: clap_complete::Shell,
 }

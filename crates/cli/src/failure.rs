@@ -4,7 +4,7 @@ use forge_tensor::{BoxError, Class};
 
 /// An error and its exit code.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Stable CamelCase name.
     pub kind: String,
     /// One or more sentences.
@@ -15,18 +15,18 @@ pub struct Failure {
 
 impl Failure {
     /// A mistake on the command line.
-    pub fn usage(kind: &str, message: String) -> Self {
+    pub(crate) fn usage(kind: &str, message: String) -> Self {
         Self { kind: kind.to_owned(), message, code: exit_code(Class::Usage) }
     }
 
     /// An input that cannot be used.
-    pub fn refused(kind: &str, message: String) -> Self {
+    pub(crate) fn refused(kind: &str, message: String) -> Self {
         Self { kind: kind.to_owned(), message, code: exit_code(Class::Refused) }
     }
 }
 
 /// The meaning of each class for scripts.
-pub fn exit_code(class: Class) -> u8 {
+pub(crate) fn exit_code(class: Class) -> u8 {
     match class {
         Class::Threshold => 1,
         Class::Usage => 2,

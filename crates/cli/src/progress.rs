@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::terminal::Terminal;
 
 /// A bar that appears only when the work turns out to be long.
-pub struct Progress {
+pub(crate) struct Progress {
     shown: bool,
     label: &'static str,
     bytes: bool,
@@ -23,18 +23,18 @@ const DELAY: Duration = Duration::from_millis(700);
 
 impl Progress {
     /// `bytes`: amounts are bytes, otherwise steps.
-    pub fn new(terminal: &Terminal, label: &'static str, bytes: bool) -> Self {
+    pub(crate) fn new(terminal: &Terminal, label: &'static str, bytes: bool) -> Self {
         Self { shown: terminal.shows_progress(), label, bytes, started: Instant::now(), done: AtomicU64::new(0), bar: Mutex::new(None) }
     }
 
     /// Adds to what is done; may be called from any thread.
-    pub fn add(&self, amount: u64, total: u64) {
+    pub(crate) fn add(&self, amount: u64, total: u64) {
         let done = self.done.fetch_add(amount, Ordering::Relaxed).saturating_add(amount);
         self.set(done, total);
     }
 
     /// Says how much is done.
-    pub fn set(&self, done: u64, total: u64) {
+    pub(crate) fn set(&self, done: u64, total: u64) {
         if !self.shown || self.started.elapsed() < DELAY {
             return;
         }
@@ -59,10 +59,10 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Ok(mut bar) = self.bar.lock() {
-            if let Some(bar) = bar.take() {
-                bar.finish_and_clear();
-            }
+        if let Ok(mut bar) = self.bar.lock()
+            && let Some(bar) = bar.take()
+        {
+            bar.finish_and_clear();
         }
     }
 }

@@ -6,7 +6,7 @@ use signal_hook::iterator::Signals;
 use crate::failure::Failure;
 
 /// Starts the thread that waits for signals. A second signal while the first is being handled ends the program at once.
-pub fn install() -> Result<(), Failure> {
+pub(crate) fn install() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure { kind: "Signals".to_owned(), message: error.to_string(), code: 4 };
     let term_now = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

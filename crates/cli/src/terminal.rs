@@ -9,38 +9,38 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 
 /// Version of the JSON documents; raised when a field changes its meaning or disappears.
-pub const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// Where and how to print.
-pub struct Terminal {
+pub(crate) struct Terminal {
     json: bool,
     quiet: bool,
     verbose: bool,
 }
 
 impl Terminal {
-    pub fn new(json: bool, quiet: bool, verbose: bool) -> Self {
+    pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
         Self { json, quiet, verbose }
     }
 
-    pub fn json(&self) -> bool {
+    pub(crate) fn json(&self) -> bool {
         self.json
     }
 
     /// Bars are for people: never in a pipe, never with --quiet.
-    pub fn shows_progress(&self) -> bool {
+    pub(crate) fn shows_progress(&self) -> bool {
         !self.quiet && std::io::stderr().is_terminal()
     }
 
     /// Prints a result for people.
-    pub fn print(&self, text: &str) {
+    pub(crate) fn print(&self, text: &str) {
         if !self.json {
             write_or_exit(&mut std::io::stdout(), text);
         }
     }
 
     /// Prints a result for programs; `body` becomes an object with `schema_version` and `command` in front.
-    pub fn print_json(&self, command: &str, body: &impl Serialize) -> Result<(), Failure> {
+    pub(crate) fn print_json(&self, command: &str, body: &impl Serialize) -> Result<(), Failure> {
         if !self.json {
             return Ok(());
         }
@@ -58,21 +58,21 @@ impl Terminal {
     }
 
     /// Something worth knowing that is no result.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             write_or_exit(&mut std::io::stderr(), &format!("note: {text}\n"));
         }
     }
 
     /// Something that only --verbose users want.
-    pub fn detail(&self, text: &str) {
+    pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
             write_or_exit(&mut std::io::stderr(), &format!("{text}\n"));
         }
     }
 
     /// Reports an error and returns the exit code.
-    pub fn fail(&self, failure: &Failure) -> u8 {
+    pub(crate) fn fail(&self, failure: &Failure) -> u8 {
         write_or_exit(&mut std::io::stderr(), &format!("error[{}]: {}\n", failure.kind, failure.message));
         if self.json {
             let document = json!({
@@ -86,12 +86,12 @@ impl Terminal {
 }
 
 /// A reader that goes away early (`| head`) is no error.
-pub fn write_or_exit(to: &mut dyn Write, text: &str) {
+pub(crate) fn write_or_exit(to: &mut dyn Write, text: &str) {
     write_bytes_or_exit(to, text.as_bytes());
 }
 
 /// As [`write_or_exit`], for bytes that may be no text.
-pub fn write_bytes_or_exit(to: &mut dyn Write, bytes: &[u8]) {
+pub(crate) fn write_bytes_or_exit(to: &mut dyn Write, bytes: &[u8]) {
     if let Err(error) = to.write_all(bytes).and_then(|()| to.flush()) {
         forge_io::remove_temporaries();
         std::process::exit(if error.kind() == ErrorKind::BrokenPipe { 0 } else { 4 });
@@ -99,7 +99,7 @@ pub fn write_bytes_or_exit(to: &mut dyn Write, bytes: &[u8]) {
 }
 
 /// A table in the house style; columns in `right` are aligned right.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
     for row in rows {
@@ -114,11 +114,11 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String
 }
 
 /// 12,345,678 as people read it.
-pub fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

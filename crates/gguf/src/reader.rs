@@ -184,6 +184,15 @@ impl TensorSource for GgufFile {
         Ok(vec![digest])
     }
 
+    fn metadata(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| match value {
+            // Control characters of a stranger's file must not reach a terminal.
+            Value::String(text) => forge_tensor::shorten(text.trim_end()),
+            other => other.to_string(),
+        };
+        self.metadata().entries().iter().map(|(key, value)| (key.clone(), text(value))).collect()
+    }
+
     fn notes(&self) -> &[String] {
         &self.notes
     }

@@ -33,7 +33,11 @@ pub enum KernelError {
         encoding: &'static str,
     },
     /// A token id that the vocabulary does not have.
-    #[error("token {token} at position {position} is outside the vocabulary of {vocabulary} ids (0 to {}); check that the tokens were made for this model", vocabulary.saturating_sub(1))]
+    #[error(
+        "token {token} at position {position} is outside the vocabulary of {vocabulary} ids (0 to {}); \
+         check that the tokens were made for this model",
+        vocabulary.saturating_sub(1)
+    )]
     TokenOutOfRange {
         /// The id.
         token: u32,

@@ -13,11 +13,11 @@ const EMPTY_EXPONENT: f64 = -1e30;
 pub enum Wkv<F> {
     /// RWKV-4: numerator and denominator of a weighted mean, both relative to exp(`pp`).
     Scalars {
-        /// Weighted sum of values [channels].
+        /// Weighted sum of values `[channels]`.
         aa: Vec<F>,
-        /// Sum of weights [channels].
+        /// Sum of weights `[channels]`.
         bb: Vec<F>,
-        /// Logarithm of the common factor [channels]; -1e30 before the first token.
+        /// Logarithm of the common factor `[channels]`; -1e30 before the first token.
         pp: Vec<F>,
     },
     /// RWKV-5 and RWKV-6: `[heads, key, value]`; RWKV-7: `[heads, value, key]`. Row-major.
@@ -27,9 +27,9 @@ pub enum Wkv<F> {
 /// The state of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerState<F> {
-    /// Output of ln1 for the last token [channels]; zeros before the first one.
+    /// Output of ln1 for the last token `[channels]`; zeros before the first one.
     pub att_shift: Vec<F>,
-    /// Output of ln2 for the last token [channels]; zeros before the first one.
+    /// Output of ln2 for the last token `[channels]`; zeros before the first one.
     pub ffn_shift: Vec<F>,
     /// The memory of the time mix.
     pub wkv: Wkv<F>,

@@ -18,9 +18,9 @@ pub(crate) struct TimeMix<F> {
     mix_k: Vec<F>,
     mix_v: Vec<F>,
     mix_r: Vec<F>,
-    /// -exp(time_decay) [C].
+    /// -exp(time_decay) `[C]`.
     decay: Vec<F>,
-    /// time_first [C].
+    /// time_first `[C]`.
     bonus: Vec<F>,
     receptance: Matrix<F>,
     key: Matrix<F>,

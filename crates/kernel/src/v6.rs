@@ -13,7 +13,7 @@ use crate::real::Real;
 /// One of the five inputs: how much of the previous token it takes.
 #[derive(Clone, Debug)]
 struct Mix<F> {
-    /// time_maa_* [C].
+    /// time_maa_* `[C]`.
     base: Vec<F>,
     /// Its slice of time_maa_w2, `[C, D]`.
     lora: Matrix<F>,
@@ -29,7 +29,7 @@ pub(crate) struct TimeMix<F> {
     /// In the order of time_maa_w2's first dimension: w, k, v, r, g.
     mixes: [Mix<F>; 5],
     rank: usize,
-    /// time_decay [A].
+    /// time_decay `[A]`.
     decay: Vec<F>,
     decay_down: Matrix<F>,
     decay_up: Matrix<F>,

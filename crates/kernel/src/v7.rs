@@ -69,7 +69,7 @@ impl<F: Real> BiasedLora<F> {
 #[derive(Clone, Debug)]
 pub(crate) struct TimeMix<F> {
     norm: Norm<F>,
-    /// x_r, x_w, x_k, x_v, x_a, x_g, each [C].
+    /// x_r, x_w, x_k, x_v, x_a, x_g, each `[C]`.
     mix: [Vec<F>; 6],
     decay: BiasedLora<F>,
     /// In-context learning rate.
@@ -77,9 +77,9 @@ pub(crate) struct TimeMix<F> {
     /// How much of layer 0's value replaces this layer's; layer 0 has none.
     value_mix: Option<BiasedLora<F>>,
     gate: Lora<F>,
-    /// k_k [A].
+    /// k_k `[A]`.
     removal: Vec<F>,
-    /// k_a [A].
+    /// k_a `[A]`.
     rescale: Vec<F>,
     /// r_k `[H, N]`.
     bonus: Vec<F>,

@@ -16,9 +16,10 @@ use support::{TINY, Trained, fixture, npy_tokens};
 
 /// RMS of the difference over RMS of the f64 result, the residual stream or the state after any layer.
 /// f32 has 6e-8 a rounding; sums of 100 to 500 terms in 16 lanes and a recurrence that forgets multiply it by some tens.
+/// Seen: 6.4e-6 (the state of RWKV-4), 6.0e-6 (the state of RWKV-5 with a decay near 1).
 const LAYER_RATIO: f64 = 1e-5;
-/// The same at the logits after 512 tokens.
-const LOGITS_RATIO: f64 = 1e-4;
+/// The same at the logits over 512 tokens. Seen: 1.1e-6.
+const LOGITS_RATIO: f64 = 1e-5;
 /// Below this RMS a reference says nothing.
 const MIN_RMS: f64 = 1e-3;
 
@@ -49,18 +50,46 @@ fn rms(values: impl Iterator<Item = f64>) -> f64 {
     (sum / f64::max(count, 1.0)).sqrt()
 }
 
+/// The ratio of every part of two traces.
+fn ratios(label: &str, exact: &Trace, rounded: &Trace) -> Vec<f64> {
+    let parts = exact.parts.iter().zip(&rounded.parts);
+    parts
+        .map(|((part, a), (_, b))| {
+            let reference = rms(a.iter().copied());
+            assert!(reference > MIN_RMS, "{label}: {part} has RMS {reference}");
+            rms(a.iter().zip(b).map(|(a, b)| a - b)) / reference
+        })
+        .collect()
+}
+
 fn check(label: &str, source: &dyn TensorSource, description: &ModelDescription, tokens: &[u32]) {
     let (exact, rounded) = (trace::<f64>(source, description, tokens), trace::<f32>(source, description, tokens));
-    let (mut worst, mut logits) = (0f64, 0f64);
-    for ((part, a), (_, b)) in exact.parts.iter().zip(&rounded.parts) {
-        let reference = rms(a.iter().copied());
-        assert!(reference > MIN_RMS, "{label}: {part} has RMS {reference}");
-        let ratio = rms(a.iter().zip(b).map(|(a, b)| a - b)) / reference;
-        let limit = if part == "logits" { LOGITS_RATIO } else { LAYER_RATIO };
-        assert!(ratio <= limit, "{label}: {part}: ratio {ratio:.2e}");
-        if part == "logits" { logits = ratio } else { worst = worst.max(ratio) }
+    let mut ratios = ratios(label, &exact, &rounded);
+    let logits = ratios.pop().unwrap();
+    for (ratio, (part, _)) in ratios.iter().zip(&exact.parts) {
+        assert!(*ratio <= LAYER_RATIO, "{label}: {part}: ratio {ratio:.2e}");
     }
-    eprintln!("{label}: worst layer {worst:.2e}, logits {logits:.2e}");
+    assert!(logits <= LOGITS_RATIO, "{label}: logits: ratio {logits:.2e}");
+    eprintln!("{label}: worst layer {:.2e}, logits {logits:.2e}", ratios.iter().copied().fold(0.0, f64::max));
+}
+
+#[test]
+fn weights_of_eight_bits_break_the_tolerances() {
+    // The planted fault: one matrix of the first layer rounded to bfloat16, as if somewhere f32 was not kept.
+    let tokens: Vec<u32> = (0..512).map(|i| ((i * i * 5 + 3) % 50) as u32).collect();
+    for version in Version::ALL {
+        let (source, description) = random_model(version, 0);
+        let mut coarse = source.clone();
+        for name in ["blocks.0.att.value.weight", "blocks.0.ffn.value.weight"] {
+            let values = coarse.values(name).iter().map(|v| f32::from_bits(v.to_bits() & 0xffff_0000)).collect::<Vec<_>>();
+            coarse.set(name, &values);
+        }
+        let (exact, rounded) = (trace::<f64>(&source, &description, &tokens), trace::<f32>(&coarse, &description, &tokens));
+        let mut ratios = ratios(version.name(), &exact, &rounded);
+        let logits = ratios.pop().unwrap();
+        let worst = ratios.iter().copied().fold(0.0, f64::max);
+        assert!(worst >= 10.0 * LAYER_RATIO && logits >= 10.0 * LOGITS_RATIO, "{version}: {worst:.2e}, {logits:.2e}");
+    }
 }
 
 #[test]

@@ -14,5 +14,5 @@ mod source;
 pub use diagnostic::{BoxError, Class, Diagnostic};
 pub use encoding::Encoding;
 pub use float::{F16Loss, bf16_to_f32, decode_dense, f16_to_f32, f32_to_bf16, f32_to_f16};
-pub use shape::{ShapeError, element_count, format_shape};
+pub use shape::{ShapeError, element_count, format_shape, shorten};
 pub use source::{TensorInfo, TensorSource};

@@ -28,6 +28,17 @@ pub fn element_count(shape: &[u64]) -> Result<u64, ShapeError> {
     shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim)).ok_or(ShapeError::Overflow)
 }
 
+/// Text from a file as it may be shown on a terminal: control characters escaped, at most 160 characters.
+#[must_use]
+pub fn shorten(text: &str) -> String {
+    const SHOWN: usize = 160;
+    let mut out: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        out.push_str("...");
+    }
+    out
+}
+
 /// A shape as people write it: `[768, 3072]`.
 #[must_use]
 pub fn format_shape(shape: &[u64]) -> String {

@@ -36,6 +36,8 @@ pub struct Entry {
     pub local_values: bool,
     /// Sizes and offset of the central record in a Zip64 field.
     pub zip64: bool,
+    /// The offset alone in a Zip64 field, as torch writes small entries that begin beyond 4 GiB.
+    pub zip64_offset: bool,
     /// Extra fields of the local header.
     pub local_extra: Vec<u8>,
     /// Alignment of the data by a padding field; 0 for none.
@@ -58,6 +60,7 @@ impl Entry {
             descriptor: if data.is_empty() { Descriptor::Absent } else { Descriptor::Signed32 },
             local_values: false,
             zip64: false,
+            zip64_offset: false,
             local_extra: Vec::new(),
             align: 64,
             made_by: 0,
@@ -234,7 +237,12 @@ fn write_central(out: &mut Vec<u8>, entry: &Entry, offset: usize) {
         extra.extend([1, 0, 24, 0]);
         [len, len, offset].iter().for_each(|value| extra.extend((*value as u64).to_le_bytes()));
     }
+    if entry.zip64_offset {
+        extra.extend([1, 0, 8, 0]);
+        extra.extend((offset as u64).to_le_bytes());
+    }
     let narrow = |value: usize| if entry.zip64 { u32::MAX } else { value as u32 };
+    let narrow_offset = if entry.zip64 || entry.zip64_offset { u32::MAX } else { offset as u32 };
     out.extend(b"PK\x01\x02");
     out.extend(entry.made_by.to_le_bytes());
     out.extend([0; 2]);
@@ -246,7 +254,7 @@ fn write_central(out: &mut Vec<u8>, entry: &Entry, offset: usize) {
     out.extend((extra.len() as u16).to_le_bytes());
     out.extend([0; 6]);
     out.extend(entry.attributes.to_le_bytes());
-    out.extend(narrow(offset).to_le_bytes());
+    out.extend(narrow_offset.to_le_bytes());
     out.extend(&entry.name);
     out.extend(extra);
 }

@@ -253,6 +253,11 @@ impl TensorSource for SafetensorsSource {
         if self.sharded { "safetensors (sharded)" } else { "safetensors" }
     }
 
+    fn metadata(&self) -> Vec<(String, String)> {
+        let line = |(key, value): (&String, &String)| (forge_tensor::shorten(key), forge_tensor::shorten(value.trim_end()));
+        self.metadata().iter().map(line).collect()
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.files.iter().map(|file| file.path().to_path_buf()).collect()
     }

@@ -1,6 +1,6 @@
 //! `convert`: one step from source to a verified file.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use forge_convert::container::by_name;
 use forge_convert::recipe::Recipe;
@@ -18,7 +18,7 @@ use crate::terminal::{Terminal, table, thousands};
 const BROKEN_KL: f64 = 1.0;
 
 /// Runs the command.
-pub fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let container = by_name(&args.to)?;
     let recipe_text = args.recipe.as_ref().map(|path| Ok::<_, Failure>((path.display().to_string(), read_text(path)?))).transpose()?;
     let recipe_text = recipe_text.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
@@ -54,18 +54,19 @@ pub fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Result<u8, F
     if args.dry_run {
         return dry_run(&model, &plan, &output, terminal);
     }
+    terminal.detail(&format!(
+        "container {}, recipe {}, vocabulary {}, {} threads",
+        container.name(),
+        plan.recipe,
+        plan.tokenizer.as_ref().map_or("unknown", |tokenizer| tokenizer.name()),
+        rayon::current_num_threads()
+    ));
     let record = execute(&model, &plan, &output, &options, terminal)?;
     report(args, &model, &plan, &output, &record, terminal)?;
     Ok(0)
 }
 
-fn execute(
-    model: &OpenModel,
-    plan: &Plan,
-    output: &std::path::Path,
-    options: &ConvertOptions<'_>,
-    terminal: &Terminal,
-) -> Result<Record, Failure> {
+fn execute(model: &OpenModel, plan: &Plan, output: &Path, options: &ConvertOptions<'_>, terminal: &Terminal) -> Result<Record, Failure> {
     let writing = Progress::new(terminal, "converting", true);
     let verifying = Progress::new(terminal, "comparing", false);
     let progress = |stage: Stage, amount: u64, total: u64| match stage {
@@ -94,7 +95,7 @@ fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
         .unzip()
 }
 
-fn dry_run(model: &OpenModel, plan: &Plan, output: &std::path::Path, terminal: &Terminal) -> Result<u8, Failure> {
+fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
     let (tensors, rows) = tensor_rows(plan);
     terminal.print(&format!("{}\n", model_line(&model.description)));
     terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
@@ -118,7 +119,7 @@ fn dry_run(model: &OpenModel, plan: &Plan, output: &std::path::Path, terminal: &
     Ok(0)
 }
 
-fn report(args: &Convert, model: &OpenModel, plan: &Plan, output: &PathBuf, record: &Record, terminal: &Terminal) -> Result<(), Failure> {
+fn report(args: &Convert, model: &OpenModel, plan: &Plan, output: &Path, record: &Record, terminal: &Terminal) -> Result<(), Failure> {
     let speed = record.source_bytes as f64 / 1e6 / record.write_seconds.max(1e-9);
     let bits = record.output_bytes as f64 * 8.0 / model.description.parameters().max(1) as f64;
     terminal.print(&format!("{}\n", model_line(&model.description)));
@@ -159,7 +160,7 @@ fn report(args: &Convert, model: &OpenModel, plan: &Plan, output: &PathBuf, reco
     terminal.print_json("convert", &document)
 }
 
-fn write_record(path: &std::path::Path, document: &Value, force: bool) -> Result<(), Failure> {
+fn write_record(path: &Path, document: &Value, force: bool) -> Result<(), Failure> {
     let text = format!("{document:#}\n");
     let file = OutputFile::create(path, &OutputOptions { force, inputs: &[], expected_bytes: text.len() as u64 })?;
     file.write_all_at(0, text.as_bytes())?;

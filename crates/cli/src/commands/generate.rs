@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::terminal::{Terminal, write_bytes_or_exit};
 
 /// Runs the command.
-pub fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
     let model = forge_convert::open(&args.model, open_options(global))?;
     let rows = model.description.hyperparameters.vocabulary;

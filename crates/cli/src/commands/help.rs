@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::terminal::{Terminal, write_bytes_or_exit};
 
 /// Prints a completion script.
-pub fn completions(args: &Completions, _terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn completions(args: &Completions, _terminal: &Terminal) -> Result<u8, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "rwkv-forge", &mut script);
     write_bytes_or_exit(&mut std::io::stdout(), &script);
@@ -15,7 +15,7 @@ pub fn completions(args: &Completions, _terminal: &Terminal) -> Result<u8, Failu
 }
 
 /// Prints the manual page in roff: the program, then each command.
-pub fn man(_terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn man(_terminal: &Terminal) -> Result<u8, Failure> {
     let failed = |error: std::io::Error| Failure { kind: "Man".to_owned(), message: error.to_string(), code: 5 };
     let mut page = Vec::new();
     let mut program = Cli::command();

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
-pub fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     if args.globals {
         return globals(args, terminal);
     }

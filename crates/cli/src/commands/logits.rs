@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::terminal::Terminal;
 
 /// Runs the command.
-pub fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = forge_convert::open(&args.model, open_options(global))?;
     let tokens = tokens(args, &model)?;
     model.source().check_integrity(&|_| ())?;

@@ -1,11 +1,11 @@
 //! One file a command, and what they share.
 
-pub mod convert;
-pub mod generate;
-pub mod help;
-pub mod inspect;
-pub mod logits;
-pub mod verify;
+pub(crate) mod convert;
+pub(crate) mod generate;
+pub(crate) mod help;
+pub(crate) mod inspect;
+pub(crate) mod logits;
+pub(crate) mod verify;
 
 use std::path::Path;
 
@@ -22,24 +22,24 @@ use crate::terminal::table;
 const SMALL_FILE: u64 = 64 << 20;
 
 /// How the user wants input files to be read.
-pub fn open_options(global: &Global) -> OpenOptions {
+pub(crate) fn open_options(global: &Global) -> OpenOptions {
     OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread } }
 }
 
 /// Reads a file that is no model.
-pub fn read_small(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Failure> {
     let file = InputFile::open(path)?;
     Ok(file.read_vec(0, file.len(), SMALL_FILE)?)
 }
 
 /// As [`read_small`], for text.
-pub fn read_text(path: &Path) -> Result<String, Failure> {
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     String::from_utf8(read_small(path)?)
         .map_err(|error| Failure::refused("NotUtf8", format!("{} is not UTF-8 text: {error}", path.display())))
 }
 
 /// The vocabulary that `--vocab` names.
-pub fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
+pub(crate) fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
     let Some(path) = &arg.vocab else { return Ok(Vocabulary::Auto) };
     match path.to_str() {
         Some("world") => Ok(Vocabulary::World),
@@ -52,7 +52,7 @@ pub fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
 }
 
 /// Thresholds as the comparison wants them.
-pub fn thresholds(args: &Thresholds, default_max_kl: Option<f64>) -> forge_eval::Thresholds {
+pub(crate) fn thresholds(args: &Thresholds, default_max_kl: Option<f64>) -> forge_eval::Thresholds {
     forge_eval::Thresholds {
         max_kl: args.max_kl.or(default_max_kl),
         min_top1: args.min_top1,
@@ -63,7 +63,7 @@ pub fn thresholds(args: &Thresholds, default_max_kl: Option<f64>) -> forge_eval:
 }
 
 /// One line about a model.
-pub fn model_line(description: &ModelDescription) -> String {
+pub(crate) fn model_line(description: &ModelDescription) -> String {
     let h = &description.hyperparameters;
     let heads = if h.heads > 0 { format!(", {} heads of {}", h.heads, h.head_size) } else { String::new() };
     format!(
@@ -78,7 +78,7 @@ pub fn model_line(description: &ModelDescription) -> String {
 }
 
 /// The comparison as a table for people.
-pub fn agreement_table(agreement: &Agreement) -> String {
+pub(crate) fn agreement_table(agreement: &Agreement) -> String {
     let a = agreement;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
@@ -112,12 +112,12 @@ fn worst_layer(agreement: &Agreement, what: &str, of: impl Fn(&LayerAgreement) -
 }
 
 /// A measured number: four significant digits.
-pub fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value == 0.0 {
         "0".to_owned()
     } else if (1e-3..1e4).contains(&value.abs()) {
-        let decimals = (3 - value.abs().log10().floor() as i32).clamp(0, 7);
-        format!("{value:.*}", usize::try_from(decimals).unwrap_or(0))
+        let decimals = [1000.0, 100.0, 10.0, 1.0, 0.1, 0.01].iter().take_while(|limit| value.abs() < **limit).count();
+        format!("{value:.decimals$}")
     } else {
         format!("{value:.3e}")
     }

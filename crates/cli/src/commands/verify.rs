@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::terminal::Terminal;
 
 /// Runs the command.
-pub fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let options = open_options(global);
     let reference = forge_convert::open(&args.reference, options)?;
     let candidate = forge_convert::open(&args.candidate, options)?;
