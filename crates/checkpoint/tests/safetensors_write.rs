@@ -6,7 +6,7 @@ use forge_model::{Assembly, FileLayout};
 use forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
 
 fn planned(name: &str, shape: &[u64], encoding: Encoding) -> PlannedTensor {
-    let assembly = Assembly { parts: vec![0], transposed: false };
+    let assembly = Assembly::of(0);
     PlannedTensor { name: name.to_owned(), shape: shape.to_vec(), encoding, reason: "test".to_owned(), assembly }
 }
 

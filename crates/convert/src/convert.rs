@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use forge_eval::{Agreement, CompareOptions, Model, Thresholds};
 use forge_io::{FileIdentity, InputFile, OutputFile, OutputOptions};
 use forge_kernel::KernelOptions;
-use forge_model::{Choice, FileLayout};
+use forge_model::{Choice, FileLayout, OutputLayout};
 use forge_quant::EncodeStats;
 use forge_tensor::{BoxError, Encoding};
 use forge_tokenizer::Tokenizer;
@@ -13,10 +13,11 @@ use serde::Serialize;
 
 use crate::container::{Container, LayoutContext};
 use crate::error::ConvertError;
-use crate::execute::Job;
+use crate::execute::{Job, write_checksums};
 use crate::open::{OpenModel, OpenOptions, open};
 use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
 use crate::recipe::Recipe;
+use crate::target::Target;
 
 /// What is to be converted into what.
 pub struct ConvertOptions<'a> {
@@ -69,7 +70,7 @@ pub struct Plan {
     /// Encoding and reason for each tensor of the description.
     pub choices: Vec<Choice>,
     /// Every byte's place.
-    pub layout: FileLayout,
+    pub layout: OutputLayout,
     /// The recipe in one line.
     pub recipe: String,
     /// The vocabulary, if it is known.
@@ -81,8 +82,8 @@ pub struct Plan {
 pub struct Record {
     /// SHA-256 of each source file, by file name.
     pub source_sha256: Vec<(String, String)>,
-    /// SHA-256 of the output, when it was read back.
-    pub output_sha256: Option<String>,
+    /// SHA-256 of each output file, by file name, when they were read back.
+    pub output_sha256: Vec<(String, String)>,
     /// Bytes of all source files.
     pub source_bytes: u64,
     /// Bytes of the output.
@@ -150,22 +151,22 @@ pub fn convert(
     let files = model.source().files();
     let inputs = identities(&files)?;
     let source_bytes = inputs.iter().map(|identity| identity.len).sum();
+    let total_bytes = plan.layout.total_bytes();
     let target =
-        OutputFile::create(output, &OutputOptions { force: options.force, inputs: &inputs, expected_bytes: plan.layout.total_bytes })?;
+        Target::create(output, &plan.layout, &OutputOptions { force: options.force, inputs: &inputs, expected_bytes: total_bytes })?;
     let started = std::time::Instant::now();
-    let job = Job { source: model.source(), model: &model.description, layout: &plan.layout };
     let (digests, stats) = rayon::join(
         || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
-        || job.run(&target, &|bytes| progress(Stage::Writing, bytes, plan.layout.total_bytes)),
+        || write_all(model, &target, &|bytes| progress(Stage::Writing, bytes, total_bytes)),
     );
     // A wrong checksum explains whatever else went wrong, so it is reported first.
     let digests = digests?;
     let stats = stats?;
     let mut record = Record {
         source_sha256: files.iter().map(|path| file_name(path)).zip(digests).collect(),
-        output_sha256: None,
+        output_sha256: Vec::new(),
         source_bytes,
-        output_bytes: plan.layout.total_bytes,
+        output_bytes: total_bytes,
         flushed_blocks: stats.flushed_blocks,
         flushed_values: stats.flushed_values,
         subnormal_values: stats.subnormal_values,
@@ -177,20 +178,38 @@ pub fn convert(
     let mut text_sha256 = None;
     if let Some(verify) = &options.verify {
         let started = std::time::Instant::now();
-        let (agreement, digest) = read_back(model, plan, target.temp_path(), verify, options.open, progress)?;
+        // Containers with checksums cannot be read back without them; those over late values are filled in again below.
+        target.each_file(|layout, file| write_checksums(layout, file.temp_path(), file))?;
+        let (agreement, digest) = target.staged(|written| read_back(model, plan, written, verify, options.open, progress))?;
         judge(&agreement, &record, &verify.thresholds)?;
         record.agreement = Some(agreement.summary());
         text_sha256 = Some(digest);
         record.verify_seconds = started.elapsed().as_secs_f64();
     }
-    apply_patches(plan, &record, text_sha256.as_deref(), &target)?;
+    target.each_file(|layout, file| {
+        apply_patches(layout, &record, text_sha256.as_deref(), file)?;
+        write_checksums(layout, file.temp_path(), file)
+    })?;
     if options.verify.is_some() {
         // The patched header is read once more, by the same reader that users' files go through.
-        let reread = open(target.temp_path(), options.open)?;
-        record.output_sha256 = reread.source().check_integrity(&|_| ())?.into_iter().next();
+        record.output_sha256 = target.staged(|written| {
+            let reread = open(written, options.open)?;
+            let names = reread.source().files().iter().map(|path| file_name(path)).collect::<Vec<_>>();
+            Ok(names.into_iter().zip(reread.source().check_integrity(&|_| ())?).collect())
+        })?;
     }
     target.commit()?;
     Ok(record)
+}
+
+/// Writes all files of the target.
+fn write_all(model: &OpenModel, target: &Target<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<EncodeStats, BoxError> {
+    let mut stats = EncodeStats::default();
+    target.each_file(|layout, file| {
+        stats.add(Job { source: model.source(), model: &model.description, layout }.run(file, progress)?);
+        Ok(())
+    })?;
+    Ok(stats)
 }
 
 fn identities(files: &[PathBuf]) -> Result<Vec<FileIdentity>, BoxError> {
@@ -242,8 +261,8 @@ fn judge(agreement: &Agreement, record: &Record, thresholds: &Thresholds) -> Res
 }
 
 /// Fills in the header's late values. Their lengths were fixed when the file was laid out.
-fn apply_patches(plan: &Plan, record: &Record, text_sha256: Option<&str>, target: &OutputFile) -> Result<(), BoxError> {
-    for patch in &plan.layout.patches {
+fn apply_patches(layout: &FileLayout, record: &Record, text_sha256: Option<&str>, target: &OutputFile) -> Result<(), BoxError> {
+    for patch in &layout.patches {
         let Some(mut value) = late_value(patch.name, record, text_sha256) else {
             return Err(ConvertError::Internal(format!("nothing is known of the late value {}", patch.name)).into());
         };

@@ -5,9 +5,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use forge_io::OutputFile;
+use forge_io::{InputFile, OutputFile};
 use forge_kernel::load_tensor;
-use forge_model::{FileLayout, ModelDescription, OutputTensor, Recover, TensorSpec};
+use forge_model::{FileLayout, ModelDescription, OutputTensor, TensorSpec};
 use forge_quant::{EncodeError, EncodeStats};
 use forge_tensor::{BoxError, Encoding, TensorSource};
 use rayon::prelude::*;
@@ -25,7 +25,7 @@ const WHOLE_LIMIT: u64 = 1 << 28;
 enum Task {
     /// Elements `start .. start + count` of a tensor that is stored in the source's own order.
     Run { tensor: usize, start: u64, count: u64 },
-    /// A tensor that is transposed or stacked from several.
+    /// A tensor that is transposed, repeated, padded, or stacked from several.
     Whole { tensor: usize },
 }
 
@@ -65,6 +65,9 @@ impl Job<'_> {
     pub fn run(&self, output: &OutputFile, progress: &(dyn Fn(u64) + Sync)) -> Result<EncodeStats, BoxError> {
         output.set_len(self.layout.total_bytes)?;
         output.write_all_at(0, &self.layout.header)?;
+        for (offset, bytes) in &self.layout.literals {
+            output.write_all_at(*offset, bytes)?;
+        }
         let tasks = self.tasks()?;
         let failed = AtomicBool::new(false);
         let results: Vec<(usize, Result<EncodeStats, BoxError>)> = tasks
@@ -92,7 +95,7 @@ impl Job<'_> {
     fn tasks(&self) -> Result<Vec<Task>, BoxError> {
         let mut tasks = Vec::new();
         for (tensor, out) in self.layout.tensors.iter().enumerate() {
-            let elements: u64 = out.shape.iter().product();
+            let elements = out.shape.iter().product::<u64>() - out.assembly.pad;
             if self.is_direct(out) {
                 let mut start = 0;
                 while start < elements {
@@ -111,10 +114,13 @@ impl Job<'_> {
 
     /// True when the stored order of elements is the source's own.
     fn is_direct(&self, out: &OutputTensor) -> bool {
-        match out.assembly.parts.as_slice() {
-            [part] => !out.assembly.transposed && self.model.tensors[*part].recover == Recover::AS_IS,
-            _ => false,
-        }
+        let assembly = &out.assembly;
+        let [part] = assembly.parts.as_slice() else { return false };
+        let recover = self.model.tensors[*part].recover;
+        let plain = recover.part == (0, 1) && !recover.transposed;
+        // The zeros of padding are what a new file has anyway, but for blocks, whose zeros are not all zero bytes.
+        let padding = assembly.pad == 0 || out.encoding.is_dense();
+        plain && !assembly.transposed && assembly.repeat == 1 && padding
     }
 
     fn task_bytes(&self, task: &Task) -> u64 {
@@ -145,15 +151,20 @@ impl Job<'_> {
         self.source.read_at(spec.source_index, stored_bytes(encoding, start), &mut buffers.raw)?;
         buffers.values.clear();
         forge_quant::decode_rows(encoding, &buffers.raw, &mut buffers.values)?;
-        let offset = out.offset + stored_bytes(out.encoding, start);
-        if encoding == out.encoding {
+        let same_form = spec.recover.form == out.assembly.form;
+        if encoding == out.encoding && same_form {
             // The same bits: decoding served only to look for values that no file should carry.
             self.check_finite(spec, &buffers.values)?;
-            output.write_all_at(offset, &buffers.raw)?;
+            write_blocks(output, out, start, &buffers.raw)?;
             return Ok(EncodeStats::default());
         }
+        if !same_form {
+            for value in &mut buffers.values {
+                *value = out.assembly.form.apply(spec.recover.form.undo(*value));
+            }
+        }
         let stats = self.encode(out, spec, &buffers.values, start, &mut buffers.encoded)?;
-        output.write_all_at(offset, &buffers.encoded)?;
+        write_blocks(output, out, start, &buffers.encoded)?;
         Ok(stats)
     }
 
@@ -163,15 +174,21 @@ impl Job<'_> {
             let spec = &self.model.tensors[*part];
             let values = load_tensor::<f32>(self.source, spec)?;
             self.check_finite(spec, &values)?;
+            let first = buffers.values.len();
             if out.assembly.transposed {
                 transpose_into(&values, &spec.shape, &mut buffers.values)?;
             } else {
-                buffers.values.extend_from_slice(&values);
+                buffers.values.extend(values.iter().flat_map(|value| std::iter::repeat_n(*value, out.assembly.repeat)));
+            }
+            // Transposed and stacked tensors keep their values in every container; a form belongs to a tensor of its own.
+            for value in &mut buffers.values[first..] {
+                *value = out.assembly.form.apply(*value);
             }
         }
+        buffers.values.extend(std::iter::repeat_n(0.0, to_usize(out.assembly.pad)?));
         let spec = &self.model.tensors[out.assembly.parts[0]];
         let stats = self.encode(out, spec, &buffers.values, 0, &mut buffers.encoded)?;
-        output.write_all_at(out.offset, &buffers.encoded)?;
+        write_blocks(output, out, 0, &buffers.encoded)?;
         Ok(stats)
     }
 
@@ -216,6 +233,53 @@ impl Job<'_> {
             Err(error) => error,
         }
     }
+}
+
+/// Writes encoded blocks from element `start` on to their place, or, where the container keeps parts of blocks apart, to
+/// their places.
+fn write_blocks(output: &OutputFile, out: &OutputTensor, start: u64, encoded: &[u8]) -> Result<(), BoxError> {
+    if out.planes.is_empty() {
+        return Ok(output.write_all_at(out.offset + stored_bytes(out.encoding, start), encoded)?);
+    }
+    let first_block = start / u64::from(out.encoding.block_len);
+    let blocks = encoded.chunks_exact(out.encoding.block_bytes as usize);
+    for plane in &out.planes {
+        let range = plane.start as usize..(plane.start + plane.bytes) as usize;
+        let bytes: Vec<u8> = blocks.clone().flat_map(|block| block[range.clone()].iter().copied()).collect();
+        output.write_all_at(plane.offset + first_block * u64::from(plane.bytes), &bytes)?;
+    }
+    Ok(())
+}
+
+/// Fills in the checksums of a layout from what has been written to `written`.
+///
+/// # Errors
+/// When reading or writing fails.
+pub fn write_checksums(layout: &FileLayout, written: &Path, output: &OutputFile) -> Result<(), BoxError> {
+    if layout.checksums.is_empty() {
+        return Ok(());
+    }
+    let input = InputFile::open(written)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut results = Vec::with_capacity(layout.checksums.len());
+    for checksum in &layout.checksums {
+        let mut hasher = crc32fast::Hasher::new();
+        let (mut offset, end) = (checksum.start, checksum.start + checksum.bytes);
+        while offset < end {
+            let count = to_usize((end - offset).min(buffer.len() as u64))?;
+            input.read_exact_at(offset, &mut buffer[..count])?;
+            hasher.update(&buffer[..count]);
+            offset += count as u64;
+        }
+        results.push(hasher.finalize());
+    }
+    drop(input);
+    for (checksum, value) in layout.checksums.iter().zip(results) {
+        for place in &checksum.places {
+            output.write_all_at(*place, &value.to_le_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// Index of the first value that is NaN or infinite, in the source's own order, and the number of such values.

@@ -11,6 +11,7 @@ pub mod execute;
 mod open;
 mod probe;
 pub mod recipe;
+mod target;
 
 pub use convert::{ConvertOptions, OnProgress, Plan, Record, Stage, VerifyOptions, convert, plan};
 pub use error::ConvertError;

@@ -5,7 +5,7 @@ use std::path::Path;
 use forge_checkpoint::Limits;
 use forge_gguf::GgufFile;
 use forge_io::{Backend, InputFile};
-use forge_model::ModelDescription;
+use forge_model::{ModelDescription, ModelFile};
 use forge_tensor::{BoxError, TensorSource};
 
 /// How files are opened.
@@ -17,10 +17,10 @@ pub struct OpenOptions {
 
 /// A readable file of any supported format.
 pub enum OpenFile {
-    /// .pth, safetensors, sharded safetensors.
+    /// .pth, safetensors, sharded safetensors: the convention of names is found out from the names.
     Checkpoint(Box<dyn TensorSource>),
-    /// GGUF, with its metadata.
-    Gguf(Box<GgufFile>),
+    /// A container with conventions of its own.
+    Container(Box<dyn ModelFile>),
 }
 
 impl OpenFile {
@@ -29,7 +29,7 @@ impl OpenFile {
     pub fn source(&self) -> &dyn TensorSource {
         match self {
             Self::Checkpoint(source) => source.as_ref(),
-            Self::Gguf(file) => file.as_ref(),
+            Self::Container(file) => file.as_ref(),
         }
     }
 
@@ -40,10 +40,7 @@ impl OpenFile {
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
         match self {
             Self::Checkpoint(source) => Ok(forge_model::describe(source.tensors())?),
-            Self::Gguf(file) => {
-                let mapped = forge_gguf::mapped(file)?;
-                Ok(forge_model::describe_mapped(file.tensors(), mapped)?)
-            }
+            Self::Container(file) => Ok(forge_model::describe_mapped(file.tensors(), file.mapped()?)?),
         }
     }
 }
@@ -79,7 +76,7 @@ pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError
     }
     drop(file);
     if &magic == b"GGUF" || &magic == b"FUGG" {
-        return Ok(OpenFile::Gguf(Box::new(GgufFile::open_with(path, options.backend)?)));
+        return Ok(OpenFile::Container(Box::new(GgufFile::open_with(path, options.backend)?)));
     }
     Ok(OpenFile::Checkpoint(forge_checkpoint::open_with(path, &Limits::default(), options.backend)?))
 }

@@ -102,7 +102,7 @@ pub fn layout(
     for tensor in &mut tensors {
         tensor.offset = add(tensor.offset, data_start)?;
     }
-    Ok(FileLayout { header, tensors, total_bytes: add(data_start, relative)?, patches })
+    Ok(FileLayout { header, tensors, total_bytes: add(data_start, relative)?, patches, ..FileLayout::default() })
 }
 
 fn too_large() -> GgufError {
@@ -193,7 +193,8 @@ impl<'a> Assembler<'a> {
             reason: choice.reason.clone(),
             offset: 0,
             bytes,
-            assembly: Assembly { parts, transposed: entry.form == Form::Transposed },
+            assembly: Assembly { transposed: entry.form == Form::Transposed, ..Assembly::stack(parts) },
+            planes: Vec::new(),
         })
     }
 

@@ -71,7 +71,7 @@ impl NameMap {
             if !self.seen.insert(name.clone()) {
                 return Err(GgufError::DuplicateTensor(format!("{} ({name})", info.name)));
             }
-            let recover = Recover { part: (part, of), transposed: entry.form == Form::Transposed };
+            let recover = Recover { part: (part, of), transposed: entry.form == Form::Transposed, ..Recover::AS_IS };
             self.out.push(MappedTensor { name, source_index: index, recover });
         }
         Ok(())

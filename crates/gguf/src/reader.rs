@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use forge_io::{Backend, InputFile};
+use forge_model::{MappedTensor, ModelFile};
 use forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgufError;
@@ -195,6 +196,12 @@ impl TensorSource for GgufFile {
 
     fn notes(&self) -> &[String] {
         &self.notes
+    }
+}
+
+impl ModelFile for GgufFile {
+    fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
+        Ok(crate::names::mapped(self)?)
     }
 }
 

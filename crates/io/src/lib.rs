@@ -13,6 +13,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod directory;
 mod error;
 mod input;
 mod memory;
@@ -20,6 +21,7 @@ mod mmap;
 mod output;
 mod temporary;
 
+pub use directory::OutputDirectory;
 pub use error::IoError;
 pub use input::{Backend, FileIdentity, InputFile, hex, sha256_hex};
 pub use memory::peak_memory_bytes;

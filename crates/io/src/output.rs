@@ -81,6 +81,8 @@ pub struct OutputFile {
     force: bool,
     inputs: Vec<FileIdentity>,
     expected_bytes: u64,
+    /// Complete under its own name: not to be removed.
+    kept: bool,
 }
 
 impl OutputFile {
@@ -102,12 +104,25 @@ impl OutputFile {
         check_target(path, options.force, options.inputs)?;
         let (temporary, file) = Temporary::create(path)?;
         let (force, inputs, expected_bytes) = (options.force, options.inputs.to_vec(), options.expected_bytes);
-        let output = Self { raw: wrap(file), temporary, force, inputs, expected_bytes };
+        let output = Self { raw: wrap(file), temporary, force, inputs, expected_bytes, kept: false };
         let free = output.temporary.free_bytes();
         if free.is_some_and(|free| free < expected_bytes) {
             return Err(output.no_space(expected_bytes, ""));
         }
         Ok(output)
+    }
+
+    /// A new file in an [`crate::OutputDirectory`], under its final name from the beginning.
+    pub(crate) fn create_in_place(path: &Path, expected_bytes: u64) -> Result<Self, IoError> {
+        let (temporary, file) = Temporary::create_in_place(path)?;
+        Ok(Self { raw: Box::new(file), temporary, force: false, inputs: Vec::new(), expected_bytes, kept: false })
+    }
+
+    /// Flushes a file of a directory to the device and keeps it.
+    pub(crate) fn finish_in_place(mut self) -> Result<(), IoError> {
+        self.raw.sync().map_err(|e| self.failed("flushing to the device", 0, e))?;
+        self.kept = true;
+        Ok(())
     }
 
     /// The output's path.
@@ -179,7 +194,9 @@ impl OutputFile {
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        self.temporary.remove();
+        if !self.kept {
+            self.temporary.remove();
+        }
     }
 }
 

@@ -20,14 +20,15 @@ use crate::error::IoError;
 static LIVE: Mutex<Vec<Arc<Temporary>>> = Mutex::new(Vec::new());
 
 /// The N of the next temporary. Never used twice: removing a temporary late must not hit another one's file.
-static NEXT: AtomicU32 = AtomicU32::new(0);
+pub(crate) static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Names tried before giving up; each is taken only by an unfinished file of a process with our number.
-const ATTEMPTS: u32 = 10_000;
+pub(crate) const ATTEMPTS: u32 = 10_000;
 
 /// Removes every temporary that this process is writing. For the thread that handles SIGINT and SIGTERM, right before
 /// it ends the process; outputs that are already complete stay.
 pub fn remove_temporaries() {
+    crate::directory::remove_all();
     let live = std::mem::take(&mut *registry());
     for temporary in live {
         temporary.unlink();
@@ -83,6 +84,26 @@ impl Temporary {
             return Ok((shared, file));
         }
         Err(refused(format!("{ATTEMPTS} temporaries of this name exist")))
+    }
+
+    /// Creates a file under its own name in a directory that is itself temporary and locked.
+    pub(crate) fn create_in_place(target: &Path) -> Result<(Arc<Self>, File), IoError> {
+        let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(refused("the path does not end in a file name".to_owned()));
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| refused(io::Error::from(e).to_string()))?;
+        let directory = File::from(directory);
+        let file = open_new(&directory, name).map_err(|e| refused(io::Error::from(e).to_string()))?;
+        let made = Self {
+            directory,
+            target: target.to_path_buf(),
+            target_name: name.to_owned(),
+            path: target.to_path_buf(),
+            name: name.to_owned(),
+        };
+        Ok((Arc::new(made), file))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -160,7 +181,7 @@ fn open_new(directory: &File, name: &OsStr) -> Result<File, Errno> {
 }
 
 /// `.NAME.PID.N.tmp`.
-fn temporary_name(target: &OsStr, number: u32) -> OsString {
+pub(crate) fn temporary_name(target: &OsStr, number: u32) -> OsString {
     let mut name = OsString::from(".");
     name.push(target);
     name.push(format!(".{}.{number}.tmp", std::process::id()));
@@ -168,7 +189,7 @@ fn temporary_name(target: &OsStr, number: u32) -> OsString {
 }
 
 /// True for names that [`temporary_name`] makes for this target, with any process number.
-fn is_temporary_of(name: &[u8], target: &[u8]) -> bool {
+pub(crate) fn is_temporary_of(name: &[u8], target: &[u8]) -> bool {
     let middle = name.strip_prefix(b".").and_then(|rest| rest.strip_prefix(target)).and_then(|rest| rest.strip_suffix(b".tmp"));
     let Some(numbers) = middle.and_then(|rest| rest.strip_prefix(b".")) else { return false };
     let mut parts = numbers.split(|byte| *byte == b'.');

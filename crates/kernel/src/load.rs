@@ -1,6 +1,6 @@
 //! From stored bytes to canonical arrays of f32 or f64: undoes stacking, transposition and block encodings.
 
-use forge_model::{ModelDescription, TensorSpec};
+use forge_model::{ModelDescription, TensorSpec, ValueForm};
 use forge_tensor::{Encoding, TensorSource, bf16_to_f32, element_count, f16_to_f32, format_shape};
 use rayon::prelude::*;
 
@@ -19,10 +19,40 @@ const CHUNK: usize = 1 << 17;
 /// When the stored tensor does not have the elements that `spec` implies, has an encoding without decoder, or
 /// reading fails.
 pub fn load_tensor<F: Real>(source: &dyn TensorSource, spec: &TensorSpec) -> Result<Vec<F>, KernelError> {
+    load_in_form(source, spec, ValueForm::Canonical)
+}
+
+/// As [`load_tensor`], but gives the function `form` of the canonical values. Values that are stored in this very form
+/// come back with the bits that they are stored with.
+pub(crate) fn load_in_form<F: Real>(source: &dyn TensorSource, spec: &TensorSpec, form: ValueForm) -> Result<Vec<F>, KernelError> {
     let stored = Stored::new(source, spec)?;
     let mut out = vec![F::ZERO; stored.elements];
     stored.read(0, &mut out)?;
+    convert_form(&mut out, spec.recover.form, form);
     if spec.recover.transposed { transpose_last_two(&out, spec) } else { Ok(out) }
+}
+
+/// From one function of the canonical values to another.
+fn convert_form<F: Real>(values: &mut [F], from: ValueForm, to: ValueForm) {
+    if from == to {
+        return;
+    }
+    for value in values {
+        let canonical = match from {
+            ValueForm::Canonical => *value,
+            ValueForm::Eighth => *value * F::from_f64(8.0),
+            ValueForm::NegExp => F::from_f64(libm::log(-value.to_f64())),
+            ValueForm::ExpNegExp => F::from_f64(libm::log(-libm::log(value.to_f64()))),
+            ValueForm::Exp => F::from_f64(libm::log(value.to_f64())),
+        };
+        *value = match to {
+            ValueForm::Canonical => canonical,
+            ValueForm::Eighth => canonical * F::from_f64(0.125),
+            ValueForm::NegExp => -canonical.exp(),
+            ValueForm::ExpNegExp => (-canonical.exp()).exp(),
+            ValueForm::Exp => canonical.exp(),
+        };
+    }
 }
 
 /// Reads rows `first .. first + rows` of a tensor whose canonical shape is `[total, columns]`. Only these rows are
@@ -36,6 +66,7 @@ pub(crate) fn load_rows<F: Real>(source: &dyn TensorSource, spec: &TensorSpec, f
     let mut out = vec![F::ZERO; rows * columns];
     if !spec.recover.transposed {
         stored.read(first * columns, &mut out)?;
+        convert_form(&mut out, spec.recover.form, ValueForm::Canonical);
         return Ok(out);
     }
     let mut strip = vec![F::ZERO; rows];
@@ -45,6 +76,7 @@ pub(crate) fn load_rows<F: Real>(source: &dyn TensorSource, spec: &TensorSpec, f
             out[row * columns + column] = *value;
         }
     }
+    convert_form(&mut out, spec.recover.form, ValueForm::Canonical);
     Ok(out)
 }
 
@@ -189,6 +221,15 @@ impl<'a> Weights<'a> {
             return Err(shape_error(spec, format!("{len} elements")));
         }
         load_tensor(self.source, spec)
+    }
+
+    /// As [`Weights::vector`], giving a function of the canonical values.
+    pub(crate) fn vector_in_form<F: Real>(&self, name: &str, len: usize, form: ValueForm) -> Result<Vec<F>, KernelError> {
+        let spec = self.spec(name)?;
+        if element_count(&spec.shape).ok() != Some(len as u64) {
+            return Err(shape_error(spec, format!("{len} elements")));
+        }
+        load_in_form(self.source, spec, form)
     }
 
     /// Checks that the canonical shape is `[rows, columns]`.

@@ -4,11 +4,13 @@
 //! v_0 .. v_t weighted by exp(k_i + (t-1-i) d) for earlier tokens and exp(k_t + u) for the current one. Numerator `aa`
 //! and denominator `bb` are kept relative to exp(`pp`), the largest exponent so far, so that nothing overflows.
 
+use forge_model::ValueForm;
+
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::linear::Matrix;
 use crate::load::Weights;
-use crate::norm::{Norm, Shifted, add, map};
+use crate::norm::{Norm, Shifted, add};
 use crate::real::Real;
 
 /// Weights of ln1 and the time mix of one layer.
@@ -40,13 +42,12 @@ impl<F: Real> TimeMix<F> {
         let c = weights.description.hyperparameters.channels;
         let a = weights.description.hyperparameters.attention;
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
-        let decay: Vec<F> = weights.vector(&name("time_decay"), a)?;
         Ok(Self {
             norm: Norm::load(weights, &tensor_name(layer, "ln1"), c)?,
             mix_k: weights.vector(&name("time_mix_k"), c)?,
             mix_v: weights.vector(&name("time_mix_v"), c)?,
             mix_r: weights.vector(&name("time_mix_r"), c)?,
-            decay: map(decay, |d| -d.exp()),
+            decay: weights.vector_in_form(&name("time_decay"), a, ValueForm::NegExp)?,
             bonus: weights.vector(&name("time_first"), a)?,
             receptance: weights.matrix(&name("receptance.weight"), a, c)?,
             key: weights.matrix(&name("key.weight"), a, c)?,

@@ -3,14 +3,14 @@
 //! 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus a head, 5.2 has one a key channel. A bonus named
 //! `time_first` is stored as a logarithm, one named `time_faaaa` as it is used.
 
-use forge_model::Version;
+use forge_model::{ValueForm, Version};
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::heads::{Projections, normalise, wkv};
 use crate::linear::Matrix;
 use crate::load::Weights;
-use crate::norm::{Norm, Shifted, add, map};
+use crate::norm::{Norm, Shifted, add};
 use crate::real::Real;
 
 /// The gate of 5.1 and 5.2: output * silu(gate).
@@ -51,13 +51,12 @@ impl<F: Real> TimeMix<F> {
         } else {
             Some(Gate { mix: weights.vector(&name("time_mix_g"), c)?, weight: weights.matrix(&name("gate.weight"), a, c)? })
         };
-        let decay = per_channel(weights, &name("time_decay"))?;
         Ok(Self {
             norm: Norm::load(weights, &tensor_name(layer, "ln1"), c)?,
             mix_k: weights.vector(&name("time_mix_k"), c)?,
             mix_v: weights.vector(&name("time_mix_v"), c)?,
             mix_r: weights.vector(&name("time_mix_r"), c)?,
-            decay: map(decay, |d| (-d.exp()).exp()),
+            decay: per_channel(weights, &name("time_decay"), ValueForm::ExpNegExp)?,
             bonus: load_bonus(weights, &name("time_first"), &name("time_faaaa"))?,
             receptance: weights.matrix(&name("receptance.weight"), a, c)?,
             key: weights.matrix(&name("key.weight"), a, c)?,
@@ -91,22 +90,22 @@ impl<F: Real> TimeMix<F> {
     }
 }
 
-/// A tensor of `[H]` or `[H, N]` elements as `[H, N]`.
-fn per_channel<F: Real>(weights: &Weights<'_>, name: &str) -> Result<Vec<F>, KernelError> {
+/// A function of a tensor of `[H]` or `[H, N]` elements, as `[H, N]`.
+fn per_channel<F: Real>(weights: &Weights<'_>, name: &str, form: ValueForm) -> Result<Vec<F>, KernelError> {
     let sizes = &weights.description.hyperparameters;
     let (h, n) = (sizes.heads, sizes.head_size);
     let elements: u64 = weights.spec(name)?.shape.iter().product();
     if elements == h as u64 {
-        let heads: Vec<F> = weights.vector(name, h)?;
+        let heads: Vec<F> = weights.vector_in_form(name, h, form)?;
         return Ok(heads.into_iter().flat_map(|value| std::iter::repeat_n(value, n)).collect());
     }
-    weights.vector(name, h * n)
+    weights.vector_in_form(name, h * n, form)
 }
 
 /// The bonus as it is used: `time_first` files store its logarithm.
 fn load_bonus<F: Real>(weights: &Weights<'_>, logarithm: &str, plain: &str) -> Result<Vec<F>, KernelError> {
     if weights.description.find(logarithm).is_some() {
-        return Ok(map(per_channel(weights, logarithm)?, F::exp));
+        return per_channel(weights, logarithm, ValueForm::Exp);
     }
-    per_channel(weights, plain)
+    per_channel(weights, plain, ValueForm::Canonical)
 }

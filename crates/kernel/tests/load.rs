@@ -10,7 +10,7 @@ use support::MemorySource;
 use support::random::random_model;
 
 fn spec(shape: &[u64], part: (u32, u32), transposed: bool) -> TensorSpec {
-    let recover = Recover { part, transposed };
+    let recover = Recover { part, transposed, ..Recover::AS_IS };
     TensorSpec { name: "t".to_owned(), shape: shape.to_vec(), role: TensorRole::Vector, layer: None, source_index: 0, recover }
 }
 

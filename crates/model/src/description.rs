@@ -1,5 +1,6 @@
 //! The data that describes a model: versions, hyperparameters, tensors with roles.
 
+use forge_tensor::{BoxError, TensorSource};
 use serde::Serialize;
 
 /// Released RWKV architectures.
@@ -231,13 +232,72 @@ pub struct Recover {
     pub part: (u32, u32),
     /// The last two dimensions of the stored part are swapped against the canonical tensor.
     pub transposed: bool,
+    /// The stored values are a function of the canonical ones.
+    pub form: ValueForm,
 }
 
 impl Recover {
     /// Stored as the canonical tensor is, up to dimensions of size 1.
-    pub const AS_IS: Self = Self { part: (0, 1), transposed: false };
+    pub const AS_IS: Self = Self { part: (0, 1), transposed: false, form: ValueForm::Canonical };
     /// Stored with the last two dimensions swapped.
-    pub const TRANSPOSED: Self = Self { part: (0, 1), transposed: true };
+    pub const TRANSPOSED: Self = Self { part: (0, 1), transposed: true, form: ValueForm::Canonical };
+
+    /// Stored as it is, but for a function of the values.
+    #[must_use]
+    pub const fn with_form(self, form: ValueForm) -> Self {
+        Self { form, ..self }
+    }
+}
+
+/// What some containers store instead of a canonical value x, since their runtime would compute it at load anyway.
+///
+/// The kernel uses such values as they are, so that a file that holds exp(-exp(x)) in f32 gives the bits that the
+/// kernel gets from x itself: both compute it in f32 by `libm`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ValueForm {
+    /// x.
+    #[default]
+    Canonical,
+    /// -exp(x): RWKV-4's decay.
+    NegExp,
+    /// exp(-exp(x)): RWKV-5's decay.
+    ExpNegExp,
+    /// exp(x): the bonus that RWKV-5 files under the name `time_first` store as a logarithm.
+    Exp,
+    /// x / 8, exact: the value matrix for runtimes whose group norm has the epsilon 1e-5 (trap T1).
+    Eighth,
+}
+
+impl ValueForm {
+    /// The stored value for a canonical one.
+    #[must_use]
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Canonical => x,
+            Self::NegExp => -libm::expf(x),
+            Self::ExpNegExp => libm::expf(-libm::expf(x)),
+            Self::Exp => libm::expf(x),
+            Self::Eighth => x * 0.125,
+        }
+    }
+
+    /// The canonical value for a stored one: exact for `Canonical` and `Eighth`, rounded for the others.
+    #[must_use]
+    pub fn undo(self, stored: f32) -> f32 {
+        match self {
+            Self::Canonical => stored,
+            Self::NegExp => libm::logf(-stored),
+            Self::ExpNegExp => libm::logf(-libm::logf(stored)),
+            Self::Exp => libm::logf(stored),
+            Self::Eighth => stored * 8.0,
+        }
+    }
+
+    /// True when [`ValueForm::undo`] gives back every bit.
+    #[must_use]
+    pub fn is_exact(self) -> bool {
+        matches!(self, Self::Canonical | Self::Eighth)
+    }
 }
 
 /// A stored tensor under its canonical name, before roles and shapes have been checked.
@@ -249,6 +309,16 @@ pub struct MappedTensor {
     pub source_index: usize,
     /// How the canonical tensor is found in the stored one.
     pub recover: Recover,
+}
+
+/// A readable file whose container has names and conventions of its own.
+pub trait ModelFile: TensorSource {
+    /// Every stored tensor under its canonical name, with how the canonical tensor is found in it: transposes, stacks
+    /// and value forms are undone by this, never by the reader of the bytes. Goes on to [`crate::describe_mapped`].
+    ///
+    /// # Errors
+    /// When a name is unknown, or the container's metadata contradict its tensors.
+    fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError>;
 }
 
 /// One tensor of a model.

@@ -3,6 +3,8 @@
 
 use forge_tensor::Encoding;
 
+use crate::description::ValueForm;
+
 /// How a stored tensor is assembled from canonical ones. Parts are concatenated along the first dimension, each in
 /// its canonical layout, or with its last two dimensions swapped when `transposed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +13,62 @@ pub struct Assembly {
     pub parts: Vec<usize>,
     /// Swap the last two dimensions of each part.
     pub transposed: bool,
+    /// What is stored of each value.
+    pub form: ValueForm,
+    /// Each element is written this many times in a row (1 = once): one decay a head becomes one a channel (trap T8).
+    pub repeat: usize,
+    /// Zeros appended after the last element, for runtimes that want a multiple of rows.
+    pub pad: u64,
+}
+
+impl Assembly {
+    /// One canonical tensor as it is.
+    #[must_use]
+    pub fn of(part: usize) -> Self {
+        Self { parts: vec![part], transposed: false, form: ValueForm::Canonical, repeat: 1, pad: 0 }
+    }
+
+    /// Several canonical tensors, one after another.
+    #[must_use]
+    pub fn stack(parts: Vec<usize>) -> Self {
+        Self { parts, ..Self::of(0) }
+    }
+
+    /// As it is, with the last two dimensions of each part swapped.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self { transposed: true, ..self }
+    }
+
+    /// As it is, storing a function of the values.
+    #[must_use]
+    pub fn with_form(self, form: ValueForm) -> Self {
+        Self { form, ..self }
+    }
+
+    /// As it is, with each element `repeat` times in a row.
+    #[must_use]
+    pub fn repeated(self, repeat: usize) -> Self {
+        Self { repeat, ..self }
+    }
+
+    /// As it is, with `pad` zeros after the last element.
+    #[must_use]
+    pub fn padded(self, pad: u64) -> Self {
+        Self { pad, ..self }
+    }
+}
+
+/// A part of every block of a tensor that is stored in a place of its own: some containers keep the scales of all
+/// blocks in one array and the codes in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plane {
+    /// Offset of the first byte from the start of the file.
+    pub offset: u64,
+    /// First byte within the encoded block.
+    pub start: u32,
+    /// Bytes of each block that belong to this plane.
+    pub bytes: u32,
 }
 
 /// One tensor of an output file.
@@ -26,10 +84,12 @@ pub struct OutputTensor {
     pub reason: String,
     /// Offset of the first byte from the start of the file.
     pub offset: u64,
-    /// Stored bytes.
+    /// Stored bytes, of all planes together.
     pub bytes: u64,
     /// What it is made of.
     pub assembly: Assembly,
+    /// Where the parts of the blocks go; empty when whole blocks follow each other from `offset` on.
+    pub planes: Vec<Plane>,
 }
 
 /// Bytes of the header that are known only after the data has been written, at fixed places and of fixed length.
@@ -43,8 +103,19 @@ pub struct Patch {
     pub bytes: usize,
 }
 
-/// A whole output file before it exists.
+/// A CRC-32 (IEEE) over a range of the finished data, stored little endian at some places.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checksum {
+    /// First byte of the range.
+    pub start: u64,
+    /// Bytes of the range.
+    pub bytes: u64,
+    /// Offsets of the four-byte places.
+    pub places: Vec<u64>,
+}
+
+/// A whole output file before it exists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileLayout {
     /// Bytes from the start of the file up to the first tensor, padding included.
     pub header: Vec<u8>,
@@ -54,6 +125,36 @@ pub struct FileLayout {
     pub total_bytes: u64,
     /// Places of late values in the header.
     pub patches: Vec<Patch>,
+    /// Further fixed bytes between and after the tensors, with their offsets.
+    pub literals: Vec<(u64, Vec<u8>)>,
+    /// Checksums of what was written, filled in last.
+    pub checksums: Vec<Checksum>,
+}
+
+/// What a container writes: one file, or a directory of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputLayout {
+    /// One file.
+    File(FileLayout),
+    /// A directory of named files, in the order they are written. Names are plain: no path separators.
+    Directory(Vec<(String, FileLayout)>),
+}
+
+impl OutputLayout {
+    /// The files, with their names within a directory (empty for a single file).
+    pub fn files(&self) -> impl Iterator<Item = (&str, &FileLayout)> {
+        let (one, many) = match self {
+            Self::File(layout) => (Some(("", layout)), &[][..]),
+            Self::Directory(files) => (None, files.as_slice()),
+        };
+        one.into_iter().chain(many.iter().map(|(name, layout)| (name.as_str(), layout)))
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.files().map(|(_, layout)| layout.total_bytes).sum()
+    }
 }
 
 /// What a container can hold for a tensor.

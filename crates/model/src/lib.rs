@@ -16,7 +16,9 @@ pub mod names;
 mod relatives;
 
 pub use describe::{describe, describe_mapped};
-pub use description::{Hyperparameters, MappedTensor, ModelDescription, Ranks, Recover, TensorRole, TensorSpec, Version};
+pub use description::{
+    Hyperparameters, MappedTensor, ModelDescription, ModelFile, Ranks, Recover, TensorRole, TensorSpec, ValueForm, Version,
+};
 pub use error::ModelError;
-pub use layout::{Assembly, Choice, Constraint, FileLayout, OutputTensor, Patch};
+pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};
 pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};

@@ -179,7 +179,7 @@ impl Convention {
         }
         if let Some((_, parts)) = self.stacked.iter().find(|(source, _)| *source == suffix) {
             let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-            return (0..of).zip(*parts).map(|(part, name)| ((*name).to_owned(), Recover { part: (part, of), transposed: false })).collect();
+            return (0..of).zip(*parts).map(|(part, name)| ((*name).to_owned(), Recover { part: (part, of), ..Recover::AS_IS })).collect();
         }
         let replaced = self.prefixes.iter().find_map(|(from, to)| Some(format!("{to}{}", suffix.strip_prefix(from)?)));
         replaced.map(|name| (name, Recover::AS_IS)).into_iter().collect()

@@ -1,4 +1,5 @@
-//! What the formats with 32 elements a block share: the loops, the search for extremes, scales, nibbles.
+//! What the formats share whose blocks are encoded one by one: the loops; and for 32 elements a block the search for extremes,
+//! scales, nibbles.
 
 use forge_tensor::Encoding;
 
@@ -6,11 +7,27 @@ use crate::convert::{INFINITY, MAGNITUDE, f16_to_f32, f32_to_f16};
 use crate::simd::{Level, Pass};
 use crate::{BlockFormat, EncodeError, EncodeStats};
 
-/// Elements a block.
+/// Elements a block of most formats.
 pub(crate) const LEN: usize = 32;
 
-/// The values of a block.
+/// The values of such a block.
 pub(crate) type Values = [f32; LEN];
+
+/// An array of floats that slices can be cut into.
+pub(crate) trait FloatArray: Sized + AsRef<[f32]> + 'static {
+    fn cut(values: &[f32]) -> (&[Self], &[f32]);
+    fn cut_mut(values: &mut [f32]) -> &mut [Self];
+}
+
+impl<const N: usize> FloatArray for [f32; N] {
+    fn cut(values: &[f32]) -> (&[Self], &[f32]) {
+        values.as_chunks()
+    }
+
+    fn cut_mut(values: &mut [f32]) -> &mut [Self] {
+        values.as_chunks_mut().0
+    }
+}
 
 /// An array of bytes that slices can be cut into.
 pub(crate) trait ByteArray: Sized + 'static {
@@ -28,15 +45,17 @@ impl<const N: usize> ByteArray for [u8; N] {
     }
 }
 
-/// One block of a 32-element format. `encode` and `decode` are `#[inline(always)]` so that [`Level::run`] can compile them.
+/// One block. `encode` and `decode` are `#[inline(always)]` so that [`Level::run`] can compile them.
 pub(crate) trait Block: Sync {
+    /// The values of a block.
+    type Values: FloatArray;
     /// The stored bytes.
     type Stored: ByteArray;
     const ENCODING: Encoding;
-    const GGML_TYPE: u32;
+    const GGML_TYPE: Option<u32>;
 
-    fn encode(values: &Values, out: &mut Self::Stored) -> Outcome;
-    fn decode(stored: &Self::Stored, out: &mut Values);
+    fn encode(values: &Self::Values, out: &mut Self::Stored) -> Outcome;
+    fn decode(stored: &Self::Stored, out: &mut Self::Values);
     /// True when scale and minimum are finite.
     fn is_finite(stored: &Self::Stored) -> bool;
 }
@@ -64,7 +83,7 @@ impl<B: Block> BlockFormat for B {
     }
 
     fn ggml_type(&self) -> Option<u32> {
-        Some(B::GGML_TYPE)
+        B::GGML_TYPE
     }
 
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
@@ -84,14 +103,14 @@ impl<B: Block> BlockFormat for B {
 pub(crate) fn encode_at<B: Block>(level: Level, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
     let format = B::ENCODING.name;
     let error = EncodeError::Length { values: values.len(), bytes: out.len(), format };
-    let (blocks, rest) = values.as_chunks::<LEN>();
+    let (blocks, rest) = B::Values::cut(values);
     if !rest.is_empty() || out.len() != size_of::<B::Stored>() * blocks.len() {
         return Err(error);
     }
     match level.run(EncodePass::<B> { blocks, out: B::Stored::cut_mut(out) }) {
         Ok(flushed_blocks) => Ok(EncodeStats { flushed_blocks, ..EncodeStats::default() }),
-        Err(block) => Err(match blocks[block].iter().position(|value| !value.is_finite()) {
-            Some(offset) => EncodeError::NonFinite { index: block * LEN + offset, format },
+        Err(block) => Err(match blocks[block].as_ref().iter().position(|value| !value.is_finite()) {
+            Some(offset) => EncodeError::NonFinite { index: block * blocks[block].as_ref().len() + offset, format },
             None => EncodeError::Overflow { block, format },
         }),
     }
@@ -99,11 +118,11 @@ pub(crate) fn encode_at<B: Block>(level: Level, values: &[f32], out: &mut [u8]) 
 
 /// [`BlockFormat::decode`] with a chosen instruction set.
 pub(crate) fn decode_at<B: Block>(level: Level, bytes: &[u8], out: &mut [f32]) {
-    level.run(DecodePass::<B> { stored: B::Stored::cut(bytes), out: out.as_chunks_mut().0 });
+    level.run(DecodePass::<B> { stored: B::Stored::cut(bytes), out: B::Values::cut_mut(out) });
 }
 
 struct EncodePass<'a, B: Block> {
-    blocks: &'a [Values],
+    blocks: &'a [B::Values],
     out: &'a mut [B::Stored],
 }
 
@@ -126,7 +145,7 @@ impl<B: Block> Pass for EncodePass<'_, B> {
 
 struct DecodePass<'a, B: Block> {
     stored: &'a [B::Stored],
-    out: &'a mut [Values],
+    out: &'a mut [B::Values],
 }
 
 impl<B: Block> Pass for DecodePass<'_, B> {
@@ -149,7 +168,7 @@ pub(crate) fn largest_magnitude(values: &Values) -> f32 {
 
 /// Smallest and largest value; a NaN or infinity shows up in one of the two.
 #[inline(always)]
-pub(crate) fn extremes(values: &Values) -> (f32, f32) {
+pub(crate) fn extremes<const N: usize>(values: &[f32; N]) -> (f32, f32) {
     let mut low = i32::MAX;
     let mut high = i32::MIN;
     for value in values {

@@ -2,7 +2,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::{BF16, EncodeError, EncodeStats, F16, F32, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use crate::{BF16, EncodeError, EncodeStats, F16, F32, Int8, NF4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, SF4};
 
 /// A way to store rows of f32. Rows never share blocks. All methods are pure: same input, same bytes, on any machine.
 pub trait BlockFormat: Sync {
@@ -37,7 +37,7 @@ pub trait BlockFormat: Sync {
 }
 
 /// All formats, dense ones first.
-pub const FORMATS: &[&dyn BlockFormat] = &[&F32, &F16, &BF16, &Q8_0, &Q5_1, &Q5_0, &Q4_1, &Q4_0];
+pub const FORMATS: &[&dyn BlockFormat] = &[&F32, &F16, &BF16, &Q8_0, &Q5_1, &Q5_0, &Q4_1, &Q4_0, &Int8, &NF4, &SF4];
 
 /// The format that users call `name` (`q8_0`, `bf16`; lower case).
 #[must_use]

@@ -1,18 +1,21 @@
 //! Block formats: how rows of f32 become stored bytes and come back. One file a format, one line in [`FORMATS`].
 //!
-//! Start at [`BlockFormat`]; formats that share one shape (32 elements a block) implement the smaller trait in `block.rs`
-//! instead and get [`BlockFormat`] from it. No file access except through [`forge_tensor::TensorSource`], no model knowledge.
+//! Start at [`BlockFormat`]; formats whose blocks are encoded one by one implement the smaller trait in `block.rs` instead and
+//! get [`BlockFormat`] from it. [`Int8Matrix`] is no block format: its scales belong to rows and columns. No file access except through [`forge_tensor::TensorSource`], no model knowledge.
 //!
 //! Encoding follows ggml's reference formulas in f32, one rounding an operation, never fused multiply-add, so the bytes do
 //! not depend on the machine. The inner loops are plain Rust; `simd.rs` compiles them a second time for wider vectors.
 #![deny(unsafe_code)]
 
 mod block;
+mod chatrwkv_int8;
 mod convert;
 mod decode;
 mod dense;
 mod error;
+mod float4;
 mod format;
+mod int8;
 mod q4_0;
 mod q4_1;
 mod q5_0;
@@ -21,10 +24,13 @@ mod q8_0;
 #[allow(unsafe_code, reason = "calls functions compiled for CPU features that were detected first")]
 mod simd;
 
+pub use chatrwkv_int8::Int8Matrix;
 pub use decode::{DecodeError, decode_rows, read_rows};
 pub use dense::{BF16, F16, F32};
 pub use error::{EncodeError, EncodeStats};
+pub use float4::{NF4, NF4_TABLE, SF4, SF4_TABLE};
 pub use format::{BlockFormat, FORMATS, by_encoding, by_ggml_type, by_name};
+pub use int8::Int8;
 pub use q4_0::Q4_0;
 pub use q4_1::Q4_1;
 pub use q5_0::Q5_0;

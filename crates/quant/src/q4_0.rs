@@ -11,9 +11,10 @@ use crate::block::{Block, Outcome, Scale, Values, codes, half_is_finite, load, p
 pub struct Q4_0;
 
 impl Block for Q4_0 {
+    type Values = Values;
     type Stored = [u8; 18];
     const ENCODING: Encoding = Encoding::new("q4_0", 32, 18);
-    const GGML_TYPE: u32 = 2;
+    const GGML_TYPE: Option<u32> = Some(2);
 
     #[inline(always)]
     fn encode(values: &Values, out: &mut [u8; 18]) -> Outcome {

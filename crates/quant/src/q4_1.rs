@@ -9,9 +9,10 @@ use crate::block::{Block, Outcome, Scale, Values, codes, half_is_finite, load, m
 pub struct Q4_1;
 
 impl Block for Q4_1 {
+    type Values = Values;
     type Stored = [u8; 20];
     const ENCODING: Encoding = Encoding::new("q4_1", 32, 20);
-    const GGML_TYPE: u32 = 3;
+    const GGML_TYPE: Option<u32> = Some(3);
 
     #[inline(always)]
     fn encode(values: &Values, out: &mut [u8; 20]) -> Outcome {

@@ -13,9 +13,10 @@ use crate::block::{
 pub struct Q5_0;
 
 impl Block for Q5_0 {
+    type Values = Values;
     type Stored = [u8; 22];
     const ENCODING: Encoding = Encoding::new("q5_0", 32, 22);
-    const GGML_TYPE: u32 = 6;
+    const GGML_TYPE: Option<u32> = Some(6);
 
     #[inline(always)]
     fn encode(values: &Values, out: &mut [u8; 22]) -> Outcome {

@@ -13,9 +13,10 @@ use crate::block::{
 pub struct Q5_1;
 
 impl Block for Q5_1 {
+    type Values = Values;
     type Stored = [u8; 24];
     const ENCODING: Encoding = Encoding::new("q5_1", 32, 24);
-    const GGML_TYPE: u32 = 7;
+    const GGML_TYPE: Option<u32> = Some(7);
 
     #[inline(always)]
     fn encode(values: &Values, out: &mut [u8; 24]) -> Outcome {

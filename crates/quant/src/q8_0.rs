@@ -9,9 +9,10 @@ use crate::block::{Block, Outcome, Scale, Values, half_is_finite, largest_magnit
 pub struct Q8_0;
 
 impl Block for Q8_0 {
+    type Values = Values;
     type Stored = [u8; 34];
     const ENCODING: Encoding = Encoding::new("q8_0", 32, 34);
-    const GGML_TYPE: u32 = 8;
+    const GGML_TYPE: Option<u32> = Some(8);
 
     #[inline(always)]
     fn encode(values: &Values, out: &mut [u8; 34]) -> Outcome {

@@ -73,9 +73,10 @@ pub fn layout(
             offset: start.saturating_add(begin),
             bytes,
             assembly: tensor.assembly,
+            planes: Vec::new(),
         })
         .collect();
-    Ok(FileLayout { header, tensors, total_bytes, patches })
+    Ok(FileLayout { header, tensors, total_bytes, patches, ..FileLayout::default() })
 }
 
 fn bad_entry(name: &str, reason: String) -> SafetensorsError {

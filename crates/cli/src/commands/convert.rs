@@ -80,8 +80,8 @@ fn execute(model: &OpenModel, plan: &Plan, output: &Path, options: &ConvertOptio
 /// The plan's tensors as JSON and as table rows; one line a stored tensor.
 fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
     plan.layout
-        .tensors
-        .iter()
+        .files()
+        .flat_map(|(_, layout)| &layout.tensors)
         .map(|tensor| {
             let shape = forge_tensor::format_shape(&tensor.shape);
             (
@@ -102,8 +102,8 @@ fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
         output.display(),
-        thousands(plan.layout.total_bytes),
-        plan.layout.tensors.len()
+        thousands(plan.layout.total_bytes()),
+        plan.layout.files().map(|(_, layout)| layout.tensors.len()).sum::<usize>()
     ));
     terminal.print_json(
         "convert",
@@ -112,7 +112,7 @@ fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -
             "output": output.display().to_string(),
             "container": plan.container.name(),
             "recipe": plan.recipe,
-            "total_bytes": plan.layout.total_bytes,
+            "total_bytes": plan.layout.total_bytes(),
             "tensors": tensors,
         }),
     )?;

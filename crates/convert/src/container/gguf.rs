@@ -1,0 +1,46 @@
+//! GGUF for llama.cpp.
+
+use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use forge_tensor::{BoxError, Encoding};
+
+use super::{Container, LayoutContext};
+use crate::error::ConvertError;
+
+/// GGUF v3.
+pub(super) struct Gguf;
+
+impl Container for Gguf {
+    fn name(&self) -> &'static str {
+        "gguf"
+    }
+    fn extension(&self) -> &'static str {
+        "gguf"
+    }
+    fn summary(&self) -> &'static str {
+        "GGUF v3 for llama.cpp and what is built on it"
+    }
+    fn needs_vocabulary(&self) -> bool {
+        true
+    }
+    fn carries(&self, version: Version) -> Result<(), BoxError> {
+        Ok(forge_gguf::can_carry(version)?)
+    }
+    fn holds(&self, encoding: Encoding) -> bool {
+        forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some())
+    }
+    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
+        forge_gguf::constraint(version, spec)
+    }
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+        let Some(vocabulary) = context.vocabulary else {
+            return Err(ConvertError::Internal("a GGUF was planned without a vocabulary".to_owned()).into());
+        };
+        let provenance = forge_gguf::Provenance {
+            name: context.name.map(str::to_owned),
+            recipe: context.recipe.to_owned(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..forge_gguf::Provenance::default()
+        };
+        Ok(OutputLayout::File(forge_gguf::layout(model, choices, vocabulary, &provenance)?))
+    }
+}

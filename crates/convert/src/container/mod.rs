@@ -1,0 +1,60 @@
+//! The registry of containers that can be written. A new container is one file here and one line in [`CONTAINERS`]; the command line's help, the tables in the documentation and the test matrix follow from it.
+
+mod gguf;
+mod safetensors;
+
+use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use forge_tensor::{BoxError, Encoding};
+use forge_tokenizer::Tokenizer;
+
+use crate::error::ConvertError;
+
+/// What a container may write into its metadata besides the tensors.
+pub struct LayoutContext<'a> {
+    /// The vocabulary; always there when [`Container::needs_vocabulary`] says so.
+    pub vocabulary: Option<&'a Tokenizer>,
+    /// Name of the model, for `general.name`.
+    pub name: Option<&'a str>,
+    /// The recipe in one line, for provenance.
+    pub recipe: &'a str,
+}
+
+/// A file format that a runtime loads.
+pub trait Container: Sync {
+    /// Name on the command line.
+    fn name(&self) -> &'static str;
+    /// File name extension, without the dot.
+    fn extension(&self) -> &'static str;
+    /// Who reads it, in a few words.
+    fn summary(&self) -> &'static str;
+    /// Whether the file carries a tokenizer.
+    fn needs_vocabulary(&self) -> bool;
+    /// Whether models of this version can be carried at all, and if not why and where instead.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn carries(&self, version: Version) -> Result<(), BoxError>;
+    /// Whether the container has a place for this encoding.
+    fn holds(&self, encoding: Encoding) -> bool;
+    /// What it can hold for one tensor.
+    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint;
+    /// Lays out the file, or the directory of files.
+    ///
+    /// # Errors
+    /// When a name or a size does not fit the container.
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError>;
+}
+
+/// All containers.
+pub static CONTAINERS: &[&dyn Container] = &[&gguf::Gguf, &safetensors::Safetensors];
+
+/// Finds a container by name.
+///
+/// # Errors
+/// [`ConvertError::UnknownContainer`] with the names that exist.
+pub fn by_name(name: &str) -> Result<&'static dyn Container, ConvertError> {
+    CONTAINERS.iter().copied().find(|container| container.name() == name).ok_or_else(|| ConvertError::UnknownContainer {
+        name: name.to_owned(),
+        known: CONTAINERS.iter().map(|container| container.name()).collect::<Vec<_>>().join(", "),
+    })
+}

@@ -1,0 +1,69 @@
+//! int8 of web-rwkv: a minimum, a maximum and 128 codes of eight bits. `[min: f16] [max: f16] [code: u8 x 128]`,
+//! value = code / 255 * (max - min) + min.
+//!
+//! The block is interleaved here; web-rwkv keeps the codes and the pairs of f16 in two tensors.
+
+use forge_tensor::Encoding;
+
+use crate::block::{Block, Outcome, extremes, half_is_finite, load, truncate};
+use crate::convert::{MAGNITUDE, f16_to_f32, f32_to_f16};
+
+/// 8.25 bits a weight: 256 steps from the smallest to the largest value.
+///
+/// Values are rounded to f16 first, as web-rwkv holds them, so that minimum and maximum are stored exactly. A block of equal
+/// values has the code 0 throughout (web-rwkv divides zero by zero there); it decodes to that value.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8;
+
+/// Elements a block.
+const LEN: usize = 128;
+
+impl Block for Int8 {
+    type Values = [f32; LEN];
+    type Stored = [u8; 132];
+    const ENCODING: Encoding = Encoding::new("int8", 128, 132);
+    const GGML_TYPE: Option<u32> = None;
+
+    #[inline(always)]
+    fn encode(values: &[f32; LEN], out: &mut [u8; 132]) -> Outcome {
+        let (halves, outcome) = through_f16(values);
+        let (low, high) = extremes(&halves);
+        let span = high - low;
+        let divisor = if span == 0.0 { 1.0 } else { span };
+        out[..2].copy_from_slice(&f32_to_f16(low).to_le_bytes());
+        out[2..4].copy_from_slice(&f32_to_f16(high).to_le_bytes());
+        for (code, half) in out[4..].iter_mut().zip(&halves) {
+            // 0 <= share <= 1: subtraction and division keep the order.
+            let share = (half - low) / divisor;
+            *code = truncate(255.0 * share + 0.5);
+        }
+        outcome
+    }
+
+    #[inline(always)]
+    fn decode(stored: &[u8; 132], out: &mut [f32; LEN]) {
+        let low = load(stored[0], stored[1]);
+        let span = load(stored[2], stored[3]) - low;
+        for (value, code) in out.iter_mut().zip(&stored[4..]) {
+            *value = f32::from(*code) / 255.0 * span + low;
+        }
+    }
+
+    fn is_finite(stored: &[u8; 132]) -> bool {
+        half_is_finite(stored[0], stored[1]) && half_is_finite(stored[2], stored[3])
+    }
+}
+
+/// Values as an f16 file has them. Refused where one is not finite or exceeds f16; flushed where all of them became zero.
+#[inline(always)]
+pub(crate) fn through_f16<const N: usize>(values: &[f32; N]) -> ([f32; N], Outcome) {
+    let mut halves = [0.0; N];
+    let (mut largest, mut before) = (0, 0);
+    for (half, value) in halves.iter_mut().zip(values) {
+        let bits = f32_to_f16(*value);
+        *half = f16_to_f32(bits);
+        largest = largest.max(bits & 0x7fff);
+        before = before.max(value.to_bits() & MAGNITUDE);
+    }
+    (halves, Outcome { refused: largest >= 0x7c00, flushed: largest == 0 && before != 0 })
+}
