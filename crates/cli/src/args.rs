@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 use forge_convert::container::CONTAINERS;
-use forge_convert::recipe::type_names;
+use forge_convert::preset::type_names;
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]

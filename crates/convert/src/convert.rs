@@ -121,7 +121,8 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         Err(error) => return Err(error),
     };
     let recipe = options.recipe.text();
-    let context = LayoutContext { vocabulary: tokenizer.as_ref(), name: options.name, recipe: &recipe };
+    let context =
+        LayoutContext { vocabulary: tokenizer.as_ref(), name: options.name, recipe: &recipe, file_type: options.recipe.preset.file_type };
     let layout = container.layout(&model.description, &choices, &context)?;
     Ok(Plan { container, choices, layout, recipe, tokenizer })
 }

@@ -9,6 +9,7 @@ mod convert;
 mod error;
 pub mod execute;
 mod open;
+pub mod preset;
 mod probe;
 pub mod recipe;
 mod target;

@@ -1,12 +1,13 @@
 //! Decides the encoding of every tensor, and says why: a type for the whole file, what the container allows, and rules.
 
 use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec};
-use forge_tensor::{Encoding, format_shape};
+use forge_tensor::Encoding;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Container;
 use crate::error::ConvertError;
+use crate::preset::{Preset, format_by_name, preset_by_name, stand_in, type_names};
 
 /// One override: tensors whose canonical name matches get this type.
 #[derive(Clone, Debug)]
@@ -21,7 +22,7 @@ pub struct Rule {
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The type of everything that may be quantized.
-    pub base: Encoding,
+    pub preset: Preset,
     rules: Vec<Rule>,
     /// Refuse rows that are no whole number of blocks instead of storing them in f16.
     pub strict: bool,
@@ -43,22 +44,6 @@ struct RuleEntry {
     tensors: String,
     #[serde(rename = "type")]
     encoding: String,
-}
-
-/// Names of all types that can be asked for.
-#[must_use]
-pub fn type_names() -> Vec<&'static str> {
-    forge_quant::FORMATS.iter().map(|format| format.encoding().name).collect()
-}
-
-/// Finds a type by its name.
-///
-/// # Errors
-/// [`ConvertError::UnknownType`] with the names that exist.
-pub fn type_by_name(name: &str) -> Result<Encoding, ConvertError> {
-    forge_quant::by_name(name)
-        .map(|format| format.encoding())
-        .ok_or_else(|| ConvertError::UnknownType { name: name.to_owned(), known: type_names().join(", ") })
 }
 
 impl Recipe {
@@ -87,13 +72,13 @@ impl Recipe {
                 reason: format!("no type is given: add --type with one of {}", type_names().join(", ")),
             });
         };
-        Ok(Self { base: type_by_name(base)?, rules, strict: false })
+        Ok(Self { preset: preset_by_name(base)?, rules, strict: false })
     }
 
     /// The recipe in one line, as it is recorded in the output.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = format!("type={}", self.base);
+        let mut text = format!("type={}", self.preset.name);
         for rule in &self.rules {
             text.push_str("; set ");
             text.push_str(&rule.text);
@@ -111,7 +96,7 @@ impl Recipe {
             .iter()
             .map(|rule| RuleEntry { tensors: rule.pattern.as_str().to_owned(), encoding: rule.encoding.name.to_owned() })
             .collect();
-        toml::to_string(&RecipeFile { base: Some(self.base.name.to_owned()), rules })
+        toml::to_string(&RecipeFile { base: Some(self.preset.name.to_owned()), rules })
             .map_err(|error| ConvertError::Internal(error.to_string()))
     }
 
@@ -135,7 +120,7 @@ impl Recipe {
     }
 
     fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {
-        for encoding in std::iter::once(self.base).chain(self.rules.iter().map(|rule| rule.encoding)) {
+        for encoding in std::iter::once(self.preset.base).chain(self.rules.iter().map(|rule| rule.encoding)) {
             if !container.holds(encoding) {
                 let carried: Vec<&str> =
                     forge_quant::FORMATS.iter().map(|format| format.encoding()).filter(|e| container.holds(*e)).map(|e| e.name).collect();
@@ -187,44 +172,37 @@ impl Recipe {
     }
 
     fn default_choice(&self, spec: &TensorSpec, constraint: Constraint) -> Choice {
-        let base = self.base;
+        let Preset { name, base, head, .. } = self.preset;
         let float = if base.is_float() { base } else { Encoding::F16 };
+        let by_type = |encoding| Choice { encoding, reason: format!("type {name}") };
         match constraint {
             Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
-            Constraint::Float(why) => {
-                Choice { encoding: float, reason: if base.is_float() { format!("type {base}") } else { format!("{float}, since {why}") } }
-            }
-            Constraint::Any if base.is_float() => Choice { encoding: base, reason: format!("type {base}") },
+            Constraint::Float(_) if base.is_float() => by_type(base),
+            Constraint::Float(why) => Choice { encoding: float, reason: format!("{float}, since {why}") },
+            Constraint::Any if base.is_float() => by_type(base),
             Constraint::Any if !spec.role.is_matrix() => {
                 Choice { encoding: float, reason: format!("{float}: {} is small and sensitive", spec.role.name()) }
             }
-            // A head of 4 or 5 bits costs more accuracy than its bytes are worth, so every converter keeps it wider.
-            Constraint::Any if spec.role == TensorRole::Head && base.name != "q8_0" => {
-                match forge_quant::by_name("q8_0").map(|format| format.encoding()) {
-                    Some(wide) => Choice { encoding: wide, reason: "q8_0: the head carries a large share of the loss".to_owned() },
-                    None => Choice { encoding: base, reason: format!("type {base}") },
-                }
-            }
-            Constraint::Any => Choice { encoding: base, reason: format!("type {base}") },
+            Constraint::Any if spec.role == TensorRole::Head => by_type(head),
+            Constraint::Any => by_type(base),
         }
     }
 
-    /// Rows that are no whole number of blocks are stored in f16 (M4), or refused under `strict`.
+    /// Rows that are no whole number of blocks are stored in a format of shorter blocks, else in f16 (M4); under
+    /// `strict` they are refused.
     fn fit_blocks(&self, spec: &TensorSpec, choice: Choice) -> Result<Choice, ConvertError> {
         let row = spec.shape.last().copied().unwrap_or(1);
-        if choice.encoding.row_bytes(row).is_ok() {
+        let fits = |encoding: &Encoding| encoding.row_bytes(row).is_ok();
+        if fits(&choice.encoding) {
             return Ok(choice);
         }
+        let Encoding { name, block_len, .. } = choice.encoding;
         if self.strict {
-            return Err(ConvertError::BlockLength {
-                tensor: spec.name.clone(),
-                row,
-                block: choice.encoding.block_len,
-                encoding: choice.encoding.name,
-            });
+            return Err(ConvertError::BlockLength { tensor: spec.name.clone(), row, block: block_len, encoding: name });
         }
-        let reason = format!("f16, since rows of {} are not whole blocks of {}", format_shape(&spec.shape), choice.encoding.block_len);
-        Ok(Choice { encoding: Encoding::F16, reason })
+        let encoding = stand_in(choice.encoding).filter(fits).unwrap_or(Encoding::F16);
+        let reason = format!("{encoding} instead of {name}, since rows of {row} are not whole blocks of {block_len}");
+        Ok(Choice { encoding, reason })
     }
 }
 
@@ -236,6 +214,6 @@ impl Rule {
             return Err(bad("expected REGEX=TYPE, for example --set 'ffn\\.value=q8_0'".to_owned()));
         };
         let pattern = Regex::new(pattern).map_err(|error| bad(error.to_string()))?;
-        Ok(Self { pattern, encoding: type_by_name(name.trim())?, text: text.to_owned() })
+        Ok(Self { pattern, encoding: format_by_name(name.trim())?, text: text.to_owned() })
     }
 }

@@ -35,6 +35,8 @@ pub struct Provenance {
     pub tool_version: String,
     /// The recipe in one line.
     pub recipe: String,
+    /// `general.file_type`, where it is not that of the main encoding.
+    pub file_type: Option<u32>,
 }
 
 /// Whether GGUF has a place for models of this version.
@@ -270,7 +272,7 @@ fn write_general(header: &mut HeaderWriter, model: &ModelDescription, choices: &
         }
     }
     header.text("general.size_label", &label);
-    if let Some(number) = types::file_type(main_encoding(model, choices)) {
+    if let Some(number) = provenance.file_type.or_else(|| types::file_type(main_encoding(model, choices))) {
         header.u32("general.file_type", number);
     }
     header.u32("general.quantization_version", 2);

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let plan = forge_convert::plan(&model, &options)?;
     let output = args.output.clone().unwrap_or_else(|| {
         let stem = stem.as_deref().unwrap_or("model");
-        args.source.with_file_name(format!("{stem}-{}.{}", recipe.base, container.extension()))
+        args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
     });
     if args.dry_run {
         return dry_run(&model, &plan, &output, terminal);

@@ -38,6 +38,7 @@ impl Container for Gguf {
         let provenance = forge_gguf::Provenance {
             name: context.name.map(str::to_owned),
             recipe: context.recipe.to_owned(),
+            file_type: context.file_type,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             ..forge_gguf::Provenance::default()
         };

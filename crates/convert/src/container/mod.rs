@@ -17,6 +17,8 @@ pub struct LayoutContext<'a> {
     pub name: Option<&'a str>,
     /// The recipe in one line, for provenance.
     pub recipe: &'a str,
+    /// The preset's `general.file_type`, where it has one of its own.
+    pub file_type: Option<u32>,
 }
 
 /// A file format that a runtime loads.

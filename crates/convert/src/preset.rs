@@ -1,0 +1,95 @@
+//! Types that can be asked for by name: what `llama-quantize` calls a type, and every block format by its own name.
+//!
+//! For RWKV, `llama-quantize` has no mixtures: all quantizable matrices get the base type and the head gets Q6_K (under
+//! Q8_0 and the float types the base type too), so that its S, M and L names differ only in a number of the metadata.
+//! The presets here mean exactly that.
+
+use forge_tensor::Encoding;
+
+use crate::error::ConvertError;
+
+/// A type for a whole file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preset {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// Encoding of the quantizable matrices.
+    pub base: Encoding,
+    /// Encoding of the head.
+    pub head: Encoding,
+    /// `general.file_type` of a GGUF with this preset; `None` when the container's own table decides.
+    pub file_type: Option<u32>,
+}
+
+/// Names that differ from the name of their block format: (name, block format, number of the file type).
+const NAMED: &[(&str, &str, u32)] = &[
+    ("q3_k_s", "q3_k", 11),
+    ("q3_k_m", "q3_k", 12),
+    ("q3_k_l", "q3_k", 13),
+    ("q4_k_s", "q4_k", 14),
+    ("q4_k_m", "q4_k", 15),
+    ("q5_k_s", "q5_k", 16),
+    ("q5_k_m", "q5_k", 17),
+];
+
+/// Encoding of the head under a quantized base.
+const HEAD: &str = "q6_k";
+
+/// Names of all types that can be asked for: block formats, then the other presets.
+#[must_use]
+pub fn type_names() -> Vec<&'static str> {
+    let formats = forge_quant::FORMATS.iter().map(|format| format.encoding().name);
+    let named = NAMED.iter().filter(|(_, base, _)| forge_quant::by_name(base).is_some()).map(|(name, ..)| *name);
+    formats.chain(named).collect()
+}
+
+/// The block format of this name.
+///
+/// # Errors
+/// [`ConvertError::UnknownType`] with the names that exist.
+pub fn format_by_name(name: &str) -> Result<Encoding, ConvertError> {
+    forge_quant::by_name(name).map(|format| format.encoding()).ok_or_else(|| ConvertError::UnknownType {
+        name: name.to_owned(),
+        known: forge_quant::FORMATS.iter().map(|format| format.encoding().name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The preset of this name.
+///
+/// # Errors
+/// [`ConvertError::UnknownType`] with the names that exist.
+pub fn preset_by_name(name: &str) -> Result<Preset, ConvertError> {
+    let unknown = || ConvertError::UnknownType { name: name.to_owned(), known: type_names().join(", ") };
+    let (name, base, file_type) = match NAMED.iter().find(|(named, ..)| *named == name) {
+        Some((named, base, number)) => (*named, forge_quant::by_name(base).ok_or_else(unknown)?.encoding(), Some(*number)),
+        None => {
+            let base = forge_quant::by_name(name).ok_or_else(unknown)?.encoding();
+            (base.name, base, None)
+        }
+    };
+    Ok(Preset { name, base, head: head_of(base), file_type })
+}
+
+/// Heads of few bits cost more accuracy than their bytes are worth, so quantized bases but Q8_0 come with a wider one. Only
+/// formats that GGUF files carry: those of other containers have no Q6_K beside them.
+fn head_of(base: Encoding) -> Encoding {
+    let in_gguf = forge_quant::by_encoding(base).is_some_and(|format| format.ggml_type().is_some());
+    match forge_quant::by_name(HEAD) {
+        Some(head) if in_gguf && !base.is_dense() && base.name != "q8_0" => head.encoding(),
+        _ => base,
+    }
+}
+
+/// What stands in when rows are no whole number of blocks of a format: the 32-element format nearest above it.
+#[must_use]
+pub fn stand_in(encoding: Encoding) -> Option<Encoding> {
+    let name = match encoding.name {
+        "q2_k" | "q3_k" => "q4_0",
+        "q4_k" => "q5_0",
+        "q5_k" => "q5_1",
+        "q6_k" => "q8_0",
+        "iq4_xs" => "iq4_nl",
+        _ => return None,
+    };
+    forge_quant::by_name(name).map(|format| format.encoding())
+}
