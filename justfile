@@ -21,11 +21,11 @@ deny:
     cargo deny check licenses bans sources
 
 # Make the synthetic 0.4B RWKV-7 (about 0.9 GB) that docs/benchmarks.md measures with (needs Python with numpy)
-synthetic out="target/synthetic-0.4B.pth":
-    python3 tools/synthetic.py --layers 24 --channels 1024 --vocabulary 65536 {{out}}
+synthetic out="target/synthetic-0.4B.safetensors":
+    python3 tools/synthetic.py {{out}}
 
 # Seconds, MB/s and peak memory of converting a model, as in docs/benchmarks.md
-bench-convert model="target/synthetic-0.4B.pth":
+bench-convert model="target/synthetic-0.4B.safetensors":
     bash tools/bench-convert.sh {{model}}
 
 # Speed of the block formats
@@ -34,7 +34,7 @@ bench-blocks:
 
 # Our files in llama.cpp: logits of the same file, side by side (installs and builds llama.cpp into peers/.work)
 peers:
-    cargo run --release --manifest-path peers/Cargo.toml
+    cargo run --release --manifest-path peers/Cargo.toml -- llama
 
 # Make the fixtures anew (needs Python with torch, numpy, gguf, safetensors); digests must not change
 fixtures:
