@@ -65,7 +65,7 @@ pub(crate) struct Inspect {
     /// List every tensor
     #[arg(long, short)]
     pub tensors: bool,
-    /// Read the whole file: SHA-256, and the checksums that the format carries
+    /// Read the whole file: SHA-256 (in --json also of each tensor), and the checksums that the format carries
     #[arg(long)]
     pub hashes: bool,
     /// For .pth: list the names that its pickle refers to, building nothing

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use forge_convert::OpenFile;
 use forge_model::ModelDescription;
 use forge_tensor::{TensorSource, format_shape};
+use rayon::prelude::*;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::{model_line, open_options};
 use crate::args::{Global, Inspect};
@@ -21,10 +23,10 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     let file = forge_convert::open_file(&args.file, open_options(global))?;
     let source = file.source();
     let described = file.describe();
-    let hashes = if args.hashes { Some(hashes(source, terminal)?) } else { None };
+    let hashes = if args.hashes { Some(Hashes::of(source, terminal)?) } else { None };
     let bytes = total_bytes(source)?;
-    print_text(args, &file, &described, hashes.as_deref(), bytes, terminal);
-    print_json(&file, &described, hashes.as_deref(), bytes, terminal)?;
+    print_text(args, &file, &described, hashes.as_ref(), bytes, terminal);
+    print_json(&file, &described, hashes.as_ref(), bytes, terminal)?;
     Ok(0)
 }
 
@@ -37,16 +39,47 @@ fn globals(args: &Inspect, terminal: &Terminal) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// SHA-256 of each file, with all checksums of the format checked on the way.
-fn hashes(source: &dyn TensorSource, terminal: &Terminal) -> Result<Vec<(String, String)>, Failure> {
-    let progress = Progress::new(terminal, "reading", true);
-    let files = source.files();
-    let mut total = 0;
-    for path in &files {
-        total += forge_io::InputFile::open(path)?.len();
+/// SHA-256 of everything.
+struct Hashes {
+    /// Of each file, by path.
+    files: Vec<(String, String)>,
+    /// Of each tensor's logical bytes (row-major, contiguous, little endian, as encoded), in the order of the tensors:
+    /// equal for equal tensors in whatever container.
+    tensors: Vec<String>,
+}
+
+impl Hashes {
+    /// Reads all files, checking every checksum of the format on the way, and then all tensors.
+    fn of(source: &dyn TensorSource, terminal: &Terminal) -> Result<Self, Failure> {
+        let progress = Progress::new(terminal, "reading", true);
+        let files = source.files();
+        let mut total = total_bytes(source)?;
+        for path in &files {
+            total += forge_io::InputFile::open(path)?.len();
+        }
+        let digests = source.check_integrity(&|bytes| progress.add(bytes, total))?;
+        let tensors = (0..source.tensors().len())
+            .into_par_iter()
+            .map(|index| tensor_hash(source, index, &|bytes| progress.add(bytes, total)))
+            .collect::<Result<_, Failure>>()?;
+        Ok(Self { files: files.iter().map(|path| path.display().to_string()).zip(digests).collect(), tensors })
     }
-    let digests = source.check_integrity(&|bytes| progress.add(bytes, total))?;
-    Ok(files.iter().map(|path| path.display().to_string()).zip(digests).collect())
+}
+
+fn tensor_hash(source: &dyn TensorSource, index: usize, progress: &(dyn Fn(u64) + Sync)) -> Result<String, Failure> {
+    let info = &source.tensors()[index];
+    let bytes = info.byte_len().map_err(|error| Failure::refused("BadShape", format!("{}: {error}", info.name)))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; usize::try_from(bytes.min(1 << 20)).unwrap_or(1 << 20)];
+    let mut start = 0;
+    while start < bytes {
+        let count = buffer.len().min(usize::try_from(bytes - start).unwrap_or(usize::MAX));
+        source.read_at(index, start, &mut buffer[..count])?;
+        hasher.update(&buffer[..count]);
+        start += count as u64;
+        progress(count as u64);
+    }
+    Ok(forge_io::hex(&hasher.finalize()))
 }
 
 fn total_bytes(source: &dyn TensorSource) -> Result<u64, Failure> {
@@ -73,7 +106,7 @@ fn print_text(
     args: &Inspect,
     file: &OpenFile,
     described: &Result<ModelDescription, forge_tensor::BoxError>,
-    hashes: Option<&[(String, String)]>,
+    hashes: Option<&Hashes>,
     bytes: u64,
     terminal: &Terminal,
 ) {
@@ -105,7 +138,7 @@ fn print_text(
         });
         text.push_str(&table(&["tensor", "shape", "type", "bytes", "role"], rows.collect(), &[3]));
     }
-    for (path, digest) in hashes.unwrap_or_default() {
+    for (path, digest) in hashes.map(|hashes| hashes.files.as_slice()).unwrap_or_default() {
         text.push_str(&format!("sha256 {digest}  {path}\n"));
     }
     for note in source.notes() {
@@ -117,7 +150,7 @@ fn print_text(
 fn print_json(
     file: &OpenFile,
     described: &Result<ModelDescription, forge_tensor::BoxError>,
-    hashes: Option<&[(String, String)]>,
+    hashes: Option<&Hashes>,
     bytes: u64,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
@@ -125,7 +158,13 @@ fn print_json(
     let tensors: Vec<_> = source
         .tensors()
         .iter()
-        .map(|info| json!({ "name": info.name, "shape": info.shape, "type": info.encoding.name, "bytes": info.byte_len().unwrap_or(0) }))
+        .enumerate()
+        .map(|(index, info)| {
+            json!({
+                "name": info.name, "shape": info.shape, "type": info.encoding.name, "bytes": info.byte_len().unwrap_or(0),
+                "sha256": hashes.and_then(|hashes| hashes.tensors.get(index)),
+            })
+        })
         .collect();
     let types: BTreeMap<_, _> =
         by_type(source).into_iter().map(|(name, (count, bytes))| (name, json!({ "tensors": count, "bytes": bytes }))).collect();
@@ -152,7 +191,7 @@ fn print_json(
             "model_error": described.as_ref().err().map(|error| json!({ "kind": error.kind(), "message": error.to_string() })),
             "metadata": source.metadata().into_iter().collect::<BTreeMap<_, _>>(),
             "tensors": tensors,
-            "sha256": hashes.map(|list| list.iter().cloned().collect::<BTreeMap<_, _>>()),
+            "sha256": hashes.map(|hashes| hashes.files.iter().cloned().collect::<BTreeMap<_, _>>()),
             "notes": source.notes(),
         }),
     )
