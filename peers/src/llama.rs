@@ -80,8 +80,8 @@ pub fn run() -> Result<Report, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no folder above peers")?.to_path_buf();
     let work = root.join("peers/.work/llama");
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-    let llama = PathBuf::from(capture(Command::new(root.join("peers/llama/build.sh")).stderr(Stdio::inherit()))?.trim());
-    let setup = Setup { forge: forge(&root)?, dumper: dumper(&root, &work, &llama)?, tokens: tokens(&root, &work)?, root, work };
+    let llama = build_llama(&root)?;
+    let setup = Setup { forge: forge(&root)?, dumper: compile(&root, &work, &llama, "logits")?, tokens: tokens(&root, &work)?, root, work };
 
     let (mut rows, mut tokenizers) = (Vec::new(), Vec::new());
     for model in MODELS {
@@ -147,7 +147,7 @@ impl Setup {
 }
 
 /// The binary under test: `$RWKV_FORGE`, else built from this checkout.
-fn forge(root: &Path) -> Result<PathBuf, String> {
+pub fn forge(root: &Path) -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("RWKV_FORGE") {
         return Ok(path.into());
     }
@@ -162,9 +162,15 @@ fn forge(root: &Path) -> Result<PathBuf, String> {
     Ok(target.join("release/rwkv-forge"))
 }
 
-/// The program of `logits.cpp`, compiled anew when it is older than its source or was linked with another libllama.
-fn dumper(root: &Path, work: &Path, llama: &Path) -> Result<PathBuf, String> {
-    let (source, binary, stamp) = (root.join("peers/llama/logits.cpp"), work.join("logits"), work.join("logits.linked-with"));
+/// The folder of a built llama.cpp; builds it if there is none.
+pub fn build_llama(root: &Path) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(capture(Command::new(root.join("peers/llama/build.sh")).stderr(Stdio::inherit()))?.trim()))
+}
+
+/// The program of `llama/NAME.cpp`, compiled anew when it is older than its source or was linked with another libllama.
+pub fn compile(root: &Path, work: &Path, llama: &Path, name: &str) -> Result<PathBuf, String> {
+    let source = root.join(format!("peers/llama/{name}.cpp"));
+    let (binary, stamp) = (work.join(name), work.join(format!("{name}.linked-with")));
     let library = llama.join("build/bin");
     let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
     let linked_with = std::fs::read_to_string(&stamp).unwrap_or_default();
@@ -198,7 +204,7 @@ fn version(llama: &Path) -> String {
 }
 
 /// Runs a command and returns its stdout; its stderr goes through when it fails.
-fn capture(command: &mut Command) -> Result<String, String> {
+pub fn capture(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -1,15 +1,17 @@
-//! Checks of rwkv-forge against other people's runtimes. One subcommand a runtime; `llama` compares with llama.cpp.
+//! Checks of rwkv-forge against other people's runtimes. One subcommand a question: `llama` compares logits with llama.cpp,
+//! `presets` compares quantized files with those of llama.cpp's own quantizer.
 //!
-//! Start at [`llama`]; what is measured and which bounds hold is in `agreement`.
+//! Start at [`llama`] and [`presets`]; which bounds hold for logits is in `agreement`.
 
 mod agreement;
 mod llama;
 mod npy;
+mod presets;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama [--markdown FILE] [--json FILE]";
+const USAGE: &str = "usage: rwkv-forge-peers llama|presets [--markdown FILE] [--json FILE] [--model FILE [--vocab FILE]]";
 
 fn main() -> ExitCode {
     match run() {
@@ -25,30 +27,39 @@ fn main() -> ExitCode {
 /// Whether everything was within its bounds.
 fn run() -> Result<bool, String> {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() != Some("llama") {
-        return Err(USAGE.to_owned());
-    }
-    let (mut markdown, mut json) = (None, None);
+    let command = arguments.next().ok_or(USAGE)?;
+    let (mut markdown, mut json, mut model, mut vocabulary) = (None, None, None, None);
     while let Some(option) = arguments.next() {
         let file = arguments.next().map(PathBuf::from);
         match (option.as_str(), file) {
             ("--markdown", Some(file)) => markdown = Some(file),
             ("--json", Some(file)) => json = Some(file),
+            ("--model", Some(file)) if command == "presets" => model = Some(file),
+            ("--vocab", Some(file)) if command == "presets" => vocabulary = Some(file),
             _ => return Err(USAGE.to_owned()),
         }
     }
-    let report = llama::run()?;
-    let table = report.markdown();
+    let (table, document, passed) = match command.as_str() {
+        "llama" => {
+            let report = llama::run()?;
+            (report.markdown(), report.json(), report.passed())
+        }
+        "presets" => {
+            let report = presets::run(model.as_deref(), vocabulary.as_deref())?;
+            (report.markdown(), report.json(), report.passed())
+        }
+        _ => return Err(USAGE.to_owned()),
+    };
     print!("{table}");
     if let Some(path) = markdown {
         write(&path, &table)?;
     }
     if let Some(path) = json {
-        write(&path, &report.json())?;
+        write(&path, &document)?;
     }
-    Ok(report.passed())
+    Ok(passed)
 }
 
-fn write(path: &std::path::Path, text: &str) -> Result<(), String> {
+fn write(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
