@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::agreement::{Agreement, BOUNDS, Bound};
 use crate::npy::{self, Matrix};
+use crate::tools::{self, capture, forge};
 
 const MODELS: &[&str] = &["tiny-rwkv6", "tiny-rwkv7"];
 
@@ -77,7 +78,7 @@ struct Tokenizer {
 
 /// Builds what is missing, converts, runs both runtimes and compares.
 pub fn run() -> Result<Report, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no folder above peers")?.to_path_buf();
+    let root = tools::root()?;
     let work = root.join("peers/.work/llama");
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     let llama = build_llama(&root)?;
@@ -146,22 +147,6 @@ impl Setup {
     }
 }
 
-/// The binary under test: `$RWKV_FORGE`, else built from this checkout.
-pub fn forge(root: &Path) -> Result<PathBuf, String> {
-    if let Some(path) = std::env::var_os("RWKV_FORGE") {
-        return Ok(path.into());
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    // Named outright, because cargo would else take the folder meant for this package.
-    capture(
-        Command::new("cargo")
-            .current_dir(root)
-            .args(["build", "--release", "--locked", "--bin", "rwkv-forge", "--target-dir"])
-            .arg(&target),
-    )?;
-    Ok(target.join("release/rwkv-forge"))
-}
-
 /// The folder of a built llama.cpp; builds it if there is none.
 pub fn build_llama(root: &Path) -> Result<PathBuf, String> {
     Ok(PathBuf::from(capture(Command::new(root.join("peers/llama/build.sh")).stderr(Stdio::inherit()))?.trim()))
@@ -201,16 +186,6 @@ fn tokens(root: &Path, work: &Path) -> Result<PathBuf, String> {
 fn version(llama: &Path) -> String {
     let package = llama.components().find_map(|part| part.as_os_str().to_str().filter(|name| name.starts_with("llama_cpp_python-")));
     package.map_or_else(|| "a build given by LLAMA_CPP_DIR".to_owned(), |package| format!("the source in {package}"))
-}
-
-/// Runs a command and returns its stdout; its stderr goes through when it fails.
-pub fn capture(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{command:?}: {}\n{}", output.status, stderr.trim_end()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 impl Report {

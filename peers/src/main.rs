@@ -1,17 +1,24 @@
-//! Checks of rwkv-forge against other people's runtimes. One subcommand a question: `llama` compares logits with llama.cpp,
-//! `presets` compares quantized files with those of llama.cpp's own quantizer.
+//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `llama`, `candle`, `web-rwkv` and `python`
+//! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer.
 //!
-//! Start at [`llama`] and [`presets`]; which bounds hold for logits is in `agreement`.
+//! Start at the module of a subcommand; which differences are admitted is there or in `agreement`.
 
 mod agreement;
+mod candle;
 mod llama;
 mod npy;
+mod plant;
 mod presets;
+mod python;
+mod synthetic;
+mod table;
+mod tools;
+mod web_rwkv;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|presets [--markdown FILE] [--json FILE] [--model FILE [--vocab FILE]]";
+const USAGE: &str = "usage: rwkv-forge-peers llama|presets|candle|web-rwkv|python [--markdown FILE] [--json FILE] [--model FILE [--vocab FILE]]";
 
 fn main() -> ExitCode {
     match run() {
@@ -48,6 +55,9 @@ fn run() -> Result<bool, String> {
             let report = presets::run(model.as_deref(), vocabulary.as_deref())?;
             (report.markdown(), report.json(), report.passed())
         }
+        "candle" => tables(candle::run()?),
+        "web-rwkv" => tables(web_rwkv::run()?),
+        "python" => tables(python::run()?),
         _ => return Err(USAGE.to_owned()),
     };
     print!("{table}");
@@ -58,6 +68,10 @@ fn run() -> Result<bool, String> {
         write(&path, &document)?;
     }
     Ok(passed)
+}
+
+fn tables(report: table::Report) -> (String, String, bool) {
+    (report.markdown(), report.json(), report.passed())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

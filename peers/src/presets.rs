@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::llama::{build_llama, capture, compile, forge};
+use crate::llama::{build_llama, compile};
+use crate::tools::{self, capture, forge};
 
 /// Names of our presets with llama.cpp's numbers of file types.
 const PRESETS: &[(&str, u32)] = &[
@@ -55,7 +56,7 @@ pub struct Report {
 /// Runs the comparison: on the fixtures (whose rows are too short for 256-element blocks, so that the stand-ins are
 /// seen), and on `model` if one is given (rows of whole blocks; the speeds mean something when it is large).
 pub fn run(model: Option<&Path>, vocabulary: Option<&Path>) -> Result<Report, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no folder above peers")?.to_path_buf();
+    let root = tools::root()?;
     let work = root.join("peers/.work/presets");
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     let llama = build_llama(&root)?;

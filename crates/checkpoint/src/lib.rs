@@ -2,7 +2,8 @@
 //!
 //! Start at [`open`], which tells the kinds of files apart and returns a [`TensorSource`]. A `.pth` file goes through
 //! `zip` (or `legacy`), then `pickle` (a machine that only builds data), then `state_dict` (which dictionary is meant),
-//! then `layout` (where each element lies); `source` reads the tensors that came out of it.
+//! then `layout` (where each element lies); `source` reads the tensors that came out of it. New files are planned by
+//! [`torch_write::layout`] and [`safetensors::layout`].
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -23,6 +24,7 @@ pub mod safetensors;
 mod sniff;
 mod source;
 mod state_dict;
+pub mod torch_write;
 mod torch_zip;
 mod zip;
 

@@ -109,8 +109,25 @@ fn name_of(head: &[u8]) -> Option<&'static str> {
     if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") || lower.starts_with(b"<?xml") {
         return Some("an HTML page, perhaps an error message instead of the download");
     }
-    if text.starts_with(b"{") {
+    // The length of a safetensors header may look like an opening brace, but its upper half is always zero.
+    if text.starts_with(b"{") && head.get(4..8) != Some(&[0; 4]) {
         return Some("a JSON text");
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, kind_of};
+
+    #[test]
+    fn a_header_whose_length_looks_like_text_is_safetensors_all_the_same() {
+        for length in [u64::from(b'{'), 0x7b20, 0x7b0a0d] {
+            let head = [&length.to_le_bytes()[..], b"{\"emb.weight\":"].concat();
+            assert!(matches!(kind_of(&head, &[], 1 << 30, false), Ok(Kind::Safetensors)), "{length:x}");
+        }
+        for text in [&b"{\"a\": 1, {"[..], b"  {\"abcd\":{}}"] {
+            assert!(kind_of(text, &[], 100, false).is_err());
+        }
+    }
 }

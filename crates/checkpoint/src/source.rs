@@ -29,6 +29,8 @@ pub(crate) struct TorchFile {
     /// Everything in the file that has a CRC-32, by place; empty in legacy files.
     entries: Vec<Entry>,
     notes: Vec<String>,
+    /// What the file says about where it comes from.
+    metadata: Vec<(String, String)>,
     /// The tensor that was gathered last, so that reading it in pieces does not gather it anew for every piece.
     gathered: Mutex<Option<(usize, Arc<Vec<u8>>)>>,
 }
@@ -110,7 +112,20 @@ fn check_storage(name: &str, storage: &StorageRef<'_>, place: Place, item: u32) 
 
 impl TorchFile {
     pub(crate) fn new(file: InputFile, format: &'static str, bound: Bound, entries: Vec<Entry>, notes: Vec<String>) -> Self {
-        Self { file, format, tensors: bound.tensors, layouts: bound.layouts, entries, notes, gathered: Mutex::new(None) }
+        Self {
+            file,
+            format,
+            tensors: bound.tensors,
+            layouts: bound.layouts,
+            entries,
+            notes,
+            metadata: Vec::new(),
+            gathered: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn with_metadata(self, metadata: Vec<(String, String)>) -> Self {
+        Self { metadata, ..self }
     }
 
     fn read(&self, index: usize, start: u64, out: &mut [u8]) -> Result<()> {
@@ -218,6 +233,10 @@ impl TensorSource for TorchFile {
     fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> std::result::Result<Vec<String>, BoxError> {
         let digest = self.integrity(progress).map_err(|error| error.in_file(self.file.path()))?;
         Ok(vec![digest])
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        self.metadata.clone()
     }
 
     fn notes(&self) -> &[String] {

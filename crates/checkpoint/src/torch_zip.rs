@@ -1,6 +1,6 @@
 //! `torch.save` since 1.6: a zip archive with `data.pkl` and one entry a storage.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use forge_io::InputFile;
 
@@ -9,10 +9,14 @@ use crate::limits::Limits;
 use crate::pickle::{self, Rules};
 use crate::source::{Place, TorchFile, bind};
 use crate::state_dict;
+use crate::torch_write;
 use crate::zip::{Archive, Entry};
 
 /// Bytes of the small text entries beside the pickle.
 const TEXT_BYTES: u64 = 64;
+
+/// Bytes of the provenance that is shown.
+const PROVENANCE_BYTES: u64 = 64 << 10;
 
 /// What the pickle of a zip archive may do.
 pub(crate) const RULES: Rules = Rules { persistent_id: 5, trailing: false };
@@ -99,6 +103,22 @@ impl Contents {
         Ok(())
     }
 
+    /// What this program wrote into the file about where it comes from; nothing in files of others. Text for people
+    /// only, so a malformed one is passed over with a note.
+    fn provenance(&self, file: &InputFile, notes: &mut Vec<String>) -> Result<Vec<(String, String)>> {
+        let Some(entry) = self.entry(torch_write::PROVENANCE) else { return Ok(Vec::new()) };
+        let parsed = if entry.len <= PROVENANCE_BYTES {
+            serde_json::from_slice::<BTreeMap<String, String>>(&Archive::read(file, entry, PROVENANCE_BYTES)?).ok()
+        } else {
+            None
+        };
+        if parsed.is_none() {
+            notes.push(format!("`{}` is no JSON object of texts, and was passed over", torch_write::PROVENANCE));
+        }
+        let shown = |(key, value): (String, String)| (forge_tensor::shorten(&key), forge_tensor::shorten(value.trim_end()));
+        Ok(parsed.unwrap_or_default().into_iter().map(shown).collect())
+    }
+
     /// Storage keys and their places.
     fn storages(&self) -> HashMap<&str, Place> {
         let data = self.archive.entries.iter().filter_map(|entry| Some((self.inner(entry).strip_prefix("data/")?, entry)));
@@ -116,6 +136,7 @@ pub(crate) fn open(file: InputFile, limits: &Limits) -> Result<TorchFile> {
     let bytes = contents.pickle(&file, limits)?;
     let outcome = pickle::run(&bytes, limits, RULES)?;
     let mut notes = Vec::new();
+    let metadata = contents.provenance(&file, &mut notes)?;
     let named = state_dict::find(&outcome.arena, outcome.root, limits, &mut notes)?;
     let places = contents.storages();
     let bound = bind(&outcome.arena, &named, &|key| places.get(key).copied())?;
@@ -126,5 +147,5 @@ pub(crate) fn open(file: InputFile, limits: &Limits) -> Result<TorchFile> {
         notes.push(format!("{unused} storages of the file are used by no tensor"));
     }
     drop(places);
-    Ok(TorchFile::new(file, "torch zip", bound, contents.archive.entries, notes))
+    Ok(TorchFile::new(file, "torch zip", bound, contents.archive.entries, notes).with_metadata(metadata))
 }

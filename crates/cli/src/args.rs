@@ -7,6 +7,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 use forge_convert::container::CONTAINERS;
 use forge_convert::preset::type_names;
+use forge_convert::state::StateFormat;
+use forge_model::Version;
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Write the reference's logits as a NumPy file
     Logits(Logits),
+    /// Convert a tuned initial state (time_state) for another runtime
+    State(State),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page
@@ -68,6 +72,9 @@ pub(crate) struct Inspect {
     /// Read the whole file: SHA-256 (in --json also of each tensor), and the checksums that the format carries
     #[arg(long)]
     pub hashes: bool,
+    /// Look for what is known to break runtimes; exit code 1 when a runtime would fail on the file
+    #[arg(long)]
+    pub lint: bool,
     /// For .pth: list the names that its pickle refers to, building nothing
     #[arg(long)]
     pub globals: bool,
@@ -120,9 +127,22 @@ pub(crate) struct Convert {
     /// Quantize tensors anew that the source holds quantized
     #[arg(long)]
     pub requantize: bool,
+    /// Keep the file even if f16 turns more than a hundredth of a tensor's values into zero
+    #[arg(long)]
+    pub allow_f16_loss: bool,
+    /// LoRA file to merge: W + (alpha / rank) B A for each pair NAME.lora_A, NAME.lora_B; other tensors in it replace the
+    /// model's. PiSSA, Bone, DiSHA and MiSS use the same names for other formulas and must be merged by their own tools
+    #[arg(long, value_name = "FILE")]
+    pub lora: Option<PathBuf>,
+    /// Alpha that the LoRA was trained with. No file states it, and a wrong one gives a wrong model: ask whoever trained it
+    #[arg(long, value_name = "ALPHA", requires = "lora", allow_negative_numbers = true)]
+    pub lora_alpha: Option<f64>,
     /// Also write the record of the conversion as JSON
     #[arg(long, value_name = "FILE.json")]
     pub record: Option<PathBuf>,
+    /// Also write the vocabulary as JSON, the form that web-rwkv reads
+    #[arg(long, value_name = "FILE.json")]
+    pub vocab_json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -176,6 +196,9 @@ pub(crate) struct Generate {
     /// Text to continue
     #[arg(long, short, default_value = "\n")]
     pub prompt: String,
+    /// Tuned initial state to start from, as .pth or for web-rwkv [default: zeros]
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
     /// Tokens to generate at most; stops at the end-of-text token
     #[arg(long, short = 'n', value_name = "N", default_value = "100")]
     pub tokens: usize,
@@ -220,6 +243,42 @@ pub(crate) struct Logits {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct State {
+    /// .pth with blocks.i.att.time_state, a state of web-rwkv (safetensors), or a state buffer of rwkv.cpp
+    pub source: PathBuf,
+    /// Layout to write
+    #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
+    pub to: String,
+    /// Layout of the source [default: by content; a buffer of rwkv.cpp must be named, since it looks like nothing]
+    #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
+    pub from: Option<String>,
+    /// Model that the state belongs to: gives version and sizes, with which the state must agree
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model_version", "layers", "heads"])]
+    pub model: Option<PathBuf>,
+    /// Version of the model; needed to read or write the buffer of rwkv.cpp
+    #[arg(long, value_name = "VERSION", value_parser = model_versions())]
+    pub model_version: Option<String>,
+    /// Number of layers, to read a buffer of rwkv.cpp
+    #[arg(long, value_name = "L")]
+    pub layers: Option<NonZeroUsize>,
+    /// Number of heads, to read a buffer of rwkv.cpp
+    #[arg(long, value_name = "H")]
+    pub heads: Option<NonZeroUsize>,
+    /// Type of the values in a .pth [default: f32]; web-rwkv holds f16, rwkv.cpp f32
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["f32", "f16", "bf16"])]
+    pub encoding: Option<String>,
+    /// Accept values that vanish or lose digits because they are too small for f16
+    #[arg(long)]
+    pub allow_f16_loss: bool,
+    /// File to write [default: SOURCE-FORMAT.EXTENSION beside the source]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the output if it exists
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// Shell to complete for
     pub shell: clap_complete::Shell,
@@ -228,4 +287,14 @@ pub(crate) struct Completions {
 /// The registry of containers as the values of `--to`.
 fn containers() -> PossibleValuesParser {
     PossibleValuesParser::new(CONTAINERS.iter().map(|container| PossibleValue::new(container.name()).help(container.summary())))
+}
+
+/// The formats of tuned states as the values of `--to` and `--from`.
+fn state_formats() -> PossibleValuesParser {
+    PossibleValuesParser::new(StateFormat::ALL.map(|format| PossibleValue::new(format.name()).help(format.summary())))
+}
+
+/// Versions as the values of `--model-version`.
+fn model_versions() -> PossibleValuesParser {
+    PossibleValuesParser::new(Version::ALL.map(|version| PossibleValue::new(version.name())))
 }

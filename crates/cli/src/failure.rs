@@ -68,6 +68,7 @@ macro_rules! failures {
 failures!(
     forge_checkpoint::CheckpointError,
     forge_convert::ConvertError,
+    forge_convert::state::StateError,
     forge_eval::EvalError,
     forge_io::IoError,
     forge_kernel::KernelError,

@@ -42,6 +42,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Verify(args) => commands::verify::run(args, &cli.global, terminal),
         Command::Generate(args) => commands::generate::run(args, &cli.global, terminal),
         Command::Logits(args) => commands::logits::run(args, &cli.global, terminal),
+        Command::State(args) => commands::state::run(args, &cli.global, terminal),
         Command::Completions(args) => commands::help::completions(args, terminal),
         Command::Man => commands::help::man(terminal),
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use forge_model::Version;
 use forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
@@ -103,6 +104,21 @@ pub enum ConvertError {
         /// What overflowed.
         reason: String,
     },
+    /// Too many values of a tensor are below what f16 can hold.
+    #[error(
+        "{tensor}: f16 turns {flushed} of its {non_zero} values other than zero into zero{}; choose a wider type for it, for example --type bf16 or --set REGEX=f32, or say --allow-f16-loss",
+        and_others(*more)
+    )]
+    F16Loss {
+        /// Name in the output.
+        tensor: String,
+        /// Values that became zero.
+        flushed: u64,
+        /// Values other than zero before.
+        non_zero: u64,
+        /// How many further tensors are beyond the limit.
+        more: usize,
+    },
     /// Quantizing what was quantized before adds the losses of both.
     #[error(
         "{tensor} is stored as {from}: quantizing it again to {to} adds a second loss to the first; start from the original checkpoint, or say --requantize"
@@ -137,6 +153,31 @@ pub enum ConvertError {
         /// V of the model.
         rows: usize,
     },
+    /// A file beside a hybrid's checkpoint cannot be used.
+    #[error("{path}: {problem}")]
+    BadCompanion {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A hybrid without its vocabulary.
+    #[error(
+        "a hybrid with Qwen needs Qwen's vocabulary, and {why}: put the model's tokenizer.json (and tokenizer_config.json) \
+         beside the checkpoint, or give --vocab tokenizer.json"
+    )]
+    QwenVocabularyNeeded {
+        /// Why there is none.
+        why: String,
+    },
+    /// A container without a place for hybrids.
+    #[error("container {container} cannot carry {version}, whose norms and vocabulary it has no place for; `--to gguf` carries it")]
+    HybridNotCarried {
+        /// Container.
+        container: &'static str,
+        /// The hybrid.
+        version: Version,
+    },
     /// The text does not give a single token.
     #[error("the text for the verification is empty")]
     EmptyText,
@@ -167,6 +208,10 @@ pub enum ConvertError {
     },
 }
 
+fn and_others(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" ({more} more tensors are like it)") }
+}
+
 impl Diagnostic for ConvertError {
     fn kind(&self) -> &'static str {
         match self {
@@ -179,9 +224,13 @@ impl Diagnostic for ConvertError {
             Self::BlockLength { .. } => "BlockLength",
             Self::NonFinite { .. } => "NonFinite",
             Self::Overflow { .. } => "Overflow",
+            Self::F16Loss { .. } => "F16Loss",
             Self::Requantize { .. } => "Requantize",
             Self::VocabularyNeeded { .. } => "VocabularyNeeded",
             Self::VocabularyTooLarge { .. } => "VocabularyTooLarge",
+            Self::BadCompanion { .. } => "BadCompanion",
+            Self::QwenVocabularyNeeded { .. } => "VocabularyNeeded",
+            Self::HybridNotCarried { .. } => "CannotCarry",
             Self::EmptyText => "EmptyText",
             Self::ThresholdNotMet { .. } => "ThresholdNotMet",
             Self::NotLossless { .. } => "NotLossless",
@@ -192,7 +241,12 @@ impl Diagnostic for ConvertError {
 
     fn class(&self) -> Class {
         match self {
-            Self::NonFinite { .. } | Self::Overflow { .. } | Self::BlockLength { .. } | Self::NotAModel { .. } => Class::Refused,
+            Self::NonFinite { .. }
+            | Self::Overflow { .. }
+            | Self::F16Loss { .. }
+            | Self::BlockLength { .. }
+            | Self::NotAModel { .. }
+            | Self::BadCompanion { .. } => Class::Refused,
             Self::ThresholdNotMet { .. } => Class::Threshold,
             Self::NotLossless { .. } | Self::Internal(_) => Class::Bug,
             _ => Class::Usage,

@@ -11,6 +11,7 @@ use forge_model::{FileLayout, ModelDescription, OutputTensor, TensorSpec};
 use forge_quant::{EncodeError, EncodeStats};
 use forge_tensor::{BoxError, Encoding, TensorSource};
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::error::ConvertError;
 
@@ -20,6 +21,36 @@ const PIECE: u64 = 1 << 17;
 /// Elements up to which a tensor that must be rearranged is held in memory whole: low-rank factors and mixes of the
 /// largest models stay below it.
 const WHOLE_LIMIT: u64 = 1 << 28;
+
+/// What rounding to f16 lost of one stored tensor. Overflow is no loss but an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct F16Loss {
+    /// Name in the output.
+    pub tensor: String,
+    /// Values that were not zero before.
+    pub non_zero: u64,
+    /// Of these, how many became zero: magnitudes up to about 3e-8.
+    pub flushed: u64,
+    /// How many became subnormal, below about 6e-5, and lost digits.
+    pub subnormal: u64,
+}
+
+/// What a whole file lost when its values were rounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rounding {
+    /// Counts over all tensors.
+    pub total: EncodeStats,
+    /// Tensors that were rounded to f16 and lost something, in the order of the file.
+    pub f16: Vec<F16Loss>,
+}
+
+/// What a piece lost.
+#[derive(Clone, Copy, Default)]
+struct PieceLoss {
+    stats: EncodeStats,
+    /// Values other than zero that were rounded to f16.
+    non_zero: u64,
+}
 
 /// A part of an output tensor that one thread writes on its own.
 enum Task {
@@ -62,7 +93,7 @@ impl Job<'_> {
     /// # Errors
     /// NaN or infinities in the weights, values that do not fit their type, and the errors of reader and writer. Of
     /// several errors the one of the first tensor is returned.
-    pub fn run(&self, output: &OutputFile, progress: &(dyn Fn(u64) + Sync)) -> Result<EncodeStats, BoxError> {
+    pub fn run(&self, output: &OutputFile, progress: &(dyn Fn(u64) + Sync)) -> Result<Rounding, BoxError> {
         output.set_len(self.layout.total_bytes)?;
         output.write_all_at(0, &self.layout.header)?;
         for (offset, bytes) in &self.layout.literals {
@@ -70,12 +101,12 @@ impl Job<'_> {
         }
         let tasks = self.tasks()?;
         let failed = AtomicBool::new(false);
-        let results: Vec<(usize, Result<EncodeStats, BoxError>)> = tasks
+        let results: Vec<(usize, Result<PieceLoss, BoxError>)> = tasks
             .par_iter()
             .with_max_len(1)
             .map_init(Buffers::default, |buffers, task| {
                 if failed.load(Ordering::Relaxed) {
-                    return (usize::MAX, Ok(EncodeStats::default()));
+                    return (usize::MAX, Ok(PieceLoss::default()));
                 }
                 let result = self.execute(task, buffers, output);
                 match &result {
@@ -85,16 +116,45 @@ impl Job<'_> {
                 (task.tensor(), result)
             })
             .collect();
-        let mut stats = EncodeStats::default();
-        for (_, result) in results {
-            stats.add(result?);
+        self.sum(results)
+    }
+
+    /// Adds up what the pieces lost, for all and for each tensor; or the first error.
+    fn sum(&self, results: Vec<(usize, Result<PieceLoss, BoxError>)>) -> Result<Rounding, BoxError> {
+        let mut total = EncodeStats::default();
+        let mut tensors = vec![PieceLoss::default(); self.layout.tensors.len()];
+        for (tensor, result) in results {
+            let piece = result?;
+            total.add(piece.stats);
+            if let Some(sum) = tensors.get_mut(tensor) {
+                sum.stats.add(piece.stats);
+                sum.non_zero += piece.non_zero;
+            }
         }
-        Ok(stats)
+        let lost =
+            |out: &OutputTensor, stats: EncodeStats| out.encoding == Encoding::F16 && stats.flushed_values + stats.subnormal_values > 0;
+        let tensors = self.layout.tensors.iter().zip(tensors).filter(|(out, loss)| lost(out, loss.stats));
+        let f16 = tensors
+            .map(|(out, loss)| F16Loss {
+                tensor: out.name.clone(),
+                non_zero: loss.non_zero,
+                flushed: loss.stats.flushed_values,
+                subnormal: loss.stats.subnormal_values,
+            })
+            .collect();
+        Ok(Rounding { total, f16 })
     }
 
     fn tasks(&self) -> Result<Vec<Task>, BoxError> {
         let mut tasks = Vec::new();
         for (tensor, out) in self.layout.tensors.iter().enumerate() {
+            if out.assembly.parts.is_empty() {
+                if !out.encoding.is_dense() {
+                    return Err(ConvertError::Internal(format!("{} is made of nothing, as {}", out.name, out.encoding)).into());
+                }
+                // A new file is zeros already.
+                continue;
+            }
             let elements = out.shape.iter().product::<u64>() - out.assembly.pad;
             if self.is_direct(out) {
                 let mut start = 0;
@@ -117,7 +177,7 @@ impl Job<'_> {
         let assembly = &out.assembly;
         let [part] = assembly.parts.as_slice() else { return false };
         let recover = self.model.tensors[*part].recover;
-        let plain = recover.part == (0, 1) && !recover.transposed;
+        let plain = recover.part == (0, 1) && recover.columns == (0, 1) && !recover.transposed;
         // The zeros of padding are what a new file has anyway, but for blocks, whose zeros are not all zero bytes.
         let padding = assembly.pad == 0 || out.encoding.is_dense();
         plain && !assembly.transposed && assembly.repeat == 1 && padding
@@ -130,7 +190,7 @@ impl Job<'_> {
         }
     }
 
-    fn execute(&self, task: &Task, buffers: &mut Buffers, output: &OutputFile) -> Result<EncodeStats, BoxError> {
+    fn execute(&self, task: &Task, buffers: &mut Buffers, output: &OutputFile) -> Result<PieceLoss, BoxError> {
         match *task {
             Task::Run { tensor, start, count } => self.run_piece(&self.layout.tensors[tensor], start, count, buffers, output),
             Task::Whole { tensor } => self.whole(&self.layout.tensors[tensor], buffers, output),
@@ -144,7 +204,7 @@ impl Job<'_> {
         count: u64,
         buffers: &mut Buffers,
         output: &OutputFile,
-    ) -> Result<EncodeStats, BoxError> {
+    ) -> Result<PieceLoss, BoxError> {
         let spec = &self.model.tensors[out.assembly.parts[0]];
         let encoding = self.source.tensors()[spec.source_index].encoding;
         buffers.raw.resize(to_usize(stored_bytes(encoding, count))?, 0);
@@ -156,7 +216,7 @@ impl Job<'_> {
             // The same bits: decoding served only to look for values that no file should carry.
             self.check_finite(spec, &buffers.values)?;
             write_blocks(output, out, start, &buffers.raw)?;
-            return Ok(EncodeStats::default());
+            return Ok(PieceLoss::default());
         }
         if !same_form {
             for value in &mut buffers.values {
@@ -168,7 +228,7 @@ impl Job<'_> {
         Ok(stats)
     }
 
-    fn whole(&self, out: &OutputTensor, buffers: &mut Buffers, output: &OutputFile) -> Result<EncodeStats, BoxError> {
+    fn whole(&self, out: &OutputTensor, buffers: &mut Buffers, output: &OutputFile) -> Result<PieceLoss, BoxError> {
         buffers.values.clear();
         for part in &out.assembly.parts {
             let spec = &self.model.tensors[*part];
@@ -199,12 +259,12 @@ impl Job<'_> {
         values: &[f32],
         start: u64,
         encoded: &mut Vec<u8>,
-    ) -> Result<EncodeStats, BoxError> {
+    ) -> Result<PieceLoss, BoxError> {
         let Some(format) = forge_quant::by_encoding(out.encoding) else {
             return Err(ConvertError::Internal(format!("no encoder for {}", out.encoding)).into());
         };
         encoded.resize(to_usize(stored_bytes(out.encoding, values.len() as u64))?, 0);
-        format.encode(values, encoded).map_err(|error| match error {
+        let stats: Result<EncodeStats, BoxError> = format.encode(values, encoded).map_err(|error| match error {
             EncodeError::NonFinite { .. } => self.non_finite(spec),
             EncodeError::Overflow { block, .. } => ConvertError::Overflow {
                 tensor: spec.name.clone(),
@@ -213,8 +273,12 @@ impl Job<'_> {
                 reason: "a value or the scale of a block is too large".to_owned(),
             }
             .into(),
-            EncodeError::Length { .. } => ConvertError::Internal(format!("{}: {error}", out.name)).into(),
-        })
+            EncodeError::Length { .. } | EncodeError::Importance { .. } | EncodeError::Rows { .. } => {
+                ConvertError::Internal(format!("{}: {error}", out.name)).into()
+            }
+        });
+        let non_zero = if out.encoding == Encoding::F16 { values.iter().filter(|value| **value != 0.0).count() as u64 } else { 0 };
+        Ok(PieceLoss { stats: stats?, non_zero })
     }
 
     fn check_finite(&self, spec: &TensorSpec, values: &[f32]) -> Result<(), BoxError> {

@@ -4,17 +4,22 @@
 //! [`container`] is the registry of what can be written; [`execute`] streams the bytes.
 #![forbid(unsafe_code)]
 
+mod companion;
 pub mod container;
 mod convert;
 mod error;
 pub mod execute;
+pub mod lint;
+pub mod lora;
 mod open;
 pub mod preset;
 mod probe;
 pub mod recipe;
+pub mod state;
 mod target;
 
-pub use convert::{ConvertOptions, OnProgress, Plan, Record, Stage, VerifyOptions, convert, plan};
+pub use convert::{ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, convert, plan};
 pub use error::ConvertError;
+pub use execute::F16Loss;
 pub use open::{OpenFile, OpenModel, OpenOptions, open, open_file};
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};

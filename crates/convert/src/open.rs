@@ -3,10 +3,16 @@
 use std::path::Path;
 
 use forge_checkpoint::Limits;
+use forge_ggml::GgmlFile;
 use forge_gguf::GgufFile;
+use forge_hf::CandleFile;
 use forge_io::{Backend, InputFile};
+use forge_model::names::is_hybrid;
 use forge_model::{ModelDescription, ModelFile};
 use forge_tensor::{BoxError, TensorSource};
+
+use crate::companion;
+use forge_web_rwkv::PrefabFile;
 
 /// How files are opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,8 +45,11 @@ impl OpenFile {
     /// When names and shapes are not exactly those of one supported architecture.
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
         match self {
+            Self::Checkpoint(source) if is_hybrid(source.tensors()) => {
+                Ok(forge_model::describe_with(source.tensors(), &companion::configuration(source.as_ref())?)?)
+            }
             Self::Checkpoint(source) => Ok(forge_model::describe(source.tensors())?),
-            Self::Container(file) => Ok(forge_model::describe_mapped(file.tensors(), file.mapped()?)?),
+            Self::Container(file) => Ok(forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?),
         }
     }
 }
@@ -67,18 +76,40 @@ impl OpenModel {
 /// The reader's error when the file is damaged, hostile, or of no supported format.
 pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError> {
     if path.is_dir() {
-        return Ok(OpenFile::Checkpoint(forge_checkpoint::open(path, &Limits::default())?));
+        let quantized = path.join(forge_hf::GGUF_FILE);
+        let names = ["model.safetensors", "model.safetensors.index.json"];
+        if quantized.is_file() && !names.iter().any(|name| path.join(name).exists()) {
+            return open_file(&quantized, options);
+        }
+        return Ok(named(forge_checkpoint::open(path, &Limits::default())?));
     }
     let file = InputFile::open(path)?;
     let mut magic = [0u8; 4];
     if file.len() >= 4 {
         file.read_exact_at(0, &mut magic)?;
     }
+    let start = file.read_vec(0, file.len().min(forge_web_rwkv::prefab::MAGIC_BYTES as u64), u64::MAX)?;
     drop(file);
-    if &magic == b"GGUF" || &magic == b"FUGG" {
-        return Ok(OpenFile::Container(Box::new(GgufFile::open_with(path, options.backend)?)));
+    if forge_web_rwkv::is_prefab(&start) {
+        return Ok(OpenFile::Container(Box::new(PrefabFile::open_with(path, options.backend)?)));
     }
-    Ok(OpenFile::Checkpoint(forge_checkpoint::open_with(path, &Limits::default(), options.backend)?))
+    if &magic == b"GGUF" || &magic == b"FUGG" {
+        let file = GgufFile::open_with(path, options.backend)?;
+        let is_candle = CandleFile::is_candle(&file);
+        return Ok(OpenFile::Container(if is_candle { Box::new(CandleFile::new(Box::new(file))) } else { Box::new(file) }));
+    }
+    if GgmlFile::has_magic(&magic) {
+        return Ok(OpenFile::Container(Box::new(GgmlFile::open_with(path, options.backend)?)));
+    }
+    Ok(named(forge_checkpoint::open_with(path, &Limits::default(), options.backend)?))
+}
+
+/// A checkpoint, whose names say whose conventions it follows; only what candle's files change cannot be seen from names.
+fn named(source: Box<dyn TensorSource>) -> OpenFile {
+    if CandleFile::is_candle(source.as_ref()) {
+        return OpenFile::Container(Box::new(CandleFile::new(source)));
+    }
+    OpenFile::Checkpoint(source)
 }
 
 /// Opens a file and recognises the model in it.

@@ -177,8 +177,8 @@ impl Recipe {
         let by_type = |encoding| Choice { encoding, reason: format!("type {name}") };
         match constraint {
             Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
-            Constraint::Float(_) if base.is_float() => by_type(base),
-            Constraint::Float(why) => Choice { encoding: float, reason: format!("{float}, since {why}") },
+            Constraint::Float(_) | Constraint::FloatUnlessAsked(_) if base.is_float() => by_type(base),
+            Constraint::Float(why) | Constraint::FloatUnlessAsked(why) => Choice { encoding: float, reason: format!("{float}, since {why}") },
             Constraint::Any if base.is_float() => by_type(base),
             Constraint::Any if !spec.role.is_matrix() => {
                 Choice { encoding: float, reason: format!("{float}: {} is small and sensitive", spec.role.name()) }

@@ -213,8 +213,10 @@ pub enum GgufError {
         /// What that says.
         expected: String,
     },
-    /// No RWKV-6 or RWKV-7.
-    #[error("general.architecture is {0:?}; only rwkv6 and rwkv7 files hold models that this program can run or convert")]
+    /// None of the architectures known.
+    #[error(
+        "general.architecture is {0:?}; only rwkv6, rwkv7, rwkv6qwen2 and arwkv7 files hold models that this program can run or convert"
+    )]
     UnsupportedArchitecture(String),
     /// Weights divided by powers of two.
     #[error(
@@ -243,7 +245,7 @@ pub enum GgufError {
     },
     /// GGUF has no place for this model.
     #[error(
-        "GGUF cannot carry {version}: no runtime reads it, only rwkv6 and rwkv7 are defined; \
+        "GGUF cannot carry {version}: no runtime reads it, only rwkv6, rwkv7 and their hybrids with Qwen are defined; \
          `--to safetensors` carries every version"
     )]
     CannotCarry {

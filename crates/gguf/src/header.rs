@@ -310,8 +310,12 @@ fn read_tensor(wire: &mut Wire<'_>, name: String) -> Result<RawTensor, GgufError
     Ok(RawTensor { info: TensorInfo { name, shape, encoding }, offset })
 }
 
-/// Keys that no file can do without.
+/// Keys that no file can do without, but for files that have no metadata at all: candle's tool writes its quantized
+/// models so, and their tensors are named and typed as well as any. A file with some metadata and not these is damaged.
 fn check_required(metadata: &Metadata, tensors: &[RawTensor]) -> Result<(), GgufError> {
+    if metadata.entries().is_empty() && !tensors.is_empty() {
+        return Ok(());
+    }
     let missing = |key: &str, why: String| Err(GgufError::MissingKey { key: key.into(), why });
     match metadata.str("general.architecture")? {
         None => return missing("general.architecture", "every GGUF file must name its architecture".into()),

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Ranks, TensorRole, TensorSpec, Version};
 use forge_tensor::{Encoding, TensorInfo};
-use forge_tokenizer::Tokenizer;
+use forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::GgufError;
 use crate::header::{NAME_BYTES, byte_len, padded};
 use crate::map::{self, Entry, Form};
 use crate::types;
-use crate::vocabulary::{TokenList, token_list};
+use crate::vocabulary::{self, TokenList, token_list};
 use crate::write::HeaderWriter;
 
 /// Bytes to which tensors are aligned; the format's default, so that no key is needed.
-const ALIGNMENT: u64 = 32;
+pub(crate) const ALIGNMENT: u64 = 32;
 /// Prefix of our own metadata keys.
 const PREFIX: &str = "rwkv_forge";
 /// What runtimes are told about the length of the context: RWKV has no limit, this is what other converters write.
@@ -55,7 +55,9 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
         TensorRole::IclrLora | TensorRole::ValueLora | TensorRole::GateLora => {
             Constraint::Float("low-rank factors of gguf files are f32, f16 or bf16")
         }
-        TensorRole::DecayLora if version == Version::V7 => Constraint::F32Only("gguf files hold the low-rank factors of the decay in f32"),
+        TensorRole::DecayLora if matches!(version, Version::V7 | Version::ARwkv7) => {
+            Constraint::F32Only("gguf files hold the low-rank factors of the decay in f32")
+        }
         TensorRole::DecayLora | TensorRole::TokenShiftLora => Constraint::F32Only("gguf files hold the low-rank factors of rwkv6 in f32"),
         _ => Constraint::F32Only("gguf files hold norms, mixes and other vectors in f32"),
     }
@@ -78,19 +80,53 @@ pub fn layout(
     provenance: &Provenance,
 ) -> Result<FileLayout, GgufError> {
     can_carry(model.version)?;
+    if model.version.is_hybrid() {
+        return Err(GgufError::Internal(format!("{} has no vocabulary of RWKV's", model.version)));
+    }
+    let tokens = token_list(vocabulary, model.hyperparameters.vocabulary)?;
+    lay_out(model, choices, provenance, vocabulary.sha256(), &|header| write_tokenizer(header, &tokens))
+}
+
+/// As [`layout`], for hybrids, whose vocabulary is Qwen's.
+///
+/// # Errors
+/// As [`layout`].
+pub fn layout_hybrid(
+    model: &ModelDescription,
+    choices: &[Choice],
+    vocabulary: &BpeVocabulary,
+    provenance: &Provenance,
+) -> Result<FileLayout, GgufError> {
+    let rows = model.hyperparameters.vocabulary;
+    if vocabulary.tokens.len() != rows || vocabulary.kinds.len() != rows {
+        return Err(GgufError::VocabularyMismatch { tokens: vocabulary.tokens.len(), rows });
+    }
+    if !model.version.is_hybrid() {
+        return Err(GgufError::Internal(format!("{} has no vocabulary of Qwen's", model.version)));
+    }
+    lay_out(model, choices, provenance, &vocabulary.sha256, &|header| vocabulary::write_bpe(header, vocabulary))
+}
+
+/// The common part; `tokenizer` writes the vocabulary's metadata, `digest` is the vocabulary's.
+fn lay_out(
+    model: &ModelDescription,
+    choices: &[Choice],
+    provenance: &Provenance,
+    digest: &str,
+    tokenizer: &dyn Fn(&mut HeaderWriter),
+) -> Result<FileLayout, GgufError> {
     if choices.len() != model.tensors.len() {
         return Err(GgufError::Internal(format!("{} encodings were chosen for {} tensors", choices.len(), model.tensors.len())));
     }
     for (spec, choice) in model.tensors.iter().zip(choices) {
         check_choice(model.version, spec, choice)?;
     }
-    let tokens = token_list(vocabulary, model.hyperparameters.vocabulary)?;
     let mut tensors = Assembler::new(model, choices).all()?;
     let mut header = HeaderWriter::default();
     write_general(&mut header, model, choices, provenance);
     write_architecture(&mut header, model)?;
-    write_tokenizer(&mut header, &tokens);
-    write_provenance(&mut header, vocabulary, provenance);
+    tokenizer(&mut header);
+    write_provenance(&mut header, digest, provenance);
     let mut relative = 0u64;
     for tensor in &mut tensors {
         let info = TensorInfo { name: tensor.name.clone(), shape: tensor.shape.clone(), encoding: tensor.encoding };
@@ -111,7 +147,7 @@ fn too_large() -> GgufError {
     GgufError::Internal("the file would exceed 64 bits".into())
 }
 
-fn add(a: u64, b: u64) -> Result<u64, GgufError> {
+pub(crate) fn add(a: u64, b: u64) -> Result<u64, GgufError> {
     a.checked_add(b).ok_or_else(too_large)
 }
 
@@ -147,11 +183,11 @@ impl<'a> Assembler<'a> {
         let (_, table) =
             map::architecture(self.model.version).ok_or_else(|| GgufError::CannotCarry { version: self.model.version.to_string() })?;
         let mut out = Vec::new();
-        for entry in map::GLOBAL {
+        for entry in map::global(self.model.version) {
             out.push(self.one(entry, entry.stored.to_owned(), |name| name.to_owned())?);
         }
         for layer in 0..self.model.hyperparameters.layers {
-            for entry in table {
+            for entry in table.iter().filter(|entry| self.is_there(layer, entry)) {
                 let stored = format!("blk.{layer}.{}", entry.stored);
                 out.push(self.one(entry, stored, |name| format!("blocks.{layer}.{}", self.stand_in(layer, name)))?);
             }
@@ -160,8 +196,14 @@ impl<'a> Assembler<'a> {
         Ok(out)
     }
 
+    /// False for what this hybrid does not have, as it may; of other models everything is asked for.
+    fn is_there(&self, layer: usize, entry: &Entry) -> bool {
+        let has = |name: &&str| self.by_name.contains_key(format!("blocks.{layer}.{}", self.stand_in(layer, name)).as_str());
+        !self.model.version.is_hybrid() || entry.canonical.iter().any(has)
+    }
+
     fn stand_in<'n>(&self, layer: usize, name: &'n str) -> &'n str {
-        if layer > 0 || self.model.version != Version::V7 {
+        if layer > 0 || !matches!(self.model.version, Version::V7 | Version::ARwkv7) {
             return name;
         }
         map::LAYER_0_STAND_INS.iter().find(|(from, _)| *from == name).map_or(name, |(_, to)| *to)
@@ -175,6 +217,10 @@ impl<'a> Assembler<'a> {
         let mut parts = Vec::new();
         for name in entry.canonical {
             let name = canonical(name);
+            // ARWKV without gate stacks five token shifts.
+            if self.model.version == Version::ARwkv7 && name.ends_with(".att.x_g") && !self.by_name.contains_key(name.as_str()) {
+                continue;
+            }
             parts.push(*self.by_name.get(name.as_str()).ok_or(GgufError::MissingTensor { name })?);
         }
         let missing = || GgufError::Internal(format!("{stored} is made of nothing"));
@@ -195,7 +241,7 @@ impl<'a> Assembler<'a> {
             reason: choice.reason.clone(),
             offset: 0,
             bytes,
-            assembly: Assembly { transposed: entry.form == Form::Transposed, ..Assembly::stack(parts) },
+            assembly: Assembly { transposed: entry.form.is_transposed(), ..Assembly::stack(parts) },
             planes: Vec::new(),
         })
     }
@@ -221,8 +267,13 @@ fn stored_shape(form: Form, shape: &[u64], parts: usize) -> Result<Vec<u64>, Ggu
         (Form::Same, _) => shape.to_vec(),
         (Form::Flat, _) => vec![elements],
         (Form::Stack, _) => vec![u64::try_from(parts).map_err(|_| too_large())?, 1, 1, elements],
+        (Form::Below, [rows, columns]) => {
+            let parts = u64::try_from(parts).map_err(|_| too_large())?;
+            vec![columns.checked_mul(parts).ok_or_else(too_large)?, *rows]
+        }
+        (Form::Planes, [rows, columns]) => vec![u64::try_from(parts).map_err(|_| too_large())?, *columns, *rows],
         (Form::Transposed, [outer @ .., rows, columns]) => [outer, &[*columns, *rows]].concat(),
-        (Form::Transposed, _) => return Err(GgufError::Internal("only matrices can be transposed".into())),
+        (Form::Transposed | Form::Below | Form::Planes, _) => return Err(GgufError::Internal("only matrices can be transposed".into())),
     })
 }
 
@@ -293,7 +344,10 @@ fn write_architecture(header: &mut HeaderWriter, model: &ModelDescription) -> Re
     number("wkv.head_size", sizes.head_size)?;
     // Loaders ask for the key; there is no attention to count heads of.
     number("attention.head_count", 0)?;
-    number("token_shift_count", 2)?;
+    number("token_shift_count", if model.version.is_hybrid() { 1 } else { 2 })?;
+    if let Some(kv_heads) = sizes.kv_heads {
+        number("attention.head_count_kv", kv_heads)?;
+    }
     match sizes.ranks {
         Ranks::V6 { mix, decay } => {
             number("time_mix_extra_dim", mix)?;
@@ -309,7 +363,10 @@ fn write_architecture(header: &mut HeaderWriter, model: &ModelDescription) -> Re
         Ranks::None {} => return Err(GgufError::CannotCarry { version: model.version.to_string() }),
     }
     header.u32(&format!("{architecture}.context_length"), CONTEXT_LENGTH);
-    header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5);
+    match sizes.rms_epsilon {
+        Some(epsilon) => header.f32(&format!("{architecture}.attention.layer_norm_rms_epsilon"), epsilon.value()),
+        None => header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5),
+    }
     Ok(())
 }
 
@@ -327,11 +384,11 @@ fn write_tokenizer(header: &mut HeaderWriter, list: &TokenList) {
     header.text("tokenizer.chat_template", crate::CHAT_TEMPLATE.trim_end());
 }
 
-fn write_provenance(header: &mut HeaderWriter, vocabulary: &Tokenizer, provenance: &Provenance) {
+fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Provenance) {
     let digest_place = "0".repeat(64);
     header.text(&format!("{PREFIX}.version"), &provenance.tool_version);
     header.text(&format!("{PREFIX}.recipe"), &provenance.recipe);
-    header.text(&format!("{PREFIX}.vocabulary.sha256"), vocabulary.sha256());
+    header.text(&format!("{PREFIX}.vocabulary.sha256"), vocabulary);
     header.late_text(PREFIX, "source.sha256", &digest_place);
     header.late_text(PREFIX, "verify.status", "pending ");
     header.late_u32(PREFIX, "verify.positions");

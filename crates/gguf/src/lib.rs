@@ -1,4 +1,4 @@
-//! GGUF v3: a strict reader, and the layout of RWKV-6 and RWKV-7 files.
+//! GGUF v3: a strict reader, and the layout of files of RWKV-6, RWKV-7 and their hybrids with Qwen.
 //!
 //! A file is, all little endian: (1) the magic `GGUF`; (2) version, u32; (3) number of tensors and (4) of metadata keys,
 //! u64 each; (5) the metadata: key, type, value; (6) for each tensor: name, number of dimensions, dimensions (fastest
@@ -17,6 +17,7 @@
 )]
 
 mod error;
+mod free;
 mod header;
 mod layout;
 mod map;
@@ -29,11 +30,13 @@ mod wire;
 mod write;
 
 pub use error::GgufError;
+pub use free::{FreeTensor, free_layout};
 pub use header::{Header, Limits};
-pub use layout::{Provenance, can_carry, constraint, layout};
-pub use names::mapped;
+pub use layout::{Provenance, can_carry, constraint, layout, layout_hybrid};
+pub use names::{configuration, mapped};
 pub use reader::GgufFile;
 pub use value::{Array, Metadata, Value};
+pub use vocabulary::bpe_vocabulary;
 
 /// The conversation format of the World and G1 models, as Jinja text for `tokenizer.chat_template`.
 pub const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");

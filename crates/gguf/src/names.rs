@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use forge_model::{MappedTensor, Recover, Version};
+use forge_model::{Configuration, Epsilon, MappedTensor, Recover, Version};
 use forge_tensor::{TensorInfo, TensorSource, format_shape};
 
 use crate::error::GgufError;
@@ -11,9 +11,9 @@ use crate::map::{self, Entry, Form};
 use crate::reader::GgufFile;
 use crate::value::{Metadata, Value};
 
-/// Every tensor of an RWKV-6 or RWKV-7 file under its canonical name, in the file's order.
+/// Every tensor of a file of an RWKV architecture under its canonical name, in the file's order.
 ///
-/// Layer 0 of RWKV-7 has stand-ins for v0, v1, v2 that no runtime uses; they come under these names too, and a
+/// Layer 0 of RWKV-7 and ARWKV has stand-ins for v0, v1, v2 that no runtime uses; they come under these names too, and a
 /// description lists them as unused.
 ///
 /// # Errors
@@ -50,7 +50,7 @@ struct NameMap {
 impl NameMap {
     fn add(&mut self, index: usize, info: &TensorInfo, architecture: &str) -> Result<(), GgufError> {
         let unknown = || GgufError::UnknownTensor { name: info.name.clone(), architecture: architecture.into() };
-        if let Some(entry) = map::GLOBAL.iter().find(|entry| entry.stored == info.name) {
+        if let Some(entry) = map::global(self.version).iter().find(|entry| entry.stored == info.name) {
             return self.push(index, info, entry, "");
         }
         let (layer, rest) = split_layer(&info.name).ok_or_else(unknown)?;
@@ -60,22 +60,57 @@ impl NameMap {
         self.push(index, info, entry, &format!("blocks.{layer}."))
     }
 
+    /// The canonical tensors of an entry: ARWKV without gate has one token shift less.
+    fn stacked(&self, info: &TensorInfo, entry: &Entry) -> &'static [&'static str] {
+        let without_gate = self.version == Version::ARwkv7 && entry.form == Form::Stack && info.shape.first() == Some(&5);
+        if without_gate { entry.canonical.get(..5).unwrap_or(entry.canonical) } else { entry.canonical }
+    }
+
     fn push(&mut self, index: usize, info: &TensorInfo, entry: &Entry, prefix: &str) -> Result<(), GgufError> {
-        let of = u32::try_from(entry.canonical.len()).unwrap_or(u32::MAX);
-        if entry.form == Form::Stack && info.shape.first() != Some(&u64::from(of)) {
+        let canonical = self.stacked(info, entry);
+        let of = u32::try_from(canonical.len()).unwrap_or(u32::MAX);
+        if matches!(entry.form, Form::Stack | Form::Planes) && info.shape.first() != Some(&u64::from(of)) {
             let problem = format!("has shape {}, expected a stack of {of}", format_shape(&info.shape));
             return Err(GgufError::BadShape { tensor: info.name.clone(), problem });
         }
-        for (part, canonical) in (0u32..).zip(entry.canonical) {
+        for (part, canonical) in (0u32..).zip(canonical) {
             let name = format!("{prefix}{canonical}");
             if !self.seen.insert(name.clone()) {
                 return Err(GgufError::DuplicateTensor(format!("{} ({name})", info.name)));
             }
-            let recover = Recover { part: (part, of), transposed: entry.form == Form::Transposed, ..Recover::AS_IS };
+            let recover = Recover { part: (part, of), transposed: entry.form.is_transposed(), ..Recover::AS_IS };
             self.out.push(MappedTensor { name, source_index: index, recover });
         }
         Ok(())
     }
+}
+
+/// What a file of a hybrid says beyond its tensors.
+///
+/// # Errors
+/// [`GgufError::MissingKey`], [`GgufError::BadValue`], [`GgufError::Contradiction`].
+pub fn configuration(file: &GgufFile) -> Result<Configuration, GgufError> {
+    let architecture = file.architecture();
+    match map::version(architecture) {
+        Some(version) if version.is_hybrid() => read_configuration(file, version).map_err(|error| error.at(file.path())),
+        _ => Ok(Configuration::default()),
+    }
+}
+
+fn read_configuration(file: &GgufFile, version: Version) -> Result<Configuration, GgufError> {
+    let check = Check { metadata: file.metadata(), tensors: file.tensors(), architecture: file.architecture() };
+    let mut configuration = Configuration { rms_epsilon: Some(check.rms_epsilon()?), ..Configuration::default() };
+    if version == Version::QRwkv6 {
+        let (_, channels) = check.matrix("token_embd.weight")?;
+        let size = check.metadata.require_u64(&check.key("wkv.head_size"), "it gives the size of the state")?;
+        check.head_size(channels)?;
+        let heads = channels.checked_div(size).unwrap_or(0);
+        let stated = check.metadata.u64(&check.key("attention.head_count_kv"))?;
+        // Without the key, or with 0, runtimes take as many heads of keys as there are heads.
+        configuration.kv_heads = Some(stated.filter(|heads| *heads != 0).unwrap_or(heads));
+        configuration.heads = Some(heads);
+    }
+    Ok(configuration)
 }
 
 /// `blk.3.attn_norm.weight` to `(3, "attn_norm.weight")`; only numbers in their shortest form count.
@@ -97,23 +132,40 @@ impl Check<'_> {
         let (rows, channels) = self.matrix("token_embd.weight")?;
         self.equal("embedding_length", channels, "the width of token_embd.weight")?;
         self.equal("block_count", layers, "the number of layers that the tensors make up")?;
-        let (ffn, _) = self.matrix("blk.0.channel_mix_key.weight")?;
-        self.equal("feed_forward_length", ffn, "the height of channel_mix_key.weight")?;
+        let key = if version.is_hybrid() { "ffn_up.weight" } else { "channel_mix_key.weight" };
+        let (ffn, _) = self.matrix(&format!("blk.0.{key}"))?;
+        self.equal("feed_forward_length", ffn, &format!("the height of {key}"))?;
         self.head_size(channels)?;
-        self.epsilon()?;
-        self.optional("token_shift_count", 2, "the number of token shifts in a layer")?;
+        if version.is_hybrid() {
+            self.rms_epsilon()?;
+            // Without the key runtimes assume 2 and make a state of the wrong size.
+            self.equal("token_shift_count", 1, "the number of token shifts in a layer")?;
+        } else {
+            self.epsilon()?;
+            self.optional("token_shift_count", 2, "the number of token shifts in a layer")?;
+        }
         if let Some(Value::Array(tokens)) = self.metadata.get("tokenizer.ggml.tokens") {
             let count = u64::try_from(tokens.len()).unwrap_or(u64::MAX);
             self.compare("tokenizer.ggml.tokens", &format!("a list of {count}"), count == rows, "the height of token_embd.weight", rows)?;
         }
-        if version == Version::V7 { self.v7() } else { self.v6() }
+        match version {
+            Version::V7 => self.v7("blk.0.time_mix_g1.weight"),
+            Version::ARwkv7 => self.v7(""),
+            Version::QRwkv6 => self.qrwkv6(),
+            _ => self.v6(),
+        }
     }
 
-    fn v7(&self) -> Result<(), GgufError> {
+    /// `gate` is the factor that must be there; ARWKV may have none.
+    fn v7(&self, gate: &str) -> Result<(), GgufError> {
         let rank = |name: &str| self.matrix(name).map(|(rank, _)| rank);
         self.equal("attention.decay_lora_rank", rank("blk.0.time_mix_w1.weight")?, "the height of time_mix_w1.weight")?;
         self.equal("attention.iclr_lora_rank", rank("blk.0.time_mix_a1.weight")?, "the height of time_mix_a1.weight")?;
-        self.optional("attention.gate_lora_rank", rank("blk.0.time_mix_g1.weight")?, "the height of time_mix_g1.weight")?;
+        if gate.is_empty() && self.find("blk.0.time_mix_g1.weight").is_none() {
+            self.optional("attention.gate_lora_rank", 0, "the rank of a gate that is not there")?;
+        } else {
+            self.optional("attention.gate_lora_rank", rank("blk.0.time_mix_g1.weight")?, "the height of time_mix_g1.weight")?;
+        }
         // A model of one layer has no value residual at all.
         if self.find("blk.1.time_mix_v1.weight").is_some() {
             let found = rank("blk.1.time_mix_v1.weight")?;
@@ -123,6 +175,13 @@ impl Check<'_> {
     }
 
     fn v6(&self) -> Result<(), GgufError> {
+        self.qrwkv6()?;
+        let (_, head_size) = self.matrix("blk.0.time_mix_first.weight")?;
+        self.equal("wkv.head_size", head_size, "the width of time_mix_first.weight")
+    }
+
+    /// What QRWKV6 shares with RWKV-6.
+    fn qrwkv6(&self) -> Result<(), GgufError> {
         let key = self.key("rescale_every_n_layers");
         match self.metadata.u64(&key)? {
             None | Some(0) => {}
@@ -131,9 +190,24 @@ impl Check<'_> {
         let mix = self.required("blk.0.time_mix_w2.weight")?.shape.last().copied().unwrap_or(0);
         self.equal("time_mix_extra_dim", mix, "the width of time_mix_w2.weight")?;
         let (decay, _) = self.matrix("blk.0.time_mix_decay_w1.weight")?;
-        self.equal("time_decay_extra_dim", decay, "the height of time_mix_decay_w1.weight")?;
-        let (_, head_size) = self.matrix("blk.0.time_mix_first.weight")?;
-        self.equal("wkv.head_size", head_size, "the width of time_mix_first.weight")
+        self.equal("time_decay_extra_dim", decay, "the height of time_mix_decay_w1.weight")
+    }
+
+    fn rms_epsilon(&self) -> Result<Epsilon, GgufError> {
+        let key = self.key("attention.layer_norm_rms_epsilon");
+        match self.metadata.get(&key) {
+            None => Err(GgufError::MissingKey { key, why: "runtimes need it for every norm".into() }),
+            Some(Value::F32(value)) => match Epsilon::new(*value) {
+                Some(epsilon) => Ok(epsilon),
+                None => Err(GgufError::Contradiction {
+                    key,
+                    found: value.to_string(),
+                    what: "an epsilon".into(),
+                    expected: "a positive number".into(),
+                }),
+            },
+            Some(other) => Err(GgufError::WrongType { key, found: other.value_type().1, expected: "f32" }),
+        }
     }
 
     fn head_size(&self, channels: u64) -> Result<(), GgufError> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use forge_io::{Backend, InputFile};
-use forge_model::{MappedTensor, ModelFile};
+use forge_model::{Configuration, MappedTensor, ModelFile};
 use forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgufError;
@@ -118,12 +118,13 @@ impl GgufFile {
     }
 }
 
-/// The tensors as consumers see them: as stored, but the flattened `r_k` of RWKV-7 as [heads, head size], the shape that
-/// the key `rwkv7.wkv.head_size` gives it. The elements and their order are the same.
+/// The tensors as consumers see them: as stored, but the flattened `r_k` of RWKV-7 and ARWKV as [heads, head size], the shape that
+/// the key `wkv.head_size` gives it. The elements and their order are the same.
 fn logical_infos(header: &Header) -> Vec<TensorInfo> {
     let mut infos = header.tensors.clone();
-    let is_v7 = header.metadata.get("general.architecture").and_then(Value::as_str) == Some("rwkv7");
-    let Some(size) = header.metadata.get("rwkv7.wkv.head_size").and_then(Value::as_u64).filter(|_| is_v7) else { return infos };
+    let architecture = header.metadata.get("general.architecture").and_then(Value::as_str);
+    let Some(name) = architecture.filter(|name| matches!(*name, "rwkv7" | "arwkv7")) else { return infos };
+    let Some(size) = header.metadata.get(&format!("{name}.wkv.head_size")).and_then(Value::as_u64) else { return infos };
     for info in infos.iter_mut().filter(|info| info.name.ends_with(".time_mix_r_k.weight") && info.encoding.is_dense()) {
         let Ok(elements) = info.elements() else { continue };
         let heads = elements.checked_div(size).filter(|heads| heads.checked_mul(size) == Some(elements));
@@ -202,6 +203,10 @@ impl TensorSource for GgufFile {
 impl ModelFile for GgufFile {
     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
         Ok(crate::names::mapped(self)?)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(crate::names::configuration(self)?)
     }
 }
 

@@ -5,33 +5,17 @@ use forge_tensor::Encoding;
 /// Plain integer and f64 types: read as they are, never quantized to.
 const DENSE: &[(u32, Encoding)] = &[(24, Encoding::I8), (25, Encoding::I16), (26, Encoding::I32), (27, Encoding::I64), (28, Encoding::F64)];
 
-/// Types that ggml defines. Where no block format is registered for one, files that use it are listed, not decoded.
+/// Types that ggml defines and no block format is registered for: files that use them are listed, not decoded.
 const DEFINED: &[(u32, Encoding)] = &[
-    (0, Encoding::F32),
-    (1, Encoding::F16),
-    (2, Encoding::new("q4_0", 32, 18)),
-    (3, Encoding::new("q4_1", 32, 20)),
-    (6, Encoding::new("q5_0", 32, 22)),
-    (7, Encoding::new("q5_1", 32, 24)),
-    (8, Encoding::new("q8_0", 32, 34)),
-    (10, Encoding::new("q2_k", 256, 84)),
-    (11, Encoding::new("q3_k", 256, 110)),
-    (12, Encoding::new("q4_k", 256, 144)),
-    (13, Encoding::new("q5_k", 256, 176)),
-    (14, Encoding::new("q6_k", 256, 210)),
     (16, Encoding::new("iq2_xxs", 256, 66)),
     (17, Encoding::new("iq2_xs", 256, 74)),
     (18, Encoding::new("iq3_xxs", 256, 98)),
     (19, Encoding::new("iq1_s", 256, 50)),
-    (20, Encoding::new("iq4_nl", 32, 18)),
     (21, Encoding::new("iq3_s", 256, 110)),
     (22, Encoding::new("iq2_s", 256, 82)),
-    (23, Encoding::new("iq4_xs", 256, 136)),
     (29, Encoding::new("iq1_m", 256, 56)),
-    (30, Encoding::BF16),
     (34, Encoding::new("tq1_0", 256, 54)),
     (35, Encoding::new("tq2_0", 256, 66)),
-    (39, Encoding::new("mxfp4", 32, 17)),
 ];
 
 /// How elements of this type are stored; `None` for numbers that do not exist, were removed (4, 5, 31 to 33, 36 to 38)

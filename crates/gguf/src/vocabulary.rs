@@ -1,15 +1,83 @@
 //! The token list of a file: how token bytes are spelled, and what ids without bytes are called.
 
-use forge_tokenizer::Tokenizer;
+use forge_tokenizer::bpe::{SpecialIds, TokenKind};
+use forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::GgufError;
+use crate::reader::GgufFile;
+use crate::value::{Array, Value};
+use crate::write::HeaderWriter;
 
 /// Ordinary text.
 const NORMAL: i32 = 1;
 /// The end of text.
 const CONTROL: i32 = 3;
+/// Added text.
+const USER_DEFINED: i32 = 4;
 /// Rows of the embedding that no text leads to.
 const UNUSED: i32 = 5;
+
+/// Numbers of the kinds of a BPE vocabulary.
+const KINDS: [(TokenKind, i32); 4] =
+    [(TokenKind::Normal, NORMAL), (TokenKind::Control, CONTROL), (TokenKind::UserDefined, USER_DEFINED), (TokenKind::Unused, UNUSED)];
+
+/// Writes Qwen's vocabulary.
+pub(crate) fn write_bpe(header: &mut HeaderWriter, vocabulary: &BpeVocabulary) {
+    let number = |kind: &TokenKind| KINDS.iter().find(|(known, _)| known == kind).map_or(NORMAL, |(_, number)| *number);
+    header.text("tokenizer.ggml.model", "gpt2");
+    header.text("tokenizer.ggml.pre", "qwen2");
+    header.texts("tokenizer.ggml.tokens", &vocabulary.tokens);
+    header.i32s("tokenizer.ggml.token_type", &vocabulary.kinds.iter().map(number).collect::<Vec<_>>());
+    header.texts("tokenizer.ggml.merges", &vocabulary.merges);
+    let SpecialIds { bos, eos, eot, pad } = vocabulary.special;
+    for (name, id) in [("bos", bos), ("eos", eos), ("eot", eot), ("padding", pad)] {
+        if let Some(id) = id {
+            header.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
+        }
+    }
+    header.flag("tokenizer.ggml.add_bos_token", false);
+    if let Some(template) = &vocabulary.chat_template {
+        header.text("tokenizer.chat_template", template);
+    }
+}
+
+/// Qwen's vocabulary from the metadata of a file, for another file; `None` when the file has another kind of vocabulary.
+///
+/// # Errors
+/// [`GgufError::MissingKey`], [`GgufError::WrongType`], [`GgufError::BadValue`].
+pub fn bpe_vocabulary(file: &GgufFile) -> Result<Option<BpeVocabulary>, GgufError> {
+    let metadata = file.metadata();
+    if metadata.str("tokenizer.ggml.model")? != Some("gpt2") || metadata.str("tokenizer.ggml.pre")? != Some("qwen2") {
+        return Ok(None);
+    }
+    let texts = |name: &str| {
+        let key = format!("tokenizer.ggml.{name}");
+        match metadata.get(&key) {
+            Some(Value::Array(Array::String(texts))) => Ok(texts.clone()),
+            Some(other) => Err(GgufError::WrongType { key, found: other.value_type().1, expected: "a list of texts" }),
+            None => Err(GgufError::MissingKey { key, why: "it is a part of the vocabulary".into() }),
+        }
+    };
+    let kind = |number: &i32| KINDS.iter().find(|(_, known)| known == number).map(|(kind, _)| *kind);
+    let kinds = match metadata.get("tokenizer.ggml.token_type") {
+        Some(Value::Array(Array::I32(numbers))) => numbers.iter().map(kind).collect::<Option<Vec<_>>>(),
+        _ => None,
+    };
+    let Some(kinds) = kinds else {
+        let why = "it must be a list of the numbers 1, 3, 4 and 5".to_owned();
+        return Err(GgufError::MissingKey { key: "tokenizer.ggml.token_type".into(), why });
+    };
+    let id =
+        |name: &str| Ok::<_, GgufError>(metadata.u64(&format!("tokenizer.ggml.{name}_token_id"))?.and_then(|id| u32::try_from(id).ok()));
+    Ok(Some(BpeVocabulary {
+        tokens: texts("tokens")?,
+        kinds,
+        merges: texts("merges")?,
+        special: SpecialIds { bos: id("bos")?, eos: id("eos")?, eot: id("eot")?, pad: id("padding")? },
+        chat_template: metadata.str("tokenizer.chat_template")?.map(str::to_owned),
+        sha256: metadata.str("rwkv_forge.vocabulary.sha256")?.unwrap_or("").to_owned(),
+    }))
+}
 
 /// What `tokenizer.ggml.*` says.
 pub(crate) struct TokenList {

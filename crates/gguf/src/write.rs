@@ -42,6 +42,11 @@ impl HeaderWriter {
         self.pairs.extend_from_slice(&value.to_le_bytes());
     }
 
+    pub(crate) fn flag(&mut self, key: &str, value: bool) {
+        self.key(key, 7);
+        self.pairs.push(u8::from(value));
+    }
+
     pub(crate) fn text(&mut self, key: &str, value: &str) {
         self.key(key, 8);
         push_text(&mut self.pairs, value);

@@ -264,17 +264,17 @@ fn tensors_that_do_not_belong_are_named() {
     let mut headless = whole.clone();
     headless.tensors.retain(|tensor| tensor.name != b"token_embd.weight");
     assert_eq!(refusal(&headless, "headless").0, "MissingTensor");
-    for architecture in ["llama", "rwkv6qwen2", "arwkv7"] {
+    for architecture in ["llama", "rwkv8", "qwen2"] {
         let (kind, message) = refusal(&with(&whole, "general.architecture", Some(RawValue::text(architecture))), "other");
         assert!(kind == "UnsupportedArchitecture" && message.contains(architecture), "{kind} {message}");
     }
-    // q4_k is known, listed, and refused only when its values are needed.
-    let listed = with(&whole, "general.quantization_version", Some(RawValue::u32(2))).tensor("blk.0.x", &[256], 12, vec![0; 144]);
+    // iq3_s is known, listed, and refused only when its values are needed.
+    let listed = with(&whole, "general.quantization_version", Some(RawValue::u32(2))).tensor("blk.0.x", &[256], 21, vec![0; 110]);
     let file = Scratch::new("listed", &listed.build()).open_kept().1;
-    assert_eq!(file.tensors().last().map(|info| info.encoding.name), Some("q4_k"));
-    assert!(file.notes()[0].contains("q4_k"));
+    assert_eq!(file.tensors().last().map(|info| info.encoding.name), Some("iq3_s"));
+    assert!(file.notes()[0].contains("iq3_s"));
     let (kind, message) = refusal(&listed, "listed-2");
-    assert!(kind == "UnsupportedType" && message.contains("blk.0.x") && message.contains("q4_k"), "{kind} {message}");
+    assert!(kind == "UnsupportedType" && message.contains("blk.0.x") && message.contains("iq3_s"), "{kind} {message}");
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn wishes_that_cannot_be_granted() {
     assert_eq!(wish("blocks.0.att.w1", Encoding::BF16), Err("EncodingNotAllowed"));
     assert_eq!(wish("blocks.0.att.a1", q8_0), Err("EncodingNotAllowed"));
     assert_eq!(wish("head.weight", Encoding::F64), Err("EncodingNotAllowed"));
-    assert_eq!(wish("head.weight", Encoding::new("q4_k", 256, 144)), Err("EncodingNotAllowed"));
+    assert_eq!(wish("head.weight", Encoding::new("iq3_s", 256, 110)), Err("EncodingNotAllowed"));
     let world = forge_gguf::layout(&description, &choices(&description, "f16"), &Tokenizer::world(), &provenance());
     assert_eq!(world.unwrap_err().kind(), "VocabularyMismatch");
 }

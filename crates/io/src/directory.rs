@@ -1,9 +1,10 @@
 //! Atomic output of a directory: it is built beside its final name and takes the name when all files are complete.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,66 +22,93 @@ use crate::temporary::{ATTEMPTS, NEXT, is_temporary_of, temporary_name};
 pub struct OutputDirectory {
     temporary: TemporaryDirectory,
     force: bool,
+    inputs: Vec<FileIdentity>,
 }
 
 impl OutputDirectory {
     /// Checks that the directory may be written, and creates its temporary. With `force`, an existing directory is
-    /// replaced as a whole, unless one of the inputs lies in it.
+    /// replaced as a whole, unless one of the inputs lies in it or it holds anything but plain files: what this program
+    /// writes has no folders and no links in it, so such a directory is somebody's own.
     ///
     /// # Errors
     /// [`IoError::OutputExists`], [`IoError::OutputIsInput`], [`IoError::OutputNotRegular`] for something that is no
-    /// directory, [`IoError::OutputDirectory`] when the parent cannot be written, [`IoError::NoSpace`].
+    /// directory or holds more than files, [`IoError::OutputDirectory`] when the parent cannot be written,
+    /// [`IoError::NoSpace`].
     pub fn create(path: &Path, options: &OutputOptions<'_>) -> Result<Self, IoError> {
-        check(path, options)?;
+        check(path, options.force, options.inputs)?;
         let temporary = TemporaryDirectory::create(path)?;
         if let Some(free) = temporary.free_bytes().filter(|free| *free < options.expected_bytes) {
             return Err(IoError::NoSpace { path: path.to_path_buf(), needed: options.expected_bytes, free, hint: "" });
         }
-        Ok(Self { temporary, force: options.force })
+        Ok(Self { temporary, force: options.force, inputs: options.inputs.to_vec() })
     }
 
     /// The temporary directory.
     #[must_use]
     pub fn temp_path(&self) -> &Path {
-        self.temporary.path()
+        &self.temporary.path
     }
 
     /// A new file of this name in the directory, at once under its final name.
     ///
     /// # Errors
-    /// As [`OutputFile::create`].
+    /// As [`OutputFile::create`]; a name with path separators is refused.
     pub fn file(&self, name: &str, expected_bytes: u64) -> Result<OutputFile, IoError> {
-        OutputFile::create_in_place(&self.temporary.path().join(name), expected_bytes)
+        let path = self.temporary.path.join(name);
+        if Path::new(name).file_name() != Some(OsStr::new(name)) {
+            return Err(IoError::OutputDirectory { path, reason: "a file of the directory needs a plain name".to_owned() });
+        }
+        OutputFile::create_in_place(&path, expected_bytes)
     }
 
     /// Flushes the files, gives the directory its name, and flushes its parent. An existing directory that `force`
-    /// replaces is first renamed aside and then removed.
+    /// replaces gives way in one step and is then removed.
     ///
     /// # Errors
-    /// [`IoError::OutputExists`] when somebody else created the output meanwhile, [`IoError::Write`] otherwise.
+    /// [`IoError::OutputExists`] when somebody else created the output meanwhile, the other refusals of
+    /// [`OutputDirectory::create`], and [`IoError::NoSpace`] or [`IoError::Write`] when flushing or renaming fails.
     pub fn commit(self, files: Vec<OutputFile>) -> Result<(), IoError> {
         for file in files {
             file.finish_in_place()?;
         }
+        // Again, because minutes may have passed since the first time.
+        check(&self.temporary.target, self.force, &self.inputs)?;
         self.temporary.commit(self.force)
     }
 }
 
-fn check(path: &Path, options: &OutputOptions<'_>) -> Result<(), IoError> {
+/// Refuses a name that may not be replaced.
+fn check(path: &Path, force: bool, inputs: &[FileIdentity]) -> Result<(), IoError> {
     let owned = || path.to_path_buf();
-    let Ok(meta) = path.symlink_metadata() else { return Ok(()) };
+    let unreadable = |error: io::Error| IoError::OutputDirectory { path: owned(), reason: error.to_string() };
+    let is_input = |meta: &Metadata| inputs.iter().any(|input| input.same_file(&FileIdentity::of(meta)));
+    let meta = match path.symlink_metadata() {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    if is_input(&meta) || path.metadata().is_ok_and(|meta| is_input(&meta)) {
+        return Err(IoError::OutputIsInput { path: owned() });
+    }
     if !meta.is_dir() {
         return Err(IoError::OutputNotRegular { path: owned(), found: describe(meta.file_type()) });
     }
-    let entries = std::fs::read_dir(path).map_err(|error| IoError::OutputDirectory { path: owned(), reason: error.to_string() })?;
-    let mut inside: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    inside.push(owned());
-    let is_input =
-        |path: &PathBuf| path.metadata().is_ok_and(|meta| options.inputs.iter().any(|input| input.same_file(&FileIdentity::of(&meta))));
-    if inside.iter().any(is_input) {
-        return Err(IoError::OutputIsInput { path: owned() });
+    let mut other = None;
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let meta = entry.path().symlink_metadata().map_err(unreadable)?;
+        if is_input(&meta) || entry.path().metadata().is_ok_and(|meta| is_input(&meta)) {
+            return Err(IoError::OutputIsInput { path: owned() });
+        }
+        if !meta.is_file() {
+            other = Some(IoError::OutputNotRegular { path: entry.path(), found: describe(meta.file_type()) });
+        }
     }
-    if options.force { Ok(()) } else { Err(IoError::OutputExists { path: owned() }) }
+    match other {
+        _ if !force => Err(IoError::OutputExists { path: owned() }),
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
 }
 
 /// Temporary directories of this process that exist, for signals.
@@ -90,9 +118,11 @@ fn registry() -> MutexGuard<'static, Vec<PathBuf>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes every temporary directory of this process.
+/// Removes every temporary directory of this process. The list stays locked meanwhile, so that none takes its final name
+/// while half of its files are gone.
 pub(crate) fn remove_all() {
-    for path in std::mem::take(&mut *registry()) {
+    let mut live = registry();
+    for path in std::mem::take(&mut *live) {
         let _gone = std::fs::remove_dir_all(path);
     }
 }
@@ -121,16 +151,11 @@ impl TemporaryDirectory {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(refused(error.to_string())),
             }
-            let lock = File::open(&path).map_err(|error| refused(error.to_string()))?;
-            let _unsupported = rustix::fs::flock(&lock, FlockOperation::LockExclusive);
+            let Some(lock) = lock(&path) else { continue };
             registry().push(path.clone());
             return Ok(Self { path, target: target.to_path_buf(), parent, _lock: lock });
         }
         Err(refused(format!("{ATTEMPTS} temporaries of this name exist")))
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -139,32 +164,53 @@ impl TemporaryDirectory {
     }
 
     fn commit(self, force: bool) -> Result<(), IoError> {
-        let failed = |action: &'static str| {
-            let path = self.target.clone();
-            move |source: io::Error| IoError::Write { path, action, source }
-        };
-        let sync = |path: &Path| File::open(path).and_then(|directory| directory.sync_all());
-        sync(&self.path).map_err(failed("flushing the directory to the device"))?;
-        let mut old = None;
-        if force && self.target.symlink_metadata().is_ok() {
-            let aside = self.path.with_extension("old.tmp");
-            std::fs::rename(&self.target, &aside).map_err(failed("setting the old directory aside"))?;
-            old = Some(aside);
-        }
-        if let Err(error) = rename_new(&self.path, &self.target) {
-            if let Some(aside) = &old {
-                let _back = std::fs::rename(aside, &self.target);
+        sync(&self.path).map_err(self.failed("flushing the directory to the device"))?;
+        {
+            let mut live = registry();
+            if !live.contains(&self.path) {
+                // A signal has come and its handler has removed the files.
+                return Err(self.failed("renaming the finished directory")(io::ErrorKind::Interrupted.into()));
             }
-            return Err(match error.kind() {
-                io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => IoError::OutputExists { path: self.target.clone() },
-                _ => failed("renaming the finished directory")(error),
-            });
+            self.take_name(force)?;
+            live.retain(|other| *other != self.path);
         }
-        sync(&self.parent).map_err(failed("flushing the parent directory to the device"))?;
-        if let Some(aside) = old {
-            std::fs::remove_dir_all(aside).map_err(failed("removing the replaced directory"))?;
+        sync(&self.parent).map_err(self.failed("flushing the parent directory to the device"))?;
+        match std::fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("removing the replaced directory")(error)),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> IoError + use<> {
+        let path = self.target.clone();
+        move |source| IoError::Write { path, action, source }
+    }
+
+    /// Renames to the target. A directory that is replaced then has the temporary's name.
+    fn take_name(&self, force: bool) -> Result<(), IoError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => IoError::OutputExists { path: self.target.clone() },
+            _ => self.failed("renaming the finished directory")(error),
+        };
+        if !force || self.target.symlink_metadata().is_err() {
+            return rename_new(&self.path, &self.target).map_err(failed);
+        }
+        match rustix::fs::renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.take_name_in_two_steps().map_err(failed),
+            done => done.map_err(|error| failed(error.into())),
+        }
+    }
+
+    /// The same for file systems that cannot exchange two names. Whoever kills the process between the two renames finds
+    /// the old directory under a name that is never taken for an abandoned temporary.
+    fn take_name_in_two_steps(&self) -> io::Result<()> {
+        let aside = self.path.with_extension("old.tmp");
+        std::fs::rename(&self.target, &aside)?;
+        if let Err(error) = rename_new(&self.path, &self.target) {
+            let _back = std::fs::rename(&aside, &self.target);
+            return Err(error);
+        }
+        std::fs::rename(&aside, &self.path)
     }
 }
 
@@ -173,6 +219,28 @@ impl Drop for TemporaryDirectory {
         // After a commit the name is gone.
         let _gone = std::fs::remove_dir_all(&self.path);
         registry().retain(|other| *other != self.path);
+    }
+}
+
+/// Locks a directory just created; `None` when another process took it for abandoned in the moment before.
+fn lock(path: &Path) -> Option<File> {
+    let handle = File::open(path).ok()?;
+    // Without working locks nobody ever sees a temporary as abandoned, so failing to lock is harmless.
+    let _unsupported = rustix::fs::flock(&handle, FlockOperation::LockExclusive);
+    still_named(path, &handle).then_some(handle)
+}
+
+/// True when this handle's directory has this path.
+fn still_named(path: &Path, handle: &File) -> bool {
+    let (there, held) = (path.symlink_metadata(), handle.metadata());
+    matches!((there, held), (Ok(there), Ok(held)) if there.ino() == held.ino() && there.dev() == held.dev())
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    match rustix::fs::fsync(File::open(directory)?) {
+        // Some file systems have nothing to sync for a directory and say so.
+        Err(Errno::INVAL) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -193,7 +261,8 @@ fn remove_abandoned(parent: &Path, target: &OsStr) {
             continue;
         }
         let Ok(handle) = File::open(entry.path()) else { continue };
-        if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let free = rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if free && still_named(&entry.path(), &handle) {
             let _gone = std::fs::remove_dir_all(entry.path());
         }
     }

@@ -6,7 +6,7 @@ use forge_tensor::TensorSource;
 use crate::error::KernelError;
 use crate::linear::{self, Matrix};
 use crate::load::{Weights, load_rows};
-use crate::norm::Norm;
+use crate::norm::{Norm, RowNorm};
 use crate::real::Real;
 
 /// Refuses token ids that the vocabulary does not have.
@@ -21,7 +21,7 @@ pub fn check_tokens(description: &ModelDescription, tokens: &[u32]) -> Result<()
     }
 }
 
-/// The embeddings of `tokens` after ln0, `[tokens, channels]`. Reads only the rows of these tokens; ln0 is computed
+/// The embeddings of `tokens` after ln0 (hybrids have none), `[tokens, channels]`. Reads only the rows of these tokens; ln0 is computed
 /// in F from the stored values.
 ///
 /// # Errors
@@ -31,41 +31,53 @@ pub fn embed<F: Real>(source: &dyn TensorSource, description: &ModelDescription,
     let weights = Weights { source, description };
     let channels = description.hyperparameters.channels;
     let table = weights.spec("emb.weight")?;
-    let norm = Norm::load(&weights, "blocks.0.ln0", channels)?;
+    let norm = first_norm(&weights)?;
     let mut out = Vec::with_capacity(tokens.len() * channels);
     for token in tokens {
         out.extend(load_rows::<F>(source, table, *token as usize, 1)?);
     }
-    Ok(norm.layer_norm(&out))
+    Ok(after_first_norm(norm.as_ref(), out))
+}
+
+/// ln0, which hybrids do not have.
+fn first_norm<F: Real>(weights: &Weights<'_>) -> Result<Option<Norm<F>>, KernelError> {
+    if weights.description.version.is_hybrid() {
+        return Ok(None);
+    }
+    Ok(Some(Norm::load(weights, "blocks.0.ln0", weights.description.hyperparameters.channels)?))
+}
+
+fn after_first_norm<F: Real>(norm: Option<&Norm<F>>, rows: Vec<F>) -> Vec<F> {
+    match norm {
+        Some(norm) => norm.layer_norm(&rows),
+        None => rows,
+    }
 }
 
 /// The whole embedding in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedding<F> {
-    norm: Norm<F>,
+    norm: Option<Norm<F>>,
     table: Matrix<F>,
 }
 
 impl<F: Real> Embedding<F> {
     pub(crate) fn load(weights: &Weights<'_>) -> Result<Self, KernelError> {
         let sizes = &weights.description.hyperparameters;
-        Ok(Self {
-            norm: Norm::load(weights, "blocks.0.ln0", sizes.channels)?,
-            table: weights.matrix("emb.weight", sizes.vocabulary, sizes.channels)?,
-        })
+        Ok(Self { norm: first_norm(weights)?, table: weights.matrix("emb.weight", sizes.vocabulary, sizes.channels)? })
     }
 
     /// As [`embed`]; the tokens have been checked.
     pub(crate) fn rows(&self, tokens: &[u32]) -> Vec<F> {
         let rows: Vec<F> = tokens.iter().flat_map(|token| self.table.row(*token as usize)).copied().collect();
-        self.norm.layer_norm(&rows)
+        after_first_norm(self.norm.as_ref(), rows)
     }
 }
 
 /// ln_out and the head, in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Head<F> {
-    norm: Norm<F>,
+    norm: RowNorm<F>,
     matrix: Matrix<F>,
 }
 
@@ -73,14 +85,14 @@ impl<F: Real> Head<F> {
     pub(crate) fn load(weights: &Weights<'_>) -> Result<Self, KernelError> {
         let sizes = &weights.description.hyperparameters;
         Ok(Self {
-            norm: Norm::load(weights, "ln_out", sizes.channels)?,
+            norm: RowNorm::load(weights, "ln_out", sizes.channels)?,
             matrix: weights.matrix("head.weight", sizes.vocabulary, sizes.channels)?,
         })
     }
 
     /// `x [tokens, channels]`, the residual stream after the last layer, to logits `[tokens, vocabulary]`.
     pub(crate) fn logits(&self, x: &[F]) -> Vec<F> {
-        self.matrix.apply(&self.norm.layer_norm(x))
+        self.matrix.apply(&self.norm.apply(x))
     }
 }
 
@@ -104,8 +116,8 @@ impl<'a, F: Real> HeadStream<'a, F> {
         let sizes = &description.hyperparameters;
         let spec = weights.spec("head.weight")?;
         weights.expect_shape(spec, sizes.vocabulary, sizes.channels)?;
-        let norm = Norm::load(&weights, "ln_out", sizes.channels)?;
-        Ok(Self { source, spec, channels: sizes.channels, x: norm.layer_norm(x) })
+        let norm = RowNorm::load(&weights, "ln_out", sizes.channels)?;
+        Ok(Self { source, spec, channels: sizes.channels, x: norm.apply(x) })
     }
 
     /// Logits of the vocabulary entries `first_row .. first_row + rows`: `[tokens, rows]`. Each has the bits that it

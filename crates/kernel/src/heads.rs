@@ -67,16 +67,24 @@ pub(crate) fn wkv<'a, F: Real>(
     })
 }
 
-/// Group norm of `by_head [heads, tokens, head_size]`, returned as `[tokens, heads * head_size]`.
-pub(crate) fn normalise<F: Real>(by_head: &[F], head_size: usize, tokens: usize, norm: &Norm<F>, eps: f64) -> Vec<F> {
+/// `by_head [heads, tokens, head_size]` as `[tokens, heads * head_size]`.
+pub(crate) fn by_token<F: Real>(by_head: &[F], head_size: usize, tokens: usize) -> Vec<F> {
     let mut out = vec![F::ZERO; by_head.len()];
     let heads = by_head.len() / (tokens * head_size).max(1);
     for (index, row) in by_head.chunks_exact(head_size).enumerate() {
         let (head, token) = (index / tokens, index % tokens);
         let first = (token * heads + head) * head_size;
-        let to = &mut out[first..first + head_size];
-        to.copy_from_slice(row);
-        norm.group_norm(to, head * head_size, eps);
+        out[first..first + head_size].copy_from_slice(row);
+    }
+    out
+}
+
+/// Group norm of `by_head [heads, tokens, head_size]`, returned as `[tokens, heads * head_size]`.
+pub(crate) fn normalise<F: Real>(by_head: &[F], head_size: usize, tokens: usize, norm: &Norm<F>, eps: f64) -> Vec<F> {
+    let mut out = by_token(by_head, head_size, tokens);
+    let heads = by_head.len() / (tokens * head_size).max(1);
+    for (index, row) in out.chunks_exact_mut(head_size).enumerate() {
+        norm.group_norm(row, index % heads * head_size, eps);
     }
     out
 }

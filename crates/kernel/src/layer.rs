@@ -1,4 +1,4 @@
-//! One layer: time mix and channel mix of any version.
+//! One layer: time mix and channel mix of any version, or their counterparts in a hybrid.
 
 use forge_model::{ModelDescription, Version};
 use forge_tensor::TensorSource;
@@ -8,7 +8,8 @@ use crate::error::KernelError;
 use crate::load::Weights;
 use crate::real::Real;
 use crate::state::{LayerState, Wkv};
-use crate::{v4, v5, v6, v7};
+use crate::swiglu::SwiGlu;
+use crate::{qrwkv6, v4, v5, v6, v7};
 
 /// Tokens that go through a layer at once; bounds the memory of the intermediate results.
 const BLOCK: usize = 128;
@@ -16,7 +17,7 @@ const BLOCK: usize = 128;
 /// What a user may choose about the arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KernelOptions {
-    /// Epsilon of the group norm after the time mix of RWKV-5 to RWKV-7. Training and most runtimes use 64e-5;
+    /// Epsilon of the group norm after the time mix of RWKV-5 to RWKV-7 and of ARWKV. Training and most runtimes use 64e-5;
     /// rwkv.cpp (RWKV-5) and candle (RWKV-5, RWKV-6) use 1e-5. RWKV-4 has no group norm.
     pub group_norm_eps: f64,
 }
@@ -27,7 +28,7 @@ impl Default for KernelOptions {
     }
 }
 
-/// What layers hand to each other besides the residual stream: for RWKV-7 the values of layer 0,
+/// What layers hand to each other besides the residual stream: for RWKV-7 and ARWKV the values of layer 0,
 /// `[tokens, attention]`; for other versions nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SequenceContext<F> {
@@ -49,6 +50,14 @@ enum TimeMix<F> {
     V5(v5::TimeMix<F>),
     V6(v6::TimeMix<F>),
     V7(v7::TimeMix<F>),
+    QRwkv6(qrwkv6::TimeMix<F>),
+}
+
+/// The second half of a layer.
+#[derive(Clone, Debug)]
+enum FeedForward<F> {
+    ChannelMix(ChannelMix<F>),
+    SwiGlu(SwiGlu<F>),
 }
 
 /// The weights of one layer, decoded to F.
@@ -58,7 +67,7 @@ pub struct Layer<F> {
     channels: usize,
     attention: usize,
     time_mix: TimeMix<F>,
-    channel_mix: ChannelMix<F>,
+    feed_forward: FeedForward<F>,
 }
 
 impl<F: Real> Layer<F> {
@@ -79,15 +88,20 @@ impl<F: Real> Layer<F> {
         check_sizes(description)?;
         let weights = Weights { source, description };
         let eps = options.group_norm_eps;
-        let (time_mix, channel_mix) = match description.version {
-            Version::V4 => (TimeMix::V4(v4::TimeMix::load(&weights, index)?), ChannelMix::load_v4(&weights, index)?),
-            Version::V5_0 | Version::V5_1 | Version::V5_2 => {
-                (TimeMix::V5(v5::TimeMix::load(&weights, index, eps)?), ChannelMix::load_v4(&weights, index)?)
-            }
-            Version::V6 => (TimeMix::V6(v6::TimeMix::load(&weights, index, eps)?), ChannelMix::load_v6(&weights, index)?),
-            Version::V7 => (TimeMix::V7(v7::TimeMix::load(&weights, index, eps)?), ChannelMix::load_v7(&weights, index)?),
+        let time_mix = match description.version {
+            Version::V4 => TimeMix::V4(v4::TimeMix::load(&weights, index)?),
+            Version::V5_0 | Version::V5_1 | Version::V5_2 => TimeMix::V5(v5::TimeMix::load(&weights, index, eps)?),
+            Version::V6 => TimeMix::V6(v6::TimeMix::load(&weights, index, eps)?),
+            Version::V7 | Version::ARwkv7 => TimeMix::V7(v7::TimeMix::load(&weights, index, eps)?),
+            Version::QRwkv6 => TimeMix::QRwkv6(qrwkv6::TimeMix::load(&weights, index)?),
         };
-        Ok(Self { index, channels: sizes.channels, attention: sizes.attention, time_mix, channel_mix })
+        let feed_forward = match description.version {
+            Version::V4 | Version::V5_0 | Version::V5_1 | Version::V5_2 => FeedForward::ChannelMix(ChannelMix::load_v4(&weights, index)?),
+            Version::V6 => FeedForward::ChannelMix(ChannelMix::load_v6(&weights, index)?),
+            Version::V7 => FeedForward::ChannelMix(ChannelMix::load_v7(&weights, index)?),
+            Version::QRwkv6 | Version::ARwkv7 => FeedForward::SwiGlu(SwiGlu::load(&weights, index)?),
+        };
+        Ok(Self { index, channels: sizes.channels, attention: sizes.attention, time_mix, feed_forward })
     }
 
     /// Runs a block of tokens through the layer: `x [tokens, channels]`, the residual stream, and `state` are updated
@@ -111,7 +125,10 @@ impl<F: Real> Layer<F> {
             let (v_first, later) = rest.split_at_mut(take);
             rest = later;
             self.time_mix(block, state, v_first);
-            self.channel_mix.forward(block, &mut state.ffn_shift);
+            match &self.feed_forward {
+                FeedForward::ChannelMix(mix) => mix.forward(block, &mut state.ffn_shift),
+                FeedForward::SwiGlu(mix) => mix.forward(block),
+            }
         }
     }
 
@@ -121,6 +138,7 @@ impl<F: Real> Layer<F> {
             (TimeMix::V4(mix), Wkv::Scalars { aa, bb, pp }) => mix.forward(x, shift, v4::Sums { aa, bb, pp }),
             (TimeMix::V5(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
             (TimeMix::V6(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
+            (TimeMix::QRwkv6(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
             (TimeMix::V7(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix, v_first),
             _ => panic!("the state belongs to another version of RWKV"),
         }

@@ -28,6 +28,9 @@ pub(crate) fn load_in_form<F: Real>(source: &dyn TensorSource, spec: &TensorSpec
     let stored = Stored::new(source, spec)?;
     let mut out = vec![F::ZERO; stored.elements];
     stored.read(0, &mut out)?;
+    if spec.recover.columns.1 > 1 {
+        out = stored.piece_of_rows(&out);
+    }
     convert_form(&mut out, spec.recover.form, form);
     if spec.recover.transposed { transpose_last_two(&out, spec) } else { Ok(out) }
 }
@@ -41,13 +44,14 @@ fn convert_form<F: Real>(values: &mut [F], from: ValueForm, to: ValueForm) {
         let canonical = match from {
             ValueForm::Canonical => *value,
             ValueForm::Eighth => *value * F::from_f64(8.0),
-            ValueForm::NegExp => F::from_f64(libm::log(-value.to_f64())),
-            ValueForm::ExpNegExp => F::from_f64(libm::log(-libm::log(value.to_f64()))),
-            ValueForm::Exp => F::from_f64(libm::log(value.to_f64())),
+            ValueForm::Halved(n) => *value * F::from_f64(libm::ldexp(1.0, i32::from(n))),
+            // Stored in f32 by those who wrote them, and undone in f32, as the converter does it.
+            ValueForm::NegExp | ValueForm::ExpNegExp | ValueForm::Exp => F::from_f32(from.undo(<f32 as Real>::from_f64(value.to_f64()))),
         };
         *value = match to {
             ValueForm::Canonical => canonical,
             ValueForm::Eighth => canonical * F::from_f64(0.125),
+            ValueForm::Halved(n) => canonical * F::from_f64(libm::ldexp(1.0, -i32::from(n))),
             ValueForm::NegExp => -canonical.exp(),
             ValueForm::ExpNegExp => (-canonical.exp()).exp(),
             ValueForm::Exp => canonical.exp(),
@@ -61,6 +65,10 @@ pub(crate) fn load_rows<F: Real>(source: &dyn TensorSource, spec: &TensorSpec, f
     let (total, columns) = two_dims(spec)?;
     if first.checked_add(rows).is_none_or(|end| end > total) {
         return Err(shape_error(spec, format!("at least {} rows", first.saturating_add(rows))));
+    }
+    if spec.recover.columns.1 > 1 {
+        let all: Vec<F> = load_tensor(source, spec)?;
+        return Ok(all[first * columns..(first + rows) * columns].to_vec());
     }
     let stored = Stored::new(source, spec)?;
     let mut out = vec![F::ZERO; rows * columns];
@@ -87,7 +95,7 @@ struct Stored<'a> {
     encoding: Encoding,
     /// Index of the part's first element within the stored tensor.
     first: usize,
-    /// Elements of the part.
+    /// Elements of the part, whole rows.
     elements: usize,
 }
 
@@ -99,7 +107,9 @@ impl<'a> Stored<'a> {
         let found = info.elements().ok().and_then(|n| usize::try_from(n).ok());
         let expected = element_count(&spec.shape).ok().and_then(|n| usize::try_from(n).ok());
         let (part, of) = (spec.recover.part.0 as usize, spec.recover.part.1 as usize);
-        match (found, expected) {
+        let (piece, pieces) = spec.recover.columns;
+        let rows = expected.and_then(|expected| expected.checked_mul(pieces as usize)).filter(|_| piece < pieces);
+        match (found, rows) {
             (Some(found), Some(elements)) if part < of && elements.checked_mul(of) == Some(found) => {
                 Ok(Self { source, spec, encoding: info.encoding, first: part * elements, elements })
             }
@@ -109,6 +119,15 @@ impl<'a> Stored<'a> {
                 expected: format!("{of} part(s) of {}", format_shape(&spec.shape)),
             }),
         }
+    }
+
+    /// This tensor's piece of every row of the part.
+    fn piece_of_rows<F: Real>(&self, rows: &[F]) -> Vec<F> {
+        let (piece, pieces) = (self.spec.recover.columns.0 as usize, self.spec.recover.columns.1 as usize);
+        let shape = self.source.tensors()[self.spec.source_index].shape.last();
+        let columns = shape.and_then(|columns| usize::try_from(*columns).ok()).unwrap_or(1);
+        let width = columns / pieces;
+        rows.chunks_exact(columns.max(1)).flat_map(|row| &row[piece * width..(piece + 1) * width]).copied().collect()
     }
 
     /// Decodes elements `start .. start + out.len()` of the part.
@@ -212,6 +231,11 @@ impl<'a> Weights<'a> {
         self.description
             .find(name)
             .ok_or_else(|| KernelError::MissingTensor { tensor: name.to_owned(), version: self.description.version.to_string() })
+    }
+
+    /// True when the model has a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.description.find(name).is_some()
     }
 
     /// A tensor of `len` elements, whatever its dimensions of size 1 are.

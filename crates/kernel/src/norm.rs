@@ -49,6 +49,50 @@ impl<F: Real> Norm<F> {
     }
 }
 
+/// The norm of rows of channels: layer norm, or in hybrids RMS norm.
+#[derive(Clone, Debug)]
+pub(crate) enum RowNorm<F> {
+    Layer(Norm<F>),
+    /// x / sqrt(mean of squares + eps) * weight.
+    Rms {
+        weight: Vec<F>,
+        eps: f64,
+    },
+}
+
+impl<F: Real> RowNorm<F> {
+    pub(crate) fn load(weights: &Weights<'_>, name: &str, channels: usize) -> Result<Self, KernelError> {
+        if !weights.description.version.is_hybrid() {
+            return Ok(Self::Layer(Norm::load(weights, name, channels)?));
+        }
+        let Some(eps) = weights.description.hyperparameters.rms_epsilon else {
+            return Err(KernelError::MissingTensor {
+                tensor: "(rms epsilon)".to_owned(),
+                version: weights.description.version.to_string(),
+            });
+        };
+        Ok(Self::Rms { weight: weights.vector(&format!("{name}.weight"), channels)?, eps: f64::from(eps.value()) })
+    }
+
+    /// Of every row of `x [tokens, channels]`.
+    pub(crate) fn apply(&self, x: &[F]) -> Vec<F> {
+        match self {
+            Self::Layer(norm) => norm.layer_norm(x),
+            Self::Rms { weight, eps } => {
+                let mut out = x.to_vec();
+                for row in out.chunks_exact_mut(weight.len().max(1)) {
+                    let count = F::from_f64(row.len() as f64);
+                    let size = (dot(row, row) / count + F::from_f64(*eps)).sqrt();
+                    for (value, weight) in row.iter_mut().zip(weight) {
+                        *value = *value / size * *weight;
+                    }
+                }
+                out
+            }
+        }
+    }
+}
+
 /// The normalised inputs of a block of tokens and, row by row, of the tokens before them.
 pub(crate) struct Shifted<F> {
     /// `[tokens, channels]`.

@@ -20,7 +20,7 @@ pub enum Wkv<F> {
         /// Logarithm of the common factor `[channels]`; -1e30 before the first token.
         pp: Vec<F>,
     },
-    /// RWKV-5 and RWKV-6: `[heads, key, value]`; RWKV-7: `[heads, value, key]`. Row-major.
+    /// RWKV-5, RWKV-6 and QRWKV6: `[heads, key, value]`; RWKV-7 and ARWKV: `[heads, value, key]`. Row-major.
     Matrix(Vec<F>),
 }
 
@@ -29,7 +29,8 @@ pub enum Wkv<F> {
 pub struct LayerState<F> {
     /// Output of ln1 for the last token `[channels]`; zeros before the first one.
     pub att_shift: Vec<F>,
-    /// Output of ln2 for the last token `[channels]`; zeros before the first one.
+    /// Output of ln2 for the last token `[channels]`; zeros before the first one, and always in hybrids, whose
+    /// feed-forward part has no token shift.
     pub ffn_shift: Vec<F>,
     /// The memory of the time mix.
     pub wkv: Wkv<F>,

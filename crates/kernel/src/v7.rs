@@ -1,4 +1,4 @@
-//! RWKV-7 (x070) time mix: a matrix state per head, updated by a generalised delta rule.
+//! RWKV-7 (x070) time mix, also of ARWKV, which may lack gate and group norm: a matrix state per head, updated by a generalised delta rule.
 //!
 //! The order of operations matters and mistakes still give fluent text: the removal key kk is made from the projected
 //! key before that key is rescaled; the readout comes after the state update; the bonus is added after group norm.
@@ -7,10 +7,10 @@ use forge_model::Ranks;
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
-use crate::heads::{for_each_head, normalise};
+use crate::heads::{by_token, for_each_head, normalise};
 use crate::linear::{Matrix, dot};
 use crate::load::Weights;
-use crate::norm::{Norm, Shifted, add, map};
+use crate::norm::{Norm, RowNorm, Shifted, add, map};
 use crate::real::Real;
 
 /// e^(-1/2): the decay is exp(-e^(-1/2) sigmoid(..)), so it lies between 0.5452 and 1.
@@ -68,15 +68,16 @@ impl<F: Real> BiasedLora<F> {
 /// Weights of ln1 and the time mix of one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeMix<F> {
-    norm: Norm<F>,
-    /// x_r, x_w, x_k, x_v, x_a, x_g, each `[C]`.
-    mix: [Vec<F>; 6],
+    norm: RowNorm<F>,
+    /// x_r, x_w, x_k, x_v, x_a, each `[C]`.
+    mix: [Vec<F>; 5],
     decay: BiasedLora<F>,
     /// In-context learning rate.
     rate: BiasedLora<F>,
     /// How much of layer 0's value replaces this layer's; layer 0 has none.
     value_mix: Option<BiasedLora<F>>,
-    gate: Lora<F>,
+    /// x_g and the pair g1, g2.
+    gate: Option<(Vec<F>, Lora<F>)>,
     /// k_k `[A]`.
     removal: Vec<F>,
     /// k_a `[A]`.
@@ -87,7 +88,7 @@ pub(crate) struct TimeMix<F> {
     key: Matrix<F>,
     value: Matrix<F>,
     output: Matrix<F>,
-    group_norm: Norm<F>,
+    group_norm: Option<Norm<F>>,
     group_norm_eps: f64,
     head_size: usize,
 }
@@ -116,13 +117,17 @@ impl<F: Real> TimeMix<F> {
         };
         let mix = |letter: &str| weights.vector(&name(&format!("x_{letter}")), c);
         let value_mix = if layer == 0 { None } else { Some(BiasedLora::load(weights, layer, "v", value)?) };
+        // Only ARWKV may lack these; of RWKV-7 they are demanded by name.
+        let optional = weights.description.version.is_hybrid();
+        let has = |suffix: &str| !optional || weights.has(&name(suffix));
+        let gate = if has("g1") { Some((mix("g")?, Lora::load(weights, layer, "g", gate, a)?)) } else { None };
         Ok(Self {
-            norm: Norm::load(weights, &tensor_name(layer, "ln1"), c)?,
-            mix: [mix("r")?, mix("w")?, mix("k")?, mix("v")?, mix("a")?, mix("g")?],
+            norm: RowNorm::load(weights, &tensor_name(layer, "ln1"), c)?,
+            mix: [mix("r")?, mix("w")?, mix("k")?, mix("v")?, mix("a")?],
             decay: BiasedLora::load(weights, layer, "w", decay)?,
             rate: BiasedLora::load(weights, layer, "a", iclr)?,
             value_mix,
-            gate: Lora::load(weights, layer, "g", gate, a)?,
+            gate,
             removal: weights.vector(&name("k_k"), a)?,
             rescale: weights.vector(&name("k_a"), a)?,
             bonus: weights.vector(&name("r_k"), a)?,
@@ -130,7 +135,7 @@ impl<F: Real> TimeMix<F> {
             key: weights.matrix(&name("key.weight"), a, c)?,
             value: weights.matrix(&name("value.weight"), a, c)?,
             output: weights.matrix(&name("output.weight"), c, a)?,
-            group_norm: Norm::load(weights, &name("ln_x"), a)?,
+            group_norm: if has("ln_x.weight") { Some(Norm::load(weights, &name("ln_x"), a)?) } else { None },
             group_norm_eps,
             head_size: sizes.head_size,
         })
@@ -140,15 +145,19 @@ impl<F: Real> TimeMix<F> {
     /// written by layer 0 and read by the others.
     pub(crate) fn forward(&self, x: &mut [F], shift_state: &mut [F], state: &mut [F], v_first: &mut [F]) {
         let tokens = x.len() / shift_state.len();
-        let input = Shifted::new(self.norm.layer_norm(x), shift_state);
+        let input = Shifted::new(self.norm.apply(x), shift_state);
         let n = self.head_size;
         let inputs = self.inputs(&input, v_first);
         let heads = recur(state, n, &inputs);
-        let mut out = normalise(&heads, n, tokens, &self.group_norm, self.group_norm_eps);
+        let mut out = match &self.group_norm {
+            Some(norm) => normalise(&heads, n, tokens, norm, self.group_norm_eps),
+            None => by_token(&heads, n, tokens),
+        };
         self.add_bonus(&mut out, &inputs);
-        let gate = self.gate.apply(&input.lerp(&self.mix[5]), F::sigmoid);
-        for (out, g) in out.iter_mut().zip(gate) {
-            *out = *out * g;
+        if let Some((mix, gate)) = &self.gate {
+            for (out, g) in out.iter_mut().zip(gate.apply(&input.lerp(mix), F::sigmoid)) {
+                *out = *out * g;
+            }
         }
         add(x, &self.output.apply(&out));
     }

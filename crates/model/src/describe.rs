@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use forge_tensor::TensorInfo;
 
-use crate::architecture::{AFTER_LAYERS, ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, Presence};
-use crate::description::{Hyperparameters, MappedTensor, ModelDescription, Ranks, TensorSpec, Version};
+use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, HYBRID_MARKERS, HYBRIDS, Presence};
+use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDescription, Ranks, TensorSpec, Version};
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
 use crate::names::Convention;
@@ -18,9 +18,17 @@ use crate::relatives;
 /// A [`ModelError`] that names the tensor at fault. A description is given only for a complete and consistent model
 /// in which every tensor is accounted for.
 pub fn describe(infos: &[TensorInfo]) -> Result<ModelDescription, ModelError> {
+    describe_with(infos, &Configuration::default())
+}
+
+/// As [`describe`], with what a `config.json` says about a hybrid.
+///
+/// # Errors
+/// As [`describe`]; [`ModelError::ConfigurationNeeded`] when a hybrid's configuration lacks something.
+pub fn describe_with(infos: &[TensorInfo], configuration: &Configuration) -> Result<ModelDescription, ModelError> {
     relatives::refuse(infos)?;
-    let mapped = Convention::of(infos).map(infos)?;
-    describe_mapped(infos, mapped)
+    let mapped = Convention::detect(infos)?.map(infos)?;
+    describe_mapped_with(infos, mapped, configuration)
 }
 
 /// As [`describe`], for containers that translate their names themselves. Tensors of `infos` that `mapped` does not
@@ -32,6 +40,18 @@ pub fn describe(infos: &[TensorInfo]) -> Result<ModelDescription, ModelError> {
 /// # Errors
 /// As [`describe`].
 pub fn describe_mapped(infos: &[TensorInfo], mapped: Vec<MappedTensor>) -> Result<ModelDescription, ModelError> {
+    describe_mapped_with(infos, mapped, &Configuration::default())
+}
+
+/// As [`describe_mapped`], with what a container's metadata say about a hybrid.
+///
+/// # Errors
+/// As [`describe_with`].
+pub fn describe_mapped_with(
+    infos: &[TensorInfo],
+    mapped: Vec<MappedTensor>,
+    configuration: &Configuration,
+) -> Result<ModelDescription, ModelError> {
     let found = Found::new(infos, &mapped)?;
     let not_rwkv = || ModelError::NotRwkv { tensors: infos.len(), example: infos.first().map(|info| info.name.clone()) };
     let architecture = recognise(&found)?.ok_or_else(not_rwkv)?;
@@ -39,7 +59,7 @@ pub fn describe_mapped(infos: &[TensorInfo], mapped: Vec<MappedTensor>) -> Resul
     check_complete(architecture.version, &found, wanted(architecture, &found, layers))?;
     let plan: Vec<Wanted> = wanted(architecture, &found, layers).collect();
     let unused = account_for_all(architecture, infos, &mapped, &found, &plan)?;
-    let hyperparameters = hyperparameters(architecture, &found, layers)?;
+    let hyperparameters = hyperparameters(architecture, &found, layers, configuration)?;
     let mut tensors = Vec::with_capacity(plan.len());
     for wanted in &plan {
         if let Some(entry) = found.entry(&wanted.name) {
@@ -65,10 +85,12 @@ struct Wanted {
 fn recognise(found: &Found<'_>) -> Result<Option<&'static Architecture>, ModelError> {
     let decay = found.layers().keys().find_map(|layer| found.shape(&format!("blocks.{layer}.att.time_decay")));
     let channels = found.shape("emb.weight").and_then(<[u64]>::last).copied().unwrap_or(0);
+    let hybrid = found.layers().values().any(|suffixes| HYBRID_MARKERS.iter().any(|marker| suffixes.contains(marker)));
+    let architectures = if hybrid { HYBRIDS } else { ARCHITECTURES };
     let mut chosen: Option<(&'static Architecture, String)> = None;
     for (layer, suffixes) in found.layers() {
         let evidence = LayerEvidence { suffixes, decay_shape: decay, channels };
-        for architecture in ARCHITECTURES.iter().copied() {
+        for architecture in architectures.iter().copied() {
             let Some(suffix) = (architecture.recognise)(&evidence) else { continue };
             let witness = format!("blocks.{layer}.{suffix}");
             match &chosen {
@@ -102,12 +124,21 @@ fn count_layers(found: &Found<'_>) -> Result<usize, ModelError> {
 /// so many nearly empty layers that the list of what they lack would not fit in memory.
 fn wanted(architecture: &'static Architecture, found: &Found<'_>, layers: usize) -> impl Iterator<Item = Wanted> {
     let outside = |row: &'static Expected| Wanted { name: row.suffix.to_owned(), layer: None, row };
-    let rows: Vec<(&'static Expected, &'static str)> = architecture.layer_rows().map(|row| (row, chosen_suffix(row, found))).collect();
+    let rows: Vec<(&'static Expected, &'static str)> =
+        architecture.layer_rows().filter(|row| is_there(row, found)).map(|row| (row, chosen_suffix(row, found))).collect();
     let of_layer = move |layer: usize| {
         let required = rows.clone().into_iter().filter(move |(row, _)| row.presence.requires(layer));
         required.map(move |(row, suffix)| Wanted { name: format!("blocks.{layer}.{suffix}"), layer: Some(layer), row })
     };
-    BEFORE_LAYERS.iter().map(outside).chain((0..layers).flat_map(of_layer)).chain(AFTER_LAYERS.iter().map(outside))
+    BEFORE_LAYERS.iter().map(outside).chain((0..layers).flat_map(of_layer)).chain(architecture.after_layers.iter().map(outside))
+}
+
+/// False for a tensor that this model has in no layer, as it may.
+fn is_there(row: &Expected, found: &Found<'_>) -> bool {
+    match row.presence {
+        Presence::Together(names) => found.layers().values().any(|suffixes| names.iter().any(|name| suffixes.contains(name))),
+        _ => true,
+    }
 }
 
 /// The name of a tensor that has two: the alternative if some layer has it and none has the usual one.
@@ -159,10 +190,20 @@ fn account_for_all(
     Err(ModelError::UnknownTensor { names, total: all.len(), version: architecture.version, hint })
 }
 
-fn hyperparameters(architecture: &Architecture, found: &Found<'_>, layers: usize) -> Result<Hyperparameters, ModelError> {
+fn hyperparameters(
+    architecture: &Architecture,
+    found: &Found<'_>,
+    layers: usize,
+    configuration: &Configuration,
+) -> Result<Hyperparameters, ModelError> {
+    let version = architecture.version;
+    if version.is_hybrid() && configuration.rms_epsilon.is_none() {
+        return Err(ModelError::ConfigurationNeeded { version, what: "epsilon of the RMS norms", key: "rms_norm_eps" });
+    }
     let (vocabulary, channels) = found.matrix("emb.weight", "[V, C]")?;
-    let (ffn, _) = found.matrix("blocks.0.ffn.key.weight", "[F, C]")?;
-    let sizes = (architecture.sizes)(found, Common { layers, channels })?;
+    let ffn_name = ffn_name(version);
+    let (ffn, _) = found.matrix(ffn_name, "[F, C]")?;
+    let sizes = (architecture.sizes)(found, Common { layers, channels, configuration: *configuration })?;
     let checked = |name: &str, value: u64| {
         usize::try_from(value).map_err(|_| ModelError::UnreadableSize {
             name: name.to_owned(),
@@ -175,12 +216,22 @@ fn hyperparameters(architecture: &Architecture, found: &Found<'_>, layers: usize
         layers,
         channels,
         attention: channels,
-        ffn: checked("blocks.0.ffn.key.weight", ffn)?,
+        ffn: checked(ffn_name, ffn)?,
         vocabulary: checked("emb.weight", vocabulary)?,
         heads: checked("emb.weight", sizes.heads)?,
         head_size: checked("emb.weight", sizes.head_size)?,
         ranks: sizes.ranks,
+        kv_heads: match (version, configuration.kv_heads) {
+            (Version::QRwkv6, Some(kv_heads)) => Some(checked("blocks.0.att.key.weight", kv_heads)?),
+            _ => None,
+        },
+        rms_epsilon: configuration.rms_epsilon.filter(|_| version.is_hybrid()),
     })
+}
+
+/// The tensor that F is read from.
+fn ffn_name(version: Version) -> &'static str {
+    if version.is_hybrid() { "blocks.0.ffn.up.weight" } else { "blocks.0.ffn.key.weight" }
 }
 
 /// The description of one tensor, its shape checked against the sizes.
@@ -207,9 +258,9 @@ fn specify(architecture: &Architecture, sizes: &Hyperparameters, wanted: &Wanted
 }
 
 fn origin(architecture: &Architecture) -> String {
-    let common = "V and C from emb.weight, F from blocks.0.ffn.key.weight";
+    let common = format!("V and C from emb.weight, F from {}", ffn_name(architecture.version));
     match architecture.origin {
-        "" => common.to_owned(),
+        "" => common,
         own => format!("{common}, {own}"),
     }
 }

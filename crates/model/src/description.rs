@@ -1,6 +1,6 @@
 //! The data that describes a model: versions, hyperparameters, tensors with roles.
 
-use forge_tensor::{BoxError, TensorSource};
+use forge_tensor::{BoxError, TensorSource, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use serde::Serialize;
 
 /// Released RWKV architectures.
@@ -24,13 +24,28 @@ pub enum Version {
     /// RWKV-7 ("Goose", x070): generalised delta rule.
     #[serde(rename = "7")]
     V7,
+    /// QRWKV6: the body of Qwen 2 (RMS norm, SwiGLU) with a gated linear attention after RWKV-6.
+    #[serde(rename = "rwkv6qwen2")]
+    QRwkv6,
+    /// ARWKV: the body of Qwen 2.5 with the time mix of RWKV-7.
+    #[serde(rename = "arwkv7")]
+    ARwkv7,
 }
 
 impl Version {
-    /// All versions, oldest first.
+    /// All versions of RWKV itself, oldest first.
     pub const ALL: [Self; 6] = [Self::V4, Self::V5_0, Self::V5_1, Self::V5_2, Self::V6, Self::V7];
 
-    /// `4`, `5.0`, `5.1`, `5.2`, `6` or `7`.
+    /// The hybrids with Qwen.
+    pub const HYBRIDS: [Self; 2] = [Self::QRwkv6, Self::ARwkv7];
+
+    /// True for the hybrids with Qwen: RMS norm, SwiGLU, no ln0, and a vocabulary of Qwen's.
+    #[must_use]
+    pub fn is_hybrid(self) -> bool {
+        matches!(self, Self::QRwkv6 | Self::ARwkv7)
+    }
+
+    /// `4`, `5.0`, `5.1`, `5.2`, `6` or `7`; for hybrids llama.cpp's name of the architecture.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -40,13 +55,19 @@ impl Version {
             Self::V5_2 => "5.2",
             Self::V6 => "6",
             Self::V7 => "7",
+            Self::QRwkv6 => "rwkv6qwen2",
+            Self::ARwkv7 => "arwkv7",
         }
     }
 }
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RWKV-{}", self.name())
+        match self {
+            Self::QRwkv6 => f.write_str("QRWKV6"),
+            Self::ARwkv7 => f.write_str("ARWKV"),
+            _ => write!(f, "RWKV-{}", self.name()),
+        }
     }
 }
 
@@ -76,7 +97,47 @@ pub enum Ranks {
     },
 }
 
-/// The sizes of a model. All of them come from names and shapes of tensors.
+/// The epsilon of a norm: finite and positive, compared bit by bit.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Epsilon(f32);
+
+impl Epsilon {
+    /// `None` for what no norm can use.
+    #[must_use]
+    pub fn new(value: f32) -> Option<Self> {
+        (value.is_finite() && value > 0.0).then_some(Self(value))
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(self) -> f32 {
+        self.0
+    }
+}
+
+impl PartialEq for Epsilon {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+
+impl Eq for Epsilon {}
+
+/// What no tensor of a hybrid says: it comes from the `config.json` beside the checkpoint, or from the metadata of a
+/// container. RWKV itself needs none of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// Epsilon of all RMS norms (`rms_norm_eps`).
+    pub rms_epsilon: Option<Epsilon>,
+    /// H (`num_attention_heads`).
+    pub heads: Option<u64>,
+    /// Heads of keys and values (`num_key_value_heads`).
+    pub kv_heads: Option<u64>,
+}
+
+/// The sizes of a model. All of them come from names and shapes of tensors, but for what [`Configuration`] adds for
+/// hybrids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Hyperparameters {
     /// L.
@@ -95,6 +156,12 @@ pub struct Hyperparameters {
     pub head_size: usize,
     /// Inner widths of low-rank pairs.
     pub ranks: Ranks,
+    /// Heads of keys and values, each shared by `heads / kv_heads` heads; only QRWKV6 has fewer than `heads`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<usize>,
+    /// Epsilon of the RMS norms of a hybrid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rms_epsilon: Option<Epsilon>,
 }
 
 /// What a tensor is for. Whether and how it may be quantized is a property of its role.
@@ -143,11 +210,16 @@ pub enum TensorRole {
     FfnValue,
     /// ffn.receptance.weight [C, C].
     FfnReceptance,
+    /// ffn.gate.weight [F, C] of hybrids, whose up and down projections are [`TensorRole::FfnKey`] and
+    /// [`TensorRole::FfnValue`].
+    FfnGate,
+    /// Biases of the projections of QRWKV6.
+    AttBias,
 }
 
 impl TensorRole {
     /// All roles.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Embedding,
         Self::Head,
         Self::LayerNorm,
@@ -169,6 +241,8 @@ impl TensorRole {
         Self::FfnKey,
         Self::FfnValue,
         Self::FfnReceptance,
+        Self::FfnGate,
+        Self::AttBias,
     ];
 
     /// Lower-case name with underscores, as in JSON: `att_key`.
@@ -196,6 +270,8 @@ impl TensorRole {
             Self::FfnKey => "ffn_key",
             Self::FfnValue => "ffn_value",
             Self::FfnReceptance => "ffn_receptance",
+            Self::FfnGate => "ffn_gate",
+            Self::AttBias => "att_bias",
         }
     }
 
@@ -214,6 +290,7 @@ impl TensorRole {
                 | Self::FfnKey
                 | Self::FfnValue
                 | Self::FfnReceptance
+                | Self::FfnGate
         )
     }
 
@@ -230,6 +307,9 @@ pub struct Recover {
     /// The stored tensor is a stack of `of` equal parts along its first dimension; this is part number `part`.
     /// `(0, 1)` for a tensor stored on its own.
     pub part: (u32, u32),
+    /// The rows of the stored part are divided into `of` equal pieces; the canonical tensor takes piece number `piece`
+    /// of each. `(0, 1)` for whole rows. Parts and rows are not both divided.
+    pub columns: (u32, u32),
     /// The last two dimensions of the stored part are swapped against the canonical tensor.
     pub transposed: bool,
     /// The stored values are a function of the canonical ones.
@@ -238,9 +318,9 @@ pub struct Recover {
 
 impl Recover {
     /// Stored as the canonical tensor is, up to dimensions of size 1.
-    pub const AS_IS: Self = Self { part: (0, 1), transposed: false, form: ValueForm::Canonical };
+    pub const AS_IS: Self = Self { part: (0, 1), columns: (0, 1), transposed: false, form: ValueForm::Canonical };
     /// Stored with the last two dimensions swapped.
-    pub const TRANSPOSED: Self = Self { part: (0, 1), transposed: true, form: ValueForm::Canonical };
+    pub const TRANSPOSED: Self = Self { transposed: true, ..Self::AS_IS };
 
     /// Stored as it is, but for a function of the values.
     #[must_use]
@@ -266,6 +346,9 @@ pub enum ValueForm {
     Exp,
     /// x / 8, exact: the value matrix for runtimes whose group norm has the epsilon 1e-5 (trap T1).
     Eighth,
+    /// x / 2^n, exact but for numbers that become subnormal: for runtimes that halve the residual stream after some layers.
+    /// n is at most 40, beyond which no f16 is left.
+    Halved(u8),
 }
 
 impl ValueForm {
@@ -278,25 +361,42 @@ impl ValueForm {
             Self::ExpNegExp => libm::expf(-libm::expf(x)),
             Self::Exp => libm::expf(x),
             Self::Eighth => x * 0.125,
+            Self::Halved(n) => libm::ldexpf(x, -i32::from(n)),
         }
     }
 
-    /// The canonical value for a stored one: exact for `Canonical` and `Eighth`, rounded for the others.
+    /// The canonical value for a stored one: exact for `Canonical`, `Eighth` and `Halved`, rounded for the others.
     #[must_use]
     pub fn undo(self, stored: f32) -> f32 {
         match self {
             Self::Canonical => stored,
-            Self::NegExp => libm::logf(-stored),
-            Self::ExpNegExp => libm::logf(-libm::logf(stored)),
-            Self::Exp => libm::logf(stored),
+            Self::NegExp | Self::ExpNegExp | Self::Exp => self.preimage(stored),
             Self::Eighth => stored * 8.0,
+            Self::Halved(n) => libm::ldexpf(stored, i32::from(n)),
         }
+    }
+
+    /// A value whose function is `stored`, of 16 bits if there is one: values of 16-bit checkpoints come back as they were.
+    /// Where several values have the same function, any of them serves.
+    fn preimage(self, stored: f32) -> f32 {
+        // At these bounds the functions reach their limits in f32, whose inverse would be infinite.
+        let near = match self {
+            Self::NegExp => libm::logf(-stored).clamp(-104.0, f32::INFINITY),
+            Self::ExpNegExp => libm::logf(-libm::logf(stored)).clamp(-18.0, 5.0),
+            _ => libm::logf(stored).clamp(-104.0, f32::INFINITY),
+        };
+        let short = [bf16_to_f32(f32_to_bf16(near)), f16_to_f32(f32_to_f16(near))];
+        // The logarithms are off by a rounding or two: of themselves, or, near 0, of what they were taken of.
+        let step = (near.abs() * f32::EPSILON).max(f32::EPSILON / 2.0);
+        let neighbours = [0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 4.0, -4.0].map(|steps| near + steps * step * 0.5);
+        let same = |value: &f32| self.apply(*value).to_bits() == stored.to_bits();
+        short.into_iter().chain(neighbours).find(same).unwrap_or(near)
     }
 
     /// True when [`ValueForm::undo`] gives back every bit.
     #[must_use]
     pub fn is_exact(self) -> bool {
-        matches!(self, Self::Canonical | Self::Eighth)
+        matches!(self, Self::Canonical | Self::Eighth | Self::Halved(_))
     }
 }
 
@@ -319,6 +419,14 @@ pub trait ModelFile: TensorSource {
     /// # Errors
     /// When a name is unknown, or the container's metadata contradict its tensors.
     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError>;
+
+    /// What the container's metadata say about a hybrid beyond its tensors.
+    ///
+    /// # Errors
+    /// When a value is none.
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(Configuration::default())
+    }
 }
 
 /// One tensor of a model.

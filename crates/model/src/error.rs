@@ -63,6 +63,15 @@ pub enum ModelError {
         /// A tensor that speaks for it.
         second_witness: String,
     },
+    /// BlinkDL's files and web-rwkv's have the same name for a factor and its transpose.
+    #[error("tensor {} has shape {}, with as many rows as columns: whether it is stored as trained or transposed, as web-rwkv does, \
+        cannot be known; give the model in another format, or in another type than f16", quoted(.name), format_shape(.shape))]
+    AmbiguousOrientation {
+        /// Name as the file has it.
+        name: String,
+        /// Its shape.
+        shape: Vec<u64>,
+    },
     /// The shape of a tensor contradicts the other tensors.
     #[error("tensor {} has shape {}, expected {} = {formula} with {origin}; dimensions of size 1 may differ",
         quoted(.name), format_shape(.found), format_shape(.expected))]
@@ -138,6 +147,16 @@ pub enum ModelError {
         /// A tensor that gives it away.
         witness: String,
     },
+    /// A hybrid without the configuration that its tensors do not give.
+    #[error("this is {version}, and no tensor says its {what}: put the model's config.json, which has {key}, beside the checkpoint")]
+    ConfigurationNeeded {
+        /// Recognised version.
+        version: Version,
+        /// What is unknown.
+        what: &'static str,
+        /// Key in config.json.
+        key: &'static str,
+    },
     /// Nothing that looks like RWKV.
     #[error("no RWKV model found among {tensors} tensor(s){}: expected names such as blocks.0.att.key.weight, \
         rwkv.blocks.0.attention.key.weight or model.layers.0.attn.k_proj.weight", such_as(.example.as_deref()))]
@@ -175,12 +194,14 @@ impl Diagnostic for ModelError {
             Self::MissingTensor { .. } | Self::MissingLayer { .. } => "MissingTensor",
             Self::UnknownTensor { .. } => "UnknownTensor",
             Self::AmbiguousVersion { .. } => "AmbiguousVersion",
+            Self::AmbiguousOrientation { .. } => "AmbiguousOrientation",
             Self::ShapeMismatch { .. } | Self::UnreadableSize { .. } => "ShapeMismatch",
             Self::BadShape { .. } => "BadShape",
             Self::BadName { .. } => "BadName",
             Self::NameTooLong { .. } => "NameTooLong",
             Self::UnsupportedDtype { .. } => "UnsupportedDtype",
             Self::UnsupportedArchitecture { .. } => "UnsupportedArchitecture",
+            Self::ConfigurationNeeded { .. } => "ConfigurationNeeded",
             Self::NotRwkv { .. } => "NotRwkv",
             Self::DuplicateTensor { .. } => "DuplicateTensor",
             Self::BadMapping { .. } => "BadMapping",

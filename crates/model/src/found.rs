@@ -140,6 +140,20 @@ fn recovered_shape(info: &TensorInfo, recover: Recover) -> Result<Vec<u64>, Mode
             }
         }
     }
+    let (piece, pieces) = recover.columns;
+    if pieces != 1 {
+        let columns = shape.last_mut();
+        match columns.map(|columns| (columns.checked_rem(u64::from(pieces)), columns)) {
+            Some((Some(0), columns)) if piece < pieces && of == 1 => *columns /= u64::from(pieces),
+            _ => {
+                return Err(ModelError::BadShape {
+                    name: info.name.clone(),
+                    shape: info.shape.clone(),
+                    why: "its rows hold several vectors, and its last dimension must be a multiple of their number",
+                });
+            }
+        }
+    }
     if let (true, [.., rows, columns]) = (recover.transposed, shape.as_mut_slice()) {
         std::mem::swap(rows, columns);
     }

@@ -28,6 +28,13 @@ impl Assembly {
         Self { parts: vec![part], transposed: false, form: ValueForm::Canonical, repeat: 1, pad: 0 }
     }
 
+    /// Zeros alone: for tensors that a runtime asks for and never uses. Only for dense encodings, whose zero is a zero
+    /// byte.
+    #[must_use]
+    pub fn zeros(elements: u64) -> Self {
+        Self { parts: Vec::new(), pad: elements, ..Self::of(0) }
+    }
+
     /// Several canonical tensors, one after another.
     #[must_use]
     pub fn stack(parts: Vec<usize>) -> Self {
@@ -164,6 +171,8 @@ pub enum Constraint {
     F32Only(&'static str),
     /// One of f32, f16, bf16; the text says why.
     Float(&'static str),
+    /// Any encoding on request; a float type unless one is asked for by name. The text says why.
+    FloatUnlessAsked(&'static str),
     /// Any encoding that the container knows.
     Any,
 }

@@ -15,9 +15,10 @@ mod layout;
 pub mod names;
 mod relatives;
 
-pub use describe::{describe, describe_mapped};
+pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with};
 pub use description::{
-    Hyperparameters, MappedTensor, ModelDescription, ModelFile, Ranks, Recover, TensorRole, TensorSpec, ValueForm, Version,
+    Configuration, Epsilon, Hyperparameters, MappedTensor, ModelDescription, ModelFile, Ranks, Recover, TensorRole, TensorSpec, ValueForm,
+    Version,
 };
 pub use error::ModelError;
 pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};

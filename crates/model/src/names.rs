@@ -2,6 +2,10 @@
 //!
 //! Only names are translated here. Whether the tensors make up a model is decided in [`crate::describe`].
 
+mod qwen;
+
+mod web_rwkv;
+
 use forge_tensor::TensorInfo;
 
 use crate::description::{MappedTensor, Recover};
@@ -16,6 +20,9 @@ pub struct Convention {
     pub name: &'static str,
     /// In front of the layer number.
     layer_prefix: &'static str,
+    /// Beginnings of names within a layer of which a file must have one; empty for a convention that any file with the
+    /// layer prefix may follow.
+    only_with: &'static [&'static str],
     /// Whole names outside of the layers: (file's, canonical).
     outside: &'static [(&'static str, &'static str)],
     /// Whole names within a layer.
@@ -26,13 +33,15 @@ pub struct Convention {
     prefixes: &'static [(&'static str, &'static str)],
 }
 
-/// All conventions. The one whose layer prefix most names have is taken; in a tie, the earlier one.
-pub static CONVENTIONS: &[&Convention] = &[&BLINKDL, &PREFIXED, &HUGGING_FACE, &FLA];
+/// All conventions. Of those whose marks a file bears, the one whose layer prefix most names have is taken; in a tie, the
+/// earlier one.
+pub static CONVENTIONS: &[&Convention] = &[&BLINKDL, &PREFIXED, &CANDLE_6, &HUGGING_FACE, &LAYERS, &qwen::ARWKV, &qwen::QRWKV6, &FLA];
 
 /// RWKV-LM and all checkpoints published as `.pth`.
-static BLINKDL: Convention = Convention {
+pub static BLINKDL: Convention = Convention {
     name: "BlinkDL",
     layer_prefix: "blocks.",
+    only_with: &[],
     outside: &[
         ("emb.weight", "emb.weight"),
         ("ln_out.weight", "ln_out.weight"),
@@ -48,6 +57,7 @@ static BLINKDL: Convention = Convention {
 static PREFIXED: Convention = Convention {
     name: "BlinkDL with the prefix model.",
     layer_prefix: "model.blocks.",
+    only_with: &[],
     outside: &[
         ("model.emb.weight", "emb.weight"),
         ("model.embeddings.weight", "emb.weight"),
@@ -64,15 +74,11 @@ static PREFIXED: Convention = Convention {
 };
 
 /// RWKV-4 in Transformers, and the RWKV-5 and RWKV-6 models published in its style.
-static HUGGING_FACE: Convention = Convention {
+pub static HUGGING_FACE: Convention = Convention {
     name: "Hugging Face (RWKV-4 to 6)",
     layer_prefix: "rwkv.blocks.",
-    outside: &[
-        ("rwkv.embeddings.weight", "emb.weight"),
-        ("rwkv.ln_out.weight", "ln_out.weight"),
-        ("rwkv.ln_out.bias", "ln_out.bias"),
-        ("head.weight", "head.weight"),
-    ],
+    only_with: &[],
+    outside: HUGGING_FACE_OUTSIDE,
     exact: &[
         ("pre_ln.weight", "ln0.weight", Recover::AS_IS),
         ("pre_ln.bias", "ln0.bias", Recover::AS_IS),
@@ -87,10 +93,85 @@ static HUGGING_FACE: Convention = Convention {
     prefixes: &[("attention.", "att."), ("feed_forward.", "ffn."), ("ln", "ln")],
 };
 
+static HUGGING_FACE_OUTSIDE: &[(&str, &str)] = &[
+    ("rwkv.embeddings.weight", "emb.weight"),
+    ("rwkv.ln_out.weight", "ln_out.weight"),
+    ("rwkv.ln_out.bias", "ln_out.bias"),
+    ("head.weight", "head.weight"),
+];
+
+/// RWKV-6 of the candle library: Hugging Face's names, but with RWKV-5's words for the token shift.
+pub static CANDLE_6: Convention = Convention {
+    name: "candle (RWKV-6)",
+    layer_prefix: "rwkv.blocks.",
+    only_with: &["attention.time_mix_w"],
+    outside: HUGGING_FACE_OUTSIDE,
+    exact: &[
+        ("pre_ln.weight", "ln0.weight", Recover::AS_IS),
+        ("pre_ln.bias", "ln0.bias", Recover::AS_IS),
+        ("attention.time_mix_x", "att.time_maa_x", Recover::AS_IS),
+        ("attention.time_mix_w", "att.time_maa_w", Recover::AS_IS),
+        ("attention.time_mix_key", "att.time_maa_k", Recover::AS_IS),
+        ("attention.time_mix_value", "att.time_maa_v", Recover::AS_IS),
+        ("attention.time_mix_receptance", "att.time_maa_r", Recover::AS_IS),
+        ("attention.time_mix_gate", "att.time_maa_g", Recover::AS_IS),
+        ("attention.time_mix_w1", "att.time_maa_w1", Recover::AS_IS),
+        ("attention.time_mix_w2", "att.time_maa_w2", Recover::AS_IS),
+        ("feed_forward.time_mix_key", "ffn.time_maa_k", Recover::AS_IS),
+        ("feed_forward.time_mix_receptance", "ffn.time_maa_r", Recover::AS_IS),
+    ],
+    stacked: &[],
+    prefixes: &[("attention.", "att."), ("feed_forward.", "ffn."), ("ln", "ln")],
+};
+
+/// RWKV-7 ports that number `layers` but keep BlinkDL's short names and orientation within them, some with one module
+/// more around the time mix.
+pub static LAYERS: Convention = Convention {
+    name: "BlinkDL's names within model.layers (RWKV-7)",
+    layer_prefix: "model.layers.",
+    only_with: &["attention.", "attn.time_mixer."],
+    outside: &[
+        ("model.embeddings.weight", "emb.weight"),
+        ("model.emb.weight", "emb.weight"),
+        ("model.ln_out.weight", "ln_out.weight"),
+        ("model.ln_out.bias", "ln_out.bias"),
+        ("model.norm.weight", "ln_out.weight"),
+        ("model.norm.bias", "ln_out.bias"),
+        ("head.weight", "head.weight"),
+        ("model.head.weight", "head.weight"),
+        ("lm_head.weight", "head.weight"),
+        ("model.pre_ln.weight", "blocks.0.ln0.weight"),
+        ("model.pre_ln.bias", "blocks.0.ln0.bias"),
+        ("model.ln0.weight", "blocks.0.ln0.weight"),
+        ("model.ln0.bias", "blocks.0.ln0.bias"),
+    ],
+    exact: &[
+        ("pre_ln.weight", "ln0.weight", Recover::AS_IS),
+        ("pre_ln.bias", "ln0.bias", Recover::AS_IS),
+        ("pre_norm.weight", "ln0.weight", Recover::AS_IS),
+        ("pre_norm.bias", "ln0.bias", Recover::AS_IS),
+        ("attention.g_norm.weight", "att.ln_x.weight", Recover::AS_IS),
+        ("attention.g_norm.bias", "att.ln_x.bias", Recover::AS_IS),
+    ],
+    stacked: &[("attention.x_x", TIME_MIX_7), ("attention.time_mixer.x_x", TIME_MIX_7), ("attn.time_mixer.x_x", TIME_MIX_7)],
+    prefixes: &[
+        ("attention.time_mixer.", "att."),
+        ("attn.time_mixer.", "att."),
+        ("attention.", "att."),
+        ("feed_forward.", "ffn."),
+        ("ffn.", "ffn."),
+        ("ln", "ln"),
+    ],
+};
+
+/// The order in which the token-shift vectors of RWKV-7 are stacked.
+static TIME_MIX_7: &[&str] = &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"];
+
 /// RWKV-7 of the flash-linear-attention library. Low-rank factors are stored as linear layers, that is transposed.
-static FLA: Convention = Convention {
+pub static FLA: Convention = Convention {
     name: "flash-linear-attention (RWKV-7)",
     layer_prefix: "model.layers.",
+    only_with: &[],
     outside: &[
         ("model.embeddings.weight", "emb.weight"),
         ("model.norm.weight", "ln_out.weight"),
@@ -134,22 +215,64 @@ static FLA: Convention = Convention {
         ("ffn.key.weight", "ffn.key.weight", Recover::AS_IS),
         ("ffn.value.weight", "ffn.value.weight", Recover::AS_IS),
     ],
-    stacked: &[("attn.x_x", &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"])],
+    stacked: &[("attn.x_x", TIME_MIX_7)],
     prefixes: &[],
 };
 
 impl Convention {
+    /// As [`Convention::of`], with a look at shapes where BlinkDL's names are used for something else.
+    ///
+    /// # Errors
+    /// [`ModelError::AmbiguousOrientation`] when the shapes do not say which way the factors lie.
+    pub fn detect(infos: &[TensorInfo]) -> Result<&'static Self, ModelError> {
+        let convention = Self::of(infos);
+        if convention.layer_prefix != BLINKDL.layer_prefix {
+            return Ok(convention);
+        }
+        Ok(web_rwkv::refine(infos)?.unwrap_or(convention))
+    }
+
     /// The convention that most of the names follow; BlinkDL's if none has a layer.
     #[must_use]
     pub fn of(infos: &[TensorInfo]) -> &'static Self {
         let mut best = (0, &BLINKDL);
-        for convention in CONVENTIONS.iter().copied() {
+        for convention in CONVENTIONS.iter().copied().filter(|convention| convention.is_marked(infos)) {
             let names = infos.iter().filter(|info| info.name.starts_with(convention.layer_prefix)).count();
             if names > best.0 {
                 best = (names, convention);
             }
         }
         best.1
+    }
+
+    /// True when nothing speaks against this convention: it asks for no marks, or a tensor bears one.
+    fn is_marked(&self, infos: &[TensorInfo]) -> bool {
+        let within = |info: &TensorInfo| {
+            let rest = info.name.strip_prefix(self.layer_prefix)?;
+            let (_, suffix) = rest.split_once('.')?;
+            Some(self.only_with.iter().any(|mark| suffix.starts_with(mark)))
+        };
+        self.only_with.is_empty() || infos.iter().any(|info| within(info) == Some(true))
+    }
+
+    /// The name under which this convention stores a canonical tensor, and how the canonical one is found in it; `None`
+    /// when the convention has no such tensor. Where it has several names for one tensor, the first in its tables.
+    ///
+    /// ```
+    /// let (name, recover) = forge_model::names::FLA.stored_name("blocks.3.att.w1").unwrap();
+    /// assert_eq!((name.as_str(), recover.transposed), ("model.layers.3.attn.w_lora.lora.0.weight", true));
+    /// ```
+    #[must_use]
+    pub fn stored_name(&self, canonical: &str) -> Option<(String, Recover)> {
+        if let Some((stored, _)) = self.outside.iter().find(|(_, name)| *name == canonical) {
+            return Some(((*stored).to_owned(), Recover::AS_IS));
+        }
+        let (layer, suffix) = split_layer(canonical).ok()??;
+        if let Some((stored, _, recover)) = self.exact.iter().find(|(_, name, _)| *name == suffix) {
+            return Some((format!("{}{layer}.{stored}", self.layer_prefix), *recover));
+        }
+        let replaced = self.prefixes.iter().find_map(|(from, to)| Some(format!("{from}{}", suffix.strip_prefix(to)?)))?;
+        Some((format!("{}{layer}.{replaced}", self.layer_prefix), Recover::AS_IS))
     }
 
     /// Canonical names for everything whose name this convention knows; the rest is left out.
@@ -165,7 +288,7 @@ impl Convention {
                 }
                 continue;
             };
-            for (suffix, recover) in self.within_layer(suffix) {
+            for (suffix, recover) in self.within_layer(suffix, info) {
                 mapped.push(MappedTensor { name: format!("blocks.{layer}.{suffix}"), source_index, recover });
             }
         }
@@ -173,17 +296,28 @@ impl Convention {
     }
 
     /// Canonical names within a layer for a name within a layer: none, one, or those of a stack.
-    fn within_layer(&self, suffix: &str) -> Vec<(String, Recover)> {
-        if let Some((_, canonical, recover)) = self.exact.iter().find(|(source, ..)| *source == suffix) {
-            return vec![((*canonical).to_owned(), *recover)];
+    fn within_layer(&self, suffix: &str, info: &TensorInfo) -> Vec<(String, Recover)> {
+        let exact = self.exact.iter().filter(|(source, ..)| *source == suffix);
+        let exact: Vec<_> = exact.map(|(_, canonical, recover)| ((*canonical).to_owned(), *recover)).collect();
+        if !exact.is_empty() {
+            return exact;
         }
-        if let Some((_, parts)) = self.stacked.iter().find(|(source, _)| *source == suffix) {
+        let mut stacks = self.stacked.iter().filter(|(source, _)| *source == suffix);
+        let fits = |parts: &[&str]| info.shape.first() == u64::try_from(parts.len()).ok().as_ref();
+        // Of stacks with one name the one of the tensor's height; if none fits, the first, whose shape is then refused.
+        if let Some((_, parts)) = stacks.clone().find(|(_, parts)| fits(parts)).or_else(|| stacks.next()) {
             let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
             return (0..of).zip(*parts).map(|(part, name)| ((*name).to_owned(), Recover { part: (part, of), ..Recover::AS_IS })).collect();
         }
         let replaced = self.prefixes.iter().find_map(|(from, to)| Some(format!("{to}{}", suffix.strip_prefix(from)?)));
         replaced.map(|name| (name, Recover::AS_IS)).into_iter().collect()
     }
+}
+
+/// True if the names are those of a hybrid with Qwen.
+#[must_use]
+pub fn is_hybrid(infos: &[TensorInfo]) -> bool {
+    qwen::ALL.iter().any(|convention| convention.is_marked(infos))
 }
 
 /// Splits a canonical name of a layer's tensor into layer number and the name within the layer; `None` for a tensor

@@ -22,8 +22,6 @@ enum Mark {
     Starts(&'static str),
     /// Has this inside.
     Contains(&'static str),
-    /// Has both inside.
-    ContainsBoth(&'static str, &'static str),
 }
 
 impl Mark {
@@ -32,7 +30,6 @@ impl Mark {
             Self::Ends(end) => name.ends_with(end),
             Self::Starts(start) => name.starts_with(start),
             Self::Contains(part) => name.contains(part),
-            Self::ContainsBoth(one, other) => name.contains(one) && name.contains(other),
         }
     }
 }
@@ -114,22 +111,10 @@ static RELATIVES: &[Relative] = &[
         marks: &[Mark::Starts("copy_mask")],
     },
     Relative {
-        name: "ARWKV",
-        why: "RWKV-7 attention inside the layers of Qwen 2.5 is another architecture",
-        advice: "convert it with llama.cpp's own script, which knows it as arwkv7",
-        marks: &[Mark::Contains(".self_attn.time_mixer.")],
-    },
-    Relative {
-        name: "QRWKV6",
-        why: "RWKV-6 attention inside the layers of Qwen 2 is another architecture",
-        advice: "convert it with llama.cpp's own script, which knows it as rwkv6qwen2",
-        marks: &[Mark::ContainsBoth(".self_attn.", "time_maa_")],
-    },
-    Relative {
         name: "an RWKV-7 and Qwen hybrid (RADLADS, Qwerky, HRWKV7)",
         why: "RWKV-7 attention inside the layers of Qwen is another architecture",
         advice: NO_READER,
-        marks: &[Mark::ContainsBoth(".self_attn.", ".w0")],
+        marks: &[Mark::Contains(".self_attn.w0")],
     },
     Relative {
         name: "RWKV-6 of the flash-linear-attention library",
@@ -137,13 +122,15 @@ static RELATIVES: &[Relative] = &[
         advice: "give the checkpoint in BlinkDL's or Hugging Face's RWKV-6 names",
         marks: &[Mark::Contains(".attn.x_proj.")],
     },
-    Relative {
-        name: "a transformer",
-        why: "self-attention is no part of any RWKV version",
-        advice: "give an RWKV-4 to RWKV-7 checkpoint",
-        marks: &[Mark::Contains(".self_attn.")],
-    },
 ];
+
+/// Refused unless the names are those of a hybrid.
+static TRANSFORMER: Relative = Relative {
+    name: "a transformer",
+    why: "self-attention is no part of any RWKV version",
+    advice: "give an RWKV-4 to RWKV-7 checkpoint",
+    marks: &[Mark::Contains(".self_attn.")],
+};
 
 /// Refuses what is recognised as one of the relatives.
 pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
@@ -155,7 +142,8 @@ pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
             witness: first.name.clone(),
         });
     }
-    for relative in RELATIVES {
+    let transformer = (!crate::names::is_hybrid(infos)).then_some(&TRANSFORMER);
+    for relative in RELATIVES.iter().chain(transformer) {
         let witnesses: Option<Vec<&TensorInfo>> =
             relative.marks.iter().map(|mark| infos.iter().find(|info| mark.meets(&info.name))).collect();
         if let Some(witness) = witnesses.as_ref().and_then(|all| all.first()) {

@@ -1,9 +1,11 @@
-//! What the formats share whose blocks are encoded one by one: the loops; and for 32 elements a block the search for extremes,
-//! scales, nibbles.
+//! What the formats of blocks share: the loops; and for 32 elements a block the search for extremes, scales, nibbles.
+
+use std::marker::PhantomData;
 
 use forge_tensor::Encoding;
 
 use crate::convert::{INFINITY, MAGNITUDE, f16_to_f32, f32_to_f16};
+use crate::searched::{SearchPass, Searched};
 use crate::simd::{Level, Pass};
 use crate::{BlockFormat, EncodeError, EncodeStats};
 
@@ -45,8 +47,8 @@ impl<const N: usize> ByteArray for [u8; N] {
     }
 }
 
-/// One block. `encode` and `decode` are `#[inline(always)]` so that [`Level::run`] can compile them.
-pub(crate) trait Block: Sync {
+/// A format of blocks: [`BlockFormat`] follows from it. `decode` is `#[inline(always)]` so that [`Level::run`] can compile it.
+pub(crate) trait Block: Sync + Sized {
     /// The values of a block.
     type Values: FloatArray;
     /// The stored bytes.
@@ -54,10 +56,37 @@ pub(crate) trait Block: Sync {
     const ENCODING: Encoding;
     const GGML_TYPE: Option<u32>;
 
-    fn encode(values: &Self::Values, out: &mut Self::Stored) -> Outcome;
+    /// Encodes the blocks of a job; the number of flushed blocks, or the first refused block.
+    fn encode(job: Job) -> Result<u64, usize>;
     fn decode(stored: &Self::Stored, out: &mut Self::Values);
     /// True when scale and minimum are finite.
     fn is_finite(stored: &Self::Stored) -> bool;
+}
+
+/// A format whose blocks are encoded one by one. `encode_one` is `#[inline(always)]`, too.
+pub(crate) trait OneByOne: Block {
+    fn encode_one(values: &Self::Values, out: &mut Self::Stored) -> Outcome;
+}
+
+/// Whole blocks to encode.
+pub(crate) struct Job<'a> {
+    pub(crate) level: Level,
+    pub(crate) values: &'a [f32],
+    /// The importance of each column, `[row length]`; rows are whole blocks, and `values` whole rows.
+    pub(crate) importance: Option<&'a [f32]>,
+    pub(crate) out: &'a mut [u8],
+}
+
+impl Job<'_> {
+    /// Encodes block after block; importance does not matter.
+    pub(crate) fn one_by_one<B: OneByOne>(self) -> Result<u64, usize> {
+        self.level.run(EncodePass::<B> { blocks: B::Values::cut(self.values).0, out: B::Stored::cut_mut(self.out) })
+    }
+
+    /// Encodes sub-blocks side by side.
+    pub(crate) fn searched<B: Searched>(self) -> Result<u64, usize> {
+        self.level.run_lanes(SearchPass::<B>(self, PhantomData))
+    }
 }
 
 /// What happened to one block.
@@ -87,7 +116,12 @@ impl<B: Block> BlockFormat for B {
     }
 
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
-        encode_at::<B>(Level::best(), values, out)
+        encode_at::<B>(Level::best(), values, None, out)
+    }
+
+    fn encode_weighted(&self, values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
+        check_importance(self.encoding(), values, importance)?;
+        encode_at::<B>(Level::best(), values, Some(importance), out)
     }
 
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
@@ -99,15 +133,20 @@ impl<B: Block> BlockFormat for B {
     }
 }
 
-/// [`BlockFormat::encode`] with a chosen instruction set.
-pub(crate) fn encode_at<B: Block>(level: Level, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
+/// [`BlockFormat::encode`], or with importance [`BlockFormat::encode_weighted`], with a chosen instruction set.
+pub(crate) fn encode_at<B: Block>(
+    level: Level,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) -> Result<EncodeStats, EncodeError> {
     let format = B::ENCODING.name;
     let error = EncodeError::Length { values: values.len(), bytes: out.len(), format };
     let (blocks, rest) = B::Values::cut(values);
     if !rest.is_empty() || out.len() != size_of::<B::Stored>() * blocks.len() {
         return Err(error);
     }
-    match level.run(EncodePass::<B> { blocks, out: B::Stored::cut_mut(out) }) {
+    match B::encode(Job { level, values, importance, out }) {
         Ok(flushed_blocks) => Ok(EncodeStats { flushed_blocks, ..EncodeStats::default() }),
         Err(block) => Err(match blocks[block].as_ref().iter().position(|value| !value.is_finite()) {
             Some(offset) => EncodeError::NonFinite { index: block * blocks[block].as_ref().len() + offset, format },
@@ -116,24 +155,38 @@ pub(crate) fn encode_at<B: Block>(level: Level, values: &[f32], out: &mut [u8]) 
     }
 }
 
+/// Refuses an importance that is no vector of weights for these values.
+pub(crate) fn check_importance(encoding: Encoding, values: &[f32], importance: &[f32]) -> Result<(), EncodeError> {
+    let format = encoding.name;
+    if let Some(index) = importance.iter().position(|weight| !(0.0..f32::INFINITY).contains(weight)) {
+        return Err(EncodeError::Importance { index, format });
+    }
+    let columns = importance.len();
+    // 0 is the multiple of 0, and nothing else is.
+    if !columns.is_multiple_of(encoding.block_len as usize) || !values.len().is_multiple_of(columns) {
+        return Err(EncodeError::Rows { values: values.len(), columns, format });
+    }
+    Ok(())
+}
+
 /// [`BlockFormat::decode`] with a chosen instruction set.
 pub(crate) fn decode_at<B: Block>(level: Level, bytes: &[u8], out: &mut [f32]) {
     level.run(DecodePass::<B> { stored: B::Stored::cut(bytes), out: B::Values::cut_mut(out) });
 }
 
-struct EncodePass<'a, B: Block> {
+struct EncodePass<'a, B: OneByOne> {
     blocks: &'a [B::Values],
     out: &'a mut [B::Stored],
 }
 
-impl<B: Block> Pass for EncodePass<'_, B> {
+impl<B: OneByOne> Pass for EncodePass<'_, B> {
     type Output = Result<u64, usize>;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
         let mut flushed = 0u64;
         for (index, (values, out)) in self.blocks.iter().zip(self.out).enumerate() {
-            let outcome = B::encode(values, out);
+            let outcome = B::encode_one(values, out);
             if outcome.refused {
                 return Err(index);
             }

@@ -53,6 +53,24 @@ pub enum EncodeError {
         /// Name of the format.
         format: &'static str,
     },
+    /// A weight is negative, NaN or infinite.
+    #[error("importance {index} for {format} is no finite number from 0 on; collect the importance again")]
+    Importance {
+        /// Index of the first such weight.
+        index: usize,
+        /// Name of the format.
+        format: &'static str,
+    },
+    /// The weights do not have the length of the rows.
+    #[error("{columns} weights do not fit {values} values of {format}: rows must be whole blocks, one weight a column")]
+    Rows {
+        /// Values given.
+        values: usize,
+        /// Weights given.
+        columns: usize,
+        /// Name of the format.
+        format: &'static str,
+    },
 }
 
 impl Diagnostic for EncodeError {
@@ -61,13 +79,15 @@ impl Diagnostic for EncodeError {
             Self::NonFinite { .. } => "NonFinite",
             Self::Overflow { .. } => "Overflow",
             Self::Length { .. } => "BlockLength",
+            Self::Importance { .. } => "BadImportance",
+            Self::Rows { .. } => "ImportanceLength",
         }
     }
 
     fn class(&self) -> Class {
         match self {
-            Self::NonFinite { .. } | Self::Overflow { .. } => Class::Refused,
-            Self::Length { .. } => Class::Usage,
+            Self::NonFinite { .. } | Self::Overflow { .. } | Self::Importance { .. } => Class::Refused,
+            Self::Length { .. } | Self::Rows { .. } => Class::Usage,
         }
     }
 }

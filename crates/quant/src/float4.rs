@@ -5,7 +5,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Outcome, half_is_finite, load};
+use crate::block::{Block, Job, OneByOne, Outcome, half_is_finite, load};
 use crate::convert::{MAGNITUDE, f32_to_f16};
 use crate::int8::through_f16;
 
@@ -76,9 +76,8 @@ macro_rules! float4_format {
             const ENCODING: Encoding = Encoding::new($name, 64, 34);
             const GGML_TYPE: Option<u32> = None;
 
-            #[inline(always)]
-            fn encode(values: &[f32; LEN], out: &mut [u8; 34]) -> Outcome {
-                encode(&$table, values, out)
+            fn encode(job: Job) -> Result<u64, usize> {
+                job.one_by_one::<Self>()
             }
 
             #[inline(always)]
@@ -92,6 +91,13 @@ macro_rules! float4_format {
 
             fn is_finite(stored: &[u8; 34]) -> bool {
                 half_is_finite(stored[0], stored[1])
+            }
+        }
+
+        impl OneByOne for $format {
+            #[inline(always)]
+            fn encode_one(values: &[f32; LEN], out: &mut [u8; 34]) -> Outcome {
+                encode(&$table, values, out)
             }
         }
     };
@@ -121,13 +127,11 @@ fn encode(table: &[f32; 16], values: &[f32; LEN], out: &mut [u8; 34]) -> Outcome
 #[inline(always)]
 fn nearest(table: &[f32; 16], share: f32) -> u8 {
     let (mut best, mut index) = (f32::INFINITY, ZERO);
-    let mut candidate = 0;
-    for entry in table {
+    for (candidate, entry) in (0..).zip(table) {
         let distance = (entry - share).abs();
         let nearer = distance <= best;
         best = if nearer { distance } else { best };
         index = if nearer { candidate } else { index };
-        candidate += 1;
     }
     index
 }

@@ -2,7 +2,11 @@
 
 use forge_tensor::Encoding;
 
-use crate::{BF16, EncodeError, EncodeStats, F16, F32, Int8, NF4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, SF4};
+use crate::block::check_importance;
+use crate::{
+    BF16, EncodeError, EncodeStats, F16, F32, IQ4_NL, IQ4_XS, Int8, MXFP4, NF4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0,
+    SF4,
+};
 
 /// A way to store rows of f32. Rows never share blocks. All methods are pure: same input, same bytes, on any machine.
 pub trait BlockFormat: Sync {
@@ -24,6 +28,18 @@ pub trait BlockFormat: Sync {
     /// together. The content of `out` is unspecified after an error.
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError>;
 
+    /// Encodes whole rows so that the errors of important columns weigh more: `values` `[rows, columns]`, `importance`
+    /// `[columns]`, the mean square of each column's activations. Formats without a weighted search encode as
+    /// [`BlockFormat::encode`] does.
+    ///
+    /// # Errors
+    /// As [`BlockFormat::encode`]; [`EncodeError::Importance`] for a weight that is negative or not finite,
+    /// [`EncodeError::Rows`] when `columns` are no whole blocks or `values` no whole rows.
+    fn encode_weighted(&self, values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
+        check_importance(self.encoding(), values, importance)?;
+        self.encode(values, out)
+    }
+
     /// Decodes whole blocks, exactly: `bytes` `[blocks * block_bytes]` to `out` `[blocks * block_len]`. Blocks that only
     /// one of the two slices has are left alone; [`crate::decode_rows`] checks lengths first.
     fn decode(&self, bytes: &[u8], out: &mut [f32]);
@@ -37,7 +53,8 @@ pub trait BlockFormat: Sync {
 }
 
 /// All formats, dense ones first.
-pub const FORMATS: &[&dyn BlockFormat] = &[&F32, &F16, &BF16, &Q8_0, &Q5_1, &Q5_0, &Q4_1, &Q4_0, &Int8, &NF4, &SF4];
+pub const FORMATS: &[&dyn BlockFormat] =
+    &[&F32, &F16, &BF16, &Q8_0, &Q6_K, &Q5_K, &Q5_1, &Q5_0, &Q4_K, &Q4_1, &Q4_0, &IQ4_NL, &IQ4_XS, &MXFP4, &Q3_K, &Q2_K, &Int8, &NF4, &SF4];
 
 /// The format that users call `name` (`q8_0`, `bf16`; lower case).
 #[must_use]

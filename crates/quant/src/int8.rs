@@ -5,7 +5,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Outcome, extremes, half_is_finite, load, truncate};
+use crate::block::{Block, Job, OneByOne, Outcome, extremes, half_is_finite, load, truncate};
 use crate::convert::{MAGNITUDE, f16_to_f32, f32_to_f16};
 
 /// 8.25 bits a weight: 256 steps from the smallest to the largest value.
@@ -24,20 +24,8 @@ impl Block for Int8 {
     const ENCODING: Encoding = Encoding::new("int8", 128, 132);
     const GGML_TYPE: Option<u32> = None;
 
-    #[inline(always)]
-    fn encode(values: &[f32; LEN], out: &mut [u8; 132]) -> Outcome {
-        let (halves, outcome) = through_f16(values);
-        let (low, high) = extremes(&halves);
-        let span = high - low;
-        let divisor = if span == 0.0 { 1.0 } else { span };
-        out[..2].copy_from_slice(&f32_to_f16(low).to_le_bytes());
-        out[2..4].copy_from_slice(&f32_to_f16(high).to_le_bytes());
-        for (code, half) in out[4..].iter_mut().zip(&halves) {
-            // 0 <= share <= 1: subtraction and division keep the order.
-            let share = (half - low) / divisor;
-            *code = truncate(255.0 * share + 0.5);
-        }
-        outcome
+    fn encode(job: Job) -> Result<u64, usize> {
+        job.one_by_one::<Self>()
     }
 
     #[inline(always)]
@@ -51,6 +39,26 @@ impl Block for Int8 {
 
     fn is_finite(stored: &[u8; 132]) -> bool {
         half_is_finite(stored[0], stored[1]) && half_is_finite(stored[2], stored[3])
+    }
+}
+
+impl OneByOne for Int8 {
+    #[inline(always)]
+    fn encode_one(values: &[f32; LEN], out: &mut [u8; 132]) -> Outcome {
+        let (halves, outcome) = through_f16(values);
+        let (low, high) = extremes(&halves);
+        // Adding 0 makes -0 positive: which of two zeros is smaller does not matter then.
+        let (low, high) = (low + 0.0, high + 0.0);
+        let span = high - low;
+        let divisor = if span == 0.0 { 1.0 } else { span };
+        out[..2].copy_from_slice(&f32_to_f16(low).to_le_bytes());
+        out[2..4].copy_from_slice(&f32_to_f16(high).to_le_bytes());
+        for (code, half) in out[4..].iter_mut().zip(&halves) {
+            // 0 <= share <= 1: subtraction and division keep the order.
+            let share = (half - low) / divisor;
+            *code = truncate(255.0 * share + 0.5);
+        }
+        outcome
     }
 }
 

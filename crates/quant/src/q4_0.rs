@@ -2,7 +2,10 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Outcome, Scale, Values, codes, half_is_finite, load, pack_nibbles, peak, unpack_nibbles};
+use crate::block::{Block, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, pack_nibbles, peak, store, unpack_nibbles};
+use crate::lanes::Lanes;
+use crate::search::{self, Columns, Fit};
+use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
 
 /// 4.5 bits a weight. The value of largest magnitude gets code 0, so `d` has the opposite sign of it.
 ///
@@ -16,12 +19,8 @@ impl Block for Q4_0 {
     const ENCODING: Encoding = Encoding::new("q4_0", 32, 18);
     const GGML_TYPE: Option<u32> = Some(2);
 
-    #[inline(always)]
-    fn encode(values: &Values, out: &mut [u8; 18]) -> Outcome {
-        let scale = Scale::new(peak(values) / -8.0);
-        out[..2].copy_from_slice(&scale.stored);
-        out[2..].copy_from_slice(&pack_nibbles(&codes(values, 0.0, scale.inverse, 8.5, 15)));
-        scale.outcome
+    fn encode(job: Job) -> Result<u64, usize> {
+        if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }
     }
 
     #[inline(always)]
@@ -34,5 +33,42 @@ impl Block for Q4_0 {
 
     fn is_finite(stored: &[u8; 18]) -> bool {
         half_is_finite(stored[0], stored[1])
+    }
+}
+
+impl OneByOne for Q4_0 {
+    #[inline(always)]
+    fn encode_one(values: &Values, out: &mut [u8; 18]) -> Outcome {
+        let scale = Scale::new(peak(values) / -8.0);
+        out[..2].copy_from_slice(&scale.stored);
+        out[2..].copy_from_slice(&pack_nibbles(&codes(values, 0.0, scale.inverse, 8.5, 15)));
+        scale.outcome
+    }
+}
+
+/// The search with importance; without it the extremes of the block decide.
+impl Searched for Q4_0 {
+    const SUB_LENGTH: usize = 32;
+
+    fn spread(_: &[f32], row: f32) -> f32 {
+        row
+    }
+
+    #[inline(always)]
+    fn search<S: Lanes>(x: &Columns<S>, w: &mut Columns<S>, spread: Option<S>) -> Fit<S> {
+        square_or_weigh(x, w, spread);
+        search::symmetric(x, w, 8.0)
+    }
+
+    #[inline(always)]
+    fn finish(values: &Values, fits: &[Fit<f32>], _: bool, out: &mut [u8; 18]) -> Outcome {
+        let (scale, outcome) = store(fits[0].scale);
+        out[..2].copy_from_slice(&scale);
+        let codes = search_codes(values, &fits[0], -8, 7);
+        out[2..].copy_from_slice(&pack_nibbles(&codes));
+        Outcome {
+            refused: outcome.refused || is_special(fits[0].scale),
+            flushed: outcome.flushed || fits[0].scale == 0.0 && values.iter().any(|x| *x != 0.0),
+        }
     }
 }

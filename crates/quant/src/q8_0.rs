@@ -2,7 +2,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Outcome, Scale, Values, half_is_finite, largest_magnitude, load};
+use crate::block::{Block, Job, OneByOne, Outcome, Scale, Values, half_is_finite, largest_magnitude, load};
 
 /// 8.5 bits a weight: the code is the value divided by `largest magnitude / 127`, rounded, halves away from zero.
 #[derive(Clone, Copy, Debug)]
@@ -14,16 +14,8 @@ impl Block for Q8_0 {
     const ENCODING: Encoding = Encoding::new("q8_0", 32, 34);
     const GGML_TYPE: Option<u32> = Some(8);
 
-    #[inline(always)]
-    fn encode(values: &Values, out: &mut [u8; 34]) -> Outcome {
-        let scale = Scale::new(largest_magnitude(values) / 127.0);
-        let mut codes = [0; 32];
-        for (code, value) in codes.iter_mut().zip(values) {
-            *code = round_half_away(value * scale.inverse);
-        }
-        out[..2].copy_from_slice(&scale.stored);
-        out[2..].copy_from_slice(&codes);
-        scale.outcome
+    fn encode(job: Job) -> Result<u64, usize> {
+        job.one_by_one::<Self>()
     }
 
     #[inline(always)]
@@ -36,6 +28,20 @@ impl Block for Q8_0 {
 
     fn is_finite(stored: &[u8; 34]) -> bool {
         half_is_finite(stored[0], stored[1])
+    }
+}
+
+impl OneByOne for Q8_0 {
+    #[inline(always)]
+    fn encode_one(values: &Values, out: &mut [u8; 34]) -> Outcome {
+        let scale = Scale::new(largest_magnitude(values) / 127.0);
+        let mut codes = [0; 32];
+        for (code, value) in codes.iter_mut().zip(values) {
+            *code = round_half_away(value * scale.inverse);
+        }
+        out[..2].copy_from_slice(&scale.stored);
+        out[2..].copy_from_slice(&codes);
+        scale.outcome
     }
 }
 

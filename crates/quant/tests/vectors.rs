@@ -1,4 +1,4 @@
-//! Bytes and values against gguf-py's (`fixtures/blocks`): equal, without tolerance.
+//! Bytes and values against those of ggml, gguf-py and NumPy (`fixtures/blocks`): equal, without tolerance.
 
 #![allow(clippy::cast_possible_truncation, reason = "the planted faults cast as a careless encoder would")]
 
@@ -32,28 +32,90 @@ fn first_difference(name: &str, ours: &[u8], theirs: &[u8]) -> Option<usize> {
     ours.chunks(size).zip(theirs.chunks(size)).position(|(a, b)| a != b)
 }
 
-const NAMES: [&str; 7] = ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
-const BLOCKS: [&str; 5] = ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
+/// Every registered format but f32, which is its own vector. A format without vectors fails when its files are read.
+fn names() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().map(|format| format.encoding().name).filter(|name| *name != "f32")
+}
+
+fn blocks() -> impl Iterator<Item = &'static str> {
+    names().filter(|name| !["f16", "bf16"].contains(name))
+}
+
+/// The values whose encoded form is a fixture.
+fn input(name: &str) -> Vec<f32> {
+    let one_by_one = ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
+    floats(&fixture(if one_by_one.contains(&name) { "input.f32" } else { "rows.f32" }))
+}
+
+/// The formats with a weighted search.
+const WEIGHTED: [&str; 11] = ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "q4_0", "q4_1", "q5_0", "q5_1"];
+
+fn encode_weighted(name: &str, values: &[f32], importance: &[f32]) -> Vec<u8> {
+    let format = by_name(name).expect(name);
+    let encoding = format.encoding();
+    let mut out = vec![0; values.len() / encoding.block_len as usize * encoding.block_bytes as usize];
+    format.encode_weighted(values, importance, &mut out).expect(name);
+    out
+}
+
+fn assert_same(name: &str, ours: &[u8], theirs: &[u8]) {
+    if let Some(block) = first_difference(name, ours, theirs) {
+        let size = by_name(name).expect(name).encoding().block_bytes as usize;
+        let at = block * size..(block + 1) * size;
+        panic!("{name} block {block}: {:02x?} instead of {:02x?}", &ours[at.clone()], &theirs[at]);
+    }
+}
 
 #[test]
 fn encoded_bytes_equal_the_reference() {
-    let values = floats(&fixture("input.f32"));
-    assert!(values.len() > 10_000, "the fixture is nearly empty");
-    for name in NAMES {
-        let ours = encode(name, &values);
-        let theirs = fixture(&format!("{name}.bin"));
-        if let Some(block) = first_difference(name, &ours, &theirs) {
-            let size = by_name(name).expect(name).encoding().block_bytes as usize;
-            let at = block * size..(block + 1) * size;
-            panic!("{name} block {block}: {:02x?} instead of {:02x?}", &ours[at.clone()], &theirs[at]);
-        }
+    for name in names() {
+        let values = input(name);
+        assert!(values.len() > 10_000, "the fixture is nearly empty");
+        assert_same(name, &encode(name, &values), &fixture(&format!("{name}.bin")));
     }
-    assert_eq!(encode("f32", &values), fixture("input.f32"));
+    let values = fixture("input.f32");
+    assert_eq!(encode("f32", &floats(&values)), values);
+}
+
+#[test]
+fn weighted_bytes_equal_the_reference() {
+    let (values, importance) = (floats(&fixture("rows.f32")), floats(&fixture("importance.f32")));
+    for name in WEIGHTED {
+        let ours = encode_weighted(name, &values, &importance);
+        assert_same(name, &ours, &fixture(&format!("{name}.weighted.bin")));
+        assert_ne!(ours, encode(name, &values), "{name}: importance changes nothing");
+        // Rows do not know of each other.
+        let rows: Vec<u8> = values.chunks(importance.len()).flat_map(|row| encode_weighted(name, row, &importance)).collect();
+        assert_same(name, &rows, &ours);
+    }
+    for name in names().filter(|name| !WEIGHTED.contains(name)) {
+        assert_eq!(encode_weighted(name, &values, &importance), encode(name, &values), "{name} has no weighted search");
+    }
+}
+
+#[test]
+fn planted_fault_a_shifted_importance_is_noticed() {
+    let (values, mut importance) = (floats(&fixture("rows.f32")), floats(&fixture("importance.f32")));
+    importance.rotate_left(1);
+    for name in WEIGHTED {
+        let ours = encode_weighted(name, &values, &importance);
+        assert!(first_difference(name, &ours, &fixture(&format!("{name}.weighted.bin"))).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn planted_fault_one_bit_of_a_value_is_noticed() {
+    // The fixtures must hold values near enough to the limits between codes and scales for such a change to show.
+    for name in names() {
+        let mut values = input(name);
+        values.iter_mut().filter(|value| value.abs() < 1000.0).for_each(|value| *value = f32::from_bits(value.to_bits() ^ 1 << 12));
+        assert!(first_difference(name, &encode(name, &values), &fixture(&format!("{name}.bin"))).is_some(), "{name}");
+    }
 }
 
 #[test]
 fn decoded_values_equal_the_reference() {
-    for name in NAMES {
+    for name in names() {
         let encoding = by_name(name).expect(name).encoding();
         let mut ours = Vec::new();
         decode_rows(encoding, &fixture(&format!("{name}.random.bin")), &mut ours).expect(name);
@@ -67,10 +129,12 @@ fn decoded_values_equal_the_reference() {
 
 #[test]
 fn chunks_and_rows_do_not_matter() {
-    let values = floats(&fixture("input.f32"));
-    for name in NAMES {
+    for name in names() {
+        let values = input(name);
         let whole = encode(name, &values);
-        let pieces: Vec<u8> = values.chunks(96).flat_map(|chunk| encode(name, chunk)).collect();
+        // Three blocks or 96 elements: groups of lanes that are not full.
+        let length = 96.max(3 * by_name(name).expect(name).encoding().block_len as usize);
+        let pieces: Vec<u8> = values.chunks(length).flat_map(|chunk| encode(name, chunk)).collect();
         assert_eq!(first_difference(name, &pieces, &whole), None, "{name}");
     }
 }
@@ -122,7 +186,7 @@ fn planted_fault_swapped_nibbles_are_noticed() {
 
 #[test]
 fn planted_fault_one_bit_is_noticed_by_the_decoder() {
-    for name in BLOCKS {
+    for name in blocks() {
         let encoding = by_name(name).expect(name).encoding();
         let bytes = fixture(&format!("{name}.random.bin"));
         let theirs = floats(&fixture(&format!("{name}.random.f32")));
@@ -139,13 +203,35 @@ fn planted_fault_one_bit_is_noticed_by_the_decoder() {
 
 #[test]
 fn registry_finds_every_format_by_all_its_keys() {
-    let expected = [("f32", 0), ("f16", 1), ("bf16", 30), ("q8_0", 8), ("q5_1", 7), ("q5_0", 6), ("q4_1", 3), ("q4_0", 2)];
+    let expected = [
+        ("f32", Some(0)),
+        ("f16", Some(1)),
+        ("bf16", Some(30)),
+        ("q8_0", Some(8)),
+        ("q6_k", Some(14)),
+        ("q5_k", Some(13)),
+        ("q5_1", Some(7)),
+        ("q5_0", Some(6)),
+        ("q4_k", Some(12)),
+        ("q4_1", Some(3)),
+        ("q4_0", Some(2)),
+        ("iq4_nl", Some(20)),
+        ("iq4_xs", Some(23)),
+        ("mxfp4", Some(39)),
+        ("q3_k", Some(11)),
+        ("q2_k", Some(10)),
+        ("int8", None),
+        ("nf4", None),
+        ("sf4", None),
+    ];
     assert_eq!(FORMATS.len(), expected.len());
     for (name, number) in expected {
         let format = by_name(name).expect(name);
         assert_eq!(format.encoding().name, name);
-        assert_eq!(format.ggml_type(), Some(number), "{name}");
-        assert_eq!(forge_quant::by_ggml_type(number).map(|f| f.encoding().name), Some(name));
+        assert_eq!(format.ggml_type(), number, "{name}");
+        if let Some(number) = number {
+            assert_eq!(forge_quant::by_ggml_type(number).map(|f| f.encoding().name), Some(name));
+        }
         assert_eq!(forge_quant::by_encoding(format.encoding()).map(|f| f.encoding().name), Some(name));
     }
     assert!(by_name("Q8_0").is_none() && by_name("").is_none());

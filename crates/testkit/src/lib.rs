@@ -1,6 +1,7 @@
 //! Forged bad files, tiny random models and assertions for the tests. Never published, never shipped.
 
 pub mod gguf;
+pub mod hybrids;
 pub mod models;
 pub mod pickle;
 pub mod zip;

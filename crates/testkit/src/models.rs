@@ -250,7 +250,7 @@ pub fn random_model(version: Version, sizes: &Sizes, seed: u64) -> MemorySource 
 /// A complete model in BlinkDL names, in the shapes that trainers save.
 ///
 /// # Panics
-/// When the encoding is no dense float.
+/// When the encoding is no dense float, and for hybrids, which `crate::hybrids` makes.
 #[must_use]
 pub fn random_model_with(version: Version, sizes: &Sizes, options: &Options, seed: u64) -> MemorySource {
     let mut maker = Maker { rng: SplitMix64::new(seed), sizes: *sizes, options: *options, layer: 0, tensors: Vec::new() };
@@ -367,6 +367,7 @@ impl Maker {
                 Version::V5_0 | Version::V5_1 | Version::V5_2 => self.layer_5(version),
                 Version::V6 => self.layer_6(),
                 Version::V7 => self.layer_7(),
+                Version::QRwkv6 | Version::ARwkv7 => panic!("hybrids are made by random_hybrid"),
             }
         }
         self.norm("ln_out");
@@ -493,6 +494,32 @@ pub fn to_hugging_face(model: MemorySource) -> MemorySource {
     };
     MemorySource::from_tensors(model.into_tensors().into_iter().map(|mut tensor| {
         tensor.info.name = long(&tensor.info.name);
+        tensor
+    }))
+}
+
+/// The same RWKV-6 model under candle's names: those of Hugging Face with RWKV-5's words for the token shift.
+#[must_use]
+pub fn to_candle_6(model: MemorySource) -> MemorySource {
+    let words = [("_k", "_key"), ("_v", "_value"), ("_r", "_receptance"), ("_g", "_gate")];
+    MemorySource::from_tensors(to_hugging_face(model).into_tensors().into_iter().map(|mut tensor| {
+        if tensor.info.name.contains("time_maa") {
+            let name = tensor.info.name.replace("time_maa", "time_mix");
+            let long = words.iter().find_map(|(short, word)| Some(format!("{}{word}", name.strip_suffix(short)?)));
+            tensor.info.name = long.unwrap_or(name);
+        }
+        tensor
+    }))
+}
+
+/// The same RWKV-7 model in ports that number `model.layers` and keep the original names within them; `module` (such as
+/// `time_mixer.`) stands between the time mix and its tensors.
+#[must_use]
+pub fn to_layers(model: MemorySource, module: &str) -> MemorySource {
+    MemorySource::from_tensors(model.into_tensors().into_iter().map(|mut tensor| {
+        let name = tensor.info.name.replace("blocks.", "layers.").replace(".att.", &format!(".attention.{module}"));
+        let name = name.replace(".ffn.", ".feed_forward.").replace("layers.0.ln0.", "pre_ln.").replace("emb.", "embeddings.");
+        tensor.info.name = if name.starts_with("head") { format!("lm_{name}") } else { format!("model.{name}") };
         tensor
     }))
 }

@@ -83,6 +83,14 @@ pub enum TokenizerError {
         /// The larger id.
         second: u32,
     },
+    /// A `tokenizer.json`, or a file beside it, is none that can be used.
+    #[error("{name}: {problem}")]
+    BadTokenizerJson {
+        /// Name of the file.
+        name: String,
+        /// What is wrong, and what was expected.
+        problem: String,
+    },
     /// No token matches at this place of the text.
     #[error("vocabulary {name} has no token for byte 0x{byte:02x} at offset {offset} of the text; it lacks some single bytes")]
     UncoveredByte {
@@ -117,6 +125,7 @@ impl Diagnostic for TokenizerError {
             Self::LengthMismatch { .. } => "TokenLengthMismatch",
             Self::IdOrder { .. } => "BadTokenOrder",
             Self::DuplicateToken { .. } => "DuplicateToken",
+            Self::BadTokenizerJson { .. } => "BadTokenizerJson",
             Self::UncoveredByte { .. } => "UncoveredByte",
             Self::UnknownToken { .. } => "UnknownToken",
         }

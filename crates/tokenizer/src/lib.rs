@@ -1,7 +1,7 @@
 //! Vocabularies and greedy longest-match tokenization: the embedded World vocabulary, vocabulary files, raw bytes.
 //!
 //! Start at [`Tokenizer`]. Lines of a vocabulary file are parsed in `vocabulary`, Python literals in `literal`, and
-//! `trie` finds the longest token at a position. Nothing here opens files: the caller hands over the bytes.
+//! `trie` finds the longest token at a position; `bpe` reads the vocabularies of hybrids with Qwen for containers' metadata. Nothing here opens files: the caller hands over the bytes.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -12,7 +12,9 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod bpe;
 mod error;
+mod json;
 mod literal;
 mod trie;
 mod vocabulary;
@@ -21,7 +23,9 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
+pub use bpe::BpeVocabulary;
 pub use error::TokenizerError;
+pub use json::to_json;
 use trie::Trie;
 use vocabulary::Vocabulary;
 pub use vocabulary::{MAX_FILE_BYTES, MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS};
@@ -60,6 +64,12 @@ impl Tokenizer {
         #[allow(clippy::expect_used, reason = "the bytes are compiled in, no input can change them, and a test loads them")]
         let world = WORLD.get_or_init(|| Self::from_bytes(WORLD_NAME, WORLD_FILE).expect("the embedded vocabulary is valid"));
         world.clone()
+    }
+
+    /// The file of the World vocabulary as it is compiled in, with LF line ends, for containers that carry a copy.
+    #[must_use]
+    pub fn world_file() -> &'static [u8] {
+        WORLD_FILE
     }
 
     /// Reads a vocabulary file: one token a line, `ID LITERAL BYTELEN`, LITERAL a Python `str` or `bytes` literal.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use forge_convert::container::by_name;
 use forge_convert::recipe::Recipe;
-use forge_convert::{ConvertOptions, OpenModel, Plan, Record, Stage, VerifyOptions};
+use forge_convert::{ConvertError, ConvertOptions, OpenModel, Plan, Record, Stage, VerifyOptions};
 use forge_io::{OutputFile, OutputOptions};
 use serde_json::{Value, json};
 
@@ -28,12 +28,18 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.as_deref().or(stem.as_deref());
+    let treatment = args.lora.as_ref().zip(args.lora_alpha).map(|(path, alpha)| {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        format!("lora={name} alpha={alpha}")
+    });
     let options = ConvertOptions {
         container,
+        treatment: treatment.as_deref(),
         recipe: &recipe,
         vocabulary: &vocabulary,
         name,
         requantize: args.requantize,
+        allow_f16_loss: args.allow_f16_loss,
         force: args.force,
         open: open_options(global),
         verify: (!args.no_verify).then(|| VerifyOptions {
@@ -43,6 +49,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         }),
     };
     let model = forge_convert::open(&args.source, options.open)?;
+    let model = match &args.lora {
+        Some(path) => forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
+        None => model,
+    };
     for note in model.source().notes() {
         terminal.note(note);
     }
@@ -51,6 +61,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         let stem = stem.as_deref().unwrap_or("model");
         args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
     });
+    if args.vocab_json.is_some() && plan.tokenizer.is_none() {
+        let rows = model.description.hyperparameters.vocabulary;
+        return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
+    }
     if args.dry_run {
         return dry_run(&model, &plan, &output, terminal);
     }
@@ -132,6 +146,10 @@ fn report(args: &Convert, model: &OpenModel, plan: &Plan, output: &Path, record:
             record.flushed_values, record.subnormal_values, record.flushed_blocks
         ));
     }
+    for loss in &record.f16_losses {
+        let (tensor, flushed, subnormal, of) = (&loss.tensor, loss.flushed, loss.subnormal, loss.non_zero);
+        terminal.detail(&format!("f16: {tensor}: of {of} values {flushed} became zero, {subnormal} lost digits"));
+    }
     terminal.print(&format!(
         "wrote {} ({} bytes, {bits:.2} bits a parameter) in {:.2} s ({speed:.0} MB/s of source){}\n",
         output.display(),
@@ -155,13 +173,15 @@ fn report(args: &Convert, model: &OpenModel, plan: &Plan, output: &Path, record:
         "tensors": tensors,
     });
     if let Some(path) = &args.record {
-        write_record(path, &document, args.force)?;
+        write_text(path, &format!("{document:#}\n"), args.force)?;
+    }
+    if let (Some(path), Some(tokenizer)) = (&args.vocab_json, &plan.tokenizer) {
+        write_text(path, &forge_tokenizer::to_json(tokenizer), args.force)?;
     }
     terminal.print_json("convert", &document)
 }
 
-fn write_record(path: &Path, document: &Value, force: bool) -> Result<(), Failure> {
-    let text = format!("{document:#}\n");
+fn write_text(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
     let file = OutputFile::create(path, &OutputOptions { force, inputs: &[], expected_bytes: text.len() as u64 })?;
     file.write_all_at(0, text.as_bytes())?;
     Ok(file.commit()?)

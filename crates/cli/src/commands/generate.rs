@@ -2,6 +2,7 @@
 
 use std::io::stdout;
 
+use forge_convert::state::{StateHints, StateSizes};
 use forge_convert::vocabulary_for;
 use forge_kernel::{KernelOptions, RecurrentModel, State};
 use serde_json::json;
@@ -24,6 +25,10 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let loaded = RecurrentModel::<f32>::load(model.source(), &model.description, &KernelOptions::default())?;
     model.source().check_integrity(&|_| ())?;
     let mut state = State::zero(&model.description);
+    if let Some(path) = &args.state {
+        let hints = StateHints { sizes: Some(StateSizes::of(&model.description)?), ..StateHints::default() };
+        forge_convert::state::read(path, &hints)?.0.put_into_kernel(&mut state, &model.description)?;
+    }
     let mut logits = vec![0.0; rows];
     for token in &prompt {
         loaded.step(*token, &mut state, &mut logits)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use forge_convert::OpenFile;
+use forge_convert::lint::{Lint, Severity};
 use forge_model::ModelDescription;
 use forge_tensor::{TensorSource, format_shape};
 use rayon::prelude::*;
@@ -25,9 +26,22 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     let described = file.describe();
     let hashes = if args.hashes { Some(Hashes::of(source, terminal)?) } else { None };
     let bytes = total_bytes(source)?;
+    let lints = if args.lint { Some(forge_convert::lint::lint(&file, described.as_ref().ok())?) } else { None };
     print_text(args, &file, &described, hashes.as_ref(), bytes, terminal);
-    print_json(&file, &described, hashes.as_ref(), bytes, terminal)?;
-    Ok(0)
+    if let Some(lints) = &lints {
+        print_lints(lints, terminal);
+    }
+    print_json(&file, &described, hashes.as_ref(), lints.as_deref(), bytes, terminal)?;
+    Ok(u8::from(lints.is_some_and(|lints| lints.iter().any(|lint| lint.severity == Severity::Error))))
+}
+
+fn print_lints(lints: &[Lint], terminal: &Terminal) {
+    for lint in lints {
+        terminal.print(&format!("{}[{}]: {}\n", lint.severity.name(), lint.id, lint.message));
+    }
+    if lints.is_empty() {
+        terminal.print("nothing found that is known to break a runtime\n");
+    }
 }
 
 fn globals(args: &Inspect, terminal: &Terminal) -> Result<u8, Failure> {
@@ -151,6 +165,7 @@ fn print_json(
     file: &OpenFile,
     described: &Result<ModelDescription, forge_tensor::BoxError>,
     hashes: Option<&Hashes>,
+    lints: Option<&[Lint]>,
     bytes: u64,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
@@ -193,6 +208,7 @@ fn print_json(
             "tensors": tensors,
             "sha256": hashes.map(|hashes| hashes.files.iter().cloned().collect::<BTreeMap<_, _>>()),
             "notes": source.notes(),
+            "lints": lints,
         }),
     )
 }

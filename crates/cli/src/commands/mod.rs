@@ -5,6 +5,7 @@ pub(crate) mod generate;
 pub(crate) mod help;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+pub(crate) mod state;
 pub(crate) mod verify;
 
 use std::path::Path;

@@ -25,6 +25,9 @@ impl Container for Gguf {
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(forge_gguf::can_carry(version)?)
     }
+    fn carries_hybrids(&self) -> bool {
+        true
+    }
     fn holds(&self, encoding: Encoding) -> bool {
         forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some())
     }
@@ -32,15 +35,18 @@ impl Container for Gguf {
         forge_gguf::constraint(version, spec)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        let Some(vocabulary) = context.vocabulary else {
-            return Err(ConvertError::Internal("a GGUF was planned without a vocabulary".to_owned()).into());
-        };
         let provenance = forge_gguf::Provenance {
             name: context.name.map(str::to_owned),
             recipe: context.recipe.to_owned(),
             file_type: context.file_type,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             ..forge_gguf::Provenance::default()
+        };
+        if let Some(qwen) = context.qwen {
+            return Ok(OutputLayout::File(forge_gguf::layout_hybrid(model, choices, qwen, &provenance)?));
+        }
+        let Some(vocabulary) = context.vocabulary else {
+            return Err(ConvertError::Internal("a GGUF was planned without a vocabulary".to_owned()).into());
         };
         Ok(OutputLayout::File(forge_gguf::layout(model, choices, vocabulary, &provenance)?))
     }

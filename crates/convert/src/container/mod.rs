@@ -1,11 +1,17 @@
 //! The registry of containers that can be written. A new container is one file here and one line in [`CONTAINERS`]; the command line's help, the tables in the documentation and the test matrix follow from it.
 
+mod candle;
 mod gguf;
+mod hf;
+mod prefab;
+mod pth;
+mod rwkv_cpp;
 mod safetensors;
+mod web_rwkv;
 
 use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use forge_tensor::{BoxError, Encoding};
-use forge_tokenizer::Tokenizer;
+use forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::ConvertError;
 
@@ -13,6 +19,8 @@ use crate::error::ConvertError;
 pub struct LayoutContext<'a> {
     /// The vocabulary; always there when [`Container::needs_vocabulary`] says so.
     pub vocabulary: Option<&'a Tokenizer>,
+    /// The vocabulary of a hybrid with Qwen.
+    pub qwen: Option<&'a BpeVocabulary>,
     /// Name of the model, for `general.name`.
     pub name: Option<&'a str>,
     /// The recipe in one line, for provenance.
@@ -36,6 +44,11 @@ pub trait Container: Sync {
     /// # Errors
     /// The refusal.
     fn carries(&self, version: Version) -> Result<(), BoxError>;
+    /// Whether the container has a place for what hybrids with Qwen have besides tensors; asked before
+    /// [`Container::carries`].
+    fn carries_hybrids(&self) -> bool {
+        false
+    }
     /// Whether the container has a place for this encoding.
     fn holds(&self, encoding: Encoding) -> bool;
     /// What it can hold for one tensor.
@@ -48,7 +61,7 @@ pub trait Container: Sync {
 }
 
 /// All containers.
-pub static CONTAINERS: &[&dyn Container] = &[&gguf::Gguf, &safetensors::Safetensors];
+pub static CONTAINERS: &[&dyn Container] = &[&candle::Candle, &candle::CandleGguf, &gguf::Gguf, &hf::Hf, &pth::Pth, &rwkv_cpp::RwkvCpp, &safetensors::Safetensors, &web_rwkv::WebRwkv, &prefab::Prefab];
 
 /// Finds a container by name.
 ///

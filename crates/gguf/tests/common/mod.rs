@@ -25,7 +25,7 @@ pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Cho
     let matrices = forge_quant::by_name(matrices).unwrap().encoding();
     let pick = |spec: &TensorSpec| match forge_gguf::constraint(description.version, spec) {
         Constraint::F32Only(_) => Encoding::F32,
-        Constraint::Float(_) => Encoding::F16,
+        Constraint::Float(_) | Constraint::FloatUnlessAsked(_) => Encoding::F16,
         Constraint::Any => matrices,
     };
     description.tensors.iter().map(|spec| Choice { encoding: pick(spec), reason: "test".into() }).collect()
@@ -54,15 +54,20 @@ pub(crate) fn canonical(source: &dyn TensorSource, spec: &TensorSpec) -> Vec<f32
     let all = values(source, spec.source_index);
     let (part, of) = (spec.recover.part.0 as usize, spec.recover.part.1 as usize);
     let size = all.len() / of;
-    let part = &all[part * size..(part + 1) * size];
+    let mut part = all[part * size..(part + 1) * size].to_vec();
+    let (piece, pieces) = (spec.recover.columns.0 as usize, spec.recover.columns.1 as usize);
+    if pieces > 1 {
+        let width = usize::try_from(*spec.shape.last().unwrap()).unwrap();
+        part = part.chunks(width * pieces).flat_map(|row| row[piece * width..(piece + 1) * width].to_vec()).collect();
+    }
     if !spec.recover.transposed {
-        return part.to_vec();
+        return part;
     }
     // Stored are the dimensions with the last two swapped.
     let mut stored = spec.shape.clone();
     let rank = stored.len();
     stored.swap(rank - 1, rank - 2);
-    swap_last_two(part, &stored)
+    swap_last_two(&part, &stored)
 }
 
 /// `[.., rows, columns]` to `[.., columns, rows]`.
@@ -157,6 +162,7 @@ fn raw(value: &Value) -> RawValue {
         Value::U32(v) => RawValue::u32(*v),
         Value::F32(v) => RawValue::f32(*v),
         Value::F64(v) => RawValue { kind: 12, bytes: v.to_le_bytes().to_vec() },
+        Value::Bool(v) => RawValue { kind: 7, bytes: vec![u8::from(*v)] },
         Value::String(v) => RawValue::text(v),
         Value::Array(Array::I32(v)) => RawValue::array(5, v.len() as u64, &v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()),
         Value::Array(Array::String(v)) => {

@@ -2,18 +2,23 @@
 //!
 //! A new version is one file here and one line in [`ARCHITECTURES`].
 
+mod arwkv7;
+mod qrwkv6;
 mod v4;
 mod v5;
 mod v6;
 mod v7;
 
-use crate::description::{Hyperparameters, Ranks, TensorRole, Version};
+use crate::description::{Configuration, Hyperparameters, Ranks, TensorRole, Version};
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 
-/// Every version that can be recognised, oldest first.
+/// Every version of RWKV itself that can be recognised, oldest first.
 pub static ARCHITECTURES: &[&Architecture] =
     &[&v4::ARCHITECTURE, &v5::ARCHITECTURE_5_0, &v5::ARCHITECTURE_5_1, &v5::ARCHITECTURE_5_2, &v6::ARCHITECTURE, &v7::ARCHITECTURE];
+
+/// The hybrids with Qwen.
+pub static HYBRIDS: &[&Architecture] = &[&qrwkv6::ARCHITECTURE, &arwkv7::ARCHITECTURE];
 
 /// A version: what its tensors are and how its sizes are read from shapes.
 pub struct Architecture {
@@ -21,6 +26,8 @@ pub struct Architecture {
     pub version: Version,
     /// Tensors of a layer in canonical order, in groups.
     pub layer: &'static [&'static [Expected]],
+    /// Tensors behind the layers in canonical order.
+    pub after_layers: &'static [Expected],
     /// If the names of a layer speak for this version: the one that does.
     pub(crate) recognise: fn(&LayerEvidence<'_>) -> Option<&'static str>,
     /// Reads heads, head size and ranks; the arguments are the sizes that all versions share.
@@ -33,7 +40,7 @@ impl Architecture {
     /// The architecture of a version.
     #[must_use]
     pub fn of(version: Version) -> Option<&'static Self> {
-        ARCHITECTURES.iter().copied().find(|architecture| architecture.version == version)
+        ARCHITECTURES.iter().chain(HYBRIDS).copied().find(|architecture| architecture.version == version)
     }
 
     /// Tensors of a layer in canonical order.
@@ -49,6 +56,8 @@ pub(crate) struct Common {
     pub(crate) layers: usize,
     /// C.
     pub(crate) channels: u64,
+    /// What no tensor says.
+    pub(crate) configuration: Configuration,
 }
 
 /// Sizes that each version reads in its own way.
@@ -85,15 +94,17 @@ pub enum Presence {
     Every,
     /// All layers but 0; a copy in layer 0 is allowed and never used.
     Later,
+    /// Every layer, if some layer has one of these tensors; else none.
+    Together(&'static [&'static str]),
 }
 
 impl Presence {
-    /// True if the layer must have the tensor.
+    /// True if the layer must have the tensor, in a model that has such tensors at all.
     #[must_use]
     pub fn requires(self, layer: usize) -> bool {
         match self {
             Self::First => layer == 0,
-            Self::Every => true,
+            Self::Every | Self::Together(_) => true,
             Self::Later => layer > 0,
         }
     }
@@ -118,6 +129,8 @@ pub enum Dim {
     Heads,
     /// N.
     HeadSize,
+    /// Channels of keys and values: kv heads * N.
+    KeyValue,
     /// D of RWKV-6.
     Mix,
     /// 5 * D of RWKV-6.
@@ -145,6 +158,7 @@ impl Dim {
             Self::Vocabulary => "V",
             Self::Heads => "H",
             Self::HeadSize => "N",
+            Self::KeyValue => "kv heads * N",
             Self::Mix => "D",
             Self::FiveMix => "5*D",
             Self::Decay => "decay rank",
@@ -166,6 +180,7 @@ impl Dim {
             (Self::Vocabulary, _) => sizes.vocabulary,
             (Self::Heads, _) => sizes.heads,
             (Self::HeadSize, _) => sizes.head_size,
+            (Self::KeyValue, _) => sizes.kv_heads.unwrap_or(sizes.heads).saturating_mul(sizes.head_size),
             (Self::Mix, Ranks::V6 { mix, .. }) => mix,
             (Self::FiveMix, Ranks::V6 { mix, .. }) => mix.saturating_mul(5),
             (Self::Decay, Ranks::V6 { decay, .. } | Ranks::V7 { decay, .. }) => decay,
@@ -198,6 +213,11 @@ pub(crate) const fn later(suffix: &'static str, role: TensorRole, shape: &'stati
     Expected { suffix, alternative: None, presence: Presence::Later, role, shape }
 }
 
+/// A tensor of every layer in models that have one of `names`.
+pub(crate) const fn together(suffix: &'static str, names: &'static [&'static str], role: TensorRole, shape: &'static [Dim]) -> Expected {
+    Expected { suffix, alternative: None, presence: Presence::Together(names), role, shape }
+}
+
 pub(crate) const VECTOR: &[Dim] = &[Dim::Channels];
 pub(crate) const WIDE_VECTOR: &[Dim] = &[Dim::One, Dim::One, Dim::Channels];
 pub(crate) const ATTENTION_IN: &[Dim] = &[Dim::Attention, Dim::Channels];
@@ -214,7 +234,25 @@ pub(crate) static AFTER_LAYERS: &[Expected] = &[
     every("head.weight", TensorRole::Head, &[Dim::Vocabulary, Dim::Channels]),
 ];
 
-/// Layer norms of a layer, the same in all versions.
+/// Behind the layers of a hybrid.
+pub(crate) static HYBRID_OUTSIDE: &[Expected] =
+    &[every("ln_out.weight", TensorRole::LayerNorm, VECTOR), every("head.weight", TensorRole::Head, &[Dim::Vocabulary, Dim::Channels])];
+
+/// RMS norms of a layer of a hybrid.
+pub(crate) static HYBRID_NORMS: &[Expected] =
+    &[every("ln1.weight", TensorRole::LayerNorm, VECTOR), every("ln2.weight", TensorRole::LayerNorm, VECTOR)];
+
+/// The gated feed-forward part (SwiGLU) of a hybrid.
+pub(crate) static HYBRID_FFN: &[Expected] = &[
+    every("ffn.gate.weight", TensorRole::FfnGate, &[Dim::Ffn, Dim::Channels]),
+    every("ffn.up.weight", TensorRole::FfnKey, &[Dim::Ffn, Dim::Channels]),
+    every("ffn.down.weight", TensorRole::FfnValue, &[Dim::Channels, Dim::Ffn]),
+];
+
+/// Names that only hybrids have.
+pub(crate) static HYBRID_MARKERS: &[&str] = &["ffn.gate.weight", "ffn.up.weight", "ffn.down.weight"];
+
+/// Layer norms of a layer, the same in all versions of RWKV itself.
 pub(crate) static NORMS: &[Expected] = &[
     first("ln0.weight", TensorRole::LayerNorm, VECTOR),
     first("ln0.bias", TensorRole::LayerNorm, VECTOR),

@@ -1,6 +1,9 @@
 //! RWKV-4: scalar state a channel, no heads, no group norm.
 
-use super::{Architecture, Expected, FFN, FFN_MIX_KR, FFN_RECEPTANCE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS, VECTOR, VersionSizes, every};
+use super::{
+    AFTER_LAYERS, Architecture, Expected, FFN, FFN_MIX_KR, FFN_RECEPTANCE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS, VECTOR, VersionSizes,
+    every,
+};
 use crate::description::{Ranks, TensorRole, Version};
 use crate::found::LayerEvidence;
 
@@ -8,6 +11,7 @@ use crate::found::LayerEvidence;
 pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::V4,
     layer: &[NORMS, DECAY, MIX_KVR, PROJECTIONS, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
+    after_layers: AFTER_LAYERS,
     recognise,
     sizes: |_, _| Ok(VersionSizes { heads: 0, head_size: 0, ranks: Ranks::None {} }),
     origin: "",

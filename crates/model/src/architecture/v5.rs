@@ -4,8 +4,8 @@
 //! values themselves. The canonical name stays the stored one, so that a kernel can tell.
 
 use super::{
-    Architecture, Common, Expected, FFN, FFN_MIX_KR, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS, HEADS_BY_SIZE, MIX_KVR, MIX_NAMES, NORMS,
-    PROJECTIONS, VersionSizes, WIDE_VECTOR, check_heads, either, every, heads_by_size,
+    AFTER_LAYERS, Architecture, Common, Expected, FFN, FFN_MIX_KR, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS, HEADS_BY_SIZE, MIX_KVR,
+    MIX_NAMES, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR, check_heads, either, every, heads_by_size,
 };
 use crate::description::{Ranks, TensorRole, Version};
 use crate::error::ModelError;
@@ -15,6 +15,7 @@ use crate::found::{Found, LayerEvidence};
 pub(crate) static ARCHITECTURE_5_0: Architecture = Architecture {
     version: Version::V5_0,
     layer: &[NORMS, DECAY_PER_HEAD, MIX_KVR, PROJECTIONS, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
+    after_layers: AFTER_LAYERS,
     recognise: |layer| without_gate(layer),
     sizes: sizes_per_head,
     origin: "heads from blocks.0.att.time_decay",
@@ -24,6 +25,7 @@ pub(crate) static ARCHITECTURE_5_0: Architecture = Architecture {
 pub(crate) static ARCHITECTURE_5_1: Architecture = Architecture {
     version: Version::V5_1,
     layer: &[NORMS, DECAY_PER_HEAD, MIX_KVR, MIX_G, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
+    after_layers: AFTER_LAYERS,
     recognise: |layer| with_gate(layer).filter(|_| !decay_per_channel(layer)),
     sizes: sizes_per_head,
     origin: "heads from blocks.0.att.time_decay",
@@ -33,6 +35,7 @@ pub(crate) static ARCHITECTURE_5_1: Architecture = Architecture {
 pub(crate) static ARCHITECTURE_5_2: Architecture = Architecture {
     version: Version::V5_2,
     layer: &[NORMS, DECAY_PER_CHANNEL, MIX_KVR, MIX_G, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
+    after_layers: AFTER_LAYERS,
     recognise: |layer| with_gate(layer).filter(|_| decay_per_channel(layer)),
     sizes: sizes_per_channel,
     origin: "heads and head size from blocks.0.att.time_decay",

@@ -1,8 +1,8 @@
 //! RWKV-6 (x060): token shift and decay depend on the data through low-rank pairs.
 
 use super::{
-    Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes,
-    WIDE_VECTOR, every, heads_by_size, rank,
+    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS,
+    VersionSizes, WIDE_VECTOR, every, heads_by_size, rank,
 };
 use crate::description::{Ranks, TensorRole, Version};
 use crate::error::ModelError;
@@ -12,6 +12,7 @@ use crate::found::{Found, LayerEvidence};
 pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::V6,
     layer: &[NORMS, TIME_MIX, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX, FFN, FFN_RECEPTANCE],
+    after_layers: AFTER_LAYERS,
     recognise,
     sizes,
     origin: "heads and head size from blocks.0.att.time_faaaa, D from blocks.0.att.time_maa_w2, \

@@ -1,8 +1,8 @@
 //! RWKV-7 (x070): generalised delta rule; decay, learning rate, value residual and gate come from low-rank pairs.
 
 use super::{
-    Architecture, Common, Dim, Expected, FFN, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR, every,
-    heads_by_size, later, rank,
+    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR,
+    every, heads_by_size, later, rank,
 };
 use crate::description::{Ranks, TensorRole, Version};
 use crate::error::ModelError;
@@ -12,6 +12,7 @@ use crate::found::{Found, LayerEvidence};
 pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::V7,
     layer: &[NORMS, TIME_MIX, PROJECTIONS, GROUP_NORM, FFN_MIX, FFN],
+    after_layers: AFTER_LAYERS,
     recognise,
     sizes,
     origin: "heads and head size from blocks.0.att.r_k, ranks from blocks.0.att.w1, a1, g1 and blocks.1.att.v1",

@@ -1,0 +1,68 @@
+//! `state`: a tuned initial state from one runtime's layout into another's.
+
+use forge_convert::state::{self, StateFormat, StateHints, StateSizes, StateTarget};
+use forge_io::{InputFile, OutputOptions};
+use forge_model::Version;
+use forge_tensor::Encoding;
+use serde_json::json;
+
+use super::open_options;
+use crate::args::{Global, State};
+use crate::failure::Failure;
+use crate::terminal::{Terminal, thousands};
+
+/// Runs the command.
+pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    let model = args.model.as_ref().map(|path| forge_convert::open(path, open_options(global))).transpose()?;
+    let version = match &model {
+        Some(model) => Some(model.description.version),
+        None => Version::ALL.into_iter().find(|version| args.model_version.as_deref() == Some(version.name())),
+    };
+    let sizes = model.as_ref().map(|model| StateSizes::of(&model.description)).transpose()?;
+    let hints = StateHints {
+        format: args.from.as_deref().and_then(StateFormat::by_name),
+        version,
+        layers: args.layers.map(usize::from),
+        heads: args.heads.map(usize::from),
+        sizes,
+    };
+    let (tuned, from) = state::read(&args.source, &hints)?;
+    let format = StateFormat::by_name(&args.to).unwrap_or(StateFormat::Pth);
+    let encoding = [Encoding::F32, Encoding::F16, Encoding::BF16].into_iter().find(|e| args.encoding.as_deref() == Some(e.name));
+    let target = StateTarget { format, version, encoding, allow_loss: args.allow_f16_loss };
+    let output = args.output.clone().unwrap_or_else(|| {
+        let stem = args.source.file_stem().unwrap_or_default().to_string_lossy();
+        args.source.with_file_name(format!("{stem}-{}.{}", format.name(), format.extension()))
+    });
+    let inputs = [InputFile::open(&args.source)?.identity()];
+    let options = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
+    let record = state::write(&tuned, &target, &output, &options)?;
+    if record.rounded > 0 {
+        terminal.note(&format!(
+            "{} values were rounded to {}: {} became zero, {} lost digits at the small end",
+            thousands(record.rounded),
+            record.encoding,
+            record.flushed,
+            record.subnormal
+        ));
+    }
+    terminal.print(&format!(
+        "{} state of {} -> {} ({} bytes, {})\n",
+        from.name(),
+        record.sizes,
+        output.display(),
+        thousands(record.output_bytes),
+        record.encoding
+    ));
+    terminal.print_json(
+        "state",
+        &json!({
+            "source": args.source.display().to_string(),
+            "from": from.name(),
+            "output": output.display().to_string(),
+            "to": format.name(),
+            "record": record,
+        }),
+    )?;
+    Ok(0)
+}

@@ -1,0 +1,42 @@
+//! Directories for Transformers and flash-linear-attention.
+
+use forge_hf::{Context, SHARD_BYTES};
+use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use forge_tensor::{BoxError, Encoding};
+
+use super::{Container, LayoutContext};
+
+/// `config.json` and safetensors in Hugging Face's names.
+pub(super) struct Hf;
+
+/// What the layouts of forge-hf are told about a conversion.
+pub(super) fn context<'a>(context: &LayoutContext<'a>) -> Context<'a> {
+    Context { vocabulary: context.vocabulary, recipe: context.recipe, tool_version: env!("CARGO_PKG_VERSION"), shard_bytes: SHARD_BYTES }
+}
+
+impl Container for Hf {
+    fn name(&self) -> &'static str {
+        "hf"
+    }
+    fn extension(&self) -> &'static str {
+        "hf"
+    }
+    fn summary(&self) -> &'static str {
+        "directory for Transformers (RWKV-4 to 6) and flash-linear-attention (RWKV-7)"
+    }
+    fn needs_vocabulary(&self) -> bool {
+        false
+    }
+    fn carries(&self, version: Version) -> Result<(), BoxError> {
+        Ok(forge_hf::can_carry_hugging_face(version)?)
+    }
+    fn holds(&self, encoding: Encoding) -> bool {
+        [Encoding::F32, Encoding::F16, Encoding::BF16].contains(&encoding)
+    }
+    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
+        forge_hf::float_constraint(version, spec)
+    }
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+        Ok(forge_hf::hugging_face(model, choices, &context(layout))?)
+    }
+}

@@ -1,0 +1,42 @@
+//! `.st` of web-rwkv: safetensors in f16 with names and orientations of its own.
+
+use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use forge_tensor::{BoxError, Encoding};
+
+use super::{Container, LayoutContext};
+
+/// `.st` of web-rwkv.
+pub(super) struct WebRwkv;
+
+impl Container for WebRwkv {
+    fn name(&self) -> &'static str {
+        "web-rwkv"
+    }
+    fn extension(&self) -> &'static str {
+        "st"
+    }
+    fn summary(&self) -> &'static str {
+        ".st for web-rwkv and Ai00: f16, quantized there while loading"
+    }
+    fn needs_vocabulary(&self) -> bool {
+        false
+    }
+    fn carries(&self, version: Version) -> Result<(), BoxError> {
+        Ok(forge_web_rwkv::can_carry(version)?)
+    }
+    fn holds(&self, encoding: Encoding) -> bool {
+        encoding == Encoding::F16
+    }
+    fn constraint(&self, _version: Version, _spec: &TensorSpec) -> Constraint {
+        forge_web_rwkv::st::constraint()
+    }
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+        let metadata = [
+            ("rwkv_forge.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("rwkv_forge.rwkv_version".to_owned(), model.version.name().to_owned()),
+            ("rwkv_forge.recipe".to_owned(), context.recipe.to_owned()),
+        ];
+        let reserved = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
+        Ok(OutputLayout::File(forge_web_rwkv::st::layout(model, choices, &metadata, &reserved)?))
+    }
+}

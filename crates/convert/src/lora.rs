@@ -1,0 +1,508 @@
+//! LoRA files merged while converting: W + (alpha / rank) B A, computed when a piece of W is read. Start at [`merge`].
+//!
+//! The files are those of RWKV-LM-LoRA and RWKV-PEFT: `blocks.i.att.key.lora_A` `[rank, in]` with
+//! `blocks.i.att.key.lora_B` `[out, rank]` belongs to `blocks.i.att.key.weight` `[out, in]`, and whatever was trained in
+//! full stands under its own name and replaces the model's tensor. Alpha is in no file. Relatives of LoRA (PiSSA, Bone,
+//! DiSHA, MiSS) use the same names for other formulas and cannot be told apart: their own tools must merge them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forge_checkpoint::Limits;
+use forge_kernel::load_tensor;
+use forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
+use forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, decode_dense, format_shape, shorten};
+use thiserror::Error;
+
+use crate::error::ConvertError;
+use crate::open::{OpenFile, OpenModel};
+
+/// Bytes of an f32.
+const F32_BYTES: u64 = 4;
+/// Largest factor of a pair that is held in memory.
+const LARGEST_FACTOR: u64 = 1 << 30;
+/// Names listed in one message.
+const LISTED: usize = 8;
+
+/// What can be wrong with a LoRA file, or with what is asked of it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoraError {
+    /// Alpha is not in the file.
+    #[error(
+        "a LoRA file does not say which alpha it was trained with, and the merged weights are W + (alpha / rank) B A: give the alpha of the \
+         training with --lora-alpha (the rank of {} is {rank}, so --lora-alpha {rank} adds B A as it is)", file.display()
+    )]
+    AlphaMissing {
+        /// The LoRA file.
+        file: PathBuf,
+        /// Rank of its first pair.
+        rank: u64,
+    },
+    /// Not a number that can scale anything.
+    #[error("--lora-alpha {alpha} is no finite number")]
+    BadAlpha {
+        /// As given.
+        alpha: f64,
+    },
+    /// Tensors that the model does not have.
+    #[error(
+        "{} has {total} tensors that belong to nothing in the model: {}; expected NAME.lora_A and NAME.lora_B for a matrix NAME.weight of the \
+         model, or a tensor of the model{hint}", file.display(), names.join(", ")
+    )]
+    UnknownTensor {
+        /// The LoRA file.
+        file: PathBuf,
+        /// The first of them.
+        names: Vec<String>,
+        /// How many there are.
+        total: usize,
+        /// What they may be.
+        hint: &'static str,
+    },
+    /// One half of a pair.
+    #[error("{} has {name}, but not {missing}; both are needed", file.display())]
+    Unpaired {
+        /// The LoRA file.
+        file: PathBuf,
+        /// The half that is there.
+        name: String,
+        /// The half that is not.
+        missing: String,
+    },
+    /// Shapes that do not fit together.
+    #[error("{}: {name} has the shape {}, expected {expected}", file.display(), format_shape(found))]
+    ShapeMismatch {
+        /// The LoRA file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<u64>,
+        /// What it must be.
+        expected: String,
+    },
+    /// A matrix given twice.
+    #[error("{} has {name} both in full and as a pair: whether the pair is already merged cannot be told", file.display())]
+    Conflict {
+        /// The LoRA file.
+        file: PathBuf,
+        /// The matrix.
+        name: String,
+    },
+    /// Something that is no number in a pair.
+    #[error("{}: {name} holds a value that is NaN or infinite", file.display())]
+    NonFinite {
+        /// The LoRA file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// An element type that is no weight.
+    #[error("{}: {name} is stored as {encoding}; expected f32, f16 or bf16", file.display())]
+    UnsupportedDtype {
+        /// The LoRA file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        encoding: &'static str,
+    },
+}
+
+impl Diagnostic for LoraError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::AlphaMissing { .. } => "LoraAlphaMissing",
+            Self::BadAlpha { .. } => "BadLoraAlpha",
+            Self::UnknownTensor { .. } => "UnknownLoraTensor",
+            Self::Unpaired { .. } => "LoraPairIncomplete",
+            Self::ShapeMismatch { .. } => "LoraShapeMismatch",
+            Self::Conflict { .. } => "LoraConflict",
+            Self::NonFinite { .. } => "NonFinite",
+            Self::UnsupportedDtype { .. } => "UnsupportedDtype",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::AlphaMissing { .. } | Self::BadAlpha { .. } => Class::Usage,
+            _ => Class::Refused,
+        }
+    }
+}
+
+/// The model with a LoRA merged into it: affected tensors read as f32. Nothing is merged yet; each piece is computed
+/// when it is read, in f64 and one fixed order, so that the bits depend neither on pieces nor on threads.
+///
+/// `requantize` accepts a model whose affected matrices are stored in blocks of few bits.
+///
+/// # Errors
+/// [`LoraError`], [`ConvertError::Requantize`], and those of opening the file.
+pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
+    let source = forge_checkpoint::open(lora, &Limits::default())?;
+    let plan = Plan::new(source.as_ref(), &base.description)?;
+    // Without a pair there is nothing to scale.
+    let alpha = match alpha {
+        None if plan.pairs.is_empty() => 1.0,
+        None => return Err(plan.alpha_missing(lora).into()),
+        Some(alpha) => alpha,
+    };
+    if !alpha.is_finite() {
+        return Err(LoraError::BadAlpha { alpha }.into());
+    }
+    let mut parts: BTreeMap<usize, Part> = BTreeMap::new();
+    for (tensor, Pair { a, b }) in plan.pairs {
+        let spec = &base.description.tensors[tensor];
+        let stored = base.source().tensors()[spec.source_index].encoding;
+        if !stored.is_dense() && !requantize {
+            return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: "the merged weights" }.into());
+        }
+        parts.insert(tensor, Part::Merged(Box::new(Merged::new(source.as_ref(), spec, (a, b), alpha)?)));
+    }
+    parts.extend(plan.replaced.into_iter().map(|(tensor, index)| (tensor, Part::Replaced(index))));
+    Ok(LoraSource::open(base, source, parts, alpha))
+}
+
+/// Which tensors of a LoRA file belong to which tensor of the model.
+#[derive(Default)]
+struct Plan {
+    /// Index in the description -> indices in the LoRA file.
+    pairs: BTreeMap<usize, Pair>,
+    replaced: BTreeMap<usize, usize>,
+    /// Rank of the first pair.
+    rank: u64,
+}
+
+/// Indices of the two factors in the LoRA file.
+#[derive(Clone, Copy)]
+struct Pair {
+    a: usize,
+    b: usize,
+}
+
+impl Plan {
+    fn new(lora: &dyn TensorSource, model: &ModelDescription) -> Result<Self, LoraError> {
+        let file = lora.path().to_owned();
+        let by_name: BTreeMap<&str, usize> = lora.tensors().iter().enumerate().map(|(index, info)| (info.name.as_str(), index)).collect();
+        let specs: BTreeMap<&str, usize> = model.tensors.iter().enumerate().map(|(index, spec)| (spec.name.as_str(), index)).collect();
+        let mut plan = Self::default();
+        let mut unknown = Vec::new();
+        for (name, index) in &by_name {
+            let half = [(".lora_A", ".lora_B"), (".lora_B", ".lora_A")].into_iter().find_map(|(own, other)| {
+                let stem = name.strip_suffix(own)?;
+                Some((stem, format!("{stem}{other}"), own == ".lora_A"))
+            });
+            let Some((stem, other, is_a)) = half else {
+                match specs.get(name) {
+                    Some(tensor) => _ = plan.replaced.insert(*tensor, *index),
+                    None => unknown.push((*name).to_owned()),
+                }
+                continue;
+            };
+            let Some(tensor) = specs.get(format!("{stem}.weight").as_str()) else {
+                unknown.push((*name).to_owned());
+                continue;
+            };
+            match by_name.get(other.as_str()) {
+                Some(b) if is_a => _ = plan.pairs.insert(*tensor, Pair { a: *index, b: *b }),
+                Some(_) => {}
+                None => return Err(LoraError::Unpaired { file, name: (*name).to_owned(), missing: other }),
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(unknown_tensor(file, &unknown));
+        }
+        plan.check(lora, model)?;
+        Ok(plan)
+    }
+
+    /// Shapes and types, before anything is read.
+    fn check(&mut self, lora: &dyn TensorSource, model: &ModelDescription) -> Result<(), LoraError> {
+        let file = || lora.path().to_owned();
+        let mismatch = |info: &TensorInfo, expected: String| {
+            Err(LoraError::ShapeMismatch { file: file(), name: info.name.clone(), found: info.shape.clone(), expected })
+        };
+        for info in lora.tensors() {
+            if ![Encoding::F32, Encoding::F16, Encoding::BF16].contains(&info.encoding) {
+                return Err(LoraError::UnsupportedDtype { file: file(), name: shorten(&info.name), encoding: info.encoding.name });
+            }
+        }
+        for (tensor, Pair { a, b }) in &self.pairs {
+            let spec = &model.tensors[*tensor];
+            if self.replaced.contains_key(tensor) {
+                return Err(LoraError::Conflict { file: file(), name: spec.name.clone() });
+            }
+            let (a, b) = (&lora.tensors()[*a], &lora.tensors()[*b]);
+            let (rows, columns) = match spec.shape.as_slice() {
+                [rows, columns] => (*rows, *columns),
+                other => return mismatch(a, format!("no pair at all: {} is {}", spec.name, format_shape(other))),
+            };
+            let rank = match a.shape.as_slice() {
+                [rank, inputs] if *inputs == columns => *rank,
+                _ => return mismatch(a, format!("[rank, {columns}], since {} is {}", spec.name, format_shape(&spec.shape))),
+            };
+            if b.shape != [rows, rank] {
+                return mismatch(b, format!("{}, since {} is {}", format_shape(&[rows, rank]), a.name, format_shape(&a.shape)));
+            }
+            if self.rank == 0 {
+                self.rank = rank;
+            }
+        }
+        for (tensor, index) in &self.replaced {
+            let (spec, info) = (&model.tensors[*tensor], &lora.tensors()[*index]);
+            let sizes = |shape: &[u64]| shape.iter().copied().filter(|dim| *dim != 1).collect::<Vec<_>>();
+            if sizes(&spec.shape) != sizes(&info.shape) {
+                return mismatch(info, format!("{}, that of the model's tensor", format_shape(&spec.shape)));
+            }
+        }
+        Ok(())
+    }
+
+    fn alpha_missing(&self, lora: &Path) -> LoraError {
+        LoraError::AlphaMissing { file: lora.to_owned(), rank: self.rank }
+    }
+}
+
+fn unknown_tensor(file: PathBuf, unknown: &[String]) -> LoraError {
+    let hint = if unknown.iter().any(|name| name.ends_with(".time_state")) {
+        "; time_state is a tuned initial state, which the command `state` converts"
+    } else {
+        ""
+    };
+    let names = unknown.iter().take(LISTED).map(|name| shorten(name)).collect();
+    LoraError::UnknownTensor { file, names, total: unknown.len(), hint }
+}
+
+/// A tensor of the model that the LoRA changes.
+enum Part {
+    /// W + (alpha / rank) B A.
+    Merged(Box<Merged>),
+    /// Index of the tensor in the LoRA file that takes its place.
+    Replaced(usize),
+}
+
+/// A matrix and its pair.
+struct Merged {
+    spec: TensorSpec,
+    columns: usize,
+    rank: usize,
+    /// alpha / rank.
+    scale: f64,
+    /// `[rank, columns]`.
+    a: Vec<f32>,
+    /// `[rows, rank]`.
+    b: Vec<f32>,
+}
+
+impl Merged {
+    fn new(lora: &dyn TensorSource, spec: &TensorSpec, (a, b): (usize, usize), alpha: f64) -> Result<Self, BoxError> {
+        let (a, b) = (read_factor(lora, a)?, read_factor(lora, b)?);
+        // The shapes were compared before: a is [rank, columns].
+        let columns = spec.shape.last().and_then(|columns| usize::try_from(*columns).ok()).unwrap_or(1).max(1);
+        let rank = a.len() / columns;
+        Ok(Self { spec: spec.clone(), columns, rank, scale: alpha / rank as f64, a, b })
+    }
+
+    /// Adds the product to elements `first .. first + values.len()` of W.
+    fn add_to(&self, values: &mut [f32], first: usize) {
+        let mut sums = Vec::new();
+        let mut done = 0;
+        while done < values.len() {
+            let (row, column) = ((first + done) / self.columns, (first + done) % self.columns);
+            let count = (self.columns - column).min(values.len() - done);
+            sums.clear();
+            sums.resize(count, 0.0f64);
+            let weights = &self.b[row * self.rank..][..self.rank];
+            for (weight, inputs) in weights.iter().zip(self.a.chunks_exact(self.columns)) {
+                for (sum, input) in sums.iter_mut().zip(&inputs[column..]) {
+                    *sum += f64::from(*weight) * f64::from(*input);
+                }
+            }
+            for (value, sum) in values[done..].iter_mut().zip(&sums) {
+                *value = round(f64::from(*value) + self.scale * sum);
+            }
+            done += count;
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "rounding to nearest is what is wanted")]
+fn round(value: f64) -> f32 {
+    value as f32
+}
+
+/// A whole tensor of the LoRA file.
+fn read_factor(lora: &dyn TensorSource, index: usize) -> Result<Vec<f32>, BoxError> {
+    let info = &lora.tensors()[index];
+    let bytes = info.byte_len().ok().filter(|bytes| *bytes <= LARGEST_FACTOR).and_then(|bytes| usize::try_from(bytes).ok());
+    let mut raw = vec![0; bytes.ok_or_else(|| ConvertError::Internal(format!("{} is too large to be held in memory", info.name)))?];
+    lora.read_at(index, 0, &mut raw)?;
+    let mut values = Vec::new();
+    decode_dense(info.encoding, &raw, &mut values);
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(LoraError::NonFinite { file: lora.path().to_owned(), name: info.name.clone() }.into());
+    }
+    Ok(values)
+}
+
+/// Where a tensor of the merged source comes from.
+enum Origin {
+    /// Index in the base.
+    Base(usize),
+    /// Index in the LoRA file.
+    Lora(usize),
+    /// A merged matrix.
+    Merged(Box<Merged>),
+}
+
+/// The base with the LoRA merged into it. Affected tensors have canonical names and shapes, others are as in the base.
+struct LoraSource {
+    base: OpenFile,
+    lora: Box<dyn TensorSource>,
+    infos: Vec<TensorInfo>,
+    origins: Vec<Origin>,
+    notes: Vec<String>,
+    /// The last matrix of the base that could not be read in pieces.
+    whole: Mutex<Option<(String, Arc<Vec<f32>>)>>,
+}
+
+impl LoraSource {
+    fn open(base: OpenModel, lora: Box<dyn TensorSource>, mut parts: BTreeMap<usize, Part>, alpha: f64) -> OpenModel {
+        let OpenModel { file: base, mut description } = base;
+        let (merged, replaced) = parts.values().fold((0, 0), |(merged, replaced), part| match part {
+            Part::Merged(_) => (merged + 1, replaced),
+            Part::Replaced(_) => (merged, replaced + 1),
+        });
+        let notes = base.source().notes().iter().chain(lora.notes()).cloned();
+        let summary = format!("LoRA with alpha {alpha}: {merged} matrices merged, {replaced} tensors replaced");
+        let notes = notes.chain(std::iter::once(summary)).collect();
+        let mut source = Self { base, lora, infos: Vec::new(), origins: Vec::new(), notes, whole: Mutex::new(None) };
+        let kept: BTreeSet<usize> = description
+            .tensors
+            .iter()
+            .enumerate()
+            .filter(|(tensor, _)| !parts.contains_key(tensor))
+            .map(|(_, spec)| spec.source_index)
+            .chain(description.unused.iter().copied())
+            .collect();
+        // What the LoRA replaces entirely is not listed any more.
+        let moved: BTreeMap<usize, usize> = kept.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+        for old in kept {
+            source.infos.push(source.base.source().tensors()[old].clone());
+            source.origins.push(Origin::Base(old));
+        }
+        description.unused.iter_mut().for_each(|index| *index = moved[index]);
+        for (tensor, spec) in description.tensors.iter_mut().enumerate() {
+            let Some(part) = parts.remove(&tensor) else {
+                spec.source_index = moved[&spec.source_index];
+                continue;
+            };
+            let (origin, encoding) = match part {
+                Part::Merged(merged) => (Origin::Merged(merged), Encoding::F32),
+                Part::Replaced(index) => (Origin::Lora(index), source.lora.tensors()[index].encoding),
+            };
+            spec.source_index = source.infos.len();
+            spec.recover = Recover::AS_IS;
+            source.infos.push(TensorInfo { name: spec.name.clone(), shape: spec.shape.clone(), encoding });
+            source.origins.push(origin);
+        }
+        OpenModel { file: OpenFile::Checkpoint(Box::new(source)), description }
+    }
+
+    /// Elements `first .. first + count` of the base's matrix, in canonical order.
+    fn base_values(&self, spec: &TensorSpec, first: usize, count: usize) -> Result<Vec<f32>, BoxError> {
+        let source = self.base.source();
+        let recover = spec.recover;
+        let exact = matches!(recover.form, ValueForm::Canonical | ValueForm::Eighth);
+        if recover.part != (0, 1) || recover.transposed || !exact {
+            return Ok(self.whole(spec)?[first..first + count].to_vec());
+        }
+        let encoding = source.tensors()[spec.source_index].encoding;
+        let (block, bytes) = (encoding.block_len as usize, encoding.block_bytes as usize);
+        let (begin, end) = (first / block, (first + count).div_ceil(block));
+        let mut raw = vec![0; (end - begin) * bytes];
+        source.read_at(spec.source_index, (begin * bytes) as u64, &mut raw)?;
+        let mut values = Vec::with_capacity((end - begin) * block);
+        forge_quant::decode_rows(encoding, &raw, &mut values)?;
+        values.drain(..first - begin * block);
+        values.truncate(count);
+        if recover.form != ValueForm::Canonical {
+            values.iter_mut().for_each(|value| *value = recover.form.undo(*value));
+        }
+        Ok(values)
+    }
+
+    /// A matrix that is stored in another order than the canonical one; the last one is kept for the next piece.
+    fn whole(&self, spec: &TensorSpec) -> Result<Arc<Vec<f32>>, BoxError> {
+        let mut last = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((name, values)) = last.as_ref().filter(|(name, _)| *name == spec.name) {
+            debug_assert_eq!(name, &spec.name);
+            return Ok(Arc::clone(values));
+        }
+        *last = None;
+        let values = Arc::new(load_tensor::<f32>(self.base.source(), spec)?);
+        *last = Some((spec.name.clone(), Arc::clone(&values)));
+        Ok(values)
+    }
+
+    /// Bytes `start .. start + out.len()` of a merged matrix.
+    fn read_merged(&self, merged: &Merged, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
+        let inside = |position: u64| usize::try_from(position).map_err(|_| ConvertError::Internal("a matrix beyond memory".to_owned()));
+        let end = start + out.len() as u64;
+        if end > merged.spec.elements() * F32_BYTES {
+            return Err(ConvertError::Internal(format!("bytes up to {end} of {} are asked for", merged.spec.name)).into());
+        }
+        let (first, last) = (inside(start / F32_BYTES)?, inside(end.div_ceil(F32_BYTES))?);
+        let mut values = self.base_values(&merged.spec, first, last - first)?;
+        merged.add_to(&mut values, first);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let skip = inside(start % F32_BYTES)?;
+        out.copy_from_slice(&bytes[skip..skip + out.len()]);
+        Ok(())
+    }
+}
+
+impl TensorSource for LoraSource {
+    fn path(&self) -> &Path {
+        self.base.source().path()
+    }
+
+    fn format(&self) -> &'static str {
+        "model with a LoRA"
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.base.source().files();
+        files.extend(self.lora.files());
+        files
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.infos
+    }
+
+    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
+        match self.origins.get(index) {
+            Some(Origin::Base(index)) => self.base.source().read_at(*index, start, out),
+            Some(Origin::Lora(index)) => self.lora.read_at(*index, start, out),
+            Some(Origin::Merged(merged)) => self.read_merged(merged, start, out),
+            None => Err(ConvertError::Internal(format!("there is no tensor number {index}")).into()),
+        }
+    }
+
+    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
+        let mut digests = self.base.source().check_integrity(progress)?;
+        digests.extend(self.lora.check_integrity(progress)?);
+        Ok(digests)
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        self.base.source().metadata()
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}

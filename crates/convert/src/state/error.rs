@@ -1,0 +1,131 @@
+//! What can be wrong with a state, or with what is asked of it.
+
+use std::path::PathBuf;
+
+use forge_model::Version;
+use forge_tensor::{Class, Diagnostic};
+use thiserror::Error;
+
+/// What can be wrong with the file of a state, or with what is asked of it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file says nothing about its format.
+    #[error(
+        "{} is neither a .pth nor a safetensors file: if it is a state buffer of rwkv.cpp, say --from rwkv-cpp and name the model with --model",
+        file.display()
+    )]
+    UnknownFormat {
+        /// The file.
+        file: PathBuf,
+    },
+    /// No tuned states are known for this version.
+    #[error("{version} has no tuned states: files with time_state exist for RWKV-5, RWKV-6 and RWKV-7 only")]
+    NoMatrixState {
+        /// The version.
+        version: Version,
+    },
+    /// rwkv.cpp's buffer needs more than it says.
+    #[error("the buffer of rwkv.cpp has no header: give {missing}, or name the model that it belongs to with --model")]
+    Unknowable {
+        /// The options that are missing.
+        missing: &'static str,
+    },
+    /// The file holds something that is no state.
+    #[error(
+        "{} holds {}: expected blocks.i.att.time_state alone, [heads, N, N] for every layer; save these tensors without the model",
+        file.display(), what
+    )]
+    NotAState {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The sizes contradict the model or the options.
+    #[error("{}: {detail}", file.display())]
+    SizeMismatch {
+        /// The file.
+        file: PathBuf,
+        /// What was found and what was expected.
+        detail: String,
+    },
+    /// A buffer of rwkv.cpp after some tokens.
+    #[error(
+        "{}: the token shift of layer {layer} is not zero, so this is the state after some tokens, no initial state; \
+         {} files have no place for token shifts", file.display(), "time_state"
+    )]
+    HasTokens {
+        /// The file.
+        file: PathBuf,
+        /// The first such layer.
+        layer: usize,
+    },
+    /// NaN or infinity.
+    #[error("{}: layer {layer} holds a value that is NaN or infinite; such a state cannot be used", file.display())]
+    NonFinite {
+        /// The file.
+        file: PathBuf,
+        /// The first such layer.
+        layer: usize,
+    },
+    /// Values that do not fit in f16.
+    #[error(
+        "{count} values of the state are too large for {encoding} (65,504 is the largest number in f16): a {format} file cannot hold this state"
+    )]
+    Overflow {
+        /// How many.
+        count: u64,
+        /// The type of the output.
+        encoding: &'static str,
+        /// The format asked for.
+        format: &'static str,
+    },
+    /// Values that would vanish or lose digits at the small end.
+    #[error(
+        "{flushed} values of the state would become zero and {subnormal} would lose digits, since they are too small for {encoding}: \
+         say --allow-f16-loss to accept that"
+    )]
+    Loss {
+        /// Non-zero values that would become zero.
+        flushed: u64,
+        /// Non-zero values that would lose digits.
+        subnormal: u64,
+        /// The type of the output.
+        encoding: &'static str,
+    },
+    /// A type that the format does not hold.
+    #[error("a {format} state holds {held}, not {encoding}: leave --type out")]
+    TypeNotCarried {
+        /// The format asked for.
+        format: &'static str,
+        /// What it holds.
+        held: &'static str,
+        /// The type asked for.
+        encoding: &'static str,
+    },
+}
+
+impl Diagnostic for StateError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownFormat { .. } => "UnknownStateFormat",
+            Self::NoMatrixState { .. } => "NoMatrixState",
+            Self::Unknowable { .. } => "StateSizesNeeded",
+            Self::NotAState { .. } => "NotAState",
+            Self::SizeMismatch { .. } => "StateSizeMismatch",
+            Self::HasTokens { .. } => "StateHasTokens",
+            Self::NonFinite { .. } => "NonFinite",
+            Self::Overflow { .. } => "Overflow",
+            Self::Loss { .. } => "StateLoss",
+            Self::TypeNotCarried { .. } => "TypeNotCarried",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::UnknownFormat { .. } | Self::NoMatrixState { .. } | Self::Unknowable { .. } | Self::TypeNotCarried { .. } => Class::Usage,
+            _ => Class::Refused,
+        }
+    }
+}

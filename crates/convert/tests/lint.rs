@@ -1,0 +1,155 @@
+//! Every rule finds the fault that it is about, and nothing in files without it.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test support may fail loudly; the numbers in it are small")]
+
+mod common;
+
+use common::Temp;
+use forge_convert::lint::{RULES, Severity, lint};
+use forge_convert::{OpenOptions, open_file};
+use forge_testkit::gguf::{GgufBuilder, RawValue};
+use forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+
+/// Ids of what is found in a file.
+fn found(file: &Temp) -> Vec<&'static str> {
+    let file = open_file(&file.0, OpenOptions::default()).unwrap();
+    let model = file.describe().ok();
+    let lints = lint(&file, model.as_ref()).unwrap();
+    for lint in &lints {
+        let rule = RULES.iter().find(|rule| rule.id == lint.id).unwrap();
+        assert_eq!(rule.severity, lint.severity);
+        assert!(!lint.message.ends_with('.') && lint.message.len() > 20, "{}", lint.message);
+    }
+    lints.into_iter().map(|lint| lint.id).collect()
+}
+
+fn strings(tokens: &[&str]) -> RawValue {
+    let elements: Vec<u8> = tokens.iter().flat_map(|token| [&(token.len() as u64).to_le_bytes()[..], token.as_bytes()].concat()).collect();
+    RawValue::array(8, tokens.len() as u64, &elements)
+}
+
+fn types(count: u64) -> RawValue {
+    RawValue::array(5, count, &vec![1; count as usize * 4])
+}
+
+const TOKENS: [&str; 4] = ["<s>", "\\x0a\\xff", "\\n\\n", "\\\\xAB"];
+
+/// Not a whole model, but everything that the rules look at, as it should be.
+fn good() -> GgufBuilder {
+    let f32s = |count: usize| vec![0; count * 4];
+    let mut builder = GgufBuilder::default().key("general.architecture", RawValue::text("rwkv7"));
+    for key in ["context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count", "wkv.head_size"] {
+        builder = builder.key(&format!("rwkv7.{key}"), RawValue::u32(1));
+    }
+    for key in ["decay", "iclr", "value_residual_mix"] {
+        builder = builder.key(&format!("rwkv7.attention.{key}_lora_rank"), RawValue::u32(1));
+    }
+    builder
+        .key("rwkv7.attention.layer_norm_epsilon", RawValue::f32(1e-5))
+        .key("tokenizer.ggml.model", RawValue::text("rwkv"))
+        .key("tokenizer.ggml.tokens", strings(&TOKENS))
+        .key("tokenizer.ggml.token_type", types(4))
+        .key("tokenizer.ggml.eot_token_id", RawValue::u32(2))
+        .key("tokenizer.chat_template", RawValue::text("{{ messages }}"))
+        .tensor("token_embd.weight", &[8, 4], 1, vec![0; 64])
+        .tensor("output_norm.weight", &[8], 0, f32s(8))
+        .tensor("blk.0.time_mix_lerp_fused.weight", &[8, 1, 1, 6], 0, f32s(48))
+        .tensor("blk.0.time_mix_a0.weight", &[8], 0, f32s(8))
+        .tensor("blk.0.time_mix_a1.weight", &[8, 2], 0, f32s(16))
+        .tensor("blk.0.time_mix_a2.weight", &[2, 8], 0, f32s(16))
+        .tensor("blk.0.time_mix_v0.weight", &[8], 0, f32s(8))
+        .tensor("blk.0.time_mix_v1.weight", &[8, 2], 0, f32s(16))
+        .tensor("blk.0.time_mix_v2.weight", &[2, 8], 0, f32s(16))
+}
+
+fn gguf(builder: &GgufBuilder) -> Vec<&'static str> {
+    let file = Temp::new("model.gguf");
+    std::fs::write(&file.0, builder.build()).unwrap();
+    found(&file)
+}
+
+/// The good file without a tensor.
+fn without_tensor(name: &str) -> GgufBuilder {
+    let mut builder = good();
+    builder.tensors.retain(|tensor| tensor.name != name.as_bytes());
+    builder
+}
+
+#[test]
+fn a_gguf_file_as_it_should_be_has_no_findings() {
+    assert_eq!(gguf(&good()), [""; 0]);
+}
+
+#[test]
+fn each_fault_of_a_gguf_file_is_found_alone() {
+    assert_eq!(gguf(&good().without("rwkv7.attention.head_count")), ["gguf-required-key"]);
+    assert_eq!(gguf(&good().without("rwkv7.context_length")), ["gguf-required-key"]);
+    assert_eq!(gguf(&without_tensor("blk.0.time_mix_v0.weight")), ["gguf-layer-0-value"]);
+    let other_rank = without_tensor("blk.0.time_mix_v1.weight").tensor("blk.0.time_mix_v1.weight", &[8, 3], 0, vec![0; 96]);
+    assert_eq!(gguf(&other_rank), ["gguf-layer-0-value"]);
+    let half = without_tensor("output_norm.weight").tensor("output_norm.weight", &[8], 1, vec![0; 16]);
+    assert_eq!(gguf(&half), ["gguf-f32"]);
+    let half = without_tensor("blk.0.time_mix_lerp_fused.weight").tensor("blk.0.time_mix_lerp_fused.weight", &[8, 1, 1, 6], 1, vec![0; 96]);
+    assert_eq!(gguf(&half), ["gguf-f32"]);
+    let short = good().without("tokenizer.ggml.tokens").key("tokenizer.ggml.tokens", strings(&TOKENS[..3]));
+    assert_eq!(gguf(&short), ["gguf-token-count"]);
+    let short = good().without("tokenizer.ggml.token_type").key("tokenizer.ggml.token_type", types(3));
+    assert_eq!(gguf(&short), ["gguf-token-count"]);
+    let upper = good().without("tokenizer.ggml.tokens").key("tokenizer.ggml.tokens", strings(&["<s>", "a\\xFf", "\\n\\n", "b"]));
+    assert_eq!(gguf(&upper), ["gguf-token-escape"]);
+    assert_eq!(gguf(&good().without("tokenizer.ggml.eot_token_id")), ["gguf-end-of-turn"]);
+    let other = good().without("tokenizer.ggml.eot_token_id").key("tokenizer.ggml.eot_token_id", RawValue::u32(0));
+    assert_eq!(gguf(&other), ["gguf-end-of-turn"]);
+    assert_eq!(gguf(&good().without("tokenizer.chat_template")), ["gguf-chat-template"]);
+    let blank = good().without("tokenizer.chat_template").key("tokenizer.chat_template", RawValue::text(" \n"));
+    assert_eq!(gguf(&blank), ["gguf-chat-template"]);
+}
+
+/// Other architectures and other tokenizers have other needs.
+#[test]
+fn rules_keep_to_their_own_models() {
+    let mut other = good().without("general.architecture").key("general.architecture", RawValue::text("llama"));
+    other.tensors.retain(|tensor| !tensor.name.starts_with(b"blk.0.time_mix_v"));
+    assert_eq!(gguf(&other.without("rwkv7.context_length")), [""; 0]);
+    let qwen = good().without("tokenizer.ggml.model").key("tokenizer.ggml.model", RawValue::text("gpt2"));
+    let qwen = qwen.without("tokenizer.ggml.eot_token_id").without("tokenizer.ggml.tokens");
+    assert_eq!(gguf(&qwen.key("tokenizer.ggml.tokens", strings(&["a\\xFF", "b", "c", "\\n\\n"]))), [""; 0]);
+}
+
+#[test]
+fn checkpoints_have_findings_of_their_own() {
+    use forge_model::Version;
+    let sizes = Sizes { channels: 256, head_size: 64, ffn: 512, ..Sizes::TINY };
+    let model = |value_in_layer_0| random_model_with(Version::V7, &sizes, &Options { value_in_layer_0, ..Options::default() }, 1);
+    assert_eq!(found(&Temp::safetensors(&model(false))), [""; 0]);
+    assert_eq!(found(&Temp::safetensors(&model(true))), ["layer-0-value"]);
+    let rows = |ffn| random_model_with(Version::V7, &Sizes { ffn, ..sizes }, &Options::default(), 1);
+    assert_eq!(found(&Temp::safetensors(&rows(320))), ["block-length"]);
+    assert_eq!(found(&Temp::safetensors(&rows(48))), ["block-length"]);
+    let long = MemorySource::from_f32(vec![("n".repeat(64), vec![1], vec![0.5]), ("n".repeat(63), vec![1], vec![0.5])]);
+    assert_eq!(found(&Temp::safetensors(&long)), ["name-length"]);
+}
+
+#[test]
+fn the_order_of_keys_counts_in_pth_files() {
+    use forge_testkit::pickle::{Tensor, state_dict};
+    let pth = |letters: &str| {
+        let names: Vec<String> = letters.chars().map(|letter| format!("blocks.0.att.x_{letter}")).collect();
+        let tensors: Vec<Tensor> = names.iter().enumerate().map(|(key, name)| Tensor::dense(name, "FloatStorage", key, &[1])).collect();
+        let storages: Vec<&[u8]> = names.iter().map(|_| &[0u8; 4][..]).collect();
+        let file = Temp::new("model.pth");
+        std::fs::write(&file.0, forge_testkit::zip::Archive::torch(&state_dict(&tensors), &storages).build().bytes).unwrap();
+        found(&file)
+    };
+    assert_eq!(pth("rwkvag"), [""; 0]);
+    assert_eq!(pth("agkrvw"), ["key-order"]);
+}
+
+#[test]
+fn rules_have_names_of_their_own() {
+    let mut ids: Vec<&str> = RULES.iter().map(|rule| rule.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), RULES.len());
+    assert!(RULES.iter().all(|rule| !rule.about.is_empty()));
+    assert!(RULES.iter().any(|rule| rule.severity == Severity::Error));
+}

@@ -1,0 +1,136 @@
+//! The `config.json` of each family, from the sizes that the tensors have.
+
+use forge_model::{Choice, Hyperparameters, ModelDescription, Ranks, Version};
+use forge_tensor::Encoding;
+use serde_json::{Value, json};
+
+use crate::error::HfError;
+
+/// RWKV-7 of flash-linear-attention. `value_dim` is a list, one width a layer.
+pub(crate) fn fla(model: &ModelDescription, choices: &[Choice]) -> Result<Value, HfError> {
+    let sizes = &model.hyperparameters;
+    let Ranks::V7 { decay, iclr, value, gate } = sizes.ranks else {
+        return Err(HfError::Internal("an RWKV-7 without ranks".to_owned()));
+    };
+    Ok(json!({
+        "architectures": ["RWKV7ForCausalLM"],
+        "model_type": "rwkv7",
+        "a_low_rank_dim": iclr,
+        "attn": null,
+        "attn_mode": "chunk",
+        "bos_token_id": 0,
+        "decay_low_rank_dim": decay,
+        "eos_token_id": 0,
+        "fuse_cross_entropy": true,
+        "fuse_norm": false,
+        "gate_low_rank_dim": gate,
+        "head_dim": sizes.head_size,
+        "hidden_act": "sqrelu",
+        "hidden_ratio": ratio(sizes),
+        "hidden_size": sizes.channels,
+        "initializer_range": 0.02,
+        "intermediate_size": sizes.ffn,
+        "max_position_embeddings": 2048,
+        "norm_bias": true,
+        "norm_eps": 1e-5,
+        "norm_first": true,
+        "num_heads": sizes.heads,
+        "num_hidden_layers": sizes.layers,
+        "tie_word_embeddings": false,
+        "torch_dtype": dtype(model, choices),
+        "use_cache": true,
+        "v_low_rank_dim": value,
+        "value_dim": vec![sizes.channels; sizes.layers],
+        "vocab_size": sizes.vocabulary,
+    }))
+}
+
+/// F / C as a number that JSON readers take for the float it is declared as.
+fn ratio(sizes: &Hyperparameters) -> f64 {
+    let float = |value: usize| u32::try_from(value).map_or(f64::NAN, f64::from);
+    float(sizes.ffn) / float(sizes.channels)
+}
+
+/// RWKV-4 of Transformers, and the classes of RWKV-5 and RWKV-6 that are published with their models.
+pub(crate) fn transformers(model: &ModelDescription, choices: &[Choice]) -> Result<Value, HfError> {
+    let sizes = &model.hyperparameters;
+    let (class, kind) = match model.version {
+        Version::V4 => ("RwkvForCausalLM", "rwkv"),
+        Version::V5_1 | Version::V5_2 => ("Rwkv5ForCausalLM", "rwkv5"),
+        Version::V6 => ("Rwkv6ForCausalLM", "rwkv6"),
+        other => return Err(HfError::Internal(format!("no class of Transformers for {other}"))),
+    };
+    let mut config = json!({
+        "architectures": [class],
+        "model_type": kind,
+        "attention_hidden_size": sizes.attention,
+        "bos_token_id": 0,
+        "context_length": if model.version == Version::V4 { 1024 } else { 4096 },
+        "eos_token_id": 0,
+        "hidden_size": sizes.channels,
+        "intermediate_size": sizes.ffn,
+        "layer_norm_epsilon": 1e-5,
+        "num_hidden_layers": sizes.layers,
+        "rescale_every": 6,
+        "tie_word_embeddings": false,
+        "torch_dtype": dtype(model, choices),
+        "use_cache": true,
+        "vocab_size": sizes.vocabulary,
+    });
+    if model.version != Version::V4 {
+        add_heads(&mut config, sizes);
+    }
+    Ok(config)
+}
+
+/// candle's RWKV-5 and RWKV-6 read a part of what Transformers' have.
+pub(crate) fn candle(model: &ModelDescription) -> Value {
+    let sizes = &model.hyperparameters;
+    if model.version == Version::V7 {
+        return json!({
+            "version": "V7",
+            "head_size": sizes.head_size,
+            "hidden_size": sizes.channels,
+            "intermediate_size": sizes.ffn,
+            "num_hidden_layers": sizes.layers,
+            "rescale_every": 0,
+            "vocab_size": sizes.vocabulary,
+        });
+    }
+    let mut config = json!({
+        "attention_hidden_size": sizes.attention,
+        "hidden_size": sizes.channels,
+        "intermediate_size": sizes.ffn,
+        "layer_norm_epsilon": 1e-5,
+        "num_hidden_layers": sizes.layers,
+        "rescale_every": 6,
+        "vocab_size": sizes.vocabulary,
+    });
+    add_heads(&mut config, sizes);
+    config
+}
+
+/// `num_attention_heads` is read as the size of a head by all programs that have this configuration (trap T11).
+fn add_heads(config: &mut Value, sizes: &Hyperparameters) {
+    if let Some(entries) = config.as_object_mut() {
+        entries.insert("head_size".to_owned(), json!(sizes.head_size));
+        entries.insert("head_size_divisor".to_owned(), json!(8));
+        entries.insert("num_attention_heads".to_owned(), json!(sizes.head_size));
+    }
+}
+
+/// How most elements are stored; the widest of equals.
+fn dtype(model: &ModelDescription, choices: &[Choice]) -> &'static str {
+    let names = [(Encoding::F32, "float32"), (Encoding::BF16, "bfloat16"), (Encoding::F16, "float16")];
+    let elements = |encoding: Encoding| {
+        let of = model.tensors.iter().zip(choices).filter(|(_, choice)| choice.encoding == encoding);
+        of.map(|(spec, _)| spec.elements()).fold(0u64, u64::saturating_add)
+    };
+    let most = names.iter().map(|(encoding, _)| elements(*encoding)).max();
+    names.iter().find(|(encoding, _)| Some(elements(*encoding)) == most).map_or("float32", |(_, name)| name)
+}
+
+/// What `generate` of Transformers starts and stops with.
+pub(crate) fn generation() -> Value {
+    json!({ "_from_model_config": true, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0 })
+}

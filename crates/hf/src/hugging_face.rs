@@ -1,0 +1,91 @@
+//! A directory for Transformers and flash-linear-attention. Start at [`hugging_face`].
+
+use forge_model::names::{Convention, FLA, HUGGING_FACE};
+use forge_model::{Choice, ModelDescription, OutputLayout, Ranks, Version};
+use forge_tokenizer::{Tokenizer, WORLD_SHA256};
+
+use crate::Context;
+use crate::config;
+use crate::error::HfError;
+use crate::plan::{self, Style};
+use crate::shards::{files, text_file};
+
+const CONTAINER: &str = "hf";
+const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
+/// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
+/// the head size, the trainer's is always 64e-5.
+const HEAD_SIZE: usize = 64;
+
+/// Whether a library reads models of this version.
+///
+/// # Errors
+/// [`HfError::CannotCarry`] for RWKV-5.0 and for hybrids with Qwen.
+pub fn can_carry_hugging_face(version: Version) -> Result<(), HfError> {
+    convention(version).map(|_| ())
+}
+
+fn convention(version: Version) -> Result<&'static Convention, HfError> {
+    let refused = |why, instead| Err(HfError::CannotCarry { container: CONTAINER, version, why, instead });
+    match version {
+        Version::V4 | Version::V5_1 | Version::V5_2 | Version::V6 => Ok(&HUGGING_FACE),
+        Version::V7 => Ok(&FLA),
+        Version::V5_0 => refused("the class of RWKV-5 has a gate, which this version has not", INSTEAD),
+        _ => refused("its own repository has the files of this form already", "`--to gguf` carries it"),
+    }
+}
+
+/// Lays out a directory: `config.json`, `generation_config.json`, the weights in one file or in shards with an index,
+/// and the vocabulary file where it is World. No Python code is written: for RWKV-5 and RWKV-6 the classes come from the
+/// published repositories.
+///
+/// RWKV-5.1 is written as 5.2, each decay and bonus repeated for all channels of its head, which computes the same.
+///
+/// # Errors
+/// [`HfError::CannotCarry`], [`HfError::FixedSize`] for sizes that a library does not read from the tensors, and the
+/// errors of safetensors layouts.
+pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Context<'_>) -> Result<OutputLayout, HfError> {
+    let convention = convention(model.version)?;
+    check_sizes(model)?;
+    let is_fla = model.version == Version::V7;
+    let style = Style { convention, squeezed: is_fla, eighth_value: false, stand_ins: false };
+    let config = if is_fla { config::fla(model, choices)? } else { config::transformers(model, choices)? };
+    let mut all = vec![
+        text_file("config.json", format!("{config:#}\n")),
+        text_file("generation_config.json", format!("{:#}\n", config::generation())),
+    ];
+    all.extend(files(plan::tensors(model, choices, style)?, written_version(model.version).name(), &[], context)?);
+    if context.vocabulary.map(Tokenizer::sha256) == Some(WORLD_SHA256) {
+        all.push(text_file("rwkv_vocab_v20230424.txt", Tokenizer::world_file()));
+    }
+    Ok(OutputLayout::Directory(all))
+}
+
+/// The version that the written tensors make up.
+pub(crate) fn written_version(version: Version) -> Version {
+    if version == Version::V5_1 { Version::V5_2 } else { version }
+}
+
+fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
+    let sizes = &model.hyperparameters;
+    let fixed = |tensor, found, what, reader, expected, why| {
+        if found == expected {
+            return Ok(());
+        }
+        let version = model.version;
+        Err(HfError::FixedSize { container: CONTAINER, version, tensor, found, what, reader, expected, why, instead: INSTEAD })
+    };
+    match sizes.ranks {
+        Ranks::V6 { mix, decay } => {
+            let wide = sizes.channels == 4096;
+            let why = "which it takes from the number of channels alone";
+            let reader = "the published class Rwkv6ForCausalLM";
+            fixed("blocks.0.att.time_maa_w2", mix, "columns a mix", reader, if wide { 64 } else { 32 }, why)?;
+            fixed("blocks.0.att.time_decay_w1", decay, "columns", reader, if wide { 128 } else { 64 }, why)
+        }
+        Ranks::V7 { .. } => {
+            let why = "since the epsilon of its group norm grows with the head size and the trainer's does not";
+            fixed("blocks.0.att.r_k", sizes.head_size, "channels a head", "flash-linear-attention", HEAD_SIZE, why)
+        }
+        Ranks::None {} => Ok(()),
+    }
+}

@@ -1,0 +1,65 @@
+//! Directories for Hugging Face's libraries (flash-linear-attention, Transformers and the remote code of RWKV-5 and 6)
+//! and for candle, and the reader of what candle's files store differently.
+//!
+//! Start at [`hugging_face`], [`candle`] and [`candle_gguf`] to write, at [`CandleFile`] to read. `plan` decides name,
+//! shape and assembly of each tensor; the names themselves are those of [`forge_model::names`], which readers use too.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod candle;
+mod config;
+mod error;
+mod hugging_face;
+mod plan;
+mod read;
+mod shards;
+
+use forge_model::{Constraint, TensorSpec, Version};
+use forge_tokenizer::Tokenizer;
+
+pub use candle::{can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, gguf_constraint, gguf_holds};
+pub use error::HfError;
+pub use hugging_face::{can_carry_hugging_face, hugging_face};
+pub use read::CandleFile;
+
+/// Bytes of tensors in one safetensors file; beyond this, a model is written in shards. The figure is the one that
+/// Transformers uses, in decimal gigabytes.
+pub const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Metadata key of our candle files: what `att.value.weight` was multiplied by. Its one value is [`EIGHTH`].
+pub const VALUE_SCALE_KEY: &str = "rwkv_forge.att_value_scale";
+/// Value of [`VALUE_SCALE_KEY`] in files whose value matrices are divided by 8.
+pub const EIGHTH: &str = "1/8";
+/// Metadata key of our candle GGUF files, whose tensors have candle's names. Its one value is `candle`.
+pub const NAMING_KEY: &str = "rwkv_forge.naming";
+/// Name of the GGUF file in a directory for candle.
+pub const GGUF_FILE: &str = "model.gguf";
+
+/// What a directory says besides its tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The vocabulary, if it is known; World is written beside the model.
+    pub vocabulary: Option<&'a Tokenizer>,
+    /// The recipe in one line.
+    pub recipe: &'a str,
+    /// Version of this program.
+    pub tool_version: &'a str,
+    /// Bytes of tensors in a file, [`SHARD_BYTES`] but for tests.
+    pub shard_bytes: u64,
+}
+
+/// What safetensors files of both containers can hold for a tensor.
+#[must_use]
+pub fn float_constraint(version: Version, spec: &TensorSpec) -> Constraint {
+    if plan::is_logarithmic_bonus(version, spec) {
+        return Constraint::F32Only("exp(time_first) is what is stored, and 16 bits would round it");
+    }
+    Constraint::Float("safetensors files hold no quantized blocks")
+}

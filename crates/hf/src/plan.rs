@@ -1,0 +1,98 @@
+//! Name, shape and assembly of every stored tensor. Start at [`tensors`].
+
+use forge_checkpoint::safetensors::PlannedTensor;
+use forge_model::names::Convention;
+use forge_model::{Assembly, Choice, ModelDescription, Ranks, TensorRole, TensorSpec, ValueForm, Version};
+use forge_tensor::Encoding;
+
+use crate::error::HfError;
+
+/// How one program wants its tensors.
+#[derive(Clone, Copy)]
+pub(crate) struct Style {
+    /// Names and orientation.
+    pub(crate) convention: &'static Convention,
+    /// Vectors other than the token shift of the time mix are `[C]`, not `[1, 1, C]`.
+    pub(crate) squeezed: bool,
+    /// The value matrices are divided by 8, for a group norm with the epsilon 1e-5 (trap T1).
+    pub(crate) eighth_value: bool,
+    /// Layer 0 of RWKV-7 has v0, v1, v2, though they are never used.
+    pub(crate) stand_ins: bool,
+}
+
+/// The bonus of RWKV-5 under the name that means "its logarithm". RWKV-4's is named alike and stored as it is.
+pub(crate) fn is_logarithmic_bonus(version: Version, spec: &TensorSpec) -> bool {
+    version != Version::V4 && spec.role == TensorRole::Bonus && spec.suffix() == "att.time_first"
+}
+
+/// Plans all tensors of the model in canonical order.
+pub(crate) fn tensors(model: &ModelDescription, choices: &[Choice], style: Style) -> Result<Vec<PlannedTensor>, HfError> {
+    if choices.len() != model.tensors.len() {
+        return Err(HfError::Internal(format!("{} encodings were chosen for {} tensors", choices.len(), model.tensors.len())));
+    }
+    let mut planned = Vec::with_capacity(model.tensors.len());
+    for (index, (spec, choice)) in model.tensors.iter().zip(choices).enumerate() {
+        planned.push(one(model, index, spec, choice, style)?);
+    }
+    if style.stand_ins && model.version == Version::V7 {
+        planned.extend(stand_ins(model, choices)?);
+    }
+    Ok(planned)
+}
+
+fn one(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choice, style: Style) -> Result<PlannedTensor, HfError> {
+    let logarithmic = is_logarithmic_bonus(model.version, spec);
+    let canonical = if logarithmic { spec.name.replace("time_first", "time_faaaa") } else { spec.name.clone() };
+    let Some((name, recover)) = style.convention.stored_name(&canonical) else {
+        return Err(HfError::Internal(format!("{} has no name for {canonical}", style.convention.name)));
+    };
+    let mut shape = spec.shape.clone();
+    let mut assembly = Assembly::of(index);
+    if recover.transposed {
+        if let [.., rows, columns] = shape.as_mut_slice() {
+            std::mem::swap(rows, columns);
+        }
+        assembly = assembly.transposed();
+    }
+    // flash-linear-attention keeps [1, 1, C] for the token shift of the time mix alone.
+    if let (true, [1, 1, channels]) = (style.squeezed && !spec.suffix().starts_with("att.x_"), shape.as_slice()) {
+        shape = vec![*channels];
+    }
+    if logarithmic {
+        assembly = assembly.with_form(ValueForm::Exp);
+    }
+    if style.eighth_value && spec.role == TensorRole::AttValue {
+        assembly = assembly.with_form(ValueForm::Eighth);
+    }
+    if model.version == Version::V5_1 && matches!(spec.role, TensorRole::Decay | TensorRole::Bonus) {
+        let sizes = &model.hyperparameters;
+        shape = vec![dim(sizes.heads), dim(sizes.head_size)];
+        assembly = assembly.repeated(sizes.head_size);
+    }
+    Ok(PlannedTensor { name, shape, encoding: choice.encoding, reason: choice.reason.clone(), assembly })
+}
+
+fn dim(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// What candle asks for in layer 0, reads the rank of the value residual from, and never uses: zeros.
+fn stand_ins(model: &ModelDescription, choices: &[Choice]) -> Result<Vec<PlannedTensor>, HfError> {
+    let Ranks::V7 { value, .. } = model.hyperparameters.ranks else {
+        return Err(HfError::Internal("an RWKV-7 without ranks".to_owned()));
+    };
+    // A model of one layer has no rank; any will do there, since nothing else has it.
+    let rank = dim(value).max(1);
+    let channels = dim(model.hyperparameters.channels);
+    let like = model.tensors.iter().position(|spec| spec.name == "blocks.0.att.a0");
+    let encoding = like.and_then(|index| choices.get(index)).map_or(Encoding::F32, |choice| choice.encoding);
+    let shapes = [("v0", vec![1, 1, channels]), ("v1", vec![channels, rank]), ("v2", vec![rank, channels])];
+    shapes
+        .into_iter()
+        .map(|(name, shape)| {
+            let elements = forge_tensor::element_count(&shape).map_err(|error| HfError::Internal(error.to_string()))?;
+            let reason = "candle: asks for it in layer 0 and never uses it".to_owned();
+            Ok(PlannedTensor { name: format!("blocks.0.att.{name}"), shape, encoding, reason, assembly: Assembly::zeros(elements) })
+        })
+        .collect()
+}

@@ -1,0 +1,102 @@
+//! Files with candle's names, and the undoing of what was changed for candle. Start at [`CandleFile`].
+
+use std::path::{Path, PathBuf};
+
+use forge_model::names::Convention;
+use forge_model::{MappedTensor, ModelFile, ValueForm};
+use forge_tensor::{BoxError, TensorInfo, TensorSource};
+
+use crate::error::HfError;
+use crate::{EIGHTH, NAMING_KEY, VALUE_SCALE_KEY};
+
+/// The matrices that the scale belongs to.
+const VALUE: &str = "att.value.weight";
+
+/// A safetensors file whose value matrices are scaled for candle, or a GGUF file with candle's names, from this program or
+/// from others.
+pub struct CandleFile {
+    source: Box<dyn TensorSource>,
+}
+
+impl CandleFile {
+    /// True for what [`CandleFile::new`] is needed for: files that carry one of our keys, and GGUF files with the names of
+    /// Hugging Face's RWKV-4 to 6, which candle's own tool writes without any metadata.
+    #[must_use]
+    pub fn is_candle(source: &dyn TensorSource) -> bool {
+        let ours = source.metadata().iter().any(|(key, _)| key == VALUE_SCALE_KEY || key == NAMING_KEY);
+        let is_gguf = source.format().starts_with("GGUF");
+        ours || is_gguf && source.tensors().iter().any(|info| info.name.starts_with("rwkv.blocks."))
+    }
+
+    /// Reads the tensors of `source` by candle's conventions.
+    #[must_use]
+    pub fn new(source: Box<dyn TensorSource>) -> Self {
+        Self { source }
+    }
+
+    /// What the value matrices are stored as.
+    fn value_form(&self) -> Result<ValueForm, HfError> {
+        match self.source.metadata().into_iter().find(|(key, _)| key == VALUE_SCALE_KEY) {
+            None => Ok(ValueForm::Canonical),
+            Some((_, value)) if value == EIGHTH => Ok(ValueForm::Eighth),
+            Some((_, found)) => Err(HfError::BadScale { file: self.source.path().to_path_buf(), key: VALUE_SCALE_KEY, found }),
+        }
+    }
+
+    fn map(&self) -> Result<Vec<MappedTensor>, HfError> {
+        let file = || self.source.path().to_path_buf();
+        let infos = self.source.tensors();
+        let decodable = |info: &&TensorInfo| info.encoding.is_dense() || forge_quant::by_encoding(info.encoding).is_some();
+        if let Some(info) = infos.iter().find(|info| !decodable(info)) {
+            return Err(HfError::UnsupportedType { file: file(), tensor: info.name.clone(), name: info.encoding.name });
+        }
+        let mut mapped = Convention::of(infos).map(infos)?;
+        let form = self.value_form()?;
+        let mut scaled = form == ValueForm::Canonical;
+        for tensor in mapped.iter_mut().filter(|tensor| tensor.name.ends_with(VALUE)) {
+            tensor.recover = tensor.recover.with_form(form);
+            scaled = true;
+        }
+        if scaled { Ok(mapped) } else { Err(HfError::ScaleOfNothing { file: file(), key: VALUE_SCALE_KEY, tensor: VALUE }) }
+    }
+}
+
+impl TensorSource for CandleFile {
+    fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    fn format(&self) -> &'static str {
+        self.source.format()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.source.files()
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        self.source.tensors()
+    }
+
+    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
+        self.source.read_at(index, start, out)
+    }
+
+    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
+        self.source.check_integrity(progress)
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        self.source.metadata()
+    }
+
+    fn notes(&self) -> &[String] {
+        self.source.notes()
+    }
+}
+
+impl ModelFile for CandleFile {
+    fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
+        Ok(self.map()?)
+    }
+}

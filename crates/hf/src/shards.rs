@@ -1,0 +1,79 @@
+//! Tensors in one safetensors file, or in numbered ones with an index. Start at [`files`].
+
+use forge_checkpoint::safetensors::{PlannedTensor, layout};
+use forge_model::FileLayout;
+use serde_json::{Map, Value, json};
+
+use crate::Context;
+use crate::error::HfError;
+
+/// Bytes reserved for the result of the comparison.
+const VERIFY_BYTES: usize = 400;
+
+/// Lays out `model.safetensors`, or shards of at most `context.shard_bytes` bytes of tensors and their index. A tensor
+/// larger than that has a shard of its own. `extra` are further metadata of each file.
+pub(crate) fn files(
+    tensors: Vec<PlannedTensor>,
+    version: &str,
+    extra: &[(&str, &str)],
+    context: &Context<'_>,
+) -> Result<Vec<(String, FileLayout)>, HfError> {
+    let own = [
+        ("format", "pt"),
+        ("rwkv_forge.version", context.tool_version),
+        ("rwkv_forge.rwkv_version", version),
+        ("rwkv_forge.recipe", context.recipe),
+    ];
+    let metadata: Vec<(String, String)> = own.iter().chain(extra).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let reserved = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", VERIFY_BYTES)];
+    let shards = split(tensors, context.shard_bytes);
+    if let [_] = shards.as_slice() {
+        let all = shards.into_iter().flatten().collect();
+        return Ok(vec![("model.safetensors".to_owned(), layout(all, &metadata, &reserved)?)]);
+    }
+    let of = shards.len();
+    let mut files = Vec::with_capacity(of.saturating_add(1));
+    let (mut map, mut total) = (Map::new(), 0u64);
+    for (number, shard) in (1usize..).zip(shards) {
+        let name = format!("model-{number:05}-of-{of:05}.safetensors");
+        for tensor in &shard {
+            total = total.saturating_add(bytes_of(tensor));
+            map.insert(tensor.name.clone(), Value::from(name.as_str()));
+        }
+        files.push((name, layout(shard, &metadata, &reserved)?));
+    }
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+    files.push(text_file("model.safetensors.index.json", format!("{index:#}\n")));
+    Ok(files)
+}
+
+fn bytes_of(tensor: &PlannedTensor) -> u64 {
+    tensor.encoding.byte_len(&tensor.shape).unwrap_or(u64::MAX)
+}
+
+/// In order, each shard as full as the limit allows; never empty.
+fn split(tensors: Vec<PlannedTensor>, limit: u64) -> Vec<Vec<PlannedTensor>> {
+    let mut shards: Vec<Vec<PlannedTensor>> = Vec::new();
+    let mut used = 0u64;
+    for tensor in tensors {
+        let bytes = bytes_of(&tensor);
+        match shards.last_mut() {
+            Some(last) if used.saturating_add(bytes) <= limit => {
+                used = used.saturating_add(bytes);
+                last.push(tensor);
+            }
+            _ => {
+                used = bytes;
+                shards.push(vec![tensor]);
+            }
+        }
+    }
+    shards
+}
+
+/// A file whose content is known from the beginning.
+pub(crate) fn text_file(name: &str, text: impl Into<Vec<u8>>) -> (String, FileLayout) {
+    let header: Vec<u8> = text.into();
+    let total_bytes = u64::try_from(header.len()).unwrap_or(u64::MAX);
+    (name.to_owned(), FileLayout { header, total_bytes, ..FileLayout::default() })
+}

@@ -1,0 +1,64 @@
+//! IQ4_NL: a scale and 32 codes into a table of unequal steps. `[d: f16] [nibbles: u8 x 16]`, value = table[code] * d.
+
+use forge_tensor::Encoding;
+
+use crate::block::{Block, Job, Outcome, Values, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
+use crate::iq4::{TABLE, nearest_code};
+use crate::lanes::Lanes;
+use crate::search::{self, Columns, Fit};
+use crate::searched::{Searched, inverse, is_special, square_or_weigh, sum_of_squares};
+
+/// 4.5 bits a weight: least squares over 16 scales, the squares weighted by themselves or by the importance.
+///
+/// A block without a value of 1e-15 or more has `d` = 0 and code 8 throughout: it decodes to zeros.
+#[derive(Clone, Copy, Debug)]
+#[allow(non_camel_case_types, reason = "the name that everybody knows")]
+pub struct IQ4_NL;
+
+impl Block for IQ4_NL {
+    type Values = Values;
+    type Stored = [u8; 18];
+    const ENCODING: Encoding = Encoding::new("iq4_nl", 32, 18);
+    const GGML_TYPE: Option<u32> = Some(20);
+
+    fn encode(job: Job) -> Result<u64, usize> {
+        job.searched::<Self>()
+    }
+
+    #[inline(always)]
+    fn decode(stored: &[u8; 18], out: &mut Values) {
+        let scale = load(stored[0], stored[1]);
+        for (value, code) in out.iter_mut().zip(unpack_nibbles(&stored[2..])) {
+            *value = scale * TABLE[usize::from(code & 15)];
+        }
+    }
+
+    fn is_finite(stored: &[u8; 18]) -> bool {
+        half_is_finite(stored[0], stored[1])
+    }
+}
+
+impl Searched for IQ4_NL {
+    const SUB_LENGTH: usize = 32;
+
+    fn spread(block: &[f32], _: f32) -> f32 {
+        sum_of_squares(block) * (2.0 / 32.0)
+    }
+
+    #[inline(always)]
+    fn search<S: Lanes>(x: &Columns<S>, w: &mut Columns<S>, spread: Option<S>) -> Fit<S> {
+        square_or_weigh(x, w, spread);
+        search::table(x, w)
+    }
+
+    #[inline(always)]
+    fn finish(values: &Values, fits: &[Fit<f32>], _: bool, out: &mut [u8; 18]) -> Outcome {
+        let scale = fits[0].scale;
+        let inverse = inverse(scale);
+        let (stored, outcome) = store(scale);
+        out[..2].copy_from_slice(&stored);
+        out[2..].copy_from_slice(&pack_nibbles(&values.map(|x| nearest_code(inverse * x))));
+        let flushed = outcome.flushed || scale == 0.0 && values.iter().any(|x| *x != 0.0);
+        Outcome { refused: outcome.refused || is_special(scale), flushed }
+    }
+}

@@ -1,0 +1,137 @@
+//! Python: Transformers' RWKV-4 on our `hf` directories, and what `torch.load` and the safetensors package read from our files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::agreement::Bound;
+use crate::plant::{ROWS_SWAPPED, swap_rows};
+use crate::table::{Fact, Report, Row};
+use crate::tools::{Workshop, capture};
+
+const TOKENS: usize = 256;
+
+/// Transformers computes in float32 whatever the file holds, and so do we.
+static BOUND: Bound = Bound {
+    encoding: "f32, f16, bf16",
+    max_abs: 1e-4,
+    rms_ratio: 2e-6,
+    top1: 1.0,
+    kl_mean: 1e-11,
+    why: "both turn the weights into float32, compute in it, and differ in the order of sums and in exp alone",
+    planted: ROWS_SWAPPED,
+};
+
+/// Containers that Python's libraries read: versions, the name of the form in `check.py`, types.
+const CONTAINERS: &[(&str, &[(u8, &str)], &[&str])] = &[
+    ("pth", &[(4, "blinkdl-pth"), (5, "blinkdl-pth"), (6, "blinkdl-pth"), (7, "blinkdl-pth")], &["f32", "f16", "bf16"]),
+    ("safetensors", &[(4, "blinkdl"), (5, "blinkdl"), (6, "blinkdl"), (7, "blinkdl")], &["f32", "f16", "bf16"]),
+    ("web-rwkv", &[(4, "st"), (5, "st"), (6, "st"), (7, "st")], &["f16"]),
+    ("hf", &[(4, "hf4"), (5, "hf5"), (6, "hf6"), (7, "hf7")], &["f32", "f16", "bf16"]),
+];
+
+/// Of the published RWKV-7 files' tensors three are used by no runtime, and we leave them out.
+const UNUSED: [&str; 3] = ["blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2"];
+
+/// Runs all comparisons.
+pub fn run() -> Result<Report, String> {
+    let shop = Workshop::new("python", TOKENS)?;
+    let folder = shop.root.join("peers/python");
+    let python = PathBuf::from(capture(Command::new(folder.join("setup.sh")).stderr(Stdio::inherit()))?.trim());
+    let peer = Peer { shop, python, script: folder.join("check.py") };
+    let versions = capture(Command::new(&peer.python).arg(&peer.script).arg("versions"))?;
+    let versions: Value = serde_json::from_str(&versions).map_err(|error| format!("versions: {error}"))?;
+    let mut report = Report {
+        peer: format!("Python: transformers {}, torch {}, safetensors {}", versions["transformers"], versions["torch"], versions["safetensors"])
+            .replace('"', ""),
+        about: format!("Transformers' RWKV-4 token by token, {TOKENS} tokens, 1 thread; `torch.load(weights_only=True)` and safetensors tensor by tensor."),
+        rows: Vec::new(),
+        facts: Vec::new(),
+        bounds: vec![&BOUND],
+        remarks: vec![],
+    };
+    for encoding in ["f32", "f16", "bf16"] {
+        peer.transformers(encoding, &mut report.rows)?;
+    }
+    for (container, versions, encodings) in CONTAINERS {
+        for (version, form) in *versions {
+            for encoding in *encodings {
+                peer.tensors(container, *version, form, encoding, &mut report.facts)?;
+            }
+        }
+    }
+    Ok(report)
+}
+
+struct Peer {
+    shop: Workshop,
+    python: PathBuf,
+    script: PathBuf,
+}
+
+impl Peer {
+    fn script(&self) -> Command {
+        let mut command = Command::new("nice");
+        command.arg(&self.python).arg(&self.script);
+        command
+    }
+
+    /// RWKV-4 in Transformers, and the same with a planted fault.
+    fn transformers(&self, encoding: &str, rows: &mut Vec<Row>) -> Result<(), String> {
+        let directory = self.shop.convert(&self.shop.fixture(4), "hf", encoding, &format!("tiny-rwkv4-{encoding}.hf"))?;
+        let ours = self.shop.logits(&directory)?;
+        let theirs = |directory: &Path| self.shop.theirs(self.script().arg("logits").arg(directory).arg(&self.shop.tokens));
+        let row = |directory: &Path| Row::new(["tiny-rwkv4", encoding, "transformers, float32"], "hf", &BOUND, &ours, &theirs(directory)?.0);
+        rows.push(row(&directory)?);
+        let wrong = self.shop.work.join("planted.hf");
+        swap_rows(&directory, &wrong, "blocks.1.attention.output.weight")?;
+        rows.push(row(&wrong)?.planted(ROWS_SWAPPED));
+        Ok(())
+    }
+
+    /// Whether Python reads the very values of the source from a written file.
+    fn tensors(&self, container: &str, version: u8, form: &str, encoding: &str, facts: &mut Vec<Fact>) -> Result<(), String> {
+        let source = self.shop.fixture(version);
+        let written = self.shop.convert(&source, container, encoding, &format!("tiny-rwkv{version}-{encoding}.{container}"))?;
+        let compare = |plant: bool| -> Result<Value, String> {
+            let mut command = self.script();
+            command.arg("tensors").arg(&source).arg(form).arg(&written).args(plant.then_some("--plant"));
+            let output = capture(&mut command)?;
+            serde_json::from_str(&output).map_err(|error| format!("{container} {encoding}: {error}"))
+        };
+        let names = |found: &Value, key: &str| -> Vec<String> {
+            found[key].as_array().into_iter().flatten().map(|name| name.as_str().unwrap_or_default().to_owned()).collect()
+        };
+        let found = compare(false)?;
+        let mut missing = names(&found, "missing");
+        missing.retain(|name| !is_unused(name));
+        let (different, extra, equal) = (names(&found, "different"), names(&found, "extra"), found["equal"].as_u64().unwrap_or(0));
+        let types = names(&found, "types");
+        let passed = different.is_empty() && missing.is_empty() && extra.is_empty() && equal > 0 && types.iter().any(|name| is_type(name, encoding));
+        let reader = if container == "pth" { "torch.load" } else { "safetensors" };
+        let mut text = format!("{equal} tensors equal bit for bit ({})", types.join(", "));
+        for (what, list) in [("different", &different), ("missing", &missing), ("unknown", &extra)] {
+            if let Some(first) = list.first() {
+                text += &format!("; {} {what}, the first {first}", list.len());
+            }
+        }
+        facts.push(Fact { what: format!("{reader}, tiny-rwkv{version}, {container} {encoding}"), found: text, passed });
+        if encoding == "f16" {
+            let planted = names(&compare(true)?, "different");
+            let what = format!("{reader}, tiny-rwkv{version}, {container} {encoding}, one bit of the source turned");
+            facts.push(Fact { what, found: format!("{} different", planted.len()), passed: planted.len() == 1 });
+        }
+        Ok(())
+    }
+}
+
+/// Under BlinkDL's names or web-rwkv's, and under those of flash-linear-attention.
+fn is_unused(name: &str) -> bool {
+    UNUSED.contains(&name) || name.starts_with("model.layers.0.attn.v_lora.")
+}
+
+/// PyTorch's name of one of our types.
+fn is_type(name: &str, encoding: &str) -> bool {
+    matches!((name, encoding), ("float32", "f32") | ("float16", "f16") | ("bfloat16", "bf16"))
+}

@@ -1,0 +1,103 @@
+//! An RWKV-6 checkpoint with random weights for candle, whose model has sizes fixed that the trained fixture does not have
+//! (as many ranks of the token shift as heads). Its width is that of the released 1.6B model; it has two short layers.
+
+use std::path::Path;
+
+use serde_json::{Map, json};
+
+const LAYERS: usize = 2;
+const CHANNELS: usize = 2048;
+const HEADS: usize = 32;
+const FEED_FORWARD: usize = 1024;
+const VOCABULARY: usize = 320;
+
+/// A sequence that is the same everywhere (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    /// Uniform in 0..1.
+    fn uniform(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// Roughly normal with mean 0 and deviation 1.
+    fn normal(&mut self) -> f32 {
+        (0..4).map(|_| self.uniform() - 0.5).sum::<f32>() * 3f32.sqrt()
+    }
+}
+
+/// How a tensor is filled.
+enum Fill {
+    /// Mean and deviation.
+    Normal(f32, f32),
+    /// From and to.
+    Uniform(f32, f32),
+}
+
+/// Names within a layer, shapes and values: chosen so that every part has a say in logits of the usual size.
+fn layer() -> Vec<(String, Vec<usize>, Fill)> {
+    use Fill::{Normal, Uniform};
+    let (c, h, n) = (CHANNELS, HEADS, CHANNELS / HEADS);
+    let matrix = |inputs: usize| Normal(0.0, (inputs as f32).sqrt().recip());
+    let mut list = Vec::new();
+    let mut add = |name: &str, shape: &[usize], fill| list.push((name.to_owned(), shape.to_vec(), fill));
+    for norm in ["ln1", "ln2", "att.ln_x"] {
+        add(&format!("{norm}.weight"), &[c], Normal(1.0, 0.2));
+        add(&format!("{norm}.bias"), &[c], Normal(0.0, 0.1));
+    }
+    for mix in ["att.time_maa_x", "att.time_maa_w", "att.time_maa_k", "att.time_maa_v", "att.time_maa_r", "att.time_maa_g"] {
+        add(mix, &[1, 1, c], Uniform(0.0, 1.0));
+    }
+    add("ffn.time_maa_k", &[1, 1, c], Uniform(0.0, 1.0));
+    add("ffn.time_maa_r", &[1, 1, c], Uniform(0.0, 1.0));
+    add("att.time_maa_w1", &[c, 5 * h], matrix(c));
+    add("att.time_maa_w2", &[5, h, c], Normal(0.0, 0.1));
+    add("att.time_decay", &[1, 1, c], Uniform(-6.0, 0.0));
+    add("att.time_decay_w1", &[c, 2 * h], matrix(c));
+    add("att.time_decay_w2", &[2 * h, c], Normal(0.0, 0.1));
+    add("att.time_faaaa", &[h, n], Normal(0.0, 0.5));
+    for name in ["att.receptance", "att.key", "att.value", "att.gate", "att.output", "ffn.receptance"] {
+        add(&format!("{name}.weight"), &[c, c], matrix(c));
+    }
+    add("ffn.key.weight", &[FEED_FORWARD, c], matrix(c));
+    add("ffn.value.weight", &[c, FEED_FORWARD], matrix(FEED_FORWARD));
+    list
+}
+
+/// Writes the checkpoint as safetensors in bf16 with the names of the released ones.
+pub fn rwkv6(path: &Path) -> Result<(), String> {
+    let c = CHANNELS;
+    let mut tensors = vec![("emb.weight".to_owned(), vec![VOCABULARY, c], Fill::Normal(0.0, 1.0))];
+    for norm in ["blocks.0.ln0", "ln_out"] {
+        tensors.push((format!("{norm}.weight"), vec![c], Fill::Normal(1.0, 0.2)));
+        tensors.push((format!("{norm}.bias"), vec![c], Fill::Normal(0.0, 0.1)));
+    }
+    for index in 0..LAYERS {
+        tensors.extend(layer().into_iter().map(|(name, shape, fill)| (format!("blocks.{index}.{name}"), shape, fill)));
+    }
+    tensors.push(("head.weight".to_owned(), vec![VOCABULARY, c], Fill::Normal(0.0, 5.0 / (c as f32).sqrt())));
+
+    let mut random = Random(6);
+    let (mut header, mut data) = (Map::new(), Vec::new());
+    for (name, shape, fill) in tensors {
+        let begin = data.len();
+        for _ in 0..shape.iter().product() {
+            let value = match fill {
+                Fill::Normal(mean, deviation) => mean + deviation * random.normal(),
+                Fill::Uniform(from, to) => from + (to - from) * random.uniform(),
+            };
+            // The upper half of a float32 is a bf16, rounded towards zero; which values they are matters to nobody.
+            data.extend_from_slice(&value.to_le_bytes()[2..]);
+        }
+        header.insert(name, json!({ "dtype": "BF16", "shape": shape, "data_offsets": [begin, data.len()] }));
+    }
+    let header = json!(header).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(header.as_bytes());
+    file.extend_from_slice(&data);
+    std::fs::write(path, file).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,63 @@
+//! Tables in the documentation that come from the registries must be what the registries say. After a change:
+//! `UPDATE_DOCS=1 cargo test -p rwkv-forge --test docs`.
+
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+use std::fmt::Write;
+use std::path::Path;
+
+use forge_convert::container::CONTAINERS;
+use forge_model::Version;
+
+const BEGIN: &str = "<!-- generated from the registries -->";
+const END: &str = "<!-- end of the generated part -->";
+
+/// What goes where, which types, and why not.
+fn matrix() -> String {
+    let mut text = String::new();
+    let versions: Vec<String> = Version::EVERY.iter().map(|version| version.name().to_owned()).collect();
+    writeln!(text, "| `--to` | read by | {} |", versions.join(" | ")).unwrap();
+    writeln!(text, "|---|---|{}", "---|".repeat(versions.len())).unwrap();
+    let mut reasons = String::new();
+    for container in CONTAINERS {
+        write!(text, "| `{}` | {} |", container.name(), container.summary()).unwrap();
+        for version in Version::EVERY {
+            match container.carries(version) {
+                Ok(()) => text.push_str(" yes |"),
+                Err(error) => {
+                    text.push_str(" - |");
+                    writeln!(reasons, "- `{}`, {version}: {error}", container.name()).unwrap();
+                }
+            }
+        }
+        text.push('\n');
+    }
+    text.push_str("\n| type | bits a weight | ");
+    text.push_str(&CONTAINERS.iter().map(|container| format!("`{}`", container.name())).collect::<Vec<_>>().join(" | "));
+    writeln!(text, " |\n|---|---|{}", "---|".repeat(CONTAINERS.len())).unwrap();
+    for format in forge_quant::FORMATS {
+        let encoding = format.encoding();
+        let bits = f64::from(encoding.block_bytes) * 8.0 / f64::from(encoding.block_len);
+        write!(text, "| `{encoding}` | {bits} |").unwrap();
+        for container in CONTAINERS {
+            text.push_str(if container.holds(encoding) { " yes |" } else { " - |" });
+        }
+        text.push('\n');
+    }
+    text.push_str("\nWhy not:\n\n");
+    text.push_str(&reasons);
+    text
+}
+
+#[test]
+fn the_table_of_conversions_is_what_the_registries_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/conversions.md");
+    let document = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = document.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let current = format!("{before}{BEGIN}\n\n{}\n{END}{after}", matrix());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &current).unwrap();
+    }
+    assert!(document == current || std::env::var_os("UPDATE_DOCS").is_some(), "docs/conversions.md is out of date: UPDATE_DOCS=1 cargo test -p rwkv-forge --test docs");
+}
