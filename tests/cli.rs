@@ -14,6 +14,8 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
     assert_eq!(run(&["inspect", "--no-such-option", "x"]).status.code(), Some(2));
     assert_eq!(run(&["inspect", "--threads", "0", "x"]).status.code(), Some(2));
     let help = String::from_utf8(run(&["convert", "--help"]).stdout).unwrap();
+    // Long summaries are wrapped.
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for format in forge_quant::FORMATS {
         assert!(help.contains(format.encoding().name), "the help lists {}", format.encoding());
     }

@@ -290,3 +290,42 @@ fn the_dry_run_lists_what_the_directory_will_hold() {
     assert_eq!(stand_in["type"], "bf16");
     assert_eq!(run(&["inspect", dir.join("out").to_str().unwrap()]).status.code(), Some(0));
 }
+
+#[test]
+fn w1_a_full_disk_leaves_the_old_directory() {
+    let dir = Dir::new();
+    let output = dir.join("out.hf");
+    json(&convert_args(checkpoint("7"), "hf", "bf16", &output), 0);
+    let before = sha256(&output.join("model.safetensors"));
+    // The shell's limit on file sizes (in blocks of 512 bytes) makes the write fail late, as a disk that fills up does.
+    let mut line = format!("trap '' XFSZ; ulimit -f 100; exec {}", env!("CARGO_BIN_EXE_rwkv-forge"));
+    for arg in convert_args(checkpoint("7"), "hf", "f32", &output) {
+        line.push_str(&format!(" '{arg}'"));
+    }
+    line.push_str(" --force");
+    let result = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert_eq!(result.status.code(), Some(4), "{}", String::from_utf8_lossy(&result.stderr));
+    assert_eq!((sha256(&output.join("model.safetensors")), dir.names()), (before, vec!["out.hf".to_owned()]));
+}
+
+#[test]
+fn w3_signals_remove_the_temporary_directory() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let dir = Dir::new();
+        // Many tokens make the comparison long enough to be interrupted.
+        let mut long = convert_args(checkpoint("7"), "hf", "bf16", &dir.join("out.hf"));
+        long.extend(["--probe-tokens".to_owned(), "100000".to_owned(), "--text".to_owned()]);
+        long.push(support::fixture("text/public-domain-100k.txt").to_str().unwrap().to_owned());
+        let null = std::process::Stdio::null;
+        let mut child = support::forge().args(&long).stdout(null()).stderr(null()).spawn().unwrap();
+        let mut waited = 0;
+        while dir.names().is_empty() && waited < 500 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            waited += 1;
+        }
+        assert!(dir.names()[0].starts_with(".out.hf."), "the temporary is a hidden sibling: {:?}", dir.names());
+        std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "SIG{signal}");
+        assert_eq!(dir.names(), Vec::<String>::new());
+    }
+}

@@ -32,6 +32,13 @@ fn identical(reference: &Path, candidate: &Path) -> bool {
     verdict["agreement"]["identical"].as_bool().unwrap()
 }
 
+/// A safetensors file behind its header, in which the digest of the source stands.
+fn data(path: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).unwrap();
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    bytes[8 + header..].to_vec()
+}
+
 /// Values of a model that f16 holds, and that survive halving: whole numbers of 1/1024 below 2.
 fn exact(version: Version, options: &Options) -> forge_testkit::models::MemorySource {
     use forge_testkit::models::{MemorySource, encode};
@@ -71,10 +78,10 @@ fn every_version_reproduces_the_logits_of_a_source_in_f16() {
         {
             json(&[convert(from, container, encoding, to), vec!["--force".to_owned()]].concat(), 0);
         }
-        assert_eq!(std::fs::read(&prefab).unwrap(), std::fs::read(&from_st).unwrap(), "{version}");
+        assert!(std::fs::read(&prefab).unwrap() == std::fs::read(&from_st).unwrap(), "{version}");
         if !matches!(version, Version::V4 | Version::V5_1 | Version::V5_2) {
             // The decay of the others is stored as a function that cannot be undone exactly.
-            assert_eq!(std::fs::read(&st).unwrap(), std::fs::read(&from_prefab).unwrap(), "{version}");
+            assert!(data(&st) == data(&from_prefab), "{version}");
             assert!(identical(&path, &back), "{version}");
         }
     }

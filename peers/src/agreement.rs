@@ -35,7 +35,7 @@ pub struct Bound {
 }
 
 /// Types of files, and how far llama.cpp may be from us on each: at least three times what was measured on the fixtures
-/// (the table in README.md), because other processors order sums differently.
+/// (the table in docs/peers.md), because other processors order sums differently.
 pub const BOUNDS: &[Bound] = &[
     Bound {
         encoding: "f32",

@@ -20,8 +20,7 @@ struct Bounds {
     rounded: Bound,
 }
 
-const FLOAT: &str =
-    "both turn the weights into float32, compute in it, and differ in the order of sums and in exp alone";
+const FLOAT: &str = "both turn the weights into float32, compute in it, and differ in the order of sums and in exp alone";
 const ROUNDED: &str = "candle, like ggml, rounds activations to blocks of 8-bit integers before a product with a quantized matrix; we decode the weights and multiply in float32";
 
 static TRAINED: Bounds = Bounds {
@@ -48,7 +47,7 @@ static TRAINED: Bounds = Bounds {
 static RANDOM: Bounds = Bounds {
     float: Bound {
         encoding: "random weights, products in float32",
-        max_abs: 2e-4,
+        max_abs: 4e-4,
         rms_ratio: 8e-6,
         top1: 1.0,
         kl_mean: 2e-10,
@@ -95,6 +94,7 @@ pub fn run() -> Result<Report, String> {
     for model in [&five, &six, &seven] {
         peer.float(model, &mut rows)?;
     }
+    peer.epsilon(&five, &mut rows)?;
     // Rows of 128 and 448 values hold no blocks of 256.
     peer.quantized(&five, &["f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"], &mut rows)?;
     peer.quantized(&six, &["f16", "q8_0", "q4_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"], &mut rows)?;
@@ -128,9 +128,8 @@ impl Peer {
             let directory = self.shop.convert(model.source, "candle", encoding, &format!("{}-{encoding}.candle", model.name))?;
             let ours = self.shop.logits(&directory)?;
             let bound = &model.bounds.float;
-            let row = |directory: &Path| {
-                Row::new([model.name, encoding, "float32"], "candle", bound, &ours, &self.theirs(directory, None)?)
-            };
+            let row =
+                |directory: &Path| Row::new([model.name, encoding, "float32"], "candle", bound, &ours, &self.theirs(directory, None)?);
             rows.push(row(&directory)?);
             let wrong = self.shop.work.join("planted.candle");
             let matrix = if model.name == "tiny-rwkv7" { "blocks.1.att.output.weight" } else { "blocks.1.attention.output.weight" };
@@ -140,6 +139,15 @@ impl Peer {
                 std::fs::remove_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
             }
         }
+        Ok(())
+    }
+
+    /// A directory for Transformers has the same names, but the value matrices as they are: candle's own fault shows.
+    fn epsilon(&self, model: &Model, rows: &mut Vec<Row>) -> Result<(), String> {
+        let directory = self.shop.convert(model.source, "hf", "f32", &format!("{}.hf", model.name))?;
+        let (ours, theirs) = (self.shop.logits(&directory)?, self.theirs(&directory, None)?);
+        let row = Row::new([model.name, "f32", "float32"], "hf", &model.bounds.float, &ours, &theirs)?;
+        rows.push(row.planted("values not divided by 8, so that candle's epsilon shows"));
         Ok(())
     }
 

@@ -18,7 +18,8 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|presets|candle|web-rwkv|python [--markdown FILE] [--json FILE] [--model FILE [--vocab FILE]]";
+const USAGE: &str =
+    "usage: rwkv-forge-peers llama|presets|candle|web-rwkv|python [--markdown FILE] [--json FILE] [--model FILE [--vocab FILE]]";
 
 fn main() -> ExitCode {
     match run() {

@@ -23,12 +23,20 @@ static BOUND: Bound = Bound {
     planted: ROWS_SWAPPED,
 };
 
-/// Containers that Python's libraries read: versions, the name of the form in `check.py`, types.
-const CONTAINERS: &[(&str, &[(u8, &str)], &[&str])] = &[
-    ("pth", &[(4, "blinkdl-pth"), (5, "blinkdl-pth"), (6, "blinkdl-pth"), (7, "blinkdl-pth")], &["f32", "f16", "bf16"]),
-    ("safetensors", &[(4, "blinkdl"), (5, "blinkdl"), (6, "blinkdl"), (7, "blinkdl")], &["f32", "f16", "bf16"]),
-    ("web-rwkv", &[(4, "st"), (5, "st"), (6, "st"), (7, "st")], &["f16"]),
-    ("hf", &[(4, "hf4"), (5, "hf5"), (6, "hf6"), (7, "hf7")], &["f32", "f16", "bf16"]),
+/// A container that Python's libraries read.
+struct Container {
+    name: &'static str,
+    /// For RWKV-4 to RWKV-7 the name of the form in `check.py`.
+    forms: [&'static str; 4],
+    encodings: &'static [&'static str],
+}
+
+const FLOATS: &[&str] = &["f32", "f16", "bf16"];
+const CONTAINERS: &[Container] = &[
+    Container { name: "pth", forms: ["blinkdl-pth"; 4], encodings: FLOATS },
+    Container { name: "safetensors", forms: ["blinkdl"; 4], encodings: FLOATS },
+    Container { name: "web-rwkv", forms: ["st"; 4], encodings: &["f16"] },
+    Container { name: "hf", forms: ["hf4", "hf5", "hf6", "hf7"], encodings: FLOATS },
 ];
 
 /// Of the published RWKV-7 files' tensors three are used by no runtime, and we leave them out.
@@ -43,9 +51,14 @@ pub fn run() -> Result<Report, String> {
     let versions = capture(Command::new(&peer.python).arg(&peer.script).arg("versions"))?;
     let versions: Value = serde_json::from_str(&versions).map_err(|error| format!("versions: {error}"))?;
     let mut report = Report {
-        peer: format!("Python: transformers {}, torch {}, safetensors {}", versions["transformers"], versions["torch"], versions["safetensors"])
-            .replace('"', ""),
-        about: format!("Transformers' RWKV-4 token by token, {TOKENS} tokens, 1 thread; `torch.load(weights_only=True)` and safetensors tensor by tensor."),
+        peer: format!(
+            "Python: transformers {}, torch {}, safetensors {}",
+            versions["transformers"], versions["torch"], versions["safetensors"]
+        )
+        .replace('"', ""),
+        about: format!(
+            "Transformers' RWKV-4 token by token, {TOKENS} tokens, 1 thread; `torch.load(weights_only=True)` and safetensors tensor by tensor."
+        ),
         rows: Vec::new(),
         facts: Vec::new(),
         bounds: vec![&BOUND],
@@ -54,10 +67,10 @@ pub fn run() -> Result<Report, String> {
     for encoding in ["f32", "f16", "bf16"] {
         peer.transformers(encoding, &mut report.rows)?;
     }
-    for (container, versions, encodings) in CONTAINERS {
-        for (version, form) in *versions {
+    for Container { name, forms, encodings } in CONTAINERS {
+        for (version, form) in (4..).zip(forms) {
             for encoding in *encodings {
-                peer.tensors(container, *version, form, encoding, &mut report.facts)?;
+                peer.tensors(name, version, form, encoding, &mut report.facts)?;
             }
         }
     }
@@ -82,7 +95,8 @@ impl Peer {
         let directory = self.shop.convert(&self.shop.fixture(4), "hf", encoding, &format!("tiny-rwkv4-{encoding}.hf"))?;
         let ours = self.shop.logits(&directory)?;
         let theirs = |directory: &Path| self.shop.theirs(self.script().arg("logits").arg(directory).arg(&self.shop.tokens));
-        let row = |directory: &Path| Row::new(["tiny-rwkv4", encoding, "transformers, float32"], "hf", &BOUND, &ours, &theirs(directory)?.0);
+        let row =
+            |directory: &Path| Row::new(["tiny-rwkv4", encoding, "transformers, float32"], "hf", &BOUND, &ours, &theirs(directory)?.0);
         rows.push(row(&directory)?);
         let wrong = self.shop.work.join("planted.hf");
         swap_rows(&directory, &wrong, "blocks.1.attention.output.weight")?;
@@ -108,7 +122,8 @@ impl Peer {
         missing.retain(|name| !is_unused(name));
         let (different, extra, equal) = (names(&found, "different"), names(&found, "extra"), found["equal"].as_u64().unwrap_or(0));
         let types = names(&found, "types");
-        let passed = different.is_empty() && missing.is_empty() && extra.is_empty() && equal > 0 && types.iter().any(|name| is_type(name, encoding));
+        let passed =
+            different.is_empty() && missing.is_empty() && extra.is_empty() && equal > 0 && types.iter().any(|name| is_type(name, encoding));
         let reader = if container == "pth" { "torch.load" } else { "safetensors" };
         let mut text = format!("{equal} tensors equal bit for bit ({})", types.join(", "));
         for (what, list) in [("different", &different), ("missing", &missing), ("unknown", &extra)] {

@@ -61,6 +61,17 @@ pub struct Fact {
     pub passed: bool,
 }
 
+impl Fact {
+    /// How many bytes of two files differ, and whether that many may.
+    pub fn bytes(what: String, ours: &[u8], theirs: &[u8], admitted: impl Fn(usize) -> bool) -> Self {
+        if ours.len() != theirs.len() {
+            return Self { what, found: format!("{} bytes, but {}", ours.len(), theirs.len()), passed: false };
+        }
+        let different = ours.iter().zip(theirs).filter(|(ours, theirs)| ours != theirs).count();
+        Self { what, found: format!("{different} of {} bytes differ", ours.len()), passed: admitted(different) }
+    }
+}
+
 /// All comparisons with one peer.
 pub struct Report {
     pub peer: String,

@@ -42,9 +42,15 @@ pub fn forge(root: &Path) -> Result<PathBuf, String> {
 /// have other work.
 pub fn build(root: &Path, name: &str, program: &str) -> Result<PathBuf, String> {
     let package = root.join("peers").join(name);
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| package.join("target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("peers/target"), PathBuf::from);
     eprintln!("building {program}: minutes at the first run");
-    capture(Command::new("nice").arg("cargo").current_dir(&package).args(["build", "--release", "--locked", "-j1", "--target-dir"]).arg(&target))?;
+    capture(
+        Command::new("nice")
+            .arg("cargo")
+            .current_dir(&package)
+            .args(["build", "--release", "--locked", "-j1", "--target-dir"])
+            .arg(&target),
+    )?;
     Ok(target.join("release").join(program))
 }
 
@@ -93,7 +99,16 @@ impl Workshop {
     /// Our logits from a file, `[tokens, vocabulary]`.
     pub fn logits(&self, file: &Path) -> Result<Matrix, String> {
         let out = self.work.join("ours.npy");
-        capture(Command::new(&self.forge).args(["--quiet", "logits"]).arg(file).arg("--tokens").arg(&self.tokens).arg("--force").arg("-o").arg(&out))?;
+        capture(
+            Command::new(&self.forge)
+                .args(["--quiet", "logits"])
+                .arg(file)
+                .arg("--tokens")
+                .arg(&self.tokens)
+                .arg("--force")
+                .arg("-o")
+                .arg(&out),
+        )?;
         Matrix::from_npy(&out)
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn find(arena: &Arena<'_>, root: Id, limits: &Limits, notes: &mut Vec
 fn meaning(name: &str) -> &'static str {
     match name {
         "_strategy" | "_version" | "_rescale_layer" => {
-            "files with this key were converted by the rwkv package for one strategy: the first layer norm is folded into the embedding, \
+            "files with this key were converted by the rwkv pip package for one strategy: the first layer norm is folded into the embedding, \
              whose rows have lost their mean and scale by it, layers are rescaled, and matrices may be cut to 8 bits. The original weights \
              cannot be computed from that; use the original checkpoint"
         }

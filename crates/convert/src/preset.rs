@@ -2,7 +2,8 @@
 //!
 //! For RWKV, `llama-quantize` has no mixtures: all quantizable matrices get the base type and the head gets Q6_K (under
 //! Q8_0 and the float types the base type too), so that its S, M and L names differ only in a number of the metadata.
-//! The presets here mean exactly that.
+//! The presets here mean exactly that. Of the hybrids with Qwen it knows one tensor by its name, the down projection of
+//! the feed-forward part, and its mixtures give some layers' a wider type; see [`Preset::ffn_down`].
 
 use forge_tensor::Encoding;
 
@@ -19,6 +20,27 @@ pub struct Preset {
     pub head: Encoding,
     /// `general.file_type` of a GGUF with this preset; `None` when the container's own table decides.
     pub file_type: Option<u32>,
+}
+
+impl Preset {
+    /// Encoding of the down projection in layer `layer` of a hybrid of `layers` layers, for presets that have a special
+    /// one.
+    #[must_use]
+    pub fn ffn_down(&self, layer: usize, layers: usize) -> Option<Encoding> {
+        // The first and last eighth, and of the layers between them every third.
+        let early = layer < layers / 8;
+        let many = early || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
+        let name = match self.name {
+            "q2_k" => "q3_k",
+            "q3_k_m" if layer < layers / 16 => "q5_k",
+            "q3_k_m" => "q4_k",
+            "q3_k_l" => "q5_k",
+            "q4_k_m" | "q5_k_m" if many => "q6_k",
+            "q4_k_s" | "iq4_nl" | "iq4_xs" if early => "q5_k",
+            _ => return None,
+        };
+        forge_quant::by_name(name).map(|format| format.encoding())
+    }
 }
 
 /// Names that differ from the name of their block format: (name, block format, number of the file type).
@@ -92,4 +114,24 @@ pub fn stand_in(encoding: Encoding) -> Option<Encoding> {
         _ => return None,
     };
     forge_quant::by_name(name).map(|format| format.encoding())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::preset_by_name;
+
+    #[test]
+    fn mixtures_of_hybrids_widen_some_layers() {
+        let wide = |name: &str, layers: usize| -> Vec<usize> {
+            let preset = preset_by_name(name).unwrap();
+            (0..layers).filter(|layer| preset.ffn_down(*layer, layers).is_some()).collect()
+        };
+        // What llama-quantize does to a model of 18 layers.
+        assert_eq!(wide("q4_k_m", 18), [0, 1, 4, 7, 10, 13, 15, 16, 17]);
+        assert_eq!(wide("q4_k_s", 18), [0, 1]);
+        assert_eq!(wide("q5_k_m", 3), [2]);
+        assert!(wide("q8_0", 18).is_empty() && wide("q6_k", 18).is_empty() && wide("q4_k", 18).is_empty());
+        let q3 = preset_by_name("q3_k_m").unwrap();
+        assert_eq!((q3.ffn_down(0, 18).unwrap().name, q3.ffn_down(1, 18).unwrap().name), ("q5_k", "q4_k"));
+    }
 }

@@ -166,24 +166,30 @@ impl Recipe {
                 }
                 Choice { encoding: rule.encoding, reason: format!("set {}", rule.text) }
             }
-            None => self.default_choice(spec, constraint),
+            None => self.default_choice(spec, model, constraint),
         };
         self.fit_blocks(spec, choice)
     }
 
-    fn default_choice(&self, spec: &TensorSpec, constraint: Constraint) -> Choice {
+    fn default_choice(&self, spec: &TensorSpec, model: &ModelDescription, constraint: Constraint) -> Choice {
         let Preset { name, base, head, .. } = self.preset;
         let float = if base.is_float() { base } else { Encoding::F16 };
         let by_type = |encoding| Choice { encoding, reason: format!("type {name}") };
         match constraint {
             Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
             Constraint::Float(_) | Constraint::FloatUnlessAsked(_) if base.is_float() => by_type(base),
-            Constraint::Float(why) | Constraint::FloatUnlessAsked(why) => Choice { encoding: float, reason: format!("{float}, since {why}") },
+            Constraint::Float(why) | Constraint::FloatUnlessAsked(why) => {
+                Choice { encoding: float, reason: format!("{float}, since {why}") }
+            }
             Constraint::Any if base.is_float() => by_type(base),
             Constraint::Any if !spec.role.is_matrix() => {
                 Choice { encoding: float, reason: format!("{float}: {} is small and sensitive", spec.role.name()) }
             }
             Constraint::Any if spec.role == TensorRole::Head => by_type(head),
+            Constraint::Any if spec.role == TensorRole::FfnValue && model.version.is_hybrid() => {
+                let layer = spec.layer.unwrap_or(0);
+                by_type(self.preset.ffn_down(layer, model.hyperparameters.layers).unwrap_or(base))
+            }
             Constraint::Any => by_type(base),
         }
     }

@@ -21,6 +21,7 @@ fn values() -> Vec<f32> {
 
 fn blocks(criterion: &mut Criterion) {
     let values = values();
+    let importance: Vec<f32> = values[..1024].iter().map(|value| value * value).collect();
     for format in FORMATS {
         let encoding = format.encoding();
         let mut bytes = vec![0; ELEMENTS / encoding.block_len as usize * encoding.block_bytes as usize];
@@ -29,6 +30,9 @@ fn blocks(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(ELEMENTS as u64));
         group.bench_function("encode", |bencher| {
             bencher.iter(|| format.encode(black_box(&values), black_box(&mut bytes)).expect("finite values"));
+        });
+        group.bench_function("encode_weighted", |bencher| {
+            bencher.iter(|| format.encode_weighted(black_box(&values), &importance, black_box(&mut bytes)).expect("finite values"));
         });
         group.bench_function("decode", |bencher| bencher.iter(|| format.decode(black_box(&bytes), black_box(&mut decoded))));
         group.finish();

@@ -6,12 +6,22 @@ pub(crate) const TABLE: [f32; 16] =
 
 /// Code of the nearest entry, the upper one of a tie: how many midpoints the value has reached.
 #[inline(always)]
-pub(crate) fn nearest_code(value: f32) -> u8 {
+fn nearest_code(value: f32) -> u8 {
     let mut code = 0;
     for pair in TABLE.windows(2) {
         code += u8::from(value >= (pair[0] + pair[1]) * 0.5);
     }
     code
+}
+
+/// Codes of the nearest entries to scaled values.
+#[inline(always)]
+pub(crate) fn nearest_codes(values: &[f32; 32], inverse: f32) -> [u8; 32] {
+    let mut codes = [0; 32];
+    for (code, x) in codes.iter_mut().zip(values) {
+        *code = nearest_code(inverse * x);
+    }
+    codes
 }
 
 /// The nearest entry, the upper one of a tie.

@@ -3,7 +3,7 @@
 use forge_tensor::Encoding;
 
 use crate::block::{Block, Job, Outcome, Values, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
-use crate::iq4::{TABLE, nearest_code};
+use crate::iq4::{TABLE, nearest_codes};
 use crate::lanes::Lanes;
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, inverse, is_special, square_or_weigh, sum_of_squares};
@@ -57,7 +57,7 @@ impl Searched for IQ4_NL {
         let inverse = inverse(scale);
         let (stored, outcome) = store(scale);
         out[..2].copy_from_slice(&stored);
-        out[2..].copy_from_slice(&pack_nibbles(&values.map(|x| nearest_code(inverse * x))));
+        out[2..].copy_from_slice(&pack_nibbles(&nearest_codes(values, inverse)));
         let flushed = outcome.flushed || scale == 0.0 && values.iter().any(|x| *x != 0.0);
         Outcome { refused: outcome.refused || is_special(scale), flushed }
     }

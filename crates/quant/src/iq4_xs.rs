@@ -4,7 +4,7 @@
 use forge_tensor::Encoding;
 
 use crate::block::{Block, Job, Outcome, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
-use crate::iq4::{TABLE, nearest_code};
+use crate::iq4::{TABLE, nearest_codes};
 use crate::lanes::{Lanes, nearest};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, inverse, is_special, largest_scale, square_or_weigh, sum_of_squares};
@@ -71,7 +71,7 @@ impl Searched for IQ4_XS {
             let scale = nearest(inverse_d * fit.scale).clamp(-32, 31);
             #[allow(clippy::cast_precision_loss, reason = "six bits")]
             let inverse = inverse(d * scale as f32);
-            *nibbles = pack_nibbles(&values.map(|x| nearest_code(inverse * x)));
+            *nibbles = pack_nibbles(&nearest_codes(values, inverse));
             let bits = u16::from((scale + 32).to_le_bytes()[0]);
             low[j / 2] |= (bits.to_le_bytes()[0] & 15) << (4 * (j % 2));
             high |= (bits >> 4) << (2 * j);

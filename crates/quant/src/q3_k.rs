@@ -52,6 +52,7 @@ impl Block for Q3_K {
 
 impl Searched for Q3_K {
     const SUB_LENGTH: usize = 16;
+    const WAITS: bool = true;
 
     fn spread(block: &[f32], _: f32) -> f32 {
         2.0 * sum_of_squares(block) / 256.0

@@ -11,6 +11,8 @@ use crate::simd::LanePass;
 pub(crate) trait Searched: Block {
     /// Elements of a sub-block; [`LONGEST`] or half of it. A block has at most 16.
     const SUB_LENGTH: usize;
+    /// True when each step of the search waits for the one before.
+    const WAITS: bool = false;
 
     /// What is added to a squared value before the root is taken that weighs it; `row` is the mean square of its row.
     fn spread(block: &[f32], row: f32) -> f32;
@@ -25,11 +27,15 @@ pub(crate) trait Searched: Block {
 /// Encodes all blocks of a job.
 pub(crate) struct SearchPass<'a, B>(pub(crate) Job<'a>, pub(crate) std::marker::PhantomData<B>);
 
+/// Values of a group, element by element.
+type Rows = [f32; LONGEST * MOST];
+
 /// The fits of the sub-blocks of a batch.
 type Fits = [Fit<f32>; MOST];
 
 impl<B: Searched> LanePass for SearchPass<'_, B> {
     type Output = Result<u64, usize>;
+    const WAITS: bool = B::WAITS;
 
     #[inline(always)]
     fn run<S: Lanes>(self) -> Self::Output {
@@ -40,12 +46,13 @@ impl<B: Searched> LanePass for SearchPass<'_, B> {
         let mut flushed = 0;
         let batches = self.0.values.chunks(blocks_a_batch * length).zip(out.chunks_mut(blocks_a_batch));
         for (index, (values, out)) in batches.enumerate() {
-            let finite = values.iter().position(|value| beyond(*value)).map_or(out.len(), |at| at / length);
+            let largest = values.iter().fold(0, |most, value| most.max(value.to_bits() & MAGNITUDE));
+            let held = if largest < BEYOND { out.len() } else { values.iter().position(|value| beyond(*value)).unwrap_or(0) / length };
             let first = index * blocks_a_batch;
             let fits = fit_batch::<B, S>(values, first * length, importance.as_ref());
             let blocks = B::Values::cut(values).0.iter().zip(out).zip(fits.chunks(length / B::SUB_LENGTH));
             for (block, ((values, out), fits)) in blocks.enumerate() {
-                if block >= finite {
+                if block >= held {
                     return Err(first + block);
                 }
                 let outcome = B::finish(values, fits, importance.is_some(), out);
@@ -59,11 +66,13 @@ impl<B: Searched> LanePass for SearchPass<'_, B> {
     }
 }
 
-/// True for NaN and for magnitudes of 2^36 or more. No searched format can hold these (65,504 times the largest scale and code is
-/// below 2^29), and sums of their powers would overflow, so that a search could find a scale of zero.
-#[inline(always)]
+/// 2^36 as bits. No searched format can hold magnitudes from there on (65,504 times the largest scale and code is below 2^29), and
+/// sums of their powers would overflow, so that a search could find a scale of zero.
+const BEYOND: u32 = 0x5180_0000;
+
+/// True for NaN, too.
 fn beyond(value: f32) -> bool {
-    value.to_bits() & MAGNITUDE >= 0x5180_0000
+    value.to_bits() & MAGNITUDE >= BEYOND
 }
 
 /// The importance of the columns of a matrix.
@@ -86,41 +95,55 @@ impl<'a> Importance<'a> {
 fn fit_batch<B: Searched, S: Lanes>(values: &[f32], start: usize, importance: Option<&Importance>) -> Fits {
     let zero = Fit { scale: 0.0, offset: 0.0, code_scale: 0.0, code_offset: 0.0, weight: 0.0 };
     let mut fits = [zero; MOST];
+    let mut rows = [0.0; LONGEST * MOST];
     let spreads = importance.map_or([0.0; MOST], |importance| spreads::<B>(values, start, importance));
     for (group, (values, fits)) in values.chunks(S::COUNT * B::SUB_LENGTH).zip(fits.chunks_mut(S::COUNT)).enumerate() {
-        let x = turn::<B, S>(|lane| values.get(lane * B::SUB_LENGTH..(lane + 1) * B::SUB_LENGTH));
+        let x = turn::<B, S>(|lane| values.get(lane * B::SUB_LENGTH..(lane + 1) * B::SUB_LENGTH), &mut rows);
         let mut w = [S::splat(0.0); LONGEST];
         let mut spread = None;
         if let Some(importance) = importance {
             let start = start + group * S::COUNT * B::SUB_LENGTH;
             let row_length = importance.columns.len();
             let lanes = values.len() / B::SUB_LENGTH;
-            w = turn::<B, S>(|lane| {
+            let columns = |lane| {
                 let column = (start + lane * B::SUB_LENGTH) % row_length;
                 (lane < lanes).then(|| &importance.columns[column..column + B::SUB_LENGTH])
-            });
+            };
+            w = turn::<B, S>(columns, &mut rows);
             let at = start / B::SUB_LENGTH % MOST;
             spread = Some(S::load(&spreads[at..]));
         }
         let found = B::search(&x, &mut w, spread);
-        let mut parts = [[0.0; MOST]; 5];
-        for (part, lanes) in parts.iter_mut().zip([found.scale, found.offset, found.code_scale, found.code_offset, found.weight]) {
-            lanes.store(part);
-        }
-        for (lane, fit) in fits.iter_mut().enumerate() {
-            let [scale, offset, code_scale, code_offset, weight] = parts.map(|part| part[lane]);
-            *fit = Fit { scale, offset, code_scale, code_offset, weight };
-        }
+        spread_out(&found, fits);
     }
     fits
 }
 
+/// Gives every sub-block its own fit.
+#[inline(always)]
+fn spread_out<S: Lanes>(found: &Fit<S>, fits: &mut [Fit<f32>]) {
+    let [mut scale, mut offset, mut code_scale, mut code_offset, mut weight] = [[0.0; MOST]; 5];
+    found.scale.store(&mut scale);
+    found.offset.store(&mut offset);
+    found.code_scale.store(&mut code_scale);
+    found.code_offset.store(&mut code_offset);
+    found.weight.store(&mut weight);
+    for (lane, fit) in fits.iter_mut().enumerate().take(S::COUNT) {
+        *fit = Fit {
+            scale: scale[lane],
+            offset: offset[lane],
+            code_scale: code_scale[lane],
+            code_offset: code_offset[lane],
+            weight: weight[lane],
+        };
+    }
+}
+
 /// Loads lane k from the elements of sub-block k; lanes without one hold zeros.
 #[inline(always)]
-fn turn<'a, B: Searched, S: Lanes>(sub_block: impl Fn(usize) -> Option<&'a [f32]>) -> Columns<S> {
-    let mut rows = [0.0; LONGEST * MOST];
+fn turn<'a, B: Searched, S: Lanes>(sub_block: impl Fn(usize) -> Option<&'a [f32]>, rows: &mut Rows) -> Columns<S> {
     for lane in 0..S::COUNT {
-        let Some(values) = sub_block(lane) else { break };
+        let values = sub_block(lane).unwrap_or(&[0.0; LONGEST]);
         for (element, value) in values[..B::SUB_LENGTH].iter().enumerate() {
             rows[element * S::COUNT + lane] = *value;
         }
@@ -191,15 +214,23 @@ pub(crate) fn inverse(value: f32) -> f32 {
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range of the codes")]
 pub(crate) fn search_codes<const N: usize>(values: &[f32; N], fit: &Fit<f32>, least: i32, most: i32) -> [u8; N] {
+    let mut codes = [0; N];
     if fit.code_scale == 0.0 {
-        return [0; N];
+        return codes;
     }
-    values.map(|x| (nearest(fit.code_scale * (x - fit.code_offset)).clamp(least, most) - least) as u8)
+    for (code, x) in codes.iter_mut().zip(values) {
+        *code = (nearest(fit.code_scale * (x - fit.code_offset)).clamp(least, most) - least) as u8;
+    }
+    codes
 }
 
 /// The codes of `(x + minimum) / scale` as they are stored.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range of the codes")]
 pub(crate) fn codes_of<const N: usize>(values: &[f32; N], scale: f32, minimum: f32, least: i32, most: i32) -> [u8; N] {
-    values.map(|x| (nearest((x + minimum) / scale).clamp(least, most) - least) as u8)
+    let mut codes = [0; N];
+    for (code, x) in codes.iter_mut().zip(values) {
+        *code = (nearest((x + minimum) / scale).clamp(least, most) - least) as u8;
+    }
+    codes
 }

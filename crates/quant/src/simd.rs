@@ -23,6 +23,8 @@ pub(crate) trait Pass {
 pub(crate) trait LanePass {
     /// What the loop returns.
     type Output;
+    /// True when each step of a lane waits for the one before, so that more lanes at once are faster.
+    const WAITS: bool;
     /// Runs the loop. Implementations are `#[inline(always)]`, with everything they call on lanes.
     fn run<S: Lanes>(self) -> Self::Output;
 }

@@ -1,5 +1,5 @@
 //! Writes made-up hybrids with Qwen, as their authors publish them, into the folder given: for comparisons with other
-//! runtimes. One folder a model: `arwkv`, `arwkv-bare`, `qrwkv`, `qrwkv-bare`.
+//! runtimes. One folder a model: `arwkv`, `arwkv-bare`, `qrwkv`, `qrwkv-bare`. A second argument is the number of layers (3).
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,8 @@ fn main() -> std::io::Result<()> {
     let Some(folder) = std::env::args().nth(1).map(PathBuf::from) else {
         return Err(std::io::Error::other("give the folder to write to"));
     };
-    let sizes = |ranks| Sizes { layers: 3, channels: 256, head_size: 64, ffn: 512, vocabulary: 320, ranks };
+    let layers = std::env::args().nth(2).and_then(|layers| layers.parse().ok()).unwrap_or(3);
+    let sizes = |ranks| Sizes { layers, channels: 256, head_size: 64, ffn: 512, vocabulary: 320, ranks };
     let (seven, six) = ([64, 64, 32, 128], [32, 64, 0, 0]);
     let bf16 = Variant { encoding: Encoding::BF16, ..Variant::FULL };
     for (name, version, sizes, variant) in [
@@ -46,7 +47,7 @@ fn safetensors(source: &MemorySource) -> Vec<u8> {
         header.insert(info.name.clone(), json!({ "dtype": kind, "shape": info.shape, "data_offsets": [begin, data.len()] }));
     }
     let mut text = serde_json::Value::Object(header).to_string();
-    while text.len() % 8 != 0 {
+    while !text.len().is_multiple_of(8) {
         text.push(' ');
     }
     [(text.len() as u64).to_le_bytes().as_slice(), text.as_bytes(), &data].concat()

@@ -22,7 +22,7 @@ impl Container for Hf {
         "hf"
     }
     fn summary(&self) -> &'static str {
-        "directory for Transformers (RWKV-4 to 6) and flash-linear-attention (RWKV-7)"
+        "directory for Transformers and flash-linear-attention"
     }
     fn needs_vocabulary(&self) -> bool {
         false

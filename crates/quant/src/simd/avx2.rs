@@ -12,11 +12,11 @@ use std::arch::x86_64::{
 
 use super::LanePass;
 use crate::iq4::BINS;
-use crate::lanes::{Lanes, ROUND};
+use crate::lanes::{Lanes, Pair, ROUND};
 
 #[target_feature(enable = "avx2")]
 pub(super) fn run<P: LanePass>(pass: P) -> P::Output {
-    pass.run::<Eight>()
+    if P::WAITS { pass.run::<Pair<Eight>>() } else { pass.run::<Eight>() }
 }
 
 #[derive(Clone, Copy)]

@@ -15,7 +15,7 @@ use crate::lanes::{Lanes, Pair, ROUND};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn run<P: LanePass>(pass: P) -> P::Output {
-    pass.run::<Pair<Sixteen>>()
+    if P::WAITS { pass.run::<Pair<Pair<Sixteen>>>() } else { pass.run::<Pair<Sixteen>>() }
 }
 
 #[derive(Clone, Copy)]
