@@ -12,19 +12,24 @@ use forge_model::Version;
 const BEGIN: &str = "<!-- generated from the registries -->";
 const END: &str = "<!-- end of the generated part -->";
 
+/// All versions, then the hybrids with Qwen.
+static EVERY: std::sync::LazyLock<Vec<Version>> = std::sync::LazyLock::new(|| [&Version::ALL[..], &Version::HYBRIDS].concat());
+
 /// What goes where, which types, and why not.
 fn matrix() -> String {
     let mut text = String::new();
-    let versions: Vec<String> = Version::EVERY.iter().map(|version| version.name().to_owned()).collect();
+    let versions: Vec<String> = EVERY.iter().map(|version| version.name().to_owned()).collect();
     writeln!(text, "| `--to` | read by | {} |", versions.join(" | ")).unwrap();
     writeln!(text, "|---|---|{}", "---|".repeat(versions.len())).unwrap();
     let mut reasons = String::new();
     for container in CONTAINERS {
         write!(text, "| `{}` | {} |", container.name(), container.summary()).unwrap();
-        for version in Version::EVERY {
-            match container.carries(version) {
-                Ok(()) => text.push_str(" yes |"),
-                Err(error) => {
+        for version in EVERY.iter().copied() {
+            let carried = if version.is_hybrid() && !container.carries_hybrids() { None } else { Some(container.carries(version)) };
+            match carried {
+                None => text.push_str(" - |"),
+                Some(Ok(())) => text.push_str(" yes |"),
+                Some(Err(error)) => {
                     text.push_str(" - |");
                     writeln!(reasons, "- `{}`, {version}: {error}", container.name()).unwrap();
                 }
@@ -59,5 +64,8 @@ fn the_table_of_conversions_is_what_the_registries_say() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &current).unwrap();
     }
-    assert!(document == current || std::env::var_os("UPDATE_DOCS").is_some(), "docs/conversions.md is out of date: UPDATE_DOCS=1 cargo test -p rwkv-forge --test docs");
+    assert!(
+        document == current || std::env::var_os("UPDATE_DOCS").is_some(),
+        "docs/conversions.md is out of date: UPDATE_DOCS=1 cargo test -p rwkv-forge --test docs"
+    );
 }

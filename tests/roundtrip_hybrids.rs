@@ -94,7 +94,9 @@ fn narrower_types_lose_what_their_bits_lose() {
 #[test]
 fn metadata_are_what_runtimes_ask_for() {
     let dir = Dir::new();
-    for (name, version, variant) in [("a", Version::ARwkv7, Variant::BARE), ("q", Version::QRwkv6, Variant { kv_heads: 2, ..Variant::FULL })] {
+    for (name, version, variant) in
+        [("a", Version::ARwkv7, Variant::BARE), ("q", Version::QRwkv6, Variant { kv_heads: 2, ..Variant::FULL })]
+    {
         let source = checkpoint(&dir, name, version, &SIZES, &variant);
         let output = dir.join(&format!("{name}.gguf"));
         json(&convert(&source, "f32", &output), 0);
@@ -149,7 +151,8 @@ fn what_no_tensor_says_is_asked_for() {
         }
         if version == Version::QRwkv6 {
             for heads in ["5, \"num_key_value_heads\": 1", "4, \"num_key_value_heads\": 3", "4, \"num_key_value_heads\": 2"] {
-                std::fs::write(folder.join("config.json"), format!("{{\"rms_norm_eps\": 1e-6, \"num_attention_heads\": {heads}}}")).unwrap();
+                std::fs::write(folder.join("config.json"), format!("{{\"rms_norm_eps\": 1e-6, \"num_attention_heads\": {heads}}}"))
+                    .unwrap();
                 assert_eq!(refused(3).0, "ShapeMismatch", "{heads}");
             }
         }

@@ -64,7 +64,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// .pth, .safetensors, .index.json, a directory of safetensors, or .gguf
+    /// .pth, .safetensors (also .st, .index.json, a directory), .gguf, .bin of rwkv.cpp, .prefab
     pub file: PathBuf,
     /// List every tensor
     #[arg(long, short)]
@@ -82,7 +82,7 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Convert {
-    /// .pth, .safetensors, .index.json, a directory of safetensors, or .gguf
+    /// .pth, .safetensors (also .st, .index.json, a directory), .gguf, .bin of rwkv.cpp, .prefab
     pub source: PathBuf,
     /// Container to write
     #[arg(long, value_name = "CONTAINER", value_parser = containers())]

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use forge_eval::{Agreement, CompareOptions, Model, Thresholds};
 use forge_io::{FileIdentity, InputFile, OutputFile, OutputOptions};
 use forge_kernel::KernelOptions;
-use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, ValueForm};
+use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, ValueForm, Version};
 use forge_quant::EncodeStats;
 use forge_tensor::{BoxError, Encoding};
 use forge_tokenizer::Tokenizer;
 use serde::Serialize;
 
 use crate::companion;
-use crate::container::{Container, LayoutContext};
+use crate::container::{CONTAINERS, Container, LayoutContext};
 use crate::error::ConvertError;
 use crate::execute::{F16Loss, Job, Rounding, write_checksums};
 use crate::open::{OpenModel, OpenOptions, open};
@@ -126,7 +126,7 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
     if version.is_hybrid() && !container.carries_hybrids() {
         return Err(ConvertError::HybridNotCarried { container: container.name(), version }.into());
     }
-    container.carries(version)?;
+    container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
     let rows = model.description.hyperparameters.vocabulary;
     let choices = options.recipe.resolve(&model.description, container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
@@ -152,6 +152,12 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
     let layout = container.layout(&model.description, &choices, &context)?;
     refuse_rearranging(model, &layout, options.requantize)?;
     Ok(Plan { container, choices, layout, recipe, tokenizer })
+}
+
+/// A container's refusal, with the containers that do carry the version.
+fn not_carried(version: Version, refusal: BoxError) -> ConvertError {
+    let others = CONTAINERS.iter().filter(|container| container.carries(version).is_ok()).map(|container| container.name());
+    ConvertError::CannotCarry { refusal, others: others.collect::<Vec<_>>().join(", ") }
 }
 
 fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> Result<(), ConvertError> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use forge_model::Version;
-use forge_tensor::{Class, Diagnostic};
+use forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Errors of planning and executing a conversion. Errors of readers, containers and kernels pass through unchanged.
@@ -25,6 +25,14 @@ pub enum ConvertError {
         name: String,
         /// What exists.
         known: String,
+    },
+    /// The container has no place for models of this version.
+    #[error("{refusal} (containers that carry it: {others})")]
+    CannotCarry {
+        /// The container's own words.
+        refusal: BoxError,
+        /// Names of containers that carry the version.
+        others: String,
     },
     /// The container cannot hold this type at all.
     #[error("container {container} cannot hold type {encoding}: it carries {carried}")]
@@ -217,6 +225,7 @@ impl Diagnostic for ConvertError {
         match self {
             Self::UnknownContainer { .. } => "UnknownContainer",
             Self::UnknownType { .. } => "UnknownType",
+            Self::CannotCarry { .. } => "CannotCarry",
             Self::TypeNotCarried { .. } => "TypeNotCarried",
             Self::RuleViolatesContainer { .. } => "RuleViolatesContainer",
             Self::RuleMatchesNothing { .. } => "RuleMatchesNothing",
