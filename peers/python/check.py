@@ -1,18 +1,21 @@
 """The Python side of `rwkv-forge-peers python`: what Python's libraries read from files that rwkv-forge wrote.
 
     check.py versions
-    check.py logits DIRECTORY TOKENS.json OUT.f32
+    check.py logits PROGRAM WRITTEN TOKENS.json OUT.f32
     check.py tensors SOURCE.pth FORM WRITTEN [--plant]
 
-`logits` runs Transformers' RWKV-4 in float32, one token at a time from the empty state, and writes float32
-[tokens, vocabulary]. `tensors` compares every tensor of a written file with the source's, bit for bit, and prints JSON;
+`logits` runs PROGRAM in float32, one token at a time from the empty state, and writes float32 [tokens, vocabulary]:
+transformers (RWKV-4) and rwkv7-hf (RWKV-7) on a directory, rwkv4, rwkv5, rwkv6 or rwkv7 for the rwkv package on a .pth.
+`tensors` compares every tensor of a written file with the source's, bit for bit, and prints JSON;
 FORM says under which names and in which orientation it must be there: blinkdl-pth, blinkdl, st, hf4, hf5, hf6 or hf7.
 With --plant one bit of one expected tensor is turned first, which must then be found.
 """
 
 import json
+import os
 import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -21,27 +24,58 @@ FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 
 
 def versions():
-    import safetensors
-    import transformers
-
-    return {"torch": torch.__version__, "transformers": transformers.__version__, "safetensors": safetensors.__version__}
+    return {name: metadata.version(name) for name in ("torch", "transformers", "rwkv7-hf", "rwkv", "safetensors")}
 
 
-def logits(directory, tokens, out):
-    from transformers import RwkvForCausalLM
-
-    torch.set_num_threads(1)
-    model, report = RwkvForCausalLM.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
+def load(model_class, directory):
+    """A model of Transformers' kind, which has to find all of its tensors and no others."""
+    model, report = model_class.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
     problems = {key: sorted(map(str, value)) for key, value in report.items() if value}
     if problems:
         sys.exit(f"{directory}: loading was not clean: {problems}")
-    model.eval()
-    state = None
+    return model.eval()
+
+
+def transformers(directory, tokens):
+    from transformers import RwkvForCausalLM
+
+    model, state = load(RwkvForCausalLM, directory), None
+    for token in tokens:
+        output = model(torch.tensor([[token]]), state=state, use_cache=True)
+        state = output.state
+        yield output.logits[0, -1]
+
+
+def rwkv7_hf(directory, tokens):
+    from rwkv7_hf.modeling_rwkv7 import RWKV7ForCausalLM
+
+    model, cache = load(RWKV7ForCausalLM, directory), None
+    for token in tokens:
+        output = model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        yield output.logits[0, -1]
+
+
+def rwkv_package(path, tokens, version):
+    # The package reads these when it is imported, and prints its progress to stdout.
+    os.environ.update(RWKV_JIT_ON="0", RWKV_CUDA_ON="0", RWKV_V7_ON=str(int(version == 7)))
+    from rwkv.model import RWKV
+
+    model, state = RWKV(model=path.removesuffix(".pth"), strategy="cpu fp32"), None
+    for token in tokens:
+        output, state = model.forward([token], state)
+        yield output
+
+
+PROGRAMS = {"transformers": transformers, "rwkv7-hf": rwkv7_hf}
+PROGRAMS |= {f"rwkv{version}": lambda path, tokens, version=version: rwkv_package(path, tokens, version) for version in (4, 5, 6, 7)}
+
+
+def logits(program, path, tokens, out):
+    torch.set_num_threads(1)
     with torch.no_grad(), open(out, "wb") as file:
-        for token in json.loads(Path(tokens).read_text()):
-            output = model(torch.tensor([[token]]), state=state, use_cache=True)
-            state = output.state
-            file.write(output.logits[0, -1].float().numpy().tobytes())
+        for row in PROGRAMS[program](path, json.loads(Path(tokens).read_text())):
+            file.write(row.float().numpy().tobytes())
 
 
 def as_they_are(name, tensor):
@@ -135,8 +169,8 @@ def main():
     match sys.argv[1:]:
         case ["versions"]:
             print(json.dumps(versions()))
-        case ["logits", directory, tokens, out]:
-            logits(directory, tokens, out)
+        case ["logits", program, path, tokens, out] if program in PROGRAMS:
+            logits(program, path, tokens, out)
         case ["tensors", source, form, path, *plant] if form in FORMS and plant in ([], ["--plant"]):
             print(json.dumps(tensors(source, form, path, bool(plant))))
         case _:

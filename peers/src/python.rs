@@ -1,4 +1,4 @@
-//! Python: Transformers' RWKV-4 on our `hf` directories, and what `torch.load` and the safetensors package read from our files.
+//! Python: Transformers' RWKV-4 and rwkv7-hf on our `hf` directories, the rwkv package on our `pth` files, and what `torch.load` and the safetensors package read from our files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::tools::{Workshop, capture};
 
 const TOKENS: usize = 256;
 
-/// Transformers computes in float32 whatever the file holds, and so do we.
+/// All of these compute in float32 whatever the file holds, and so do we.
 static BOUND: Bound = Bound {
     encoding: "f32, f16, bf16",
     max_abs: 1e-4,
@@ -22,6 +22,10 @@ static BOUND: Bound = Bound {
     why: "both turn the weights into float32, compute in it, and differ in the order of sums and in exp alone",
     planted: ROWS_SWAPPED,
 };
+
+/// What computes logits, as `check.py` calls it: container, version.
+const PROGRAMS: &[(&str, &str, u8)] =
+    &[("transformers", "hf", 4), ("rwkv7-hf", "hf", 7), ("rwkv4", "pth", 4), ("rwkv5", "pth", 5), ("rwkv6", "pth", 6), ("rwkv7", "pth", 7)];
 
 /// A container that Python's libraries read.
 struct Container {
@@ -51,21 +55,15 @@ pub fn run() -> Result<Report, String> {
     let versions = capture(Command::new(&peer.python).arg(&peer.script).arg("versions"))?;
     let versions: Value = serde_json::from_str(&versions).map_err(|error| format!("versions: {error}"))?;
     let mut report = Report {
-        peer: format!(
-            "Python: transformers {}, torch {}, safetensors {}",
-            versions["transformers"], versions["torch"], versions["safetensors"]
-        )
-        .replace('"', ""),
-        about: format!(
-            "Transformers' RWKV-4 token by token, {TOKENS} tokens, 1 thread; `torch.load(weights_only=True)` and safetensors tensor by tensor."
-        ),
+        peer: format!("Python: {}", versions.to_string().replace(['{', '}', '"'], "").replace(':', " ").replace(',', ", ")),
+        about: format!("Token by token, {TOKENS} tokens, 1 thread; `torch.load(weights_only=True)` and safetensors tensor by tensor."),
         rows: Vec::new(),
         facts: Vec::new(),
         bounds: vec![&BOUND],
         remarks: vec![],
     };
-    for encoding in ["f32", "f16", "bf16"] {
-        peer.transformers(encoding, &mut report.rows)?;
+    for (program, container, version) in PROGRAMS {
+        peer.logits(program, container, *version, &mut report.rows)?;
     }
     for Container { name, forms, encodings } in CONTAINERS {
         for (version, form) in (4..).zip(forms) {
@@ -90,17 +88,27 @@ impl Peer {
         command
     }
 
-    /// RWKV-4 in Transformers, and the same with a planted fault.
-    fn transformers(&self, encoding: &str, rows: &mut Vec<Row>) -> Result<(), String> {
-        let directory = self.shop.convert(&self.shop.fixture(4), "hf", encoding, &format!("tiny-rwkv4-{encoding}.hf"))?;
-        let ours = self.shop.logits(&directory)?;
-        let theirs = |directory: &Path| self.shop.theirs(self.script().arg("logits").arg(directory).arg(&self.shop.tokens));
-        let row =
-            |directory: &Path| Row::new(["tiny-rwkv4", encoding, "transformers, float32"], "hf", &BOUND, &ours, &theirs(directory)?.0);
-        rows.push(row(&directory)?);
-        let wrong = self.shop.work.join("planted.hf");
-        swap_rows(&directory, &wrong, "blocks.1.attention.output.weight")?;
-        rows.push(row(&wrong)?.planted(ROWS_SWAPPED));
+    /// One program on files of each float type, and the same with a planted fault where a copy can have one.
+    fn logits(&self, program: &str, container: &'static str, version: u8, rows: &mut Vec<Row>) -> Result<(), String> {
+        let model = format!("tiny-rwkv{version}");
+        let path = if container == "pth" { "the rwkv package, float32" } else { program };
+        // The package normalises embeddings in the type of the file, all but RWKV-7's.
+        let encodings = if container == "pth" && version < 7 { &["f32"] } else { FLOATS };
+        for encoding in encodings {
+            let file = self.shop.convert(&self.shop.fixture(version), container, encoding, &format!("{model}-{encoding}.{container}"))?;
+            let ours = self.shop.logits(&file)?;
+            let row = |file: &Path| -> Result<Row, String> {
+                let theirs = self.shop.theirs(self.script().args(["logits", program]).arg(file).arg(&self.shop.tokens))?.0;
+                Row::new([&model, encoding, path], container, &BOUND, &ours, &theirs)
+            };
+            rows.push(row(&file)?);
+            if container == "hf" {
+                let wrong = self.shop.work.join("planted.hf");
+                let matrix = if version == 4 { "blocks.1.attention.output.weight" } else { "layers.1.attn.o_proj.weight" };
+                swap_rows(&file, &wrong, matrix)?;
+                rows.push(row(&wrong)?.planted(ROWS_SWAPPED));
+            }
+        }
         Ok(())
     }
 

@@ -267,7 +267,9 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 
 /// What kind of thing is at a path, as people call it.
 pub(crate) fn describe(kind: std::fs::FileType) -> &'static str {
-    if kind.is_dir() {
+    if kind.is_file() {
+        "regular file"
+    } else if kind.is_dir() {
         "directory"
     } else if kind.is_symlink() {
         "symbolic link"

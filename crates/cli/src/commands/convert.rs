@@ -56,6 +56,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     for note in model.source().notes() {
         terminal.note(note);
     }
+    if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
+        terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
+    }
     let plan = forge_convert::plan(&model, &options)?;
     let output = args.output.clone().unwrap_or_else(|| {
         let stem = stem.as_deref().unwrap_or("model");

@@ -61,7 +61,17 @@ pub trait Container: Sync {
 }
 
 /// All containers.
-pub static CONTAINERS: &[&dyn Container] = &[&candle::Candle, &candle::CandleGguf, &gguf::Gguf, &hf::Hf, &pth::Pth, &rwkv_cpp::RwkvCpp, &safetensors::Safetensors, &web_rwkv::WebRwkv, &prefab::Prefab];
+pub static CONTAINERS: &[&dyn Container] = &[
+    &candle::Candle,
+    &candle::CandleGguf,
+    &gguf::Gguf,
+    &hf::Hf,
+    &pth::Pth,
+    &rwkv_cpp::RwkvCpp,
+    &safetensors::Safetensors,
+    &web_rwkv::WebRwkv,
+    &prefab::Prefab,
+];
 
 /// Finds a container by name.
 ///
