@@ -25,8 +25,8 @@ synthetic out="target/synthetic-0.4B.safetensors":
     python3 tools/synthetic.py {{out}}
 
 # Seconds, MB/s and peak memory of converting a model, as in docs/benchmarks.md
-bench-convert model="target/synthetic-0.4B.safetensors":
-    bash tools/bench-convert.sh {{model}}
+bench-convert model="target/synthetic-0.4B.safetensors" vocabulary="":
+    bash tools/bench-convert.sh {{model}} {{vocabulary}}
 
 # Speed of the block formats
 bench-blocks:

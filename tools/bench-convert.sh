@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Seconds, MB/s of source and peak resident memory of converting a model: bench-convert.sh MODEL [RUNS]
+# Seconds, MB/s of source and peak resident memory of converting a model: bench-convert.sh MODEL [VOCABULARY]
+# RUNS=5 and TYPES="q8_0 q4_0 f16 q4_k_m" are taken from the environment.
 # Without verification: the median of RUNS after one warm-up that brings the file into the page cache; with verification: one run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1
-runs=${2:-5}
+vocabulary=()
+[ $# -lt 2 ] || vocabulary=(--vocab "$2")
+runs=${RUNS:-5}
 out=$(mktemp -d "${TMPDIR:-/tmp}/bench-convert.XXXXXX")
 trap 'rm -rf "$out"' EXIT
 cargo build --release --quiet
@@ -15,7 +18,7 @@ convert() { # TYPE [OPTIONS]: the JSON record, with the seconds of the whole pro
     shift
     rm -f "$out/file"
     start=$(date +%s.%N)
-    "$forge" --quiet --json convert "$model" --to gguf --type "$type" -o "$out/file" "$@" > "$out/json"
+    "$forge" --quiet --json convert "$model" --to gguf --type "$type" -o "$out/file" "${vocabulary[@]}" "$@" > "$out/json"
     end=$(date +%s.%N)
     python3 - "$out/json" "$start" "$end" <<'PY'
 import json, sys
@@ -28,7 +31,7 @@ PY
 
 echo "| type | read, quantize, write | with flush to disk | MB/s of source | peak memory | with verification | peak memory |"
 echo "|---|---|---|---|---|---|---|"
-for type in q8_0 q4_0 f16; do
+for type in ${TYPES:-q8_0 q4_0 f16 q4_k_m}; do
     convert "$type" --no-verify > /dev/null
     for _ in $(seq "$runs"); do convert "$type" --no-verify; done > "$out/plain"
     convert "$type" > "$out/verified"
