@@ -36,8 +36,13 @@ bench-blocks:
 peers:
     cargo run --release --manifest-path peers/Cargo.toml -- llama
 
-# Make the fixtures anew (needs Python with torch, numpy, gguf, safetensors); digests must not change
+# The other programs: candle, web-rwkv on a software Vulkan driver, Python packages (peers/README.md says what each needs)
+peers-all:
+    for name in llama presets candle web-rwkv python; do cargo run --release --manifest-path peers/Cargo.toml -- $name || exit 1; done
+
+# Make the fixtures anew (needs Python with torch, numpy, gguf, safetensors, and a built libggml); digests must not change
 fixtures:
     python3 fixtures/blocks/make_vectors.py
+    python3 fixtures/blocks/make_searched.py
     python3 fixtures/torch-savings/make.py
     sha256sum --check fixtures/SHA256SUMS
