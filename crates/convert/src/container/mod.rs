@@ -1,4 +1,5 @@
-//! The registry of containers that can be written. A new container is one file here and one line in [`CONTAINERS`]; the command line's help, the tables in the documentation and the test matrix follow from it.
+//! The registry of containers that can be written. A new container is one file here and one line in [`CONTAINERS`]; the command
+//! line's help, the tables in the documentation and the test matrix follow from it.
 
 mod candle;
 mod gguf;
@@ -9,7 +10,8 @@ mod rwkv_cpp;
 mod safetensors;
 mod web_rwkv;
 
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use forge_checkpoint::safetensors::PlannedTensor;
+use forge_model::{Assembly, Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use forge_tensor::{BoxError, Encoding};
 use forge_tokenizer::{BpeVocabulary, Tokenizer};
 
@@ -82,4 +84,30 @@ pub fn by_name(name: &str) -> Result<&'static dyn Container, ConvertError> {
         name: name.to_owned(),
         known: CONTAINERS.iter().map(|container| container.name()).collect::<Vec<_>>().join(", "),
     })
+}
+
+/// Places for what is known only later, in containers whose metadata are texts: key and bytes.
+const RESERVED: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
+
+/// Every tensor under its original name and shape.
+fn original_tensors(model: &ModelDescription, choices: &[Choice]) -> Vec<PlannedTensor> {
+    let planned = |(index, (spec, choice)): (usize, (&TensorSpec, &Choice))| PlannedTensor {
+        name: spec.name.clone(),
+        shape: spec.shape.clone(),
+        encoding: choice.encoding,
+        reason: choice.reason.clone(),
+        assembly: Assembly::of(index),
+    };
+    model.tensors.iter().zip(choices).enumerate().map(planned).collect()
+}
+
+/// What a file says of its making, in containers whose metadata are texts.
+fn provenance(model: &ModelDescription, context: &LayoutContext<'_>) -> Vec<(String, String)> {
+    [
+        ("rwkv_forge.version", env!("CARGO_PKG_VERSION")),
+        ("rwkv_forge.rwkv_version", model.version.name()),
+        ("rwkv_forge.recipe", context.recipe),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .to_vec()
 }

@@ -3,7 +3,7 @@
 use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use forge_tensor::{BoxError, Encoding};
 
-use super::{Container, LayoutContext};
+use super::{Container, LayoutContext, RESERVED, provenance};
 
 /// `.st` of web-rwkv.
 pub(super) struct WebRwkv;
@@ -31,12 +31,7 @@ impl Container for WebRwkv {
         forge_web_rwkv::st::constraint()
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        let metadata = [
-            ("rwkv_forge.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ("rwkv_forge.rwkv_version".to_owned(), model.version.name().to_owned()),
-            ("rwkv_forge.recipe".to_owned(), context.recipe.to_owned()),
-        ];
-        let reserved = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
-        Ok(OutputLayout::File(forge_web_rwkv::st::layout(model, choices, &metadata, &reserved)?))
+        let metadata = provenance(model, context);
+        Ok(OutputLayout::File(forge_web_rwkv::st::layout(model, choices, &metadata, &RESERVED)?))
     }
 }
