@@ -174,3 +174,20 @@ fn a_file_that_misses_its_threshold_does_not_appear() {
     assert_eq!(error_kind(&strict, 1), "ThresholdNotMet");
     assert_eq!(dir.names(), Vec::<String>::new());
 }
+
+#[test]
+fn w5_w6_side_files_fail_before_the_work_and_never_replace_the_source() {
+    let dir = Dir::new();
+    let source = dir.join("model.pth");
+    std::fs::copy(checkpoint("7"), &source).unwrap();
+    let before = support::sha256(&source);
+    for option in ["--record", "--vocab-json"] {
+        let mut with = convert_args(&source, "gguf", "q8_0", &dir.join("out.gguf"));
+        with.extend([option.to_owned(), source.to_str().unwrap().to_owned()]);
+        assert_eq!(error_kind(&with, 2), "OutputIsInput");
+        with.push("--force".to_owned());
+        assert_eq!(error_kind(&with, 2), "OutputIsInput");
+    }
+    assert_eq!(support::sha256(&source), before);
+    assert_eq!(dir.names(), ["model.pth"], "no model file without the files that were to lie beside it");
+}

@@ -1,11 +1,11 @@
 //! `convert`: one step from source to a verified file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use forge_convert::container::by_name;
 use forge_convert::recipe::Recipe;
 use forge_convert::{ConvertError, ConvertOptions, OpenModel, Plan, Record, Stage, VerifyOptions};
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::{InputFile, OutputFile, OutputOptions};
 use serde_json::{Value, json};
 
 use super::{agreement_table, model_line, open_options, read_small, read_text, thresholds, vocabulary};
@@ -78,9 +78,27 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         plan.tokenizer.as_ref().map_or("unknown", |tokenizer| tokenizer.name()),
         rayon::current_num_threads()
     ));
+    let side_files = SideFiles::create(args, &model)?;
     let record = execute(&model, &plan, &output, &options, terminal)?;
-    report(args, &model, &plan, &output, &record, terminal)?;
+    report(args, &model, &plan, &output, &record, side_files, terminal)?;
     Ok(0)
+}
+
+/// What is written beside the model: begun before the work, so that a name that cannot be fails early and never takes
+/// the source's place.
+struct SideFiles {
+    record: Option<OutputFile>,
+    vocabulary: Option<OutputFile>,
+}
+
+impl SideFiles {
+    fn create(args: &Convert, model: &OpenModel) -> Result<Self, Failure> {
+        let files = model.source().files();
+        let inputs = files.iter().map(|path| Ok(InputFile::open(path)?.identity())).collect::<Result<Vec<_>, Failure>>()?;
+        let options = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
+        let create = |path: &Option<PathBuf>| path.as_ref().map(|path| OutputFile::create(path, &options)).transpose();
+        Ok(Self { record: create(&args.record)?, vocabulary: create(&args.vocab_json)? })
+    }
 }
 
 fn execute(model: &OpenModel, plan: &Plan, output: &Path, options: &ConvertOptions<'_>, terminal: &Terminal) -> Result<Record, Failure> {
@@ -136,7 +154,15 @@ fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -
     Ok(0)
 }
 
-fn report(args: &Convert, model: &OpenModel, plan: &Plan, output: &Path, record: &Record, terminal: &Terminal) -> Result<(), Failure> {
+fn report(
+    args: &Convert,
+    model: &OpenModel,
+    plan: &Plan,
+    output: &Path,
+    record: &Record,
+    side_files: SideFiles,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
     let speed = record.source_bytes as f64 / 1e6 / record.write_seconds.max(1e-9);
     let bits = record.output_bytes as f64 * 8.0 / model.description.parameters().max(1) as f64;
     terminal.print(&format!("{}\n", model_line(&model.description)));
@@ -175,17 +201,16 @@ fn report(args: &Convert, model: &OpenModel, plan: &Plan, output: &Path, record:
         "peak_memory_bytes": forge_io::peak_memory_bytes(),
         "tensors": tensors,
     });
-    if let Some(path) = &args.record {
-        write_text(path, &format!("{document:#}\n"), args.force)?;
+    if let Some(file) = side_files.record {
+        finish(file, &format!("{document:#}\n"))?;
     }
-    if let (Some(path), Some(tokenizer)) = (&args.vocab_json, &plan.tokenizer) {
-        write_text(path, &forge_tokenizer::to_json(tokenizer), args.force)?;
+    if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, &plan.tokenizer) {
+        finish(file, &forge_tokenizer::to_json(tokenizer))?;
     }
     terminal.print_json("convert", &document)
 }
 
-fn write_text(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
-    let file = OutputFile::create(path, &OutputOptions { force, inputs: &[], expected_bytes: text.len() as u64 })?;
+fn finish(file: OutputFile, text: &str) -> Result<(), Failure> {
     file.write_all_at(0, text.as_bytes())?;
     Ok(file.commit()?)
 }
