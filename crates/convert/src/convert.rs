@@ -1,9 +1,9 @@
 //! One conversion from beginning to end: plan, write to a temporary file, read back, compare, record, rename.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use forge_eval::{Agreement, CompareOptions, Model, Thresholds};
-use forge_io::{FileIdentity, InputFile, OutputFile, OutputOptions};
+use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::KernelOptions;
 use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, ValueForm, Version};
 use forge_quant::EncodeStats;
@@ -196,7 +196,7 @@ pub fn convert(
     progress: OnProgress<'_>,
 ) -> Result<Record, BoxError> {
     let files = model.source().files();
-    let inputs = identities(&files)?;
+    let inputs = model.input_identities()?;
     let source_bytes = inputs.iter().map(|identity| identity.len).sum();
     let total_bytes = plan.layout.total_bytes();
     let target =
@@ -275,10 +275,6 @@ fn refuse_f16_loss(losses: &[F16Loss]) -> Result<(), ConvertError> {
         non_zero: first.non_zero,
         more: losses.iter().filter(beyond).count() - 1,
     })
-}
-
-fn identities(files: &[PathBuf]) -> Result<Vec<FileIdentity>, BoxError> {
-    files.iter().map(|path| Ok(InputFile::open(path)?.identity())).collect()
 }
 
 fn file_name(path: &Path) -> String {

@@ -6,7 +6,7 @@ use forge_checkpoint::Limits;
 use forge_ggml::GgmlFile;
 use forge_gguf::GgufFile;
 use forge_hf::CandleFile;
-use forge_io::{Backend, InputFile};
+use forge_io::{Backend, FileIdentity, InputFile};
 use forge_model::names::is_hybrid;
 use forge_model::{ModelDescription, ModelFile};
 use forge_tensor::{BoxError, TensorSource};
@@ -63,6 +63,14 @@ pub struct OpenModel {
 }
 
 impl OpenModel {
+    /// Which files the model is read from, so that no output takes the place of one.
+    ///
+    /// # Errors
+    /// When a file cannot be opened any more.
+    pub fn input_identities(&self) -> Result<Vec<FileIdentity>, BoxError> {
+        self.source().files().iter().map(|path| Ok(InputFile::open(path)?.identity())).collect()
+    }
+
     /// The tensors.
     #[must_use]
     pub fn source(&self) -> &dyn TensorSource {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use forge_convert::container::by_name;
 use forge_convert::recipe::Recipe;
 use forge_convert::{ConvertError, ConvertOptions, OpenModel, Plan, Record, Stage, VerifyOptions};
-use forge_io::{InputFile, OutputFile, OutputOptions};
+use forge_io::{OutputFile, OutputOptions};
 use serde_json::{Value, json};
 
 use super::{agreement_table, model_line, open_options, read_small, read_text, thresholds, vocabulary};
@@ -93,8 +93,7 @@ struct SideFiles {
 
 impl SideFiles {
     fn create(args: &Convert, model: &OpenModel) -> Result<Self, Failure> {
-        let files = model.source().files();
-        let inputs = files.iter().map(|path| Ok(InputFile::open(path)?.identity())).collect::<Result<Vec<_>, Failure>>()?;
+        let inputs = model.input_identities()?;
         let options = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
         let create = |path: &Option<PathBuf>| path.as_ref().map(|path| OutputFile::create(path, &options)).transpose();
         Ok(Self { record: create(&args.record)?, vocabulary: create(&args.vocab_json)? })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use forge_convert::{OpenModel, vocabulary_for};
 use forge_eval::{LogitsOptions, LogitsSink, Model, npy};
-use forge_io::{InputFile, OutputFile, OutputOptions};
+use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::{KernelOptions, LayerState, Wkv};
 use serde_json::json;
 
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     let model = forge_convert::open(&args.model, open_options(global))?;
     let tokens = tokens(args, &model)?;
     model.source().check_integrity(&|_| ())?;
-    let inputs = model.source().files().iter().map(|path| Ok(InputFile::open(path)?.identity())).collect::<Result<Vec<_>, Failure>>()?;
+    let inputs = model.input_identities()?;
     let h = model.description.hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;
     let file = OutputFile::create(&args.output, &OutputOptions { force: args.force, inputs: &inputs, expected_bytes })?;
