@@ -28,6 +28,18 @@ synthetic out="target/synthetic-0.4B.safetensors":
 bench-convert model="target/synthetic-0.4B.safetensors" vocabulary="":
     bash tools/bench-convert.sh {{model}} {{vocabulary}}
 
+# Speed and memory of the engine, the whole series: each model as MODEL or MODEL=VOCABULARY, results in `out`
+bench-engine out +models:
+    bash tools/bench-engine.sh {{out}} {{models}}
+
+# The engine beside llama-bench and the rwkv package, in turns on the same files
+peers-speed model="target/synthetic-0.4B.safetensors":
+    cargo run --release --manifest-path peers/Cargo.toml -- speed --model {{model}}
+
+# What a parallel region costs, and what a core that is busy elsewhere costs
+bench-pool:
+    cargo run --release -p forge-pool --example regions
+
 # Speed of the block formats
 bench-blocks:
     cargo bench -p forge-quant

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Prints the folder of a built llama.cpp: $LLAMA_CPP_DIR if set, else one built from the source package of llama-cpp-python,
 # which carries llama.cpp whole. The first run takes some minutes; later ones find peers/.work as they left it.
+# Arguments are programs of llama.cpp that must be in build/bin, such as llama-bench.
 set -euo pipefail
 
 version=0.3.36
 sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 
 if [ -n "${LLAMA_CPP_DIR:-}" ]; then
-    for file in include/llama.h build/bin/libllama.so; do
+    for file in include/llama.h build/bin/libllama.so "${@/#/build/bin/}"; do
         [ -e "$LLAMA_CPP_DIR/$file" ] || { echo "LLAMA_CPP_DIR: no $LLAMA_CPP_DIR/$file" >&2; exit 1; }
     done
     echo "$LLAMA_CPP_DIR"
@@ -36,5 +37,15 @@ if [ ! -e "$source/.built" ]; then
         -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_COMMON=OFF >&2
     ninja -C build llama >&2
     touch .built
+fi
+cd "$source"
+missing=()
+for tool in "$@"; do
+    [ -e "build/bin/$tool" ] || missing+=("$tool")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    export PATH=$work/venv/bin:$PATH
+    cmake -B build -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_COMMON=ON >&2
+    ninja -C build "${missing[@]}" >&2
 fi
 echo "$source"

@@ -83,7 +83,7 @@ pub fn run() -> Result<Report, String> {
     let root = tools::root()?;
     let work = root.join("peers/.work/llama");
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-    let llama = build_llama(&root)?;
+    let llama = build_llama(&root, &[])?;
     let setup = Setup { forge: forge(&root)?, dumper: compile(&root, &work, &llama, "logits")?, tokens: tokens(&root, &work)?, root, work };
 
     let (mut rows, mut tokenizers) = (Vec::new(), Vec::new());
@@ -200,9 +200,10 @@ impl Setup {
     }
 }
 
-/// The folder of a built llama.cpp; builds it if there is none.
-pub fn build_llama(root: &Path) -> Result<PathBuf, String> {
-    Ok(PathBuf::from(capture(Command::new(root.join("peers/llama/build.sh")).stderr(Stdio::inherit()))?.trim()))
+/// The folder of a built llama.cpp with these of its programs; builds what there is not.
+pub fn build_llama(root: &Path, programs: &[&str]) -> Result<PathBuf, String> {
+    let mut command = Command::new(root.join("peers/llama/build.sh"));
+    Ok(PathBuf::from(capture(command.args(programs).stderr(Stdio::inherit()))?.trim()))
 }
 
 /// The program of `llama/NAME.cpp`, compiled anew when it is older than its source or was linked with another libllama.

@@ -1,5 +1,5 @@
 //! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `llama`, `candle`, `web-rwkv` and `python`
-//! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer.
+//! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer; `speed` measures.
 //!
 //! Start at the module of a subcommand; which differences are admitted is there or in `agreement`.
 
@@ -10,6 +10,7 @@ mod npy;
 mod plant;
 mod presets;
 mod python;
+mod speed;
 mod synthetic;
 mod table;
 mod tools;
@@ -18,8 +19,9 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: rwkv-forge-peers llama|presets|candle|web-rwkv|python [--markdown FILE] [--json FILE] [--model FILE [--vocab FILE]]";
+const USAGE: &str = "usage: rwkv-forge-peers llama|presets|candle|web-rwkv|python [--markdown FILE] [--json FILE]
+       presets: [--model FILE [--vocab FILE]]
+       speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]";
 
 fn main() -> ExitCode {
     match run() {
@@ -37,9 +39,13 @@ fn run() -> Result<bool, String> {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().ok_or(USAGE)?;
     let (mut markdown, mut json, mut model, mut vocabulary) = (None, None, None, None);
+    let mut speed = speed::Request::default();
     while let Some(option) = arguments.next() {
-        let file = arguments.next().map(PathBuf::from);
-        match (option.as_str(), file) {
+        let value = arguments.next().ok_or(USAGE)?;
+        if command == "speed" && request(&mut speed, &option, &value)? {
+            continue;
+        }
+        match (option.as_str(), Some(PathBuf::from(value))) {
             ("--markdown", Some(file)) => markdown = Some(file),
             ("--json", Some(file)) => json = Some(file),
             ("--model", Some(file)) if command == "presets" => model = Some(file),
@@ -56,6 +62,10 @@ fn run() -> Result<bool, String> {
             let report = presets::run(model.as_deref(), vocabulary.as_deref())?;
             (report.markdown(), report.json(), report.passed())
         }
+        "speed" => {
+            let report = speed::run(&speed)?;
+            (report.markdown(), report.json(), true)
+        }
         "candle" => tables(candle::run()?),
         "web-rwkv" => tables(web_rwkv::run()?),
         "python" => tables(python::run()?),
@@ -69,6 +79,23 @@ fn run() -> Result<bool, String> {
         write(&path, &document)?;
     }
     Ok(passed)
+}
+
+/// Takes an option of `speed`; false if it is none.
+fn request(request: &mut speed::Request, option: &str, value: &str) -> Result<bool, String> {
+    let number =
+        |text: &str| text.parse::<usize>().ok().filter(|number| *number > 0).ok_or_else(|| format!("{option} {value}: no number above 0"));
+    let names = || value.split(',').map(str::to_owned).collect();
+    match option {
+        "--model" => request.models.push((PathBuf::from(value), None)),
+        "--vocab" => request.models.last_mut().ok_or("--vocab belongs to the --model before it")?.1 = Some(PathBuf::from(value)),
+        "--threads" => request.threads = value.split(',').map(number).collect::<Result<_, _>>()?,
+        "--rounds" => request.rounds = number(value)?,
+        "--types" => request.types = names(),
+        "--peers" => request.peers = names(),
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn tables(report: table::Report) -> (String, String, bool) {

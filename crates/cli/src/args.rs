@@ -1,5 +1,8 @@
 //! What can be said on the command line.
 
+mod bench;
+mod curve;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -9,6 +12,9 @@ use forge_convert::container::CONTAINERS;
 use forge_convert::preset::type_names;
 use forge_convert::state::StateFormat;
 use forge_model::Version;
+
+pub(crate) use bench::{Bench, BenchKind};
+pub(crate) use curve::Curve;
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]
@@ -50,8 +56,12 @@ pub(crate) enum Command {
     Convert(Convert),
     /// Compare any two readable files of one model, token by token
     Verify(Verify),
+    /// Compare the recurrent and the parallel form of a model: every layer, every state, logits
+    Forms(Forms),
     /// Continue a prompt, to see with one's own eyes that a file works
     Generate(Generate),
+    /// Measure speed and memory of models in the engine, and what the machine's memory would allow
+    Bench(Bench),
     /// Write the reference's logits as a NumPy file
     Logits(Logits),
     /// Convert a tuned initial state (time_state) for another runtime
@@ -75,6 +85,9 @@ pub(crate) struct Inspect {
     /// Look for what is known to break runtimes; exit code 1 when a runtime would fail on the file
     #[arg(long)]
     pub lint: bool,
+    /// Say how much memory the engine will need, from the file's header alone
+    #[arg(long)]
+    pub memory: bool,
     /// For .pth: list the names that its pickle refers to, building nothing
     #[arg(long)]
     pub globals: bool,
@@ -106,7 +119,7 @@ pub(crate) struct Convert {
     #[arg(long, short)]
     pub force: bool,
     /// Do not compare the written file with its source
-    #[arg(long, conflicts_with_all = ["text", "probe_tokens", "max_kl", "min_top1", "max_abs", "max_ppl_ratio"])]
+    #[arg(long, conflicts_with_all = ["text", "probe_tokens", "max_kl", "min_top1", "max_abs", "max_ppl_ratio", "kernel"])]
     pub no_verify: bool,
     /// Text to compare on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
@@ -114,6 +127,9 @@ pub(crate) struct Convert {
     /// Tokens to compare on
     #[arg(long, value_name = "N", default_value = "128")]
     pub probe_tokens: NonZeroUsize,
+    /// What computes the comparison: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
+    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
+    pub kernel: String,
     #[command(flatten)]
     pub thresholds: Thresholds,
     #[command(flatten)]
@@ -187,6 +203,53 @@ pub(crate) struct Verify {
     /// Group-norm epsilon of the candidate, for files of runtimes that use another one (1e-5 instead of 64e-5)
     #[arg(long, value_name = "EPS", default_value = "64e-5")]
     pub candidate_eps: f64,
+    /// What computes both: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
+    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
+    pub kernel: String,
+    /// Compute the reference in its parallel form, which shares no arithmetic with the recurrent form of the candidate
+    #[arg(long)]
+    pub against_parallel: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Forms {
+    /// Any readable model of RWKV-4 to RWKV-7
+    pub model: PathBuf,
+    /// Text to run on [default: a built-in text]
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Tokens of the longest sequence; longer --lengths are cut to it [default: the largest of --lengths]
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<NonZeroUsize>,
+    /// Lengths of the sequences in tokens [default: 1,2,3,17,64,512]
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub lengths: Vec<NonZeroUsize>,
+    /// Tokens a chunk of the parallel form [default: 1,7,16,64]
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub chunk: Vec<NonZeroUsize>,
+    /// Precision: f64 shows wrong formulas, f32 shows rounding
+    #[arg(long, value_name = "TIER", default_value = "both", value_parser = ["f32", "f64", "both"])]
+    pub tier: String,
+    /// For frequent checks: lengths 1,17,64, chunks 7,16, and no random start state
+    #[arg(long)]
+    pub quick: bool,
+    /// Seed of the random start state
+    #[arg(long, default_value = "0")]
+    pub seed: u64,
+    /// Group-norm epsilon of both forms (RWKV-5 to RWKV-7)
+    #[arg(long, value_name = "EPS", default_value = "64e-5")]
+    pub eps: f64,
+    /// Also write the result as JUnit XML, one test for each sequence
+    #[arg(long, value_name = "FILE.xml")]
+    pub junit: Option<PathBuf>,
+    /// Replace the JUnit file if it exists
+    #[arg(long, short)]
+    pub force: bool,
+    /// Print annotations for GitHub workflows; on by itself where GITHUB_ACTIONS is true
+    #[arg(long)]
+    pub github: bool,
+    #[command(flatten)]
+    pub vocabulary: VocabularyArg,
 }
 
 #[derive(Debug, Args)]
@@ -211,6 +274,10 @@ pub(crate) struct Generate {
     /// Seed of the sampling
     #[arg(long, default_value = "0")]
     pub seed: u64,
+    /// What computes: the engine on the weights as stored with activations of 8 bits, or the reference. Hybrids always take the
+    /// reference
+    #[arg(long, value_name = "KERNEL", default_value = "engine", value_parser = ["engine", "reference"])]
+    pub kernel: String,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }
@@ -235,6 +302,9 @@ pub(crate) struct Logits {
     /// Group-norm epsilon (RWKV-5 to RWKV-7)
     #[arg(long, value_name = "EPS", default_value = "64e-5")]
     pub eps: f64,
+    /// What computes: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
+    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
+    pub kernel: String,
     /// Replace the output if it exists
     #[arg(long, short)]
     pub force: bool,

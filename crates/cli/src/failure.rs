@@ -19,6 +19,11 @@ impl Failure {
         Self { kind: kind.to_owned(), message, code: exit_code(Class::Usage) }
     }
 
+    /// A mistake of this program.
+    pub(crate) fn bug(kind: &str, message: String) -> Self {
+        Self { kind: kind.to_owned(), message, code: exit_code(Class::Bug) }
+    }
+
     /// An input that cannot be used.
     pub(crate) fn refused(kind: &str, message: String) -> Self {
         Self { kind: kind.to_owned(), message, code: exit_code(Class::Refused) }
@@ -66,11 +71,16 @@ macro_rules! failures {
 }
 
 failures!(
+    forge_bench::BenchError,
     forge_checkpoint::CheckpointError,
     forge_convert::ConvertError,
     forge_convert::state::StateError,
+    forge_engine::EngineError,
     forge_eval::EvalError,
+    forge_forms::FormsError,
     forge_io::IoError,
     forge_kernel::KernelError,
+    forge_matrix::MatrixError,
+    forge_report::ReportError,
     forge_tokenizer::TokenizerError,
 );

@@ -27,6 +27,11 @@ impl Terminal {
         self.json
     }
 
+    /// True when the user wants to know more.
+    pub(crate) fn verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// Bars are for people: never in a pipe, never with --quiet.
     pub(crate) fn shows_progress(&self) -> bool {
         !self.quiet && std::io::stderr().is_terminal()

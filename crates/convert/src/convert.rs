@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use forge_eval::{Agreement, CompareOptions, Model, Thresholds};
+use forge_eval::{Agreement, CompareOptions, Kernel, Model, Thresholds};
 use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::KernelOptions;
 use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, ValueForm, Version};
@@ -57,6 +57,8 @@ pub struct VerifyOptions<'a> {
     pub tokens: usize,
     /// What the file must reach to be kept.
     pub thresholds: Thresholds,
+    /// What computes both models.
+    pub kernel: Kernel,
 }
 
 /// A part of the work, for progress displays.
@@ -329,7 +331,8 @@ fn read_back(
     let tokens = probe_tokens(text, plan.tokenizer.as_ref(), rows, verify.tokens)?;
     let reference = Model { source: model.source(), description: &model.description, options: KernelOptions::default() };
     let candidate = Model { source: candidate.source(), description: &candidate.description, options: KernelOptions::default() };
-    let agreement = forge_eval::compare(&reference, &candidate, &CompareOptions::new(&tokens), &mut |step| {
+    let (reference, candidate) = (reference.runner_by(verify.kernel)?, candidate.runner_by(verify.kernel)?);
+    let agreement = forge_eval::compare_runners(reference, candidate, &CompareOptions::new(&tokens), &mut |step| {
         progress(Stage::Verifying, step.done as u64, step.total as u64);
     })?;
     Ok((agreement, forge_io::sha256_hex(text)))

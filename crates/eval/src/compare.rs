@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::agreement::{Agreement, Difference, Divergence, LayerAgreement, PerPosition, Perplexity, Top1, WorstLogit};
 use crate::error::EvalError;
 use crate::position::Position;
-use crate::run::{Model, Run};
+use crate::run::{Model, Run, Runner};
 use crate::statistics::{bootstrap_interval, mean, quantile, standard_error};
 
 /// Smallest RMS of the reference's logits with which agreement means something.
@@ -58,15 +58,28 @@ pub fn compare(
     options: &CompareOptions<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Agreement, EvalError> {
+    compare_runners(reference.runner(), candidate.runner(), options, progress)
+}
+
+/// As [`compare`], for models that are not both computed by the reference kernel.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_runners(
+    reference: Box<dyn Runner + '_>,
+    candidate: Box<dyn Runner + '_>,
+    options: &CompareOptions<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Agreement, EvalError> {
     let vocabulary = reference.vocabulary();
     if vocabulary != candidate.vocabulary() {
         return Err(EvalError::VocabularyMismatch { reference: vocabulary, candidate: candidate.vocabulary() });
     }
     let ranges = vocabulary.div_ceil(options.head_rows.max(1));
     let mut steps = Steps { done: 0, total: reference.layers() + candidate.layers() + ranges, progress };
-    let mut runs = [Run::start(*reference, "reference", options.tokens)?, Run::start(*candidate, "candidate", options.tokens)?];
-    let layers = compare_layers(&mut runs, [reference.layers(), candidate.layers()], &mut steps)?;
-    let positions = compare_heads(&runs, options, vocabulary, &mut steps)?;
+    let mut runs = [Run::start(reference, "reference", options.tokens)?, Run::start(candidate, "candidate", options.tokens)?];
+    let layers = compare_layers(&mut runs, &mut steps)?;
+    let positions = compare_heads(&mut runs, options, vocabulary, &mut steps)?;
     summarise(&positions, vocabulary, layers)
 }
 
@@ -83,9 +96,10 @@ impl Steps<'_> {
     }
 }
 
-fn compare_layers(runs: &mut [Run<'_>; 2], layers: [usize; 2], steps: &mut Steps<'_>) -> Result<Vec<LayerAgreement>, EvalError> {
+fn compare_layers(runs: &mut [Run<'_>; 2], steps: &mut Steps<'_>) -> Result<Vec<LayerAgreement>, EvalError> {
     let mut out = Vec::new();
     let [reference, candidate] = runs;
+    let layers = [reference.layers(), candidate.layers()];
     for layer in 0..layers[0].max(layers[1]) {
         let mut states = [None, None];
         for (index, run) in [&mut *reference, &mut *candidate].into_iter().enumerate() {
@@ -105,26 +119,28 @@ fn compare_layers(runs: &mut [Run<'_>; 2], layers: [usize; 2], steps: &mut Steps
 }
 
 fn compare_heads(
-    runs: &[Run<'_>; 2],
+    runs: &mut [Run<'_>; 2],
     options: &CompareOptions<'_>,
     vocabulary: usize,
     steps: &mut Steps<'_>,
 ) -> Result<Vec<Position>, EvalError> {
     let [reference, candidate] = runs;
-    let heads = [reference.head()?, candidate.head()?];
+    reference.start_head()?;
+    candidate.start_head()?;
     let next = options.tokens.iter().skip(1).map(|token| Some(*token)).chain([None]);
     let mut positions: Vec<Position> = next.map(Position::new).collect();
     let head_rows = options.head_rows.max(1);
     for first in (0..vocabulary).step_by(head_rows) {
         let rows = head_rows.min(vocabulary - first);
-        let a = heads[0].logits(first, rows).map_err(|e| reference.error(e))?;
-        let b = heads[1].logits(first, rows).map_err(|e| candidate.error(e))?;
+        let a = reference.logits(first, rows)?;
+        let b = candidate.logits(first, rows)?;
         // Each position is summed by one thread alone.
         let pairs = a.par_chunks_exact(rows).zip(b.par_chunks_exact(rows));
         positions.par_iter_mut().zip(pairs).for_each(|(position, (a, b))| position.add(first, a, b));
         for (index, position) in positions.iter().enumerate() {
             if let Some((token, in_candidate, value)) = position.non_finite {
-                runs[usize::from(in_candidate)].check_logit(index, token, value)?;
+                let run = if in_candidate { &*candidate } else { &*reference };
+                run.check_logit(index, token, value)?;
             }
         }
         steps.advance("head");

@@ -2,8 +2,7 @@
 
 use std::io;
 
-use forge_kernel::KernelError;
-use forge_tensor::{Class, Diagnostic};
+use forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a comparison or a run gave no result.
@@ -11,11 +10,11 @@ use thiserror::Error;
 pub enum EvalError {
     /// Loading or running a model failed.
     #[error("{model}: {error}")]
-    Kernel {
+    Model {
         /// Which model: `reference`, `candidate` or `model`.
         model: &'static str,
-        /// What the kernel said.
-        error: KernelError,
+        /// What the kernel, or whatever computes the model, said.
+        error: BoxError,
     },
     /// There is nothing to run.
     #[error("the sequence has no tokens; give at least one")]
@@ -60,7 +59,7 @@ pub enum EvalError {
 impl Diagnostic for EvalError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Kernel { error, .. } => error.kind(),
+            Self::Model { error, .. } => error.kind(),
             Self::NoTokens => "NoTokens",
             Self::VocabularyMismatch { .. } => "VocabularyMismatch",
             Self::NonFinite { .. } => "NonFinite",
@@ -71,7 +70,7 @@ impl Diagnostic for EvalError {
 
     fn class(&self) -> Class {
         match self {
-            Self::Kernel { error, .. } => error.class(),
+            Self::Model { error, .. } => error.class(),
             Self::NoTokens | Self::VocabularyMismatch { .. } => Class::Usage,
             Self::NonFinite { .. } | Self::VanishingReference { .. } => Class::Refused,
             Self::Output(_) => Class::Io,

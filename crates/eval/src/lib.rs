@@ -1,12 +1,14 @@
 //! Agreement of two models, token by token and layer by layer, and the logits of one model: all with one layer in
 //! memory at a time.
 //!
-//! Start at [`compare`]. [`logits`] runs a single model; [`npy`] reads and writes the NumPy files that logits travel in.
+//! Start at [`compare`]; [`compare_runners`] does the same for models that something else than the reference kernel
+//! computes. [`logits`] runs a single model; [`npy`] reads and writes the NumPy files that logits travel in.
 //! Nothing here prints, and no result depends on the number of threads.
 #![forbid(unsafe_code)]
 
 mod agreement;
 mod compare;
+mod engine;
 mod error;
 mod logits;
 pub mod npy;
@@ -15,7 +17,8 @@ mod run;
 mod statistics;
 
 pub use agreement::{Agreement, Difference, Divergence, LayerAgreement, PerPosition, Perplexity, Thresholds, Top1, WorstLogit};
-pub use compare::{CompareOptions, Progress, compare};
+pub use compare::{CompareOptions, Progress, compare, compare_runners};
+pub use engine::Kernel;
 pub use error::EvalError;
-pub use logits::{LogitsOptions, LogitsSink, logits};
-pub use run::Model;
+pub use logits::{LogitsOptions, LogitsSink, logits, logits_of};
+pub use run::{Model, Runner};

@@ -1,12 +1,13 @@
 //! The logits of one model over a sequence, in order and with bounded memory.
 
 use std::io;
+use std::ops::Range;
 
 use forge_kernel::LayerState;
 
 use crate::compare::Progress;
 use crate::error::EvalError;
-use crate::run::{Model, Run};
+use crate::run::{Model, Run, Runner};
 
 /// Vocabulary entries read at once.
 const HEAD_ROWS: usize = 4096;
@@ -59,37 +60,50 @@ pub fn logits(
     sink: &mut dyn LogitsSink,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), EvalError> {
-    let vocabulary = model.vocabulary();
-    let mut run = Run::start(*model, "model", tokens)?;
+    logits_of(model.runner(), tokens, options, sink, progress)
+}
+
+/// As [`logits`], for a model that need not be computed by the reference kernel.
+///
+/// # Errors
+/// As [`logits`].
+pub fn logits_of(
+    runner: Box<dyn Runner + '_>,
+    tokens: &[u32],
+    options: &LogitsOptions,
+    sink: &mut dyn LogitsSink,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), EvalError> {
+    let (vocabulary, layers) = (runner.vocabulary(), runner.layers());
+    let mut run = Run::start(runner, "model", tokens)?;
     let block = options.block.max(1);
-    let total = model.layers() + tokens.len().div_ceil(block);
-    for layer in 0..model.layers() {
+    let total = layers + tokens.len().div_ceil(block);
+    for layer in 0..layers {
         let state = run.layer(layer)?;
         sink.layer(layer, &run.x, &state)?;
         progress(Progress { stage: "layer", done: layer + 1, total });
     }
-    let channels = run.x.len() / tokens.len().max(1);
-    for (index, x) in run.x.chunks(block * channels).enumerate() {
-        let out = block_logits(&run, x, channels, vocabulary)?;
+    for (index, first) in (0..tokens.len()).step_by(block).enumerate() {
+        let out = block_logits(&mut run, first..tokens.len().min(first.saturating_add(block)), vocabulary)?;
         for (offset, row) in out.chunks_exact(vocabulary).enumerate() {
-            let position = index * block + offset;
+            let position = first + offset;
             for (token, value) in row.iter().enumerate() {
                 run.check_logit(position, token, *value)?;
             }
             sink.logits(position, row)?;
         }
-        progress(Progress { stage: "head", done: model.layers() + index + 1, total });
+        progress(Progress { stage: "head", done: layers + index + 1, total });
     }
     Ok(())
 }
 
-/// Logits `[tokens, vocabulary]` of `x [tokens, channels]`.
-fn block_logits(run: &Run<'_>, x: &[f32], channels: usize, vocabulary: usize) -> Result<Vec<f32>, EvalError> {
-    let head = run.head_of(x)?;
-    let mut out = vec![0f32; x.len() / channels * vocabulary];
+/// Logits `[positions, vocabulary]`.
+fn block_logits(run: &mut Run<'_>, positions: Range<usize>, vocabulary: usize) -> Result<Vec<f32>, EvalError> {
+    run.start_head_at(positions.clone())?;
+    let mut out = vec![0f32; positions.len() * vocabulary];
     for first in (0..vocabulary).step_by(HEAD_ROWS) {
         let rows = HEAD_ROWS.min(vocabulary - first);
-        let part = head.logits(first, rows).map_err(|e| run.error(e))?;
+        let part = run.logits(first, rows)?;
         for (out, part) in out.chunks_exact_mut(vocabulary).zip(part.chunks_exact(rows)) {
             out[first..first + rows].copy_from_slice(part);
         }

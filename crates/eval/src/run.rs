@@ -1,8 +1,8 @@
 //! One model over one sequence, a layer in memory at a time.
 
-use forge_kernel::{HeadStream, KernelError, KernelOptions, Layer, LayerState, SequenceContext, embed};
+use forge_kernel::{HeadStream, KernelOptions, Layer, LayerState, SequenceContext, embed};
 use forge_model::ModelDescription;
-use forge_tensor::TensorSource;
+use forge_tensor::{BoxError, TensorSource};
 
 use crate::error::EvalError;
 
@@ -24,6 +24,12 @@ impl<'a> Model<'a> {
         Self { source, description, options: KernelOptions::default() }
     }
 
+    /// The model as the reference kernel computes it.
+    #[must_use]
+    pub fn runner(&self) -> Box<dyn Runner + 'a> {
+        Box::new(KernelRunner { model: *self, context: SequenceContext::new(), head: None })
+    }
+
     /// L.
     pub(crate) fn layers(&self) -> usize {
         self.description.hyperparameters.layers
@@ -35,33 +41,113 @@ impl<'a> Model<'a> {
     }
 }
 
+/// A way to compute a model: the reference kernel ([`Model::runner`]) or any other, with a layer in memory at a time.
+///
+/// Calls come in this order: `embed` once, `layer` for every layer from 0 on with the same `x`, then any number of
+/// `start_head`, each with any number of `logits`.
+pub trait Runner {
+    /// L.
+    fn layers(&self) -> usize;
+
+    /// V.
+    fn vocabulary(&self) -> usize;
+
+    /// The residual stream before layer 0, `[tokens, channels]`. Refuses tokens outside the vocabulary.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary or reading fails.
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BoxError>;
+
+    /// Sends all tokens through layer `index` from the empty state: `x [tokens, channels]` is updated in place. Returns
+    /// the state after the last token.
+    ///
+    /// # Errors
+    /// When reading or computing fails.
+    fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, BoxError>;
+
+    /// Takes `x [tokens, channels]`, rows of the residual stream after the last layer, for the calls of `logits` that
+    /// follow.
+    ///
+    /// # Errors
+    /// When reading or computing fails.
+    fn start_head(&mut self, x: &[f32]) -> Result<(), BoxError>;
+
+    /// Logits of the vocabulary entries `first .. first + rows`: `[tokens, rows]`.
+    ///
+    /// # Errors
+    /// When reading or computing fails.
+    fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, BoxError>;
+}
+
+/// The reference kernel.
+struct KernelRunner<'a> {
+    model: Model<'a>,
+    context: SequenceContext<f32>,
+    head: Option<HeadStream<'a, f32>>,
+}
+
+impl Runner for KernelRunner<'_> {
+    fn layers(&self) -> usize {
+        self.model.layers()
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.model.vocabulary()
+    }
+
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BoxError> {
+        Ok(embed(self.model.source, self.model.description, tokens)?)
+    }
+
+    fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, BoxError> {
+        let layer = Layer::load(self.model.source, self.model.description, index, &self.model.options)?;
+        let mut state = LayerState::zero(self.model.description);
+        layer.forward(x, &mut state, &mut self.context);
+        Ok(state)
+    }
+
+    fn start_head(&mut self, x: &[f32]) -> Result<(), BoxError> {
+        self.head = Some(HeadStream::new(self.model.source, self.model.description, x)?);
+        Ok(())
+    }
+
+    fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, BoxError> {
+        match &self.head {
+            Some(head) => Ok(head.logits(first, rows)?),
+            None => Err(EvalError::NoTokens.into()),
+        }
+    }
+}
+
 /// A sequence on its way through the layers.
 pub(crate) struct Run<'a> {
-    model: Model<'a>,
+    runner: Box<dyn Runner + 'a>,
     name: &'static str,
     tokens: usize,
     /// Residual stream `[tokens, channels]`.
     pub(crate) x: Vec<f32>,
-    context: SequenceContext<f32>,
 }
 
 impl<'a> Run<'a> {
     /// Embeds the tokens.
-    pub(crate) fn start(model: Model<'a>, name: &'static str, tokens: &[u32]) -> Result<Self, EvalError> {
+    pub(crate) fn start(mut runner: Box<dyn Runner + 'a>, name: &'static str, tokens: &[u32]) -> Result<Self, EvalError> {
         if tokens.is_empty() {
             return Err(EvalError::NoTokens);
         }
-        let x = embed(model.source, model.description, tokens).map_err(|error| EvalError::Kernel { model: name, error })?;
-        let run = Self { model, name, tokens: tokens.len(), x, context: SequenceContext::new() };
+        let x = runner.embed(tokens).map_err(|error| EvalError::Model { model: name, error })?;
+        let run = Self { runner, name, tokens: tokens.len(), x };
         run.check_residual(|| "the embedding".to_owned())?;
         Ok(run)
     }
 
+    /// L.
+    pub(crate) fn layers(&self) -> usize {
+        self.runner.layers()
+    }
+
     /// Loads layer `index`, runs all tokens through it from an empty state, drops it, and returns the final state.
     pub(crate) fn layer(&mut self, index: usize) -> Result<LayerState<f32>, EvalError> {
-        let layer = Layer::load(self.model.source, self.model.description, index, &self.model.options).map_err(|e| self.error(e))?;
-        let mut state = LayerState::zero(self.model.description);
-        layer.forward(&mut self.x, &mut state, &mut self.context);
+        let state = self.runner.layer(index, &mut self.x).map_err(|error| EvalError::Model { model: self.name, error })?;
         self.check_residual(|| format!("the output of layer {index}"))?;
         if let Some((element, value)) = state.values().enumerate().find(|(_, value)| !value.is_finite()) {
             let place = format!("the state of layer {index}");
@@ -70,19 +156,21 @@ impl<'a> Run<'a> {
         Ok(state)
     }
 
-    /// ln_out over all tokens, ready to read the head a range at a time.
-    pub(crate) fn head(&self) -> Result<HeadStream<'a, f32>, EvalError> {
-        self.head_of(&self.x)
+    /// Makes all tokens ready to read the head a range at a time.
+    pub(crate) fn start_head(&mut self) -> Result<(), EvalError> {
+        self.runner.start_head(&self.x).map_err(|error| EvalError::Model { model: self.name, error })
     }
 
-    /// As [`Run::head`], for `x`, some rows of the residual stream.
-    pub(crate) fn head_of(&self, x: &[f32]) -> Result<HeadStream<'a, f32>, EvalError> {
-        HeadStream::new(self.model.source, self.model.description, x).map_err(|e| self.error(e))
+    /// As [`Run::start_head`], for some rows of the residual stream.
+    pub(crate) fn start_head_at(&mut self, positions: std::ops::Range<usize>) -> Result<(), EvalError> {
+        let channels = self.x.len() / self.tokens;
+        let x = &self.x[positions.start * channels..positions.end * channels];
+        self.runner.start_head(x).map_err(|error| EvalError::Model { model: self.name, error })
     }
 
-    /// Gives an error of the kernel the name of the model.
-    pub(crate) fn error(&self, error: KernelError) -> EvalError {
-        EvalError::Kernel { model: self.name, error }
+    /// Logits of a range of the vocabulary, `[tokens, rows]`.
+    pub(crate) fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, EvalError> {
+        self.runner.logits(first, rows).map_err(|error| EvalError::Model { model: self.name, error })
     }
 
     /// Refuses a NaN or an infinity among logits.

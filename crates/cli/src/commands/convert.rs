@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use forge_convert::container::by_name;
 use forge_convert::recipe::Recipe;
 use forge_convert::{ConvertError, ConvertOptions, OpenModel, Plan, Record, Stage, VerifyOptions};
+use forge_engine::EngineError;
+use forge_eval::Kernel;
 use forge_io::{OutputFile, OutputOptions};
 use serde_json::{Value, json};
 
-use super::{agreement_table, model_line, open_options, read_small, read_text, thresholds, vocabulary};
+use super::{agreement_table, kernel, model_line, open_options, read_small, read_text, thresholds, vocabulary};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -46,6 +48,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
             text: text.as_deref(),
             tokens: args.probe_tokens.get(),
             thresholds: thresholds(&args.thresholds, Some(BROKEN_KL)),
+            kernel: kernel(&args.kernel),
         }),
     };
     let model = forge_convert::open(&args.source, options.open)?;
@@ -55,6 +58,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     };
     for note in model.source().notes() {
         terminal.note(note);
+    }
+    if kernel(&args.kernel) == Kernel::Engine && model.description.version.is_hybrid() {
+        // Said before the work rather than after it.
+        return Err(EngineError::UnsupportedVersion { version: model.description.version.to_string() }.into());
     }
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");

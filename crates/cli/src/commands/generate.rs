@@ -1,15 +1,19 @@
-//! `generate`: text from a prompt, through the reference kernel.
+//! `generate`: text from a prompt, through the engine or the reference kernel.
 
 use std::io::stdout;
+use std::num::NonZeroUsize;
 
 use forge_convert::state::{StateHints, StateSizes};
-use forge_convert::vocabulary_for;
+use forge_convert::{OpenModel, vocabulary_for};
+use forge_engine::{Engine, EngineOptions, Logits};
+use forge_eval::Kernel;
 use forge_kernel::{KernelOptions, RecurrentModel, State};
 use serde_json::json;
 
-use super::{open_options, vocabulary};
+use super::{kernel, open_options, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::terminal::{Terminal, write_bytes_or_exit};
 
 /// Runs the command.
@@ -22,17 +26,16 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     if prompt.is_empty() {
         return Err(Failure::usage("EmptyPrompt", "the prompt is empty: give at least one character with --prompt".to_owned()));
     }
-    let loaded = RecurrentModel::<f32>::load(model.source(), &model.description, &KernelOptions::default())?;
-    model.source().check_integrity(&|_| ())?;
     let mut state = State::zero(&model.description);
     if let Some(path) = &args.state {
         let hints = StateHints { sizes: Some(StateSizes::of(&model.description)?), ..StateHints::default() };
         forge_convert::state::read(path, &hints)?.0.put_into_kernel(&mut state, &model.description)?;
     }
+    model.source().check_integrity(&|_| ())?;
+    let by = choose(args, &model, terminal);
+    let mut loaded = Loaded::load(&model, by, state, terminal)?;
     let mut logits = vec![0.0; rows];
-    for token in &prompt {
-        loaded.step(*token, &mut state, &mut logits)?;
-    }
+    loaded.prompt(&prompt, &mut logits)?;
     if !terminal.json() {
         write_bytes_or_exit(&mut stdout(), args.prompt.as_bytes());
     }
@@ -48,12 +51,67 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
             // Bytes, not characters: a token may end inside one.
             write_bytes_or_exit(&mut stdout(), tokenizer.token_bytes(token).unwrap_or_default());
         }
-        loaded.step(token, &mut state, &mut logits)?;
+        loaded.step(token, &mut logits)?;
     }
     terminal.print("\n");
     let text = String::from_utf8_lossy(&tokenizer.decode(&ids)?).into_owned();
-    terminal.print_json("generate", &json!({ "prompt": args.prompt, "text": text, "tokens": ids, "seed": args.seed }))?;
+    terminal
+        .print_json("generate", &json!({ "prompt": args.prompt, "text": text, "tokens": ids, "seed": args.seed, "kernel": by.name() }))?;
     Ok(0)
+}
+
+/// The kernel that is asked for, or the reference where the engine cannot run the model.
+fn choose(args: &Generate, model: &OpenModel, terminal: &Terminal) -> Kernel {
+    let by = kernel(&args.kernel);
+    if by == Kernel::Engine && model.description.version.is_hybrid() {
+        terminal.note(&format!("the engine does not run {}: using the reference kernel", model.description.version));
+        return Kernel::Reference;
+    }
+    by
+}
+
+/// A model in memory with the state of the text so far.
+enum Loaded<'a> {
+    Reference(Box<RecurrentModel<f32>>, State<f32>),
+    Engine(Box<Engine<'a>>, forge_engine::State),
+}
+
+impl<'a> Loaded<'a> {
+    fn load(model: &'a OpenModel, by: Kernel, state: State<f32>, terminal: &Terminal) -> Result<Self, Failure> {
+        let (source, description) = (model.source(), &model.description);
+        if by == Kernel::Reference {
+            let loaded = RecurrentModel::<f32>::load(source, description, &KernelOptions::default())?;
+            return Ok(Self::Reference(Box::new(loaded), state));
+        }
+        let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
+        let options = EngineOptions { threads, ..EngineOptions::default() };
+        let progress = Progress::new(terminal, "loading", false);
+        let engine = Engine::load(source, description, &options, &mut |done, total| progress.set(done as u64, total as u64))?;
+        drop(progress);
+        for note in engine.notes() {
+            terminal.detail(note);
+        }
+        let state = forge_engine::State::from_kernel(&state, description)?;
+        Ok(Self::Engine(Box::new(engine), state))
+    }
+
+    /// Feeds the prompt; logits of its last token.
+    fn prompt(&mut self, tokens: &[u32], logits: &mut [f32]) -> Result<(), Failure> {
+        match self {
+            Self::Reference(model, state) => tokens.iter().try_for_each(|token| Ok(model.step(*token, state, logits)?)),
+            Self::Engine(engine, state) => {
+                let sink = |_: usize, _: usize, row: &[f32]| logits.copy_from_slice(row);
+                Ok(engine.forward(&[tokens], std::slice::from_mut(state), Logits::Last, sink)?)
+            }
+        }
+    }
+
+    fn step(&mut self, token: u32, logits: &mut [f32]) -> Result<(), Failure> {
+        match self {
+            Self::Reference(model, state) => Ok(model.step(token, state, logits)?),
+            Self::Engine(engine, state) => Ok(engine.step(token, state, logits)?),
+        }
+    }
 }
 
 fn check(args: &Generate) -> Result<(), Failure> {

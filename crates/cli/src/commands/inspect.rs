@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use forge_convert::OpenFile;
 use forge_convert::lint::{Lint, Severity};
+use forge_engine::{EngineOptions, Memory};
 use forge_model::ModelDescription;
 use forge_tensor::{TensorSource, format_shape};
 use rayon::prelude::*;
@@ -27,11 +28,16 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     let hashes = if args.hashes { Some(Hashes::of(source, terminal)?) } else { None };
     let bytes = total_bytes(source)?;
     let lints = if args.lint { Some(forge_convert::lint::lint(&file, described.as_ref().ok())?) } else { None };
+    let memory = if args.memory { Some(memory(&file, global)?) } else { None };
     print_text(args, &file, &described, hashes.as_ref(), bytes, terminal);
+    if let Some(memory) = &memory {
+        print_memory(memory, terminal);
+    }
     if let Some(lints) = &lints {
         print_lints(lints, terminal);
     }
-    print_json(&file, &described, hashes.as_ref(), lints.as_deref(), bytes, terminal)?;
+    let found = Found { hashes: hashes.as_ref(), lints: lints.as_deref(), memory: memory.as_ref(), bytes };
+    print_json(&file, &described, &found, terminal)?;
     Ok(u8::from(lints.is_some_and(|lints| lints.iter().any(|lint| lint.severity == Severity::Error))))
 }
 
@@ -42,6 +48,25 @@ fn print_lints(lints: &[Lint], terminal: &Terminal) {
     if lints.is_empty() {
         terminal.print("nothing found that is known to break a runtime\n");
     }
+}
+
+/// What the engine will need with the threads that the user wants.
+fn memory(file: &OpenFile, global: &Global) -> Result<Memory, Failure> {
+    let default = EngineOptions::default();
+    let options = EngineOptions { threads: global.threads.unwrap_or(default.threads), ..default };
+    Ok(forge_engine::memory(file.source(), &file.describe()?, &options)?)
+}
+
+fn print_memory(memory: &Memory, terminal: &Terminal) {
+    let rows = [
+        ("weights", memory.weights),
+        ("state of a sequence", memory.state),
+        ("buffers for one token at a time", memory.scratch),
+        ("further buffers for prompts", memory.batch),
+        ("read for each token", memory.read_per_token),
+    ];
+    let rows = rows.map(|(what, bytes)| vec![what.to_owned(), thousands(bytes)]).to_vec();
+    terminal.print(&table(&["memory of the engine", "bytes"], rows, &[1]));
 }
 
 fn globals(args: &Inspect, terminal: &Terminal) -> Result<u8, Failure> {
@@ -161,14 +186,21 @@ fn print_text(
     terminal.print(&text);
 }
 
+/// What was asked for.
+struct Found<'a> {
+    hashes: Option<&'a Hashes>,
+    lints: Option<&'a [Lint]>,
+    memory: Option<&'a Memory>,
+    bytes: u64,
+}
+
 fn print_json(
     file: &OpenFile,
     described: &Result<ModelDescription, forge_tensor::BoxError>,
-    hashes: Option<&Hashes>,
-    lints: Option<&[Lint]>,
-    bytes: u64,
+    found: &Found<'_>,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
+    let Found { hashes, lints, memory, bytes } = *found;
     let source = file.source();
     let tensors: Vec<_> = source
         .tensors()
@@ -209,6 +241,7 @@ fn print_json(
             "sha256": hashes.map(|hashes| hashes.files.iter().cloned().collect::<BTreeMap<_, _>>()),
             "notes": source.notes(),
             "lints": lints,
+            "engine_memory": memory,
         }),
     )
 }

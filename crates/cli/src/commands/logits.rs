@@ -1,4 +1,4 @@
-//! `logits`: what the reference computes, as NumPy files for other people's comparisons.
+//! `logits`: what the reference or the engine computes, as NumPy files for other people's comparisons.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::{KernelOptions, LayerState, Wkv};
 use serde_json::json;
 
-use super::{open_options, read_small, read_text, vocabulary};
+use super::{kernel, open_options, read_small, read_text, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -33,7 +33,8 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
         channels: h.channels,
         heads: [h.heads as u64, h.head_size as u64, h.head_size as u64],
     };
-    forge_eval::logits(&reference, &tokens, &LogitsOptions::for_model(&reference), &mut sink, &mut |step| {
+    let runner = reference.runner_by(kernel(&args.kernel))?;
+    forge_eval::logits_of(runner, &tokens, &LogitsOptions::for_model(&reference), &mut sink, &mut |step| {
         progress.set(step.done as u64, step.total as u64);
     })?;
     sink.logits.finish().map_err(write_failed)?;
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     terminal.print_json(
         "logits",
         &json!({ "model": args.model.display().to_string(), "output": args.output.display().to_string(),
-                 "shape": [tokens.len(), h.vocabulary], "tokens": tokens }),
+                 "kernel": args.kernel, "shape": [tokens.len(), h.vocabulary], "tokens": tokens }),
     )?;
     Ok(0)
 }

@@ -1,6 +1,9 @@
 //! One file a command, and what they share.
 
+pub(crate) mod bench;
 pub(crate) mod convert;
+pub(crate) mod curve;
+pub(crate) mod forms;
 pub(crate) mod generate;
 pub(crate) mod help;
 pub(crate) mod inspect;
@@ -11,7 +14,7 @@ pub(crate) mod verify;
 use std::path::Path;
 
 use forge_convert::{OpenOptions, Vocabulary};
-use forge_eval::{Agreement, Difference, LayerAgreement};
+use forge_eval::{Agreement, Difference, Kernel, LayerAgreement};
 use forge_io::{Backend, InputFile};
 use forge_model::ModelDescription;
 
@@ -25,6 +28,11 @@ const SMALL_FILE: u64 = 64 << 20;
 /// How the user wants input files to be read.
 pub(crate) fn open_options(global: &Global) -> OpenOptions {
     OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread } }
+}
+
+/// What `--kernel` names.
+pub(crate) fn kernel(name: &str) -> Kernel {
+    if name == Kernel::Engine.name() { Kernel::Engine } else { Kernel::Reference }
 }
 
 /// Reads a file that is no model.

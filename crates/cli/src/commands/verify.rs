@@ -1,11 +1,14 @@
 //! `verify`: agreement of any two readable files of one model.
 
 use forge_convert::{PROBE_TEXT, probe_tokens, vocabulary_for};
-use forge_eval::{CompareOptions, Model};
-use forge_kernel::KernelOptions;
+use forge_eval::{CompareOptions, Model, Runner};
+use forge_forms::ParallelRunner;
+use forge_kernel::{KernelOptions, LayerState};
+use forge_parallel::ParallelOptions;
+use forge_tensor::BoxError;
 use serde_json::json;
 
-use super::{agreement_table, model_line, open_options, read_small, thresholds, vocabulary};
+use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, vocabulary};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -35,15 +38,21 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let model = |open: &'_ forge_convert::OpenModel, eps: f64| (open.description.clone(), KernelOptions { group_norm_eps: eps });
     let (reference_description, reference_options) = model(&reference, KernelOptions::default().group_norm_eps);
     let (candidate_description, candidate_options) = model(&candidate, args.candidate_eps);
-    let agreement = forge_eval::compare(
-        &Model { source: reference.source(), description: &reference_description, options: reference_options },
-        &Model { source: candidate.source(), description: &candidate_description, options: candidate_options },
+    let reference_model = Model { source: reference.source(), description: &reference_description, options: reference_options };
+    let candidate_model = Model { source: candidate.source(), description: &candidate_description, options: candidate_options };
+    let by = kernel(&args.kernel);
+    let agreement = forge_eval::compare_runners(
+        if args.against_parallel { in_parallel(&reference_model)? } else { reference_model.runner_by(by)? },
+        candidate_model.runner_by(by)?,
         &CompareOptions::new(&tokens),
         &mut |step| progress.set(step.done as u64, step.total as u64),
     )?;
     drop(progress);
     let violations = thresholds(&args.thresholds, None).violations(&agreement);
     terminal.print(&format!("{}\n{}", model_line(&reference.description), agreement_table(&agreement)));
+    if args.against_parallel {
+        terminal.print("the source was computed in its parallel form\n");
+    }
     for violation in &violations {
         terminal.print(&format!("not met: {violation}\n"));
     }
@@ -52,9 +61,47 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         &json!({
             "reference": args.reference.display().to_string(),
             "candidate": args.candidate.display().to_string(),
+            "kernel": by.name(),
+            "reference_form": if args.against_parallel { "parallel" } else { "recurrent" },
             "agreement": agreement,
             "violations": violations,
         }),
     )?;
     Ok(u8::from(!violations.is_empty()))
+}
+
+/// The model as its parallel form computes it.
+fn in_parallel<'a>(model: &Model<'a>) -> Result<Box<dyn Runner + 'a>, Failure> {
+    let options = ParallelOptions::default().with_group_norm_eps(model.options.group_norm_eps);
+    Ok(Box::new(InParallel(ParallelRunner::new(model.source, model.description, options)?)))
+}
+
+/// Joins the comparison, which knows nothing of the parallel form, to it.
+struct InParallel<'a>(ParallelRunner<'a>);
+
+impl Runner for InParallel<'_> {
+    fn layers(&self) -> usize {
+        self.0.description().hyperparameters.layers
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.0.description().hyperparameters.vocabulary
+    }
+
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BoxError> {
+        Ok(self.0.embed(tokens)?)
+    }
+
+    fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, BoxError> {
+        Ok(self.0.layer(index, x)?)
+    }
+
+    fn start_head(&mut self, x: &[f32]) -> Result<(), BoxError> {
+        self.0.start_head(x);
+        Ok(())
+    }
+
+    fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, BoxError> {
+        Ok(self.0.logits(first, rows)?)
+    }
 }

@@ -1,0 +1,23 @@
+//! Speed and memory of the engine, and of the machine under it.
+//!
+//! Start at [`run`]: it measures [`Subject`]s as [`Settings`] say and returns a [`Report`], which is JSON as it is and knows how
+//! to become tables and a plot (`view.rs`). [`bandwidth`] is what decoding is compared with: how fast this machine reads memory.
+//! [`curve`] measures how time and memory grow with the position, beside other forms of computing.
+#![forbid(unsafe_code)]
+
+pub mod bandwidth;
+pub mod curve;
+mod error;
+mod plan;
+mod report;
+mod run;
+mod statistics;
+mod system;
+mod view;
+
+pub use error::BenchError;
+pub use plan::{Settings, Subject};
+pub use report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
+pub use run::run;
+pub use statistics::Spread;
+pub use system::{Machine, available_memory, resident_memory};

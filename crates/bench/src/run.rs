@@ -1,0 +1,322 @@
+//! The measuring itself.
+//!
+//! All models that fit into memory together are loaded, and every round measures each of them once, in changing order, with
+//! the bandwidth of the machine between them: whatever else the machine does meets all alike. The first round does not count.
+
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use forge_engine::{Engine, Logits, Memory, State};
+use forge_matrix::Form;
+use forge_tensor::TensorSource;
+
+use crate::bandwidth::{Bandwidth, Buffer, Reader};
+use crate::error::BenchError;
+use crate::plan::{Settings, Subject, Tokens};
+use crate::report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
+use crate::statistics::Spread;
+use crate::system::{Machine, available_memory, resident_memory};
+
+/// Tokens whose time is taken at one position in one round, at most.
+const AT_POSITION: usize = 16;
+
+/// Measures all subjects. `progress(done, total)` is called with numbers of steps.
+///
+/// # Errors
+/// When the settings measure nothing, the engine refuses a model, or memory is short.
+pub fn run(subjects: &[Subject<'_>], settings: &Settings, progress: &dyn Fn(usize, usize)) -> Result<Report, BenchError> {
+    settings.check()?;
+    let machine = Machine::this();
+    let groups = groups(subjects)?;
+    let mut notes = Vec::new();
+    if groups.len() > 1 {
+        notes.push(format!("the models do not fit into memory together: measured in {} groups, one after the other", groups.len()));
+    }
+    let steps = Steps::new(subjects.len(), groups.len(), settings, progress);
+    let (mut bandwidth, mut models, mut resident) = (Vec::new(), Vec::new(), None);
+    for group in groups {
+        let mut loaded = Vec::with_capacity(group.len());
+        for subject in group {
+            loaded.push(Loaded::new(subject, settings, &steps)?);
+        }
+        resident = resident_memory();
+        let measured = measure(&mut loaded, settings, &machine, &steps)?;
+        models.extend(loaded.iter().filter_map(|model| model.report(&measured)));
+        bandwidth = measured;
+    }
+    Ok(Report { machine, bandwidth, models, process_resident_bytes: resident, notes })
+}
+
+/// How far the work is.
+struct Steps<'a> {
+    done: std::cell::Cell<usize>,
+    total: usize,
+    progress: &'a dyn Fn(usize, usize),
+}
+
+impl<'a> Steps<'a> {
+    fn new(subjects: usize, groups: usize, settings: &Settings, progress: &'a dyn Fn(usize, usize)) -> Self {
+        let rounds = settings.repeat + 1;
+        let prompts = subjects * settings.prompts.len() * rounds;
+        let positions = subjects * settings.positions().len() * (rounds + 1);
+        let total = subjects * settings.loads + (subjects + groups) * rounds + prompts + positions;
+        Self { done: std::cell::Cell::new(0), total, progress }
+    }
+
+    fn step(&self) {
+        self.done.set(self.done.get() + 1);
+        (self.progress)(self.done.get().min(self.total), self.total);
+    }
+}
+
+/// Divides subjects, in their order, into groups that take half of the available memory at most.
+fn groups<'s, 'a>(subjects: &'s [Subject<'a>]) -> Result<Vec<&'s [Subject<'a>]>, BenchError> {
+    let limit = available_memory().unwrap_or(u64::MAX) / 2;
+    let (mut groups, mut first, mut sum) = (Vec::new(), 0, 0u64);
+    for (index, subject) in subjects.iter().enumerate() {
+        let Memory { weights, state, scratch, batch, .. } = predicted(subject)?;
+        let bytes = weights.saturating_add(state).saturating_add(scratch).saturating_add(batch);
+        if index > first && sum.saturating_add(bytes) > limit {
+            groups.push(&subjects[first..index]);
+            (first, sum) = (index, 0);
+        }
+        sum = sum.saturating_add(bytes);
+    }
+    groups.push(&subjects[first..]);
+    Ok(groups)
+}
+
+fn predicted(subject: &Subject<'_>) -> Result<Memory, BenchError> {
+    forge_engine::memory(subject.source, subject.description, &subject.options).map_err(|error| of(subject, error))
+}
+
+fn of(subject: &Subject<'_>, error: forge_engine::EngineError) -> BenchError {
+    BenchError::Engine { file: subject.name.clone(), error }
+}
+
+/// A model in memory, and what was measured of it.
+struct Loaded<'a> {
+    subject: &'a Subject<'a>,
+    engine: Engine<'a>,
+    state: State,
+    logits: Vec<f32>,
+    tokens: Tokens,
+    loads: Vec<f64>,
+    memory: MemoryReport,
+    /// Tokens a second of each round.
+    decode: Vec<f64>,
+    /// Seconds of each token.
+    token_seconds: Vec<f64>,
+    /// Tokens a second of each round, for each length.
+    prompts: Vec<(usize, Vec<f64>)>,
+    positions: Vec<Place>,
+}
+
+/// A position, the state just before its token, and tokens a second of each round.
+struct Place {
+    position: usize,
+    state: State,
+    rates: Vec<f64>,
+}
+
+impl<'a> Loaded<'a> {
+    fn new(subject: &'a Subject<'a>, settings: &Settings, steps: &Steps<'_>) -> Result<Self, BenchError> {
+        let before = resident_memory();
+        let predicted = predicted(subject)?;
+        let mut loads = Vec::with_capacity(settings.loads);
+        let mut load = || {
+            let begun = Instant::now();
+            let engine =
+                Engine::load(subject.source, subject.description, &subject.options, &mut |_, _| ()).map_err(|error| of(subject, error))?;
+            loads.push(begun.elapsed().as_secs_f64());
+            steps.step();
+            Ok::<_, BenchError>(engine)
+        };
+        for _ in 1..settings.loads {
+            drop(load()?);
+        }
+        let mut engine = load()?;
+        let vocabulary = subject.description.hyperparameters.vocabulary;
+        let (mut state, mut logits, mut tokens) = (engine.new_state(), vec![0.0; vocabulary], Tokens::new(vocabulary));
+        engine.step(tokens.next(), &mut state, &mut logits).map_err(|error| of(subject, error))?;
+        let growth = before.zip(resident_memory()).map(|(before, after)| after.saturating_sub(before));
+        let memory = MemoryReport { predicted, used: engine.memory(), resident_growth_bytes: growth };
+        Ok(Self {
+            subject,
+            engine,
+            state,
+            logits,
+            tokens,
+            loads,
+            memory,
+            decode: Vec::new(),
+            token_seconds: Vec::new(),
+            prompts: settings.prompts.iter().map(|length| (*length, Vec::new())).collect(),
+            positions: Vec::new(),
+        })
+    }
+
+    /// Seconds of each of `count` tokens after the current state.
+    fn generate(&mut self, count: usize) -> Result<Vec<f64>, BenchError> {
+        let mut seconds = Vec::with_capacity(count);
+        for _ in 0..count {
+            let token = self.tokens.next();
+            let begun = Instant::now();
+            self.engine.step(token, &mut self.state, &mut self.logits).map_err(|error| of(self.subject, error))?;
+            seconds.push(begun.elapsed().as_secs_f64());
+        }
+        Ok(seconds)
+    }
+
+    /// One round of decoding, from an empty state.
+    fn decode(&mut self, count: usize) -> Result<(), BenchError> {
+        self.state = self.engine.new_state();
+        let seconds = self.generate(count)?;
+        self.decode.push(rate(&seconds));
+        self.token_seconds.extend(seconds);
+        Ok(())
+    }
+
+    /// One prompt, from an empty state to the logits of its last token.
+    fn prompt(&mut self, index: usize) -> Result<(), BenchError> {
+        let count = self.prompts[index].0;
+        let tokens = self.tokens.some(count);
+        let mut states = [self.engine.new_state()];
+        let begun = Instant::now();
+        let sink = |_: usize, _: usize, logits: &[f32]| {
+            std::hint::black_box(logits);
+        };
+        self.engine.forward(&[&tokens], &mut states, Logits::Last, sink).map_err(|error| of(self.subject, error))?;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.prompts[index].1.push(count as f64 / seconds);
+        Ok(())
+    }
+
+    /// Feeds tokens until each position and keeps the states there.
+    fn seek(&mut self, positions: &[usize], steps: &Steps<'_>) -> Result<(), BenchError> {
+        let mut states = [self.engine.new_state()];
+        let mut fed = 0;
+        for position in positions {
+            let tokens = self.tokens.some(position - 1 - fed);
+            let sink = |_: usize, _: usize, _: &[f32]| ();
+            self.engine.forward(&[&tokens], &mut states, Logits::None, sink).map_err(|error| of(self.subject, error))?;
+            fed = position - 1;
+            self.positions.push(Place { position: *position, state: states[0].clone(), rates: Vec::new() });
+            steps.step();
+        }
+        Ok(())
+    }
+
+    /// A few tokens at one position.
+    fn at_position(&mut self, index: usize, count: usize) -> Result<(), BenchError> {
+        self.state = self.positions[index].state.clone();
+        let seconds = self.generate(count)?;
+        self.positions[index].rates.push(rate(&seconds));
+        Ok(())
+    }
+
+    /// Forgets the round that does not count.
+    fn forget(&mut self) {
+        self.decode.clear();
+        self.token_seconds.clear();
+        self.prompts.iter_mut().for_each(|(_, rates)| rates.clear());
+        self.positions.iter_mut().for_each(|place| place.rates.clear());
+    }
+
+    /// The results; `None` if nothing was measured.
+    fn report(&self, bandwidth: &[Bandwidth]) -> Option<ModelReport> {
+        let Subject { name, source, description, file_bytes, options } = self.subject;
+        let memory = MemoryReport { used: self.engine.memory(), ..self.memory };
+        let tokens_per_second = Spread::of(&self.decode)?;
+        let read_bytes_per_second = tokens_per_second.median * memory.predicted.read_per_token as f64;
+        let threads = self.engine.threads();
+        let bandwidth = bandwidth.iter().find(|bandwidth| bandwidth.threads == threads)?;
+        let prompt = |(tokens, rates): &(usize, Vec<f64>)| Some(Prompt { tokens: *tokens, tokens_per_second: Spread::of(rates)? });
+        let position = |place: &Place| Some(Position { position: place.position, tokens_per_second: Spread::of(&place.rates)? });
+        let positions: Vec<Position> = self.positions.iter().filter_map(position).collect();
+        Some(ModelReport {
+            file: name.clone(),
+            format: source.format().to_string(),
+            version: description.version.to_string(),
+            encoding: main_type(*source, description),
+            parameters: description.parameters(),
+            file_bytes: *file_bytes,
+            threads,
+            isa: self.engine.isa().to_owned(),
+            form: if options.form == Form::Int8 { "int8" } else { "float" },
+            load: Load { seconds: Spread::of(&self.loads)?, first_seconds: self.loads.first().copied()? },
+            memory,
+            decode: Decode {
+                tokens_per_second,
+                token_seconds: Spread::of(&self.token_seconds)?,
+                read_bytes_per_token: memory.predicted.read_per_token,
+                read_bytes_per_second,
+                bandwidth_share: read_bytes_per_second / bandwidth.bytes_per_second.median,
+            },
+            prompt: self.prompts.iter().filter_map(prompt).collect(),
+            position_spread: spread(&positions),
+            positions,
+            notes: self.engine.notes().to_vec(),
+        })
+    }
+}
+
+/// The largest difference of two medians, over the largest.
+fn spread(positions: &[Position]) -> Option<f64> {
+    let medians = positions.iter().map(|position| position.tokens_per_second.median);
+    let all = Spread::of(&medians.collect::<Vec<_>>())?;
+    Some((all.max - all.min) / all.max)
+}
+
+fn rate(seconds: &[f64]) -> f64 {
+    seconds.len() as f64 / seconds.iter().sum::<f64>()
+}
+
+/// The type of the matrices, without the embedding, that takes the most bytes.
+fn main_type(source: &dyn TensorSource, description: &forge_model::ModelDescription) -> String {
+    let mut types = std::collections::BTreeMap::<&str, u64>::new();
+    for spec in description.tensors.iter().filter(|spec| spec.role.is_matrix() && spec.role != forge_model::TensorRole::Embedding) {
+        if let Some(info) = source.tensors().get(spec.source_index) {
+            *types.entry(info.encoding.name).or_default() += info.byte_len().unwrap_or(0);
+        }
+    }
+    types.into_iter().max_by_key(|(_, bytes)| *bytes).map_or_else(String::new, |(name, _)| name.to_owned())
+}
+
+/// All rounds of one group.
+fn measure(models: &mut [Loaded<'_>], settings: &Settings, machine: &Machine, steps: &Steps<'_>) -> Result<Vec<Bandwidth>, BenchError> {
+    let positions = settings.positions();
+    for model in models.iter_mut() {
+        model.seek(&positions, steps)?;
+    }
+    let buffer = settings.buffer_bytes.map_or_else(|| Buffer::new(machine), Buffer::with_bytes)?;
+    let mut threads: Vec<usize> = models.iter().map(|model| model.engine.threads()).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    let mut readers: Vec<Reader> = threads.into_iter().filter_map(NonZeroUsize::new).map(Reader::new).collect();
+    for round in 0..=settings.repeat {
+        if round == 1 {
+            models.iter_mut().for_each(Loaded::forget);
+            readers.iter_mut().for_each(Reader::forget);
+        }
+        for reader in &mut readers {
+            reader.pass(&buffer)?;
+        }
+        steps.step();
+        let count = models.len();
+        let mut each = |work: &mut dyn FnMut(&mut Loaded<'_>) -> Result<(), BenchError>| {
+            (0..count).try_for_each(|index| {
+                steps.step();
+                work(&mut models[(index + round) % count])
+            })
+        };
+        each(&mut |model| model.decode(settings.tokens))?;
+        for index in 0..settings.prompts.len() {
+            each(&mut |model| model.prompt(index))?;
+        }
+        for index in 0..positions.len() {
+            each(&mut |model| model.at_position(index, settings.tokens.min(AT_POSITION)))?;
+        }
+    }
+    Ok(readers.iter().filter_map(|reader| reader.bandwidth(&buffer)).collect())
+}

@@ -1,0 +1,24 @@
+//! Arguments of `bench curve`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct Curve {
+    /// Any readable model of RWKV-4 to RWKV-7
+    pub model: PathBuf,
+    /// Last position; powers of two up to it are measured
+    #[arg(long, value_name = "N", default_value = "4096")]
+    pub positions: NonZeroUsize,
+    /// Time for all forms together, each a quarter; a form that would take longer ends before the last position
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    pub seconds: NonZeroUsize,
+    /// Beginning of the files' names: -time.svg, -memory.svg and .csv are added [default: MODEL-curve beside the model]
+    #[arg(long, short, value_name = "STEM")]
+    pub output: Option<PathBuf>,
+    /// Replace these files if they exist
+    #[arg(long, short)]
+    pub force: bool,
+}

@@ -1,0 +1,124 @@
+//! `bench`: speed and memory of models in the engine, beside what the machine's memory would allow.
+
+use std::path::PathBuf;
+
+use forge_bench::{Report, Settings, Subject};
+use forge_convert::OpenModel;
+use forge_engine::{EngineOptions, Form, Isa};
+use forge_io::{FileIdentity, OutputFile, OutputOptions};
+use serde_json::{Value, json};
+
+use super::{curve, open_options};
+use crate::args::{Bench, BenchKind, Global};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::terminal::Terminal;
+
+/// Runs the command.
+pub(crate) fn run(args: &Bench, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    if let Some(BenchKind::Curve(args)) = &args.kind {
+        return curve::run(args, global, terminal);
+    }
+    let ways = ways(args, global)?;
+    let models =
+        args.models.iter().map(|path| Ok(forge_convert::open(path, open_options(global))?)).collect::<Result<Vec<_>, Failure>>()?;
+    let mut inputs = Vec::new();
+    for model in &models {
+        inputs.extend(model.input_identities()?);
+    }
+    // Begun before the work, so that a name that cannot be fails early.
+    let [csv, markdown, svg] = [&args.csv, &args.markdown, &args.svg].map(|path| output(path.as_ref(), args.force, &inputs));
+    let (csv, markdown, svg) = (csv?, markdown?, svg?);
+    let subjects = subjects(args, &models, &ways)?;
+    let progress = Progress::new(terminal, "measuring", false);
+    let report = forge_bench::run(&subjects, &settings(args), &|done, total| progress.set(done as u64, total as u64))?;
+    drop(progress);
+    write(csv, || Ok(report.to_csv()?))?;
+    write(markdown, || Ok(report.to_markdown(args.compare)?))?;
+    write(svg, || Ok(report.to_svg()?))?;
+    print(args, &report, terminal)?;
+    Ok(0)
+}
+
+fn settings(args: &Bench) -> Settings {
+    Settings {
+        tokens: args.tokens.get(),
+        repeat: args.repeat.get(),
+        prompts: args.prompt.iter().copied().filter(|length| *length > 0).collect(),
+        loads: args.loads.get(),
+        position: args.position,
+        buffer_bytes: args.read_mib.map(|mib| mib.get().saturating_mul(1 << 20)),
+    }
+}
+
+/// All combinations of threads, instruction set and form.
+fn ways(args: &Bench, global: &Global) -> Result<Vec<EngineOptions>, Failure> {
+    let default = EngineOptions::default();
+    let threads = if args.scaling.is_empty() { vec![global.threads.unwrap_or(default.threads)] } else { args.scaling.clone() };
+    let mut sets = Vec::new();
+    for name in &args.isa {
+        if name == "all" {
+            sets.extend(Isa::all().into_iter().map(Some));
+        } else {
+            sets.push(Some(Isa::by_name(name)?));
+        }
+    }
+    if sets.is_empty() {
+        sets.push(None);
+    }
+    let mut ways = Vec::new();
+    for threads in threads {
+        for isa in &sets {
+            for form in &args.form {
+                let form = if form == "float" { Form::Float } else { Form::Int8 };
+                ways.push(EngineOptions { threads, isa: *isa, form, ..default });
+            }
+        }
+    }
+    Ok(ways)
+}
+
+fn subjects<'a>(args: &Bench, models: &'a [OpenModel], ways: &[EngineOptions]) -> Result<Vec<Subject<'a>>, Failure> {
+    let mut subjects = Vec::new();
+    for (path, model) in args.models.iter().zip(models) {
+        let mut file_bytes = 0;
+        for file in model.source().files() {
+            file_bytes += forge_io::InputFile::open(&file)?.len();
+        }
+        subjects.extend(ways.iter().map(|options| Subject {
+            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            source: model.source(),
+            description: &model.description,
+            file_bytes,
+            options: *options,
+        }));
+    }
+    Ok(subjects)
+}
+
+fn output(path: Option<&PathBuf>, force: bool, inputs: &[FileIdentity]) -> Result<Option<OutputFile>, Failure> {
+    let options = OutputOptions { force, inputs, expected_bytes: 0 };
+    Ok(path.map(|path| OutputFile::create(path, &options)).transpose()?)
+}
+
+fn write(file: Option<OutputFile>, text: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
+    if let Some(file) = file {
+        file.write_all_at(0, text()?.as_bytes())?;
+        file.commit()?;
+    }
+    Ok(())
+}
+
+fn print(args: &Bench, report: &Report, terminal: &Terminal) -> Result<(), Failure> {
+    for model in &report.models {
+        for note in &model.notes {
+            terminal.detail(&format!("{}: {note}", model.file));
+        }
+    }
+    terminal.print(&report.to_markdown(args.compare)?);
+    let Value::Object(mut body) = serde_json::to_value(report).map_err(|error| Failure::bug("Json", error.to_string()))? else {
+        return Err(Failure::bug("Json", "the report is no JSON object".to_owned()));
+    };
+    body.insert("settings".to_owned(), json!(settings(args)));
+    terminal.print_json("bench", &body)
+}

@@ -1,0 +1,94 @@
+//! `bench curve`: time and memory against position, for the recurrent form and for what it is compared with.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use forge_bench::curve::{self, CurveOptions};
+use forge_engine::EngineOptions;
+use forge_io::{OutputFile, OutputOptions};
+use serde_json::{Value, json};
+
+use super::{model_line, open_options};
+use crate::args::{Curve, Global};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::terminal::Terminal;
+
+/// Forms that are measured.
+const FORMS: u32 = 4;
+
+/// Runs the command.
+pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    let model = forge_convert::open(&args.model, open_options(global))?;
+    let inputs = model.input_identities()?;
+    let output = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
+    let names = names(args);
+    // Begun before the work, so that a name that cannot be fails early.
+    let files = names.iter().map(|path| Ok(OutputFile::create(path, &output)?)).collect::<Result<Vec<_>, Failure>>()?;
+    model.source().check_integrity(&|_| ())?;
+
+    let seconds = u32::try_from(args.seconds.get()).unwrap_or(u32::MAX);
+    let options = CurveOptions { positions: args.positions.get(), limit: Duration::from_secs(seconds.into()) / FORMS };
+    let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
+    let engine = EngineOptions { threads, ..EngineOptions::default() };
+    let progress = Progress::new(terminal, "measuring", false);
+    let measured = curve::run(model.source(), &model.description, &engine, &options, &mut |done, total| {
+        progress.set(done as u64, total as u64);
+    })?;
+    drop(progress);
+
+    let texts = [curve::time_plot(&measured).to_svg()?, curve::memory_plot(&measured).to_svg()?, curve::points(&measured).to_csv()?];
+    for (file, text) in files.into_iter().zip(texts) {
+        file.write_all_at(0, text.as_bytes())?;
+        file.commit()?;
+    }
+    for series in &measured.series {
+        terminal.detail(&format!("{}: {}", series.form, series.method));
+        if series.cut_short {
+            let last = series.points.last().map_or(0, |point| point.position);
+            terminal.note(&format!("{}: ends at position {last}, since the next one would take too long (--seconds)", series.form));
+        }
+    }
+    let threads = measured.threads;
+    terminal.print(&format!(
+        "{}\n{threads} threads for every form; medians at powers of two, sums over straight lines between them\n\n{}\n{}\nwrote {}\n",
+        model_line(&model.description),
+        curve::costs(&measured).to_markdown()?,
+        curve::laws(&measured).to_markdown()?,
+        names.map(|path| path.display().to_string()).join(", "),
+    ));
+    print_json(args, &measured, terminal)?;
+    Ok(0)
+}
+
+/// The time plot, the memory plot, the measurements.
+fn names(args: &Curve) -> [PathBuf; 3] {
+    let stem = args.output.clone().unwrap_or_else(|| {
+        let model = args.model.file_stem().unwrap_or(args.model.as_os_str()).to_string_lossy().into_owned();
+        args.model.with_file_name(format!("{model}-curve"))
+    });
+    ["-time.svg", "-memory.svg", ".csv"].map(|end| {
+        let mut name = stem.clone().into_os_string();
+        name.push(end);
+        PathBuf::from(name)
+    })
+}
+
+fn print_json(args: &Curve, measured: &curve::Curve, terminal: &Terminal) -> Result<(), Failure> {
+    let Value::Object(mut body) = serde_json::to_value(measured).map_err(|error| Failure::bug("Json", error.to_string()))? else {
+        return Err(Failure::bug("Json", "the measurements are no JSON object".to_owned()));
+    };
+    let laws = measured.series.iter().map(|series| {
+        json!({
+            "form": series.form,
+            "seconds_per_token": series.seconds_law(),
+            "cumulative_seconds": series.cumulative_law(),
+            "bytes": series.bytes_law(),
+        })
+    });
+    body.insert("laws".to_owned(), laws.collect());
+    body.insert("file".to_owned(), json!(args.model.display().to_string()));
+    body.insert("files".to_owned(), json!(names(args).map(|path| path.display().to_string())));
+    terminal.print_json("bench curve", &body)
+}

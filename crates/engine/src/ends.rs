@@ -1,0 +1,203 @@
+//! The two ends of a model: embedding with ln0, and ln_out with the head.
+
+use forge_kernel::{KernelError, load_tensor};
+use forge_matrix::{Isa, PANEL};
+use forge_model::TensorSpec;
+use forge_quant::BlockFormat;
+use forge_tensor::{Encoding, TensorSource, bf16_to_f32, f16_to_f32};
+
+use crate::error::EngineError;
+use crate::layer::LayerNorm;
+use crate::linear::{Group, Stage, gather, multiply};
+use crate::load::{Loader, Norm};
+use crate::machine::Machine;
+use crate::place::Place;
+
+/// Positions whose logits are computed at once: a tile of the products.
+pub(crate) const POSITIONS: usize = 24;
+
+/// The embedding and ln0. Rows are read from the file when their token comes.
+pub(crate) struct Embedding {
+    norm: Norm,
+    rows: Rows,
+    /// The stored row, and its values.
+    bytes: Vec<u8>,
+    values: Vec<f32>,
+}
+
+enum Rows {
+    Stored { name: String, index: usize, first: u64, row_bytes: usize, encoding: Encoding, format: Option<&'static dyn BlockFormat> },
+    Table(Vec<f32>),
+}
+
+impl Embedding {
+    pub(crate) fn load(loader: &mut Loader<'_>) -> Result<Self, EngineError> {
+        let sizes = loader.description.hyperparameters;
+        let channels = sizes.channels;
+        let norm = loader.norm("blocks.0.ln0", channels)?;
+        let spec = loader.spec("emb.weight")?;
+        if spec.shape[..] != [sizes.vocabulary as u64, channels as u64] {
+            return Err(loader.mismatch(spec, format!("[{}, {channels}]", sizes.vocabulary)));
+        }
+        let place = Place::of(loader.source, spec)?;
+        let encoding = loader.source.tensors()[spec.source_index].encoding;
+        loader.notes.extend(place.note(spec, encoding));
+        let rows = match place {
+            Place::InFile { .. } => stored(loader, spec, encoding)?,
+            _ => Rows::Table(load_tensor(loader.source, spec)?),
+        };
+        let bytes = if let Rows::Stored { row_bytes, .. } = &rows { vec![0; *row_bytes] } else { Vec::new() };
+        Ok(Self { norm, rows, bytes, values: vec![0.0; channels] })
+    }
+
+    /// The embedding of a token after ln0, `out [channels]`. The token has been checked.
+    pub(crate) fn row(&mut self, source: &dyn TensorSource, isa: Isa, token: u32, out: &mut [f32]) -> Result<(), EngineError> {
+        let values = &mut self.values;
+        match &self.rows {
+            Rows::Table(table) => values.copy_from_slice(&table[token as usize * out.len()..(token as usize + 1) * out.len()]),
+            Rows::Stored { name, index, first, row_bytes, encoding, format } => {
+                let start = first + u64::from(token) * *row_bytes as u64;
+                source.read_at(*index, start, &mut self.bytes).map_err(|error| EngineError::Read { tensor: name.clone(), error })?;
+                decode(*encoding, *format, &self.bytes, values);
+            }
+        }
+        isa.run(LayerNorm { x: values, weight: &self.norm.weight, bias: &self.norm.bias, out });
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let table = if let Rows::Table(table) = &self.rows { table.len() } else { 0 };
+        (table + self.values.len() + self.norm.weight.len() * 2) * size_of::<f32>() + self.bytes.len()
+    }
+}
+
+fn stored(loader: &Loader<'_>, spec: &TensorSpec, encoding: Encoding) -> Result<Rows, EngineError> {
+    let sizes = &loader.description.hyperparameters;
+    let row_bytes = encoding.row_bytes(sizes.channels as u64).map_err(|error| loader.mismatch(spec, error.to_string()))?;
+    let first = u64::from(spec.recover.part.0) * sizes.vocabulary as u64 * row_bytes;
+    let format = forge_quant::by_encoding(encoding);
+    let row_bytes = usize::try_from(row_bytes).map_err(|_| loader.mismatch(spec, "rows that fit in memory".to_owned()))?;
+    Ok(Rows::Stored { name: spec.name.clone(), index: spec.source_index, first, row_bytes, encoding, format })
+}
+
+/// Decodes a row without allocating.
+fn decode(encoding: Encoding, format: Option<&'static dyn BlockFormat>, bytes: &[u8], out: &mut [f32]) {
+    match (encoding, format) {
+        (Encoding::F16, _) => fill(out, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
+        (Encoding::BF16, _) => fill(out, bytes, |b| bf16_to_f32(u16::from_le_bytes(b))),
+        (_, Some(format)) => format.decode(bytes, out),
+        #[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
+        _ => fill(out, bytes, |b| f64::from_le_bytes(b) as f32),
+    }
+}
+
+fn fill<const N: usize>(out: &mut [f32], bytes: &[u8], decode: impl Fn([u8; N]) -> f32) {
+    for (to, from) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *to = decode(*from);
+    }
+}
+
+/// ln_out and the head.
+pub(crate) struct Head {
+    norm: Norm,
+    group: Group,
+    stage: Stage,
+    vocabulary: usize,
+    /// Logits of one position, gathered for the receiver.
+    row: Vec<f32>,
+}
+
+impl Head {
+    pub(crate) fn load(loader: &mut Loader<'_>) -> Result<Self, EngineError> {
+        let sizes = loader.description.hyperparameters;
+        let weight = loader.weight("head.weight", sizes.vocabulary, sizes.channels)?;
+        Self::new(loader, weight)
+    }
+
+    /// Rows `first .. first + rows` of the head alone.
+    pub(crate) fn load_rows(loader: &mut Loader<'_>, first: usize, rows: usize) -> Result<Self, EngineError> {
+        let spec = loader.spec("head.weight")?;
+        if first.checked_add(rows).is_none_or(|end| end > loader.description.hyperparameters.vocabulary) {
+            return Err(loader.mismatch(spec, format!("at least {} rows", first.saturating_add(rows))));
+        }
+        let weight = loader.some_rows(spec, first, rows)?;
+        Self::new(loader, weight)
+    }
+
+    fn new(loader: &Loader<'_>, weight: crate::linear::Weight) -> Result<Self, EngineError> {
+        let norm = loader.norm("ln_out", loader.description.hyperparameters.channels)?;
+        let vocabulary = weight.matrix.rows();
+        let mut head =
+            Self { norm, group: Group::new(vec![(weight, 0)], loader.threads), stage: Stage::default(), vocabulary, row: Vec::new() };
+        head.stage.reserve(&head.group, 1);
+        Ok(head)
+    }
+
+    /// Logits of one token, `x [channels]` being the residual stream after the last layer.
+    pub(crate) fn one(&mut self, machine: &mut Machine, x: &[f32], logits: &mut [f32]) {
+        self.fill(machine, x, &[0]);
+        if self.vocabulary.is_multiple_of(PANEL) {
+            multiply(machine, &self.group, &self.stage.inputs, 1, logits, |_, _| ());
+            return;
+        }
+        self.stage.multiply(machine, &self.group, 1, |_, _| ());
+        logits.copy_from_slice(&self.stage.out[..self.vocabulary]);
+    }
+
+    /// Logits of the tokens `wanted` of `x [tokens, channels]`: `sink(index, logits)` is called in the order of `wanted`.
+    pub(crate) fn some(&mut self, machine: &mut Machine, x: &[f32], wanted: &[usize], mut sink: impl FnMut(usize, &[f32])) {
+        for (chunk, wanted) in wanted.chunks(POSITIONS).enumerate() {
+            let tokens = wanted.len();
+            self.stage.reserve(&self.group, tokens);
+            self.fill(machine, x, wanted);
+            self.stage.multiply(machine, &self.group, tokens, |_, _| ());
+            if tokens == 1 {
+                sink(chunk * POSITIONS, &self.stage.out[..self.vocabulary]);
+                continue;
+            }
+            self.row.resize(self.vocabulary, 0.0);
+            for index in 0..tokens {
+                gather(&self.stage.out, tokens, 0, index, &mut self.row);
+                sink(chunk * POSITIONS + index, &self.row);
+            }
+        }
+    }
+
+    /// As [`Head::some`] for all tokens, into `out [tokens, rows]`.
+    pub(crate) fn all(&mut self, machine: &mut Machine, x: &[f32], out: &mut [f32]) {
+        let tokens: Vec<usize> = (0..x.len() / self.norm.weight.len()).collect();
+        let rows = self.vocabulary;
+        self.some(machine, x, &tokens, |index, logits| out[index * rows..(index + 1) * rows].copy_from_slice(logits));
+    }
+
+    fn fill(&mut self, machine: &mut Machine, x: &[f32], wanted: &[usize]) {
+        let norm = &self.norm;
+        let channels = norm.weight.len();
+        self.stage.fill(machine, wanted.len(), |local, index, writer| {
+            let [out] = local.rows(channels);
+            let x = &x[wanted[index] * channels..(wanted[index] + 1) * channels];
+            writer.isa.run(LayerNorm { x, weight: &norm.weight, bias: &norm.bias, out });
+            writer.set(0, out);
+        });
+    }
+
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
+    pub(crate) fn vector_bytes(&self) -> usize {
+        self.norm.elements() * size_of::<f32>()
+    }
+
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        self.stage.bytes() + self.row.capacity() * size_of::<f32>()
+    }
+}
+
+/// Refuses token ids that the vocabulary does not have.
+pub(crate) fn check_tokens(vocabulary: usize, tokens: &[u32]) -> Result<(), EngineError> {
+    match tokens.iter().position(|token| *token as usize >= vocabulary) {
+        Some(position) => Err(KernelError::TokenOutOfRange { token: tokens[position], position, vocabulary }.into()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,257 @@
+//! A whole model in memory: one token at a time, or many tokens of independent sequences.
+
+use forge_kernel::KernelError;
+use forge_model::ModelDescription;
+use forge_tensor::TensorSource;
+
+use crate::block::Block;
+use crate::ends::{Embedding, Head, check_tokens};
+use crate::error::EngineError;
+use crate::layer::{Flow, Layer};
+use crate::load::Loader;
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::options::EngineOptions;
+use crate::place::check_version;
+use crate::scratch::Scratch;
+use crate::state::State;
+
+/// Tokens that go through the layers together at most: bounds the memory between the products.
+pub(crate) const BLOCK: usize = 144;
+
+/// Of which positions [`Engine::forward`] computes logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None: the states are all that is wanted.
+    None,
+    /// The last token of each sequence.
+    Last,
+    /// Every token.
+    All,
+}
+
+/// A loaded model with its threads.
+pub struct Engine<'a> {
+    source: &'a dyn TensorSource,
+    description: ModelDescription,
+    embedding: Embedding,
+    layers: Vec<Layer>,
+    head: Head,
+    machine: Machine,
+    scratch: Scratch,
+    /// Tokens that the scratch has room for.
+    room: usize,
+    one: Block,
+    /// Residual stream `[tokens, channels]`.
+    x: Vec<f32>,
+    /// RWKV-7: values of layer 0 `[tokens, channels]`.
+    v_first: Vec<f32>,
+    notes: Vec<String>,
+    predicted: Memory,
+}
+
+impl<'a> Engine<'a> {
+    /// Reads and packs all weights but the embedding, whose rows are read from `source` token by token.
+    /// `progress(done, total)` is called after each layer and after the head.
+    ///
+    /// # Errors
+    /// When the engine does not run this version, a tensor does not fit the description, memory is short, or reading fails.
+    pub fn load(
+        source: &'a dyn TensorSource,
+        description: &ModelDescription,
+        options: &EngineOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, EngineError> {
+        check_version(description)?;
+        let predicted = crate::memory::memory(source, description, options)?;
+        let machine = Machine::new(options);
+        let mut loader = Loader::new(source, description, options, machine.pool.threads());
+        let count = description.hyperparameters.layers;
+        let embedding = Embedding::load(&mut loader)?;
+        let mut layers = Vec::with_capacity(count);
+        for index in 0..count {
+            layers.push(Layer::load(&mut loader, index)?);
+            progress(index + 1, count + 1);
+        }
+        let head = Head::load(&mut loader)?;
+        progress(count + 1, count + 1);
+        let notes = loader.notes;
+        let description = description.clone();
+        let (scratch, one) = (Scratch::default(), Block::one());
+        let mut engine = Self {
+            source,
+            description,
+            embedding,
+            layers,
+            head,
+            machine,
+            scratch,
+            room: 0,
+            one,
+            x: Vec::new(),
+            v_first: Vec::new(),
+            notes,
+            predicted,
+        };
+        engine.reserve(1);
+        Ok(engine)
+    }
+
+    /// Makes room for so many tokens at a time.
+    fn reserve(&mut self, tokens: usize) {
+        if tokens <= self.room {
+            return;
+        }
+        let channels = self.description.hyperparameters.channels;
+        for layer in &self.layers {
+            self.scratch.reserve(layer, tokens, channels);
+        }
+        self.x.resize(tokens * channels, 0.0);
+        self.v_first.resize(tokens * channels, 0.0);
+        self.room = tokens;
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    /// Name of the instruction set in use.
+    #[must_use]
+    pub fn isa(&self) -> &'static str {
+        self.machine.isa.name()
+    }
+
+    /// Threads in use, the calling one included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.machine.pool.threads()
+    }
+
+    /// What a user should know about how tensors are held; empty when all are held as stored.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The state before the first token.
+    #[must_use]
+    pub fn new_state(&self) -> State {
+        State::new(&self.description)
+    }
+
+    /// The memory in use now: `batch` is what scratch has grown by beyond a single token.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let groups = self.layers.iter().flat_map(Layer::groups).chain([self.head.group()]);
+        let matrices: usize = groups.flat_map(|group| group.weights()).map(|weight| weight.matrix.bytes()).sum();
+        let rest = self.layers.iter().map(Layer::vector_bytes).sum::<usize>() + self.embedding.bytes() + self.head.vector_bytes();
+        let vectors = (self.x.capacity() + self.v_first.capacity()) * size_of::<f32>();
+        let scratch = (self.scratch.bytes() + self.machine.bytes() + self.head.scratch_bytes() + vectors) as u64;
+        let one = scratch.min(self.predicted.scratch);
+        Memory { weights: (matrices + rest) as u64, scratch: one, batch: scratch - one, ..self.predicted }
+    }
+
+    /// Feeds one token: updates `state` and writes the logits of the next token into `logits [vocabulary]`. Allocates nothing.
+    ///
+    /// # Errors
+    /// When the token is outside the vocabulary, `state` or `logits` belong to another model, or the embedding cannot be
+    /// read; nothing is changed then.
+    pub fn step(&mut self, token: u32, state: &mut State, logits: &mut [f32]) -> Result<(), EngineError> {
+        let sizes = self.description.hyperparameters;
+        if logits.len() != sizes.vocabulary {
+            let what = "the buffer for logits";
+            return Err(KernelError::BufferMismatch { what, found: logits.len(), expected: sizes.vocabulary }.into());
+        }
+        check_tokens(sizes.vocabulary, &[token])?;
+        state.check(&self.description)?;
+        self.embedding.row(self.source, self.machine.isa, token, &mut self.x[..sizes.channels])?;
+        let one = std::mem::take(&mut self.one);
+        self.layers(&one, std::slice::from_mut(state));
+        self.one = one;
+        self.head.one(&mut self.machine, &self.x[..sizes.channels], logits);
+        self.machine.pool.lap();
+        Ok(())
+    }
+
+    /// Feeds the next tokens of some independent sequences, `batch[i]` to `states[i]`; a sequence may have none. Calls
+    /// `sink(sequence, position, logits)` for the positions `wanted`, in order of sequence and position. States and logits have
+    /// the bits of [`Engine::step`].
+    ///
+    /// # Errors
+    /// As [`Engine::step`]; when the embedding cannot be read midway, states hold what was fed until then.
+    pub fn forward(
+        &mut self,
+        batch: &[&[u32]],
+        states: &mut [State],
+        wanted: Logits,
+        mut sink: impl FnMut(usize, usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        if batch.len() != states.len() {
+            let what = "the list of states";
+            return Err(KernelError::BufferMismatch { what, found: states.len(), expected: batch.len() }.into());
+        }
+        let sizes = self.description.hyperparameters;
+        batch.iter().try_for_each(|tokens| check_tokens(sizes.vocabulary, tokens))?;
+        states.iter().try_for_each(|state| state.check(&self.description))?;
+        let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.len()).collect();
+        let mut places = Vec::new();
+        for (block, starts) in blocks(&lengths) {
+            self.reserve(block.tokens());
+            places.clear();
+            for (span, start) in block.spans().iter().zip(&starts) {
+                places.extend((*start..start + span.len).map(|position| (span.sequence, position)));
+            }
+            for (row, (sequence, position)) in self.x.chunks_exact_mut(sizes.channels).zip(&places) {
+                self.embedding.row(self.source, self.machine.isa, batch[*sequence][*position], row)?;
+            }
+            self.layers(&block, states);
+            let is_wanted = |(sequence, position): &(usize, usize)| match wanted {
+                Logits::None => false,
+                Logits::Last => position + 1 == lengths[*sequence],
+                Logits::All => true,
+            };
+            let rows: Vec<usize> = (0..places.len()).filter(|index| is_wanted(&places[*index])).collect();
+            self.head.some(&mut self.machine, &self.x, &rows, |index, logits| {
+                let (sequence, position) = places[rows[index]];
+                sink(sequence, position, logits);
+            });
+            self.machine.pool.lap();
+        }
+        Ok(())
+    }
+
+    fn layers(&mut self, block: &Block, states: &mut [State]) {
+        let elements = block.tokens() * self.description.hyperparameters.channels;
+        for (slot, layer) in self.layers.iter().enumerate() {
+            let (x, v_first) = (&mut self.x[..elements], &mut self.v_first[..elements]);
+            layer.forward(&mut self.machine, &mut self.scratch, &mut Flow { block, x, states, slot, v_first });
+        }
+    }
+}
+
+/// Divides sequences of these lengths into blocks of nearly the same size, at most [`BLOCK`] tokens each, with the position in
+/// its sequence where each span begins. Results do not depend on the division.
+pub(crate) fn blocks(lengths: &[usize]) -> Vec<(Block, Vec<usize>)> {
+    let total: usize = lengths.iter().sum();
+    let size = total.div_ceil(total.div_ceil(BLOCK).max(1));
+    let mut out = Vec::new();
+    let (mut block, mut starts) = (Block::default(), Vec::new());
+    for (sequence, length) in lengths.iter().enumerate() {
+        let mut position = 0;
+        while position < *length {
+            let len = (length - position).min(size - block.tokens());
+            block.push(sequence, len);
+            starts.push(position);
+            position += len;
+            if block.tokens() == size {
+                out.push((std::mem::take(&mut block), std::mem::take(&mut starts)));
+            }
+        }
+    }
+    if block.tokens() > 0 {
+        out.push((block, starts));
+    }
+    out
+}

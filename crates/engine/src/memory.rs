@@ -1,0 +1,103 @@
+//! What a model will need, known from names, shapes and encodings before any weight is read.
+
+use forge_matrix::{Activations, Form, Matrix, PANEL};
+use forge_model::{ModelDescription, Ranks, TensorRole, Version};
+use forge_tensor::TensorSource;
+use serde::Serialize;
+
+use crate::ends::POSITIONS;
+use crate::engine::BLOCK;
+use crate::error::EngineError;
+use crate::heads::TOKENS;
+use crate::options::EngineOptions;
+use crate::place::{Place, check_version};
+use crate::state::State;
+
+/// Bytes that a loaded model takes, and those that a token reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Packed matrices, vectors in f32. The embedding is not among them: its rows are read from the file.
+    pub weights: u64,
+    /// One sequence's state.
+    pub state: u64,
+    /// Buffers for one token at a time.
+    pub scratch: u64,
+    /// Further buffers once several tokens are fed at a time, or logits of several positions are asked for.
+    pub batch: u64,
+    /// Bytes of weights, as stored in the file, that one token reads: all but the embedding, of which it reads one row.
+    pub read_per_token: u64,
+}
+
+/// The memory of a model that is not loaded.
+///
+/// # Errors
+/// When the engine does not run this version, or a tensor does not fit the description.
+pub fn memory(source: &dyn TensorSource, description: &ModelDescription, options: &EngineOptions) -> Result<Memory, EngineError> {
+    check_version(description)?;
+    let mut memory = Memory { state: state_bytes(description), ..Memory::default() };
+    for spec in &description.tensors {
+        let place = Place::of(source, spec)?;
+        let stored = source.tensors()[spec.source_index].encoding;
+        memory.weights += place.bytes(stored) as u64;
+        memory.read_per_token += match place {
+            Place::InFile { columns } => stored.row_bytes(columns as u64).unwrap_or(0),
+            // What is decoded is read in its new form.
+            Place::Turned { shape, encoding } => (shape.count * shape.rows) as u64 * encoding.row_bytes(shape.columns as u64).unwrap_or(0),
+            Place::Packed(shape) => (shape.count * shape.rows) as u64 * stored.row_bytes(shape.columns as u64).unwrap_or(0),
+            Place::Vector { elements } => (elements * size_of::<f32>()) as u64,
+            Place::Table { .. } => (description.hyperparameters.channels * size_of::<f32>()) as u64,
+        };
+    }
+    let integer = options.form == Form::Int8 && description.tensors.iter().any(|spec| is_integer(source, spec));
+    let form = if integer { Form::Int8 } else { Form::Float };
+    let threads = options.threads.get() * thread_bytes(description);
+    memory.scratch = (scratch_bytes(description, form, 1, 1) + threads) as u64;
+    memory.batch = scratch_bytes(description, form, BLOCK, POSITIONS) as u64;
+    Ok(memory)
+}
+
+fn is_integer(source: &dyn TensorSource, spec: &forge_model::TensorSpec) -> bool {
+    let info = &source.tensors()[spec.source_index];
+    let columns = info.shape.last().and_then(|columns| usize::try_from(*columns).ok()).unwrap_or(0);
+    spec.role.is_matrix() && spec.role != TensorRole::Embedding && Matrix::form_for(info.encoding, columns) == Some(Form::Int8)
+}
+
+fn state_bytes(description: &ModelDescription) -> u64 {
+    State::of_layers(description, 1).bytes() as u64 * description.hyperparameters.layers as u64
+}
+
+/// Buffers of one thread: a row of the widest layer, or the rows of a head.
+fn thread_bytes(description: &ModelDescription) -> usize {
+    let sizes = &description.hyperparameters;
+    let rows = if description.version == Version::V7 { 10 } else { 6 };
+    sizes.ffn.max(2 * sizes.channels).max(rows * TOKENS * sizes.head_size) * size_of::<f32>()
+}
+
+/// Buffers for so many tokens, and logits of so many positions.
+fn scratch_bytes(description: &ModelDescription, form: Form, tokens: usize, positions: usize) -> usize {
+    let sizes = &description.hyperparameters;
+    let (c, f, v) = (sizes.channels, sizes.ffn, sizes.vocabulary);
+    // Inputs of low-rank pairs are values; those of large matrices are codes where these are integers.
+    let values = |columns: usize| Activations::bytes_for(tokens, columns, Form::Float);
+    let large = |columns: usize| match form {
+        Form::Float => values(columns),
+        Form::Int8 => Activations::bytes_for(tokens, columns, form) - values(columns),
+    };
+    let padded = |rows: usize| rows.div_ceil(PANEL) * PANEL * tokens * size_of::<f32>();
+    // Receptance, key, value and output are everywhere; the rest depends on the version.
+    let low_rank = match sizes.ranks {
+        Ranks::None {} => padded(c),
+        Ranks::V6 { mix, decay } => {
+            2 * values(c) + 5 * values(mix) + values(decay) + 5 * padded(mix) + padded(decay) + 7 * padded(c) + large(c)
+        }
+        Ranks::V7 { decay, iclr, value, gate } => {
+            let ranks = [decay, iclr, value, gate];
+            4 * values(c) + ranks.iter().map(|rank| values(*rank) + padded(*rank)).sum::<usize>() + 4 * padded(c)
+        }
+    };
+    let time_mix = 4 * large(c) + low_rank + 4 * padded(c);
+    let channel_mix = 2 * large(c) + large(f) + padded(f) + 2 * padded(c);
+    let between = 4 * tokens * c * size_of::<f32>();
+    let head = positions * (v.div_ceil(PANEL) * PANEL * size_of::<f32>() + large(c) / tokens);
+    time_mix + channel_mix + between + head
+}

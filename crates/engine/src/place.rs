@@ -1,0 +1,150 @@
+//! How each tensor will be held, decided from names, shapes and encodings alone: loading and the prediction of memory
+//! both follow it.
+
+use forge_kernel::KernelError;
+use forge_matrix::{Form, Matrix};
+use forge_model::{ModelDescription, TensorRole, TensorSpec, ValueForm};
+use forge_tensor::{Encoding, TensorSource, format_shape};
+
+use crate::error::EngineError;
+
+/// How one canonical tensor is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// `elements` numbers in f32.
+    Vector {
+        /// Of the canonical tensor.
+        elements: usize,
+    },
+    /// `count` matrices `[rows, columns]`, the rows of all of them next to each other in the file.
+    Packed(Shape),
+    /// The same, but not stored in rows of inputs, or in a type that cannot be packed: decoded, turned, and held in
+    /// `encoding`.
+    Turned {
+        /// Of the matrices.
+        shape: Shape,
+        /// Loses nothing if the stored type is a dense float.
+        encoding: Encoding,
+    },
+    /// The embedding, read row by row when it is needed.
+    InFile {
+        /// C.
+        columns: usize,
+    },
+    /// The embedding when rows cannot be read: decoded to f32.
+    Table {
+        /// V * C.
+        elements: usize,
+    },
+}
+
+/// Some matrices of one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) count: usize,
+    /// Outputs.
+    pub(crate) rows: usize,
+    /// Inputs.
+    pub(crate) columns: usize,
+}
+
+impl Place {
+    /// Decides for one tensor.
+    pub(crate) fn of(source: &dyn TensorSource, spec: &TensorSpec) -> Result<Self, EngineError> {
+        let Some(info) = source.tensors().get(spec.source_index) else {
+            return Err(KernelError::MissingTensor { tensor: spec.name.clone(), version: "this description".to_owned() }.into());
+        };
+        let elements = usize::try_from(spec.elements()).unwrap_or(usize::MAX);
+        let encoding = info.encoding;
+        if !encoding.is_float() && forge_quant::by_encoding(encoding).is_none() {
+            return Err(KernelError::UnsupportedEncoding { tensor: spec.name.clone(), encoding: encoding.name }.into());
+        }
+        if !spec.role.is_matrix() && !spec.role.is_lora() {
+            return Ok(Self::Vector { elements });
+        }
+        let shape = Shape::of(spec)?;
+        // Factors are used as [outputs, inputs], the opposite of the canonical order.
+        let in_rows = spec.recover.transposed == spec.role.is_lora() && spec.recover.columns.1 == 1;
+        if spec.role == TensorRole::Embedding {
+            return Ok(if in_rows { Self::InFile { columns: shape.columns } } else { Self::Table { elements } });
+        }
+        if in_rows && factor(spec.recover.form).is_some() && Matrix::packs(encoding, shape.columns) {
+            return Ok(Self::Packed(shape));
+        }
+        let encoding = match encoding {
+            Encoding::F32 | Encoding::F16 | Encoding::BF16 if factor(spec.recover.form).is_some() => encoding,
+            Encoding::F64 | Encoding::F32 | Encoding::F16 | Encoding::BF16 => Encoding::F32,
+            _ => Encoding::F16,
+        };
+        Ok(Self::Turned { shape, encoding })
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(self, stored: Encoding) -> usize {
+        match self {
+            Self::Vector { elements } | Self::Table { elements } => elements * size_of::<f32>(),
+            Self::Packed(shape) => shape.count * Matrix::packed_bytes(shape.rows, shape.columns, stored),
+            Self::Turned { shape, encoding } => shape.count * Matrix::packed_bytes(shape.rows, shape.columns, encoding),
+            Self::InFile { .. } => 0,
+        }
+    }
+
+    /// What a user should know: that a type could not be kept.
+    pub(crate) fn note(self, spec: &TensorSpec, stored: Encoding) -> Option<String> {
+        match self {
+            Self::Turned { encoding, .. } if stored.is_dense() && stored != encoding => {
+                Some(format!("{} is stored as {stored} and held as {encoding}", spec.name))
+            }
+            Self::Turned { encoding, .. } if stored != encoding => {
+                Some(format!("{} is stored as {stored}, which cannot be multiplied as it is: decoded to {encoding}", spec.name))
+            }
+            Self::Table { .. } => Some(format!("{} is not stored row by row: decoded to f32 and kept in memory", spec.name)),
+            _ => None,
+        }
+    }
+}
+
+impl Shape {
+    /// The matrices that a canonical tensor consists of, as linear layers use them.
+    fn of(spec: &TensorSpec) -> Result<Self, EngineError> {
+        let size = |dim: u64| usize::try_from(dim).unwrap_or(usize::MAX);
+        match spec.shape[..] {
+            [first, second] if spec.role.is_lora() => Ok(Self { count: 1, rows: size(second), columns: size(first) }),
+            [first, second] => Ok(Self { count: 1, rows: size(first), columns: size(second) }),
+            [count, first, second] if spec.role.is_lora() => Ok(Self { count: size(count), rows: size(second), columns: size(first) }),
+            _ => {
+                let expected = "two dimensions".to_owned();
+                Err(KernelError::ShapeMismatch { tensor: spec.name.clone(), found: format_shape(&spec.shape), expected }.into())
+            }
+        }
+    }
+}
+
+/// What stored values of this form are to be multiplied by: a power of two. `None` for functions that are none.
+pub(crate) fn factor(form: ValueForm) -> Option<f32> {
+    match form {
+        ValueForm::Canonical => Some(1.0),
+        ValueForm::Eighth | ValueForm::Halved(_) => Some(form.undo(1.0)),
+        ValueForm::NegExp | ValueForm::ExpNegExp | ValueForm::Exp => None,
+    }
+}
+
+/// What the input of a weight should be.
+pub(crate) fn form_of(matrix: &Matrix, wanted: Form) -> Form {
+    if wanted == Form::Float { Form::Float } else { matrix.form() }
+}
+
+/// Refuses what the engine does not run.
+pub(crate) fn check_version(description: &ModelDescription) -> Result<(), EngineError> {
+    let sizes = &description.hyperparameters;
+    if description.version.is_hybrid() {
+        return Err(EngineError::UnsupportedVersion { version: description.version.to_string() });
+    }
+    let heads = if sizes.heads == 0 { sizes.attention } else { sizes.heads.saturating_mul(sizes.head_size) };
+    if sizes.channels == 0 || sizes.ffn == 0 || sizes.layers == 0 || sizes.attention != sizes.channels || heads != sizes.attention {
+        let found = format!("C {}, A {}, F {}, H {}, N {}", sizes.channels, sizes.attention, sizes.ffn, sizes.heads, sizes.head_size);
+        let expected = "C = A = H * N, all positive".to_owned();
+        return Err(KernelError::ShapeMismatch { tensor: "(hyperparameters)".to_owned(), found, expected }.into());
+    }
+    Ok(())
+}

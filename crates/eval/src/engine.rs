@@ -1,0 +1,91 @@
+//! The engine as a way to compute a model, for those who want an answer sooner.
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+
+use forge_engine::{EngineError, EngineOptions, Form, LayerStream};
+use forge_kernel::LayerState;
+use forge_tensor::BoxError;
+
+use crate::run::{Model, Runner};
+
+/// What computes a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernel {
+    /// The reference kernel, whose numbers are the record.
+    #[default]
+    Reference,
+    /// The engine with weights decoded, which differs from the reference by rounding alone. It does not run hybrids.
+    Engine,
+}
+
+impl Kernel {
+    /// `reference` or `engine`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::Engine => "engine",
+        }
+    }
+}
+
+impl<'a> Model<'a> {
+    /// The model as `kernel` computes it, with a layer in memory at a time and as many threads as rayon has.
+    ///
+    /// # Errors
+    /// When the engine does not run this version.
+    pub fn runner_by(&self, kernel: Kernel) -> Result<Box<dyn Runner + 'a>, EngineError> {
+        match kernel {
+            Kernel::Reference => Ok(self.runner()),
+            Kernel::Engine => self.engine(Form::Float),
+        }
+    }
+
+    /// The model as the engine computes it in a form of the activations; [`Form::Int8`] is what decoding does.
+    ///
+    /// # Errors
+    /// When the engine does not run this version.
+    pub fn engine(&self, form: Form) -> Result<Box<dyn Runner + 'a>, EngineError> {
+        let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
+        let options = EngineOptions { threads, isa: None, form, group_norm_eps: self.options.group_norm_eps };
+        let stream = RefCell::new(LayerStream::new(self.source, self.description, &options)?);
+        Ok(Box::new(EngineRunner { layers: self.layers(), vocabulary: self.vocabulary(), stream, x: Vec::new() }))
+    }
+}
+
+struct EngineRunner<'a> {
+    layers: usize,
+    vocabulary: usize,
+    /// Products change its buffers, but nothing that a caller sees.
+    stream: RefCell<LayerStream<'a>>,
+    x: Vec<f32>,
+}
+
+impl Runner for EngineRunner<'_> {
+    fn layers(&self) -> usize {
+        self.layers
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BoxError> {
+        Ok(self.stream.get_mut().embed(&[tokens])?)
+    }
+
+    fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, BoxError> {
+        let mut states = self.stream.get_mut().layer(index, x)?;
+        Ok(states.pop().ok_or(crate::error::EvalError::NoTokens)?)
+    }
+
+    fn start_head(&mut self, x: &[f32]) -> Result<(), BoxError> {
+        self.x = x.to_vec();
+        Ok(())
+    }
+
+    fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, BoxError> {
+        Ok(self.stream.borrow_mut().logits(&self.x, first, rows)?)
+    }
+}

@@ -1,0 +1,88 @@
+//! What can go wrong before there is anything to judge.
+
+use forge_kernel::KernelError;
+use forge_parallel::ParallelError;
+use forge_report::ReportError;
+use forge_tensor::{Class, Diagnostic};
+use thiserror::Error;
+
+/// Why two forms could not be compared.
+#[derive(Debug, Error)]
+pub enum FormsError {
+    /// The version has only one form here.
+    #[error("{version} has no parallel form here; the forms of RWKV-4 to RWKV-7 can be compared")]
+    UnsupportedVersion {
+        /// The version, as people write it.
+        version: String,
+    },
+    /// Nothing to run.
+    #[error("there is nothing to compare: {what}")]
+    Nothing {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A sequence longer than the text.
+    #[error("a sequence of {length} tokens was asked for, but there are {tokens} tokens; give a longer text or shorter --lengths")]
+    TooLong {
+        /// Tokens asked for.
+        length: usize,
+        /// Tokens there are.
+        tokens: usize,
+    },
+    /// The two models are not of one shape.
+    #[error("the two models differ: {recurrent} against {parallel}; forms are compared on one model")]
+    DifferentModels {
+        /// Version and sizes of the one.
+        recurrent: String,
+        /// Version and sizes of the other.
+        parallel: String,
+    },
+    /// The recurrent form in f64, which is the truth here, gives NaN or infinities.
+    #[error(
+        "the recurrent form in f64 gives {value} in {place}, position {position}, element {element}; the weights are damaged or overflow"
+    )]
+    NonFinite {
+        /// `NaN`, `inf` or `-inf`.
+        value: f64,
+        /// `the output of layer 3` or the like.
+        place: String,
+        /// Index of the token; the length of the sequence for states.
+        position: usize,
+        /// Channel, index within the state, or token id.
+        element: usize,
+    },
+    /// The recurrent form failed.
+    #[error("recurrent form: {0}")]
+    Kernel(#[from] KernelError),
+    /// The parallel form failed.
+    #[error("parallel form: {0}")]
+    Parallel(#[from] ParallelError),
+    /// A table could not be made.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}
+
+impl Diagnostic for FormsError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::UnsupportedVersion { .. } => "UnsupportedVersion",
+            Self::Nothing { .. } => "NothingToCompare",
+            Self::TooLong { .. } => "TooFewTokens",
+            Self::DifferentModels { .. } => "DifferentModels",
+            Self::NonFinite { .. } => "NonFinite",
+            Self::Kernel(error) => error.kind(),
+            Self::Parallel(error) => error.kind(),
+            Self::Report(error) => error.kind(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::UnsupportedVersion { .. } | Self::NonFinite { .. } => Class::Refused,
+            Self::Nothing { .. } | Self::TooLong { .. } | Self::DifferentModels { .. } => Class::Usage,
+            Self::Kernel(error) => error.class(),
+            Self::Parallel(error) => error.class(),
+            Self::Report(error) => error.class(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! States before the first token, the same for every form and precision.
+
+use forge_kernel::{LayerState, State, Wkv};
+use forge_model::ModelDescription;
+use forge_parallel as parallel;
+
+use crate::plan::Start;
+use crate::streams::Number;
+
+/// The states of all layers in f64. `half` is the state after the first half of the tokens.
+pub(crate) fn state(start: Start, description: &ModelDescription, half: Option<&State<f64>>, seed: u64) -> State<f64> {
+    match (start, half) {
+        (Start::Half, Some(half)) => half.clone(),
+        (Start::Random, Some(half)) => random(half, seed),
+        _ => State::zero(description),
+    }
+}
+
+/// Random numbers of the size that each part of `like` has.
+fn random(like: &State<f64>, seed: u64) -> State<f64> {
+    let mut numbers = Numbers(seed ^ 0x666f_726d_7320_5337);
+    let mut layers = like.layers.clone();
+    for layer in &mut layers {
+        numbers.fill(&mut layer.att_shift);
+        numbers.fill(&mut layer.ffn_shift);
+        match &mut layer.wkv {
+            Wkv::Matrix(values) => numbers.fill(values),
+            Wkv::Scalars { aa, bb, pp } => {
+                // A weighted mean of values: weights are positive, and the mean is as large as values are.
+                let means: Vec<f64> = aa.iter().zip(&*bb).map(|(aa, bb)| if *bb > 0.0 { aa / bb } else { 0.0 }).collect();
+                let size = rms(&means);
+                let (middle, spread) = middle_and_spread(pp);
+                for ((aa, bb), pp) in aa.iter_mut().zip(bb).zip(pp) {
+                    *bb = 0.5 + 2.0 * numbers.uniform();
+                    *aa = *bb * size * numbers.normal();
+                    *pp = middle + spread * numbers.normal();
+                }
+            }
+        }
+    }
+    State { layers }
+}
+
+fn rms(values: &[f64]) -> f64 {
+    libm::sqrt(values.iter().map(|v| v * v).sum::<f64>() / values.len().max(1) as f64)
+}
+
+fn middle_and_spread(values: &[f64]) -> (f64, f64) {
+    let count = values.len().max(1) as f64;
+    let middle = values.iter().sum::<f64>() / count;
+    (middle, libm::sqrt(values.iter().map(|v| (v - middle) * (v - middle)).sum::<f64>() / count))
+}
+
+/// The sequence of a 64-bit counter, mixed (Steele, Lea and Flood, 2014).
+struct Numbers(u64);
+
+impl Numbers {
+    fn fill(&mut self, values: &mut [f64]) {
+        let size = rms(values);
+        for value in values {
+            *value = size * self.normal();
+        }
+    }
+
+    /// In [0, 1).
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Mean 0, variance 1, within -6 and 6: a sum of twelve uniform numbers.
+    fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
+    }
+}
+
+/// Rounds a state for the recurrent form.
+pub(crate) fn for_kernel<F: Number>(state: &LayerState<f64>) -> LayerState<F> {
+    let round = |values: &[f64]| values.iter().map(|v| <F as forge_kernel::Real>::from_f64(*v)).collect();
+    let wkv = match &state.wkv {
+        Wkv::Scalars { aa, bb, pp } => Wkv::Scalars { aa: round(aa), bb: round(bb), pp: round(pp) },
+        Wkv::Matrix(values) => Wkv::Matrix(round(values)),
+    };
+    LayerState { att_shift: round(&state.att_shift), ffn_shift: round(&state.ffn_shift), wkv }
+}
+
+/// Rounds a state for the parallel form.
+pub(crate) fn for_parallel<F: Number>(state: &LayerState<f64>) -> parallel::LayerState<F> {
+    let LayerState { att_shift, ffn_shift, wkv } = for_kernel::<F>(state);
+    let wkv = match wkv {
+        Wkv::Scalars { aa, bb, pp } => parallel::Wkv::Scalars { aa, bb, pp },
+        Wkv::Matrix(values) => parallel::Wkv::Matrix(values),
+    };
+    parallel::LayerState { att_shift, ffn_shift, wkv }
+}
+
+/// The parallel form's state as the kernel writes it.
+pub(crate) fn from_parallel<F: Number>(state: parallel::LayerState<F>) -> LayerState<F> {
+    let parallel::LayerState { att_shift, ffn_shift, wkv } = state;
+    let wkv = match wkv {
+        parallel::Wkv::Scalars { aa, bb, pp } => Wkv::Scalars { aa, bb, pp },
+        parallel::Wkv::Matrix(values) => Wkv::Matrix(values),
+    };
+    LayerState { att_shift, ffn_shift, wkv }
+}
+
+/// The named parts of a state.
+pub(crate) fn parts<F: Number>(state: &LayerState<F>) -> Vec<(crate::Quantity, Vec<f64>)> {
+    use crate::Quantity::{Aa, AttShift, Bb, FfnShift, Pp, Wkv as Matrix};
+    let wide = |values: &[F]| values.iter().map(|v| forge_kernel::Real::to_f64(*v)).collect::<Vec<f64>>();
+    let mut out = vec![(AttShift, wide(&state.att_shift)), (FfnShift, wide(&state.ffn_shift))];
+    match &state.wkv {
+        Wkv::Matrix(values) => out.push((Matrix, wide(values))),
+        Wkv::Scalars { aa, bb, pp } => out.extend([(Aa, wide(aa)), (Bb, wide(bb)), (Pp, wide(pp))]),
+    }
+    out
+}

@@ -1,0 +1,74 @@
+//! Why a matrix could not be packed or an instruction set not be used.
+
+use forge_tensor::{BoxError, Class, Diagnostic};
+use thiserror::Error;
+
+/// An error of this crate.
+#[derive(Debug, Error)]
+pub enum MatrixError {
+    /// No kernel takes rows of this encoding and length.
+    #[error("no kernel takes rows of {columns} columns in {encoding}; decode them to f16 first")]
+    Unpackable {
+        /// Name of the encoding.
+        encoding: &'static str,
+        /// Columns of the matrix.
+        columns: usize,
+    },
+    /// The number of values is not rows times columns.
+    #[error("{found} values do not fill a matrix of {rows} rows and {columns} columns")]
+    Values {
+        /// Values given.
+        found: usize,
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        columns: usize,
+    },
+    /// There is not enough memory, or more than can be addressed was asked for.
+    #[error("no memory for {rows} rows of {columns} columns in {encoding} ({bytes} bytes packed): {reason}")]
+    OutOfMemory {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        columns: usize,
+        /// Name of the encoding.
+        encoding: &'static str,
+        /// Bytes asked for; `usize::MAX` where the number does not fit.
+        bytes: usize,
+        /// What the system says.
+        reason: String,
+    },
+    /// Whoever supplies the stored rows failed.
+    #[error("{0}")]
+    Read(BoxError),
+    /// The instruction set does not exist or this CPU lacks it.
+    #[error("instruction set {name} is unknown or this CPU lacks it; it has {known}")]
+    UnknownIsa {
+        /// What was asked for.
+        name: String,
+        /// Those that this CPU has, separated by commas.
+        known: String,
+    },
+}
+
+impl Diagnostic for MatrixError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Unpackable { .. } => "Unpackable",
+            Self::Values { .. } => "BadShape",
+            Self::OutOfMemory { .. } => "OutOfMemory",
+            Self::Read(error) => error.kind(),
+            Self::UnknownIsa { .. } => "UnknownIsa",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Unpackable { .. } => Class::Refused,
+            Self::Values { .. } => Class::Bug,
+            Self::OutOfMemory { .. } => Class::Io,
+            Self::Read(error) => error.class(),
+            Self::UnknownIsa { .. } => Class::Usage,
+        }
+    }
+}

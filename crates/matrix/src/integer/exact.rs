@@ -1,0 +1,63 @@
+//! Products with activations in f32: blocks are decoded exactly, and then multiplied as the float formats are.
+
+use super::codes::Code;
+use super::kernel::Job;
+use super::{Counts, Integer, block_at};
+use crate::arena::{LINE, Line};
+use crate::float::batch::{PANELS, Tiles, put};
+use crate::isa::Isa;
+use crate::lanes::{LanePass, Lanes};
+
+/// Columns a block at most.
+const COLUMNS: usize = 256;
+
+/// Decoded weights of a block, a line a column.
+#[repr(align(64))]
+struct Decoded([Line; COLUMNS]);
+
+pub(super) fn product<F: Integer>(isa: Isa, columns: usize, job: Job) {
+    let Job { panels, panel_lines, x, out } = job;
+    let tokens = x.tokens();
+    out.fill([0.0; 16]);
+    let mut room = [const { Decoded([[0; LINE]; COLUMNS]) }; PANELS];
+    for (panels, out) in panels.chunks(PANELS * panel_lines).zip(out.chunks_mut(PANELS * tokens)) {
+        for block in 0..columns / F::COLUMNS {
+            let mut wide = [&[][..]; PANELS];
+            for ((panel, room), wide) in panels.chunks_exact(panel_lines).zip(&mut room).zip(&mut wide) {
+                let block = block_at::<F>(panel.as_flattened(), block * F::BYTES);
+                isa.run_lanes(Decode::<F> { block, decoded: &mut room.0[..F::COLUMNS] });
+                *wide = &room.0[..F::COLUMNS];
+            }
+            isa.run_lanes(Tiles { wide, scales: [None; PANELS], x, start: block * F::COLUMNS, out });
+        }
+    }
+}
+
+/// Decodes a block of 16 rows.
+struct Decode<'a, F: Integer> {
+    block: (&'a F::Codes, &'a F::Side),
+    decoded: &'a mut [Line],
+}
+
+impl<F: Integer> LanePass for Decode<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let (codes, side) = self.block;
+        let head = F::head::<L>(side);
+        let offset = L::splat_i32(F::OFFSET);
+        let groups = codes.as_ref().chunks_exact(F::Code::LINES).zip(self.decoded.as_chunks_mut::<4>().0.as_chunks_mut::<8>().0);
+        for (group, (lines, decoded)) in groups.enumerate() {
+            let scales = F::scales::<L>(head, side, group);
+            for (index, (quad, decoded)) in F::Code::quads::<L>(lines).into_iter().zip(decoded).enumerate() {
+                let half = if F::HALVES { index / 4 } else { 0 };
+                let codes = [L::column::<0>(quad), L::column::<1>(quad), L::column::<2>(quad), L::column::<3>(quad)];
+                for (code, line) in codes.into_iter().zip(decoded) {
+                    let code = L::to_f32(L::sub_i32(code, offset));
+                    put::<L>(F::exact::<L>(code, head, scales.scale[half], scales.minimum[half]), line);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Four times four lanes in NEON registers, with the dot products of Armv8.2 or without.
+//!
+//! The loads and stores in `unsafe` blocks read or write arrays of exactly the bytes that they take, at any alignment. Two kinds of
+//! instruction have no stable intrinsic and are written as assembly that reads and writes the named registers only: the widening of
+//! f16, which every aarch64 has, and `sdot`, which is reached only where `DOTPROD` is true: [`Neon`] is private, so that only
+//! [`run_dotprod`], whose callers have detected it, hands that one to a kernel.
+
+use std::arch::aarch64::{
+    float32x4_t, int8x16_t, int32x4_t, uint8x16_t, uint8x16x4_t, uint16x4_t, vaddq_f32, vaddq_s32, vandq_s32, vandq_u8, vcvtq_f32_s32,
+    vdupq_n_f32, vdupq_n_s8, vdupq_n_s32, vdupq_n_u8, veorq_u8, vfmaq_f32, vget_high_s8, vget_high_s16, vget_high_u8, vget_high_u16,
+    vget_low_s8, vget_low_s16, vget_low_u8, vget_low_u16, vld1_u8, vld1q_f32, vld1q_u8, vmovl_s8, vmovl_s16, vmovl_u8, vmovl_u16,
+    vmull_high_s8, vmull_s8, vmulq_f32, vmulq_s32, vorrq_u8, vpadalq_s16, vpaddq_s16, vqtbl1q_u8, vqtbl4q_u8, vreinterpret_u16_u8,
+    vreinterpretq_f32_u8, vreinterpretq_f32_u32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vreinterpretq_s32_u8, vreinterpretq_s32_u32,
+    vreinterpretq_u8_f32, vreinterpretq_u8_s32, vreinterpretq_u32_s32, vreinterpretq_u32_u8, vshll_n_u16, vshlq_u8, vshlq_u32, vst1q_f32,
+    vsubq_s32,
+};
+use std::arch::asm;
+use std::array::from_fn;
+
+use super::{LanePass, Lanes};
+
+pub(crate) fn run<P: LanePass>(pass: P) -> P::Output {
+    pass.run::<Neon<false>>()
+}
+
+#[target_feature(enable = "dotprod")]
+pub(crate) fn run_dotprod<P: LanePass>(pass: P) -> P::Output {
+    pass.run::<Neon<true>>()
+}
+
+#[derive(Clone, Copy)]
+struct Neon<const DOTPROD: bool>;
+
+/// Rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
+type Floats = [float32x4_t; 4];
+/// Rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
+type Integers = [int32x4_t; 4];
+/// Rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
+type Bytes = [uint8x16_t; 4];
+
+impl<const DOTPROD: bool> Lanes for Neon<DOTPROD> {
+    const FLOAT_PANELS: usize = 1;
+    const FLOAT_TOKENS: usize = 6;
+    const SHIFT: i32 = 128;
+    type F = Floats;
+    type I = Integers;
+    type B = Bytes;
+    type T = uint8x16x4_t;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Floats {
+        // SAFETY: see above.
+        unsafe { [vdupq_n_f32(value); 4] }
+    }
+
+    #[inline(always)]
+    fn load(from: &[f32; 16]) -> Floats {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vld1q_f32(from.as_ptr().add(4 * i)) })
+    }
+
+    #[inline(always)]
+    fn store(value: Floats, to: &mut [f32; 16]) {
+        for (i, part) in value.into_iter().enumerate() {
+            // SAFETY: see above.
+            unsafe { vst1q_f32(to.as_mut_ptr().add(4 * i), part) }
+        }
+    }
+
+    #[inline(always)]
+    fn load_f32(from: &[u8; 64]) -> Floats {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr().add(16 * i))) })
+    }
+
+    #[inline(always)]
+    fn load_f16(from: &[u8; 32]) -> Floats {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { widen_f16(load_u16(from, i)) })
+    }
+
+    #[inline(always)]
+    fn load_bf16(from: &[u8; 32]) -> Floats {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(load_u16(from, i))) })
+    }
+
+    #[inline(always)]
+    fn add(a: Floats, b: Floats) -> Floats {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vaddq_f32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn mul(a: Floats, b: Floats) -> Floats {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vmulq_f32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn fma(a: Floats, b: Floats, c: Floats) -> Floats {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn to_f32(value: Integers) -> Floats {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vcvtq_f32_s32(value[i]) })
+    }
+
+    #[inline(always)]
+    fn table(entries: &[f32; 16]) -> uint8x16x4_t {
+        let [a, b, c, d] = Self::load(entries);
+        // SAFETY: see above.
+        unsafe { uint8x16x4_t(vreinterpretq_u8_f32(a), vreinterpretq_u8_f32(b), vreinterpretq_u8_f32(c), vreinterpretq_u8_f32(d)) }
+    }
+
+    #[inline(always)]
+    fn entry(table: uint8x16x4_t, index: Integers) -> Floats {
+        // SAFETY: see above. The four bytes of entry i of the table have the indices 4 * i to 4 * i + 3.
+        from_fn(|i| unsafe {
+            let first = vmulq_s32(vandq_s32(index[i], vdupq_n_s32(15)), vdupq_n_s32(0x0404_0404));
+            vreinterpretq_f32_u8(vqtbl4q_u8(table, vreinterpretq_u8_s32(vaddq_s32(first, vdupq_n_s32(0x0302_0100)))))
+        })
+    }
+
+    #[inline(always)]
+    fn splat_i32(value: i32) -> Integers {
+        // SAFETY: see above.
+        unsafe { [vdupq_n_s32(value); 4] }
+    }
+
+    #[inline(always)]
+    fn load_i32(from: &[u8; 64]) -> Integers {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vreinterpretq_s32_u8(vld1q_u8(from.as_ptr().add(16 * i))) })
+    }
+
+    #[inline(always)]
+    fn load_u8(from: &[u8; 16]) -> Integers {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = vld1q_u8(from.as_ptr());
+            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_u8(vget_high_u8(bytes)));
+            let parts = [vget_low_u16(low), vget_high_u16(low), vget_low_u16(high), vget_high_u16(high)];
+            parts.map(|part| vreinterpretq_s32_u32(vmovl_u16(part)))
+        }
+    }
+
+    #[inline(always)]
+    fn load_i8(from: &[u8; 16]) -> Integers {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = vreinterpretq_s8_u8(vld1q_u8(from.as_ptr()));
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
+            let parts = [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)];
+            parts.map(|part| vmovl_s16(part))
+        }
+    }
+
+    #[inline(always)]
+    fn sub_i32(a: Integers, b: Integers) -> Integers {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vsubq_s32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn and_i32(a: Integers, b: Integers) -> Integers {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vandq_s32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn shr_i32<const N: u32>(value: Integers) -> Integers {
+        // SAFETY: see above. A shift left by a negative count goes right.
+        from_fn(|i| unsafe {
+            let count = vdupq_n_s32(-N.cast_signed());
+            vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(value[i]), count))
+        })
+    }
+
+    #[inline(always)]
+    fn load_bytes(from: &[u8; 64]) -> Bytes {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vld1q_u8(from.as_ptr().add(16 * i)) })
+    }
+
+    #[inline(always)]
+    fn splat_u8(value: u8) -> Bytes {
+        // SAFETY: see above.
+        unsafe { [vdupq_n_u8(value); 4] }
+    }
+
+    #[inline(always)]
+    fn four_times(bytes: &[u8; 16]) -> Bytes {
+        // SAFETY: see above.
+        unsafe { [vld1q_u8(bytes.as_ptr()); 4] }
+    }
+
+    #[inline(always)]
+    fn and(a: Bytes, b: Bytes) -> Bytes {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vandq_u8(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn or(a: Bytes, b: Bytes) -> Bytes {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vorrq_u8(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn shr<const N: u32>(value: Bytes) -> Bytes {
+        let count = -i8::try_from(N).unwrap_or(0);
+        // SAFETY: see above. A shift left by a negative count goes right.
+        value.map(|part| unsafe { vshlq_u8(part, vdupq_n_s8(count)) })
+    }
+
+    #[inline(always)]
+    fn shl<const N: u32>(value: Bytes) -> Bytes {
+        let count = i8::try_from(N).unwrap_or(0);
+        // SAFETY: see above.
+        value.map(|part| unsafe { vshlq_u8(part, vdupq_n_s8(count)) })
+    }
+
+    #[inline(always)]
+    fn look_up(table: Bytes, index: Bytes) -> Bytes {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vqtbl1q_u8(table[i], index[i]) })
+    }
+
+    #[inline(always)]
+    fn column<const J: u32>(bytes: Bytes) -> Integers {
+        // SAFETY: see above. A shift left by a negative count goes right.
+        from_fn(|i| unsafe {
+            let word = vshlq_u32(vreinterpretq_u32_u8(bytes[i]), vdupq_n_s32(-8 * J.cast_signed()));
+            vandq_s32(vreinterpretq_s32_u32(word), vdupq_n_s32(255))
+        })
+    }
+
+    #[inline(always)]
+    fn dot_u7(sum: Integers, codes: Bytes, x: i32) -> Integers {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { dot::<DOTPROD>(sum[i], vreinterpretq_s8_u8(codes[i]), x) })
+    }
+
+    #[inline(always)]
+    fn dot_u8(sum: Integers, codes: Bytes, x: i32) -> Integers {
+        // SAFETY: see above. To turn the highest bit of a byte over is to take 128 from it and read it as signed.
+        from_fn(|i| unsafe { dot::<DOTPROD>(sum[i], vreinterpretq_s8_u8(veorq_u8(codes[i], vdupq_n_u8(128))), x) })
+    }
+
+    #[inline(always)]
+    fn prefetch(bytes: &[u8], offset: usize) {
+        let line = bytes.as_ptr().wrapping_add(offset);
+        // SAFETY: a prefetch reads nothing as far as the program can tell, whatever the address.
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly)) }
+    }
+}
+
+/// Four of the sixteen 16-bit numbers.
+#[inline(always)]
+fn load_u16(from: &[u8; 32], part: usize) -> uint16x4_t {
+    let bytes = &from.as_chunks::<8>().0[part];
+    // SAFETY: see above.
+    unsafe { vreinterpret_u16_u8(vld1_u8(bytes.as_ptr())) }
+}
+
+#[inline(always)]
+fn widen_f16(bits: uint16x4_t) -> float32x4_t {
+    let wide;
+    // SAFETY: see above.
+    unsafe { asm!("fcvtl {:v}.4s, {:v}.4h", out(vreg) wide, in(vreg) bits, options(pure, nomem, nostack, preserves_flags)) }
+    wide
+}
+
+/// sum + products of signed bytes, four to a lane. Without `sdot` two products at a time are added in 16 bits, where they fit since
+/// no byte of `x` is -128.
+///
+/// # Safety
+/// The CPU has the dot products if `DOTPROD` is true.
+#[inline(always)]
+unsafe fn dot<const DOTPROD: bool>(sum: int32x4_t, codes: int8x16_t, x: i32) -> int32x4_t {
+    // SAFETY: see above, and the caller vouches for `sdot`.
+    unsafe {
+        let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
+        if DOTPROD {
+            let mut sum = sum;
+            asm!(
+                ".arch_extension dotprod",
+                "sdot {:v}.4s, {:v}.16b, {:v}.16b",
+                inout(vreg) sum, in(vreg) codes, in(vreg) x, options(pure, nomem, nostack, preserves_flags)
+            );
+            return sum;
+        }
+        let low = vmull_s8(vget_low_s8(codes), vget_low_s8(x));
+        vpadalq_s16(sum, vpaddq_s16(low, vmull_high_s8(codes, x)))
+    }
+}

@@ -1,0 +1,27 @@
+//! Weight matrices packed for the widest instructions of the CPU, and their products with activations.
+//!
+//! Start at [`Matrix::pack`] and [`Matrix::product`]; [`Activations`] are what matrices are multiplied with. Rows lie in panels of
+//! 16 side by side, one SIMD lane a row, so that every row's sum runs over the columns in their order: all instruction sets give
+//! the same bits, and one token gives the same bits alone or in a batch. Kernels are written once over `lanes::Lanes`.
+//!
+//! No files, no models, no threads but those that pack. Unsafe code is in `isa.rs` and in the register types of `lanes`.
+#![deny(unsafe_code)]
+
+mod activations;
+mod arena;
+mod error;
+mod float;
+mod format;
+mod integer;
+#[allow(unsafe_code, reason = "calls functions compiled for CPU features that were detected first")]
+mod isa;
+#[allow(unsafe_code, reason = "operations on registers of CPU features that `isa` has detected")]
+mod lanes;
+mod matrix;
+#[cfg(test)]
+mod tests;
+
+pub use activations::{Activations, Form, Part};
+pub use error::MatrixError;
+pub use isa::{Isa, Pass};
+pub use matrix::{Matrix, PANEL, ReadRows};

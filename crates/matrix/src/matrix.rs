@@ -1,0 +1,186 @@
+//! The packed matrix: how it is made from stored rows, and what it can tell.
+
+use std::ops::Range;
+
+use forge_tensor::{BoxError, Encoding, f32_to_bf16, f32_to_f16};
+use rayon::prelude::*;
+
+use crate::activations::{Activations, Form};
+use crate::arena::{Arena, LINE};
+use crate::error::MatrixError;
+use crate::format::{self, Format};
+use crate::isa::Isa;
+
+/// Rows a panel: one lane each.
+pub const PANEL: usize = 16;
+
+/// Stored bytes that a thread reads at a time while it packs.
+const PIECE: usize = 512 * 1024;
+
+/// Fills a buffer with rows as stored, from the given row on.
+pub type ReadRows<'a> = dyn Fn(usize, &mut [u8]) -> Result<(), BoxError> + Sync + 'a;
+
+/// A matrix `[rows, columns]` of weights as stored in a file, its rows interleaved in panels of [`PANEL`]. Immutable.
+pub struct Matrix {
+    rows: usize,
+    columns: usize,
+    format: &'static dyn Format,
+    panel_lines: usize,
+    memory: Arena,
+}
+
+impl Matrix {
+    /// Packs rows as stored. `read` is called by several threads at once, which need about half a MiB each.
+    ///
+    /// # Errors
+    /// [`MatrixError::Unpackable`] where [`Matrix::packs`] is false, [`MatrixError::OutOfMemory`], and what `read` returns.
+    pub fn pack(rows: usize, columns: usize, encoding: Encoding, read: &ReadRows<'_>) -> Result<Self, MatrixError> {
+        let unpackable = || MatrixError::Unpackable { encoding: encoding.name, columns };
+        let format = format::find(encoding, columns).ok_or_else(unpackable)?;
+        let row_bytes = encoding.row_bytes(columns as u64).ok().and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(unpackable)?;
+        let panel_lines = format.panel_lines(columns);
+        let bytes = Self::packed_bytes(rows, columns, encoding);
+        let no_memory = |reason: String| MatrixError::OutOfMemory { rows, columns, encoding: encoding.name, bytes, reason };
+        if bytes == usize::MAX {
+            return Err(no_memory("that is more than can be addressed".to_owned()));
+        }
+        let mut memory = Arena::new(bytes / LINE).map_err(|error| no_memory(error.to_string()))?;
+        let panels_a_piece = (PIECE / (PANEL * row_bytes).max(1)).max(1);
+        let pieces = memory.lines_mut().par_chunks_mut((panels_a_piece * panel_lines).max(1));
+        pieces
+            .enumerate()
+            .try_for_each_init(Vec::new, |buffer, (piece, lines)| {
+                let first_row = piece * panels_a_piece * PANEL;
+                buffer.resize((rows - first_row).min(panels_a_piece * PANEL) * row_bytes, 0);
+                read(first_row, buffer)?;
+                for (panel, stored) in lines.chunks_mut(panel_lines).zip(buffer.chunks(PANEL * row_bytes)) {
+                    format.pack(columns, stored, panel);
+                }
+                Ok(())
+            })
+            .map_err(MatrixError::Read)?;
+        Ok(Self { rows, columns, format, panel_lines, memory })
+    }
+
+    /// Packs f32 values `[rows, columns]` as F32, F16 or BF16. Values that the encoding does not hold are rounded to the nearest it
+    /// holds, beyond its range to infinity.
+    ///
+    /// # Errors
+    /// [`MatrixError::Values`] when the number of values is wrong, [`MatrixError::Unpackable`] for other encodings,
+    /// [`MatrixError::OutOfMemory`].
+    pub fn from_f32(rows: usize, columns: usize, encoding: Encoding, values: &[f32]) -> Result<Self, MatrixError> {
+        if rows.checked_mul(columns) != Some(values.len()) {
+            return Err(MatrixError::Values { found: values.len(), rows, columns });
+        }
+        if ![Encoding::F32, Encoding::F16, Encoding::BF16].contains(&encoding) {
+            return Err(MatrixError::Unpackable { encoding: encoding.name, columns });
+        }
+        Self::pack(rows, columns, encoding, &|first, bytes| {
+            let values = &values[first * columns..];
+            match encoding {
+                Encoding::F32 => fill(bytes, values, f32::to_le_bytes),
+                Encoding::F16 => fill(bytes, values, |value| f32_to_f16(value).to_le_bytes()),
+                _ => fill(bytes, values, |value| f32_to_bf16(value).to_le_bytes()),
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether rows of so many columns can be multiplied as they are stored.
+    #[must_use]
+    pub fn packs(encoding: Encoding, columns: usize) -> bool {
+        format::find(encoding, columns).is_some()
+    }
+
+    /// The [`Matrix::form`] of a matrix that is not packed yet; `None` where [`Matrix::packs`] is false.
+    #[must_use]
+    pub fn form_for(encoding: Encoding, columns: usize) -> Option<Form> {
+        format::find(encoding, columns).map(|format| if format.is_integer() { Form::Int8 } else { Form::Float })
+    }
+
+    /// Bytes of the packed matrix, known before any row is read; `usize::MAX` where they cannot be addressed, 0 where
+    /// [`Matrix::packs`] is false.
+    #[must_use]
+    pub fn packed_bytes(rows: usize, columns: usize, encoding: Encoding) -> usize {
+        let panel = format::find(encoding, columns).map_or(0, |format| format.panel_lines(columns));
+        rows.div_ceil(PANEL).checked_mul(panel).and_then(|lines| lines.checked_mul(LINE)).unwrap_or(usize::MAX)
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Length of a row.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Number of panels: rows / 16, rounded up.
+    #[must_use]
+    pub fn panels(&self) -> usize {
+        self.rows.div_ceil(PANEL)
+    }
+
+    /// How the rows were stored.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.format.encoding()
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.memory.lines().len() * LINE
+    }
+
+    /// Bytes as in the file: what a token must read at least.
+    #[must_use]
+    pub fn stored_bytes(&self) -> usize {
+        let encoding = self.encoding();
+        self.rows * (self.columns / encoding.block_len as usize) * encoding.block_bytes as usize
+    }
+
+    /// The form that its product wants: [`Form::Int8`] for integer formats, [`Form::Float`] for others.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        if self.format.is_integer() { Form::Int8 } else { Form::Float }
+    }
+
+    /// y = W x for the rows of some panels and all tokens of `x`: `out` `[panels, tokens, 16]`, for one token simply the rows. Rows
+    /// beyond the last one of the matrix are unspecified.
+    ///
+    /// Integer formats use the codes of `x` if it has them. Otherwise weights are decoded exactly and each sum is
+    /// `w.mul_add(x, sum)`, column by column. Results depend neither on `isa`, nor on how panels are divided, nor on the other tokens.
+    ///
+    /// # Panics
+    /// When there are no such panels, the columns of `x` or the length of `out` do not fit, or a float format meets activations without
+    /// values.
+    pub fn product(&self, isa: Isa, panels: Range<usize>, x: &Activations, out: &mut [f32]) {
+        assert_eq!(x.columns(), self.columns, "columns of the activations");
+        assert_eq!(out.len(), panels.len() * x.tokens() * PANEL, "room for the products");
+        assert!(x.has_values() || self.format.is_integer(), "float formats need the values of the activations");
+        let (out, _) = out.as_chunks_mut::<PANEL>();
+        if self.panel_lines == 0 || out.is_empty() {
+            assert!(panels.end <= self.panels(), "panels {panels:?} of {}", self.panels());
+            out.fill([0.0; PANEL]);
+            return;
+        }
+        let lines = &self.memory.lines()[panels.start * self.panel_lines..panels.end * self.panel_lines];
+        self.format.product(isa, self.columns, lines, x, out);
+    }
+}
+
+impl std::fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Matrix({} x {} {})", self.rows, self.columns, self.encoding())
+    }
+}
+
+fn fill<const N: usize>(bytes: &mut [u8], values: &[f32], convert: impl Fn(f32) -> [u8; N]) {
+    for (out, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+        *out = convert(*value);
+    }
+}

@@ -1,0 +1,46 @@
+//! The parallel (whole-sequence, chunked) form of RWKV-4 to RWKV-7 on candle, independent of the recurrent kernel.
+//!
+//! The same model as the recurrent kernel's, computed in another way: a sequence goes through each layer as matrices, and
+//! what the recurrence does token by token becomes products within chunks of tokens and a carry from chunk to chunk. The
+//! two share no arithmetic, so that where they agree, both are right.
+//!
+//! Start at [`ParallelModel`], which keeps a model in memory, or at [`Layer`] with [`embed`] and [`for_each_logits`],
+//! which need one layer at a time. The time mix of each version is in the file of its name; `decay.rs` holds what RWKV-5
+//! and RWKV-6 share, `scan.rs` the triangular products that everything chunked is made of.
+//!
+//! Values are f32 or f64 ([`Real`]). Hybrids with Qwen have no parallel form here.
+#![forbid(unsafe_code)]
+
+mod channel_mix;
+mod cpu;
+mod cpu_delta;
+mod decay;
+mod delta;
+mod ends;
+mod error;
+mod faults;
+mod layer;
+mod model;
+mod ops;
+mod options;
+mod real;
+mod scan;
+mod state;
+mod triangle;
+mod v4;
+mod v5;
+mod v6;
+mod v7;
+mod weights;
+
+pub use candle_core::Device;
+pub use ends::{Head, embed, for_each_logits};
+pub use error::ParallelError;
+#[cfg(feature = "planted-faults")]
+#[doc(hidden)]
+pub use faults::Fault;
+pub use layer::{Layer, LayerOutput};
+pub use model::{ModelOutput, ParallelModel};
+pub use options::ParallelOptions;
+pub use real::Real;
+pub use state::{LayerState, Wkv};

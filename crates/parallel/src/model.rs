@@ -1,0 +1,122 @@
+//! A whole model in memory.
+
+use candle_core::Tensor;
+use forge_model::ModelDescription;
+use forge_tensor::TensorSource;
+
+use crate::ends::{Head, embedded};
+use crate::error::ParallelError;
+use crate::layer::{Layer, LayerOutput};
+use crate::options::ParallelOptions;
+use crate::real::Real;
+use crate::state::{DeviceState, LayerState, check_len, values};
+
+/// All layers and the head of a model as F: `parameters * size_of::<F>()` bytes, but for the embedding, of which only the
+/// rows of the tokens at hand are read. Where that is too much, use [`crate::embed`], [`Layer`] and
+/// [`crate::for_each_logits`].
+pub struct ParallelModel<'a, F> {
+    source: &'a dyn TensorSource,
+    description: ModelDescription,
+    options: ParallelOptions,
+    layers: Vec<Layer<F>>,
+    head: Head<F>,
+}
+
+/// What a model makes of a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelOutput<F> {
+    /// The logits behind each token `[tokens, vocabulary]`.
+    pub logits: Vec<F>,
+    /// The state of each layer behind the last token.
+    pub states: Vec<LayerState<F>>,
+}
+
+impl<'a, F: Real> ParallelModel<'a, F> {
+    /// Reads and decodes the weights.
+    ///
+    /// # Errors
+    /// As [`Layer::load`] and [`Head::load`].
+    pub fn load(source: &'a dyn TensorSource, description: &ModelDescription, options: &ParallelOptions) -> Result<Self, ParallelError> {
+        let layers = (0..description.hyperparameters.layers).map(|index| Layer::load(source, description, index, options));
+        Ok(Self {
+            source,
+            description: description.clone(),
+            options: options.clone(),
+            layers: layers.collect::<Result<_, _>>()?,
+            head: Head::load(source, description, 0..description.hyperparameters.vocabulary, options)?,
+        })
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    /// The states of all layers before the first token.
+    #[must_use]
+    pub fn zero_states(&self) -> Vec<LayerState<F>> {
+        vec![LayerState::zero(&self.description); self.layers.len()]
+    }
+
+    /// Sends `tokens` (at least one) through the model from the states `start`, one a layer.
+    ///
+    /// # Errors
+    /// For tokens outside of the vocabulary, for states of another model, and when reading embeddings or candle fails.
+    pub fn forward(&self, tokens: &[u32], start: &[LayerState<F>]) -> Result<ModelOutput<F>, ParallelError> {
+        self.forward_with(tokens, start, |_| ())
+    }
+
+    /// As [`ParallelModel::forward`]; `each` gets what every layer gives, in order.
+    ///
+    /// # Errors
+    /// As [`ParallelModel::forward`].
+    pub fn forward_with(
+        &self,
+        tokens: &[u32],
+        start: &[LayerState<F>],
+        mut each: impl FnMut(LayerOutput<F>),
+    ) -> Result<ModelOutput<F>, ParallelError> {
+        let mut states = Vec::with_capacity(start.len());
+        let x = self.run(tokens, start, |layer, x, state| {
+            let state = state.download::<F>(self.description.version)?;
+            each(LayerOutput { layer, x: values(x)?, state: state.clone() });
+            states.push(state);
+            Ok(())
+        })?;
+        Ok(ModelOutput { logits: values(&self.head.run(&x)?)?, states })
+    }
+
+    /// The logits behind the last token only, `[vocabulary]`: reading a prompt.
+    ///
+    /// # Errors
+    /// As [`ParallelModel::forward`].
+    pub fn last_logits(&self, tokens: &[u32], start: &[LayerState<F>]) -> Result<ModelOutput<F>, ParallelError> {
+        let mut states = Vec::with_capacity(start.len());
+        let x = self.run(tokens, start, |_, _, state| {
+            states.push(state.download::<F>(self.description.version)?);
+            Ok(())
+        })?;
+        let last = x.narrow(0, tokens.len() - 1, 1)?;
+        Ok(ModelOutput { logits: values(&self.head.run(&last)?)?, states })
+    }
+
+    /// The residual stream behind the last layer, on the device.
+    fn run(
+        &self,
+        tokens: &[u32],
+        start: &[LayerState<F>],
+        mut each: impl FnMut(usize, &Tensor, &DeviceState) -> Result<(), ParallelError>,
+    ) -> Result<Tensor, ParallelError> {
+        check_len("the list of layer states", start.len(), self.layers.len())?;
+        let mut x = embedded::<F>(self.source, &self.description, tokens, &self.options)?;
+        let mut v_first = None;
+        for (index, (layer, start)) in self.layers.iter().zip(start).enumerate() {
+            let start = DeviceState::upload(start, &self.description, &self.options.device)?;
+            let (next, end) = layer.run(&x, start, &mut v_first)?;
+            each(index, &next, &end)?;
+            x = next;
+        }
+        Ok(x)
+    }
+}

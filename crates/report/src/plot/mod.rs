@@ -1,0 +1,133 @@
+//! Plots without a format, drawn as SVG: `axis.rs` places values and ticks, `svg.rs` draws.
+
+mod axis;
+mod svg;
+
+use serde::Serialize;
+
+use crate::error::ReportError;
+
+/// How values become lengths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Scale {
+    /// Equal differences are equal lengths.
+    #[default]
+    Linear,
+    /// Equal ratios are equal lengths; values must be positive.
+    Log,
+}
+
+/// One of the two axes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Axis {
+    /// Quantity and unit.
+    pub label: String,
+    /// How values become lengths.
+    pub scale: Scale,
+    /// Values that the axis must show even if no point needs them.
+    pub show: Vec<f64>,
+}
+
+impl Axis {
+    /// A linear axis as long as the points need.
+    #[must_use]
+    pub fn linear(label: impl Into<String>) -> Self {
+        Self { label: label.into(), scale: Scale::Linear, show: Vec::new() }
+    }
+
+    /// A linear axis that begins at 0 (or ends there).
+    #[must_use]
+    pub fn from_zero(label: impl Into<String>) -> Self {
+        Self { show: vec![0.0], ..Self::linear(label) }
+    }
+
+    /// A logarithmic axis as long as the points need.
+    #[must_use]
+    pub fn log(label: impl Into<String>) -> Self {
+        Self { label: label.into(), scale: Scale::Log, show: Vec::new() }
+    }
+}
+
+/// What is drawn for the points of a series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Marks {
+    /// A line through them in their order.
+    #[default]
+    Line,
+    /// A dot at each.
+    Points,
+    /// Both.
+    LineAndPoints,
+    /// A dashed line: predictions and fits.
+    Dashed,
+}
+
+/// Points of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Series {
+    /// In the legend.
+    pub name: String,
+    /// What is drawn.
+    pub marks: Marks,
+    /// (x, y), finite, and positive on logarithmic axes.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A straight line across the plot at one value, such as a bound.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Guide {
+    /// At this y.
+    Horizontal {
+        /// The value.
+        at: f64,
+        /// Written along it.
+        label: String,
+    },
+    /// At this x.
+    Vertical {
+        /// The value.
+        at: f64,
+        /// Written along it.
+        label: String,
+    },
+}
+
+/// A plot of points over two axes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Plot {
+    /// Above the plot.
+    pub title: String,
+    /// For people who cannot see it; not drawn.
+    pub description: String,
+    /// To the right.
+    pub x: Axis,
+    /// Upwards.
+    pub y: Axis,
+    /// In the order of the legend; colours go by this order and repeat after eight.
+    pub series: Vec<Series>,
+    /// Lines at fixed values.
+    pub guides: Vec<Guide>,
+}
+
+impl Plot {
+    /// A plot without points.
+    #[must_use]
+    pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
+        Self { title: title.into(), x, y, ..Self::default() }
+    }
+
+    /// Adds a series.
+    pub fn push(&mut self, name: impl Into<String>, marks: Marks, points: impl IntoIterator<Item = (f64, f64)>) {
+        self.series.push(Series { name: name.into(), marks, points: points.into_iter().collect() });
+    }
+
+    /// A standalone SVG document of 720 pixels in width, light or dark as the reader's system wants it. It refers to
+    /// nothing outside of itself, has no ids (so that several fit into one page), and has the same bytes for the same
+    /// plot on every machine.
+    ///
+    /// # Errors
+    /// [`ReportError::NoPoints`] and [`ReportError::NoPlace`].
+    pub fn to_svg(&self) -> Result<String, ReportError> {
+        svg::draw(self)
+    }
+}
