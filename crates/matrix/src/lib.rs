@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod activations;
+#[allow(unsafe_code, reason = "gives out disjoint parts of shared mappings")]
 mod arena;
 mod error;
 mod float;
