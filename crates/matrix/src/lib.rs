@@ -4,7 +4,7 @@
 //! 16 side by side, one SIMD lane a row, so that every row's sum runs over the columns in their order: all instruction sets give
 //! the same bits, and one token gives the same bits alone or in a batch. Kernels are written once over `lanes::Lanes`.
 //!
-//! No files, no models, no threads but those that pack. Unsafe code is in `isa.rs` and in the register types of `lanes`.
+//! No files, no models, no threads but those that pack. Unsafe code is in `isa.rs`, in the register types of `lanes` and in `arena.rs`.
 #![deny(unsafe_code)]
 
 mod activations;
