@@ -112,6 +112,7 @@ impl ChannelMix {
                 writer.set(index, mixed);
             }
         });
+        flow.show(&self.first, first);
         keep_shift(flow, normed, |layer| &mut layer.ffn_shift);
         let isa = machine.isa;
         first.multiply(machine, &self.first, tokens, |member, part| {
@@ -124,6 +125,7 @@ impl ChannelMix {
             gather(&first.out, tokens, 0, token, hidden);
             writer.set(0, hidden);
         });
+        flow.show(&self.value, value);
         value.multiply(machine, &self.value, tokens, |_, _| ());
         if self.mixes.len() == 1 {
             add_panels(machine, flow.x, channels, &value.out);

@@ -12,6 +12,7 @@ use crate::linear::{Group, Stage, gather, multiply};
 use crate::load::{Loader, Norm};
 use crate::machine::Machine;
 use crate::place::Place;
+use crate::tap::Tap;
 
 /// Positions whose logits are computed at once: a tile of the products.
 pub(crate) const POSITIONS: usize = 24;
@@ -164,10 +165,24 @@ impl Head {
     }
 
     /// As [`Head::some`] for all tokens, into `out [tokens, rows]`.
-    pub(crate) fn all(&mut self, machine: &mut Machine, x: &[f32], out: &mut [f32]) {
-        let tokens: Vec<usize> = (0..x.len() / self.norm.weight.len()).collect();
+    pub(crate) fn all(&mut self, machine: &mut Machine, x: &[f32], out: &mut [f32], tap: Option<&dyn Tap>) {
         let rows = self.vocabulary;
-        self.some(machine, x, &tokens, |index, logits| out[index * rows..(index + 1) * rows].copy_from_slice(logits));
+        let tokens: Vec<usize> = (0..x.len() / self.norm.weight.len()).collect();
+        for (wanted, out) in tokens.chunks(POSITIONS).zip(out.chunks_mut(POSITIONS * rows)) {
+            self.stage.reserve(&self.group, wanted.len());
+            self.fill(machine, x, wanted);
+            if let Some(tap) = tap {
+                self.stage.show(&self.group, tap);
+            }
+            self.stage.multiply(machine, &self.group, wanted.len(), |_, _| ());
+            let panels = &self.stage.out;
+            machine.for_each_row(out, rows, |_, _, token, row| gather(panels, wanted.len(), 0, token, row));
+        }
+    }
+
+    /// Number of logits.
+    pub(crate) fn rows(&self) -> usize {
+        self.vocabulary
     }
 
     fn fill(&mut self, machine: &mut Machine, x: &[f32], wanted: &[usize]) {

@@ -226,7 +226,7 @@ impl<'a> Engine<'a> {
         let elements = block.tokens() * self.description.hyperparameters.channels;
         for (slot, layer) in self.layers.iter().enumerate() {
             let (x, v_first) = (&mut self.x[..elements], &mut self.v_first[..elements]);
-            layer.forward(&mut self.machine, &mut self.scratch, &mut Flow { block, x, states, slot, v_first });
+            layer.forward(&mut self.machine, &mut self.scratch, &mut Flow { block, x, states, slot, v_first, tap: None });
         }
     }
 }

@@ -33,14 +33,17 @@ pub enum EngineError {
         /// What the reader said.
         error: BoxError,
     },
-    /// Layers were asked for out of their order.
-    #[error("layer {found} was asked for, expected layer {expected}: a sequence goes through the layers in order, once")]
-    LayerOrder {
+    /// A layer that the model does not have.
+    #[error("layer {found} was asked for; the model has layers 0 to {}", layers.saturating_sub(1))]
+    NoSuchLayer {
         /// The layer asked for.
         found: usize,
-        /// The layer that comes next; the number of layers when all are done.
-        expected: usize,
+        /// L.
+        layers: usize,
     },
+    /// Inputs are to be seen of weights whose inputs are rounded to eight bits.
+    #[error("the inputs of weights can be seen only where they are f32 (Form::Float)")]
+    RoundedInputs,
 }
 
 impl Diagnostic for EngineError {
@@ -50,7 +53,8 @@ impl Diagnostic for EngineError {
             Self::Kernel(error) => error.kind(),
             Self::Matrix { error, .. } => error.kind(),
             Self::Read { error, .. } => error.kind(),
-            Self::LayerOrder { .. } => "LayerOrder",
+            Self::NoSuchLayer { .. } => "NoSuchLayer",
+            Self::RoundedInputs => "RoundedInputs",
         }
     }
 
@@ -60,7 +64,7 @@ impl Diagnostic for EngineError {
             Self::Kernel(error) => error.class(),
             Self::Matrix { error, .. } => error.class(),
             Self::Read { error, .. } => error.class(),
-            Self::LayerOrder { .. } => Class::Usage,
+            Self::NoSuchLayer { .. } | Self::RoundedInputs => Class::Usage,
         }
     }
 }

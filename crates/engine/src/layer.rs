@@ -5,11 +5,12 @@ use forge_model::Version;
 use crate::block::Block;
 use crate::channel_mix::ChannelMix;
 use crate::error::EngineError;
-use crate::linear::Group;
+use crate::linear::{Group, Stage};
 use crate::load::{Loader, Norm};
 use crate::machine::{Machine, pass};
 use crate::scratch::Scratch;
 use crate::state::{LayerState, State};
+use crate::tap::Tap;
 use crate::{v4, v5, v6, v7};
 
 pass! {
@@ -35,6 +36,17 @@ pub(crate) struct Flow<'a> {
     pub(crate) slot: usize,
     /// RWKV-7: values of layer 0, written by it and read by the others, `[tokens, attention]`; empty for other versions.
     pub(crate) v_first: &'a mut [f32],
+    /// Who wants to see the inputs of the weights.
+    pub(crate) tap: Option<&'a dyn Tap>,
+}
+
+impl Flow<'_> {
+    /// Shows the inputs of a group, which have just been filled.
+    pub(crate) fn show(&self, group: &Group, stage: &Stage) {
+        if let Some(tap) = self.tap {
+            stage.show(group, tap);
+        }
+    }
 }
 
 /// One layer's weights.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use forge_matrix::{Activations, Form, Matrix, PANEL, Part};
 
 use crate::machine::{Add, Local, Machine};
+use crate::tap::{Inputs, Tap};
 
 /// Bytes of weights that a part of a region has at least.
 const SMALLEST_PART: usize = 48 << 10;
@@ -17,6 +18,8 @@ const PARTS: usize = 2;
 
 /// The packed weight `[outputs, inputs]` of a linear layer.
 pub(crate) struct Weight {
+    /// Canonical name of the tensor that it is.
+    pub(crate) name: String,
     pub(crate) matrix: Matrix,
     /// The canonical weight divided by the stored one: a power of two.
     pub(crate) factor: f32,
@@ -111,6 +114,11 @@ impl Group {
 
     pub(crate) fn weights(&self) -> impl Iterator<Item = &Weight> {
         self.members.iter().map(|member| &member.weight)
+    }
+
+    /// Names of the tensors that are multiplied with input number `input`.
+    pub(crate) fn names_of(&self, input: usize) -> Vec<&str> {
+        self.members.iter().filter(|member| member.input == input).map(|member| member.weight.name.as_str()).collect()
     }
 
     /// Rows `rows` of member `member` times one token, into `scratch`; returns the slice of it that holds them. Rows need
@@ -240,6 +248,21 @@ impl Stage {
                 }
             },
         );
+    }
+
+    /// Shows each input of `group` to `tap`.
+    pub(crate) fn show(&self, group: &Group, tap: &dyn Tap) {
+        let mut rows = Vec::new();
+        for (input, activations) in self.inputs.iter().enumerate() {
+            let weights = group.names_of(input);
+            if weights.is_empty() {
+                continue;
+            }
+            rows.resize(activations.tokens() * activations.columns(), 0.0);
+            if activations.copy_rows(&mut rows) {
+                tap.inputs(&Inputs { weights: &weights, columns: activations.columns(), rows: &rows });
+            }
+        }
     }
 
     /// Multiplies all weights of `group` with their inputs. `after(member, part)` may change results where they

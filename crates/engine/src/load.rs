@@ -127,15 +127,15 @@ impl<'a> Loader<'a> {
         let values = load_tensor::<f32>(self.source, spec)?;
         let values = &values[first * shape.columns..(first + rows) * shape.columns];
         let matrix = pack_values(spec, Shape { rows, ..shape }, Encoding::F32, values)?;
-        Ok(self.finish(matrix, 1.0))
+        Ok(self.finish(spec, matrix, 1.0))
     }
 
     fn stored(&self, spec: &TensorSpec) -> &'a TensorInfo {
         &self.source.tensors()[spec.source_index]
     }
 
-    fn finish(&self, matrix: Matrix, factor: f32) -> Weight {
-        Weight { form: form_of(&matrix, self.options.form), matrix, factor }
+    fn finish(&self, spec: &TensorSpec, matrix: Matrix, factor: f32) -> Weight {
+        Weight { name: spec.name.clone(), form: form_of(&matrix, self.options.form), matrix, factor }
     }
 
     /// Whether rows of inputs are stored one after the other, in whatever type.
@@ -156,7 +156,7 @@ impl<'a> Loader<'a> {
             let read = |row: usize, bytes: &mut [u8]| -> Result<(), BoxError> {
                 self.source.read_at(spec.source_index, (first + row) as u64 * row_bytes, bytes)
             };
-            return Ok(self.finish(Matrix::pack(rows, shape.columns, stored, &read).map_err(failed)?, factor));
+            return Ok(self.finish(spec, Matrix::pack(rows, shape.columns, stored, &read).map_err(failed)?, factor));
         };
         let overflowed = AtomicBool::new(false);
         let pack = |encoding: Encoding| {
@@ -179,7 +179,7 @@ impl<'a> Loader<'a> {
         // A wrong number would be worse than more memory.
         let matrix =
             if encoding == Encoding::F16 && overflowed.load(Ordering::Relaxed) { pack(Encoding::F32).map_err(failed)? } else { matrix };
-        Ok(self.finish(matrix, factor))
+        Ok(self.finish(spec, matrix, factor))
     }
 
     /// Decodes a tensor and packs it in rows of inputs.
@@ -193,7 +193,7 @@ impl<'a> Loader<'a> {
         let plane = shape.rows * shape.columns;
         let weights = values.chunks_exact(plane.max(1)).map(|values| {
             if !spec.role.is_lora() {
-                return Ok(self.finish(pack_values(spec, shape, encoding, values)?, factor));
+                return Ok(self.finish(spec, pack_values(spec, shape, encoding, values)?, factor));
             }
             let mut rows = vec![0.0; plane];
             for (input, values) in values.chunks_exact(shape.rows).enumerate() {
@@ -201,7 +201,7 @@ impl<'a> Loader<'a> {
                     rows[output * shape.columns + input] = *value;
                 }
             }
-            Ok(self.finish(pack_values(spec, shape, encoding, &rows)?, factor))
+            Ok(self.finish(spec, pack_values(spec, shape, encoding, &rows)?, factor))
         });
         weights.collect()
     }

@@ -94,6 +94,7 @@ impl TimeMix {
                 writer.set(input, out);
             }
         });
+        flow.show(&self.first, first);
         keep_shift(flow, normed, |layer| &mut layer.att_shift);
         let isa = machine.isa;
         first.multiply(machine, &self.first, tokens, |member, values| {
@@ -110,6 +111,7 @@ impl TimeMix {
             writer.isa.run(Multiply { x: row, y: receptance });
             writer.set(0, row);
         });
+        flow.show(&self.output, output);
         output.multiply(machine, &self.output, tokens, |_, _| ());
         add_panels(machine, flow.x, channels, &output.out);
     }

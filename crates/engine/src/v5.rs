@@ -86,6 +86,7 @@ impl TimeMix {
                 writer.set(input, out);
             }
         });
+        flow.show(&self.first, first);
         keep_shift(flow, normed, |layer| &mut layer.att_shift);
         let isa = machine.isa;
         first.multiply(machine, &self.first, tokens, |member, values| {
@@ -107,6 +108,7 @@ impl TimeMix {
             block.head_row(heads, n, token, row);
             writer.set(0, row);
         });
+        flow.show(&self.output, output);
         output.multiply(machine, &self.output, tokens, |_, _| ());
         add_panels(machine, flow.x, channels, &output.out);
     }

@@ -122,13 +122,14 @@ impl TimeMix {
         self.norm.rows(machine, flow.x, normed);
         self.shift(machine, [mix_down, mix_up, projections], normed, flow);
         keep_shift(flow, normed, |layer| &mut layer.att_shift);
+        flow.show(&self.projections, projections);
         let isa = machine.isa;
         projections.multiply(machine, &self.projections, tokens, |member, values| match member {
             W => isa.run(Tanh { values }),
             G => isa.run(Silu { values }),
             _ => {}
         });
-        self.decays(machine, projections, decay_up, tokens);
+        self.decays(machine, projections, decay_up, flow);
         let row = |member| self.projections.row(member, 0);
         let from = Projections { panels: &projections.out, tokens, rows: [row(R), row(K), row(V)], gate: Some(row(G)) };
         let (n, decay_up) = (self.heads.head_size, &*decay_up);
@@ -149,6 +150,7 @@ impl TimeMix {
             block.head_row(heads, n, token, row);
             writer.set(0, row);
         });
+        flow.show(&self.output, output);
         output.multiply(machine, &self.output, tokens, |_, _| ());
         add_panels(machine, flow.x, channels, &output.out);
     }
@@ -167,6 +169,7 @@ impl TimeMix {
             Shift::Lerp.apply(writer.isa, now, before, &self.mix_x, out);
             writer.set(0, out);
         });
+        flow.show(&self.mix_down, down);
         down.multiply(machine, &self.mix_down, tokens, |_, values| isa.run(Tanh { values }));
         up.fill(machine, tokens, |local, token, writer| {
             for input in 0..self.mixes.len() {
@@ -175,6 +178,7 @@ impl TimeMix {
                 writer.set(input, code);
             }
         });
+        flow.show(&self.mix_up, up);
         up.multiply(machine, &self.mix_up, tokens, |_, _| ());
         projections.fill(machine, tokens, |local, token, writer| {
             let (now, before) = pair(token);
@@ -188,12 +192,14 @@ impl TimeMix {
     }
 
     /// Fills the input of the decay's second factor and, for many tokens, multiplies.
-    fn decays(&self, machine: &mut Machine, projections: &Stage, up: &mut Stage, tokens: usize) {
+    fn decays(&self, machine: &mut Machine, projections: &Stage, up: &mut Stage, flow: &Flow<'_>) {
+        let tokens = flow.block.tokens();
         up.fill(machine, tokens, |local, token, writer| {
             let [code] = local.rows(self.decay_rank);
             gather(&projections.out, tokens, self.projections.row(W, 0), token, code);
             writer.set(0, code);
         });
+        flow.show(&self.decay_up, up);
         if tokens > 1 {
             up.multiply(machine, &self.decay_up, tokens, |_, _| ());
         }

@@ -139,6 +139,7 @@ impl TimeMix {
             }
         }
         self.codes(machine, first, up, tokens);
+        flow.show(&self.up, up);
         if tokens > 1 {
             up.multiply(machine, &self.up, tokens, |_, _| ());
         }
@@ -150,6 +151,7 @@ impl TimeMix {
             spans.head_row(heads, n, token, row);
             writer.set(0, row);
         });
+        flow.show(&self.output, output);
         output.multiply(machine, &self.output, tokens, |_, _| ());
         add_panels(machine, flow.x, channels, &output.out);
     }
@@ -166,6 +168,7 @@ impl TimeMix {
                 writer.set(input, out);
             }
         });
+        flow.show(&self.first, stage);
         stage.multiply(machine, &self.first, tokens, |_, _| ());
     }
 

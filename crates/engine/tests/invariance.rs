@@ -106,16 +106,27 @@ fn one_layer_at_a_time_gives_the_same_bits() {
         let mut engine = model.engine(&options(Form::Float, 2));
         let (expected, states) = forward(&mut engine, &sequences, 1000);
         let mut stream = LayerStream::new(&*model.source, &model.description, &options(Form::Float, 1)).expect("a known version");
-        let mut x = stream.embed(&[&sequences[0], &sequences[1]]).expect("tokens are in the vocabulary");
-        for layer in 0..sizes.layers {
-            let found = stream.layer(layer, &mut x).expect("the layer loads");
+        // The first sequence goes through in two batches.
+        let mut batches = [
+            stream.embed(&[&sequences[0][..70]]).expect("tokens are in the vocabulary"),
+            stream.embed(&[&sequences[0][70..], &sequences[1]]).expect("tokens are in the vocabulary"),
+        ];
+        for index in 0..sizes.layers {
+            let layer = stream.load(index).expect("the layer loads");
+            let mut found = stream.new_states(2);
+            stream.forward(&layer, &mut batches[0], &mut found[..1], None).expect("a state for each sequence");
+            stream.forward(&layer, &mut batches[1], &mut found, None).expect("a state for each sequence");
             for (state, found) in states.iter().zip(&found) {
-                assert_eq!(state.to_kernel(&model.description).layers[layer], *found, "{} layer {layer}", name(&model));
+                let found = stream.to_kernel(found).expect("a state of one layer");
+                assert_eq!(state.to_kernel(&model.description).layers[index], found, "{} layer {index}", name(&model));
             }
         }
+        let x = [batches[0].x.as_slice(), &batches[1].x].concat();
         // Ranges that do not begin at panels.
         for (first, rows) in [(0, sizes.vocabulary), (3, 20), (sizes.vocabulary - 1, 1)] {
-            let found = stream.logits(&x, first, rows).expect("the head loads");
+            let mut head = stream.load_head(first, rows).expect("the head loads");
+            let mut found = vec![0.0; 155 * rows];
+            stream.logits(&mut head, &x, &mut found, None).expect("the buffer fits");
             let all = expected.iter().flat_map(|logits| logits.chunks_exact(sizes.vocabulary));
             let wanted: Vec<f32> = all.flat_map(|row| &row[first..first + rows]).copied().collect();
             assert_eq!(bits(&found), bits(&wanted), "{} rows {first} +{rows}", name(&model));

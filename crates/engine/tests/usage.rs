@@ -3,7 +3,7 @@
 
 mod support;
 
-use forge_engine::{Engine, EngineError, EngineOptions, Form, LayerStream, Logits, State, memory};
+use forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
 use forge_kernel::{KernelOptions, RecurrentModel, Wkv};
 use forge_model::{Recover, ValueForm, Version};
 use forge_tensor::{Diagnostic, Encoding};
@@ -73,16 +73,29 @@ fn mistakes_of_the_caller_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn layers_out_of_order_are_refused() {
+fn what_a_stream_does_not_have_is_refused() {
     let model = Loaded::random(Version::V6, &ODD, 1);
     let mut stream = LayerStream::new(&*model.source, &model.description, &EngineOptions::default()).unwrap();
-    let mut x = stream.embed(&[&[1, 2, 3]]).unwrap();
-    assert_eq!(stream.layer(1, &mut x).unwrap_err().kind(), "LayerOrder");
-    assert_eq!(stream.layer(0, &mut x[..72]).unwrap_err().kind(), "BufferMismatch");
-    stream.layer(0, &mut x).unwrap();
-    assert_eq!(stream.layer(0, &mut x).unwrap_err().kind(), "LayerOrder");
-    assert_eq!(stream.embed(&[&[50]]).unwrap_err().kind(), "TokenOutOfRange");
-    assert!(stream.logits(&x, 40, 11).is_err());
+    let mut batch = stream.embed(&[&[1, 2, 3]]).unwrap();
+    let layer = stream.load(0).unwrap();
+    assert_eq!(stream.load(model.description.hyperparameters.layers).err().unwrap().kind(), "NoSuchLayer");
+    let mut states = stream.new_states(2);
+    assert_eq!(stream.forward(&layer, &mut batch, &mut states, None).unwrap_err().kind(), "BufferMismatch");
+    assert_eq!(stream.forward(&layer, &mut batch, &mut states[..1], Some(&Nobody)).unwrap_err().kind(), "RoundedInputs");
+    stream.forward(&layer, &mut batch, &mut states[..1], None).unwrap();
+    assert_eq!(stream.embed(&[&[50]]).err().unwrap().kind(), "TokenOutOfRange");
+    assert!(stream.load_head(40, 11).is_err());
+    let mut head = stream.load_head(40, 10).unwrap();
+    assert_eq!(stream.logits(&mut head, &batch.x, &mut [0.0; 29], None).unwrap_err().kind(), "BufferMismatch");
+    let shorter = batch.x[1..].to_vec();
+    assert_eq!(Batch::resume(&model.description, &[3], shorter, Vec::new()).err().unwrap().kind(), "BufferMismatch");
+}
+
+/// A tap that drops what it sees.
+struct Nobody;
+
+impl Tap for Nobody {
+    fn inputs(&self, _: &Inputs<'_>) {}
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
 
-use forge_engine::{EngineError, EngineOptions, Form, LayerStream};
+use forge_engine::{Batch, EngineError, EngineOptions, Form, LayerStream};
 use forge_kernel::LayerState;
+use forge_model::ModelDescription;
 use forge_tensor::BoxError;
 
 use crate::run::{Model, Runner};
@@ -50,15 +51,18 @@ impl<'a> Model<'a> {
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
         let options = EngineOptions { threads, isa: None, form, group_norm_eps: self.options.group_norm_eps };
         let stream = RefCell::new(LayerStream::new(self.source, self.description, &options)?);
-        Ok(Box::new(EngineRunner { layers: self.layers(), vocabulary: self.vocabulary(), stream, x: Vec::new() }))
+        let (layers, vocabulary) = (self.layers(), self.vocabulary());
+        Ok(Box::new(EngineRunner { description: self.description, layers, vocabulary, stream, v_first: Vec::new(), x: Vec::new() }))
     }
 }
 
 struct EngineRunner<'a> {
+    description: &'a ModelDescription,
     layers: usize,
     vocabulary: usize,
     /// Products change its buffers, but nothing that a caller sees.
     stream: RefCell<LayerStream<'a>>,
+    v_first: Vec<f32>,
     x: Vec<f32>,
 }
 
@@ -72,12 +76,22 @@ impl Runner for EngineRunner<'_> {
     }
 
     fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BoxError> {
-        Ok(self.stream.get_mut().embed(&[tokens])?)
+        let batch = self.stream.get_mut().embed(&[tokens])?;
+        self.v_first = batch.v_first;
+        Ok(batch.x)
     }
 
     fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, BoxError> {
-        let mut states = self.stream.get_mut().layer(index, x)?;
-        Ok(states.pop().ok_or(crate::error::EvalError::NoTokens)?)
+        let stream = self.stream.get_mut();
+        let tokens = x.len() / self.description.hyperparameters.channels;
+        let mut batch = Batch::resume(self.description, &[tokens], x.to_vec(), std::mem::take(&mut self.v_first))?;
+        let layer = stream.load(index)?;
+        let mut states = stream.new_states(1);
+        stream.forward(&layer, &mut batch, &mut states, None)?;
+        x.copy_from_slice(&batch.x);
+        self.v_first = batch.v_first;
+        let state = states.pop().ok_or(crate::error::EvalError::NoTokens)?;
+        Ok(stream.to_kernel(&state)?)
     }
 
     fn start_head(&mut self, x: &[f32]) -> Result<(), BoxError> {
@@ -86,6 +100,10 @@ impl Runner for EngineRunner<'_> {
     }
 
     fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, BoxError> {
-        Ok(self.stream.borrow_mut().logits(&self.x, first, rows)?)
+        let mut stream = self.stream.borrow_mut();
+        let mut head = stream.load_head(first, rows)?;
+        let mut out = vec![0.0; self.x.len() / self.description.hyperparameters.channels * rows];
+        stream.logits(&mut head, &self.x, &mut out, None)?;
+        Ok(out)
     }
 }

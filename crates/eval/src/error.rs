@@ -51,6 +51,9 @@ pub enum EvalError {
         /// The smallest that is accepted.
         limit: f64,
     },
+    /// Scores cannot be computed.
+    #[error(transparent)]
+    Score(#[from] forge_score::ScoreError),
     /// The receiver of results failed.
     #[error("cannot write results: {0}")]
     Output(#[from] io::Error),
@@ -64,6 +67,7 @@ impl Diagnostic for EvalError {
             Self::VocabularyMismatch { .. } => "VocabularyMismatch",
             Self::NonFinite { .. } => "NonFinite",
             Self::VanishingReference { .. } => "VanishingReference",
+            Self::Score(error) => error.kind(),
             Self::Output(_) => "WriteFailed",
         }
     }
@@ -73,6 +77,7 @@ impl Diagnostic for EvalError {
             Self::Model { error, .. } => error.class(),
             Self::NoTokens | Self::VocabularyMismatch { .. } => Class::Usage,
             Self::NonFinite { .. } | Self::VanishingReference { .. } => Class::Refused,
+            Self::Score(error) => error.class(),
             Self::Output(_) => Class::Io,
         }
     }

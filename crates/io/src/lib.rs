@@ -1,7 +1,7 @@
 //! The only crate that opens, maps, reads and atomically writes files.
 //!
 //! Start at [`InputFile`] (reads a file that nobody may change meanwhile) and [`OutputFile`] (a sibling temporary that
-//! becomes the output in one step, or leaves no trace). Every number here is a byte count or a byte offset from the
+//! becomes the output in one step, or leaves no trace). [`Spill`] is memory on a disk. Every number here is a byte count or a byte offset from the
 //! start of the file, in `u64`.
 #![deny(unsafe_code)]
 #![deny(
@@ -19,6 +19,7 @@ mod input;
 mod memory;
 mod mmap;
 mod output;
+mod spill;
 mod temporary;
 
 pub use directory::OutputDirectory;
@@ -26,4 +27,5 @@ pub use error::IoError;
 pub use input::{Backend, FileIdentity, InputFile, hex, sha256_hex};
 pub use memory::peak_memory_bytes;
 pub use output::{OutputFile, OutputOptions, RawFile};
+pub use spill::Spill;
 pub use temporary::remove_temporaries;

@@ -181,6 +181,26 @@ impl Activations {
         })
     }
 
+    /// Copies the f32 values to `out [tokens, columns]`; false when there are none.
+    ///
+    /// # Panics
+    /// When `out` has another length.
+    pub fn copy_rows(&self, out: &mut [f32]) -> bool {
+        assert_eq!(out.len(), self.tokens * self.columns, "rows of activations");
+        if !self.has_values() {
+            return false;
+        }
+        for tile in self.tiles() {
+            let rows = &mut out[tile.first * self.columns..][..tile.width * self.columns];
+            for (column, values) in tile.values.chunks_exact(tile.width).enumerate() {
+                for (row, value) in values.iter().enumerate() {
+                    rows[row * self.columns + column] = *value;
+                }
+            }
+        }
+        true
+    }
+
     /// The tiles in order.
     pub(crate) fn tiles(&self) -> impl Iterator<Item = Tile<'_>> {
         let (kept, groups) = (self.kept, self.groups_a_row());

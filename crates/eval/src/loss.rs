@@ -1,0 +1,180 @@
+//! The loss of a model over a plan: alone, or against a baseline that goes through the same tokens once for any number of
+//! candidates.
+
+use std::time::Instant;
+
+use forge_score::{Plan, Precision, Scorer, Scores, Sequence};
+use serde::Serialize;
+
+use crate::error::EvalError;
+use crate::layers::{Compared, Kept, LayerError};
+use crate::pass::{LayerSink, Pass, PassOptions, Residuals, Rows};
+use crate::run::Model;
+
+/// How losses are measured.
+#[derive(Clone, Debug, Default)]
+pub struct LossOptions {
+    /// How models are computed.
+    pub pass: PassOptions,
+    /// On what numbers negative log-probabilities are computed.
+    pub precision: Precision,
+}
+
+/// How far a measurement is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Name of the model that is at work.
+    pub model: &'static str,
+    /// `layers` or `head`.
+    pub stage: &'static str,
+    /// Layers, or scored tokens, done.
+    pub done: usize,
+    /// All of them.
+    pub total: usize,
+}
+
+/// What was measured of one model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Loss {
+    /// Numbers of every scored token.
+    pub scores: Scores,
+    /// Errors after each layer; empty without a baseline.
+    pub layers: Vec<LayerError>,
+    /// Seconds of this model alone: its layers and its head.
+    pub seconds: f64,
+    /// Tokens fed.
+    pub fed: usize,
+}
+
+/// Gets the logits of every scored place in the plan's order.
+pub type LogitsRow<'a> = &'a mut dyn FnMut(&[f32]) -> Result<(), EvalError>;
+
+/// A baseline after its pass over a plan.
+pub struct Baseline<'a> {
+    plan: &'a Plan,
+    options: LossOptions,
+    pass: Pass<'a>,
+    residuals: Residuals,
+    kept: Kept,
+    seconds: f64,
+}
+
+/// Sequences as they are fed.
+fn fed(plan: &Plan) -> Vec<&[u32]> {
+    plan.sequences.iter().map(Sequence::fed).collect()
+}
+
+fn layers<'p>(model: &'static str, progress: &'p mut dyn FnMut(Step)) -> impl FnMut(usize, usize) + 'p {
+    move |done, total| progress(Step { model, stage: "layers", done, total })
+}
+
+/// Measures a model alone. `logits` gets the rows on the way.
+///
+/// # Errors
+/// When the kernel does not run this version, a token is outside the vocabulary, reading fails, a number is not finite, or the
+/// receiver of logits fails.
+pub fn loss(
+    model: Model<'_>,
+    plan: &Plan,
+    options: &LossOptions,
+    logits: Option<LogitsRow<'_>>,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Loss, EvalError> {
+    let started = Instant::now();
+    let mut pass = Pass::new("model", model, &options.pass)?;
+    let residuals = pass.run(&fed(plan), &mut (), &mut layers("model", progress))?;
+    let scores = alone(&mut pass, &residuals, plan, options.precision, logits, ("model", progress))?;
+    Ok(Loss { scores, layers: Vec::new(), seconds: started.elapsed().as_secs_f64(), fed: plan.fed() })
+}
+
+impl<'a> Baseline<'a> {
+    /// Sends the baseline through the plan.
+    ///
+    /// # Errors
+    /// As [`loss`].
+    pub fn new(model: Model<'a>, plan: &'a Plan, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
+        let started = Instant::now();
+        let mut pass = Pass::new("baseline", model, &options.pass)?;
+        let mut kept = Kept::new(options.pass.spill_directory.as_deref())?;
+        let residuals = pass.run(&fed(plan), &mut kept, &mut layers("baseline", progress))?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Self { plan, options: options.clone(), pass, residuals, kept, seconds })
+    }
+
+    /// The baseline alone.
+    ///
+    /// # Errors
+    /// As [`loss`].
+    pub fn loss(&mut self, logits: Option<LogitsRow<'_>>, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
+        let started = Instant::now();
+        let (plan, precision) = (self.plan, self.options.precision);
+        let scores = alone(&mut self.pass, &self.residuals, plan, precision, logits, ("baseline", progress))?;
+        let seconds = self.seconds + started.elapsed().as_secs_f64();
+        Ok(Loss { scores, layers: Vec::new(), seconds, fed: plan.fed() })
+    }
+
+    /// A candidate against the baseline: both heads in lock step, row by row.
+    ///
+    /// # Errors
+    /// As [`loss`]; when the vocabularies differ.
+    pub fn compare(&mut self, model: Model<'_>, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
+        let started = Instant::now();
+        let mut pass = Pass::new("candidate", model, options)?;
+        if pass.vocabulary() != self.pass.vocabulary() {
+            let (reference, candidate) = (self.pass.vocabulary(), pass.vocabulary());
+            return Err(EvalError::VocabularyMismatch { reference, candidate });
+        }
+        let mut compared = Compared::new(&self.kept);
+        let residuals = pass.run(&fed(self.plan), &mut compared, &mut layers("candidate", progress))?;
+        let layers = compared.finish()?;
+        let (plan, precision) = (self.plan, self.options.precision);
+        let mut scores = Scores::against_reference(precision);
+        let mut sink = |rows: &Rows<'_>| {
+            let found = rows.map(
+                || Scorer::new(precision),
+                |scorer, (sequence, row), baseline, candidate| {
+                    let target = plan.sequences[sequence].target(row).unwrap_or_default();
+                    scorer.reference(baseline, target)?.compare(candidate)
+                },
+            );
+            for row in found {
+                scores.push_compared(row?)?;
+            }
+            progress(Step { model: "candidate", stage: "head", done: scores.len(), total: plan.scored() });
+            Ok(())
+        };
+        let wanted = |sequence: usize| plan.sequences[sequence].rows();
+        self.pass.logits(&self.residuals, Some((&mut pass, &residuals)), &wanted, &mut sink)?;
+        Ok(Loss { scores, layers, seconds: started.elapsed().as_secs_f64(), fed: plan.fed() })
+    }
+}
+
+fn alone(
+    pass: &mut Pass<'_>,
+    residuals: &Residuals,
+    plan: &Plan,
+    precision: Precision,
+    mut logits: Option<LogitsRow<'_>>,
+    (model, progress): (&'static str, &mut dyn FnMut(Step)),
+) -> Result<Scores, EvalError> {
+    let mut scores = Scores::new(precision);
+    let mut sink = |rows: &Rows<'_>| {
+        let found = rows.map(
+            || Scorer::new(precision),
+            |scorer, (sequence, row), first, _| scorer.row(first, plan.sequences[sequence].target(row).unwrap_or_default()),
+        );
+        for row in found {
+            scores.push(row?)?;
+        }
+        if let Some(logits) = &mut logits {
+            for row in rows.first.chunks_exact(rows.vocabulary) {
+                logits(row)?;
+            }
+        }
+        progress(Step { model, stage: "head", done: scores.len(), total: plan.scored() });
+        Ok(())
+    };
+    let wanted = |sequence: usize| plan.sequences[sequence].rows();
+    pass.logits(residuals, None, &wanted, &mut sink)?;
+    Ok(scores)
+}

@@ -1,0 +1,287 @@
+//! Many sequences through a model with one layer in memory at a time: what evaluating a model of any size needs.
+//!
+//! Tokens are divided into groups. A layer is loaded, all groups go through it one after the other, and it is dropped; between
+//! layers the activations of a group are in memory or, where they would need more than they may, in a nameless file
+//! ([`forge_io::Spill`]). A long sequence may lie in several groups: its state goes from one to the next.
+
+mod compute;
+mod heads;
+mod store;
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use forge_engine::Form;
+use forge_kernel::LayerState;
+
+use crate::engine::Kernel;
+use crate::error::EvalError;
+use crate::run::Model;
+use compute::{Compute, Memory};
+use store::Store;
+
+pub use heads::Rows;
+
+/// Tokens of a group are a multiple of this, the engine's block, so that no group ends with a short block.
+const BLOCK: usize = 144;
+
+/// Bytes that the activations of a group take at most.
+const GROUP_BYTES: u64 = 64 << 20;
+
+/// How sequences are sent through a model.
+#[derive(Clone, Debug)]
+pub struct PassOptions {
+    /// Threads.
+    pub threads: NonZeroUsize,
+    /// What computes.
+    pub kernel: Kernel,
+    /// [`Form::Float`] multiplies exactly, so that only the weights count; [`Form::Int8`] rounds activations as runtimes do. The
+    /// reference kernel is always exact.
+    pub form: Form,
+    /// Bytes that activations may take before they are kept on the disk.
+    pub max_memory: u64,
+    /// Where temporary files are made; where the system keeps them when `None`.
+    pub spill_directory: Option<PathBuf>,
+}
+
+impl Default for PassOptions {
+    fn default() -> Self {
+        let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
+        Self { threads, kernel: Kernel::Engine, form: Form::Float, max_memory: 1 << 30, spill_directory: None }
+    }
+}
+
+/// Who looks at the layers while tokens go through them.
+pub trait LayerSink {
+    /// The residual stream `x [tokens, channels]` of some tokens after layer `layer`; `pieces` says whose they are.
+    ///
+    /// # Errors
+    /// Whatever the receiver's own work fails with.
+    fn residual(&mut self, layer: usize, pieces: &[Piece], x: &[f32]) -> Result<(), EvalError>;
+
+    /// The state of layer `layer` after the last token of sequence number `sequence`. `state` makes it when it is wanted.
+    ///
+    /// # Errors
+    /// Whatever the receiver's own work fails with.
+    fn state(
+        &mut self,
+        layer: usize,
+        sequence: usize,
+        state: &mut dyn FnMut() -> Result<LayerState<f32>, EvalError>,
+    ) -> Result<(), EvalError>;
+}
+
+/// Looks at nothing.
+impl LayerSink for () {
+    fn residual(&mut self, _: usize, _: &[Piece], _: &[f32]) -> Result<(), EvalError> {
+        Ok(())
+    }
+
+    fn state(&mut self, _: usize, _: usize, _: &mut dyn FnMut() -> Result<LayerState<f32>, EvalError>) -> Result<(), EvalError> {
+        Ok(())
+    }
+}
+
+/// Some tokens of one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Index of the sequence.
+    pub sequence: usize,
+    /// Positions in it.
+    pub tokens: Range<usize>,
+    /// Whether these are its last tokens.
+    pub last: bool,
+}
+
+/// Tokens that go through a layer together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl Group {
+    pub(crate) fn tokens(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.tokens.len()).sum()
+    }
+
+    fn lengths(&self) -> Vec<usize> {
+        self.pieces.iter().map(|piece| piece.tokens.len()).collect()
+    }
+}
+
+/// The residual stream of all tokens after the last layer.
+pub struct Residuals {
+    channels: usize,
+    groups: Vec<Group>,
+    store: Store,
+}
+
+/// A model on its way through sequences.
+pub struct Pass<'a> {
+    name: &'static str,
+    model: Model<'a>,
+    options: PassOptions,
+    compute: Compute<'a>,
+}
+
+impl<'a> Pass<'a> {
+    /// `name` is what errors call the model.
+    ///
+    /// # Errors
+    /// When the kernel does not run this version.
+    pub fn new(name: &'static str, model: Model<'a>, options: &PassOptions) -> Result<Self, EvalError> {
+        let compute = Compute::new(&model, options).map_err(|error| EvalError::Model { model: name, error })?;
+        Ok(Self { name, model, options: options.clone(), compute })
+    }
+
+    /// Number of logits a token.
+    #[must_use]
+    pub fn vocabulary(&self) -> usize {
+        self.model.vocabulary()
+    }
+
+    /// Sends sequences, each from the empty state, through all layers. `progress(layers done, L)`.
+    ///
+    /// # Errors
+    /// When there is nothing to feed, a token is outside the vocabulary, reading fails, or a number is not finite.
+    pub fn run(
+        &mut self,
+        sequences: &[&[u32]],
+        sink: &mut dyn LayerSink,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Residuals, EvalError> {
+        let sizes = self.model.description.hyperparameters;
+        let (channels, width) = (sizes.channels, sizes.channels.max(sizes.attention));
+        let groups = divide(sequences, (GROUP_BYTES.min(self.options.max_memory / 4) / (width as u64 * 8).max(1)).max(1));
+        let tokens: usize = groups.iter().map(Group::tokens).sum();
+        if tokens == 0 {
+            return Err(EvalError::NoTokens);
+        }
+        let disk = tokens as u64 * width as u64 * 8 > self.options.max_memory;
+        let mut store = Store::new(groups.len(), disk, self.options.spill_directory.as_deref()).map_err(|error| self.failed(error))?;
+        for (index, group) in groups.iter().enumerate() {
+            let tokens: Vec<&[u32]> = group.pieces.iter().map(|piece| &sequences[piece.sequence][piece.tokens.clone()]).collect();
+            let (x, v_first) = self.compute.embed(&tokens).map_err(|error| self.failed(error))?;
+            self.check(&x, group, channels, || "the embedding".to_owned())?;
+            store.put(index, x, v_first).map_err(|error| self.failed(error))?;
+        }
+        for layer in 0..sizes.layers {
+            self.layer(layer, &groups, &mut store, sink)?;
+            progress(layer + 1, sizes.layers);
+        }
+        store.drop_values();
+        Ok(Residuals { channels, groups, store })
+    }
+
+    fn layer(&mut self, index: usize, groups: &[Group], store: &mut Store, sink: &mut dyn LayerSink) -> Result<(), EvalError> {
+        let channels = self.model.description.hyperparameters.channels;
+        let layer = self.compute.load(index).map_err(|error| self.failed(error))?;
+        let mut carried: Option<Memory> = None;
+        for (number, group) in groups.iter().enumerate() {
+            let (x, v_first) = store.take(number).map_err(|error| self.failed(error))?;
+            let done = self.compute.forward(&layer, &group.lengths(), x, v_first, carried.take());
+            let (x, v_first, states) = done.map_err(|error| self.failed(error))?;
+            self.check(&x, group, channels, || format!("the output of layer {index}"))?;
+            sink.residual(index, &group.pieces, &x)?;
+            for (piece, state) in group.pieces.iter().zip(states) {
+                if !piece.last {
+                    carried = Some(state);
+                    continue;
+                }
+                let (compute, name) = (&self.compute, self.name);
+                let end = piece.tokens.end;
+                sink.state(index, piece.sequence, &mut || finite(compute.to_kernel(&state), name, index, end))?;
+            }
+            store.put(number, x, v_first).map_err(|error| self.failed(error))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: impl Into<forge_tensor::BoxError>) -> EvalError {
+        EvalError::Model { model: self.name, error: error.into() }
+    }
+
+    /// Refuses a NaN or an infinity.
+    fn check(&self, x: &[f32], group: &Group, channels: usize, place: impl Fn() -> String) -> Result<(), EvalError> {
+        // Finite numbers times zero are zero; all others leave a NaN in the sum.
+        let poisoned = x.chunks(64).any(|chunk| chunk.iter().fold(0.0f32, |sum, value| sum + value * 0.0).is_nan());
+        if !poisoned {
+            return Ok(());
+        }
+        let index = x.iter().position(|value| !value.is_finite()).unwrap_or(0);
+        let (mut row, mut position) = (index / channels, 0);
+        for piece in &group.pieces {
+            if row < piece.tokens.len() {
+                position = piece.tokens.start + row;
+                break;
+            }
+            row -= piece.tokens.len();
+        }
+        Err(EvalError::NonFinite { model: self.name, value: x[index], place: place(), position, element: index % channels })
+    }
+}
+
+fn finite(
+    state: Result<LayerState<f32>, forge_tensor::BoxError>,
+    model: &'static str,
+    layer: usize,
+    position: usize,
+) -> Result<LayerState<f32>, EvalError> {
+    let state = state.map_err(|error| EvalError::Model { model, error })?;
+    match state.values().enumerate().find(|(_, value)| !value.is_finite()) {
+        None => Ok(state),
+        Some((element, value)) => {
+            Err(EvalError::NonFinite { model, value, place: format!("the state of layer {layer}"), position, element })
+        }
+    }
+}
+
+/// Divides sequences into groups of at most `most` tokens, a multiple of [`BLOCK`] where it is more than one. Empty sequences are
+/// left out.
+pub(crate) fn divide(sequences: &[&[u32]], most: u64) -> Vec<Group> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let most = if most > BLOCK { most / BLOCK * BLOCK } else { most.max(1) };
+    let mut groups = vec![Group::default()];
+    let mut room = most;
+    for (sequence, tokens) in sequences.iter().enumerate() {
+        let mut start = 0;
+        while start < tokens.len() {
+            if room == 0 {
+                groups.push(Group::default());
+                room = most;
+            }
+            let end = tokens.len().min(start + room);
+            if let Some(group) = groups.last_mut() {
+                group.pieces.push(Piece { sequence, tokens: start..end, last: end == tokens.len() });
+            }
+            room -= end - start;
+            start = end;
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Piece, divide};
+
+    #[test]
+    fn sequences_are_divided_without_gaps() {
+        let sequences: Vec<Vec<u32>> = [5, 0, 300, 1, 290].iter().map(|length| vec![7; *length]).collect();
+        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        let groups = divide(&sequences, 150);
+        assert!(groups[..groups.len() - 1].iter().all(|group| group.tokens() == 144));
+        for (index, tokens) in sequences.iter().enumerate() {
+            let pieces: Vec<&Piece> = groups.iter().flat_map(|group| &group.pieces).filter(|piece| piece.sequence == index).collect();
+            let mut end = 0;
+            for piece in &pieces {
+                assert_eq!((piece.tokens.start, piece.last), (end, piece.tokens.end == tokens.len()));
+                end = piece.tokens.end;
+            }
+            assert_eq!(end, tokens.len());
+        }
+        // Only the first piece of a group goes on where another one stopped.
+        assert!(groups.iter().all(|group| group.pieces.iter().skip(1).all(|piece| piece.tokens.start == 0)));
+    }
+}

@@ -1,0 +1,80 @@
+//! Why a tensor cannot be replaced.
+
+use forge_tensor::{BoxError, Class, Diagnostic};
+use thiserror::Error;
+
+/// Why a tensor cannot be replaced or encoded.
+#[derive(Debug, Error)]
+pub enum OverlayError {
+    /// The model has no such tensor.
+    #[error("the model has no tensor {tensor}")]
+    NoSuchTensor {
+        /// Canonical name.
+        tensor: String,
+    },
+    /// Only weights of linear layers, the embedding and the head are stored in rows.
+    #[error("{tensor} {shape} is no matrix: it cannot be stored in rows")]
+    NotAMatrix {
+        /// Canonical name.
+        tensor: String,
+        /// Its shape.
+        shape: String,
+    },
+    /// Rows are no whole number of blocks, or the type does not exist.
+    #[error("{tensor}: rows of {columns} cannot be stored as {encoding}")]
+    Encoding {
+        /// Canonical name.
+        tensor: String,
+        /// Elements of a row.
+        columns: usize,
+        /// Name of the type.
+        encoding: &'static str,
+    },
+    /// The bytes given are not those of a tensor of this shape and type.
+    #[error("{tensor}: {found} bytes were given, expected {expected}")]
+    Length {
+        /// Canonical name.
+        tensor: String,
+        /// Bytes given.
+        found: usize,
+        /// Bytes of a tensor of this shape and type.
+        expected: usize,
+    },
+    /// Values cannot be encoded.
+    #[error("{tensor}: {reason}")]
+    Encode {
+        /// Canonical name.
+        tensor: String,
+        /// What the format said.
+        reason: String,
+    },
+    /// The file below, or the file that keeps the bytes, failed.
+    #[error("{tensor}: {error}")]
+    Read {
+        /// Canonical name.
+        tensor: String,
+        /// What its reader said.
+        error: BoxError,
+    },
+}
+
+impl Diagnostic for OverlayError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::NoSuchTensor { .. } => "NoSuchTensor",
+            Self::NotAMatrix { .. } => "NotAMatrix",
+            Self::Encoding { .. } => "BlockLength",
+            Self::Length { .. } => "BufferMismatch",
+            Self::Encode { .. } => "Encode",
+            Self::Read { error, .. } => error.kind(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Read { error, .. } => error.class(),
+            Self::NoSuchTensor { .. } | Self::Encoding { .. } => Class::Usage,
+            _ => Class::Refused,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How a canonical tensor is used as the weight of a linear layer.
+
+use forge_kernel::load_tensor;
+use forge_model::TensorSpec;
+use forge_tensor::{BoxError, TensorSource, format_shape};
+
+use crate::error::OverlayError;
+
+/// The matrices of a tensor, as linear layers use them: `count` times `[rows, columns]`, rows being outputs and columns inputs.
+/// Factors of low-rank pairs are canonical as `[inputs, outputs]`; here they are turned. The embedding has a row a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Number of matrices; 1 but for RWKV-6's `time_maa_w2`.
+    pub count: usize,
+    /// Outputs of each.
+    pub rows: usize,
+    /// Inputs of each.
+    pub columns: usize,
+}
+
+impl Weight {
+    /// For a matrix or a factor of a low-rank pair.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotAMatrix`] for everything else.
+    pub fn of(spec: &TensorSpec) -> Result<Self, OverlayError> {
+        let shape: Vec<usize> = spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(usize::MAX)).collect();
+        let lora = spec.role.is_lora();
+        match shape[..] {
+            [inputs, outputs] if lora => Ok(Self { count: 1, rows: outputs, columns: inputs }),
+            [rows, columns] if spec.role.is_matrix() => Ok(Self { count: 1, rows, columns }),
+            [count, inputs, outputs] if lora => Ok(Self { count, rows: outputs, columns: inputs }),
+            _ => Err(OverlayError::NotAMatrix { tensor: spec.name.clone(), shape: format_shape(&spec.shape) }),
+        }
+    }
+
+    /// Rows of all matrices.
+    #[must_use]
+    pub fn all_rows(&self) -> usize {
+        self.count * self.rows
+    }
+
+    /// Elements of all matrices.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.all_rows() * self.columns
+    }
+
+    /// The values, `[count * rows, columns]`, as canonical numbers.
+    ///
+    /// # Errors
+    /// When the tensor cannot be read or is no matrix.
+    pub fn read(source: &dyn TensorSource, spec: &TensorSpec) -> Result<Vec<f32>, BoxError> {
+        let weight = Self::of(spec)?;
+        let values = load_tensor::<f32>(source, spec)?;
+        if !spec.role.is_lora() {
+            return Ok(values);
+        }
+        let mut out = vec![0.0; values.len()];
+        let plane = (weight.rows * weight.columns).max(1);
+        for (out, values) in out.chunks_exact_mut(plane).zip(values.chunks_exact(plane)) {
+            for (input, values) in values.chunks_exact(weight.rows).enumerate() {
+                for (output, value) in values.iter().enumerate() {
+                    out[output * weight.columns + input] = *value;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// The shape in which rows are stored.
+    pub(crate) fn stored_shape(&self, spec: &TensorSpec) -> Vec<u64> {
+        let (count, rows, columns) = (self.count as u64, self.rows as u64, self.columns as u64);
+        if spec.shape.len() == 3 { vec![count, rows, columns] } else { vec![rows, columns] }
+    }
+}
