@@ -1,5 +1,6 @@
 //! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `llama`, `candle`, `web-rwkv` and `python`
-//! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer; `speed` measures.
+//! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer;
+//! `perplexity` compares `eval` with llama-perplexity; `speed` measures.
 //!
 //! Start at the module of a subcommand; which differences are admitted is there or in `agreement`.
 
@@ -7,6 +8,7 @@ mod agreement;
 mod candle;
 mod llama;
 mod npy;
+mod perplexity;
 mod plant;
 mod presets;
 mod python;
@@ -19,9 +21,10 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|presets|candle|web-rwkv|python [--markdown FILE] [--json FILE]
+const USAGE: &str = "usage: rwkv-forge-peers llama|presets|perplexity|candle|web-rwkv|python [--markdown FILE] [--json FILE]
        presets: [--model FILE [--vocab FILE]]
-       speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]";
+       speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]
+       perplexity: [--model FILE [--vocab FILE]] [--text FILE] [--bytes N] [--types TYPE,...] [--threads N] [--rounds N]";
 
 fn main() -> ExitCode {
     match run() {
@@ -40,9 +43,13 @@ fn run() -> Result<bool, String> {
     let command = arguments.next().ok_or(USAGE)?;
     let (mut markdown, mut json, mut model, mut vocabulary) = (None, None, None, None);
     let mut speed = speed::Request::default();
+    let mut perplexity = perplexity::Request::default();
     while let Some(option) = arguments.next() {
         let value = arguments.next().ok_or(USAGE)?;
         if command == "speed" && request(&mut speed, &option, &value)? {
+            continue;
+        }
+        if command == "perplexity" && perplexity_request(&mut perplexity, &option, &value)? {
             continue;
         }
         match (option.as_str(), Some(PathBuf::from(value))) {
@@ -60,6 +67,10 @@ fn run() -> Result<bool, String> {
         }
         "presets" => {
             let report = presets::run(model.as_deref(), vocabulary.as_deref())?;
+            (report.markdown(), report.json(), report.passed())
+        }
+        "perplexity" => {
+            let report = perplexity::run(&perplexity)?;
             (report.markdown(), report.json(), report.passed())
         }
         "speed" => {
@@ -83,8 +94,7 @@ fn run() -> Result<bool, String> {
 
 /// Takes an option of `speed`; false if it is none.
 fn request(request: &mut speed::Request, option: &str, value: &str) -> Result<bool, String> {
-    let number =
-        |text: &str| text.parse::<usize>().ok().filter(|number| *number > 0).ok_or_else(|| format!("{option} {value}: no number above 0"));
+    let number = |text: &str| above_zero(option, text);
     let names = || value.split(',').map(str::to_owned).collect();
     match option {
         "--model" => request.models.push((PathBuf::from(value), None)),
@@ -96,6 +106,25 @@ fn request(request: &mut speed::Request, option: &str, value: &str) -> Result<bo
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Takes an option of `perplexity`; false if it is none.
+fn perplexity_request(request: &mut perplexity::Request, option: &str, value: &str) -> Result<bool, String> {
+    match option {
+        "--model" => request.model = Some((PathBuf::from(value), None)),
+        "--vocab" => request.model.as_mut().ok_or("--vocab belongs to the --model before it")?.1 = Some(PathBuf::from(value)),
+        "--text" => request.text = Some(PathBuf::from(value)),
+        "--bytes" => request.bytes = Some(above_zero(option, value)?),
+        "--types" => request.types = value.split(',').map(str::to_owned).collect(),
+        "--threads" => request.threads = Some(above_zero(option, value)?),
+        "--rounds" => request.rounds = above_zero(option, value)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn above_zero(option: &str, text: &str) -> Result<usize, String> {
+    text.parse::<usize>().ok().filter(|number| *number > 0).ok_or_else(|| format!("{option} {text}: no number above 0"))
 }
 
 fn tables(report: table::Report) -> (String, String, bool) {

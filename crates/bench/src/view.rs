@@ -1,6 +1,6 @@
 //! The report for people: tables and a plot.
 
-use forge_report::{Axis, Cell, Column, Marks, Plot, Scale, Table};
+use forge_report::{Axis, Cell, Column, Marks, Plot, Table};
 
 use crate::error::BenchError;
 use crate::report::{ModelReport, Report};
@@ -194,8 +194,8 @@ impl Report {
     }
 
     fn bandwidth_plot(&self) -> Plot {
-        let x = Axis { label: "bytes of weights read per token".to_owned(), scale: Scale::Log, show: Vec::new() };
-        let y = Axis { label: "tokens/s".to_owned(), scale: Scale::Log, show: Vec::new() };
+        let x = Axis::log("bytes of weights read per token");
+        let y = Axis::log("tokens/s");
         let mut plot = Plot::new("Decoding and the limit that memory sets", x, y);
         for bandwidth in &self.bandwidth {
             let models = || self.models.iter().filter(|model| model.threads == bandwidth.threads);

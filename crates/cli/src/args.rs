@@ -2,6 +2,7 @@
 
 mod bench;
 mod curve;
+mod eval;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use forge_model::Version;
 
 pub(crate) use bench::{Bench, BenchKind};
 pub(crate) use curve::Curve;
+pub(crate) use eval::{Eval, EvalComputing, EvalLevels, EvalLimits, EvalOutputs, EvalTexts};
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]
@@ -56,6 +58,8 @@ pub(crate) enum Command {
     Convert(Convert),
     /// Compare any two readable files of one model, token by token
     Verify(Verify),
+    /// Measure how well models predict text, and what quantization costs: divergence, perplexity, levels side by side
+    Eval(Box<Eval>),
     /// Compare the recurrent and the parallel form of a model: every layer, every state, logits
     Forms(Forms),
     /// Continue a prompt, to see with one's own eyes that a file works
@@ -103,9 +107,18 @@ pub(crate) struct Convert {
     /// Type of everything that may be quantized
     #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(type_names()))]
     pub encoding: Option<String>,
-    /// Type of the tensors whose original name matches a regular expression; may be repeated, the last match wins
-    #[arg(long = "set", value_name = "REGEX=TYPE")]
+    /// Type, and after a colon the quantizer, of the tensors whose original name matches a regular expression; may be repeated,
+    /// the last match wins
+    #[arg(long = "set", value_name = "REGEX=TYPE[:QUANTIZER]")]
     pub sets: Vec<String>,
+    /// What chooses the codes of a type: `ggml` gives llama-quantize's bytes, `search` the least weighted error of each block, `gptq`
+    /// feeds errors back from column to column and needs --calibrate [default: ggml; for 4bit to 8bit gptq or, without
+    /// --calibrate, search]
+    #[arg(long, value_name = "QUANTIZER", value_parser = ["ggml", "search", "gptq"])]
+    pub quantizer: Option<String>,
+    /// Keep to what llama-quantize writes of a type: low-rank factors in 16 or 32 bits
+    #[arg(long, value_name = "WITH", value_parser = ["strict"])]
+    pub compat: Option<String>,
     /// Recipe file: `type = "q8_0"` and `[[set]]` tables with `tensors` (a regular expression) and `type`
     #[arg(long, value_name = "FILE.toml")]
     pub recipe: Option<PathBuf>,
@@ -352,6 +365,27 @@ pub(crate) struct State {
 pub(crate) struct Completions {
     /// Shell to complete for
     pub shell: clap_complete::Shell,
+}
+
+/// A number of bytes with an optional K, M, G or T (powers of 1024).
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|last: char| !last.is_ascii_digit());
+    let power = match text[digits.len()..].trim().trim_end_matches(['b', 'B']).trim_end_matches('i').to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err("expected a number of bytes, such as 1048576, 512M or 2G".to_owned()),
+    };
+    let number: f64 = digits.parse().map_err(|_| "expected a number of bytes, such as 1048576, 512M or 2G".to_owned())?;
+    let bytes = number * 1024f64.powi(power);
+    if !(1.0..1e18).contains(&bytes) {
+        return Err(format!("{text} is no sensible number of bytes"));
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 1e18")]
+    let bytes = bytes as u64;
+    Ok(bytes)
 }
 
 /// The registry of containers as the values of `--to`.

@@ -6,6 +6,7 @@ use forge_eval::{Agreement, CompareOptions, Kernel, Model, Thresholds};
 use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::KernelOptions;
 use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, ValueForm, Version};
+use forge_overlay::Overlay;
 use forge_quant::EncodeStats;
 use forge_tensor::{BoxError, Encoding};
 use forge_tokenizer::Tokenizer;
@@ -42,6 +43,9 @@ pub struct ConvertOptions<'a> {
     pub open: OpenOptions,
     /// How the result is compared with its source; `None` skips it.
     pub verify: Option<VerifyOptions<'a>>,
+    /// Tensors whose blocks were made before: see [`crate::prepare`]. The source is then read for its digest and for the
+    /// comparison alone.
+    pub prepared: Option<&'a Overlay<'a>>,
 }
 
 /// Largest share, in percent, of a tensor's values other than zero that f16 may turn into zero. In released checkpoints
@@ -130,7 +134,7 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
     }
     container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
     let rows = model.description.hyperparameters.vocabulary;
-    let choices = options.recipe.resolve(&model.description, container)?;
+    let choices = resolve(model, options)?;
     refuse_requantizing(model, &choices, options.requantize)?;
     let qwen = if version.is_hybrid() { Some(companion::vocabulary(model.source(), options.vocabulary, rows)?) } else { None };
     let tokenizer = match vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name())) {
@@ -154,6 +158,18 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
     let layout = container.layout(&model.description, &choices, &context)?;
     refuse_rearranging(model, &layout, options.requantize)?;
     Ok(Plan { container, choices, layout, recipe, tokenizer })
+}
+
+/// Chooses the encodings; those of a ready type within the bytes of its plain one.
+fn resolve(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Vec<Choice>, ConvertError> {
+    let (recipe, container) = (options.recipe, options.container);
+    let Some(ready) = recipe.preset.ready else { return recipe.resolve(&model.description, container) };
+    let mut plain = recipe.clone();
+    plain.preset = crate::preset::preset_by_name(ready.reference_in(container)?)?;
+    let plain = plain.resolve(&model.description, container)?;
+    // A few words more in the metadata, and the padding of some tensors.
+    let spare = 4096 + 32 * plain.len() as u64;
+    ready.allocate(&model.description, container, &plain, &|spec| recipe.is_set(&spec.name) || recipe.keep_factors && spec.role.is_lora(), spare)
 }
 
 /// A container's refusal, with the containers that do carry the version.
@@ -206,7 +222,7 @@ pub fn convert(
     let started = std::time::Instant::now();
     let (digests, stats) = rayon::join(
         || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
-        || write_all(model, &target, &|bytes| progress(Stage::Writing, bytes, total_bytes)),
+        || write_all(model, options.prepared, &target, &|bytes| progress(Stage::Writing, bytes, total_bytes)),
     );
     // A wrong checksum explains whatever else went wrong, so it is reported first.
     let digests = digests?;
@@ -256,10 +272,19 @@ pub fn convert(
 }
 
 /// Writes all files of the target.
-fn write_all(model: &OpenModel, target: &Target<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<Rounding, BoxError> {
+fn write_all(
+    model: &OpenModel,
+    prepared: Option<&Overlay<'_>>,
+    target: &Target<'_>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Rounding, BoxError> {
     let mut all = Rounding::default();
     target.each_file(|layout, file| {
-        let rounding = Job { source: model.source(), model: &model.description, layout }.run(file, progress)?;
+        let job = match prepared {
+            Some(overlay) => Job { source: overlay, model: overlay.description(), layout },
+            None => Job { source: model.source(), model: &model.description, layout },
+        };
+        let rounding = job.run(file, progress)?;
         all.total.add(rounding.total);
         all.f16.extend(rounding.f16);
         Ok(())

@@ -72,6 +72,28 @@ pub enum ConvertError {
         /// What is wrong.
         reason: String,
     },
+    /// A quantizer needs to know the inputs of the weights.
+    #[error("{tensor} is to be quantized by gptq, which needs the inputs of its weight: give a text with --calibrate, or use the quantizer search")]
+    CalibrationNeeded {
+        /// Canonical tensor name.
+        tensor: String,
+    },
+    /// The recipe was made with other statistics.
+    #[error("the recipe was made with calibration {expected}, but this one is {found}: give the text and the source that it was made with")]
+    OtherCalibration {
+        /// What the recipe names.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
+    /// A quantizer failed.
+    #[error("{tensor}: {reason}")]
+    Quantizer {
+        /// Canonical tensor name.
+        tensor: String,
+        /// What it said.
+        reason: String,
+    },
     /// Rows are no whole number of blocks, and fallbacks are not wanted.
     #[error(
         "{tensor} has rows of {row} elements, which are not whole blocks of {block} ({encoding}): choose another type for it with --set, or drop --strict"
@@ -230,6 +252,9 @@ impl Diagnostic for ConvertError {
             Self::RuleViolatesContainer { .. } => "RuleViolatesContainer",
             Self::RuleMatchesNothing { .. } => "RuleMatchesNothing",
             Self::BadRecipe { .. } => "BadRecipe",
+            Self::CalibrationNeeded { .. } => "CalibrationNeeded",
+            Self::OtherCalibration { .. } => "OtherCalibration",
+            Self::Quantizer { .. } => "Quantizer",
             Self::BlockLength { .. } => "BlockLength",
             Self::NonFinite { .. } => "NonFinite",
             Self::Overflow { .. } => "Overflow",
@@ -254,6 +279,7 @@ impl Diagnostic for ConvertError {
             | Self::Overflow { .. }
             | Self::F16Loss { .. }
             | Self::BlockLength { .. }
+            | Self::Quantizer { .. }
             | Self::NotAModel { .. }
             | Self::BadCompanion { .. } => Class::Refused,
             Self::ThresholdNotMet { .. } => Class::Threshold,

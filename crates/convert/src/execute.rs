@@ -177,10 +177,10 @@ impl Job<'_> {
         let assembly = &out.assembly;
         let [part] = assembly.parts.as_slice() else { return false };
         let recover = self.model.tensors[*part].recover;
-        let plain = recover.part == (0, 1) && recover.columns == (0, 1) && !recover.transposed;
+        let plain = recover.part == (0, 1) && recover.columns == (0, 1) && recover.transposed == assembly.transposed;
         // The zeros of padding are what a new file has anyway, but for blocks, whose zeros are not all zero bytes.
         let padding = assembly.pad == 0 || out.encoding.is_dense();
-        plain && !assembly.transposed && assembly.repeat == 1 && padding
+        plain && assembly.repeat == 1 && padding
     }
 
     fn task_bytes(&self, task: &Task) -> u64 {

@@ -13,7 +13,9 @@ pub mod lint;
 pub mod lora;
 mod open;
 pub mod preset;
+mod prepare;
 mod probe;
+mod ready;
 pub mod recipe;
 pub mod state;
 mod target;
@@ -22,4 +24,5 @@ pub use convert::{ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record,
 pub use error::ConvertError;
 pub use execute::F16Loss;
 pub use open::{OpenFile, OpenModel, OpenOptions, open, open_file};
+pub use prepare::{Calibration, Prepared, prepare};
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};

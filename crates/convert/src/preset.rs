@@ -8,6 +8,7 @@
 use forge_tensor::Encoding;
 
 use crate::error::ConvertError;
+use crate::ready::{READY, Ready};
 
 /// A type for a whole file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Preset {
     pub head: Encoding,
     /// `general.file_type` of a GGUF with this preset; `None` when the container's own table decides.
     pub file_type: Option<u32>,
+    /// For the types that give each tensor what it needs within the bytes of a plain one.
+    pub ready: Option<&'static Ready>,
 }
 
 impl Preset {
@@ -62,7 +65,8 @@ const HEAD: &str = "q6_k";
 pub fn type_names() -> Vec<&'static str> {
     let formats = forge_quant::FORMATS.iter().map(|format| format.encoding().name);
     let named = NAMED.iter().filter(|(_, base, _)| forge_quant::by_name(base).is_some()).map(|(name, ..)| *name);
-    formats.chain(named).collect()
+    let ready = READY.iter().flat_map(|ready| [ready.alias, ready.name]);
+    formats.chain(named).chain(ready).collect()
 }
 
 /// The block format of this name.
@@ -82,6 +86,10 @@ pub fn format_by_name(name: &str) -> Result<Encoding, ConvertError> {
 /// [`ConvertError::UnknownType`] with the names that exist.
 pub fn preset_by_name(name: &str) -> Result<Preset, ConvertError> {
     let unknown = || ConvertError::UnknownType { name: name.to_owned(), known: type_names().join(", ") };
+    if let Some(ready) = READY.iter().find(|ready| ready.name == name || ready.alias == name) {
+        let plain = preset_by_name(ready.reference)?;
+        return Ok(Preset { name: ready.name, ready: Some(ready), ..plain });
+    }
     let (name, base, file_type) = match NAMED.iter().find(|(named, ..)| *named == name) {
         Some((named, base, number)) => (*named, forge_quant::by_name(base).ok_or_else(unknown)?.encoding(), Some(*number)),
         None => {
@@ -89,7 +97,7 @@ pub fn preset_by_name(name: &str) -> Result<Preset, ConvertError> {
             (base.name, base, None)
         }
     };
-    Ok(Preset { name, base, head: head_of(base), file_type })
+    Ok(Preset { name, base, head: head_of(base), file_type, ready: None })
 }
 
 /// Heads of few bits cost more accuracy than their bytes are worth, so quantized bases but Q8_0 come with a wider one. Only

@@ -1,6 +1,7 @@
 //! Decides the encoding of every tensor, and says why: a type for the whole file, what the container allows, and rules.
 
 use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec};
+use forge_quantizer::Quantizer;
 use forge_tensor::Encoding;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,22 @@ use crate::preset::{Preset, format_by_name, preset_by_name, stand_in, type_names
 pub struct Rule {
     pattern: Regex,
     encoding: Encoding,
+    /// What chooses the codes; that of the recipe when `None`.
+    quantizer: Option<Quantizer>,
+    /// What was measured of it, in nats a token, for the record.
+    harm: Option<f64>,
     /// As the user wrote it.
     text: String,
+}
+
+/// What a recipe was made with, so that `convert --recipe` can demand the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrationRecord {
+    /// SHA-256 of the statistics' inputs: the source and the text.
+    pub digest: String,
+    /// Tokens of the text that were used.
+    pub tokens: u64,
 }
 
 /// A type for the file and overrides in order; the last matching rule wins.
@@ -26,6 +41,14 @@ pub struct Recipe {
     rules: Vec<Rule>,
     /// Refuse rows that are no whole number of blocks instead of storing them in f16.
     pub strict: bool,
+    /// Store low-rank factors in 16 or 32 bits, as llama-quantize does, even where a ready type would not.
+    pub keep_factors: bool,
+    /// What chooses the codes where no rule says otherwise. [`Quantizer::Ggml`] gives llama-quantize's bytes.
+    pub quantizer: Quantizer,
+    /// What the recipe was made with.
+    pub calibration: Option<CalibrationRecord>,
+    /// First digits of the SHA-256 of the recipe file, if it came from one.
+    origin: Option<String>,
 }
 
 /// A recipe file.
@@ -34,6 +57,10 @@ pub struct Recipe {
 struct RecipeFile {
     #[serde(rename = "type")]
     base: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quantizer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<CalibrationRecord>,
     #[serde(default, rename = "set")]
     rules: Vec<RuleEntry>,
 }
@@ -44,6 +71,10 @@ struct RuleEntry {
     tensors: String,
     #[serde(rename = "type")]
     encoding: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quantizer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    harm: Option<f64>,
 }
 
 impl Recipe {
@@ -54,14 +85,16 @@ impl Recipe {
     /// Unknown types, bad regular expressions, bad TOML, or no type at all.
     pub fn new(file: Option<(&str, &str)>, base: Option<&str>, sets: &[String]) -> Result<Self, ConvertError> {
         let mut rules = Vec::new();
-        let mut file_base = None;
+        let (mut file_base, mut quantizer, mut calibration) = (None, None, None);
         if let Some((path, text)) = file {
             let parsed: RecipeFile =
                 toml::from_str(text).map_err(|error| ConvertError::BadRecipe { location: path.to_owned(), reason: error.to_string() })?;
             for entry in &parsed.rules {
-                rules.push(Rule::new(&format!("{}={}", entry.tensors, entry.encoding))?);
+                let by = entry.quantizer.as_ref().map_or_else(String::new, |name| format!(":{name}"));
+                rules.push(Rule { harm: entry.harm, ..Rule::new(&format!("{}={}{by}", entry.tensors, entry.encoding))? });
             }
-            file_base = parsed.base;
+            quantizer = parsed.quantizer.as_deref().map(quantizer_by_name).transpose()?;
+            (file_base, calibration) = (parsed.base, parsed.calibration);
         }
         for text in sets {
             rules.push(Rule::new(text)?);
@@ -72,13 +105,25 @@ impl Recipe {
                 reason: format!("no type is given: add --type with one of {}", type_names().join(", ")),
             });
         };
-        Ok(Self { preset: preset_by_name(base)?, rules, strict: false })
+        let origin = file.map(|(_, text)| forge_io::sha256_hex(text.as_bytes()).chars().take(16).collect());
+        let quantizer = quantizer.unwrap_or(Quantizer::Ggml);
+        Ok(Self { preset: preset_by_name(base)?, rules, strict: false, keep_factors: false, quantizer, calibration, origin })
     }
 
     /// The recipe in one line, as it is recorded in the output.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("type={}", self.preset.name);
+        if self.quantizer != Quantizer::Ggml {
+            text.push_str(&format!("; quantizer {}", self.quantizer));
+        }
+        if let Some(calibration) = &self.calibration {
+            text.push_str(&format!("; calibration {}", calibration.digest.get(..16).unwrap_or(&calibration.digest)));
+        }
+        if let Some(origin) = self.origin.as_ref().filter(|_| self.rules.len() > LISTED) {
+            text.push_str(&format!("; {} rules of recipe {origin}", self.rules.len()));
+            return text;
+        }
         for rule in &self.rules {
             text.push_str("; set ");
             text.push_str(&rule.text);
@@ -94,9 +139,15 @@ impl Recipe {
         let rules = self
             .rules
             .iter()
-            .map(|rule| RuleEntry { tensors: rule.pattern.as_str().to_owned(), encoding: rule.encoding.name.to_owned() })
+            .map(|rule| RuleEntry {
+                tensors: rule.pattern.as_str().to_owned(),
+                encoding: rule.encoding.name.to_owned(),
+                quantizer: rule.quantizer.map(|quantizer| quantizer.name().to_owned()),
+                harm: rule.harm,
+            })
             .collect();
-        toml::to_string(&RecipeFile { base: Some(self.preset.name.to_owned()), rules })
+        let quantizer = (self.quantizer != Quantizer::Ggml).then(|| self.quantizer.name().to_owned());
+        toml::to_string(&RecipeFile { base: Some(self.preset.name.to_owned()), quantizer, calibration: self.calibration.clone(), rules })
             .map_err(|error| ConvertError::Internal(error.to_string()))
     }
 
@@ -117,6 +168,38 @@ impl Recipe {
             return Err(ConvertError::RuleMatchesNothing { rule: self.rules[index].text.clone(), example });
         }
         Ok(choices)
+    }
+
+    /// Adds a rule for one tensor, after all others. `harm` is in nats a token.
+    ///
+    /// # Errors
+    /// Never for the names of tensors.
+    pub fn set(&mut self, tensor: &str, encoding: Encoding, quantizer: Option<Quantizer>, harm: Option<f64>) -> Result<(), ConvertError> {
+        let by = quantizer.map_or_else(String::new, |quantizer| format!(":{quantizer}"));
+        let rule = Rule::new(&format!("^{}$={}{by}", regex::escape(tensor), encoding.name))?;
+        self.rules.push(Rule { harm, ..rule });
+        Ok(())
+    }
+
+    /// Whether a rule decides this tensor.
+    #[must_use]
+    pub fn is_set(&self, tensor: &str) -> bool {
+        self.rules.iter().any(|rule| rule.pattern.is_match(tensor))
+    }
+
+    /// What chooses the codes of a tensor of this encoding.
+    #[must_use]
+    pub fn quantizer_of(&self, tensor: &str, encoding: Encoding) -> Quantizer {
+        let rule = self.rules.iter().rev().find(|rule| rule.pattern.is_match(tensor));
+        let wanted = rule.and_then(|rule| rule.quantizer).unwrap_or(self.quantizer);
+        if !encoding.is_dense() && forge_quantizer::supports(wanted, encoding) { wanted } else { Quantizer::Ggml }
+    }
+
+    /// Whether codes are chosen by anything but the formats' own rule.
+    #[must_use]
+    pub fn needs_preparation(&self) -> bool {
+        let chosen = std::iter::once(self.quantizer).chain(self.rules.iter().filter_map(|rule| rule.quantizer));
+        chosen.into_iter().any(|quantizer| quantizer != Quantizer::Ggml)
     }
 
     fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {
@@ -181,6 +264,7 @@ impl Recipe {
             Constraint::Float(why) | Constraint::FloatUnlessAsked(why) => {
                 Choice { encoding: float, reason: format!("{float}, since {why}") }
             }
+            Constraint::F32UnlessAsked(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
             Constraint::Any if base.is_float() => by_type(base),
             Constraint::Any if !spec.role.is_matrix() => {
                 Choice { encoding: float, reason: format!("{float}: {} is small and sensitive", spec.role.name()) }
@@ -197,7 +281,11 @@ impl Recipe {
     /// Rows that are no whole number of blocks are stored in a format of shorter blocks, else in f16 (M4); under
     /// `strict` they are refused.
     fn fit_blocks(&self, spec: &TensorSpec, choice: Choice) -> Result<Choice, ConvertError> {
-        let row = spec.shape.last().copied().unwrap_or(1);
+        // Low-rank factors are quantized in rows of inputs, which is how files hold them then.
+        let row = match forge_overlay::Weight::of(spec) {
+            Ok(weight) if spec.role.is_lora() && !choice.encoding.is_dense() => weight.columns as u64,
+            _ => spec.shape.last().copied().unwrap_or(1),
+        };
         let fits = |encoding: &Encoding| encoding.row_bytes(row).is_ok();
         if fits(&choice.encoding) {
             return Ok(choice);
@@ -213,13 +301,31 @@ impl Recipe {
 }
 
 impl Rule {
-    /// Parses `REGEX=TYPE`.
+    /// Parses `REGEX=TYPE` and `REGEX=TYPE:QUANTIZER`.
     fn new(text: &str) -> Result<Self, ConvertError> {
         let bad = |reason: String| ConvertError::BadRecipe { location: format!("'{text}'"), reason };
         let Some((pattern, name)) = text.rsplit_once('=') else {
             return Err(bad("expected REGEX=TYPE, for example --set 'ffn\\.value=q8_0'".to_owned()));
         };
+        let (name, quantizer) = match name.split_once(':') {
+            Some((name, quantizer)) => (name, Some(quantizer_by_name(quantizer.trim())?)),
+            None => (name, None),
+        };
         let pattern = Regex::new(pattern).map_err(|error| bad(error.to_string()))?;
-        Ok(Self { pattern, encoding: format_by_name(name.trim())?, text: text.to_owned() })
+        Ok(Self { pattern, encoding: format_by_name(name.trim())?, quantizer, harm: None, text: text.to_owned() })
     }
+}
+
+/// Rules of a recipe file that are repeated in the metadata of a file one by one.
+const LISTED: usize = 16;
+
+/// The quantizer of this name.
+///
+/// # Errors
+/// [`ConvertError::BadRecipe`] with the names that exist.
+pub fn quantizer_by_name(name: &str) -> Result<Quantizer, ConvertError> {
+    Quantizer::by_name(name).ok_or_else(|| {
+        let known = Quantizer::ALL.map(Quantizer::name).join(", ");
+        ConvertError::BadRecipe { location: format!("quantizer '{name}'"), reason: format!("there are {known}") }
+    })
 }

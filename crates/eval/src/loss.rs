@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::EvalError;
 use crate::layers::{Compared, Kept, LayerError};
-use crate::pass::{LayerSink, Pass, PassOptions, Residuals, Rows};
+use crate::pass::{Pass, PassOptions, Residuals, Rows};
 use crate::run::Model;
 
 /// How losses are measured.

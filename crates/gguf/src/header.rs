@@ -311,9 +311,10 @@ fn read_tensor(wire: &mut Wire<'_>, name: String) -> Result<RawTensor, GgufError
 }
 
 /// Keys that no file can do without, but for files that have no metadata at all: candle's tool writes its quantized
-/// models so, and their tensors are named and typed as well as any. A file with some metadata and not these is damaged.
+/// models so, and their tensors are named and typed as well as any. llama.cpp's files of importance, which say what they are, have
+/// no architecture either. A file with some metadata and not these is damaged.
 fn check_required(metadata: &Metadata, tensors: &[RawTensor]) -> Result<(), GgufError> {
-    if metadata.entries().is_empty() && !tensors.is_empty() {
+    if metadata.entries().is_empty() && !tensors.is_empty() || metadata.str("general.type")? == Some("imatrix") {
         return Ok(());
     }
     let missing = |key: &str, why: String| Err(GgufError::MissingKey { key: key.into(), why });

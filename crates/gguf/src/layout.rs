@@ -53,12 +53,14 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
     match spec.role {
         role if role.is_matrix() => Constraint::Any,
         TensorRole::IclrLora | TensorRole::ValueLora | TensorRole::GateLora => {
-            Constraint::Float("low-rank factors of gguf files are f32, f16 or bf16")
+            Constraint::FloatUnlessAsked("low-rank factors of gguf files are f32, f16 or bf16")
         }
         TensorRole::DecayLora if matches!(version, Version::V7 | Version::ARwkv7) => {
-            Constraint::F32Only("gguf files hold the low-rank factors of the decay in f32")
+            Constraint::F32UnlessAsked("gguf files hold the low-rank factors of the decay in f32")
         }
-        TensorRole::DecayLora | TensorRole::TokenShiftLora => Constraint::F32Only("gguf files hold the low-rank factors of rwkv6 in f32"),
+        TensorRole::DecayLora | TensorRole::TokenShiftLora => {
+            Constraint::F32UnlessAsked("gguf files hold the low-rank factors of rwkv6 in f32")
+        }
         _ => Constraint::F32Only("gguf files hold norms, mixes and other vectors in f32"),
     }
 }

@@ -33,7 +33,7 @@ pub use error::GgufError;
 pub use free::{FreeTensor, free_layout};
 pub use header::{Header, Limits};
 pub use layout::{Provenance, can_carry, constraint, layout, layout_hybrid};
-pub use names::{configuration, mapped};
+pub use names::{canonical_names, configuration, mapped, stored_name};
 pub use reader::GgufFile;
 pub use value::{Array, Metadata, Value};
 pub use vocabulary::bpe_vocabulary;

@@ -85,6 +85,30 @@ impl NameMap {
     }
 }
 
+/// Name in a file of the tensor that holds the canonical tensor `name`, alone or with others; `None` for what such files do not have.
+#[must_use]
+pub fn stored_name(version: Version, name: &str) -> Option<String> {
+    if let Some(entry) = map::global(version).iter().find(|entry| entry.canonical.contains(&name)) {
+        return Some(entry.stored.to_owned());
+    }
+    let (layer, rest) = split_number(name.strip_prefix("blocks.")?)?;
+    let (_, table) = map::architecture(version)?;
+    let entry = table.iter().find(|entry| entry.canonical.contains(&rest))?;
+    Some(format!("blk.{layer}.{}", entry.stored))
+}
+
+/// The canonical tensors that a file has under the name `stored`; empty for an unknown name.
+#[must_use]
+pub fn canonical_names(version: Version, stored: &str) -> Vec<String> {
+    let names = |prefix: &str, entry: &Entry| entry.canonical.iter().map(|name| format!("{prefix}{name}")).collect();
+    if let Some(entry) = map::global(version).iter().find(|entry| entry.stored == stored) {
+        return names("", entry);
+    }
+    let table = map::architecture(version).map_or(&[][..], |(_, table)| table);
+    let found = split_layer(stored).and_then(|(layer, rest)| Some((layer, table.iter().find(|entry| entry.stored == rest)?)));
+    found.map_or(Vec::new(), |(layer, entry)| names(&format!("blocks.{layer}."), entry))
+}
+
 /// What a file of a hybrid says beyond its tensors.
 ///
 /// # Errors
@@ -113,9 +137,14 @@ fn read_configuration(file: &GgufFile, version: Version) -> Result<Configuration
     Ok(configuration)
 }
 
-/// `blk.3.attn_norm.weight` to `(3, "attn_norm.weight")`; only numbers in their shortest form count.
+/// `blk.3.attn_norm.weight` to `(3, "attn_norm.weight")`.
 fn split_layer(name: &str) -> Option<(u64, &str)> {
-    let (number, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    split_number(name.strip_prefix("blk.")?)
+}
+
+/// `3.attn_norm.weight` to `(3, "attn_norm.weight")`; only numbers in their shortest form count.
+fn split_number(name: &str) -> Option<(u64, &str)> {
+    let (number, rest) = name.split_once('.')?;
     let layer: u64 = number.parse().ok()?;
     (layer.to_string() == number && layer < u64::from(u32::MAX)).then_some((layer, rest))
 }

@@ -173,6 +173,8 @@ pub enum Constraint {
     Float(&'static str),
     /// Any encoding on request; a float type unless one is asked for by name. The text says why.
     FloatUnlessAsked(&'static str),
+    /// Any encoding on request; f32 unless one is asked for by name. The text says why.
+    F32UnlessAsked(&'static str),
     /// Any encoding that the container knows.
     Any,
 }

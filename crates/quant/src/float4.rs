@@ -8,6 +8,7 @@ use forge_tensor::Encoding;
 use crate::block::{Block, Job, OneByOne, Outcome, half_is_finite, load};
 use crate::convert::{MAGNITUDE, f32_to_f16};
 use crate::int8::through_f16;
+use crate::parts::{self, Parted, Parts};
 
 /// Quantiles of the normal distribution, scaled to the range -1..1; the table of bitsandbytes.
 pub const NF4_TABLE: [f32; 16] = [
@@ -91,6 +92,25 @@ macro_rules! float4_format {
 
             fn is_finite(stored: &[u8; 34]) -> bool {
                 half_is_finite(stored[0], stored[1])
+            }
+        }
+
+        impl Parted for $format {
+            fn take_apart(&self, block: &[u8]) -> Parts {
+                let Some(stored) = block.first_chunk::<34>() else { return Parts::ZERO };
+                let mut codes = [0; LEN];
+                for (pair, byte) in codes.as_chunks_mut::<2>().0.iter_mut().zip(&stored[2..]) {
+                    *pair = [byte & 15, byte >> 4];
+                }
+                Parts { halves: [parts::half(stored, 0), 0], codes: parts::spread(&codes), ..Parts::ZERO }
+            }
+
+            fn put_together(&self, from: &Parts, block: &mut [u8]) {
+                let Some(stored) = block.first_chunk_mut::<34>() else { return };
+                parts::set_half(stored, 0, from.halves[0]);
+                for (byte, pair) in stored[2..].iter_mut().zip(parts::first::<LEN>(from).as_chunks::<2>().0) {
+                    *byte = pair[0] & 15 | pair[1] << 4;
+                }
             }
         }
 

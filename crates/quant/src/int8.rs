@@ -7,6 +7,7 @@ use forge_tensor::Encoding;
 
 use crate::block::{Block, Job, OneByOne, Outcome, extremes, half_is_finite, load, truncate};
 use crate::convert::{MAGNITUDE, f16_to_f32, f32_to_f16};
+use crate::parts::{self, Parted, Parts};
 
 /// 8.25 bits a weight: 256 steps from the smallest to the largest value.
 ///
@@ -74,4 +75,19 @@ pub(crate) fn through_f16<const N: usize>(values: &[f32; N]) -> ([f32; N], Outco
         before = before.max(value.to_bits() & MAGNITUDE);
     }
     (halves, Outcome { refused: largest >= 0x7c00, flushed: largest == 0 && before != 0 })
+}
+
+impl Parted for Int8 {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some((stored, rest)) = block.split_first_chunk::<4>() else { return Parts::ZERO };
+        let Some(codes) = rest.first_chunk::<LEN>() else { return Parts::ZERO };
+        Parts { halves: [parts::half(stored, 0), parts::half(stored, 2)], codes: parts::spread(codes), ..Parts::ZERO }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<132>() else { return };
+        parts::set_half(stored, 0, from.halves[0]);
+        parts::set_half(stored, 2, from.halves[1]);
+        stored[4..].copy_from_slice(&parts::first::<LEN>(from));
+    }
 }

@@ -5,6 +5,7 @@ use forge_tensor::Encoding;
 use crate::block::{Block, Job, Outcome, Values, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
 use crate::iq4::{TABLE, nearest_codes};
 use crate::lanes::Lanes;
+use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, inverse, is_special, square_or_weigh, sum_of_squares};
 
@@ -60,5 +61,20 @@ impl Searched for IQ4_NL {
         out[2..].copy_from_slice(&pack_nibbles(&nearest_codes(values, inverse)));
         let flushed = outcome.flushed || scale == 0.0 && values.iter().any(|x| *x != 0.0);
         Outcome { refused: outcome.refused || is_special(scale), flushed }
+    }
+}
+
+impl Parted for IQ4_NL {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<18>() else { return Parts::ZERO };
+        let codes = unpack_nibbles(&stored[2..]);
+        Parts { halves: [parts::half(stored, 0), 0], codes: parts::spread(&codes), ..Parts::ZERO }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<18>() else { return };
+        let codes = parts::first(from);
+        parts::set_half(stored, 0, from.halves[0]);
+        stored[2..].copy_from_slice(&pack_nibbles(&codes));
     }
 }

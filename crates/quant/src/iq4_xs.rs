@@ -6,6 +6,7 @@ use forge_tensor::Encoding;
 use crate::block::{Block, Job, Outcome, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
 use crate::iq4::{TABLE, nearest_codes};
 use crate::lanes::{Lanes, nearest};
+use crate::parts::{Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, inverse, is_special, largest_scale, square_or_weigh, sum_of_squares};
 
@@ -80,5 +81,35 @@ impl Searched for IQ4_XS {
         out[4..8].copy_from_slice(&low);
         let flushed = outcome.flushed || largest == 0.0 && values.iter().any(|x| *x != 0.0);
         Outcome { refused: outcome.refused || fits.iter().any(|fit| is_special(fit.scale)), flushed }
+    }
+}
+
+impl Parted for IQ4_XS {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<136>() else { return Parts::ZERO };
+        let upper = u16::from_le_bytes([stored[2], stored[3]]);
+        let mut parts = Parts { halves: [u16::from_le_bytes([stored[0], stored[1]]), 0], ..Parts::ZERO };
+        let sub_blocks = parts.codes.as_chunks_mut::<32>().0.iter_mut().zip(stored[8..].as_chunks::<16>().0);
+        for (j, ((codes, nibbles), scale)) in sub_blocks.zip(&mut parts.scales).enumerate() {
+            *codes = unpack_nibbles(nibbles);
+            let bits = stored[4 + j / 2] >> (4 * (j % 2)) & 15 | (upper >> (2 * j) & 3).to_le_bytes()[0] << 4;
+            *scale = bits.cast_signed() - 32;
+        }
+        parts
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<136>() else { return };
+        stored[..2].copy_from_slice(&from.halves[0].to_le_bytes());
+        let (mut low, mut high) = ([0; 4], 0u16);
+        let sub_blocks = from.codes.as_chunks::<32>().0.iter().zip(stored[8..].as_chunks_mut::<16>().0);
+        for (j, ((codes, nibbles), scale)) in sub_blocks.zip(from.scales).enumerate() {
+            *nibbles = pack_nibbles(codes);
+            let bits = scale.wrapping_add(32).cast_unsigned() & 63;
+            low[j / 2] |= (bits & 15) << (4 * (j % 2));
+            high |= u16::from(bits >> 4) << (2 * j);
+        }
+        stored[2..4].copy_from_slice(&high.to_le_bytes());
+        stored[4..8].copy_from_slice(&low);
     }
 }

@@ -6,6 +6,7 @@ use forge_tensor::Encoding;
 use crate::block::{Block, Job, Outcome, half_is_finite, load, store};
 use crate::convert::f16_to_f32;
 use crate::lanes::Lanes;
+use crate::parts::{self, Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::{Searched, codes_of, is_special, search_codes, sum_of_squares, weigh};
 use crate::super_block::{LEN, Values, no_fits, pack_two_bits, steps_by_weight, steps_of_largest, unpack_two_bits};
@@ -97,5 +98,29 @@ impl Searched for Q2_K {
         let vanished = scales.step == 0.0 && minima.step == 0.0 && values.iter().any(|x| *x != 0.0);
         let outcome = outcome.and(outcome_min);
         Outcome { refused: outcome.refused || special, flushed: outcome.flushed || vanished }
+    }
+}
+
+impl Parted for Q2_K {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<84>() else { return Parts::ZERO };
+        let mut parts = Parts { halves: [parts::half(stored, 80), parts::half(stored, 82)], ..Parts::ZERO };
+        for (pair, (scale, minimum)) in stored.iter().zip(parts.scales.iter_mut().zip(&mut parts.minima)) {
+            (*scale, *minimum) = ((pair & 15).cast_signed(), pair >> 4);
+        }
+        parts.codes = stored[16..].first_chunk().map_or([0; LEN], unpack_two_bits);
+        parts
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<84>() else { return };
+        parts::set_half(stored, 80, from.halves[0]);
+        parts::set_half(stored, 82, from.halves[1]);
+        for (pair, (scale, minimum)) in stored.iter_mut().zip(from.scales.iter().zip(from.minima)) {
+            *pair = scale.cast_unsigned() & 15 | minimum << 4;
+        }
+        if let Some(packed) = stored[16..].first_chunk_mut() {
+            pack_two_bits(&from.codes, packed);
+        }
     }
 }

@@ -6,6 +6,7 @@ use forge_tensor::Encoding;
 use crate::block::{Block, Job, Outcome, half_is_finite, load, store};
 use crate::convert::f16_to_f32;
 use crate::lanes::{Lanes, nearest};
+use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, codes_of, is_special, largest_scale, search_codes, sum_of_squares, weigh};
 use crate::super_block::{
@@ -144,4 +145,30 @@ fn unpack_scales(packed: &[u8; 12]) -> [u8; 16] {
         *scale = packed[j % 8] >> (4 * (j / 8)) & 15 | (packed[8 + j % 4] >> (2 * (j / 4)) & 3) << 4;
     }
     scales
+}
+
+impl Parted for Q3_K {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<110>() else { return Parts::ZERO };
+        let Some((third, rest)) = stored.split_first_chunk::<32>() else { return Parts::ZERO };
+        let Some((packed, rest)) = rest.split_first_chunk::<64>() else { return Parts::ZERO };
+        let Some(scales) = rest.first_chunk::<12>() else { return Parts::ZERO };
+        let mut codes = unpack_two_bits(packed);
+        add_bit(&mut codes, 2, third);
+        let scales = unpack_scales(scales).map(|scale| scale.cast_signed() - 32);
+        Parts { halves: [parts::half(stored, 108), 0], scales, codes, ..Parts::ZERO }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<110>() else { return };
+        let scales = from.scales.map(|scale| scale.wrapping_add(32).cast_unsigned() & 63);
+        stored[96..108].copy_from_slice(&pack_scales(&scales));
+        parts::set_half(stored, 108, from.halves[0]);
+        if let Some((third, rest)) = stored.split_first_chunk_mut()
+            && let Some(packed) = rest.first_chunk_mut()
+        {
+            pack_bit(&from.codes, 2, third);
+            pack_two_bits(&from.codes, packed);
+        }
+    }
 }

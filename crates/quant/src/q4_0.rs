@@ -4,6 +4,7 @@ use forge_tensor::Encoding;
 
 use crate::block::{Block, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, pack_nibbles, peak, store, unpack_nibbles};
 use crate::lanes::Lanes;
+use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
 
@@ -70,5 +71,20 @@ impl Searched for Q4_0 {
             refused: outcome.refused || is_special(fits[0].scale),
             flushed: outcome.flushed || fits[0].scale == 0.0 && values.iter().any(|x| *x != 0.0),
         }
+    }
+}
+
+impl Parted for Q4_0 {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<18>() else { return Parts::ZERO };
+        let codes = unpack_nibbles(&stored[2..]);
+        Parts { halves: [parts::half(stored, 0), 0], codes: parts::spread(&codes), ..Parts::ZERO }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<18>() else { return };
+        let codes = parts::first(from);
+        parts::set_half(stored, 0, from.halves[0]);
+        stored[2..].copy_from_slice(&pack_nibbles(&codes));
     }
 }

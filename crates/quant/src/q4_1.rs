@@ -6,6 +6,7 @@ use crate::block::{
     Block, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, minimum_and_span, pack_nibbles, store, unpack_nibbles,
 };
 use crate::lanes::Lanes;
+use crate::parts::{self, Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
 
@@ -74,5 +75,21 @@ impl Searched for Q4_1 {
         out[4..].copy_from_slice(&pack_nibbles(&codes));
         let outcome = outcome.and(scale_outcome);
         Outcome { refused: outcome.refused || is_special(fits[0].scale), flushed: outcome.flushed }
+    }
+}
+
+impl Parted for Q4_1 {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<20>() else { return Parts::ZERO };
+        let codes = unpack_nibbles(&stored[4..]);
+        Parts { halves: [parts::half(stored, 0), parts::half(stored, 2)], codes: parts::spread(&codes), ..Parts::ZERO }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<20>() else { return };
+        let codes = parts::first(from);
+        parts::set_half(stored, 0, from.halves[0]);
+        parts::set_half(stored, 2, from.halves[1]);
+        stored[4..].copy_from_slice(&pack_nibbles(&codes));
     }
 }

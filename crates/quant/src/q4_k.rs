@@ -5,6 +5,7 @@ use forge_tensor::Encoding;
 
 use crate::block::{Block, Job, Outcome, half_is_finite, load};
 use crate::lanes::Lanes;
+use crate::parts::{Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::Searched;
 use crate::six_bits;
@@ -65,5 +66,23 @@ impl Searched for Q4_K {
             pack_four_bits(&parts.codes, nibbles);
         }
         parts.outcome
+    }
+}
+
+impl Parted for Q4_K {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<144>() else { return Parts::ZERO };
+        let (head, rest) = stored.split_at(16);
+        let Some(nibbles) = rest.first_chunk::<128>() else { return Parts::ZERO };
+        let codes = unpack_four_bits(nibbles);
+        Parts { codes, ..six_bits::take_apart(head) }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<144>() else { return };
+        stored[..16].copy_from_slice(&six_bits::head(from));
+        if let Some(nibbles) = stored[16..].first_chunk_mut() {
+            pack_four_bits(&from.codes, nibbles);
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::block::{
     unpack_nibbles,
 };
 use crate::lanes::Lanes;
+use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
 
@@ -78,5 +79,22 @@ impl Searched for Q5_0 {
             refused: outcome.refused || is_special(fits[0].scale),
             flushed: outcome.flushed || fits[0].scale == 0.0 && values.iter().any(|x| *x != 0.0),
         }
+    }
+}
+
+impl Parted for Q5_0 {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<22>() else { return Parts::ZERO };
+        let mut codes = unpack_nibbles(&stored[6..]);
+        add_fifth_bits(&mut codes, [stored[2], stored[3], stored[4], stored[5]]);
+        Parts { halves: [parts::half(stored, 0), 0], codes: parts::spread(&codes), ..Parts::ZERO }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<22>() else { return };
+        let codes = parts::first(from);
+        parts::set_half(stored, 0, from.halves[0]);
+        stored[2..6].copy_from_slice(&pack_fifth_bits(&codes));
+        stored[6..].copy_from_slice(&pack_nibbles(&codes));
     }
 }

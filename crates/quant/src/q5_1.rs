@@ -8,6 +8,7 @@ use crate::block::{
     pack_nibbles, store, unpack_nibbles,
 };
 use crate::lanes::Lanes;
+use crate::parts::{self, Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
 
@@ -81,5 +82,23 @@ impl Searched for Q5_1 {
         out[8..].copy_from_slice(&pack_nibbles(&codes));
         let outcome = outcome.and(scale_outcome);
         Outcome { refused: outcome.refused || is_special(fits[0].scale), flushed: outcome.flushed }
+    }
+}
+
+impl Parted for Q5_1 {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<24>() else { return Parts::ZERO };
+        let mut codes = unpack_nibbles(&stored[8..]);
+        add_fifth_bits(&mut codes, [stored[4], stored[5], stored[6], stored[7]]);
+        Parts { halves: [parts::half(stored, 0), parts::half(stored, 2)], codes: parts::spread(&codes), ..Parts::ZERO }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<24>() else { return };
+        let codes = parts::first(from);
+        parts::set_half(stored, 0, from.halves[0]);
+        parts::set_half(stored, 2, from.halves[1]);
+        stored[4..8].copy_from_slice(&pack_fifth_bits(&codes));
+        stored[8..].copy_from_slice(&pack_nibbles(&codes));
     }
 }

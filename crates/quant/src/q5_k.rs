@@ -5,6 +5,7 @@ use forge_tensor::Encoding;
 
 use crate::block::{Block, Job, Outcome, half_is_finite, load};
 use crate::lanes::Lanes;
+use crate::parts::{Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::Searched;
 use crate::six_bits;
@@ -70,5 +71,28 @@ impl Searched for Q5_K {
             pack_four_bits(&parts.codes, nibbles);
         }
         parts.outcome
+    }
+}
+
+impl Parted for Q5_K {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<176>() else { return Parts::ZERO };
+        let (head, rest) = stored.split_at(16);
+        let Some((fifth, rest)) = rest.split_first_chunk::<32>() else { return Parts::ZERO };
+        let Some(nibbles) = rest.first_chunk::<128>() else { return Parts::ZERO };
+        let mut codes = unpack_four_bits(nibbles);
+        add_bit(&mut codes, 4, fifth);
+        Parts { codes, ..six_bits::take_apart(head) }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<176>() else { return };
+        stored[..16].copy_from_slice(&six_bits::head(from));
+        if let Some((fifth, rest)) = stored[16..].split_first_chunk_mut()
+            && let Some(nibbles) = rest.first_chunk_mut()
+        {
+            pack_bit(&from.codes, 4, fifth);
+            pack_four_bits(&from.codes, nibbles);
+        }
     }
 }

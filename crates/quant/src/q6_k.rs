@@ -6,6 +6,7 @@ use forge_tensor::Encoding;
 use crate::block::{Block, Job, Outcome, half_is_finite, load, store};
 use crate::convert::f16_to_f32;
 use crate::lanes::{Lanes, nearest};
+use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, codes_of, is_special, largest_scale, search_codes, square_or_weigh};
 use crate::super_block::{LEN, Values, low_byte, no_fits};
@@ -120,4 +121,24 @@ fn unpack(stored: &[u8; 210]) -> [u8; LEN] {
         }
     }
     codes
+}
+
+impl Parted for Q6_K {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some(stored) = block.first_chunk::<210>() else { return Parts::ZERO };
+        let mut parts = Parts { halves: [parts::half(stored, 208), 0], codes: unpack(stored), ..Parts::ZERO };
+        for (scale, byte) in parts.scales.iter_mut().zip(&stored[192..208]) {
+            *scale = byte.cast_signed();
+        }
+        parts
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<210>() else { return };
+        pack(&from.codes.map(|code| code & 63), stored);
+        for (byte, scale) in stored[192..208].iter_mut().zip(from.scales) {
+            *byte = scale.cast_unsigned();
+        }
+        parts::set_half(stored, 208, from.halves[0]);
+    }
 }

@@ -3,6 +3,7 @@
 use forge_tensor::Encoding;
 
 use crate::block::{Block, Job, OneByOne, Outcome, Scale, Values, half_is_finite, largest_magnitude, load};
+use crate::parts::{self, Parted, Parts};
 
 /// 8.5 bits a weight: the code is the value divided by `largest magnitude / 127`, rounded, halves away from zero.
 #[derive(Clone, Copy, Debug)]
@@ -54,4 +55,19 @@ impl OneByOne for Q8_0 {
 fn round_half_away(value: f32) -> u8 {
     let moved = value + 0.499_999_97_f32.copysign(value);
     (moved.trunc() + 12_582_912.0).to_bits() as u8
+}
+
+/// Codes as bits of an i8.
+impl Parted for Q8_0 {
+    fn take_apart(&self, block: &[u8]) -> Parts {
+        let Some((stored, rest)) = block.split_first_chunk::<2>() else { return Parts::ZERO };
+        let Some(codes) = rest.first_chunk::<32>() else { return Parts::ZERO };
+        Parts { halves: [parts::half(stored, 0), 0], codes: parts::spread(codes), ..Parts::ZERO }
+    }
+
+    fn put_together(&self, from: &Parts, block: &mut [u8]) {
+        let Some(stored) = block.first_chunk_mut::<34>() else { return };
+        parts::set_half(stored, 0, from.halves[0]);
+        stored[2..].copy_from_slice(&parts::first::<32>(from));
+    }
 }

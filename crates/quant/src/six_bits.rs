@@ -3,6 +3,7 @@
 use crate::block::{Outcome, store};
 use crate::convert::f16_to_f32;
 use crate::lanes::Lanes;
+use crate::parts::{self, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::{codes_of, is_special, search_codes, sum_of_squares, weigh};
 use crate::super_block::{LEN, Steps, Values, no_fits, steps_by_weight, steps_of_largest};
@@ -63,7 +64,7 @@ pub(crate) fn search<S: Lanes>(x: &Columns<S>, w: &mut Columns<S>, spread: Optio
 }
 
 /// The parts of a block that do not depend on how codes are packed.
-pub(crate) struct Parts {
+pub(crate) struct Finished {
     /// `d`, then `dmin`, both f16, then the packed scales and minima.
     pub(crate) head: [u8; 16],
     pub(crate) codes: [u8; LEN],
@@ -72,7 +73,7 @@ pub(crate) struct Parts {
 
 /// Codes scales and minima, then the values again with what these codes stand for.
 #[inline(always)]
-pub(crate) fn finish(values: &Values, fits: &[Fit<f32>], weighted: bool, most: i32) -> Parts {
+pub(crate) fn finish(values: &Values, fits: &[Fit<f32>], weighted: bool, most: i32) -> Finished {
     let fits: &[Fit<f32>; 8] = fits.first_chunk().unwrap_or(no_fits());
     let (scales, minima) = code(fits, weighted);
     let (d, outcome) = store(scales.step);
@@ -96,7 +97,7 @@ pub(crate) fn finish(values: &Values, fits: &[Fit<f32>], weighted: bool, most: i
     let vanished = scales.step == 0.0 && minima.step == 0.0 && values.iter().any(|x| *x != 0.0);
     let outcome = outcome.and(outcome_min);
     let outcome = Outcome { refused: outcome.refused || special, flushed: outcome.flushed || vanished };
-    Parts { head, codes, outcome }
+    Finished { head, codes, outcome }
 }
 
 #[inline(always)]
@@ -108,4 +109,27 @@ fn code(fits: &[Fit<f32>; 8], weighted: bool) -> (Steps<8>, Steps<8>) {
     }
     let limit = |steps: Steps<8>| Steps { codes: steps.codes.map(|code| code.min(63)), ..steps };
     (limit(steps_of_largest(scales, 63.0)), limit(steps_of_largest(minima, 63.0)))
+}
+
+/// The parts that the first 16 bytes of a block hold.
+pub(crate) fn take_apart(head: &[u8]) -> Parts {
+    let Some(packed) = head.get(4..).and_then(<[u8]>::first_chunk) else { return Parts::ZERO };
+    let mut parts = Parts { halves: [parts::half(head, 0), parts::half(head, 2)], ..Parts::ZERO };
+    for ((scale, minimum), pair) in parts.scales.iter_mut().zip(&mut parts.minima).zip(unpack(packed)) {
+        (*scale, *minimum) = (pair.0.cast_signed(), pair.1);
+    }
+    parts
+}
+
+/// Inverse of [`take_apart`].
+pub(crate) fn head(from: &Parts) -> [u8; 16] {
+    let mut head = [0; 16];
+    parts::set_half(&mut head, 0, from.halves[0]);
+    parts::set_half(&mut head, 2, from.halves[1]);
+    let (mut scales, mut minima) = ([0; 8], [0; 8]);
+    for ((scale, minimum), (from_scale, from_minimum)) in scales.iter_mut().zip(&mut minima).zip(from.scales.iter().zip(from.minima)) {
+        (*scale, *minimum) = (from_scale.cast_unsigned() & 63, from_minimum & 63);
+    }
+    head[4..].copy_from_slice(&pack(&scales, &minima));
+    head
 }

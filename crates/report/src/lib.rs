@@ -1,6 +1,7 @@
-//! Results for people and for machines: tables, Markdown, CSV, SVG plots, JUnit, annotations.
+//! Results for people and for machines: tables, Markdown, CSV, SVG plots, pages, JUnit, annotations.
 //!
-//! Start at [`Table`] and [`Plot`]: what was found, without a format; both know how to become text. [`Suite`] is for
+//! Start at [`Table`], [`Plot`] and [`Pareto`]: what was found, without a format; they know how to become text. A [`Page`] puts
+//! them together into one HTML document, or Markdown. [`Suite`] is for
 //! programs that read test results, [`Annotation`] for the log of a workflow on GitHub. Nothing here prints, reads the
 //! clock or draws random numbers: the same results give the same bytes on every machine.
 #![forbid(unsafe_code)]
@@ -9,6 +10,7 @@ mod annotation;
 mod error;
 mod junit;
 mod number;
+mod page;
 mod plot;
 mod table;
 mod xml;
@@ -17,5 +19,6 @@ pub use annotation::{Annotation, Level};
 pub use error::ReportError;
 pub use junit::{Case, Outcome, Suite};
 pub use number::{significant, thousands};
-pub use plot::{Axis, Guide, Marks, Plot, Scale, Series};
+pub use page::{Attachment, Block, Figure, Page, PageTable, Section, Verdict};
+pub use plot::{Axis, Candidate, Guide, Marks, Pareto, Plot, Scale, Series, pareto_front};
 pub use table::{Align, Cell, Column, Table};

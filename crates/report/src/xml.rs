@@ -1,6 +1,7 @@
 //! Text inside XML.
 
-/// Text as it may stand between tags and inside double quotes. Characters that XML 1.0 does not have become U+FFFD.
+/// Text as it may stand between tags and inside double quotes. Characters that XML 1.0 does not have
+/// become U+FFFD, and so do control characters and those that change the direction of the text around them.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -11,7 +12,9 @@ pub(crate) fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\t' | '\n' | '\r' => out.push(' '),
-            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}' => {
+                out.push('\u{fffd}');
+            }
             _ => out.push(c),
         }
     }

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use forge_convert::container::by_name;
-use forge_convert::recipe::Recipe;
-use forge_convert::{ConvertError, ConvertOptions, OpenModel, Plan, Record, Stage, VerifyOptions};
+use forge_convert::recipe::{Recipe, quantizer_by_name};
+use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Prepared, Record, Stage, VerifyOptions};
 use forge_engine::EngineError;
 use forge_eval::Kernel;
 use forge_io::{OutputFile, OutputOptions};
+use forge_overlay::Overlay;
+use forge_quantizer::Quantizer;
 use serde_json::{Value, json};
 
 use super::{agreement_table, kernel, model_line, open_options, read_small, read_text, thresholds, vocabulary};
@@ -26,6 +28,12 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let recipe_text = recipe_text.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
     let mut recipe = Recipe::new(recipe_text, args.encoding.as_deref(), &args.sets)?;
     recipe.strict = args.strict;
+    recipe.keep_factors = args.compat.is_some();
+    if let Some(name) = &args.quantizer {
+        recipe.quantizer = quantizer_by_name(name)?;
+    } else if recipe.preset.ready.is_some() && recipe.quantizer == Quantizer::Ggml {
+        recipe.quantizer = Quantizer::Search;
+    }
     let vocabulary = vocabulary(&args.vocabulary)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -50,6 +58,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
             thresholds: thresholds(&args.thresholds, Some(BROKEN_KL)),
             kernel: kernel(&args.kernel),
         }),
+        prepared: None,
     };
     let model = forge_convert::open(&args.source, options.open)?;
     let model = match &args.lora {
@@ -86,9 +95,30 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         rayon::current_num_threads()
     ));
     let side_files = SideFiles::create(args, &model)?;
+    let prepared = prepare(&model, &plan, &recipe, None, &output, terminal)?;
+    let options = ConvertOptions { prepared: prepared.as_ref().map(|(overlay, _)| overlay), ..options };
     let record = execute(&model, &plan, &output, &options, terminal)?;
     report(args, &model, &plan, &output, &record, side_files, terminal)?;
     Ok(0)
+}
+
+/// Quantizes before writing what the executor's own encoder does not.
+fn prepare<'m>(
+    model: &'m OpenModel,
+    plan: &Plan,
+    recipe: &Recipe,
+    calibration: Option<&dyn Calibration>,
+    output: &Path,
+    terminal: &Terminal,
+) -> Result<Option<(Overlay<'m>, Vec<Prepared>)>, Failure> {
+    if !recipe.needs_preparation() && calibration.is_none() {
+        return Ok(None);
+    }
+    let progress = Progress::new(terminal, "quantizing", false);
+    // Beside the output there is room for it, or there will be none for the output either.
+    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let set = |done: u64, total: u64| progress.set(done, total);
+    Ok(Some(forge_convert::prepare(model, plan, recipe, calibration, Some(directory), &set)?))
 }
 
 /// What is written beside the model: begun before the work, so that a name that cannot be fails early and never takes

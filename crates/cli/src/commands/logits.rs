@@ -71,9 +71,9 @@ fn write_failed(error: io::Error) -> Failure {
 }
 
 /// Writes a file from its beginning on.
-struct Appender<'a> {
-    file: &'a OutputFile,
-    offset: u64,
+pub(super) struct Appender<'a> {
+    pub(super) file: &'a OutputFile,
+    pub(super) offset: u64,
 }
 
 impl Write for Appender<'_> {

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod convert;
 pub(crate) mod curve;
+pub(crate) mod eval;
 pub(crate) mod forms;
 pub(crate) mod generate;
 pub(crate) mod help;

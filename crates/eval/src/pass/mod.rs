@@ -229,7 +229,8 @@ fn finite(
     position: usize,
 ) -> Result<LayerState<f32>, EvalError> {
     let state = state.map_err(|error| EvalError::Model { model, error })?;
-    match state.values().enumerate().find(|(_, value)| !value.is_finite()) {
+    let bad = state.values().enumerate().find(|(_, value)| !value.is_finite());
+    match bad {
         None => Ok(state),
         Some((element, value)) => {
             Err(EvalError::NonFinite { model, value, place: format!("the state of layer {layer}"), position, element })

@@ -24,7 +24,7 @@ pub(crate) fn model(version: Version) -> (MemorySource, ModelDescription) {
 pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Choice> {
     let matrices = forge_quant::by_name(matrices).unwrap().encoding();
     let pick = |spec: &TensorSpec| match forge_gguf::constraint(description.version, spec) {
-        Constraint::F32Only(_) => Encoding::F32,
+        Constraint::F32Only(_) | Constraint::F32UnlessAsked(_) => Encoding::F32,
         Constraint::Float(_) | Constraint::FloatUnlessAsked(_) => Encoding::F16,
         Constraint::Any => matrices,
     };

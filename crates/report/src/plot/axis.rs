@@ -12,6 +12,7 @@ pub(crate) struct Placed {
     step: f64,
     start: f64,
     end: f64,
+    names: Vec<String>,
 }
 
 /// Ticks of a linear axis, about.
@@ -29,7 +30,16 @@ impl Placed {
                     let around = if low == 0.0 { 1.0 } else { low.abs() * 0.5 };
                     (low, high) = (low - around, high + around);
                 }
+                if !axis.names.is_empty() {
+                    // Half a place at both ends, so that the outer names are not at the corners.
+                    let last = axis.names.len() as f64 - 1.0;
+                    let (low, high) = (low.min(0.0) - 0.5, high.max(last) + 0.5);
+                    return Self { scale: axis.scale, low, high, step: 1.0, start, end, names: axis.names.clone() };
+                }
                 step = tick_distance(high - low);
+                if axis.whole {
+                    step = step.max(1.0);
+                }
                 (low, high) = (libm::floor(low / step + 1e-9) * step, libm::ceil(high / step - 1e-9) * step);
             }
             Scale::Log => {
@@ -41,7 +51,7 @@ impl Placed {
                 }
             }
         }
-        Self { scale: axis.scale, low, high, step, start, end }
+        Self { scale: axis.scale, low, high, step, start, end, names: Vec::new() }
     }
 
     /// Pixels of a value.
@@ -53,8 +63,22 @@ impl Placed {
         self.start + fraction * (self.end - self.start)
     }
 
+    /// How values become lengths.
+    pub(crate) fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// A value as people read it on this axis.
+    pub(crate) fn name(&self, value: f64) -> String {
+        let named = self.names.iter().enumerate().find(|(index, _)| *index as f64 == value);
+        named.map_or_else(|| label(value), |(_, name)| name.clone())
+    }
+
     /// Values with a tick and their labels, ascending.
     pub(crate) fn ticks(&self) -> Vec<(f64, String)> {
+        if !self.names.is_empty() {
+            return self.names.iter().enumerate().map(|(index, name)| (index as f64, name.clone())).collect();
+        }
         let values = match self.scale {
             Scale::Linear => {
                 let (first, last) = (libm::round(self.low / self.step), libm::round(self.high / self.step));
@@ -71,6 +95,39 @@ impl Placed {
             }
         };
         values.into_iter().map(|value| (value, label(value))).collect()
+    }
+}
+
+impl Placed {
+    /// Which of these ticks have their labels written, so that no two of them come closer than `gap` pixels where a character is
+    /// `character` pixels wide: the powers of ten first on a logarithmic axis, every second or third elsewhere.
+    pub(crate) fn labelled(&self, ticks: &[(f64, String)], character: f64, gap: f64) -> Vec<bool> {
+        let spans: Vec<(f64, f64)> = ticks
+            .iter()
+            .map(|(value, label)| {
+                let half = label.chars().count() as f64 * character / 2.0;
+                (self.place(*value) - half, self.place(*value) + half)
+            })
+            .collect();
+        let apart = |a: (f64, f64), b: (f64, f64)| a.1 + gap <= b.0 || b.1 + gap <= a.0;
+        if self.scale == Scale::Log {
+            let power = |value: f64| libm::fabs(libm::log10(value) - libm::round(libm::log10(value))) < 1e-9;
+            let mut order: Vec<usize> = (0..ticks.len()).collect();
+            order.sort_by_key(|index| !power(ticks[*index].0));
+            let mut kept: Vec<usize> = Vec::new();
+            for index in order {
+                if kept.iter().all(|other| apart(spans[index], spans[*other])) {
+                    kept.push(index);
+                }
+            }
+            return (0..ticks.len()).map(|index| kept.contains(&index)).collect();
+        }
+        let fits = |every: &usize| {
+            let kept: Vec<_> = spans.iter().step_by(*every).collect();
+            kept.windows(2).all(|pair| apart(*pair[0], *pair[1]))
+        };
+        let every = (1..ticks.len()).find(fits).unwrap_or(ticks.len().max(1));
+        (0..ticks.len()).map(|index| index % every == 0).collect()
     }
 }
 
@@ -145,6 +202,37 @@ mod tests {
         assert_eq!(labels(&Axis::log(""), &[1.0, 512.0]), ["1", "2", "5", "10", "20", "50", "100", "200", "500", "1000"]);
         assert_eq!(labels(&Axis::log(""), &[30.0, 80.0]), ["20", "50", "100"]);
         assert_eq!(labels(&Axis::log(""), &[3e-12, 2e-3]), ["1e-11", "1e-10", "1e-9", "1e-8", "1e-7", "1e-6", "1e-5", "1e-4", "0.001"]);
+    }
+
+    #[test]
+    fn names_and_whole_numbers() {
+        assert_eq!(labels(&Axis::named("", ["a", "b", "c"]), &[1.0]), ["a", "b", "c"]);
+        let named = Placed::new(&Axis::named("", ["a", "b"]), [0.0].into_iter(), 0.0, 100.0);
+        assert_eq!((named.place(0.0), named.place(1.0)), (25.0, 75.0));
+        assert_eq!((named.name(1.0), named.name(3.0)), ("b".to_owned(), "3".to_owned()));
+        assert_eq!(labels(&Axis::whole(""), &[0.0, 2.0]), ["0", "1", "2"]);
+    }
+
+    #[test]
+    fn written_labels_keep_their_distance() {
+        for (axis, values, width) in [
+            (Axis::log(""), vec![1.0, 1e4], 200.0),
+            (Axis::linear(""), vec![0.0, 9e5], 150.0),
+            (Axis::named("", ["first", "second", "third"]), vec![], 100.0),
+        ] {
+            let placed = Placed::new(&axis, values.into_iter(), 0.0, width);
+            let ticks = placed.ticks();
+            let kept = placed.labelled(&ticks, 8.0, 6.0);
+            assert!(kept.iter().any(|kept| *kept));
+            let spans: Vec<(f64, f64)> = ticks
+                .iter()
+                .zip(kept)
+                .filter(|(_, kept)| *kept)
+                .map(|((value, label), _)| (placed.place(*value), label.len() as f64 * 4.0))
+                .map(|(at, half)| (at - half, at + half))
+                .collect();
+            assert!(spans.windows(2).all(|pair| pair[0].1 + 6.0 <= pair[1].0), "{spans:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,16 @@
-//! Plots without a format, drawn as SVG: `axis.rs` places values and ticks, `svg.rs` draws.
+//! Plots without a format, drawn as SVG: `axis.rs` places values and ticks, `canvas.rs` draws what all plots have in common,
+//! `lines.rs` series of points, `pareto.rs` candidates with names, which `labels.rs` keeps apart.
 
 mod axis;
-mod svg;
+mod canvas;
+mod labels;
+mod lines;
+mod pareto;
 
 use serde::Serialize;
+
+pub(crate) use canvas::{Frame, NARROW, WIDE, style};
+pub use pareto::{Candidate, Pareto, pareto_front};
 
 use crate::error::ReportError;
 
@@ -26,13 +33,17 @@ pub struct Axis {
     pub scale: Scale,
     /// Values that the axis must show even if no point needs them.
     pub show: Vec<f64>,
+    /// What is written at the values 0, 1, 2, ... of a linear axis in place of numbers; empty for numbers.
+    pub names: Vec<String>,
+    /// Whether only whole numbers get a tick.
+    pub whole: bool,
 }
 
 impl Axis {
     /// A linear axis as long as the points need.
     #[must_use]
     pub fn linear(label: impl Into<String>) -> Self {
-        Self { label: label.into(), scale: Scale::Linear, show: Vec::new() }
+        Self { label: label.into(), ..Self::default() }
     }
 
     /// A linear axis that begins at 0 (or ends there).
@@ -44,7 +55,23 @@ impl Axis {
     /// A logarithmic axis as long as the points need.
     #[must_use]
     pub fn log(label: impl Into<String>) -> Self {
-        Self { label: label.into(), scale: Scale::Log, show: Vec::new() }
+        Self { label: label.into(), scale: Scale::Log, ..Self::default() }
+    }
+}
+
+impl Axis {
+    /// A linear axis of things that are counted, such as layers.
+    #[must_use]
+    pub fn whole(label: impl Into<String>) -> Self {
+        Self { whole: true, ..Self::linear(label) }
+    }
+
+    /// An axis with these names at 0, 1, 2 and so on, all of them shown.
+    #[must_use]
+    pub fn named<S: Into<String>>(label: impl Into<String>, names: impl IntoIterator<Item = S>) -> Self {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        let show = (0..names.len()).map(|index| index as f64).collect();
+        Self { names, show, ..Self::linear(label) }
     }
 }
 
@@ -121,6 +148,11 @@ impl Plot {
         self.series.push(Series { name: name.into(), marks, points: points.into_iter().collect() });
     }
 
+    /// The drawing for a page, whose style sheet it needs.
+    pub(crate) fn to_figure(&self, frame: Frame) -> Result<String, ReportError> {
+        lines::draw(self, frame)
+    }
+
     /// A standalone SVG document of 720 pixels in width, light or dark as the reader's system wants it. It refers to
     /// nothing outside of itself, has no ids (so that several fit into one page), and has the same bytes for the same
     /// plot on every machine.
@@ -128,6 +160,6 @@ impl Plot {
     /// # Errors
     /// [`ReportError::NoPoints`] and [`ReportError::NoPlace`].
     pub fn to_svg(&self) -> Result<String, ReportError> {
-        svg::draw(self)
+        lines::draw(self, canvas::STANDALONE)
     }
 }

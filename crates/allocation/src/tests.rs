@@ -1,0 +1,64 @@
+use proptest::prelude::*;
+
+use super::{AllocationError, Choice, least_bytes, least_harm};
+
+/// All picks, one after the other.
+fn enumerate(items: &[Vec<Choice>]) -> Vec<(u64, f64)> {
+    let mut sums = vec![(0, 0.0)];
+    for options in items {
+        sums = sums.iter().flat_map(|(bytes, harm)| options.iter().map(move |option| (bytes + option.bytes, harm + option.harm))).collect();
+    }
+    sums
+}
+
+fn items() -> impl Strategy<Value = Vec<Vec<Choice>>> {
+    let option = (1u64..60, 0u32..1000).prop_map(|(bytes, harm)| Choice { bytes, harm: f64::from(harm) / 64.0 });
+    prop::collection::vec(prop::collection::vec(option, 1..5), 1..7)
+}
+
+proptest! {
+    /// Against every pick there is. Harms are multiples of 1/64, so sums are exact.
+    #[test]
+    fn the_best_pick_is_found(items in items(), share in 0.0f64..1.0) {
+        let all = enumerate(&items);
+        let (low, high) = all.iter().fold((u64::MAX, 0), |(low, high), (bytes, _)| (low.min(*bytes), high.max(*bytes)));
+        let budget = low + ((high - low) as f64 * share) as u64;
+        let best = all.iter().filter(|(bytes, _)| *bytes <= budget).map(|(_, harm)| *harm).fold(f64::INFINITY, f64::min);
+        let found = least_harm(&items, budget).unwrap();
+        prop_assert!(found.exact && found.bytes <= budget);
+        prop_assert_eq!(found.harm, best);
+        let least = all.iter().filter(|(_, harm)| *harm <= best).map(|(bytes, _)| *bytes).min().unwrap();
+        let found = least_bytes(&items, best).unwrap();
+        prop_assert!(found.harm <= best);
+        prop_assert_eq!(found.bytes, least);
+    }
+}
+
+/// A model of 200 tensors with seven types: the search stays exact or says how far it may be off, and is not far.
+#[test]
+fn a_whole_model_is_solved() {
+    let items: Vec<Vec<Choice>> = (0..200u64)
+        .map(|item| {
+            let size = 1000 * (1 + item % 17);
+            let weight = 0.1 + (item * 7919 % 101) as f64;
+            let bits = [26u64, 34, 45, 55, 66, 85, 160];
+            bits.iter().enumerate().map(|(level, bits)| Choice { bytes: size * bits, harm: weight * 0.25f64.powi(level as i32) }).collect()
+        })
+        .collect();
+    let smallest: u64 = items.iter().map(|options| options[0].bytes).sum();
+    for percent in [105, 130, 200, 400] {
+        let found = least_harm(&items, smallest * percent / 100).unwrap();
+        assert!(found.bytes <= smallest * percent / 100);
+        assert!(found.gap <= 1e-3 * found.harm, "{percent} %: gap {} of {}", found.gap, found.harm);
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let item = vec![Choice { bytes: 10, harm: 1.0 }, Choice { bytes: 20, harm: 0.5 }];
+    assert_eq!(least_harm(&[item.clone(), item.clone()], 19), Err(AllocationError::TooSmall { budget: 19, least: 20 }));
+    assert_eq!(least_bytes(std::slice::from_ref(&item), 0.4), Err(AllocationError::TooHarmful { limit: 0.4, least: 0.5 }));
+    assert_eq!(least_harm(&[Vec::new()], 5), Err(AllocationError::BadItem { item: 0, what: "no options" }));
+    let odd = vec![Choice { bytes: 1, harm: f64::NAN }];
+    assert!(matches!(least_harm(&[odd], 5), Err(AllocationError::BadItem { .. })));
+}

@@ -1,0 +1,122 @@
+//! Why there are no statistics.
+
+use std::path::PathBuf;
+
+use forge_engine::EngineError;
+use forge_gguf::GgufError;
+use forge_io::IoError;
+use forge_matrix::MatrixError;
+use forge_tensor::{BoxError, Class, Diagnostic};
+use thiserror::Error;
+
+/// What can go wrong while statistics are gathered, written or read.
+#[derive(Debug, Error)]
+pub enum CalibrateError {
+    /// Reading or writing a file failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The engine cannot run the model.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Columns could not be multiplied.
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
+    /// An imatrix file in GGUF that is no sound GGUF.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A receiver of statistics failed.
+    #[error("{0}")]
+    Receiver(BoxError),
+    /// No tokens to look at.
+    #[error("the calibration text has no tokens; give a text of at least some thousand words")]
+    NoTokens,
+    /// The model computes something that is no number.
+    #[error("{weights}: inputs of column {column} are not finite on this text; calibrate the unquantized model, in f32 or bf16")]
+    NonFinite {
+        /// Canonical names.
+        weights: String,
+        /// Index of the input channel.
+        column: usize,
+    },
+    /// Not an imatrix file, or a damaged one.
+    #[error("{path}: unusable imatrix file: {problem}", path = path.display())]
+    BadImatrix {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, where, and what was expected.
+        problem: String,
+    },
+    /// An imatrix file of another model.
+    #[error("{path}: {name} is no tensor of {version}; the file belongs to another model", path = path.display())]
+    UnknownTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+        /// The version, as people write it.
+        version: String,
+    },
+    /// A tensor that has no name in GGUF files of this version.
+    #[error("{name} has no name in GGUF files of {version}, so no imatrix file can carry it")]
+    NoName {
+        /// Canonical name.
+        name: String,
+        /// The version, as people write it.
+        version: String,
+    },
+    /// Not a file of statistics of ours, or a damaged one.
+    #[error("{path}: unusable file of statistics: {problem}; remove it and calibrate again", path = path.display())]
+    BadStatistics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, where, and what was expected.
+        problem: String,
+    },
+    /// Statistics of another model, text or choice.
+    #[error("{path}: the statistics are of {what} {found}, expected {expected}; calibrate again", path = path.display())]
+    OtherStatistics {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// As in the file.
+        found: String,
+        /// As wanted.
+        expected: String,
+    },
+    /// Threads could not be started.
+    #[error("no threads for calibration: {0}")]
+    Threads(String),
+}
+
+impl Diagnostic for CalibrateError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Io(error) => error.kind(),
+            Self::Engine(error) => error.kind(),
+            Self::Gguf(error) => error.kind(),
+            Self::Receiver(error) => error.kind(),
+            Self::Matrix(_) => "Matrix",
+            Self::NoTokens => "NoTokens",
+            Self::NonFinite { .. } => "NonFinite",
+            Self::BadImatrix { .. } => "BadImatrix",
+            Self::UnknownTensor { .. } => "UnknownTensor",
+            Self::NoName { .. } => "NoName",
+            Self::BadStatistics { .. } => "BadStatistics",
+            Self::OtherStatistics { .. } => "OtherStatistics",
+            Self::Threads(_) => "Threads",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Io(error) => error.class(),
+            Self::Engine(error) => error.class(),
+            Self::Gguf(error) => error.class(),
+            Self::Receiver(error) => error.class(),
+            Self::NoTokens => Class::Usage,
+            Self::Threads(_) => Class::Io,
+            _ => Class::Refused,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! llama.cpp's imatrix files: read in both forms, written in both. Start at [`Imatrix`].
+//!
+//! Such a file has, for weights by their GGUF names, the sum over tokens of the squares of each input channel, and the number of
+//! tokens. `gguf.rs` has the present form, `legacy.rs` the older `.dat`.
+
+mod gguf;
+mod legacy;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use forge_io::{InputFile, OutputFile, OutputOptions};
+use forge_model::Version;
+
+use crate::error::CalibrateError;
+
+/// Bytes of the largest file accepted: some tens of MB are usual.
+const FILE_BYTES: u64 = 4 << 30;
+
+/// What weights are multiplied with, squared and summed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Channels {
+    /// Sum of squares of each input channel; of several matrices in one tensor, one after the other.
+    pub sums: Vec<f32>,
+    /// What the sums are divided by: tokens, or evaluations in the older form. One for each matrix of the tensor; one for all is usual.
+    pub counts: Vec<u32>,
+}
+
+impl Channels {
+    /// Mean square of each channel, as llama-quantize computes it: one for each channel of a matrix that saw nothing.
+    #[must_use]
+    pub fn means(&self) -> Vec<f32> {
+        let each = self.sums.len().checked_div(self.counts.len()).unwrap_or(0).max(1);
+        let counts = self.counts.iter().flat_map(|count| std::iter::repeat_n(*count, each));
+        #[allow(clippy::cast_precision_loss, reason = "the division that llama-quantize does")]
+        let mean = |(sum, count): (&f32, u32)| if count == 0 { 1.0 } else { sum / count as f32 };
+        self.sums.iter().zip(counts).map(mean).collect()
+    }
+}
+
+/// A form of imatrix files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImatrixForm {
+    /// Since 2025: a GGUF file.
+    Gguf,
+    /// Before: `.dat`, means times the number of evaluations.
+    Legacy,
+}
+
+/// An imatrix file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Imatrix {
+    /// By name in GGUF files.
+    pub entries: BTreeMap<String, Channels>,
+    /// Texts that it was computed on.
+    pub datasets: Vec<String>,
+    /// Evaluations.
+    pub chunk_count: u32,
+    /// Tokens an evaluation.
+    pub chunk_size: u32,
+}
+
+impl Imatrix {
+    /// Reads a file of either form; the content says which.
+    ///
+    /// # Errors
+    /// [`CalibrateError::BadImatrix`], [`CalibrateError::Gguf`] and those of reading.
+    pub fn read(path: &Path) -> Result<(Self, ImatrixForm), CalibrateError> {
+        let file = InputFile::open(path)?;
+        let mut magic = [0u8; 4];
+        if file.len() >= 4 {
+            file.read_exact_at(0, &mut magic)?;
+        }
+        if magic == *b"GGUF" {
+            return Ok((gguf::read(path)?, ImatrixForm::Gguf));
+        }
+        let bytes = file.read_vec(0, file.len(), FILE_BYTES)?;
+        file.check_unchanged()?;
+        let bad = |problem| CalibrateError::BadImatrix { path: path.to_path_buf(), problem };
+        Ok((legacy::read(&bytes).map_err(bad)?, ImatrixForm::Legacy))
+    }
+
+    /// The bytes of a file, the same as llama-imatrix writes for the same numbers.
+    #[must_use]
+    pub fn to_bytes(&self, form: ImatrixForm) -> Vec<u8> {
+        match form {
+            ImatrixForm::Gguf => gguf::write(self),
+            ImatrixForm::Legacy => legacy::write(self),
+        }
+    }
+
+    /// Writes a file, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of [`OutputFile`].
+    pub fn write(&self, path: &Path, form: ImatrixForm, force: bool) -> Result<(), CalibrateError> {
+        let bytes = self.to_bytes(form);
+        let options = OutputOptions { force, inputs: &[], expected_bytes: bytes.len() as u64 };
+        let file = OutputFile::create(path, &options)?;
+        file.write_all_at(0, &bytes)?;
+        Ok(file.commit()?)
+    }
+
+    /// Mean squares by canonical name, for a model of this version.
+    ///
+    /// # Errors
+    /// [`CalibrateError::UnknownTensor`] for a name that no tensor of the version has; `path` is for its message.
+    pub fn importance(&self, version: Version, path: &Path) -> Result<BTreeMap<String, Vec<f32>>, CalibrateError> {
+        let mut out = BTreeMap::new();
+        for (name, channels) in &self.entries {
+            let canonical = forge_gguf::canonical_names(version, name);
+            if canonical.is_empty() {
+                let version = version.to_string();
+                return Err(CalibrateError::UnknownTensor { path: path.to_path_buf(), name: name.clone(), version });
+            }
+            for canonical in canonical {
+                out.insert(canonical, channels.means());
+            }
+        }
+        Ok(out)
+    }
+}

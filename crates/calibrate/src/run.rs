@@ -1,0 +1,139 @@
+//! The pass over a text. Start at [`calibrate`].
+
+use std::num::NonZeroUsize;
+
+use forge_engine::{Batch, EngineOptions, Form, Isa, LayerStream};
+use forge_model::ModelDescription;
+use forge_tensor::TensorSource;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::collect::Collector;
+use crate::error::CalibrateError;
+use crate::hessian::InputStatistics;
+use crate::key::Hessians;
+
+/// Blocks of a Hessian begin at multiples of this: the longest block of a quantized format, whose codes are chosen together.
+const BLOCK_STEP: usize = 256;
+
+/// What to gather.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// Threads and instruction set, which change no result, and the epsilon of group norms. The form is always
+    /// [`Form::Float`]: inputs are gathered before any rounding.
+    pub engine: EngineOptions,
+    /// Which Hessians.
+    pub hessians: Hessians,
+    /// Bytes that the Hessians of one layer may take while they are gathered. Where full ones take more, each is gathered in
+    /// blocks along its diagonal.
+    pub memory: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { engine: EngineOptions { form: Form::Float, ..EngineOptions::default() }, hessians: Hessians::Matrices, memory: 2 << 30 }
+    }
+}
+
+impl Options {
+    /// Channels of a Hessian's block at most, from the memory limit: all, or the largest multiple of 256 with which a layer fits.
+    #[must_use]
+    pub fn block(&self, description: &ModelDescription) -> usize {
+        let sizes = &description.hyperparameters;
+        // At most so many different inputs as wide as the model, and one as wide as the channel mix; half of each product is held,
+        // and all of one while it is finished.
+        let (narrow, wide) = (9u64, 1u64);
+        let (channels, ffn) = (sizes.channels as u64, sizes.ffn as u64);
+        let bytes = |block: u64| {
+            let of = |columns: u64| columns.saturating_mul(columns.min(block)).saturating_mul(4);
+            (narrow * of(channels) + wide * of(ffn)) / 2 + of(channels.max(ffn))
+        };
+        let whole = channels.max(ffn).next_multiple_of(BLOCK_STEP as u64);
+        let mut block = whole;
+        while block > BLOCK_STEP as u64 && bytes(block) > self.memory {
+            block -= BLOCK_STEP as u64;
+        }
+        usize::try_from(block).unwrap_or(usize::MAX)
+    }
+}
+
+/// Takes the results of a pass as they come.
+pub trait Receiver {
+    /// The numbers that go into a layer, before the layer runs: from here a pass can be repeated from that layer on.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn before(&mut self, layer: usize, batch: &Batch) -> Result<(), CalibrateError> {
+        let _ = (layer, batch);
+        Ok(())
+    }
+
+    /// The statistics of one input of a layer; the head counts as the layer after the last.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn input(&mut self, layer: usize, statistics: InputStatistics) -> Result<(), CalibrateError>;
+}
+
+/// How far a pass is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Layers done.
+    pub layers_done: usize,
+    /// All layers.
+    pub layers: usize,
+}
+
+/// Sends sequences of tokens, each from the empty state, through a model with one layer in memory at a time, and hands the
+/// statistics of every input of every weight to `receiver`. The bits of the results depend on the model, the sequences and their
+/// order alone, not on threads or instruction sets.
+///
+/// # Errors
+/// [`CalibrateError::NoTokens`], [`CalibrateError::NonFinite`], those of the engine, and what the receiver returns.
+pub fn calibrate(
+    source: &dyn TensorSource,
+    description: &ModelDescription,
+    sequences: &[&[u32]],
+    options: &Options,
+    receiver: &mut dyn Receiver,
+    progress: &dyn Fn(Progress),
+) -> Result<(), CalibrateError> {
+    if sequences.iter().all(|tokens| tokens.is_empty()) {
+        return Err(CalibrateError::NoTokens);
+    }
+    let engine = EngineOptions { form: Form::Float, ..options.engine };
+    let pool = threads(engine.threads)?;
+    let isa = engine.isa.unwrap_or_else(Isa::best);
+    let block = options.block(description);
+    let layers = description.hyperparameters.layers;
+    let collector = || Collector::new(&pool, isa, options.hessians, block, description);
+    let mut stream = LayerStream::new(source, description, &engine)?;
+    let mut batch = stream.embed(sequences)?;
+    for layer in 0..layers {
+        progress(Progress { layers_done: layer, layers });
+        receiver.before(layer, &batch)?;
+        let loaded = stream.load(layer)?;
+        let mut states = stream.new_states(sequences.len());
+        let collector = collector();
+        stream.forward(&loaded, &mut batch, &mut states, Some(&collector))?;
+        drop((loaded, states));
+        deliver(collector, layer, receiver)?;
+    }
+    receiver.before(layers, &batch)?;
+    // The head's input is all that is wanted of it: a single row is enough.
+    let mut head = stream.load_head(0, 1)?;
+    let collector = collector();
+    let mut logits = vec![0.0; batch.x.len() / description.hyperparameters.channels];
+    stream.logits(&mut head, &batch.x, &mut logits, Some(&collector))?;
+    deliver(collector, layers, receiver)?;
+    progress(Progress { layers_done: layers, layers });
+    Ok(())
+}
+
+fn threads(count: NonZeroUsize) -> Result<ThreadPool, CalibrateError> {
+    let builder = ThreadPoolBuilder::new().num_threads(count.get()).thread_name(|index| format!("calibrate-{index}"));
+    builder.build().map_err(|error| CalibrateError::Threads(error.to_string()))
+}
+
+fn deliver(collector: Collector<'_>, layer: usize, receiver: &mut dyn Receiver) -> Result<(), CalibrateError> {
+    collector.finish()?.try_for_each(|input| receiver.input(layer, input?))
+}

@@ -1,0 +1,210 @@
+//! Statistics kept in a file. Start at [`calibrate_to_file`] and [`Statistics::open`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use forge_io::{InputFile, IoError};
+use forge_model::{ModelDescription, Version};
+use forge_tensor::TensorSource;
+
+use crate::error::CalibrateError;
+use crate::file::{Entry, FORMAT, FORMAT_KEY, Header, Listed, Writer, full, packed_len};
+use crate::hessian::Hessian;
+use crate::imatrix::{Channels, Imatrix};
+use crate::key::Key;
+use crate::run::{Options, Progress, calibrate};
+
+/// Bytes of the longest header accepted.
+const HEADER_BYTES: u64 = 32 << 20;
+/// Channels of the widest input accepted.
+const COLUMNS: usize = 1 << 20;
+/// Bytes of the largest tensor accepted.
+const TENSOR_BYTES: u64 = 64 << 30;
+
+/// An open file of statistics. Tensors are read when they are asked for.
+#[derive(Debug)]
+pub struct Statistics {
+    file: InputFile,
+    key: Key,
+    inputs: Vec<Listed>,
+    tensors: BTreeMap<String, Entry>,
+    /// Offset of the first tensor.
+    data: u64,
+    /// From the name of a weight to its inputs, one for each matrix.
+    by_weight: BTreeMap<String, Vec<usize>>,
+}
+
+/// The statistics of this model on these sequences: those of the file at `path` if it has them, otherwise computed and written
+/// there. A file of ours that belongs to another model, text or choice is replaced; any other file is left alone. `source_digest` is
+/// the SHA-256 of the model's file.
+///
+/// # Errors
+/// Those of [`calibrate()`], of writing, and [`CalibrateError::BadStatistics`] for a file that is not ours.
+pub fn calibrate_to_file(
+    path: &Path,
+    source_digest: &str,
+    source: &dyn TensorSource,
+    description: &ModelDescription,
+    sequences: &[&[u32]],
+    options: &Options,
+    progress: &dyn Fn(Progress),
+) -> Result<Statistics, CalibrateError> {
+    let key = Key::new(source_digest, description, sequences, options);
+    match Statistics::open(path) {
+        Ok(found) if found.key.check(&key, path).is_ok() => return Ok(found),
+        Ok(_) | Err(CalibrateError::Io(IoError::NotFound { .. })) => {}
+        Err(error) => return Err(error),
+    }
+    let mut writer = Writer::create(path, true, description)?;
+    calibrate(source, description, sequences, options, &mut writer, progress)?;
+    writer.finish(&key)?;
+    Statistics::open(path)
+}
+
+impl Statistics {
+    /// Opens a file and checks that everything in its index is there.
+    ///
+    /// # Errors
+    /// [`CalibrateError::BadStatistics`] and those of reading.
+    pub fn open(path: &Path) -> Result<Self, CalibrateError> {
+        let bad = |problem: String| CalibrateError::BadStatistics { path: path.to_path_buf(), problem };
+        let file = InputFile::open(path)?;
+        let mut length = [0; 8];
+        if file.len() < 8 {
+            return Err(bad(format!("{} bytes, expected a safetensors file", file.len())));
+        }
+        file.read_exact_at(0, &mut length)?;
+        let length = u64::from_le_bytes(length);
+        if length > HEADER_BYTES || length > file.len() - 8 {
+            return Err(bad(format!("a header of {length} bytes in a file of {}, expected at most {HEADER_BYTES}", file.len())));
+        }
+        let header = file.read_vec(8, length, HEADER_BYTES)?;
+        let header: Header = serde_json::from_slice(&header).map_err(|error| bad(format!("header: {error}")))?;
+        let text = |key: &str| header.metadata.get(key).ok_or_else(|| bad(format!("no {key} in the metadata")));
+        if text(FORMAT_KEY)? != FORMAT {
+            return Err(bad(format!("{FORMAT_KEY} is {:?}, expected {FORMAT:?}", text(FORMAT_KEY)?)));
+        }
+        let key: Key = serde_json::from_str(text("key")?).map_err(|error| bad(format!("key: {error}")))?;
+        let inputs: Vec<Listed> = serde_json::from_str(text("index")?).map_err(|error| bad(format!("index: {error}")))?;
+        let data = 8 + length;
+        let room = file.len() - data;
+        inputs.iter().try_for_each(|input| check(input, &header.tensors, room)).map_err(bad)?;
+        let mut by_weight: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, input) in inputs.iter().enumerate() {
+            for name in &input.weights {
+                let parts = by_weight.entry(name.clone()).or_default();
+                if input.part != parts.len() {
+                    return Err(bad(format!("index: matrix {} of {name} comes as number {}", input.part, parts.len())));
+                }
+                parts.push(index);
+            }
+        }
+        Ok(Self { file, key, inputs, tensors: header.tensors, data, by_weight })
+    }
+
+    /// What the statistics were gathered from.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Canonical names of all weights that have statistics, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_weight.keys().map(String::as_str)
+    }
+
+    /// Matrices in the tensor of this name: 0 when there are no statistics of it, 5 for RWKV-6's `time_maa_w2`, else 1.
+    #[must_use]
+    pub fn parts(&self, name: &str) -> usize {
+        self.by_weight.get(name).map_or(0, Vec::len)
+    }
+
+    /// Mean square of each input channel of a weight, `[parts, columns]`; `None` without statistics of it.
+    ///
+    /// # Errors
+    /// Those of reading.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts far below 2^53; importance is f32")]
+    pub fn importance(&self, name: &str) -> Result<Option<Vec<f32>>, CalibrateError> {
+        let Some(parts) = self.by_weight.get(name) else { return Ok(None) };
+        let mut out = Vec::new();
+        for input in parts.iter().map(|index| &self.inputs[*index]) {
+            let squares = self.read::<8>(&format!("{}.squares", input.name()))?;
+            out.extend(squares.iter().map(|bytes| (f64::from_le_bytes(*bytes) / input.tokens as f64) as f32));
+        }
+        Ok(Some(out))
+    }
+
+    /// The Hessian of matrix `part` (0 but where [`Statistics::parts`] is more) of a weight; `None` where none was gathered.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn hessian(&self, name: &str, part: usize) -> Result<Option<Hessian>, CalibrateError> {
+        let Some(input) = self.by_weight.get(name).and_then(|parts| parts.get(part)).map(|index| &self.inputs[*index]) else {
+            return Ok(None);
+        };
+        let Some(block) = input.block else { return Ok(None) };
+        let packed: Vec<f32> = self.read::<4>(&format!("{}.hessian", input.name()))?.into_iter().map(f32::from_le_bytes).collect();
+        Ok(Some(full(&packed, input.columns, block)))
+    }
+
+    /// The importance as an imatrix file: weights by their GGUF names, the head only if asked for, since llama-imatrix leaves it
+    /// out too unless told otherwise. `dataset` names the text, `chunk` is the number of tokens of a sequence.
+    ///
+    /// # Errors
+    /// [`CalibrateError::NoName`] for versions that GGUF does not have, and those of reading.
+    pub fn imatrix(&self, version: Version, dataset: &str, chunk: u32, head: bool) -> Result<Imatrix, CalibrateError> {
+        let mut entries = BTreeMap::new();
+        for (name, parts) in &self.by_weight {
+            if !head && name == "head.weight" {
+                continue;
+            }
+            let no_name = || CalibrateError::NoName { name: name.clone(), version: version.to_string() };
+            let stored = forge_gguf::stored_name(version, name).ok_or_else(no_name)?;
+            let (mut sums, mut counts) = (Vec::new(), Vec::new());
+            for input in parts.iter().map(|index| &self.inputs[*index]) {
+                let squares = self.read::<8>(&format!("{}.squares", input.name()))?;
+                #[allow(clippy::cast_possible_truncation, reason = "the format has f32")]
+                sums.extend(squares.into_iter().map(|bytes| f64::from_le_bytes(bytes) as f32));
+                counts.push(u32::try_from(input.tokens).unwrap_or(u32::MAX));
+            }
+            entries.insert(stored, Channels { sums, counts });
+        }
+        let chunk_count = u32::try_from(self.key.tokens / u64::from(chunk.max(1))).unwrap_or(u32::MAX);
+        Ok(Imatrix { entries, datasets: vec![dataset.to_owned()], chunk_count, chunk_size: chunk })
+    }
+
+    /// The elements of a tensor, N bytes each.
+    fn read<const N: usize>(&self, name: &str) -> Result<Vec<[u8; N]>, CalibrateError> {
+        let missing = || CalibrateError::BadStatistics { path: self.file.path().to_path_buf(), problem: format!("no tensor {name}") };
+        let [begin, end] = self.tensors.get(name).ok_or_else(missing)?.data_offsets;
+        let bytes = self.file.read_vec(self.data + begin, end - begin, TENSOR_BYTES)?;
+        Ok(bytes.as_chunks::<N>().0.to_vec())
+    }
+}
+
+/// The tensors of an input are where the header says, and of the size that the index says.
+fn check(input: &Listed, tensors: &BTreeMap<String, Entry>, room: u64) -> Result<(), String> {
+    let name = input.name();
+    if input.columns == 0 || input.columns > COLUMNS || input.tokens == 0 {
+        return Err(format!(
+            "index: {name} has {} channels and {} tokens, expected 1 to {COLUMNS} and at least 1",
+            input.columns, input.tokens
+        ));
+    }
+    if input.block.is_some_and(|block| block == 0 || block > input.columns) {
+        return Err(format!("index: {name} has blocks of {:?} channels, expected 1 to {}", input.block, input.columns));
+    }
+    let squares = ("squares", "F64", 8, Some(input.columns as u64));
+    let hessian = input.block.map(|block| ("hessian", "F32", 4, packed_len(input.columns, block)));
+    for (suffix, dtype, size, elements) in [Some(squares), hessian].into_iter().flatten() {
+        let name = format!("{name}.{suffix}");
+        let found = tensors.get(&name).ok_or_else(|| format!("no tensor {name}"))?;
+        let elements = elements.ok_or_else(|| format!("{name}: too many elements"))?;
+        let [begin, end] = found.data_offsets;
+        let fits = end <= room && end.checked_sub(begin) == elements.checked_mul(size);
+        if found.dtype != dtype || found.shape != [elements] || !fits {
+            return Err(format!("{name} is {found:?}, expected {dtype} [{elements}] within {room} bytes"));
+        }
+    }
+    Ok(())
+}

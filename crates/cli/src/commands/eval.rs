@@ -1,0 +1,248 @@
+//! `eval`: how well models predict text, and what quantization costs.
+//!
+//! `texts.rs` makes a plan of what is fed and scored, `subject.rs` opens models, `measure.rs` runs them, `levels.rs` quantizes a model
+//! to many types in turn and chooses among them; `tables.rs` and `page.rs` show what was found.
+
+mod cache;
+mod choice;
+mod levels;
+mod measure;
+mod outputs;
+mod page;
+mod subject;
+mod tables;
+mod texts;
+
+use forge_convert::vocabulary_for;
+use forge_engine::{EngineError, Form};
+use forge_eval::Kernel;
+use forge_score::{Precision, Protocol};
+use forge_tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+use self::cache::Cache;
+use self::measure::{Candidate, Job, Measured, Reference, Results};
+use self::outputs::Outputs;
+use self::subject::Subject;
+use self::texts::Texts;
+use super::{kernel, vocabulary};
+use crate::args::{self, EvalLimits, Global};
+use crate::failure::Failure;
+use crate::terminal::{Terminal, thousands};
+
+/// Runs the command.
+pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    check(args)?;
+    let models = args.models.iter().map(|path| Subject::open(path, global, terminal)).collect::<Result<Vec<_>, _>>()?;
+    let baseline = args.baseline.as_ref().map(|path| Subject::open(path, global, terminal)).transpose()?;
+    let all: Vec<&Subject> = baseline.iter().chain(&models).collect();
+    let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
+    same_vocabulary(first, &all)?;
+    let rows = first.open.description.hyperparameters.vocabulary;
+    let tokenizer = vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text")?;
+    let mut outputs = Outputs::create(args, &all)?;
+    let texts = Texts::read(&args.texts, &tokenizer, terminal)?;
+    let cache = Cache::new(cache_directory(args, texts.plan.protocol))?;
+    let job = Job {
+        texts: &texts,
+        precision: precision(args, texts.plan.protocol),
+        kernel: kernel(&args.computing.kernel),
+        form: if args.computing.activations == "int8" { Form::Int8 } else { Form::Float },
+        max_memory: args.computing.max_memory,
+        cache: &cache,
+    };
+    note_hybrids(&job, &all, terminal);
+    let setting = Setting { args, tokenizer: &tokenizer, job: &job };
+    if let ([source], false) = (models.as_slice(), args.levels.is_empty()) {
+        return levels::run(&setting, source, outputs, global, terminal);
+    }
+    let reference = baseline.as_ref().map(|subject| Reference { model: subject.model(), identity: subject.identity() });
+    let candidates: Vec<&dyn Candidate> = models.iter().map(|subject| subject as &dyn Candidate).collect();
+    let results = outputs.logits(&texts.plan, rows, |logits| job.run(reference, &candidates, logits, terminal))?;
+    let findings = Findings { setting: &setting, baseline: baseline.as_ref(), models: &models, results: &results };
+    let violations = findings.violations();
+    terminal.print(&findings.text()?);
+    for violation in violations.iter().flatten() {
+        terminal.print(&format!("not met: {violation}\n"));
+    }
+    terminal.print_json("eval", &findings.to_json(&violations)?)?;
+    outputs.write(|| page::of_models(&findings, &violations), || Ok(tables::models(&findings)))?;
+    Ok(u8::from(violations.iter().any(|violations| !violations.is_empty())))
+}
+
+/// What the whole run has in common.
+pub(crate) struct Setting<'a> {
+    /// What was asked for.
+    pub args: &'a args::Eval,
+    /// The vocabulary.
+    pub tokenizer: &'a Tokenizer,
+    /// Texts and ways to measure.
+    pub job: &'a Job<'a>,
+}
+
+/// What was found of models that lie in files.
+pub(crate) struct Findings<'a> {
+    /// What the run has in common.
+    pub setting: &'a Setting<'a>,
+    /// The model that the others are compared with.
+    pub baseline: Option<&'a Subject>,
+    /// The models, in order.
+    pub models: &'a [Subject],
+    /// Numbers, in the same order.
+    pub results: &'a Results,
+}
+
+/// Combinations that the parser cannot know to be wrong.
+fn check(args: &args::Eval) -> Result<(), Failure> {
+    let limits = &args.limits;
+    let limited = limits.max_kl.is_some() || limits.min_top1.is_some() || limits.max_ppl_ratio.is_some();
+    if args.levels.is_empty() && args.baseline.is_none() && limited {
+        let message = "limits of the loss need a model to compare with: add --baseline MODEL, or --levels".to_owned();
+        return Err(Failure::usage("BaselineNeeded", message));
+    }
+    if !args.levels.is_empty() && args.models.len() > 1 {
+        return Err(Failure::usage("OneModel", format!("--levels quantizes one model; {} are given", args.models.len())));
+    }
+    if args.outputs.save_logits.is_some() && (args.texts.protocol != "llama" || args.texts.pairs.is_some()) {
+        let message = "the file of logits has the chunks of llama-perplexity: add --protocol llama".to_owned();
+        return Err(Failure::usage("LlamaNeeded", message));
+    }
+    let alone = args.baseline.is_none() && args.models.len() > 1 || !args.levels.is_empty();
+    if args.outputs.save_logits.is_some() && alone {
+        let message = "--save-logits writes the logits of one model: give one, or a --baseline".to_owned();
+        return Err(Failure::usage("OneModel", message));
+    }
+    if args.computing.activations == "int8" && args.computing.kernel == "reference" {
+        return Err(Failure::usage("ReferenceIsExact", "the reference does not round activations: use --kernel engine".to_owned()));
+    }
+    Ok(())
+}
+
+/// Only distributions over the same tokens can be compared; and one text is read with one vocabulary.
+fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
+    let rows = |subject: &Subject| subject.open.description.hyperparameters.vocabulary;
+    match all.iter().find(|subject| rows(subject) != rows(first)) {
+        None => Ok(()),
+        Some(other) => Err(forge_eval::EvalError::VocabularyMismatch { reference: rows(first), candidate: rows(other) }.into()),
+    }
+}
+
+fn note_hybrids(job: &Job<'_>, all: &[&Subject], terminal: &Terminal) {
+    if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != job.kernel) {
+        let reason = EngineError::UnsupportedVersion { version: hybrid.open.description.version.to_string() };
+        terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
+    }
+}
+
+fn precision(args: &args::Eval, protocol: Protocol) -> Precision {
+    match (args.computing.logits_precision.as_deref(), protocol) {
+        (Some("bf16"), _) | (None, Protocol::Uncheatable) => Precision::Bf16,
+        _ => Precision::F32,
+    }
+}
+
+/// Long runs keep what is finished; one that asked for logits needs them all.
+fn cache_directory(args: &args::Eval, protocol: Protocol) -> Option<std::path::PathBuf> {
+    if args.computing.no_cache || args.outputs.save_logits.is_some() {
+        return None;
+    }
+    let long = !args.levels.is_empty() || matches!(protocol, Protocol::Uncheatable | Protocol::Uncheatable2024);
+    args.computing.cache.clone().or_else(|| if long { Cache::usual_place() } else { None })
+}
+
+impl Setting<'_> {
+    /// What is the same for all models, as JSON.
+    pub(crate) fn to_json(&self) -> Value {
+        let Job { texts, precision, kernel, .. } = self.job;
+        let plan = &texts.plan;
+        json!({
+            "protocol": plan.protocol,
+            "logits_precision": precision,
+            "kernel": kernel.name(),
+            "activations": self.args.computing.activations,
+            "vocabulary": { "name": self.tokenizer.name(), "sha256": self.tokenizer.sha256() },
+            "texts": texts.sources,
+            "plan": {
+                "documents": plan.documents.len(), "sequences": plan.sequences.len(), "windows": plan.windows.len(),
+                "fed": plan.fed(), "scored": plan.scored(), "bytes": plan.bytes(),
+            },
+            "calibration": texts.leak.as_ref().map(texts::Leak::to_json),
+            "threads": rayon::current_num_threads(),
+            "peak_memory_bytes": forge_io::peak_memory_bytes(),
+        })
+    }
+
+    /// What was scored, in one line.
+    pub(crate) fn line(&self) -> String {
+        let plan = &self.job.texts.plan;
+        let names: Vec<&str> = self.job.texts.sources.iter().map(|source| source.name.as_str()).collect();
+        let names = if names.len() > 6 { format!("{} texts", names.len()) } else { names.join(", ") };
+        let protocol = match plan.protocol {
+            Protocol::Windows { tokens } => format!("stream in windows of {tokens}"),
+            Protocol::Llama { context, .. } => format!("llama in chunks of {context}"),
+            other => other.name().to_owned(),
+        };
+        let by = if self.job.kernel == Kernel::Reference { "reference" } else { "engine" };
+        format!(
+            "{names}: {} tokens scored, {} bytes, protocol {protocol}, logits in {}, by the {by}",
+            thousands(plan.scored() as u64),
+            thousands(plan.bytes()),
+            self.job.precision.name(),
+        )
+    }
+}
+
+/// What of a model is beyond the limits.
+pub(crate) fn violations(limits: &EvalLimits, measured: &Measured) -> Vec<String> {
+    let evaluation = &measured.evaluation;
+    let mut out = Vec::new();
+    let mut check = |what: &str, found: Option<f64>, limit: Option<f64>, is_met: fn(f64, f64) -> bool| {
+        if let (Some(found), Some(limit)) = (found, limit)
+            && !is_met(found, limit)
+        {
+            out.push(format!("{}: {what} is {}, the limit is {limit}", measured.name, super::number(found)));
+        }
+    };
+    check("the mean KL divergence", evaluation.kl.as_ref().map(|kl| kl.mean), limits.max_kl, |found, limit| found <= limit);
+    check("the share of equal top-1 tokens", evaluation.top1, limits.min_top1, |found, limit| found >= limit);
+    let ratio = evaluation.perplexity_ratio.as_ref().map(|ratio| ratio.ratio);
+    check("the perplexity ratio", ratio, limits.max_ppl_ratio, |found, limit| found <= limit);
+    out
+}
+
+impl Findings<'_> {
+    fn violations(&self) -> Vec<Vec<String>> {
+        self.results.models.iter().map(|measured| violations(&self.setting.args.limits, measured)).collect()
+    }
+
+    fn to_json(&self, violations: &[Vec<String>]) -> Result<Value, Failure> {
+        let mut models = Vec::new();
+        for ((subject, measured), violations) in self.models.iter().zip(&self.results.models).zip(violations) {
+            let fed = self.setting.job.texts.plan.fed() as f64;
+            let own = json!({
+                "layers": measured.layers,
+                "seconds": measured.seconds,
+                "tokens_per_second": fed / measured.seconds.max(1e-9),
+                "kept_parts": measured.kept_parts,
+                "violations": violations,
+            });
+            models.push(merged([subject.to_json(), to_value(&measured.evaluation)?, own]));
+        }
+        let baseline = match self.baseline.zip(self.results.baseline.as_ref()) {
+            Some((subject, evaluation)) => merged([subject.to_json(), to_value(evaluation)?]),
+            None => Value::Null,
+        };
+        Ok(merged([self.setting.to_json(), json!({ "baseline": baseline, "models": models })]))
+    }
+}
+
+/// A result as JSON.
+pub(crate) fn to_value(value: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::bug("Json", error.to_string()))
+}
+
+/// One object with the fields of all.
+pub(crate) fn merged<const N: usize>(objects: [Value; N]) -> Value {
+    let fields = objects.into_iter().filter_map(|object| if let Value::Object(fields) = object { Some(fields) } else { None });
+    Value::Object(fields.flatten().collect())
+}

@@ -1,0 +1,80 @@
+//! Models that lie in files.
+
+use std::path::{Path, PathBuf};
+
+use forge_convert::OpenModel;
+use forge_eval::Model;
+use serde_json::{Value, json};
+
+use super::super::open_options;
+use super::measure::Candidate;
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+/// An opened model whose files have been read once, for their digests and the checksums of their format.
+pub(crate) struct Subject {
+    /// As the user gave it.
+    pub path: PathBuf,
+    /// The model.
+    pub open: OpenModel,
+    /// Names and SHA-256 of its files.
+    pub files: Vec<(String, String)>,
+    /// Bytes of its files.
+    pub bytes: u64,
+    name: String,
+    identity: String,
+}
+
+impl Subject {
+    /// Opens and checks a model.
+    pub(crate) fn open(path: &Path, global: &Global, terminal: &Terminal) -> Result<Self, Failure> {
+        let open = forge_convert::open(path, open_options(global))?;
+        for note in open.source().notes() {
+            terminal.note(note);
+        }
+        let digests = open.source().check_integrity(&|_| ())?;
+        let name_of = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let files: Vec<(String, String)> = open.source().files().iter().map(|path| name_of(path)).zip(digests).collect();
+        let bytes = open.input_identities()?.iter().map(|identity| identity.len).sum();
+        let identity = files.iter().map(|(_, digest)| digest.as_str()).collect::<Vec<_>>().join(" ");
+        Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity })
+    }
+
+    /// For the passes.
+    pub(crate) fn model(&self) -> Model<'_> {
+        Model::new(self.open.source(), &self.open.description)
+    }
+
+    /// Bits a weight: of the files, everything in them included.
+    pub(crate) fn bits_per_weight(&self) -> f64 {
+        self.bytes as f64 * 8.0 / self.open.description.parameters().max(1) as f64
+    }
+
+    /// What the file is, without any number of an evaluation.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "file": self.path.display().to_string(),
+            "name": self.name,
+            "format": self.open.source().format(),
+            "version": self.open.description.version,
+            "parameters": self.open.description.parameters(),
+            "file_bytes": self.bytes,
+            "sha256": self.files.iter().map(|(name, digest)| json!({ "file": name, "sha256": digest })).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Candidate for Subject {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+        task(self.model())
+    }
+}

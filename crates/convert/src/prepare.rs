@@ -1,0 +1,165 @@
+//! Quantizers that see a whole matrix, or what its inputs were: their blocks are made before the file is laid out, and the
+//! executor copies them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use forge_model::{OutputTensor, TensorSpec};
+use forge_overlay::{Overlay, Weight};
+use forge_quantizer::{Factor, Quantizer, QuantizerError, Target};
+use forge_tensor::{BoxError, Encoding};
+use serde::Serialize;
+
+use crate::convert::Plan;
+use crate::error::ConvertError;
+use crate::open::OpenModel;
+use crate::recipe::Recipe;
+
+/// What is known of the inputs that weights were multiplied with on a text.
+pub trait Calibration: Sync {
+    /// Mean squared input of each column of a weight, `[columns]`; `None` for what has no inputs, as the embedding.
+    ///
+    /// # Errors
+    /// When the statistics cannot be read.
+    fn importance(&self, tensor: &str) -> Result<Option<Arc<[f32]>>, BoxError>;
+
+    /// The factorized second moments of a weight's inputs; `None` where they were not gathered.
+    ///
+    /// # Errors
+    /// When the statistics cannot be read or factorized.
+    fn factor(&self, tensor: &str) -> Result<Option<Arc<Factor>>, BoxError>;
+}
+
+/// How one tensor was quantized.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prepared {
+    /// Canonical name.
+    pub tensor: String,
+    /// Name of its type.
+    pub encoding: &'static str,
+    /// What chose the codes.
+    pub quantizer: &'static str,
+    /// Weighted squared error of the weights.
+    pub weighted_error: f64,
+    /// Mean squared error of the outputs on the calibration's inputs, summed over rows.
+    pub output_error: Option<f64>,
+}
+
+/// Elements of a matrix that are quantized at a time.
+const PIECE: usize = 1 << 25;
+
+/// Quantizes every tensor for which the recipe names a quantizer, or has calibration's weights. Returns the model with them in
+/// place, kept in a nameless file in `directory`, and what was done.
+///
+/// # Errors
+/// When a tensor cannot be read or quantized, or a quantizer is asked for that needs a calibration and there is none.
+pub fn prepare<'m>(
+    model: &'m OpenModel,
+    plan: &Plan,
+    recipe: &Recipe,
+    calibration: Option<&dyn Calibration>,
+    directory: Option<&Path>,
+    progress: &dyn Fn(u64, u64),
+) -> Result<(Overlay<'m>, Vec<Prepared>), BoxError> {
+    let mut overlay = Overlay::in_file(model.source(), &model.description, directory)?;
+    let outputs: Vec<&OutputTensor> = plan.layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
+    let total = model.description.tensors.iter().map(TensorSpec::elements).sum();
+    let (mut prepared, mut done) = (Vec::new(), 0);
+    for (index, spec) in model.description.tensors.iter().enumerate() {
+        let stored = model.source().tensors()[spec.source_index].encoding;
+        let own = outputs.iter().find(|out| out.assembly.parts == [index] && !out.encoding.is_dense() && out.encoding != stored);
+        if let Some(out) = own
+            && let Some(job) = Job::new(spec, out, recipe, calibration)?
+        {
+            prepared.push(job.run(model, out, &mut overlay)?);
+        }
+        done += spec.elements();
+        progress(done, total);
+    }
+    Ok((overlay, prepared))
+}
+
+/// A tensor, and how its codes are chosen.
+struct Job<'a> {
+    spec: &'a TensorSpec,
+    weight: Weight,
+    quantizer: Quantizer,
+    importance: Option<Arc<[f32]>>,
+    factor: Option<Arc<Factor>>,
+}
+
+impl<'a> Job<'a> {
+    /// `None` when the executor's own encoder does the same.
+    fn new(
+        spec: &'a TensorSpec,
+        out: &OutputTensor,
+        recipe: &Recipe,
+        calibration: Option<&dyn Calibration>,
+    ) -> Result<Option<Self>, BoxError> {
+        let Ok(weight) = Weight::of(spec) else { return Ok(None) };
+        // Rows in the file must be rows of inputs.
+        if out.shape.last() != Some(&(weight.columns as u64)) || spec.role.is_lora() != out.assembly.transposed {
+            return Ok(None);
+        }
+        let mut quantizer = recipe.quantizer_of(&spec.name, out.encoding);
+        let importance = match calibration {
+            Some(calibration) => calibration.importance(&spec.name)?.filter(|importance| importance.len() == weight.columns),
+            None => None,
+        };
+        let mut factor = None;
+        if quantizer == Quantizer::Gptq {
+            let Some(calibration) = calibration else {
+                return Err(ConvertError::CalibrationNeeded { tensor: spec.name.clone() }.into());
+            };
+            factor = calibration.factor(&spec.name)?;
+            // Without inputs, as the embedding is, or where five matrices have different ones.
+            if factor.is_none() || weight.count > 1 {
+                quantizer = Quantizer::Search;
+            }
+        }
+        if quantizer == Quantizer::Ggml && importance.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Self { spec, weight, quantizer, importance, factor }))
+    }
+
+    fn run(&self, model: &OpenModel, out: &OutputTensor, overlay: &mut Overlay<'_>) -> Result<Prepared, BoxError> {
+        let (encoding, form) = (out.encoding, out.assembly.form);
+        let columns = self.weight.columns.max(1);
+        let mut values = Weight::read(model.source(), self.spec)?;
+        values.iter_mut().for_each(|value| *value = form.apply(*value));
+        let row_bytes = usize::try_from(encoding.row_bytes(columns as u64).unwrap_or(0)).unwrap_or(0);
+        let mut bytes = vec![0; self.weight.all_rows() * row_bytes];
+        let mut prepared = Prepared {
+            tensor: self.spec.name.clone(),
+            encoding: encoding.name,
+            quantizer: self.quantizer.name(),
+            weighted_error: 0.0,
+            output_error: None,
+        };
+        let rows = (PIECE / columns).max(1);
+        for (values, bytes) in values.chunks(rows * columns).zip(bytes.chunks_mut(rows * row_bytes)) {
+            let loss = self.piece(values, encoding, bytes).map_err(|error| self.failed(&error))?;
+            prepared.weighted_error += loss.weighted_error;
+            if let Some(error) = loss.hessian_error {
+                *prepared.output_error.get_or_insert(0.0) += error;
+            }
+        }
+        overlay.replace(&self.spec.name, encoding, form, bytes)?;
+        Ok(prepared)
+    }
+
+    fn piece(&self, values: &[f32], encoding: Encoding, bytes: &mut [u8]) -> Result<forge_quantizer::Loss, QuantizerError> {
+        let columns = self.weight.columns;
+        let target = Target { format: encoding, rows: values.len() / columns.max(1), columns, importance: self.importance.as_deref() };
+        match (self.quantizer, &self.factor) {
+            (Quantizer::Gptq, Some(factor)) => forge_quantizer::gptq(values, &target, factor, bytes),
+            (Quantizer::Ggml, _) => forge_quantizer::ggml(values, &target, bytes),
+            _ => forge_quantizer::search(values, &target, bytes),
+        }
+    }
+
+    fn failed(&self, error: &QuantizerError) -> ConvertError {
+        ConvertError::Quantizer { tensor: self.spec.name.clone(), reason: error.to_string() }
+    }
+}

@@ -1,0 +1,226 @@
+//! The harm of every tensor at every type: leave-one-out probes, and the rule for the types in between.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use forge_convert::Calibration;
+use forge_convert::container::Container;
+use forge_model::{TensorRole, TensorSpec};
+use forge_overlay::Overlay;
+use forge_tensor::Encoding;
+use serde::{Deserialize, Serialize};
+
+use crate::error::PlanError;
+use crate::level::{Level, is_open, levels};
+use crate::probe::{Place, Probe};
+
+/// A tensor with the harm of each of its types.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TensorHarm {
+    /// Canonical name.
+    pub tensor: String,
+    /// What it is.
+    pub role: &'static str,
+    /// Its types, from the fewest bytes on.
+    pub levels: Vec<Level>,
+    /// Harm of each type, in nats a token.
+    pub harms: Vec<f64>,
+    /// The type at which it was probed.
+    pub probed: &'static str,
+    /// Mean KL of the model with this tensor alone at that type; `None` where it was interpolated from its neighbours.
+    pub divergence: Option<f64>,
+}
+
+/// How KL follows the error of the weights: KL ~ error ^ exponent. 1 where predictions depend linearly on small changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Exponents {
+    /// By class of tensor: `body`, `factors`, `embedding`, `head`.
+    pub by_class: BTreeMap<&'static str, f64>,
+}
+
+/// Probes that have been made, by tensor and type: what a rerun goes on from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probed(pub BTreeMap<String, f64>);
+
+/// What is said while probes run: done, all, seconds that the rest will take.
+pub type OnProbe<'a> = &'a mut dyn FnMut(usize, usize, f64, &Probed);
+
+/// What probes are made with.
+pub struct HarmOptions<'a> {
+    /// What the file will be.
+    pub container: &'a dyn Container,
+    /// Importance of the columns.
+    pub calibration: Option<&'a dyn Calibration>,
+    /// Time for probes; what is left over then is interpolated.
+    pub budget: Duration,
+    /// Probes of an earlier run.
+    pub known: Probed,
+}
+
+fn class(role: TensorRole) -> &'static str {
+    match role {
+        TensorRole::Head => "head",
+        TensorRole::Embedding => "embedding",
+        role if role.is_lora() => "factors",
+        _ => "body",
+    }
+}
+
+/// The type at which a tensor is probed: that of about 4.5 bits, whose harm stands out of the noise and is still small.
+fn probe_level(levels: &[Level]) -> usize {
+    let wanted = ["q4_k", "q4_0", "q5_0"];
+    wanted.iter().find_map(|name| levels.iter().position(|level| level.encoding.name == *name)).unwrap_or(0)
+}
+
+/// Probes with a fallback: everything that a series of them shares.
+struct Series<'p, 'a, 'o> {
+    probe: &'p mut Probe<'a>,
+    calibration: Option<&'o dyn Calibration>,
+    probed: Probed,
+    spent: f64,
+    work: f64,
+}
+
+impl Series<'_, '_, '_> {
+    /// Mean KL with one tensor changed.
+    fn measure(&mut self, spec: &TensorSpec, encoding: Encoding) -> Result<f64, PlanError> {
+        let key = format!("{}={}", spec.name, encoding.name);
+        if let Some(known) = self.probed.0.get(&key) {
+            return Ok(*known);
+        }
+        let started = Instant::now();
+        let (source, description) = self.probe.model();
+        let mut overlay = Overlay::new(source, description);
+        let importance = match self.calibration {
+            Some(calibration) => calibration.importance(&spec.name)?,
+            None => None,
+        };
+        overlay.encode(&spec.name, encoding, importance).map_err(|error| PlanError::Other(error.into()))?;
+        let place = Place::of(spec);
+        let divergences = self.probe.divergence(&overlay, place)?;
+        let mean = divergences.iter().sum::<f64>() / divergences.len().max(1) as f64;
+        self.spent += started.elapsed().as_secs_f64();
+        self.work += self.probe.work(place) + 0.1;
+        self.probed.0.insert(key, mean);
+        Ok(mean)
+    }
+
+    /// Seconds that a probe from here takes, by those so far.
+    fn estimate(&self, place: Place) -> f64 {
+        if self.work == 0.0 { 0.0 } else { self.spent / self.work * (self.probe.work(place) + 0.1) }
+    }
+}
+
+/// Measures the harm of every tensor whose type is open.
+///
+/// # Errors
+/// When a tensor cannot be read, or a probe fails.
+pub fn harms(
+    probe: &mut Probe<'_>,
+    options: &HarmOptions<'_>,
+    progress: OnProbe<'_>,
+) -> Result<(Vec<TensorHarm>, Exponents), PlanError> {
+    let (source, description) = probe.model();
+    let mut open: Vec<(TensorSpec, Vec<Level>)> = Vec::new();
+    for spec in description.tensors.iter().filter(|spec| is_open(description, options.container, spec)) {
+        let importance = match options.calibration {
+            Some(calibration) => calibration.importance(&spec.name)?,
+            None => None,
+        };
+        let levels = levels(source, spec, options.container, importance.as_deref())?;
+        if levels.len() > 1 {
+            open.push((spec.clone(), levels));
+        }
+    }
+    let mut series = Series { probe, calibration: options.calibration, probed: options.known.clone(), spent: 0.0, work: 0.0 };
+    let order = order(&open, description.hyperparameters.layers);
+    let mut found: Vec<Option<f64>> = vec![None; open.len()];
+    for (done, index) in order.iter().enumerate() {
+        let (spec, levels) = &open[*index];
+        let rest: f64 = order[done..].iter().map(|index| series.estimate(Place::of(&open[*index].0))).sum();
+        progress(done, order.len(), rest, &series.probed);
+        // The first ones tell how long the others take; without them there is nothing to interpolate from.
+        let late = series.spent + series.estimate(Place::of(spec)) > options.budget.as_secs_f64();
+        let at = levels[probe_level(levels)].encoding;
+        let known = series.probed.0.contains_key(&format!("{}={}", spec.name, at.name));
+        if known || !late || done < 8 {
+            found[*index] = Some(series.measure(spec, at)?);
+        }
+    }
+    let exponents = exponents(&open, &found, &mut series)?;
+    progress(order.len(), order.len(), 0.0, &series.probed);
+    let out = open.iter().enumerate().map(|(index, (spec, levels))| {
+        let probed = probe_level(levels);
+        let divergence = found[index].unwrap_or_else(|| interpolate(&open, &found, index));
+        let exponent = exponents.by_class.get(class(spec.role)).copied().unwrap_or(1.0);
+        let harm = |level: &Level| divergence * libm::pow(level.error / levels[probed].error.max(1e-30), exponent);
+        TensorHarm {
+            tensor: spec.name.clone(),
+            role: spec.role.name(),
+            harms: levels.iter().map(harm).collect(),
+            probed: levels[probed].encoding.name,
+            divergence: found[index],
+            levels: levels.clone(),
+        }
+    });
+    Ok((out.collect(), exponents))
+}
+
+/// Large tensors and those at the ends first, so that a plan that runs out of time interpolates the middle.
+fn order(open: &[(TensorSpec, Vec<Level>)], layers: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..open.len()).collect();
+    // Layers in an order in which each new one halves the largest gap.
+    let rank = |layer: usize| -> u32 {
+        if layer == 0 || layer + 1 == layers { 0 } else { layers.next_power_of_two().trailing_zeros().saturating_sub(layer.trailing_zeros()) }
+    };
+    order.sort_by_key(|index| {
+        let spec = &open[*index].0;
+        let factor = u32::from(spec.role.is_lora());
+        (factor, spec.layer.map_or(0, rank), spec.layer, *index)
+    });
+    order
+}
+
+/// The harm of a tensor that was not probed: in proportion to its error, as of the nearest probed layers of its role.
+fn interpolate(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], index: usize) -> f64 {
+    let (spec, levels) = &open[index];
+    let error = |levels: &[Level]| levels[probe_level(levels)].error.max(1e-30);
+    let here = spec.layer.unwrap_or(0);
+    let alike = open.iter().zip(found).filter_map(|((other, levels), found)| {
+        let same = other.role == spec.role && other.suffix() == spec.suffix();
+        same.then_some(((*found)? / error(levels), other.layer?))
+    });
+    let mut alike: Vec<(f64, usize)> = alike.collect();
+    alike.sort_by_key(|(_, layer)| layer.abs_diff(here));
+    let near = &alike[..alike.len().min(2)];
+    if near.is_empty() {
+        // Nothing of its kind is known: the mean of all.
+        let all: Vec<f64> = open.iter().zip(found).filter_map(|((_, levels), found)| Some((*found)? / error(levels))).collect();
+        return all.iter().sum::<f64>() / all.len().max(1) as f64 * error(levels);
+    }
+    near.iter().map(|(gain, _)| gain).sum::<f64>() / near.len() as f64 * error(levels)
+}
+
+/// Probes some tensors of each class once more, at a wider type.
+fn exponents(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], series: &mut Series<'_, '_, '_>) -> Result<Exponents, PlanError> {
+    let mut by_class = BTreeMap::new();
+    for name in ["body", "factors", "embedding", "head"] {
+        let mut slopes = Vec::new();
+        let mut members: Vec<usize> = (0..open.len()).filter(|index| class(open[*index].0.role) == name && found[*index].is_some()).collect();
+        members.sort_by(|a, b| found[*b].unwrap_or(0.0).total_cmp(&found[*a].unwrap_or(0.0)));
+        for index in members.iter().take(4) {
+            let (spec, levels) = &open[*index];
+            let first = probe_level(levels);
+            let wider = ["q6_k", "q5_1"].iter().find_map(|name| levels.iter().position(|level| level.encoding.name == *name));
+            let (Some(wider), Some(divergence)) = (wider, found[*index]) else { continue };
+            let other = series.measure(spec, levels[wider].encoding)?;
+            let slope = libm::log(other / divergence) / libm::log(levels[wider].error / levels[first].error);
+            if slope.is_finite() {
+                slopes.push(slope.clamp(0.5, 1.5));
+            }
+        }
+        let mean = if slopes.is_empty() { 1.0 } else { slopes.iter().sum::<f64>() / slopes.len() as f64 };
+        by_class.insert(name, mean);
+    }
+    Ok(Exponents { by_class })
+}

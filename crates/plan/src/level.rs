@@ -1,0 +1,89 @@
+//! The types that a tensor may get, and what they do to its weights.
+
+use forge_convert::container::Container;
+use forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec};
+use forge_overlay::Weight;
+use forge_quantizer::{Quantizer, Target};
+use forge_tensor::{BoxError, Encoding, TensorSource};
+use serde::Serialize;
+
+/// Rows of a tensor on which the error of a type is measured.
+const ROWS: usize = 96;
+
+/// Types from the fewest bytes on. Those of 32 elements a block serve rows that are no whole blocks of 256.
+const LONG: &[&str] = &["q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0", "f16"];
+const SHORT: &[&str] = &["q4_0", "q5_0", "q5_1", "q8_0", "f16"];
+
+/// A type for a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Level {
+    /// The type.
+    #[serde(serialize_with = "name")]
+    pub encoding: Encoding,
+    /// Bytes of the tensor.
+    pub bytes: u64,
+    /// Squared error of the weights, each column weighted by its mean squared input, relative to the weights' own weighted square.
+    pub error: f64,
+}
+
+fn name<S: serde::Serializer>(encoding: &Encoding, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(encoding.name)
+}
+
+/// Whether a container lets a plan choose this tensor's type.
+#[must_use]
+pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &TensorSpec) -> bool {
+    let constraint = container.constraint(model.version, spec);
+    let open = matches!(constraint, Constraint::Any | Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_));
+    open && (spec.role.is_matrix() || spec.role.is_lora())
+}
+
+/// The types that a tensor may get in a container, from the fewest bytes on, with their errors.
+///
+/// # Errors
+/// When the tensor cannot be read or encoded.
+pub fn levels(
+    source: &dyn TensorSource,
+    spec: &TensorSpec,
+    container: &dyn Container,
+    importance: Option<&[f32]>,
+) -> Result<Vec<Level>, BoxError> {
+    let weight = Weight::of(spec)?;
+    let values = Weight::read(source, spec)?;
+    let step = (weight.all_rows() / ROWS).max(1);
+    let rows: Vec<f32> = values.chunks_exact(weight.columns).step_by(step).take(ROWS).flatten().copied().collect();
+    drop(values);
+    let names = if weight.columns.is_multiple_of(256) { LONG } else { SHORT };
+    let own = square(&rows, weight.columns, importance);
+    let mut out: Vec<Level> = Vec::new();
+    for name in names {
+        let Some(format) = forge_quant::by_name(name) else { continue };
+        let encoding = format.encoding();
+        let Ok(row_bytes) = encoding.row_bytes(weight.columns as u64) else { continue };
+        // The values of an embedding and the second factor of the decay are never worth so little.
+        let refused = !container.holds(encoding) || (spec.role == TensorRole::DecayLora && weight.columns < 256 && name.starts_with("q4"));
+        if refused {
+            continue;
+        }
+        let error = if encoding.is_dense() { 0.0 } else { relative_error(&rows, weight.columns, encoding, importance)? / own.max(1e-30) };
+        out.push(Level { encoding, bytes: row_bytes * weight.all_rows() as u64, error });
+    }
+    Ok(out)
+}
+
+fn square(rows: &[f32], columns: usize, importance: Option<&[f32]>) -> f64 {
+    let row = |row: &[f32]| -> f64 {
+        let weight = |column: usize| importance.map_or(1.0, |importance| f64::from(importance[column]));
+        row.iter().enumerate().map(|(column, value)| weight(column) * f64::from(*value) * f64::from(*value)).sum()
+    };
+    rows.chunks_exact(columns).map(row).sum()
+}
+
+fn relative_error(rows: &[f32], columns: usize, encoding: Encoding, importance: Option<&[f32]>) -> Result<f64, BoxError> {
+    let target = Target { format: encoding, rows: rows.len() / columns, columns, importance };
+    let bytes = encoding.byte_len(&[target.rows as u64, columns as u64]).unwrap_or(0);
+    let mut out = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    let by_search = forge_quantizer::supports(Quantizer::Search, encoding);
+    let loss = if by_search { forge_quantizer::search(rows, &target, &mut out) } else { forge_quantizer::ggml(rows, &target, &mut out) };
+    Ok(loss?.weighted_error)
+}

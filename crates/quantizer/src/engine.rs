@@ -1,0 +1,46 @@
+//! The two quantizers for rows of one format, compiled for the widest instructions of the CPU.
+
+use forge_matrix::Isa;
+use forge_quant::EncodeError;
+
+use crate::factor::Factor;
+use crate::feedback::{Feedback, FeedbackLoss};
+use crate::format::{Format, Kind};
+use crate::search::Search;
+
+/// Rows that are quantized together: whole rows of whole blocks, finite values.
+pub(crate) struct Rows<'a> {
+    /// `[rows, columns]`
+    pub(crate) values: &'a [f32],
+    pub(crate) columns: usize,
+    /// What each column's squared errors weigh, for the search of scales, `[columns]`; positive.
+    pub(crate) weights: &'a [f32],
+    /// The blocks, rows one after the other.
+    pub(crate) out: &'a mut [u8],
+}
+
+/// Searches the scales of rows of blocks; never worse than the reference encoder with `importance`, by `importance`.
+pub(crate) fn search(isa: Isa, format: &'static Format, rows: Rows, importance: Option<&[f32]>) -> Result<(), EncodeError> {
+    match importance {
+        Some(importance) => format.stored.encode_weighted(rows.values, importance, rows.out)?,
+        None => format.stored.encode(rows.values, rows.out)?,
+    };
+    // Without importance, or where it is zero, the reference with these weights finds other scales.
+    let mut start = vec![0; rows.out.len()];
+    format.stored.encode_weighted(rows.values, rows.weights, &mut start)?;
+    match format.levels {
+        Kind::Even(levels) => isa.run(Search { format, levels, rows, importance, start: &start }),
+        Kind::Shares(levels) => isa.run(Search { format, levels, rows, importance, start: &start }),
+        Kind::Table(levels) => isa.run(Search { format, levels, rows, importance, start: &start }),
+    }
+    Ok(())
+}
+
+/// Quantizes rows column by column and moves their errors on to the columns not yet quantized.
+pub(crate) fn feedback(isa: Isa, format: &'static Format, rows: Rows, factor: &Factor) -> Result<FeedbackLoss, EncodeError> {
+    match format.levels {
+        Kind::Even(levels) => isa.run(Feedback::new(format, levels, rows, factor)),
+        Kind::Shares(levels) => isa.run(Feedback::new(format, levels, rows, factor)),
+        Kind::Table(levels) => isa.run(Feedback::new(format, levels, rows, factor)),
+    }
+}

@@ -1,0 +1,24 @@
+//! Chooses the codes of blocks, three ways: as llama-quantize does, by a search, or with error feedback.
+//!
+//! Start at [`Quantizer`]. `format.rs` describes every format as lines of levels, once for all quantizers; `grid.rs` searches
+//! the scales of one block; `feedback.rs` quantizes column by column with what `factor.rs` made of a Hessian. Rows are
+//! independent and quantized in parallel; the same values give the same bytes for any number of threads and on any machine.
+#![forbid(unsafe_code)]
+
+mod cholesky;
+mod engine;
+mod error;
+mod factor;
+mod feedback;
+mod format;
+mod grid;
+mod levels;
+mod quantize;
+mod search;
+mod starts;
+#[cfg(test)]
+mod tests;
+
+pub use error::QuantizerError;
+pub use factor::{Factor, Hessian};
+pub use quantize::{Loss, Quantizer, Target, ggml, gptq, loss, search, supported, supports};

@@ -1,0 +1,184 @@
+//! Finds places for labels beside their points, so that no two of them overlap.
+
+/// A rectangle, in the drawing's units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Rect {
+    pub(super) left: f64,
+    pub(super) top: f64,
+    pub(super) right: f64,
+    pub(super) bottom: f64,
+}
+
+type Point = (f64, f64);
+
+impl Rect {
+    /// A square around a point.
+    pub(super) fn around((x, y): Point, reach: f64) -> Self {
+        Self { left: x - reach, top: y - reach, right: x + reach, bottom: y + reach }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.left < other.right && other.left < self.right && self.top < other.bottom && other.top < self.bottom
+    }
+
+    fn within(&self, bounds: &Self) -> bool {
+        self.left >= bounds.left && self.top >= bounds.top && self.right <= bounds.right && self.bottom <= bounds.bottom
+    }
+
+    /// The nearest of its points.
+    pub(super) fn nearest(&self, (x, y): Point) -> Point {
+        (x.clamp(self.left, self.right), y.clamp(self.top, self.bottom))
+    }
+
+    /// Whether a straight line meets it (Liang and Barsky's clipping).
+    fn crossed(&self, from: Point, to: Point) -> bool {
+        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+        let (mut enter, mut leave) = (0.0_f64, 1.0_f64);
+        for (step, distance) in [(-dx, from.0 - self.left), (dx, self.right - from.0), (-dy, from.1 - self.top), (dy, self.bottom - from.1)]
+        {
+            if step == 0.0 {
+                if distance < 0.0 {
+                    return false;
+                }
+            } else if step < 0.0 {
+                enter = enter.max(distance / step);
+            } else {
+                leave = leave.min(distance / step);
+            }
+        }
+        enter <= leave
+    }
+}
+
+/// A label that wants a place.
+pub(super) struct Wanted {
+    /// Its point.
+    pub(super) at: Point,
+    pub(super) width: f64,
+    pub(super) height: f64,
+}
+
+/// What labels keep clear of.
+pub(super) struct Scene<'a> {
+    /// Labels stay within these.
+    pub(super) bounds: Rect,
+    /// No label may cover these.
+    pub(super) obstacles: &'a [Rect],
+    /// Labels rather don't cover these.
+    pub(super) lines: &'a [(Point, Point)],
+}
+
+/// Distances between a point and its label that are tried.
+const GAPS: [f64; 6] = [8.0, 14.0, 24.0, 38.0, 56.0, 80.0];
+/// Directions, the ones that read best first. Above a curve that falls to the right there is most room to the right and above.
+const DIRECTIONS: [Point; 12] = [
+    (1.0, -1.0),
+    (1.0, 0.0),
+    (0.0, -1.0),
+    (0.0, 1.0),
+    (-1.0, 0.0),
+    (-1.0, -1.0),
+    (1.0, 1.0),
+    (-1.0, 1.0),
+    (0.5, -1.0),
+    (-0.5, -1.0),
+    (0.5, 1.0),
+    (-0.5, 1.0),
+];
+/// A label farther away than this has a line to its point.
+pub(super) const LEADER: f64 = 15.0;
+
+/// A place for each label, those first that come first; none for a label for which there is no place.
+pub(super) fn place(wanted: &[Wanted], scene: &Scene<'_>) -> Vec<Option<Rect>> {
+    let mut placed: Vec<Option<Rect>> = Vec::with_capacity(wanted.len());
+    let mut leaders: Vec<(Point, Point)> = Vec::new();
+    for label in wanted {
+        let others: Vec<&Rect> = scene.obstacles.iter().chain(placed.iter().flatten()).collect();
+        let mut best: Option<(f64, Rect)> = None;
+        for (ring, gap) in GAPS.into_iter().enumerate() {
+            for (order, direction) in DIRECTIONS.into_iter().enumerate() {
+                let rect = beside(label, direction, gap);
+                if !rect.within(&scene.bounds) || others.iter().any(|other| rect.overlaps(other)) {
+                    continue;
+                }
+                let leader = (label.at, rect.nearest(label.at));
+                if gap > LEADER && placed.iter().flatten().any(|other| other.crossed(leader.0, leader.1)) {
+                    continue;
+                }
+                if leaders.iter().any(|(from, to)| rect.crossed(*from, *to)) {
+                    continue;
+                }
+                let crossed = scene.lines.iter().filter(|(from, to)| rect.crossed(*from, *to)).count();
+                let cost = 5.0 * ring as f64 + 16.0 * crossed as f64 + 0.5 * order as f64;
+                if best.is_none_or(|(least, _)| cost < least) {
+                    best = Some((cost, rect));
+                }
+            }
+        }
+        let rect = best.map(|(_, rect)| rect);
+        leaders.extend(rect.map(|rect| (label.at, rect.nearest(label.at))));
+        placed.push(rect);
+    }
+    placed
+}
+
+/// The label's rectangle in this direction from its point.
+fn beside(label: &Wanted, (dx, dy): Point, gap: f64) -> Rect {
+    // Diagonals come nearer, so that all places of a ring are about as far from the point.
+    let gap = if dx != 0.0 && dy != 0.0 { gap * 0.7 } else { gap };
+    let x = label.at.0 + dx * (gap + label.width / 2.0);
+    let y = label.at.1 + dy * (gap + label.height / 2.0);
+    Rect { left: x - label.width / 2.0, right: x + label.width / 2.0, top: y - label.height / 2.0, bottom: y + label.height / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Rect = Rect { left: 0.0, top: 0.0, right: 800.0, bottom: 400.0 };
+
+    #[test]
+    fn labels_of_close_points_do_not_overlap() {
+        // Two dozen points along a curve, some of them 3 units apart.
+        let points: Vec<Point> =
+            (0..24).map(|i| (60.0 + 30.0 * f64::from(i / 2) + 3.0 * f64::from(i % 2), 40.0 + 12.0 * f64::from(i))).collect();
+        let wanted: Vec<Wanted> = points.iter().map(|at| Wanted { at: *at, width: 60.0, height: 14.0 }).collect();
+        let obstacles: Vec<Rect> = points.iter().map(|at| Rect::around(*at, 5.0)).collect();
+        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &obstacles, lines: &[] });
+        let found: Vec<Rect> = placed.into_iter().flatten().collect();
+        assert!(found.len() >= 22, "there is room for {} of 24", found.len());
+        for (index, rect) in found.iter().enumerate() {
+            assert!(rect.within(&BOUNDS) && obstacles.iter().all(|obstacle| !rect.overlaps(obstacle)));
+            assert!(found[..index].iter().all(|other| !rect.overlaps(other)), "{rect:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_without_room_is_left_out() {
+        let scene = Scene { bounds: Rect::around((0.0, 0.0), 30.0), obstacles: &[], lines: &[] };
+        assert_eq!(place(&[Wanted { at: (0.0, 0.0), width: 70.0, height: 10.0 }], &scene), [None]);
+    }
+
+    #[test]
+    fn labels_avoid_lines_where_they_can() {
+        let wanted = [Wanted { at: (400.0, 200.0), width: 60.0, height: 14.0 }];
+        let lines = [((400.0, 200.0), (600.0, 0.0)), ((400.0, 200.0), (200.0, 400.0))];
+        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &[], lines: &lines });
+        let rect = placed[0].unwrap();
+        assert!(lines.iter().all(|(from, to)| !rect.crossed(*from, *to)), "{rect:?}");
+    }
+
+    #[test]
+    fn lines_meet_rectangles_that_they_cross() {
+        let rect = Rect { left: 10.0, top: 10.0, right: 20.0, bottom: 20.0 };
+        for (from, to, meets) in [
+            ((0.0, 15.0), (30.0, 15.0), true),
+            ((0.0, 5.0), (30.0, 5.0), false),
+            ((15.0, 15.0), (15.0, 15.0), true),
+            ((0.0, 25.0), (25.0, 0.0), true),
+            ((0.0, 15.0), (5.0, 15.0), false),
+        ] {
+            assert_eq!(rect.crossed(from, to), meets, "{from:?} {to:?}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Candidates between which one has to choose by two quantities, less being better in both: names beside points, and a line
+//! through those that no other candidate beats.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::axis::fits;
+use super::canvas::{CHARACTER, Canvas, Frame, Heading, STANDALONE, check_guide, path, text};
+use super::labels::{LEADER, Rect, Scene, Wanted, place};
+use super::{Axis, Guide, Scale};
+use crate::error::ReportError;
+use crate::number::significant;
+use crate::xml::escape;
+
+/// One of several to choose from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Candidate {
+    /// Its name, written beside its point.
+    pub label: String,
+    /// A few characters under the name, where there is room for them; empty for none.
+    pub note: String,
+    /// The cost to the right.
+    pub x: f64,
+    /// The cost upwards.
+    pub y: f64,
+    /// From and to: how far the cost upwards is uncertain.
+    pub interval: Option<(f64, f64)>,
+    /// Whether it is the one to take.
+    pub recommended: bool,
+}
+
+/// A plot of candidates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Pareto {
+    /// Above the plot.
+    pub title: String,
+    /// For people who cannot see it; not drawn.
+    pub description: String,
+    /// To the right.
+    pub x: Axis,
+    /// Upwards.
+    pub y: Axis,
+    /// In any order. Those without a place on the axes (a cost of 0 on a logarithmic axis) are not drawn; see [`Self::left_out`].
+    pub candidates: Vec<Candidate>,
+    /// Lines at fixed values, such as the most that may be lost.
+    pub guides: Vec<Guide>,
+}
+
+/// Which of these pairs of costs no other pair beats: none is at most as large in both and smaller in one. NaN never is on the front.
+#[must_use]
+pub fn pareto_front(costs: &[(f64, f64)]) -> Vec<bool> {
+    let beats = |a: &(f64, f64), b: &(f64, f64)| a.0 <= b.0 && a.1 <= b.1 && (a.0 < b.0 || a.1 < b.1);
+    let on = |cost: &(f64, f64)| !cost.0.is_nan() && !cost.1.is_nan() && !costs.iter().any(|other| beats(other, cost));
+    costs.iter().map(on).collect()
+}
+
+impl Pareto {
+    /// A plot without candidates.
+    #[must_use]
+    pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
+        Self { title: title.into(), x, y, ..Self::default() }
+    }
+
+    /// Adds a candidate.
+    pub fn push(&mut self, candidate: Candidate) {
+        self.candidates.push(candidate);
+    }
+
+    /// Which candidates no other one beats.
+    #[must_use]
+    pub fn front(&self) -> Vec<bool> {
+        pareto_front(&self.candidates.iter().map(|candidate| (candidate.x, candidate.y)).collect::<Vec<_>>())
+    }
+
+    /// Candidates without a place on the axes.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<&Candidate> {
+        self.candidates.iter().filter(|candidate| !self.has_place(candidate)).collect()
+    }
+
+    /// A standalone SVG document, as [`super::Plot::to_svg`] makes it.
+    ///
+    /// # Errors
+    /// [`ReportError::NoPoints`] when no candidate has a place on the axes; [`ReportError::NoPlace`] for such a guide.
+    pub fn to_svg(&self) -> Result<String, ReportError> {
+        self.to_figure(STANDALONE)
+    }
+
+    fn has_place(&self, candidate: &Candidate) -> bool {
+        fits(self.x.scale, candidate.x) && fits(self.y.scale, candidate.y)
+    }
+
+    pub(crate) fn to_figure(&self, frame: Frame) -> Result<String, ReportError> {
+        let axes = (&self.x, &self.y);
+        self.guides.iter().try_for_each(|guide| check_guide(axes, guide))?;
+        let front = self.front();
+        // What matters most is drawn over the rest, and gets its place for a label first.
+        let mut drawn: Vec<Drawn<'_>> = self.candidates.iter().zip(front).map(|(candidate, front)| Drawn { candidate, front }).collect();
+        drawn.retain(|drawn| self.has_place(drawn.candidate));
+        drawn.sort_by_key(|drawn| (!drawn.candidate.recommended, !drawn.front));
+        if drawn.is_empty() {
+            return Err(ReportError::NoPoints { plot: self.title.clone() });
+        }
+        let points = drawn.iter().flat_map(|drawn| drawn.extent(self.y.scale));
+        let mut canvas = Canvas::new(frame, axes, points, &self.guides);
+        canvas.axes(&self.x.label, &self.y.label);
+        for guide in &self.guides {
+            canvas.guide(guide);
+        }
+        let line = front_line(&drawn, &canvas);
+        if line.len() > 1 {
+            canvas.add(&format!(r#"<g class="c0">{}</g>"#, path("l", &line)));
+        }
+        for drawn in drawn.iter().rev() {
+            let mark = drawn.mark(&canvas);
+            canvas.add(&mark);
+        }
+        let labels = labels(&drawn, &line, &self.guides, &canvas);
+        canvas.add(&labels);
+        Ok(canvas.finish(&Heading { title: &self.title, description: &self.description }, 0.0))
+    }
+}
+
+/// A candidate that has a place.
+struct Drawn<'a> {
+    candidate: &'a Candidate,
+    front: bool,
+}
+
+impl Drawn<'_> {
+    /// The interval, as far as the axis can show it.
+    fn interval(&self, scale: Scale) -> Option<(f64, f64)> {
+        self.candidate.interval.map(|(low, high)| {
+            let inside = |value: f64| if fits(scale, value) { value } else { self.candidate.y };
+            (inside(low), inside(high))
+        })
+    }
+
+    /// Points that the axes have to show.
+    fn extent(&self, scale: Scale) -> Vec<(f64, f64)> {
+        let (x, y) = (self.candidate.x, self.candidate.y);
+        let ends = self.interval(scale).map_or([y, y], |(low, high)| [low, high]);
+        [y, ends[0], ends[1]].map(|y| (x, y)).to_vec()
+    }
+
+    fn class(&self) -> &'static str {
+        match (self.candidate.recommended, self.front) {
+            (true, _) => "r",
+            (false, true) => "c0",
+            (false, false) => "o",
+        }
+    }
+
+    fn place(&self, canvas: &Canvas) -> (f64, f64) {
+        (canvas.x.place(self.candidate.x), canvas.y.place(self.candidate.y))
+    }
+
+    fn mark(&self, canvas: &Canvas) -> String {
+        let (x, y) = self.place(canvas);
+        let Candidate { label, note, .. } = self.candidate;
+        let mut tip = format!("{label}: {}, {}", canvas.x.name(self.candidate.x), significant(self.candidate.y, 3));
+        if let Some((low, high)) = self.candidate.interval {
+            let _ = write!(tip, " ({} to {})", significant(low, 3), significant(high, 3));
+        }
+        if !note.is_empty() {
+            let _ = write!(tip, ", {note}");
+        }
+        let mut out = format!(r#"<g class="{}"><title>{}</title>"#, self.class(), escape(&tip));
+        if let Some((low, high)) = self.interval(canvas.y.scale()) {
+            let (low, high) = (canvas.y.place(low), canvas.y.place(high));
+            let (left, right) = (x - 3.0, x + 3.0);
+            let _ = write!(
+                out,
+                r#"<path class="e" d="M{x:.2} {low:.2}V{high:.2}M{left:.2} {low:.2}H{right:.2}M{left:.2} {high:.2}H{right:.2}"/>"#
+            );
+        }
+        if self.candidate.recommended {
+            let _ = write!(out, r#"<circle class="ring" cx="{x:.2}" cy="{y:.2}" r="8"/>"#);
+        }
+        let radius = if self.front || self.candidate.recommended { 4.5 } else { 3.5 };
+        let _ = write!(out, r#"<circle class="p" cx="{x:.2}" cy="{y:.2}" r="{radius}"/>"#);
+        out + "</g>"
+    }
+}
+
+/// The places of the candidates on the front, from the left.
+fn front_line(drawn: &[Drawn<'_>], canvas: &Canvas) -> Vec<(f64, f64)> {
+    let mut line: Vec<(f64, f64)> = drawn.iter().filter(|drawn| drawn.front).map(|drawn| drawn.place(canvas)).collect();
+    line.sort_by(|a, b| a.0.total_cmp(&b.0));
+    line
+}
+
+/// Bold characters are wider.
+const BOLD: f64 = CHARACTER * 1.09;
+const LABEL_LINE: f64 = 15.0;
+
+/// Names and notes beside their points.
+fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &Canvas) -> String {
+    let noted = |drawn: &Drawn<'_>| !drawn.candidate.note.is_empty() && (!canvas.frame.narrow() || drawn.candidate.recommended);
+    let wanted = |with_notes: bool| -> Vec<Wanted> {
+        let size = |drawn: &Drawn<'_>| {
+            let width = |text: &str, character: f64| text.chars().count() as f64 * character + 4.0;
+            let note = with_notes && noted(drawn);
+            let noted = if note { width(&drawn.candidate.note, CHARACTER) } else { 0.0 };
+            let height = if note { 2.0 * LABEL_LINE } else { LABEL_LINE };
+            Wanted { at: drawn.place(canvas), width: width(&drawn.candidate.label, BOLD).max(noted), height }
+        };
+        drawn.iter().map(size).collect()
+    };
+    let mut obstacles: Vec<Rect> = drawn.iter().map(|drawn| Rect::around(drawn.place(canvas), 6.0)).collect();
+    obstacles.extend(guides.iter().map(|guide| guide_label(guide, canvas)));
+    let mut lines: Vec<_> = line.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    for drawn in drawn {
+        let (x, _) = drawn.place(canvas);
+        lines.extend(drawn.interval(canvas.y.scale()).map(|(low, high)| ((x, canvas.y.place(low)), (x, canvas.y.place(high)))));
+    }
+    let bounds = Rect { left: canvas.left + 2.0, top: canvas.top + 2.0, right: canvas.width() - 2.0, bottom: canvas.bottom - 2.0 };
+    let scene = Scene { bounds, obstacles: &obstacles, lines: &lines };
+    // Names without notes rather than notes and a name that has no place.
+    let (mut with_notes, mut places) = (true, place(&wanted(true), &scene));
+    if places.iter().any(Option::is_none) {
+        (with_notes, places) = (false, place(&wanted(false), &scene));
+    }
+    let mut out = String::new();
+    for (drawn, rect) in drawn.iter().zip(places).filter_map(|(drawn, rect)| Some((drawn, rect?))) {
+        let at = drawn.place(canvas);
+        let end = rect.nearest(at);
+        let _ = write!(out, r#"<g class="q {}">"#, drawn.class());
+        if libm::hypot(end.0 - at.0, end.1 - at.1) > LEADER {
+            out.push_str(&path("h", &[at, end]));
+        }
+        // Towards the point, so that the eye finds it.
+        let (x, anchor) = if rect.left >= at.0 {
+            (rect.left + 2.0, "start")
+        } else if rect.right <= at.0 {
+            (rect.right - 2.0, "end")
+        } else {
+            (f64::midpoint(rect.left, rect.right), "middle")
+        };
+        out.push_str(&text("k", x, rect.top + 11.5, anchor, &drawn.candidate.label));
+        if with_notes && noted(drawn) {
+            out.push_str(&text("s", x, rect.top + LABEL_LINE + 11.5, anchor, &drawn.candidate.note));
+        }
+        out.push_str("</g>\n");
+    }
+    out
+}
+
+/// Where the label of a guide is written.
+fn guide_label(guide: &Guide, canvas: &Canvas) -> Rect {
+    let width = |label: &str| label.chars().count() as f64 * CHARACTER + 8.0;
+    match guide {
+        Guide::Horizontal { at, label } => {
+            let at = canvas.y.place(*at);
+            Rect { left: canvas.right - width(label), right: canvas.right, top: at - 18.0, bottom: at + 2.0 }
+        }
+        Guide::Vertical { at, label } => {
+            let at = canvas.x.place(*at);
+            let (left, right) =
+                if at < f64::midpoint(canvas.left, canvas.right) { (at - 2.0, at + width(label)) } else { (at - width(label), at + 2.0) };
+            Rect { left, right, top: canvas.top, bottom: canvas.top + 18.0 }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NARROW, WIDE};
+    use super::*;
+
+    fn example() -> Pareto {
+        let mut plot = Pareto::new("size <against> loss", Axis::from_zero("MB"), Axis::log("KL"));
+        for (label, x, y) in
+            [("q8_0", 53.8, 8.8e-5), ("q6_k", 43.7, 6e-4), ("q4_k_m", 33.4, 5.6e-3), ("q4_0 & co", 33.5, 8e-3), ("f16", 93.0, 0.0)]
+        {
+            let interval = Some((y * 0.9, y * 1.1));
+            plot.push(Candidate { label: label.to_owned(), note: "41 tokens/s".to_owned(), x, y, interval, recommended: label == "q6_k" });
+        }
+        plot.guides.push(Guide::Horizontal { at: 0.01, label: "bound".to_owned() });
+        plot
+    }
+
+    #[test]
+    fn the_front_has_what_nothing_beats() {
+        assert_eq!(example().front(), [true, true, true, false, true]);
+        assert_eq!(pareto_front(&[(1.0, 1.0), (1.0, 1.0), (1.0, 2.0), (f64::NAN, 0.0)]), [true, true, false, false]);
+    }
+
+    #[test]
+    fn every_candidate_with_a_place_has_a_point_a_name_and_a_tip() {
+        for frame in [STANDALONE, WIDE, NARROW] {
+            let svg = example().to_figure(frame).unwrap();
+            assert_eq!(svg.matches(r#"class="p""#).count(), 4);
+            assert_eq!(svg.matches(r#"class="ring""#).count(), 1, "the recommended one");
+            assert_eq!(svg.matches(r#"<text class="k""#).count(), 4, "{svg}");
+            assert!(svg.contains("<title>q4_0 &amp; co: 33.5, 8.00e-3") || svg.contains("<title>q4_0 &amp; co: 33.5, 0.00800"), "{svg}");
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "a cost of 0 has no place on a logarithmic axis");
+        }
+        assert_eq!(example().left_out().iter().map(|candidate| candidate.label.as_str()).collect::<Vec<_>>(), ["f16"]);
+    }
+
+    #[test]
+    fn an_interval_that_reaches_zero_ends_at_the_point() {
+        let mut plot = example();
+        plot.candidates[0].interval = Some((0.0, 1e-4));
+        assert!(plot.to_svg().is_ok());
+    }
+
+    #[test]
+    fn nothing_to_draw_is_an_error() {
+        let mut plot = example();
+        plot.candidates.retain(|candidate| candidate.y == 0.0);
+        assert_eq!(plot.to_svg(), Err(ReportError::NoPoints { plot: plot.title.clone() }));
+        let mut plot = example();
+        plot.guides.push(Guide::Horizontal { at: 0.0, label: "zero".to_owned() });
+        assert!(matches!(plot.to_svg(), Err(ReportError::NoPlace { .. })));
+    }
+}

@@ -1,0 +1,168 @@
+//! Paired bootstrap over windows: what a number would be on other texts of this kind.
+//!
+//! Whole windows are drawn, since neighbouring tokens are not independent; both models are drawn on the same ones. The ends are the
+//! 2.5 % and 97.5 % quantiles of the resamplings, which have a fixed seed.
+
+use crate::plan::Plan;
+use crate::quantile::quantile;
+use crate::scores::Scores;
+
+/// Resamplings of the bootstrap.
+pub const RESAMPLES: usize = 1000;
+/// Any fixed number: an interval must not change from run to run.
+const SEED: u64 = 0x5c02_e5ee_d000_0001;
+
+/// Lower and upper end of a 95 % bootstrap interval; `None` where there is but one window to draw from.
+pub type Interval = Option<[f64; 2]>;
+
+/// Sums over some scored tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Sums {
+    pub(crate) tokens: f64,
+    pub(crate) bytes: f64,
+    pub(crate) nll: f64,
+    pub(crate) nll_reference: f64,
+    pub(crate) kl: f64,
+    pub(crate) same_top1: f64,
+    pub(crate) delta_p: f64,
+    pub(crate) delta_p_squared: f64,
+}
+
+impl Sums {
+    /// Adds the score in column `index`.
+    pub(crate) fn add_score(&mut self, scores: &Scores, index: usize) {
+        self.tokens += 1.0;
+        self.nll += scores.nll[index];
+        if let Some(compared) = &scores.compared {
+            self.nll_reference += compared.nll_reference[index];
+            self.kl += compared.kl[index];
+            self.same_top1 += f64::from(u8::from(compared.same_top1[index]));
+            self.delta_p += compared.delta_p[index];
+            self.delta_p_squared += compared.delta_p[index] * compared.delta_p[index];
+        }
+    }
+
+    /// Adds other sums, `weight` times.
+    fn add(&mut self, other: &Self, weight: f64) {
+        self.tokens += weight * other.tokens;
+        self.bytes += weight * other.bytes;
+        self.nll += weight * other.nll;
+        self.nll_reference += weight * other.nll_reference;
+        self.kl += weight * other.kl;
+        self.same_top1 += weight * other.same_top1;
+        self.delta_p += weight * other.delta_p;
+        self.delta_p_squared += weight * other.delta_p_squared;
+    }
+
+    /// Of every window of the plan.
+    pub(crate) fn of_windows(plan: &Plan, scores: &Scores) -> Vec<Self> {
+        let sums = plan.windows.iter().map(|window| {
+            let mut sums = Self { bytes: window.bytes as f64, ..Self::default() };
+            window.scores.clone().for_each(|index| sums.add_score(scores, index));
+            sums
+        });
+        sums.collect()
+    }
+
+    pub(crate) fn total(windows: &[Self]) -> Self {
+        let mut total = Self::default();
+        windows.iter().for_each(|sums| total.add(sums, 1.0));
+        total
+    }
+}
+
+/// Draws windows with replacement, [`RESAMPLES`] times, and calls `each` with how often every window was drawn.
+pub(crate) fn resample(windows: usize, mut each: impl FnMut(&[u32])) {
+    let mut random = SEED;
+    let mut counts = vec![0u32; windows];
+    for _ in 0..RESAMPLES {
+        counts.fill(0);
+        for _ in 0..windows {
+            counts[below(&mut random, windows)] += 1;
+        }
+        each(&counts);
+    }
+}
+
+/// Sums over a drawing.
+pub(crate) fn drawn(windows: &[Sums], counts: &[u32]) -> Sums {
+    let mut total = Sums::default();
+    for (sums, count) in windows.iter().zip(counts).filter(|(_, count)| **count > 0) {
+        total.add(sums, f64::from(*count));
+    }
+    total
+}
+
+/// The interval of what was found in the drawings.
+pub(crate) fn interval(mut found: Vec<f64>) -> Interval {
+    if found.is_empty() {
+        return None;
+    }
+    found.sort_by(f64::total_cmp);
+    Some([quantile(&found, 0.025), quantile(&found, 0.975)])
+}
+
+/// Intervals of numbers that follow from sums.
+pub(crate) fn intervals<const N: usize>(windows: &[Sums], numbers: impl Fn(&Sums) -> [f64; N]) -> [Interval; N] {
+    let mut found: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
+    if windows.len() > 1 {
+        resample(windows.len(), |counts| {
+            for (found, number) in found.iter_mut().zip(numbers(&drawn(windows, counts))) {
+                found.push(number);
+            }
+        });
+    }
+    found.map(interval)
+}
+
+/// A number below `limit`, by the SplitMix64 sequence.
+fn below(state: &mut u64, limit: usize) -> usize {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    let product = u128::from(z) * limit as u128;
+    usize::try_from(product >> 64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn windows(count: u32) -> Vec<Sums> {
+        (0..count).map(|i| Sums { tokens: 10.0, kl: f64::from(i * 7919 % 100) * 10.0, ..Sums::default() }).collect()
+    }
+
+    fn mean_interval(windows: &[Sums]) -> [f64; 2] {
+        let [interval] = intervals(windows, |sums| [sums.kl / sums.tokens]);
+        interval.unwrap()
+    }
+
+    #[test]
+    fn the_interval_holds_the_mean_and_shrinks() {
+        let (few, many) = (mean_interval(&windows(100)), mean_interval(&windows(10_000)));
+        assert!(few[0] < 49.5 && 49.5 < few[1], "{few:?}");
+        // 1.96 standard errors of 2.9 on each side, give or take the resampling; drawing tokens instead of windows would give a third.
+        assert!((10.0..13.0).contains(&(few[1] - few[0])), "{few:?}");
+        assert!(many[1] - many[0] < (few[1] - few[0]) / 8.0, "{many:?}");
+        assert_eq!(few, mean_interval(&windows(100)));
+    }
+
+    #[test]
+    fn one_window_has_no_interval() {
+        assert_eq!(intervals(&windows(1), |sums| [sums.kl]), [None]);
+        assert_eq!(intervals(&windows(0), |sums| [sums.kl]), [None]);
+    }
+
+    #[test]
+    fn every_window_is_drawn_equally_often() {
+        let mut totals = [0u32; 7];
+        resample(7, |counts| {
+            assert_eq!(counts.iter().sum::<u32>(), 7);
+            totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        });
+        // 1000 expected each, with a standard deviation of 29; a window left out or drawn twice as often is far outside.
+        assert!(totals.iter().all(|total| (870..1130).contains(total)), "{totals:?}");
+    }
+}

@@ -1,0 +1,34 @@
+//! Protocols of evaluation, numbers from rows of logits, and their summaries. Knows no model and reads no texts.
+//!
+//! Start at [`Protocol`]: it turns the tokens of texts into a [`Plan`] of what to feed and what to score. A [`Scorer`] turns rows of
+//! logits into numbers, [`Scores`] keeps them, one per scored token, and [`evaluate`] sums them up. [`llama`] prints as
+//! llama-perplexity does and [`kl_base`] writes and reads its file of logits; [`uncheatable`] has the score of that evaluation.
+#![forbid(unsafe_code)]
+
+mod bootstrap;
+mod divergence;
+mod error;
+mod exponential;
+pub mod kl_base;
+pub mod llama;
+mod pairs;
+mod plan;
+mod protocol;
+mod quantile;
+mod row;
+mod scores;
+mod slices;
+mod summary;
+pub mod uncheatable;
+
+pub use bootstrap::{Interval, RESAMPLES};
+pub use divergence::FirstDivergence;
+pub use error::ScoreError;
+pub use forge_matrix::Isa;
+pub use pairs::{PairScore, PairScores};
+pub use plan::{Document, DocumentInfo, Pair, Plan, Sequence, Window};
+pub use protocol::{LLAMA_CONTEXT, Protocol, RUN, UNCHEATABLE_2024_CHUNK, UNCHEATABLE_CHUNK};
+pub use row::{Compared, Precision, Reference, Row, Scorer};
+pub use scores::{ComparedScores, Scores};
+pub use slices::Slice;
+pub use summary::{DeltaP, Evaluation, KlSummary, PerplexityRatio, Quantile, evaluate};

@@ -1,0 +1,199 @@
+//! What is to be fed and what is to be scored: the result of a protocol.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use crate::error::ScoreError;
+use crate::protocol::Protocol;
+
+/// A text to be scored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// File name, or another name that people recognise.
+    pub name: String,
+    /// Category or data set; may be empty.
+    pub category: String,
+    /// Length of the text in bytes of UTF-8.
+    pub bytes: u64,
+    /// All tokens of the text, without a token before them.
+    pub tokens: Vec<u32>,
+}
+
+/// A context and what follows it, of which only the latter is scored.
+///
+/// Both are tokenized alone: a token never spans the boundary, so that the same continuation has the same tokens after every
+/// context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Name of the pair.
+    pub name: String,
+    /// Category; may be empty.
+    pub category: String,
+    /// Tokens of the context.
+    pub context: Vec<u32>,
+    /// Tokens of the continuation.
+    pub continuation: Vec<u32>,
+    /// Length of the continuation in bytes of UTF-8.
+    pub bytes: u64,
+}
+
+/// What a plan keeps of a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DocumentInfo {
+    /// Name of the text or pair.
+    pub name: String,
+    /// Category or data set; may be empty.
+    pub category: String,
+    /// Length of the text in bytes of UTF-8; of a pair, that of the continuation.
+    pub bytes: u64,
+    /// Number of tokens of the text; of a pair, that of the continuation.
+    pub tokens: u64,
+}
+
+/// Tokens to feed from the empty state, and those among them that are scored.
+///
+/// Token `t` is scored by its log-probability given the tokens before it, that is, by the logits after token `t - 1`, which is row
+/// `t - 1` of the sequence. `scored.start` is at least 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sequence {
+    /// Index in [`Plan::documents`].
+    pub document: usize,
+    /// Tokens in order, with the leading 0 where the protocol has one.
+    pub tokens: Vec<u32>,
+    /// Indices into `tokens`; not empty.
+    pub scored: Range<usize>,
+    /// Index of the first scored token in the columns of [`crate::Scores`].
+    pub first: usize,
+}
+
+impl Sequence {
+    /// The tokens that must be fed: those before the last scored one.
+    #[must_use]
+    pub fn fed(&self) -> &[u32] {
+        self.tokens.get(..self.scored.end.saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// The rows of logits that are needed: row `i` is what follows from the tokens `0..=i`.
+    #[must_use]
+    pub fn rows(&self) -> Range<usize> {
+        self.scored.start.saturating_sub(1)..self.scored.end.saturating_sub(1)
+    }
+
+    /// The token scored by row `row`.
+    #[must_use]
+    pub fn target(&self, row: usize) -> Option<u32> {
+        let token = row.checked_add(1)?;
+        if self.scored.contains(&token) { self.tokens.get(token).copied() } else { None }
+    }
+
+    /// Where the score of row `row` stands in the columns of [`crate::Scores`].
+    #[must_use]
+    pub fn column(&self, row: usize) -> Option<usize> {
+        let token = row.checked_add(1)?;
+        if self.scored.contains(&token) { Some(self.first + (token - self.scored.start)) } else { None }
+    }
+}
+
+/// Scored tokens that the bootstrap draws together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Window {
+    /// Indices into the columns of [`crate::Scores`]; not empty.
+    pub scores: Range<usize>,
+    /// Index in [`Plan::documents`].
+    pub document: usize,
+    /// Bytes of the tokens scored in it.
+    pub bytes: u64,
+}
+
+/// Everything to feed and to score, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// What made the plan.
+    pub protocol: Protocol,
+    /// The texts or pairs, those without any scored token among them.
+    pub documents: Vec<DocumentInfo>,
+    /// What to feed.
+    pub sequences: Vec<Sequence>,
+    /// What the bootstrap draws, in the order of the columns and covering them.
+    pub windows: Vec<Window>,
+}
+
+impl Plan {
+    /// Number of scored tokens: the length of the columns of [`crate::Scores`].
+    #[must_use]
+    pub fn scored(&self) -> usize {
+        self.windows.last().map_or(0, |window| window.scores.end)
+    }
+
+    /// Number of tokens to feed.
+    #[must_use]
+    pub fn fed(&self) -> usize {
+        self.sequences.iter().map(|sequence| sequence.fed().len()).sum()
+    }
+
+    /// Bytes of the scored tokens.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.windows.iter().map(|window| window.bytes).sum()
+    }
+
+    /// The row of every scored token in its sequence: how many tokens precede it there, less one. With a leading token 0 that is
+    /// its number in the text or chunk, from 0.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        self.sequences.iter().flat_map(Sequence::rows)
+    }
+}
+
+/// Puts sequences and windows together.
+pub(crate) struct Planner<'a> {
+    plan: Plan,
+    bytes: &'a dyn Fn(u32) -> Option<usize>,
+}
+
+impl<'a> Planner<'a> {
+    pub(crate) fn new(protocol: Protocol, bytes: &'a dyn Fn(u32) -> Option<usize>) -> Self {
+        Self { plan: Plan { protocol, documents: Vec::new(), sequences: Vec::new(), windows: Vec::new() }, bytes }
+    }
+
+    /// Adds a text and returns its index.
+    pub(crate) fn document(&mut self, name: &str, category: &str, bytes: u64, tokens: usize) -> usize {
+        let (name, category) = (name.to_owned(), category.to_owned());
+        self.plan.documents.push(DocumentInfo { name, category, bytes, tokens: tokens as u64 });
+        self.plan.documents.len() - 1
+    }
+
+    /// Adds a sequence of the last text, unless nothing of it is scored.
+    pub(crate) fn sequence(&mut self, tokens: Vec<u32>, scored: Range<usize>) {
+        if scored.is_empty() {
+            return;
+        }
+        let first = self.plan.sequences.last().map_or(0, |last| last.first + last.scored.len());
+        self.plan.sequences.push(Sequence { document: self.plan.documents.len() - 1, tokens, scored, first });
+    }
+
+    /// Makes one window of what was scored since the last one, or several of at most `longest` tokens.
+    pub(crate) fn windows(&mut self, longest: usize) -> Result<(), ScoreError> {
+        let document = self.plan.documents.len() - 1;
+        let start = self.plan.scored();
+        let new = self.plan.sequences.iter().rposition(|sequence| sequence.first < start).map_or(0, |last| last + 1);
+        let mut lengths = Vec::new();
+        for sequence in self.plan.sequences.iter().skip(new) {
+            for token in &sequence.tokens[sequence.scored.clone()] {
+                let unknown = || ScoreError::UnknownToken { token: *token, document: self.plan.documents[document].name.clone() };
+                lengths.push((self.bytes)(*token).ok_or_else(unknown)? as u64);
+            }
+        }
+        let mut end = start;
+        for run in lengths.chunks(longest.max(1)) {
+            let scores = end..end + run.len();
+            end = scores.end;
+            self.plan.windows.push(Window { scores, document, bytes: run.iter().sum() });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Plan {
+        self.plan
+    }
+}

@@ -1,0 +1,184 @@
+//! The protocols: which tokens are fed as which sequences, and which of them are scored.
+
+use serde::Serialize;
+
+use crate::error::ScoreError;
+use crate::plan::{Document, Pair, Plan, Planner};
+
+/// Scored tokens that the bootstrap draws together where a text is scored in one piece.
+pub const RUN: usize = 512;
+/// Context of llama-perplexity when none is given, in tokens.
+pub const LLAMA_CONTEXT: usize = 512;
+/// Tokens of a chunk in the present uncheatable protocol, without the leading 0.
+pub const UNCHEATABLE_CHUNK: usize = 4000;
+/// Tokens of a chunk in the uncheatable protocol up to February 2025.
+pub const UNCHEATABLE_2024_CHUNK: usize = 1024;
+/// Token that starts a sequence where a protocol has one: end of text in the vocabularies of RWKV.
+const START: u32 = 0;
+
+/// How texts become sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+pub enum Protocol {
+    /// A token 0, then the whole text, the state carried through; every token of the text is scored.
+    Stream,
+    /// As `Stream`, but from the empty state again every `tokens` tokens; the last window may be shorter.
+    Windows {
+        /// Scored tokens of a window.
+        tokens: usize,
+    },
+    /// What llama-perplexity does: all texts one after the other in chunks of `context` tokens, each from the empty state and without
+    /// a leading token; the tokens after the first half are scored, a last chunk that is not full is left out.
+    Llama {
+        /// Tokens of a chunk.
+        context: usize,
+        /// Put in the place of every chunk's first token, where the vocabulary wants one; those of RWKV do not.
+        bos: Option<u32>,
+    },
+    /// The uncheatable evaluation: chunks of 4000 tokens, a token 0 before each; every token is scored.
+    Uncheatable,
+    /// The uncheatable evaluation up to February 2025: chunks of 1024 tokens, the first of which is not scored.
+    #[serde(rename = "uncheatable-2024")]
+    Uncheatable2024,
+    /// A token 0, a context and a continuation; the tokens of the continuation are scored.
+    Pairs,
+}
+
+impl Protocol {
+    /// `stream`, `windows`, `llama`, `uncheatable`, `uncheatable-2024` or `pairs`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Windows { .. } => "windows",
+            Self::Llama { .. } => "llama",
+            Self::Uncheatable => "uncheatable",
+            Self::Uncheatable2024 => "uncheatable-2024",
+            Self::Pairs => "pairs",
+        }
+    }
+
+    /// Names that [`Protocol::by_name`] knows.
+    pub const NAMES: [&'static str; 4] = ["stream", "llama", "uncheatable", "uncheatable-2024"];
+
+    /// The protocol for texts with this name. `window` is the length of the windows of `stream`, which without it is one sequence
+    /// a text, and the context of `llama`, 512 without it.
+    ///
+    /// # Errors
+    /// [`ScoreError::UnknownProtocol`]; [`ScoreError::BadLength`] for a window of the other protocols or one too short.
+    pub fn by_name(name: &str, window: Option<usize>) -> Result<Self, ScoreError> {
+        let protocol = match (name, window) {
+            ("stream", None) => Self::Stream,
+            ("stream", Some(tokens)) => Self::Windows { tokens },
+            ("llama", context) => Self::Llama { context: context.unwrap_or(LLAMA_CONTEXT), bos: None },
+            ("uncheatable", None) => Self::Uncheatable,
+            ("uncheatable-2024", None) => Self::Uncheatable2024,
+            ("uncheatable" | "uncheatable-2024", Some(_)) => return Err(ScoreError::FixedLength { protocol: name.to_owned() }),
+            _ => return Err(ScoreError::UnknownProtocol { name: name.to_owned(), known: Self::NAMES.join(", ") }),
+        };
+        protocol.check()?;
+        Ok(protocol)
+    }
+
+    fn check(self) -> Result<(), ScoreError> {
+        let (what, found, least) = match self {
+            Self::Windows { tokens } => ("the window", tokens, 1),
+            Self::Llama { context, .. } => ("the context", context, 4),
+            _ => return Ok(()),
+        };
+        if found < least { Err(ScoreError::BadLength { what, found, least }) } else { Ok(()) }
+    }
+
+    /// What to feed and to score of these texts. `bytes` is the length of a token in bytes, `None` for ids that the vocabulary lacks.
+    ///
+    /// # Errors
+    /// [`ScoreError::TooFewTokens`] when nothing would be scored, for `llama` below two contexts, as there;
+    /// [`ScoreError::UnknownToken`]; [`ScoreError::BadLength`]; [`ScoreError::UnknownProtocol`] for `pairs`, see [`Protocol::pairs`].
+    pub fn plan(self, documents: &[Document], bytes: &dyn Fn(u32) -> Option<usize>) -> Result<Plan, ScoreError> {
+        self.check()?;
+        let mut planner = Planner::new(self, bytes);
+        match self {
+            Self::Llama { context, bos } => llama(&mut planner, documents, context, bos)?,
+            Self::Pairs => return Err(ScoreError::UnknownProtocol { name: "pairs for texts".to_owned(), known: Self::NAMES.join(", ") }),
+            _ => {
+                for document in documents {
+                    planner.document(&document.name, &document.category, document.bytes, document.tokens.len());
+                    self.text(&mut planner, &document.tokens)?;
+                }
+            }
+        }
+        let plan = planner.finish();
+        if plan.sequences.is_empty() {
+            let tokens = documents.iter().map(|document| document.tokens.len()).sum();
+            return Err(ScoreError::TooFewTokens { protocol: self.name(), tokens, least: 2, hint: "" });
+        }
+        Ok(plan)
+    }
+
+    /// Sequences and windows of one text.
+    fn text(self, planner: &mut Planner<'_>, tokens: &[u32]) -> Result<(), ScoreError> {
+        let (chunk, leading, run) = match self {
+            Self::Windows { tokens } => (tokens, true, tokens),
+            Self::Uncheatable => (UNCHEATABLE_CHUNK, true, usize::MAX),
+            Self::Uncheatable2024 => (UNCHEATABLE_2024_CHUNK, false, usize::MAX),
+            _ => (usize::MAX, true, RUN),
+        };
+        for chunk in tokens.chunks(chunk) {
+            let fed = if leading { with_start(&[chunk]) } else { chunk.to_vec() };
+            let scored = 1..fed.len();
+            planner.sequence(fed, scored);
+        }
+        planner.windows(run)
+    }
+
+    /// What to feed and to score of pairs. `bytes` is as for [`Protocol::plan`].
+    ///
+    /// # Errors
+    /// [`ScoreError::TooFewTokens`] when nothing would be scored; [`ScoreError::UnknownToken`].
+    pub fn pairs(pairs: &[Pair], bytes: &dyn Fn(u32) -> Option<usize>) -> Result<Plan, ScoreError> {
+        let mut planner = Planner::new(Self::Pairs, bytes);
+        for pair in pairs {
+            planner.document(&pair.name, &pair.category, pair.bytes, pair.continuation.len());
+            let scored = 1 + pair.context.len()..1 + pair.context.len() + pair.continuation.len();
+            planner.sequence(with_start(&[&pair.context, &pair.continuation]), scored);
+            planner.windows(usize::MAX)?;
+        }
+        let plan = planner.finish();
+        if plan.sequences.is_empty() {
+            return Err(ScoreError::TooFewTokens { protocol: "pairs", tokens: 0, least: 1, hint: "" });
+        }
+        Ok(plan)
+    }
+}
+
+fn with_start(parts: &[&[u32]]) -> Vec<u32> {
+    let mut out = vec![START];
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+fn llama(planner: &mut Planner<'_>, documents: &[Document], context: usize, bos: Option<u32>) -> Result<(), ScoreError> {
+    let tokens: Vec<u32> = documents.iter().flat_map(|document| document.tokens.iter().copied()).collect();
+    if tokens.len() / 2 < context {
+        let least = context.saturating_mul(2);
+        return Err(ScoreError::TooFewTokens { protocol: "llama", tokens: tokens.len(), least, hint: " or a shorter context" });
+    }
+    let name = match documents {
+        [only] => only.name.clone(),
+        _ => format!("{} texts", documents.len()),
+    };
+    let category = documents.first().map(|first| first.category.as_str()).unwrap_or_default();
+    let category = if documents.iter().all(|document| document.category == category) { category } else { "" };
+    planner.document(&name, category, documents.iter().map(|document| document.bytes).sum(), tokens.len());
+    for chunk in tokens.chunks_exact(context) {
+        let mut chunk = chunk.to_vec();
+        if let (Some(first), Some(bos)) = (chunk.first_mut(), bos) {
+            *first = bos;
+        }
+        planner.sequence(chunk, context / 2 + 1..context);
+        planner.windows(usize::MAX)?;
+    }
+    Ok(())
+}

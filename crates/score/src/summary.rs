@@ -1,0 +1,345 @@
+//! All scores of a model in a few numbers.
+
+use serde::Serialize;
+
+use crate::bootstrap::{Interval, Sums, drawn, interval, intervals, resample};
+use crate::divergence::FirstDivergence;
+use crate::error::ScoreError;
+use crate::pairs::{PairScores, pair_scores};
+use crate::plan::Plan;
+use crate::protocol::Protocol;
+use crate::quantile::{Sorted, mean, quantile, standard_error};
+use crate::row::Precision;
+use crate::scores::{ComparedScores, Scores};
+use crate::slices::{Slice, by_key, by_position};
+use crate::uncheatable::{Uncheatable, uncheatable};
+
+/// How well a model predicts texts, and against a reference how much it lost.
+///
+/// Logarithms are natural unless a name says bits. Every `*_interval` is a 95 % bootstrap interval over the plan's windows; numbers
+/// against the reference are paired, that is, both models are drawn on the same windows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// How texts became sequences.
+    pub protocol: Protocol,
+    /// On what numbers negative log-probabilities were computed.
+    pub precision: Precision,
+    /// Texts or pairs.
+    pub documents: usize,
+    /// Sequences fed from the empty state.
+    pub sequences: usize,
+    /// Windows that the bootstrap draws.
+    pub windows: usize,
+    /// Scored tokens.
+    pub tokens: u64,
+    /// Bytes of the scored tokens.
+    pub bytes: u64,
+    /// Sum of the negative log-probabilities of the scored tokens.
+    pub nll: f64,
+    /// Mean of the same.
+    pub nll_per_token: f64,
+    /// Standard error of that mean, tokens taken as independent.
+    pub nll_per_token_standard_error: f64,
+    /// exp of the mean negative log-probability.
+    pub perplexity: f64,
+    /// Of `perplexity`, tokens taken as independent.
+    pub perplexity_standard_error: f64,
+    /// Of `perplexity`.
+    pub perplexity_interval: Interval,
+    /// Bits per scored token.
+    pub bits_per_token: f64,
+    /// Bits per byte of the scored tokens; `None` when they have no bytes.
+    pub bits_per_byte: Option<f64>,
+    /// Of `bits_per_byte`.
+    pub bits_per_byte_interval: Interval,
+    /// `bits_per_byte` less that of the reference.
+    pub bits_per_byte_increase: Option<f64>,
+    /// Of `bits_per_byte_increase`.
+    pub bits_per_byte_increase_interval: Interval,
+    /// Divergence from the reference.
+    pub kl: Option<KlSummary>,
+    /// Fraction of tokens at which both have the same most likely token, 0 to 1.
+    pub top1: Option<f64>,
+    /// Of `top1`.
+    pub top1_interval: Interval,
+    /// Perplexity against that of the reference.
+    pub perplexity_ratio: Option<PerplexityRatio>,
+    /// Change of the probability of the token that follows.
+    pub delta_p: Option<DeltaP>,
+    /// How long both predict the same tokens.
+    pub first_divergence: Option<FirstDivergence>,
+    /// By the position in the sequence: 0-128, 128-512, 512-2k, 2k-8k, 8k and more; those without tokens left out.
+    pub by_position: Vec<Slice>,
+    /// By text, in order; empty when there is one, and for pairs.
+    pub by_document: Vec<Slice>,
+    /// By category, in the order in which they first appear; empty when there is one.
+    pub by_category: Vec<Slice>,
+    /// The score of the uncheatable evaluation, for its two protocols.
+    pub uncheatable: Option<Uncheatable>,
+    /// Conditional scores, for pairs.
+    pub pairs: Option<PairScores>,
+}
+
+/// KL(reference || candidate) over all scored tokens, in nats.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct KlSummary {
+    /// Mean.
+    pub mean: f64,
+    /// Of `mean`.
+    pub interval: Interval,
+    /// Standard error of `mean`, tokens taken as independent.
+    pub standard_error: f64,
+    /// Half of the tokens have at most this.
+    pub median: f64,
+    /// Of `median`.
+    pub median_interval: Interval,
+    /// 99 % of the tokens have at most this.
+    pub p99: f64,
+    /// Of `p99`.
+    pub p99_interval: Interval,
+    /// 99.9 % of the tokens have at most this.
+    pub p999: f64,
+    /// Of `p999`.
+    pub p999_interval: Interval,
+    /// Largest.
+    pub max: f64,
+    /// Smallest.
+    pub min: f64,
+}
+
+/// Perplexity against that of the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PerplexityRatio {
+    /// Perplexity of the reference.
+    pub reference: f64,
+    /// candidate / reference.
+    pub ratio: f64,
+    /// Of `ratio`.
+    pub ratio_interval: Interval,
+    /// Natural logarithm of `ratio`.
+    pub ln_ratio: f64,
+    /// Of `ln_ratio`.
+    pub ln_ratio_interval: Interval,
+    /// Standard error of `ln_ratio`, tokens taken as independent.
+    pub ln_ratio_standard_error: f64,
+}
+
+/// Change of the probability of the token that follows, candidate less reference, -1 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DeltaP {
+    /// Mean.
+    pub mean: f64,
+    /// Of `mean`.
+    pub mean_interval: Interval,
+    /// Root of the mean square.
+    pub rms: f64,
+    /// Of `rms`.
+    pub rms_interval: Interval,
+    /// Largest.
+    pub max: f64,
+    /// 99.9 % of the tokens have at most this; the others likewise.
+    pub p999: Quantile,
+    /// 99 %.
+    pub p99: Quantile,
+    /// 95 %.
+    pub p95: Quantile,
+    /// 90 %.
+    pub p90: Quantile,
+    /// 75 %.
+    pub p75: Quantile,
+    /// 50 %.
+    pub median: Quantile,
+    /// 25 %.
+    pub p25: Quantile,
+    /// 10 %.
+    pub p10: Quantile,
+    /// 5 %.
+    pub p5: Quantile,
+    /// 1 %.
+    pub p1: Quantile,
+    /// 0.1 %.
+    pub p01: Quantile,
+    /// Smallest.
+    pub min: f64,
+}
+
+/// A quantile with its interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Quantile {
+    /// The quantile.
+    pub value: f64,
+    /// Of `value`.
+    pub interval: Interval,
+}
+
+/// Fractions of the quantiles of a KL divergence.
+const KL_FRACTIONS: [f64; 3] = [0.5, 0.99, 0.999];
+/// Fractions of the quantiles of a change of probability.
+const DELTA_P_FRACTIONS: [f64; 11] = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999];
+
+/// Sums up the scores of a plan.
+///
+/// # Errors
+/// [`ScoreError::Mismatch`] when there is not one score for each scored token of the plan, or none at all.
+pub fn evaluate(plan: &Plan, scores: &Scores) -> Result<Evaluation, ScoreError> {
+    scores.check(plan)?;
+    if scores.is_empty() {
+        return Err(ScoreError::Mismatch { what: "scored tokens", found: 0, expected: 1 });
+    }
+    let windows = Sums::of_windows(plan, scores);
+    let total = Sums::total(&windows);
+    let [perplexity, bits_per_byte] = alone(&total);
+    let [perplexity_interval, bits_per_byte_interval] = intervals(&windows, alone);
+    let nll_per_token = mean(&scores.nll);
+    let error = standard_error(&scores.nll);
+    let has_bytes = total.bytes > 0.0;
+    let mut out = Evaluation {
+        protocol: plan.protocol,
+        precision: scores.precision,
+        documents: plan.documents.len(),
+        sequences: plan.sequences.len(),
+        windows: windows.len(),
+        tokens: scores.len() as u64,
+        bytes: plan.bytes(),
+        nll: total.nll,
+        nll_per_token,
+        nll_per_token_standard_error: error,
+        perplexity,
+        perplexity_standard_error: perplexity * error,
+        perplexity_interval,
+        bits_per_token: nll_per_token / std::f64::consts::LN_2,
+        bits_per_byte: has_bytes.then_some(bits_per_byte),
+        bits_per_byte_interval: if has_bytes { bits_per_byte_interval } else { None },
+        bits_per_byte_increase: None,
+        bits_per_byte_increase_interval: None,
+        kl: None,
+        top1: None,
+        top1_interval: None,
+        perplexity_ratio: None,
+        delta_p: None,
+        first_divergence: None,
+        by_position: by_position(plan, scores),
+        by_document: Vec::new(),
+        by_category: by_category(plan, &windows, scores),
+        uncheatable: None,
+        pairs: None,
+    };
+    match plan.protocol {
+        Protocol::Pairs => out.pairs = Some(pair_scores(plan, scores, &windows)),
+        _ => out.by_document = by_document(plan, &windows, scores),
+    }
+    if matches!(plan.protocol, Protocol::Uncheatable | Protocol::Uncheatable2024) {
+        out.uncheatable = Some(uncheatable(plan, scores));
+    }
+    if let Some(compared) = &scores.compared {
+        out.compare(plan, scores, compared, &windows, &total);
+    }
+    Ok(out)
+}
+
+/// Perplexity and bits per byte.
+fn alone(sums: &Sums) -> [f64; 2] {
+    [libm::exp(sums.nll / sums.tokens), sums.nll / std::f64::consts::LN_2 / sums.bytes]
+}
+
+/// In the order of the fields that they fill.
+fn against(sums: &Sums) -> [f64; 7] {
+    let ln_ratio = (sums.nll - sums.nll_reference) / sums.tokens;
+    let bits = (sums.nll - sums.nll_reference) / std::f64::consts::LN_2 / sums.bytes;
+    let rms = libm::sqrt(sums.delta_p_squared / sums.tokens);
+    [sums.kl / sums.tokens, sums.same_top1 / sums.tokens, libm::exp(ln_ratio), ln_ratio, bits, sums.delta_p / sums.tokens, rms]
+}
+
+impl Evaluation {
+    /// Fills in what there is against a reference.
+    fn compare(&mut self, plan: &Plan, scores: &Scores, compared: &ComparedScores, windows: &[Sums], total: &Sums) {
+        let [kl, top1, ratio, ln_ratio, bits, delta_p, rms] = against(total);
+        let [kl_interval, top1_interval, ratio_interval, ln_ratio_interval, bits_interval, delta_p_interval, rms_interval] =
+            intervals(windows, against);
+        self.top1 = Some(top1);
+        self.top1_interval = top1_interval;
+        if self.bits_per_byte.is_some() {
+            self.bits_per_byte_increase = Some(bits);
+            self.bits_per_byte_increase_interval = bits_interval;
+        }
+        let differences: Vec<f64> = scores.nll.iter().zip(&compared.nll_reference).map(|(nll, reference)| nll - reference).collect();
+        self.perplexity_ratio = Some(PerplexityRatio {
+            reference: libm::exp(total.nll_reference / total.tokens),
+            ratio,
+            ratio_interval,
+            ln_ratio,
+            ln_ratio_interval,
+            ln_ratio_standard_error: standard_error(&differences),
+        });
+        let (kl_sorted, delta_sorted) = (Sorted::new(&compared.kl, &plan.windows), Sorted::new(&compared.delta_p, &plan.windows));
+        let (kl_quantiles, delta_quantiles) = quantiles(&kl_sorted, &delta_sorted, windows);
+        let error = standard_error(&compared.kl);
+        self.kl = Some(KlSummary::new(kl, kl_interval, error, kl_quantiles, kl_sorted.values()));
+        self.delta_p = Some(DeltaP::new((delta_p, delta_p_interval), (rms, rms_interval), delta_quantiles, delta_sorted.values()));
+        self.first_divergence = Some(FirstDivergence::of(plan, &compared.same_top1));
+    }
+}
+
+/// Quantiles of both columns with their intervals, from the same drawings.
+fn quantiles(kl: &Sorted, delta_p: &Sorted, windows: &[Sums]) -> ([Quantile; 3], [Quantile; 11]) {
+    let mut kl_found: [Vec<f64>; 3] = std::array::from_fn(|_| Vec::new());
+    let mut delta_found: [Vec<f64>; 11] = std::array::from_fn(|_| Vec::new());
+    if windows.len() > 1 {
+        resample(windows.len(), |counts| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+            let tokens = drawn(windows, counts).tokens as u64;
+            kl.weighted(&KL_FRACTIONS, counts, tokens, |number, value| kl_found[number].push(value));
+            delta_p.weighted(&DELTA_P_FRACTIONS, counts, tokens, |number, value| delta_found[number].push(value));
+        });
+    }
+    (with_values(kl, KL_FRACTIONS, kl_found), with_values(delta_p, DELTA_P_FRACTIONS, delta_found))
+}
+
+fn with_values<const N: usize>(sorted: &Sorted, fractions: [f64; N], mut found: [Vec<f64>; N]) -> [Quantile; N] {
+    std::array::from_fn(|number| Quantile {
+        value: quantile(sorted.values(), fractions[number]),
+        interval: interval(std::mem::take(&mut found[number])),
+    })
+}
+
+impl KlSummary {
+    fn new(mean: f64, interval: Interval, standard_error: f64, quantiles: [Quantile; 3], sorted: &[f64]) -> Self {
+        let [median, p99, p999] = quantiles;
+        Self {
+            mean,
+            interval,
+            standard_error,
+            median: median.value,
+            median_interval: median.interval,
+            p99: p99.value,
+            p99_interval: p99.interval,
+            p999: p999.value,
+            p999_interval: p999.interval,
+            max: quantile(sorted, 1.0),
+            min: quantile(sorted, 0.0),
+        }
+    }
+}
+
+impl DeltaP {
+    fn new(mean: (f64, Interval), rms: (f64, Interval), quantiles: [Quantile; 11], sorted: &[f64]) -> Self {
+        let [p01, p1, p5, p10, p25, median, p75, p90, p95, p99, p999] = quantiles;
+        let (max, min) = (quantile(sorted, 1.0), quantile(sorted, 0.0));
+        let ((mean, mean_interval), (rms, rms_interval)) = (mean, rms);
+        Self { mean, mean_interval, rms, rms_interval, max, p999, p99, p95, p90, p75, median, p25, p10, p5, p1, p01, min }
+    }
+}
+
+fn by_document(plan: &Plan, windows: &[Sums], scores: &Scores) -> Vec<Slice> {
+    let name = |document: usize| plan.documents[document].name.clone();
+    by_key(plan, windows, scores.compared.is_some(), |document| document, name)
+}
+
+fn by_category(plan: &Plan, windows: &[Sums], scores: &Scores) -> Vec<Slice> {
+    // A category is known by the first text that has it.
+    let category = |document: usize| &plan.documents[document].category;
+    let first: Vec<usize> = (0..plan.documents.len())
+        .map(|document| (0..document).find(|other| category(*other) == category(document)).unwrap_or(document))
+        .collect();
+    by_key(plan, windows, scores.compared.is_some(), |document| first[document], |document| category(document).clone())
+}
