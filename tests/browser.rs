@@ -230,6 +230,18 @@ fn a_page_with_everything_is_in_order() {
 }
 
 #[test]
+fn the_page_of_a_real_evaluation_is_in_order() {
+    let Some(browser) = Browser::find() else { return };
+    let page = browser.dir.join("eval.html");
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let mut args = vec!["eval".to_owned(), text(support::checkpoint("7")), "--html".to_owned(), text(&page)];
+    args.extend(["--levels", "q8_0,q5_1,q4_0", "--max-kl", "0.01", "--bytes", "3000", "--no-cache"].map(str::to_owned));
+    args.extend(["--text".to_owned(), text(support::fixture("text/public-domain-100k.txt")), "--vocab".to_owned(), text(support::vocab())]);
+    support::json(&args, 0);
+    assert_eq!(browser.examine("eval", &std::fs::read_to_string(page).unwrap()), Vec::<String>::new());
+}
+
+#[test]
 fn long_names_and_many_levels_still_fit() {
     let Some(browser) = Browser::find() else { return };
     let mut page = sample::page();

@@ -99,16 +99,16 @@ fn subjects(shop: &Workshop, request: &Request) -> Result<Vec<Subject>, String> 
         vocabulary,
     };
     if let Some((model, vocabulary)) = &request.model {
-        return Ok(vec![subject(model.clone(), vocabulary.clone(), &["q8_0", "q4_k_m"], 16_000)]);
+        return Ok(vec![subject(model.clone(), vocabulary.clone(), &["q8_0", "q4_k_m"], 12_000)]);
     }
     let fixtures = shop.root.join("fixtures/checkpoints");
     // Rows of 128 values are too short for blocks of 256.
-    let tiny = |version| subject(shop.fixture(version), Some(fixtures.join("vocab-320.txt")), &["q8_0", "q5_1", "q4_0"], 24_000);
+    let tiny = |version| subject(shop.fixture(version), Some(fixtures.join("vocab-320.txt")), &["q8_0", "q5_1", "q4_0"], 8_000);
     let mut out = vec![tiny(6), tiny(7)];
     let data = shop.root.join("../shared/data/checkpoints");
     let trained = data.join("small-rwkv7.pth");
     if trained.exists() {
-        out.push(subject(trained, Some(data.join("vocab-4096.txt")), &["q8_0", "q6_k", "q4_k_m"], 16_000));
+        out.push(subject(trained, Some(data.join("vocab-4096.txt")), &["q8_0", "q6_k", "q4_k_m"], 6_000));
     } else {
         eprintln!("note: {} is not there, so the fixtures alone are compared", trained.display());
     }
@@ -152,7 +152,7 @@ impl Bench<'_> {
         let baseline = &files[0].1;
         let their_base = work("theirs.kld");
         eprintln!("{}: llama-perplexity and eval on {} files", subject.name, files.len());
-        let (their_perplexity, _) = self.llama.perplexity(baseline, self.text, Some(&their_base))?;
+        let their_perplexity = self.llama.perplexity(baseline, self.text, Some(&their_base))?;
         let mut all = Vec::new();
         for (encoding, file) in files {
             let own = work(&format!("ours-{encoding}.kld"));
@@ -170,6 +170,7 @@ impl Bench<'_> {
             all.push((encoding, Measured { perplexity: alone, their_perplexity: None, runtimes, against, same_tokens }));
         }
         all[0].1.their_perplexity = Some(their_perplexity);
+        let baseline_flips = 1.0 - all[0].1.runtimes.top1.value;
         // Another file's figures in place of a file's own: the bounds have to notice.
         let planted = self.planted(files, &work)?;
         let mut rows: Vec<Row> = all
@@ -177,7 +178,7 @@ impl Bench<'_> {
             .map(|(encoding, measured)| Row {
                 model: subject.name.clone(),
                 encoding: encoding.clone(),
-                checks: checks::all(encoding, &measured),
+                checks: checks::all(encoding, &measured, baseline_flips),
                 measured,
             })
             .collect();
@@ -207,9 +208,9 @@ impl Bench<'_> {
                     _ => self.eval.cost(&[file], Some(baseline), self.text),
                 };
                 let theirs = || match task {
-                    "perplexity" => Ok(self.llama.perplexity(file, self.text, None)?.1),
+                    "perplexity" => self.llama.cost_of_perplexity(file, self.text, None),
                     _ => {
-                        let first = self.llama.perplexity(baseline, self.text, Some(&base))?.1;
+                        let first = self.llama.cost_of_perplexity(baseline, self.text, Some(&base))?;
                         Ok::<_, String>(first.then(self.llama.cost_of_divergence(file, &base)?))
                     }
                 };

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::error::CalibrateError;
 
 /// Columns of a tile.
-const GROUP: usize = 256;
+const GROUP: usize = 128;
 /// Rows summed at a time before they are added to the total. Errors of f32 sums of this length, about one part in a million, are far
 /// below what any use of a Hessian notices: it is damped by a tenth of its mean diagonal.
 pub(crate) const ROWS: usize = 512;

@@ -1,8 +1,10 @@
 //! What can be said on the command line.
 
 mod bench;
+mod calibration;
 mod curve;
 mod eval;
+mod plan;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,8 +17,10 @@ use forge_convert::state::StateFormat;
 use forge_model::Version;
 
 pub(crate) use bench::{Bench, BenchKind};
+pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
-pub(crate) use eval::{Eval, EvalComputing, EvalLevels, EvalLimits, EvalOutputs, EvalTexts};
+pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
+pub(crate) use plan::Plan;
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]
@@ -62,6 +66,8 @@ pub(crate) enum Command {
     Eval(Box<Eval>),
     /// Compare the recurrent and the parallel form of a model: every layer, every state, logits
     Forms(Forms),
+    /// Choose a type for each tensor by measured harm, for a size or for an accuracy loss; write a recipe for convert
+    Plan(Plan),
     /// Continue a prompt, to see with one's own eyes that a file works
     Generate(Generate),
     /// Measure speed and memory of models in the engine, and what the machine's memory would allow
@@ -116,6 +122,11 @@ pub(crate) struct Convert {
     /// --calibrate, search]
     #[arg(long, value_name = "QUANTIZER", value_parser = ["ggml", "search", "gptq"])]
     pub quantizer: Option<String>,
+    #[command(flatten)]
+    pub calibration: Calibration,
+    /// Importance of the columns from a file of llama-imatrix, of either form
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    pub imatrix: Option<PathBuf>,
     /// Keep to what llama-quantize writes of a type: low-rank factors in 16 or 32 bits
     #[arg(long, value_name = "WITH", value_parser = ["strict"])]
     pub compat: Option<String>,

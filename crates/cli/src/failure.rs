@@ -72,6 +72,8 @@ macro_rules! failures {
 
 failures!(
     forge_bench::BenchError,
+    forge_plan::PlanError,
+    forge_calibrate::CalibrateError,
     forge_checkpoint::CheckpointError,
     forge_convert::ConvertError,
     forge_convert::state::StateError,

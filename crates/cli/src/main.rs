@@ -42,6 +42,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Verify(args) => commands::verify::run(args, &cli.global, terminal),
         Command::Eval(args) => commands::eval::run(args, &cli.global, terminal),
         Command::Forms(args) => commands::forms::run(args, &cli.global, terminal),
+        Command::Plan(args) => commands::plan::run(args, &cli.global, terminal),
         Command::Generate(args) => commands::generate::run(args, &cli.global, terminal),
         Command::Bench(args) => commands::bench::run(args, &cli.global, terminal),
         Command::Logits(args) => commands::logits::run(args, &cli.global, terminal),

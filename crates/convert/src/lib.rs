@@ -4,6 +4,7 @@
 //! [`container`] is the registry of what can be written; [`execute`] streams the bytes.
 #![forbid(unsafe_code)]
 
+mod calibration;
 mod companion;
 pub mod container;
 mod convert;
@@ -20,6 +21,7 @@ pub mod recipe;
 pub mod state;
 mod target;
 
+pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
 pub use convert::{ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, convert, plan};
 pub use error::ConvertError;
 pub use execute::F16Loss;

@@ -198,8 +198,13 @@ impl Recipe {
     /// Whether codes are chosen by anything but the formats' own rule.
     #[must_use]
     pub fn needs_preparation(&self) -> bool {
-        let chosen = std::iter::once(self.quantizer).chain(self.rules.iter().filter_map(|rule| rule.quantizer));
-        chosen.into_iter().any(|quantizer| quantizer != Quantizer::Ggml)
+        self.uses(Quantizer::Search) || self.uses(Quantizer::Gptq)
+    }
+
+    /// Whether the codes of any tensor are to be chosen by `quantizer`.
+    #[must_use]
+    pub fn uses(&self, quantizer: Quantizer) -> bool {
+        self.quantizer == quantizer || self.rules.iter().any(|rule| rule.quantizer == Some(quantizer))
     }
 
     fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {

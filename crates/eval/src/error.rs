@@ -51,6 +51,9 @@ pub enum EvalError {
         /// The smallest that is accepted.
         limit: f64,
     },
+    /// Something that one kernel loaded was given to another.
+    #[error("weights or states of one kernel were given to another; this is a mistake of the program")]
+    MixedKernels,
     /// Scores cannot be computed.
     #[error(transparent)]
     Score(#[from] forge_score::ScoreError),
@@ -66,6 +69,7 @@ impl Diagnostic for EvalError {
             Self::NoTokens => "NoTokens",
             Self::VocabularyMismatch { .. } => "VocabularyMismatch",
             Self::NonFinite { .. } => "NonFinite",
+            Self::MixedKernels => "MixedKernels",
             Self::VanishingReference { .. } => "VanishingReference",
             Self::Score(error) => error.kind(),
             Self::Output(_) => "WriteFailed",
@@ -77,6 +81,7 @@ impl Diagnostic for EvalError {
             Self::Model { error, .. } => error.class(),
             Self::NoTokens | Self::VocabularyMismatch { .. } => Class::Usage,
             Self::NonFinite { .. } | Self::VanishingReference { .. } => Class::Refused,
+            Self::MixedKernels => Class::Bug,
             Self::Score(error) => error.class(),
             Self::Output(_) => Class::Io,
         }

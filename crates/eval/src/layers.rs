@@ -125,13 +125,15 @@ impl Squares {
 /// Compares a candidate's layers with what was kept.
 pub(crate) struct Compared<'a> {
     kept: &'a Kept,
+    /// L of the candidate, once it is through.
+    layers: usize,
     residuals: BTreeMap<usize, (usize, Vec<f32>)>,
     errors: BTreeMap<usize, (Squares, Squares)>,
 }
 
 impl<'a> Compared<'a> {
     pub(crate) fn new(kept: &'a Kept) -> Self {
-        Self { kept, residuals: BTreeMap::new(), errors: BTreeMap::new() }
+        Self { kept, layers: 0, residuals: BTreeMap::new(), errors: BTreeMap::new() }
     }
 
     /// One entry a layer, when both models have the same number of layers.
@@ -140,7 +142,7 @@ impl<'a> Compared<'a> {
         for layer in layers {
             self.close(layer)?;
         }
-        if self.errors.len() != self.kept.residuals.len() {
+        if self.layers != self.kept.residuals.len() {
             return Ok(Vec::new());
         }
         let entry = |(layer, (residual, state)): (&usize, &(Squares, Squares))| LayerError {
@@ -169,6 +171,7 @@ impl LayerSink for Compared<'_> {
         if let Some(before) = layer.checked_sub(1) {
             self.close(before)?;
         }
+        self.layers = self.layers.max(layer + 1);
         let (tokens, rows) = self.residuals.entry(layer).or_default();
         rows.extend_from_slice(sample(*tokens, pieces, x));
         *tokens += pieces.iter().map(|piece| piece.tokens.len()).sum::<usize>();

@@ -101,6 +101,12 @@ impl<'a> Baseline<'a> {
         Ok(Self { plan, options: options.clone(), pass, residuals, kept, seconds })
     }
 
+    /// What the baseline went through.
+    #[must_use]
+    pub fn plan(&self) -> &'a Plan {
+        self.plan
+    }
+
     /// The baseline alone.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ const ROWS: usize = 96;
 
 /// Types from the fewest bytes on. Those of 32 elements a block serve rows that are no whole blocks of 256.
 const LONG: &[&str] = &["q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0", "f16"];
-const SHORT: &[&str] = &["q4_0", "q5_0", "q5_1", "q8_0", "f16"];
+const SHORT: &[&str] = &["nf4", "q4_0", "q4_1", "q5_0", "q5_1", "int8", "q8_0", "f16"];
 
 /// A type for a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -53,7 +53,8 @@ pub fn levels(
     let step = (weight.all_rows() / ROWS).max(1);
     let rows: Vec<f32> = values.chunks_exact(weight.columns).step_by(step).take(ROWS).flatten().copied().collect();
     drop(values);
-    let names = if weight.columns.is_multiple_of(256) { LONG } else { SHORT };
+    let long = forge_quant::by_name("q4_k").is_some_and(|format| container.holds(format.encoding()));
+    let names = if long && weight.columns.is_multiple_of(256) { LONG } else { SHORT };
     let own = square(&rows, weight.columns, importance);
     let mut out: Vec<Level> = Vec::new();
     for name in names {

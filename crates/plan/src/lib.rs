@@ -8,9 +8,11 @@
 mod error;
 mod harm;
 mod level;
+mod plan;
 mod probe;
 
 pub use error::PlanError;
 pub use harm::{Exponents, HarmOptions, OnProbe, Probed, TensorHarm, harms};
 pub use level::{Level, is_open, levels};
+pub use plan::{Goal, Planned, Planning};
 pub use probe::{Place, Probe, ProbeOptions};

@@ -19,6 +19,7 @@ fn main() {
     let t=cpu();
     let factor = Factor::new(&Hessian{columns:n, block:n, values:&h}, 0.1).unwrap();
     println!("factor {n}: {:.3} s", (cpu()-t));
+    let efactor = if args.len() > 5 { let e: Vec<f32> = std::fs::read(&args[5]).unwrap().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(); Factor::new(&Hessian{columns:n, block:n, values:&e}, 0.001).unwrap() } else { Factor::new(&Hessian{columns:n, block:n, values:&h}, 0.1).unwrap() };
     let imp = factor.importance().to_vec();
     let only = std::env::var("ONLY").ok();
     for f in supported(Quantizer::Gptq) {
@@ -33,7 +34,7 @@ fn main() {
             let t=cpu();
             match q { Quantizer::Ggml => ggml(&values,&target,&mut out), Quantizer::Search => search(&values,&target,&mut out), Quantizer::Gptq => gptq(&values,&target,&factor,&mut out) }.unwrap();
             let ns = (cpu()-t)*1e9/w;
-            let l = if std::env::var("NOLOSS").is_ok() { Loss{weighted_error:1.0,hessian_error:Some(1.0)} } else {loss(&values,&target,Some(&factor),&out).unwrap()};
+            let l = if std::env::var("NOLOSS").is_ok() { Loss{weighted_error:1.0,hessian_error:Some(1.0)} } else {loss(&values,&target,Some(&efactor),&out).unwrap()};
             if q==Quantizer::Ggml { base=(l.weighted_error, l.hessian_error.unwrap()); }
             line += &format!(" | {q} {ns:7.1} ns w {:.4} h {:.4}", l.weighted_error/base.0, l.hessian_error.unwrap()/base.1);
         }

@@ -141,8 +141,7 @@ impl<L: Levels> Feedback<'_, L> {
                 *x = updated[row];
             }
         }
-        #[cfg(test)]
-        if self.stale {
+        if crate::starts::knob("STALE",0.0)>0.5 {
             let rows = self.rows.values[index * LANES * self.rows.columns..].chunks(self.rows.columns);
             x.chunks_exact_mut(self.format.block()).zip(rows).for_each(|(x, row)| x.copy_from_slice(&row[block.clone()]));
         }
@@ -160,7 +159,7 @@ impl<L: Levels> Feedback<'_, L> {
         for (grid, (x, stored)) in grids.iter_mut().zip(x.chunks_exact(self.format.block()).zip(stored.chunks_exact(bytes))) {
             *grid = best_grid(
                 Block { format: self.format, levels: self.levels, x, w: weights },
-                Grid::of(&self.format.stored.take_apart(stored)),
+                &[Grid::of(&self.format.stored.take_apart(stored))],
             );
         }
         Ok(grids)

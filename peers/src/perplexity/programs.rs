@@ -67,6 +67,8 @@ pub(super) struct Llama {
     folder: PathBuf,
     work: PathBuf,
     threads: usize,
+    /// Sees to it that all is printed.
+    drain: PathBuf,
     /// Where its library without AMX is, once the one with AMX has crashed.
     without_amx: OnceCell<PathBuf>,
 }
@@ -74,7 +76,10 @@ pub(super) struct Llama {
 impl Llama {
     pub(super) fn new(shop: &Workshop, threads: usize) -> Result<Self, String> {
         let folder = build_llama(&shop.root, &["llama-perplexity"])?;
-        Ok(Self { root: shop.root.clone(), work: shop.work.clone(), folder, threads, without_amx: OnceCell::new() })
+        let drain = shop.work.join("drain.so");
+        let mut compiler = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "g++".into()));
+        capture(compiler.args(["-O2", "-shared", "-fPIC"]).arg(shop.root.join("peers/llama/drain.cpp")).arg("-o").arg(&drain))?;
+        Ok(Self { root: shop.root.clone(), work: shop.work.clone(), folder, threads, drain, without_amx: OnceCell::new() })
     }
 
     pub(super) fn without_amx(&self) -> bool {
@@ -106,37 +111,47 @@ impl Llama {
             command.env("LD_LIBRARY_PATH", library);
         }
         command.arg("-m").arg(file).args(["-t", &self.threads.to_string()]);
-        // It writes to files beside the place where it runs.
+        // Whatever else it writes.
         command.current_dir(&self.work);
         command
     }
 
-    /// Perplexity of a text, and what the run took; `save` gets the logits.
-    pub(super) fn perplexity(&self, file: &Path, text: &Path, save: Option<&Path>) -> Result<(Estimate, Cost), String> {
+    /// Perplexity of a text; `save` gets the logits.
+    pub(super) fn perplexity(&self, file: &Path, text: &Path, save: Option<&Path>) -> Result<Estimate, String> {
+        estimate(&run(self.reading(file, text, save).env("LD_PRELOAD", &self.drain))?.0, "Final estimate: PPL =")
+    }
+
+    /// What that takes.
+    pub(super) fn cost_of_perplexity(&self, file: &Path, text: &Path, save: Option<&Path>) -> Result<Cost, String> {
+        let (printed, mut cost) = run(&mut self.reading(file, text, save))?;
+        let chunks: f64 = between(&printed, "perplexity over ", " chunks").ok_or("llama-perplexity names no chunks")?;
+        cost.tokens = chunks * CONTEXT as f64;
+        Ok(cost)
+    }
+
+    /// Statistics of a file against logits that either program has saved.
+    pub(super) fn divergence(&self, file: &Path, base: &Path) -> Result<Divergence, String> {
+        parse(&run(self.against(file, base).env("LD_PRELOAD", &self.drain))?.0)
+    }
+
+    /// What that takes.
+    pub(super) fn cost_of_divergence(&self, file: &Path, base: &Path) -> Result<Cost, String> {
+        Ok(run(&mut self.against(file, base))?.1)
+    }
+
+    fn reading(&self, file: &Path, text: &Path, save: Option<&Path>) -> Command {
         let mut command = self.command(file);
         command.arg("-f").arg(text).args(["-c", &CONTEXT.to_string()]);
         if let Some(save) = save {
             command.arg("--kl-divergence-base").arg(save);
         }
-        let (printed, mut cost) = run(&mut command)?;
-        let chunks: f64 = between(&printed, "perplexity over ", " chunks").ok_or("llama-perplexity names no chunks")?;
-        cost.tokens = chunks * CONTEXT as f64;
-        Ok((estimate(&printed, "Final estimate: PPL =")?, cost))
+        command
     }
 
-    /// Statistics of a file against logits that either program has saved.
-    pub(super) fn divergence(&self, file: &Path, base: &Path) -> Result<Divergence, String> {
-        parse(&self.against(file, base)?.0)
-    }
-
-    pub(super) fn cost_of_divergence(&self, file: &Path, base: &Path) -> Result<Cost, String> {
-        Ok(self.against(file, base)?.1)
-    }
-
-    fn against(&self, file: &Path, base: &Path) -> Result<(String, Cost), String> {
+    fn against(&self, file: &Path, base: &Path) -> Command {
         let mut command = self.command(file);
         command.args(["-c", &CONTEXT.to_string(), "--kl-divergence", "--kl-divergence-base"]).arg(base);
-        run(&mut command)
+        command
     }
 }
 

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use forge_convert::container::by_name;
-use forge_convert::recipe::{Recipe, quantizer_by_name};
-use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Prepared, Record, Stage, VerifyOptions};
+use forge_calibrate::Hessians;
+use forge_convert::recipe::{CalibrationRecord, Recipe, quantizer_by_name};
+use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Prepared, Record, Stage, VerifyOptions, Vocabulary};
+use forge_corpus::ReadOptions;
 use forge_engine::EngineError;
 use forge_eval::Kernel;
 use forge_io::{OutputFile, OutputOptions};
@@ -12,6 +14,7 @@ use forge_overlay::Overlay;
 use forge_quantizer::Quantizer;
 use serde_json::{Value, json};
 
+use super::calibration::{self, Known};
 use super::{agreement_table, kernel, model_line, open_options, read_small, read_text, thresholds, vocabulary};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
@@ -32,7 +35,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if let Some(name) = &args.quantizer {
         recipe.quantizer = quantizer_by_name(name)?;
     } else if recipe.preset.ready.is_some() && recipe.quantizer == Quantizer::Ggml {
-        recipe.quantizer = Quantizer::Search;
+        recipe.quantizer = if args.calibration.texts.is_empty() { Quantizer::Search } else { Quantizer::Gptq };
     }
     let vocabulary = vocabulary(&args.vocabulary)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
@@ -95,11 +98,38 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         rayon::current_num_threads()
     ));
     let side_files = SideFiles::create(args, &model)?;
-    let prepared = prepare(&model, &plan, &recipe, None, &output, terminal)?;
+    let known = known(args, &model, &recipe, &vocabulary, global, terminal)?;
+    let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let options = ConvertOptions { prepared: prepared.as_ref().map(|(overlay, _)| overlay), ..options };
     let record = execute(&model, &plan, &output, &options, terminal)?;
     report(args, &model, &plan, &output, &record, side_files, terminal)?;
     Ok(0)
+}
+
+/// What there is to know of the inputs of weights. A recipe that was made with statistics demands the same.
+fn known(
+    args: &Convert,
+    model: &OpenModel,
+    recipe: &Recipe,
+    vocabulary: &Vocabulary,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<Option<Known>, Failure> {
+    if let Some(path) = &args.imatrix {
+        return Ok(Some(calibration::imatrix(path, model)?));
+    }
+    if args.calibration.texts.is_empty() {
+        return Ok(None);
+    }
+    let text = calibration::collections(&args.calibration.texts, &ReadOptions::default())?;
+    let tokens = calibration::tokens(model, vocabulary, &text)?;
+    let hessians = if recipe.uses(Quantizer::Gptq) { Hessians::All } else { Hessians::None };
+    let found = calibration::calibrated(&args.calibration, model, &tokens, hessians, global, terminal)?;
+    if let Some(wanted) = recipe.calibration.as_ref().filter(|wanted| **wanted != found.record()) {
+        let show = |record: &CalibrationRecord| format!("{} of {} tokens", record.digest, record.tokens);
+        return Err(ConvertError::OtherCalibration { expected: show(wanted), found: show(&found.record()) }.into());
+    }
+    Ok(Some(Known::Calibrated(found)))
 }
 
 /// Quantizes before writing what the executor's own encoder does not.

@@ -11,7 +11,7 @@ mod outputs;
 mod page;
 mod subject;
 mod tables;
-mod texts;
+pub(crate) mod texts;
 
 use forge_convert::vocabulary_for;
 use forge_engine::{EngineError, Form};
@@ -150,6 +150,15 @@ fn cache_directory(args: &args::Eval, protocol: Protocol) -> Option<std::path::P
     args.computing.cache.clone().or_else(|| if long { Cache::usual_place() } else { None })
 }
 
+/// Where results, statistics and probes are kept when nobody says where; made if it is not there.
+pub(crate) fn usual_cache() -> Result<std::path::PathBuf, Failure> {
+    let Some(directory) = Cache::usual_place() else {
+        return Err(Failure::usage("Cache", "there is no HOME to keep results in: set XDG_CACHE_HOME".to_owned()));
+    };
+    Cache::new(Some(directory.clone()))?;
+    Ok(directory)
+}
+
 impl Setting<'_> {
     /// What is the same for all models, as JSON.
     pub(crate) fn to_json(&self) -> Value {
@@ -245,4 +254,16 @@ pub(crate) fn to_value(value: &impl serde::Serialize) -> Result<Value, Failure> 
 pub(crate) fn merged<const N: usize>(objects: [Value; N]) -> Value {
     let fields = objects.into_iter().filter_map(|object| if let Value::Object(fields) = object { Some(fields) } else { None });
     Value::Object(fields.flatten().collect())
+}
+
+/// The command as it was typed, without the folder of the program.
+pub(crate) fn command_line() -> String {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let program = words.next().unwrap_or_default();
+    let program = std::path::Path::new(&program).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let quoted = words.map(|word| {
+        let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c)) && !word.is_empty();
+        if plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    });
+    std::iter::once(program).chain(quoted).collect::<Vec<_>>().join(" ")
 }

@@ -1,6 +1,7 @@
 //! One file a command, and what they share.
 
 pub(crate) mod bench;
+pub(crate) mod calibration;
 pub(crate) mod convert;
 pub(crate) mod curve;
 pub(crate) mod eval;
@@ -9,6 +10,7 @@ pub(crate) mod generate;
 pub(crate) mod help;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+pub(crate) mod plan;
 pub(crate) mod state;
 pub(crate) mod verify;
 

@@ -92,7 +92,7 @@ impl<'a> Compute<'a> {
             (Self::Reference(model), Layer::Reference(layer)) => Ok(reference(model, layer, lengths, x, v_first, carried)),
             // A layer is loaded by the same value that runs it.
             (Self::Engine { .. }, Layer::Reference(_)) | (Self::Reference(_), Layer::Engine(_)) => {
-                Err(crate::error::EvalError::NoTokens.into())
+                Err(crate::error::EvalError::MixedKernels.into())
             }
         }
     }
@@ -101,7 +101,7 @@ impl<'a> Compute<'a> {
         match (self, memory) {
             (Self::Engine { stream, .. }, Memory::Engine(state)) => Ok(stream.to_kernel(state)?),
             (_, Memory::Reference(state)) => Ok(state.clone()),
-            (Self::Reference(_), Memory::Engine(_)) => Err(crate::error::EvalError::NoTokens.into()),
+            (Self::Reference(_), Memory::Engine(_)) => Err(crate::error::EvalError::MixedKernels.into()),
         }
     }
 

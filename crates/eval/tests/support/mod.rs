@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use forge_eval::Model;
 use forge_eval::npy::{Array, Elements};
 use forge_kernel::load_tensor;
-use forge_model::{ModelDescription, Version, describe};
+use forge_model::{Configuration, Epsilon, ModelDescription, Version, describe, describe_with};
 use forge_tensor::{Encoding, TensorSource};
+use forge_testkit::hybrids::{Variant, random_hybrid};
 use forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
 
 /// A model and what it is.
@@ -77,9 +78,23 @@ pub(crate) fn random(version: Version, seed: u64) -> Loaded {
     random_with_vocabulary(version, seed, 50)
 }
 
+const SIZES: Sizes = Sizes { layers: 3, channels: 64, head_size: 16, ffn: 96, vocabulary: 50, ranks: [8, 9, 7, 10] };
+
 pub(crate) fn random_with_vocabulary(version: Version, seed: u64, vocabulary: usize) -> Loaded {
-    let sizes = Sizes { layers: 3, channels: 64, head_size: 16, ffn: 96, vocabulary, ranks: [8, 9, 7, 10] };
-    Loaded::new(Box::new(random_model_with(version, &sizes, &Options::default(), seed)))
+    Loaded::new(Box::new(random_model_with(version, &Sizes { vocabulary, ..SIZES }, &Options::default(), seed)))
+}
+
+pub(crate) fn random_with_layers(version: Version, seed: u64, layers: usize) -> Loaded {
+    Loaded::new(Box::new(random_model_with(version, &Sizes { layers, ..SIZES }, &Options::default(), seed)))
+}
+
+/// A hybrid with Qwen of the same sizes.
+pub(crate) fn hybrid(version: Version, seed: u64) -> Loaded {
+    let source = random_hybrid(version, &SIZES, &Variant::FULL, seed);
+    let configuration =
+        Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(Variant::FULL.kv_heads as u64) };
+    let description = describe_with(source.tensors(), &configuration).expect("a complete hybrid");
+    Loaded { source: Box::new(source), description }
 }
 
 /// A fixed sequence of ids below 50.

@@ -130,23 +130,30 @@ fn escape(text: &str, whole: bool) -> String {
     for (index, c) in characters.iter().copied().enumerate() {
         let next = characters.get(index + 1).copied().unwrap_or(' ');
         let before = index.checked_sub(1).and_then(|index| characters.get(index)).copied().unwrap_or(' ');
+        // At the beginning of a line these make headings, lists, rules and fences.
+        let begins = whole && index == 0 && (next.is_whitespace() || next == c);
         match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' if next.is_ascii_alphabetic() || next == '#' => out.push_str("&amp;"),
-            // Inside of a word such as q4_k_m it means nothing.
-            '_' if before.is_alphanumeric() && next.is_alphanumeric() => out.push('_'),
-            // An entity, since a cell of a table has its backslashes escaped.
-            '*' => out.push_str("&#42;"),
-            '_' => out.push_str("&#95;"),
-            '`' => out.push_str("&#96;"),
-            '[' => out.push_str("&#91;"),
-            ']' => out.push_str("&#93;"),
-            '\\' if whole => out.push_str("\\\\"),
-            '#' | '+' | '-' | '=' | '~' if whole && index == 0 => {
+            '#' | '+' | '-' | '=' | '~' | '*' if begins => {
                 out.push('\\');
                 out.push(c);
             }
+            '.' | ')' if whole && next.is_whitespace() && characters[..index].iter().all(char::is_ascii_digit) => {
+                out.push('\\');
+                out.push(c);
+            }
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' if next.is_ascii_alphabetic() || next == '#' => out.push_str("&amp;"),
+            // Alone between spaces, and inside of a word such as q4_k_m, these mean nothing.
+            '*' | '_' if before.is_whitespace() && next.is_whitespace() => out.push(c),
+            '_' if before.is_alphanumeric() && next.is_alphanumeric() => out.push('_'),
+            // Entities, since a cell of a table has its backslashes escaped.
+            '*' => out.push_str("&#42;"),
+            '_' => out.push_str("&#95;"),
+            '`' => out.push_str("&#96;"),
+            // What a link needs after its text.
+            ']' if matches!(next, '(' | '[' | ':') => out.push_str("&#93;"),
+            '\\' if whole => out.push_str("\\\\"),
             '\n' | '\r' | '\t' => out.push(' '),
             c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
@@ -164,15 +171,23 @@ mod tests {
         let text = "q4_k_m of model-v2.gguf: 5.3e-3 nats (± 0.1 %), 3 x 4 & 5; `a*b|c`";
         assert_eq!(inline(text), text);
         assert_eq!(inline("a|b \\ c"), "a|b \\\\ c");
+        for text in ["0.0216 [0.0208, 0.0223]", "q8_0 *", "+1.96 %", "-3", "#1", "~ 5", "1.5 times", "a _ b", "- 3"] {
+            let kept = if text.starts_with(['~', '-']) && text.contains(' ') { format!("\\{text}") } else { text.to_owned() };
+            assert_eq!(inline(text), kept);
+        }
     }
 
     #[test]
     fn nothing_becomes_markup() {
         assert_eq!(
             inline("<script>x</script> &lt; [a](javascript:b) **c** _d_"),
-            "&lt;script&gt;x&lt;/script&gt; &amp;lt; &#91;a&#93;(javascript:b) &#42;&#42;c&#42;&#42; &#95;d&#95;"
+            "&lt;script&gt;x&lt;/script&gt; &amp;lt; [a&#93;(javascript:b) &#42;&#42;c&#42;&#42; &#95;d&#95;"
         );
         assert_eq!(inline("# not\na heading"), "\\# not a heading");
+        assert_eq!(inline("* not a list"), "\\* not a list");
+        assert_eq!(inline("12. not a list"), "12\\. not a list");
+        assert_eq!(inline("--- not a rule"), "\\--- not a rule");
+        assert_eq!(inline("[a]: not a definition"), "[a&#93;: not a definition");
         assert_eq!(inline("one ` alone"), "one &#96; alone");
     }
 

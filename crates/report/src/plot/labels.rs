@@ -50,6 +50,14 @@ impl Rect {
     }
 }
 
+/// Where a label goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Place {
+    pub(super) rect: Rect,
+    /// Whether a line has to say which point it belongs to: it is far from it, or about as near to another one.
+    pub(super) leader: bool,
+}
+
 /// A label that wants a place.
 pub(super) struct Wanted {
     /// Its point.
@@ -86,40 +94,52 @@ const DIRECTIONS: [Point; 12] = [
     (-0.5, 1.0),
 ];
 /// A label farther away than this has a line to its point.
-pub(super) const LEADER: f64 = 15.0;
+const LEADER: f64 = 15.0;
+/// A label that is nearer to its point than to any other by no more than this could be taken for the other's.
+const AMBIGUOUS: f64 = 3.0;
 
 /// A place for each label, those first that come first; none for a label for which there is no place.
-pub(super) fn place(wanted: &[Wanted], scene: &Scene<'_>) -> Vec<Option<Rect>> {
-    let mut placed: Vec<Option<Rect>> = Vec::with_capacity(wanted.len());
-    let mut leaders: Vec<(Point, Point)> = Vec::new();
-    for label in wanted {
-        let others: Vec<&Rect> = scene.obstacles.iter().chain(placed.iter().flatten()).collect();
-        let mut best: Option<(f64, Rect)> = None;
+pub(super) fn place(wanted: &[Wanted], scene: &Scene<'_>) -> Vec<Option<Place>> {
+    let mut placed: Vec<Option<Place>> = Vec::with_capacity(wanted.len());
+    for (index, label) in wanted.iter().enumerate() {
+        let mut best: Option<(f64, Place)> = None;
         for (ring, gap) in GAPS.into_iter().enumerate() {
             for (order, direction) in DIRECTIONS.into_iter().enumerate() {
                 let rect = beside(label, direction, gap);
-                if !rect.within(&scene.bounds) || others.iter().any(|other| rect.overlaps(other)) {
+                let leader = distance(&rect, label.at) > LEADER;
+                if !is_free(&rect, leader, label, &wanted[..index], &placed, scene) {
                     continue;
                 }
-                let leader = (label.at, rect.nearest(label.at));
-                if gap > LEADER && placed.iter().flatten().any(|other| other.crossed(leader.0, leader.1)) {
-                    continue;
-                }
-                if leaders.iter().any(|(from, to)| rect.crossed(*from, *to)) {
-                    continue;
-                }
+                let nearest = wanted.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, other)| distance(&rect, other.at));
+                let ambiguous = nearest.fold(f64::INFINITY, f64::min) <= distance(&rect, label.at) + AMBIGUOUS;
                 let crossed = scene.lines.iter().filter(|(from, to)| rect.crossed(*from, *to)).count();
-                let cost = 5.0 * ring as f64 + 16.0 * crossed as f64 + 0.5 * order as f64;
+                let cost = 5.0 * ring as f64 + 16.0 * crossed as f64 + if ambiguous { 14.0 } else { 0.0 } + 0.5 * order as f64;
                 if best.is_none_or(|(least, _)| cost < least) {
-                    best = Some((cost, rect));
+                    best = Some((cost, Place { rect, leader: leader || ambiguous }));
                 }
             }
         }
-        let rect = best.map(|(_, rect)| rect);
-        leaders.extend(rect.map(|rect| (label.at, rect.nearest(label.at))));
-        placed.push(rect);
+        placed.push(best.map(|(_, place)| place));
     }
     placed
+}
+
+/// Whether a label can be here: within bounds, over no point and no label, and no label and its line in each other's way.
+fn is_free(rect: &Rect, leader: bool, label: &Wanted, before: &[Wanted], placed: &[Option<Place>], scene: &Scene<'_>) -> bool {
+    if !rect.within(&scene.bounds) || scene.obstacles.iter().any(|other| rect.overlaps(other)) {
+        return false;
+    }
+    let mut others = before.iter().zip(placed).filter_map(|(other, place)| Some((other.at, (*place)?)));
+    !others.any(|(at, other)| {
+        let over_its_line = other.leader && rect.crossed(at, other.rect.nearest(at));
+        let line_over_it = leader && other.rect.crossed(label.at, rect.nearest(label.at));
+        rect.overlaps(&other.rect) || over_its_line || line_over_it
+    })
+}
+
+fn distance(rect: &Rect, point: Point) -> f64 {
+    let (x, y) = rect.nearest(point);
+    libm::hypot(x - point.0, y - point.1)
 }
 
 /// The label's rectangle in this direction from its point.
@@ -145,7 +165,7 @@ mod tests {
         let wanted: Vec<Wanted> = points.iter().map(|at| Wanted { at: *at, width: 60.0, height: 14.0 }).collect();
         let obstacles: Vec<Rect> = points.iter().map(|at| Rect::around(*at, 5.0)).collect();
         let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &obstacles, lines: &[] });
-        let found: Vec<Rect> = placed.into_iter().flatten().collect();
+        let found: Vec<Rect> = placed.into_iter().flatten().map(|place| place.rect).collect();
         assert!(found.len() >= 22, "there is room for {} of 24", found.len());
         for (index, rect) in found.iter().enumerate() {
             assert!(rect.within(&BOUNDS) && obstacles.iter().all(|obstacle| !rect.overlaps(obstacle)));
@@ -160,11 +180,26 @@ mod tests {
     }
 
     #[test]
+    fn a_label_is_nearest_to_its_own_point_or_has_a_line_to_it() {
+        let points = [(400.0, 200.0), (414.0, 201.0), (402.0, 214.0), (430.0, 190.0)];
+        let wanted: Vec<Wanted> = points.iter().map(|at| Wanted { at: *at, width: 50.0, height: 15.0 }).collect();
+        let obstacles: Vec<Rect> = points.iter().map(|at| Rect::around(*at, 6.0)).collect();
+        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &obstacles, lines: &[] });
+        for (index, place) in placed.iter().enumerate() {
+            let place = place.unwrap();
+            let away = |point: &Point| distance(&place.rect, *point);
+            let other =
+                points.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, point)| away(point)).fold(f64::INFINITY, f64::min);
+            assert!(place.leader || away(&points[index]) < other, "{index}: {place:?}");
+        }
+    }
+
+    #[test]
     fn labels_avoid_lines_where_they_can() {
         let wanted = [Wanted { at: (400.0, 200.0), width: 60.0, height: 14.0 }];
         let lines = [((400.0, 200.0), (600.0, 0.0)), ((400.0, 200.0), (200.0, 400.0))];
         let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &[], lines: &lines });
-        let rect = placed[0].unwrap();
+        let rect = placed[0].unwrap().rect;
         assert!(lines.iter().all(|(from, to)| !rect.crossed(*from, *to)), "{rect:?}");
     }
 

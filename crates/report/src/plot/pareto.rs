@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::axis::fits;
 use super::canvas::{CHARACTER, Canvas, Frame, Heading, STANDALONE, check_guide, path, text};
-use super::labels::{LEADER, Rect, Scene, Wanted, place};
+use super::labels::{Rect, Scene, Wanted, place};
 use super::{Axis, Guide, Scale};
 use crate::error::ReportError;
 use crate::number::significant;
@@ -223,11 +223,12 @@ fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &C
         (with_notes, places) = (false, place(&wanted(false), &scene));
     }
     let mut out = String::new();
-    for (drawn, rect) in drawn.iter().zip(places).filter_map(|(drawn, rect)| Some((drawn, rect?))) {
+    for (drawn, place) in drawn.iter().zip(places).filter_map(|(drawn, place)| Some((drawn, place?))) {
+        let rect = place.rect;
         let at = drawn.place(canvas);
         let end = rect.nearest(at);
         let _ = write!(out, r#"<g class="q {}">"#, drawn.class());
-        if libm::hypot(end.0 - at.0, end.1 - at.1) > LEADER {
+        if place.leader {
             out.push_str(&path("h", &[at, end]));
         }
         // Towards the point, so that the eye finds it.

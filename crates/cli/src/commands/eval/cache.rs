@@ -59,11 +59,6 @@ impl Cache {
         Some(base.or_else(|| Some(variable("HOME")?.join(".cache")))?.join("rwkv-forge"))
     }
 
-    /// True when nothing is kept.
-    pub(crate) fn is_off(&self) -> bool {
-        self.directory.is_none()
-    }
-
     fn path(&self, key: &str, extension: &str) -> Option<PathBuf> {
         Some(self.directory.as_ref()?.join(format!("{key}.{extension}")))
     }

@@ -226,7 +226,7 @@ impl<'a> Level<'a> {
             }
             encoder.encode(&spec.name, choice.encoding, None)?;
             let Some(index) = encoder.description().find(&spec.name).map(|spec| spec.source_index) else { continue };
-            let len = encoder.tensors()[index].byte_len().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+            let len = encoder.tensors()[index].byte_len().ok().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
             let mut bytes = vec![0; len];
             encoder.read_at(index, 0, &mut bytes)?;
             overlay.replace(&spec.name, choice.encoding, ValueForm::Canonical, bytes)?;

@@ -1,3 +1,306 @@
-use super::*;
-pub(crate) fn of_models(_: &Findings<'_>, _: &[Vec<String>]) -> Result<forge_report::Page, Failure> { Err(Failure::bug("x", String::new())) }
-pub(crate) fn of_levels(_: &levels::LevelFindings<'_>) -> Result<forge_report::Page, Failure> { Err(Failure::bug("x", String::new())) }
+//! The page of results: verdict, plots, tables, where they come from.
+
+use forge_report::{Axis, Candidate as Point, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Verdict};
+use forge_score::Slice;
+
+use super::levels::{LevelFindings, kl};
+use super::measure::{Candidate, Measured};
+use super::{Findings, Setting, Subject, tables};
+use crate::failure::Failure;
+use crate::terminal::thousands;
+
+/// Series in one plot; more cannot be told apart.
+const SERIES: usize = 6;
+
+/// The page of `eval MODEL...`.
+pub(crate) fn of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> Result<Page, Failure> {
+    let models = &findings.results.models;
+    let names = findings.models.iter().map(Candidate::name).collect::<Vec<_>>().join(", ");
+    let mut page = Page::new(match findings.baseline {
+        Some(baseline) => format!("{names} against {}", baseline.name()),
+        None => format!("How well {names} predicts text"),
+    });
+    page.subtitle = findings.setting.line();
+    page.verdict = verdict_of_models(findings, violations);
+    let mut section = Section::new("Numbers");
+    section.table(tables::quality(findings.evaluations()));
+    if findings.baseline.is_some() {
+        section.table(tables::divergence(models));
+        section.table(tables::delta_p(models));
+        section.note(INTERVALS);
+    }
+    [tables::uncheatable(models), tables::pairs(models)].into_iter().flatten().for_each(|table| section.table(table));
+    page.sections.push(section);
+    if findings.baseline.is_some() && models.len() > 1 {
+        page.sections.insert(0, sizes(findings));
+    }
+    page.sections.extend(parts(models));
+    page.sections.extend(layers(models));
+    page.sections.push(method(findings.setting));
+    let subjects = findings.baseline.iter().copied().chain(findings.models);
+    page.provenance = provenance(findings.setting, subjects);
+    Ok(page)
+}
+
+/// The page of `eval --levels`.
+pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
+    let mut page = Page::new(format!("What each level of {} loses", findings.source.name()));
+    page.subtitle = format!("{} levels against the model as it is; {}", findings.levels.len(), findings.setting.line());
+    page.verdict = verdict_of_levels(findings);
+    page.sections.push(size_against_loss(findings));
+    let shown = chosen(findings);
+    page.sections.extend(parts_of(&shown, &findings.results.models));
+    page.sections.extend(layers_of(&shown));
+    let mut section = Section::new("More numbers");
+    section.table(tables::divergence(&findings.results.models));
+    section.table(tables::delta_p(&findings.results.models));
+    section.note(INTERVALS);
+    page.sections.push(section);
+    page.sections.push(method(findings.setting));
+    page.provenance = provenance(findings.setting, std::iter::once(findings.source));
+    Ok(page)
+}
+
+const INTERVALS: &str = "In brackets: 95 % bootstrap intervals over windows of the text, both models drawn on the same windows. KL is in nats a token.";
+
+fn figure(label: &str, value: String, note: String) -> Figure {
+    Figure { label: label.to_owned(), value, note }
+}
+
+/// The numbers on which a verdict rests.
+fn loss_figures(measured: &Measured) -> Vec<Figure> {
+    let e = &measured.evaluation;
+    let interval = |interval: Option<[f64; 2]>, show: &dyn Fn(f64) -> String| {
+        interval.map_or_else(String::new, |[low, high]| format!("{} to {}", show(low), show(high)))
+    };
+    let mut out = Vec::new();
+    if let Some(kl) = &e.kl {
+        let show = |value: f64| forge_report::significant(value, 3);
+        out.push(figure("mean KL", show(kl.mean), interval(kl.interval, &show)));
+    }
+    if let Some(top1) = e.top1 {
+        let show = |value: f64| format!("{:.1} %", value * 100.0);
+        out.push(figure("same top-1", show(top1), interval(e.top1_interval, &show)));
+    }
+    if let Some(ratio) = &e.perplexity_ratio {
+        let show = |value: f64| format!("{:+.2} %", (value - 1.0) * 100.0);
+        out.push(figure("perplexity", show(ratio.ratio), interval(ratio.ratio_interval, &show)));
+    }
+    out
+}
+
+fn verdict_of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> Option<Verdict> {
+    let limited = findings.setting.args.limits;
+    let asked = limited.max_kl.is_some() || limited.min_top1.is_some() || limited.max_ppl_ratio.is_some();
+    let all: Vec<&str> = violations.iter().flatten().map(String::as_str).collect();
+    let [measured] = findings.results.models.as_slice() else {
+        let headline = if all.is_empty() { "All models are within the limits" } else { "Not all models are within the limits" };
+        return asked.then(|| Verdict { headline: headline.to_owned(), detail: all.join("; "), figures: Vec::new(), good: all.is_empty() });
+    };
+    let e = &measured.evaluation;
+    let mut figures = loss_figures(measured);
+    if let Some(bits) = e.bits_per_byte {
+        let interval = e.bits_per_byte_interval.map_or_else(String::new, |[low, high]| format!("{low:.4} to {high:.4}"));
+        figures.push(figure("bits per byte", format!("{bits:.4}"), interval));
+    }
+    if let Some(uncheatable) = &e.uncheatable {
+        figures.push(figure("uncheatable", format!("{:.3} %", uncheatable.average), "lower is better".to_owned()));
+    }
+    let headline = match (asked, all.is_empty()) {
+        (true, true) => "Within the limits".to_owned(),
+        (true, false) => "Beyond the limits".to_owned(),
+        (false, _) if e.kl.is_some() => format!("What {} loses", measured.name),
+        (false, _) => measured.name.clone(),
+    };
+    Some(Verdict { headline, detail: all.join("; "), figures, good: all.is_empty() })
+}
+
+fn verdict_of_levels(findings: &LevelFindings<'_>) -> Option<Verdict> {
+    let sentence = findings.sentence()?;
+    let Some(index) = findings.recommended else {
+        let detail = "Allow more loss or a larger file.".to_owned();
+        return Some(Verdict { headline: sentence, detail, figures: Vec::new(), good: false });
+    };
+    let (level, measured) = (&findings.levels[index], &findings.results.models[index]);
+    let share = level.bytes as f64 / findings.source.bytes.max(1) as f64 * 100.0;
+    let mut figures = vec![figure("file size", format!("{:.1} MB", level.bytes as f64 / 1e6), format!("{share:.0} % of the source"))];
+    figures.extend(loss_figures(measured));
+    if let Some(speed) = level.speed() {
+        let times = findings.source_speed.map_or_else(String::new, |source| {
+            format!("{:.1} times the source", speed.tokens_per_second / source.tokens_per_second)
+        });
+        figures.push(figure("speed", format!("{:.0} tokens/s", speed.tokens_per_second), times));
+    }
+    let detail = format!("{}{}.", sentence[..1].to_uppercase(), &sentence[1..]);
+    Some(Verdict { headline: format!("Take {}", level.names[0]), detail, figures, good: true })
+}
+
+/// The limit of the divergence as a line.
+fn limit_of_kl(plot: &mut Pareto, max_kl: Option<f64>) {
+    plot.guides.extend(max_kl.filter(|at| *at > 0.0).map(|at| Guide::Horizontal { at, label: format!("--max-kl {at}") }));
+}
+
+fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
+    let mut section = Section::new("Size against loss");
+    section.paragraph("Further down is closer to the model as it is, further to the left is smaller. No other level beats one on the line.");
+    let mut plot = Pareto::new("File size and mean KL of every level", Axis::linear("file size, MB"), Axis::log("mean KL, nats a token"));
+    plot.description = format!("{} levels; on the line are those that no other one beats", findings.levels.len());
+    for (index, (level, measured)) in findings.levels.iter().zip(&findings.results.models).enumerate() {
+        plot.push(Point {
+            label: level.names[0].clone(),
+            note: level.speed().map_or_else(String::new, |speed| format!("{:.0} tokens/s", speed.tokens_per_second)),
+            x: level.bytes as f64 / 1e6,
+            y: kl(measured),
+            interval: measured.evaluation.kl.as_ref().and_then(|kl| kl.interval).map(|[low, high]| (low, high)),
+            recommended: findings.recommended == Some(index),
+        });
+    }
+    limit_of_kl(&mut plot, findings.wish.limits.max_kl);
+    let max_size = findings.wish.max_size.map(|bytes| bytes as f64 / 1e6);
+    plot.guides.extend(max_size.map(|at| Guide::Vertical { at, label: format!("--max-size {at:.0} MB") }));
+    section.pareto(plot);
+    // The source is the first row of the table.
+    let muted = findings.beaten().into_iter().map(|index| index + 1).collect();
+    section.table(PageTable { table: tables::levels(findings), recommended: findings.recommended.map(|index| index + 1), muted });
+    section.note(INTERVALS);
+    if let Some(command) = findings.command() {
+        section.command(command);
+    }
+    section
+}
+
+/// Several files against one baseline.
+fn sizes(findings: &Findings<'_>) -> Section {
+    let mut section = Section::new("Size against loss");
+    let mut plot = Pareto::new("File size and mean KL", Axis::linear("file size, MB"), Axis::log("mean KL, nats a token"));
+    plot.description = format!("{} files", findings.models.len());
+    for (subject, measured) in findings.models.iter().zip(&findings.results.models) {
+        plot.push(Point {
+            label: measured.name.clone(),
+            note: String::new(),
+            x: subject.bytes as f64 / 1e6,
+            y: kl(measured),
+            interval: measured.evaluation.kl.as_ref().and_then(|kl| kl.interval).map(|[low, high]| (low, high)),
+            recommended: false,
+        });
+    }
+    limit_of_kl(&mut plot, findings.setting.args.limits.max_kl);
+    section.pareto(plot);
+    section
+}
+
+/// The levels whose curves are drawn: the recommended one and those on the front, from the largest to the smallest.
+fn chosen<'f>(findings: &'f LevelFindings<'_>) -> Vec<&'f Measured> {
+    let mut indices: Vec<usize> = (0..findings.levels.len()).filter(|index| findings.front[*index]).collect();
+    indices.sort_by_key(|index| findings.levels[*index].bytes);
+    // Thinned evenly, both ends kept.
+    if indices.len() > SERIES {
+        let last = indices.len() - 1;
+        indices = (0..SERIES).map(|place| indices[place * last / (SERIES - 1)]).collect();
+    }
+    if let Some(recommended) = findings.recommended.filter(|index| !indices.contains(index)) {
+        indices.push(recommended);
+    }
+    indices.sort_by_key(|index| std::cmp::Reverse(findings.levels[*index].bytes));
+    indices.into_iter().map(|index| &findings.results.models[index]).collect()
+}
+
+fn parts(models: &[Measured]) -> Option<Section> {
+    parts_of(&models.iter().take(SERIES).collect::<Vec<_>>(), models)
+}
+
+/// By position, category and text: a plot of the divergence by position, and tables.
+fn parts_of(shown: &[&Measured], models: &[Measured]) -> Option<Section> {
+    let mut section = Section::new("Where in the text");
+    if let Some(plot) = by_position(shown) {
+        section.paragraph("A state that carries an error from token to token shows as a line that rises.");
+        section.plot(plot);
+    }
+    for table in tables::parts(models) {
+        section.table(table);
+    }
+    (!section.blocks.is_empty()).then_some(section)
+}
+
+fn by_position(shown: &[&Measured]) -> Option<Plot> {
+    let first: &[Slice] = &shown.first()?.evaluation.by_position;
+    if first.len() < 2 || first.iter().any(|slice| slice.kl.is_none()) {
+        return None;
+    }
+    let axis = Axis::named("position in the sequence, tokens", first.iter().map(|slice| slice.name.clone()));
+    let mut plot = Plot::new("Mean KL by position", axis, Axis::log("mean KL, nats a token"));
+    for measured in shown {
+        let points = measured.evaluation.by_position.iter().enumerate();
+        let points: Vec<(f64, f64)> = points.filter_map(|(x, slice)| Some((x as f64, slice.kl.filter(|kl| *kl > 0.0)?))).collect();
+        if !points.is_empty() {
+            plot.push(&measured.name, Marks::LineAndPoints, points);
+        }
+    }
+    (!plot.series.is_empty()).then_some(plot)
+}
+
+fn layers(models: &[Measured]) -> Option<Section> {
+    layers_of(&models.iter().take(SERIES).collect::<Vec<_>>())
+}
+
+/// Errors by layer, of the residual stream and of the state.
+fn layers_of(shown: &[&Measured]) -> Option<Section> {
+    let mut section = Section::new("Where the error arises");
+    let kinds = [
+        ("Error of the state by layer", "rms of the difference over rms of the state", true),
+        ("Error of the residual stream by layer", "rms of the difference over rms of the stream", false),
+    ];
+    for (title, label, of_state) in kinds {
+        let mut plot = Plot::new(title, Axis::whole("layer"), Axis::from_zero(label));
+        for measured in shown {
+            let points = measured.layers.iter().filter_map(|layer| {
+                let error = if of_state { layer.state } else { layer.residual };
+                Some((layer.layer as f64, error?))
+            });
+            let points: Vec<(f64, f64)> = points.collect();
+            if !points.is_empty() {
+                plot.push(&measured.name, Marks::LineAndPoints, points);
+            }
+        }
+        if !plot.series.is_empty() {
+            section.plot(plot);
+        }
+    }
+    if section.blocks.is_empty() {
+        return None;
+    }
+    section.note("Over the first 1024 tokens, and over the final states of the first eight sequences.");
+    Some(section)
+}
+
+fn method(setting: &Setting<'_>) -> Section {
+    let mut section = Section::new("Method");
+    let by = if setting.job.kernel == forge_eval::Kernel::Reference { "the reference kernel" } else { "the engine, with weights decoded exactly" };
+    section.paragraph(format!(
+        "All models read the same tokens, layer by layer, computed by {by}; distributions are compared token by token. \
+         docs/accuracy.md says what each number means."
+    ));
+    section.command(super::command_line());
+    if let Some(leak) = &setting.job.texts.leak {
+        section.note(format!("Compared with the calibration text, {}.", leak.sentence()));
+    }
+    section
+}
+
+fn provenance<'s>(setting: &Setting<'_>, subjects: impl Iterator<Item = &'s Subject>) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for subject in subjects {
+        for (name, digest) in &subject.files {
+            out.push(("model".to_owned(), format!("`{name}`, sha256 {digest}")));
+        }
+    }
+    for source in &setting.job.texts.sources {
+        let (bytes, tokens) = (thousands(source.bytes), thousands(source.tokens));
+        out.push(("text".to_owned(), format!("`{}`, {bytes} bytes, {tokens} tokens, digest {}", source.path, source.sha256)));
+    }
+    let machine = forge_bench::Machine::this();
+    out.push(("vocabulary".to_owned(), format!("{}, sha256 {}", setting.tokenizer.name(), setting.tokenizer.sha256())));
+    out.push(("program".to_owned(), format!("rwkv-forge {}", env!("CARGO_PKG_VERSION"))));
+    out.push(("machine".to_owned(), format!("{}, {} threads, {}", machine.cpu, rayon::current_num_threads(), machine.system)));
+    out
+}

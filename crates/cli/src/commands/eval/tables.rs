@@ -98,32 +98,36 @@ pub(crate) fn delta_p(models: &[Measured]) -> Table {
     table
 }
 
-/// Parts of the text side by side: one row a part, the loss of every model.
+/// Parts of the text side by side, one row a part. Of more than two models one number each: the divergence, or without a baseline how
+/// well they predict.
 pub(crate) fn slices(title: &str, head: &str, models: &[Measured], of: impl Fn(&Evaluation) -> &[Slice]) -> Option<Table> {
     let first = models.first().map(|measured| of(&measured.evaluation))?;
     if first.len() < 2 {
         return None;
     }
     let compared = first.iter().all(|slice| slice.kl.is_some());
+    let in_bytes = first.iter().all(|slice| slice.bits_per_byte.is_some());
+    let quality = if in_bytes { "bits per byte" } else { "perplexity" };
+    let kinds: &[&str] = match (compared, models.len() > 2) {
+        (false, _) => &[quality],
+        (true, true) => &["mean KL"],
+        (true, false) => &[quality, "mean KL", "same top-1"],
+    };
     let mut columns = vec![Column::left(head), Column::right("tokens")];
     for measured in models {
-        let one = |what: &str| if models.len() > 1 { format!("{}: {what}", measured.name) } else { what.to_owned() };
-        columns.push(Column::right(one(if first[0].bits_per_byte.is_some() { "bits per byte" } else { "perplexity" })));
-        if compared {
-            columns.push(Column::right(one("mean KL")));
-            columns.push(Column::right(one("same top-1")));
-        }
+        let name = |kind: &&str| Column::right(if models.len() > 1 { format!("{}: {kind}", measured.name) } else { (*kind).to_owned() });
+        columns.extend(kinds.iter().map(name));
     }
     let mut table = Table::new(title, columns);
     for (index, slice) in first.iter().enumerate() {
         let mut row = vec![Cell::text(&slice.name), Cell::count(slice.tokens)];
-        for measured in models {
-            let Some(slice) = of(&measured.evaluation).get(index) else { continue };
-            row.push(slice.bits_per_byte.map_or_else(|| Cell::fixed(slice.perplexity, 4), |bits| Cell::fixed(bits, 4)));
-            if compared {
-                row.push(maybe(slice.kl, |kl| with_interval(kl, slice.kl_interval)));
-                row.push(maybe(slice.top1, percent));
-            }
+        for slice in models.iter().filter_map(|measured| of(&measured.evaluation).get(index)) {
+            row.extend(kinds.iter().map(|kind| match *kind {
+                "mean KL" if models.len() > 2 => maybe(slice.kl, |kl| Cell::measured(kl, 3)),
+                "mean KL" => maybe(slice.kl, |kl| with_interval(kl, slice.kl_interval)),
+                "same top-1" => maybe(slice.top1, percent),
+                _ => Cell::fixed(slice.bits_per_byte.unwrap_or(slice.perplexity), 4),
+            }));
         }
         table.push(row);
     }

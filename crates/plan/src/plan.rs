@@ -1,0 +1,268 @@
+//! From harms and a budget to a recipe whose whole has been measured.
+
+use forge_allocation::{Choice as Option_, Solution, least_bytes, least_harm};
+use forge_convert::recipe::Recipe;
+use forge_convert::{Calibration, ConvertOptions, OpenModel, Prepared};
+use forge_eval::{Baseline, LossOptions, Model, Step};
+use forge_overlay::Overlay;
+use forge_quantizer::Quantizer;
+use forge_score::Evaluation;
+use serde::Serialize;
+
+use crate::error::PlanError;
+use crate::harm::TensorHarm;
+
+/// What a plan is to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Bytes of the file at most.
+    Size(u64),
+    /// Bits of the file a parameter at most.
+    BitsPerWeight(f64),
+    /// Mean KL at most, in nats a token, as measured on the text.
+    MaxKl(f64),
+    /// Ratio of the perplexities at most, as measured on the text.
+    MaxPerplexityRatio(f64),
+}
+
+/// A recipe, what it was expected to do and what it does.
+#[derive(Clone, Debug, Serialize)]
+pub struct Planned {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Sum of the harms, in nats a token.
+    pub predicted_kl: f64,
+    /// The search proved that no other types do less harm by these harms.
+    pub exact: bool,
+    /// The whole file on the text; `None` for a dry run.
+    pub measured: Option<Evaluation>,
+    /// Whether what was measured is within the goal.
+    pub met: bool,
+    /// How each tensor was quantized.
+    #[serde(skip)]
+    pub prepared: Vec<Prepared>,
+    /// Types by tensor, with the harm expected of each.
+    pub types: Vec<(String, &'static str, f64)>,
+}
+
+/// Everything that does not change while a plan is made.
+pub struct Planning<'a> {
+    /// The source.
+    pub model: &'a OpenModel,
+    /// What the file will be; its recipe is the one that plans start from.
+    pub convert: ConvertOptions<'a>,
+    /// Statistics of the inputs.
+    pub calibration: Option<&'a dyn Calibration>,
+    /// What chooses the codes.
+    pub quantizer: Quantizer,
+    /// Harms of the tensors.
+    pub harms: &'a [TensorHarm],
+    /// How the whole is measured.
+    pub loss: LossOptions,
+}
+
+/// Times that the limit is corrected by what was measured.
+const CORRECTIONS: usize = 4;
+/// A loss within this share below its goal is close enough.
+const CLOSE: f64 = 0.9;
+
+impl Planning<'_> {
+    /// Bytes of a file with this recipe.
+    fn bytes(&self, recipe: &Recipe) -> Result<u64, PlanError> {
+        Ok(self.plan(recipe)?.layout.total_bytes())
+    }
+
+    fn plan(&self, recipe: &Recipe) -> Result<forge_convert::Plan, PlanError> {
+        let convert = ConvertOptions { recipe, verify: None, prepared: None, ..self.convert_options() };
+        Ok(forge_convert::plan(self.model, &convert)?)
+    }
+
+    fn convert_options(&self) -> ConvertOptions<'_> {
+        let ConvertOptions { container, vocabulary, treatment, name, requantize, allow_f16_loss, force, open, recipe, .. } = self.convert;
+        ConvertOptions {
+            container,
+            vocabulary,
+            treatment,
+            name,
+            requantize,
+            allow_f16_loss,
+            force,
+            open,
+            recipe,
+            verify: None,
+            prepared: None,
+        }
+    }
+
+    fn options(&self) -> Vec<Vec<Option_>> {
+        let option = |harm: &TensorHarm| {
+            harm.levels.iter().zip(&harm.harms).map(|(level, harm)| Option_ { bytes: level.bytes, harm: *harm }).collect()
+        };
+        self.harms.iter().map(option).collect()
+    }
+
+    /// The recipe of a pick.
+    fn recipe(&self, solution: &Solution) -> Result<Recipe, PlanError> {
+        let mut recipe = self.convert.recipe.clone();
+        recipe.quantizer = self.quantizer;
+        for (harm, picked) in self.harms.iter().zip(&solution.picked) {
+            let encoding = harm.levels[*picked].encoding;
+            let set = recipe.set(&harm.tensor, encoding, None, Some(harm.harms[*picked]));
+            set.map_err(|error| PlanError::Other(error.into()))?;
+        }
+        Ok(recipe)
+    }
+
+    /// The best types for so many bytes of file.
+    fn within(&self, bytes: u64) -> Result<(Solution, Recipe), PlanError> {
+        let options = self.options();
+        let smallest: Vec<usize> = options.iter().map(|_| 0).collect();
+        let sum = |picked: &[usize]| options.iter().zip(picked).map(|(options, picked)| options[*picked].bytes).sum::<u64>();
+        let least = Solution { picked: smallest.clone(), bytes: sum(&smallest), harm: 0.0, exact: true, gap: 0.0 };
+        // Everything else in the file: it depends on the types by some bytes of padding and of metadata alone.
+        let mut rest = self.bytes(&self.recipe(&least)?)?.saturating_sub(least.bytes);
+        loop {
+            let solution = least_harm(&options, bytes.saturating_sub(rest))?;
+            let recipe = self.recipe(&solution)?;
+            let over = self.bytes(&recipe)?.saturating_sub(bytes);
+            if over == 0 {
+                return Ok((solution, recipe));
+            }
+            rest += over;
+        }
+    }
+
+    fn parameters(&self) -> f64 {
+        self.model.description.parameters().max(1) as f64
+    }
+
+    /// Plans without quantizing: types, exact bytes and the sum of harms. For losses the sum is taken at its word.
+    ///
+    /// # Errors
+    /// When the goal cannot be reached with the types that there are.
+    pub fn estimate(&self, goal: Goal) -> Result<(Planned, Recipe), PlanError> {
+        let (solution, recipe) = match goal {
+            Goal::Size(bytes) => self.within(bytes)?,
+            Goal::BitsPerWeight(bits) => self.within(whole(bits * self.parameters() / 8.0))?,
+            Goal::MaxKl(limit) => self.for_harm(limit)?,
+            // The ratio's logarithm is of the size of the divergence.
+            Goal::MaxPerplexityRatio(ratio) => self.for_harm(libm::log(ratio.max(1.0)))?,
+        };
+        Ok((self.planned(&solution, &recipe)?, recipe))
+    }
+
+    fn for_harm(&self, limit: f64) -> Result<(Solution, Recipe), PlanError> {
+        let solution = least_bytes(&self.options(), limit)?;
+        let recipe = self.recipe(&solution)?;
+        Ok((solution, recipe))
+    }
+
+    fn planned(&self, solution: &Solution, recipe: &Recipe) -> Result<Planned, PlanError> {
+        let types = self.harms.iter().zip(&solution.picked);
+        let types = types.map(|(harm, picked)| (harm.tensor.clone(), harm.levels[*picked].encoding.name, harm.harms[*picked]));
+        Ok(Planned {
+            bytes: self.bytes(recipe)?,
+            predicted_kl: solution.harm,
+            exact: solution.exact,
+            measured: None,
+            met: false,
+            prepared: Vec::new(),
+            types: types.collect(),
+        })
+    }
+
+    /// Plans, quantizes, measures the whole on the baseline's text, and for a loss corrects until what was measured is close to the
+    /// goal. `step` hears of each measurement.
+    ///
+    /// # Errors
+    /// When the goal cannot be reached, or quantizing or measuring fails.
+    pub fn run(
+        &self,
+        goal: Goal,
+        baseline: &mut Baseline<'_>,
+        step: &mut dyn FnMut(&Planned),
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<(Planned, Recipe), PlanError> {
+        let (mut planned, mut recipe) = self.estimate(goal)?;
+        self.measure(&mut planned, &recipe, goal, baseline, progress)?;
+        step(&planned);
+        let mut best: Option<(Planned, Recipe)> = None;
+        for _ in 0..CORRECTIONS {
+            let Some((found, limit)) = loss_of(goal, &planned) else { break };
+            if planned.met && best.as_ref().is_none_or(|(best, _)| planned.bytes < best.bytes) {
+                best = Some((planned.clone(), recipe.clone()));
+            }
+            if planned.met && found >= CLOSE * limit {
+                break;
+            }
+            // Sums over tensors mispredict the whole by a factor that changes slowly from plan to plan.
+            let Ok((solution, next)) = self.for_harm(planned.predicted_kl * (limit / found.max(1e-12)) * 0.97) else { break };
+            planned = self.planned(&solution, &next)?;
+            recipe = next;
+            self.measure(&mut planned, &recipe, goal, baseline, progress)?;
+            step(&planned);
+        }
+        match best {
+            Some((met, of)) if !planned.met || met.bytes < planned.bytes => Ok((met, of)),
+            _ => Ok((planned, recipe)),
+        }
+    }
+
+    /// Quantizes and measures the whole.
+    fn measure(
+        &self,
+        planned: &mut Planned,
+        recipe: &Recipe,
+        goal: Goal,
+        baseline: &mut Baseline<'_>,
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<(), PlanError> {
+        let plan = self.plan(recipe)?;
+        let (overlay, prepared) = self.quantize(&plan, recipe)?;
+        let model = Model::new(&overlay, overlay.description());
+        let loss = baseline.compare(model, &self.loss.pass, progress)?;
+        let evaluation = forge_score::evaluate(baseline.plan(), &loss.scores)?;
+        planned.prepared = prepared;
+        planned.measured = Some(evaluation);
+        planned.met = match (goal, loss_of(goal, planned)) {
+            (Goal::Size(bytes), _) => planned.bytes <= bytes,
+            (Goal::BitsPerWeight(bits), _) => planned.bytes as f64 * 8.0 / self.parameters() <= bits,
+            (_, Some((found, limit))) => found <= limit,
+            (_, None) => false,
+        };
+        Ok(())
+    }
+
+    /// The model as a file of this recipe will hold it.
+    fn quantize(&self, plan: &forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay<'_>, Vec<Prepared>), PlanError> {
+        let directory = self.loss.pass.spill_directory.as_deref();
+        let (mut overlay, prepared) = forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
+        for (spec, choice) in self.model.description.tensors.iter().zip(&plan.choices) {
+            let done = prepared.iter().any(|prepared| prepared.tensor == spec.name);
+            let stored = self.model.source().tensors()[spec.source_index].encoding;
+            if !done && choice.encoding != stored && !choice.encoding.is_dense() {
+                overlay.encode(&spec.name, choice.encoding, None).map_err(|error| PlanError::Other(error.into()))?;
+            }
+        }
+        Ok((overlay, prepared))
+    }
+}
+
+/// What was measured of a loss goal, and its limit.
+fn loss_of(goal: Goal, planned: &Planned) -> Option<(f64, f64)> {
+    let measured = planned.measured.as_ref()?;
+    match goal {
+        Goal::MaxKl(limit) => Some((measured.kl.as_ref()?.mean, limit)),
+        Goal::MaxPerplexityRatio(limit) => {
+            let ratio = measured.perplexity_ratio.as_ref()?.ratio;
+            Some((libm::log(ratio).max(1e-9), libm::log(limit)))
+        }
+        Goal::Size(_) | Goal::BitsPerWeight(_) => None,
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size in bytes, rounded down")]
+fn whole(bytes: f64) -> u64 {
+    bytes as u64
+}
