@@ -230,18 +230,6 @@ fn a_page_with_everything_is_in_order() {
 }
 
 #[test]
-fn the_page_of_a_real_evaluation_is_in_order() {
-    let Some(browser) = Browser::find() else { return };
-    let page = browser.dir.join("eval.html");
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    let mut args = vec!["eval".to_owned(), text(support::checkpoint("7")), "--html".to_owned(), text(&page)];
-    args.extend(["--levels", "q8_0,q5_1,q4_0", "--max-kl", "0.01", "--bytes", "3000", "--no-cache"].map(str::to_owned));
-    args.extend(["--text".to_owned(), text(support::fixture("text/public-domain-100k.txt")), "--vocab".to_owned(), text(support::vocab())]);
-    support::json(&args, 0);
-    assert_eq!(browser.examine("eval", &std::fs::read_to_string(page).unwrap()), Vec::<String>::new());
-}
-
-#[test]
 fn long_names_and_many_levels_still_fit() {
     let Some(browser) = Browser::find() else { return };
     let mut page = sample::page();
@@ -257,6 +245,21 @@ fn long_names_and_many_levels_still_fit() {
         }
     }
     assert_eq!(browser.examine("crowded", &page.to_html().unwrap()), Vec::<String>::new());
+}
+
+#[test]
+fn the_page_of_a_real_run_is_in_order() {
+    let Some(browser) = Browser::find() else { return };
+    let folder = Dir::new();
+    let (levels, one) = (folder.join("levels.html"), folder.join("one.html"));
+    let (model, vocabulary) = (support::checkpoint("7").to_str().unwrap(), support::vocab().to_str().unwrap());
+    let common = ["--vocab", vocabulary, "--bytes", "6000", "--no-cache"];
+    let run = |args: &[&str]| support::json(&[args, &common[..]].concat(), 0);
+    run(&["eval", model, "--levels", "all", "--max-kl", "0.1", "--html", levels.to_str().unwrap()]);
+    run(&["eval", support::checkpoint("6").to_str().unwrap(), "--baseline", model, "--html", one.to_str().unwrap()]);
+    for (name, page) in [("levels", levels), ("one", one)] {
+        assert_eq!(browser.examine(name, &std::fs::read_to_string(page).unwrap()), Vec::<String>::new());
+    }
 }
 
 #[test]

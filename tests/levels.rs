@@ -38,7 +38,9 @@ fn level<'v>(seen: &'v Value, name: &str) -> &'v Value {
 #[test]
 fn levels_are_what_the_files_would_be() {
     let dir = Dir::new();
-    for (version, container, types) in [("7", "gguf", ["q8_0", "q4_0", "rwkv-q4"]), ("6", "gguf", ["q5_1", "q6_k", "iq4_nl"]), ("4", "rwkv-cpp", ["q8_0", "q5_0", "q4_1"])] {
+    for (version, container, types) in
+        [("7", "gguf", ["q8_0", "q4_0", "rwkv-q4"]), ("6", "gguf", ["q5_1", "q6_k", "iq4_nl"]), ("4", "rwkv-cpp", ["q8_0", "q5_0", "q4_1"])]
+    {
         let seen = json(&levels(version, &types.join(","), &dir.join("cache"), &["--no-speed"]), 0);
         assert_eq!(seen["container"], container);
         for name in types {
@@ -65,8 +67,11 @@ fn all_types_are_compared_and_the_best_marked() {
     let dir = Dir::new();
     let seen = json(&levels("7", "all", &dir.join("cache"), &["--no-speed", "--bytes", "1200"]), 0);
     let found = seen["models"].as_array().unwrap();
-    let named: Vec<String> =
-        found.iter().flat_map(|level| std::iter::once(&level["type"]).chain(level["same_as"].as_array().unwrap())).map(|name| name.as_str().unwrap().to_owned()).collect();
+    let named: Vec<String> = found
+        .iter()
+        .flat_map(|level| std::iter::once(&level["type"]).chain(level["same_as"].as_array().unwrap()))
+        .map(|name| name.as_str().unwrap().to_owned())
+        .collect();
     for name in ["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m", "q2_k", "iq4_xs", "q4_0", "mxfp4"] {
         assert!(named.iter().any(|other| other == name), "{name} is missing from {named:?}");
     }
@@ -100,7 +105,8 @@ fn a_wish_leads_to_one_level_or_to_exit_code_1() {
     assert_eq!(of(&["--max-size", &size], 0)["recommended"], "q5_1", "the least loss within the size");
     assert_eq!(of(&["--max-size", "2G"], 0)["recommended"], "q8_0");
     assert!(of(&["--max-kl", "1e-9"], 1)["recommended"].is_null());
-    let printed = String::from_utf8(run(&levels("7", "q8_0,q5_1,q4_0", &dir.join("cache"), &["--no-speed", "--max-kl", &between])).stdout).unwrap();
+    let printed =
+        String::from_utf8(run(&levels("7", "q8_0,q5_1,q4_0", &dir.join("cache"), &["--no-speed", "--max-kl", &between])).stdout).unwrap();
     assert!(printed.contains("=> take q5_1: the smallest file within --max-kl") && printed.contains("--type q5_1"), "{printed}");
 }
 
@@ -126,7 +132,10 @@ fn a_run_that_was_killed_goes_on() {
     let args = levels("7", "q8_0,q6_k,q5_1,q4_0", &cache, &["--no-speed", "--bytes", "60000", "--threads", "1"]);
     let mut child = forge().args(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
-    let finished = || std::fs::read_dir(&cache).map_or(0, |entries| entries.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|e| e == "scores")).count());
+    let finished = || {
+        std::fs::read_dir(&cache)
+            .map_or(0, |entries| entries.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|e| e == "scores")).count())
+    };
     while finished() == 0 && started.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -156,7 +156,7 @@ impl Input {
         #[allow(clippy::cast_precision_loss, reason = "fewer than 2^24 tokens, or digits that do not matter")]
         let scale = 1.0 / self.tokens as f32;
         let hessian = (!self.products.is_empty()).then(|| {
-            let blocks = self.products.into_iter().map(|(_, products)| products.finish(scale));
+            let blocks = self.products.into_iter().map(|(_, products)| pool.install(|| products.finish(scale)));
             let data = blocks.reduce(|mut all, block| {
                 all.extend(block);
                 all

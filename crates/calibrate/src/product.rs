@@ -71,20 +71,32 @@ impl Products {
     pub(crate) fn finish(self, scale: f32) -> Vec<f32> {
         let columns = self.columns;
         let mut out = vec![0.0; columns * columns];
-        for tile in self.tiles {
-            let right_width = GROUP.min(columns - tile.right * GROUP);
-            for (panel, totals) in tile.totals.chunks_exact(right_width * PANEL).enumerate() {
-                let first = tile.left * GROUP + panel * PANEL;
-                for (index, totals) in totals.as_chunks::<PANEL>().0.iter().enumerate() {
-                    let right = tile.right * GROUP + index;
-                    for (left, total) in (first..columns).zip(totals).filter(|(left, _)| *left >= right) {
-                        out[left * columns + right] = total * scale;
-                        out[right * columns + left] = total * scale;
-                    }
+        // Tile by tile, so that what is read and what is written stays in the cache.
+        out.par_chunks_mut(GROUP * columns).enumerate().for_each(|(group, rows)| {
+            for tile in self.tiles.iter().filter(|tile| tile.left == group) {
+                tile.each(columns, |left, right, total| rows[(left - group * GROUP) * columns + right] = total * scale);
+            }
+            for tile in self.tiles.iter().filter(|tile| tile.right == group && tile.left > group) {
+                tile.each(columns, |left, right, total| rows[(right - group * GROUP) * columns + left] = total * scale);
+            }
+        });
+        out
+    }
+}
+
+impl Tile {
+    /// Calls `take(left, right, total)` for every pair of columns.
+    #[inline]
+    fn each(&self, columns: usize, mut take: impl FnMut(usize, usize, f32)) {
+        let right_width = GROUP.min(columns - self.right * GROUP);
+        for (panel, totals) in self.totals.chunks_exact(right_width * PANEL).enumerate() {
+            let first = self.left * GROUP + panel * PANEL;
+            for (right, totals) in totals.as_chunks::<PANEL>().0.iter().enumerate() {
+                for (left, total) in (first..columns).zip(totals) {
+                    take(left, self.right * GROUP + right, *total);
                 }
             }
         }
-        out
     }
 }
 

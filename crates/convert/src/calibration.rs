@@ -15,7 +15,7 @@ use crate::recipe::CalibrationRecord;
 /// Tokens of a calibration window.
 pub const CALIBRATION_WINDOW: usize = 512;
 /// Windows that are used when nobody says how many: more change little.
-pub const CALIBRATION_WINDOWS: usize = 128;
+pub const CALIBRATION_WINDOWS: usize = 64;
 /// What is added to the diagonal, relative to its mean: less overfits the text.
 const DAMPING: f32 = 0.1;
 

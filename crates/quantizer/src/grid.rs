@@ -109,7 +109,7 @@ pub(crate) fn descend<L: Levels>(block: Block<L>, start: Grid) -> (Grid, f32) {
             state.improve_codes();
         }
         state.improve_halves();
-        if !(state.error < before) {
+        if state.error >= before {
             break;
         }
     }
@@ -197,11 +197,11 @@ impl<'a, L: Levels> State<'a, L> {
     fn try_halves(&mut self, bits: [u16; 2]) -> bool {
         let halves = bits.map(f16_to_f32);
         let (mut errors, mut sum) = ([0.0; MOST_SUBS], 0.0);
-        for sub in 0..self.block.format.subs {
-            errors[sub] =
-                self.error_of(sub, Line::new(self.block.format.scheme.line(halves, self.grid.scales[sub], self.grid.minima[sub])));
-            sum += errors[sub];
-            if !(sum < self.error) {
+        let Format { scheme, subs, .. } = *self.block.format;
+        for (sub, error) in errors.iter_mut().enumerate().take(subs) {
+            *error = self.error_of(sub, Line::new(scheme.line(halves, self.grid.scales[sub], self.grid.minima[sub])));
+            sum += *error;
+            if sum >= self.error {
                 return false;
             }
         }
@@ -217,10 +217,10 @@ impl<'a, L: Levels> State<'a, L> {
         let [mut aa, mut ac, mut cc, mut ax, mut cx] = [0f64; 5];
         let Format { scheme, subs, .. } = *self.block.format;
         let lines = self.grid.lines(self.block.format);
-        for sub in 0..subs {
+        for (sub, line) in lines.iter().enumerate().take(subs) {
             let (a, c) = scheme.factors(self.grid.scales[sub], self.grid.minima[sub]);
             let (a, c) = (f64::from(a), f64::from(c));
-            let sums = self.moments(sub, lines[sub]).map(f64::from);
+            let sums = self.moments(sub, *line).map(f64::from);
             aa += a * a * sums[0];
             ac += a * c * sums[1];
             cc += c * c * sums[2];
@@ -230,7 +230,7 @@ impl<'a, L: Levels> State<'a, L> {
         let determinant = aa * cc - ac * ac;
         let (one, two) = if scheme.has_offset() && determinant > 1e-9 * aa * cc {
             ((ax * cc - cx * ac) / determinant, (cx * aa - ax * ac) / determinant)
-        } else if scheme.has_offset() || !(aa > 0.0) {
+        } else if scheme.has_offset() || aa <= 0.0 {
             return self.grid.halves;
         } else {
             (ax / aa, 0.0)

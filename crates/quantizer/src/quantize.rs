@@ -141,8 +141,8 @@ pub fn gptq(values: &[f32], target: &Target, factor: &Factor, out: &mut [u8]) ->
     target.check(values, out)?;
     same("columns of the Hessian", factor.columns(), target.columns)?;
     let isa = Isa::best();
-    let p = crate::starts::knob("PIVOT", 1.0) as f32;
-    let weights = positive(&factor.pivots.iter().zip(&factor.diagonal).map(|(a, b)| a.powf(p) * b.powf(1.0 - p)).collect::<Vec<_>>());
+    // With feedback only the part of a channel that the channels after it cannot make up for counts.
+    let weights = positive(&factor.pivots);
     let losses = each_task(values, target, out, |values, out| {
         let rows = Rows { values, columns: target.columns, weights: &weights, out };
         let mut loss = engine::feedback(isa, format, rows, factor)?;
@@ -200,7 +200,7 @@ impl Target<'_> {
         if !self.columns.is_multiple_of(block) {
             return Err(QuantizerError::Rows { columns: self.columns, block, format: self.format.name });
         }
-        let size = |row: usize| self.rows.checked_mul(row).unwrap_or(usize::MAX);
+        let size = |row: usize| self.rows.saturating_mul(row);
         same("values", values.len(), size(self.columns))?;
         same("bytes of the blocks", out.len(), size(self.row_bytes()))?;
         if let Some(importance) = self.importance {

@@ -21,9 +21,9 @@ pub(crate) fn best_grid<L: Levels>(block: Block<L>, references: &[Grid]) -> Grid
     } else if block.format.subs == 1 {
         others_of_peak(block, &mut grids);
     }
-    // The grids of the smallest errors, the smallest first.
+    // The grids of the smallest errors, the smallest first. One is enough where there are no codes of scales to get stuck in.
     let mut best = [(Grid::ZERO, f32::INFINITY); MOST_DESCENTS];
-    let descents = knob("DESCENTS", 1.0) as usize;
+    let descents = if block.format.subs > 1 { MOST_DESCENTS } else { 1 };
     for grid in &grids.grids[..grids.count] {
         let mut found = refit(block, *grid);
         for best in &mut best[..descents] {
@@ -33,19 +33,19 @@ pub(crate) fn best_grid<L: Levels>(block: Block<L>, references: &[Grid]) -> Grid
         }
     }
     let mut result = (Grid::ZERO, f32::INFINITY);
-    for (grid, _) in &best[..descents] {
-        let found = descend(block, *grid);
-        if found.1 < result.1 {
-            result = found;
+    for (grid, error) in &best[..descents] {
+        if *error < f32::INFINITY {
+            let found = descend(block, *grid);
+            if found.1 < result.1 {
+                result = found;
+            }
         }
     }
     result.0
 }
-const MOST_DESCENTS: usize = 8;
-pub(crate) fn knob(name: &str, default: f64) -> f64 {
-    static K: std::sync::OnceLock<std::collections::BTreeMap<String, f64>> = std::sync::OnceLock::new();
-    *K.get_or_init(|| std::env::vars().filter_map(|(k, v)| v.parse().ok().map(|v| (k, v))).collect()).get(name).unwrap_or(&default)
-}
+
+/// Grids that a descent starts from, at most. Measured on matrices of a real model: three leave .995 of the error that one leaves.
+const MOST_DESCENTS: usize = 3;
 
 /// Most grids to start from.
 const MOST_GRIDS: usize = 32;

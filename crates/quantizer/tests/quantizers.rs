@@ -127,7 +127,7 @@ fn ggml_gives_the_bytes_of_the_format() {
 fn search_is_never_worse_and_mostly_better() {
     let (values, hessian) = (weights(ROWS, COLUMNS), hessian(COLUMNS));
     let weights = importance(&hessian, COLUMNS);
-    // What a search leaves of the reference encoder's error, without and with importance: measured and rounded up by 2 %.
+    // What a search leaves of the reference encoder's error, without and with importance: measured and rounded up by 1 to 2 %.
     let bounds = BOUNDS;
     for format in supported(Quantizer::Search) {
         let (_, plain, with) = bounds.iter().find(|(name, ..)| *name == format.name).unwrap();
@@ -137,7 +137,6 @@ fn search_is_never_worse_and_mostly_better() {
             let found = search(&values, &target, &mut bytes).unwrap().weighted_error;
             let before = ggml(&values, &target, &mut reference).unwrap().weighted_error;
             assert!(found <= bound * before, "{format}: {}", found / before);
-            println!("RATIO {format} {} {}", importance.is_some(), found / before);
             let (found, before) = (decode(format, &bytes, values.len()), decode(format, &reference, values.len()));
             let block = format.block_len as usize;
             for start in (0..values.len()).step_by(block) {
@@ -158,21 +157,21 @@ fn search_is_never_worse_and_mostly_better() {
 
 /// Format, what is left without importance, what is left with it.
 const BOUNDS: [(&str, f64, f64); 15] = [
-    ("q4_0", 1.0, 1.0),
-    ("q4_1", 1.0, 1.0),
-    ("q5_0", 1.0, 1.0),
-    ("q5_1", 1.0, 1.0),
-    ("q8_0", 1.0, 1.0),
-    ("q2_k", 1.0, 1.0),
-    ("q3_k", 1.0, 1.0),
-    ("q4_k", 1.0, 1.0),
-    ("q5_k", 1.0, 1.0),
-    ("q6_k", 1.0, 1.0),
-    ("iq4_nl", 1.0, 1.0),
-    ("iq4_xs", 1.0, 1.0),
-    ("int8", 1.0, 1.0),
-    ("nf4", 1.0, 1.0),
-    ("sf4", 1.0, 1.0),
+    ("q4_0", 0.96, 0.87),
+    ("q4_1", 0.52, 0.98),
+    ("q5_0", 0.96, 0.91),
+    ("q5_1", 0.66, 0.96),
+    ("q8_0", 0.96, 0.78),
+    ("q2_k", 0.36, 0.56),
+    ("q3_k", 0.94, 0.95),
+    ("q4_k", 0.9, 0.8),
+    ("q5_k", 0.84, 0.59),
+    ("q6_k", 0.97, 0.95),
+    ("iq4_nl", 0.95, 0.88),
+    ("iq4_xs", 0.98, 0.88),
+    ("int8", 0.78, 0.37),
+    ("nf4", 0.86, 0.47),
+    ("sf4", 0.81, 0.45),
 ];
 
 #[test]

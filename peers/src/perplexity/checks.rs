@@ -14,11 +14,14 @@ pub(super) struct Measured {
     pub(super) their_perplexity: Option<Estimate>,
     /// llama-perplexity on this file against the logits that ours saved of this file.
     pub(super) runtimes: Divergence,
-    /// For the other files, against the baseline: llama-perplexity, ours, ours with rounded activations.
-    pub(super) against: Option<(Divergence, Ours, Ours)>,
+    /// For the other files, against the baseline.
+    pub(super) against: Option<Against>,
     /// Whether both programs read the text as the same tokens in the same chunks.
     pub(super) same_tokens: bool,
 }
+
+/// Figures of a file against the baseline: llama-perplexity's, ours, ours with rounded activations.
+pub(super) type Against = (Divergence, Ours, Ours);
 
 /// Something that has to hold.
 #[derive(Clone, Debug)]
@@ -35,7 +38,7 @@ const ERRORS: f64 = 4.0;
 /// 1.2e-4 each, of either sign, which leaves less than this of a mean over hundreds of tokens.
 const CODES: f64 = 3e-5;
 /// Share of a divergence by which the sum of two may be off, since errors of weights and of activations need not be independent.
-const SHARED: f64 = 0.05;
+const SHARED: f64 = 0.02;
 /// Share of tokens whose two most probable successors have the same 16-bit code.
 const TIES: f64 = 1e-3;
 /// Half of the last digit of a perplexity with four decimals.
@@ -68,8 +71,8 @@ pub(super) fn all(encoding: &str, measured: &Measured, baseline_flips: f64) -> V
     if let Some(theirs) = measured.their_perplexity {
         out.push(printed(measured.perplexity, theirs, runtimes));
     }
-    if let Some((theirs, ours, rounded)) = &measured.against {
-        out.extend(against(theirs, ours, rounded, runtimes, baseline_flips));
+    if let Some(compared) = &measured.against {
+        out.extend(against(encoding, compared, runtimes, baseline_flips));
     }
     out
 }
@@ -87,18 +90,26 @@ fn printed(ours: f64, theirs: Estimate, runtimes: &Divergence) -> Check {
     check
 }
 
+/// Whether llama.cpp rounds activations in blocks of 256 values before products with this type. We round in blocks of 32 always, as it
+/// does for the other types, which is less of an error.
+fn coarse(encoding: &str) -> bool {
+    encoding.contains("_k") || encoding == "iq4_xs"
+}
+
 /// Divergence from the baseline. With activations as they are, theirs is that of the weights, which ours is, plus that of the runtime;
 /// with activations rounded as llama.cpp rounds them, ours is theirs.
-fn against(theirs: &Divergence, ours: &Ours, rounded: &Ours, runtimes: &Divergence, baseline_flips: f64) -> [Check; 3] {
+fn against(encoding: &str, (theirs, ours, rounded): &Against, runtimes: &Divergence, baseline_flips: f64) -> [Check; 3] {
     // All is of the same tokens, so that chance has no part in it; but the two errors need not be quite independent, and the rounding
     // happens in another order.
     let admitted = SHARED * theirs.kl.value + CODES;
-    let rest = theirs.kl.value - ours.kl - runtimes.kl.value.max(0.0);
+    let runtime = runtimes.kl.value.max(0.0);
+    let rest = theirs.kl.value - ours.kl - runtime;
+    let coarser = if coarse(encoding) { runtime } else { 0.0 };
     // As with any distance: ours and theirs lie apart by no more than the runtimes do on the two files.
     let flips = 1.0 - runtimes.top1.value + baseline_flips;
     [
         at_most("KL mean: theirs, less ours, less that between the runtimes", rest.abs(), admitted),
-        at_most("KL mean: theirs, less ours with int8 activations", (theirs.kl.value - rounded.kl).abs(), admitted),
+        at_most("KL mean: theirs, less ours with int8 activations", (theirs.kl.value - rounded.kl).abs(), admitted + coarser),
         at_most("same top-1: difference", (theirs.top1.value - ours.top1).abs(), flips + TIES),
     ]
 }
@@ -111,7 +122,7 @@ pub(super) fn planted(given: &str, computed: &str, found: &Divergence) -> Check 
 }
 
 fn at_most(what: &'static str, value: f64, bound: f64) -> Check {
-    Check { what, found: format!("{value:.2e}, at most {bound:.2e}"), passed: value <= bound }
+    Check { what, found: format!("{:.2e}, at most {bound:.2e}", value.max(0.0)), passed: value <= bound }
 }
 
 #[cfg(test)]
@@ -146,7 +157,7 @@ mod tests {
     }
 
     fn failures(measured: &Measured) -> Vec<&'static str> {
-        all("q4_k_m", measured, 1e-3).into_iter().filter(|check| !check.passed).map(|check| check.what).collect()
+        all("q4_0", measured, 1e-3).into_iter().filter(|check| !check.passed).map(|check| check.what).collect()
     }
 
     #[test]
@@ -167,6 +178,10 @@ mod tests {
             fault(&mut faulty);
             assert!(failures(&faulty).iter().any(|failure| failure.starts_with(what)), "{what}");
         }
+        let mut coarser = measured();
+        coarser.against.as_mut().unwrap().2.kl -= 2.2e-4;
+        let failures_of = |encoding: &str| all(encoding, &coarser, 1e-3).iter().filter(|check| !check.passed).count();
+        assert_eq!((failures_of("q4_0"), failures_of("q4_k_m")), (1, 0), "larger blocks admit the part of the runtime");
         let mut faulty = measured();
         faulty.their_perplexity = Some(estimate(6.51, 0.2));
         assert_eq!(failures(&faulty), ["perplexities as printed"]);

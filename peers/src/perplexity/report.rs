@@ -30,7 +30,7 @@ impl Report {
         for row in &self.rows {
             let runtimes = &row.measured.runtimes;
             out += &format!("| {} | {} | {:.4} ± {:.4} ", row.model, row.encoding, runtimes.perplexity.value, runtimes.perplexity.error);
-            out += &format!("| {:.4} | {:.6} | {:.2} % ", row.measured.perplexity, runtimes.kl.value, runtimes.top1.value * 100.0);
+            out += &format!("| {:.4} | {:.6} | {:.2} % ", row.measured.perplexity, runtimes.kl.value.max(0.0), runtimes.top1.value * 100.0);
             out += &format!("| {} |\n", row.verdict());
         }
         out += "\nAgainst the f16 file, by llama-perplexity, by `eval`, and by `eval --activations int8`:\n\n";

@@ -12,7 +12,7 @@ pub(crate) struct Calibration {
     #[arg(long = "calibrate", value_name = "FILE|DIR")]
     pub texts: Vec<PathBuf>,
     /// Windows of 512 tokens that are used of the text
-    #[arg(long, value_name = "N", default_value = "128", requires = "texts")]
+    #[arg(long, value_name = "N", default_value = "64", requires = "texts")]
     pub calibration_windows: NonZeroUsize,
     /// Keep the statistics here; they are used again as long as model and text are the same [default: in the cache directory]
     #[arg(long, value_name = "FILE", requires = "texts")]

@@ -16,7 +16,7 @@ pub(crate) enum Compute<'a> {
 
 /// A loaded layer.
 pub(crate) enum Layer {
-    Engine(LoadedLayer),
+    Engine(Box<LoadedLayer>),
     Reference(Box<KernelLayer<f32>>),
 }
 
@@ -40,12 +40,8 @@ impl<'a> Compute<'a> {
         if options.kernel == Kernel::Reference {
             return Ok(Self::Reference(*model));
         }
-        let engine = EngineOptions {
-            threads: options.threads,
-            isa: None,
-            form: options.form,
-            group_norm_eps: model.options.group_norm_eps,
-        };
+        let engine =
+            EngineOptions { threads: options.threads, isa: None, form: options.form, group_norm_eps: model.options.group_norm_eps };
         let stream = Box::new(LayerStream::new(model.source, model.description, &engine)?);
         Ok(Self::Engine { model: *model, stream })
     }
@@ -63,7 +59,7 @@ impl<'a> Compute<'a> {
 
     pub(crate) fn load(&mut self, index: usize) -> Result<Layer, BoxError> {
         match self {
-            Self::Engine { stream, .. } => Ok(Layer::Engine(stream.load(index)?)),
+            Self::Engine { stream, .. } => Ok(Layer::Engine(Box::new(stream.load(index)?))),
             Self::Reference(model) => {
                 Ok(Layer::Reference(Box::new(KernelLayer::load(model.source, model.description, index, &model.options)?)))
             }

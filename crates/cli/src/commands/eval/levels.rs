@@ -31,6 +31,9 @@ const SPEED: (usize, usize) = (32, 5);
 /// Bytes of the buffer whose reading bench times, of which nothing is shown here.
 const BUFFER: usize = 8 << 20;
 
+/// More levels than this have no tables side by side on the terminal; the page has those of the best ones.
+const DETAILED: usize = 4;
+
 /// A type, and what becomes of the model in it.
 pub(crate) struct Level<'a> {
     /// Its name, then other names that mean the same for this model.
@@ -323,7 +326,8 @@ impl LevelFindings<'_> {
     /// What to type to get the recommended file.
     pub(crate) fn command(&self) -> Option<String> {
         let level = &self.levels[self.recommended?];
-        let vocabulary = self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", path.display()));
+        let vocabulary =
+            self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", path.display()));
         let (source, container) = (self.source.path.display(), self.container.name());
         Some(format!("rwkv-forge convert {source} --to {container} --type {}{vocabulary}", level.names[0]))
     }
@@ -333,8 +337,11 @@ impl LevelFindings<'_> {
         let table = tables::levels(self);
         out.push_str(&format!("\n{}:\n\n{}", table.title, table.to_markdown()?));
         out.push_str("* no other level is both as small and as close; the others are beaten by one of these\n\n");
-        for table in tables::parts(&self.results.models).into_iter().chain(tables::worst_layers(&self.results.models)) {
-            out.push_str(&format!("{}:\n\n{}\n", table.title, table.to_markdown()?));
+        if self.levels.len() <= DETAILED {
+            let models: Vec<&Measured> = self.results.models.iter().collect();
+            for table in tables::parts(&models).into_iter().chain(tables::worst_layers(&self.results.models)) {
+                out.push_str(&format!("{}:\n\n{}\n", table.title, table.to_markdown()?));
+            }
         }
         if let Some(sentence) = self.sentence() {
             out.push_str(&format!("=> {sentence}\n"));

@@ -126,13 +126,18 @@ impl Job<'_> {
             let of_part = candidates.iter().map(|candidate| self.cache.scores(&self.key(*candidate, reference, part)));
             missing.push(of_part.map(|found| found.is_none()).collect::<Vec<_>>());
         }
+        let kept = missing.iter().flatten().filter(|missing| !**missing).count();
+        if kept > 0 {
+            terminal.note(&format!("{kept} of {} results are those of an earlier run", parts.len() * candidates.len()));
+        }
         let mut meter = Meter::new(terminal, reference, parts, &missing);
         for (number, part) in parts.iter().enumerate() {
             let last = number + 1 == parts.len();
             let mut baseline = match reference {
                 Some(reference) if missing[number].contains(&true) => {
                     let options = LossOptions { pass: self.pass(&reference.model, Form::Float, 2), precision: self.precision };
-                    let mut baseline = meter.pass(&reference.model, part, 0, |step| Baseline::new(reference.model, part, &options, step))?;
+                    let mut baseline =
+                        meter.pass(&reference.model, part, 0, |step| Baseline::new(reference.model, part, &options, step))?;
                     if let Some(logits) = logits.take() {
                         baseline.loss(Some(logits), &mut |_| ())?;
                     }

@@ -65,7 +65,11 @@ impl Outputs {
     }
 
     /// Writes the page in both forms and the table of all models, and makes them appear.
-    pub(crate) fn write(self, page: impl FnOnce() -> Result<Page, Failure>, table: impl FnOnce() -> Result<Table, Failure>) -> Result<(), Failure> {
+    pub(crate) fn write(
+        self,
+        page: impl FnOnce() -> Result<Page, Failure>,
+        table: impl FnOnce() -> Result<Table, Failure>,
+    ) -> Result<(), Failure> {
         if self.html.is_some() || self.markdown.is_some() {
             let page = page()?;
             if let Some(file) = self.html {

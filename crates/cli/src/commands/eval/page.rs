@@ -49,7 +49,7 @@ pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
     page.verdict = verdict_of_levels(findings);
     page.sections.push(size_against_loss(findings));
     let shown = chosen(findings);
-    page.sections.extend(parts_of(&shown, &findings.results.models));
+    page.sections.extend(parts_of(&shown));
     page.sections.extend(layers_of(&shown));
     let mut section = Section::new("More numbers");
     section.table(tables::divergence(&findings.results.models));
@@ -61,7 +61,8 @@ pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
     Ok(page)
 }
 
-const INTERVALS: &str = "In brackets: 95 % bootstrap intervals over windows of the text, both models drawn on the same windows. KL is in nats a token.";
+const INTERVALS: &str =
+    "In brackets: 95 % bootstrap intervals over windows of the text, both models drawn on the same windows. KL is in nats a token.";
 
 fn figure(label: &str, value: String, note: String) -> Figure {
     Figure { label: label.to_owned(), value, note }
@@ -126,9 +127,9 @@ fn verdict_of_levels(findings: &LevelFindings<'_>) -> Option<Verdict> {
     let mut figures = vec![figure("file size", format!("{:.1} MB", level.bytes as f64 / 1e6), format!("{share:.0} % of the source"))];
     figures.extend(loss_figures(measured));
     if let Some(speed) = level.speed() {
-        let times = findings.source_speed.map_or_else(String::new, |source| {
-            format!("{:.1} times the source", speed.tokens_per_second / source.tokens_per_second)
-        });
+        let times = findings
+            .source_speed
+            .map_or_else(String::new, |source| format!("{:.1} times the source", speed.tokens_per_second / source.tokens_per_second));
         figures.push(figure("speed", format!("{:.0} tokens/s", speed.tokens_per_second), times));
     }
     let detail = format!("{}{}.", sentence[..1].to_uppercase(), &sentence[1..]);
@@ -142,7 +143,8 @@ fn limit_of_kl(plot: &mut Pareto, max_kl: Option<f64>) {
 
 fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     let mut section = Section::new("Size against loss");
-    section.paragraph("Further down is closer to the model as it is, further to the left is smaller. No other level beats one on the line.");
+    section
+        .paragraph("Further down is closer to the model as it is, further to the left is smaller. No other level beats one on the line.");
     let mut plot = Pareto::new("File size and mean KL of every level", Axis::linear("file size, MB"), Axis::log("mean KL, nats a token"));
     plot.description = format!("{} levels; on the line are those that no other one beats", findings.levels.len());
     for (index, (level, measured)) in findings.levels.iter().zip(&findings.results.models).enumerate() {
@@ -206,17 +208,17 @@ fn chosen<'f>(findings: &'f LevelFindings<'_>) -> Vec<&'f Measured> {
 }
 
 fn parts(models: &[Measured]) -> Option<Section> {
-    parts_of(&models.iter().take(SERIES).collect::<Vec<_>>(), models)
+    parts_of(&models.iter().take(SERIES).collect::<Vec<_>>())
 }
 
 /// By position, category and text: a plot of the divergence by position, and tables.
-fn parts_of(shown: &[&Measured], models: &[Measured]) -> Option<Section> {
+fn parts_of(shown: &[&Measured]) -> Option<Section> {
     let mut section = Section::new("Where in the text");
     if let Some(plot) = by_position(shown) {
         section.paragraph("A state that carries an error from token to token shows as a line that rises.");
         section.plot(plot);
     }
-    for table in tables::parts(models) {
+    for table in tables::parts(shown) {
         section.table(table);
     }
     (!section.blocks.is_empty()).then_some(section)
@@ -275,7 +277,11 @@ fn layers_of(shown: &[&Measured]) -> Option<Section> {
 
 fn method(setting: &Setting<'_>) -> Section {
     let mut section = Section::new("Method");
-    let by = if setting.job.kernel == forge_eval::Kernel::Reference { "the reference kernel" } else { "the engine, with weights decoded exactly" };
+    let by = if setting.job.kernel == forge_eval::Kernel::Reference {
+        "the reference kernel"
+    } else {
+        "the engine, with weights decoded exactly"
+    };
     section.paragraph(format!(
         "All models read the same tokens, layer by layer, computed by {by}; distributions are compared token by token. \
          docs/accuracy.md says what each number means."

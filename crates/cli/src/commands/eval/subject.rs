@@ -10,6 +10,7 @@ use super::super::open_options;
 use super::measure::Candidate;
 use crate::args::Global;
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::terminal::Terminal;
 
 /// An opened model whose files have been read once, for their digests and the checksums of their format.
@@ -33,10 +34,12 @@ impl Subject {
         for note in open.source().notes() {
             terminal.note(note);
         }
-        let digests = open.source().check_integrity(&|_| ())?;
+        let bytes = open.input_identities()?.iter().map(|identity| identity.len).sum();
+        let progress = Progress::new(terminal, "checking", true);
+        let digests = open.source().check_integrity(&|read| progress.add(read, bytes))?;
+        drop(progress);
         let name_of = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let files: Vec<(String, String)> = open.source().files().iter().map(|path| name_of(path)).zip(digests).collect();
-        let bytes = open.input_identities()?.iter().map(|identity| identity.len).sum();
         let identity = files.iter().map(|(_, digest)| digest.as_str()).collect::<Vec<_>>().join(" ");
         Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity })
     }

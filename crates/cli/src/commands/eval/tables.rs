@@ -100,7 +100,7 @@ pub(crate) fn delta_p(models: &[Measured]) -> Table {
 
 /// Parts of the text side by side, one row a part. Of more than two models one number each: the divergence, or without a baseline how
 /// well they predict.
-pub(crate) fn slices(title: &str, head: &str, models: &[Measured], of: impl Fn(&Evaluation) -> &[Slice]) -> Option<Table> {
+fn slices(title: &str, head: &str, models: &[&Measured], of: impl Fn(&Evaluation) -> &[Slice]) -> Option<Table> {
     let first = models.first().map(|measured| of(&measured.evaluation))?;
     if first.len() < 2 {
         return None;
@@ -135,7 +135,7 @@ pub(crate) fn slices(title: &str, head: &str, models: &[Measured], of: impl Fn(&
 }
 
 /// By position, by category, by text: those that say something.
-pub(crate) fn parts(models: &[Measured]) -> Vec<Table> {
+pub(crate) fn parts(models: &[&Measured]) -> Vec<Table> {
     let by_position = slices("By position in the sequence", "position", models, |e| &e.by_position);
     let by_category = slices("By category", "category", models, |e| &e.by_category);
     let by_text = slices("By text", "text", models, |e| if e.by_document.len() > LISTED { &[] } else { &e.by_document });
@@ -171,7 +171,8 @@ pub(crate) fn uncheatable(models: &[Measured]) -> Option<Table> {
 pub(crate) fn pairs(models: &[Measured]) -> Option<Table> {
     models.first()?.evaluation.pairs.as_ref()?;
     let columns = ["pairs", "log probability, nats", "per pair", "against the baseline, per pair"];
-    let mut table = Table::new("Continuations given their contexts", std::iter::once(Column::left("model")).chain(columns.map(Column::right)));
+    let mut table =
+        Table::new("Continuations given their contexts", std::iter::once(Column::left("model")).chain(columns.map(Column::right)));
     for measured in models {
         let Some(pairs) = &measured.evaluation.pairs else { continue };
         table.push([
@@ -204,9 +205,27 @@ pub(crate) fn worst_layers(models: &[Measured]) -> Option<Table> {
 /// One row a model with all that is a single number: what becomes CSV.
 pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64)]) -> Table {
     let columns = [
-        "file_bytes", "bits_per_weight", "tokens", "bytes", "nll", "perplexity", "perplexity_standard_error", "bits_per_byte",
-        "bits_per_token", "kl_mean", "kl_low", "kl_high", "kl_median", "kl_p99", "kl_p999", "kl_max", "top1", "ppl_ratio",
-        "ppl_ratio_low", "ppl_ratio_high", "uncheatable",
+        "file_bytes",
+        "bits_per_weight",
+        "tokens",
+        "bytes",
+        "nll",
+        "perplexity",
+        "perplexity_standard_error",
+        "bits_per_byte",
+        "bits_per_token",
+        "kl_mean",
+        "kl_low",
+        "kl_high",
+        "kl_median",
+        "kl_p99",
+        "kl_p999",
+        "kl_max",
+        "top1",
+        "ppl_ratio",
+        "ppl_ratio_low",
+        "ppl_ratio_high",
+        "uncheatable",
     ];
     let names = ["model", "protocol"].map(Column::left);
     let mut table = Table::new("All numbers", names.into_iter().chain(columns.map(Column::right)));
@@ -308,7 +327,7 @@ impl Findings<'_> {
         }
         tables.extend(uncheatable(models));
         tables.extend(pairs(models));
-        tables.extend(parts(models));
+        tables.extend(parts(&models.iter().collect::<Vec<_>>()));
         tables.extend(worst_layers(models));
         for table in tables {
             out.push_str(&format!("{}:\n\n{}\n", table.title, table.to_markdown()?));

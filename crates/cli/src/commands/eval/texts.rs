@@ -52,7 +52,7 @@ impl Texts {
     /// Reads, tokenizes and plans.
     pub(crate) fn read(args: &EvalTexts, tokenizer: &Tokenizer, terminal: &Terminal) -> Result<Self, Failure> {
         if let Some(path) = &args.pairs {
-            return Self::pairs(args, path, tokenizer);
+            return Self::pairs(args, path, tokenizer, terminal);
         }
         let protocol = Protocol::by_name(&args.protocol, args.context.map(std::num::NonZeroUsize::get))?;
         let mut collections = collections(args, terminal)?;
@@ -91,7 +91,7 @@ impl Texts {
         Ok(Self { sources, plan, parts, leak })
     }
 
-    fn pairs(args: &EvalTexts, path: &std::path::Path, tokenizer: &Tokenizer) -> Result<Self, Failure> {
+    fn pairs(args: &EvalTexts, path: &std::path::Path, tokenizer: &Tokenizer, terminal: &Terminal) -> Result<Self, Failure> {
         let pairs = forge_corpus::read_pairs(path, &Limits::default())?;
         let texts = pairs.iter().map(|pair| forge_corpus::Document {
             name: pair.id.clone(),
@@ -100,7 +100,7 @@ impl Texts {
         });
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let collection = Collection { name: name.clone(), path: path.to_path_buf(), documents: texts.collect(), notes: Vec::new() };
-        let leak = leak(args, std::slice::from_ref(&collection), &Terminal::new(false, true, false))?;
+        let leak = leak(args, std::slice::from_ref(&collection), terminal)?;
         let tokenized = pairs.par_iter().map(|pair| {
             Ok(Pair {
                 name: pair.id.clone(),
@@ -213,7 +213,9 @@ impl Leak {
         let Overlap { grams_evaluation, grams_shared, share, documents } = &self.overlap;
         let percent = share * 100.0;
         let words = forge_corpus::GRAM_WORDS;
-        let mut text = format!("the text repeats {grams_shared} of its {grams_evaluation} runs of {words} words ({percent:.3} %) from the calibration text");
+        let mut text = format!(
+            "the text repeats {grams_shared} of its {grams_evaluation} runs of {words} words ({percent:.3} %) from the calibration text"
+        );
         let worst = documents.iter().max_by_key(|document| document.longest).filter(|document| document.longest > 0);
         if let Some(worst) = worst {
             text.push_str(&format!(", at most {} words in a row in {}", worst.longest, worst.name));
