@@ -314,7 +314,7 @@ fn pages_and_tables_are_written_and_nothing_is_overwritten() {
     let csv = std::fs::read_to_string(&names[2]).unwrap();
     assert_eq!(csv.lines().count(), 2, "{csv}");
     assert!(csv.starts_with("model,protocol,file_bytes"), "{csv}");
-    assert_eq!(error_kind(&eval(&[&quantized], &words), 4), "OutputExists");
+    assert_eq!(error_kind(&eval(&[&quantized], &words), 2), "OutputExists");
     json(&eval(&[&quantized], &[&words[..], &["--force"]].concat()), 0);
     // A model is never overwritten, not even by force.
     let own = text(&quantized);

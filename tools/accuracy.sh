@@ -3,7 +3,7 @@
 #   accuracy.sh levels OUT MODEL VOCABULARY TEXT...   every type of GGUF against the model, in windows of 512 tokens: levels.md, levels.html, levels.csv
 #   accuracy.sh speed OUT MODEL [VOCABULARY]          tokens a second and peak memory against its own q4_k_m: speed.md
 #   accuracy.sh large OUT                             peak memory of a model of the shape of a 7B, made of holes in a file: large.md
-# TOKENS=4096 and THREADS="1 2" are taken from the environment. Needs Python 3 for the numbers of the last two.
+# BYTES=40000 of each text, TOKENS=4096 and THREADS="1 2" are taken from the environment. Needs Python 3 for the numbers of the last two.
 set -euo pipefail
 what=${1:?levels, speed or large}
 out=$(mkdir -p "${2:?a folder for the results}" && cd "$2" && pwd)
@@ -27,14 +27,14 @@ levels() { # MODEL VOCABULARY TEXT...
     local model=$1 vocabulary=$2 texts=()
     shift 2
     for text in "$@"; do texts+=(--text "$text"); done
-    "$forge" eval "$model" --vocab "$vocabulary" "${texts[@]}" --context 512 --levels all --no-cache --force \
+    "$forge" eval "$model" --vocab "$vocabulary" "${texts[@]}" --bytes "${BYTES:-40000}" --context 512 --levels all --no-cache --force \
         --html "$out/levels.html" --markdown "$out/levels.md" --csv "$out/levels.csv"
 }
 
 speed() { # MODEL [VOCABULARY]
     local model=$1 vocabulary=() tokens=${TOKENS:-4096}
     [ $# -lt 2 ] || vocabulary=(--vocab "$2")
-    "$forge" --quiet convert "$model" --to gguf --type q4_k_m --no-verify --force -o "$out/q4_k_m.gguf" "${vocabulary[@]}"
+    "$forge" --quiet convert "$model" --to gguf --type q4_k_m --no-verify --force -o "$out/q4_k_m.gguf" "${vocabulary[@]}" > /dev/null
     {
         echo "| run | tokens | tokens a second | peak memory |"
         echo "|---|---|---|---|"

@@ -125,7 +125,7 @@ pub(crate) struct Convert {
     #[command(flatten)]
     pub calibration: Calibration,
     /// Importance of the columns from a file of llama-imatrix, of either form
-    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    #[arg(long, value_name = "FILE", conflicts_with = "calibrate")]
     pub imatrix: Option<PathBuf>,
     /// Keep to what llama-quantize writes of a type: low-rank factors in 16 or 32 bits
     #[arg(long, value_name = "WITH", value_parser = ["strict"])]
@@ -412,4 +412,21 @@ fn state_formats() -> PossibleValuesParser {
 /// Versions as the values of `--model-version`.
 fn model_versions() -> PossibleValuesParser {
     PossibleValuesParser::new(Version::ALL.map(|version| PossibleValue::new(version.name())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_read_in_powers_of_1024() {
+        for (text, want) in
+            [("1048576", 1 << 20), ("512M", 512 << 20), ("2G", 2 << 30), ("1.5GiB", 3 << 29), ("64kb", 64 << 10), ("1 T", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(want), "{text}");
+        }
+        for text in ["", "G", "0", "-1G", "2X", "1e999", "nan"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

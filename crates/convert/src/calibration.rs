@@ -42,8 +42,13 @@ impl Calibrated {
     /// What a recipe says of them.
     #[must_use]
     pub fn record(&self) -> CalibrationRecord {
-        let key = self.statistics.key();
-        CalibrationRecord { digest: key.sequences.clone(), tokens: key.tokens }
+        CalibrationRecord::of(self.statistics.key())
+    }
+
+    /// The statistics themselves.
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
     }
 }
 

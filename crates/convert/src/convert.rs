@@ -5,9 +5,10 @@ use std::path::Path;
 use forge_eval::{Agreement, CompareOptions, Kernel, Model, Thresholds};
 use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::KernelOptions;
-use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, ValueForm, Version};
+use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
 use forge_overlay::Overlay;
 use forge_quant::EncodeStats;
+use forge_quantizer::Quantizer;
 use forge_tensor::{BoxError, Encoding};
 use forge_tokenizer::Tokenizer;
 use serde::Serialize;
@@ -18,6 +19,7 @@ use crate::error::ConvertError;
 use crate::execute::{F16Loss, Job, Rounding, write_checksums};
 use crate::open::{OpenModel, OpenOptions, open};
 use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
+use crate::ready::Ready;
 use crate::recipe::Recipe;
 use crate::target::Target;
 
@@ -134,7 +136,8 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
     }
     container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
     let rows = model.description.hyperparameters.vocabulary;
-    let choices = resolve(model, options)?;
+    let plain = plain_recipe(options)?;
+    let mut choices = plain.as_ref().unwrap_or(options.recipe).resolve(&model.description, container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
     let qwen = if version.is_hybrid() { Some(companion::vocabulary(model.source(), options.vocabulary, rows)?) } else { None };
     let tokenizer = match vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name())) {
@@ -148,6 +151,7 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         Some(treatment) => format!("{}; {treatment}", options.recipe.text()),
         None => options.recipe.text(),
     };
+    let plain_text = plain.as_ref().map(Recipe::text);
     let context = LayoutContext {
         vocabulary: tokenizer.as_ref(),
         qwen: qwen.as_ref(),
@@ -155,21 +159,48 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         recipe: &recipe,
         file_type: options.recipe.preset.file_type,
     };
+    if let Some((text, ready)) = plain_text.as_ref().zip(options.recipe.preset.ready) {
+        let limit = container.layout(&model.description, &choices, &LayoutContext { recipe: text, ..context })?.total_bytes();
+        choices = improve(model, options, ready, &choices, limit, &context)?;
+        refuse_requantizing(model, &choices, options.requantize)?;
+    }
     let layout = container.layout(&model.description, &choices, &context)?;
     refuse_rearranging(model, &layout, options.requantize)?;
     Ok(Plan { container, choices, layout, recipe, tokenizer })
 }
 
-/// Chooses the encodings; those of a ready type within the bytes of its plain one.
-fn resolve(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Vec<Choice>, ConvertError> {
+/// The recipe of the plain type whose bytes a ready type does not exceed.
+fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertError> {
+    let Some(ready) = options.recipe.preset.ready else { return Ok(None) };
+    let preset = crate::preset::preset_by_name(ready.reference_in(options.container)?)?;
+    let mut plain = options.recipe.clone();
+    (plain.preset, plain.quantizer, plain.calibration) = (preset, Quantizer::Ggml, None);
+    Ok(Some(plain))
+}
+
+/// The choices of a ready type: better ones than those of its plain type, in a file of `limit` bytes.
+fn improve(
+    model: &OpenModel,
+    options: &ConvertOptions<'_>,
+    ready: &Ready,
+    plain: &[Choice],
+    limit: u64,
+    context: &LayoutContext<'_>,
+) -> Result<Vec<Choice>, BoxError> {
     let (recipe, container) = (options.recipe, options.container);
-    let Some(ready) = recipe.preset.ready else { return recipe.resolve(&model.description, container) };
-    let mut plain = recipe.clone();
-    plain.preset = crate::preset::preset_by_name(ready.reference_in(container)?)?;
-    let plain = plain.resolve(&model.description, container)?;
-    // A few words more in the metadata, and the padding of some tensors.
-    let spare = 4096 + 32 * plain.len() as u64;
-    ready.allocate(&model.description, container, &plain, &|spec| recipe.is_set(&spec.name) || recipe.keep_factors && spec.role.is_lora(), spare)
+    let fixed = |spec: &TensorSpec| recipe.is_set(&spec.name) || recipe.keep_factors && spec.role.is_lora();
+    let extra = ready.extra(&model.description, container, plain, &fixed);
+    let mut spare = 0;
+    loop {
+        let (choices, fits) = ready.allocate(&model.description, container, plain, &fixed, (extra, spare));
+        // Metadata and padding depend on the types too.
+        let bytes = container.layout(&model.description, &choices, context)?.total_bytes();
+        let over = bytes.saturating_sub(limit + extra);
+        if over == 0 || !fits {
+            return Ok(choices);
+        }
+        spare += over;
+    }
 }
 
 /// A container's refusal, with the containers that do carry the version.

@@ -79,7 +79,10 @@ pub enum ConvertError {
         tensor: String,
     },
     /// The recipe was made with other statistics.
-    #[error("the recipe was made with calibration {expected}, but this one is {found}: give the text and the source that it was made with")]
+    #[error(
+        "the recipe was made with calibration {expected}, but this one is {found}: give the text that it was made with by --calibrate, with \
+         the same --calibration-windows and --calibration-memory"
+    )]
     OtherCalibration {
         /// What the recipe names.
         expected: String,

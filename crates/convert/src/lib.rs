@@ -28,3 +28,4 @@ pub use execute::F16Loss;
 pub use open::{OpenFile, OpenModel, OpenOptions, open, open_file};
 pub use prepare::{Calibration, Prepared, prepare};
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
+pub use ready::is_unfit;

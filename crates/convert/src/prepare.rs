@@ -108,10 +108,12 @@ impl<'a> Job<'a> {
         };
         let mut factor = None;
         if quantizer == Quantizer::Gptq {
-            let Some(calibration) = calibration else {
-                return Err(ConvertError::CalibrationNeeded { tensor: spec.name.clone() }.into());
-            };
-            factor = calibration.factor(&spec.name)?;
+            let needed = || ConvertError::CalibrationNeeded { tensor: spec.name.clone() };
+            factor = calibration.ok_or_else(needed)?.factor(&spec.name)?;
+            // An imatrix knows the inputs' squares and not their products.
+            if factor.is_none() && importance.is_some() {
+                return Err(needed().into());
+            }
             // Without inputs, as the embedding is, or where five matrices have different ones.
             if factor.is_none() || weight.count > 1 {
                 quantizer = Quantizer::Search;

@@ -6,7 +6,7 @@
 //! of RWKV-4, 6 and 7 (docs/accuracy.md). A plan made for the model at hand does better; these are for those who want none.
 
 use forge_allocation::{Choice as Option_, least_harm};
-use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec};
+use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use forge_tensor::Encoding;
 
 use crate::container::Container;
@@ -21,16 +21,19 @@ pub struct Ready {
     pub alias: &'static str,
     /// The plain type whose bytes it does not exceed, where the container has it.
     pub(crate) reference: &'static str,
-    /// The plain type whose bytes it does not exceed in other containers, the first that a container has.
+    /// What stands in for it in other containers, the first that a container has.
     pub(crate) elsewhere: &'static [&'static str],
+    /// Sixteenths of a bit of a weight of the plain type. A container whose own types leave a gap there gets a mixture of as many bits; `None`
+    /// keeps to the bytes of what stands in.
+    pub(crate) sixteenths: Option<u64>,
 }
 
 /// All ready types.
 pub(crate) const READY: &[Ready] = &[
-    Ready { name: "rwkv-q4", alias: "4bit", reference: "q4_k_m", elsewhere: &["q4_1", "nf4"] },
-    Ready { name: "rwkv-q5", alias: "5bit", reference: "q5_k_m", elsewhere: &["q5_1", "nf4"] },
-    Ready { name: "rwkv-q6", alias: "6bit", reference: "q6_k", elsewhere: &["q5_1", "int8"] },
-    Ready { name: "rwkv-q8", alias: "8bit", reference: "q8_0", elsewhere: &["int8"] },
+    Ready { name: "rwkv-q4", alias: "4bit", reference: "q4_k_m", elsewhere: &["q4_1", "nf4"], sixteenths: None },
+    Ready { name: "rwkv-q5", alias: "5bit", reference: "q5_k_m", elsewhere: &["q5_1", "nf4"], sixteenths: Some(88) },
+    Ready { name: "rwkv-q6", alias: "6bit", reference: "q6_k", elsewhere: &["nf4"], sixteenths: Some(105) },
+    Ready { name: "rwkv-q8", alias: "8bit", reference: "q8_0", elsewhere: &["int8"], sixteenths: None },
 ];
 
 /// Harm of a type relative to that of Q4_K, from measured divergences; in the order of bytes.
@@ -97,18 +100,32 @@ impl Ready {
         })
     }
 
-    /// Improves `plain`, the choices of the reference, within its bytes less `spare`. Tensors for which `fixed` is true keep
-    /// their choice.
+    /// Bytes by which a file may exceed that of the plain type, for containers that lack the one that is meant.
+    pub(crate) fn extra(
+        &self,
+        model: &ModelDescription,
+        container: &dyn Container,
+        plain: &[Choice],
+        fixed: &dyn Fn(&TensorSpec) -> bool,
+    ) -> u64 {
+        let lacks = self.reference_in(container).is_ok_and(|name| name != self.reference);
+        let Some(sixteenths) = self.sixteenths.filter(|_| lacks) else { return 0 };
+        let tensors = model.tensors.iter().zip(plain).filter(|(spec, choice)| !fixed(spec) && !choice.encoding.is_dense());
+        tensors.map(|(spec, choice)| (spec.elements() * sixteenths / 128).saturating_sub(bytes(spec, choice.encoding))).sum()
+    }
+
+    /// Improves `plain`, the choices of the reference, within its bytes, plus `extra` less `spare`. Tensors for which `fixed` is
+    /// true keep their choice. The flag is false when nothing is left to be made smaller.
     pub(crate) fn allocate(
         &self,
         model: &ModelDescription,
         container: &dyn Container,
         plain: &[Choice],
         fixed: &dyn Fn(&TensorSpec) -> bool,
-        spare: u64,
-    ) -> Result<Vec<Choice>, ConvertError> {
+        (extra, spare): (u64, u64),
+    ) -> (Vec<Choice>, bool) {
         let mut choices = plain.to_vec();
-        let mut budget = 0;
+        let mut budget = extra;
         let mut items = Vec::new();
         for (index, (spec, choice)) in model.tensors.iter().zip(plain).enumerate() {
             if fixed(spec) {
@@ -128,12 +145,12 @@ impl Ready {
         }
         let options: Vec<Vec<Option_>> = items.iter().map(|item| item.options.clone()).collect();
         // What does not fit even with the smallest types is left as the reference has it.
-        let Ok(found) = least_harm(&options, budget.saturating_sub(spare)) else { return Ok(plain.to_vec()) };
+        let Ok(found) = least_harm(&options, budget.saturating_sub(spare)) else { return (choices, false) };
         for (item, picked) in items.iter().zip(&found.picked) {
             let encoding = item.encodings[*picked];
             choices[item.index] = Choice { encoding, reason: format!("{}: what its role needs", self.name) };
         }
-        Ok(choices)
+        (choices, true)
     }
 
     /// The type of a low-rank factor.
@@ -157,6 +174,13 @@ fn bytes(spec: &TensorSpec, encoding: Encoding) -> u64 {
     spec.elements() / u64::from(encoding.block_len) * u64::from(encoding.block_bytes)
 }
 
+/// Types that are never chosen without being asked for. RWKV-4's matrices have outlier channels: a block of Q4_0 that holds one
+/// has a single step for all 32 values and no offset, and a model of 3B came out at a perplexity of 109 instead of 8.
+#[must_use]
+pub fn is_unfit(version: Version, encoding: Encoding) -> bool {
+    version == Version::V4 && encoding.name == "q4_0"
+}
+
 fn item(index: usize, spec: &TensorSpec, model: &ModelDescription, container: &dyn Container) -> Item {
     let layers = model.hyperparameters.layers;
     let alike = model.tensors.iter().filter(|other| other.role == spec.role).count().max(1);
@@ -168,7 +192,8 @@ fn item(index: usize, spec: &TensorSpec, model: &ModelDescription, container: &d
     let mut item = Item { index, encodings: Vec::new(), options: Vec::new() };
     for (name, harm) in LEVELS {
         let Some(encoding) = forge_quant::by_name(name).map(|format| format.encoding()) else { continue };
-        if container.holds(encoding) && row_fits(spec, encoding) && (open || encoding.is_float()) {
+        let fits = container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding);
+        if fits && (open || encoding.is_float()) {
             item.encodings.push(encoding);
             item.options.push(Option_ { bytes: bytes(spec, encoding), harm: weight * harm });
         }

@@ -1,6 +1,6 @@
 //! Decides the encoding of every tensor, and says why: a type for the whole file, what the container allows, and rules.
 
-use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec};
+use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use forge_quantizer::Quantizer;
 use forge_tensor::Encoding;
 use regex::Regex;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::Container;
 use crate::error::ConvertError;
 use crate::preset::{Preset, format_by_name, preset_by_name, stand_in, type_names};
+use crate::ready::is_unfit;
 
 /// One override: tensors whose canonical name matches get this type.
 #[derive(Clone, Debug)]
@@ -27,10 +28,40 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationRecord {
-    /// SHA-256 of the statistics' inputs: the source and the text.
+    /// SHA-256 over the tokens that were used of the text, window by window.
     pub digest: String,
     /// Tokens of the text that were used.
     pub tokens: u64,
+    /// Channels whose products were gathered together: less memory for statistics gives other codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<usize>,
+}
+
+impl CalibrationRecord {
+    /// Of the statistics that have this key.
+    #[must_use]
+    pub fn of(key: &forge_calibrate::Key) -> Self {
+        Self { digest: key.sequences.clone(), tokens: key.tokens, block: Some(key.block) }
+    }
+
+    /// Whether statistics of this record are what the recipe was made with.
+    ///
+    /// # Errors
+    /// [`ConvertError::OtherCalibration`]; `found` is `None` where there are no statistics at all.
+    pub fn demand(&self, found: Option<&Self>) -> Result<(), ConvertError> {
+        let same = |found: &Self| {
+            let block = self.block.is_none() || self.block == found.block;
+            self.digest == found.digest && self.tokens == found.tokens && block
+        };
+        if found.is_some_and(same) {
+            return Ok(());
+        }
+        let show = |record: &Self| {
+            let block = record.block.map_or_else(String::new, |block| format!(" with products of {block} channels"));
+            format!("{} of {} tokens{block}", record.digest, record.tokens)
+        };
+        Err(ConvertError::OtherCalibration { expected: show(self), found: found.map_or_else(|| "none".to_owned(), show) })
+    }
 }
 
 /// A type for the file and overrides in order; the last matching rule wins.
@@ -256,7 +287,7 @@ impl Recipe {
             }
             None => self.default_choice(spec, model, constraint),
         };
-        self.fit_blocks(spec, choice)
+        self.fit_blocks(spec, model.version, choice)
     }
 
     fn default_choice(&self, spec: &TensorSpec, model: &ModelDescription, constraint: Constraint) -> Choice {
@@ -285,7 +316,7 @@ impl Recipe {
 
     /// Rows that are no whole number of blocks are stored in a format of shorter blocks, else in f16 (M4); under
     /// `strict` they are refused.
-    fn fit_blocks(&self, spec: &TensorSpec, choice: Choice) -> Result<Choice, ConvertError> {
+    fn fit_blocks(&self, spec: &TensorSpec, version: Version, choice: Choice) -> Result<Choice, ConvertError> {
         // Low-rank factors are quantized in rows of inputs, which is how files hold them then.
         let row = match forge_overlay::Weight::of(spec) {
             Ok(weight) if spec.role.is_lora() && !choice.encoding.is_dense() => weight.columns as u64,
@@ -299,7 +330,7 @@ impl Recipe {
         if self.strict {
             return Err(ConvertError::BlockLength { tensor: spec.name.clone(), row, block: block_len, encoding: name });
         }
-        let encoding = stand_in(choice.encoding).filter(fits).unwrap_or(Encoding::F16);
+        let encoding = stand_in(choice.encoding).filter(|other| fits(other) && !is_unfit(version, *other)).unwrap_or(Encoding::F16);
         let reason = format!("{encoding} instead of {name}, since rows of {row} are not whole blocks of {block_len}");
         Ok(Choice { encoding, reason })
     }

@@ -2,7 +2,8 @@
 //! memory at a time.
 //!
 //! Start at [`compare`]; [`compare_runners`] does the same for models that something else than the reference kernel
-//! computes. [`logits`] runs a single model; [`npy`] reads and writes the NumPy files that logits travel in.
+//! computes. [`loss`] and [`Baseline`] measure models over a plan of many sequences, through [`Pass`], which keeps activations on the disk
+//! where they need more memory than they may. [`logits`] runs a single model; [`npy`] reads and writes the NumPy files that logits travel in.
 //! Nothing here prints, and no result depends on the number of threads.
 #![forbid(unsafe_code)]
 

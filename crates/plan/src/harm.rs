@@ -127,7 +127,7 @@ pub fn harms(
             Some(calibration) => calibration.importance(&spec.name)?,
             None => None,
         };
-        let levels = levels(source, spec, options.container, importance.as_deref())?;
+        let levels = levels(source, description.version, spec, options.container, importance.as_deref())?;
         if levels.len() > 1 {
             open.push((spec.clone(), levels));
         }

@@ -1,7 +1,7 @@
 //! The types that a tensor may get, and what they do to its weights.
 
 use forge_convert::container::Container;
-use forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec};
+use forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use forge_overlay::Weight;
 use forge_quantizer::{Quantizer, Target};
 use forge_tensor::{BoxError, Encoding, TensorSource};
@@ -44,6 +44,7 @@ pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &Tenso
 /// When the tensor cannot be read or encoded.
 pub fn levels(
     source: &dyn TensorSource,
+    version: Version,
     spec: &TensorSpec,
     container: &dyn Container,
     importance: Option<&[f32]>,
@@ -61,9 +62,9 @@ pub fn levels(
         let Some(format) = forge_quant::by_name(name) else { continue };
         let encoding = format.encoding();
         let Ok(row_bytes) = encoding.row_bytes(weight.columns as u64) else { continue };
-        // The values of an embedding and the second factor of the decay are never worth so little.
-        let refused = !container.holds(encoding) || (spec.role == TensorRole::DecayLora && weight.columns < 256 && name.starts_with("q4"));
-        if refused {
+        // The second factor of the decay is never worth so little.
+        let decay = spec.role == TensorRole::DecayLora && weight.columns < 256 && name.starts_with("q4");
+        if decay || !container.holds(encoding) || forge_convert::is_unfit(version, encoding) {
             continue;
         }
         let error = if encoding.is_dense() { 0.0 } else { relative_error(&rows, weight.columns, encoding, importance)? / own.max(1e-30) };

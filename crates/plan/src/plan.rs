@@ -1,8 +1,8 @@
 //! From harms and a budget to a recipe whose whole has been measured.
 
-use forge_allocation::{Choice as Option_, Solution, least_bytes, least_harm};
+use forge_allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm};
 use forge_convert::recipe::Recipe;
-use forge_convert::{Calibration, ConvertOptions, OpenModel, Prepared};
+use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Prepared};
 use forge_eval::{Baseline, LossOptions, Model, Step};
 use forge_overlay::Overlay;
 use forge_quantizer::Quantizer;
@@ -109,9 +109,11 @@ impl Planning<'_> {
         for (harm, picked) in self.harms.iter().zip(&solution.picked) {
             let encoding = harm.levels[*picked].encoding;
             let set = recipe.set(&harm.tensor, encoding, None, Some(harm.harms[*picked]));
-            set.map_err(|error| PlanError::Other(error.into()))?;
+            set.map_err(other)?;
         }
-        Ok(recipe)
+        // As `convert --recipe` will read it: the file's metadata say so much of it, and its bytes count.
+        let text = recipe.to_toml().map_err(other)?;
+        Recipe::new(Some(("plan", &text)), None, &[]).map_err(other)
     }
 
     /// The best types for so many bytes of file.
@@ -123,7 +125,7 @@ impl Planning<'_> {
         // Everything else in the file: it depends on the types by some bytes of padding and of metadata alone.
         let mut rest = self.bytes(&self.recipe(&least)?)?.saturating_sub(least.bytes);
         loop {
-            let solution = least_harm(&options, bytes.saturating_sub(rest))?;
+            let solution = least_harm(&options, bytes.saturating_sub(rest)).map_err(|error| of_file(error, bytes, rest))?;
             let recipe = self.recipe(&solution)?;
             let over = self.bytes(&recipe)?.saturating_sub(bytes);
             if over == 0 {
@@ -246,6 +248,18 @@ impl Planning<'_> {
             }
         }
         Ok((overlay, prepared))
+    }
+}
+
+fn other(error: ConvertError) -> PlanError {
+    PlanError::Other(error.into())
+}
+
+/// The same refusal in bytes of the file, of which `rest` are not the tensors' whose types are chosen.
+fn of_file(error: AllocationError, bytes: u64, rest: u64) -> AllocationError {
+    match error {
+        AllocationError::TooSmall { least, .. } => AllocationError::TooSmall { budget: bytes, least: least + rest },
+        error => error,
     }
 }
 

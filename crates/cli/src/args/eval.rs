@@ -73,7 +73,7 @@ pub(crate) struct EvalComputing {
     /// Round logits before losses are computed from them [default: bf16 for uncheatable, else f32]
     #[arg(long, value_name = "TYPE", value_parser = ["f32", "bf16"])]
     pub logits_precision: Option<String>,
-    /// Memory for activations, as 512M or 2G; what does not fit lies in a temporary file (in TMPDIR) between layers
+    /// Memory for activations, as 512M or 2G in powers of 1024; what does not fit lies in a temporary file (in TMPDIR) between layers
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = super::size)]
     pub max_memory: u64,
     /// Keep results here, so that a run that was stopped goes on where it was [default: rwkv-forge in XDG_CACHE_HOME or ~/.cache,
@@ -102,8 +102,8 @@ pub(crate) struct EvalLimits {
 /// What belongs to --levels.
 #[derive(Debug, Args)]
 pub(crate) struct EvalLevels {
-    /// Largest file, as 900M or 2G
-    #[arg(long, value_name = "SIZE", requires = "levels", value_parser = super::size)]
+    /// Largest file, as 900M or 2G, in powers of 1000
+    #[arg(long, value_name = "SIZE", requires = "levels", value_parser = super::plan::decimal_size)]
     pub max_size: Option<u64>,
     /// Container whose rules and sizes apply [default: gguf, or rwkv-cpp for versions that gguf cannot carry]
     #[arg(long, value_name = "CONTAINER", requires = "levels", value_parser = super::containers())]

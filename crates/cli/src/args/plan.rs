@@ -65,7 +65,7 @@ pub(crate) struct Plan {
 }
 
 /// Bytes of a file as people say them: powers of ten.
-fn decimal_size(text: &str) -> Result<u64, String> {
+pub(super) fn decimal_size(text: &str) -> Result<u64, String> {
     let bad = || format!("'{text}' is no size: write 33412704, 990M or 1.5G");
     let unit = |letter: char| match letter.to_ascii_uppercase() {
         'K' => Some(1e3),
@@ -103,7 +103,10 @@ mod tests {
 
     #[test]
     fn sizes_and_times_are_read() {
-        assert_eq!((decimal_size("33412704"), decimal_size("990M"), decimal_size("1.5GB")), (Ok(33_412_704), Ok(990_000_000), Ok(1_500_000_000)));
+        assert_eq!(
+            (decimal_size("33412704"), decimal_size("990M"), decimal_size("1.5GB")),
+            (Ok(33_412_704), Ok(990_000_000), Ok(1_500_000_000))
+        );
         assert!(decimal_size("-1").is_err() && decimal_size("many").is_err() && decimal_size("").is_err());
         assert_eq!((duration("90s").unwrap().as_secs(), duration("1.5h").unwrap().as_secs()), (90, 5400));
         assert!(duration("30").is_err() && duration("-1s").is_err() && duration("").is_err() && duration("é").is_err());

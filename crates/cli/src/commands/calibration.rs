@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_calibrate::{Hessians, Options, calibrate_to_file};
-use forge_convert::{Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary, calibration_windows, vocabulary_for};
+use forge_calibrate::{Hessians, ImatrixForm, Options, Statistics, calibrate_to_file};
+use forge_convert::container::by_name;
+use forge_convert::recipe::CalibrationRecord;
+use forge_convert::{
+    CALIBRATION_WINDOW, Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary, calibration_windows, vocabulary_for,
+};
 use forge_corpus::{Collection, Document, ReadOptions};
+use forge_io::{OutputFile, OutputOptions};
 
 use super::eval::usual_cache;
 use crate::args;
@@ -54,29 +59,56 @@ pub(crate) fn tokens(model: &OpenModel, vocabulary: &Vocabulary, collections: &[
     Ok(tokens)
 }
 
-/// SHA-256 of the model's files, joined.
+/// SHA-256 of the model's files, joined, with one of its notes: a LoRA file that is merged has its alpha there.
 pub(crate) fn source_digest(model: &OpenModel) -> Result<String, Failure> {
-    Ok(model.source().check_integrity(&|_| ())?.join(","))
+    let mut digests = model.source().check_integrity(&|_| ())?;
+    let notes = model.source().notes().join("\n");
+    if !notes.is_empty() {
+        digests.push(forge_io::sha256_hex(notes.as_bytes()));
+    }
+    Ok(digests.join(","))
 }
 
-/// Computes the statistics that `--calibrate` asks for, or takes them from where they are kept.
-pub(crate) fn calibrated(
-    args: &args::Calibration,
-    model: &OpenModel,
-    tokens: &[u32],
-    hessians: Hessians,
-    global: &args::Global,
-    terminal: &Terminal,
-) -> Result<Calibrated, Failure> {
+/// What is gathered, and how.
+fn options(args: &args::Calibration, hessians: Hessians, global: &args::Global) -> Options {
+    let mut options = Options { hessians, memory: args.calibration_memory, ..Options::default() };
+    if let Some(threads) = global.threads {
+        options.engine.threads = threads;
+    }
+    options
+}
+
+/// The windows of the calibration text.
+fn windows<'t>(args: &args::Calibration, tokens: &'t [u32]) -> Result<Vec<&'t [u32]>, Failure> {
     let windows = calibration_windows(tokens, args.calibration_windows.get());
     if windows.is_empty() {
         let message = format!("the calibration text has {} tokens, fewer than one window of 512: give more text", tokens.len());
         return Err(Failure::usage("TooLittleText", message));
     }
-    let mut options = Options { hessians, memory: args.calibration_memory, ..Options::default() };
-    if let Some(threads) = global.threads {
-        options.engine.threads = threads;
-    }
+    Ok(windows)
+}
+
+/// What a recipe says of the statistics that `--calibrate` will give.
+pub(crate) fn record(args: &args::Calibration, model: &OpenModel, tokens: &[u32]) -> Result<CalibrationRecord, Failure> {
+    // Source, threads and the kind of statistics are no part of it.
+    let options = Options { memory: args.calibration_memory, ..Options::default() };
+    Ok(CalibrationRecord::of(&forge_calibrate::Key::new("", &model.description, &windows(args, tokens)?, &options)))
+}
+
+/// Computes the statistics that `--calibrate` asks for, or takes them from where they are kept. `force` replaces the file of
+/// `--save-imatrix`.
+pub(crate) fn calibrated(
+    args: &args::Calibration,
+    model: &OpenModel,
+    tokens: &[u32],
+    hessians: Hessians,
+    force: bool,
+    global: &args::Global,
+    terminal: &Terminal,
+) -> Result<Calibrated, Failure> {
+    let windows = windows(args, tokens)?;
+    let options = options(args, hessians, global);
+    let saved = SavedImatrix::create(args, model, force)?;
     let digest = source_digest(model)?;
     let key = forge_calibrate::Key::new(&digest, &model.description, &windows, &options);
     let path = match &args.statistics {
@@ -92,7 +124,43 @@ pub(crate) fn calibrated(
     let progress = Progress::new(terminal, "calibrating", false);
     let set = |step: forge_calibrate::Progress| progress.set(step.layers_done as u64, step.layers as u64);
     let found = calibrate_to_file(&path, &digest, model.source(), &model.description, &windows, &options, &set)?;
+    if let Some(saved) = saved {
+        saved.write(args, model, &found)?;
+    }
     Ok(Calibrated::new(found))
+}
+
+/// The file of `--save-imatrix`, begun before the work, so that a name that cannot be fails early.
+struct SavedImatrix {
+    file: OutputFile,
+    form: ImatrixForm,
+}
+
+impl SavedImatrix {
+    fn create(args: &args::Calibration, model: &OpenModel, force: bool) -> Result<Option<Self>, Failure> {
+        let Some(path) = &args.save_imatrix else { return Ok(None) };
+        // The file names tensors as GGUF does.
+        by_name("gguf")?.carries(model.description.version)?;
+        let legacy = path.extension().is_some_and(|extension| extension == "dat");
+        let form = if legacy { ImatrixForm::Legacy } else { ImatrixForm::Gguf };
+        let mut inputs = model.input_identities()?;
+        for text in &args.calibrate {
+            // Of a directory the files are not known here; none of them is an imatrix.
+            if text.is_file() {
+                inputs.push(forge_io::InputFile::open(text)?.identity());
+            }
+        }
+        let options = OutputOptions { force, inputs: &inputs, expected_bytes: 0 };
+        Ok(Some(Self { file: OutputFile::create(path, &options)?, form }))
+    }
+
+    fn write(self, args: &args::Calibration, model: &OpenModel, statistics: &Statistics) -> Result<(), Failure> {
+        let chunk = u32::try_from(CALIBRATION_WINDOW).unwrap_or(u32::MAX);
+        let mut imatrix = statistics.imatrix(model.description.version, "", chunk, true)?;
+        imatrix.datasets = args.calibrate.iter().map(|path| path.display().to_string()).collect();
+        self.file.write_all_at(0, &imatrix.to_bytes(self.form))?;
+        Ok(self.file.commit()?)
+    }
 }
 
 /// The importance of an imatrix file.

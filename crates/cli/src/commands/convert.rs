@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use forge_convert::container::by_name;
 use forge_calibrate::Hessians;
-use forge_convert::recipe::{CalibrationRecord, Recipe, quantizer_by_name};
+use forge_convert::recipe::{Recipe, quantizer_by_name};
 use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Prepared, Record, Stage, VerifyOptions, Vocabulary};
 use forge_corpus::ReadOptions;
 use forge_engine::EngineError;
@@ -35,16 +35,14 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if let Some(name) = &args.quantizer {
         recipe.quantizer = quantizer_by_name(name)?;
     } else if recipe.preset.ready.is_some() && recipe.quantizer == Quantizer::Ggml {
-        recipe.quantizer = if args.calibration.texts.is_empty() { Quantizer::Search } else { Quantizer::Gptq };
+        recipe.quantizer = if args.calibration.calibrate.is_empty() { Quantizer::Search } else { Quantizer::Gptq };
     }
     let vocabulary = vocabulary(&args.vocabulary)?;
+    let (model, tokens) = open(args, &vocabulary, &mut recipe, global)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.as_deref().or(stem.as_deref());
-    let treatment = args.lora.as_ref().zip(args.lora_alpha).map(|(path, alpha)| {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        format!("lora={name} alpha={alpha}")
-    });
+    let treatment = treatment(args);
     let options = ConvertOptions {
         container,
         treatment: treatment.as_deref(),
@@ -62,11 +60,6 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
             kernel: kernel(&args.kernel),
         }),
         prepared: None,
-    };
-    let model = forge_convert::open(&args.source, options.open)?;
-    let model = match &args.lora {
-        Some(path) => forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
-        None => model,
     };
     for note in model.source().notes() {
         terminal.note(note);
@@ -98,7 +91,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         rayon::current_num_threads()
     ));
     let side_files = SideFiles::create(args, &model)?;
-    let known = known(args, &model, &recipe, &vocabulary, global, terminal)?;
+    let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let options = ConvertOptions { prepared: prepared.as_ref().map(|(overlay, _)| overlay), ..options };
     let record = execute(&model, &plan, &output, &options, terminal)?;
@@ -106,29 +99,57 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     Ok(0)
 }
 
-/// What there is to know of the inputs of weights. A recipe that was made with statistics demands the same.
+/// The model, and the tokens of the calibration text, whose digest goes into the recipe. A recipe that was made with statistics
+/// demands the same.
+fn open(
+    args: &Convert,
+    vocabulary: &Vocabulary,
+    recipe: &mut Recipe,
+    global: &Global,
+) -> Result<(OpenModel, Option<Vec<u32>>), Failure> {
+    let model = forge_convert::open(&args.source, open_options(global))?;
+    let model = match &args.lora {
+        Some(path) => forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
+        None => model,
+    };
+    let (mut tokens, mut record) = (None, None);
+    if !args.calibration.calibrate.is_empty() {
+        let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
+        let found = calibration::tokens(&model, vocabulary, &text)?;
+        record = Some(calibration::record(&args.calibration, &model, &found)?);
+        tokens = Some(found);
+    }
+    if let Some(wanted) = &recipe.calibration {
+        wanted.demand(record.as_ref())?;
+    }
+    recipe.calibration = record;
+    Ok((model, tokens))
+}
+
+/// What is done besides the recipe, for provenance.
+fn treatment(args: &Convert) -> Option<String> {
+    let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let lora = args.lora.as_ref().zip(args.lora_alpha).map(|(path, alpha)| format!("lora={} alpha={alpha}", name(path)));
+    let imatrix = args.imatrix.as_ref().map(|path| format!("imatrix={}", name(path)));
+    let parts: Vec<String> = lora.into_iter().chain(imatrix).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// What there is to know of the inputs of weights.
 fn known(
     args: &Convert,
     model: &OpenModel,
     recipe: &Recipe,
-    vocabulary: &Vocabulary,
+    tokens: Option<&[u32]>,
     global: &Global,
     terminal: &Terminal,
 ) -> Result<Option<Known>, Failure> {
     if let Some(path) = &args.imatrix {
         return Ok(Some(calibration::imatrix(path, model)?));
     }
-    if args.calibration.texts.is_empty() {
-        return Ok(None);
-    }
-    let text = calibration::collections(&args.calibration.texts, &ReadOptions::default())?;
-    let tokens = calibration::tokens(model, vocabulary, &text)?;
+    let Some(tokens) = tokens else { return Ok(None) };
     let hessians = if recipe.uses(Quantizer::Gptq) { Hessians::All } else { Hessians::None };
-    let found = calibration::calibrated(&args.calibration, model, &tokens, hessians, global, terminal)?;
-    if let Some(wanted) = recipe.calibration.as_ref().filter(|wanted| **wanted != found.record()) {
-        let show = |record: &CalibrationRecord| format!("{} of {} tokens", record.digest, record.tokens);
-        return Err(ConvertError::OtherCalibration { expected: show(wanted), found: show(&found.record()) }.into());
-    }
+    let found = calibration::calibrated(&args.calibration, model, tokens, hessians, args.force, global, terminal)?;
     Ok(Some(Known::Calibrated(found)))
 }
 

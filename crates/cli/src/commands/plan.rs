@@ -28,11 +28,11 @@ const PROBES: u64 = 16 << 20;
 pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = forge_convert::open(&args.source, open_options(global))?;
     let vocabulary = vocabulary(&args.vocabulary)?;
-    if args.calibration.texts.is_empty() {
+    if args.calibration.calibrate.is_empty() {
         let message = "a plan weighs errors by the inputs that weights have on a text: give one with --calibrate".to_owned();
         return Err(Failure::usage("CalibrationNeeded", message));
     }
-    let text = calibration::collections(&args.calibration.texts, &ReadOptions::default())?;
+    let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
     let tokens = calibration::tokens(&model, &vocabulary, &text)?;
     let texts = texts(args, &model, &vocabulary, terminal)?;
     let output = args.output.clone().unwrap_or_else(|| {
@@ -47,20 +47,22 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let inputs = model.input_identities()?;
     let file = OutputFile::create(&output, &OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 })?;
     let started = Instant::now();
-    let statistics = calibration::calibrated(&args.calibration, &model, &tokens, Hessians::All, global, terminal)?;
+    let statistics = calibration::calibrated(&args.calibration, &model, &tokens, Hessians::All, args.force, global, terminal)?;
     let calibrating = started.elapsed().as_secs_f64();
     let started = Instant::now();
     let (harms, exponents) = probe(args, &model, &tokens, options, &statistics, terminal)?;
     let probing = started.elapsed().as_secs_f64();
     let started = Instant::now();
     let mut recipe = Recipe::new(None, Some(base_type(args)), &[])?;
+    // As convert names it: the name is a part of the file's bytes.
+    let name = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     recipe.calibration = Some(statistics.record());
     let convert = ConvertOptions {
         container: by_name(&args.to)?,
         recipe: &recipe,
         vocabulary: &vocabulary,
         treatment: None,
-        name: None,
+        name: name.as_deref(),
         requantize: false,
         allow_f16_loss: false,
         force: false,
@@ -138,7 +140,7 @@ fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Ter
         protocol: "llama".to_owned(),
         context: None,
         bytes: args.bytes,
-        calibration: args.calibration.texts.clone(),
+        calibration: args.calibration.calibrate.clone(),
         allow_leak: args.allow_leak,
     };
     Texts::read(&texts, &tokenizer, terminal)
