@@ -88,7 +88,11 @@ fn multiplier(items: &[Vec<Term>], limit: f64) -> f64 {
     }
     for _ in 0..STEPS {
         let middle = low.sqrt() * high.sqrt();
-        if fits(middle) { high = middle } else { low = middle }
+        if fits(middle) {
+            high = middle
+        } else {
+            low = middle
+        }
         if high <= low * (1.0 + 1e-15) {
             break;
         }
@@ -101,7 +105,10 @@ fn improve(items: &[Vec<Term>], mut picked: Vec<usize>, limit: f64) -> Vec<usize
     let mut weight = total(items, &picked).0;
     if weight > limit {
         // Rounding of the multiplier: the lightest options fit always.
-        picked = items.iter().map(|options| (0..options.len()).min_by(|a, b| options[*a].weight.total_cmp(&options[*b].weight)).unwrap_or(0)).collect();
+        picked = items
+            .iter()
+            .map(|options| (0..options.len()).min_by(|a, b| options[*a].weight.total_cmp(&options[*b].weight)).unwrap_or(0))
+            .collect();
         weight = total(items, &picked).0;
     }
     loop {

@@ -19,10 +19,10 @@ fn items() -> impl Strategy<Value = Vec<Vec<Choice>>> {
 proptest! {
     /// Against every pick there is. Harms are multiples of 1/64, so sums are exact.
     #[test]
-    fn the_best_pick_is_found(items in items(), share in 0.0f64..1.0) {
+    fn the_best_pick_is_found(items in items(), share in 0u64..=100) {
         let all = enumerate(&items);
         let (low, high) = all.iter().fold((u64::MAX, 0), |(low, high), (bytes, _)| (low.min(*bytes), high.max(*bytes)));
-        let budget = low + ((high - low) as f64 * share) as u64;
+        let budget = low + (high - low) * share / 100;
         let best = all.iter().filter(|(bytes, _)| *bytes <= budget).map(|(_, harm)| *harm).fold(f64::INFINITY, f64::min);
         let found = least_harm(&items, budget).unwrap();
         prop_assert!(found.exact && found.bytes <= budget);
@@ -42,7 +42,7 @@ fn a_whole_model_is_solved() {
             let size = 1000 * (1 + item % 17);
             let weight = 0.1 + (item * 7919 % 101) as f64;
             let bits = [26u64, 34, 45, 55, 66, 85, 160];
-            bits.iter().enumerate().map(|(level, bits)| Choice { bytes: size * bits, harm: weight * 0.25f64.powi(level as i32) }).collect()
+            bits.iter().zip(0..).map(|(bits, level)| Choice { bytes: size * bits, harm: weight * 0.25f64.powi(level) }).collect()
         })
         .collect();
     let smallest: u64 = items.iter().map(|options| options[0].bytes).sum();

@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Show what a file holds: version, sizes, tensors, types, metadata, warnings
     Inspect(Inspect),
     /// Convert a checkpoint into a file for a runtime, compared with its source before it appears
-    Convert(Convert),
+    Convert(Box<Convert>),
     /// Compare any two readable files of one model, token by token
     Verify(Verify),
     /// Measure how well models predict text, and what quantization costs: divergence, perplexity, levels side by side
@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// Compare the recurrent and the parallel form of a model: every layer, every state, logits
     Forms(Forms),
     /// Choose a type for each tensor by measured harm, for a size or for an accuracy loss; write a recipe for convert
-    Plan(Plan),
+    Plan(Box<Plan>),
     /// Continue a prompt, to see with one's own eyes that a file works
     Generate(Generate),
     /// Measure speed and memory of models in the engine, and what the machine's memory would allow

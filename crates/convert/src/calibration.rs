@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use forge_calibrate::{Imatrix, Statistics};
+use forge_calibrate::{CalibrateError, Imatrix, Statistics};
 use forge_model::ModelDescription;
+use forge_overlay::Weight;
 use forge_quantizer::{Factor, Hessian};
 use forge_tensor::BoxError;
 
@@ -82,12 +83,25 @@ impl FromImatrix {
     /// Reads a file of either form.
     ///
     /// # Errors
-    /// When the file is no imatrix, or names tensors that the model's version does not have.
+    /// When the file is no imatrix, or names tensors that the model's version does not have or that have other widths.
     pub fn read(path: &Path, description: &ModelDescription) -> Result<Self, BoxError> {
         let (imatrix, _) = Imatrix::read(path)?;
-        let importance = imatrix.importance(description.version, path)?;
+        let mut importance = imatrix.importance(description.version, path)?;
+        // Of tensors with several matrices, whose inputs differ, each would need its own.
+        importance.retain(|name, _| weight(description, name).is_some_and(|weight| weight.count == 1));
+        for (name, values) in &importance {
+            let columns = weight(description, name).map_or(0, |weight| weight.columns);
+            if values.len() != columns {
+                let problem = format!("{} channels for {name}, which has {columns}: it was computed for another model", values.len());
+                return Err(CalibrateError::BadImatrix { path: path.to_path_buf(), problem }.into());
+            }
+        }
         Ok(Self(importance.into_iter().map(|(name, values)| (name, Arc::from(values))).collect()))
     }
+}
+
+fn weight(description: &ModelDescription, tensor: &str) -> Option<Weight> {
+    description.find(tensor).and_then(|spec| Weight::of(spec).ok())
 }
 
 impl Calibration for FromImatrix {

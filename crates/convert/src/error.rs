@@ -73,7 +73,9 @@ pub enum ConvertError {
         reason: String,
     },
     /// A quantizer needs to know the inputs of the weights.
-    #[error("{tensor} is to be quantized by gptq, which needs the inputs of its weight: give a text with --calibrate, or use the quantizer search")]
+    #[error(
+        "{tensor} is to be quantized by gptq, which needs the inputs of its weight: give a text with --calibrate, or use the quantizer search"
+    )]
     CalibrationNeeded {
         /// Canonical tensor name.
         tensor: String,

@@ -26,14 +26,17 @@ pub struct Ready {
     /// Sixteenths of a bit of a weight of the plain type. A container whose own types leave a gap there gets a mixture of as many bits; `None`
     /// keeps to the bytes of what stands in.
     pub(crate) sixteenths: Option<u64>,
+    /// No tensor gets less than the plain type gives it. Of errors as small as those of 8 bits the shares below say too little for
+    /// taking bytes from one role for another.
+    pub(crate) floor: bool,
 }
 
 /// All ready types.
 pub(crate) const READY: &[Ready] = &[
-    Ready { name: "rwkv-q4", alias: "4bit", reference: "q4_k_m", elsewhere: &["q4_1", "nf4"], sixteenths: None },
-    Ready { name: "rwkv-q5", alias: "5bit", reference: "q5_k_m", elsewhere: &["q5_1", "nf4"], sixteenths: Some(88) },
-    Ready { name: "rwkv-q6", alias: "6bit", reference: "q6_k", elsewhere: &["nf4"], sixteenths: Some(105) },
-    Ready { name: "rwkv-q8", alias: "8bit", reference: "q8_0", elsewhere: &["int8"], sixteenths: None },
+    Ready { name: "rwkv-q4", alias: "4bit", reference: "q4_k_m", elsewhere: &["q4_1", "nf4"], sixteenths: None, floor: false },
+    Ready { name: "rwkv-q5", alias: "5bit", reference: "q5_k_m", elsewhere: &["q5_1", "nf4"], sixteenths: Some(88), floor: false },
+    Ready { name: "rwkv-q6", alias: "6bit", reference: "q6_k", elsewhere: &["nf4"], sixteenths: Some(105), floor: false },
+    Ready { name: "rwkv-q8", alias: "8bit", reference: "q8_0", elsewhere: &["int8"], sixteenths: None, floor: true },
 ];
 
 /// Harm of a type relative to that of Q4_K, from measured divergences; in the order of bytes.
@@ -90,7 +93,7 @@ impl Ready {
         let base = |name: &str| crate::preset::preset_by_name(name).ok().map(|preset| preset.base);
         let holds = |name: &&&'static str| base(name).is_some_and(|encoding| container.holds(encoding));
         let names = std::iter::once(&self.reference).chain(self.elsewhere);
-        names.into_iter().find(|name| holds(&name)).copied().ok_or_else(|| {
+        names.into_iter().find(|name| holds(name)).copied().ok_or_else(|| {
             let carried = forge_quant::FORMATS.iter().map(|format| format.encoding()).filter(|encoding| container.holds(*encoding));
             ConvertError::TypeNotCarried {
                 container: container.name(),
@@ -136,7 +139,8 @@ impl Ready {
                 choices[index] = Choice { encoding, reason: format!("{}: factors need no more", self.name) };
                 budget += before - bytes(spec, encoding);
             } else if spec.role.is_matrix() {
-                let item = item(index, spec, model, container);
+                let least = if self.floor { before } else { 0 };
+                let item = item(index, spec, model, container, least);
                 if item.options.len() > 1 {
                     budget += before;
                     items.push(item);
@@ -181,7 +185,8 @@ pub fn is_unfit(version: Version, encoding: Encoding) -> bool {
     version == Version::V4 && encoding.name == "q4_0"
 }
 
-fn item(index: usize, spec: &TensorSpec, model: &ModelDescription, container: &dyn Container) -> Item {
+/// What a tensor may get, of `least` bytes or more.
+fn item(index: usize, spec: &TensorSpec, model: &ModelDescription, container: &dyn Container, least: u64) -> Item {
     let layers = model.hyperparameters.layers;
     let alike = model.tensors.iter().filter(|other| other.role == spec.role).count().max(1);
     let weight = share(spec.role) * depth(spec, layers) / alike as f64;
@@ -192,7 +197,7 @@ fn item(index: usize, spec: &TensorSpec, model: &ModelDescription, container: &d
     let mut item = Item { index, encodings: Vec::new(), options: Vec::new() };
     for (name, harm) in LEVELS {
         let Some(encoding) = forge_quant::by_name(name).map(|format| format.encoding()) else { continue };
-        let fits = container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding);
+        let fits = container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
         if fits && (open || encoding.is_float()) {
             item.encodings.push(encoding);
             item.options.push(Option_ { bytes: bytes(spec, encoding), harm: weight * harm });

@@ -135,12 +135,7 @@ impl<'a> LayerStream<'a> {
     ///
     /// # Errors
     /// As [`LayerStream::load`].
-    pub fn load_from(
-        &self,
-        source: &dyn TensorSource,
-        description: &ModelDescription,
-        index: usize,
-    ) -> Result<LoadedLayer, EngineError> {
+    pub fn load_from(&self, source: &dyn TensorSource, description: &ModelDescription, index: usize) -> Result<LoadedLayer, EngineError> {
         let mut loader = Loader::new(source, description, &self.options, self.machine.pool.threads());
         Ok(LoadedLayer { index, layer: Layer::load(&mut loader, index)? })
     }
@@ -166,9 +161,7 @@ impl<'a> LayerStream<'a> {
     pub fn to_kernel(&self, state: &State) -> Result<LayerState<f32>, EngineError> {
         match state.layers.as_slice() {
             [layer] => Ok(to_kernel(layer, self.description)),
-            other => {
-                Err(KernelError::BufferMismatch { what: "the state of a layer", found: other.len(), expected: 1 }.into())
-            }
+            other => Err(KernelError::BufferMismatch { what: "the state of a layer", found: other.len(), expected: 1 }.into()),
         }
     }
 
@@ -235,13 +228,7 @@ impl<'a> LayerStream<'a> {
     ///
     /// # Errors
     /// When the buffers do not fit each other; as [`LayerStream::forward`] for the tap.
-    pub fn logits(
-        &mut self,
-        head: &mut LoadedHead,
-        x: &[f32],
-        out: &mut [f32],
-        tap: Option<&dyn Tap>,
-    ) -> Result<(), EngineError> {
+    pub fn logits(&mut self, head: &mut LoadedHead, x: &[f32], out: &mut [f32], tap: Option<&dyn Tap>) -> Result<(), EngineError> {
         let expected = x.len() / self.description.hyperparameters.channels * head.rows();
         if out.len() != expected {
             let what = "the buffer for logits";

@@ -55,10 +55,13 @@ fn inputs_of_every_weight_are_seen() {
         assert_eq!(seen.keys().collect::<Vec<_>>(), expected, "{version}");
         // Both halves of RWKV-7's layer add a product to the residual stream and nothing else.
         if version == Version::V7 {
-            let (output, value) = (product(&model, "blocks.0.att.output.weight", &seen), product(&model, "blocks.0.ffn.value.weight", &seen));
-            let worst = before.iter().zip(&batch.x).zip(output.iter().zip(&value)).map(|((before, after), (output, value))| {
-                (f64::from(*after) - f64::from(*before) - output - value).abs()
-            });
+            let (output, value) =
+                (product(&model, "blocks.0.att.output.weight", &seen), product(&model, "blocks.0.ffn.value.weight", &seen));
+            let worst = before
+                .iter()
+                .zip(&batch.x)
+                .zip(output.iter().zip(&value))
+                .map(|((before, after), (output, value))| (f64::from(*after) - f64::from(*before) - output - value).abs());
             // Rounding of f32 sums of this width; rows in another order would be off by the size of the products, about 1.
             assert!(worst.fold(0.0, f64::max) < 1e-4, "{version}");
         }

@@ -14,7 +14,8 @@ const SIZES: Sizes = Sizes { ffn: 64, ranks: [32, 32, 32, 64], ..Sizes::TINY };
 fn encoded(values: &[f32], name: &str, importance: Option<&[f32]>) -> (Encoding, Vec<u8>, Vec<f32>) {
     let format = forge_quant::by_name(name).expect("a format");
     let encoding = format.encoding();
-    let mut bytes = vec![0; encoding.row_bytes(values.len() as u64).expect("whole blocks") as usize];
+    let length = usize::try_from(encoding.row_bytes(values.len() as u64).expect("whole blocks")).expect("a few kilobytes");
+    let mut bytes = vec![0; length];
     match importance {
         Some(importance) => format.encode_weighted(values, importance, &mut bytes).expect("finite"),
         None => format.encode(values, &mut bytes).expect("finite"),

@@ -20,8 +20,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = std::time::Instant::now();
     let (harms, exponents) = harms(&mut probe, &options, &mut |_, _, _, _| ())?;
     for harm in &harms {
-        let levels: Vec<String> =
-            harm.levels.iter().zip(&harm.harms).map(|(level, harm)| format!("{} {:.2e}/{harm:.2e}", level.encoding.name, level.error)).collect();
+        let levels: Vec<String> = harm
+            .levels
+            .iter()
+            .zip(&harm.harms)
+            .map(|(level, harm)| format!("{} {:.2e}/{harm:.2e}", level.encoding.name, level.error))
+            .collect();
         println!("{:32} {:.3e}  {}", harm.tensor, harm.divergence.unwrap_or(f64::NAN), levels.join("  "));
     }
     println!("{exponents:?} {:.1} s", started.elapsed().as_secs_f64());

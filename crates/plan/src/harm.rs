@@ -115,11 +115,7 @@ impl Series<'_, '_, '_> {
 ///
 /// # Errors
 /// When a tensor cannot be read, or a probe fails.
-pub fn harms(
-    probe: &mut Probe<'_>,
-    options: &HarmOptions<'_>,
-    progress: OnProbe<'_>,
-) -> Result<(Vec<TensorHarm>, Exponents), PlanError> {
+pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe<'_>) -> Result<(Vec<TensorHarm>, Exponents), PlanError> {
     let (source, description) = probe.model();
     let mut open: Vec<(TensorSpec, Vec<Level>)> = Vec::new();
     for spec in description.tensors.iter().filter(|spec| is_open(description, options.container, spec)) {
@@ -171,7 +167,11 @@ fn order(open: &[(TensorSpec, Vec<Level>)], layers: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..open.len()).collect();
     // Layers in an order in which each new one halves the largest gap.
     let rank = |layer: usize| -> u32 {
-        if layer == 0 || layer + 1 == layers { 0 } else { layers.next_power_of_two().trailing_zeros().saturating_sub(layer.trailing_zeros()) }
+        if layer == 0 || layer + 1 == layers {
+            0
+        } else {
+            layers.next_power_of_two().trailing_zeros().saturating_sub(layer.trailing_zeros())
+        }
     };
     order.sort_by_key(|index| {
         let spec = &open[*index].0;
@@ -206,7 +206,8 @@ fn exponents(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], series: &
     let mut by_class = BTreeMap::new();
     for name in ["body", "factors", "embedding", "head"] {
         let mut slopes = Vec::new();
-        let mut members: Vec<usize> = (0..open.len()).filter(|index| class(open[*index].0.role) == name && found[*index].is_some()).collect();
+        let mut members: Vec<usize> =
+            (0..open.len()).filter(|index| class(open[*index].0.role) == name && found[*index].is_some()).collect();
         members.sort_by(|a, b| found[*b].unwrap_or(0.0).total_cmp(&found[*a].unwrap_or(0.0)));
         for index in members.iter().take(4) {
             let (spec, levels) = &open[*index];

@@ -1,7 +1,7 @@
 //! Chooses a type for each tensor: for a size, for bits a weight, or for an accuracy loss.
 //!
 //! [`Probe`] measures what one changed tensor does to a model's predictions, restarting at the tensor's own layer with the
-//! residual stream that was kept. [`harms`] turns probes into the harm of every tensor at every type, [`plan`] picks types within
+//! residual stream that was kept. [`harms`] turns probes into the harm of every tensor at every type, [`Planning`] picks types within
 //! the budget, quantizes, measures the whole and corrects.
 #![forbid(unsafe_code)]
 

@@ -104,8 +104,7 @@ impl<'a> Probe<'a> {
             scored.extend(rows.map(|row| (index * options.window + row, window[row + 1])));
         }
         let (layers, residuals, v_first, logits) = Default::default();
-        let mut probe =
-            Self { source, description, options, stream, windows, layers, head, residuals, v_first, scored, logits };
+        let mut probe = Self { source, description, options, stream, windows, layers, head, residuals, v_first, scored, logits };
         probe.run_through()?;
         Ok(probe)
     }

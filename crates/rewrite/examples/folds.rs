@@ -1,7 +1,8 @@
-//! Do exact rewrites make a 4-bit file better? `folds MODEL VOCABULARY CALIBRATION WINDOWS TEXT...` quantizes the matrices of all layers
-//! (Q4_K, or Q4_0 where rows are no whole blocks of it; embedding, head and the rest stay) by `search` with importance from the
-//! calibration text, after folds with factors like those of AWQ, and prints the mean divergence from the model on WINDOWS windows of 512
-//! tokens from the start of each text.
+//! Do exact rewrites make a 4-bit file better? `folds MODEL VOCABULARY CALIBRATION WINDOWS WHICH TEXT...` quantizes the matrices of all
+//! layers (Q4_K, or Q4_0 where rows are no whole blocks of it; embedding, head and the rest stay) by `search` with importance from the
+//! calibration text, after rewrites, and prints the mean divergence from the model on WINDOWS windows of 512 tokens from the start of
+//! each text. WHICH is a list with commas: `folds` have factors like those of AWQ; `orders` sort channels; `controls` have factors at
+//! random between 0.95 and 1.05, which help nothing and make all roundings anew: what they change is what chance changes.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ const WINDOW: usize = 512;
 const CALIBRATION_WINDOWS: usize = 16;
 /// Factors are the mean square of a channel to half of this power, so that at 1 all channels would be equally large.
 const ALPHAS: [f64; 2] = [0.25, 0.5];
+/// Rows with factors at random.
+const CONTROLS: u64 = 3;
 
 /// A fold of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +112,10 @@ impl Variant {
     }
 
     fn fold(&mut self, importance: &Importance, fold: Fold, layer: usize, alpha: f64) {
-        let factors = importance.factors(fold, layer, alpha);
+        self.fold_by(fold, layer, importance.factors(fold, layer, alpha));
+    }
+
+    fn fold_by(&mut self, fold: Fold, layer: usize, factors: Vec<f64>) {
         self.rewrites.push(fold.rewrite(layer, factors.clone()));
         self.folds.push((layer, fold, factors));
     }
@@ -118,7 +124,9 @@ impl Variant {
     #[allow(clippy::cast_possible_truncation, reason = "importance is f32")]
     fn importance(&self, before: &Importance, spec: &TensorSpec) -> Option<Vec<f32>> {
         let mut out = before.0.get(&spec.name)?.clone();
-        for (_, _, factors) in self.folds.iter().filter(|(layer, fold, _)| Some(*layer) == spec.layer && fold.readers().contains(&spec.suffix())) {
+        for (_, _, factors) in
+            self.folds.iter().filter(|(layer, fold, _)| Some(*layer) == spec.layer && fold.readers().contains(&spec.suffix()))
+        {
             out.iter_mut().zip(factors).for_each(|(square, factor)| *square = (f64::from(*square) / (factor * factor)) as f32);
         }
         for rewrite in &self.rewrites {
@@ -215,7 +223,8 @@ fn local(variant: &Variant, found: &Measured, plain: &Measured) -> Option<f64> {
     if variant.folds.iter().any(|(_, fold, _)| *fold != variant.folds[0].1) {
         return None;
     }
-    let names = variant.folds.iter().flat_map(|(layer, fold, _)| fold.readers().iter().map(move |suffix| format!("blocks.{layer}.{suffix}")));
+    let names =
+        variant.folds.iter().flat_map(|(layer, fold, _)| fold.readers().iter().map(move |suffix| format!("blocks.{layer}.{suffix}")));
     let sums = names.filter_map(|name| Some((*found.errors.get(&name)?, *plain.errors.get(&name)?)));
     let (found, plain) = sums.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
     (plain > 0.0).then_some(found / plain)
@@ -244,8 +253,8 @@ fn plan(tokenizer: &Tokenizer, windows: usize, texts: &[String]) -> Result<Plan,
 #[allow(clippy::print_stdout, reason = "an example for the terminal")]
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [model, vocabulary, calibration, windows, texts @ ..] = args.as_slice() else {
-        return Err("folds MODEL VOCABULARY CALIBRATION WINDOWS TEXT...".into());
+    let [model, vocabulary, calibration, windows, which, texts @ ..] = args.as_slice() else {
+        return Err("folds MODEL VOCABULARY CALIBRATION WINDOWS WHICH TEXT...".into());
     };
     let model = forge_convert::open(model.as_ref(), forge_convert::OpenOptions::default()).map_err(|error| error.to_string())?;
     let (source, description) = (model.source(), &model.description);
@@ -260,42 +269,73 @@ fn main() -> Result<(), Failure> {
     let mut experiment = Experiment { source, description, importance, baseline, quantized: BTreeMap::new() };
     println!("{}; {} windows of {WINDOW} tokens", description.summary(), plan.windows.len());
     println!("| rewrites | mean KL | against none | weighted error of the matrices folded into |\n|---|---|---|---|");
-    experiment.table()
+    experiment.table(which)
 }
 
 impl Experiment<'_, '_> {
-    fn table(&mut self) -> Result<(), Failure> {
-        let layers = self.description.hyperparameters.layers;
+    fn table(&mut self, which: &str) -> Result<(), Failure> {
         let none = Variant::new("none".to_owned());
         let plain = self.run(&none)?;
         print(&none, &plain, &plain);
-        // The errors of each fold's matrices, to choose the best power for each layer.
-        let mut best: BTreeMap<(Fold, usize), (f64, f64)> = BTreeMap::new();
+        for group in which.split(',') {
+            let variants = match group {
+                "folds" => {
+                    let chosen = self.single_folds(&plain)?;
+                    vec![self.all(0.25), self.all(0.5), chosen]
+                }
+                "orders" => vec![self.sorted()],
+                "controls" => (1..=CONTROLS).map(|seed| self.control(seed)).collect(),
+                other => return Err(format!("{other}: expected folds, orders or controls").into()),
+            };
+            for variant in variants {
+                let measured = self.run(&variant)?;
+                print(&variant, &measured, &plain);
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints each fold alone. Returns all of them together, each with the power, 0 among them, whose weighted error was the smallest.
+    fn single_folds(&mut self, plain: &Measured) -> Result<Variant, Failure> {
+        let layers = self.description.hyperparameters.layers;
         let error = |measured: &Measured, fold: Fold, layer: usize| -> f64 {
             fold.readers().iter().filter_map(|suffix| measured.errors.get(&format!("blocks.{layer}.{suffix}"))).sum()
         };
+        let mut best: BTreeMap<(Fold, usize), (f64, f64)> = BTreeMap::new();
         for fold in FOLDS {
-            best.extend((0..layers).map(|layer| ((fold, layer), (error(&plain, fold, layer), 0.0))));
+            best.extend((0..layers).map(|layer| ((fold, layer), (error(plain, fold, layer), 0.0))));
             for alpha in ALPHAS {
                 let mut variant = Variant::new(format!("{}, alpha {alpha}", fold.name()));
                 (0..layers).for_each(|layer| variant.fold(&self.importance, fold, layer, alpha));
                 let measured = self.run(&variant)?;
                 for layer in 0..layers {
                     let found = error(&measured, fold, layer);
-                    best.entry((fold, layer)).and_modify(|best| if found < best.0 { *best = (found, alpha) });
+                    best.entry((fold, layer)).and_modify(|best| {
+                        if found < best.0 {
+                            *best = (found, alpha)
+                        }
+                    });
                 }
-                print(&variant, &measured, &plain);
+                print(&variant, &measured, plain);
             }
         }
         let mut chosen = Variant::new("all four, alpha of the smallest weighted error for each layer and fold".to_owned());
         for ((fold, layer), (_, alpha)) in best.iter().filter(|(_, (_, alpha))| *alpha > 0.0) {
             chosen.fold(&self.importance, *fold, *layer, *alpha);
         }
-        for variant in [self.all(0.25), self.all(0.5), chosen, self.sorted()] {
-            let measured = self.run(&variant)?;
-            print(&variant, &measured, &plain);
+        Ok(chosen)
+    }
+
+    fn control(&self, seed: u64) -> Variant {
+        let mut variant = Variant::new(format!("control {seed}: all four at random"));
+        let mut rng = SplitMix64::new(seed);
+        for layer in 0..self.description.hyperparameters.layers {
+            for fold in FOLDS {
+                let factors = self.importance.factors(fold, layer, 0.0).iter().map(|_| 0.95 + 0.1 * f64::from(rng.uniform())).collect();
+                variant.fold_by(fold, layer, factors);
+            }
         }
-        Ok(())
+        variant
     }
 
     fn all(&self, alpha: f64) -> Variant {

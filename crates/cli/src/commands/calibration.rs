@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use forge_calibrate::{Hessians, ImatrixForm, Options, Statistics, calibrate_to_file};
 use forge_convert::container::by_name;
 use forge_convert::recipe::CalibrationRecord;
-use forge_convert::{
-    CALIBRATION_WINDOW, Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary, calibration_windows, vocabulary_for,
-};
+use forge_convert::{CALIBRATION_WINDOW, Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary, calibration_windows, vocabulary_for};
 use forge_corpus::{Collection, Document, ReadOptions};
 use forge_io::{OutputFile, OutputOptions};
 
@@ -20,7 +18,7 @@ use crate::terminal::Terminal;
 /// What is known of the inputs.
 pub(crate) enum Known {
     /// Statistics of our own.
-    Calibrated(Calibrated),
+    Calibrated(Box<Calibrated>),
     /// llama.cpp's.
     Imatrix(FromImatrix),
 }
@@ -29,7 +27,7 @@ impl Known {
     /// As quantizers ask for it.
     pub(crate) fn calibration(&self) -> &dyn Calibration {
         match self {
-            Self::Calibrated(calibrated) => calibrated,
+            Self::Calibrated(calibrated) => calibrated.as_ref(),
             Self::Imatrix(imatrix) => imatrix,
         }
     }

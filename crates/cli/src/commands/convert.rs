@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_convert::container::by_name;
 use forge_calibrate::Hessians;
+use forge_convert::container::by_name;
 use forge_convert::recipe::{Recipe, quantizer_by_name};
 use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Prepared, Record, Stage, VerifyOptions, Vocabulary};
 use forge_corpus::ReadOptions;
@@ -101,12 +101,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
 
 /// The model, and the tokens of the calibration text, whose digest goes into the recipe. A recipe that was made with statistics
 /// demands the same.
-fn open(
-    args: &Convert,
-    vocabulary: &Vocabulary,
-    recipe: &mut Recipe,
-    global: &Global,
-) -> Result<(OpenModel, Option<Vec<u32>>), Failure> {
+fn open(args: &Convert, vocabulary: &Vocabulary, recipe: &mut Recipe, global: &Global) -> Result<(OpenModel, Option<Vec<u32>>), Failure> {
     let model = forge_convert::open(&args.source, open_options(global))?;
     let model = match &args.lora {
         Some(path) => forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
@@ -150,7 +145,7 @@ fn known(
     let Some(tokens) = tokens else { return Ok(None) };
     let hessians = if recipe.uses(Quantizer::Gptq) { Hessians::All } else { Hessians::None };
     let found = calibration::calibrated(&args.calibration, model, tokens, hessians, args.force, global, terminal)?;
-    Ok(Some(Known::Calibrated(found)))
+    Ok(Some(Known::Calibrated(Box::new(found))))
 }
 
 /// Quantizes before writing what the executor's own encoder does not.

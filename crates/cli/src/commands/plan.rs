@@ -1,7 +1,7 @@
 //! `plan`: a type for each tensor, within a budget of bytes or of accuracy loss.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use forge_calibrate::Hessians;
@@ -195,7 +195,7 @@ fn probe(
 }
 
 /// A cache that cannot be written costs time in the next run, nothing else.
-fn save(path: &PathBuf, probed: &Probed) {
+fn save(path: &Path, probed: &Probed) {
     let Ok(bytes) = serde_json::to_vec(probed) else { return };
     if let Ok(file) = OutputFile::create(path, &OutputOptions { force: true, inputs: &[], expected_bytes: 0 })
         && file.write_all_at(0, &bytes).is_ok()
@@ -225,10 +225,8 @@ fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions
     terminal.print(&format!(
         "{count} tensors to choose types for; about {calibrating:.0} s of calibrating and {probing:.0} s of probing, then quantizing and measuring\n"
     ));
-    terminal.print_json(
-        "plan",
-        &json!({ "dry_run": true, "tensors": count, "seconds": { "calibrating": calibrating, "probing": probing } }),
-    )?;
+    terminal
+        .print_json("plan", &json!({ "dry_run": true, "tensors": count, "seconds": { "calibrating": calibrating, "probing": probing } }))?;
     Ok(0)
 }
 
