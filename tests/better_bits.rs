@@ -285,7 +285,7 @@ fn importance_is_saved_as_an_imatrix() {
     }
     let of = |name: &str| text(&dir.join(name));
     let calibrate = ["--calibrate", &texts.calibration, "--calibration-windows", "2", "--save-imatrix"];
-    let (kind, _) = refused(&dir, checkpoint("4"), "rwkv-cpp", "q5_1", &[&calibrate[..], &[&of("4.gguf")]].concat(), 3);
+    let (kind, _) = refused(&dir, checkpoint("4"), "rwkv-cpp", "q5_1", &[&calibrate[..], &[&of("4.gguf")]].concat(), 2);
     assert_eq!(kind, "CannotCarry");
     assert!(!dir.join("4.gguf").exists());
     let mut args = convert_args(checkpoint("7"), "gguf", "q4_0", &dir.join("x.gguf"));

@@ -94,6 +94,9 @@ fn no_file_is_larger_than_the_plain_type() {
                 let Some(other) = plain(container, ready) else { continue };
                 let (Ok(found), Ok(other)) = (planned(&made, container, ready), planned(&made, container, other)) else { continue };
                 let (own, limit) = (found.layout.total_bytes(), other.layout.total_bytes());
+                // Where there is nothing to free, as in versions without factors, the same types have the longer name in the metadata.
+                let encodings = |plan: &Plan| plan.choices.iter().map(|choice| choice.encoding).collect::<Vec<_>>();
+                let limit = if encodings(&found) == encodings(&other) { limit + 64 } else { limit };
                 assert!(own <= limit, "{version} {container} {ready}: {own} bytes, the plain type takes {limit}");
                 // Freed bytes are spent: what is left is less than the step from Q8_0 to F16 of a matrix, 62 kB of 2 MB here.
                 let wide = sizes.channels == WIDE.channels && ready != "rwkv-q8";

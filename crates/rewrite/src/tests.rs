@@ -10,11 +10,11 @@ use crate::edit::{Action, Edit};
 use crate::error::RewriteError;
 use crate::rewrite::{Rewrite, heads};
 
-/// Largest difference of an exact rewrite in f64, over the largest number: a few thousand roundings of 1.1e-16, and what the group norm
-/// and the exponentials of two layers make of them. What is seen is 1e-14 at most.
+/// Largest difference of an exact rewrite in f64, over the largest number. Roundings of 1.1e-16 add up over a few thousand products, norms
+/// and exponentials; 2e-15 is seen for made-up models.
 const EXACT: f64 = 1e-12;
-/// Smallest difference that a fault makes here: far above rounding.
-const NOTICED: f64 = 1e-7;
+/// Smallest difference that a fault makes here; the least of all missing edits makes 2e-3.
+const NOTICED: f64 = 1e-4;
 
 struct Original {
     source: MemorySource,
@@ -49,16 +49,20 @@ impl Original {
         difference(&run(&rewritten, rewritten.description()).0, &self.logits)
     }
 
-    /// Largest differences of logits and states after rewrites.
     fn check(&self, rewrites: &[Rewrite]) -> f64 {
-        let rewritten = apply(&self.source, &self.description, rewrites, Precision::F64).unwrap();
-        let (logits, state) = run(&rewritten, rewritten.description());
-        let mut expected = self.state.clone();
-        rewrites.iter().for_each(|rewrite| rewrite.transform_state(&self.description, &mut expected).unwrap());
-        let values = |layer: &LayerState<f64>| -> Vec<f64> { layer.values().collect() };
-        let layers = state.layers.iter().zip(&expected.layers).map(|(found, expected)| difference(&values(found), &values(expected)));
-        layers.fold(difference(&logits, &self.logits), f64::max)
+        deviation(&self.source, &self.description, &self.logits, &self.state, rewrites)
     }
+}
+
+/// Largest difference of logits, and of each layer's state from what it should have become, after rewrites.
+fn deviation(source: &dyn TensorSource, description: &ModelDescription, logits: &[f64], state: &State<f64>, rewrites: &[Rewrite]) -> f64 {
+    let rewritten = apply(source, description, rewrites, Precision::F64).unwrap();
+    let (found, found_state) = run(&rewritten, rewritten.description());
+    let mut expected = state.clone();
+    rewrites.iter().for_each(|rewrite| rewrite.transform_state(description, &mut expected).unwrap());
+    let values = |layer: &LayerState<f64>| -> Vec<f64> { layer.values().collect() };
+    let layers = found_state.layers.iter().zip(&expected.layers).map(|(found, expected)| difference(&values(found), &values(expected)));
+    layers.fold(difference(&found, logits), f64::max)
 }
 
 fn difference(found: &[f64], expected: &[f64]) -> f64 {
@@ -115,10 +119,10 @@ fn every_rewrite_leaves_logits_and_changes_states_as_told() {
         let rewrites = all(&original.description);
         for rewrite in &rewrites {
             let difference = original.check(std::slice::from_ref(rewrite));
-            eprintln!("E {version} {difference:e}");             assert!(difference <= EXACT, "{version}: {}: {difference:e}", rewrite.title());
+            assert!(difference <= EXACT, "{version}: {}: {difference:e}", rewrite.title());
         }
         let difference = original.check(&rewrites);
-eprintln!("A {version} {difference:e}");         assert!(difference <= EXACT, "{version}: all in turn: {difference:e}");
+        assert!(difference <= EXACT, "{version}: all in turn: {difference:e}");
     }
 }
 
@@ -136,7 +140,7 @@ fn each_single_edit_is_needed() {
                 let tensor = edits.remove(missing).tensor;
                 let name = &original.description.tensors[tensor].name;
                 let difference = original.after(&edits);
-eprintln!("N {version} {} {name} {difference:e}", rewrite.title());                 assert!(difference > NOTICED, "{version}: {} without {name}: {difference:e}", rewrite.title());
+                assert!(difference > NOTICED, "{version}: {} without {name}: {difference:e}", rewrite.title());
             }
         }
     }
@@ -213,6 +217,20 @@ fn rounding_to_f32_is_the_only_loss() {
     let difference = difference(&run(&rewritten, rewritten.description()).0, &original.logits);
     // 6e-8 a weight, over two layers and sums of 48; more than f64 would show, else nothing was rounded.
     assert!(difference < 1e-5 && difference > EXACT, "{difference:e}");
+}
+
+/// Trained weights have outliers that made-up ones have not.
+#[test]
+fn trained_models() {
+    for version in ["4", "5", "6", "7"] {
+        let path = format!("{}/../../fixtures/checkpoints/tiny-rwkv{version}.pth", env!("CARGO_MANIFEST_DIR"));
+        let model = forge_convert::open(path.as_ref(), forge_convert::OpenOptions::default()).map_err(|error| error.to_string()).unwrap();
+        let (logits, state) = run(model.source(), &model.description);
+        for rewrite in all(&model.description) {
+            let difference = deviation(model.source(), &model.description, &logits, &state, std::slice::from_ref(&rewrite));
+            assert!(difference <= EXACT, "{version}: {}: {difference:e}", rewrite.title());
+        }
+    }
 }
 
 /// Stored transposed, six mixes in one tensor: rewritten tensors are canonical, and those that share a stored tensor part.
