@@ -205,7 +205,7 @@ fn a_later_plan_goes_on_from_the_probes() {
     let probes: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| text(path).contains("probes-")).collect();
     assert_eq!(probes.len(), 1);
     let (second, again) = plan(&dir, "7", &["--bpw", "6"]);
-    assert_eq!((std::fs::read(&first).unwrap(), &seen["harms"]), (std::fs::read(&second).unwrap(), &again["harms"]));
+    assert!(std::fs::read(&first).unwrap() == std::fs::read(&second).unwrap() && seen["harms"] == again["harms"], "to the last digit");
     // They are what is used: other numbers there are other harms here.
     let known: Value = serde_json::from_slice(&std::fs::read(&probes[0]).unwrap()).unwrap();
     let other: serde_json::Map<String, Value> = known.as_object().unwrap().keys().map(|key| (key.clone(), 0.5.into())).collect();
@@ -214,7 +214,7 @@ fn a_later_plan_goes_on_from_the_probes() {
     assert!(told["harms"].as_array().unwrap().iter().all(|harm| harm["divergence"] == 0.5));
     // A damaged file is no reason to stop, and another container has the same probes where it has the same types.
     std::fs::write(&probes[0], "{").unwrap();
-    assert_eq!(plan(&dir, "7", &["--bpw", "6"]).1["harms"], seen["harms"]);
+    assert!(plan(&dir, "7", &["--bpw", "6"]).1["harms"] == seen["harms"]);
 }
 
 #[test]
@@ -223,7 +223,8 @@ fn without_time_neighbours_are_asked() {
     let (_, seen) = plan(&dir, "7", &["--bpw", "6", "--budget", "0.01s"]);
     let harms = seen["harms"].as_array().unwrap();
     let probed = harms.iter().filter(|harm| !harm["divergence"].is_null()).count();
-    assert!((8..12).contains(&probed), "{probed} of {}", harms.len());
+    // One of each: embedding, head, six matrices of a layer, four pairs of factors.
+    assert!((16..22).contains(&probed) && harms.len() == 42, "{probed} of {}", harms.len());
     assert!(harms.iter().all(|harm| harm["harms"].as_array().unwrap().iter().all(|value| number(value) >= 0.0)));
     assert_eq!(seen["planned"]["met"], true);
     // What was guessed is of the size of what is measured with more time.
@@ -236,18 +237,18 @@ fn without_time_neighbours_are_asked() {
     });
     let mut logarithms: Vec<f64> = logarithms.collect();
     logarithms.sort_by(f64::total_cmp);
-    // Half of them within a factor of 4, by neighbours of the same role or, where there are none, by the mean of all.
-    assert!(logarithms[logarithms.len() / 2] < 4f64.ln(), "{logarithms:?}");
+    // Another layer's stand in for them: half are right within a factor of 2, and none is off by 10. Measured 1.4 and 5.
+    assert!(logarithms[logarithms.len() / 2] < 2f64.ln() && logarithms[logarithms.len() - 1] < 10f64.ln(), "{logarithms:?}");
 }
 
 #[test]
 fn rwkv_4_is_never_planned_with_a_plain_q4_0() {
     let dir = directory();
-    let types = |version: &str| {
-        let (recipe, seen) = plan(&dir, version, &["--bpw", "6.2", "--to", "rwkv-cpp", "--quantizer", "ggml"]);
+    let types = |version: &str, bits: &str| {
+        let (recipe, seen) = plan(&dir, version, &["--bpw", bits, "--to", "rwkv-cpp", "--quantizer", "ggml"]);
         let offered = seen["harms"].to_string().contains("\"q4_0\"");
         (offered, std::fs::read_to_string(recipe).unwrap().contains("\"q4_0\""))
     };
-    assert_eq!(types("4"), (false, false));
-    assert!(types("6").0, "the other versions have it to choose from");
+    assert_eq!(types("4", "6.2"), (false, false));
+    assert!(types("5", "6.2").0, "the other versions have it to choose from");
 }

@@ -129,17 +129,17 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
         }
     }
     let mut series = Series { probe, calibration: options.calibration, probed: options.known.clone(), spent: 0.0, work: 0.0 };
-    let order = order(&open, description.hyperparameters.layers);
+    let (order, kinds) = order(&open, description.hyperparameters.layers);
     let mut found: Vec<Option<f64>> = vec![None; open.len()];
     for (done, index) in order.iter().enumerate() {
         let (spec, levels) = &open[*index];
         let rest: f64 = order[done..].iter().map(|index| series.estimate(Place::of(&open[*index].0))).sum();
         progress(done, order.len(), rest, &series.probed);
-        // The first ones tell how long the others take; without them there is nothing to interpolate from.
+        // The first ones tell how long the others take; without one of a kind there is nothing to interpolate it from.
         let late = series.spent + series.estimate(Place::of(spec)) > options.budget.as_secs_f64();
         let at = levels[probe_level(levels)].encoding;
         let known = series.probed.0.contains_key(&format!("{}={}", spec.name, at.name));
-        if known || !late || done < 8 {
+        if known || !late || done < kinds {
             found[*index] = Some(series.measure(spec, at)?);
         }
     }
@@ -162,23 +162,38 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
     Ok((out.collect(), exponents))
 }
 
-/// Large tensors and those at the ends first, so that a plan that runs out of time interpolates the middle.
-fn order(open: &[(TensorSpec, Vec<Level>)], layers: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..open.len()).collect();
+/// One tensor of each kind first, from the largest on, then those at the ends, so that a plan that runs out of time knows something
+/// of every kind and interpolates the middle. Also returns the number of kinds.
+fn order(open: &[(TensorSpec, Vec<Level>)], layers: usize) -> (Vec<usize>, usize) {
     // Layers in an order in which each new one halves the largest gap.
     let rank = |layer: usize| -> u32 {
-        if layer == 0 || layer + 1 == layers {
-            0
-        } else {
-            layers.next_power_of_two().trailing_zeros().saturating_sub(layer.trailing_zeros())
-        }
+        if layer == 0 || layer + 1 == layers { 0 } else { layers.next_power_of_two().trailing_zeros().saturating_sub(layer.trailing_zeros()) }
     };
-    order.sort_by_key(|index| {
+    // The first layer is like no other, so the one in the middle stands for all.
+    let mut first: Vec<usize> = Vec::new();
+    for (index, (spec, _)) in open.iter().enumerate() {
+        let off = |index: usize| open[index].0.layer.map_or(0, |layer| layer.abs_diff(layers / 2));
+        match first.iter_mut().find(|known| is_alike(&open[**known].0, spec)) {
+            Some(known) if off(index) < off(*known) => *known = index,
+            Some(_) => {}
+            None => first.push(index),
+        }
+    }
+    first.sort_by_key(|index| (std::cmp::Reverse(open[*index].0.elements()), *index));
+    let mut rest: Vec<usize> = (0..open.len()).filter(|index| !first.contains(index)).collect();
+    rest.sort_by_key(|index| {
         let spec = &open[*index].0;
         let factor = u32::from(spec.role.is_lora());
         (factor, spec.layer.map_or(0, rank), spec.layer, *index)
     });
-    order
+    let kinds = first.len();
+    first.extend(rest);
+    (first, kinds)
+}
+
+/// The same tensor of two layers.
+fn is_alike(a: &TensorSpec, b: &TensorSpec) -> bool {
+    a.role == b.role && a.suffix() == b.suffix()
 }
 
 /// The harm of a tensor that was not probed: in proportion to its error, as of the nearest probed layers of its role.
@@ -187,18 +202,13 @@ fn interpolate(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], index: 
     let error = |levels: &[Level]| levels[probe_level(levels)].error.max(1e-30);
     let here = spec.layer.unwrap_or(0);
     let alike = open.iter().zip(found).filter_map(|((other, levels), found)| {
-        let same = other.role == spec.role && other.suffix() == spec.suffix();
-        same.then_some(((*found)? / error(levels), other.layer?))
+        is_alike(other, spec).then_some(((*found)? / error(levels), other.layer?))
     });
     let mut alike: Vec<(f64, usize)> = alike.collect();
     alike.sort_by_key(|(_, layer)| layer.abs_diff(here));
     let near = &alike[..alike.len().min(2)];
-    if near.is_empty() {
-        // Nothing of its kind is known: the mean of all.
-        let all: Vec<f64> = open.iter().zip(found).filter_map(|((_, levels), found)| Some((*found)? / error(levels))).collect();
-        return all.iter().sum::<f64>() / all.len().max(1) as f64 * error(levels);
-    }
-    near.iter().map(|(gain, _)| gain).sum::<f64>() / near.len() as f64 * error(levels)
+    // One of each kind is always probed, so there is at least one.
+    near.iter().map(|(gain, _)| gain).sum::<f64>() / near.len().max(1) as f64 * error(levels)
 }
 
 /// Probes some tensors of each class once more, at a wider type.

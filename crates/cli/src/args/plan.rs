@@ -42,7 +42,8 @@ pub(crate) struct Plan {
     /// Go on although --calibrate repeats --text
     #[arg(long)]
     pub allow_leak: bool,
-    /// Time for probes, as 90s, 30m or 2h; tensors that it does not reach are judged by their neighbours
+    /// Time for probes, as 90s, 30m or 2h; one tensor of each kind is always probed, and those that it does not reach are judged
+    /// by their neighbours
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = duration)]
     pub budget: Duration,
     /// Windows of 512 tokens that each probe reads
