@@ -133,7 +133,9 @@ fn calibration_lowers_the_loss_on_text_that_it_has_not_seen() {
     let dir = Dir::new();
     let texts = texts(&dir);
     let calibrate = ["--calibrate", &texts.calibration, "--no-verify"];
-    for (version, container, encoding) in [("7", "gguf", "4bit"), ("4", "rwkv-cpp", "q4_1"), ("6", "prefab", "nf4"), ("5", "prefab", "int8")] {
+    for (version, container, encoding) in
+        [("7", "gguf", "4bit"), ("4", "rwkv-cpp", "q4_1"), ("6", "prefab", "nf4"), ("5", "prefab", "int8")]
+    {
         let source = checkpoint(version);
         let of = |quantizer: &str| {
             let known = if quantizer == "gptq" { &calibrate[..] } else { &calibrate[2..] };
@@ -219,6 +221,12 @@ fn gptq_needs_a_text() {
     assert_eq!(kind, "TooLittleText");
     let (kind, message) = refused(&dir, checkpoint("7"), "gguf", "q4_0", &["--set", "ffn.key=q4_0:best"], 2);
     assert!(kind == "BadRecipe" && message.contains("gptq"), "{message}");
+    // What a quantizer cannot make is not made by another one.
+    for more in [&["--set", "ffn.key=mxfp4:search"][..], &["--set", "ffn.key=f16:gptq"]] {
+        let (kind, message) = refused(&dir, checkpoint("7"), "gguf", "q4_0", more, 2);
+        assert!(kind == "BadRecipe" && message.contains("iq4_xs"), "{message}");
+    }
+    assert_eq!(refused(&dir, checkpoint("7"), "gguf", "mxfp4", &["--quantizer", "search"], 2).0, "BadRecipe");
 }
 
 #[test]
@@ -241,7 +249,8 @@ fn imatrix_files_weigh_the_errors() {
     let other = text(fixture("imatrix/tiny-rwkv6.gguf"));
     assert_eq!(refused(&dir, checkpoint("7"), "gguf", "q4_0", &["--imatrix", &other], 3).0, "UnknownTensor");
     // The same names in another width.
-    let (kind, message) = refused(&dir, &wide(&dir, Version::V7, 6), "gguf", "q4_0", &["--imatrix", &text(fixture("imatrix/tiny-rwkv7.dat"))], 3);
+    let (kind, message) =
+        refused(&dir, &wide(&dir, Version::V7, 6), "gguf", "q4_0", &["--imatrix", &text(fixture("imatrix/tiny-rwkv7.dat"))], 3);
     assert!(kind == "BadImatrix" && message.contains("128 channels") && message.contains("256"), "{message}");
     assert_eq!(refused(&dir, checkpoint("7"), "gguf", "q4_0", &["--imatrix", &text(checkpoint("7"))], 3).0, "BadImatrix");
 }
@@ -256,7 +265,16 @@ fn importance_is_saved_as_an_imatrix() {
         for (extension, form) in [("gguf", ImatrixForm::Gguf), ("dat", ImatrixForm::Legacy)] {
             let saved = dir.join(&format!("saved-{version}.{extension}"));
             let own = text(&saved);
-            let more = ["--calibrate", &texts.calibration, "--calibration-windows", "2", "--statistics", &text(&statistics), "--save-imatrix", &own];
+            let more = [
+                "--calibrate",
+                &texts.calibration,
+                "--calibration-windows",
+                "2",
+                "--statistics",
+                &text(&statistics),
+                "--save-imatrix",
+                &own,
+            ];
             let (calibrated, _) = convert(&dir, checkpoint(version), "gguf", "q4_0", &more);
             let (imatrix, found) = Imatrix::read(&saved).unwrap();
             assert_eq!(found, form);
@@ -264,7 +282,8 @@ fn importance_is_saved_as_an_imatrix() {
             let known = Statistics::open(&statistics).unwrap();
             let read = imatrix.importance(if version == "6" { Version::V6 } else { Version::V7 }, &saved).unwrap();
             assert!(read.contains_key("head.weight") && known.names().all(|name| read.contains_key(name)));
-            let near = |a: &[f32], b: &[f32], bound: f32| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= bound * b.abs());
+            let near =
+                |a: &[f32], b: &[f32], bound: f32| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= bound * b.abs());
             for (name, values) in &read {
                 let expected = known.importance(name).unwrap().unwrap();
                 // Three roundings to f32: the sum, its inverse as counts, the mean. A shift by one channel is far outside.

@@ -197,7 +197,8 @@ fn item(index: usize, spec: &TensorSpec, model: &ModelDescription, container: &d
     let mut item = Item { index, encodings: Vec::new(), options: Vec::new() };
     for (name, harm) in LEVELS {
         let Some(encoding) = forge_quant::by_name(name).map(|format| format.encoding()) else { continue };
-        let fits = container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
+        let fits =
+            container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
         if fits && (open || encoding.is_float()) {
             item.encodings.push(encoding);
             item.options.push(Option_ { bytes: bytes(spec, encoding), harm: weight * harm });

@@ -189,6 +189,9 @@ impl Recipe {
     /// `strict`, rows are no whole number of blocks.
     pub fn resolve(&self, model: &ModelDescription, container: &dyn Container) -> Result<Vec<Choice>, ConvertError> {
         self.check_container(container)?;
+        if !self.preset.base.is_dense() {
+            check_support(self.quantizer, self.preset.base, self.preset.name)?;
+        }
         let mut used = vec![false; self.rules.len()];
         let mut choices = Vec::with_capacity(model.tensors.len());
         for spec in &model.tensors {
@@ -348,8 +351,22 @@ impl Rule {
             None => (name, None),
         };
         let pattern = Regex::new(pattern).map_err(|error| bad(error.to_string()))?;
-        Ok(Self { pattern, encoding: format_by_name(name.trim())?, quantizer, harm: None, text: text.to_owned() })
+        let encoding = format_by_name(name.trim())?;
+        if let Some(quantizer) = quantizer {
+            check_support(quantizer, encoding, text)?;
+        }
+        Ok(Self { pattern, encoding, quantizer, harm: None, text: text.to_owned() })
     }
+}
+
+/// Refuses a quantizer for a type that it cannot make, instead of taking another one without a word.
+fn check_support(quantizer: Quantizer, encoding: Encoding, location: &str) -> Result<(), ConvertError> {
+    if forge_quantizer::supports(quantizer, encoding) {
+        return Ok(());
+    }
+    let known = forge_quantizer::supported(quantizer).map(|encoding| encoding.name).collect::<Vec<_>>().join(", ");
+    let reason = format!("the quantizer {quantizer} does not make {encoding}; it makes {known}");
+    Err(ConvertError::BadRecipe { location: format!("'{location}'"), reason })
 }
 
 /// Rules of a recipe file that are repeated in the metadata of a file one by one.

@@ -167,7 +167,11 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
 fn order(open: &[(TensorSpec, Vec<Level>)], layers: usize) -> (Vec<usize>, usize) {
     // Layers in an order in which each new one halves the largest gap.
     let rank = |layer: usize| -> u32 {
-        if layer == 0 || layer + 1 == layers { 0 } else { layers.next_power_of_two().trailing_zeros().saturating_sub(layer.trailing_zeros()) }
+        if layer == 0 || layer + 1 == layers {
+            0
+        } else {
+            layers.next_power_of_two().trailing_zeros().saturating_sub(layer.trailing_zeros())
+        }
     };
     // The first layer is like no other, so the one in the middle stands for all.
     let mut first: Vec<usize> = Vec::new();
@@ -201,9 +205,10 @@ fn interpolate(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], index: 
     let (spec, levels) = &open[index];
     let error = |levels: &[Level]| levels[probe_level(levels)].error.max(1e-30);
     let here = spec.layer.unwrap_or(0);
-    let alike = open.iter().zip(found).filter_map(|((other, levels), found)| {
-        is_alike(other, spec).then_some(((*found)? / error(levels), other.layer?))
-    });
+    let alike = open
+        .iter()
+        .zip(found)
+        .filter_map(|((other, levels), found)| is_alike(other, spec).then_some(((*found)? / error(levels), other.layer?)));
     let mut alike: Vec<(f64, usize)> = alike.collect();
     alike.sort_by_key(|(_, layer)| layer.abs_diff(here));
     let near = &alike[..alike.len().min(2)];

@@ -233,7 +233,9 @@ fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions
 /// What a reader of the recipe wants to know.
 fn header(args: &Plan, model: &OpenModel, planned: &Planned) -> String {
     let source = args.source.file_name().unwrap_or(args.source.as_os_str()).to_string_lossy();
-    format!("# Plan for {source} ({})\n# {}\n", model_line(&model.description), sentence(planned))
+    let windows = args.calibration.calibration_windows;
+    let command = format!("rwkv-forge convert {source} --to {} --recipe FILE --calibrate TEXT --calibration-windows {windows}", args.to);
+    format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(&model.description), sentence(planned))
 }
 
 fn sentence(planned: &Planned) -> String {
