@@ -40,7 +40,6 @@ pub struct Batch {
 
 /// The weights of one layer.
 pub struct LoadedLayer {
-    index: usize,
     layer: Layer,
 }
 
@@ -127,7 +126,7 @@ impl<'a> LayerStream<'a> {
         let mut loader = self.loader();
         let layer = Layer::load(&mut loader, index)?;
         self.keep_notes(&mut loader);
-        Ok(LoadedLayer { index, layer })
+        Ok(LoadedLayer { layer })
     }
 
     /// As [`LayerStream::load`], from another source with tensors of the same names and shapes: the model with some
@@ -137,7 +136,7 @@ impl<'a> LayerStream<'a> {
     /// As [`LayerStream::load`].
     pub fn load_from(&self, source: &dyn TensorSource, description: &ModelDescription, index: usize) -> Result<LoadedLayer, EngineError> {
         let mut loader = Loader::new(source, description, &self.options, self.machine.pool.threads());
-        Ok(LoadedLayer { index, layer: Layer::load(&mut loader, index)? })
+        Ok(LoadedLayer { layer: Layer::load(&mut loader, index)? })
     }
 
     fn keep_notes(&mut self, loader: &mut Loader<'_>) {
@@ -198,12 +197,6 @@ impl<'a> LayerStream<'a> {
             self.machine.pool.lap();
         }
         Ok(())
-    }
-
-    /// Number of a loaded layer.
-    #[must_use]
-    pub fn index_of(layer: &LoadedLayer) -> usize {
-        layer.index
     }
 
     /// Sentences about tensors that are not held as they are stored, of what has been loaded so far.

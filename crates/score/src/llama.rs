@@ -184,27 +184,31 @@ impl Running {
     }
 }
 
+/// Percentiles that are printed, with their names; the median where there is no number. True for those of divergences.
+const PERCENTILES: [(&str, Option<f32>, bool); 13] = [
+    ("Maximum", Some(1.0), true),
+    ("99.9%  ", Some(0.999), true),
+    ("99.0%  ", Some(0.99), true),
+    ("95.0%  ", Some(0.95), true),
+    ("90.0%  ", Some(0.9), true),
+    ("75.0%  ", Some(0.75), false),
+    ("Median ", None, true),
+    ("25.0%  ", Some(0.25), false),
+    ("10.0%  ", Some(0.1), true),
+    (" 5.0%  ", Some(0.05), true),
+    (" 1.0%  ", Some(0.01), true),
+    (" 0.1%  ", Some(0.001), true),
+    ("Minimum", Some(0.0), true),
+];
+
 fn divergence(out: &mut String, so_far: &Running, kl: &[f64]) {
     let sorted = sorted(kl);
     line(
         out,
         format_args!("====== KL divergence statistics ======\nMean    KLD: {:10.6} ± {:10.6}\n", so_far.kl.mean(), so_far.kl.error()),
     );
-    let rows = [
-        ("Maximum", Some(1.0)),
-        ("99.9%  ", Some(0.999)),
-        ("99.0%  ", Some(0.99)),
-        ("95.0%  ", Some(0.95)),
-        ("90.0%  ", Some(0.9)),
-        ("Median ", None),
-        ("10.0%  ", Some(0.1)),
-        (" 5.0%  ", Some(0.05)),
-        (" 1.0%  ", Some(0.01)),
-        (" 0.1%  ", Some(0.001)),
-        ("Minimum", Some(0.0)),
-    ];
-    for (name, fraction) in rows {
-        line(out, format_args!("{name} KLD: {:10.6}\n", percentile(&sorted, fraction)));
+    for (name, fraction, _) in PERCENTILES.iter().filter(|(_, _, divergence)| *divergence) {
+        line(out, format_args!("{name} KLD: {:10.6}\n", percentile(&sorted, *fraction)));
     }
     out.push('\n');
 }
@@ -213,22 +217,7 @@ fn probabilities(out: &mut String, so_far: &Running, delta_p: &[f64]) {
     let sorted = sorted(delta_p);
     let (mean, error) = (100.0 * so_far.delta_p.mean(), 100.0 * so_far.delta_p.error());
     line(out, format_args!("====== Token probability statistics ======\nMean    Δp: {mean:6.3} ± {error:5.3} %\n"));
-    let rows = [
-        ("Maximum", Some(1.0)),
-        ("99.9%  ", Some(0.999)),
-        ("99.0%  ", Some(0.99)),
-        ("95.0%  ", Some(0.95)),
-        ("90.0%  ", Some(0.9)),
-        ("75.0%  ", Some(0.75)),
-        ("Median ", None),
-        ("25.0%  ", Some(0.25)),
-        ("10.0%  ", Some(0.1)),
-        (" 5.0%  ", Some(0.05)),
-        (" 1.0%  ", Some(0.01)),
-        (" 0.1%  ", Some(0.001)),
-        ("Minimum", Some(0.0)),
-    ];
-    for (name, fraction) in rows {
+    for (name, fraction, _) in PERCENTILES {
         line(out, format_args!("{name} Δp: {:6.3}%\n", 100.0 * percentile(&sorted, fraction)));
     }
     let ((rms, rms_error), (top1, top1_error)) = (so_far.rms(), so_far.top1());
