@@ -176,9 +176,7 @@ impl TorchFile {
         *last = None;
         let refused = || IoError::OutOfMemory { path: self.file.path().to_path_buf(), bytes: layout.byte_len() };
         let size = usize::try_from(layout.byte_len()).map_err(|_| refused())?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(size).map_err(|_| refused())?;
-        bytes.resize(size, 0);
+        let mut bytes = forge_tensor::memory::filled(0, size).map_err(|_| refused())?;
         self.gather(layout, &mut bytes)?;
         let bytes = Arc::new(bytes);
         *last = Some((index, Arc::clone(&bytes)));

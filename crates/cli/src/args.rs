@@ -5,6 +5,7 @@ mod calibration;
 mod curve;
 mod eval;
 mod plan;
+mod range;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
 pub(crate) use plan::Plan;
+use range::{SIZES, THREADS, TOKENS, count, number};
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]
@@ -47,7 +49,7 @@ pub(crate) struct Global {
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// Threads to compute with; the results do not depend on it [default: all cores]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = count::<THREADS>)]
     pub threads: Option<NonZeroUsize>,
     /// Map input files into memory instead of reading them. A file that is cut short by others meanwhile then ends the program
     #[arg(long, global = true)]
@@ -149,7 +151,7 @@ pub(crate) struct Convert {
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens to compare on
-    #[arg(long, value_name = "N", default_value = "128")]
+    #[arg(long, value_name = "N", default_value = "128", value_parser = count::<TOKENS>)]
     pub probe_tokens: NonZeroUsize,
     /// What computes the comparison: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
     #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
@@ -218,7 +220,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens to compare on
-    #[arg(long, value_name = "N", default_value = "512")]
+    #[arg(long, value_name = "N", default_value = "512", value_parser = count::<TOKENS>)]
     pub probe_tokens: NonZeroUsize,
     #[command(flatten)]
     pub thresholds: Thresholds,
@@ -243,13 +245,13 @@ pub(crate) struct Forms {
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens of the longest sequence; longer --lengths are cut to it [default: the largest of --lengths]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<TOKENS>)]
     pub tokens: Option<NonZeroUsize>,
     /// Lengths of the sequences in tokens [default: 1,2,3,17,64,512]
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count::<TOKENS>)]
     pub lengths: Vec<NonZeroUsize>,
     /// Tokens a chunk of the parallel form [default: 1,7,16,64]
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count::<TOKENS>)]
     pub chunk: Vec<NonZeroUsize>,
     /// Precision: f64 shows wrong formulas, f32 shows rounding
     #[arg(long, value_name = "TIER", default_value = "both", value_parser = ["f32", "f64", "both"])]
@@ -287,7 +289,7 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// Tokens to generate at most; stops at the end-of-text token
-    #[arg(long, short = 'n', value_name = "N", default_value = "100")]
+    #[arg(long, short = 'n', value_name = "N", default_value = "100", value_parser = number::<TOKENS>)]
     pub tokens: usize,
     /// 0 takes the most probable token each time
     #[arg(long, default_value = "0")]
@@ -353,10 +355,10 @@ pub(crate) struct State {
     #[arg(long, value_name = "VERSION", value_parser = model_versions())]
     pub model_version: Option<String>,
     /// Number of layers, to read a buffer of rwkv.cpp
-    #[arg(long, value_name = "L")]
+    #[arg(long, value_name = "L", value_parser = count::<SIZES>)]
     pub layers: Option<NonZeroUsize>,
     /// Number of heads, to read a buffer of rwkv.cpp
-    #[arg(long, value_name = "H")]
+    #[arg(long, value_name = "H", value_parser = count::<SIZES>)]
     pub heads: Option<NonZeroUsize>,
     /// Type of the values in a .pth [default: f32]; web-rwkv holds f16, rwkv.cpp f32
     #[arg(long = "type", value_name = "TYPE", value_parser = ["f32", "f16", "bf16"])]

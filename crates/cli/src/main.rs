@@ -4,35 +4,53 @@
 mod args;
 mod commands;
 mod failure;
+mod faults;
 mod progress;
 mod signals;
 mod terminal;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 use args::{Cli, Command};
-use failure::Failure;
+use failure::{Failure, exit_code};
 use terminal::Terminal;
 
-fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+/// Where memory ends, the program ends in order.
+#[global_allocator]
+static MEMORY: forge_io::Allocator = forge_io::Allocator;
+
+fn main() -> ExitCode {
+    faults::watch();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return ExitCode::from(terminal::parsed(&answer)),
+    };
     let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
-    let result = signals::install().and_then(|()| threads(&cli)).and_then(|()| run(&cli, &terminal));
-    match result {
-        Ok(code) => std::process::ExitCode::from(code),
-        Err(failure) => std::process::ExitCode::from(terminal.fail(&failure)),
+    let result = faults::caught(|| {
+        signals::install()?;
+        threads(&cli)?;
+        run(&cli, &terminal)
+    });
+    for path in forge_io::removed_leftovers() {
+        terminal.note(&format!("removed {}, which a run that was killed had left behind", path.display()));
     }
+    let code = result.unwrap_or_else(|failure| terminal.fail(&failure));
+    ExitCode::from(terminal.verdict(code))
 }
 
-/// Sets the size of the pool that all parallel work runs in.
+/// Starts the pool that all parallel work runs in. It would start by itself when it is first used, and panic where it cannot.
 fn threads(cli: &Cli) -> Result<(), Failure> {
-    if let Some(threads) = cli.global.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .build_global()
-            .map_err(|error| Failure::usage("Threads", error.to_string()))?;
-    }
-    Ok(())
+    let builder =
+        cli.global.threads.map_or_else(rayon::ThreadPoolBuilder::new, |threads| rayon::ThreadPoolBuilder::new().num_threads(threads.get()));
+    builder.build_global().map_err(|error| Failure {
+        kind: "Threads".to_owned(),
+        message: format!(
+            "the threads to compute with cannot be started: {error}; take fewer with --threads, or raise the limit (ulimit -u, -v)"
+        ),
+        code: exit_code(forge_tensor::Class::Io),
+    })
 }
 
 fn run(cli: &Cli, terminal: &Terminal) -> Result<u8, Failure> {

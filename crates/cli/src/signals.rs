@@ -1,20 +1,37 @@
-//! SIGINT and SIGTERM: remove temporary files, then leave with 128 + the signal's number (W3).
+//! Signals that end a program: temporary files are removed first, then it leaves with 128 + the signal's number.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, exit_code};
 
-/// Starts the thread that waits for signals. A second signal while the first is being handled ends the program at once.
+/// Every signal that somebody sends to end a program, or that ends it unless it is handled: schedulers warn with USR1, USR2 or XCPU before
+/// they kill.
+const ENDING: [i32; 10] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGXCPU];
+
+/// Starts the thread that waits for signals. A second signal while the first is being handled ends the program at once. A signal
+/// that was ignored when the program started stays ignored: `nohup` means that.
 pub(crate) fn install() -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure { kind: "Signals".to_owned(), message: error.to_string(), code: 4 };
-    let term_now = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // Registered in this order, so that the first signal only arms the flag and the second one ends the program.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, term_now.clone()).map_err(failed)?;
-        signal_hook::flag::register(signal, term_now.clone()).map_err(failed)?;
+    let failed = |error: std::io::Error| Failure {
+        kind: "Signals".to_owned(),
+        message: error.to_string(),
+        code: exit_code(forge_tensor::Class::Io),
+    };
+    if !forge_io::is_ignored(SIGXFSZ) {
+        // With any handler at all, the write beyond the limit returns an error, which says more than an end would.
+        signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(failed)?;
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let term_now = Arc::new(AtomicBool::new(false));
+    let heard: Vec<i32> = ENDING.into_iter().filter(|signal| !forge_io::is_ignored(*signal)).collect();
+    for signal in &heard {
+        // Registered in this order, so that the first signal only arms the flag and the second one ends the program.
+        signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, term_now.clone()).map_err(failed)?;
+        signal_hook::flag::register(*signal, term_now.clone()).map_err(failed)?;
+    }
+    let mut signals = Signals::new(&heard).map_err(failed)?;
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {

@@ -1,12 +1,14 @@
-//! Results go to stdout, everything else to stderr. A closed pipe ends the program quietly.
+//! Results go to stdout, everything else to stderr. What becomes of either never changes what was found: see [`Terminal::verdict`].
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, exit_code};
 
 /// Version of the JSON documents; raised when a field changes its meaning or disappears.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -16,11 +18,23 @@ pub(crate) struct Terminal {
     json: bool,
     quiet: bool,
     verbose: bool,
+    results: Mutex<Results>,
+}
+
+/// What has become of stdout.
+#[derive(Debug)]
+enum Results {
+    /// All of the results so far are there.
+    Whole,
+    /// Whoever read them went away, which is their affair.
+    Closed,
+    /// Something of them is lost.
+    Lost(io::Error),
 }
 
 impl Terminal {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
-        Self { json, quiet, verbose }
+        Self { json, quiet, verbose, results: Mutex::new(Results::Whole) }
     }
 
     pub(crate) fn json(&self) -> bool {
@@ -34,14 +48,29 @@ impl Terminal {
 
     /// Bars are for people: never in a pipe, never with --quiet.
     pub(crate) fn shows_progress(&self) -> bool {
-        !self.quiet && std::io::stderr().is_terminal()
+        !self.quiet && io::stderr().is_terminal()
     }
 
     /// Prints a result for people.
     pub(crate) fn print(&self, text: &str) {
         if !self.json {
-            write_or_exit(&mut std::io::stdout(), text);
+            self.print_bytes(text.as_bytes());
         }
+    }
+
+    /// Prints bytes that may be no text, whatever the form of results is. False when nobody reads them any more, so that further
+    /// ones are not worth computing. An error is kept until [`Terminal::verdict`].
+    pub(crate) fn print_bytes(&self, bytes: &[u8]) -> bool {
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*results, Results::Whole) {
+            return false;
+        }
+        *results = match write_all(&mut io::stdout(), bytes) {
+            Ok(()) => return true,
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Results::Closed,
+            Err(error) => Results::Lost(error),
+        };
+        false
     }
 
     /// Prints a result for programs; `body` becomes an object with `schema_version` and `command` in front.
@@ -49,7 +78,7 @@ impl Terminal {
         if !self.json {
             return Ok(());
         }
-        let bug = |message: String| Failure { kind: "Json".to_owned(), message, code: 5 };
+        let bug = |message: String| Failure::bug("Json", message);
         let Value::Object(fields) = serde_json::to_value(body).map_err(|error| bug(error.to_string()))? else {
             return Err(bug("the result is no JSON object".to_owned()));
         };
@@ -58,48 +87,96 @@ impl Terminal {
         document.insert("command".to_owned(), json!(command));
         document.extend(fields);
         let text = serde_json::to_string_pretty(&document).map_err(|error| bug(error.to_string()))?;
-        write_or_exit(&mut std::io::stdout(), &(text + "\n"));
+        self.print_bytes((text + "\n").as_bytes());
         Ok(())
     }
 
     /// Something worth knowing that is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            write_or_exit(&mut std::io::stderr(), &format!("note: {text}\n"));
+            say(&format!("note: {text}\n"));
         }
+    }
+
+    /// Something that makes a result doubtful: shown even with --quiet.
+    pub(crate) fn warn(&self, text: &str) {
+        say(&format!("warning: {text}\n"));
     }
 
     /// Something that only --verbose users want.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
-            write_or_exit(&mut std::io::stderr(), &format!("{text}\n"));
+            say(&format!("{text}\n"));
+        }
+    }
+
+    /// Lines for the program that runs this one, such as annotations: they may stand on either stream, and go to the one that carries
+    /// no document.
+    pub(crate) fn print_beside(&self, lines: &str) {
+        if self.json {
+            say(lines);
+        } else {
+            self.print_bytes(lines.as_bytes());
         }
     }
 
     /// Reports an error and returns the exit code.
     pub(crate) fn fail(&self, failure: &Failure) -> u8 {
-        write_or_exit(&mut std::io::stderr(), &format!("error[{}]: {}\n", failure.kind, failure.message));
+        say(&format!("error[{}]: {}\n", failure.kind, failure.message));
         if self.json {
             let document = json!({
                 "schema_version": SCHEMA_VERSION,
                 "error": { "kind": failure.kind, "message": failure.message, "exit_code": failure.code },
             });
-            write_or_exit(&mut std::io::stdout(), &format!("{document:#}\n"));
+            self.print_bytes(format!("{document:#}\n").as_bytes());
         }
         failure.code
     }
+
+    /// The exit code of a run that has found `code`. Whatever became of the output, a code other than 0 stands. In the place of 0 comes
+    /// the code of a failed write if something of the results was lost, unless that is because the reader went away.
+    pub(crate) fn verdict(&self, code: u8) -> u8 {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let Results::Lost(error) = &*results else { return code };
+        say(&lost(error));
+        if code == 0 { exit_code(forge_tensor::Class::Io) } else { code }
+    }
 }
 
-/// A reader that goes away early (`| head`) is no error.
-pub(crate) fn write_or_exit(to: &mut dyn Write, text: &str) {
-    write_bytes_or_exit(to, text.as_bytes());
+/// Prints what the parser has to say and returns the exit code: help and versions are results, mistakes are not.
+pub(crate) fn parsed(answer: &clap::Error) -> u8 {
+    let printed = answer.print().and_then(|()| io::stdout().flush());
+    let code = u8::try_from(answer.exit_code()).unwrap_or(exit_code(forge_tensor::Class::Usage));
+    match printed {
+        Err(error) if !answer.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
+            say(&lost(&error));
+            exit_code(forge_tensor::Class::Io)
+        }
+        _ => code,
+    }
 }
 
-/// As [`write_or_exit`], for bytes that may be no text.
-pub(crate) fn write_bytes_or_exit(to: &mut dyn Write, bytes: &[u8]) {
-    if let Err(error) = to.write_all(bytes).and_then(|()| to.flush()) {
-        forge_io::remove_temporaries();
-        std::process::exit(if error.kind() == ErrorKind::BrokenPipe { 0 } else { 4 });
+fn lost(error: &io::Error) -> String {
+    format!("error[ResultsLost]: stdout: {error}; the results are not all there: send them to another place\n")
+}
+
+/// Writes to stderr. Nobody can be told that it is closed or full, and no result is lost with it.
+fn say(text: &str) {
+    let _unheard = write_all(&mut io::stderr(), text.as_bytes());
+}
+
+/// Writes and flushes. A descriptor that another program has made non-blocking is waited for.
+fn write_all(to: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    loop {
+        let done = if bytes.is_empty() { to.flush().map(|()| 0) } else { to.write(bytes) };
+        match done {
+            Ok(_) if bytes.is_empty() => return Ok(()),
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -129,4 +206,59 @@ pub(crate) fn thousands(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, ErrorKind, Write};
+
+    use super::{Results, Terminal, write_all};
+
+    /// Takes a few bytes at a time, and is not ready or interrupted in between.
+    struct Awkward {
+        taken: Vec<u8>,
+        calls: usize,
+        fails: Option<ErrorKind>,
+    }
+
+    impl Write for Awkward {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.calls += 1;
+            match (self.calls % 3, self.fails) {
+                (0, _) => Err(ErrorKind::WouldBlock.into()),
+                (1, _) => Err(ErrorKind::Interrupted.into()),
+                (_, Some(kind)) => Err(kind.into()),
+                _ => {
+                    let count = bytes.len().min(3);
+                    self.taken.extend_from_slice(&bytes[..count]);
+                    Ok(count)
+                }
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_not_ready_loses_nothing() {
+        let mut stream = Awkward { taken: Vec::new(), calls: 0, fails: None };
+        write_all(&mut stream, b"all of this").unwrap();
+        assert_eq!(stream.taken, b"all of this");
+        let mut stream = Awkward { taken: Vec::new(), calls: 0, fails: Some(ErrorKind::StorageFull) };
+        assert_eq!(write_all(&mut stream, b"x").unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn lost_results_change_a_zero_and_nothing_else() {
+        let with = |results: Results| {
+            let terminal = Terminal::new(false, true, false);
+            *terminal.results.lock().unwrap() = results;
+            [0, 1, 3, 5].map(|code| terminal.verdict(code))
+        };
+        assert_eq!(with(Results::Whole), [0, 1, 3, 5]);
+        assert_eq!(with(Results::Closed), [0, 1, 3, 5]);
+        assert_eq!(with(Results::Lost(ErrorKind::StorageFull.into())), [4, 1, 3, 5]);
+    }
 }

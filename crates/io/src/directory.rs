@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::error::IoError;
 use crate::input::{FileIdentity, describe};
 use crate::output::{OutputFile, OutputOptions};
-use crate::temporary::{ATTEMPTS, NEXT, is_temporary_of, temporary_name};
+use crate::temporary::{ATTEMPTS, NEXT, is_temporary_of, may_create, note_leftover, patiently, temporary_name};
 
 /// A directory being written. Files lie under their final names in a hidden sibling directory, which disappears when
 /// the value is dropped without [`OutputDirectory::commit`].
@@ -121,7 +121,7 @@ fn registry() -> MutexGuard<'static, Vec<PathBuf>> {
 /// Removes every temporary directory of this process. The list stays locked meanwhile, so that none takes its final name
 /// while half of its files are gone.
 pub(crate) fn remove_all() {
-    let mut live = registry();
+    let Some(mut live) = patiently(&LIVE) else { return };
     for path in std::mem::take(&mut *live) {
         let _gone = std::fs::remove_dir_all(path);
     }
@@ -146,13 +146,21 @@ impl TemporaryDirectory {
         remove_abandoned(&parent, name);
         for _ in 0..ATTEMPTS {
             let path = parent.join(temporary_name(name, NEXT.fetch_add(1, Ordering::Relaxed)));
-            match std::fs::create_dir(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(refused(error.to_string())),
+            {
+                let mut live = registry();
+                if !may_create() {
+                    return Err(refused("the program is about to end".to_owned()));
+                }
+                match std::fs::create_dir(&path) {
+                    Ok(()) => live.push(path.clone()),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    Err(error) => return Err(refused(error.to_string())),
+                }
             }
-            let Some(lock) = lock(&path) else { continue };
-            registry().push(path.clone());
+            let Some(lock) = lock(&path) else {
+                registry().retain(|other| *other != path);
+                continue;
+            };
             return Ok(Self { path, target: target.to_path_buf(), parent, _lock: lock });
         }
         Err(refused(format!("{ATTEMPTS} temporaries of this name exist")))
@@ -262,8 +270,8 @@ fn remove_abandoned(parent: &Path, target: &OsStr) {
         }
         let Ok(handle) = File::open(entry.path()) else { continue };
         let free = rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if free && still_named(&entry.path(), &handle) {
-            let _gone = std::fs::remove_dir_all(entry.path());
+        if free && still_named(&entry.path(), &handle) && std::fs::remove_dir_all(entry.path()).is_ok() {
+            note_leftover(entry.path());
         }
     }
 }

@@ -13,19 +13,25 @@
     clippy::cast_possible_truncation
 )]
 
+mod allocator;
+mod cache;
 mod directory;
 mod error;
 mod input;
 mod memory;
 mod mmap;
 mod output;
+mod signals;
 mod spill;
 mod temporary;
 
+pub use allocator::{Allocator, when_exhausted};
+pub use cache::{Cache, CacheError};
 pub use directory::OutputDirectory;
 pub use error::IoError;
 pub use input::{Backend, FileIdentity, InputFile, hex, sha256_hex};
 pub use memory::peak_memory_bytes;
 pub use output::{OutputFile, OutputOptions, RawFile};
+pub use signals::is_ignored;
 pub use spill::Spill;
-pub use temporary::remove_temporaries;
+pub use temporary::{remove_temporaries, removed_leftovers};

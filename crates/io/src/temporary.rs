@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -25,14 +26,50 @@ pub(crate) static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Names tried before giving up; each is taken only by an unfinished file of a process with our number.
 pub(crate) const ATTEMPTS: u32 = 10_000;
 
-/// Removes every temporary that this process is writing. For the thread that handles SIGINT and SIGTERM, right before
-/// it ends the process; outputs that are already complete stay.
+/// Set when the process is about to end: from then on no temporary is made that nobody would remove.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Temporaries of processes that were killed, as this process has found and removed them.
+static FOUND: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes every temporary that this process is writing, and lets none be made any more. For signals, panics and the end of memory,
+/// right before the process ends; outputs that are already complete stay.
 pub fn remove_temporaries() {
+    ENDING.store(true, Ordering::SeqCst);
     crate::directory::remove_all();
-    let live = std::mem::take(&mut *registry());
-    for temporary in live {
+    for temporary in patiently(&LIVE).map(|mut live| std::mem::take(&mut *live)).unwrap_or_default() {
         temporary.unlink();
     }
+}
+
+/// Paths of the unfinished outputs of killed processes that were removed since this was last asked: they lay in the way of an output of
+/// the same name.
+#[must_use]
+pub fn removed_leftovers() -> Vec<PathBuf> {
+    std::mem::take(&mut *FOUND.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Remembers what was removed.
+pub(crate) fn note_leftover(path: PathBuf) {
+    FOUND.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+}
+
+/// False when the process is about to end. To be asked while the list is locked that the temporary goes to.
+pub(crate) fn may_create() -> bool {
+    !ENDING.load(Ordering::SeqCst)
+}
+
+/// A lock, unless it is held for longer than anything takes that is done under it: the thread that ends the process may itself
+/// have been interrupted while it held the lock.
+pub(crate) fn patiently<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for _ in 0..200 {
+        match lock.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    None
 }
 
 fn registry() -> MutexGuard<'static, Vec<Arc<Temporary>>> {
@@ -67,21 +104,33 @@ impl Temporary {
             Ok(handle) => File::from(handle),
             Err(e) => return Err(refused(io::Error::from(e).to_string())),
         };
-        remove_abandoned(&directory, &target_name);
+        for name in remove_abandoned(&directory, &target_name) {
+            note_leftover(parent.join(name));
+        }
+        let handle = || directory.try_clone().map_err(|e| refused(e.to_string()));
         for _ in 0..ATTEMPTS {
             let name = temporary_name(&target_name, NEXT.fetch_add(1, Ordering::Relaxed));
-            let file = match open_new(&directory, &name) {
-                Ok(file) => file,
-                Err(Errno::EXIST) => continue,
-                Err(e) => return Err(refused(io::Error::from(e).to_string())),
+            let (target, target_name) = (target.to_path_buf(), target_name.clone());
+            let made = Arc::new(Self { directory: handle()?, target, target_name, path: parent.join(&name), name });
+            // Listed before it exists, so that whoever ends the process finds it.
+            let file = {
+                let mut live = registry();
+                if !may_create() {
+                    return Err(refused("the program is about to end".to_owned()));
+                }
+                match open_new(&made.directory, &made.name) {
+                    Ok(file) => {
+                        live.push(Arc::clone(&made));
+                        file
+                    }
+                    Err(Errno::EXIST) => continue,
+                    Err(e) => return Err(refused(io::Error::from(e).to_string())),
+                }
             };
-            if !lock(&directory, &name, &file) {
-                continue;
+            if lock(&made.directory, &made.name, &file) {
+                return Ok((made, file));
             }
-            let made = Self { directory, target: target.to_path_buf(), target_name, path: parent.join(&name), name };
-            let shared = Arc::new(made);
-            registry().push(Arc::clone(&shared));
-            return Ok((shared, file));
+            made.forget();
         }
         Err(refused(format!("{ATTEMPTS} temporaries of this name exist")))
     }
@@ -151,6 +200,10 @@ impl Temporary {
     /// Removes the temporary if it still has its name, and forgets it.
     pub(crate) fn remove(&self) {
         self.unlink();
+        self.forget();
+    }
+
+    fn forget(&self) {
         registry().retain(|other| other.path != self.path);
     }
 
@@ -198,33 +251,29 @@ pub(crate) fn is_temporary_of(name: &[u8], target: &[u8]) -> bool {
     both && parts.next().is_none()
 }
 
-/// Removes temporaries of this target that no process holds. Failures are ignored: they cost disk space, not safety.
-fn remove_abandoned(directory: &File, target: &OsStr) {
-    let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
-    for entry in entries.flatten() {
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if is_temporary_of(name.as_bytes(), target.as_bytes()) {
-            remove_if_abandoned(directory, name);
-        }
-    }
+/// Removes temporaries of this target that no process holds, and returns their names. Failures are ignored: they cost disk space, not
+/// safety.
+fn remove_abandoned(directory: &File, target: &OsStr) -> Vec<OsString> {
+    let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+    names.filter(|name| is_temporary_of(name.as_bytes(), target.as_bytes()) && remove_if_abandoned(directory, name)).collect()
 }
 
-fn remove_if_abandoned(directory: &File, name: &OsStr) {
+/// True when it was abandoned and is gone.
+fn remove_if_abandoned(directory: &File, name: &OsStr) -> bool {
     let regular = |stat: &rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
-    let Ok(there) = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
+    let Ok(there) = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
     if !regular(&there) {
-        return;
+        return false;
     }
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let Ok(handle) = rustix::fs::openat(directory, name, flags, Mode::empty()) else { return };
+    let Ok(handle) = rustix::fs::openat(directory, name, flags, Mode::empty()) else { return false };
     let handle = File::from(handle);
     if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return;
+        return false;
     }
     // Still the file that we locked? Between opening and locking its owner may have given it the output's name.
-    if still_named(directory, name, &handle) {
-        let _gone = rustix::fs::unlinkat(directory, name, AtFlags::empty());
-    }
+    still_named(directory, name, &handle) && rustix::fs::unlinkat(directory, name, AtFlags::empty()).is_ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Stored bytes of any encoding back to f32.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use forge_tensor::{BoxError, Class, Diagnostic, Encoding, ShapeError, TensorSource, decode_dense};
+use forge_tensor::{BoxError, Class, Diagnostic, Encoding, ShapeError, TensorSource, decode_dense, memory};
 use thiserror::Error;
 
 use crate::by_encoding;
@@ -93,7 +93,7 @@ pub fn decode_rows(encoding: Encoding, bytes: &[u8], out: &mut Vec<f32>) -> Resu
     }
     let blocks = bytes.len().checked_div(block_bytes).unwrap_or(0);
     let elements = blocks.saturating_mul(encoding.block_len as usize);
-    out.try_reserve(elements).map_err(|_| DecodeError::OutOfMemory { elements: elements as u64 })?;
+    memory::reserve(out, elements).map_err(|_| DecodeError::OutOfMemory { elements: elements as u64 })?;
     if let Some(format) = by_encoding(encoding) {
         let start = out.len();
         out.resize(start.saturating_add(elements), 0.0);
@@ -127,7 +127,7 @@ pub fn read_rows(source: &dyn TensorSource, index: usize, first_row: u64, rows: 
     let length = rows.checked_mul(row_bytes).ok_or_else(overflow)?;
     let elements = rows.checked_mul(columns).ok_or_else(overflow)?;
     let no_memory = || DecodeError::OutOfMemory { elements };
-    out.try_reserve(usize::try_from(elements).map_err(|_| no_memory())?).map_err(|_| no_memory())?;
+    memory::reserve(out, usize::try_from(elements).map_err(|_| no_memory())?).map_err(|_| no_memory())?;
     read_pieces(source, index, info.encoding, start, length, out)
 }
 

@@ -8,6 +8,7 @@
 mod diagnostic;
 mod encoding;
 mod float;
+pub mod memory;
 mod shape;
 mod source;
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Curve;
+use super::range::{MIB, THREADS, TIMES, TOKENS, count, number};
 
 /// What else can be measured.
 #[derive(Debug, Subcommand)]
@@ -23,22 +24,22 @@ pub(crate) struct Bench {
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<PathBuf>,
     /// Tokens that are generated a round
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = count::<TOKENS>)]
     pub tokens: NonZeroUsize,
     /// Rounds that count; one more goes before them
-    #[arg(long, value_name = "N", default_value = "7")]
+    #[arg(long, value_name = "N", default_value = "7", value_parser = count::<TIMES>)]
     pub repeat: NonZeroUsize,
     /// Lengths of prompts; 0 for none
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128,512")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128,512", value_parser = number::<TOKENS>)]
     pub prompt: Vec<usize>,
     /// Measure decoding at position 1, powers of 4 and this position
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = number::<TOKENS>)]
     pub position: usize,
     /// Times that each model is loaded
-    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = count::<TIMES>)]
     pub loads: NonZeroUsize,
     /// Numbers of threads to measure with, each in every round [default: --threads]
-    #[arg(long, value_name = "N,...", value_delimiter = ',', conflicts_with = "threads")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', conflicts_with = "threads", value_parser = count::<THREADS>)]
     pub scaling: Vec<NonZeroUsize>,
     /// Instruction sets to measure with, such as `avx2`, or `all` of this CPU, which an unknown one lists [default: the widest]
     #[arg(long, value_name = "ISA,...", value_delimiter = ',')]
@@ -47,7 +48,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "int8", value_parser = ["int8", "float"])]
     pub form: Vec<String>,
     /// MiB of memory whose reading is timed [default: 1024, or twice the last-level cache if that is more]
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = count::<MIB>)]
     pub read_mib: Option<NonZeroUsize>,
     /// Add ratios to the first model
     #[arg(long)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::range::{TIMES, count};
+
 /// What quantizers know of the inputs of weights.
 #[derive(Debug, Args)]
 pub(crate) struct Calibration {
@@ -12,7 +14,7 @@ pub(crate) struct Calibration {
     #[arg(long, value_name = "FILE|DIR")]
     pub calibrate: Vec<PathBuf>,
     /// Windows of 512 tokens that are used of the text
-    #[arg(long, value_name = "N", default_value = "64", requires = "calibrate")]
+    #[arg(long, value_name = "N", default_value = "64", requires = "calibrate", value_parser = count::<TIMES>)]
     pub calibration_windows: NonZeroUsize,
     /// Keep the statistics here; they are used again as long as model and text are the same [default: in the cache directory]
     #[arg(long, value_name = "FILE", requires = "calibrate")]

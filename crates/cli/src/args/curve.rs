@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::range::{SECONDS, TOKENS, count};
+
 #[derive(Debug, Args)]
 pub(crate) struct Curve {
     /// Any readable model of RWKV-4 to RWKV-7
     pub model: PathBuf,
     /// Last position; powers of two up to it are measured
-    #[arg(long, value_name = "N", default_value = "4096")]
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = count::<TOKENS>)]
     pub positions: NonZeroUsize,
     /// Time for all forms together, each a quarter; a form that would take longer ends before the last position
-    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = count::<SECONDS>)]
     pub seconds: NonZeroUsize,
     /// Beginning of the files' names: -time.svg, -memory.svg and .csv are added [default: MODEL-curve beside the model]
     #[arg(long, short, value_name = "STEM")]

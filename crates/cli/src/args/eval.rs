@@ -7,6 +7,7 @@ use clap::Args;
 use forge_score::Protocol;
 
 use super::VocabularyArg;
+use super::range::{TOKENS, count};
 
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
@@ -46,7 +47,7 @@ pub(crate) struct EvalTexts {
     #[arg(long, value_name = "PROTOCOL", default_value = "stream", value_parser = Protocol::NAMES)]
     pub protocol: String,
     /// Tokens of a window of `stream` [default: the whole text], or of a chunk of `llama` [default: 512]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<TOKENS>)]
     pub context: Option<NonZeroUsize>,
     /// Read only the first N bytes of each file's text
     #[arg(long, value_name = "N")]

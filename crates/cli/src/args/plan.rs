@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::range::{TIMES, count};
 use super::{Calibration, VocabularyArg};
 
 #[derive(Debug, Args)]
@@ -47,7 +48,7 @@ pub(crate) struct Plan {
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = duration)]
     pub budget: Duration,
     /// Windows of 512 tokens that each probe reads
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = count::<TIMES>)]
     pub probe_windows: NonZeroUsize,
     /// Memory for activations and loaded layers, as 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = super::size)]

@@ -10,7 +10,7 @@ use super::{model_line, open_options, read_small, vocabulary};
 use crate::args::{self, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::terminal::{Terminal, thousands, write_or_exit};
+use crate::terminal::{Terminal, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Forms, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
@@ -113,12 +113,8 @@ fn print(args: &args::Forms, model: &OpenModel, report: &FormsReport, terminal: 
     terminal.print_json("forms", &body)
 }
 
-/// Workflow commands are read from both streams; the one that carries no document gets them.
+/// Workflow commands are read from both streams.
 fn annotate(args: &args::Forms, report: &FormsReport, terminal: &Terminal) {
     let lines: String = report.annotations(&args.model.display().to_string()).iter().map(|line| format!("{line}\n")).collect();
-    if terminal.json() {
-        write_or_exit(&mut std::io::stderr(), &lines);
-    } else {
-        write_or_exit(&mut std::io::stdout(), &lines);
-    }
+    terminal.print_beside(&lines);
 }

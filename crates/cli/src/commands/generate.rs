@@ -1,6 +1,5 @@
 //! `generate`: text from a prompt, through the engine or the reference kernel.
 
-use std::io::stdout;
 use std::num::NonZeroUsize;
 
 use forge_convert::state::{StateHints, StateSizes};
@@ -14,7 +13,7 @@ use super::{kernel, open_options, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::terminal::{Terminal, write_bytes_or_exit};
+use crate::terminal::Terminal;
 
 /// Runs the command.
 pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
@@ -36,12 +35,14 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut loaded = Loaded::load(&model, by, state, terminal)?;
     let mut logits = vec![0.0; rows];
     loaded.prompt(&prompt, &mut logits)?;
-    if !terminal.json() {
-        write_bytes_or_exit(&mut stdout(), args.prompt.as_bytes());
-    }
+    // Text that nobody reads is not worth computing; a document comes at the end.
+    let mut is_read = terminal.json() || terminal.print_bytes(args.prompt.as_bytes());
     let mut random = args.seed;
     let mut ids = Vec::new();
     for _ in 0..args.tokens {
+        if !is_read {
+            return Ok(0);
+        }
         let token = sample(&logits, args.temperature, args.top_p, &mut random);
         if Some(token) == tokenizer.end_of_text() {
             break;
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
         ids.push(token);
         if !terminal.json() {
             // Bytes, not characters: a token may end inside one.
-            write_bytes_or_exit(&mut stdout(), tokenizer.token_bytes(token).unwrap_or_default());
+            is_read = terminal.print_bytes(tokenizer.token_bytes(token).unwrap_or_default());
         }
         loaded.step(token, &mut logits)?;
     }

@@ -4,18 +4,18 @@ use clap::CommandFactory;
 
 use crate::args::{Cli, Completions};
 use crate::failure::Failure;
-use crate::terminal::{Terminal, write_bytes_or_exit};
+use crate::terminal::Terminal;
 
 /// Prints a completion script.
-pub(crate) fn completions(args: &Completions, _terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn completions(args: &Completions, terminal: &Terminal) -> Result<u8, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "rwkv-forge", &mut script);
-    write_bytes_or_exit(&mut std::io::stdout(), &script);
+    terminal.print_bytes(&script);
     Ok(0)
 }
 
 /// Prints the manual page in roff: the program, then each command.
-pub(crate) fn man(_terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn man(terminal: &Terminal) -> Result<u8, Failure> {
     let failed = |error: std::io::Error| Failure { kind: "Man".to_owned(), message: error.to_string(), code: 5 };
     let mut page = Vec::new();
     let mut program = Cli::command();
@@ -27,6 +27,6 @@ pub(crate) fn man(_terminal: &Terminal) -> Result<u8, Failure> {
         man.render_description_section(&mut page).map_err(failed)?;
         man.render_options_section(&mut page).map_err(failed)?;
     }
-    write_bytes_or_exit(&mut std::io::stdout(), &page);
+    terminal.print_bytes(&page);
     Ok(0)
 }
