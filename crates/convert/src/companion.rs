@@ -1,10 +1,12 @@
 //! What lies beside a hybrid's checkpoint and is in no tensor: `config.json` (epsilon, heads) and the vocabulary of Qwen.
 //! RWKV itself needs none of these files, and none is looked at.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use forge_gguf::GgufFile;
-use forge_io::InputFile;
+use forge_io::{FileIdentity, InputFile, IoError};
 use forge_model::{Configuration, Epsilon};
 use forge_tensor::{BoxError, TensorSource};
 use forge_tokenizer::BpeVocabulary;
@@ -21,12 +23,58 @@ const CONFIG: &str = "config.json";
 /// Special tokens and chat template.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
+/// A file beside a checkpoint that was read with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Companion {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The state in which it was read.
+    pub identity: FileIdentity,
+    /// SHA-256 of the bytes that were read, in lower-case hex.
+    pub sha256: String,
+}
+
+/// Reads the files beside a checkpoint, and remembers which of them decided what.
+#[derive(Debug, Default)]
+pub(crate) struct Companions {
+    folder: Option<PathBuf>,
+    read: Mutex<BTreeMap<PathBuf, Companion>>,
+}
+
+impl Companions {
+    /// Those in the folder of the source's first file.
+    pub(crate) fn of(source: &dyn TensorSource) -> Self {
+        let folder = source.files().first().and_then(|path| path.parent()).map(Path::to_path_buf);
+        Self { folder, ..Self::default() }
+    }
+
+    /// The files that were read so far, by path.
+    pub(crate) fn files(&self) -> Vec<Companion> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// A small file. Whoever asks again gets the same bytes or an error.
+    fn bytes(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, BoxError> {
+        let Some(path) = self.folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists()) else { return Ok(None) };
+        let file = InputFile::open(&path)?;
+        let bytes = file.read_vec(0, file.len(), MAX_JSON_BYTES as u64)?;
+        let found = Companion { path: path.clone(), identity: file.identity(), sha256: forge_io::sha256_hex(&bytes) };
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        match read.insert(path.clone(), found.clone()) {
+            Some(before) if before != found => {
+                Err(IoError::InputChanged { path, detail: "it was replaced or written to".to_owned() }.into())
+            }
+            _ => Ok(Some((path, bytes))),
+        }
+    }
+}
+
 /// What the `config.json` beside a checkpoint says; nothing when there is none.
 ///
 /// # Errors
 /// [`ConvertError::BadCompanion`] when it is no JSON or a value in it cannot be.
-pub(crate) fn configuration(source: &dyn TensorSource) -> Result<Configuration, BoxError> {
-    let Some((path, bytes)) = beside(source, CONFIG)? else { return Ok(Configuration::default()) };
+pub(crate) fn configuration(companions: &Companions) -> Result<Configuration, BoxError> {
+    let Some((path, bytes)) = companions.bytes(CONFIG)? else { return Ok(Configuration::default()) };
     let bad = |problem: String| ConvertError::BadCompanion { path: path.display().to_string(), problem };
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     let rms_epsilon = match value.get("rms_norm_eps") {
@@ -52,9 +100,14 @@ pub(crate) fn configuration(source: &dyn TensorSource) -> Result<Configuration, 
 ///
 /// # Errors
 /// [`ConvertError::QwenVocabularyNeeded`] when there is none, and what is wrong with one that is there.
-pub(crate) fn vocabulary(source: &dyn TensorSource, choice: &Vocabulary, rows: usize) -> Result<BpeVocabulary, BoxError> {
+pub(crate) fn vocabulary(
+    source: &dyn TensorSource,
+    companions: &Companions,
+    choice: &Vocabulary,
+    rows: usize,
+) -> Result<BpeVocabulary, BoxError> {
     let (given, from) = match choice {
-        Vocabulary::Auto => match beside(source, TOKENIZER)? {
+        Vocabulary::Auto => match companions.bytes(TOKENIZER)? {
             Some((path, bytes)) => (Some(bytes), path),
             None => (None, source.path().to_path_buf()),
         },
@@ -64,8 +117,8 @@ pub(crate) fn vocabulary(source: &dyn TensorSource, choice: &Vocabulary, rows: u
     let Some(bytes) = given else {
         return stored(source)?.ok_or_else(|| needed("there is none beside the checkpoint").into());
     };
-    let tokenizer_config = beside(source, TOKENIZER_CONFIG)?.map(|(_, bytes)| bytes);
-    let config = beside(source, CONFIG)?.map(|(_, bytes)| bytes);
+    let tokenizer_config = companions.bytes(TOKENIZER_CONFIG)?.map(|(_, bytes)| bytes);
+    let config = companions.bytes(CONFIG)?.map(|(_, bytes)| bytes);
     BpeVocabulary::from_json(&bytes, tokenizer_config.as_deref(), config.as_deref(), rows).map_err(|error| {
         let problem = error.to_string();
         ConvertError::BadCompanion { path: from.display().to_string(), problem }.into()
@@ -82,17 +135,4 @@ fn stored(source: &dyn TensorSource) -> Result<Option<BpeVocabulary>, BoxError> 
         return Ok(None);
     }
     Ok(forge_gguf::bpe_vocabulary(&GgufFile::open(source.path())?)?)
-}
-
-/// A small file in the folder of the source's first file.
-fn beside(source: &dyn TensorSource, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, BoxError> {
-    let files = source.files();
-    let Some(folder) = files.first().and_then(|path| path.parent()) else { return Ok(None) };
-    let path = Path::join(folder, name);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let file = InputFile::open(&path)?;
-    let bytes = file.read_vec(0, file.len(), MAX_JSON_BYTES as u64)?;
-    Ok(Some((path, bytes)))
 }

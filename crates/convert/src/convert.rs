@@ -139,7 +139,8 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
     let plain = plain_recipe(options)?;
     let mut choices = plain.as_ref().unwrap_or(options.recipe).resolve(&model.description, container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
-    let qwen = if version.is_hybrid() { Some(companion::vocabulary(model.source(), options.vocabulary, rows)?) } else { None };
+    let qwen =
+        if version.is_hybrid() { Some(companion::vocabulary(model.source(), &model.companions, options.vocabulary, rows)?) } else { None };
     let tokenizer = match vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name())) {
         _ if qwen.is_some() => None,
         Ok(tokenizer) => Some(tokenizer),
@@ -246,7 +247,7 @@ pub fn convert(
 ) -> Result<Record, BoxError> {
     let files = model.source().files();
     let inputs = model.input_identities()?;
-    let source_bytes = inputs.iter().map(|identity| identity.len).sum();
+    let source_bytes = model.source_bytes()?;
     let total_bytes = plan.layout.total_bytes();
     let target =
         Target::create(output, &plan.layout, &OutputOptions { force: options.force, inputs: &inputs, expected_bytes: total_bytes })?;

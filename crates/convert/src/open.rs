@@ -1,6 +1,6 @@
 //! Recognises a file by its content and the model in it by its tensors.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use forge_checkpoint::Limits;
 use forge_ggml::GgmlFile;
@@ -11,7 +11,7 @@ use forge_model::names::is_hybrid;
 use forge_model::{ModelDescription, ModelFile};
 use forge_tensor::{BoxError, TensorSource};
 
-use crate::companion;
+use crate::companion::{self, Companion, Companions};
 use forge_web_rwkv::PrefabFile;
 
 /// How files are opened.
@@ -44,9 +44,13 @@ impl OpenFile {
     /// # Errors
     /// When names and shapes are not exactly those of one supported architecture.
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
+        self.describe_with(&Companions::of(self.source()))
+    }
+
+    fn describe_with(&self, companions: &Companions) -> Result<ModelDescription, BoxError> {
         match self {
             Self::Checkpoint(source) if is_hybrid(source.tensors()) => {
-                Ok(forge_model::describe_with(source.tensors(), &companion::configuration(source.as_ref())?)?)
+                Ok(forge_model::describe_with(source.tensors(), &companion::configuration(companions)?)?)
             }
             Self::Checkpoint(source) => Ok(forge_model::describe(source.tensors())?),
             Self::Container(file) => Ok(forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?),
@@ -60,15 +64,56 @@ pub struct OpenModel {
     pub file: OpenFile,
     /// The model.
     pub description: ModelDescription,
+    pub(crate) companions: Companions,
 }
 
 impl OpenModel {
-    /// Which files the model is read from, so that no output takes the place of one.
+    /// A model in a file whose folder has nothing else that belongs to it.
+    #[must_use]
+    pub fn new(file: OpenFile, description: ModelDescription) -> Self {
+        Self { file, description, companions: Companions::default() }
+    }
+
+    /// The files that hold tensors, in the order of [`TensorSource::files`], each in its present state.
     ///
     /// # Errors
     /// When a file cannot be opened any more.
+    pub fn source_files(&self) -> Result<Vec<(PathBuf, FileIdentity)>, BoxError> {
+        let identity = |path: PathBuf| Ok(InputFile::open(&path).map(|file| (path, file.identity()))?);
+        self.source().files().into_iter().map(identity).collect()
+    }
+
+    /// Bytes of the files that hold tensors.
+    ///
+    /// # Errors
+    /// As [`OpenModel::source_files`].
+    pub fn source_bytes(&self) -> Result<u64, BoxError> {
+        Ok(self.source_files()?.iter().map(|(_, identity)| identity.len).sum())
+    }
+
+    /// The files without tensors that were read so far because they lie beside those with: `config.json` of a hybrid since it was
+    /// opened, its vocabulary since [`crate::plan`].
+    #[must_use]
+    pub fn companions(&self) -> Vec<Companion> {
+        self.companions.files()
+    }
+
+    /// Every file that the model was read from, so that no output takes the place of one: those with tensors, then those beside.
+    ///
+    /// # Errors
+    /// As [`OpenModel::source_files`].
+    pub fn inputs(&self) -> Result<Vec<(PathBuf, FileIdentity)>, BoxError> {
+        let mut all = self.source_files()?;
+        all.extend(self.companions().into_iter().map(|companion| (companion.path, companion.identity)));
+        Ok(all)
+    }
+
+    /// The same without the paths.
+    ///
+    /// # Errors
+    /// As [`OpenModel::source_files`].
     pub fn input_identities(&self) -> Result<Vec<FileIdentity>, BoxError> {
-        self.source().files().iter().map(|path| Ok(InputFile::open(path)?.identity())).collect()
+        Ok(self.inputs()?.into_iter().map(|(_, identity)| identity).collect())
     }
 
     /// The tensors.
@@ -126,6 +171,7 @@ fn named(source: Box<dyn TensorSource>) -> OpenFile {
 /// As [`open_file`] and [`OpenFile::describe`].
 pub fn open(path: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
     let file = open_file(path, options)?;
-    let description = file.describe()?;
-    Ok(OpenModel { file, description })
+    let companions = Companions::of(file.source());
+    let description = file.describe_with(&companions)?;
+    Ok(OpenModel { file, description, companions })
 }

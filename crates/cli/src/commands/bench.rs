@@ -81,10 +81,7 @@ fn ways(args: &Bench, global: &Global) -> Result<Vec<EngineOptions>, Failure> {
 fn subjects<'a>(args: &Bench, models: &'a [OpenModel], ways: &[EngineOptions]) -> Result<Vec<Subject<'a>>, Failure> {
     let mut subjects = Vec::new();
     for (path, model) in args.models.iter().zip(models) {
-        let mut file_bytes = 0;
-        for file in model.source().files() {
-            file_bytes += forge_io::InputFile::open(&file)?.len();
-        }
+        let file_bytes = model.source_bytes()?;
         subjects.extend(ways.iter().map(|options| Subject {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
             source: model.source(),

@@ -34,7 +34,7 @@ impl Subject {
         for note in open.source().notes() {
             terminal.note(note);
         }
-        let bytes = open.input_identities()?.iter().map(|identity| identity.len).sum();
+        let bytes = open.source_bytes()?;
         let progress = Progress::new(terminal, "checking", true);
         let digests = open.source().check_integrity(&|read| progress.add(read, bytes))?;
         drop(progress);
