@@ -327,17 +327,15 @@ fn statistics_are_kept_and_belong_to_their_source() {
     let kept = (sha256(&statistics), std::fs::metadata(&statistics).unwrap().modified().unwrap());
     assert_eq!(of(checkpoint("7"), &[]), first);
     assert_eq!((sha256(&statistics), std::fs::metadata(&statistics).unwrap().modified().unwrap()), kept, "not computed again");
-    // Another model of the same shape: its own statistics, in the same place.
+    // Statistics of another model or of other products are not what is wanted: said, and the file is left alone.
     let sizes = Sizes { layers: 3, channels: 128, head_size: 64, ffn: 512, vocabulary: 320, ranks: [32; 4] };
     let other = dir.join("other.safetensors");
     std::fs::write(&other, support::safetensors_bytes(&random_model(Version::V7, &sizes, 9))).unwrap();
-    of(&other, &[]);
-    let replaced = sha256(&statistics);
-    assert_ne!(replaced, kept.0);
-    // And fewer windows are other statistics.
-    of(checkpoint("7"), &["--calibration-memory", "400K"]);
-    assert_ne!(sha256(&statistics), kept.0, "products within blocks alone");
-    assert_eq!(of(checkpoint("7"), &[]), first, "computed anew for the first one");
+    let named = text(&statistics);
+    let own = ["--calibrate", &texts.calibration, "--calibration-windows", "2", "--statistics", &named];
+    assert_eq!(refused(&dir, &other, "gguf", "4bit", &own, 3).0, "OtherStatistics");
+    let narrow = [&own[..], &["--calibration-memory", "400K"]].concat();
+    assert_eq!(refused(&dir, checkpoint("7"), "gguf", "4bit", &narrow, 3).0, "OtherStatistics");
     assert_eq!(sha256(&statistics), kept.0);
     // A file that is something else is never replaced.
     std::fs::write(&statistics, "somebody's notes").unwrap();

@@ -102,11 +102,21 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn memory_that_was_written_is_resident() {
+        const TEST: &str = "system::tests::memory_that_was_written_is_resident";
+        const CHILD: &str = "FORGE_BENCH_TEST_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            // In a process of its own: other tests of this program free memory at any time.
+            let child =
+                std::process::Command::new(std::env::current_exe().unwrap()).args(["--exact", TEST]).env(CHILD, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&child.stdout).into_owned();
+            assert!(child.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+            return;
+        }
         let before = resident_memory().unwrap();
         let block = vec![1u8; 64 << 20];
         let after = resident_memory().unwrap();
-        // The other tests of this program may free some of theirs meanwhile.
-        assert!(after > before + (48 << 20), "{before} to {after}");
+        // The kernel counts pages by processor, and adds up to some hundred of each later.
+        assert!(after > before + (63 << 20), "{before} to {after}");
         assert_eq!(std::hint::black_box(block).len(), 64 << 20);
         assert!(available_memory().unwrap() <= Machine::this().memory_bytes.unwrap());
     }

@@ -64,16 +64,24 @@ pub enum CalibrateError {
         /// The version, as people write it.
         version: String,
     },
-    /// Not a file of statistics of ours, or a damaged one.
-    #[error("{path}: unusable file of statistics: {problem}; remove it and calibrate again", path = path.display())]
+    /// Not a file of statistics of ours.
+    #[error("{path}: no file of statistics: {problem}; name another file, or remove this one", path = path.display())]
     BadStatistics {
         /// The file.
         path: PathBuf,
         /// What is wrong, where, and what was expected.
         problem: String,
     },
+    /// A file of statistics of ours that is not as it was written.
+    #[error("{path}: damaged file of statistics: {problem}", path = path.display())]
+    DamagedStatistics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, where, and what was expected.
+        problem: String,
+    },
     /// Statistics of another model, text or choice.
-    #[error("{path}: the statistics are of {what} {found}, expected {expected}; calibrate again", path = path.display())]
+    #[error("{path}: the statistics are of {what} {found}, expected {expected}; name another file, or remove this one", path = path.display())]
     OtherStatistics {
         /// The file.
         path: PathBuf,
@@ -103,6 +111,7 @@ impl Diagnostic for CalibrateError {
             Self::UnknownTensor { .. } => "UnknownTensor",
             Self::NoName { .. } => "NoName",
             Self::BadStatistics { .. } => "BadStatistics",
+            Self::DamagedStatistics { .. } => "DamagedStatistics",
             Self::OtherStatistics { .. } => "OtherStatistics",
             Self::Threads(_) => "Threads",
         }

@@ -2,8 +2,8 @@
 //!
 //! Each input has the tensors `WEIGHT.squares` (F64, a sum for each channel) and perhaps `WEIGHT.hessian` (F32, of each block row after
 //! row up to the diagonal); WEIGHT is the first weight of the input, with `.1`, `.2` for further matrices of one tensor. The
-//! metadata has what the statistics belong to (`key`) and the list of inputs (`index`), both JSON. The header is written last, into
-//! room that was left for it, and filled up with spaces.
+//! metadata has what the statistics belong to (`….key`) and the list of inputs with the digests of their tensors (`….index`), both JSON,
+//! and the digest of the header itself. The header is written last, into room that was left for it, and filled up with spaces.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,16 +11,24 @@ use std::path::Path;
 use forge_io::{OutputFile, OutputOptions};
 use forge_model::ModelDescription;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::error::CalibrateError;
 use crate::hessian::{Hessian, InputStatistics, block_ranges};
 use crate::key::Key;
 use crate::run::Receiver;
 
-/// Metadata key that says what the file is; its value is [`FORMAT`].
+/// Metadata key that says what the file is; its value is [`FORMAT`]. The first one in the file, so that a damaged file still says whose
+/// it is.
 pub(crate) const FORMAT_KEY: &str = "rwkv_forge.statistics";
-/// Version of the layout.
-pub(crate) const FORMAT: &str = "1";
+/// Metadata keys of the SHA-256 of the header, of the list of inputs, and of what the statistics belong to.
+pub(crate) const DIGEST_KEY: &str = "rwkv_forge.statistics.digest";
+pub(crate) const INDEX_KEY: &str = "rwkv_forge.statistics.index";
+pub(crate) const KEY_KEY: &str = "rwkv_forge.statistics.key";
+/// Version of the layout. The first one had no digests.
+pub(crate) const FORMAT: &str = "2";
+/// The bytes after the length of the header, in every file of ours but those of the first layout.
+pub(crate) const BEGINNING: &str = "{\"__metadata__\":{\"rwkv_forge.statistics\":";
 /// Inputs of a layer at most, and bytes of header that one needs at most.
 const INPUTS: usize = 20;
 const INPUT_BYTES: usize = 1000;
@@ -54,6 +62,16 @@ pub(crate) struct Listed {
     pub(crate) tokens: u64,
     /// Channels of a block of the Hessian, if there is one.
     pub(crate) block: Option<usize>,
+    /// SHA-256 of the sums, and of the Hessian if there is one.
+    pub(crate) digests: Vec<String>,
+}
+
+impl Header {
+    /// SHA-256 of all that the header says besides it.
+    pub(crate) fn digest(&self) -> Result<String, serde_json::Error> {
+        let said: BTreeMap<_, _> = self.metadata.iter().filter(|(key, _)| *key != DIGEST_KEY).collect();
+        Ok(forge_io::sha256_hex(&serde_json::to_vec(&(said, &self.tensors))?))
+    }
 }
 
 impl Listed {
@@ -80,6 +98,8 @@ pub(crate) struct Writer {
     room: usize,
     /// Bytes of tensors so far.
     data: u64,
+    /// Of the tensor that is being written.
+    digest: Sha256,
 }
 
 impl Writer {
@@ -87,7 +107,7 @@ impl Writer {
         let room = (4096 + (description.hyperparameters.layers + 1) * INPUTS * INPUT_BYTES).next_multiple_of(4096) - 8;
         let file = OutputFile::create(path, &OutputOptions { force, inputs: &[], expected_bytes: room as u64 })?;
         let header = Header { metadata: BTreeMap::new(), tensors: BTreeMap::new() };
-        Ok(Self { file, header, index: Vec::new(), room, data: 0 })
+        Ok(Self { file, header, index: Vec::new(), room, data: 0, digest: Sha256::new() })
     }
 
     fn tensor<T: Copy, const N: usize>(
@@ -96,7 +116,7 @@ impl Writer {
         dtype: &str,
         values: impl IntoIterator<Item = T>,
         bytes_of: fn(T) -> [u8; N],
-    ) -> Result<(), CalibrateError> {
+    ) -> Result<String, CalibrateError> {
         let begin = self.data;
         let mut piece = Vec::with_capacity(PIECE * N);
         for value in values {
@@ -108,11 +128,12 @@ impl Writer {
         self.put(&mut piece)?;
         let shape = vec![(self.data - begin) / N as u64];
         self.header.tensors.insert(name, Entry { dtype: dtype.to_owned(), shape, data_offsets: [begin, self.data] });
-        Ok(())
+        Ok(forge_io::hex(&self.digest.finalize_reset()))
     }
 
     fn put(&mut self, piece: &mut Vec<u8>) -> Result<(), CalibrateError> {
         self.file.write_all_at(8 + self.room as u64 + self.data, piece)?;
+        self.digest.update(&piece[..]);
         self.data += piece.len() as u64;
         piece.clear();
         Ok(())
@@ -123,9 +144,11 @@ impl Writer {
         let failed = |problem: String| CalibrateError::BadStatistics { path: self.file.path().to_path_buf(), problem };
         let json = |value: serde_json::Result<String>| value.map_err(|error| failed(error.to_string()));
         let (key, index) = (json(serde_json::to_string(key))?, json(serde_json::to_string(&self.index))?);
-        for (name, text) in [(FORMAT_KEY, FORMAT.to_owned()), ("key", key), ("index", index)] {
+        for (name, text) in [(FORMAT_KEY, FORMAT.to_owned()), (KEY_KEY, key), (INDEX_KEY, index)] {
             self.header.metadata.insert(name.to_owned(), text);
         }
+        let digest = json(self.header.digest())?;
+        self.header.metadata.insert(DIGEST_KEY.to_owned(), digest);
         let mut header = json(serde_json::to_string(&self.header))?.into_bytes();
         if header.len() > self.room {
             return Err(failed(format!("{} bytes of header where {} were left", header.len(), self.room)));
@@ -141,14 +164,14 @@ impl Receiver for Writer {
     fn input(&mut self, layer: usize, statistics: InputStatistics) -> Result<(), CalibrateError> {
         let InputStatistics { weights, part, tokens, squares, hessian } = statistics;
         let block = hessian.as_ref().map(|hessian| hessian.block);
-        let listed = Listed { layer, weights, part, columns: squares.len(), tokens, block };
+        let mut listed = Listed { layer, weights, part, columns: squares.len(), tokens, block, digests: Vec::new() };
         let name = listed.name();
-        self.index.push(listed);
-        self.tensor(format!("{name}.squares"), "F64", squares, f64::to_le_bytes)?;
-        match hessian {
-            Some(hessian) => self.tensor(format!("{name}.hessian"), "F32", lower(&hessian), f32::to_le_bytes),
-            None => Ok(()),
+        listed.digests.push(self.tensor(format!("{name}.squares"), "F64", squares, f64::to_le_bytes)?);
+        if let Some(hessian) = hessian {
+            listed.digests.push(self.tensor(format!("{name}.hessian"), "F32", lower(&hessian), f32::to_le_bytes)?);
         }
+        self.index.push(listed);
+        Ok(())
     }
 }
 

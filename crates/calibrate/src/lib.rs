@@ -31,4 +31,4 @@ pub use hessian::{Hessian, InputStatistics};
 pub use imatrix::{Channels, Imatrix, ImatrixForm};
 pub use key::{Hessians, Key};
 pub use run::{Options, Progress, Receiver, calibrate};
-pub use statistics::{Statistics, calibrate_to_file};
+pub use statistics::{Place, Statistics, calibrate_to_file};

@@ -1,14 +1,16 @@
 //! Statistics kept in a file. Start at [`calibrate_to_file`] and [`Statistics::open`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use forge_io::{InputFile, IoError};
 use forge_model::{ModelDescription, Version};
 use forge_tensor::TensorSource;
+use sha2::{Digest, Sha256};
 
 use crate::error::CalibrateError;
-use crate::file::{Entry, FORMAT, FORMAT_KEY, Header, Listed, Writer, full, packed_len};
+use crate::file::{BEGINNING, DIGEST_KEY, Entry, FORMAT, FORMAT_KEY, Header, INDEX_KEY, KEY_KEY, Listed, Writer, full, packed_len};
 use crate::hessian::Hessian;
 use crate::imatrix::{Channels, Imatrix};
 use crate::key::Key;
@@ -18,10 +20,36 @@ use crate::run::{Options, Progress, calibrate};
 const HEADER_BYTES: u64 = 32 << 20;
 /// Channels of the widest input accepted.
 const COLUMNS: usize = 1 << 20;
+/// The tensors of an input, in the order of its digests.
+const TENSORS: [&str; 2] = ["squares", "hessian"];
+/// Bytes read at a time for a digest.
+const PIECE: usize = 1 << 20;
 /// Bytes of the largest tensor accepted.
 const TENSOR_BYTES: u64 = 64 << 30;
 
-/// An open file of statistics. Tensors are read when they are asked for.
+/// Where statistics are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file that the user has named: it is theirs, and is replaced only where it is a damaged one of ours.
+    Named(PathBuf),
+    /// In an entry of a cache: what is wrong there is replaced, and where nothing can be written nothing is kept.
+    Kept(PathBuf),
+    /// Nowhere: they are gone with the [`Statistics`].
+    Nowhere,
+}
+
+impl Place {
+    /// The file, if there is to be one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Named(path) | Self::Kept(path) => Some(path),
+            Self::Nowhere => None,
+        }
+    }
+}
+
+/// An open file of statistics, every byte of which is as it was written. Tensors are read when they are asked for.
 #[derive(Debug)]
 pub struct Statistics {
     file: InputFile,
@@ -32,16 +60,17 @@ pub struct Statistics {
     data: u64,
     /// From the name of a weight to its inputs, one for each matrix.
     by_weight: BTreeMap<String, Vec<usize>>,
+    warnings: Vec<String>,
 }
 
-/// The statistics of this model on these sequences: those of the file at `path` if it has them, otherwise computed and written
-/// there. A file of ours that belongs to another model, text or choice is replaced; any other file is left alone. `source_digest` is
-/// the SHA-256 of the model's file.
+/// The statistics of this model on these sequences: those that lie at `place` if it has them, otherwise computed and put there.
+/// `source_digest` is the SHA-256 of the model's file. [`Statistics::warnings`] says what was damaged or could not be kept.
 ///
 /// # Errors
-/// Those of [`calibrate()`], of writing, and [`CalibrateError::BadStatistics`] for a file that is not ours.
+/// Those of [`calibrate()`]; for a [`Place::Named`] those of writing, [`CalibrateError::BadStatistics`] for a file that is not ours, and
+/// [`CalibrateError::OtherStatistics`] for one of another model, text or choice.
 pub fn calibrate_to_file(
-    path: &Path,
+    place: &Place,
     source_digest: &str,
     source: &dyn TensorSource,
     description: &ModelDescription,
@@ -50,25 +79,79 @@ pub fn calibrate_to_file(
     progress: &dyn Fn(Progress),
 ) -> Result<Statistics, CalibrateError> {
     let key = Key::new(source_digest, description, sequences, options);
-    match Statistics::open(path) {
-        Ok(found) if found.key.check(&key, path).is_ok() => return Ok(found),
-        Ok(_) | Err(CalibrateError::Io(IoError::NotFound { .. })) => {}
-        Err(error) => return Err(error),
+    let (found, mut warnings) = known(place, &key)?;
+    if let Some(found) = found {
+        return Ok(found);
     }
-    let mut writer = Writer::create(path, true, description)?;
-    calibrate(source, description, sequences, options, &mut writer, progress)?;
-    writer.finish(&key)?;
-    Statistics::open(path)
+    let gather = |path: &Path, force: bool| {
+        let mut writer = Writer::create(path, force, description)?;
+        calibrate(source, description, sequences, options, &mut writer, progress)?;
+        writer.finish(&key)?;
+        Statistics::open(path)
+    };
+    let mut found = match place {
+        Place::Named(path) => gather(path, !warnings.is_empty())?,
+        Place::Nowhere => nameless(gather)?,
+        Place::Kept(path) => match make_parent(path).and_then(|()| gather(path, true)) {
+            Err(CalibrateError::Io(error)) => {
+                warnings.push(format!("nothing can be kept for later runs: {error}"));
+                nameless(gather)?
+            }
+            found => found?,
+        },
+    };
+    found.warnings = warnings;
+    Ok(found)
+}
+
+/// What lies at a place and is what is wanted, and what is to be said of what is not.
+fn known(place: &Place, key: &Key) -> Result<(Option<Statistics>, Vec<String>), CalibrateError> {
+    let Some(path) = place.path() else { return Ok((None, Vec::new())) };
+    let error = match Statistics::open(path).and_then(|found| found.key.check(key, path).map(|()| found)) {
+        Ok(found) => return Ok((Some(found), Vec::new())),
+        Err(CalibrateError::Io(IoError::NotFound { .. })) => return Ok((None, Vec::new())),
+        Err(error) => error,
+    };
+    match (place, &error) {
+        (Place::Kept(_), _) | (_, CalibrateError::DamagedStatistics { .. }) => {
+            Ok((None, vec![format!("{error}; the statistics are gathered anew and replace it")]))
+        }
+        _ => Err(error),
+    }
+}
+
+fn make_parent(path: &Path) -> Result<(), CalibrateError> {
+    Ok(forge_io::Cache::new(path.parent().map(Path::to_path_buf)).make()?)
+}
+
+/// Statistics in a file where the system keeps temporary ones, whose name is gone as soon as it is open.
+fn nameless(gather: impl Fn(&Path, bool) -> Result<Statistics, CalibrateError>) -> Result<Statistics, CalibrateError> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("rwkv-forge-statistics-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    let found = gather(&path, false);
+    let _gone = std::fs::remove_file(&path);
+    found
+}
+
+/// True for a file that begins as ours do, whatever comes then.
+fn is_ours(file: &InputFile) -> bool {
+    let mut start = [0; BEGINNING.len()];
+    file.read_exact_at(8, &mut start).is_ok() && start == *BEGINNING.as_bytes()
 }
 
 impl Statistics {
-    /// Opens a file and checks that everything in its index is there.
+    /// Opens a file and checks that everything in its index is there and as it was written.
     ///
     /// # Errors
-    /// [`CalibrateError::BadStatistics`] and those of reading.
+    /// [`CalibrateError::BadStatistics`] for a file that is not ours, [`CalibrateError::DamagedStatistics`] and those of reading.
     pub fn open(path: &Path) -> Result<Self, CalibrateError> {
-        let bad = |problem: String| CalibrateError::BadStatistics { path: path.to_path_buf(), problem };
         let file = InputFile::open(path)?;
+        let ours = is_ours(&file);
+        let bad = |problem: String| {
+            let path = path.to_path_buf();
+            if ours { CalibrateError::DamagedStatistics { path, problem } } else { CalibrateError::BadStatistics { path, problem } }
+        };
         let mut length = [0; 8];
         if file.len() < 8 {
             return Err(bad(format!("{} bytes, expected a safetensors file", file.len())));
@@ -81,11 +164,21 @@ impl Statistics {
         let header = file.read_vec(8, length, HEADER_BYTES)?;
         let header: Header = serde_json::from_slice(&header).map_err(|error| bad(format!("header: {error}")))?;
         let text = |key: &str| header.metadata.get(key).ok_or_else(|| bad(format!("no {key} in the metadata")));
-        if text(FORMAT_KEY)? != FORMAT {
-            return Err(bad(format!("{FORMAT_KEY} is {:?}, expected {FORMAT:?}", text(FORMAT_KEY)?)));
+        let format = text(FORMAT_KEY)?;
+        if format == "1" {
+            // Nobody can tell whether it is as it was written.
+            let problem = "written by an earlier version, without digests".to_owned();
+            return Err(CalibrateError::DamagedStatistics { path: path.to_path_buf(), problem });
         }
-        let key: Key = serde_json::from_str(text("key")?).map_err(|error| bad(format!("key: {error}")))?;
-        let inputs: Vec<Listed> = serde_json::from_str(text("index")?).map_err(|error| bad(format!("index: {error}")))?;
+        if format != FORMAT {
+            return Err(bad(format!("{FORMAT_KEY} is {format:?}, expected {FORMAT:?}")));
+        }
+        let digest = header.digest().map_err(|error| bad(format!("header: {error}")))?;
+        if text(DIGEST_KEY)? != &digest {
+            return Err(bad("header: its SHA-256 is another one than when it was written".to_owned()));
+        }
+        let key: Key = serde_json::from_str(text(KEY_KEY)?).map_err(|error| bad(format!("key: {error}")))?;
+        let inputs: Vec<Listed> = serde_json::from_str(text(INDEX_KEY)?).map_err(|error| bad(format!("index: {error}")))?;
         let data = 8 + length;
         let room = file.len() - data;
         inputs.iter().try_for_each(|input| check(input, &header.tensors, room)).map_err(bad)?;
@@ -99,7 +192,37 @@ impl Statistics {
                 parts.push(index);
             }
         }
-        Ok(Self { file, key, inputs, tensors: header.tensors, data, by_weight })
+        let found = Self { file, key, inputs, tensors: header.tensors, data, by_weight, warnings: Vec::new() };
+        found.check_digests(&bad)?;
+        Ok(found)
+    }
+
+    /// Reads every tensor once, and compares it with its digest.
+    fn check_digests(&self, bad: &dyn Fn(String) -> CalibrateError) -> Result<(), CalibrateError> {
+        let mut piece = Vec::new();
+        for input in &self.inputs {
+            for (suffix, expected) in TENSORS.iter().zip(&input.digests) {
+                let name = format!("{}.{suffix}", input.name());
+                let Some([mut at, end]) = self.tensors.get(&name).map(|entry| entry.data_offsets) else { continue };
+                let mut digest = Sha256::new();
+                while at < end {
+                    piece.resize(PIECE.min(usize::try_from(end - at).unwrap_or(PIECE)), 0);
+                    self.file.read_exact_at(self.data + at, &mut piece)?;
+                    digest.update(&piece);
+                    at += piece.len() as u64;
+                }
+                if forge_io::hex(&digest.finalize()) != *expected {
+                    return Err(bad(format!("{name}: its SHA-256 is another one than when it was written")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was damaged where the statistics were looked for, or why they are not kept. One sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What the statistics were gathered from.
@@ -193,6 +316,10 @@ fn check(input: &Listed, tensors: &BTreeMap<String, Entry>, room: u64) -> Result
     }
     if input.block.is_some_and(|block| block == 0 || block > input.columns) {
         return Err(format!("index: {name} has blocks of {:?} channels, expected 1 to {}", input.block, input.columns));
+    }
+    let tensors_of = 1 + usize::from(input.block.is_some());
+    if input.digests.len() != tensors_of {
+        return Err(format!("index: {name} has {} digests, expected {tensors_of}", input.digests.len()));
     }
     let squares = ("squares", "F64", 8, Some(input.columns as u64));
     let hessian = input.block.map(|block| ("hessian", "F32", 4, packed_len(input.columns, block)));

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Kept, Model, TestFile, fixtures, options, tokens};
-use forge_calibrate::{CalibrateError, Channels, Hessians, Imatrix, ImatrixForm, Statistics, calibrate_to_file};
+use forge_calibrate::{CalibrateError, Channels, Hessians, Imatrix, ImatrixForm, Place, Statistics, calibrate_to_file};
 use forge_model::Version;
 use forge_tensor::Diagnostic;
 
@@ -73,7 +73,8 @@ fn statistics_become_an_imatrix_file() {
     let sequences: Vec<&[u32]> = tokens.chunks_exact(CHUNK).take(CHUNKS).collect();
     let options = options(1, Hessians::None);
     let source = model.source.as_ref();
-    let statistics = calibrate_to_file(&file.0, "digest", source, &model.description, &sequences, &options, &|_| {}).unwrap();
+    let statistics =
+        calibrate_to_file(&Place::Kept(file.0.clone()), "digest", source, &model.description, &sequences, &options, &|_| {}).unwrap();
     let ours = statistics.imatrix(Version::V7, "head.txt", 128, true).unwrap();
     let (theirs, _) = Imatrix::read(&fixture("tiny-rwkv7.gguf")).unwrap();
     assert_eq!(ours.entries.keys().collect::<Vec<_>>(), theirs.entries.keys().collect::<Vec<_>>());

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Mutex;
 
 use common::{Kept, Model, TestFile, options, tokens};
-use forge_calibrate::{Hessians, InputStatistics, Options, Progress, Statistics, calibrate, calibrate_to_file};
+use forge_calibrate::{Hessians, InputStatistics, Options, Place, Progress, Statistics, calibrate, calibrate_to_file};
 use forge_engine::{EngineOptions, Form, Inputs, Isa, LayerStream, Tap};
 use forge_tensor::Diagnostic;
 
@@ -183,10 +183,12 @@ fn a_file_gives_back_what_was_gathered_and_is_used_again() {
     let options = options(2, Hessians::All);
     let kept = Kept::of(&model, &sequences, &options);
     let runs = Mutex::new(0);
-    let open = |source: &str, sequences: &[&[u32]], options: &Options| {
+    let ask = |place: &Place, source: &str, sequences: &[&[u32]], options: &Options| {
         let count = |progress: Progress| *runs.lock().unwrap() += usize::from(progress.layers_done == progress.layers);
-        calibrate_to_file(&file.0, source, model.source.as_ref(), &model.description, sequences, options, &count).unwrap()
+        calibrate_to_file(place, source, model.source.as_ref(), &model.description, sequences, options, &count)
     };
+    let entry = Place::Kept(file.0.clone());
+    let open = |source: &str, sequences: &[&[u32]], options: &Options| ask(&entry, source, sequences, options).unwrap();
     let statistics = open("digest", &sequences, &options);
     for (_, input) in &kept.inputs {
         for name in &input.weights {
@@ -207,37 +209,50 @@ fn a_file_gives_back_what_was_gathered_and_is_used_again() {
     open("digest", &[&tokens[..299]], &options);
     open("digest", &sequences, &Options { hessians: Hessians::None, ..options });
     open("digest", &sequences, &options);
+    // Statistics with Hessians have the importance too.
+    open("digest", &sequences, &Options { hessians: Hessians::None, ..options });
     assert_eq!(*runs.lock().unwrap(), 5);
     assert_eq!(std::fs::read(&file.0).unwrap(), first);
+    // A file that was named is theirs who named it.
+    let named = Place::Named(file.0.clone());
+    assert_eq!(ask(&named, "another digest", &sequences, &options).unwrap_err().kind(), "OtherStatistics");
+    assert_eq!(ask(&named, "digest", &sequences, &options).unwrap().warnings(), [""; 0]);
+    // Kept nowhere, they are the same.
+    let nowhere = ask(&Place::Nowhere, "digest", &sequences, &options).unwrap();
+    assert_eq!(nowhere.importance("head.weight").unwrap(), statistics.importance("head.weight").unwrap());
+    assert_eq!(*runs.lock().unwrap(), 6);
 }
 
 #[test]
-fn other_files_are_not_replaced_and_damaged_ones_refused() {
+fn other_files_are_not_replaced_and_any_changed_byte_is_noticed() {
     let (model, tokens, file) = (Model::tiny(7), tokens(500), TestFile::new("damaged"));
     let sequences = [&tokens[..50]];
-    let options = options(1, Hessians::None);
-    let run = || calibrate_to_file(&file.0, "digest", model.source.as_ref(), &model.description, &sequences, &options, &|_| {});
+    let options = options(1, Hessians::Matrices);
+    let named = Place::Named(file.0.clone());
+    let run = || calibrate_to_file(&named, "digest", model.source.as_ref(), &model.description, &sequences, &options, &|_| {});
     std::fs::write(&file.0, b"somebody's notes, not to be lost").unwrap();
     assert_eq!(run().unwrap_err().kind(), "BadStatistics");
     assert_eq!(std::fs::read(&file.0).unwrap(), b"somebody's notes, not to be lost");
     std::fs::remove_file(&file.0).unwrap();
     run().unwrap();
     let whole = std::fs::read(&file.0).unwrap();
-    for length in (0..whole.len()).step_by(1009) {
+    for length in (0..whole.len()).step_by(4001) {
         std::fs::write(&file.0, &whole[..length]).unwrap();
-        assert_eq!(Statistics::open(&file.0).unwrap_err().kind(), "BadStatistics", "cut at {length}");
+        let expected = if length == 0 { "BadStatistics" } else { "DamagedStatistics" };
+        assert_eq!(Statistics::open(&file.0).unwrap_err().kind(), expected, "cut at {length}");
     }
-    let header = whole.iter().rposition(|byte| *byte == b'}').unwrap();
-    for at in (8..header.min(60_000)).step_by(11) {
+    // Spaces that fill up the header, and bytes that no tensor has, are nobody's.
+    let length = usize::try_from(u64::from_le_bytes(whole[..8].try_into().unwrap())).unwrap();
+    let end = whole[..8 + length].iter().rposition(|byte| *byte == b'}').unwrap();
+    for at in (0..=end).step_by(101).chain((8 + length..whole.len()).step_by(9973)) {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         std::fs::write(&file.0, &bytes).unwrap();
-        if let Ok(statistics) = Statistics::open(&file.0) {
-            for name in statistics.names() {
-                let _value = statistics.importance(name);
-            }
-        }
+        assert!(Statistics::open(&file.0).is_err(), "byte {at}");
     }
+    std::fs::write(&file.0, [&whole[..whole.len() - 4], &[0xff; 4]].concat()).unwrap();
+    assert_eq!(run().unwrap().warnings().len(), 1, "a damaged file of ours is replaced");
+    assert_eq!(std::fs::read(&file.0).unwrap(), whole);
 }
 
 #[test]

@@ -116,10 +116,45 @@ impl OpenModel {
         Ok(self.inputs()?.into_iter().map(|(_, identity)| identity).collect())
     }
 
+    /// What decides every number of the model, read in one pass over its files, which also checks the checksums of their formats.
+    ///
+    /// # Errors
+    /// [`TensorSource::check_integrity`]'s.
+    pub fn identity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<ModelIdentity, BoxError> {
+        let digests = self.source().check_integrity(progress)?;
+        let files = self.source().files().into_iter().zip(digests).collect();
+        // How files were put together, such as the alpha of a LoRA, is said in the notes.
+        Ok(ModelIdentity { files, notes: self.source().notes().to_vec() })
+    }
+
     /// The tensors.
     #[must_use]
     pub fn source(&self) -> &dyn TensorSource {
         self.file.source()
+    }
+}
+
+/// The bytes that a model was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelIdentity {
+    /// Files with tensors, indices of shards and merged LoRA files among them, each with the SHA-256 of its bytes.
+    pub files: Vec<(PathBuf, String)>,
+    /// What the reader noted.
+    notes: Vec<String>,
+}
+
+impl ModelIdentity {
+    /// All of it as one text: models whose texts are equal give the same numbers. `model` is the one that the identity is of; what was read
+    /// beside its files by now counts, so a hybrid has another text once its vocabulary was read.
+    #[must_use]
+    pub fn text(&self, model: &OpenModel) -> String {
+        let companions = model.companions();
+        let digests = self.files.iter().map(|(_, digest)| digest).chain(companions.iter().map(|companion| &companion.sha256));
+        let mut text = digests.map(String::as_str).collect::<Vec<_>>().join(" ");
+        if !self.notes.is_empty() {
+            text.push_str(&format!(" {}", forge_io::sha256_hex(self.notes.join("\n").as_bytes())));
+        }
+        text
     }
 }
 

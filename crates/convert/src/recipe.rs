@@ -44,6 +44,12 @@ impl CalibrationRecord {
         Self { digest: key.sequences.clone(), tokens: key.tokens, block: Some(key.block) }
     }
 
+    /// The record as one text: equal texts mean the same statistics of one model.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{} {} {:?}", self.digest, self.tokens, self.block)
+    }
+
     /// Whether statistics of this record are what the recipe was made with.
     ///
     /// # Errors

@@ -116,6 +116,48 @@ impl Cache {
     }
 }
 
+/// What decides a result, part after part, as the name of an entry: whoever asks with other parts asks for another entry.
+#[derive(Clone, Debug)]
+pub struct CacheKey {
+    kind: &'static str,
+    digest: Sha256,
+}
+
+impl CacheKey {
+    /// Of a kind of result, as this revision of the program computes it.
+    #[must_use]
+    pub fn new(revision: &str, kind: &'static str) -> Self {
+        Self { kind, digest: Sha256::new() }.with(revision).with(kind)
+    }
+
+    /// And these bytes, whose number is a part of the key too.
+    #[must_use]
+    pub fn with(mut self, part: impl AsRef<[u8]>) -> Self {
+        let part = part.as_ref();
+        self.digest.update((part.len() as u64).to_le_bytes());
+        self.digest.update(part);
+        self
+    }
+
+    /// And these numbers, such as token ids.
+    #[must_use]
+    pub fn with_numbers(mut self, numbers: impl IntoIterator<Item = u64>) -> Self {
+        let mut count = 0u64;
+        for number in numbers {
+            self.digest.update(number.to_le_bytes());
+            count = count.saturating_add(1);
+        }
+        self.digest.update(count.to_le_bytes());
+        self
+    }
+
+    /// `KIND-DIGEST`, a name of 64 hexadecimal digits after that of the kind.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{}-{}", self.kind, hex(&self.digest.finalize()))
+    }
+}
+
 fn write(path: &Path, name: &str, bytes: &[u8]) -> Result<(), IoError> {
     let line = format!("{MAGIC} {} {}\n", bytes.len(), digest(name, bytes));
     let whole = (line.len() as u64).saturating_add(bytes.len() as u64);
@@ -154,7 +196,7 @@ fn entry<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
 mod tests {
     #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
 
-    use super::{Cache, CacheError};
+    use super::{Cache, CacheError, CacheKey};
 
     fn folder(name: &str) -> std::path::PathBuf {
         let path = std::env::temp_dir().join(format!("forge-io-cache-{}-{name}", std::process::id()));
@@ -188,6 +230,26 @@ mod tests {
         cache.put("a", b"").unwrap();
         assert_eq!(cache.get("a", 100).unwrap().unwrap(), b"", "a damaged entry is replaced");
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn keys_differ_when_any_part_does_and_parts_do_not_run_together() {
+        let key = || CacheKey::new("1", "kind");
+        let names = [
+            key().name(),
+            CacheKey::new("2", "kind").name(),
+            CacheKey::new("1", "kin").with("d").name(),
+            key().with("a").with("b").name(),
+            key().with("ab").name(),
+            key().with("ab").with("").name(),
+            key().with_numbers([1, 2]).name(),
+            key().with_numbers([1]).with_numbers([2]).name(),
+            key().with_numbers([]).name(),
+        ];
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[..index].contains(name), "{index}");
+        }
+        assert_eq!(key().with("a").name(), key().with(b"a").name());
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod spill;
 mod temporary;
 
 pub use allocator::{Allocator, when_exhausted};
-pub use cache::{Cache, CacheError};
+pub use cache::{Cache, CacheError, CacheKey};
 pub use directory::OutputDirectory;
 pub use error::IoError;
 pub use input::{Backend, FileIdentity, InputFile, hex, sha256_hex};

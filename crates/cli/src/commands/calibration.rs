@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_calibrate::{Hessians, ImatrixForm, Options, Statistics, calibrate_to_file};
+use forge_calibrate::{Hessians, ImatrixForm, Options, Place, Statistics, calibrate_to_file};
 use forge_convert::container::by_name;
 use forge_convert::recipe::CalibrationRecord;
 use forge_convert::{CALIBRATION_WINDOW, Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary, calibration_windows, vocabulary_for};
 use forge_corpus::{Collection, Document, ReadOptions};
 use forge_io::{OutputFile, OutputOptions};
 
-use super::eval::usual_cache;
+use super::cache::{Cache, key};
 use crate::args;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -57,14 +57,9 @@ pub(crate) fn tokens(model: &OpenModel, vocabulary: &Vocabulary, collections: &[
     Ok(tokens)
 }
 
-/// SHA-256 of the model's files, joined, with one of its notes: a LoRA file that is merged has its alpha there.
+/// What decides every number of the model, as one text.
 pub(crate) fn source_digest(model: &OpenModel) -> Result<String, Failure> {
-    let mut digests = model.source().check_integrity(&|_| ())?;
-    let notes = model.source().notes().join("\n");
-    if !notes.is_empty() {
-        digests.push(forge_io::sha256_hex(notes.as_bytes()));
-    }
-    Ok(digests.join(","))
+    Ok(model.identity(&|_| ())?.text(model))
 }
 
 /// What is gathered, and how.
@@ -109,23 +104,29 @@ pub(crate) fn calibrated(
     let saved = SavedImatrix::create(args, model, force)?;
     let digest = source_digest(model)?;
     let key = forge_calibrate::Key::new(&digest, &model.description, &windows, &options);
-    let path = match &args.statistics {
-        Some(path) => path.clone(),
-        None => {
-            let directory = usual_cache()?;
-            let name = format!("{}|{}|{:?}|{}", key.source, key.sequences, key.hessians, key.block);
-            let digest = forge_io::sha256_hex(name.as_bytes());
-            directory.join(format!("statistics-{}.safetensors", digest.get(..16).unwrap_or(&digest)))
-        }
-    };
-    terminal.detail(&format!("statistics of {} windows in {}", windows.len(), path.display()));
+    let place = place(args, &key, terminal);
+    if let Some(path) = place.path() {
+        terminal.detail(&format!("statistics of {} windows in {}", windows.len(), path.display()));
+    }
     let progress = Progress::new(terminal, "calibrating", false);
     let set = |step: forge_calibrate::Progress| progress.set(step.layers_done as u64, step.layers as u64);
-    let found = calibrate_to_file(&path, &digest, model.source(), &model.description, &windows, &options, &set)?;
+    let found = calibrate_to_file(&place, &digest, model.source(), &model.description, &windows, &options, &set)?;
+    for warning in found.warnings() {
+        terminal.warn(warning);
+    }
     if let Some(saved) = saved {
         saved.write(args, model, &found)?;
     }
     Ok(Calibrated::new(found))
+}
+
+/// Where the statistics lie: in the file that the user names, or among what is kept.
+fn place(args: &args::Calibration, of: &forge_calibrate::Key, terminal: &Terminal) -> Place {
+    if let Some(path) = &args.statistics {
+        return Place::Named(path.clone());
+    }
+    let kept = key("statistics").with(&of.source).with(&of.sequences).with(format!("{:?}", of.hessians)).with_numbers([of.block as u64]);
+    Cache::usual(terminal).path(&format!("{}.safetensors", kept.name())).map_or(Place::Nowhere, Place::Kept)
 }
 
 /// The file of `--save-imatrix`, begun before the work, so that a name that cannot be fails early.

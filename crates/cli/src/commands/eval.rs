@@ -20,11 +20,11 @@ use forge_score::{Precision, Protocol};
 use forge_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use self::cache::Cache;
 use self::measure::{Candidate, Job, Measured, Reference, Results};
 use self::outputs::Outputs;
 use self::subject::Subject;
 use self::texts::Texts;
+use super::cache::Cache;
 use super::{kernel, vocabulary};
 use crate::args::{self, EvalLimits, Global};
 use crate::failure::Failure;
@@ -42,9 +42,10 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let tokenizer = vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text")?;
     let mut outputs = Outputs::create(args, &all)?;
     let texts = Texts::read(&args.texts, &tokenizer, terminal)?;
-    let cache = Cache::new(cache_directory(args, texts.plan.protocol))?;
+    let cache = cache(args, texts.plan.protocol, terminal);
     let job = Job {
         texts: &texts,
+        vocabulary: tokenizer.sha256(),
         precision: precision(args, texts.plan.protocol),
         kernel: kernel(&args.computing.kernel),
         form: if args.computing.activations == "int8" { Form::Int8 } else { Form::Float },
@@ -142,21 +143,16 @@ fn precision(args: &args::Eval, protocol: Protocol) -> Precision {
 }
 
 /// Long runs keep what is finished; one that asked for logits needs them all.
-fn cache_directory(args: &args::Eval, protocol: Protocol) -> Option<std::path::PathBuf> {
-    if args.computing.no_cache || args.outputs.save_logits.is_some() {
-        return None;
-    }
+fn cache<'t>(args: &args::Eval, protocol: Protocol, terminal: &'t Terminal) -> Cache<'t> {
     let long = !args.levels.is_empty() || matches!(protocol, Protocol::Uncheatable | Protocol::Uncheatable2024);
-    args.computing.cache.clone().or_else(|| if long { Cache::usual_place() } else { None })
-}
-
-/// Where results, statistics and probes are kept when nobody says where; made if it is not there.
-pub(crate) fn usual_cache() -> Result<std::path::PathBuf, Failure> {
-    let Some(directory) = Cache::usual_place() else {
-        return Err(Failure::usage("Cache", "there is no HOME to keep results in: set XDG_CACHE_HOME".to_owned()));
-    };
-    Cache::new(Some(directory.clone()))?;
-    Ok(directory)
+    if args.computing.no_cache || args.outputs.save_logits.is_some() {
+        return Cache::new(None, terminal);
+    }
+    match &args.computing.cache {
+        Some(directory) => Cache::new(Some(directory.clone()), terminal),
+        None if long => Cache::usual(terminal),
+        None => Cache::new(None, terminal),
+    }
 }
 
 impl Setting<'_> {

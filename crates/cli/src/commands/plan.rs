@@ -1,7 +1,6 @@
 //! `plan`: a type for each tensor, within a budget of bytes or of accuracy loss.
 
 use std::cell::Cell;
-use std::path::Path;
 use std::time::Instant;
 
 use forge_calibrate::Hessians;
@@ -10,19 +9,17 @@ use forge_convert::recipe::{Recipe, quantizer_by_name};
 use forge_convert::{Calibrated, ConvertOptions, OpenModel, Vocabulary, vocabulary_for};
 use forge_corpus::ReadOptions;
 use forge_eval::{Baseline, LossOptions, Model, PassOptions};
-use forge_io::{InputFile, OutputFile, OutputOptions};
+use forge_io::{OutputFile, OutputOptions};
 use forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, harms};
 use serde_json::json;
 
+use super::cache::{Cache, key};
 use super::eval::texts::Texts;
 use super::{calibration, model_line, number, open_options, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::{Terminal, table, thousands};
-
-/// Probes that are known of an earlier run are kept in files no larger than this.
-const PROBES: u64 = 16 << 20;
 
 /// Runs the command.
 pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
@@ -170,15 +167,10 @@ fn probe(
     statistics: &Calibrated,
     terminal: &Terminal,
 ) -> Result<(Vec<TensorHarm>, forge_plan::Exponents), Failure> {
-    let record = statistics.record();
-    let what = format!("probes 1|{}|{}|{:?}|{}", calibration::source_digest(model)?, record.digest, options.windows, record.tokens);
-    let digest = forge_io::sha256_hex(what.as_bytes());
-    let path = super::eval::usual_cache()?.join(format!("probes-{}.json", digest.get(..16).unwrap_or(&digest)));
-    let known: Probed = InputFile::open(&path)
-        .ok()
-        .and_then(|file| file.read_vec(0, file.len(), PROBES).ok())
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default();
+    let cache = Cache::usual(terminal);
+    let key = key("probes").with(calibration::source_digest(model)?).with(statistics.record().key()).with(&args.to);
+    let name = key.with_numbers([options.windows as u64]).with_numbers(tokens.iter().map(|token| u64::from(*token))).name();
+    let known: Probed = cache.get(&name).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let mut probe = Probe::new(model.source(), &model.description, tokens, options)?;
     let with = HarmOptions { container: by_name(&args.to)?, calibration: Some(statistics), budget: args.budget, known };
     let progress = Progress::new(terminal, "probing", false);
@@ -188,20 +180,13 @@ fn probe(
         // What was measured is kept now and then, and at the end.
         if done == total || saved.get().elapsed().as_secs() >= 10 {
             saved.set(Instant::now());
-            save(&path, probed);
+            // What cannot be kept costs time in the next run, nothing else.
+            if let Ok(bytes) = serde_json::to_vec(probed) {
+                cache.put(&name, &bytes);
+            }
         }
     })?;
     Ok(found)
-}
-
-/// A cache that cannot be written costs time in the next run, nothing else.
-fn save(path: &Path, probed: &Probed) {
-    let Ok(bytes) = serde_json::to_vec(probed) else { return };
-    if let Ok(file) = OutputFile::create(path, &OutputOptions { force: true, inputs: &[], expected_bytes: 0 })
-        && file.write_all_at(0, &bytes).is_ok()
-    {
-        let _ = file.commit();
-    }
 }
 
 /// Measures one pass over the probes' windows and says what all of them will take.

@@ -17,8 +17,9 @@ use forge_report::pareto_front;
 use forge_tensor::{Encoding, TensorSource};
 use serde_json::{Value, json};
 
+use super::super::cache::{Cache, key};
 use super::super::{open_options, vocabulary};
-use super::cache::{Cache, Key, Speed};
+use super::cache::Speed;
 use super::choice::{Choosable, Wish};
 use super::measure::{Candidate, Measured, Reference, Results};
 use super::{Outputs, Setting, Subject, merged, page, tables, to_value};
@@ -75,7 +76,7 @@ pub(crate) struct LevelFindings<'a> {
 /// Measures speeds, or does not.
 pub(crate) struct SpeedOf<'a> {
     wanted: bool,
-    cache: &'a Cache,
+    cache: &'a Cache<'a>,
     machine: Machine,
 }
 
@@ -204,7 +205,8 @@ impl<'a> Level<'a> {
         };
         let plan = forge_convert::plan(&source.open, &options)?;
         let bytes = plan.layout.total_bytes();
-        let mut identity = source.identity().to_owned();
+        // What a container holds in another form is quantized in that form.
+        let mut identity = format!("{} in {}", source.files.text(&source.open), container.name());
         for (spec, choice) in source.open.description.tensors.iter().zip(&plan.choices) {
             let quantizer = recipe.quantizer_of(&spec.name, choice.encoding).name();
             identity.push_str(&format!(" {}={}:{quantizer}", spec.name, choice.encoding.name));
@@ -268,7 +270,7 @@ impl Candidate for Level<'_> {
 impl SpeedOf<'_> {
     fn key(&self, identity: &str) -> String {
         let threads = rayon::current_num_threads().to_string();
-        Key::new("speed").with(identity).with(&self.machine.cpu).with(&threads).finish()
+        key("speed").with(identity).with(&self.machine.cpu).with(&threads).name()
     }
 
     /// Of a model that may be known from an earlier run.

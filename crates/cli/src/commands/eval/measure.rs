@@ -4,7 +4,8 @@ use forge_engine::Form;
 use forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
 use forge_score::{Evaluation, Plan, Precision, Scores};
 
-use super::cache::{Cache, Key, Note, kept_layers, layers};
+use super::super::cache::{Cache, key};
+use super::cache::{Note, kept_layers, layers, with_plan};
 use super::texts::Texts;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -28,6 +29,8 @@ pub(crate) trait Candidate {
 pub(crate) struct Job<'a> {
     /// What on.
     pub texts: &'a Texts,
+    /// SHA-256 of the vocabulary.
+    pub vocabulary: &'a str,
     /// Losses of rounded logits, or not.
     pub precision: Precision,
     /// What computes, unless the model is a hybrid.
@@ -37,7 +40,7 @@ pub(crate) struct Job<'a> {
     /// Bytes for activations of all models together.
     pub max_memory: u64,
     /// What is finished.
-    pub cache: &'a Cache,
+    pub cache: &'a Cache<'a>,
 }
 
 /// The model that candidates are compared with.
@@ -106,8 +109,8 @@ impl Job<'_> {
     fn key(&self, candidate: &dyn Candidate, reference: Option<Reference<'_>>, part: &Plan) -> String {
         let form = if self.form == Form::Int8 { "int8" } else { "float" };
         let against = reference.map_or("alone", |reference| reference.identity);
-        let key = Key::new("scores").with(candidate.identity()).with(against);
-        key.with(self.precision.name()).with(self.kernel.name()).with(form).with_plan(part).finish()
+        let key = key("scores").with(candidate.identity()).with(against).with(self.vocabulary);
+        with_plan(key.with(self.precision.name()).with(self.kernel.name()).with(form), part).name()
     }
 
     /// Measures candidates, alone or against a reference. `logits` gets every scored row of the reference, or of the first candidate

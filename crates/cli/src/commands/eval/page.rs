@@ -296,7 +296,7 @@ fn method(setting: &Setting<'_>) -> Section {
 fn provenance<'s>(setting: &Setting<'_>, subjects: impl Iterator<Item = &'s Subject>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for subject in subjects {
-        for (name, digest) in &subject.files {
+        for (name, digest) in subject.digests() {
             out.push(("model".to_owned(), format!("`{name}`, sha256 {digest}")));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_convert::OpenModel;
+use forge_convert::{ModelIdentity, OpenModel};
 use forge_eval::Model;
 use serde_json::{Value, json};
 
@@ -19,8 +19,8 @@ pub(crate) struct Subject {
     pub path: PathBuf,
     /// The model.
     pub open: OpenModel,
-    /// Names and SHA-256 of its files.
-    pub files: Vec<(String, String)>,
+    /// Its files and their digests.
+    pub files: ModelIdentity,
     /// Bytes of its files.
     pub bytes: u64,
     name: String,
@@ -36,12 +36,15 @@ impl Subject {
         }
         let bytes = open.source_bytes()?;
         let progress = Progress::new(terminal, "checking", true);
-        let digests = open.source().check_integrity(&|read| progress.add(read, bytes))?;
+        let files = open.identity(&|read| progress.add(read, bytes))?;
         drop(progress);
-        let name_of = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let files: Vec<(String, String)> = open.source().files().iter().map(|path| name_of(path)).zip(digests).collect();
-        let identity = files.iter().map(|(_, digest)| digest.as_str()).collect::<Vec<_>>().join(" ");
+        let identity = files.text(&open);
         Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity })
+    }
+
+    /// Names of its files and their SHA-256.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = (String, &str)> {
+        self.files.files.iter().map(|(path, digest)| (name_of(path), digest.as_str()))
     }
 
     /// For the passes.
@@ -63,9 +66,13 @@ impl Subject {
             "version": self.open.description.version,
             "parameters": self.open.description.parameters(),
             "file_bytes": self.bytes,
-            "sha256": self.files.iter().map(|(name, digest)| json!({ "file": name, "sha256": digest })).collect::<Vec<_>>(),
+            "sha256": self.digests().map(|(name, digest)| json!({ "file": name, "sha256": digest })).collect::<Vec<_>>(),
         })
     }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 impl Candidate for Subject {
