@@ -123,7 +123,7 @@ impl<'a> Loaded<'a> {
     fn new(subject: &'a Subject<'a>, settings: &Settings, steps: &Steps<'_>) -> Result<Self, BenchError> {
         let before = resident_memory();
         let predicted = predicted(subject)?;
-        let mut loads = Vec::with_capacity(settings.loads);
+        let mut loads = Vec::new();
         let mut load = || {
             let begun = Instant::now();
             let engine =
@@ -158,7 +158,7 @@ impl<'a> Loaded<'a> {
 
     /// Seconds of each of `count` tokens after the current state.
     fn generate(&mut self, count: usize) -> Result<Vec<f64>, BenchError> {
-        let mut seconds = Vec::with_capacity(count);
+        let mut seconds = Vec::new();
         for _ in 0..count {
             let token = self.tokens.next();
             let begun = Instant::now();

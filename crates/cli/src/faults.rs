@@ -47,3 +47,41 @@ fn exhausted(bytes: usize) -> u8 {
     let _unheard = rustix::io::write(rustix::stdio::stderr(), &line[..length]);
     exit_code(forge_tensor::Class::Io)
 }
+
+#[cfg(test)]
+mod tests {
+    use rayon::prelude::*;
+
+    use super::{caught, watch};
+
+    #[test]
+    fn a_panic_of_any_thread_is_a_failure_and_leaves_nothing() {
+        const TEST: &str = "faults::tests::a_panic_of_any_thread_is_a_failure_and_leaves_nothing";
+        const CHILD: &str = "FORGE_FAULTS_TEST_CHILD";
+        let Some(folder) = std::env::var_os(CHILD).map(std::path::PathBuf::from) else {
+            // In a process of its own, whose panics and temporaries are nobody else's.
+            let folder = std::env::temp_dir().join(format!("forge-faults-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let child = child.args(["--exact", TEST]).env(CHILD, &folder).output().unwrap();
+            let said = String::from_utf8_lossy(&child.stdout).into_owned();
+            assert!(child.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+            std::fs::remove_dir(&folder).expect("it is empty");
+            return;
+        };
+        watch();
+        let file = forge_io::OutputFile::create(&folder.join("out"), &forge_io::OutputOptions::default()).unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        let failure = caught(|| {
+            // As if the program had ended in the middle of it.
+            std::mem::forget(file);
+            (0..64).into_par_iter().for_each(|index| assert!(index != 37, "two\nlines"));
+            Ok(0)
+        })
+        .unwrap_err();
+        assert_eq!((failure.code, failure.kind.as_str()), (5, "Panic"));
+        assert!(failure.message.contains("this is a fault of rwkv-forge: two lines (") && !failure.message.contains('\n'), "{failure:?}");
+        assert!(failure.message.contains("faults.rs:"), "it says where: {failure:?}");
+        assert_eq!(caught(|| Ok(3)).unwrap(), 3);
+    }
+}

@@ -1,6 +1,6 @@
 //! One conversion from beginning to end: plan, write to a temporary file, read back, compare, record, rename.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use forge_eval::{Agreement, CompareOptions, Kernel, Model, Thresholds};
 use forge_io::{OutputFile, OutputOptions};
@@ -295,7 +295,9 @@ pub fn convert(
         // The patched header is read once more, by the same reader that users' files go through.
         record.output_sha256 = target.staged(|written| {
             let reread = open(written, options.open)?;
-            let names = reread.source().files().iter().map(|path| file_name(path)).collect::<Vec<_>>();
+            // A single file still lies under the name of its temporary.
+            let name = |path: &PathBuf| file_name(if path == written { output } else { path });
+            let names = reread.source().files().iter().map(name).collect::<Vec<_>>();
             Ok(names.into_iter().zip(reread.source().check_integrity(&|_| ())?).collect())
         })?;
     }

@@ -64,6 +64,14 @@ pub enum KernelError {
         /// Elements expected.
         expected: usize,
     },
+    /// There is no memory for the values of a tensor.
+    #[error("no memory for the {elements} elements of {tensor}; free memory or use a machine with more")]
+    OutOfMemory {
+        /// Canonical name.
+        tensor: String,
+        /// Number of elements.
+        elements: usize,
+    },
     /// The reader failed.
     #[error("cannot read tensor {tensor}: {error}")]
     Read {
@@ -83,6 +91,7 @@ impl Diagnostic for KernelError {
             Self::TokenOutOfRange { .. } => "TokenOutOfRange",
             Self::LayerOutOfRange { .. } => "LayerOutOfRange",
             Self::BufferMismatch { .. } => "BufferMismatch",
+            Self::OutOfMemory { .. } => "OutOfMemory",
             Self::Read { error, .. } => error.kind(),
         }
     }
@@ -90,6 +99,7 @@ impl Diagnostic for KernelError {
     fn class(&self) -> Class {
         match self {
             Self::TokenOutOfRange { .. } | Self::LayerOutOfRange { .. } | Self::BufferMismatch { .. } => Class::Usage,
+            Self::OutOfMemory { .. } => Class::Io,
             Self::Read { error, .. } => error.class(),
             _ => Class::Refused,
         }

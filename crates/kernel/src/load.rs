@@ -26,13 +26,18 @@ pub fn load_tensor<F: Real>(source: &dyn TensorSource, spec: &TensorSpec) -> Res
 /// come back with the bits that they are stored with.
 pub(crate) fn load_in_form<F: Real>(source: &dyn TensorSource, spec: &TensorSpec, form: ValueForm) -> Result<Vec<F>, KernelError> {
     let stored = Stored::new(source, spec)?;
-    let mut out = vec![F::ZERO; stored.elements];
+    let mut out = zeros(spec, stored.elements)?;
     stored.read(0, &mut out)?;
     if spec.recover.columns.1 > 1 {
         out = stored.piece_of_rows(&out);
     }
     convert_form(&mut out, spec.recover.form, form);
     if spec.recover.transposed { transpose_last_two(&out, spec) } else { Ok(out) }
+}
+
+/// Room for values of a tensor, as many as the file says.
+fn zeros<F: Real>(spec: &TensorSpec, elements: usize) -> Result<Vec<F>, KernelError> {
+    forge_tensor::memory::filled(F::ZERO, elements).map_err(|_| KernelError::OutOfMemory { tensor: spec.name.clone(), elements })
 }
 
 /// From one function of the canonical values to another.
@@ -71,7 +76,7 @@ pub(crate) fn load_rows<F: Real>(source: &dyn TensorSource, spec: &TensorSpec, f
         return Ok(all[first * columns..(first + rows) * columns].to_vec());
     }
     let stored = Stored::new(source, spec)?;
-    let mut out = vec![F::ZERO; rows * columns];
+    let mut out = zeros(spec, rows * columns)?;
     if !spec.recover.transposed {
         stored.read(first * columns, &mut out)?;
         convert_form(&mut out, spec.recover.form, ValueForm::Canonical);
