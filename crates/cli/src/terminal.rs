@@ -69,6 +69,11 @@ impl Terminal {
         }
     }
 
+    /// Something that makes a result doubtful: shown even with --quiet.
+    pub(crate) fn warn(&self, text: &str) {
+        write_or_exit(&mut std::io::stderr(), &format!("warning: {text}\n"));
+    }
+
     /// Something that only --verbose users want.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {

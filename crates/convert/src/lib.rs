@@ -10,6 +10,7 @@ pub mod container;
 mod convert;
 mod error;
 pub mod execute;
+mod fit;
 pub mod lint;
 pub mod lora;
 mod open;
@@ -25,6 +26,7 @@ pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromI
 pub use convert::{ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, convert, plan};
 pub use error::ConvertError;
 pub use execute::F16Loss;
+pub use fit::{Shortfall, qwen_shortfall, shortfall};
 pub use open::{OpenFile, OpenModel, OpenOptions, open, open_file};
 pub use prepare::{Calibration, Prepared, prepare};
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
