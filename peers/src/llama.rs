@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::agreement::{Agreement, BOUNDS, Bound};
 use crate::npy::{self, Matrix};
 use crate::synthetic;
+use crate::table::Fact;
 use crate::tools::{self, capture, forge};
 
 const MODELS: &[&str] = &["tiny-rwkv6", "tiny-rwkv7"];
@@ -67,6 +68,8 @@ pub struct Report {
     llama: String,
     rows: Vec<Row>,
     tokenizers: Vec<Tokenizer>,
+    /// What llama.cpp makes of the chat template in the files.
+    chats: Vec<Fact>,
 }
 
 /// How llama.cpp tokenizes the oracles' text with the vocabulary in one of our files.
@@ -84,12 +87,14 @@ pub fn run() -> Result<Report, String> {
     let work = root.join("peers/.work/llama");
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     let llama = build_llama(&root, &[])?;
-    let setup = Setup { forge: forge(&root)?, dumper: compile(&root, &work, &llama, "logits")?, tokens: tokens(&root, &work)?, root, work };
+    let dumper = compile(&root, &work, &llama, "logits", &[])?;
+    let setup = Setup { forge: forge(&root)?, dumper, tokens: tokens(&root, &work)?, root, work };
+    let small = setup.root.join("fixtures/checkpoints/vocab-320.txt");
 
     let (mut rows, mut tokenizers) = (Vec::new(), Vec::new());
     for model in MODELS {
         let source = setup.root.join(format!("fixtures/checkpoints/{model}.pth"));
-        let logits = BOUNDS.iter().map(|bound| setup.logits(model, &source, bound.encoding)).collect::<Result<Vec<_>, _>>()?;
+        let logits = BOUNDS.iter().map(|bound| setup.logits(model, &source, &small, bound.encoding)).collect::<Result<Vec<_>, _>>()?;
         for (bound, (ours, theirs)) in BOUNDS.iter().zip(&logits) {
             for theirs in theirs {
                 rows.push(Row::new(model, bound.encoding, bound, None, ours, theirs)?);
@@ -106,14 +111,16 @@ pub fn run() -> Result<Report, String> {
     }
     let random = setup.work.join("random-rwkv6.safetensors");
     synthetic::rwkv6(&random)?;
-    setup.presets("random-rwkv6", &random, &RANDOM, &mut rows)?;
-    let trained = setup.root.join("../shared/data/checkpoints/small-rwkv7.pth");
+    setup.presets("random-rwkv6", [&random, &small], &RANDOM, &mut rows)?;
+    let data = setup.root.join("../shared/data/checkpoints");
+    let (trained, vocabulary) = (data.join("small-rwkv7.pth"), data.join("vocab-4096.txt"));
     if trained.exists() {
-        setup.presets("small-rwkv7", &trained, &TRAINED, &mut rows)?;
+        setup.presets("small-rwkv7", [&trained, &vocabulary], &TRAINED, &mut rows)?;
     } else {
         eprintln!("note: {} is not there, so presets are compared on the random RWKV-6 alone", trained.display());
     }
-    Ok(Report { llama: version(&llama), rows, tokenizers })
+    let chats = crate::chat::facts(&setup.root, &setup.work, &llama, &setup.work.join(format!("{}-f32.gguf", MODELS[0])))?;
+    Ok(Report { llama: version(&llama), rows, tokenizers, chats })
 }
 
 /// Presets whose blocks of 256 values do not fit into the fixtures' rows, and the type whose file is the planted fault.
@@ -153,17 +160,16 @@ struct Setup {
 
 impl Setup {
     /// Our logits and llama.cpp's, one for each of [`PATHS`], of one converted file.
-    fn logits(&self, model: &str, source: &Path, encoding: &str) -> Result<(Matrix, Vec<Theirs>), String> {
+    fn logits(&self, model: &str, source: &Path, vocabulary: &Path, encoding: &str) -> Result<(Matrix, Vec<Theirs>), String> {
         let file = |extension: &str| self.work.join(format!("{model}-{encoding}.{extension}"));
         let (gguf, ours) = (file("gguf"), file("npy"));
-        let fixtures = self.root.join("fixtures/checkpoints");
         let forge = || {
             let mut command = Command::new(&self.forge);
             command.arg("--quiet");
             command
         };
         let convert = ["--to", "gguf", "--type", encoding, "--force", "--no-verify"];
-        capture(forge().arg("convert").arg(source).args(convert).arg("--vocab").arg(fixtures.join("vocab-320.txt")).arg("-o").arg(&gguf))?;
+        capture(forge().arg("convert").arg(source).args(convert).arg("--vocab").arg(vocabulary).arg("-o").arg(&gguf))?;
         capture(forge().arg("logits").arg(&gguf).arg("--tokens").arg(&self.tokens).arg("--force").arg("-o").arg(&ours))?;
         let theirs = |path: &'static str| {
             let out = file(&format!("{path}.f32"));
@@ -173,11 +179,12 @@ impl Setup {
         Ok((Matrix::from_npy(&ours)?, PATHS.into_iter().map(theirs).collect::<Result<_, String>>()?))
     }
 
-    /// The presets on a checkpoint whose rows have whole blocks.
-    fn presets(&self, model: &'static str, source: &Path, bound: &'static Bound, rows: &mut Vec<Row>) -> Result<(), String> {
-        let (_, wrong) = self.logits(model, source, PLANTED_PRESET)?;
+    /// The presets on a checkpoint whose rows have whole blocks, and its vocabulary.
+    fn presets(&self, model: &'static str, files: [&Path; 2], bound: &'static Bound, rows: &mut Vec<Row>) -> Result<(), String> {
+        let [source, vocabulary] = files;
+        let (_, wrong) = self.logits(model, source, vocabulary, PLANTED_PRESET)?;
         for preset in PRESETS {
-            let (ours, theirs) = self.logits(model, source, preset)?;
+            let (ours, theirs) = self.logits(model, source, vocabulary, preset)?;
             for theirs in &theirs {
                 rows.push(Row::new(model, preset, bound, None, &ours, theirs)?);
             }
@@ -206,8 +213,9 @@ pub fn build_llama(root: &Path, programs: &[&str]) -> Result<PathBuf, String> {
     Ok(PathBuf::from(capture(command.args(programs).stderr(Stdio::inherit()))?.trim()))
 }
 
-/// The program of `llama/NAME.cpp`, compiled anew when it is older than its source or was linked with another libllama.
-pub fn compile(root: &Path, work: &Path, llama: &Path, name: &str) -> Result<PathBuf, String> {
+/// The program of `llama/NAME.cpp`, compiled anew when it is older than its source or was linked with another libllama. `more` are
+/// sources of llama.cpp's programs, which are in no library.
+pub fn compile(root: &Path, work: &Path, llama: &Path, name: &str, more: &[&str]) -> Result<PathBuf, String> {
     let source = root.join(format!("peers/llama/{name}.cpp"));
     let (binary, stamp) = (work.join(name), work.join(format!("{name}.linked-with")));
     let library = llama.join("build/bin");
@@ -218,7 +226,8 @@ pub fn compile(root: &Path, work: &Path, llama: &Path, name: &str) -> Result<Pat
     }
     let mut compiler = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "g++".into()));
     compiler.args(["-O2", "-std=c++17", "-Wall", "-Wextra"]).arg(&source).arg("-o").arg(&binary);
-    for include in ["include", "ggml/include"] {
+    compiler.args(more.iter().map(|source| llama.join(source)));
+    for include in ["include", "ggml/include", "common", "vendor"] {
         compiler.arg("-I").arg(llama.join(include));
     }
     compiler.arg("-L").arg(&library).args(["-lllama", "-lggml", "-lggml-base"]).arg(format!("-Wl,-rpath,{}", library.display()));
@@ -245,7 +254,8 @@ fn version(llama: &Path) -> String {
 impl Report {
     /// Whether every file is within its bounds and every planted fault outside.
     pub fn passed(&self) -> bool {
-        self.rows.iter().all(Row::passed) && self.tokenizers.iter().all(|tokenizer| tokenizer.equal == tokenizer.all)
+        let tokenizers = self.tokenizers.iter().all(|tokenizer| tokenizer.equal == tokenizer.all);
+        self.rows.iter().all(Row::passed) && tokenizers && self.chats.iter().all(|fact| fact.passed)
     }
 
     /// A table for people.
@@ -264,6 +274,10 @@ impl Report {
             text += &format!(
                 "\n{model}: llama.cpp's tokenizer with the vocabulary in the file gives {equal} of {all} ids as the official one.\n"
             );
+        }
+        text += "\n| chat template in the files | found | |\n|---|---|---|\n";
+        for Fact { what, found, passed } in &self.chats {
+            text += &format!("| {what} | {found} | {} |\n", if *passed { "as it must be" } else { "FAILED" });
         }
         text += "\nBounds:\n\n| file | max abs difference | rms ratio | top-1 | KL mean | because |\n|---|---|---|---|---|---|\n";
         for bound in BOUNDS.iter().chain([&RANDOM, &TRAINED]) {
@@ -287,7 +301,11 @@ impl Report {
         };
         let rows: Vec<_> = self.rows.iter().map(row).collect();
         let tokenizers: Vec<_> = self.tokenizers.iter().map(|t| json!({ "model": t.model, "equal_ids": t.equal, "ids": t.all })).collect();
-        let report = json!({ "schema_version": 1, "peer": "llama.cpp", "build": self.llama, "passed": self.passed(), "rows": rows, "tokenizers": tokenizers });
+        let chats: Vec<_> = self.chats.iter().map(|f| json!({ "what": f.what, "found": f.found, "passed": f.passed })).collect();
+        let report = json!({
+            "schema_version": 1, "peer": "llama.cpp", "build": self.llama, "passed": self.passed(), "rows": rows, "tokenizers": tokenizers,
+            "chats": chats,
+        });
         format!("{report:#}\n")
     }
 }

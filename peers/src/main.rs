@@ -6,6 +6,7 @@
 
 mod agreement;
 mod candle;
+mod chat;
 mod llama;
 mod npy;
 mod perplexity;

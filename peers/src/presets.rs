@@ -65,7 +65,7 @@ pub fn run(model: Option<&Path>, vocabulary: Option<&Path>) -> Result<Report, St
     let work = root.join("peers/.work/presets");
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     let llama = build_llama(&root, &[])?;
-    let quantize = compile(&root, &work, &llama, "quantize")?;
+    let quantize = compile(&root, &work, &llama, "quantize", &[])?;
     let forge = forge(&root)?;
     let fixtures = root.join("fixtures/checkpoints");
     let mut sources: Vec<Source> = ["tiny-rwkv6", "tiny-rwkv7"]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_eval::{Agreement, CompareOptions, Kernel, Model, Thresholds};
+use forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
 use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::KernelOptions;
 use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
@@ -17,6 +17,7 @@ use crate::companion;
 use crate::container::{CONTAINERS, Container, LayoutContext};
 use crate::error::ConvertError;
 use crate::execute::{F16Loss, Job, Rounding, write_checksums};
+use crate::fit::{Shortfall, qwen_shortfall, shortfall};
 use crate::open::{OpenModel, OpenOptions, open};
 use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
 use crate::ready::Ready;
@@ -35,6 +36,8 @@ pub struct ConvertOptions<'a> {
     pub treatment: Option<&'a str>,
     /// Name of the model for the metadata.
     pub name: Option<&'a str>,
+    /// Let a container carry a vocabulary with fewer tokens than padding explains: the other rows are named `[PADn]`.
+    pub pad_vocabulary: bool,
     /// Quantize tensors anew that are quantized in the source.
     pub requantize: bool,
     /// Keep a file in which f16 lost more than [`MAX_FLUSHED_PERCENT`] of a tensor's values.
@@ -93,6 +96,8 @@ pub struct Plan {
     pub recipe: String,
     /// The vocabulary, if it is known.
     pub tokenizer: Option<Tokenizer>,
+    /// What the vocabulary lacks for the model: where the container carries tokens, as much as was asked to be padded.
+    pub shortfall: Option<Shortfall>,
 }
 
 /// What was done and measured.
@@ -122,6 +127,9 @@ pub struct Record {
     pub verify_seconds: f64,
     /// The comparison, unless it was skipped.
     pub agreement: Option<Agreement>,
+    /// How well the source predicts the text of the comparison, beside an adaptive unigram; `None` without a comparison, for a single
+    /// token, and where nobody knows the vocabulary, so that no text was read.
+    pub prediction: Option<AgainstUnigram>,
 }
 
 /// Decides everything about the output without writing a byte.
@@ -148,10 +156,21 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         Err(error) if error.kind() == "VocabularyNeeded" && !container.needs_vocabulary() => None,
         Err(error) => return Err(error),
     };
-    let recipe = match options.treatment {
-        Some(treatment) => format!("{}; {treatment}", options.recipe.text()),
-        None => options.recipe.text(),
+    let lacking = match (&qwen, &tokenizer) {
+        (Some(qwen), _) => qwen_shortfall(qwen),
+        (None, tokenizer) => tokenizer.as_ref().and_then(|tokenizer| shortfall(tokenizer, rows)),
     };
+    let carried = qwen.is_some() || tokenizer.as_ref().is_some_and(|tokenizer| container.carries_tokens(tokenizer));
+    let padded = match &lacking {
+        Some(shortfall) if carried && !options.pad_vocabulary => {
+            return Err(ConvertError::VocabularyTooSmall { shortfall: shortfall.clone() }.into());
+        }
+        // For whoever wonders later why most tokens of the file are called [PADn].
+        Some(shortfall) if carried => Some(format!("pad-vocabulary={}", shortfall.missing())),
+        _ => None,
+    };
+    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), padded];
+    let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
     let plain_text = plain.as_ref().map(Recipe::text);
     let context = LayoutContext {
         vocabulary: tokenizer.as_ref(),
@@ -167,7 +186,7 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
     }
     let layout = container.layout(&model.description, &choices, &context)?;
     refuse_rearranging(model, &layout, options.requantize)?;
-    Ok(Plan { container, choices, layout, recipe, tokenizer })
+    Ok(Plan { container, choices, layout, recipe, tokenizer, shortfall: lacking })
 }
 
 /// The recipe of the plain type whose bytes a ready type does not exceed.
@@ -275,16 +294,18 @@ pub fn convert(
         write_seconds: started.elapsed().as_secs_f64(),
         verify_seconds: 0.0,
         agreement: None,
+        prediction: None,
     };
     let mut text_sha256 = None;
     if let Some(verify) = &options.verify {
         let started = std::time::Instant::now();
         // Containers with checksums cannot be read back without them; those over late values are filled in again below.
         target.each_file(|layout, file| write_checksums(layout, file.temp_path(), file))?;
-        let (agreement, digest) = target.staged(|written| read_back(model, plan, written, verify, options.open, progress))?;
-        judge(&agreement, &record, &verify.thresholds)?;
-        record.agreement = Some(agreement.summary());
-        text_sha256 = Some(digest);
+        let compared = target.staged(|written| read_back(model, plan, written, verify, options.open, progress))?;
+        judge(&compared.agreement, &record, &verify.thresholds)?;
+        record.agreement = Some(compared.agreement.summary());
+        record.prediction = compared.prediction;
+        text_sha256 = Some(compared.text_sha256);
         record.verify_seconds = started.elapsed().as_secs_f64();
     }
     target.each_file(|layout, file| {
@@ -374,8 +395,14 @@ fn copies_blocks(model: &OpenModel, out: &OutputTensor) -> bool {
     plain && recover.form == assembly.form && !assembly.transposed && assembly.repeat == 1 && assembly.pad == 0
 }
 
+/// A written file beside its source.
+struct Compared {
+    agreement: Agreement,
+    prediction: Option<AgainstUnigram>,
+    text_sha256: String,
+}
+
 /// Opens what was written with the reader that everybody else's files go through, and compares it with the source.
-/// Returns the agreement and the SHA-256 of the text.
 fn read_back(
     model: &OpenModel,
     plan: &Plan,
@@ -383,7 +410,7 @@ fn read_back(
     verify: &VerifyOptions<'_>,
     open_options: OpenOptions,
     progress: OnProgress<'_>,
-) -> Result<(Agreement, String), BoxError> {
+) -> Result<Compared, BoxError> {
     let candidate = open(written, open_options)?;
     let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
     let rows = model.description.hyperparameters.vocabulary;
@@ -394,7 +421,9 @@ fn read_back(
     let agreement = forge_eval::compare_runners(reference, candidate, &CompareOptions::new(&tokens), &mut |step| {
         progress(Stage::Verifying, step.done as u64, step.total as u64);
     })?;
-    Ok((agreement, forge_io::sha256_hex(text)))
+    // Bytes that stand in for the tokens of an unknown vocabulary are no text to the model.
+    let prediction = plan.tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));
+    Ok(Compared { agreement, prediction, text_sha256: forge_io::sha256_hex(text) })
 }
 
 fn judge(agreement: &Agreement, record: &Record, thresholds: &Thresholds) -> Result<(), ConvertError> {

@@ -6,6 +6,8 @@ use forge_model::Version;
 use forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
+use crate::fit::Shortfall;
+
 /// Errors of planning and executing a conversion. Errors of readers, containers and kernels pass through unchanged.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -188,6 +190,12 @@ pub enum ConvertError {
         /// V of the model.
         rows: usize,
     },
+    /// The vocabulary lacks tokens for rows of the model, more than padding explains, and the container carries tokens.
+    #[error("{shortfall}; give the right --vocab, or --pad-vocabulary to name the other {} rows [PADn]", shortfall.missing())]
+    VocabularyTooSmall {
+        /// Tokens and rows.
+        shortfall: Shortfall,
+    },
     /// A file beside a hybrid's checkpoint cannot be used.
     #[error("{path}: {problem}")]
     BadCompanion {
@@ -267,6 +275,7 @@ impl Diagnostic for ConvertError {
             Self::Requantize { .. } => "Requantize",
             Self::VocabularyNeeded { .. } => "VocabularyNeeded",
             Self::VocabularyTooLarge { .. } => "VocabularyTooLarge",
+            Self::VocabularyTooSmall { .. } => "VocabularyTooSmall",
             Self::BadCompanion { .. } => "BadCompanion",
             Self::QwenVocabularyNeeded { .. } => "VocabularyNeeded",
             Self::HybridNotCarried { .. } => "CannotCarry",

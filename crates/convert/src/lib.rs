@@ -10,6 +10,7 @@ pub mod container;
 mod convert;
 mod error;
 pub mod execute;
+mod fit;
 pub mod lint;
 pub mod lora;
 mod open;
@@ -27,6 +28,7 @@ pub use convert::{ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record,
 pub use error::ConvertError;
 pub use execute::F16Loss;
 pub use open::{ModelIdentity, OpenFile, OpenModel, OpenOptions, open, open_file};
+pub use fit::{Shortfall, qwen_shortfall, shortfall};
 pub use prepare::{Calibration, Prepared, prepare};
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
 pub use ready::is_unfit;

@@ -9,7 +9,13 @@ use forge_model::{GGML_NAME_LIMIT, ModelDescription};
 use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, format_shape, shorten};
 use serde::Serialize;
 
+use crate::fit::RESERVED;
 use crate::open::OpenFile;
+
+/// What llama.cpp's C API recognises RWKV's chat template by, unless it has `rwkv-world` in it.
+const C_API_MARK: &str = r"{{- 'User: ' + message['content']|trim + '\n\n' -}}";
+/// `tokenizer.ggml.token_type` of rows that no text leads to.
+const UNUSED: i32 = 5;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -99,6 +105,18 @@ pub static RULES: &[Rule] = &[
         severity: Severity::Warning,
         about: "no chat template, so that programs fall back on the format of another model",
         check: chat_template,
+    },
+    Rule {
+        id: "gguf-chat-template-c-api",
+        severity: Severity::Warning,
+        about: "a template of RWKV's conversations that llama.cpp's C API does not recognise",
+        check: chat_template_c_api,
+    },
+    Rule {
+        id: "gguf-unused-tokens",
+        severity: Severity::Warning,
+        about: "more unused tokens than padding explains, so that the vocabulary is probably another model's",
+        check: unused_tokens,
     },
     Rule {
         id: "name-length",
@@ -284,6 +302,27 @@ fn chat_template(facts: &Facts<'_>) -> Option<String> {
         Some(text) if !text.trim().is_empty() => None,
         _ => Some("tokenizer.chat_template is missing: programs take the format of another model's conversations".to_owned()),
     }
+}
+
+fn chat_template_c_api(facts: &Facts<'_>) -> Option<String> {
+    let template = facts.gguf?.metadata().get("tokenizer.chat_template").and_then(Value::as_str)?;
+    let recognised = template.contains(C_API_MARK) || template.contains("rwkv-world");
+    let missed = facts.has_rwkv_tokens() && template.contains("User: ") && !recognised;
+    missed.then(|| {
+        format!(
+            "tokenizer.chat_template does not contain {C_API_MARK}, by which llama_chat_apply_template recognises RWKV's conversations: \
+             programs without a Jinja engine refuse it"
+        )
+    })
+}
+
+fn unused_tokens(facts: &Facts<'_>) -> Option<String> {
+    let metadata = facts.gguf?.metadata();
+    let Some(Value::Array(Array::I32(types))) = metadata.get("tokenizer.ggml.token_type") else { return None };
+    let unused = types.iter().filter(|kind| **kind == UNUSED).count();
+    (unused > RESERVED).then(|| {
+        format!("{unused} of {} tokens are unused, where padding explains at most {RESERVED}: another model's vocabulary?", types.len())
+    })
 }
 
 fn name_length(facts: &Facts<'_>) -> Option<String> {

@@ -100,6 +100,22 @@ fn each_fault_of_a_gguf_file_is_found_alone() {
     let other = good().without("tokenizer.ggml.eot_token_id").key("tokenizer.ggml.eot_token_id", RawValue::u32(0));
     assert_eq!(gguf(&other), ["gguf-end-of-turn"]);
     assert_eq!(gguf(&good().without("tokenizer.chat_template")), ["gguf-chat-template"]);
+    let world = |text: &str| good().without("tokenizer.chat_template").key("tokenizer.chat_template", RawValue::text(text));
+    assert_eq!(gguf(&world("{{- 'User: ' + (message['content'] | trim) + '\\n\\n' -}}")), ["gguf-chat-template-c-api"]);
+    assert_eq!(gguf(&world("{{- 'User: ' + message['content']|trim + '\\n\\n' -}}")), [""; 0]);
+    // 600 rows: with 512 of them unused it is padding, with 513 it is not.
+    let unused = |count: usize| {
+        let kinds: Vec<u8> = (0..600).flat_map(|id: usize| if id + count < 600 { 1i32 } else { 5 }.to_le_bytes()).collect();
+        let tokens: Vec<&str> = TOKENS.into_iter().chain(std::iter::repeat_n("x", 596)).collect();
+        without_tensor("token_embd.weight")
+            .without("tokenizer.ggml.tokens")
+            .without("tokenizer.ggml.token_type")
+            .key("tokenizer.ggml.tokens", strings(&tokens))
+            .key("tokenizer.ggml.token_type", RawValue::array(5, 600, &kinds))
+            .tensor("token_embd.weight", &[8, 600], 1, vec![0; 9600])
+    };
+    assert_eq!(gguf(&unused(513)), ["gguf-unused-tokens"]);
+    assert_eq!(gguf(&unused(512)), [""; 0]);
     let blank = good().without("tokenizer.chat_template").key("tokenizer.chat_template", RawValue::text(" \n"));
     assert_eq!(gguf(&blank), ["gguf-chat-template"]);
 }

@@ -30,13 +30,20 @@ fn made(version: Version, sizes: &Sizes) -> Made {
     Made { model: open(&file.0, OpenOptions::default()).unwrap(), _file: file }
 }
 
+/// A vocabulary of as many tokens as the models have rows.
+fn vocabulary() -> Vocabulary {
+    let lines = (1..320).map(|id| format!("{id} 't{id}' {}\n", format!("t{id}").len()));
+    Vocabulary::File("vocabulary.txt".to_owned(), lines.collect::<String>().into_bytes())
+}
+
 fn planned_with(made: &Made, container: &str, recipe: &Recipe) -> Result<Plan, BoxError> {
     let options = ConvertOptions {
         container: by_name(container).unwrap(),
         recipe,
-        vocabulary: &Vocabulary::Bytes,
+        vocabulary: &vocabulary(),
         treatment: None,
         name: Some("model"),
+        pad_vocabulary: false,
         requantize: false,
         allow_f16_loss: false,
         force: false,

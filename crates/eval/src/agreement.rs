@@ -1,5 +1,6 @@
 //! The result of a comparison, and the thresholds that it can be held against.
 
+use forge_score::{AgainstUnigram, UnigramLoss};
 use serde::Serialize;
 
 /// How well a candidate follows a reference over one sequence of tokens, both starting from the empty state.
@@ -42,6 +43,14 @@ impl Agreement {
     #[must_use]
     pub fn summary(&self) -> Self {
         Self { per_position: PerPosition::default(), ..self.clone() }
+    }
+
+    /// How well the reference predicts `tokens`, the sequence that was fed, beside an adaptive unigram; `None` for a sequence of one
+    /// token. It means something where the tokens are those of a text in the model's vocabulary.
+    #[must_use]
+    pub fn against_unigram(&self, tokens: &[u32]) -> Option<AgainstUnigram> {
+        let perplexity = self.perplexity?;
+        Some(UnigramLoss::of_sequence(tokens, self.vocabulary)?.against(libm::log(perplexity.reference)))
     }
 }
 

@@ -24,6 +24,7 @@ pub use agreement::{Agreement, Difference, Divergence, LayerAgreement, PerPositi
 pub use compare::{CompareOptions, Progress, compare, compare_runners};
 pub use engine::Kernel;
 pub use error::EvalError;
+pub use forge_score::AgainstUnigram;
 pub use layers::LayerError;
 pub use logits::{LogitsOptions, LogitsSink, logits, logits_of};
 pub use loss::{Baseline, LogitsRow, Loss, LossOptions, Step, loss};

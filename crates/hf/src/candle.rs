@@ -6,13 +6,13 @@ use forge_gguf::FreeTensor;
 use forge_model::names::{BLINKDL, CANDLE_6, Convention, HUGGING_FACE};
 use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, Ranks, TensorSpec, Version};
 use forge_tensor::Encoding;
-use forge_tokenizer::{Tokenizer, WORLD_SHA256};
+use forge_tokenizer::Tokenizer;
 
 use crate::error::HfError;
 use crate::hugging_face::written_version;
 use crate::plan::{self, Style};
 use crate::shards::{files, text_file};
-use crate::{Context, EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, config};
+use crate::{Context, EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, carries_tokens, config};
 
 const FLOAT: &str = "candle";
 const QUANTIZED: &str = "candle-gguf";
@@ -157,7 +157,7 @@ fn check_sizes(container: &'static str, model: &ModelDescription) -> Result<(), 
 /// it; candle's tokenizer does not know them from any file.
 fn companions(model: &ModelDescription, context: &Context<'_>) -> Result<Vec<(String, forge_model::FileLayout)>, HfError> {
     let mut all = vec![text_file("config.json", format!("{:#}\n", config::candle(model)))];
-    if let Some(world) = context.vocabulary.filter(|vocabulary| vocabulary.sha256() == WORLD_SHA256) {
+    if let Some(world) = context.vocabulary.filter(|vocabulary| carries_tokens(vocabulary)) {
         let text = |id: u32| Some((std::str::from_utf8(world.token_bytes(id)?).ok()?, id));
         let ids: BTreeMap<&str, u32> = (1..=Tokenizer::max_id(world)).filter_map(text).collect();
         let json = serde_json::to_string(&ids).map_err(|error| HfError::Internal(error.to_string()))?;

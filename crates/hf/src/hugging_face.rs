@@ -2,13 +2,13 @@
 
 use forge_model::names::{Convention, FLA, HUGGING_FACE};
 use forge_model::{Choice, ModelDescription, OutputLayout, Ranks, Version};
-use forge_tokenizer::{Tokenizer, WORLD_SHA256};
+use forge_tokenizer::Tokenizer;
 
-use crate::Context;
 use crate::config;
 use crate::error::HfError;
 use crate::plan::{self, Style};
 use crate::shards::{files, text_file};
+use crate::{Context, carries_tokens};
 
 const CONTAINER: &str = "hf";
 const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
@@ -54,7 +54,7 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Cont
         text_file("generation_config.json", format!("{:#}\n", config::generation())),
     ];
     all.extend(files(plan::tensors(model, choices, style)?, written_version(model.version).name(), &[], context)?);
-    if context.vocabulary.map(Tokenizer::sha256) == Some(WORLD_SHA256) {
+    if context.vocabulary.is_some_and(carries_tokens) {
         all.push(text_file("rwkv_vocab_v20230424.txt", Tokenizer::world_file()));
     }
     Ok(OutputLayout::Directory(all))

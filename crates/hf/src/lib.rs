@@ -22,7 +22,7 @@ mod read;
 mod shards;
 
 use forge_model::{Constraint, TensorSpec, Version};
-use forge_tokenizer::Tokenizer;
+use forge_tokenizer::{Tokenizer, WORLD_SHA256};
 
 pub use candle::{can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, gguf_constraint, gguf_holds};
 pub use error::HfError;
@@ -53,6 +53,12 @@ pub struct Context<'a> {
     pub tool_version: &'a str,
     /// Bytes of tensors in a file, [`SHARD_BYTES`] but for tests.
     pub shard_bytes: u64,
+}
+
+/// Whether directories hold the tokens of this vocabulary: World is written beside the model, others are not.
+#[must_use]
+pub fn carries_tokens(vocabulary: &Tokenizer) -> bool {
+    vocabulary.sha256() == WORLD_SHA256
 }
 
 /// What safetensors files of both containers can hold for a tensor.

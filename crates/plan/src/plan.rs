@@ -79,12 +79,15 @@ impl Planning<'_> {
     }
 
     fn convert_options(&self) -> ConvertOptions<'_> {
-        let ConvertOptions { container, vocabulary, treatment, name, requantize, allow_f16_loss, force, open, recipe, .. } = self.convert;
+        let ConvertOptions {
+            container, vocabulary, treatment, name, pad_vocabulary, requantize, allow_f16_loss, force, open, recipe, ..
+        } = self.convert;
         ConvertOptions {
             container,
             vocabulary,
             treatment,
             name,
+            pad_vocabulary,
             requantize,
             allow_f16_loss,
             force,

@@ -2,7 +2,8 @@
 //!
 //! Start at [`Protocol`]: it turns the tokens of texts into a [`Plan`] of what to feed and what to score. A [`Scorer`] turns rows of
 //! logits into numbers, [`Scores`] keeps them, one per scored token, and [`evaluate`] sums them up. [`llama`] prints as
-//! llama-perplexity does and [`kl_base`] writes and reads its file of logits; [`uncheatable`] has the score of that evaluation.
+//! llama-perplexity does and [`kl_base`] writes and reads its file of logits; [`uncheatable`] has the score of that evaluation. A
+//! [`Unigram`] is what every trained model must beat.
 #![forbid(unsafe_code)]
 
 mod bootstrap;
@@ -20,6 +21,7 @@ mod scores;
 mod slices;
 mod summary;
 pub mod uncheatable;
+mod unigram;
 
 pub use bootstrap::{Interval, RESAMPLES};
 pub use divergence::FirstDivergence;
@@ -32,3 +34,4 @@ pub use row::{Compared, Precision, Reference, Row, Scorer};
 pub use scores::{ComparedScores, Scores};
 pub use slices::Slice;
 pub use summary::{DeltaP, Evaluation, KlSummary, PerplexityRatio, Quantile, evaluate};
+pub use unigram::{AgainstUnigram, Unigram, UnigramLoss};

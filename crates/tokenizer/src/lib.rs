@@ -36,6 +36,9 @@ pub const WORLD_SHA256: &str = "e6dee3d4e31b4d5c40ac99508ac6c701ceef4bed681bf216
 /// File name under which the World vocabulary is published, and the name that [`Tokenizer::world`] answers with.
 pub const WORLD_NAME: &str = "rwkv_vocab_v20230424";
 
+/// Tokens of the World vocabulary, of ids 1 to this.
+const WORLD_TOKENS: u32 = 65_529;
+
 static WORLD_FILE: &[u8] = include_bytes!("../data/rwkv_vocab_v20230424.txt");
 
 /// A vocabulary, ready to encode and to decode. Clones share the tables.
@@ -170,6 +173,19 @@ impl Tokenizer {
     #[must_use]
     pub fn max_id(&self) -> u32 {
         self.vocabulary.max_id()
+    }
+
+    /// True for the World vocabulary and for those that add tokens to it: all its tokens are there under their ids.
+    #[must_use]
+    pub fn holds_world(&self) -> bool {
+        if self.sha256 == WORLD_SHA256 {
+            return true;
+        }
+        // World is only parsed for what is large enough.
+        self.max_id() >= WORLD_TOKENS && {
+            let world = Self::world();
+            (1..=WORLD_TOKENS).all(|id| self.token_bytes(id) == world.token_bytes(id))
+        }
     }
 
     /// The name given to [`Tokenizer::from_bytes`], [`WORLD_NAME`], or `raw-bytes`.

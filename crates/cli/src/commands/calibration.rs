@@ -47,7 +47,7 @@ pub(crate) fn documents(collections: &[Collection]) -> Vec<&Document> {
     collections.iter().flat_map(|collection| &collection.documents).collect()
 }
 
-/// The tokens of a calibration text, all documents one after the other.
+/// The tokens of a calibration text, all documents one after the other. That a vocabulary is too small is said by whoever calls this.
 pub(crate) fn tokens(model: &OpenModel, vocabulary: &Vocabulary, collections: &[Collection]) -> Result<Vec<u32>, Failure> {
     let tokenizer = vocabulary_for(vocabulary, model.description.hyperparameters.vocabulary, "reading the calibration text")?;
     let mut tokens = Vec::new();

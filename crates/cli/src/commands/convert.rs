@@ -15,7 +15,7 @@ use forge_quantizer::Quantizer;
 use serde_json::{Value, json};
 
 use super::calibration::{self, Known};
-use super::{agreement_table, kernel, model_line, open_options, read_small, read_text, thresholds, vocabulary};
+use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, thresholds, vocabulary};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         recipe: &recipe,
         vocabulary: &vocabulary,
         name,
+        pad_vocabulary: args.pad_vocabulary,
         requantize: args.requantize,
         allow_f16_loss: args.allow_f16_loss,
         force: args.force,
@@ -72,6 +73,12 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
     }
     let plan = forge_convert::plan(&model, &options)?;
+    if let Some(shortfall) = &plan.shortfall {
+        terminal.note(&shortfall.to_string());
+    }
+    if options.verify.is_some() && plan.tokenizer.is_none() {
+        terminal.note(BYTES_AS_IDS);
+    }
     let output = args.output.clone().unwrap_or_else(|| {
         let stem = stem.as_deref().unwrap_or("model");
         args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
@@ -250,6 +257,9 @@ fn report(
     terminal.print(&format!("{}\n", model_line(&model.description)));
     if let Some(agreement) = &record.agreement {
         terminal.print(&agreement_table(agreement));
+    }
+    if let Some(warning) = record.prediction.and_then(|prediction| prediction.warning("the source")) {
+        terminal.warn(&warning);
     }
     if record.flushed_blocks + record.flushed_values + record.subnormal_values > 0 {
         terminal.note(&format!(

@@ -9,11 +9,11 @@ mod levels;
 mod measure;
 mod outputs;
 mod page;
+mod prediction;
 mod subject;
 mod tables;
 pub(crate) mod texts;
 
-use forge_convert::vocabulary_for;
 use forge_engine::{EngineError, Form};
 use forge_eval::Kernel;
 use forge_score::{Precision, Protocol};
@@ -22,10 +22,11 @@ use serde_json::{Value, json};
 
 use self::measure::{Candidate, Job, Measured, Reference, Results};
 use self::outputs::Outputs;
+use self::prediction::Predictions;
 use self::subject::Subject;
 use self::texts::Texts;
 use super::cache::Cache;
-use super::{kernel, vocabulary};
+use super::{kernel, tokenizer, vocabulary};
 use crate::args::{self, EvalLimits, Global};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, thousands};
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
     same_vocabulary(first, &all)?;
     let rows = first.open.description.hyperparameters.vocabulary;
-    let tokenizer = vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text")?;
+    let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?;
     let mut outputs = Outputs::create(args, &all)?;
     let texts = Texts::read(&args.texts, &tokenizer, terminal)?;
     let cache = cache(args, texts.plan.protocol, terminal);
@@ -60,7 +61,9 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let reference = baseline.as_ref().map(|subject| Reference { model: subject.model(), identity: subject.identity() });
     let candidates: Vec<&dyn Candidate> = models.iter().map(|subject| subject as &dyn Candidate).collect();
     let results = outputs.logits(&texts.plan, rows, |logits| job.run(reference, &candidates, logits, terminal))?;
-    let findings = Findings { setting: &setting, baseline: baseline.as_ref(), models: &models, results: &results };
+    let predictions = Predictions::of(&texts.plan, rows, baseline.as_ref().map(Subject::name), &results);
+    predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
+    let findings = Findings { setting: &setting, baseline: baseline.as_ref(), models: &models, results: &results, predictions };
     let violations = findings.violations();
     terminal.print(&findings.text()?);
     for violation in violations.iter().flatten() {
@@ -91,6 +94,8 @@ pub(crate) struct Findings<'a> {
     pub models: &'a [Subject],
     /// Numbers, in the same order.
     pub results: &'a Results,
+    /// Whether they predict text.
+    pub predictions: Predictions,
 }
 
 /// Combinations that the parser cannot know to be wrong.
@@ -222,19 +227,23 @@ impl Findings<'_> {
 
     fn to_json(&self, violations: &[Vec<String>]) -> Result<Value, Failure> {
         let mut models = Vec::new();
-        for ((subject, measured), violations) in self.models.iter().zip(&self.results.models).zip(violations) {
+        let models_with_results = self.models.iter().zip(&self.results.models).zip(violations);
+        for (number, ((subject, measured), violations)) in models_with_results.enumerate() {
             let fed = self.setting.job.texts.plan.fed() as f64;
             let own = json!({
                 "layers": measured.layers,
                 "seconds": measured.seconds,
                 "tokens_per_second": fed / measured.seconds.max(1e-9),
                 "kept_parts": measured.kept_parts,
+                "prediction": self.predictions.models.get(number),
                 "violations": violations,
             });
             models.push(merged([subject.to_json(), to_value(&measured.evaluation)?, own]));
         }
         let baseline = match self.baseline.zip(self.results.baseline.as_ref()) {
-            Some((subject, evaluation)) => merged([subject.to_json(), to_value(evaluation)?]),
+            Some((subject, evaluation)) => {
+                merged([subject.to_json(), to_value(evaluation)?, json!({ "prediction": self.predictions.baseline })])
+            }
             None => Value::Null,
         };
         Ok(merged([self.setting.to_json(), json!({ "baseline": baseline, "models": models })]))

@@ -1,12 +1,12 @@
 //! `forms`: the recurrent form of a model against its parallel form.
 
-use forge_convert::{OpenModel, PROBE_TEXT, probe_tokens, vocabulary_for};
+use forge_convert::{OpenModel, PROBE_TEXT, probe_tokens};
 use forge_forms::{FormsOptions, FormsReport, Model, Tier};
 use forge_io::{OutputFile, OutputOptions};
 use forge_parallel::ParallelOptions;
 use serde_json::{Value, json};
 
-use super::{model_line, open_options, read_small, vocabulary};
+use super::{model_line, open_options, read_small, tokenizer_or_bytes, vocabulary};
 use crate::args::{self, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -57,15 +57,8 @@ fn options(args: &args::Forms) -> FormsOptions {
 fn tokens(args: &args::Forms, model: &OpenModel, options: &mut FormsOptions, terminal: &Terminal) -> Result<Vec<u32>, Failure> {
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = model.description.hyperparameters.vocabulary;
-    let tokenizer = match vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text") {
-        Ok(tokenizer) => Some(tokenizer),
-        // Any numbers exercise both forms, but a text of the user's is not to be taken for numbers.
-        Err(error) if error.kind() == "VocabularyNeeded" && text.is_none() => {
-            terminal.note("no vocabulary is given: the built-in text's bytes serve as token ids");
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
+    // Any numbers exercise both forms.
+    let tokenizer = tokenizer_or_bytes(&vocabulary(&args.vocabulary)?, rows, text.is_some(), terminal)?;
     let longest = options.lengths.iter().copied().max().unwrap_or(1);
     let limit = args.tokens.map_or(longest, std::num::NonZeroUsize::get);
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, limit)?;

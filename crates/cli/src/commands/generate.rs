@@ -2,14 +2,14 @@
 
 use std::num::NonZeroUsize;
 
+use forge_convert::OpenModel;
 use forge_convert::state::{StateHints, StateSizes};
-use forge_convert::{OpenModel, vocabulary_for};
 use forge_engine::{Engine, EngineOptions, Logits};
 use forge_eval::Kernel;
 use forge_kernel::{KernelOptions, RecurrentModel, State};
 use serde_json::json;
 
-use super::{kernel, open_options, vocabulary};
+use super::{kernel, open_options, tokenizer, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     check(args)?;
     let model = forge_convert::open(&args.model, open_options(global))?;
     let rows = model.description.hyperparameters.vocabulary;
-    let tokenizer = vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "generating text")?;
+    let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "generating text", terminal)?;
     let prompt = tokenizer.encode(args.prompt.as_bytes())?;
     if prompt.is_empty() {
         return Err(Failure::usage("EmptyPrompt", "the prompt is empty: give at least one character with --prompt".to_owned()));

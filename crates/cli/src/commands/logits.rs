@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use forge_convert::{OpenModel, vocabulary_for};
+use forge_convert::OpenModel;
 use forge_eval::{LogitsOptions, LogitsSink, Model, npy};
 use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::{KernelOptions, LayerState, Wkv};
 use serde_json::json;
 
-use super::{kernel, open_options, read_small, read_text, vocabulary};
+use super::{kernel, open_options, read_small, read_text, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -18,7 +18,7 @@ use crate::terminal::Terminal;
 /// Runs the command.
 pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = forge_convert::open(&args.model, open_options(global))?;
-    let tokens = tokens(args, &model)?;
+    let tokens = tokens(args, &model, terminal)?;
     model.source().check_integrity(&|_| ())?;
     let inputs = model.input_identities()?;
     let h = model.description.hyperparameters;
@@ -50,13 +50,13 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
 }
 
 /// The token ids to feed.
-fn tokens(args: &Logits, model: &OpenModel) -> Result<Vec<u32>, Failure> {
+fn tokens(args: &Logits, model: &OpenModel, terminal: &Terminal) -> Result<Vec<u32>, Failure> {
     let tokens = match (&args.tokens, &args.text) {
         (Some(path), _) => serde_json::from_str::<Vec<u32>>(&read_text(path)?)
             .map_err(|error| Failure::refused("BadTokens", format!("{} is no JSON array of token ids: {error}", path.display())))?,
         (None, Some(path)) => {
             let rows = model.description.hyperparameters.vocabulary;
-            vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text")?.encode(&read_small(path)?)?
+            tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?.encode(&read_small(path)?)?
         }
         (None, None) => Vec::new(),
     };

@@ -21,10 +21,12 @@ use forge_convert::{OpenOptions, Vocabulary};
 use forge_eval::{Agreement, Difference, Kernel, LayerAgreement};
 use forge_io::{Backend, InputFile};
 use forge_model::ModelDescription;
+use forge_tensor::BoxError;
+use forge_tokenizer::Tokenizer;
 
 use crate::args::{Global, Thresholds, VocabularyArg};
 use crate::failure::Failure;
-use crate::terminal::table;
+use crate::terminal::{Terminal, table};
 
 /// Texts, vocabularies, recipes and token lists are small; anything larger is a mistake.
 const SMALL_FILE: u64 = 64 << 20;
@@ -63,6 +65,38 @@ pub(crate) fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
         }
     }
 }
+
+/// The tokenizer with which a text is read for a model of `rows` rows. `what` needs it. A vocabulary that is too small for the model is
+/// no error where no file will carry it, but worth a note.
+pub(crate) fn tokenizer(choice: &Vocabulary, rows: usize, what: &str, terminal: &Terminal) -> Result<Tokenizer, BoxError> {
+    let tokenizer = forge_convert::vocabulary_for(choice, rows, what)?;
+    if let Some(shortfall) = forge_convert::shortfall(&tokenizer, rows) {
+        terminal.note(&shortfall.to_string());
+    }
+    Ok(tokenizer)
+}
+
+/// The tokenizer for a command that can do with the built-in text's bytes as token ids: `None` when nobody knows the vocabulary. A text
+/// of the user's is not to be taken for numbers.
+pub(crate) fn tokenizer_or_bytes(
+    choice: &Vocabulary,
+    rows: usize,
+    has_text: bool,
+    terminal: &Terminal,
+) -> Result<Option<Tokenizer>, BoxError> {
+    match tokenizer(choice, rows, "reading the text", terminal) {
+        Ok(tokenizer) => Ok(Some(tokenizer)),
+        Err(error) if error.kind() == "VocabularyNeeded" && !has_text => {
+            terminal.note(BYTES_AS_IDS);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What is said when there is no vocabulary to read a text with: nobody knows it, or it is Qwen's.
+pub(crate) const BYTES_AS_IDS: &str =
+    "the text's bytes serve as token ids, since there is no vocabulary to read it with: whether the model predicts text is not checked";
 
 /// Thresholds as the comparison wants them.
 pub(crate) fn thresholds(args: &Thresholds, default_max_kl: Option<f64>) -> forge_eval::Thresholds {

@@ -6,16 +6,17 @@ use std::time::Instant;
 use forge_calibrate::Hessians;
 use forge_convert::container::by_name;
 use forge_convert::recipe::{Recipe, quantizer_by_name};
-use forge_convert::{Calibrated, ConvertOptions, OpenModel, Vocabulary, vocabulary_for};
+use forge_convert::{Calibrated, ConvertOptions, OpenModel, Vocabulary};
 use forge_corpus::ReadOptions;
 use forge_eval::{Baseline, LossOptions, Model, PassOptions};
 use forge_io::{OutputFile, OutputOptions};
 use forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, harms};
+use forge_score::{AgainstUnigram, UnigramLoss};
 use serde_json::json;
 
 use super::cache::{Cache, key};
 use super::eval::texts::Texts;
-use super::{calibration, model_line, number, open_options, vocabulary};
+use super::{calibration, model_line, number, open_options, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -60,6 +61,8 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         vocabulary: &vocabulary,
         treatment: None,
         name: name.as_deref(),
+        // Nothing is written: what a short vocabulary means is said where the text is read.
+        pad_vocabulary: true,
         requantize: false,
         allow_f16_loss: false,
         force: false,
@@ -89,6 +92,10 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     file.write_all_at(0, written.as_bytes())?;
     file.commit()?;
     print(args, &model, &harms, &planned, terminal);
+    let prediction = prediction(&model, &texts, &planned);
+    if let Some(warning) = prediction.and_then(|prediction| prediction.warning("the source")) {
+        terminal.warn(&warning);
+    }
     terminal.print(&format!(
         "wrote {} in {calibrating:.0} s of calibrating, {probing:.0} s of probing, {measuring:.0} s of quantizing and measuring\n",
         output.display()
@@ -100,6 +107,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
             "recipe": output.display().to_string(),
             "goal": goal,
             "planned": planned,
+            "prediction": prediction,
             "exponents": exponents,
             "harms": harms,
             "texts": texts.sources,
@@ -108,6 +116,12 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         }),
     )?;
     Ok(u8::from(!planned.met))
+}
+
+/// How well the source predicts the text on which the plan was measured.
+fn prediction(model: &OpenModel, texts: &Texts, planned: &Planned) -> Option<AgainstUnigram> {
+    let ratio = planned.measured.as_ref()?.perplexity_ratio.as_ref()?;
+    Some(UnigramLoss::of_plan(&texts.plan, model.description.hyperparameters.vocabulary)?.against(ratio.reference.ln()))
 }
 
 fn goal(args: &Plan) -> Goal {
@@ -130,7 +144,7 @@ fn base_type(args: &Plan) -> &'static str {
 
 /// What the whole is measured on: windows of 512 tokens, the second halves scored.
 fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Terminal) -> Result<Texts, Failure> {
-    let tokenizer = vocabulary_for(vocabulary, model.description.hyperparameters.vocabulary, "reading the text")?;
+    let tokenizer = tokenizer(vocabulary, model.description.hyperparameters.vocabulary, "reading the text", terminal)?;
     let texts = EvalTexts {
         paths: args.texts.clone(),
         pairs: None,

@@ -1,6 +1,6 @@
 //! `verify`: agreement of any two readable files of one model.
 
-use forge_convert::{PROBE_TEXT, probe_tokens, vocabulary_for};
+use forge_convert::{PROBE_TEXT, probe_tokens};
 use forge_eval::{CompareOptions, Model, Runner};
 use forge_forms::ParallelRunner;
 use forge_kernel::{KernelOptions, LayerState};
@@ -8,7 +8,7 @@ use forge_parallel::ParallelOptions;
 use forge_tensor::BoxError;
 use serde_json::json;
 
-use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, vocabulary};
+use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -21,15 +21,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let candidate = forge_convert::open(&args.candidate, options)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = reference.description.hyperparameters.vocabulary;
-    let tokenizer = match vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text") {
-        Ok(tokenizer) => Some(tokenizer),
-        // The built-in text serves as a string of numbers when nobody knows the vocabulary; a text of the user's does not.
-        Err(error) if error.kind() == "VocabularyNeeded" && text.is_none() => {
-            terminal.note("no vocabulary is given: the built-in text's bytes serve as token ids");
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let tokenizer = tokenizer_or_bytes(&vocabulary(&args.vocabulary)?, rows, text.is_some(), terminal)?;
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
     for model in [&reference, &candidate] {
         model.source().check_integrity(&|_| ())?;
@@ -56,6 +48,11 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     for violation in &violations {
         terminal.print(&format!("not met: {violation}\n"));
     }
+    // Without a vocabulary no text was read that a model could predict.
+    let prediction = tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));
+    if let Some(warning) = prediction.and_then(|prediction| prediction.warning("the reference")) {
+        terminal.warn(&warning);
+    }
     terminal.print_json(
         "verify",
         &json!({
@@ -64,6 +61,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
             "kernel": by.name(),
             "reference_form": if args.against_parallel { "parallel" } else { "recurrent" },
             "agreement": agreement,
+            "prediction": prediction,
             "violations": violations,
         }),
     )?;

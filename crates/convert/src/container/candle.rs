@@ -2,6 +2,7 @@
 
 use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use forge_tensor::{BoxError, Encoding};
+use forge_tokenizer::Tokenizer;
 
 use super::hf::context;
 use super::{Container, LayoutContext};
@@ -21,6 +22,9 @@ impl Container for Candle {
     }
     fn needs_vocabulary(&self) -> bool {
         false
+    }
+    fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
+        forge_hf::carries_tokens(vocabulary)
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(forge_hf::can_carry_candle(version)?)
@@ -51,6 +55,9 @@ impl Container for CandleGguf {
     }
     fn needs_vocabulary(&self) -> bool {
         false
+    }
+    fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
+        forge_hf::carries_tokens(vocabulary)
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(forge_hf::can_carry_candle_gguf(version)?)

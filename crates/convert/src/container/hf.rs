@@ -3,6 +3,7 @@
 use forge_hf::{Context, SHARD_BYTES};
 use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use forge_tensor::{BoxError, Encoding};
+use forge_tokenizer::Tokenizer;
 
 use super::{Container, LayoutContext};
 
@@ -26,6 +27,9 @@ impl Container for Hf {
     }
     fn needs_vocabulary(&self) -> bool {
         false
+    }
+    fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
+        forge_hf::carries_tokens(vocabulary)
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(forge_hf::can_carry_hugging_face(version)?)

@@ -39,8 +39,12 @@ pub trait Container: Sync {
     fn extension(&self) -> &'static str;
     /// Who reads it, in a few words.
     fn summary(&self) -> &'static str;
-    /// Whether the file carries a tokenizer.
+    /// Whether the file carries a tokenizer whatever the vocabulary is.
     fn needs_vocabulary(&self) -> bool;
+    /// Whether the file carries the tokens of this vocabulary, so that a wrong one makes a wrong file.
+    fn carries_tokens(&self, _vocabulary: &Tokenizer) -> bool {
+        self.needs_vocabulary()
+    }
     /// Whether models of this version can be carried at all, and if not why and where instead.
     ///
     /// # Errors

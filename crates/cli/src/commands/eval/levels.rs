@@ -22,6 +22,7 @@ use super::super::{open_options, vocabulary};
 use super::cache::Speed;
 use super::choice::{Choosable, Wish};
 use super::measure::{Candidate, Measured, Reference, Results};
+use super::prediction::Predictions;
 use super::{Outputs, Setting, Subject, merged, page, tables, to_value};
 use crate::args::Global;
 use crate::failure::Failure;
@@ -63,6 +64,8 @@ pub(crate) struct LevelFindings<'a> {
     pub levels: &'a [Level<'a>],
     /// Numbers, in the same order.
     pub results: &'a Results,
+    /// Whether the model predicts the text.
+    pub predictions: Predictions,
     /// Speed of the model as it is.
     pub source_speed: Option<Speed>,
     /// Which levels no other one beats in size and loss.
@@ -103,7 +106,10 @@ pub(crate) fn run(setting: &Setting<'_>, source: &Subject, outputs: Outputs, glo
     let recommended = wish.choose(&files);
     let front = pareto_front(&costs);
     let (levels, results) = (levels.as_slice(), &results);
-    let findings = LevelFindings { setting, source, container, levels, results, source_speed, front, wish, recommended };
+    let rows = source.open.description.hyperparameters.vocabulary;
+    let predictions = Predictions::of(&setting.job.texts.plan, rows, Some(source.name()), results);
+    predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
+    let findings = LevelFindings { setting, source, container, levels, results, predictions, source_speed, front, wish, recommended };
     terminal.print(&findings.text()?);
     terminal.print_json("eval", &findings.to_json()?)?;
     outputs.write(|| page::of_levels(&findings), || Ok(findings.csv()))?;
@@ -196,6 +202,8 @@ impl<'a> Level<'a> {
             vocabulary,
             treatment: None,
             name: stem.as_deref(),
+            // Nothing is written: what a short vocabulary means is said where the text is read.
+            pad_vocabulary: true,
             requantize: true,
             allow_f16_loss: true,
             force: false,
@@ -378,7 +386,10 @@ impl LevelFindings<'_> {
             models.push(merged([own, to_value(&found.evaluation)?]));
         }
         let baseline = match &self.results.baseline {
-            Some(evaluation) => merged([self.source.to_json(), json!({ "speed": self.source_speed }), to_value(evaluation)?]),
+            Some(evaluation) => {
+                let own = json!({ "speed": self.source_speed, "prediction": self.predictions.baseline });
+                merged([self.source.to_json(), own, to_value(evaluation)?])
+            }
             None => Value::Null,
         };
         let own = json!({

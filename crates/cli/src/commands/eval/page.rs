@@ -30,6 +30,7 @@ pub(crate) fn of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> 
         section.note(INTERVALS);
     }
     [tables::uncheatable(models), tables::pairs(models)].into_iter().flatten().for_each(|table| section.table(table));
+    findings.predictions.warnings.iter().for_each(|warning| section.note(format!("Warning: {warning}.")));
     page.sections.push(section);
     if findings.baseline.is_some() && models.len() > 1 {
         page.sections.insert(0, sizes(findings));
@@ -55,6 +56,7 @@ pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
     section.table(tables::divergence(&findings.results.models));
     section.table(tables::delta_p(&findings.results.models));
     section.note(INTERVALS);
+    findings.predictions.warnings.iter().for_each(|warning| section.note(format!("Warning: {warning}.")));
     page.sections.push(section);
     page.sections.push(method(findings.setting));
     page.provenance = provenance(findings.setting, std::iter::once(findings.source));

@@ -1,0 +1,100 @@
+//! The chat template: what llama.cpp recognises it by without reading it, and what engines that do read it make of it.
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+use minijinja::value::Value;
+use minijinja::{Environment, Error, ErrorKind, context};
+
+type Message = (&'static str, &'static str);
+
+/// The template as files carry it.
+fn template() -> &'static str {
+    forge_gguf::CHAT_TEMPLATE.trim_end()
+}
+
+/// What a Jinja engine makes of a conversation.
+fn rendered(messages: &[Message], bos: &str, more: &[(&str, bool)]) -> Result<String, Error> {
+    let mut environment = Environment::new();
+    let raise = |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message));
+    environment.add_function("raise_exception", raise);
+    let list: Vec<Value> = messages.iter().map(|(role, content)| context! { role => *role, content => *content }).collect();
+    environment.render_str(template(), context! { messages => list, bos_token => bos, ..Value::from_pairs(more.iter().copied()) })
+}
+
+/// What it has to be, by hand.
+fn expected(messages: &[Message], generate: bool) -> String {
+    let mut out = String::new();
+    for (role, content) in messages {
+        let name = match *role {
+            "system" => "System",
+            "user" => "User",
+            _ => "Assistant",
+        };
+        out.push_str(&format!("{name}: {}\n\n", content.trim()));
+    }
+    out + if generate { "Assistant:" } else { "" }
+}
+
+/// One to five turns, with and without a system prompt and a last answer; contents that are empty or end in blanks among them.
+fn conversations() -> Vec<Vec<Message>> {
+    let contents = [
+        ("hi", "Hello!"),
+        ("  trailing blanks \n", "kept\n\nparagraphs \t"),
+        ("", ""),
+        ("{{ bos_token }} '\\n'", "{% raw %}"),
+        ("Grüße 世界", "…"),
+    ];
+    let mut out = Vec::new();
+    for turns in 1..=contents.len() {
+        for system in [None, Some(" Answer briefly. "), Some("")] {
+            for answered in [false, true] {
+                let mut messages: Vec<Message> = system.iter().map(|text| ("system", *text)).collect();
+                for (user, assistant) in &contents[..turns] {
+                    messages.extend([("user", *user), ("assistant", *assistant)]);
+                }
+                messages.truncate(messages.len() - usize::from(!answered));
+                out.push(messages);
+            }
+        }
+    }
+    out
+}
+
+/// llama.cpp's C API reads no Jinja: it looks for substrings, one kind of template after the other, and writes the conversation by
+/// rules of its own.
+#[test]
+fn the_c_api_recognises_it() {
+    assert!(template().contains(r"{{- 'User: ' + message['content']|trim + '\n\n' -}}"));
+    // What it looks for before that, as far as a template of this kind could have it.
+    let earlier =
+        ["<|", "[INST]", "[SYSTEM_PROMPT]", "[gMASK]", "<start_of_turn>", "bos_token + message", "eos_token", "USER: ", "GPT4", "###"];
+    for text in earlier {
+        assert!(!template().contains(text), "{text}");
+    }
+    assert!(!template().starts_with("mistral"));
+}
+
+#[test]
+fn conversations_are_what_the_models_were_trained_on() {
+    for messages in conversations() {
+        for (flags, generate) in
+            [(&[("add_generation_prompt", true)][..], true), (&[("add_generation_prompt", false)], false), (&[], false)]
+        {
+            assert_eq!(rendered(&messages, "", flags).unwrap(), expected(&messages, generate), "{messages:?}");
+            assert_eq!(rendered(&messages, "<s>", flags).unwrap(), "<s>".to_owned() + &expected(&messages, generate));
+        }
+    }
+    assert_eq!(rendered(&[("user", "hi")], "", &[("add_generation_prompt", true)]).unwrap(), "User: hi\n\nAssistant:");
+}
+
+#[test]
+fn thinking_is_begun_or_skipped() {
+    let with = |thinking| rendered(&[("user", "hi")], "", &[("add_generation_prompt", true), ("enable_thinking", thinking)]).unwrap();
+    assert_eq!(with(true), "User: hi\n\nAssistant: <think>");
+    assert_eq!(with(false), "User: hi\n\nAssistant: <think>\n</think>");
+}
+
+#[test]
+fn other_roles_are_refused() {
+    let error = rendered(&[("tool", "42")], "", &[]).unwrap_err().to_string();
+    assert!(error.contains("system, user and assistant only"), "{error}");
+}

@@ -1,0 +1,194 @@
+//! The chat template in our GGUF files: what llama.cpp makes of conversations by it, through its C API, which recognises templates by
+//! substrings and has rules of its own for each kind, and by its Jinja engine, against minijinja.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use minijinja::value::Value;
+use minijinja::{Environment, Error, ErrorKind, context};
+
+use crate::llama::compile;
+use crate::table::Fact;
+use crate::tools::capture;
+
+/// The template that files carry, without the newline at its end.
+const TEMPLATE: &str = include_str!("../../crates/gguf/src/chat_template.jinja");
+/// llama.cpp's Jinja engine and what it needs, which its library does not have.
+const ENGINE: &[&str] = &[
+    "common/jinja/lexer.cpp",
+    "common/jinja/parser.cpp",
+    "common/jinja/runtime.cpp",
+    "common/jinja/string.cpp",
+    "common/jinja/value.cpp",
+    "common/unicode.cpp",
+    "common/json.cpp",
+];
+/// Begins a text that says why a conversation was not rendered.
+const REFUSED: char = '\u{1}';
+
+/// Faults that have to be found: bytes of the template, and what they are replaced with, of the same length.
+const PLANTED: [(&str, &str, &str); 2] = [
+    ("a filter changed, so that the C API does not know the template", "message['content']|trim", "message['content']|safe"),
+    ("a word changed, which the C API does not read", "'Assistant: '", "'assistant: '"),
+];
+
+/// A conversation: role and content of each message, and whether an answer is to be begun.
+struct Conversation {
+    messages: Vec<(&'static str, &'static str)>,
+    begin_answer: bool,
+}
+
+/// What llama.cpp makes of one.
+struct Theirs {
+    c_api: String,
+    jinja: String,
+}
+
+/// Compares all conversations on a file of ours, and on copies with planted faults.
+pub fn facts(root: &Path, work: &Path, llama: &Path, gguf: &Path) -> Result<Vec<Fact>, String> {
+    let program = compile(root, work, llama, "chat", ENGINE)?;
+    let conversations = conversations();
+    let [c_api, jinja] = differences(&conversations, &theirs(&program, work, gguf, &conversations)?)?;
+    let fact = |what: &str, different: &[String]| Fact {
+        what: format!("{what}, {} conversations", conversations.len()),
+        found: different
+            .first()
+            .map_or_else(|| "as minijinja renders them".to_owned(), |first| format!("{} differ: {first}", different.len())),
+        passed: different.is_empty(),
+    };
+    let mut out = vec![fact("llama_chat_apply_template", &c_api), fact("llama.cpp's Jinja engine", &jinja)];
+    for (what, from, to) in PLANTED {
+        let copy = planted(gguf, work, from, to)?;
+        let found = differences(&conversations, &theirs(&program, work, &copy, &conversations)?)?;
+        let count: usize = found.iter().map(Vec::len).sum();
+        out.push(Fact { what: format!("planted: {what}"), found: format!("{count} conversations differ"), passed: count > 0 });
+    }
+    Ok(out)
+}
+
+/// One to five turns, with and without a system prompt and a last answer; contents that are empty, end in blanks or look like a
+/// template among them.
+fn conversations() -> Vec<Conversation> {
+    let turns = [
+        ("hi", "Hello!"),
+        ("  trailing blanks \n", "kept\n\nparagraphs \t"),
+        ("", ""),
+        ("{{ bos_token }} '\\n'", "{% raw %}"),
+        ("Grüße 世界", "…"),
+    ];
+    let mut out = Vec::new();
+    for count in 1..=turns.len() {
+        for system in [None, Some(" Answer briefly. "), Some("")] {
+            for answered in [false, true] {
+                for begin_answer in [false, true] {
+                    let mut messages: Vec<_> = system.iter().map(|text| ("system", *text)).collect();
+                    messages.extend(turns[..count].iter().flat_map(|(user, assistant)| [("user", *user), ("assistant", *assistant)]));
+                    messages.truncate(messages.len() - usize::from(!answered));
+                    out.push(Conversation { messages, begin_answer });
+                }
+            }
+        }
+    }
+    out
+}
+
+/// What minijinja makes of the template.
+fn rendered(conversation: &Conversation, begin_answer: bool) -> Result<String, String> {
+    let mut environment = Environment::new();
+    let raise = |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message));
+    environment.add_function("raise_exception", raise);
+    let messages = conversation.messages.iter().map(|(role, content)| context! { role => *role, content => *content });
+    let messages: Vec<Value> = messages.collect();
+    let values = context! { messages => messages, bos_token => "", add_generation_prompt => begin_answer };
+    environment.render_str(TEMPLATE.trim_end(), values).map_err(|error| format!("minijinja: {error}"))
+}
+
+/// What differs, of both ways: the C API's and the Jinja engine's.
+fn differences(conversations: &[Conversation], theirs: &[Theirs]) -> Result<[Vec<String>; 2], String> {
+    let (mut c_api, mut jinja) = (Vec::new(), Vec::new());
+    for (conversation, theirs) in conversations.iter().zip(theirs) {
+        // The C API begins an answer when the user spoke last, whatever it is told.
+        let user_spoke = conversation.messages.last().is_some_and(|(role, _)| *role == "user");
+        for (found, begin, out) in [(&theirs.c_api, user_spoke, &mut c_api), (&theirs.jinja, conversation.begin_answer, &mut jinja)] {
+            let expected = rendered(conversation, begin)?;
+            if *found != expected {
+                out.push(match found.strip_prefix(REFUSED) {
+                    Some(why) => why.to_owned(),
+                    None => format!("{found:?} where {expected:?} is expected"),
+                });
+            }
+        }
+    }
+    Ok([c_api, jinja])
+}
+
+/// Runs llama.cpp on all conversations.
+fn theirs(program: &Path, work: &Path, gguf: &Path, conversations: &[Conversation]) -> Result<Vec<Theirs>, String> {
+    let (input, output) = (work.join("conversations"), work.join("rendered"));
+    let mut texts = Vec::new();
+    for conversation in conversations {
+        texts.push(u8::from(conversation.begin_answer).to_string());
+        texts.push(conversation.messages.len().to_string());
+        texts.extend(conversation.messages.iter().flat_map(|(role, content)| [(*role).to_owned(), (*content).to_owned()]));
+    }
+    let bytes: Vec<u8> = texts.iter().flat_map(|text| text.bytes().chain([0])).collect();
+    std::fs::write(&input, bytes).map_err(|error| format!("{}: {error}", input.display()))?;
+    capture(Command::new(program).arg(gguf).arg(&input).arg(&output))?;
+    let text = std::fs::read_to_string(&output).map_err(|error| format!("{}: {error}", output.display()))?;
+    let mut parts = text.split_terminator('\0').map(str::to_owned);
+    let mut found = Vec::new();
+    while let (Some(c_api), Some(jinja)) = (parts.next(), parts.next()) {
+        found.push(Theirs { c_api, jinja });
+    }
+    if found.len() == conversations.len() {
+        Ok(found)
+    } else {
+        Err(format!("{} of {} conversations rendered", found.len(), conversations.len()))
+    }
+}
+
+/// A copy of a file in which these bytes are others of the same length.
+fn planted(gguf: &Path, work: &Path, from: &str, to: &str) -> Result<PathBuf, String> {
+    let mut bytes = std::fs::read(gguf).map_err(|error| format!("{}: {error}", gguf.display()))?;
+    let places: Vec<usize> =
+        bytes.windows(from.len()).enumerate().filter(|(_, window)| *window == from.as_bytes()).map(|(at, _)| at).collect();
+    if places.is_empty() || from.len() != to.len() {
+        return Err(format!("nothing to plant: {from:?} is not in {}", gguf.display()));
+    }
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    let copy = work.join("planted-template.gguf");
+    std::fs::write(&copy, bytes).map_err(|error| format!("{}: {error}", copy.display()))?;
+    Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversations_have_one_to_five_turns_and_what_may_go_wrong() {
+        let all = conversations();
+        assert_eq!(all.len(), 5 * 3 * 2 * 2);
+        let has = |test: &dyn Fn(&str) -> bool| all.iter().flat_map(|one| &one.messages).any(|(_, content)| test(content));
+        assert!(has(&str::is_empty) && has(&|text| text.ends_with(' ')) && has(&|text| text.ends_with('\n')));
+        let simple = all.iter().find(|one| one.messages.len() == 1 && one.begin_answer).unwrap();
+        assert_eq!(rendered(simple, true).unwrap(), "User: hi\n\nAssistant:");
+    }
+
+    #[test]
+    fn a_refusal_and_a_difference_are_found() {
+        let conversation = |begin_answer| Conversation { messages: vec![("user", "hi")], begin_answer };
+        let theirs = |c_api: &str, jinja: &str| Theirs { c_api: c_api.to_owned(), jinja: jinja.to_owned() };
+        let good = "User: hi\n\nAssistant:";
+        let found = differences(&[conversation(true)], &[theirs(good, good)]).unwrap();
+        assert!(found.iter().all(Vec::is_empty));
+        // Not asked for an answer, the engine begins none, the C API does.
+        let found = differences(&[conversation(false)], &[theirs(good, "User: hi\n\n")]).unwrap();
+        assert!(found.iter().all(Vec::is_empty));
+        let found = differences(&[conversation(true)], &[theirs("\u{1}it returns -1", "User: hi")]).unwrap();
+        assert_eq!(found[0], ["it returns -1"]);
+        assert_eq!(found[1].len(), 1);
+    }
+}
