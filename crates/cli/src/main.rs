@@ -7,6 +7,7 @@ mod failure;
 mod progress;
 mod signals;
 mod terminal;
+mod threads;
 
 use clap::Parser;
 
@@ -15,8 +16,9 @@ use failure::Failure;
 use terminal::Terminal;
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
+    threads::limit(&mut cli.global, &terminal);
     let result = signals::install().and_then(|()| threads(&cli)).and_then(|()| run(&cli, &terminal));
     match result {
         Ok(code) => std::process::ExitCode::from(code),

@@ -13,6 +13,7 @@ pub mod execute;
 pub mod lint;
 pub mod lora;
 mod open;
+mod pattern;
 mod prepare;
 pub mod preset;
 mod probe;

@@ -25,7 +25,7 @@ pub use compare::{CompareOptions, Progress, compare, compare_runners};
 pub use engine::Kernel;
 pub use error::EvalError;
 pub use layers::LayerError;
-pub use logits::{LogitsOptions, LogitsSink, logits, logits_of};
+pub use logits::{LogitsSink, logits};
 pub use loss::{Baseline, LogitsRow, Loss, LossOptions, Step, loss};
 pub use pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows};
 pub use run::{Model, Runner};

@@ -3,12 +3,10 @@
 
 mod support;
 
-use std::io;
 use std::num::NonZeroUsize;
 
 use forge_eval::{
-    Baseline, CompareOptions, EvalError, Kernel, LayerSink, LogitsOptions, LogitsSink, Loss, LossOptions, Model, Pass, PassOptions, Piece,
-    compare, logits, loss,
+    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, Runner, compare, loss,
 };
 use forge_kernel::LayerState;
 use forge_model::Version;
@@ -93,14 +91,16 @@ fn a_state_that_is_lost_between_groups_is_seen() {
     }
 }
 
-/// Rows of logits by another way through the models, and what they say of the tokens that follow.
-struct Rows(Vec<Vec<f32>>);
-
-impl LogitsSink for Rows {
-    fn logits(&mut self, _: usize, row: &[f32]) -> io::Result<()> {
-        self.0.push(row.to_vec());
-        Ok(())
+/// Rows of logits by another way through the models: all tokens at once through one layer after the other.
+fn rows_at_once(model: &Loaded, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut runner = model.model().runner();
+    let mut x = runner.embed(tokens).unwrap();
+    for layer in 0..runner.layers() {
+        runner.layer(layer, &mut x).unwrap();
     }
+    runner.start_head(&x).unwrap();
+    let vocabulary = runner.vocabulary();
+    runner.logits(0, vocabulary).unwrap().chunks_exact(vocabulary).map(<[f32]>::to_vec).collect()
 }
 
 #[test]
@@ -117,10 +117,9 @@ fn every_token_is_scored_by_the_row_before_it() {
             let (mut rows, mut want, mut shifted) = (Vec::new(), Vec::new(), 0.0f64);
             let mut scorer = Scorer::new(Precision::F32);
             for sequence in &plan.sequences {
-                let mut sink = Rows(Vec::new());
-                logits(&model.model(), sequence.fed(), &LogitsOptions { block: 64 }, &mut sink, &mut |_| ()).unwrap();
+                let all = rows_at_once(&model, sequence.fed());
                 for row in sequence.rows() {
-                    let logits = sink.0[row].clone();
+                    let logits = all[row].clone();
                     want.push(scorer.row(&logits, sequence.tokens[row + 1]).unwrap().nll);
                     let wrong = scorer.row(&logits, sequence.tokens[row]).unwrap().nll;
                     shifted = shifted.max((wrong - want[want.len() - 1]).abs());

@@ -229,8 +229,8 @@ fn more_than_ten_layers_are_in_numeric_order() {
     let layers: Vec<usize> = description.tensors.iter().filter_map(|spec| spec.layer).collect();
     assert!(layers.is_sorted());
     assert_eq!(layers.last(), Some(&11));
-    assert!(description.layer_tensors(10).all(|spec| spec.name.starts_with("blocks.10.")));
-    assert_eq!(description.layer_tensors(12).count(), 0);
+    assert!(description.layer_tensors(10).iter().all(|spec| spec.name.starts_with("blocks.10.")));
+    assert!(description.layer_tensors(12).is_empty());
 }
 
 #[test]
