@@ -3,6 +3,7 @@
 use std::io;
 
 use forge_kernel::LayerState;
+use forge_score::Tokens;
 
 use crate::compare::Progress;
 use crate::error::EvalError;
@@ -79,7 +80,7 @@ pub fn logits(
     let mut pass = Pass::new("model", model, options)?;
     let layers = model.layers();
     let total = layers + tokens.len().div_ceil(STEP);
-    let residuals = pass.run(&[tokens], &mut Layers(&mut *sink), &mut |done, _| progress(Progress { stage: "layer", done, total }))?;
+    let residuals = pass.run(&[Tokens::from(tokens.to_vec())], &mut Layers(&mut *sink), &mut |done, _| progress(Progress { stage: "layer", done, total }))?;
     let mut receive = |rows: &Rows<'_>| {
         for ((_, position), row) in rows.places.iter().zip(rows.first.chunks_exact(rows.vocabulary)) {
             if let Some((element, value)) = row.iter().copied().enumerate().find(|(_, value)| !value.is_finite()) {

@@ -126,7 +126,8 @@ impl Planning<'_> {
         let least = Solution { picked: smallest.clone(), bytes: sum(&smallest), harm: 0.0, exact: true, gap: 0.0 };
         // Everything else in the file: it depends on the types by some bytes of padding and of metadata alone.
         let rest = self.bytes(&self.recipe(&least)?)?.saturating_sub(least.bytes);
-        let budget = bytes.saturating_sub(rest);
+        let too_small = || AllocationError::TooSmall { budget: bytes, least: least.bytes.saturating_add(rest) };
+        let budget = bytes.checked_sub(rest).ok_or_else(too_small)?;
         let found = least_harm_in_file(&options, budget, |solution| -> Result<u64, PlanError> {
             Ok(self.bytes(&self.recipe(solution)?)?.saturating_sub(bytes))
         });

@@ -19,6 +19,7 @@ mod row;
 mod scores;
 mod slices;
 mod summary;
+mod tokens;
 pub mod uncheatable;
 
 pub use bootstrap::{Interval, RESAMPLES};
@@ -32,3 +33,4 @@ pub use row::{Compared, Precision, Reference, Row, Scorer};
 pub use scores::{ComparedScores, Scores};
 pub use slices::Slice;
 pub use summary::{DeltaP, Evaluation, KlSummary, PerplexityRatio, Quantile, evaluate};
+pub use tokens::{TokenStore, Tokens};

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let rows = first.open.description.hyperparameters.vocabulary;
     let tokenizer = vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text")?;
     let mut outputs = Outputs::create(args, &all)?;
-    let texts = Texts::read(&args.texts, &tokenizer, terminal)?;
+    let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
     let cache = Cache::new(cache_directory(args, texts.plan.protocol))?;
     let job = Job {
         texts: &texts,

@@ -126,17 +126,18 @@ impl Key {
     }
 
     /// And everything that a plan feeds and scores.
-    pub(crate) fn with_plan(mut self, plan: &Plan) -> Self {
+    pub(crate) fn with_plan(mut self, plan: &Plan) -> Result<Self, Failure> {
         self = self.with(plan.protocol.name());
         for sequence in &plan.sequences {
             for number in [sequence.tokens.len(), sequence.scored.start, sequence.scored.end] {
                 self.0.update((number as u64).to_le_bytes());
             }
-            for token in &sequence.tokens {
-                self.0.update(token.to_le_bytes());
-            }
+            sequence.tokens.pieces(|piece| {
+                piece.iter().for_each(|token| self.0.update(token.to_le_bytes()));
+                Ok(())
+            })?;
         }
-        self
+        Ok(self)
     }
 
     /// The key as a file name.
