@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::terminal::Terminal;
 
 /// Bytes of activations in memory; those of more tokens are in a temporary file between layers.
-const ACTIVATIONS: u64 = 256 << 20;
+const ACTIVATIONS: u64 = 64 << 20;
 
 /// The result for programs.
 #[derive(Serialize)]
@@ -26,6 +26,7 @@ struct Written<'a> {
     kernel: &'a str,
     shape: [usize; 2],
     tokens: &'a [u32],
+    peak_memory_bytes: Option<u64>,
 }
 
 /// Runs the command.
@@ -64,6 +65,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
             kernel: &args.kernel,
             shape: [tokens.len(), h.vocabulary],
             tokens: &tokens,
+            peak_memory_bytes: forge_io::peak_memory_bytes(),
         },
     )?;
     Ok(0)
