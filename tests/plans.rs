@@ -5,8 +5,10 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use forge_model::Version;
+use forge_testkit::models::{Sizes, random_model};
 use serde_json::Value;
-use support::{Dir, checkpoint, fixture, sha256};
+use support::{Dir, checkpoint, fixture, safetensors_bytes, sha256};
 
 /// Runs the program with `--json` and a cache of its own, expects the exit code, and parses what it printed.
 fn json(dir: &Dir, args: &[String], code: i32) -> Value {
@@ -258,4 +260,27 @@ fn rwkv_4_is_never_planned_with_a_plain_q4_0() {
     };
     assert_eq!(types("4", "6.2"), (false, false));
     assert!(types("5", "6.2").0, "the other versions have it to choose from");
+}
+
+#[test]
+fn a_model_with_nothing_to_choose_has_a_plan_or_a_refusal() {
+    let dir = directory();
+    // No row of any matrix is a whole number of blocks, so that every tensor has one type alone.
+    let sizes = Sizes { layers: 2, channels: 16, head_size: 4, ffn: 24, vocabulary: 256, ranks: [4, 4, 4, 4] };
+    let source = dir.join("narrow.safetensors");
+    std::fs::write(&source, safetensors_bytes(&random_model(Version::V7, &sizes, 3))).unwrap();
+    let args = |bits: &str| -> Vec<String> {
+        let mut args: Vec<String> = ["plan", "--vocab", "bytes", "--bpw", bits, "--probe-windows", "1"].map(str::to_owned).to_vec();
+        args.extend(["--calibration-windows".to_owned(), "2".to_owned(), text(&source)]);
+        args.extend(["--calibrate".to_owned(), text(&dir.join("calibration.txt")), "--text".to_owned(), text(&dir.join("unseen.txt"))]);
+        args.extend(["-f".to_owned(), "-o".to_owned(), text(&dir.join("recipe.toml"))]);
+        args
+    };
+    let refused = json(&dir, &args("6"), 2);
+    assert_eq!(refused["error"]["kind"], "BudgetTooSmall");
+    let planned = json(&dir, &args("60"), 0)["planned"].clone();
+    assert!(planned["met"] == true && planned["types"].as_array().unwrap().is_empty(), "{planned}");
+    // The file that the refusal speaks of is the one that there is.
+    let least = format!("need {}", planned["bytes"]);
+    assert!(refused["error"]["message"].as_str().unwrap().ends_with(&least), "{refused} {least}");
 }

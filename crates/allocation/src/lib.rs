@@ -5,11 +5,15 @@
 //! then search what the bound leaves open: see [`Solution::exact`].
 #![forbid(unsafe_code)]
 
+mod file;
 mod search;
+mod trail;
 
 use forge_tensor::{Class, Diagnostic};
 use serde::Serialize;
 use thiserror::Error;
+
+pub use file::least_harm_in_file;
 
 /// What can be picked for an item.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -87,7 +91,7 @@ impl Diagnostic for AllocationError {
 /// When an item has no valid options or the smallest options exceed the budget.
 pub fn least_harm(items: &[Vec<Choice>], budget: u64) -> Result<Solution, AllocationError> {
     check(items)?;
-    let least: u64 = items.iter().filter_map(|options| options.iter().map(|option| option.bytes).min()).sum();
+    let least = smallest(items);
     if least > budget {
         return Err(AllocationError::TooSmall { budget, least });
     }
@@ -107,6 +111,11 @@ pub fn least_bytes(items: &[Vec<Choice>], limit: f64) -> Result<Solution, Alloca
     }
     let terms = terms(items, |option| search::Term { weight: option.harm, value: option.bytes as f64 });
     Ok(solution(items, search::solve(&terms, limit)))
+}
+
+/// Bytes of the smallest options.
+fn smallest(items: &[Vec<Choice>]) -> u64 {
+    items.iter().filter_map(|options| options.iter().map(|option| option.bytes).min()).sum()
 }
 
 fn check(items: &[Vec<Choice>]) -> Result<(), AllocationError> {

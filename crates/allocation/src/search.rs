@@ -1,5 +1,7 @@
 //! Lagrange's bound, and the search within it.
 
+use crate::trail::{START, Trail};
+
 /// Weight and value of an option: the sum of values is minimised, that of weights is limited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Term {
@@ -15,6 +17,9 @@ pub(crate) struct Found {
 
 /// States kept after each item.
 const STATES: usize = 60_000;
+/// Steps of the ways to these states that are held: 96 MB. Ways have most of their steps in common, so that this is enough for models of
+/// thousands of layers; where it is not, states are given up.
+const HELD: usize = 8_000_000;
 /// Steps of the search for the multiplier.
 const STEPS: usize = 200;
 
@@ -23,8 +28,8 @@ const STEPS: usize = 200;
 struct State {
     weight: f64,
     value: f64,
-    /// Index of the state that it was made from, and the option added.
-    from: u32,
+    /// The way to it; while its item is looked at, the way before, and the option added.
+    way: u32,
     option: u32,
 }
 
@@ -43,7 +48,7 @@ pub(crate) fn solve(items: &[Vec<Term>], limit: f64) -> Found {
         values.get(1).copied().unwrap_or(f64::INFINITY)
     };
     order.sort_by(|a, b| spread(*b).total_cmp(&spread(*a)).then(a.cmp(b)));
-    let search = Search { items, order: &order, reduced: &reduced, multiplier, limit };
+    let search = Search { items, order: &order, reduced: &reduced, multiplier, limit, held: HELD };
     let (found, dropped) = search.run(upper);
     if let Some(found) = found
         && total(items, &found).1 < upper
@@ -135,13 +140,16 @@ struct Search<'a> {
     reduced: &'a [f64],
     multiplier: f64,
     limit: f64,
+    /// Steps that are held at most.
+    held: usize,
 }
 
 impl Search<'_> {
     /// Adds item after item to all states that are neither dominated nor worse than `upper` in the best case. Returns the best
     /// complete pick, and whether states had to be given up.
     fn run(&self, upper: f64) -> (Option<Vec<usize>>, bool) {
-        let mut layers: Vec<Vec<State>> = vec![vec![State { weight: 0.0, value: 0.0, from: 0, option: 0 }]];
+        let mut states = vec![State { weight: 0.0, value: 0.0, way: START, option: 0 }];
+        let mut trail = Trail::new();
         let mut rest: f64 = self.order.iter().map(|item| self.reduced[*item]).sum();
         let mut lightest: f64 = self.items.iter().map(|options| least(options)).sum();
         let mut dropped = false;
@@ -151,25 +159,38 @@ impl Search<'_> {
             rest -= self.reduced[*item];
             lightest -= least(&self.items[*item]);
             let mut next = Vec::new();
-            for (from, state) in layers.last().into_iter().flatten().enumerate() {
+            for state in &states {
                 for (option, term) in self.items[*item].iter().enumerate() {
                     let (weight, value) = (state.weight + term.weight, state.value + term.value);
                     let bound = value + rest - self.multiplier * (self.limit - weight);
                     if weight + lightest <= self.limit * slack && bound <= upper * slack {
-                        next.push(State { weight, value, from: index(from), option: index(option) });
+                        next.push(State { weight, value, way: state.way, option: u32::try_from(option).unwrap_or(u32::MAX) });
                     }
                 }
             }
             let mut next = undominated(next);
             if next.len() > STATES {
                 dropped = true;
-                next.sort_by(|a, b| self.promise(a).total_cmp(&self.promise(b)).then(a.weight.total_cmp(&b.weight)));
-                next.truncate(STATES);
-                next.sort_by(|a, b| a.weight.total_cmp(&b.weight));
+                drop(self.give_up(&mut next, STATES));
             }
-            layers.push(next);
+            next.iter_mut().for_each(|state| state.way = trail.add(state.way, state.option));
+            states.iter().for_each(|state| trail.release(state.way));
+            states = next;
+            while trail.len() > self.held && states.len() > 1 {
+                dropped = true;
+                let half = states.len() / 2;
+                self.give_up(&mut states, half).iter().for_each(|state| trail.release(state.way));
+            }
         }
-        (self.trace(&layers), dropped)
+        (self.trace(&states, &trail), dropped)
+    }
+
+    /// Keeps the `most` most promising states and returns the others.
+    fn give_up(&self, states: &mut Vec<State>, most: usize) -> Vec<State> {
+        states.sort_by(|a, b| self.promise(a).total_cmp(&self.promise(b)).then(a.weight.total_cmp(&b.weight)));
+        let others = states.split_off(most);
+        states.sort_by(|a, b| a.weight.total_cmp(&b.weight));
+        others
     }
 
     fn promise(&self, state: &State) -> f64 {
@@ -177,15 +198,12 @@ impl Search<'_> {
     }
 
     /// The best complete state's options, in the order of the items.
-    fn trace(&self, layers: &[Vec<State>]) -> Option<Vec<usize>> {
-        let last = layers.last()?;
-        let fitting = last.iter().enumerate().filter(|(_, state)| state.weight <= self.limit);
-        let (mut at, _) = fitting.min_by(|(_, a), (_, b)| a.value.total_cmp(&b.value).then(a.weight.total_cmp(&b.weight)))?;
+    fn trace(&self, states: &[State], trail: &Trail) -> Option<Vec<usize>> {
+        let fitting = states.iter().filter(|state| state.weight <= self.limit);
+        let best = fitting.min_by(|a, b| a.value.total_cmp(&b.value).then(a.weight.total_cmp(&b.weight)))?;
         let mut picked = vec![0; self.items.len()];
-        for (layer, item) in layers.iter().skip(1).zip(self.order).rev() {
-            let state = layer.get(at)?;
-            picked[*item] = state.option as usize;
-            at = state.from as usize;
+        for (item, option) in self.order.iter().rev().zip(trail.options(best.way)) {
+            picked[*item] = option;
         }
         Some(picked)
     }
@@ -193,10 +211,6 @@ impl Search<'_> {
 
 fn least(options: &[Term]) -> f64 {
     options.iter().map(|term| term.weight).fold(f64::INFINITY, f64::min)
-}
-
-fn index(value: usize) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 /// States sorted by weight, each of less value than all lighter ones.
@@ -211,4 +225,26 @@ fn undominated(mut states: Vec<State>) -> Vec<State> {
         better
     });
     states
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Search, Term};
+
+    /// Options on one line, of which the bound tells none apart: the states double until they are given up.
+    #[test]
+    fn ways_beyond_what_may_be_held_are_given_up() {
+        let items: Vec<Vec<Term>> =
+            (0..24u32).map(|item| [1.0, 2.0 + f64::from(1 << item)].map(|weight| Term { weight, value: 2e8 - weight }).to_vec()).collect();
+        let (order, reduced): (Vec<usize>, Vec<f64>) = (0..24).map(|item| (item, 2e8)).unzip();
+        let run =
+            |held: usize| Search { items: &items, order: &order, reduced: &reduced, multiplier: 1.0, limit: 1e7, held }.run(f64::INFINITY);
+        let value = |found: &Option<Vec<usize>>| super::total(&items, found.as_ref().unwrap());
+        // Any state is as good as the others but for what its weight leaves of the limit.
+        for held in [100, 5000] {
+            let (found, dropped) = run(held);
+            let (weight, _) = value(&found);
+            assert!(dropped && weight <= 1e7, "{held}: {weight}");
+        }
+    }
 }

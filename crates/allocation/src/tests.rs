@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{AllocationError, Choice, least_bytes, least_harm};
+use super::{AllocationError, Choice, Solution, least_bytes, least_harm, least_harm_in_file};
 
 /// All picks, one after the other.
 fn enumerate(items: &[Vec<Choice>]) -> Vec<(u64, f64)> {
@@ -61,4 +61,42 @@ fn what_cannot_be_is_refused() {
     assert_eq!(least_harm(&[Vec::new()], 5), Err(AllocationError::BadItem { item: 0, what: "no options" }));
     let odd = vec![Choice { bytes: 1, harm: f64::NAN }];
     assert!(matches!(least_harm(&[odd], 5), Err(AllocationError::BadItem { .. })));
+}
+
+/// A file of a pick's bytes and 100 others may have `limit`.
+fn in_file(items: &[Vec<Choice>], limit: u64) -> (Result<Solution, AllocationError>, usize) {
+    let mut rounds = 0;
+    let found = least_harm_in_file(items, limit, |solution| {
+        rounds += 1;
+        assert!(rounds < 100, "a search that doesn't end");
+        Ok((solution.bytes + 100).saturating_sub(limit))
+    });
+    (found, rounds)
+}
+
+#[test]
+fn a_search_with_nothing_to_pick_ends() {
+    // No items, and items that leave no choice: the file is too large whatever is done.
+    assert_eq!(in_file(&[], 99), (Err(AllocationError::TooSmall { budget: 99, least: 100 }), 1));
+    assert_eq!(in_file(&[], 100).0.map(|solution| solution.bytes), Ok(0));
+    let one = vec![Choice { bytes: 10, harm: 1.0 }];
+    assert_eq!(in_file(&[one.clone(), one], 119), (Err(AllocationError::TooSmall { budget: 119, least: 120 }), 1));
+    // Items of no bytes at all.
+    let free = vec![Choice { bytes: 0, harm: 1.0 }, Choice { bytes: 0, harm: 0.5 }];
+    assert_eq!(in_file(&[free], 50), (Err(AllocationError::TooSmall { budget: 50, least: 100 }), 1));
+    // The other searches.
+    assert_eq!(least_harm(&[], 0).map(|solution| solution.picked), Ok(Vec::new()));
+    assert_eq!(least_bytes(&[], 0.0).map(|solution| solution.picked), Ok(Vec::new()));
+}
+
+#[test]
+fn what_a_budget_leaves_unused_takes_no_rounds() {
+    // The pick leaves 1,000,000 bytes unused; a file that is too large by one byte of them asks for another pick at once.
+    let item = vec![Choice { bytes: 10, harm: 1.0 }, Choice { bytes: 2_000_000, harm: 0.5 }];
+    let mut rounds = 0;
+    let found = least_harm_in_file(&[item], 3_000_000, |solution| {
+        rounds += 1;
+        Ok::<_, AllocationError>(u64::from(solution.bytes > 10))
+    });
+    assert_eq!((found.map(|solution| solution.bytes), rounds), (Ok(10), 2));
 }

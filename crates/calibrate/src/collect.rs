@@ -53,7 +53,7 @@ impl<'a> Collector<'a> {
 
     /// Matrices in a tensor that have inputs of their own.
     fn parts(&self, name: &str) -> usize {
-        let spec = self.description.tensors.iter().find(|spec| spec.name == name);
+        let spec = self.description.find(name);
         spec.filter(|spec| spec.role == TensorRole::TokenShiftLora && spec.shape.len() == 3)
             .map_or(1, |spec| spec.shape.first().and_then(|parts| usize::try_from(*parts).ok()).unwrap_or(1))
     }

@@ -8,6 +8,7 @@ mod faults;
 mod progress;
 mod signals;
 mod terminal;
+mod threads;
 
 use std::process::ExitCode;
 
@@ -23,14 +24,15 @@ static MEMORY: forge_io::Allocator = forge_io::Allocator;
 
 fn main() -> ExitCode {
     faults::watch();
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => return ExitCode::from(terminal::parsed(&answer)),
     };
     let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
     let result = faults::caught(|| {
         signals::install()?;
-        threads(&cli)?;
+        threads::limit(&mut cli.global, &terminal);
+        start_threads(&cli)?;
         run(&cli, &terminal)
     });
     for path in forge_io::removed_leftovers() {
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 /// Starts the pool that all parallel work runs in. It would start by itself when it is first used, and panic where it cannot.
-fn threads(cli: &Cli) -> Result<(), Failure> {
+fn start_threads(cli: &Cli) -> Result<(), Failure> {
     let builder =
         cli.global.threads.map_or_else(rayon::ThreadPoolBuilder::new, |threads| rayon::ThreadPoolBuilder::new().num_threads(threads.get()));
     builder.build_global().map_err(|error| Failure {

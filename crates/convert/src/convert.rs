@@ -210,17 +210,12 @@ fn improve(
     let (recipe, container) = (options.recipe, options.container);
     let fixed = |spec: &TensorSpec| recipe.is_set(&spec.name) || recipe.keep_factors && spec.role.is_lora();
     let extra = ready.extra(&model.description, container, plain, &fixed);
-    let mut spare = 0;
-    loop {
-        let (choices, fits) = ready.allocate(&model.description, container, plain, &fixed, (extra, spare));
-        // Metadata and padding depend on the types too.
-        let bytes = container.layout(&model.description, &choices, context)?.total_bytes();
-        let over = bytes.saturating_sub(limit + extra);
-        if over == 0 || !fits {
-            return Ok(choices);
-        }
-        spare += over;
-    }
+    let open = ready.open(&model.description, container, plain, &fixed, extra);
+    // Metadata and padding depend on the types too.
+    open.allocate(|choices| {
+        let bytes = container.layout(&model.description, choices, context)?.total_bytes();
+        Ok(bytes.saturating_sub(limit + extra))
+    })
 }
 
 /// A container's refusal, with the containers that do carry the version.

@@ -74,6 +74,17 @@ pub enum ConvertError {
         /// What is wrong.
         reason: String,
     },
+    /// The expressions of a recipe's rules would take too much memory.
+    #[error(
+        "rule {rule}: with it the regular expressions of the recipe take more than {limit} bytes when compiled; repeat less in one \
+         expression, or name tensors in full, as ^blocks\\.0\\.att\\.key\\.weight$, which takes nothing"
+    )]
+    PatternsTooLarge {
+        /// The rule at fault.
+        rule: String,
+        /// Bytes for all of them.
+        limit: usize,
+    },
     /// A quantizer needs to know the inputs of the weights.
     #[error(
         "{tensor} is to be quantized by gptq, which needs the inputs of its weight: give a text with --calibrate, or use the quantizer search"
@@ -265,6 +276,7 @@ impl Diagnostic for ConvertError {
             Self::RuleViolatesContainer { .. } => "RuleViolatesContainer",
             Self::RuleMatchesNothing { .. } => "RuleMatchesNothing",
             Self::BadRecipe { .. } => "BadRecipe",
+            Self::PatternsTooLarge { .. } => "PatternsTooLarge",
             Self::CalibrationNeeded { .. } => "CalibrationNeeded",
             Self::OtherCalibration { .. } => "OtherCalibration",
             Self::Quantizer { .. } => "Quantizer",

@@ -1,6 +1,7 @@
 //! Quantizers that see a whole matrix, or what its inputs were: their blocks are made before the file is laid out, and the
 //! executor copies them.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,12 +64,18 @@ pub fn prepare<'m>(
 ) -> Result<(Overlay<'m>, Vec<Prepared>), BoxError> {
     let mut overlay = Overlay::in_file(model.source(), &model.description, directory)?;
     let outputs: Vec<&OutputTensor> = plan.layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
+    // The output that holds each canonical tensor alone; where several do, the first.
+    let mut alone: HashMap<usize, &OutputTensor> = HashMap::new();
+    for out in outputs.into_iter().filter(|out| !out.encoding.is_dense()) {
+        if let [part] = out.assembly.parts.as_slice() {
+            alone.entry(*part).or_insert(out);
+        }
+    }
     let total = model.description.tensors.iter().map(TensorSpec::elements).sum();
     let (mut prepared, mut done) = (Vec::new(), 0);
     for (index, spec) in model.description.tensors.iter().enumerate() {
         let stored = model.source().tensors()[spec.source_index].encoding;
-        let own = outputs.iter().find(|out| out.assembly.parts == [index] && !out.encoding.is_dense() && out.encoding != stored);
-        if let Some(out) = own
+        if let Some(out) = alone.get(&index).filter(|out| out.encoding != stored)
             && let Some(job) = Job::new(spec, out, recipe, calibration)?
         {
             prepared.push(job.run(model, out, &mut overlay)?);

@@ -5,7 +5,9 @@
 //! that need them most. How much a matrix needs is known from its role and its place: measured with `plan` on trained models
 //! of RWKV-4, 6 and 7 (docs/accuracy.md). A plan made for the model at hand does better; these are for those who want none.
 
-use forge_allocation::{Choice as Option_, least_harm};
+use std::collections::HashMap;
+
+use forge_allocation::{AllocationError, Choice as Option_, Solution};
 use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use forge_tensor::Encoding;
 
@@ -80,11 +82,51 @@ fn depth(spec: &TensorSpec, layers: usize) -> f64 {
     }
 }
 
-/// What is still to be decided of one tensor.
-struct Item {
-    index: usize,
-    encodings: Vec<Encoding>,
-    options: Vec<Option_>,
+/// What a ready type has still to decide.
+pub(crate) struct Open<'a> {
+    ready: &'a Ready,
+    /// Those of the reference, and of factors.
+    choices: Vec<Choice>,
+    /// Index of each tensor that has a choice, with the types to choose from.
+    items: Vec<(usize, Vec<Encoding>)>,
+    options: Vec<Vec<Option_>>,
+    /// Bytes that these tensors may take.
+    budget: u64,
+}
+
+impl Open<'_> {
+    /// The best choices whose file is not too large; `excess` says by how many bytes the file of some choices is. What does not fit even with
+    /// the smallest types, or leaves nothing to choose, is left as the reference has it.
+    pub(crate) fn allocate<E>(self, mut excess: impl FnMut(&[Choice]) -> Result<u64, E>) -> Result<Vec<Choice>, E> {
+        let found = forge_allocation::least_harm_in_file(&self.options, self.budget, |solution| {
+            excess(&self.picked(solution)).map_err(Refused::Elsewhere)
+        });
+        match found {
+            Ok(solution) => Ok(self.picked(&solution)),
+            Err(Refused::Nothing) => Ok(self.choices),
+            Err(Refused::Elsewhere(error)) => Err(error),
+        }
+    }
+
+    fn picked(&self, solution: &Solution) -> Vec<Choice> {
+        let mut choices = self.choices.clone();
+        for ((index, encodings), picked) in self.items.iter().zip(&solution.picked) {
+            choices[*index] = Choice { encoding: encodings[*picked], reason: format!("{}: what its role needs", self.ready.name) };
+        }
+        choices
+    }
+}
+
+/// Why there is no pick: none fits, or laying a file out failed.
+enum Refused<E> {
+    Nothing,
+    Elsewhere(E),
+}
+
+impl<E> From<AllocationError> for Refused<E> {
+    fn from(_: AllocationError) -> Self {
+        Self::Nothing
+    }
 }
 
 impl Ready {
@@ -117,44 +159,39 @@ impl Ready {
         tensors.map(|(spec, choice)| (spec.elements() * sixteenths / 128).saturating_sub(bytes(spec, choice.encoding))).sum()
     }
 
-    /// Improves `plain`, the choices of the reference, within its bytes, plus `extra` less `spare`. Tensors for which `fixed` is
-    /// true keep their choice. The flag is false when nothing is left to be made smaller.
-    pub(crate) fn allocate(
+    /// What there is to improve of `plain`, the choices of the reference, within its bytes and `extra` ones. Tensors for which
+    /// `fixed` is true keep their choice.
+    pub(crate) fn open(
         &self,
         model: &ModelDescription,
         container: &dyn Container,
         plain: &[Choice],
         fixed: &dyn Fn(&TensorSpec) -> bool,
-        (extra, spare): (u64, u64),
-    ) -> (Vec<Choice>, bool) {
-        let mut choices = plain.to_vec();
-        let mut budget = extra;
-        let mut items = Vec::new();
+        extra: u64,
+    ) -> Open<'_> {
+        let mut open = Open { ready: self, choices: plain.to_vec(), items: Vec::new(), options: Vec::new(), budget: extra };
+        let alike = count_roles(model);
         for (index, (spec, choice)) in model.tensors.iter().zip(plain).enumerate() {
             if fixed(spec) {
                 continue;
             }
             let before = bytes(spec, choice.encoding);
             if let Some(encoding) = self.factor(spec, model, container).filter(|encoding| bytes(spec, *encoding) < before) {
-                choices[index] = Choice { encoding, reason: format!("{}: factors need no more", self.name) };
-                budget += before - bytes(spec, encoding);
+                open.choices[index] = Choice { encoding, reason: format!("{}: factors need no more", self.name) };
+                open.budget += before - bytes(spec, encoding);
             } else if spec.role.is_matrix() {
                 let least = if self.floor { before } else { 0 };
-                let item = item(index, spec, model, container, least);
-                if item.options.len() > 1 {
-                    budget += before;
-                    items.push(item);
+                let weight =
+                    share(spec.role) * depth(spec, model.hyperparameters.layers) / alike.get(&spec.role).map_or(1.0, |count| *count as f64);
+                let (encodings, options) = choices(spec, model, container, least, weight);
+                if options.len() > 1 {
+                    open.budget += before;
+                    open.items.push((index, encodings));
+                    open.options.push(options);
                 }
             }
         }
-        let options: Vec<Vec<Option_>> = items.iter().map(|item| item.options.clone()).collect();
-        // What does not fit even with the smallest types is left as the reference has it.
-        let Ok(found) = least_harm(&options, budget.saturating_sub(spare)) else { return (choices, false) };
-        for (item, picked) in items.iter().zip(&found.picked) {
-            let encoding = item.encodings[*picked];
-            choices[item.index] = Choice { encoding, reason: format!("{}: what its role needs", self.name) };
-        }
-        (choices, true)
+        open
     }
 
     /// The type of a low-rank factor.
@@ -185,24 +222,36 @@ pub fn is_unfit(version: Version, encoding: Encoding) -> bool {
     version == Version::V4 && encoding.name == "q4_0"
 }
 
-/// What a tensor may get, of `least` bytes or more.
-fn item(index: usize, spec: &TensorSpec, model: &ModelDescription, container: &dyn Container, least: u64) -> Item {
-    let layers = model.hyperparameters.layers;
-    let alike = model.tensors.iter().filter(|other| other.role == spec.role).count().max(1);
-    let weight = share(spec.role) * depth(spec, layers) / alike as f64;
+/// How many tensors have each role.
+fn count_roles(model: &ModelDescription) -> HashMap<TensorRole, usize> {
+    let mut counts = HashMap::new();
+    for spec in &model.tensors {
+        *counts.entry(spec.role).or_default() += 1;
+    }
+    counts
+}
+
+/// What a tensor of this weight in the divergence may get, of `least` bytes or more.
+fn choices(
+    spec: &TensorSpec,
+    model: &ModelDescription,
+    container: &dyn Container,
+    least: u64,
+    weight: f64,
+) -> (Vec<Encoding>, Vec<Option_>) {
     let open = match container.constraint(model.version, spec) {
         Constraint::Any | Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_) => true,
         Constraint::Float(_) | Constraint::F32Only(_) => false,
     };
-    let mut item = Item { index, encodings: Vec::new(), options: Vec::new() };
+    let (mut encodings, mut options) = (Vec::new(), Vec::new());
     for (name, harm) in LEVELS {
         let Some(encoding) = forge_quant::by_name(name).map(|format| format.encoding()) else { continue };
         let fits =
             container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
         if fits && (open || encoding.is_float()) {
-            item.encodings.push(encoding);
-            item.options.push(Option_ { bytes: bytes(spec, encoding), harm: weight * harm });
+            encodings.push(encoding);
+            options.push(Option_ { bytes: bytes(spec, encoding), harm: weight * harm });
         }
     }
-    item
+    (encodings, options)
 }

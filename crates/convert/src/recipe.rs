@@ -1,20 +1,24 @@
 //! Decides the encoding of every tensor, and says why: a type for the whole file, what the container allows, and rules.
 
+use std::collections::HashMap;
+
 use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use forge_quantizer::Quantizer;
 use forge_tensor::Encoding;
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Container;
 use crate::error::ConvertError;
+use crate::pattern::{Budget, Pattern, Refused};
 use crate::preset::{Preset, format_by_name, preset_by_name, stand_in, type_names};
 use crate::ready::is_unfit;
 
 /// One override: tensors whose canonical name matches get this type.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    pattern: Regex,
+    pattern: Pattern,
+    /// The regular expression, as it was given.
+    expression: String,
     encoding: Encoding,
     /// What chooses the codes; that of the recipe when `None`.
     quantizer: Option<Quantizer>,
@@ -75,7 +79,7 @@ impl CalibrationRecord {
 pub struct Recipe {
     /// The type of everything that may be quantized.
     pub preset: Preset,
-    rules: Vec<Rule>,
+    rules: Rules,
     /// Refuse rows that are no whole number of blocks instead of storing them in f16.
     pub strict: bool,
     /// Store low-rank factors in 16 or 32 bits, as llama-quantize does, even where a ready type would not.
@@ -121,20 +125,21 @@ impl Recipe {
     /// # Errors
     /// Unknown types, bad regular expressions, bad TOML, or no type at all.
     pub fn new(file: Option<(&str, &str)>, base: Option<&str>, sets: &[String]) -> Result<Self, ConvertError> {
-        let mut rules = Vec::new();
+        let (mut rules, mut budget) = (Rules::default(), Budget::default());
         let (mut file_base, mut quantizer, mut calibration) = (None, None, None);
         if let Some((path, text)) = file {
             let parsed: RecipeFile =
                 toml::from_str(text).map_err(|error| ConvertError::BadRecipe { location: path.to_owned(), reason: error.to_string() })?;
             for entry in &parsed.rules {
                 let by = entry.quantizer.as_ref().map_or_else(String::new, |name| format!(":{name}"));
-                rules.push(Rule { harm: entry.harm, ..Rule::new(&format!("{}={}{by}", entry.tensors, entry.encoding))? });
+                let rule = Rule::new(&format!("{}={}{by}", entry.tensors, entry.encoding), &mut budget)?;
+                rules.push(Rule { harm: entry.harm, ..rule });
             }
             quantizer = parsed.quantizer.as_deref().map(quantizer_by_name).transpose()?;
             (file_base, calibration) = (parsed.base, parsed.calibration);
         }
         for text in sets {
-            rules.push(Rule::new(text)?);
+            rules.push(Rule::new(text, &mut budget)?);
         }
         let Some(base) = base.or(file_base.as_deref()) else {
             return Err(ConvertError::BadRecipe {
@@ -157,11 +162,11 @@ impl Recipe {
         if let Some(calibration) = &self.calibration {
             text.push_str(&format!("; calibration {}", calibration.digest.get(..16).unwrap_or(&calibration.digest)));
         }
-        if let Some(origin) = self.origin.as_ref().filter(|_| self.rules.len() > LISTED) {
-            text.push_str(&format!("; {} rules of recipe {origin}", self.rules.len()));
+        if let Some(origin) = self.origin.as_ref().filter(|_| self.rules.all.len() > LISTED) {
+            text.push_str(&format!("; {} rules of recipe {origin}", self.rules.all.len()));
             return text;
         }
-        for rule in &self.rules {
+        for rule in &self.rules.all {
             text.push_str("; set ");
             text.push_str(&rule.text);
         }
@@ -175,9 +180,10 @@ impl Recipe {
     pub fn to_toml(&self) -> Result<String, ConvertError> {
         let rules = self
             .rules
+            .all
             .iter()
             .map(|rule| RuleEntry {
-                tensors: rule.pattern.as_str().to_owned(),
+                tensors: rule.expression.clone(),
                 encoding: rule.encoding.name.to_owned(),
                 quantizer: rule.quantizer.map(|quantizer| quantizer.name().to_owned()),
                 harm: rule.harm,
@@ -198,14 +204,14 @@ impl Recipe {
         if !self.preset.base.is_dense() {
             check_support(self.quantizer, self.preset.base, self.preset.name)?;
         }
-        let mut used = vec![false; self.rules.len()];
+        let mut used = vec![false; self.rules.all.len()];
         let mut choices = Vec::with_capacity(model.tensors.len());
         for spec in &model.tensors {
             choices.push(self.choose(spec, model, container, &mut used)?);
         }
         if let Some(index) = used.iter().position(|used| !used) {
             let example = model.tensors.iter().rev().find(|spec| spec.layer.is_some()).map_or_else(String::new, |spec| spec.name.clone());
-            return Err(ConvertError::RuleMatchesNothing { rule: self.rules[index].text.clone(), example });
+            return Err(ConvertError::RuleMatchesNothing { rule: self.rules.all[index].text.clone(), example });
         }
         Ok(choices)
     }
@@ -216,7 +222,7 @@ impl Recipe {
     /// Never for the names of tensors.
     pub fn set(&mut self, tensor: &str, encoding: Encoding, quantizer: Option<Quantizer>, harm: Option<f64>) -> Result<(), ConvertError> {
         let by = quantizer.map_or_else(String::new, |quantizer| format!(":{quantizer}"));
-        let rule = Rule::new(&format!("^{}$={}{by}", regex::escape(tensor), encoding.name))?;
+        let rule = Rule::new(&format!("^{}$={}{by}", regex::escape(tensor), encoding.name), &mut Budget::default())?;
         self.rules.push(Rule { harm, ..rule });
         Ok(())
     }
@@ -224,13 +230,13 @@ impl Recipe {
     /// Whether a rule decides this tensor.
     #[must_use]
     pub fn is_set(&self, tensor: &str) -> bool {
-        self.rules.iter().any(|rule| rule.pattern.is_match(tensor))
+        self.rules.matching(tensor).next().is_some()
     }
 
     /// What chooses the codes of a tensor of this encoding.
     #[must_use]
     pub fn quantizer_of(&self, tensor: &str, encoding: Encoding) -> Quantizer {
-        let rule = self.rules.iter().rev().find(|rule| rule.pattern.is_match(tensor));
+        let rule = self.rules.last(tensor);
         let wanted = rule.and_then(|rule| rule.quantizer).unwrap_or(self.quantizer);
         if !encoding.is_dense() && forge_quantizer::supports(wanted, encoding) { wanted } else { Quantizer::Ggml }
     }
@@ -244,11 +250,11 @@ impl Recipe {
     /// Whether the codes of any tensor are to be chosen by `quantizer`.
     #[must_use]
     pub fn uses(&self, quantizer: Quantizer) -> bool {
-        self.quantizer == quantizer || self.rules.iter().any(|rule| rule.quantizer == Some(quantizer))
+        self.quantizer == quantizer || self.rules.all.iter().any(|rule| rule.quantizer == Some(quantizer))
     }
 
     fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {
-        for encoding in std::iter::once(self.preset.base).chain(self.rules.iter().map(|rule| rule.encoding)) {
+        for encoding in std::iter::once(self.preset.base).chain(self.rules.all.iter().map(|rule| rule.encoding)) {
             if !container.holds(encoding) {
                 let carried: Vec<&str> =
                     forge_quant::FORMATS.iter().map(|format| format.encoding()).filter(|e| container.holds(*e)).map(|e| e.name).collect();
@@ -270,14 +276,10 @@ impl Recipe {
         used: &mut [bool],
     ) -> Result<Choice, ConvertError> {
         let constraint = container.constraint(model.version, spec);
-        let mut rule = None;
-        for (index, candidate) in self.rules.iter().enumerate() {
-            if candidate.pattern.is_match(&spec.name) {
-                used[index] = true;
-                rule = Some(candidate);
-            }
+        for index in self.rules.matching(&spec.name) {
+            used[index] = true;
         }
-        let choice = match rule {
+        let choice = match self.rules.last(&spec.name) {
             Some(rule) => {
                 let violation = match constraint {
                     Constraint::F32Only(why) if rule.encoding != Encoding::F32 => Some(why),
@@ -345,23 +347,57 @@ impl Recipe {
     }
 }
 
+/// Rules in order. Those for one tensor each are found by its name: a plan has as many as the model has tensors.
+#[derive(Clone, Debug, Default)]
+struct Rules {
+    all: Vec<Rule>,
+    by_name: HashMap<String, Vec<usize>>,
+    expressions: Vec<usize>,
+}
+
+impl Rules {
+    fn push(&mut self, rule: Rule) {
+        let index = self.all.len();
+        match &rule.pattern {
+            Pattern::Name(name) => self.by_name.entry(name.clone()).or_default().push(index),
+            Pattern::Expression(_) => self.expressions.push(index),
+        }
+        self.all.push(rule);
+    }
+
+    /// Indices of the rules for this tensor, in no particular order.
+    fn matching(&self, tensor: &str) -> impl Iterator<Item = usize> {
+        let named = self.by_name.get(tensor).into_iter().flatten();
+        let others = self.expressions.iter().filter(move |index| self.all[**index].pattern.is_match(tensor));
+        named.chain(others).copied()
+    }
+
+    /// The last rule for this tensor, which decides.
+    fn last(&self, tensor: &str) -> Option<&Rule> {
+        self.matching(tensor).max().map(|index| &self.all[index])
+    }
+}
+
 impl Rule {
     /// Parses `REGEX=TYPE` and `REGEX=TYPE:QUANTIZER`.
-    fn new(text: &str) -> Result<Self, ConvertError> {
+    fn new(text: &str, budget: &mut Budget) -> Result<Self, ConvertError> {
         let bad = |reason: String| ConvertError::BadRecipe { location: format!("'{text}'"), reason };
-        let Some((pattern, name)) = text.rsplit_once('=') else {
+        let Some((expression, name)) = text.rsplit_once('=') else {
             return Err(bad("expected REGEX=TYPE, for example --set 'ffn\\.value=q8_0'".to_owned()));
         };
         let (name, quantizer) = match name.split_once(':') {
             Some((name, quantizer)) => (name, Some(quantizer_by_name(quantizer.trim())?)),
             None => (name, None),
         };
-        let pattern = Regex::new(pattern).map_err(|error| bad(error.to_string()))?;
+        let pattern = Pattern::compile(expression, budget).map_err(|refused| match refused {
+            Refused::Syntax(reason) => bad(reason),
+            Refused::TooLarge(limit) => ConvertError::PatternsTooLarge { rule: text.chars().take(RULE_SHOWN).collect(), limit },
+        })?;
         let encoding = format_by_name(name.trim())?;
         if let Some(quantizer) = quantizer {
             check_support(quantizer, encoding, text)?;
         }
-        Ok(Self { pattern, encoding, quantizer, harm: None, text: text.to_owned() })
+        Ok(Self { pattern, expression: expression.to_owned(), encoding, quantizer, harm: None, text: text.to_owned() })
     }
 }
 
@@ -375,6 +411,8 @@ fn check_support(quantizer: Quantizer, encoding: Encoding, location: &str) -> Re
     Err(ConvertError::BadRecipe { location: format!("'{location}'"), reason })
 }
 
+/// Characters of a rule that is too large in its refusal.
+const RULE_SHOWN: usize = 80;
 /// Rules of a recipe file that are repeated in the metadata of a file one by one.
 const LISTED: usize = 16;
 

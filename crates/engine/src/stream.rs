@@ -1,5 +1,7 @@
 //! One layer in memory at a time: what checking a large model, measuring its loss and calibrating it need.
 
+use std::collections::HashSet;
+
 use forge_kernel::{KernelError, LayerState};
 use forge_model::{ModelDescription, Version};
 use forge_tensor::TensorSource;
@@ -26,6 +28,8 @@ pub struct LayerStream<'a> {
     machine: Machine,
     scratch: Scratch,
     notes: Vec<String>,
+    /// The same, to look them up in.
+    known: HashSet<String>,
 }
 
 /// Tokens of independent sequences on their way through the layers.
@@ -88,7 +92,7 @@ impl<'a> LayerStream<'a> {
     pub fn new(source: &'a dyn TensorSource, description: &'a ModelDescription, options: &EngineOptions) -> Result<Self, EngineError> {
         check_version(description)?;
         let (machine, scratch) = (Machine::new(options), Scratch::default());
-        Ok(Self { source, description, options: *options, machine, scratch, notes: Vec::new() })
+        Ok(Self { source, description, options: *options, machine, scratch, notes: Vec::new(), known: HashSet::new() })
     }
 
     fn loader(&self) -> Loader<'a> {
@@ -141,7 +145,7 @@ impl<'a> LayerStream<'a> {
 
     fn keep_notes(&mut self, loader: &mut Loader<'_>) {
         for note in loader.notes.drain(..) {
-            if !self.notes.contains(&note) {
+            if self.known.insert(note.clone()) {
                 self.notes.push(note);
             }
         }

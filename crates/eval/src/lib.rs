@@ -19,6 +19,7 @@ mod pass;
 mod position;
 mod run;
 mod statistics;
+mod tokens;
 
 pub use agreement::{Agreement, Difference, Divergence, LayerAgreement, PerPosition, Perplexity, Thresholds, Top1, WorstLogit};
 pub use compare::{CompareOptions, Progress, compare, compare_runners};
@@ -26,7 +27,8 @@ pub use engine::Kernel;
 pub use error::EvalError;
 pub use forge_score::AgainstUnigram;
 pub use layers::LayerError;
-pub use logits::{LogitsOptions, LogitsSink, logits, logits_of};
+pub use logits::{LogitsSink, logits};
 pub use loss::{Baseline, LogitsRow, Loss, LossOptions, Step, loss};
 pub use pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows};
 pub use run::{Model, Runner};
+pub use tokens::TokenWriter;

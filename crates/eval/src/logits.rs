@@ -1,16 +1,17 @@
-//! The logits of one model over a sequence, in order and with bounded memory.
+//! The logits of one model over a sequence of any length, in order and with bounded memory.
 
 use std::io;
-use std::ops::Range;
 
 use forge_kernel::LayerState;
+use forge_score::Tokens;
 
 use crate::compare::Progress;
 use crate::error::EvalError;
-use crate::run::{Model, Run, Runner};
+use crate::pass::{LayerSink, Pass, PassOptions, Piece, Rows};
+use crate::run::Model;
 
-/// Vocabulary entries read at once.
-const HEAD_ROWS: usize = 4096;
+/// Positions that count as one step of progress.
+const STEP: usize = 256;
 
 /// Receives what a model computes. An error stops the run.
 pub trait LogitsSink {
@@ -20,93 +21,74 @@ pub trait LogitsSink {
     /// Whatever writing them gives.
     fn logits(&mut self, position: usize, logits: &[f32]) -> io::Result<()>;
 
-    /// The residual stream `x [tokens, channels]` after layer `layer`, and the layer's state after the last token;
-    /// called in order, before any logits. Does nothing unless implemented.
+    /// The residual stream `x [tokens, channels]` after layer `layer` of the tokens from `position` on; called in order, for some tokens at
+    /// a time, before any logits. Does nothing unless implemented.
     ///
     /// # Errors
     /// Whatever writing them gives.
-    fn layer(&mut self, layer: usize, x: &[f32], state: &LayerState<f32>) -> io::Result<()> {
-        let _ = (layer, x, state);
+    fn residual(&mut self, layer: usize, position: usize, x: &[f32]) -> io::Result<()> {
+        let _ = (layer, position, x);
+        Ok(())
+    }
+
+    /// The state of layer `layer` after the last token; called after all of the layer's residual stream. Does nothing unless implemented.
+    ///
+    /// # Errors
+    /// Whatever writing it gives.
+    fn state(&mut self, layer: usize, state: &LayerState<f32>) -> io::Result<()> {
+        let _ = (layer, state);
         Ok(())
     }
 }
 
-/// How to run.
-#[derive(Clone, Copy, Debug)]
-pub struct LogitsOptions {
-    /// Positions whose logits are in memory at once, at least 1. Memory: 4 * positions * vocabulary bytes; the head is
-    /// read again for each block. The result does not depend on it.
-    pub block: usize,
-}
+/// Joins a receiver of logits to a pass over one sequence.
+struct Layers<'s>(&'s mut dyn LogitsSink);
 
-impl LogitsOptions {
-    /// Blocks of at most 64 MiB of logits.
-    #[must_use]
-    pub fn for_model(model: &Model<'_>) -> Self {
-        Self { block: ((1 << 24) / model.vocabulary().max(1)).max(1) }
+impl LayerSink for Layers<'_> {
+    fn residual(&mut self, layer: usize, pieces: &[Piece], x: &[f32]) -> Result<(), EvalError> {
+        let position = pieces.first().map_or(0, |piece| piece.tokens.start);
+        Ok(self.0.residual(layer, position, x)?)
+    }
+
+    fn state(&mut self, layer: usize, _: usize, state: &mut dyn FnMut() -> Result<LayerState<f32>, EvalError>) -> Result<(), EvalError> {
+        // Made in any case: a state that is not finite is refused.
+        Ok(self.0.state(layer, &state()?)?)
     }
 }
 
-/// Runs a model over `tokens` from the empty state, layer by layer, and hands every layer's output and then the logits
-/// of every position to `sink`.
+/// Runs a model over `tokens` from the empty state, layer by layer, and hands every layer's output and then the logits of every position
+/// to `sink`.
+///
+/// Memory beside the layer that is loaded: what `options` allow for activations, and the logits of some hundred positions. The results have
+/// the same bits for any options but the kernel and the form.
 ///
 /// # Errors
-/// When a token is outside the vocabulary, a tensor cannot be read, the model produces NaN or infinities, or `sink`
-/// fails.
+/// When the kernel does not run this version, a token is outside the vocabulary, a tensor cannot be read, the model produces NaN or
+/// infinities, or `sink` fails.
 pub fn logits(
-    model: &Model<'_>,
+    model: Model<'_>,
     tokens: &[u32],
-    options: &LogitsOptions,
+    options: &PassOptions,
     sink: &mut dyn LogitsSink,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), EvalError> {
-    logits_of(model.runner(), tokens, options, sink, progress)
-}
-
-/// As [`logits`], for a model that need not be computed by the reference kernel.
-///
-/// # Errors
-/// As [`logits`].
-pub fn logits_of(
-    runner: Box<dyn Runner + '_>,
-    tokens: &[u32],
-    options: &LogitsOptions,
-    sink: &mut dyn LogitsSink,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<(), EvalError> {
-    let (vocabulary, layers) = (runner.vocabulary(), runner.layers());
-    let mut run = Run::start(runner, "model", tokens)?;
-    let block = options.block.max(1);
-    let total = layers + tokens.len().div_ceil(block);
-    for layer in 0..layers {
-        let state = run.layer(layer)?;
-        sink.layer(layer, &run.x, &state)?;
-        progress(Progress { stage: "layer", done: layer + 1, total });
-    }
-    for (index, first) in (0..tokens.len()).step_by(block).enumerate() {
-        let out = block_logits(&mut run, first..tokens.len().min(first.saturating_add(block)), vocabulary)?;
-        for (offset, row) in out.chunks_exact(vocabulary).enumerate() {
-            let position = first + offset;
-            for (token, value) in row.iter().enumerate() {
-                run.check_logit(position, token, *value)?;
+    let mut pass = Pass::new("model", model, options)?;
+    let layers = model.layers();
+    let total = layers + tokens.len().div_ceil(STEP);
+    let residuals = pass.run(&[Tokens::from(tokens.to_vec())], &mut Layers(&mut *sink), &mut |done, _| {
+        progress(Progress { stage: "layer", done, total })
+    })?;
+    let mut receive = |rows: &Rows<'_>| {
+        for ((_, position), row) in rows.places.iter().zip(rows.first.chunks_exact(rows.vocabulary)) {
+            if let Some((element, value)) = row.iter().copied().enumerate().find(|(_, value)| !value.is_finite()) {
+                let place = "the logits".to_owned();
+                return Err(EvalError::NonFinite { model: "model", value, place, position: *position, element });
             }
-            sink.logits(position, row)?;
+            sink.logits(*position, row)?;
         }
-        progress(Progress { stage: "head", done: layers + index + 1, total });
-    }
-    Ok(())
-}
-
-/// Logits `[positions, vocabulary]`.
-fn block_logits(run: &mut Run<'_>, positions: Range<usize>, vocabulary: usize) -> Result<Vec<f32>, EvalError> {
-    run.start_head_at(positions.clone())?;
-    let mut out = vec![0f32; positions.len() * vocabulary];
-    for first in (0..vocabulary).step_by(HEAD_ROWS) {
-        let rows = HEAD_ROWS.min(vocabulary - first);
-        let part = run.logits(first, rows)?;
-        for (out, part) in out.chunks_exact_mut(vocabulary).zip(part.chunks_exact(rows)) {
-            out[first..first + rows].copy_from_slice(part);
-        }
-    }
-    Ok(out)
+        let done = layers + rows.places.last().map_or(0, |(_, position)| (position + 1).div_ceil(STEP));
+        progress(Progress { stage: "head", done, total });
+        Ok(())
+    };
+    pass.logits(&residuals, None, &|_| 0..tokens.len(), &mut receive)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use forge_score::{Plan, Precision, Scorer, Scores, Sequence};
+use forge_score::{Plan, Precision, Scorer, Scores, Sequence, Tokens};
 use serde::Serialize;
 
 use crate::error::EvalError;
@@ -60,7 +60,7 @@ pub struct Baseline<'a> {
 }
 
 /// Sequences as they are fed.
-fn fed(plan: &Plan) -> Vec<&[u32]> {
+fn fed(plan: &Plan) -> Vec<Tokens> {
     plan.sequences.iter().map(Sequence::fed).collect()
 }
 
@@ -136,12 +136,10 @@ impl<'a> Baseline<'a> {
         let (plan, precision) = (self.plan, self.options.precision);
         let mut scores = Scores::against_reference(precision);
         let mut sink = |rows: &Rows<'_>| {
+            let targets = plan.targets(rows.places)?;
             let found = rows.map(
                 || Scorer::new(precision),
-                |scorer, (sequence, row), baseline, candidate| {
-                    let target = plan.sequences[sequence].target(row).unwrap_or_default();
-                    scorer.reference(baseline, target)?.compare(candidate)
-                },
+                |scorer, index, baseline, candidate| scorer.reference(baseline, targets[index])?.compare(candidate),
             );
             for row in found {
                 scores.push_compared(row?)?;
@@ -165,10 +163,8 @@ fn alone(
 ) -> Result<Scores, EvalError> {
     let mut scores = Scores::new(precision);
     let mut sink = |rows: &Rows<'_>| {
-        let found = rows.map(
-            || Scorer::new(precision),
-            |scorer, (sequence, row), first, _| scorer.row(first, plan.sequences[sequence].target(row).unwrap_or_default()),
-        );
+        let targets = plan.targets(rows.places)?;
+        let found = rows.map(|| Scorer::new(precision), |scorer, index, first, _| scorer.row(first, targets[index]));
         for row in found {
             scores.push(row?)?;
         }

@@ -161,13 +161,6 @@ impl<'a> Run<'a> {
         self.runner.start_head(&self.x).map_err(|error| EvalError::Model { model: self.name, error })
     }
 
-    /// As [`Run::start_head`], for some rows of the residual stream.
-    pub(crate) fn start_head_at(&mut self, positions: std::ops::Range<usize>) -> Result<(), EvalError> {
-        let channels = self.x.len() / self.tokens;
-        let x = &self.x[positions.start * channels..positions.end * channels];
-        self.runner.start_head(x).map_err(|error| EvalError::Model { model: self.name, error })
-    }
-
     /// Logits of a range of the vocabulary, `[tokens, rows]`.
     pub(crate) fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, EvalError> {
         self.runner.logits(first, rows).map_err(|error| EvalError::Model { model: self.name, error })

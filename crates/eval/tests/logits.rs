@@ -6,7 +6,7 @@ mod support;
 use std::io;
 
 use forge_eval::npy::{Array, Elements, Writer};
-use forge_eval::{EvalError, LogitsOptions, LogitsSink, logits};
+use forge_eval::{EvalError, Kernel, LogitsSink, PassOptions, logits};
 use forge_kernel::{LayerState, RecurrentModel, State};
 use forge_model::Version;
 use forge_tensor::Diagnostic;
@@ -27,17 +27,32 @@ impl LogitsSink for Collected {
         Ok(())
     }
 
-    fn layer(&mut self, layer: usize, x: &[f32], state: &LayerState<f32>) -> io::Result<()> {
+    fn residual(&mut self, layer: usize, position: usize, x: &[f32]) -> io::Result<()> {
         assert_eq!(layer, self.states.len());
-        self.residual.push(x.to_vec());
+        if position == 0 {
+            self.residual.push(Vec::new());
+        }
+        assert_eq!(position * 64, self.residual[layer].len(), "in order");
+        self.residual[layer].extend(x);
+        Ok(())
+    }
+
+    fn state(&mut self, layer: usize, state: &LayerState<f32>) -> io::Result<()> {
+        assert_eq!(layer, self.states.len());
         self.states.push(state.clone());
         Ok(())
     }
 }
 
-fn collect(model: &Loaded, fed: &[u32], block: usize) -> Result<Collected, EvalError> {
+/// What the reference kernel computes with activations of `tokens` tokens in memory, 64 channels of f32 each and as much for the values of
+/// layer 0; the others are on the disk.
+fn options(tokens: u64) -> PassOptions {
+    PassOptions { kernel: Kernel::Reference, max_memory: tokens * 64 * 8, ..PassOptions::default() }
+}
+
+fn collect(model: &Loaded, fed: &[u32], options: &PassOptions) -> Result<Collected, EvalError> {
     let mut sink = Collected::default();
-    logits(&model.model(), fed, &LogitsOptions { block }, &mut sink, &mut |_| ())?;
+    logits(model.model(), fed, options, &mut sink, &mut |_| ())?;
     Ok(sink)
 }
 
@@ -49,10 +64,10 @@ fn rows_have_the_bits_of_the_whole_model() {
         let kernel = RecurrentModel::<f32>::load(&*model.source, &model.description, &model.model().options).unwrap();
         let mut state = State::zero(&model.description);
         let want = kernel.forward(&fed, &mut state).unwrap();
-        for block in [1, 9, 70, 1000] {
-            let got = collect(&model, &fed, block).unwrap();
+        for memory in [1, 36, 70, 1000] {
+            let got = collect(&model, &fed, &options(memory)).unwrap();
             assert_eq!(got.positions, (0..70).collect::<Vec<_>>());
-            assert_eq!(got.rows, want, "{version}: blocks of {block}");
+            assert_eq!(got.rows, want, "{version}: {memory} tokens in memory");
             assert_eq!(got.states, state.layers, "{version}");
             assert_eq!(got.residual.len(), 3);
             assert_eq!(got.residual[2], kernel.residual(&fed, &mut State::zero(&model.description)).unwrap());
@@ -64,7 +79,7 @@ fn rows_have_the_bits_of_the_whole_model() {
 fn results_go_through_a_numpy_file() {
     let model = Loaded::fixture("tiny-rwkv7");
     let fed = &support::recorded_tokens()[..256];
-    let got = collect(&model, fed, 100).unwrap();
+    let got = collect(&model, fed, &PassOptions { kernel: Kernel::Reference, ..PassOptions::default() }).unwrap();
     let mut writer = Writer::new(Vec::new(), &[256, 320]).unwrap();
     got.rows.chunks(320).for_each(|row| writer.write(row).unwrap());
     let array = Array::parse(&writer.finish().unwrap()).unwrap();
@@ -89,10 +104,10 @@ fn failures_stop_the_run() {
     let model = random(Version::V6, 2);
     let fed = tokens(10);
     let mut sink = Full(4);
-    let error = logits(&model.model(), &fed, &LogitsOptions::for_model(&model.model()), &mut sink, &mut |_| ()).unwrap_err();
+    let error = logits(model.model(), &fed, &options(1000), &mut sink, &mut |_| ()).unwrap_err();
     assert_eq!(error.kind(), "WriteFailed", "{error}");
     let broken = model.edited("head.weight", |index, value| if index == 64 * 49 { f32::NAN } else { value });
-    let error = collect(&broken, &fed, 3).err().unwrap();
+    let error = collect(&broken, &fed, &options(3)).err().unwrap();
     assert!(matches!(error, EvalError::NonFinite { model: "model", element: 49, position: 0, .. }), "{error}");
-    assert_eq!(collect(&model, &[], 3).err().unwrap().kind(), "NoTokens");
+    assert_eq!(collect(&model, &[], &options(3)).err().unwrap().kind(), "NoTokens");
 }

@@ -3,16 +3,15 @@
 
 mod support;
 
-use std::io;
 use std::num::NonZeroUsize;
 
 use forge_eval::{
-    Baseline, CompareOptions, EvalError, Kernel, LayerSink, LogitsOptions, LogitsSink, Loss, LossOptions, Model, Pass, PassOptions, Piece,
-    compare, logits, loss,
+    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, Runner, TokenWriter,
+    compare, loss,
 };
 use forge_kernel::LayerState;
 use forge_model::Version;
-use forge_score::{Document, Plan, Precision, Protocol, Scorer, Sequence};
+use forge_score::{Document, Plan, Precision, Protocol, Scorer, Sequence, Tokens};
 use forge_tensor::Diagnostic;
 use support::{Loaded, hybrid, npy_f32, random, recorded_tokens, tokens};
 
@@ -26,7 +25,7 @@ fn plan(lengths: &[usize], protocol: Protocol) -> Plan {
         category: String::new(),
         bytes: *length as u64,
         // Different texts, so that a row in the wrong place is seen.
-        tokens: tokens(*length + index).split_off(index),
+        tokens: tokens(*length + index).split_off(index).into(),
     };
     let documents: Vec<Document> = lengths.iter().enumerate().map(document).collect();
     protocol.plan(&documents, &|_| Some(1)).unwrap()
@@ -74,6 +73,38 @@ fn groups_spilling_and_threads_change_no_bit() {
     }
 }
 
+#[test]
+fn tokens_on_the_disk_change_no_bit() {
+    let texts: Vec<Vec<u32>> = [700, 1, 30, 290].map(tokens).to_vec();
+    let of = |limit: u64, protocol: Protocol| {
+        let mut writer = TokenWriter::new(limit, None);
+        let mut ends = vec![0];
+        for text in &texts {
+            writer.push(text).unwrap();
+            ends.push(usize::try_from(writer.len()).unwrap());
+        }
+        let all = writer.finish().unwrap();
+        let document = |range: &[usize]| Document {
+            name: range[0].to_string(),
+            category: String::new(),
+            bytes: 0,
+            tokens: all.slice(range[0]..range[1]),
+        };
+        protocol.plan(&ends.windows(2).map(document).collect::<Vec<_>>(), &|_| Some(1)).unwrap()
+    };
+    let model = random(Version::V7, 11);
+    for protocol in
+        [Protocol::Stream, Protocol::Windows { tokens: 100 }, Protocol::Llama { context: 64, bos: Some(3) }, Protocol::Uncheatable2024]
+    {
+        let (memory, disk) = (of(1 << 20, protocol), of(0, protocol));
+        assert_eq!(memory, disk);
+        let scores = |plan: &Plan| alone(&model, plan, &options(Kernel::Engine, 2, 600)).scores;
+        assert_eq!(scores(&memory), scores(&disk), "{protocol:?}");
+        let compared = |plan: &Plan| against(&model, &model, plan, [Kernel::Engine; 2]).scores;
+        assert_eq!(compared(&memory), compared(&disk), "{protocol:?}");
+    }
+}
+
 /// What the test before would not see if states did not matter: a sequence that begins anew where a group ends.
 #[test]
 fn a_state_that_is_lost_between_groups_is_seen() {
@@ -81,8 +112,8 @@ fn a_state_that_is_lost_between_groups_is_seen() {
     let mut cut = whole.clone();
     let all = whole.sequences[0].tokens.clone();
     cut.sequences = vec![
-        Sequence { document: 0, tokens: all[..=144].to_vec(), scored: 1..145, first: 0 },
-        Sequence { document: 0, tokens: all[144..].to_vec(), scored: 1..257, first: 144 },
+        Sequence { document: 0, tokens: all.slice(0..145), scored: 1..145, first: 0 },
+        Sequence { document: 0, tokens: all.slice(144..all.len()), scored: 1..257, first: 144 },
     ];
     for (version, model) in every() {
         let of = |plan: &Plan| alone(&model, plan, &options(kernels(version)[0], 2, 600)).scores.nll;
@@ -93,14 +124,16 @@ fn a_state_that_is_lost_between_groups_is_seen() {
     }
 }
 
-/// Rows of logits by another way through the models, and what they say of the tokens that follow.
-struct Rows(Vec<Vec<f32>>);
-
-impl LogitsSink for Rows {
-    fn logits(&mut self, _: usize, row: &[f32]) -> io::Result<()> {
-        self.0.push(row.to_vec());
-        Ok(())
+/// Rows of logits by another way through the models: all tokens at once through one layer after the other.
+fn rows_at_once(model: &Loaded, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut runner = model.model().runner();
+    let mut x = runner.embed(tokens).unwrap();
+    for layer in 0..runner.layers() {
+        runner.layer(layer, &mut x).unwrap();
     }
+    runner.start_head(&x).unwrap();
+    let vocabulary = runner.vocabulary();
+    runner.logits(0, vocabulary).unwrap().chunks_exact(vocabulary).map(<[f32]>::to_vec).collect()
 }
 
 #[test]
@@ -117,12 +150,12 @@ fn every_token_is_scored_by_the_row_before_it() {
             let (mut rows, mut want, mut shifted) = (Vec::new(), Vec::new(), 0.0f64);
             let mut scorer = Scorer::new(Precision::F32);
             for sequence in &plan.sequences {
-                let mut sink = Rows(Vec::new());
-                logits(&model.model(), sequence.fed(), &LogitsOptions { block: 64 }, &mut sink, &mut |_| ()).unwrap();
+                let all = rows_at_once(&model, &sequence.fed().to_vec().unwrap());
+                let tokens = sequence.tokens.to_vec().unwrap();
                 for row in sequence.rows() {
-                    let logits = sink.0[row].clone();
-                    want.push(scorer.row(&logits, sequence.tokens[row + 1]).unwrap().nll);
-                    let wrong = scorer.row(&logits, sequence.tokens[row]).unwrap().nll;
+                    let logits = all[row].clone();
+                    want.push(scorer.row(&logits, tokens[row + 1]).unwrap().nll);
+                    let wrong = scorer.row(&logits, tokens[row]).unwrap().nll;
                     shifted = shifted.max((wrong - want[want.len() - 1]).abs());
                     rows.push(logits);
                 }
@@ -177,7 +210,8 @@ fn divergences_are_those_of_the_comparison_token_by_token() {
         let model = random(version, 14);
         let candidate = model.edited("blocks.1.att.output.weight", |index, value| if index % 7 == 0 { value * 1.1 } else { value });
         let found = against(&model, &candidate, &plan, [Kernel::Reference; 2]);
-        let options = CompareOptions::new(plan.sequences[0].fed());
+        let fed = plan.sequences[0].fed().to_vec().unwrap();
+        let options = CompareOptions::new(&fed);
         let want = compare(&model.model(), &candidate.model(), &options, &mut |_| ()).unwrap();
         let evaluation = forge_score::evaluate(&plan, &found.scores).unwrap();
         let kl = evaluation.kl.unwrap();
@@ -197,7 +231,7 @@ fn divergences_are_those_of_the_comparison_token_by_token() {
 #[test]
 fn trained_models_have_the_recorded_losses() {
     let recorded = recorded_tokens();
-    let document = Document { name: String::new(), category: String::new(), bytes: 0, tokens: recorded };
+    let document = Document { name: String::new(), category: String::new(), bytes: 0, tokens: recorded.into() };
     let plan = Protocol::Stream.plan(&[document], &|_| Some(1)).unwrap();
     for (name, oracle) in [
         ("tiny-rwkv4", "tiny-rwkv4.logprobs4096-from-f32-file"),
@@ -225,7 +259,7 @@ fn models_that_cannot_be_compared_are_refused() {
     let deeper = support::random_with_layers(Version::V7, 15, 4);
     let found = baseline.compare(deeper.model(), &PassOptions::default(), &mut |_| ()).unwrap();
     assert!(found.layers.is_empty() && found.scores.len() == 20);
-    let outside = Document { name: String::new(), category: String::new(), bytes: 2, tokens: vec![50, 3] };
+    let outside = Document { name: String::new(), category: String::new(), bytes: 2, tokens: vec![50, 3].into() };
     let outside = Protocol::Stream.plan(&[outside], &|_| Some(1)).unwrap();
     let error = loss(small.model(), &outside, &options(Kernel::Engine, 1, 9), None, &mut |_| ()).unwrap_err();
     assert!(matches!(error, EvalError::Model { .. }), "{error}");
@@ -272,8 +306,7 @@ impl LayerSink for Seen {
 #[test]
 fn those_who_look_see_every_token_of_every_layer_once() {
     let model = random(Version::V6, 17);
-    let sequences: Vec<Vec<u32>> = [200, 3, 100].map(tokens).to_vec();
-    let fed: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    let fed: Vec<Tokens> = [200, 3, 100].map(|count| tokens(count).into()).to_vec();
     let mut pass = Pass::new("model", Model::new(&*model.source, &model.description), &options(Kernel::Engine, 2, 600).pass).unwrap();
     let mut seen = Seen::default();
     let mut steps = Vec::new();

@@ -132,7 +132,7 @@ impl Place<'_> {
         let mut parts = Vec::new();
         for suffix in entry.canonical {
             let name = format!("{prefix}{suffix}");
-            let index = self.model.tensors.iter().position(|spec| spec.name == name);
+            let index = self.model.find_index(&name);
             let index = index.ok_or_else(|| GgmlError::MissingTensor { name: name.clone(), hint: String::new() })?;
             let encoding = |index: usize| self.choices.get(index).map(|choice| choice.encoding);
             if encoding(index) != encoding(self.index) {

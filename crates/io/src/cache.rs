@@ -151,6 +151,11 @@ impl CacheKey {
         self
     }
 
+    /// And these bytes, piece by piece: how many there are must be a part of the key already.
+    pub fn add(&mut self, piece: impl AsRef<[u8]>) {
+        self.digest.update(piece);
+    }
+
     /// `KIND-DIGEST`, a name of 64 hexadecimal digits after that of the kind.
     #[must_use]
     pub fn name(self) -> String {

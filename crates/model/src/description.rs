@@ -1,7 +1,11 @@
 //! The data that describes a model: versions, hyperparameters, tensors with roles.
 
+use std::ops::Range;
+
 use forge_tensor::{BoxError, TensorSource, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use serde::Serialize;
+
+use crate::names::split_layer;
 
 /// Released RWKV architectures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -479,15 +483,62 @@ pub struct ModelDescription {
 }
 
 impl ModelDescription {
-    /// The tensor with this canonical name.
+    /// The tensor with this canonical name. Looked for among those of its layer alone, so that finding all tensors takes no square of
+    /// the number of layers.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&TensorSpec> {
-        self.tensors.iter().find(|spec| spec.name == name)
+        self.find_index(name).and_then(|index| self.tensors.get(index))
+    }
+
+    /// Index in [`ModelDescription::tensors`] of the tensor with this canonical name.
+    #[must_use]
+    pub fn find_index(&self, name: &str) -> Option<usize> {
+        let within = |range: Range<usize>| {
+            let start = range.start;
+            let position = self.tensors.get(range)?.iter().position(|spec| spec.name == name)?;
+            start.checked_add(position)
+        };
+        match split_layer(name) {
+            Ok(Some((layer, _))) => within(self.layer_range(usize::try_from(layer).ok()?)),
+            _ => {
+                let inner = self.inner();
+                within(0..inner.start).or_else(|| within(inner.end..self.tensors.len()))
+            }
+        }
+    }
+
+    /// How many canonical tensors each of `stored` stored tensors holds, by index in the source.
+    #[must_use]
+    pub fn stored_counts(&self, stored: usize) -> Vec<u32> {
+        let mut counts = vec![0u32; stored];
+        for spec in &self.tensors {
+            if let Some(count) = counts.get_mut(spec.source_index) {
+                *count = count.saturating_add(1);
+            }
+        }
+        counts
     }
 
     /// The tensors of a layer in canonical order; none for a layer that the model does not have.
-    pub fn layer_tensors(&self, layer: usize) -> impl Iterator<Item = &TensorSpec> {
-        self.tensors.iter().filter(move |spec| spec.layer == Some(layer))
+    #[must_use]
+    pub fn layer_tensors(&self, layer: usize) -> &[TensorSpec] {
+        self.tensors.get(self.layer_range(layer)).unwrap_or_default()
+    }
+
+    /// Where the tensors of a layer stand: layers follow each other in the canonical order.
+    fn layer_range(&self, layer: usize) -> Range<usize> {
+        let inner = self.inner();
+        let specs = self.tensors.get(inner.clone()).unwrap_or_default();
+        let start = specs.partition_point(|spec| spec.layer < Some(layer));
+        let end = specs.partition_point(|spec| spec.layer <= Some(layer));
+        inner.start.saturating_add(start)..inner.start.saturating_add(end)
+    }
+
+    /// Where the tensors of all layers stand: between the embedding and what follows the last layer.
+    fn inner(&self) -> Range<usize> {
+        let start = self.tensors.iter().position(|spec| spec.layer.is_some()).unwrap_or(self.tensors.len());
+        let end = self.tensors.iter().rposition(|spec| spec.layer.is_some()).map_or(start, |last| last.saturating_add(1));
+        start..end
     }
 
     /// The tensors outside of the layers: embedding, final norm, head.
@@ -498,7 +549,7 @@ impl ModelDescription {
     /// Bytes of a layer's tensors as f32: what holding one layer costs.
     #[must_use]
     pub fn layer_bytes_f32(&self, layer: usize) -> u64 {
-        self.layer_tensors(layer).map(|spec| spec.elements().saturating_mul(4)).fold(0, u64::saturating_add)
+        self.layer_tensors(layer).iter().map(|spec| spec.elements().saturating_mul(4)).fold(0, u64::saturating_add)
     }
 
     /// One line for people: `RWKV-7, 12 layers, 768 channels, 12 heads of 64, ffn 3072, vocabulary 65536`.

@@ -6,7 +6,7 @@ mod common;
 
 use common::{find, info, model, model_with};
 use forge_model::architecture::{ARCHITECTURES, Architecture};
-use forge_model::{MappedTensor, Ranks, Recover, TensorRole, Version, describe, describe_mapped};
+use forge_model::{MappedTensor, Ranks, Recover, TensorRole, TensorSpec, Version, describe, describe_mapped};
 use forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape};
 use forge_testkit::models::{
     MemorySource, Options, Sizes, SplitMix64, random_model, random_model_with, to_fla, to_hugging_face, to_prefixed,
@@ -229,8 +229,29 @@ fn more_than_ten_layers_are_in_numeric_order() {
     let layers: Vec<usize> = description.tensors.iter().filter_map(|spec| spec.layer).collect();
     assert!(layers.is_sorted());
     assert_eq!(layers.last(), Some(&11));
-    assert!(description.layer_tensors(10).all(|spec| spec.name.starts_with("blocks.10.")));
-    assert_eq!(description.layer_tensors(12).count(), 0);
+    assert!(description.layer_tensors(10).iter().all(|spec| spec.name.starts_with("blocks.10.")));
+    assert!(description.layer_tensors(12).is_empty());
+}
+
+#[test]
+fn a_tensor_is_looked_for_in_its_layer_alone() {
+    let infos = model_with(Version::V7, &Sizes { layers: 1800, ..Sizes::TINY }, &Options::default());
+    let description = describe(&infos).unwrap();
+    // Slices of the list, by their types: nothing else of the model is looked at. Layer 0 has a norm more and no value residual.
+    let sizes: Vec<usize> = (0..1800).map(|layer| <[TensorSpec]>::len(description.layer_tensors(layer))).collect();
+    assert!(sizes[1..].iter().all(|size| *size == sizes[1]) && sizes[1] < 40, "{}", sizes[1]);
+    assert_eq!(sizes.iter().sum::<usize>() + description.outer_tensors().count(), description.tensors.len());
+    for (index, spec) in description.tensors.iter().enumerate() {
+        assert_eq!(description.find_index(&spec.name), Some(index));
+        if let Some(layer) = spec.layer {
+            assert!(description.layer_tensors(layer).iter().any(|other| std::ptr::eq(other, spec)));
+        }
+    }
+    for missing in ["blocks.1800.att.x_r", "blocks.7.att.x_q", "blocks.07.att.x_r", "blocks.x.att.x_r", "head.bias", ""] {
+        assert_eq!(description.find(missing), None, "{missing}");
+    }
+    let stored = description.stored_counts(infos.len());
+    assert_eq!(stored.iter().sum::<u32>() as usize, description.tensors.len());
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct Overlay<'a> {
     description: ModelDescription,
     infos: Vec<TensorInfo>,
     origins: Vec<Origin>,
+    /// Canonical tensors that each stored tensor holds.
+    holds: Vec<u32>,
     file: Option<Spill>,
     /// The last tensor that had to be encoded whole to be read: its index and its bytes.
     last: Mutex<Option<(usize, Arc<Vec<u8>>)>>,
@@ -53,7 +55,8 @@ impl<'a> Overlay<'a> {
     pub fn new(base: &'a dyn TensorSource, description: &ModelDescription) -> Self {
         let infos = base.tensors().to_vec();
         let origins = (0..infos.len()).map(Origin::Base).collect();
-        Self { base, description: description.clone(), infos, origins, file: None, last: Mutex::new(None) }
+        let holds = description.stored_counts(infos.len());
+        Self { base, description: description.clone(), infos, origins, holds, file: None, last: Mutex::new(None) }
     }
 
     /// As [`Overlay::new`], with replaced tensors in a nameless file in `directory` (where the system keeps temporary files when
@@ -121,9 +124,10 @@ impl<'a> Overlay<'a> {
     /// Puts a tensor in the place of `spec`. Where several canonical tensors are parts of one stored tensor, the replaced one gets
     /// a place of its own.
     fn set(&mut self, spec: TensorSpec, weight: Weight, encoding: Encoding, form: ValueForm, origin: Origin) {
-        let shared = self.description.tensors.iter().filter(|other| other.source_index == spec.source_index).count() > 1;
         let info = TensorInfo { name: spec.name.clone(), shape: weight.stored_shape(&spec), encoding };
-        let index = if shared {
+        let index = if self.holds[spec.source_index] > 1 {
+            self.holds[spec.source_index] -= 1;
+            self.holds.push(1);
             self.infos.push(info);
             self.origins.push(origin);
             self.infos.len() - 1
@@ -133,7 +137,7 @@ impl<'a> Overlay<'a> {
             spec.source_index
         };
         let recover = if spec.role.is_lora() { Recover::TRANSPOSED } else { Recover::AS_IS };
-        if let Some(own) = self.description.tensors.iter_mut().find(|other| other.name == spec.name) {
+        if let Some(own) = self.description.find_index(&spec.name).map(|own| &mut self.description.tensors[own]) {
             own.source_index = index;
             own.recover = recover.with_form(form);
         }

@@ -84,7 +84,13 @@ impl<F: Real> Layer<F> {
             ln2: norm("ln2")?,
             time_mix,
             channel_mix: ChannelMix::load::<F>(&weights)?,
-            description: ModelDescription { tensors: Vec::new(), ..description.clone() },
+            // Sizes are all that is needed of it: a list of all tensors for each layer would grow with the square of their number.
+            description: ModelDescription {
+                version: description.version,
+                hyperparameters: description.hyperparameters,
+                tensors: Vec::new(),
+                unused: Vec::new(),
+            },
             float: PhantomData,
         })
     }

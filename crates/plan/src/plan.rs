@@ -1,6 +1,8 @@
 //! From harms and a budget to a recipe whose whole has been measured.
 
-use forge_allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm};
+use std::collections::HashSet;
+
+use forge_allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
 use forge_convert::recipe::Recipe;
 use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Prepared};
 use forge_eval::{Baseline, LossOptions, Model, Step};
@@ -126,16 +128,15 @@ impl Planning<'_> {
         let sum = |picked: &[usize]| options.iter().zip(picked).map(|(options, picked)| options[*picked].bytes).sum::<u64>();
         let least = Solution { picked: smallest.clone(), bytes: sum(&smallest), harm: 0.0, exact: true, gap: 0.0 };
         // Everything else in the file: it depends on the types by some bytes of padding and of metadata alone.
-        let mut rest = self.bytes(&self.recipe(&least)?)?.saturating_sub(least.bytes);
-        loop {
-            let solution = least_harm(&options, bytes.saturating_sub(rest)).map_err(|error| of_file(error, bytes, rest))?;
-            let recipe = self.recipe(&solution)?;
-            let over = self.bytes(&recipe)?.saturating_sub(bytes);
-            if over == 0 {
-                return Ok((solution, recipe));
-            }
-            rest += over;
-        }
+        let rest = self.bytes(&self.recipe(&least)?)?.saturating_sub(least.bytes);
+        let too_small = || AllocationError::TooSmall { budget: bytes, least: least.bytes.saturating_add(rest) };
+        let budget = bytes.checked_sub(rest).ok_or_else(too_small)?;
+        let found = least_harm_in_file(&options, budget, |solution| -> Result<u64, PlanError> {
+            Ok(self.bytes(&self.recipe(solution)?)?.saturating_sub(bytes))
+        });
+        let solution = found.map_err(|error| of_file(error, bytes, rest, budget))?;
+        let recipe = self.recipe(&solution)?;
+        Ok((solution, recipe))
     }
 
     fn parameters(&self) -> f64 {
@@ -203,8 +204,12 @@ impl Planning<'_> {
             }
             // Sums over tensors mispredict the whole by a factor that changes slowly from plan to plan.
             let Ok((solution, next)) = self.for_harm(planned.predicted_kl * (limit / found.max(1e-12)) * 0.97) else { break };
-            planned = self.planned(&solution, &next)?;
-            recipe = next;
+            let corrected = self.planned(&solution, &next)?;
+            // What has been measured would be measured once more, with the same result.
+            if corrected.types == planned.types {
+                break;
+            }
+            (planned, recipe) = (corrected, next);
             self.measure(&mut planned, &recipe, goal, baseline, progress)?;
             step(&planned);
         }
@@ -243,8 +248,9 @@ impl Planning<'_> {
     fn quantize(&self, plan: &forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay<'_>, Vec<Prepared>), PlanError> {
         let directory = self.loss.pass.spill_directory.as_deref();
         let (mut overlay, prepared) = forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
+        let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
         for (spec, choice) in self.model.description.tensors.iter().zip(&plan.choices) {
-            let done = prepared.iter().any(|prepared| prepared.tensor == spec.name);
+            let done = done.contains(spec.name.as_str());
             let stored = self.model.source().tensors()[spec.source_index].encoding;
             if !done && choice.encoding != stored && !choice.encoding.is_dense() {
                 overlay.encode(&spec.name, choice.encoding, None).map_err(|error| PlanError::Other(error.into()))?;
@@ -258,10 +264,13 @@ fn other(error: ConvertError) -> PlanError {
     PlanError::Other(error.into())
 }
 
-/// The same refusal in bytes of the file, of which `rest` are not the tensors' whose types are chosen.
-fn of_file(error: AllocationError, bytes: u64, rest: u64) -> AllocationError {
+/// The same refusal in bytes of the file, of which `rest` were not those of the tensors whose types are chosen when these had `given`.
+fn of_file(error: PlanError, bytes: u64, rest: u64, given: u64) -> PlanError {
     match error {
-        AllocationError::TooSmall { least, .. } => AllocationError::TooSmall { budget: bytes, least: least + rest },
+        PlanError::Budget(AllocationError::TooSmall { budget, least }) => {
+            let least = least.saturating_add(rest).saturating_add(given.saturating_sub(budget));
+            AllocationError::TooSmall { budget: bytes, least }.into()
+        }
         error => error,
     }
 }

@@ -138,7 +138,7 @@ impl<'a> Probe<'a> {
             let encoding = self.source.tensors()[spec.source_index].encoding;
             spec.elements() * u64::from(encoding.block_bytes) / u64::from(encoding.block_len)
         };
-        self.description.layer_tensors(layer).map(stored).sum()
+        self.description.layer_tensors(layer).iter().map(stored).sum()
     }
 
     fn forward(&mut self, layer: &LoadedLayer, batch: &mut Batch) -> Result<(), PlanError> {

@@ -8,11 +8,13 @@
 //! |---|---|
 //! | `gate` | how helpers get into a region and how the caller knows that all have left; the erased lifetime of a region |
 //! | `parts` | the exclusive references that the threads of a region get: one local each, one part each |
+//! | `limit` | how many threads are of any use on this machine |
 //! | `balance` | how many threads are worth using while other programs need the processor |
 #![warn(missing_docs)]
 
 mod balance;
 mod gate;
+mod limit;
 mod parts;
 
 use std::any::Any;
@@ -28,6 +30,8 @@ use std::time::Instant;
 use balance::{Balance, Meter};
 use gate::{Gate, Wait};
 use parts::{Parts, Spread};
+
+pub use limit::{most_threads, useful_threads};
 
 /// Threads beyond this number are not started.
 pub const MAX_THREADS: usize = 1024;

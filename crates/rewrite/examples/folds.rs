@@ -244,7 +244,7 @@ fn plan(tokenizer: &Tokenizer, windows: usize, texts: &[String]) -> Result<Plan,
         let mut tokens = tokenizer.encode(&std::fs::read(text)?)?;
         tokens.truncate(windows * WINDOW);
         let bytes = tokenizer.decode(&tokens)?.len() as u64;
-        documents.push(Document { name: text.clone(), category: String::new(), bytes, tokens });
+        documents.push(Document { name: text.clone(), category: String::new(), bytes, tokens: tokens.into() });
     }
     let bytes = |id| tokenizer.token_bytes(id).map(<[u8]>::len);
     Ok(Protocol::Llama { context: WINDOW, bos: None }.plan(&documents, &bytes)?)

@@ -1,5 +1,6 @@
 //! A source whose tensors are rewritten.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use forge_kernel::load_tensor;
@@ -57,6 +58,8 @@ pub struct Rewritten<'a> {
     description: ModelDescription,
     infos: Vec<TensorInfo>,
     origins: Vec<Origin>,
+    /// Canonical tensors that each stored tensor holds.
+    holds: Vec<u32>,
 }
 
 /// The model after all of `rewrites`, one after the other. Tensors that they touch are kept in memory in their canonical shapes; one
@@ -83,13 +86,15 @@ pub(crate) fn apply_edits<'a>(
 ) -> Result<Rewritten<'a>, RewriteError> {
     let infos = source.tensors().to_vec();
     let origins = (0..infos.len()).map(Origin::Base).collect();
-    let mut out = Rewritten { base: source, description: description.clone(), infos, origins };
-    for (index, spec) in description.tensors.iter().enumerate() {
-        let mut edits = edits.iter().filter(|edit| edit.tensor == index).peekable();
-        if edits.peek().is_none() {
-            continue;
-        }
-        let values = edited(source, spec, edits)?;
+    let holds = description.stored_counts(infos.len());
+    let mut out = Rewritten { base: source, description: description.clone(), infos, origins, holds };
+    let mut of_tensor: BTreeMap<usize, Vec<&Edit>> = BTreeMap::new();
+    for edit in edits {
+        of_tensor.entry(edit.tensor).or_default().push(edit);
+    }
+    for (index, edits) in of_tensor {
+        let Some(spec) = description.tensors.get(index) else { continue };
+        let values = edited(source, spec, edits.into_iter())?;
         let overflow = |element: usize| RewriteError::Overflow { tensor: spec.name.clone(), element, value: values[element] };
         let bytes = precision.encode(&values).map_err(overflow)?;
         out.put(index, precision.encoding(), bytes);
@@ -124,7 +129,9 @@ impl Rewritten<'_> {
         let spec = &self.description.tensors[tensor];
         let info = TensorInfo { name: spec.name.clone(), shape: spec.shape.clone(), encoding };
         let mut place = spec.source_index;
-        if self.description.tensors.iter().filter(|other| other.source_index == place).count() > 1 {
+        if self.holds[place] > 1 {
+            self.holds[place] -= 1;
+            self.holds.push(1);
             place = self.infos.len();
             self.infos.push(info);
             self.origins.push(Origin::Memory(bytes));

@@ -53,11 +53,14 @@ impl<W: Write> Writer<W> {
             let number = number.ok_or(ScoreError::BadLength { what, found: size, least: 1 })?;
             head.extend_from_slice(&number.to_le_bytes());
         }
-        for token in plan.sequences.iter().flat_map(|sequence| &sequence.tokens) {
-            head.extend_from_slice(&token.to_le_bytes());
-        }
         let mut writer = Self { out, isa: Isa::best(), vocabulary, rows: plan.scored(), written: 0, buffer: head };
         writer.flush()?;
+        for sequence in &plan.sequences {
+            sequence.tokens.pieces(|piece| {
+                piece.iter().for_each(|token| writer.buffer.extend_from_slice(&token.to_le_bytes()));
+                writer.flush()
+            })?;
+        }
         Ok(writer)
     }
 

@@ -20,6 +20,7 @@ mod row;
 mod scores;
 mod slices;
 mod summary;
+mod tokens;
 pub mod uncheatable;
 mod unigram;
 
@@ -34,4 +35,5 @@ pub use row::{Compared, Precision, Reference, Row, Scorer};
 pub use scores::{ComparedScores, Scores};
 pub use slices::Slice;
 pub use summary::{DeltaP, Evaluation, KlSummary, PerplexityRatio, Quantile, evaluate};
+pub use tokens::{TokenStore, Tokens};
 pub use unigram::{AgainstUnigram, Unigram, UnigramLoss};

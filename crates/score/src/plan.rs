@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::ScoreError;
 use crate::protocol::Protocol;
+use crate::tokens::Tokens;
 
 /// A text to be scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Document {
     /// Length of the text in bytes of UTF-8.
     pub bytes: u64,
     /// All tokens of the text, without a token before them.
-    pub tokens: Vec<u32>,
+    pub tokens: Tokens,
 }
 
 /// A context and what follows it, of which only the latter is scored.
@@ -60,7 +61,7 @@ pub struct Sequence {
     /// Index in [`Plan::documents`].
     pub document: usize,
     /// Tokens in order, with the leading 0 where the protocol has one.
-    pub tokens: Vec<u32>,
+    pub tokens: Tokens,
     /// Indices into `tokens`; not empty.
     pub scored: Range<usize>,
     /// Index of the first scored token in the columns of [`crate::Scores`].
@@ -70,8 +71,8 @@ pub struct Sequence {
 impl Sequence {
     /// The tokens that must be fed: those before the last scored one.
     #[must_use]
-    pub fn fed(&self) -> &[u32] {
-        self.tokens.get(..self.scored.end.saturating_sub(1)).unwrap_or_default()
+    pub fn fed(&self) -> Tokens {
+        self.tokens.slice(0..self.scored.end.saturating_sub(1))
     }
 
     /// The rows of logits that are needed: row `i` is what follows from the tokens `0..=i`.
@@ -80,11 +81,12 @@ impl Sequence {
         self.scored.start.saturating_sub(1)..self.scored.end.saturating_sub(1)
     }
 
-    /// The token scored by row `row`.
-    #[must_use]
-    pub fn target(&self, row: usize) -> Option<u32> {
-        let token = row.checked_add(1)?;
-        if self.scored.contains(&token) { self.tokens.get(token).copied() } else { None }
+    /// The tokens scored by the rows `rows`, all of which are among [`Sequence::rows`].
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn targets(&self, rows: Range<usize>) -> Result<Vec<u32>, ScoreError> {
+        self.tokens.read(rows.start.saturating_add(1)..rows.end.saturating_add(1))
     }
 
     /// Where the score of row `row` stands in the columns of [`crate::Scores`].
@@ -129,7 +131,20 @@ impl Plan {
     /// Number of tokens to feed.
     #[must_use]
     pub fn fed(&self) -> usize {
-        self.sequences.iter().map(|sequence| sequence.fed().len()).sum()
+        self.sequences.iter().map(|sequence| sequence.rows().end).sum()
+    }
+
+    /// The tokens scored at these places, each a sequence and a row of it, as passes give them: in order, most of them neighbours.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn targets(&self, places: &[(usize, usize)]) -> Result<Vec<u32>, ScoreError> {
+        let mut out = Vec::with_capacity(places.len());
+        for run in places.chunk_by(|a, b| a.0 == b.0 && a.1 + 1 == b.1) {
+            let [(sequence, first), ..] = run else { continue };
+            out.extend(self.sequences[*sequence].targets(*first..first + run.len())?);
+        }
+        Ok(out)
     }
 
     /// Bytes of the scored tokens.
@@ -164,7 +179,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds a sequence of the last text, unless nothing of it is scored.
-    pub(crate) fn sequence(&mut self, tokens: Vec<u32>, scored: Range<usize>) {
+    pub(crate) fn sequence(&mut self, tokens: Tokens, scored: Range<usize>) {
         if scored.is_empty() {
             return;
         }
@@ -177,19 +192,25 @@ impl<'a> Planner<'a> {
         let document = self.plan.documents.len() - 1;
         let start = self.plan.scored();
         let new = self.plan.sequences.iter().rposition(|sequence| sequence.first < start).map_or(0, |last| last + 1);
-        let mut lengths = Vec::new();
-        for sequence in self.plan.sequences.iter().skip(new) {
-            for token in &sequence.tokens[sequence.scored.clone()] {
-                let unknown = || ScoreError::UnknownToken { token: *token, document: self.plan.documents[document].name.clone() };
-                lengths.push((self.bytes)(*token).ok_or_else(unknown)? as u64);
-            }
+        let Self { plan, bytes } = self;
+        let mut window = Window { scores: start..start, document, bytes: 0 };
+        let mut windows = Vec::new();
+        for sequence in plan.sequences.iter().skip(new) {
+            sequence.tokens.slice(sequence.scored.clone()).pieces(|piece| {
+                for token in piece {
+                    let unknown = || ScoreError::UnknownToken { token: *token, document: plan.documents[document].name.clone() };
+                    if window.scores.len() >= longest.max(1) {
+                        let end = window.scores.end;
+                        windows.push(std::mem::replace(&mut window, Window { scores: end..end, document, bytes: 0 }));
+                    }
+                    window.scores.end += 1;
+                    window.bytes += bytes(*token).ok_or_else(unknown)? as u64;
+                }
+                Ok(())
+            })?;
         }
-        let mut end = start;
-        for run in lengths.chunks(longest.max(1)) {
-            let scores = end..end + run.len();
-            end = scores.end;
-            self.plan.windows.push(Window { scores, document, bytes: run.iter().sum() });
-        }
+        windows.extend((!window.scores.is_empty()).then_some(window));
+        plan.windows.extend(windows);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::error::ScoreError;
 use crate::plan::{Document, Pair, Plan, Planner};
+use crate::tokens::Tokens;
 
 /// Scored tokens that the bootstrap draws together where a text is scored in one piece.
 pub const RUN: usize = 512;
@@ -116,15 +117,16 @@ impl Protocol {
     }
 
     /// Sequences and windows of one text.
-    fn text(self, planner: &mut Planner<'_>, tokens: &[u32]) -> Result<(), ScoreError> {
+    fn text(self, planner: &mut Planner<'_>, tokens: &Tokens) -> Result<(), ScoreError> {
         let (chunk, leading, run) = match self {
             Self::Windows { tokens } => (tokens, true, tokens),
             Self::Uncheatable => (UNCHEATABLE_CHUNK, true, usize::MAX),
             Self::Uncheatable2024 => (UNCHEATABLE_2024_CHUNK, false, usize::MAX),
             _ => (usize::MAX, true, RUN),
         };
-        for chunk in tokens.chunks(chunk) {
-            let fed = if leading { with_start(&[chunk]) } else { chunk.to_vec() };
+        for start in (0..tokens.len()).step_by(chunk) {
+            let part = tokens.slice(start..start.saturating_add(chunk).min(tokens.len()));
+            let fed = if leading { part.after(START)? } else { part };
             let scored = 1..fed.len();
             planner.sequence(fed, scored);
         }
@@ -140,7 +142,7 @@ impl Protocol {
         for pair in pairs {
             planner.document(&pair.name, &pair.category, pair.bytes, pair.continuation.len());
             let scored = 1 + pair.context.len()..1 + pair.context.len() + pair.continuation.len();
-            planner.sequence(with_start(&[&pair.context, &pair.continuation]), scored);
+            planner.sequence(Tokens::from([&pair.context[..], &pair.continuation[..]].concat()).after(START)?, scored);
             planner.windows(usize::MAX)?;
         }
         let plan = planner.finish();
@@ -151,16 +153,8 @@ impl Protocol {
     }
 }
 
-fn with_start(parts: &[&[u32]]) -> Vec<u32> {
-    let mut out = vec![START];
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-    out
-}
-
 fn llama(planner: &mut Planner<'_>, documents: &[Document], context: usize, bos: Option<u32>) -> Result<(), ScoreError> {
-    let tokens: Vec<u32> = documents.iter().flat_map(|document| document.tokens.iter().copied()).collect();
+    let tokens = Tokens::joined(documents.iter().map(|document| &document.tokens))?;
     if tokens.len() / 2 < context {
         let least = context.saturating_mul(2);
         return Err(ScoreError::TooFewTokens { protocol: "llama", tokens: tokens.len(), least, hint: " or a shorter context" });
@@ -172,11 +166,11 @@ fn llama(planner: &mut Planner<'_>, documents: &[Document], context: usize, bos:
     let category = documents.first().map(|first| first.category.as_str()).unwrap_or_default();
     let category = if documents.iter().all(|document| document.category == category) { category } else { "" };
     planner.document(&name, category, documents.iter().map(|document| document.bytes).sum(), tokens.len());
-    for chunk in tokens.chunks_exact(context) {
-        let mut chunk = chunk.to_vec();
-        if let (Some(first), Some(bos)) = (chunk.first_mut(), bos) {
-            *first = bos;
-        }
+    for start in (0..tokens.len() / context).map(|chunk| chunk * context) {
+        let chunk = match bos {
+            Some(bos) => tokens.slice(start + 1..start + context).after(bos)?,
+            None => tokens.slice(start..start + context),
+        };
         planner.sequence(chunk, context / 2 + 1..context);
         planner.windows(usize::MAX)?;
     }

@@ -1,5 +1,7 @@
 //! Numbers of a part of the scored tokens.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use crate::bootstrap::{Interval, Sums, intervals};
@@ -94,9 +96,11 @@ pub(crate) fn by_key(
     name: impl Fn(usize) -> String,
 ) -> Vec<Slice> {
     let mut parts: Vec<(usize, Vec<Sums>)> = Vec::new();
+    let mut places: HashMap<usize, usize> = HashMap::new();
     for (Window { document, .. }, sums) in plan.windows.iter().zip(windows) {
         let key = key(*document);
-        match parts.iter_mut().rev().find(|(other, _)| *other == key) {
+        let place = *places.entry(key).or_insert(parts.len());
+        match parts.get_mut(place) {
             Some((_, part)) => part.push(*sums),
             None => parts.push((key, vec![*sums])),
         }

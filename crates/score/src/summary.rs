@@ -1,5 +1,7 @@
 //! All scores of a model in a few numbers.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use crate::bootstrap::{Interval, Sums, drawn, interval, intervals, resample};
@@ -338,8 +340,7 @@ fn by_document(plan: &Plan, windows: &[Sums], scores: &Scores) -> Vec<Slice> {
 fn by_category(plan: &Plan, windows: &[Sums], scores: &Scores) -> Vec<Slice> {
     // A category is known by the first text that has it.
     let category = |document: usize| &plan.documents[document].category;
-    let first: Vec<usize> = (0..plan.documents.len())
-        .map(|document| (0..document).find(|other| category(*other) == category(document)).unwrap_or(document))
-        .collect();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    let first: Vec<usize> = (0..plan.documents.len()).map(|document| *known.entry(category(document)).or_insert(document)).collect();
     by_key(plan, windows, scores.compared.is_some(), |document| first[document], |document| category(document).clone())
 }

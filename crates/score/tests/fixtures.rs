@@ -40,7 +40,7 @@ fn documents(expected: &serde_json::Value) -> Vec<Document> {
                 name: format!("{set} {number}"),
                 category: set.to_owned(),
                 bytes: text.len() as u64,
-                tokens: tokens.to_vec(),
+                tokens: tokens.to_vec().into(),
             });
         }
     }
@@ -134,7 +134,7 @@ fn losses_on_bf16_logits_are_those_of_pytorch() {
 fn printout() -> (Plan, Scores) {
     let column: Vec<f64> = fixture("score/printout.f64").as_chunks().0.iter().map(|v| f64::from_le_bytes(*v)).collect();
     let columns: Vec<Vec<f64>> = column.chunks(column.len() / 5).map(<[f64]>::to_vec).collect();
-    let document = Document { name: "text".to_owned(), category: String::new(), bytes: 500, tokens: vec![1; 31 * 16 + 3] };
+    let document = Document { name: "text".to_owned(), category: String::new(), bytes: 500, tokens: vec![1; 31 * 16 + 3].into() };
     let plan = Protocol::Llama { context: 16, bos: None }.plan(&[document], &|_| Some(1)).unwrap();
     let scores = Scores {
         precision: Precision::F32,
@@ -182,7 +182,7 @@ fn printouts_of_equal_models_have_no_nan_but_the_correlation() {
     let text = llama::divergence_text(&plan, &scores).unwrap();
     assert!(!text.contains("NaN") && text.contains("Same top p: 100.000 ± 0.000 %"), "{text}");
     let stream = Protocol::Stream
-        .plan(&[Document { name: String::new(), category: String::new(), bytes: 3, tokens: vec![1; 3] }], &|_| Some(1))
+        .plan(&[Document { name: String::new(), category: String::new(), bytes: 3, tokens: vec![1; 3].into() }], &|_| Some(1))
         .unwrap();
     let error = llama::perplexity_text(&stream, &scores).unwrap_err();
     assert_eq!(error.to_string(), "a printout as llama-perplexity's needs the protocol llama, not stream");
@@ -218,7 +218,7 @@ fn the_file_of_logits_is_the_one_of_llama_perplexity() {
     }
     let mut reader = Reader::new(found.as_slice()).unwrap();
     assert_eq!((reader.context(), reader.vocabulary(), reader.rows_left()), (8, 319, 15));
-    assert_eq!(reader.tokens(), plan.sequences.iter().flat_map(|s| s.tokens.clone()).collect::<Vec<u32>>());
+    assert_eq!(reader.tokens(), plan.sequences.iter().flat_map(|s| s.tokens.to_vec().unwrap()).collect::<Vec<u32>>());
     let mut read = Vec::new();
     for row in &rows {
         assert!(reader.row(&mut read).unwrap());
@@ -283,7 +283,7 @@ fn a_file_of_logits_has_all_rows_of_its_plan() {
     let error = writer.finish().unwrap_err();
     assert_eq!(error.to_string(), "rows of logits: 1 against 15");
     let stream = Protocol::Stream
-        .plan(&[Document { name: String::new(), category: String::new(), bytes: 3, tokens: vec![1; 3] }], &|_| Some(1))
+        .plan(&[Document { name: String::new(), category: String::new(), bytes: 3, tokens: vec![1; 3].into() }], &|_| Some(1))
         .unwrap();
     assert!(Writer::new(Vec::new(), &stream, 319).is_err() && Writer::new(Vec::new(), &plan, 0).is_err());
 }

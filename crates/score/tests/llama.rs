@@ -21,7 +21,7 @@ fn read(name: &str) -> (Plan, Vec<Vec<f32>>) {
     let bytes = fixture(name);
     let mut reader = Reader::new(bytes.as_slice()).unwrap();
     assert_eq!((reader.context(), reader.vocabulary(), reader.rows_left()), (16, 320, 140));
-    let document = Document { name: "text".to_owned(), category: String::new(), bytes: 330, tokens: reader.tokens().to_vec() };
+    let document = Document { name: "text".to_owned(), category: String::new(), bytes: 330, tokens: reader.tokens().to_vec().into() };
     let plan = Protocol::Llama { context: 16, bos: None }.plan(&[document], &|_| Some(1)).unwrap();
     let (mut rows, mut row) = (Vec::new(), Vec::new());
     while reader.row(&mut row).unwrap() {
@@ -32,7 +32,7 @@ fn read(name: &str) -> (Plan, Vec<Vec<f32>>) {
 }
 
 fn targets(plan: &Plan) -> Vec<u32> {
-    plan.sequences.iter().flat_map(|sequence| sequence.tokens[sequence.scored.clone()].to_vec()).collect()
+    plan.sequences.iter().flat_map(|sequence| sequence.tokens.read(sequence.scored.clone()).unwrap()).collect()
 }
 
 /// All numbers of a printout, and what is left of it without them.

@@ -33,7 +33,7 @@ fn check(plan: &Plan) {
         assert_eq!(sequence.fed().len(), sequence.rows().end);
         for row in sequence.rows() {
             assert_eq!(sequence.column(row), Some(column));
-            assert_eq!(sequence.target(row), Some(sequence.tokens[row + 1]));
+            assert_eq!(sequence.targets(row..row + 1).unwrap(), sequence.tokens.read(row + 1..row + 2).unwrap());
             column += 1;
         }
         assert_eq!(sequence.column(sequence.rows().end), None);
@@ -51,14 +51,14 @@ fn check(plan: &Plan) {
 
 /// The scored tokens of every sequence.
 fn scored(plan: &Plan) -> Vec<Vec<u32>> {
-    plan.sequences.iter().map(|sequence| sequence.tokens[sequence.scored.clone()].to_vec()).collect()
+    plan.sequences.iter().map(|sequence| sequence.tokens.read(sequence.scored.clone()).unwrap()).collect()
 }
 
 #[test]
 fn a_stream_scores_every_token_after_a_leading_zero() {
     let plan = plan(Protocol::Stream, &[document("a", 10..1110), document("none", 5..5), document("b", 7..9)]);
     assert_eq!(scored(&plan), [(10..1110).collect::<Vec<u32>>(), vec![7, 8]]);
-    assert_eq!(plan.sequences[0].fed().first(), Some(&0));
+    assert_eq!(plan.sequences[0].fed().slice(0..1), [0]);
     assert_eq!((plan.sequences[1].document, plan.documents[2].name.as_str()), (2, "b"));
     let lengths: Vec<usize> = plan.windows.iter().map(|window| window.scores.len()).collect();
     assert_eq!(lengths, [512, 512, 76, 2]);
@@ -69,7 +69,7 @@ fn a_stream_scores_every_token_after_a_leading_zero() {
 fn windows_start_from_the_empty_state_and_keep_the_tail() {
     let plan = plan(Protocol::Windows { tokens: 4 }, &[document("a", 10..20)]);
     assert_eq!(
-        plan.sequences.iter().map(|s| s.tokens.clone()).collect::<Vec<_>>(),
+        plan.sequences.iter().map(|s| s.tokens.to_vec().unwrap()).collect::<Vec<_>>(),
         [vec![0, 10, 11, 12, 13], vec![0, 14, 15, 16, 17], vec![0, 18, 19]]
     );
     assert_eq!(plan.windows.len(), 3);

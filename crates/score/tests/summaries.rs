@@ -17,7 +17,7 @@ fn documents(lengths: &[(&str, usize)]) -> Vec<Document> {
         name: format!("text {number}"),
         category: (*category).to_owned(),
         bytes: 3 * *tokens as u64,
-        tokens: vec![7; *tokens],
+        tokens: vec![7; *tokens].into(),
     };
     lengths.iter().enumerate().map(document).collect()
 }

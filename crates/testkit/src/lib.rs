@@ -2,6 +2,7 @@
 
 pub mod gguf;
 pub mod hybrids;
+pub mod memory;
 pub mod models;
 pub mod pickle;
 pub mod zip;

@@ -117,6 +117,15 @@ impl Tokenizer {
     /// vocabulary without all 256 single bytes can cause.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::with_capacity(text.len().div_ceil(4));
+        self.encode_each(text, |id| ids.push(id))?;
+        Ok(ids)
+    }
+
+    /// As [`Tokenizer::encode`], handing the ids over one after the other: a list of them takes several times what the text does.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; what came before has been handed over.
+    pub fn encode_each(&self, text: &[u8], mut each: impl FnMut(u32)) -> Result<(), TokenizerError> {
         let mut rest = text;
         while let Some(first) = rest.first() {
             let matched = self.trie.longest_match(rest).and_then(|(id, length)| rest.get(length..).map(|after| (id, after)));
@@ -124,10 +133,10 @@ impl Tokenizer {
                 let offset = text.len().saturating_sub(rest.len());
                 return Err(TokenizerError::UncoveredByte { name: self.name.clone(), byte: *first, offset });
             };
-            ids.push(id);
+            each(id);
             rest = after;
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// The bytes that `ids` stand for, not necessarily UTF-8. The end of text decodes to nothing.

@@ -13,13 +13,14 @@ use crate::args::{Bench, BenchKind, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::Terminal;
+use crate::threads;
 
 /// Runs the command.
 pub(crate) fn run(args: &Bench, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     if let Some(BenchKind::Curve(args)) = &args.kind {
         return curve::run(args, global, terminal);
     }
-    let ways = ways(args, global)?;
+    let ways = ways(args, global, terminal)?;
     let models =
         args.models.iter().map(|path| Ok(forge_convert::open(path, open_options(global))?)).collect::<Result<Vec<_>, Failure>>()?;
     let mut inputs = Vec::new();
@@ -52,9 +53,12 @@ fn settings(args: &Bench) -> Settings {
 }
 
 /// All combinations of threads, instruction set and form.
-fn ways(args: &Bench, global: &Global) -> Result<Vec<EngineOptions>, Failure> {
+fn ways(args: &Bench, global: &Global, terminal: &Terminal) -> Result<Vec<EngineOptions>, Failure> {
     let default = EngineOptions::default();
-    let threads = if args.scaling.is_empty() { vec![global.threads.unwrap_or(default.threads)] } else { args.scaling.clone() };
+    let threads = match args.scaling.as_slice() {
+        [] => vec![global.threads.unwrap_or(default.threads)],
+        asked => threads::useful(asked, "--scaling", terminal),
+    };
     let mut sets = Vec::new();
     for name in &args.isa {
         if name == "all" {

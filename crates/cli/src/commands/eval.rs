@@ -42,7 +42,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let rows = first.open.description.hyperparameters.vocabulary;
     let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?;
     let mut outputs = Outputs::create(args, &all)?;
-    let texts = Texts::read(&args.texts, &tokenizer, terminal)?;
+    let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
     let cache = cache(args, texts.plan.protocol, terminal);
     let job = Job {
         texts: &texts,

@@ -1,11 +1,11 @@
 //! `inspect`: everything about a file that can be said without computing with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use forge_convert::OpenFile;
 use forge_convert::lint::{Lint, Severity};
 use forge_engine::{EngineOptions, Memory};
-use forge_model::ModelDescription;
+use forge_model::{ModelDescription, TensorRole};
 use forge_tensor::{TensorSource, format_shape};
 use rayon::prelude::*;
 use serde_json::json;
@@ -165,14 +165,17 @@ fn print_text(
         text.push_str(&table(&["metadata", "value"], rows, &[]));
     }
     if args.tensors {
+        let mut roles: HashMap<usize, TensorRole> = HashMap::new();
+        for spec in described.as_ref().map(|model| model.tensors.as_slice()).unwrap_or_default() {
+            roles.entry(spec.source_index).or_insert(spec.role);
+        }
         let rows = source.tensors().iter().enumerate().map(|(index, info)| {
-            let role = described.as_ref().ok().and_then(|model| model.tensors.iter().find(|spec| spec.source_index == index));
             vec![
                 info.name.clone(),
                 format_shape(&info.shape),
                 info.encoding.name.to_owned(),
                 thousands(info.byte_len().unwrap_or(0)),
-                role.map_or("-", |spec| spec.role.name()).to_owned(),
+                roles.get(&index).map_or("-", |role| role.name()).to_owned(),
             ]
         });
         text.push_str(&table(&["tensor", "shape", "type", "bytes", "role"], rows.collect(), &[3]));

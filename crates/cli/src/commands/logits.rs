@@ -4,16 +4,30 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use forge_convert::OpenModel;
-use forge_eval::{LogitsOptions, LogitsSink, Model, npy};
+use forge_eval::{LogitsSink, Model, PassOptions, npy};
 use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::{KernelOptions, LayerState, Wkv};
-use serde_json::json;
+use serde::Serialize;
 
 use super::{kernel, open_options, read_small, read_text, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::Terminal;
+
+/// Bytes of activations in memory; those of more tokens are in a temporary file between layers.
+const ACTIVATIONS: u64 = 64 << 20;
+
+/// The result for programs.
+#[derive(Serialize)]
+struct Written<'a> {
+    model: String,
+    output: String,
+    kernel: &'a str,
+    shape: [usize; 2],
+    tokens: &'a [u32],
+    peak_memory_bytes: Option<u64>,
+}
 
 /// Runs the command.
 pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
@@ -29,12 +43,14 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     let mut sink = Sink {
         logits: npy::Writer::new(Appender { file: &file, offset: 0 }, &[tokens.len() as u64, h.vocabulary as u64]).map_err(write_failed)?,
         layers: args.layers.clone(),
+        open: None,
+        tokens: tokens.len() as u64,
         force: args.force,
         channels: h.channels,
         heads: [h.heads as u64, h.head_size as u64, h.head_size as u64],
     };
-    let runner = reference.runner_by(kernel(&args.kernel))?;
-    forge_eval::logits_of(runner, &tokens, &LogitsOptions::for_model(&reference), &mut sink, &mut |step| {
+    let options = PassOptions { kernel: kernel(&args.kernel), max_memory: ACTIVATIONS, ..PassOptions::default() };
+    forge_eval::logits(reference, &tokens, &options, &mut sink, &mut |step| {
         progress.set(step.done as u64, step.total as u64);
     })?;
     sink.logits.finish().map_err(write_failed)?;
@@ -43,8 +59,14 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     terminal.print(&format!("wrote {} (float32 [{}, {}])\n", args.output.display(), tokens.len(), h.vocabulary));
     terminal.print_json(
         "logits",
-        &json!({ "model": args.model.display().to_string(), "output": args.output.display().to_string(),
-                 "kernel": args.kernel, "shape": [tokens.len(), h.vocabulary], "tokens": tokens }),
+        &Written {
+            model: args.model.display().to_string(),
+            output: args.output.display().to_string(),
+            kernel: &args.kernel,
+            shape: [tokens.len(), h.vocabulary],
+            tokens: &tokens,
+            peak_memory_bytes: forge_io::peak_memory_bytes(),
+        },
     )?;
     Ok(0)
 }
@@ -92,6 +114,9 @@ impl Write for Appender<'_> {
 struct Sink<'a> {
     logits: npy::Writer<Appender<'a>>,
     layers: Option<PathBuf>,
+    /// The residual stream of the layer that is at work.
+    open: Option<npy::Writer<Owned>>,
+    tokens: u64,
     force: bool,
     channels: usize,
     /// `[heads, head size, head size]`: the shape of a matrix state.
@@ -103,13 +128,25 @@ impl LogitsSink for Sink<'_> {
         self.logits.write(logits)
     }
 
-    fn layer(&mut self, layer: usize, x: &[f32], state: &LayerState<f32>) -> io::Result<()> {
-        let Some(directory) = &self.layers else { return Ok(()) };
+    fn residual(&mut self, layer: usize, position: usize, x: &[f32]) -> io::Result<()> {
+        let Some(path) = self.array(layer, "output") else { return Ok(()) };
+        let shape = [self.tokens, self.channels as u64];
+        let writer = match self.open.take() {
+            Some(writer) if position > 0 => writer,
+            _ => npy::Writer::new(Owned::create(&path, self.force, &shape).map_err(io::Error::other)?, &shape)?,
+        };
+        self.open.insert(writer).write(x)
+    }
+
+    fn state(&mut self, layer: usize, state: &LayerState<f32>) -> io::Result<()> {
+        if let Some(writer) = self.open.take() {
+            writer.finish()?.file.commit().map_err(io::Error::other)?;
+        }
         let array = |name: &str, shape: &[u64], values: &[f32]| {
-            write_array(&directory.join(format!("layer-{layer:03}-{name}.npy")), self.force, shape, values).map_err(io::Error::other)
+            let Some(path) = self.array(layer, name) else { return Ok(()) };
+            write_array(&path, self.force, shape, values).map_err(io::Error::other)
         };
         let vector = |name: &str, values: &[f32]| array(name, &[values.len() as u64], values);
-        array("output", &[(x.len() / self.channels) as u64, self.channels as u64], x)?;
         vector("att-shift", &state.att_shift)?;
         vector("ffn-shift", &state.ffn_shift)?;
         match &state.wkv {
@@ -123,11 +160,41 @@ impl LogitsSink for Sink<'_> {
     }
 }
 
+impl Sink<'_> {
+    /// The file of one array of a layer, where layers are wanted.
+    fn array(&self, layer: usize, name: &str) -> Option<PathBuf> {
+        self.layers.as_ref().map(|directory| directory.join(format!("layer-{layer:03}-{name}.npy")))
+    }
+}
+
+/// A file of its own that is written from its beginning on, while others are.
+struct Owned {
+    file: OutputFile,
+    offset: u64,
+}
+
+impl Owned {
+    fn create(path: &Path, force: bool, shape: &[u64]) -> Result<Self, forge_io::IoError> {
+        let expected_bytes = shape.iter().product::<u64>().saturating_mul(4);
+        Ok(Self { file: OutputFile::create(path, &OutputOptions { force, inputs: &[], expected_bytes })?, offset: 0 })
+    }
+}
+
+impl Write for Owned {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut appender = Appender { file: &self.file, offset: self.offset };
+        let written = appender.write(bytes)?;
+        self.offset = appender.offset;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn write_array(path: &Path, force: bool, shape: &[u64], values: &[f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let options = OutputOptions { force, inputs: &[], expected_bytes: values.len() as u64 * 4 };
-    let file = OutputFile::create(path, &options)?;
-    let mut writer = npy::Writer::new(Appender { file: &file, offset: 0 }, shape)?;
+    let mut writer = npy::Writer::new(Owned::create(path, force, shape)?, shape)?;
     writer.write(values)?;
-    writer.finish()?;
-    Ok(file.commit()?)
+    Ok(writer.finish()?.file.commit()?)
 }

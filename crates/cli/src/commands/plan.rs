@@ -154,7 +154,7 @@ fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Ter
         calibration: args.calibration.calibrate.clone(),
         allow_leak: args.allow_leak,
     };
-    Texts::read(&texts, &tokenizer, terminal)
+    Texts::read(&texts, &tokenizer, args.max_memory, terminal)
 }
 
 fn pass_options(args: &Plan, global: &Global) -> PassOptions {

@@ -20,17 +20,17 @@ pub struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// `task(sequence, position, first, second)` for every row, in parallel, results in order.
+    /// `task(index, first, second)` for every row, in parallel, results in order. `index` is that of its place.
     pub fn map<T: Send, S>(
         &self,
         scratch: impl Fn() -> S + Sync + Send,
-        task: impl Fn(&mut S, (usize, usize), &[f32], &[f32]) -> T + Sync + Send,
+        task: impl Fn(&mut S, usize, &[f32], &[f32]) -> T + Sync + Send,
     ) -> Vec<T> {
-        let rows = self.places.par_iter().enumerate().with_min_len(4);
-        rows.map_init(scratch, |scratch, (index, place)| {
+        let rows = (0..self.places.len()).into_par_iter().with_min_len(4);
+        rows.map_init(scratch, |scratch, index| {
             let range = index * self.vocabulary..(index + 1) * self.vocabulary;
             let second = if self.second.is_empty() { self.second } else { &self.second[range.clone()] };
-            task(scratch, *place, &self.first[range], second)
+            task(scratch, index, &self.first[range], second)
         })
         .collect()
     }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use forge_engine::Form;
 use forge_kernel::LayerState;
+use forge_score::Tokens;
 
 use crate::engine::Kernel;
 use crate::error::EvalError;
@@ -147,13 +148,14 @@ impl<'a> Pass<'a> {
     /// When there is nothing to feed, a token is outside the vocabulary, reading fails, or a number is not finite.
     pub fn run(
         &mut self,
-        sequences: &[&[u32]],
+        sequences: &[Tokens],
         sink: &mut dyn LayerSink,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Residuals, EvalError> {
         let sizes = self.model.description.hyperparameters;
         let (channels, width) = (sizes.channels, sizes.channels.max(sizes.attention));
-        let groups = divide(sequences, (GROUP_BYTES.min(self.options.max_memory / 4) / (width as u64 * 8).max(1)).max(1));
+        let groups =
+            divide(sequences.iter().map(Tokens::len), (GROUP_BYTES.min(self.options.max_memory / 4) / (width as u64 * 8).max(1)).max(1));
         let tokens: usize = groups.iter().map(Group::tokens).sum();
         if tokens == 0 {
             return Err(EvalError::NoTokens);
@@ -161,7 +163,9 @@ impl<'a> Pass<'a> {
         let disk = tokens as u64 * width as u64 * 8 > self.options.max_memory;
         let mut store = Store::new(groups.len(), disk, self.options.spill_directory.as_deref()).map_err(|error| self.failed(error))?;
         for (index, group) in groups.iter().enumerate() {
-            let tokens: Vec<&[u32]> = group.pieces.iter().map(|piece| &sequences[piece.sequence][piece.tokens.clone()]).collect();
+            let tokens = group.pieces.iter().map(|piece| sequences[piece.sequence].read(piece.tokens.clone()));
+            let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+            let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
             let (x, v_first) = self.compute.embed(&tokens).map_err(|error| self.failed(error))?;
             self.check(&x, group, channels, || "the embedding".to_owned())?;
             store.put(index, x, v_first).map_err(|error| self.failed(error))?;
@@ -238,23 +242,23 @@ fn finite(
     }
 }
 
-/// Divides sequences into groups of at most `most` tokens, a multiple of [`BLOCK`] where it is more than one. Empty sequences are
+/// Divides sequences of these lengths into groups of at most `most` tokens, a multiple of [`BLOCK`] where it is more than one. Empty sequences are
 /// left out.
-pub(crate) fn divide(sequences: &[&[u32]], most: u64) -> Vec<Group> {
+pub(crate) fn divide(lengths: impl Iterator<Item = usize>, most: u64) -> Vec<Group> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let most = if most > BLOCK { most / BLOCK * BLOCK } else { most.max(1) };
     let mut groups = vec![Group::default()];
     let mut room = most;
-    for (sequence, tokens) in sequences.iter().enumerate() {
+    for (sequence, length) in lengths.enumerate() {
         let mut start = 0;
-        while start < tokens.len() {
+        while start < length {
             if room == 0 {
                 groups.push(Group::default());
                 room = most;
             }
-            let end = tokens.len().min(start + room);
+            let end = length.min(start + room);
             if let Some(group) = groups.last_mut() {
-                group.pieces.push(Piece { sequence, tokens: start..end, last: end == tokens.len() });
+                group.pieces.push(Piece { sequence, tokens: start..end, last: end == length });
             }
             room -= end - start;
             start = end;
@@ -269,18 +273,17 @@ mod tests {
 
     #[test]
     fn sequences_are_divided_without_gaps() {
-        let sequences: Vec<Vec<u32>> = [5, 0, 300, 1, 290].iter().map(|length| vec![7; *length]).collect();
-        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-        let groups = divide(&sequences, 150);
+        let lengths = [5, 0, 300, 1, 290];
+        let groups = divide(lengths.into_iter(), 150);
         assert!(groups[..groups.len() - 1].iter().all(|group| group.tokens() == 144));
-        for (index, tokens) in sequences.iter().enumerate() {
+        for (index, length) in lengths.into_iter().enumerate() {
             let pieces: Vec<&Piece> = groups.iter().flat_map(|group| &group.pieces).filter(|piece| piece.sequence == index).collect();
             let mut end = 0;
             for piece in &pieces {
-                assert_eq!((piece.tokens.start, piece.last), (end, piece.tokens.end == tokens.len()));
+                assert_eq!((piece.tokens.start, piece.last), (end, piece.tokens.end == length));
                 end = piece.tokens.end;
             }
-            assert_eq!(end, tokens.len());
+            assert_eq!(end, length);
         }
         // Only the first piece of a group goes on where another one stopped.
         assert!(groups.iter().all(|group| group.pieces.iter().skip(1).all(|piece| piece.tokens.start == 0)));

@@ -64,13 +64,16 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
 }
 
 /// A key, and everything that a plan feeds and scores.
-pub(crate) fn with_plan(key: CacheKey, plan: &Plan) -> CacheKey {
+pub(crate) fn with_plan(key: CacheKey, plan: &Plan) -> Result<CacheKey, Failure> {
     let mut key = key.with(plan.protocol.name());
     for sequence in &plan.sequences {
-        key = key.with_numbers([sequence.scored.start as u64, sequence.scored.end as u64]);
-        key = key.with_numbers(sequence.tokens.iter().map(|token| u64::from(*token)));
+        key = key.with_numbers([sequence.tokens.len() as u64, sequence.scored.start as u64, sequence.scored.end as u64]);
+        sequence.tokens.pieces(|piece| {
+            piece.iter().for_each(|token| key.add(token.to_le_bytes()));
+            Ok(())
+        })?;
     }
-    key
+    Ok(key)
 }
 
 /// Layers as they are kept.

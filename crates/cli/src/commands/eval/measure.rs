@@ -106,11 +106,11 @@ impl Job<'_> {
         PassOptions { kernel: self.kernel_of(model), form, max_memory: self.max_memory / of, ..PassOptions::default() }
     }
 
-    fn key(&self, candidate: &dyn Candidate, reference: Option<Reference<'_>>, part: &Plan) -> String {
+    fn key(&self, candidate: &dyn Candidate, reference: Option<Reference<'_>>, part: &Plan) -> Result<String, Failure> {
         let form = if self.form == Form::Int8 { "int8" } else { "float" };
         let against = reference.map_or("alone", |reference| reference.identity);
         let key = key("scores").with(candidate.identity()).with(against).with(self.vocabulary);
-        with_plan(key.with(self.precision.name()).with(self.kernel.name()).with(form), part).name()
+        Ok(with_plan(key.with(self.precision.name()).with(self.kernel.name()).with(form), part)?.name())
     }
 
     /// Measures candidates, alone or against a reference. `logits` gets every scored row of the reference, or of the first candidate
@@ -126,8 +126,8 @@ impl Job<'_> {
         let parts = &self.texts.parts;
         let mut missing = Vec::new();
         for part in parts {
-            let of_part = candidates.iter().map(|candidate| self.cache.scores(&self.key(*candidate, reference, part)));
-            missing.push(of_part.map(|found| found.is_none()).collect::<Vec<_>>());
+            let of_part = candidates.iter().map(|candidate| Ok(self.cache.scores(&self.key(*candidate, reference, part)?).is_none()));
+            missing.push(of_part.collect::<Result<Vec<_>, Failure>>()?);
         }
         let kept = missing.iter().flatten().filter(|missing| !**missing).count();
         if kept > 0 {
@@ -149,7 +149,7 @@ impl Job<'_> {
                 _ => None,
             };
             for (index, candidate) in candidates.iter().enumerate() {
-                let key = self.key(*candidate, reference, part);
+                let key = self.key(*candidate, reference, part)?;
                 let found = if missing[number][index] { None } else { self.cache.scores(&key) };
                 if let Some((note, scores)) = found {
                     all[index].kept_parts += 1;

@@ -1,8 +1,10 @@
 //! From files to a plan: texts or pairs, their tokens, and whether calibration has seen them.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use forge_corpus::{Collection, Limits, Overlap, ReadOptions};
+use forge_eval::TokenWriter;
 use forge_score::{Document, Pair, Plan, Protocol};
 use forge_tokenizer::Tokenizer;
 use rayon::prelude::*;
@@ -49,8 +51,9 @@ pub(crate) struct Leak {
 }
 
 impl Texts {
-    /// Reads, tokenizes and plans.
-    pub(crate) fn read(args: &EvalTexts, tokenizer: &Tokenizer, terminal: &Terminal) -> Result<Self, Failure> {
+    /// Reads, tokenizes and plans. Tokens that would take more than a quarter of `max_memory` bytes are in a temporary file; the text itself
+    /// is in memory until it is tokenized.
+    pub(crate) fn read(args: &EvalTexts, tokenizer: &Tokenizer, max_memory: u64, terminal: &Terminal) -> Result<Self, Failure> {
         if let Some(path) = &args.pairs {
             return Self::pairs(args, path, tokenizer, terminal);
         }
@@ -66,19 +69,28 @@ impl Texts {
         let many_sets = collections.len() > 1 && collections.iter().any(|collection| collection.documents.len() > 1);
         let repeated = repeated_names(&collections);
         let (mut sources, mut sets) = (Vec::new(), Vec::new());
-        for collection in &collections {
+        let mut writer = TokenWriter::new(max_memory / 4, None);
+        for collection in collections {
             let own = if by_set || many_sets { collection.name.as_str() } else { "" };
-            let documents = tokenize(collection, tokenizer, own, by_set, &repeated)?;
-            sources.push(Source {
+            let mut documents: Vec<Tokenized> =
+                collection.documents.iter().map(|document| Tokenized::new(document, &collection, own, by_set, &repeated)).collect();
+            let mut source = Source {
                 name: collection.name.clone(),
                 path: collection.path.display().to_string(),
                 sha256: collection.digest(),
                 bytes: collection.bytes(),
                 documents: documents.len(),
-                tokens: documents.iter().map(|document| document.tokens.len() as u64).sum(),
-            });
+                tokens: writer.len(),
+            };
+            tokenize(collection.documents, tokenizer, &mut documents, &mut writer)?;
+            source.tokens = writer.len() - source.tokens;
+            sources.push(source);
             sets.push(documents);
         }
+        let tokens = writer.finish()?;
+        let place = |range: &Range<u64>| tokens.slice(index(range.start)..index(range.end));
+        let document = |Tokenized { name, category, bytes, range }: Tokenized| Document { name, category, bytes, tokens: place(&range) };
+        let sets: Vec<Vec<Document>> = sets.into_iter().map(|set| set.into_iter().map(document).collect()).collect();
         let bytes = |id: u32| tokenizer.token_bytes(id).map(<[u8]>::len);
         let plan = protocol.plan(&sets.concat(), &bytes)?;
         let parts = if by_set {
@@ -162,24 +174,93 @@ fn repeated_names(collections: &[Collection]) -> BTreeSet<String> {
     repeated
 }
 
-/// `own` is the category of texts that have none; with `by_set`, of all.
-fn tokenize(
-    collection: &Collection,
-    tokenizer: &Tokenizer,
-    own: &str,
-    by_set: bool,
-    repeated: &BTreeSet<String>,
-) -> Result<Vec<Document>, Failure> {
-    let one = |document: &forge_corpus::Document| {
+/// What is kept of a text: its name and category, its length in bytes, and where its tokens are.
+struct Tokenized {
+    name: String,
+    category: String,
+    bytes: u64,
+    range: Range<u64>,
+}
+
+impl Tokenized {
+    /// Before it is tokenized. `own` is the category of texts that have none; with `by_set`, of all.
+    fn new(document: &forge_corpus::Document, collection: &Collection, own: &str, by_set: bool, repeated: &BTreeSet<String>) -> Self {
         let name = if repeated.contains(&document.name) {
             format!("{}: {}", collection.path.display(), document.name)
         } else {
             document.name.clone()
         };
         let category = document.category.as_deref().filter(|_| !by_set).unwrap_or(own).to_owned();
-        Ok(Document { name, category, bytes: document.text.len() as u64, tokens: tokenizer.encode(&document.text)? })
+        Self { name, category, bytes: document.text.len() as u64, range: 0..0 }
+    }
+}
+
+/// Bytes of text that are tokenized at a time, in parallel where they are several texts; and tokens of a longer text.
+const AT_ONCE: usize = 4 << 20;
+const TOKENS_AT_ONCE: usize = 1 << 16;
+
+/// Tokenizes texts in order; each is dropped once it is done.
+fn tokenize(
+    texts: Vec<forge_corpus::Document>,
+    tokenizer: &Tokenizer,
+    tokenized: &mut [Tokenized],
+    writer: &mut TokenWriter,
+) -> Result<(), Failure> {
+    let mut places = tokenized.iter_mut();
+    let mut done = |range: Range<u64>| {
+        if let Some(place) = places.next() {
+            place.range = range;
+        }
     };
-    collection.documents.par_iter().map(one).collect()
+    let (mut waiting, mut bytes) = (Vec::new(), 0);
+    let mut texts = texts.into_iter().peekable();
+    while let Some(text) = texts.next() {
+        if waiting.is_empty() && text.text.len() > AT_ONCE {
+            let start = writer.len();
+            one_text(&text.text, tokenizer, writer)?;
+            done(start..writer.len());
+            continue;
+        }
+        bytes += text.text.len();
+        waiting.push(text);
+        if texts.peek().is_some_and(|next| bytes + next.text.len() <= AT_ONCE) {
+            continue;
+        }
+        let found: Vec<Result<Vec<u32>, Failure>> = waiting.par_iter().map(|text| Ok(tokenizer.encode(&text.text)?)).collect();
+        for tokens in found {
+            let start = writer.len();
+            writer.push(&tokens?)?;
+            done(start..writer.len());
+        }
+        waiting.clear();
+        bytes = 0;
+    }
+    Ok(())
+}
+
+/// Tokenizes a long text, whose tokens together may take far more than the text.
+fn one_text(text: &[u8], tokenizer: &Tokenizer, writer: &mut TokenWriter) -> Result<(), Failure> {
+    let mut waiting = Vec::with_capacity(TOKENS_AT_ONCE);
+    let mut failed = None;
+    tokenizer.encode_each(text, |id| {
+        waiting.push(id);
+        if waiting.len() == TOKENS_AT_ONCE {
+            failed = failed.take().or(writer.push(&waiting).err());
+            waiting.clear();
+        }
+    })?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(writer.push(&waiting)?),
+    }
+}
+
+fn index(place: u64) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
+}
+
+fn documents(collections: &[Collection]) -> Vec<&forge_corpus::Document> {
+    collections.iter().flat_map(|collection| &collection.documents).collect()
 }
 
 /// Looks for the calibration text in the evaluation text; a leak is refused unless it is allowed.
@@ -191,11 +272,7 @@ fn leak(args: &EvalTexts, evaluation: &[Collection], terminal: &Terminal) -> Res
     for path in &args.calibration {
         calibration.extend(forge_corpus::read(path, &ReadOptions::default())?);
     }
-    let documents = |collections: &'_ [Collection]| -> Vec<forge_corpus::Document> {
-        collections.iter().flat_map(|collection| collection.documents.iter().cloned()).collect()
-    };
-    let (calibration, evaluation) = (documents(&calibration), documents(evaluation));
-    let overlap = forge_corpus::overlap(&calibration.iter().collect::<Vec<_>>(), &evaluation.iter().collect::<Vec<_>>());
+    let overlap = forge_corpus::overlap(&documents(&calibration), &documents(evaluation));
     let leak = Leak { overlap };
     if leak.overlap.leaks() {
         if !args.allow_leak {
