@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::Terminal;
 
-/// An opened model whose files have been read once, for their digests and the checksums of their format.
+/// An opened model whose files have been read once, for their digests, the checksums of their format, and numbers that are none.
 pub(crate) struct Subject {
     /// As the user gave it.
     pub path: PathBuf,
@@ -36,7 +36,7 @@ impl Subject {
         }
         let bytes = open.input_identities()?.iter().map(|identity| identity.len).sum();
         let progress = Progress::new(terminal, "checking", true);
-        let digests = open.source().check_integrity(&|read| progress.add(read, bytes))?;
+        let digests = forge_quant::examine(open.source(), &|read| progress.add(read, bytes))?;
         drop(progress);
         let name_of = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let files: Vec<(String, String)> = open.source().files().iter().map(|path| name_of(path)).zip(digests).collect();
