@@ -352,8 +352,9 @@ fn our_own_statistics_may_be_zero() {
     let dir = Dir::new();
     let texts = texts(&dir);
     // Units of the channel mix that never fire: their keys are zero.
-    let mut tensors = random_model(Version::V7, &Sizes { layers: 2, channels: 256, head_size: 64, ffn: 512, vocabulary: 320, ranks: [32; 4] }, 8)
-        .into_tensors();
+    let mut tensors =
+        random_model(Version::V7, &Sizes { layers: 2, channels: 256, head_size: 64, ffn: 512, vocabulary: 320, ranks: [32; 4] }, 8)
+            .into_tensors();
     let keys = tensors.iter_mut().find(|tensor| tensor.info.name == "blocks.1.ffn.key.weight").unwrap();
     keys.bytes[..256 * 256 * 4].fill(0);
     let source = dir.join("dead.safetensors");

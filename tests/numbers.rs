@@ -97,15 +97,23 @@ fn every_value_of_every_tensor_is_looked_at() {
         // A row that no text needs, a vector, a matrix, and what no layer of the model uses.
         (with(&dir, "row.safetensors", f32, "emb.weight", 255 * 32 + 5, f32::NAN), "emb.weight", "element 8165 (row 255, column 5)"),
         (with(&dir, "vector.safetensors", f32, "blocks.1.ln1.bias", 3, f32::NAN), "blocks.1.ln1.bias", "element 3:"),
-        (with(&dir, "matrix.safetensors", bf16, "blocks.1.att.key.weight", 70, f32::INFINITY), "blocks.1.att.key.weight", "(row 2, column 6)"),
+        (
+            with(&dir, "matrix.safetensors", bf16, "blocks.1.att.key.weight", 70, f32::INFINITY),
+            "blocks.1.att.key.weight",
+            "(row 2, column 6)",
+        ),
         (with(&dir, "half.safetensors", f16, "blocks.0.ffn.value.weight", 0, f32::NEG_INFINITY), "blocks.0.ffn.value.weight", "element 0 "),
         (with(&dir, "unused.safetensors", f32, "blocks.0.att.v1", 1, f32::NAN), "blocks.0.att.v1", "element 1 "),
         // Finite as f64, and infinite wherever it is used.
-        (model(&dir, "double.safetensors", Encoding::F64, |tensor| {
-            if tensor.info.name == "head.weight" {
-                tensor.bytes[64..72].copy_from_slice(&1e300f64.to_le_bytes());
-            }
-        }), "head.weight", "element 8 "),
+        (
+            model(&dir, "double.safetensors", Encoding::F64, |tensor| {
+                if tensor.info.name == "head.weight" {
+                    tensor.bytes[64..72].copy_from_slice(&1e300f64.to_le_bytes());
+                }
+            }),
+            "head.weight",
+            "element 8 ",
+        ),
     ];
     for (bad, tensor, place) in &cases {
         for name in THOROUGH {

@@ -137,7 +137,9 @@ pub static RULES: &[Rule] = &[
 pub fn lint(file: &OpenFile, model: Option<&ModelDescription>) -> Result<Vec<Lint>, BoxError> {
     let source = file.source();
     let gguf = if source.format().starts_with("GGUF") { Some(GgufFile::open(source.path())?) } else { None };
-    let non_finite = forge_quant::all_non_finite(source)?;
+    // Inside the pool, where threads need not be woken up for each tensor.
+    let (non_finite, ()) = rayon::join(|| forge_quant::all_non_finite(source), || ());
+    let non_finite = non_finite?;
     let facts = Facts { source, gguf: gguf.as_ref(), model, non_finite };
     let found = |rule: &Rule| (rule.check)(&facts).map(|message| Lint { id: rule.id, severity: rule.severity, message });
     Ok(RULES.iter().filter_map(found).collect())

@@ -218,7 +218,18 @@ impl<'a> Level<'a> {
         let key = speed.key(&identity);
         let found = Cell::new(if speed.wanted { speed.cache.speed(&key) } else { None });
         let bits_per_weight = bytes as f64 * 8.0 / source.open.description.parameters().max(1) as f64;
-        Ok(Self { names: vec![name.to_owned()], bytes, bits_per_weight, source, recipe, plan, identity, speed, found, zeroed: Cell::new(0) })
+        Ok(Self {
+            names: vec![name.to_owned()],
+            bytes,
+            bits_per_weight,
+            source,
+            recipe,
+            plan,
+            identity,
+            speed,
+            found,
+            zeroed: Cell::new(0),
+        })
     }
 
     /// The model in this type: replaced tensors lie in a file without a name.
