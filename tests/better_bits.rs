@@ -255,6 +255,121 @@ fn imatrix_files_weigh_the_errors() {
     assert_eq!(refused(&dir, checkpoint("7"), "gguf", "q4_0", &["--imatrix", &text(checkpoint("7"))], 3).0, "BadImatrix");
 }
 
+/// The fixture's imatrix with one entry changed.
+fn changed_imatrix(dir: &Dir, entry: &str, change: impl Fn(&mut forge_calibrate::Channels)) -> String {
+    let (mut imatrix, form) = Imatrix::read(fixture("imatrix/tiny-rwkv7.gguf")).unwrap();
+    change(imatrix.entries.get_mut(entry).unwrap());
+    let path = dir.join(&format!("changed-{}.gguf", dir.names().len()));
+    imatrix.write(&path, form, false).unwrap();
+    text(&path)
+}
+
+fn notes(record: &Value) -> Vec<String> {
+    record["record"]["importance"].as_array().unwrap().iter().map(|note| note.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn importance_without_use_is_named_and_replaced() {
+    let dir = Dir::new();
+    let good = text(fixture("imatrix/tiny-rwkv7.gguf"));
+    let (stored, own) = ("blk.1.time_mix_key.weight", "blocks.1.att.key.weight");
+    let zero = changed_imatrix(&dir, stored, |channels| channels.sums.fill(0.0));
+    for encoding in ["q4_0", "q4_k_m", "iq4_xs", "iq4_nl"] {
+        let (plain, _) = convert(&dir, checkpoint("7"), "gguf", encoding, &[]);
+        let (sound, before) = convert(&dir, checkpoint("7"), "gguf", encoding, &["--imatrix", &good]);
+        assert!(notes(&before).is_empty() && before["record"]["zeroed_blocks"] == 0, "{encoding}: {:?}", notes(&before));
+        let (found, record) = convert(&dir, checkpoint("7"), "gguf", encoding, &["--imatrix", &zero]);
+        assert_eq!(record["record"]["zeroed_blocks"], 0, "{encoding}");
+        let note = notes(&record).concat();
+        assert!(note.contains(own) && note.contains("columns 0 to 127") && note.contains("alike"), "{encoding}: {note}");
+        // That one matrix is what it is without importance; all others are weighed.
+        assert!(!changed(&digests(&dir, &plain), &digests(&dir, &found)).contains(&stored.to_owned()), "{encoding}");
+        assert_eq!(changed(&digests(&dir, &sound), &digests(&dir, &found)), [stored], "{encoding}");
+        // A matrix of zeros costs ten times as much.
+        assert!(kl(&record) < kl(&before) * 2.0, "{encoding}: {} {}", kl(&record), kl(&before));
+        // As llama-quantize has it, with its loss said.
+        let strict = ["--imatrix", &zero, "--compat", "strict"];
+        let (_, record) = convert(&dir, checkpoint("7"), "gguf", encoding, &strict);
+        assert_eq!(record["record"]["zeroed_blocks"], 512, "{encoding}");
+        let zeroed = &record["record"]["zeroed"][0];
+        assert!(zeroed["tensor"] == own && zeroed["zeroed"] == 512 && zeroed["blocks"] == 512, "{encoding}: {zeroed}");
+        assert!(notes(&record).concat().contains("--compat strict"), "{encoding}");
+        let gate = [&strict[..], &["--max-kl", "0.1"]].concat();
+        let (kind, message) = refused(&dir, checkpoint("7"), "gguf", encoding, &gate, 1);
+        let name = Path::new(&zero).file_name().unwrap().to_str().unwrap();
+        assert!(kind == "ThresholdNotMet" && message.contains(&format!("the imatrix {name}")), "{encoding}: {message}");
+    }
+    // Said to people, too.
+    let mut args = convert_args(checkpoint("7"), "gguf", "q4_0", &dir.join("said.gguf"));
+    args.extend(["--imatrix", &zero, "--compat", "strict"].map(str::to_owned));
+    let said = String::from_utf8_lossy(&support::run(&args).stderr).into_owned();
+    assert!(said.contains(own) && said.contains("512 of 512 blocks") && said.contains("became zero"), "{said}");
+    // Other quantizers, and the ready types.
+    for more in [&["--quantizer", "search"][..], &[]] {
+        let encoding = if more.is_empty() { "4bit" } else { "q4_0" };
+        let (_, record) = convert(&dir, checkpoint("7"), "gguf", encoding, &[&["--imatrix", &zero], more].concat());
+        assert!(record["record"]["zeroed_blocks"] == 0 && notes(&record).concat().contains(own), "{encoding} {more:?}");
+    }
+}
+
+#[test]
+fn a_part_of_importance_may_be_of_no_use() {
+    let dir = Dir::new();
+    let stored = "blk.1.channel_mix_value.weight";
+    let convert_with = |change: &dyn Fn(&mut forge_calibrate::Channels)| {
+        let imatrix = changed_imatrix(&dir, stored, change);
+        let (_, record) = convert(&dir, checkpoint("7"), "gguf", "q4_0", &["--imatrix", &imatrix]);
+        assert_eq!(record["record"]["zeroed_blocks"], 0);
+        notes(&record).concat()
+    };
+    // A whole block, with a subnormal mean among the zeros.
+    let note = convert_with(&|channels| {
+        channels.sums[64..96].fill(0.0);
+        channels.sums[70] = 1e-39;
+        channels.sums[256..320].fill(0.0);
+    });
+    assert!(note.contains("blocks.1.ffn.value.weight") && note.contains("columns 64 to 95, 256 to 319:"), "{note}");
+    // Single columns, and one as far above the others as a trained model has them.
+    let note = convert_with(&|channels| {
+        (0..512).step_by(2).for_each(|column| channels.sums[column] = 0.0);
+        let largest = channels.sums.iter().copied().fold(0.0, f32::max);
+        channels.sums[201] = largest * 7e6;
+    });
+    assert_eq!(note, "");
+    let note = convert_with(&|channels| channels.sums[200] = 1e30);
+    assert!(note.contains("1e12 times") && note.contains("columns 192 to 223:"), "{note}");
+    let note = convert_with(&|channels| channels.counts.fill(0));
+    assert!(note.contains("count is zero") && note.contains("without importance"), "{note}");
+    // What is no sum of squares stays an error.
+    for bad in [f32::NAN, f32::INFINITY, -1.0] {
+        let imatrix = changed_imatrix(&dir, stored, |channels| channels.sums[3] = bad);
+        assert_eq!(refused(&dir, checkpoint("7"), "gguf", "q4_0", &["--imatrix", &imatrix], 3).0, "BadImatrix", "{bad}");
+    }
+}
+
+#[test]
+fn our_own_statistics_may_be_zero() {
+    let dir = Dir::new();
+    let texts = texts(&dir);
+    // Units of the channel mix that never fire: their keys are zero.
+    let mut tensors =
+        random_model(Version::V7, &Sizes { layers: 2, channels: 256, head_size: 64, ffn: 512, vocabulary: 320, ranks: [32; 4] }, 8)
+            .into_tensors();
+    let keys = tensors.iter_mut().find(|tensor| tensor.info.name == "blocks.1.ffn.key.weight").unwrap();
+    keys.bytes[..256 * 256 * 4].fill(0);
+    let source = dir.join("dead.safetensors");
+    std::fs::write(&source, support::safetensors_bytes(&MemorySource::from_tensors(tensors))).unwrap();
+    for quantizer in ["ggml", "search", "gptq"] {
+        for encoding in ["q4_0", "q4_k", "q6_k"] {
+            let more = ["--calibrate", &texts.calibration, "--calibration-windows", "2", "--quantizer", quantizer, "--no-verify"];
+            let (_, record) = convert(&dir, &source, "gguf", encoding, &more);
+            assert_eq!(record["record"]["zeroed_blocks"], 0, "{encoding} {quantizer}");
+            let note = notes(&record).concat();
+            assert!(note.contains("blocks.1.ffn.value.weight") && note.contains("columns 0 to 255"), "{encoding} {quantizer}: {note}");
+        }
+    }
+}
+
 #[test]
 fn importance_is_saved_as_an_imatrix() {
     let dir = Dir::new();

@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use forge_engine::{Engine, Logits, Memory, State};
+use forge_engine::{Engine, Logits, Memory, State, check_logits};
 use forge_matrix::Form;
 use forge_tensor::TensorSource;
 
@@ -139,6 +139,7 @@ impl<'a> Loaded<'a> {
         let vocabulary = subject.description.hyperparameters.vocabulary;
         let (mut state, mut logits, mut tokens) = (engine.new_state(), vec![0.0; vocabulary], Tokens::new(vocabulary));
         engine.step(tokens.next(), &mut state, &mut logits).map_err(|error| of(subject, error))?;
+        check_logits(0, &logits).map_err(|error| of(subject, error))?;
         let growth = before.zip(resident_memory()).map(|(before, after)| after.saturating_sub(before));
         let memory = MemoryReport { predicted, used: engine.memory(), resident_growth_bytes: growth };
         Ok(Self {
@@ -156,14 +157,15 @@ impl<'a> Loaded<'a> {
         })
     }
 
-    /// Seconds of each of `count` tokens after the current state.
-    fn generate(&mut self, count: usize) -> Result<Vec<f64>, BenchError> {
+    /// Seconds of each of `count` tokens from `position` on, after the current state. Logits are looked at between the measurements.
+    fn generate(&mut self, position: usize, count: usize) -> Result<Vec<f64>, BenchError> {
         let mut seconds = Vec::new();
-        for _ in 0..count {
+        for position in position..position.saturating_add(count) {
             let token = self.tokens.next();
             let begun = Instant::now();
             self.engine.step(token, &mut self.state, &mut self.logits).map_err(|error| of(self.subject, error))?;
             seconds.push(begun.elapsed().as_secs_f64());
+            check_logits(position, &self.logits).map_err(|error| of(self.subject, error))?;
         }
         Ok(seconds)
     }
@@ -171,7 +173,7 @@ impl<'a> Loaded<'a> {
     /// One round of decoding, from an empty state.
     fn decode(&mut self, count: usize) -> Result<(), BenchError> {
         self.state = self.engine.new_state();
-        let seconds = self.generate(count)?;
+        let seconds = self.generate(0, count)?;
         self.decode.push(rate(&seconds));
         self.token_seconds.extend(seconds);
         Ok(())
@@ -182,12 +184,13 @@ impl<'a> Loaded<'a> {
         let count = self.prompts[index].0;
         let tokens = self.tokens.some(count);
         let mut states = [self.engine.new_state()];
+        let mut sound = Ok(());
         let begun = Instant::now();
-        let sink = |_: usize, _: usize, logits: &[f32]| {
-            std::hint::black_box(logits);
-        };
+        // A single row at the end of the whole prompt.
+        let sink = |_: usize, position: usize, logits: &[f32]| sound = check_logits(position, std::hint::black_box(logits));
         self.engine.forward(&[&tokens], &mut states, Logits::Last, sink).map_err(|error| of(self.subject, error))?;
         let seconds = begun.elapsed().as_secs_f64();
+        sound.map_err(|error| of(self.subject, error))?;
         self.prompts[index].1.push(count as f64 / seconds);
         Ok(())
     }
@@ -210,7 +213,7 @@ impl<'a> Loaded<'a> {
     /// A few tokens at one position.
     fn at_position(&mut self, index: usize, count: usize) -> Result<(), BenchError> {
         self.state = self.positions[index].state.clone();
-        let seconds = self.generate(count)?;
+        let seconds = self.generate(self.positions[index].position - 1, count)?;
         self.positions[index].rates.push(rate(&seconds));
         Ok(())
     }

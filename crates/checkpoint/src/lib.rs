@@ -15,7 +15,6 @@
 )]
 
 mod error;
-mod finite;
 mod layout;
 mod legacy;
 mod limits;
@@ -34,7 +33,6 @@ use forge_io::{Backend, InputFile};
 use forge_tensor::TensorSource;
 
 pub use error::{CheckpointError, Refusal};
-pub use finite::first_non_finite;
 pub use limits::Limits;
 
 use error::Result;

@@ -255,6 +255,6 @@ fn t8_non_finite_values_arrive_unchanged() {
     let data: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
     let bytes = Archive::torch(&state_dict(&[Tensor::dense("w", "FloatStorage", 0, &[2, 3])]), &[&data]).build().bytes;
     assert_eq!(read_all(&bytes).unwrap()[0].1, data);
-    assert_eq!(forge_checkpoint::first_non_finite(forge_tensor::Encoding::F32, &data), Some(0));
-    assert_eq!(forge_checkpoint::first_non_finite(forge_tensor::Encoding::F32, &data[20..]), None);
+    assert_eq!(forge_tensor::first_non_finite(forge_tensor::Encoding::F32, &data), Some(0));
+    assert_eq!(forge_tensor::first_non_finite(forge_tensor::Encoding::F32, &data[20..]), None);
 }

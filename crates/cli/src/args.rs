@@ -129,7 +129,7 @@ pub(crate) struct Convert {
     /// Importance of the columns from a file of llama-imatrix, of either form
     #[arg(long, value_name = "FILE", conflicts_with = "calibrate")]
     pub imatrix: Option<PathBuf>,
-    /// Keep to what llama-quantize writes of a type: low-rank factors in 16 or 32 bits
+    /// Keep to what llama-quantize writes of a type: low-rank factors in 16 or 32 bits, importance as it is even where it ruins blocks
     #[arg(long, value_name = "WITH", value_parser = ["strict"])]
     pub compat: Option<String>,
     /// Recipe file: `type = "q8_0"` and `[[set]]` tables with `tensors` (a regular expression) and `type`

@@ -77,7 +77,11 @@ impl Calibration for Calibrated {
 }
 
 /// An imatrix of llama.cpp: importance alone.
-pub struct FromImatrix(BTreeMap<String, Arc<[f32]>>);
+pub struct FromImatrix {
+    importance: BTreeMap<String, Arc<[f32]>>,
+    /// Tensors without a single input.
+    unseen: Vec<String>,
+}
 
 impl FromImatrix {
     /// Reads a file of either form.
@@ -96,7 +100,8 @@ impl FromImatrix {
                 return Err(CalibrateError::BadImatrix { path: path.to_path_buf(), problem }.into());
             }
         }
-        Ok(Self(importance.into_iter().map(|(name, values)| (name, Arc::from(values))).collect()))
+        let importance = importance.into_iter().map(|(name, values)| (name, Arc::from(values))).collect();
+        Ok(Self { importance, unseen: imatrix.unseen(description.version) })
     }
 }
 
@@ -106,7 +111,11 @@ fn weight(description: &ModelDescription, tensor: &str) -> Option<Weight> {
 
 impl Calibration for FromImatrix {
     fn importance(&self, tensor: &str) -> Result<Option<Arc<[f32]>>, BoxError> {
-        Ok(self.0.get(tensor).cloned())
+        Ok(self.importance.get(tensor).cloned())
+    }
+
+    fn is_unseen(&self, tensor: &str) -> bool {
+        self.unseen.iter().any(|name| name == tensor)
     }
 
     fn factor(&self, _: &str) -> Result<Option<Arc<Factor>>, BoxError> {

@@ -16,9 +16,10 @@ use serde::Serialize;
 use crate::companion;
 use crate::container::{CONTAINERS, Container, LayoutContext};
 use crate::error::ConvertError;
-use crate::execute::{F16Loss, Job, Rounding, write_checksums};
+use crate::execute::{F16Loss, Job, Rounding, ZeroedBlocks, write_checksums};
 use crate::fit::{Shortfall, qwen_shortfall, shortfall};
 use crate::open::{OpenModel, OpenOptions, open};
+use crate::prepare::{Preparation, Prepared};
 use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
 use crate::ready::Ready;
 use crate::recipe::Recipe;
@@ -48,9 +49,8 @@ pub struct ConvertOptions<'a> {
     pub open: OpenOptions,
     /// How the result is compared with its source; `None` skips it.
     pub verify: Option<VerifyOptions<'a>>,
-    /// Tensors whose blocks were made before: see [`crate::prepare`]. The source is then read for its digest and for the
-    /// comparison alone.
-    pub prepared: Option<&'a Overlay<'a>>,
+    /// Tensors whose blocks were made before: see [`crate::prepare`].
+    pub prepared: Option<Preparation<'a>>,
 }
 
 /// Largest share, in percent, of a tensor's values other than zero that f16 may turn into zero. In released checkpoints
@@ -117,6 +117,12 @@ pub struct Record {
     pub flushed_values: u64,
     /// Non-zero values that became subnormal in f16 and changed.
     pub subnormal_values: u64,
+    /// Blocks of all tensors that became zero although their weights are not, whatever quantized them.
+    pub zeroed_blocks: u64,
+    /// The tensors that they are of.
+    pub zeroed: Vec<ZeroedBlocks>,
+    /// Where importance that tensors were quantized with is of no use, a sentence each.
+    pub importance: Vec<String>,
     /// Tensors that were rounded to f16 and lost something.
     pub f16_losses: Vec<F16Loss>,
     /// True when every tensor is stored without any rounding.
@@ -268,11 +274,18 @@ pub fn convert(
     let started = std::time::Instant::now();
     let (digests, stats) = rayon::join(
         || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
-        || write_all(model, options.prepared, &target, &|bytes| progress(Stage::Writing, bytes, total_bytes)),
+        || {
+            let rounding = write_all(model, options.prepared.map(|prepared| prepared.overlay), &target, &|bytes| {
+                progress(Stage::Writing, bytes, total_bytes)
+            })?;
+            check_unwritten(model, plan)?;
+            Ok::<_, BoxError>(rounding)
+        },
     );
     // A wrong checksum explains whatever else went wrong, so it is reported first.
     let digests = digests?;
-    let Rounding { total: stats, f16: f16_losses } = stats?;
+    let Rounding { total: stats, f16: f16_losses, mut zeroed } = stats?;
+    zeroed.extend(zeroed_before(options.prepared));
     if !options.allow_f16_loss {
         refuse_f16_loss(&f16_losses)?;
     }
@@ -284,6 +297,9 @@ pub fn convert(
         flushed_blocks: stats.flushed_blocks,
         flushed_values: stats.flushed_values,
         subnormal_values: stats.subnormal_values,
+        zeroed_blocks: zeroed.iter().map(|tensor| tensor.zeroed).sum(),
+        zeroed,
+        importance: options.prepared.map_or(&[][..], |prepared| prepared.tensors).iter().filter_map(Prepared::note).collect(),
         f16_losses,
         lossless: is_lossless(model, plan, stats),
         write_seconds: started.elapsed().as_secs_f64(),
@@ -297,7 +313,8 @@ pub fn convert(
         // Containers with checksums cannot be read back without them; those over late values are filled in again below.
         target.each_file(|layout, file| write_checksums(layout, file.temp_path(), file))?;
         let compared = target.staged(|written| read_back(model, plan, written, verify, options.open, progress))?;
-        judge(&compared.agreement, &record, &verify.thresholds)?;
+        let importance = options.prepared.and_then(|prepared| prepared.importance);
+        judge(&compared.agreement, &record, &verify.thresholds, importance)?;
         record.agreement = Some(compared.agreement.summary());
         record.prediction = compared.prediction;
         text_sha256 = Some(compared.text_sha256);
@@ -321,6 +338,13 @@ pub fn convert(
     Ok(record)
 }
 
+/// Blocks that became zero when tensors were quantized before the conversion.
+fn zeroed_before(prepared: Option<Preparation<'_>>) -> Vec<ZeroedBlocks> {
+    let tensors = prepared.map_or(&[][..], |prepared| prepared.tensors).iter().filter(|tensor| tensor.zeroed_blocks > 0);
+    let zeroed = tensors.map(|of| ZeroedBlocks { tensor: of.tensor.clone(), zeroed: of.zeroed_blocks, blocks: of.blocks });
+    zeroed.collect()
+}
+
 /// Writes all files of the target.
 fn write_all(
     model: &OpenModel,
@@ -337,9 +361,28 @@ fn write_all(
         let rounding = job.run(file, progress)?;
         all.total.add(rounding.total);
         all.f16.extend(rounding.f16);
+        all.zeroed.extend(rounding.zeroed);
         Ok(())
     })?;
     Ok(all)
+}
+
+/// Looks at the values of stored tensors that the executor has not seen in full: what this container does without, or the model.
+fn check_unwritten(model: &OpenModel, plan: &Plan) -> Result<(), BoxError> {
+    let specs = &model.description.tensors;
+    let mut written = vec![false; specs.len()];
+    for part in plan.layout.files().flat_map(|(_, layout)| &layout.tensors).flat_map(|out| &out.assembly.parts) {
+        written[*part] = true;
+    }
+    // Pieces of each stored tensor that were seen, and of how many it consists.
+    let mut pieces = vec![(0, 1); model.source().tensors().len()];
+    for (spec, _) in specs.iter().zip(written).filter(|(_, written)| *written) {
+        let (seen, all) = &mut pieces[spec.source_index];
+        *seen += 1;
+        *all = u64::from(spec.recover.part.1) * u64::from(spec.recover.columns.1);
+    }
+    let rest = pieces.iter().enumerate().filter(|(_, (seen, all))| seen < all).map(|(index, _)| index);
+    forge_quant::check_values(model.source(), rest, &|_| ())
 }
 
 /// Refuses a file in which f16 wiped out a part of a tensor that matters.
@@ -421,12 +464,13 @@ fn read_back(
     Ok(Compared { agreement, prediction, text_sha256: forge_io::sha256_hex(text) })
 }
 
-fn judge(agreement: &Agreement, record: &Record, thresholds: &Thresholds) -> Result<(), ConvertError> {
+fn judge(agreement: &Agreement, record: &Record, thresholds: &Thresholds, importance: Option<&str>) -> Result<(), ConvertError> {
     if record.lossless && !agreement.identical {
         return Err(ConvertError::NotLossless { detail: format!("max |difference| {:e}", agreement.max_abs.value) });
     }
     let violations = thresholds.violations(agreement);
-    if violations.is_empty() { Ok(()) } else { Err(ConvertError::ThresholdNotMet { violations }) }
+    let importance = importance.map(str::to_owned);
+    if violations.is_empty() { Ok(()) } else { Err(ConvertError::ThresholdNotMet { violations, importance }) }
 }
 
 /// Fills in the header's late values. Their lengths were fixed when the file was laid out.

@@ -126,18 +126,6 @@ pub enum ConvertError {
         /// Type asked for.
         encoding: &'static str,
     },
-    /// NaN or infinity in the weights.
-    #[error("{tensor} in {} holds {count} value(s) that are NaN or infinite, the first at element {first}: such weights cannot be converted; repair the checkpoint", file.display())]
-    NonFinite {
-        /// Source file.
-        file: PathBuf,
-        /// Canonical tensor name.
-        tensor: String,
-        /// Index of the first such element.
-        first: u64,
-        /// How many there are.
-        count: u64,
-    },
     /// A value or a block's scale is too large for the chosen type.
     #[error(
         "{tensor}: {reason} (near element {element}): {encoding} cannot hold it; give it a wider type, for example --set '^{tensor}$=f32'"
@@ -236,10 +224,16 @@ pub enum ConvertError {
     #[error("the text for the verification is empty")]
     EmptyText,
     /// The written file differs from its source more than the thresholds allow. The output was removed.
-    #[error("the converted file was removed, since it does not agree with its source: {}", violations.join("; "))]
+    #[error(
+        "the converted file was removed, since it does not agree with its source: {}{}",
+        violations.join("; "),
+        weighed_by(importance.as_deref())
+    )]
     ThresholdNotMet {
         /// Each unmet threshold, with the measured value.
         violations: Vec<String>,
+        /// Where importance came from: `the imatrix NAME`.
+        importance: Option<String>,
     },
     /// A lossless conversion that reads back differently: a bug of this program.
     #[error(
@@ -266,6 +260,10 @@ fn and_others(more: usize) -> String {
     if more == 0 { String::new() } else { format!(" ({more} more tensors are like it)") }
 }
 
+fn weighed_by(importance: Option<&str>) -> String {
+    importance.map_or_else(String::new, |importance| format!("; errors were weighed by {importance}: try without it, or gather it again"))
+}
+
 impl Diagnostic for ConvertError {
     fn kind(&self) -> &'static str {
         match self {
@@ -281,7 +279,6 @@ impl Diagnostic for ConvertError {
             Self::OtherCalibration { .. } => "OtherCalibration",
             Self::Quantizer { .. } => "Quantizer",
             Self::BlockLength { .. } => "BlockLength",
-            Self::NonFinite { .. } => "NonFinite",
             Self::Overflow { .. } => "Overflow",
             Self::F16Loss { .. } => "F16Loss",
             Self::Requantize { .. } => "Requantize",
@@ -301,8 +298,7 @@ impl Diagnostic for ConvertError {
 
     fn class(&self) -> Class {
         match self {
-            Self::NonFinite { .. }
-            | Self::Overflow { .. }
+            Self::Overflow { .. }
             | Self::F16Loss { .. }
             | Self::BlockLength { .. }
             | Self::Quantizer { .. }

@@ -35,6 +35,17 @@ pub struct F16Loss {
     pub subnormal: u64,
 }
 
+/// Blocks of one stored tensor that became zero although their values are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ZeroedBlocks {
+    /// Name in the output; that of the source for tensors that were quantized before.
+    pub tensor: String,
+    /// Such blocks.
+    pub zeroed: u64,
+    /// All its blocks.
+    pub blocks: u64,
+}
+
 /// What a whole file lost when its values were rounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rounding {
@@ -42,6 +53,8 @@ pub struct Rounding {
     pub total: EncodeStats,
     /// Tensors that were rounded to f16 and lost something, in the order of the file.
     pub f16: Vec<F16Loss>,
+    /// Tensors with blocks that became zero, in the order of the file.
+    pub zeroed: Vec<ZeroedBlocks>,
 }
 
 /// What a piece lost.
@@ -133,6 +146,11 @@ impl Job<'_> {
         }
         let lost =
             |out: &OutputTensor, stats: EncodeStats| out.encoding == Encoding::F16 && stats.flushed_values + stats.subnormal_values > 0;
+        let blocks = |out: &OutputTensor| out.shape.iter().product::<u64>() / u64::from(out.encoding.block_len).max(1);
+        let zeroed = self.layout.tensors.iter().zip(&tensors).filter(|(_, loss)| loss.stats.zeroed_blocks > 0);
+        let zeroed = zeroed
+            .map(|(out, loss)| ZeroedBlocks { tensor: out.name.clone(), zeroed: loss.stats.zeroed_blocks, blocks: blocks(out) })
+            .collect();
         let tensors = self.layout.tensors.iter().zip(tensors).filter(|(out, loss)| lost(out, loss.stats));
         let f16 = tensors
             .map(|(out, loss)| F16Loss {
@@ -142,7 +160,7 @@ impl Job<'_> {
                 subnormal: loss.stats.subnormal_values,
             })
             .collect();
-        Ok(Rounding { total, f16 })
+        Ok(Rounding { total, f16, zeroed })
     }
 
     fn tasks(&self) -> Result<Vec<Task>, BoxError> {
@@ -214,7 +232,7 @@ impl Job<'_> {
         let same_form = spec.recover.form == out.assembly.form;
         if encoding == out.encoding && same_form {
             // The same bits: decoding served only to look for values that no file should carry.
-            self.check_finite(spec, &buffers.values)?;
+            self.check_finite(spec, out, start, &buffers.values)?;
             write_blocks(output, out, start, &buffers.raw)?;
             return Ok(PieceLoss::default());
         }
@@ -233,7 +251,7 @@ impl Job<'_> {
         for part in &out.assembly.parts {
             let spec = &self.model.tensors[*part];
             let values = load_tensor::<f32>(self.source, spec)?;
-            self.check_finite(spec, &values)?;
+            self.check_finite(spec, out, 0, &values)?;
             let first = buffers.values.len();
             if out.assembly.transposed {
                 transpose_into(&values, &spec.shape, &mut buffers.values)?;
@@ -265,7 +283,7 @@ impl Job<'_> {
         };
         encoded.resize(to_usize(stored_bytes(out.encoding, values.len() as u64))?, 0);
         let stats: Result<EncodeStats, BoxError> = format.encode(values, encoded).map_err(|error| match error {
-            EncodeError::NonFinite { .. } => self.non_finite(spec),
+            EncodeError::NonFinite { index, .. } => self.non_finite(spec, out, start + index as u64),
             EncodeError::Overflow { block, .. } => ConvertError::Overflow {
                 tensor: spec.name.clone(),
                 element: start + block as u64 * u64::from(out.encoding.block_len),
@@ -281,19 +299,25 @@ impl Job<'_> {
         Ok(PieceLoss { stats: stats?, non_zero })
     }
 
-    fn check_finite(&self, spec: &TensorSpec, values: &[f32]) -> Result<(), BoxError> {
+    fn check_finite(&self, spec: &TensorSpec, out: &OutputTensor, start: u64, values: &[f32]) -> Result<(), BoxError> {
         // Finite values times zero are zero; NaN and infinities times zero are NaN, which survives addition: one
         // pass without branches.
         let poisoned = values.chunks(64).any(|chunk| chunk.iter().fold(0.0f32, |sum, value| sum + value * 0.0).is_nan());
-        if poisoned { Err(self.non_finite(spec)) } else { Ok(()) }
+        if poisoned { Err(self.non_finite(spec, out, start)) } else { Ok(()) }
     }
 
-    /// Reads the tensor again, to say where the first bad value is and how many there are.
-    fn non_finite(&self, spec: &TensorSpec) -> BoxError {
-        match count_non_finite(self.source, spec) {
-            Ok((first, count)) => {
-                ConvertError::NonFinite { file: Path::to_owned(self.source.path()), tensor: spec.name.clone(), first, count }.into()
+    /// Reads the tensor again, to say where the first bad value is and how many there are. `element` is one of the output.
+    fn non_finite(&self, spec: &TensorSpec, out: &OutputTensor, element: u64) -> BoxError {
+        match forge_quant::non_finite(self.source, spec.source_index, &|_| ()) {
+            Ok(Some(found)) => found.into(),
+            // Finite as it is stored: the function of it that the container wants is not.
+            Ok(None) => ConvertError::Overflow {
+                tensor: spec.name.clone(),
+                element,
+                encoding: out.encoding.name,
+                reason: "the container stores a function of the values, and that of one is infinite".to_owned(),
             }
+            .into(),
             Err(error) => error,
         }
     }
@@ -344,29 +368,6 @@ pub fn write_checksums(layout: &FileLayout, written: &Path, output: &OutputFile)
         }
     }
     Ok(())
-}
-
-/// Index of the first value that is NaN or infinite, in the source's own order, and the number of such values.
-fn count_non_finite(source: &dyn TensorSource, spec: &TensorSpec) -> Result<(u64, u64), BoxError> {
-    let info = &source.tensors()[spec.source_index];
-    let elements: u64 = info.shape.iter().product();
-    let (mut raw, mut values) = (Vec::new(), Vec::new());
-    let (mut first, mut count, mut start) = (None, 0, 0);
-    while start < elements {
-        let piece = PIECE.min(elements - start);
-        raw.resize(to_usize(stored_bytes(info.encoding, piece))?, 0);
-        source.read_at(spec.source_index, stored_bytes(info.encoding, start), &mut raw)?;
-        values.clear();
-        forge_quant::decode_rows(info.encoding, &raw, &mut values)?;
-        for (index, value) in values.iter().enumerate() {
-            if !value.is_finite() {
-                first.get_or_insert(start + index as u64);
-                count += 1;
-            }
-        }
-        start += piece;
-    }
-    Ok((first.unwrap_or(0), count))
 }
 
 /// Bytes of `elements` elements that are whole blocks.

@@ -27,9 +27,9 @@ pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromI
 pub use companion::Companion;
 pub use convert::{ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, convert, plan};
 pub use error::ConvertError;
-pub use execute::F16Loss;
+pub use execute::{F16Loss, ZeroedBlocks};
 pub use fit::{Shortfall, qwen_shortfall, shortfall};
 pub use open::{ModelIdentity, OpenFile, OpenModel, OpenOptions, open, open_file};
-pub use prepare::{Calibration, Prepared, prepare};
+pub use prepare::{Calibration, Preparation, Prepared, prepare};
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
 pub use ready::is_unfit;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use forge_gguf::{Array, GgufFile, Value};
 use forge_model::{GGML_NAME_LIMIT, ModelDescription};
+use forge_quant::NonFinite;
 use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, format_shape, shorten};
 use serde::Serialize;
 
@@ -54,6 +55,8 @@ pub struct Facts<'a> {
     source: &'a dyn TensorSource,
     gguf: Option<&'a GgufFile>,
     model: Option<&'a ModelDescription>,
+    /// Tensors with values that are NaN or infinite.
+    non_finite: Vec<NonFinite>,
 }
 
 /// One thing to look for.
@@ -69,6 +72,7 @@ pub struct Rule {
 
 /// All rules.
 pub static RULES: &[Rule] = &[
+    Rule { id: "non-finite", severity: Severity::Error, about: "weights that are NaN or infinite", check: non_finite },
     Rule {
         id: "gguf-required-key",
         severity: Severity::Error,
@@ -144,14 +148,17 @@ pub static RULES: &[Rule] = &[
     },
 ];
 
-/// Looks for everything in [`RULES`]. Reads the header of the file only.
+/// Looks for everything in [`RULES`]. Reads the whole file, since any value may be none.
 ///
 /// # Errors
-/// When a GGUF file cannot be opened again.
+/// When a GGUF file cannot be opened again, or a tensor cannot be read.
 pub fn lint(file: &OpenFile, model: Option<&ModelDescription>) -> Result<Vec<Lint>, BoxError> {
     let source = file.source();
     let gguf = if source.format().starts_with("GGUF") { Some(GgufFile::open(source.path())?) } else { None };
-    let facts = Facts { source, gguf: gguf.as_ref(), model };
+    // Inside the pool, where threads need not be woken up for each tensor.
+    let (non_finite, ()) = rayon::join(|| forge_quant::all_non_finite(source), || ());
+    let non_finite = non_finite?;
+    let facts = Facts { source, gguf: gguf.as_ref(), model, non_finite };
     let found = |rule: &Rule| (rule.check)(&facts).map(|message| Lint { id: rule.id, severity: rule.severity, message });
     Ok(RULES.iter().filter_map(found).collect())
 }
@@ -196,6 +203,12 @@ const KEYS: &[&str] = &[
 ];
 const KEYS_6: &[&str] = &["time_mix_extra_dim", "time_decay_extra_dim"];
 const KEYS_7: &[&str] = &["attention.decay_lora_rank", "attention.iclr_lora_rank", "attention.value_residual_mix_lora_rank"];
+
+fn non_finite(facts: &Facts<'_>) -> Option<String> {
+    let (first, others) = facts.non_finite.split_first()?;
+    let names: Vec<&str> = others.iter().map(|found| found.tensor.as_str()).collect();
+    Some(if names.is_empty() { first.to_string() } else { format!("{first}; so do {}", names.join(", ")) })
+}
 
 fn required_keys(facts: &Facts<'_>) -> Option<String> {
     let file = facts.gguf?;

@@ -116,12 +116,12 @@ impl OpenModel {
         Ok(self.inputs()?.into_iter().map(|(_, identity)| identity).collect())
     }
 
-    /// What decides every number of the model, read in one pass over its files, which also checks the checksums of their formats.
+    /// What decides every number of the model: its files, of which every checksum and every value is looked at on the way.
     ///
     /// # Errors
-    /// [`TensorSource::check_integrity`]'s.
+    /// [`forge_quant::examine`]'s.
     pub fn identity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<ModelIdentity, BoxError> {
-        let digests = self.source().check_integrity(progress)?;
+        let digests = forge_quant::examine(self.source(), progress)?;
         let files = self.source().files().into_iter().zip(digests).collect();
         // How files were put together, such as the alpha of a LoRA, is said in the notes.
         Ok(ModelIdentity { files, notes: self.source().notes().to_vec() })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use forge_model::{OutputTensor, TensorSpec};
 use forge_overlay::{Overlay, Weight};
-use forge_quantizer::{Factor, Quantizer, QuantizerError, Target};
+use forge_quantizer::{Degenerate, Factor, Fault, Quantizer, QuantizerError, Target};
 use forge_tensor::{BoxError, Encoding};
 use serde::Serialize;
 
@@ -23,6 +23,11 @@ pub trait Calibration: Sync {
     /// # Errors
     /// When the statistics cannot be read.
     fn importance(&self, tensor: &str) -> Result<Option<Arc<[f32]>>, BoxError>;
+
+    /// True for a weight whose importance is made up, since the text met none of its inputs.
+    fn is_unseen(&self, _tensor: &str) -> bool {
+        false
+    }
 
     /// The factorized second moments of a weight's inputs; `None` where they were not gathered.
     ///
@@ -44,6 +49,65 @@ pub struct Prepared {
     pub weighted_error: f64,
     /// Mean squared error of the outputs on the calibration's inputs, summed over rows.
     pub output_error: Option<f64>,
+    /// Blocks.
+    pub blocks: u64,
+    /// Of these, how many became zero although their weights are not.
+    pub zeroed_blocks: u64,
+    /// Columns whose importance is of no use.
+    pub degenerate: Vec<Degenerate>,
+    /// Whether the importance was used nevertheless.
+    pub kept_importance: bool,
+    /// Whether the text met no input of this weight.
+    pub unseen: bool,
+}
+
+/// Ranges of columns that a sentence lists.
+const RANGES: usize = 4;
+
+impl Prepared {
+    /// What a user should know of the importance of this tensor; `None` where it is sound.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        let found =
+            if self.unseen { "was gathered from no input at all (its count is zero)".to_owned() } else { degenerate(&self.degenerate)? };
+        let done = match (self.kept_importance, self.unseen) {
+            (false, true) => "the tensor is quantized as without importance",
+            (false, false) => "these columns weigh alike instead",
+            (true, _) => "it is used as it is (--compat strict), and blocks may become zero by it",
+        };
+        Some(format!("the importance of {} {found}: {done}", self.tensor))
+    }
+}
+
+/// What is wrong with the importance of some columns, as the end of a sentence.
+fn degenerate(found: &[Degenerate]) -> Option<String> {
+    let of = |fault: Fault, what: &str| {
+        let ranges: Vec<String> = found
+            .iter()
+            .filter(|found| found.fault == fault)
+            .map(|found| format!("{} to {}", found.columns.start, found.columns.end.saturating_sub(1)))
+            .collect();
+        let more = match ranges.len().saturating_sub(RANGES) {
+            0 => String::new(),
+            more => format!(" and {more} more ranges"),
+        };
+        (!ranges.is_empty()).then(|| format!("{what} in columns {}{more}", ranges[..ranges.len().min(RANGES)].join(", ")))
+    };
+    let zero = of(Fault::Zero, "is zero or subnormal");
+    let absurd = of(Fault::Absurd, "is more than 1e12 times its median");
+    let parts: Vec<String> = zero.into_iter().chain(absurd).collect();
+    (!parts.is_empty()).then(|| parts.join(", and "))
+}
+
+/// Tensors that were quantized before a conversion: what [`prepare`] made.
+#[derive(Clone, Copy)]
+pub struct Preparation<'a> {
+    /// The model with them in place. The source is then read for its digest and for the comparison alone.
+    pub overlay: &'a Overlay<'a>,
+    /// What was done.
+    pub tensors: &'a [Prepared],
+    /// Where importance came from, for messages: `the imatrix NAME`.
+    pub importance: Option<&'a str>,
 }
 
 /// Elements of a matrix that are quantized at a time.
@@ -93,6 +157,9 @@ struct Job<'a> {
     quantizer: Quantizer,
     importance: Option<Arc<[f32]>>,
     factor: Option<Arc<Factor>>,
+    degenerate: Vec<Degenerate>,
+    kept_importance: bool,
+    unseen: bool,
 }
 
 impl<'a> Job<'a> {
@@ -129,7 +196,21 @@ impl<'a> Job<'a> {
         if quantizer == Quantizer::Ggml && importance.is_none() {
             return Ok(None);
         }
-        Ok(Some(Self { spec, weight, quantizer, importance, factor }))
+        let unseen = importance.is_some() && calibration.is_some_and(|calibration| calibration.is_unseen(&spec.name));
+        let mut job = Self { spec, weight, quantizer, importance, factor, degenerate: Vec::new(), kept_importance: false, unseen };
+        job.judge(out.encoding, recipe.keep_importance);
+        Ok(Some(job))
+    }
+
+    /// Looks for importance that would ruin blocks, and replaces it unless it is to be kept.
+    fn judge(&mut self, encoding: Encoding, keep: bool) {
+        let Some(importance) = self.importance.take() else { return };
+        let judged = forge_quantizer::judge(&importance, encoding);
+        self.degenerate = judged.degenerate;
+        let neutral = judged.neutral.filter(|_| !self.unseen);
+        let sound = self.degenerate.is_empty() && !self.unseen;
+        self.kept_importance = keep && !sound;
+        self.importance = if keep || sound { Some(importance) } else { neutral.map(|values| Arc::from(values.into_owned())) };
     }
 
     fn run(&self, model: &OpenModel, out: &OutputTensor, overlay: &mut Overlay<'_>) -> Result<Prepared, BoxError> {
@@ -145,11 +226,17 @@ impl<'a> Job<'a> {
             quantizer: self.quantizer.name(),
             weighted_error: 0.0,
             output_error: None,
+            blocks: bytes.len() as u64 / u64::from(encoding.block_bytes).max(1),
+            zeroed_blocks: 0,
+            degenerate: self.degenerate.clone(),
+            kept_importance: self.kept_importance,
+            unseen: self.unseen,
         };
         let rows = (PIECE / columns).max(1);
         for (values, bytes) in values.chunks(rows * columns).zip(bytes.chunks_mut(rows * row_bytes)) {
             let loss = self.piece(values, encoding, bytes).map_err(|error| self.failed(&error))?;
             prepared.weighted_error += loss.weighted_error;
+            prepared.zeroed_blocks += loss.zeroed_blocks;
             if let Some(error) = loss.hessian_error {
                 *prepared.output_error.get_or_insert(0.0) += error;
             }

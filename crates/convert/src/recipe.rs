@@ -84,6 +84,8 @@ pub struct Recipe {
     pub strict: bool,
     /// Store low-rank factors in 16 or 32 bits, as llama-quantize does, even where a ready type would not.
     pub keep_factors: bool,
+    /// Use importance as it is even where it ruins blocks, as llama-quantize does. See [`forge_quantizer::judge`].
+    pub keep_importance: bool,
     /// What chooses the codes where no rule says otherwise. [`Quantizer::Ggml`] gives llama-quantize's bytes.
     pub quantizer: Quantizer,
     /// What the recipe was made with.
@@ -149,7 +151,8 @@ impl Recipe {
         };
         let origin = file.map(|(_, text)| forge_io::sha256_hex(text.as_bytes()).chars().take(16).collect());
         let quantizer = quantizer.unwrap_or(Quantizer::Ggml);
-        Ok(Self { preset: preset_by_name(base)?, rules, strict: false, keep_factors: false, quantizer, calibration, origin })
+        let (strict, keep_factors, keep_importance) = Default::default();
+        Ok(Self { preset: preset_by_name(base)?, rules, strict, keep_factors, keep_importance, quantizer, calibration, origin })
     }
 
     /// The recipe in one line, as it is recorded in the output.

@@ -3,7 +3,7 @@
 use forge_kernel::{KernelError, load_tensor};
 use forge_matrix::{Isa, PANEL};
 use forge_model::TensorSpec;
-use forge_quant::BlockFormat;
+use forge_quant::{BlockFormat, NonFinite};
 use forge_tensor::{Encoding, TensorSource, bf16_to_f32, f16_to_f32};
 
 use crate::error::EngineError;
@@ -51,7 +51,7 @@ impl Embedding {
         Ok(Self { norm, rows, bytes, values: vec![0.0; channels] })
     }
 
-    /// The embedding of a token after ln0, `out [channels]`. The token has been checked.
+    /// The embedding of a token after ln0, `out [channels]`. The token has been checked; values that are NaN or infinite are refused.
     pub(crate) fn row(&mut self, source: &dyn TensorSource, isa: Isa, token: u32, out: &mut [f32]) -> Result<(), EngineError> {
         let values = &mut self.values;
         match &self.rows {
@@ -60,6 +60,9 @@ impl Embedding {
                 let start = first + u64::from(token) * *row_bytes as u64;
                 source.read_at(*index, start, &mut self.bytes).map_err(|error| EngineError::Read { tensor: name.clone(), error })?;
                 decode(*encoding, *format, &self.bytes, values);
+                if values.iter().fold(false, |found, value| found | !value.is_finite()) {
+                    return Err(non_finite_row(source, *index, start / *row_bytes as u64, values));
+                }
             }
         }
         isa.run(LayerNorm { x: values, weight: &self.norm.weight, bias: &self.norm.bias, out });
@@ -79,6 +82,20 @@ fn stored(loader: &Loader<'_>, spec: &TensorSpec, encoding: Encoding) -> Result<
     let format = forge_quant::by_encoding(encoding);
     let row_bytes = usize::try_from(row_bytes).map_err(|_| loader.mismatch(spec, "rows that fit in memory".to_owned()))?;
     Ok(Rows::Stored { name: spec.name.clone(), index: spec.source_index, first, row_bytes, encoding, format })
+}
+
+/// What is wrong with the row of a stored tensor whose values are these.
+fn non_finite_row(source: &dyn TensorSource, index: usize, row: u64, values: &[f32]) -> EngineError {
+    let columns = values.len() as u64;
+    let bad = |value: &f32| !value.is_finite();
+    NonFinite {
+        file: source.path().to_path_buf(),
+        tensor: source.tensors().get(index).map_or_else(String::new, |info| info.name.clone()),
+        first: row * columns + values.iter().position(bad).unwrap_or(0) as u64,
+        columns,
+        count: values.iter().filter(|value| bad(value)).count() as u64,
+    }
+    .into()
 }
 
 /// Decodes a row without allocating.
@@ -207,6 +224,14 @@ impl Head {
     pub(crate) fn scratch_bytes(&self) -> usize {
         self.stage.bytes() + self.row.capacity() * size_of::<f32>()
     }
+}
+
+/// Refuses logits that are NaN or infinite: `logits [vocabulary]` come after the token at `position`.
+///
+/// # Errors
+/// [`KernelError::NonFiniteLogit`] with the first one.
+pub fn check_logits(position: usize, logits: &[f32]) -> Result<(), EngineError> {
+    Ok(forge_kernel::check_logits(position, logits)?)
 }
 
 /// Refuses token ids that the vocabulary does not have.

@@ -2,6 +2,7 @@
 
 use forge_kernel::KernelError;
 use forge_matrix::MatrixError;
+use forge_quant::NonFinite;
 use forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
@@ -17,6 +18,9 @@ pub enum EngineError {
     /// What the reference kernel would say of this model, these tokens or this state.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// Weights that are NaN or infinite.
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
     /// A matrix could not be packed.
     #[error("tensor {tensor}: {error}")]
     Matrix {
@@ -51,6 +55,7 @@ impl Diagnostic for EngineError {
         match self {
             Self::UnsupportedVersion { .. } => "UnsupportedVersion",
             Self::Kernel(error) => error.kind(),
+            Self::NonFinite(error) => error.kind(),
             Self::Matrix { error, .. } => error.kind(),
             Self::Read { error, .. } => error.kind(),
             Self::NoSuchLayer { .. } => "NoSuchLayer",
@@ -62,6 +67,7 @@ impl Diagnostic for EngineError {
         match self {
             Self::UnsupportedVersion { .. } => Class::Refused,
             Self::Kernel(error) => error.class(),
+            Self::NonFinite(error) => error.class(),
             Self::Matrix { error, .. } => error.class(),
             Self::Read { error, .. } => error.class(),
             Self::NoSuchLayer { .. } | Self::RoundedInputs => Class::Usage,

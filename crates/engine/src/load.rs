@@ -154,7 +154,11 @@ impl<'a> Loader<'a> {
         let Place::Turned { encoding, .. } = place else {
             let row_bytes = stored.row_bytes(shape.columns as u64).map_err(|error| mismatch(spec, error.to_string()))?;
             let read = |row: usize, bytes: &mut [u8]| -> Result<(), BoxError> {
-                self.source.read_at(spec.source_index, (first + row) as u64 * row_bytes, bytes)
+                self.source.read_at(spec.source_index, (first + row) as u64 * row_bytes, bytes)?;
+                match forge_quant::first_non_finite(stored, bytes) {
+                    None => Ok(()),
+                    Some(_) => Err(self.non_finite(spec)),
+                }
             };
             return Ok(self.finish(spec, Matrix::pack(rows, shape.columns, stored, &read).map_err(failed)?, factor));
         };
@@ -170,6 +174,9 @@ impl<'a> Loader<'a> {
                     (bytes.len() / row_bytes) as u64,
                     &mut values,
                 )?;
+                if values.iter().fold(false, |found, value| found | !value.is_finite()) {
+                    return Err(self.non_finite(spec));
+                }
                 overflowed.fetch_or(values.iter().any(overflows), Ordering::Relaxed);
                 encode(encoding, &values, bytes);
                 Ok(())
@@ -180,6 +187,15 @@ impl<'a> Loader<'a> {
         let matrix =
             if encoding == Encoding::F16 && overflowed.load(Ordering::Relaxed) { pack(Encoding::F32).map_err(failed)? } else { matrix };
         Ok(self.finish(spec, matrix, factor))
+    }
+
+    /// What is wrong with a tensor in which a value is NaN or infinite.
+    fn non_finite(&self, spec: &TensorSpec) -> BoxError {
+        match forge_quant::non_finite(self.source, spec.source_index, &|_| ()) {
+            Ok(Some(found)) => found.into(),
+            Ok(None) => mismatch(spec, "finite values".to_owned()).into(),
+            Err(error) => error,
+        }
     }
 
     /// Decodes a tensor and packs it in rows of inputs.

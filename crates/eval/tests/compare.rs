@@ -135,6 +135,10 @@ fn damage_is_refused_with_its_place() {
     let model = random(Version::V7, 5);
     let fed = tokens(20);
     let broken = model.edited("blocks.1.ffn.value.weight", |index, value| if index == 3 { f32::NAN } else { value });
+    let error = try_compare(&model, &broken, &CompareOptions::new(&fed)).unwrap_err();
+    assert!(error.kind() == "NonFinite" && error.to_string().contains("blocks.1.ffn.value.weight"), "{error}");
+    // Finite weights whose products are not.
+    let broken = model.edited("blocks.1.ffn.value.weight", |_, _| 3e38);
     for (a, b, who) in [(&model, &broken, "candidate"), (&broken, &model, "reference")] {
         match try_compare(a, b, &CompareOptions::new(&fed)).unwrap_err() {
             EvalError::NonFinite { model, place, position, .. } => {
@@ -143,7 +147,7 @@ fn damage_is_refused_with_its_place() {
             other => panic!("{other}"),
         }
     }
-    let broken = model.edited("head.weight", |index, value| if index == 64 * 7 { f32::INFINITY } else { value });
+    let broken = model.edited("head.weight", |index, value| if index / 64 == 7 { 3e38 } else { value });
     match try_compare(&model, &broken, &CompareOptions::new(&fed)).unwrap_err() {
         error @ EvalError::NonFinite { model: "candidate", element: 7, .. } => assert_eq!(error.kind(), "NonFinite"),
         other => panic!("{other}"),

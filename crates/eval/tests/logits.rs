@@ -108,6 +108,10 @@ fn failures_stop_the_run() {
     assert_eq!(error.kind(), "WriteFailed", "{error}");
     let broken = model.edited("head.weight", |index, value| if index == 64 * 49 { f32::NAN } else { value });
     let error = collect(&broken, &fed, &options(3)).err().unwrap();
+    assert!(error.kind() == "NonFinite" && error.to_string().contains("head.weight"), "{error}");
+    // Finite weights whose products are not.
+    let broken = model.edited("head.weight", |index, value| if index / 64 == 49 { 3e38 } else { value });
+    let error = collect(&broken, &fed, &options(3)).err().unwrap();
     assert!(matches!(error, EvalError::NonFinite { model: "model", element: 49, position: 0, .. }), "{error}");
     assert_eq!(collect(&model, &[], &options(3)).err().unwrap().kind(), "NoTokens");
 }

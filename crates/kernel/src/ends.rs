@@ -21,6 +21,19 @@ pub fn check_tokens(description: &ModelDescription, tokens: &[u32]) -> Result<()
     }
 }
 
+/// Refuses logits that are NaN or infinite: `logits [vocabulary]` come after the token at `position`.
+///
+/// # Errors
+/// [`KernelError::NonFiniteLogit`] with the first one.
+pub fn check_logits(position: usize, logits: &[f32]) -> Result<(), KernelError> {
+    let poisoned = |chunk: &[f32]| chunk.iter().fold(false, |found, value| found | !value.is_finite());
+    if !logits.chunks(256).any(poisoned) {
+        return Ok(());
+    }
+    let bad = logits.iter().enumerate().find(|(_, value)| !value.is_finite());
+    bad.map_or(Ok(()), |(token, value)| Err(KernelError::NonFiniteLogit { position, token, value: *value }))
+}
+
 /// The embeddings of `tokens` after ln0 (hybrids have none), `[tokens, channels]`. Reads only the rows of these tokens; ln0 is computed
 /// in F from the stored values.
 ///

@@ -1,5 +1,6 @@
 //! What can go wrong between a model description and logits.
 
+use forge_quant::NonFinite;
 use forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
@@ -72,6 +73,19 @@ pub enum KernelError {
         /// Number of elements.
         elements: usize,
     },
+    /// Weights that are NaN or infinite.
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
+    /// A logit that is NaN or infinite.
+    #[error("position {position}: the logit of token {token} is {value}; the weights are damaged or overflow in f32")]
+    NonFiniteLogit {
+        /// Index of the token after which the logits come.
+        position: usize,
+        /// The token whose logit it is.
+        token: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: f32,
+    },
     /// The reader failed.
     #[error("cannot read tensor {tensor}: {error}")]
     Read {
@@ -92,6 +106,8 @@ impl Diagnostic for KernelError {
             Self::LayerOutOfRange { .. } => "LayerOutOfRange",
             Self::BufferMismatch { .. } => "BufferMismatch",
             Self::OutOfMemory { .. } => "OutOfMemory",
+            Self::NonFinite(error) => error.kind(),
+            Self::NonFiniteLogit { .. } => "NonFinite",
             Self::Read { error, .. } => error.kind(),
         }
     }

@@ -28,7 +28,7 @@ mod v5;
 mod v6;
 mod v7;
 
-pub use ends::{HeadStream, check_tokens, embed, for_each_chunk};
+pub use ends::{HeadStream, check_logits, check_tokens, embed, for_each_chunk};
 pub use error::KernelError;
 pub use layer::{KernelOptions, Layer, SequenceContext};
 pub use load::load_tensor;

@@ -1,6 +1,7 @@
 //! From stored bytes to canonical arrays of f32 or f64: undoes stacking, transposition and block encodings.
 
 use forge_model::{ModelDescription, TensorSpec, ValueForm};
+use forge_quant::NonFinite;
 use forge_tensor::{Encoding, TensorSource, bf16_to_f32, element_count, f16_to_f32, format_shape};
 use rayon::prelude::*;
 
@@ -16,8 +17,8 @@ const CHUNK: usize = 1 << 17;
 /// Memory: the result, and about one MiB of raw bytes a thread.
 ///
 /// # Errors
-/// When the stored tensor does not have the elements that `spec` implies, has an encoding without decoder, or
-/// reading fails.
+/// When the stored tensor does not have the elements that `spec` implies, has an encoding without decoder or values that are NaN or
+/// infinite, or reading fails.
 pub fn load_tensor<F: Real>(source: &dyn TensorSource, spec: &TensorSpec) -> Result<Vec<F>, KernelError> {
     load_in_form(source, spec, ValueForm::Canonical)
 }
@@ -154,7 +155,7 @@ impl<'a> Stored<'a> {
         let failed = |error| KernelError::Read { tensor: self.spec.name.clone(), error };
         self.source.read_at(self.spec.source_index, offset, &mut raw).map_err(failed)?;
         if decode_dense(self.encoding, &raw, out) {
-            return Ok(());
+            return self.check(start, out);
         }
         let Some(format) = forge_quant::by_encoding(self.encoding) else {
             return Err(KernelError::UnsupportedEncoding { tensor: self.spec.name.clone(), encoding: self.encoding.name });
@@ -165,7 +166,25 @@ impl<'a> Stored<'a> {
         for (to, from) in out.iter_mut().zip(values.iter().skip(skip)) {
             *to = F::from_f32(*from);
         }
-        Ok(())
+        self.check(start, out)
+    }
+
+    /// Refuses values that are NaN or infinite. `start` is the index of the first one within the stored tensor.
+    fn check<F: Real>(&self, start: usize, values: &[F]) -> Result<(), KernelError> {
+        let poisoned = |chunk: &[F]| chunk.iter().fold(false, |found, value| found | !value.is_finite());
+        let Some(chunk) = values.chunks(256).position(poisoned) else { return Ok(()) };
+        let failed = |error| KernelError::Read { tensor: self.spec.name.clone(), error };
+        let whole = forge_quant::non_finite(self.source, self.spec.source_index, &|_| ()).map_err(failed)?;
+        let info = &self.source.tensors()[self.spec.source_index];
+        let here = || NonFinite {
+            file: self.source.path().to_path_buf(),
+            tensor: info.name.clone(),
+            first: (start + chunk * 256) as u64,
+            columns: 0,
+            count: 1,
+        };
+        // Said of the whole tensor, as every other command says it.
+        Err(whole.unwrap_or_else(here).into())
     }
 }
 

@@ -1,11 +1,12 @@
 //! The source with replaced tensors.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forge_io::Spill;
 use forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
-use forge_quant::BlockFormat;
+use forge_quant::{BlockFormat, EncodeError};
 use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 use rayon::prelude::*;
 
@@ -47,6 +48,8 @@ pub struct Overlay<'a> {
     file: Option<Spill>,
     /// The last tensor that had to be encoded whole to be read: its index and its bytes.
     last: Mutex<Option<(usize, Arc<Vec<u8>>)>>,
+    /// Blocks that became zero when they were encoded.
+    zeroed: AtomicU64,
 }
 
 impl<'a> Overlay<'a> {
@@ -56,7 +59,8 @@ impl<'a> Overlay<'a> {
         let infos = base.tensors().to_vec();
         let origins = (0..infos.len()).map(Origin::Base).collect();
         let holds = description.stored_counts(infos.len());
-        Self { base, description: description.clone(), infos, origins, holds, file: None, last: Mutex::new(None) }
+        let (description, zeroed) = (description.clone(), AtomicU64::new(0));
+        Self { base, description, infos, origins, holds, file: None, last: Mutex::new(None), zeroed }
     }
 
     /// As [`Overlay::new`], with replaced tensors in a nameless file in `directory` (where the system keeps temporary files when
@@ -113,6 +117,13 @@ impl<'a> Overlay<'a> {
         Err(OverlayError::Encode { tensor: tensor.to_owned(), reason: "it has been replaced already".to_owned() })
     }
 
+    /// Blocks that became zero although their values are not, among those that [`Overlay::encode`] has made so far: what is read twice
+    /// counts twice.
+    #[must_use]
+    pub fn zeroed_blocks(&self) -> u64 {
+        self.zeroed.load(Ordering::Relaxed)
+    }
+
     fn place(&self, tensor: &str, encoding: Encoding) -> Result<(TensorSpec, Weight, usize), OverlayError> {
         let spec = self.description.find(tensor).ok_or_else(|| OverlayError::NoSuchTensor { tensor: tensor.to_owned() })?;
         let weight = Weight::of(spec)?;
@@ -158,15 +169,20 @@ impl<'a> Overlay<'a> {
                 values.iter_mut().for_each(|value| *value = lazy.spec.recover.form.undo(*value));
             }
             if start.is_multiple_of(lazy.row_bytes) && end.is_multiple_of(lazy.row_bytes) {
-                return Ok(lazy.rows(&values, out)?);
+                return Ok(self.rows(lazy, &values, out)?);
             }
             let mut bytes = vec![0; (last - first) * lazy.row_bytes];
-            lazy.rows(&values, &mut bytes)?;
+            self.rows(lazy, &values, &mut bytes)?;
             out.copy_from_slice(&bytes[skip..skip + out.len()]);
             return Ok(());
         }
         let bytes = self.whole(index, lazy)?;
         out.copy_from_slice(&bytes[start..end]);
+        Ok(())
+    }
+
+    fn rows(&self, lazy: &Lazy, values: &[f32], out: &mut [u8]) -> Result<(), OverlayError> {
+        self.zeroed.fetch_add(lazy.rows(values, out)?, Ordering::Relaxed);
         Ok(())
     }
 
@@ -178,7 +194,7 @@ impl<'a> Overlay<'a> {
         }
         let values = Weight::read(self.base, &lazy.spec)?;
         let mut bytes = vec![0; lazy.weight.all_rows() * lazy.row_bytes];
-        lazy.rows(&values, &mut bytes)?;
+        self.rows(lazy, &values, &mut bytes)?;
         let bytes = Arc::new(bytes);
         *last = Some((index, Arc::clone(&bytes)));
         Ok(bytes)
@@ -193,7 +209,8 @@ impl Lazy {
         plain && recover.transposed == self.spec.role.is_lora()
     }
 
-    fn rows(&self, values: &[f32], out: &mut [u8]) -> Result<(), OverlayError> {
+    /// Encodes rows; the number of blocks that became zero.
+    fn rows(&self, values: &[f32], out: &mut [u8]) -> Result<u64, OverlayError> {
         let columns = self.weight.columns.max(1);
         let encode = |values: &[f32], out: &mut [u8]| match &self.importance {
             Some(importance) => self.format.encode_weighted(values, importance, out),
@@ -201,10 +218,12 @@ impl Lazy {
         };
         let pieces = values.par_chunks(columns * 16).zip(out.par_chunks_mut(self.row_bytes * 16));
         let results: Vec<_> = pieces.map(|(values, out)| encode(values, out)).collect();
+        let mut zeroed = 0;
         for result in results {
-            result.map_err(|error| OverlayError::Encode { tensor: self.spec.name.clone(), reason: error.to_string() })?;
+            let failed = |error: EncodeError| OverlayError::Encode { tensor: self.spec.name.clone(), reason: error.to_string() };
+            zeroed += result.map_err(failed)?.zeroed_blocks;
         }
-        Ok(())
+        Ok(zeroed)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The harm of every tensor at every type: leave-one-out probes, and the rule for the types in between.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forge_convert::Calibration;
@@ -92,7 +93,7 @@ impl Series<'_, '_, '_> {
         let (source, description) = self.probe.model();
         let mut overlay = Overlay::new(source, description);
         let importance = match self.calibration {
-            Some(calibration) => calibration.importance(&spec.name)?,
+            Some(calibration) => sound(calibration.importance(&spec.name)?, encoding),
             None => None,
         };
         overlay.encode(&spec.name, encoding, importance).map_err(|error| PlanError::Other(error.into()))?;
@@ -109,6 +110,13 @@ impl Series<'_, '_, '_> {
     fn estimate(&self, place: Place) -> f64 {
         if self.work == 0.0 { 0.0 } else { self.spent / self.work * (self.probe.work(place) + 0.1) }
     }
+}
+
+/// Importance as `convert` will use it for a type.
+fn sound(importance: Option<Arc<[f32]>>, encoding: Encoding) -> Option<Arc<[f32]>> {
+    let importance = importance?;
+    let judged = forge_quantizer::judge(&importance, encoding);
+    if judged.degenerate.is_empty() { Some(importance) } else { judged.neutral.map(|values| Arc::from(values.into_owned())) }
 }
 
 /// Measures the harm of every tensor whose type is open.

@@ -3,6 +3,7 @@
 use forge_convert::container::Container;
 use forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use forge_overlay::Weight;
+use forge_quant::{BlockFormat, Q6_K};
 use forge_quantizer::{Quantizer, Target};
 use forge_tensor::{BoxError, Encoding, TensorSource};
 use serde::Serialize;
@@ -56,6 +57,9 @@ pub fn levels(
     drop(values);
     let long = forge_quant::by_name("q4_k").is_some_and(|format| container.holds(format.encoding()));
     let names = if long && weight.columns.is_multiple_of(256) { LONG } else { SHORT };
+    // Judged once for all types, by the finest: errors that are compared must be weighed alike.
+    let judged = importance.and_then(|importance| forge_quantizer::judge(importance, Q6_K.encoding()).neutral);
+    let importance = judged.as_deref();
     let own = square(&rows, weight.columns, importance);
     let mut out: Vec<Level> = Vec::new();
     for name in names {

@@ -56,8 +56,8 @@ pub(crate) trait Block: Sync + Sized {
     const ENCODING: Encoding;
     const GGML_TYPE: Option<u32>;
 
-    /// Encodes the blocks of a job; the number of flushed blocks, or the first refused block.
-    fn encode(job: Job) -> Result<u64, usize>;
+    /// Encodes the blocks of a job; how many were flushed, or the first refused block.
+    fn encode(job: Job) -> Result<Flushed, usize>;
     fn decode(stored: &Self::Stored, out: &mut Self::Values);
     /// True when scale and minimum are finite.
     fn is_finite(stored: &Self::Stored) -> bool;
@@ -79,12 +79,12 @@ pub(crate) struct Job<'a> {
 
 impl Job<'_> {
     /// Encodes block after block; importance does not matter.
-    pub(crate) fn one_by_one<B: OneByOne>(self) -> Result<u64, usize> {
+    pub(crate) fn one_by_one<B: OneByOne>(self) -> Result<Flushed, usize> {
         self.level.run(EncodePass::<B> { blocks: B::Values::cut(self.values).0, out: B::Stored::cut_mut(self.out) })
     }
 
     /// Encodes sub-blocks side by side.
-    pub(crate) fn searched<B: Searched>(self) -> Result<u64, usize> {
+    pub(crate) fn searched<B: Searched>(self) -> Result<Flushed, usize> {
         self.level.run_lanes(SearchPass::<B>(self, PhantomData))
     }
 }
@@ -104,6 +104,34 @@ impl Outcome {
     pub(crate) fn and(self, other: Self) -> Self {
         Self { refused: self.refused | other.refused, flushed: self.flushed | other.flushed }
     }
+}
+
+/// Blocks that lost their scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flushed {
+    /// A scale or minimum became zero.
+    scales: u64,
+    /// All values became zero.
+    blocks: u64,
+}
+
+impl Flushed {
+    /// Counts a block. Whatever loses all its values has lost its scale, so that others need not be looked at.
+    #[inline(always)]
+    pub(crate) fn count<B: Block>(&mut self, outcome: Outcome, values: &B::Values, stored: &B::Stored) {
+        if outcome.flushed {
+            self.scales += 1;
+            self.blocks += u64::from(became_zero::<B>(values, stored));
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn became_zero<B: Block>(values: &B::Values, stored: &B::Stored) -> bool {
+    let mut decoded = vec![0.0; B::ENCODING.block_len as usize];
+    B::Values::cut_mut(&mut decoded).iter_mut().for_each(|out| B::decode(stored, out));
+    decoded.iter().all(|value| *value == 0.0) && values.as_ref().iter().any(|value| *value != 0.0)
 }
 
 impl<B: Block> BlockFormat for B {
@@ -147,7 +175,7 @@ pub(crate) fn encode_at<B: Block>(
         return Err(error);
     }
     match B::encode(Job { level, values, importance, out }) {
-        Ok(flushed_blocks) => Ok(EncodeStats { flushed_blocks, ..EncodeStats::default() }),
+        Ok(Flushed { scales, blocks }) => Ok(EncodeStats { flushed_blocks: scales, zeroed_blocks: blocks, ..EncodeStats::default() }),
         Err(block) => Err(match blocks[block].as_ref().iter().position(|value| !value.is_finite()) {
             Some(offset) => EncodeError::NonFinite { index: block * blocks[block].as_ref().len() + offset, format },
             None => EncodeError::Overflow { block, format },
@@ -180,17 +208,17 @@ struct EncodePass<'a, B: OneByOne> {
 }
 
 impl<B: OneByOne> Pass for EncodePass<'_, B> {
-    type Output = Result<u64, usize>;
+    type Output = Result<Flushed, usize>;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
-        let mut flushed = 0u64;
+        let mut flushed = Flushed::default();
         for (index, (values, out)) in self.blocks.iter().zip(self.out).enumerate() {
             let outcome = B::encode_one(values, out);
             if outcome.refused {
                 return Err(index);
             }
-            flushed += u64::from(outcome.flushed);
+            flushed.count::<B>(outcome, values, out);
         }
         Ok(flushed)
     }

@@ -9,6 +9,9 @@ use thiserror::Error;
 pub struct EncodeStats {
     /// Blocks with a non-zero scale (or minimum) that became zero in f16. Always 0 for dense formats.
     pub flushed_blocks: u64,
+    /// Of these, blocks that became zero although their values are not. Magnitudes below 1e-43, whose scale is zero before it is
+    /// rounded, may count as zeros. Always 0 for dense formats.
+    pub zeroed_blocks: u64,
     /// Non-zero values that became zero. Counted by dense formats only.
     pub flushed_values: u64,
     /// Non-zero values that became subnormal and changed. Counted by dense formats only.
@@ -19,6 +22,7 @@ impl EncodeStats {
     /// Adds another count.
     pub fn add(&mut self, other: Self) {
         self.flushed_blocks = self.flushed_blocks.saturating_add(other.flushed_blocks);
+        self.zeroed_blocks = self.zeroed_blocks.saturating_add(other.zeroed_blocks);
         self.flushed_values = self.flushed_values.saturating_add(other.flushed_values);
         self.subnormal_values = self.subnormal_values.saturating_add(other.subnormal_values);
     }

@@ -5,7 +5,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, OneByOne, Outcome, half_is_finite, load};
+use crate::block::{Block, Flushed, Job, OneByOne, Outcome, half_is_finite, load};
 use crate::convert::{MAGNITUDE, f32_to_f16};
 use crate::int8::through_f16;
 use crate::parts::{self, Parted, Parts};
@@ -77,7 +77,7 @@ macro_rules! float4_format {
             const ENCODING: Encoding = Encoding::new($name, 64, 34);
             const GGML_TYPE: Option<u32> = None;
 
-            fn encode(job: Job) -> Result<u64, usize> {
+            fn encode(job: Job) -> Result<Flushed, usize> {
                 job.one_by_one::<Self>()
             }
 

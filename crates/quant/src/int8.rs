@@ -5,7 +5,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, OneByOne, Outcome, extremes, half_is_finite, load, truncate};
+use crate::block::{Block, Flushed, Job, OneByOne, Outcome, extremes, half_is_finite, load, truncate};
 use crate::convert::{MAGNITUDE, f16_to_f32, f32_to_f16};
 use crate::parts::{self, Parted, Parts};
 
@@ -25,7 +25,7 @@ impl Block for Int8 {
     const ENCODING: Encoding = Encoding::new("int8", 128, 132);
     const GGML_TYPE: Option<u32> = None;
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         job.one_by_one::<Self>()
     }
 

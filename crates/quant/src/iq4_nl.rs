@@ -2,7 +2,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, Outcome, Values, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
+use crate::block::{Block, Flushed, Job, Outcome, Values, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
 use crate::iq4::{TABLE, nearest_codes};
 use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
@@ -22,7 +22,7 @@ impl Block for IQ4_NL {
     const ENCODING: Encoding = Encoding::new("iq4_nl", 32, 18);
     const GGML_TYPE: Option<u32> = Some(20);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()
     }
 

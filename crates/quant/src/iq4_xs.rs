@@ -3,7 +3,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, Outcome, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
+use crate::block::{Block, Flushed, Job, Outcome, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
 use crate::iq4::{TABLE, nearest_codes};
 use crate::lanes::{Lanes, nearest};
 use crate::parts::{Parted, Parts};
@@ -23,7 +23,7 @@ impl Block for IQ4_XS {
     const ENCODING: Encoding = Encoding::new("iq4_xs", 256, 136);
     const GGML_TYPE: Option<u32> = Some(23);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()
     }
 

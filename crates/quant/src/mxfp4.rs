@@ -2,7 +2,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, OneByOne, Outcome, Values, largest_magnitude, pack_nibbles, unpack_nibbles};
+use crate::block::{Block, Flushed, Job, OneByOne, Outcome, Values, largest_magnitude, pack_nibbles, unpack_nibbles};
 use crate::convert::{INFINITY, MAGNITUDE};
 
 /// 4.25 bits a weight. The exponent is that of the largest magnitude, so that its code is one of the last three; of two equally
@@ -26,7 +26,7 @@ impl Block for MXFP4 {
     const ENCODING: Encoding = Encoding::new("mxfp4", 32, 17);
     const GGML_TYPE: Option<u32> = Some(39);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         job.one_by_one::<Self>()
     }
 

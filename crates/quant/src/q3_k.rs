@@ -3,7 +3,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, Outcome, half_is_finite, load, store};
+use crate::block::{Block, Flushed, Job, Outcome, half_is_finite, load, store};
 use crate::convert::f16_to_f32;
 use crate::lanes::{Lanes, nearest};
 use crate::parts::{self, Parted, Parts};
@@ -25,7 +25,7 @@ impl Block for Q3_K {
     const ENCODING: Encoding = Encoding::new("q3_k", 256, 110);
     const GGML_TYPE: Option<u32> = Some(11);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()
     }
 

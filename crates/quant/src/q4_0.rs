@@ -2,7 +2,9 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, pack_nibbles, peak, store, unpack_nibbles};
+use crate::block::{
+    Block, Flushed, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, pack_nibbles, peak, store, unpack_nibbles,
+};
 use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
@@ -20,7 +22,7 @@ impl Block for Q4_0 {
     const ENCODING: Encoding = Encoding::new("q4_0", 32, 18);
     const GGML_TYPE: Option<u32> = Some(2);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }
     }
 

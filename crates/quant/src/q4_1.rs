@@ -3,7 +3,8 @@
 use forge_tensor::Encoding;
 
 use crate::block::{
-    Block, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, minimum_and_span, pack_nibbles, store, unpack_nibbles,
+    Block, Flushed, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, minimum_and_span, pack_nibbles, store,
+    unpack_nibbles,
 };
 use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
@@ -20,7 +21,7 @@ impl Block for Q4_1 {
     const ENCODING: Encoding = Encoding::new("q4_1", 32, 20);
     const GGML_TYPE: Option<u32> = Some(3);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }
     }
 

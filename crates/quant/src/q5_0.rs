@@ -3,8 +3,8 @@
 use forge_tensor::Encoding;
 
 use crate::block::{
-    Block, Job, OneByOne, Outcome, Scale, Values, add_fifth_bits, codes, half_is_finite, load, pack_fifth_bits, pack_nibbles, peak, store,
-    unpack_nibbles,
+    Block, Flushed, Job, OneByOne, Outcome, Scale, Values, add_fifth_bits, codes, half_is_finite, load, pack_fifth_bits, pack_nibbles,
+    peak, store, unpack_nibbles,
 };
 use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
@@ -23,7 +23,7 @@ impl Block for Q5_0 {
     const ENCODING: Encoding = Encoding::new("q5_0", 32, 22);
     const GGML_TYPE: Option<u32> = Some(6);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }
     }
 

@@ -4,7 +4,7 @@
 use forge_tensor::Encoding;
 
 use crate::block::{
-    Block, Job, OneByOne, Outcome, Scale, Values, add_fifth_bits, codes, half_is_finite, load, minimum_and_span, pack_fifth_bits,
+    Block, Flushed, Job, OneByOne, Outcome, Scale, Values, add_fifth_bits, codes, half_is_finite, load, minimum_and_span, pack_fifth_bits,
     pack_nibbles, store, unpack_nibbles,
 };
 use crate::lanes::Lanes;
@@ -22,7 +22,7 @@ impl Block for Q5_1 {
     const ENCODING: Encoding = Encoding::new("q5_1", 32, 24);
     const GGML_TYPE: Option<u32> = Some(7);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }
     }
 

@@ -3,7 +3,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, Outcome, half_is_finite, load};
+use crate::block::{Block, Flushed, Job, Outcome, half_is_finite, load};
 use crate::lanes::Lanes;
 use crate::parts::{Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
@@ -22,7 +22,7 @@ impl Block for Q5_K {
     const ENCODING: Encoding = Encoding::new("q5_k", 256, 176);
     const GGML_TYPE: Option<u32> = Some(13);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()
     }
 

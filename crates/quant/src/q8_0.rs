@@ -2,7 +2,7 @@
 
 use forge_tensor::Encoding;
 
-use crate::block::{Block, Job, OneByOne, Outcome, Scale, Values, half_is_finite, largest_magnitude, load};
+use crate::block::{Block, Flushed, Job, OneByOne, Outcome, Scale, Values, half_is_finite, largest_magnitude, load};
 use crate::parts::{self, Parted, Parts};
 
 /// 8.5 bits a weight: the code is the value divided by `largest magnitude / 127`, rounded, halves away from zero.
@@ -15,7 +15,7 @@ impl Block for Q8_0 {
     const ENCODING: Encoding = Encoding::new("q8_0", 32, 34);
     const GGML_TYPE: Option<u32> = Some(8);
 
-    fn encode(job: Job) -> Result<u64, usize> {
+    fn encode(job: Job) -> Result<Flushed, usize> {
         job.one_by_one::<Self>()
     }
 

@@ -1,7 +1,7 @@
 //! The formats whose scales are searched: groups of sub-blocks are turned so that each lane holds one, searched together,
 //! and put together block by block.
 
-use crate::block::{Block, ByteArray, FloatArray, Job, Outcome};
+use crate::block::{Block, ByteArray, FloatArray, Flushed, Job, Outcome};
 use crate::convert::{INFINITY, MAGNITUDE};
 use crate::lanes::{Lanes, MOST, nearest};
 use crate::search::{Columns, Fit, LONGEST};
@@ -34,7 +34,7 @@ type Rows = [f32; LONGEST * MOST];
 type Fits = [Fit<f32>; MOST];
 
 impl<B: Searched> LanePass for SearchPass<'_, B> {
-    type Output = Result<u64, usize>;
+    type Output = Result<Flushed, usize>;
     const WAITS: bool = B::WAITS;
 
     #[inline(always)]
@@ -43,7 +43,7 @@ impl<B: Searched> LanePass for SearchPass<'_, B> {
         let blocks_a_batch = MOST * B::SUB_LENGTH / length;
         let importance = self.0.importance.map(|columns| Importance::new(columns, self.0.values));
         let out = B::Stored::cut_mut(self.0.out);
-        let mut flushed = 0;
+        let mut flushed = Flushed::default();
         let batches = self.0.values.chunks(blocks_a_batch * length).zip(out.chunks_mut(blocks_a_batch));
         for (index, (values, out)) in batches.enumerate() {
             let largest = values.iter().fold(0, |most, value| most.max(value.to_bits() & MAGNITUDE));
@@ -59,7 +59,7 @@ impl<B: Searched> LanePass for SearchPass<'_, B> {
                 if outcome.refused {
                     return Err(first + block);
                 }
-                flushed += u64::from(outcome.flushed);
+                flushed.count::<B>(outcome, values, out);
             }
         }
         Ok(flushed)

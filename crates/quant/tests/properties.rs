@@ -100,7 +100,10 @@ fn w14_every_pair_of_exponents_is_finite_counted_and_within_bounds() {
                 match encode(name, &values) {
                     Ok((bytes, stats)) => {
                         assert!(format(name).validate(&bytes).is_ok());
-                        assert!(decode(name, &bytes).iter().all(|v| v.is_finite()), "{name} {large} {small}");
+                        let decoded = decode(name, &bytes);
+                        assert!(decoded.iter().all(|v| v.is_finite()), "{name} {large} {small}");
+                        let lost = decoded.iter().all(|value| *value == 0.0);
+                        assert_eq!(stats.zeroed_blocks, u64::from(lost), "{name} {large} {small}");
                         let zero_scale = bytes[0] == 0 && bytes[1] & 0x7f == 0;
                         assert_eq!(stats.flushed_blocks > 0, zero_scale || (shape(name).1 && bytes[2] == 0 && bytes[3] & 0x7f == 0));
                         flushed += stats.flushed_blocks;

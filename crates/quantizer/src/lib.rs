@@ -12,6 +12,7 @@ mod factor;
 mod feedback;
 mod format;
 mod grid;
+mod importance;
 mod levels;
 mod quantize;
 mod search;
@@ -21,4 +22,5 @@ mod tests;
 
 pub use error::QuantizerError;
 pub use factor::{Factor, Hessian};
+pub use importance::{Degenerate, Fault, Judged, columns_a_scale, judge};
 pub use quantize::{Loss, Quantizer, Target, ggml, gptq, loss, search, supported, supports};

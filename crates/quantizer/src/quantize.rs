@@ -72,6 +72,8 @@ pub struct Loss {
     /// `trace(E H E^T)` for the errors `E` `[rows, columns]` and the Hessian without damping: the sum over outputs of the mean
     /// squared error that the calibration inputs would see. Absent without a Hessian.
     pub hessian_error: Option<f64>,
+    /// Blocks that became zero although their weights are not.
+    pub zeroed_blocks: u64,
 }
 
 /// True when a quantizer can produce a format.
@@ -106,9 +108,9 @@ pub fn ggml(values: &[f32], target: &Target, out: &mut [u8]) -> Result<Loss, Qua
             Some(importance) => format.encode_weighted(values, importance, out),
             None => format.encode(values, out),
         }?;
-        Ok(weighted_error(format, values, target.columns, target.importance, out))
+        Ok(lost(format, values, target, out))
     })?;
-    Ok(Loss { weighted_error: losses.iter().sum(), hessian_error: None })
+    Ok(sum(&losses))
 }
 
 /// Quantizes `values` `[rows, columns]` into `out`, every block by itself: scales, and where the format has them minima, that make
@@ -125,9 +127,9 @@ pub fn search(values: &[f32], target: &Target, out: &mut [u8]) -> Result<Loss, Q
     let losses = each_task(values, target, out, |values, out| {
         let rows = Rows { values, columns: target.columns, weights: &weights, out };
         engine::search(isa, format, rows, target.importance)?;
-        Ok(weighted_error(format.stored, values, target.columns, target.importance, out))
+        Ok(lost(format.stored, values, target, out))
     })?;
-    Ok(Loss { weighted_error: losses.iter().sum(), hessian_error: None })
+    Ok(sum(&losses))
 }
 
 /// Quantizes `values` `[rows, columns]` into `out`, column by column in natural order. The errors of a column are passed on to the
@@ -146,16 +148,20 @@ pub fn gptq(values: &[f32], target: &Target, factor: &Factor, out: &mut [u8]) ->
     let losses = each_task(values, target, out, |values, out| {
         let rows = Rows { values, columns: target.columns, weights: &weights, out };
         let mut loss = engine::feedback(isa, format, rows, factor)?;
+        let lost = lost(format.stored, values, target, out);
         if target.importance.is_some() {
-            loss.weighted = weighted_error(format.stored, values, target.columns, target.importance, out);
+            loss.weighted = lost.weighted_error;
         }
-        Ok(loss)
+        Ok((loss, lost.zeroed_blocks))
     })?;
-    let mut sum = FeedbackLoss::default();
-    losses.into_iter().for_each(|loss| sum.add(loss));
+    let (mut sum, mut zeroed_blocks) = (FeedbackLoss::default(), 0);
+    for (loss, zeroed) in losses {
+        sum.add(loss);
+        zeroed_blocks += zeroed;
+    }
     // Rounding may leave a little less than nothing where only the damping sees errors.
     let hessian_error = (sum.damped - factor.damping * sum.squares).max(0.0);
-    Ok(Loss { weighted_error: sum.weighted, hessian_error: Some(hessian_error) })
+    Ok(Loss { weighted_error: sum.weighted, hessian_error: Some(hessian_error), zeroed_blocks })
 }
 
 /// What the blocks `bytes` lose of `values` `[rows, columns]`, whoever made them; with a factor, by its Hessian, too.
@@ -166,8 +172,7 @@ pub fn loss(values: &[f32], target: &Target, factor: Option<&Factor>, bytes: &[u
     let format = block_format(Quantizer::Ggml, target.format)?;
     target.check(values, bytes)?;
     let Some(factor) = factor else {
-        let weighted_error = weighted_error(format, values, target.columns, target.importance, bytes);
-        return Ok(Loss { weighted_error, hessian_error: None });
+        return Ok(lost(format, values, target, bytes));
     };
     same("columns of the Hessian", factor.columns(), target.columns)?;
     let row_bytes = target.row_bytes().max(1);
@@ -182,11 +187,9 @@ pub fn loss(values: &[f32], target: &Target, factor: Option<&Factor>, bytes: &[u
         .collect();
     let mut sum = FeedbackLoss::default();
     losses.into_iter().for_each(|loss| sum.add(loss));
-    let weighted_error = match target.importance {
-        Some(_) => weighted_error(format, values, target.columns, target.importance, bytes),
-        None => sum.weighted,
-    };
-    Ok(Loss { weighted_error, hessian_error: Some((sum.damped - factor.damping * sum.squares).max(0.0)) })
+    let lost = lost(format, values, target, bytes);
+    let weighted_error = if target.importance.is_some() { lost.weighted_error } else { sum.weighted };
+    Ok(Loss { weighted_error, hessian_error: Some((sum.damped - factor.damping * sum.squares).max(0.0)), ..lost })
 }
 
 impl Target<'_> {
@@ -233,12 +236,25 @@ fn each_task<T: Send>(
     results.into_iter().collect()
 }
 
-/// The weighted error of some rows, summed row by row.
-fn weighted_error(format: &dyn BlockFormat, values: &[f32], columns: usize, importance: Option<&[f32]>, bytes: &[u8]) -> f64 {
+/// What some rows lost: their weighted error, summed row by row, and blocks that became zero.
+fn lost(format: &dyn BlockFormat, values: &[f32], target: &Target, bytes: &[u8]) -> Loss {
     let mut decoded = vec![0.0; values.len()];
     format.decode(bytes, &mut decoded);
-    let rows = values.chunks(columns.max(1)).zip(decoded.chunks(columns.max(1)));
-    rows.map(|(values, decoded)| squared_error(values, decoded, importance)).sum()
+    let columns = target.columns.max(1);
+    let rows = values.chunks(columns).zip(decoded.chunks(columns));
+    let weighted_error = rows.map(|(values, decoded)| squared_error(values, decoded, target.importance)).sum();
+    let block = target.format.block_len as usize;
+    let zero = |values: &[f32]| values.iter().all(|value| *value == 0.0);
+    let zeroed = values.chunks(block).zip(decoded.chunks(block)).filter(|(values, decoded)| zero(decoded) && !zero(values));
+    Loss { weighted_error, hessian_error: None, zeroed_blocks: zeroed.count() as u64 }
+}
+
+fn sum(losses: &[Loss]) -> Loss {
+    Loss {
+        weighted_error: losses.iter().map(|loss| loss.weighted_error).sum(),
+        hessian_error: None,
+        zeroed_blocks: losses.iter().map(|loss| loss.zeroed_blocks).sum(),
+    }
 }
 
 /// Weights relative to their mean, none of them zero: a column that was never used still has to be stored sensibly, and a

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
 
 use forge_quant::{by_encoding, by_name};
-use forge_quantizer::{Factor, Hessian, Loss, Quantizer, QuantizerError, Target, ggml, gptq, loss, search, supported, supports};
+use forge_quantizer::{Factor, Hessian, Loss, Quantizer, QuantizerError, Target, ggml, gptq, judge, loss, search, supported, supports};
 use forge_tensor::{Class, Diagnostic, Encoding};
 
 const ROWS: usize = 24;
@@ -371,4 +371,54 @@ fn hessians_that_no_inputs_have_are_refused() {
     dead[10 * 65] = 0.0;
     assert_eq!(make(&dead, 64, 64, 0.0).unwrap_err().kind(), "NotPositiveDefinite");
     assert!(make(&dead, 64, 64, 0.1).is_ok());
+}
+
+#[test]
+fn blocks_that_became_zero_are_counted_and_neutral_weights_prevent_them() {
+    // Whole blocks of columns that the text never met, and one of a single column among others, which is sound.
+    let mut bare = vec![1.0f32; 512];
+    bare[..256].fill(0.0);
+    bare[300] = 0.0;
+    for format in supported(Quantizer::Ggml) {
+        let values = weights(3, 512);
+        let raw = Target { format, rows: 3, columns: 512, importance: Some(&bare) };
+        let mut out = room(&raw);
+        let found = ggml(&values, &raw, &mut out).unwrap();
+        let decoded = decode(format, &out, values.len());
+        let length = format.block_len as usize;
+        let zero = |block: &[f32]| block.iter().all(|value| *value == 0.0);
+        let counted = decoded.chunks(length).filter(|block| zero(block)).count() as u64;
+        assert_eq!(found.zeroed_blocks, counted, "{format}");
+        assert_eq!(loss(&values, &raw, None, &out).unwrap().zeroed_blocks, counted, "{format}");
+        // As llama-quantize does: formats that weigh errors lose the columns.
+        let weighs = ["q4_0", "q5_0", "iq4_nl", "iq4_xs", "q4_k", "q5_k", "q6_k", "q3_k", "q2_k"].contains(&format.name);
+        assert_eq!(counted > 0, weighs, "{format}: {counted}");
+        let judged = judge(&bare, format);
+        assert_eq!(judged.degenerate[0].columns, 0..256, "{format}");
+        let sound = Target { importance: judged.neutral.as_deref(), ..raw };
+        for quantizer in [ggml, search] {
+            let supported = supports(Quantizer::Search, format);
+            if let Some(found) = supported.then(|| quantizer(&values, &sound, &mut out).unwrap()) {
+                assert_eq!(found.zeroed_blocks, 0, "{format}");
+                let decoded = decode(format, &out, values.len());
+                assert!(!decoded.chunks(length).any(zero), "{format}");
+            }
+        }
+    }
+}
+
+#[test]
+fn hessians_without_inputs_leave_no_zeros() {
+    let mut dead: Vec<f32> = (0..256 * 256).map(|k| if k % 257 == 0 { 1.0 } else { 0.0 }).collect();
+    dead[..64 * 256].fill(0.0);
+    let mut absurd = dead.clone();
+    absurd[100 * 257] = 1e14;
+    for (what, values) in [("dead channels", &dead), ("nothing but dead channels", &vec![0.0; 256 * 256]), ("an absurd one", &absurd)] {
+        let factor = Factor::new(&Hessian { columns: 256, block: 256, values }, 0.1).unwrap();
+        for format in supported(Quantizer::Gptq) {
+            let target = Target { format, rows: 3, columns: 256, importance: None };
+            let mut out = room(&target);
+            assert_eq!(gptq(&weights(3, 256), &target, &factor, &mut out).unwrap().zeroed_blocks, 0, "{format}: {what}");
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 mod diagnostic;
 mod encoding;
+mod finite;
 mod float;
 pub mod memory;
 mod shape;
@@ -14,6 +15,7 @@ mod source;
 
 pub use diagnostic::{BoxError, Class, Diagnostic};
 pub use encoding::Encoding;
+pub use finite::first_non_finite;
 pub use float::{F16Loss, bf16_to_f32, decode_dense, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use shape::{ShapeError, element_count, format_shape, shorten};
 pub use source::{TensorInfo, TensorSource};

@@ -82,7 +82,8 @@ impl Generator for RecurrentForm<'_> {
     }
 
     fn token(&mut self) -> Result<(), BenchError> {
-        self.engine.step(self.tokens.next(), &mut self.scratch, &mut self.logits).map_err(recurrent)
+        self.engine.step(self.tokens.next(), &mut self.scratch, &mut self.logits).map_err(recurrent)?;
+        forge_engine::check_logits(self.position, &self.logits).map_err(recurrent)
     }
 
     fn bytes(&self) -> Result<u64, BenchError> {

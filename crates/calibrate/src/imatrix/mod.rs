@@ -101,6 +101,14 @@ impl Imatrix {
         Ok(file.commit()?)
     }
 
+    /// Canonical names of the tensors of which the text met no input: matrices of experts that were never used, say. All counts are zero,
+    /// and [`Channels::means`] makes their importance up.
+    #[must_use]
+    pub fn unseen(&self, version: Version) -> Vec<String> {
+        let unseen = self.entries.iter().filter(|(_, channels)| channels.counts.iter().all(|count| *count == 0));
+        unseen.flat_map(|(name, _)| forge_gguf::canonical_names(version, name)).collect()
+    }
+
     /// Mean squares by canonical name, for a model of this version.
     ///
     /// # Errors

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use forge_calibrate::Hessians;
 use forge_convert::container::by_name;
 use forge_convert::recipe::{Recipe, quantizer_by_name};
-use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Prepared, Record, Stage, VerifyOptions, Vocabulary};
+use forge_convert::{
+    Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Preparation, Prepared, Record, Stage, VerifyOptions, Vocabulary,
+};
 use forge_corpus::ReadOptions;
 use forge_engine::EngineError;
 use forge_eval::Kernel;
@@ -32,6 +34,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let mut recipe = Recipe::new(recipe_text, args.encoding.as_deref(), &args.sets)?;
     recipe.strict = args.strict;
     recipe.keep_factors = args.compat.is_some();
+    recipe.keep_importance = args.compat.is_some();
     if let Some(name) = &args.quantizer {
         recipe.quantizer = quantizer_by_name(name)?;
     } else if recipe.preset.ready.is_some() && recipe.quantizer == Quantizer::Ggml {
@@ -100,7 +103,12 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let side_files = SideFiles::create(args, &model)?;
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
-    let options = ConvertOptions { prepared: prepared.as_ref().map(|(overlay, _)| overlay), ..options };
+    let importance = importance(args);
+    let preparation = prepared.as_ref().map(|(overlay, tensors)| Preparation { overlay, tensors, importance: importance.as_deref() });
+    for note in preparation.iter().flat_map(|preparation| preparation.tensors).filter_map(Prepared::note) {
+        terminal.note(&note);
+    }
+    let options = ConvertOptions { prepared: preparation, ..options };
     let record = execute(&model, &plan, &output, &options, terminal)?;
     report(args, &model, &plan, &output, &record, side_files, terminal)?;
     Ok(0)
@@ -135,6 +143,13 @@ fn treatment(args: &Convert) -> Option<String> {
     let imatrix = args.imatrix.as_ref().map(|path| format!("imatrix={}", name(path)));
     let parts: Vec<String> = lora.into_iter().chain(imatrix).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Where importance comes from.
+fn importance(args: &Convert) -> Option<String> {
+    let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let imatrix = args.imatrix.as_ref().map(|path| format!("the imatrix {}", name(path)));
+    imatrix.or_else(|| args.calibration.calibrate.first().map(|path| format!("the calibration text {}", name(path))))
 }
 
 /// What there is to know of the inputs of weights.
@@ -263,9 +278,16 @@ fn report(
     }
     if record.flushed_blocks + record.flushed_values + record.subnormal_values > 0 {
         terminal.note(&format!(
-            "too small for their 16-bit type: {} values became zero, {} lost digits, {} blocks have a scale of zero",
+            "too small for their 16-bit type: {} values became zero, {} lost digits, {} blocks have a scale or minimum of zero",
             record.flushed_values, record.subnormal_values, record.flushed_blocks
         ));
+    }
+    if let Some(first) = record.zeroed.first() {
+        let others = record.zeroed.len() - 1;
+        let others = if others == 0 { String::new() } else { format!(", and of {others} more tensors") };
+        let all = record.zeroed.iter().map(|tensor| tensor.blocks).sum::<u64>();
+        let (count, of, name) = (thousands(record.zeroed_blocks), thousands(all), &first.tensor);
+        terminal.note(&format!("{count} of {of} blocks of {name}{others} became zero although their weights are not"));
     }
     for loss in &record.f16_losses {
         let (tensor, flushed, subnormal, of) = (&loss.tensor, loss.flushed, loss.subnormal, loss.non_zero);

@@ -6,7 +6,7 @@ use forge_convert::OpenModel;
 use forge_convert::state::{StateHints, StateSizes};
 use forge_engine::{Engine, EngineOptions, Logits};
 use forge_eval::Kernel;
-use forge_kernel::{KernelOptions, RecurrentModel, State};
+use forge_kernel::{KernelOptions, RecurrentModel, State, check_logits};
 use serde_json::json;
 
 use super::{kernel, open_options, tokenizer, vocabulary};
@@ -53,6 +53,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
             is_read = terminal.print_bytes(tokenizer.token_bytes(token).unwrap_or_default());
         }
         loaded.step(token, &mut logits)?;
+        check_logits(prompt.len() + ids.len() - 1, &logits)?;
     }
     terminal.print("\n");
     let text = String::from_utf8_lossy(&tokenizer.decode(&ids)?).into_owned();
@@ -99,10 +100,14 @@ impl<'a> Loaded<'a> {
     /// Feeds the prompt; logits of its last token.
     fn prompt(&mut self, tokens: &[u32], logits: &mut [f32]) -> Result<(), Failure> {
         match self {
-            Self::Reference(model, state) => tokens.iter().try_for_each(|token| Ok(model.step(*token, state, logits)?)),
+            Self::Reference(model, state) => tokens.iter().enumerate().try_for_each(|(position, token)| {
+                model.step(*token, state, logits)?;
+                Ok(check_logits(position, logits)?)
+            }),
             Self::Engine(engine, state) => {
                 let sink = |_: usize, _: usize, row: &[f32]| logits.copy_from_slice(row);
-                Ok(engine.forward(&[tokens], std::slice::from_mut(state), Logits::Last, sink)?)
+                engine.forward(&[tokens], std::slice::from_mut(state), Logits::Last, sink)?;
+                Ok(check_logits(tokens.len() - 1, logits)?)
             }
         }
     }

@@ -88,7 +88,7 @@ struct Hashes {
 }
 
 impl Hashes {
-    /// Reads all files, checking every checksum of the format on the way, and then all tensors.
+    /// Reads all files, checking every checksum of the format on the way, and then all tensors, looking at every value.
     fn of(source: &dyn TensorSource, terminal: &Terminal) -> Result<Self, Failure> {
         let progress = Progress::new(terminal, "reading", true);
         let files = source.files();
@@ -100,7 +100,9 @@ impl Hashes {
         let tensors = (0..source.tensors().len())
             .into_par_iter()
             .map(|index| tensor_hash(source, index, &|bytes| progress.add(bytes, total)))
-            .collect::<Result<_, Failure>>()?;
+            .collect::<Vec<_>>();
+        // Of several bad tensors the first is named, whichever thread was the fastest.
+        let tensors = tensors.into_iter().collect::<Result<_, Failure>>()?;
         Ok(Self { files: files.iter().map(|path| path.display().to_string()).zip(digests).collect(), tensors })
     }
 }
@@ -109,12 +111,19 @@ fn tensor_hash(source: &dyn TensorSource, index: usize, progress: &(dyn Fn(u64) 
     let info = &source.tensors()[index];
     let bytes = info.byte_len().map_err(|error| Failure::refused("BadShape", format!("{}: {error}", info.name)))?;
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; usize::try_from(bytes.min(1 << 20)).unwrap_or(1 << 20)];
+    let block = u64::from(info.encoding.block_bytes).max(1);
+    let step = ((1 << 20) / block).max(1) * block;
+    let mut buffer = vec![0; usize::try_from(bytes.min(step)).unwrap_or(1 << 20)];
     let mut start = 0;
     while start < bytes {
         let count = buffer.len().min(usize::try_from(bytes - start).unwrap_or(usize::MAX));
         source.read_at(index, start, &mut buffer[..count])?;
         hasher.update(&buffer[..count]);
+        if forge_quant::first_non_finite(info.encoding, &buffer[..count]).is_some()
+            && let Some(found) = forge_quant::non_finite(source, index, &|_| ())?
+        {
+            return Err(forge_tensor::BoxError::from(found).into());
+        }
         start += count as u64;
         progress(count as u64);
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use forge_calibrate::Hessians;
 use forge_convert::container::by_name;
 use forge_convert::recipe::{Recipe, quantizer_by_name};
-use forge_convert::{Calibrated, ConvertOptions, OpenModel, Vocabulary};
+use forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared, Vocabulary};
 use forge_corpus::ReadOptions;
 use forge_eval::{Baseline, LossOptions, Model, PassOptions};
 use forge_io::{OutputFile, OutputOptions};
@@ -88,6 +88,9 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let (planned, chosen) = planning.run(goal, &mut baseline, &mut heard, &mut step)?;
     drop(progress);
     let measuring = started.elapsed().as_secs_f64();
+    for note in planned.prepared.iter().filter_map(Prepared::note) {
+        terminal.note(&note);
+    }
     let written = header(args, &model, &planned) + &chosen.to_toml()?;
     file.write_all_at(0, written.as_bytes())?;
     file.commit()?;

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let tokenizer = tokenizer_or_bytes(&vocabulary(&args.vocabulary)?, rows, text.is_some(), terminal)?;
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
     for model in [&reference, &candidate] {
-        model.source().check_integrity(&|_| ())?;
+        forge_quant::examine(model.source(), &|_| ())?;
     }
     let progress = Progress::new(terminal, "comparing", false);
     let model = |open: &'_ forge_convert::OpenModel, eps: f64| (open.description.clone(), KernelOptions { group_norm_eps: eps });

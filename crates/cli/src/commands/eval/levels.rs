@@ -50,6 +50,8 @@ pub(crate) struct Level<'a> {
     identity: String,
     speed: &'a SpeedOf<'a>,
     found: Cell<Option<Speed>>,
+    /// Blocks that became zero although their weights are not, once the level was made.
+    zeroed: Cell<u64>,
 }
 
 /// What was found of all levels.
@@ -98,6 +100,10 @@ pub(crate) fn run(setting: &Setting<'_>, source: &Subject, outputs: Outputs, glo
     let results = setting.job.run(Some(reference), &candidates, None, terminal)?;
     for level in levels.iter().filter(|level| speed.wanted && level.found.get().is_none()) {
         level.with(&mut |model| level.measured(model))?;
+    }
+    for level in levels.iter().filter(|level| level.zeroed.get() > 0) {
+        let (name, count) = (level.name(), level.zeroed.get());
+        terminal.note(&format!("{name}: {count} blocks became zero although their weights are not"));
     }
     let source_speed = speed.of(source.name(), source.identity(), source.model(), source.bytes)?;
     let costs: Vec<(f64, f64)> = levels.iter().zip(&results.models).map(|(level, found)| (level.bytes as f64, kl(found))).collect();
@@ -222,13 +228,24 @@ impl<'a> Level<'a> {
         let key = speed.key(&identity);
         let found = Cell::new(if speed.wanted { speed.cache.speed(&key) } else { None });
         let bits_per_weight = bytes as f64 * 8.0 / source.open.description.parameters().max(1) as f64;
-        Ok(Self { names: vec![name.to_owned()], bytes, bits_per_weight, source, recipe, plan, identity, speed, found })
+        Ok(Self {
+            names: vec![name.to_owned()],
+            bytes,
+            bits_per_weight,
+            source,
+            recipe,
+            plan,
+            identity,
+            speed,
+            found,
+            zeroed: Cell::new(0),
+        })
     }
 
     /// The model in this type: replaced tensors lie in a file without a name.
     fn quantized(&self) -> Result<Overlay<'a>, Failure> {
         let open = &self.source.open;
-        let (mut overlay, _) = forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
+        let (mut overlay, prepared) = forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
         let mut encoder = Overlay::new(open.source(), &open.description);
         for (spec, choice) in open.description.tensors.iter().zip(&self.plan.choices) {
             let now = overlay.description().find(&spec.name).and_then(|spec| overlay.tensors().get(spec.source_index));
@@ -244,6 +261,7 @@ impl<'a> Level<'a> {
             encoder.read_at(index, 0, &mut bytes)?;
             overlay.replace(&spec.name, choice.encoding, ValueForm::Canonical, bytes)?;
         }
+        self.zeroed.set(encoder.zeroed_blocks() + prepared.iter().map(|tensor| tensor.zeroed_blocks).sum::<u64>());
         Ok(overlay)
     }
 

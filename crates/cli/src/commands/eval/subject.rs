@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::Terminal;
 
-/// An opened model whose files have been read once, for their digests and the checksums of their format.
+/// An opened model whose files have been read once, for their digests, the checksums of their format, and numbers that are none.
 pub(crate) struct Subject {
     /// As the user gave it.
     pub path: PathBuf,
