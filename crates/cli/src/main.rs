@@ -4,18 +4,21 @@
 mod args;
 mod commands;
 mod failure;
+mod inputs;
 mod progress;
 mod signals;
 mod terminal;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use failure::Failure;
 use terminal::Terminal;
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    inputs::claim(&matches, &cli.global.claims);
     let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
     let result = signals::install().and_then(|()| threads(&cli)).and_then(|()| run(&cli, &terminal));
     match result {

@@ -8,13 +8,23 @@ use crate::Context;
 use crate::config;
 use crate::error::HfError;
 use crate::plan::{self, Style};
-use crate::shards::{files, text_file};
+use crate::shards::{files, is_weights, text_file};
 
 const CONTAINER: &str = "hf";
 const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
 /// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
 /// the head size, the trainer's is always 64e-5.
 const HEAD_SIZE: usize = 64;
+
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+const WORLD: &str = "rwkv_vocab_v20230424.txt";
+
+/// Whether a directory of [`hugging_face`] may have a file of this name.
+#[must_use]
+pub fn hugging_face_writes(name: &str) -> bool {
+    [CONFIG, GENERATION, WORLD].contains(&name) || is_weights(name)
+}
 
 /// Whether a library reads models of this version.
 ///
@@ -50,12 +60,12 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Cont
     let style = Style { convention, squeezed: is_fla, eighth_value: false, stand_ins: false };
     let config = if is_fla { config::fla(model, choices)? } else { config::transformers(model, choices)? };
     let mut all = vec![
-        text_file("config.json", format!("{config:#}\n")),
-        text_file("generation_config.json", format!("{:#}\n", config::generation())),
+        text_file(CONFIG, format!("{config:#}\n")),
+        text_file(GENERATION, format!("{:#}\n", config::generation())),
     ];
     all.extend(files(plan::tensors(model, choices, style)?, written_version(model.version).name(), &[], context)?);
     if context.vocabulary.map(Tokenizer::sha256) == Some(WORLD_SHA256) {
-        all.push(text_file("rwkv_vocab_v20230424.txt", Tokenizer::world_file()));
+        all.push(text_file(WORLD, Tokenizer::world_file()));
     }
     Ok(OutputLayout::Directory(all))
 }

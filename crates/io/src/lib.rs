@@ -13,6 +13,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod claims;
 mod directory;
 mod error;
 mod input;
@@ -22,7 +23,8 @@ mod output;
 mod spill;
 mod temporary;
 
-pub use directory::OutputDirectory;
+pub use claims::Claims;
+pub use directory::{MANIFEST, OutputDirectory, manifest};
 pub use error::IoError;
 pub use input::{Backend, FileIdentity, InputFile, hex, sha256_hex};
 pub use memory::peak_memory_bytes;

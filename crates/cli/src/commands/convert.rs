@@ -9,7 +9,7 @@ use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Plan, 
 use forge_corpus::ReadOptions;
 use forge_engine::EngineError;
 use forge_eval::Kernel;
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::OutputFile;
 use forge_overlay::Overlay;
 use forge_quantizer::Quantizer;
 use serde_json::{Value, json};
@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         requantize: args.requantize,
         allow_f16_loss: args.allow_f16_loss,
         force: args.force,
+        claims: Some(&global.claims),
         open: open_options(global),
         verify: (!args.no_verify).then(|| VerifyOptions {
             text: text.as_deref(),
@@ -90,7 +91,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         plan.tokenizer.as_ref().map_or("unknown", |tokenizer| tokenizer.name()),
         rayon::current_num_threads()
     ));
-    let side_files = SideFiles::create(args, &model)?;
+    // Before the work, so that a name that cannot be fails early.
+    forge_convert::check_output(&model, &plan, &output, &options)?;
+    let side_files = SideFiles::create(args, global)?;
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let options = ConvertOptions { prepared: prepared.as_ref().map(|(overlay, _)| overlay), ..options };
@@ -175,11 +178,11 @@ struct SideFiles {
 }
 
 impl SideFiles {
-    fn create(args: &Convert, model: &OpenModel) -> Result<Self, Failure> {
-        let inputs = model.input_identities()?;
-        let options = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
-        let create = |path: &Option<PathBuf>| path.as_ref().map(|path| OutputFile::create(path, &options)).transpose();
-        Ok(Self { record: create(&args.record)?, vocabulary: create(&args.vocab_json)? })
+    fn create(args: &Convert, global: &Global) -> Result<Self, Failure> {
+        let create = |role: &str, path: &Option<PathBuf>| {
+            path.as_ref().map(|path| OutputFile::create(path, &global.output(role, args.force))).transpose()
+        };
+        Ok(Self { record: create("--record", &args.record)?, vocabulary: create("--vocab-json", &args.vocab_json)? })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forge_bench::curve::{self, CurveOptions};
 use forge_engine::EngineOptions;
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::OutputFile;
 use serde_json::{Value, json};
 
 use super::{model_line, open_options};
@@ -21,8 +21,7 @@ const FORMS: u32 = 4;
 /// Runs the command.
 pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = forge_convert::open(&args.model, open_options(global))?;
-    let inputs = model.input_identities()?;
-    let output = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
+    let output = global.output("--output", args.force);
     let names = names(args);
     // Begun before the work, so that a name that cannot be fails early.
     let files = names.iter().map(|path| Ok(OutputFile::create(path, &output)?)).collect::<Result<Vec<_>, Failure>>()?;

@@ -40,8 +40,9 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     same_vocabulary(first, &all)?;
     let rows = first.open.description.hyperparameters.vocabulary;
     let tokenizer = vocabulary_for(&vocabulary(&args.vocabulary)?, rows, "reading the text")?;
-    let mut outputs = Outputs::create(args, &all)?;
     let texts = Texts::read(&args.texts, &tokenizer, terminal)?;
+    // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
+    let mut outputs = Outputs::create(args, global)?;
     let cache = Cache::new(cache_directory(args, texts.plan.protocol))?;
     let job = Job {
         texts: &texts,

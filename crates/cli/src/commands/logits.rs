@@ -7,6 +7,7 @@ use forge_convert::{OpenModel, vocabulary_for};
 use forge_eval::{LogitsOptions, LogitsSink, Model, npy};
 use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::{KernelOptions, LayerState, Wkv};
+use forge_model::Version;
 use serde_json::json;
 
 use super::{kernel, open_options, read_small, read_text, vocabulary};
@@ -20,16 +21,18 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     let model = forge_convert::open(&args.model, open_options(global))?;
     let tokens = tokens(args, &model)?;
     model.source().check_integrity(&|_| ())?;
-    let inputs = model.input_identities()?;
     let h = model.description.hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;
-    let file = OutputFile::create(&args.output, &OutputOptions { force: args.force, inputs: &inputs, expected_bytes })?;
+    let file = OutputFile::create(&args.output, &OutputOptions { expected_bytes, ..global.output("--output", args.force) })?;
+    let layers = args.layers.as_ref().map(|directory| Layers { directory, options: global.output("--layers", args.force) });
+    if let Some(layers) = &layers {
+        layers.check(h.layers, model.description.version)?;
+    }
     let progress = Progress::new(terminal, "computing", false);
     let reference = Model { source: model.source(), description: &model.description, options: KernelOptions { group_norm_eps: args.eps } };
     let mut sink = Sink {
         logits: npy::Writer::new(Appender { file: &file, offset: 0 }, &[tokens.len() as u64, h.vocabulary as u64]).map_err(write_failed)?,
-        layers: args.layers.clone(),
-        force: args.force,
+        layers,
         channels: h.channels,
         heads: [h.heads as u64, h.head_size as u64, h.head_size as u64],
     };
@@ -91,8 +94,7 @@ impl Write for Appender<'_> {
 /// Puts logits into one file, and layers, if they are wanted, into files of their own.
 struct Sink<'a> {
     logits: npy::Writer<Appender<'a>>,
-    layers: Option<PathBuf>,
-    force: bool,
+    layers: Option<Layers<'a>>,
     channels: usize,
     /// `[heads, head size, head size]`: the shape of a matrix state.
     heads: [u64; 3],
@@ -104,10 +106,8 @@ impl LogitsSink for Sink<'_> {
     }
 
     fn layer(&mut self, layer: usize, x: &[f32], state: &LayerState<f32>) -> io::Result<()> {
-        let Some(directory) = &self.layers else { return Ok(()) };
-        let array = |name: &str, shape: &[u64], values: &[f32]| {
-            write_array(&directory.join(format!("layer-{layer:03}-{name}.npy")), self.force, shape, values).map_err(io::Error::other)
-        };
+        let Some(layers) = &self.layers else { return Ok(()) };
+        let array = |name: &str, shape: &[u64], values: &[f32]| layers.write(layer, name, shape, values).map_err(io::Error::other);
         let vector = |name: &str, values: &[f32]| array(name, &[values.len() as u64], values);
         array("output", &[(x.len() / self.channels) as u64, self.channels as u64], x)?;
         vector("att-shift", &state.att_shift)?;
@@ -123,11 +123,35 @@ impl LogitsSink for Sink<'_> {
     }
 }
 
-fn write_array(path: &Path, force: bool, shape: &[u64], values: &[f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let options = OutputOptions { force, inputs: &[], expected_bytes: values.len() as u64 * 4 };
-    let file = OutputFile::create(path, &options)?;
-    let mut writer = npy::Writer::new(Appender { file: &file, offset: 0 }, shape)?;
-    writer.write(values)?;
-    writer.finish()?;
-    Ok(file.commit()?)
+/// The files of `--layers`: those of the names below replace files of the same names with `--force`, and nothing else in the
+/// directory is touched.
+struct Layers<'a> {
+    directory: &'a Path,
+    options: OutputOptions<'a>,
+}
+
+impl Layers<'_> {
+    fn path(&self, layer: usize, name: &str) -> PathBuf {
+        self.directory.join(format!("layer-{layer:03}-{name}.npy"))
+    }
+
+    /// Refuses names that cannot be before the work.
+    fn check(&self, layers: usize, version: Version) -> Result<(), Failure> {
+        let state: &[&str] = if version == Version::V4 { &["aa", "bb", "pp"] } else { &["wkv"] };
+        for layer in 0..layers {
+            for name in ["output", "att-shift", "ffn-shift"].iter().chain(state) {
+                OutputFile::check(&self.path(layer, name), &self.options)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, layer: usize, name: &str, shape: &[u64], values: &[f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let options = OutputOptions { expected_bytes: values.len() as u64 * 4, ..self.options };
+        let file = OutputFile::create(&self.path(layer, name), &options)?;
+        let mut writer = npy::Writer::new(Appender { file: &file, offset: 0 }, shape)?;
+        writer.write(values)?;
+        writer.finish()?;
+        Ok(file.commit()?)
+    }
 }

@@ -44,8 +44,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         return dry_run(args, &model, &tokens, options, terminal);
     }
     // Begun before the work, so that a name that cannot be fails early.
-    let inputs = model.input_identities()?;
-    let file = OutputFile::create(&output, &OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 })?;
+    let file = OutputFile::create(&output, &global.output("--output", args.force))?;
     let started = Instant::now();
     let statistics = calibration::calibrated(&args.calibration, &model, &tokens, Hessians::All, args.force, global, terminal)?;
     let calibrating = started.elapsed().as_secs_f64();
@@ -66,6 +65,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         requantize: false,
         allow_f16_loss: false,
         force: false,
+        claims: None,
         open: open_options(global),
         verify: None,
         prepared: None,
@@ -197,7 +197,7 @@ fn probe(
 /// A cache that cannot be written costs time in the next run, nothing else.
 fn save(path: &Path, probed: &Probed) {
     let Ok(bytes) = serde_json::to_vec(probed) else { return };
-    if let Ok(file) = OutputFile::create(path, &OutputOptions { force: true, inputs: &[], expected_bytes: 0 })
+    if let Ok(file) = OutputFile::create(path, &OutputOptions { force: true, ..OutputOptions::default() })
         && file.write_all_at(0, &bytes).is_ok()
     {
         let _ = file.commit();

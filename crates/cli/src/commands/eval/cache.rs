@@ -103,7 +103,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 /// Complete or not at all, whatever happens meanwhile.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let file = OutputFile::create(path, &OutputOptions { force: true, inputs: &[], expected_bytes: bytes.len() as u64 })?;
+    let file = OutputFile::create(path, &OutputOptions { force: true, expected_bytes: bytes.len() as u64, ..OutputOptions::default() })?;
     file.write_all_at(0, bytes)?;
     Ok(file.commit()?)
 }

@@ -80,7 +80,7 @@ pub(crate) struct SpeedOf<'a> {
 }
 
 /// Runs `eval --levels`.
-pub(crate) fn run(setting: &Setting<'_>, source: &Subject, outputs: Outputs, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn run(setting: &Setting<'_>, source: &Subject, outputs: Outputs<'_>, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let version = source.open.description.version;
     if source.open.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: levels are measured against it, so its own losses are in none of the numbers");
@@ -198,6 +198,7 @@ impl<'a> Level<'a> {
             requantize: true,
             allow_f16_loss: true,
             force: false,
+            claims: None,
             open: open_options(global),
             verify: None,
             prepared: None,
