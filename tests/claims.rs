@@ -119,25 +119,26 @@ fn names_that_a_command_makes_up_keep_inputs_too() {
     // The name that convert chooses by itself.
     link("link-q8_0.gguf");
     std::fs::rename(place.dir.join("link-q8_0.gguf"), place.dir.join("model-q8_0.gguf")).unwrap();
-    let line = ["convert", &path("model.pth"), "--to", "gguf", "--type", "q8_0", "--vocab", &path("vocab.txt"), "--force"];
+    let (model, vocab, ids, words, layers, page) =
+        (path("model.pth"), path("vocab.txt"), path("ids.json"), path("words.txt"), path("layers"), path("page.md"));
+    let line = ["convert", &model, "--to", "gguf", "--type", "q8_0", "--vocab", &vocab, "--force"];
     assert_eq!(error_kind(&line, 2), "OutputIsInput");
     std::fs::remove_file(place.dir.join("model-q8_0.gguf")).unwrap();
     // Three files with one beginning.
     for end in ["-time.svg", "-memory.svg", ".csv"] {
         link(&format!("link{end}"));
         assert_eq!(error_kind(&["bench", "curve", &path("model.pth"), "-o", &path("link"), "--force"], 2), "OutputIsInput");
-        std::fs::remove_file(place.dir.join(format!("link{end}"))).unwrap();
+        std::fs::remove_file(place.dir.join(&format!("link{end}"))).unwrap();
     }
     // A file for each layer.
     std::fs::create_dir(place.dir.join("layers")).unwrap();
     link("layers/layer-001-wkv.npy");
-    let (model, layers) = (path("model.pth"), path("layers"));
-    let line = ["logits", &model, "--tokens", &path("ids.json"), "--layers", &layers, "--force", "-o"];
+    let line = ["logits", &model, "--tokens", &ids, "--layers", &layers, "--force", "-o"];
     assert_eq!(error_kind(&[&line[..], &[&path("x.npy")]].concat(), 2), "OutputIsInput");
     assert_eq!(error_kind(&[&line[..], &[&path("layers/layer-000-output.npy")]].concat(), 2), "OutputTwice");
     // The folder of plots.
     std::fs::create_dir(place.dir.join("page-figures")).unwrap();
-    let line = ["eval", &model, "--vocab", &path("vocab.txt"), "--text", &path("words.txt"), "--markdown", &path("page.md"), "--force"];
+    let line = ["eval", &model, "--vocab", &vocab, "--text", &words, "--markdown", &page, "--force"];
     assert_eq!(error_kind(&[&line[..], &["--csv", &path("page-figures/table.csv")]].concat(), 2), "OutputTwice");
     assert_eq!(place.content(), place.before);
 }
@@ -151,16 +152,17 @@ fn files_of_others_beside_layers_and_plots_stay() {
         std::fs::write(place.dir.join(folder).join("thesis.tex"), "mine").unwrap();
     }
     let kept = |folder: &str| std::fs::read_to_string(place.dir.join(folder).join("thesis.tex")).unwrap() == "mine";
-    let (model, vocab) = (path("model.pth"), path("vocab.txt"));
-    let logits = ["logits", &model, "--tokens", &path("ids.json"), "--layers", &path("layers"), "-o", &path("x.npy")];
+    let (model, vocab, words) = (path("model.pth"), path("vocab.txt"), path("words.txt"));
+    let (ids, layers, output, page, second) = (path("ids.json"), path("layers"), path("x.npy"), path("page.md"), path("second.pth"));
+    let logits = ["logits", &model, "--tokens", &ids, "--layers", &layers, "-o", &output];
     json(&logits, 0);
     std::fs::remove_file(place.dir.join("x.npy")).unwrap();
     assert_eq!(error_kind(&logits, 2), "OutputExists", "found before the work");
     assert!(!place.dir.join("x.npy").exists());
     json(&[&logits[..], &["--force"]].concat(), 0);
     assert!(kept("layers"));
-    let eval = ["eval", &model, "--baseline", &path("second.pth"), "--vocab", &vocab, "--markdown", &path("page.md"), "--no-cache"];
-    let eval = [&eval[..], &["--text", &path("words.txt"), "--context", "64"]].concat();
+    let eval = ["eval", &model, "--baseline", &second, "--vocab", &vocab, "--markdown", &page, "--no-cache"];
+    let eval = [&eval[..], &["--text", &words, "--context", "64"]].concat();
     json(&eval, 0);
     let figures = std::fs::read_dir(place.dir.join("page-figures")).unwrap().count();
     assert!(figures > 1, "there are plots");

@@ -6,6 +6,7 @@ mod commands;
 mod failure;
 mod inputs;
 mod progress;
+mod screen;
 mod signals;
 mod terminal;
 
@@ -16,11 +17,20 @@ use failure::Failure;
 use terminal::Terminal;
 
 fn main() -> std::process::ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = Cli::command().try_get_matches().unwrap_or_else(|answer| {
+        if let Some(text) = screen::harmless(&answer) {
+            terminal::write_or_exit(&mut std::io::stderr(), &text);
+            std::process::exit(answer.exit_code());
+        }
+        answer.exit()
+    });
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     inputs::claim(&matches, &cli.global.claims);
     let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
     let result = signals::install().and_then(|()| threads(&cli)).and_then(|()| run(&cli, &terminal));
+    for path in cli.global.claims.files_read() {
+        terminal.detail(&format!("read {}", path.display()));
+    }
     match result {
         Ok(code) => std::process::ExitCode::from(code),
         Err(failure) => std::process::ExitCode::from(terminal.fail(&failure)),

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
+use forge_report::sink;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ impl Terminal {
     /// Prints a result for people.
     pub(crate) fn print(&self, text: &str) {
         if !self.json {
-            write_or_exit(&mut std::io::stdout(), text);
+            write_or_exit(&mut std::io::stdout(), &sink::terminal(text));
         }
     }
 
@@ -58,33 +59,33 @@ impl Terminal {
         document.insert("command".to_owned(), json!(command));
         document.extend(fields);
         let text = serde_json::to_string_pretty(&document).map_err(|error| bug(error.to_string()))?;
-        write_or_exit(&mut std::io::stdout(), &(text + "\n"));
+        write_or_exit(&mut std::io::stdout(), &sink::json(&(text + "\n")));
         Ok(())
     }
 
     /// Something worth knowing that is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            write_or_exit(&mut std::io::stderr(), &format!("note: {text}\n"));
+            write_or_exit(&mut std::io::stderr(), &format!("note: {}\n", sink::message(text)));
         }
     }
 
     /// Something that only --verbose users want.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
-            write_or_exit(&mut std::io::stderr(), &format!("{text}\n"));
+            write_or_exit(&mut std::io::stderr(), &format!("{}\n", sink::message(text)));
         }
     }
 
     /// Reports an error and returns the exit code.
     pub(crate) fn fail(&self, failure: &Failure) -> u8 {
-        write_or_exit(&mut std::io::stderr(), &format!("error[{}]: {}\n", failure.kind, failure.message));
+        write_or_exit(&mut std::io::stderr(), &format!("error[{}]: {}\n", failure.kind, sink::message(&failure.message)));
         if self.json {
             let document = json!({
                 "schema_version": SCHEMA_VERSION,
                 "error": { "kind": failure.kind, "message": failure.message, "exit_code": failure.code },
             });
-            write_or_exit(&mut std::io::stdout(), &format!("{document:#}\n"));
+            write_or_exit(&mut std::io::stdout(), &sink::json(&format!("{document:#}\n")));
         }
         failure.code
     }
@@ -108,7 +109,7 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) ->
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| sink::word(cell)));
     }
     for index in right {
         if let Some(column) = table.column_mut(*index) {

@@ -32,6 +32,8 @@ struct Input {
     path: PathBuf,
     identity: FileIdentity,
     place: Option<Place>,
+    /// A reader has opened it.
+    read: bool,
 }
 
 #[derive(Debug)]
@@ -103,7 +105,7 @@ impl Claims {
     /// `role` is what it is to the user, such as `--text`.
     pub fn input(&self, role: &str, path: &Path) {
         let Ok(meta) = path.metadata() else { return };
-        self.add_input(role, path, FileIdentity::of(&meta));
+        self.add_input(role, path, FileIdentity::of(&meta), false);
     }
 
     fn was_read(&self, path: &Path, identity: FileIdentity) {
@@ -113,24 +115,25 @@ impl Claims {
             || lists.outputs.iter().any(|output| Some(&output.place) == place.as_ref());
         drop(lists);
         if !ours {
-            self.add_input("", path, identity);
+            self.add_input("", path, identity, true);
         }
     }
 
-    fn add_input(&self, role: &str, path: &Path, identity: FileIdentity) {
+    fn add_input(&self, role: &str, path: &Path, identity: FileIdentity, read: bool) {
         let mut lists = self.lists();
         // Named twice, the first name will do.
-        if lists.inputs.iter().any(|input| input.identity.same_file(&identity)) {
+        if let Some(known) = lists.inputs.iter_mut().find(|input| input.identity.same_file(&identity)) {
+            known.read |= read;
             return;
         }
-        let input = Input { role: role.to_owned(), path: path.to_path_buf(), identity, place: Place::of_existing(path) };
+        let input = Input { role: role.to_owned(), path: path.to_path_buf(), identity, place: Place::of_existing(path), read };
         lists.inputs.push(input);
     }
 
-    /// Paths of all inputs so far, in the order in which they were named or read.
+    /// Paths of the inputs that were opened since [`Claims::watch_all_reads`], in the order in which they were named or opened.
     #[must_use]
-    pub fn inputs(&self) -> Vec<PathBuf> {
-        self.lists().inputs.iter().map(|input| input.path.clone()).collect()
+    pub fn files_read(&self) -> Vec<PathBuf> {
+        self.lists().inputs.iter().filter(|input| input.read).map(|input| input.path.clone()).collect()
     }
 
     /// Claims the place of an output before it is created. Claiming it again for the same role changes nothing.

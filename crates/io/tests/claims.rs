@@ -98,7 +98,7 @@ fn w6_whatever_is_opened_is_an_input_once_all_reads_are_watched() {
         std::fs::write(at("shard"), b"1").unwrap();
         drop(InputFile::open(&at("shard")).unwrap());
         drop(InputFile::open(&at("shard")).unwrap());
-        assert_eq!(claims.inputs(), [at("shard")]);
+        assert_eq!(claims.files_read(), [at("shard")]);
         assert_eq!(refused(&claims, "--output", &at("shard"), ["--output", "shard"]), "OutputIsInput");
         // Reading back what is being written, or what an output replaces, makes no input of it.
         std::fs::write(at("kept"), b"old").unwrap();
@@ -106,7 +106,7 @@ fn w6_whatever_is_opened_is_an_input_once_all_reads_are_watched() {
         file.write_all_at(0, b"new").unwrap();
         drop(InputFile::open(&at("kept")).unwrap());
         drop(InputFile::open(file.temp_path()).unwrap());
-        assert_eq!(claims.inputs(), [at("shard")]);
+        assert_eq!(claims.files_read(), [at("shard")]);
         file.commit().unwrap();
         // Opened between the beginning and the end of an output, by another name.
         let late = OutputFile::create(&at("late"), &options(&claims, "--csv")).unwrap();

@@ -12,10 +12,11 @@ use forge_eval::Kernel;
 use forge_io::OutputFile;
 use forge_overlay::Overlay;
 use forge_quantizer::Quantizer;
+use forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration::{self, Known};
-use super::{agreement_table, kernel, model_line, open_options, read_small, read_text, thresholds, vocabulary};
+use super::{agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -221,7 +222,7 @@ fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -
     terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
-        output.display(),
+        shown(output),
         thousands(plan.layout.total_bytes()),
         plan.layout.files().map(|(_, layout)| layout.tensors.len()).sum::<usize>()
     ));
@@ -266,7 +267,7 @@ fn report(
     }
     terminal.print(&format!(
         "wrote {} ({} bytes, {bits:.2} bits a parameter) in {:.2} s ({speed:.0} MB/s of source){}\n",
-        output.display(),
+        shown(output),
         thousands(record.output_bytes),
         record.write_seconds,
         if record.agreement.is_some() {
@@ -287,7 +288,7 @@ fn report(
         "tensors": tensors,
     });
     if let Some(file) = side_files.record {
-        finish(file, &format!("{document:#}\n"))?;
+        finish(file, &sink::json(&format!("{document:#}\n")))?;
     }
     if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, &plan.tokenizer) {
         finish(file, &forge_tokenizer::to_json(tokenizer))?;

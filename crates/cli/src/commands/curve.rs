@@ -9,7 +9,7 @@ use forge_engine::EngineOptions;
 use forge_io::OutputFile;
 use serde_json::{Value, json};
 
-use super::{model_line, open_options};
+use super::{model_line, open_options, shown};
 use crate::args::{Curve, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<
         model_line(&model.description),
         curve::costs(&measured).to_markdown()?,
         curve::laws(&measured).to_markdown()?,
-        names.map(|path| path.display().to_string()).join(", "),
+        names.map(|path| shown(&path)).join(", "),
     ));
     print_json(args, &measured, terminal)?;
     Ok(0)

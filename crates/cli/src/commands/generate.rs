@@ -14,6 +14,7 @@ use super::{kernel, open_options, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::screen::Screen;
 use crate::terminal::{Terminal, write_bytes_or_exit};
 
 /// Runs the command.
@@ -36,8 +37,9 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut loaded = Loaded::load(&model, by, state, terminal)?;
     let mut logits = vec![0.0; rows];
     loaded.prompt(&prompt, &mut logits)?;
+    let mut screen = Screen::of_stdout();
     if !terminal.json() {
-        write_bytes_or_exit(&mut stdout(), args.prompt.as_bytes());
+        write_bytes_or_exit(&mut stdout(), &screen.shown(args.prompt.as_bytes()));
     }
     let mut random = args.seed;
     let mut ids = Vec::new();
@@ -49,11 +51,11 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
         ids.push(token);
         if !terminal.json() {
             // Bytes, not characters: a token may end inside one.
-            write_bytes_or_exit(&mut stdout(), tokenizer.token_bytes(token).unwrap_or_default());
+            write_bytes_or_exit(&mut stdout(), &screen.shown(tokenizer.token_bytes(token).unwrap_or_default()));
         }
         loaded.step(token, &mut logits)?;
     }
-    terminal.print("\n");
+    terminal.print(&format!("{}\n", String::from_utf8_lossy(&screen.rest())));
     let text = String::from_utf8_lossy(&tokenizer.decode(&ids)?).into_owned();
     terminal
         .print_json("generate", &json!({ "prompt": args.prompt, "text": text, "tokens": ids, "seed": args.seed, "kernel": by.name() }))?;

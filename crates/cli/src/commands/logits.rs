@@ -10,7 +10,7 @@ use forge_kernel::{KernelOptions, LayerState, Wkv};
 use forge_model::Version;
 use serde_json::json;
 
-use super::{kernel, open_options, read_small, read_text, vocabulary};
+use super::{kernel, open_options, read_small, read_text, shown, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     sink.logits.finish().map_err(write_failed)?;
     drop(progress);
     file.commit()?;
-    terminal.print(&format!("wrote {} (float32 [{}, {}])\n", args.output.display(), tokens.len(), h.vocabulary));
+    terminal.print(&format!("wrote {} (float32 [{}, {}])\n", shown(&args.output), tokens.len(), h.vocabulary));
     terminal.print_json(
         "logits",
         &json!({ "model": args.model.display().to_string(), "output": args.output.display().to_string(),

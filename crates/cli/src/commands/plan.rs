@@ -15,7 +15,7 @@ use forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Prob
 use serde_json::json;
 
 use super::eval::texts::Texts;
-use super::{calibration, model_line, number, open_options, vocabulary};
+use super::{calibration, model_line, number, open_options, shown, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     print(args, &model, &harms, &planned, terminal);
     terminal.print(&format!(
         "wrote {} in {calibrating:.0} s of calibrating, {probing:.0} s of probing, {measuring:.0} s of quantizing and measuring\n",
-        output.display()
+        shown(&output)
     ));
     terminal.print_json(
         "plan",
@@ -232,7 +232,8 @@ fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions
 
 /// What a reader of the recipe wants to know.
 fn header(args: &Plan, model: &OpenModel, planned: &Planned) -> String {
-    let source = args.source.file_name().unwrap_or(args.source.as_os_str()).to_string_lossy();
+    // A name with a line end would go on as a line of the recipe.
+    let source = shown(args.source.file_name().unwrap_or(args.source.as_os_str()).as_ref());
     let windows = args.calibration.calibration_windows;
     let command = format!("rwkv-forge convert {source} --to {} --recipe FILE --calibrate TEXT --calibration-windows {windows}", args.to);
     format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(&model.description), sentence(planned))
@@ -281,6 +282,6 @@ fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned
     if !planned.met {
         terminal.print("not met: the goal was not reached\n");
     }
-    let source = args.source.display();
+    let source = shown(&args.source);
     terminal.detail(&format!("write the file with: rwkv-forge convert {source} --to {} --recipe RECIPE --calibrate TEXT", args.to));
 }

@@ -5,7 +5,7 @@ use forge_model::Version;
 use forge_tensor::Encoding;
 use serde_json::json;
 
-use super::open_options;
+use super::{open_options, shown};
 use crate::args::{Global, State};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, thousands};
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         "{} state of {} -> {} ({} bytes, {})\n",
         from.name(),
         record.sizes,
-        output.display(),
+        shown(&output),
         thousands(record.output_bytes),
         record.encoding
     ));

@@ -17,7 +17,7 @@ use forge_report::pareto_front;
 use forge_tensor::{Encoding, TensorSource};
 use serde_json::{Value, json};
 
-use super::super::{open_options, vocabulary};
+use super::super::{open_options, shown, vocabulary};
 use super::cache::{Cache, Key, Speed};
 use super::choice::{Choosable, Wish};
 use super::measure::{Candidate, Measured, Reference, Results};
@@ -328,8 +328,8 @@ impl LevelFindings<'_> {
     pub(crate) fn command(&self) -> Option<String> {
         let level = &self.levels[self.recommended?];
         let vocabulary =
-            self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", path.display()));
-        let (source, container) = (self.source.path.display(), self.container.name());
+            self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", shown(path)));
+        let (source, container) = (shown(&self.source.path), self.container.name());
         Some(format!("rwkv-forge convert {source} --to {container} --type {}{vocabulary}", level.names[0]))
     }
 
