@@ -26,7 +26,13 @@ fn tame(what: &str, bytes: &[u8]) {
 fn run(args: &[&str], code: i32) -> bool {
     let output = forge().env("GITHUB_ACTIONS", "true").args(args).output().unwrap();
     let what = args.join(" ");
-    assert_eq!(output.status.code(), Some(code), "{what}: {}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{what}: {}{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
     tame(&what, &output.stdout);
     tame(&what, &output.stderr);
     [output.stdout, output.stderr].iter().any(|stream| String::from_utf8_lossy(stream).contains("\\x1b[2J"))
@@ -83,15 +89,15 @@ fn measurements_show_names_and_do_not_obey_them() {
     let named = |end: &str| dir.join(&format!("{HOSTILE}{end}"));
     let path = |name: &str| text(&dir.join(name)).to_owned();
     let words = "It was a bright day, and everybody who had a garden sat in it. ".repeat(8);
-    let lines = [("one", HOSTILE), ("two", "plain")].map(|(text, category)| {
-        serde_json::json!({ "text": format!("{text} {words}"), "category": category, "id": HOSTILE }).to_string()
-    });
+    let lines = [("one", HOSTILE), ("two", "plain")]
+        .map(|(text, category)| serde_json::json!({ "text": format!("{text} {words}"), "category": category, "id": HOSTILE }).to_string());
     std::fs::write(named(".jsonl"), lines.join("\n")).unwrap();
     std::fs::write(named(".md"), &words).unwrap();
     let (html, markdown, csv) = (path("page.html"), path("page.md"), path("page.csv"));
     let outputs = ["--html", &html, "--markdown", &markdown, "--csv", &csv, "--force", "--no-cache"];
     let (lines, second) = (named(".jsonl"), named(".md"));
-    let eval = ["eval", model, "--baseline", text(checkpoint("7")), "--vocab", text(vocab()), "--text", text(&lines), "--text", text(&second)];
+    let eval =
+        ["eval", model, "--baseline", text(checkpoint("7")), "--vocab", text(vocab()), "--text", text(&lines), "--text", text(&second)];
     both(&[&eval[..], &outputs].concat(), 0);
     both(&[&eval[..], &["--max-ppl-ratio", "0.5", "--no-cache"]].concat(), 1);
     let pair = serde_json::json!({ "id": HOSTILE, "context": "a b", "continuation": "c d" }).to_string();

@@ -77,8 +77,25 @@ mod tests {
         assert_eq!(written, OUTPUTS, "an output that no command has");
         // A new argument is read unless it is listed above: add it here once it is clear that it is.
         let known = [
-            "baseline", "calibrate", "calibration", "candidate", "file", "imatrix", "lora", "model", "models", "pairs", "paths", "recipe",
-            "reference", "source", "state", "text", "texts", "tokens", "vocab",
+            "baseline",
+            "calibrate",
+            "calibration",
+            "candidate",
+            "file",
+            "imatrix",
+            "lora",
+            "model",
+            "models",
+            "pairs",
+            "paths",
+            "recipe",
+            "reference",
+            "source",
+            "state",
+            "text",
+            "texts",
+            "tokens",
+            "vocab",
         ];
         assert_eq!(read, known);
     }

@@ -59,10 +59,7 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Cont
     let is_fla = model.version == Version::V7;
     let style = Style { convention, squeezed: is_fla, eighth_value: false, stand_ins: false };
     let config = if is_fla { config::fla(model, choices)? } else { config::transformers(model, choices)? };
-    let mut all = vec![
-        text_file(CONFIG, format!("{config:#}\n")),
-        text_file(GENERATION, format!("{:#}\n", config::generation())),
-    ];
+    let mut all = vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION, format!("{:#}\n", config::generation()))];
     all.extend(files(plan::tensors(model, choices, style)?, written_version(model.version).name(), &[], context)?);
     if context.vocabulary.map(Tokenizer::sha256) == Some(WORLD_SHA256) {
         all.push(text_file(WORLD, Tokenizer::world_file()));

@@ -357,7 +357,8 @@ fn with_input(test: &str) -> (Folder, PathBuf, Claims) {
 
 fn refuses_input(folder: &Folder, output: &Path, claims: &Claims) {
     for force in [false, true] {
-        let error = OutputFile::create(output, &OutputOptions { force, claims: Some(claims), role: "--output", expected_bytes: 0 }).unwrap_err();
+        let error =
+            OutputFile::create(output, &OutputOptions { force, claims: Some(claims), role: "--output", expected_bytes: 0 }).unwrap_err();
         assert_eq!((error.kind(), error.class()), ("OutputIsInput", Class::Usage));
     }
     assert_eq!(std::fs::read(folder.join("input")).unwrap(), b"precious");

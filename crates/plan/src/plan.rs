@@ -79,7 +79,8 @@ impl Planning<'_> {
     }
 
     fn convert_options(&self) -> ConvertOptions<'_> {
-        let ConvertOptions { container, vocabulary, treatment, name, requantize, allow_f16_loss, force, claims, open, recipe, .. } = self.convert;
+        let ConvertOptions { container, vocabulary, treatment, name, requantize, allow_f16_loss, force, claims, open, recipe, .. } =
+            self.convert;
         ConvertOptions {
             container,
             vocabulary,

@@ -80,7 +80,13 @@ pub(crate) struct SpeedOf<'a> {
 }
 
 /// Runs `eval --levels`.
-pub(crate) fn run(setting: &Setting<'_>, source: &Subject, outputs: Outputs<'_>, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn run(
+    setting: &Setting<'_>,
+    source: &Subject,
+    outputs: Outputs<'_>,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<u8, Failure> {
     let version = source.open.description.version;
     if source.open.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: levels are measured against it, so its own losses are in none of the numbers");
@@ -327,8 +333,7 @@ impl LevelFindings<'_> {
     /// What to type to get the recommended file.
     pub(crate) fn command(&self) -> Option<String> {
         let level = &self.levels[self.recommended?];
-        let vocabulary =
-            self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", shown(path)));
+        let vocabulary = self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", shown(path)));
         let (source, container) = (shown(&self.source.path), self.container.name());
         Some(format!("rwkv-forge convert {source} --to {container} --type {}{vocabulary}", level.names[0]))
     }

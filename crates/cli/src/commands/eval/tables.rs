@@ -344,7 +344,11 @@ impl Findings<'_> {
         let (bits, bytes) = (subject.bits_per_weight(), thousands(subject.bytes));
         let kept = if measured.kept_parts > 0 { ", partly by an earlier run" } else { "" };
         let speed = fed as f64 / measured.seconds.max(1e-9);
-        format!("{}: {bytes} bytes, {bits:.2} bits a weight; {:.1} s, {speed:.0} tokens/s{kept}\n", sink::word(&measured.name), measured.seconds)
+        format!(
+            "{}: {bytes} bytes, {bits:.2} bits a weight; {:.1} s, {speed:.0} tokens/s{kept}\n",
+            sink::word(&measured.name),
+            measured.seconds
+        )
     }
 
     /// What llama-perplexity would print.
