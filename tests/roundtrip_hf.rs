@@ -204,6 +204,69 @@ fn outputs_are_reproducible_and_replaced_only_on_request() {
 }
 
 #[test]
+fn a_directory_is_replaced_only_when_all_of_it_is_ours() {
+    let dir = Dir::new();
+    let source = trained(&dir, Version::V7, &WIDE);
+    let output = dir.join("out");
+    json(&args(&source, "hf", "bf16", &output), 0);
+    let forced = |container: &str| [args(&source, container, "f32", &output), vec!["--force".to_owned()]].concat();
+    let refused = |container: &str, name: &str| {
+        let error = &json(&forced(container), 2)["error"];
+        assert_eq!(error["kind"], "ForeignFiles", "{container} {name}");
+        assert!(error["message"].as_str().unwrap().contains(name), "{error}");
+    };
+    // The list names every file, itself left out; readers do not mind it.
+    let list = std::fs::read_to_string(output.join(forge_io::MANIFEST)).unwrap();
+    let mut listed: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
+    listed.push(forge_io::MANIFEST);
+    listed.sort_unstable();
+    let mut names: Vec<String> =
+        std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(listed, names);
+    // Somebody's notes keep the directory, whatever else is in it.
+    std::fs::write(output.join("README.md"), "mine").unwrap();
+    refused("hf", "README.md");
+    assert_eq!(std::fs::read_to_string(output.join("README.md")).unwrap(), "mine");
+    std::fs::remove_file(output.join("README.md")).unwrap();
+    json(&forced("hf"), 0);
+    // Another container's directory of ours is ours, too.
+    json(&forced("candle"), 0);
+    json(&forced("hf"), 0);
+    // One without a list, as older versions left it: by the names of the container.
+    std::fs::remove_file(output.join(forge_io::MANIFEST)).unwrap();
+    refused("candle", "generation_config.json");
+    std::fs::write(output.join("tokenizer.json"), "{}").unwrap();
+    refused("hf", "tokenizer.json");
+    std::fs::remove_file(output.join("tokenizer.json")).unwrap();
+    std::fs::write(output.join("model-00002-of-00003.safetensors"), "a shard of an earlier conversion").unwrap();
+    json(&forced("hf"), 0);
+    assert!(verify(&source, &output));
+}
+
+#[test]
+fn every_file_of_a_directory_has_a_name_that_its_container_gives() {
+    let dir = Dir::new();
+    let mut seen = 0;
+    for container in forge_convert::container::CONTAINERS {
+        for (version, sizes) in [(Version::V5_2, WIDE), (Version::V6, WIDE), (Version::V6, CANDLE), (Version::V7, WIDE)] {
+            let source = trained(&dir, version, &sizes);
+            let output = dir.join(&format!("{}-{}-{}", container.name(), version.name(), sizes.ranks[0]));
+            let line = args(&source, container.name(), "f16", &output);
+            if !run(&line).status.success() || !output.is_dir() {
+                continue;
+            }
+            for entry in std::fs::read_dir(&output).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(name == forge_io::MANIFEST || container.writes(&name), "{}: {name}", container.name());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 12, "directories were written");
+}
+
+#[test]
 fn what_no_reader_takes_is_refused_before_anything_is_written() {
     let dir = Dir::new();
     let never = dir.join("never");

@@ -105,7 +105,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn create(path: &Path, force: bool, description: &ModelDescription) -> Result<Self, CalibrateError> {
         let room = (4096 + (description.hyperparameters.layers + 1) * INPUTS * INPUT_BYTES).next_multiple_of(4096) - 8;
-        let file = OutputFile::create(path, &OutputOptions { force, inputs: &[], expected_bytes: room as u64 })?;
+        let file = OutputFile::create(path, &OutputOptions { force, expected_bytes: room as u64, ..OutputOptions::default() })?;
         let header = Header { metadata: BTreeMap::new(), tensors: BTreeMap::new() };
         Ok(Self { file, header, index: Vec::new(), room, data: 0, digest: Sha256::new() })
     }

@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use forge_convert::container::CONTAINERS;
 use forge_convert::preset::type_names;
 use forge_convert::state::StateFormat;
+use forge_io::{Claims, OutputOptions};
 use forge_model::Version;
 
 pub(crate) use bench::{Bench, BenchKind};
@@ -54,6 +55,16 @@ pub(crate) struct Global {
     /// Map input files into memory instead of reading them. A file that is cut short by others meanwhile then ends the program
     #[arg(long, global = true)]
     pub mmap: bool,
+    /// What the run reads and writes.
+    #[arg(skip)]
+    pub claims: Claims,
+}
+
+impl Global {
+    /// How an output of this role (`--csv`) is created: it takes the place of nothing else that the run reads or writes.
+    pub(crate) fn output<'a>(&'a self, role: &'a str, force: bool) -> OutputOptions<'a> {
+        OutputOptions { force, claims: Some(&self.claims), role, expected_bytes: 0 }
+    }
 }
 
 #[derive(Debug, Subcommand)]

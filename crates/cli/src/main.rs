@@ -5,14 +5,16 @@ mod args;
 mod commands;
 mod failure;
 mod faults;
+mod inputs;
 mod progress;
+mod screen;
 mod signals;
 mod terminal;
 mod threads;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use failure::{Failure, exit_code};
@@ -24,10 +26,12 @@ static MEMORY: forge_io::Allocator = forge_io::Allocator;
 
 fn main() -> ExitCode {
     faults::watch();
-    let mut cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (mut cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(answer) => return ExitCode::from(terminal::parsed(&answer)),
     };
+    inputs::claim(&matches, &cli.global.claims);
     let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
     let result = faults::caught(|| {
         signals::install()?;
@@ -37,6 +41,9 @@ fn main() -> ExitCode {
     });
     for path in forge_io::removed_leftovers() {
         terminal.note(&format!("removed {}, which a run that was killed had left behind", path.display()));
+    }
+    for path in cli.global.claims.files_read() {
+        terminal.detail(&format!("read {}", path.display()));
     }
     let code = result.unwrap_or_else(|failure| terminal.fail(&failure));
     ExitCode::from(terminal.verdict(code))

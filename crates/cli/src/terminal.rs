@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use forge_report::sink;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -54,7 +55,7 @@ impl Terminal {
     /// Prints a result for people.
     pub(crate) fn print(&self, text: &str) {
         if !self.json {
-            self.print_bytes(text.as_bytes());
+            self.print_bytes(sink::terminal(text).as_bytes());
         }
     }
 
@@ -87,26 +88,26 @@ impl Terminal {
         document.insert("command".to_owned(), json!(command));
         document.extend(fields);
         let text = serde_json::to_string_pretty(&document).map_err(|error| bug(error.to_string()))?;
-        self.print_bytes((text + "\n").as_bytes());
+        self.print_bytes(sink::json(&(text + "\n")).as_bytes());
         Ok(())
     }
 
     /// Something worth knowing that is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            say(&format!("note: {text}\n"));
+            say(&format!("note: {}\n", sink::message(text)));
         }
     }
 
     /// Something that makes a result doubtful: shown even with --quiet.
     pub(crate) fn warn(&self, text: &str) {
-        say(&format!("warning: {text}\n"));
+        say(&format!("warning: {}\n", sink::message(text)));
     }
 
     /// Something that only --verbose users want.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
-            say(&format!("{text}\n"));
+            say(&format!("{}\n", sink::message(text)));
         }
     }
 
@@ -114,21 +115,21 @@ impl Terminal {
     /// no document.
     pub(crate) fn print_beside(&self, lines: &str) {
         if self.json {
-            say(lines);
+            say(&sink::terminal(lines));
         } else {
-            self.print_bytes(lines.as_bytes());
+            self.print_bytes(sink::terminal(lines).as_bytes());
         }
     }
 
     /// Reports an error and returns the exit code.
     pub(crate) fn fail(&self, failure: &Failure) -> u8 {
-        say(&format!("error[{}]: {}\n", failure.kind, failure.message));
+        say(&format!("error[{}]: {}\n", failure.kind, sink::message(&failure.message)));
         if self.json {
             let document = json!({
                 "schema_version": SCHEMA_VERSION,
                 "error": { "kind": failure.kind, "message": failure.message, "exit_code": failure.code },
             });
-            self.print_bytes(format!("{document:#}\n").as_bytes());
+            self.print_bytes(sink::json(&format!("{document:#}\n")).as_bytes());
         }
         failure.code
     }
@@ -145,7 +146,11 @@ impl Terminal {
 
 /// Prints what the parser has to say and returns the exit code: help and versions are results, mistakes are not.
 pub(crate) fn parsed(answer: &clap::Error) -> u8 {
-    let printed = answer.print().and_then(|()| io::stdout().flush());
+    // With words that a terminal would obey, it is printed without colour.
+    let printed = match crate::screen::harmless(answer) {
+        Some(text) if answer.use_stderr() => write_all(&mut io::stderr(), text.as_bytes()),
+        _ => answer.print().and_then(|()| io::stdout().flush()),
+    };
     let code = u8::try_from(answer.exit_code()).unwrap_or(exit_code(forge_tensor::Class::Usage));
     match printed {
         Err(error) if !answer.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
@@ -185,7 +190,7 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) ->
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| sink::word(cell)));
     }
     for index in right {
         if let Some(column) = table.column_mut(*index) {

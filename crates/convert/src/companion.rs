@@ -23,6 +23,9 @@ const CONFIG: &str = "config.json";
 /// Special tokens and chat template.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
+/// Names of all files that are ever read because they lie beside a checkpoint.
+pub const COMPANIONS: [&str; 3] = [CONFIG, TOKENIZER, TOKENIZER_CONFIG];
+
 /// A file beside a checkpoint that was read with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Companion {

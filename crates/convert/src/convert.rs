@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::{Claims, OutputFile, OutputOptions};
 use forge_kernel::KernelOptions;
 use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
 use forge_overlay::Overlay;
@@ -45,6 +45,8 @@ pub struct ConvertOptions<'a> {
     pub allow_f16_loss: bool,
     /// Replace an existing output.
     pub force: bool,
+    /// What else the program reads and writes, with which the output must not collide. The model's own files are added to it.
+    pub claims: Option<&'a Claims>,
     /// How input files are read.
     pub open: OpenOptions,
     /// How the result is compared with its source; `None` skips it.
@@ -266,11 +268,10 @@ pub fn convert(
     progress: OnProgress<'_>,
 ) -> Result<Record, BoxError> {
     let files = model.source().files();
-    let inputs = model.input_identities()?;
+    let claims = options.claims.cloned().unwrap_or_default();
     let source_bytes = model.source_bytes()?;
     let total_bytes = plan.layout.total_bytes();
-    let target =
-        Target::create(output, &plan.layout, &OutputOptions { force: options.force, inputs: &inputs, expected_bytes: total_bytes })?;
+    let target = Target::create(output, &plan.layout, plan.container, &output_options(model, plan, options, &claims)?)?;
     let started = std::time::Instant::now();
     let (digests, stats) = rayon::join(
         || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
@@ -343,6 +344,29 @@ fn zeroed_before(prepared: Option<Preparation<'_>>) -> Vec<ZeroedBlocks> {
     let tensors = prepared.map_or(&[][..], |prepared| prepared.tensors).iter().filter(|tensor| tensor.zeroed_blocks > 0);
     let zeroed = tensors.map(|of| ZeroedBlocks { tensor: of.tensor.clone(), zeroed: of.zeroed_blocks, blocks: of.blocks });
     zeroed.collect()
+}
+
+/// Refuses, before any work, an output that [`convert`] would refuse for its name: because it exists, or would take the place of
+/// something that is read or written too.
+///
+/// # Errors
+/// As [`convert`].
+pub fn check_output(model: &OpenModel, plan: &Plan, output: &Path, options: &ConvertOptions<'_>) -> Result<(), BoxError> {
+    let claims = options.claims.cloned().unwrap_or_default();
+    Target::check(output, &plan.layout, plan.container, &output_options(model, plan, options, &claims)?)
+}
+
+/// With the model's own files among the claims.
+fn output_options<'c>(
+    model: &OpenModel,
+    plan: &Plan,
+    options: &ConvertOptions<'_>,
+    claims: &'c Claims,
+) -> Result<OutputOptions<'c>, BoxError> {
+    for (path, _) in model.inputs()? {
+        claims.input("the source", &path);
+    }
+    Ok(OutputOptions { force: options.force, claims: Some(claims), role: "--output", expected_bytes: plan.layout.total_bytes() })
 }
 
 /// Writes all files of the target.

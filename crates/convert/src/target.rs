@@ -6,6 +6,8 @@ use forge_io::{OutputDirectory, OutputFile, OutputOptions};
 use forge_model::{FileLayout, OutputLayout};
 use forge_tensor::BoxError;
 
+use crate::container::Container;
+
 /// An output under construction.
 pub(crate) struct Target<'a> {
     directory: Option<OutputDirectory>,
@@ -14,11 +16,16 @@ pub(crate) struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Creates the temporary file or directory: the earliest failure of an output that cannot be.
-    pub(crate) fn create(output: &Path, layout: &'a OutputLayout, options: &OutputOptions<'_>) -> Result<Self, BoxError> {
+    pub(crate) fn create(
+        output: &Path,
+        layout: &'a OutputLayout,
+        container: &'static dyn Container,
+        options: &OutputOptions<'_>,
+    ) -> Result<Self, BoxError> {
         match layout {
             OutputLayout::File(layout) => Ok(Self { directory: None, files: vec![(layout, OutputFile::create(output, options)?)] }),
             OutputLayout::Directory(named) => {
-                let directory = OutputDirectory::create(output, options)?;
+                let directory = OutputDirectory::create(output, options, |name| container.writes(name))?;
                 let files = named.iter().map(|(name, layout)| Ok((layout, directory.file(name, layout.total_bytes)?))).collect::<Result<
                     _,
                     BoxError,
@@ -26,6 +33,19 @@ impl<'a> Target<'a> {
                 )?;
                 Ok(Self { directory: Some(directory), files })
             }
+        }
+    }
+
+    /// Checks and claims the output's name alone.
+    pub(crate) fn check(
+        output: &Path,
+        layout: &OutputLayout,
+        container: &dyn Container,
+        options: &OutputOptions<'_>,
+    ) -> Result<(), BoxError> {
+        match layout {
+            OutputLayout::File(_) => Ok(OutputFile::check(output, options)?),
+            OutputLayout::Directory(_) => Ok(OutputDirectory::check(output, options, &|name| container.writes(name))?),
         }
     }
 

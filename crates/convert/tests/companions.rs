@@ -71,6 +71,7 @@ fn a_hybrid_names_every_file_that_decided_about_it() {
         requantize: false,
         allow_f16_loss: false,
         force: false,
+        claims: None,
         open: OpenOptions::default(),
         verify: None,
         prepared: None,

@@ -47,6 +47,7 @@ fn planned_with(made: &Made, container: &str, recipe: &Recipe) -> Result<Plan, B
         requantize: false,
         allow_f16_loss: false,
         force: false,
+        claims: None,
         open: OpenOptions::default(),
         verify: None,
         prepared: None,

@@ -27,7 +27,7 @@ fn hints(format: StateFormat, version: Version) -> StateHints {
 }
 
 fn store(state: &InitState, target: &StateTarget, path: &Path) -> Result<StateRecord, BoxError> {
-    write(state, target, path, &OutputOptions { force: true, inputs: &[], expected_bytes: 0 })
+    write(state, target, path, &OutputOptions { force: true, ..OutputOptions::default() })
 }
 
 /// Value i of key j in head h of layer l, all different and exact in every type, also after a division by 8.

@@ -11,7 +11,7 @@ use forge_tokenizer::Tokenizer;
 use crate::error::HfError;
 use crate::hugging_face::written_version;
 use crate::plan::{self, Style};
-use crate::shards::{files, text_file};
+use crate::shards::{files, is_weights, text_file};
 use crate::{Context, EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, carries_tokens, config};
 
 const FLOAT: &str = "candle";
@@ -20,6 +20,21 @@ const SAFETENSORS: &str = "`--to safetensors` carries every RWKV version under i
 /// Block formats of GGUF that candle has no code for.
 const UNKNOWN_TO_CANDLE: &[&str] = &["iq4_nl", "iq4_xs", "mxfp4"];
 const VECTORS: &str = "candle turns vectors and low-rank factors into f32 while loading, so they are kept whole";
+
+const CONFIG: &str = "config.json";
+const WORLD: &str = "rwkv_vocab_v20230424.json";
+
+/// Whether a directory of [`candle`] may have a file of this name.
+#[must_use]
+pub fn candle_writes(name: &str) -> bool {
+    [CONFIG, WORLD].contains(&name) || is_weights(name)
+}
+
+/// Whether a directory of [`candle_gguf`] may have a file of this name.
+#[must_use]
+pub fn candle_gguf_writes(name: &str) -> bool {
+    [CONFIG, WORLD, GGUF_FILE].contains(&name)
+}
 
 /// Whether candle runs models of this version from safetensors.
 ///
@@ -156,12 +171,12 @@ fn check_sizes(container: &'static str, model: &ModelDescription) -> Result<(), 
 /// `config.json` and, for World, the vocabulary: a JSON object from token to id. Tokens that are no UTF-8 have no place in
 /// it; candle's tokenizer does not know them from any file.
 fn companions(model: &ModelDescription, context: &Context<'_>) -> Result<Vec<(String, forge_model::FileLayout)>, HfError> {
-    let mut all = vec![text_file("config.json", format!("{:#}\n", config::candle(model)))];
+    let mut all = vec![text_file(CONFIG, format!("{:#}\n", config::candle(model)))];
     if let Some(world) = context.vocabulary.filter(|vocabulary| carries_tokens(vocabulary)) {
         let text = |id: u32| Some((std::str::from_utf8(world.token_bytes(id)?).ok()?, id));
         let ids: BTreeMap<&str, u32> = (1..=Tokenizer::max_id(world)).filter_map(text).collect();
         let json = serde_json::to_string(&ids).map_err(|error| HfError::Internal(error.to_string()))?;
-        all.push(text_file("rwkv_vocab_v20230424.json", json));
+        all.push(text_file(WORLD, json));
     }
     Ok(all)
 }

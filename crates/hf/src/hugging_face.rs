@@ -7,7 +7,7 @@ use forge_tokenizer::Tokenizer;
 use crate::config;
 use crate::error::HfError;
 use crate::plan::{self, Style};
-use crate::shards::{files, text_file};
+use crate::shards::{files, is_weights, text_file};
 use crate::{Context, carries_tokens};
 
 const CONTAINER: &str = "hf";
@@ -15,6 +15,16 @@ const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its o
 /// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
 /// the head size, the trainer's is always 64e-5.
 const HEAD_SIZE: usize = 64;
+
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+const WORLD: &str = "rwkv_vocab_v20230424.txt";
+
+/// Whether a directory of [`hugging_face`] may have a file of this name.
+#[must_use]
+pub fn hugging_face_writes(name: &str) -> bool {
+    [CONFIG, GENERATION, WORLD].contains(&name) || is_weights(name)
+}
 
 /// Whether a library reads models of this version.
 ///
@@ -49,13 +59,10 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Cont
     let is_fla = model.version == Version::V7;
     let style = Style { convention, squeezed: is_fla, eighth_value: false, stand_ins: false };
     let config = if is_fla { config::fla(model, choices)? } else { config::transformers(model, choices)? };
-    let mut all = vec![
-        text_file("config.json", format!("{config:#}\n")),
-        text_file("generation_config.json", format!("{:#}\n", config::generation())),
-    ];
+    let mut all = vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION, format!("{:#}\n", config::generation()))];
     all.extend(files(plan::tensors(model, choices, style)?, written_version(model.version).name(), &[], context)?);
     if context.vocabulary.is_some_and(carries_tokens) {
-        all.push(text_file("rwkv_vocab_v20230424.txt", Tokenizer::world_file()));
+        all.push(text_file(WORLD, Tokenizer::world_file()));
     }
     Ok(OutputLayout::Directory(all))
 }

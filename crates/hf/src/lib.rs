@@ -24,9 +24,11 @@ mod shards;
 use forge_model::{Constraint, TensorSpec, Version};
 use forge_tokenizer::{Tokenizer, WORLD_SHA256};
 
-pub use candle::{can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, gguf_constraint, gguf_holds};
+pub use candle::{
+    can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, candle_gguf_writes, candle_writes, gguf_constraint, gguf_holds,
+};
 pub use error::HfError;
-pub use hugging_face::{can_carry_hugging_face, hugging_face};
+pub use hugging_face::{can_carry_hugging_face, hugging_face, hugging_face_writes};
 pub use read::CandleFile;
 
 /// Bytes of tensors in one safetensors file; beyond this, a model is written in shards. The figure is the one that

@@ -10,6 +10,16 @@ use crate::error::HfError;
 /// Bytes reserved for the result of the comparison.
 const VERIFY_BYTES: usize = 400;
 
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Whether [`files`] may give a file this name.
+pub(crate) fn is_weights(name: &str) -> bool {
+    let shard = || name.strip_prefix("model-")?.strip_suffix(".safetensors")?.split_once("-of-");
+    let number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    name == SINGLE || name == INDEX || shard().is_some_and(|(number_of, of)| number(number_of) && number(of))
+}
+
 /// Lays out `model.safetensors`, or shards of at most `context.shard_bytes` bytes of tensors and their index. A tensor
 /// larger than that has a shard of its own. `extra` are further metadata of each file.
 pub(crate) fn files(
@@ -29,7 +39,7 @@ pub(crate) fn files(
     let shards = split(tensors, context.shard_bytes);
     if let [_] = shards.as_slice() {
         let all = shards.into_iter().flatten().collect();
-        return Ok(vec![("model.safetensors".to_owned(), layout(all, &metadata, &reserved)?)]);
+        return Ok(vec![(SINGLE.to_owned(), layout(all, &metadata, &reserved)?)]);
     }
     let of = shards.len();
     let mut files = Vec::with_capacity(of.saturating_add(1));
@@ -43,7 +53,7 @@ pub(crate) fn files(
         files.push((name, layout(shard, &metadata, &reserved)?));
     }
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
-    files.push(text_file("model.safetensors.index.json", format!("{index:#}\n")));
+    files.push(text_file(INDEX, format!("{index:#}\n")));
     Ok(files)
 }
 

@@ -166,7 +166,7 @@ impl CacheKey {
 fn write(path: &Path, name: &str, bytes: &[u8]) -> Result<(), IoError> {
     let line = format!("{MAGIC} {} {}\n", bytes.len(), digest(name, bytes));
     let whole = (line.len() as u64).saturating_add(bytes.len() as u64);
-    let file = OutputFile::create(path, &OutputOptions { force: true, inputs: &[], expected_bytes: whole })?;
+    let file = OutputFile::create(path, &OutputOptions { force: true, expected_bytes: whole, ..OutputOptions::default() })?;
     file.write_all_at(0, line.as_bytes())?;
     file.write_all_at(line.len() as u64, bytes)?;
     file.commit()

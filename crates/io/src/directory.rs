@@ -1,7 +1,7 @@
 //! Atomic output of a directory: it is built beside its final name and takes the name when all files are complete.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -12,35 +12,67 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
+use crate::claims::Claims;
 use crate::error::IoError;
-use crate::input::{FileIdentity, describe};
+use crate::input::{FileIdentity, InputFile, describe};
 use crate::output::{OutputFile, OutputOptions};
 use crate::temporary::{ATTEMPTS, NEXT, is_temporary_of, may_create, note_leftover, patiently, temporary_name};
+
+/// Name of the file that lists what this program wrote into a directory.
+pub const MANIFEST: &str = "rwkv-forge-files.txt";
+/// Manifests larger than this are none of ours.
+const MANIFEST_BYTES: u64 = 1 << 20;
+/// Names shown of what is foreign.
+const SHOWN: usize = 3;
+
+/// The content of a [`MANIFEST`]: one name a line, under a line that says what it is for.
+#[must_use]
+pub fn manifest<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = "# Files written by rwkv-forge, which replaces this directory only if there are no others in it.\n".to_owned();
+    for name in names {
+        text.push_str(name);
+        text.push('\n');
+    }
+    text
+}
+
+/// True for the names that a writer gives its files, whatever the model: decides about directories without a [`MANIFEST`].
+type OwnNames = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A directory being written. Files lie under their final names in a hidden sibling directory, which disappears when
 /// the value is dropped without [`OutputDirectory::commit`].
 pub struct OutputDirectory {
     temporary: TemporaryDirectory,
     force: bool,
-    inputs: Vec<FileIdentity>,
+    claim: Option<(Claims, String)>,
+    own: OwnNames,
 }
 
 impl OutputDirectory {
     /// Checks that the directory may be written, and creates its temporary. With `force`, an existing directory is
-    /// replaced as a whole, unless one of the inputs lies in it or it holds anything but plain files: what this program
-    /// writes has no folders and no links in it, so such a directory is somebody's own.
+    /// replaced as a whole, unless one of the inputs or another output lies in it or it holds anything that this program did not
+    /// write: each file must be listed in the [`MANIFEST`] in it or, where there is none, have a name for which `own` is true.
+    /// What this program writes has no folders and no links in it.
     ///
     /// # Errors
-    /// [`IoError::OutputExists`], [`IoError::OutputIsInput`], [`IoError::OutputNotRegular`] for something that is no
-    /// directory or holds more than files, [`IoError::OutputDirectory`] when the parent cannot be written,
-    /// [`IoError::NoSpace`].
-    pub fn create(path: &Path, options: &OutputOptions<'_>) -> Result<Self, IoError> {
-        check(path, options.force, options.inputs)?;
+    /// [`IoError::OutputExists`], [`IoError::OutputIsInput`], [`IoError::OutputTwice`], [`IoError::OutputNotRegular`] for something
+    /// that is no directory or holds more than files, [`IoError::ForeignFiles`], [`IoError::OutputDirectory`] when the parent cannot
+    /// be written, [`IoError::NoSpace`].
+    pub fn create(path: &Path, options: &OutputOptions<'_>, own: impl Fn(&str) -> bool + Send + Sync + 'static) -> Result<Self, IoError> {
+        Self::check(path, options, &own)?;
         let temporary = TemporaryDirectory::create(path)?;
         if let Some(free) = temporary.free_bytes().filter(|free| *free < options.expected_bytes) {
             return Err(IoError::NoSpace { path: path.to_path_buf(), needed: options.expected_bytes, free, hint: "" });
         }
-        Ok(Self { temporary, force: options.force, inputs: options.inputs.to_vec() })
+        Ok(Self { temporary, force: options.force, claim: options.claim(), own: Box::new(own) })
+    }
+
+    /// Checks and claims the name alone.
+    ///
+    /// # Errors
+    /// As [`OutputDirectory::create`], but for those of creating a directory.
+    pub fn check(path: &Path, options: &OutputOptions<'_>, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
+        check(path, options.force, options.claims.map(|claims| (claims, options.role)), own)
     }
 
     /// The temporary directory.
@@ -58,7 +90,11 @@ impl OutputDirectory {
         if Path::new(name).file_name() != Some(OsStr::new(name)) {
             return Err(IoError::OutputDirectory { path, reason: "a file of the directory needs a plain name".to_owned() });
         }
-        OutputFile::create_in_place(&path, expected_bytes)
+        let file = OutputFile::create_in_place(&path, expected_bytes)?;
+        if let (Some((claims, _)), Ok(meta)) = (&self.claim, path.metadata()) {
+            claims.temporary(FileIdentity::of(&meta));
+        }
+        Ok(file)
     }
 
     /// Flushes the files, gives the directory its name, and flushes its parent. An existing directory that `force`
@@ -72,43 +108,67 @@ impl OutputDirectory {
             file.finish_in_place()?;
         }
         // Again, because minutes may have passed since the first time.
-        check(&self.temporary.target, self.force, &self.inputs)?;
+        let claim = self.claim.as_ref().map(|(claims, role)| (claims, role.as_str()));
+        check(&self.temporary.target, self.force, claim, self.own.as_ref())?;
         self.temporary.commit(self.force)
     }
 }
 
 /// Refuses a name that may not be replaced.
-fn check(path: &Path, force: bool, inputs: &[FileIdentity]) -> Result<(), IoError> {
+fn check(path: &Path, force: bool, claim: Option<(&Claims, &str)>, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
     let owned = || path.to_path_buf();
     let unreadable = |error: io::Error| IoError::OutputDirectory { path: owned(), reason: error.to_string() };
-    let is_input = |meta: &Metadata| inputs.iter().any(|input| input.same_file(&FileIdentity::of(meta)));
+    if let Some((claims, role)) = claim {
+        claims.output_directory(role, path)?;
+    }
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(unreadable(error)),
     };
-    if is_input(&meta) || path.metadata().is_ok_and(|meta| is_input(&meta)) {
-        return Err(IoError::OutputIsInput { path: owned() });
-    }
     if !meta.is_dir() {
         return Err(IoError::OutputNotRegular { path: owned(), found: describe(meta.file_type()) });
     }
-    let mut other = None;
+    let (mut other, mut names) = (None, Vec::new());
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let meta = entry.path().symlink_metadata().map_err(unreadable)?;
-        if is_input(&meta) || entry.path().metadata().is_ok_and(|meta| is_input(&meta)) {
-            return Err(IoError::OutputIsInput { path: owned() });
+        // By other names, too: a hard link of an input, or a link to one.
+        if let Some((claims, role)) = claim {
+            claims.contains_no_input(role, path, &entry.path())?;
         }
         if !meta.is_file() {
             other = Some(IoError::OutputNotRegular { path: entry.path(), found: describe(meta.file_type()) });
         }
+        names.push(entry.file_name().to_string_lossy().into_owned());
     }
     match other {
         _ if !force => Err(IoError::OutputExists { path: owned() }),
         Some(error) => Err(error),
-        None => Ok(()),
+        None => refuse_foreign(path, names, own),
     }
+}
+
+/// Refuses a directory in which any file is not of this program's writing.
+fn refuse_foreign(path: &Path, mut names: Vec<String>, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
+    match listed(path) {
+        Some(listed) => names.retain(|name| name != MANIFEST && !listed.contains(name)),
+        None => names.retain(|name| !own(name)),
+    }
+    names.sort();
+    let Some(first) = names.get(..names.len().min(SHOWN)).filter(|first| !first.is_empty()) else { return Ok(()) };
+    let mut shown = first.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        shown.push_str(&format!(" and {} more", names.len().saturating_sub(SHOWN)));
+    }
+    Err(IoError::ForeignFiles { path: path.to_path_buf(), names: shown })
+}
+
+/// The names in the directory's manifest; `None` when it has none that can be read.
+fn listed(path: &Path) -> Option<Vec<String>> {
+    let file = InputFile::open_unseen(&path.join(MANIFEST)).ok()?;
+    let text = String::from_utf8(file.read_vec(0, file.len(), MANIFEST_BYTES).ok()?).ok()?;
+    Some(text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect())
 }
 
 /// Temporary directories of this process that exist, for signals.

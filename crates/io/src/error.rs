@@ -89,11 +89,40 @@ pub enum IoError {
         /// The output's path.
         path: PathBuf,
     },
-    /// The output is one of the inputs, perhaps by another name.
-    #[error("{path}: the output is the same file as an input; choose another name", path = path.display())]
+    /// The output would take the place of an input, perhaps by another name.
+    #[error("{path}{role}: the output would take the place of {input}{input_role}, which is read; choose another name",
+        path = path.display(), input = input.display())]
     OutputIsInput {
         /// The output's path.
         path: PathBuf,
+        /// Empty, or what the output is to the user, in parentheses after a space.
+        role: String,
+        /// The input's path.
+        input: PathBuf,
+        /// Empty, or what the input is to the user, in parentheses after a space.
+        input_role: String,
+    },
+    /// Two outputs would have one place.
+    #[error("{path}{role}: the output would take the place of {other}{other_role}, which is written too; give each a name of its own",
+        path = path.display(), other = other.display())]
+    OutputTwice {
+        /// The output's path.
+        path: PathBuf,
+        /// Empty, or what the output is to the user, in parentheses after a space.
+        role: String,
+        /// The other output's path.
+        other: PathBuf,
+        /// Empty, or what the other output is to the user, in parentheses after a space.
+        other_role: String,
+    },
+    /// A directory that would be replaced as a whole holds files that this program did not write there.
+    #[error("{path}: the directory holds files that are not of this program's writing: {names}; it is never replaced then, since they \
+        would be gone: choose another name or move them away", path = path.display())]
+    ForeignFiles {
+        /// The directory.
+        path: PathBuf,
+        /// The first of their names, and how many there are.
+        names: String,
     },
     /// Something that is no regular file has the output's name.
     #[error("{path}: the output's name belongs to a {found}, which is never written through; choose another name", path = path.display())]
@@ -165,6 +194,8 @@ impl Diagnostic for IoError {
             Self::Read { .. } => "Read",
             Self::OutputExists { .. } => "OutputExists",
             Self::OutputIsInput { .. } => "OutputIsInput",
+            Self::OutputTwice { .. } => "OutputTwice",
+            Self::ForeignFiles { .. } => "ForeignFiles",
             Self::OutputNotRegular { .. } => "OutputNotRegular",
             Self::OutputDirectory { .. } => "OutputDirectory",
             Self::NoSpace { .. } => "NoSpace",
@@ -174,7 +205,7 @@ impl Diagnostic for IoError {
 
     fn class(&self) -> Class {
         match self {
-            Self::OutputExists { .. } | Self::OutputIsInput { .. } => Class::Usage,
+            Self::OutputExists { .. } | Self::OutputIsInput { .. } | Self::OutputTwice { .. } | Self::ForeignFiles { .. } => Class::Usage,
             _ => Class::Io,
         }
     }

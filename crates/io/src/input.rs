@@ -88,6 +88,17 @@ impl InputFile {
     /// # Errors
     /// As [`InputFile::open`].
     pub fn open_with(path: &Path, backend: Backend) -> Result<Self, IoError> {
+        let file = Self::open_unseen_with(path, backend)?;
+        crate::claims::opened(path, file.identity);
+        Ok(file)
+    }
+
+    /// For what is read of an output before it is replaced, which makes no input of it.
+    pub(crate) fn open_unseen(path: &Path) -> Result<Self, IoError> {
+        Self::open_unseen_with(path, Backend::Pread)
+    }
+
+    fn open_unseen_with(path: &Path, backend: Backend) -> Result<Self, IoError> {
         // Asked before opening, because opening a device can already do something to it.
         regular(path, &std::fs::metadata(path).map_err(|e| IoError::opening(path, e))?)?;
         // O_NONBLOCK: should a FIFO have taken the name meanwhile, opening it must not wait for a writer.

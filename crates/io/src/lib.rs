@@ -15,6 +15,7 @@
 
 mod allocator;
 mod cache;
+mod claims;
 mod directory;
 mod error;
 mod input;
@@ -27,7 +28,8 @@ mod temporary;
 
 pub use allocator::{Allocator, when_exhausted};
 pub use cache::{Cache, CacheError, CacheKey};
-pub use directory::OutputDirectory;
+pub use claims::Claims;
+pub use directory::{MANIFEST, OutputDirectory, manifest};
 pub use error::IoError;
 pub use input::{Backend, FileIdentity, InputFile, hex, sha256_hex};
 pub use memory::peak_memory_bytes;

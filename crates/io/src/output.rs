@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::claims::Claims;
 use crate::error::IoError;
 use crate::input::{FileIdentity, describe};
 use crate::temporary::Temporary;
@@ -20,10 +21,19 @@ use crate::temporary::Temporary;
 pub struct OutputOptions<'a> {
     /// Replace an existing regular file.
     pub force: bool,
-    /// The files that are being read: none of them is ever replaced, under any name.
-    pub inputs: &'a [FileIdentity],
+    /// What else is read and written: the output takes the place of none of it, under any name.
+    pub claims: Option<&'a Claims>,
+    /// What the output is to the user, such as `--record`; different for all outputs with the same claims.
+    pub role: &'a str,
     /// Bytes that the finished file will have; creation fails when the file system has less room.
     pub expected_bytes: u64,
+}
+
+impl OutputOptions<'_> {
+    /// The claims and the role, to be kept until the output takes its name.
+    pub(crate) fn claim(&self) -> Option<(Claims, String)> {
+        self.claims.map(|claims| (claims.clone(), self.role.to_owned()))
+    }
 }
 
 /// What an [`OutputFile`] writes through. Files implement it; tests use it to make the n-th write fail.
@@ -79,7 +89,7 @@ pub struct OutputFile {
     raw: Box<dyn RawFile>,
     temporary: Arc<Temporary>,
     force: bool,
-    inputs: Vec<FileIdentity>,
+    claim: Option<(Claims, String)>,
     expected_bytes: u64,
     /// Complete under its own name: not to be removed.
     kept: bool,
@@ -96,15 +106,26 @@ impl OutputFile {
         Self::create_through(path, options, |file| Box::new(file))
     }
 
+    /// Checks and claims the name alone, for outputs whose turn comes later than their refusal should.
+    ///
+    /// # Errors
+    /// As [`OutputFile::create`], but for those of creating a file.
+    pub fn check(path: &Path, options: &OutputOptions<'_>) -> Result<(), IoError> {
+        check_target(path, options.force, options.claims.map(|claims| (claims, options.role)))
+    }
+
     /// As [`OutputFile::create`], with every write going through what `wrap` makes of the temporary's handle.
     ///
     /// # Errors
     /// As [`OutputFile::create`].
     pub fn create_through(path: &Path, options: &OutputOptions<'_>, wrap: impl FnOnce(File) -> Box<dyn RawFile>) -> Result<Self, IoError> {
-        check_target(path, options.force, options.inputs)?;
+        Self::check(path, options)?;
         let (temporary, file) = Temporary::create(path)?;
-        let (force, inputs, expected_bytes) = (options.force, options.inputs.to_vec(), options.expected_bytes);
-        let output = Self { raw: wrap(file), temporary, force, inputs, expected_bytes, kept: false };
+        if let (Some(claims), Ok(meta)) = (options.claims, file.metadata()) {
+            claims.temporary(FileIdentity::of(&meta));
+        }
+        let (force, claim, expected_bytes) = (options.force, options.claim(), options.expected_bytes);
+        let output = Self { raw: wrap(file), temporary, force, claim, expected_bytes, kept: false };
         let free = output.temporary.free_bytes();
         if free.is_some_and(|free| free < expected_bytes) {
             return Err(output.no_space(expected_bytes, ""));
@@ -115,7 +136,7 @@ impl OutputFile {
     /// A new file in an [`crate::OutputDirectory`], under its final name from the beginning.
     pub(crate) fn create_in_place(path: &Path, expected_bytes: u64) -> Result<Self, IoError> {
         let (temporary, file) = Temporary::create_in_place(path)?;
-        Ok(Self { raw: Box::new(file), temporary, force: false, inputs: Vec::new(), expected_bytes, kept: false })
+        Ok(Self { raw: Box::new(file), temporary, force: false, claim: None, expected_bytes, kept: false })
     }
 
     /// Flushes a file of a directory to the device and keeps it.
@@ -166,7 +187,7 @@ impl OutputFile {
     pub fn commit(self) -> Result<(), IoError> {
         self.raw.sync().map_err(|e| self.failed("flushing to the device", 0, e))?;
         // Again, because minutes may have passed: with `force`, rename would replace whatever has the name now.
-        check_target(self.path(), self.force, &self.inputs)?;
+        check_target(self.path(), self.force, self.claim.as_ref().map(|(claims, role)| (claims, role.as_str())))?;
         let renamed = if self.force { self.temporary.rename() } else { self.temporary.rename_new() };
         renamed.map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => IoError::OutputExists { path: self.path().to_path_buf() },
@@ -206,19 +227,18 @@ impl std::fmt::Debug for OutputFile {
     }
 }
 
-/// Refuses a name that may not be replaced: not a regular file, an input, or an existing file without `force`.
-fn check_target(path: &Path, force: bool, inputs: &[FileIdentity]) -> Result<(), IoError> {
+/// Refuses a name that may not be replaced: claimed by another file, not a regular file, or an existing one without `force`.
+fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &str)>) -> Result<(), IoError> {
     let owned = || path.to_path_buf();
-    let is_input = |meta: &std::fs::Metadata| inputs.iter().any(|input| input.same_file(&FileIdentity::of(meta)));
+    if let Some((claims, role)) = claim {
+        claims.output(role, path)?;
+    }
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(IoError::OutputDirectory { path: owned(), reason: e.to_string() }),
     };
-    let through_link = path.metadata();
-    if is_input(&meta) || through_link.is_ok_and(|meta| is_input(&meta)) {
-        Err(IoError::OutputIsInput { path: owned() })
-    } else if !meta.is_file() {
+    if !meta.is_file() {
         Err(IoError::OutputNotRegular { path: owned(), found: describe(meta.file_type()) })
     } else if !force {
         Err(IoError::OutputExists { path: owned() })

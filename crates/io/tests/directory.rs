@@ -9,11 +9,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::Folder;
-use forge_io::{InputFile, IoError, OutputDirectory, OutputOptions};
-use forge_tensor::Diagnostic;
+use forge_io::{Claims, IoError, MANIFEST, OutputDirectory, OutputOptions, manifest};
+use forge_tensor::{Class, Diagnostic};
 
-const FORCE: OutputOptions<'static> = OutputOptions { force: true, inputs: &[], expected_bytes: 0 };
-const NEW: OutputOptions<'static> = OutputOptions { force: false, inputs: &[], expected_bytes: 0 };
+const FORCE: OutputOptions<'static> = OutputOptions { force: true, claims: None, role: "", expected_bytes: 0 };
+const NEW: OutputOptions<'static> = OutputOptions { force: false, claims: None, role: "", expected_bytes: 0 };
+
+/// A writer of files with names of one letter.
+fn create(path: &Path, options: &OutputOptions<'_>) -> Result<OutputDirectory, IoError> {
+    OutputDirectory::create(path, options, |name| name.len() == 1)
+}
 
 fn kind<T>(result: Result<T, IoError>) -> &'static str {
     result.map_or_else(|error| error.kind(), |_| "ok")
@@ -21,7 +26,7 @@ fn kind<T>(result: Result<T, IoError>) -> &'static str {
 
 /// Writes two files that hold `byte`, and commits.
 fn write(path: &Path, options: &OutputOptions<'_>, byte: u8) -> Result<(), IoError> {
-    let directory = OutputDirectory::create(path, options)?;
+    let directory = create(path, options)?;
     let files = ["a", "b"].map(|name| directory.file(name, 1000).unwrap());
     for file in &files {
         file.set_len(1000)?;
@@ -49,7 +54,7 @@ fn names(path: &Path) -> Vec<String> {
 fn a_committed_directory_has_exactly_the_files() {
     let folder = Folder::new("d_commit");
     let path = folder.join("out");
-    let directory = OutputDirectory::create(&path, &NEW).unwrap();
+    let directory = create(&path, &NEW).unwrap();
     assert_eq!(directory.temp_path().parent(), Some(folder.path()), "the temporary is a sibling (W9)");
     let file = directory.file("config.json", 2).unwrap();
     file.write_all_at(0, b"{}").unwrap();
@@ -66,7 +71,7 @@ fn dropping_leaves_no_trace_and_the_old_output() {
     let folder = Folder::new("d_drop");
     let path = folder.join("out");
     write(&path, &NEW, 1).unwrap();
-    let directory = OutputDirectory::create(&path, &FORCE).unwrap();
+    let directory = create(&path, &FORCE).unwrap();
     let file = directory.file("a", 5).unwrap();
     file.write_all_at(0, b"bytes").unwrap();
     assert_eq!(folder.names().len(), 2);
@@ -78,7 +83,7 @@ fn dropping_leaves_no_trace_and_the_old_output() {
 #[test]
 fn w1_too_little_space_is_said_before_anything_is_written() {
     let folder = Folder::new("d_w1");
-    let error = OutputDirectory::create(&folder.join("out"), &OutputOptions { expected_bytes: 1 << 60, ..NEW }).err().unwrap();
+    let error = create(&folder.join("out"), &OutputOptions { expected_bytes: 1 << 60, ..NEW }).err().unwrap();
     assert_eq!(error.kind(), "NoSpace");
     assert_eq!(folder.names(), Vec::<String>::new());
 }
@@ -109,7 +114,7 @@ fn w2_killed_at_fifty_moments() {
         assert_eq!(names(&path), ["a", "b"], "moment {moment}");
         content(&path);
         strays += folder.names().len() - 1;
-        drop(OutputDirectory::create(&path, &FORCE).unwrap());
+        drop(create(&path, &FORCE).unwrap());
         assert_eq!(folder.names(), ["out"], "moment {moment}: the stray temporary is still there");
     }
     assert!(strays > 0, "no kill hit a running write, so nothing was tested");
@@ -119,7 +124,7 @@ fn w2_killed_at_fifty_moments() {
 fn w2_only_abandoned_directories_of_the_same_output_are_removed() {
     let folder = Folder::new("d_w2_others");
     let path = folder.join("out");
-    let running = OutputDirectory::create(&path, &NEW).unwrap();
+    let running = create(&path, &NEW).unwrap();
     let alive = running.temp_path().file_name().unwrap().to_str().unwrap().to_owned();
     for name in [".out.999999999.0.tmp", ".out.0.tmp", ".other.999999999.0.tmp", ".out.1.2.old.tmp"] {
         std::fs::create_dir(folder.join(name)).unwrap();
@@ -127,7 +132,7 @@ fn w2_only_abandoned_directories_of_the_same_output_are_removed() {
     }
     std::fs::create_dir(folder.join("elsewhere")).unwrap();
     symlink(folder.join("elsewhere"), folder.join(".out.999999997.0.tmp")).unwrap();
-    drop(OutputDirectory::create(&path, &NEW).unwrap());
+    drop(create(&path, &NEW).unwrap());
     let mut expected =
         vec![".other.999999999.0.tmp", ".out.0.tmp", ".out.1.2.old.tmp", ".out.999999997.0.tmp", alive.as_str(), "elsewhere"];
     expected.sort_unstable();
@@ -141,7 +146,7 @@ fn w3_live_directories_are_removed_at_once_and_cannot_be_committed() {
     const TEST: &str = "w3_live_directories_are_removed_at_once_and_cannot_be_committed";
     // In a process of its own: other tests' temporaries must survive.
     if let Some(path) = common::part() {
-        let directory = OutputDirectory::create(&path, &FORCE).unwrap();
+        let directory = create(&path, &FORCE).unwrap();
         let file = directory.file("a", 1).unwrap();
         file.write_all_at(0, b"x").unwrap();
         forge_io::remove_temporaries();
@@ -163,7 +168,7 @@ fn w5_an_existing_directory_is_replaced_only_on_request_and_as_a_whole() {
     let folder = Folder::new("d_w5");
     let path = folder.join("out");
     write(&path, &NEW, 1).unwrap();
-    std::fs::write(path.join("left-over"), b"of another version").unwrap();
+    std::fs::write(path.join("c"), b"of another version").unwrap();
     assert_eq!(kind(write(&path, &NEW, 2)), "OutputExists");
     assert_eq!(content(&path), 1);
     write(&path, &FORCE, 3).unwrap();
@@ -188,10 +193,43 @@ fn w5_a_directory_that_is_somebodys_own_is_never_replaced() {
     assert_eq!(kind(write(&path, &FORCE, 1)), "OutputNotRegular");
     // Found out late, too: the folder appeared while the files were written.
     std::fs::remove_file(path.join("link")).unwrap();
-    let directory = OutputDirectory::create(&path, &FORCE).unwrap();
+    let directory = create(&path, &FORCE).unwrap();
     std::fs::create_dir(path.join("new")).unwrap();
     assert_eq!(kind(directory.commit(Vec::new())), "OutputNotRegular");
     assert_eq!((names(&path), folder.names()), (vec!["new".to_owned()], vec!["home".to_owned()]));
+}
+
+#[test]
+fn w5_a_file_that_is_not_of_our_writing_keeps_its_directory() {
+    let folder = Folder::new("d_w5_foreign");
+    let path = folder.join("out");
+    write(&path, &NEW, 1).unwrap();
+    for name in ["thesis.tex", "notes", "zz", "photo.raw"] {
+        std::fs::write(path.join(name), b"mine").unwrap();
+    }
+    let error = write(&path, &FORCE, 2).unwrap_err();
+    assert_eq!((error.kind(), error.class()), ("ForeignFiles", Class::Usage));
+    assert!(error.to_string().contains(r#""notes", "photo.raw", "thesis.tex" and 1 more"#), "{error}");
+    assert_eq!((content(&path), std::fs::read(path.join("thesis.tex")).unwrap()), (1, b"mine".to_vec()));
+    // A manifest decides alone: what it does not list is foreign, whatever its name; what it lists is ours.
+    for name in ["thesis.tex", "zz", "photo.raw"] {
+        std::fs::remove_file(path.join(name)).unwrap();
+    }
+    std::fs::write(path.join(MANIFEST), manifest(["a", "notes"])).unwrap();
+    let error = write(&path, &FORCE, 2).unwrap_err();
+    assert!(error.kind() == "ForeignFiles" && error.to_string().contains(r#": "b";"#), "{error}");
+    std::fs::write(path.join(MANIFEST), manifest(["a", "b", "notes"])).unwrap();
+    // Found out late, too: the file appeared while the files were written.
+    let directory = create(&path, &FORCE).unwrap();
+    std::fs::write(path.join("late"), b"mine").unwrap();
+    assert_eq!(kind(directory.commit(Vec::new())), "ForeignFiles");
+    assert_eq!(std::fs::read(path.join("late")).unwrap(), b"mine");
+    std::fs::remove_file(path.join("late")).unwrap();
+    write(&path, &FORCE, 3).unwrap();
+    assert_eq!((content(&path), names(&path)), (3, vec!["a".to_owned(), "b".to_owned()]));
+    // One that cannot be read is no manifest, and its own name is no name of ours then.
+    std::fs::write(path.join(MANIFEST), b"\xff\n").unwrap();
+    assert_eq!(kind(write(&path, &FORCE, 4)), "ForeignFiles");
 }
 
 #[test]
@@ -200,40 +238,41 @@ fn w6_a_directory_that_holds_an_input_is_never_replaced() {
     let path = folder.join("model");
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("model.safetensors"), b"input").unwrap();
-    let inputs = [InputFile::open(&path.join("model.safetensors")).unwrap().identity()];
-    let options = OutputOptions { force: true, inputs: &inputs, expected_bytes: 0 };
-    assert_eq!(kind(OutputDirectory::create(&path, &options)), "OutputIsInput");
+    let claims = Claims::default();
+    claims.input("SOURCE", &path.join("model.safetensors"));
+    let options = OutputOptions { claims: Some(&claims), role: "--output", ..FORCE };
+    assert_eq!(kind(create(&path, &options)), "OutputIsInput");
     // By another name of the directory, by a hard link, by a symbolic link in it, and as the file itself.
     std::fs::create_dir(folder.join("other")).unwrap();
     std::fs::hard_link(path.join("model.safetensors"), folder.join("other/weights")).unwrap();
-    assert_eq!(kind(OutputDirectory::create(&folder.join("other"), &options)), "OutputIsInput");
+    assert_eq!(kind(create(&folder.join("other"), &options)), "OutputIsInput");
     std::fs::create_dir(folder.join("third")).unwrap();
     symlink(path.join("model.safetensors"), folder.join("third/weights")).unwrap();
-    assert_eq!(kind(OutputDirectory::create(&folder.join("third"), &options)), "OutputIsInput");
-    assert_eq!(kind(OutputDirectory::create(&path.join("model.safetensors"), &options)), "OutputIsInput");
+    assert_eq!(kind(create(&folder.join("third"), &options)), "OutputIsInput");
+    assert_eq!(kind(create(&path.join("model.safetensors"), &options)), "OutputIsInput");
     assert_eq!(std::fs::read(path.join("model.safetensors")).unwrap(), b"input");
 }
 
 #[test]
 fn w7_w8_names_that_cannot_be_written() {
     let folder = Folder::new("d_w7");
-    assert_eq!(kind(OutputDirectory::create(&folder.join("missing/out"), &NEW)), "OutputDirectory");
-    assert_eq!(kind(OutputDirectory::create(Path::new("/"), &FORCE)), "OutputNotRegular");
-    assert_eq!(kind(OutputDirectory::create(&folder.join(".."), &FORCE)), "OutputNotRegular");
-    assert_eq!(kind(OutputDirectory::create(&folder.join(&"n".repeat(300)), &NEW)), "OutputDirectory");
+    assert_eq!(kind(create(&folder.join("missing/out"), &NEW)), "OutputDirectory");
+    assert_eq!(kind(create(Path::new("/"), &FORCE)), "OutputNotRegular");
+    assert_eq!(kind(create(&folder.join(".."), &FORCE)), "OutputNotRegular");
+    assert_eq!(kind(create(&folder.join(&"n".repeat(300)), &NEW)), "OutputDirectory");
     let file = folder.file("file", b"somebody's");
-    assert_eq!(kind(OutputDirectory::create(&file, &FORCE)), "OutputNotRegular");
-    assert_eq!(kind(OutputDirectory::create(&file.join("out"), &FORCE)), "OutputDirectory");
+    assert_eq!(kind(create(&file, &FORCE)), "OutputNotRegular");
+    assert_eq!(kind(create(&file.join("out"), &FORCE)), "OutputDirectory");
     std::fs::create_dir(folder.join("real")).unwrap();
     symlink(folder.join("real"), folder.join("link")).unwrap();
-    assert_eq!(kind(OutputDirectory::create(&folder.join("link"), &FORCE)), "OutputNotRegular");
+    assert_eq!(kind(create(&folder.join("link"), &FORCE)), "OutputNotRegular");
     if common::is_root() {
         eprintln!("skipped a part: root may write anywhere");
     } else {
         std::fs::set_permissions(folder.join("real"), std::fs::Permissions::from_mode(0o500)).unwrap();
-        assert_eq!(kind(OutputDirectory::create(&folder.join("real/out"), &NEW)), "OutputDirectory");
+        assert_eq!(kind(create(&folder.join("real/out"), &NEW)), "OutputDirectory");
     }
-    let directory = OutputDirectory::create(&folder.join("out"), &NEW).unwrap();
+    let directory = create(&folder.join("out"), &NEW).unwrap();
     for name in ["../escape", "sub/file", "", ".", ".."] {
         assert_eq!(kind(directory.file(name, 0)), "OutputDirectory", "{name:?}");
     }
@@ -243,7 +282,7 @@ fn w7_w8_names_that_cannot_be_written() {
 fn w22_of_two_writers_one_wins_whole() {
     let folder = Folder::new("d_w22");
     let path = folder.join("out");
-    let (first, second) = (OutputDirectory::create(&path, &NEW).unwrap(), OutputDirectory::create(&path, &NEW).unwrap());
+    let (first, second) = (create(&path, &NEW).unwrap(), create(&path, &NEW).unwrap());
     let fill = |directory: &OutputDirectory, byte: u8| {
         ["a", "b"].map(|name| {
             let file = directory.file(name, 1000).unwrap();

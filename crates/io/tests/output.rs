@@ -13,11 +13,11 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use common::Folder;
-use forge_io::{FileIdentity, InputFile, IoError, OutputFile, OutputOptions, RawFile};
+use forge_io::{Claims, InputFile, IoError, OutputFile, OutputOptions, RawFile};
 use forge_tensor::{Class, Diagnostic};
 
-const FORCE: OutputOptions<'static> = OutputOptions { force: true, inputs: &[], expected_bytes: 0 };
-const NEW: OutputOptions<'static> = OutputOptions { force: false, inputs: &[], expected_bytes: 0 };
+const FORCE: OutputOptions<'static> = OutputOptions { force: true, claims: None, role: "", expected_bytes: 0 };
+const NEW: OutputOptions<'static> = OutputOptions { force: false, claims: None, role: "", expected_bytes: 0 };
 
 fn kind<T>(result: Result<T, IoError>) -> &'static str {
     result.map_or_else(|e| e.kind(), |_| "ok")
@@ -102,7 +102,7 @@ const EDQUOT: i32 = 122;
 
 /// Writes 1,000 bytes in three pieces and commits.
 fn write_model(path: &Path, wrap: impl FnOnce(File) -> Box<dyn RawFile>) -> Result<(), IoError> {
-    let options = OutputOptions { force: true, inputs: &[], expected_bytes: 1000 };
+    let options = OutputOptions { expected_bytes: 1000, ..FORCE };
     let output = OutputFile::create_through(path, &options, wrap)?;
     output.write_all_at(600, &[3; 400])?;
     output.write_all_at(0, &[1; 100])?;
@@ -346,17 +346,19 @@ fn w5_an_output_that_appears_meanwhile_is_kept() {
     assert_eq!(folder.names(), ["out"]);
 }
 
-/// A folder with an input, and its identity.
-fn with_input(test: &str) -> (Folder, PathBuf, [FileIdentity; 1]) {
+/// A folder with an input, and claims that know it.
+fn with_input(test: &str) -> (Folder, PathBuf, Claims) {
     let folder = Folder::new(test);
     let path = folder.file("input", b"precious");
-    let identity = InputFile::open(&path).unwrap().identity();
-    (folder, path, [identity])
+    let claims = Claims::default();
+    claims.input("SOURCE", &path);
+    (folder, path, claims)
 }
 
-fn refuses_input(folder: &Folder, output: &Path, inputs: &[FileIdentity]) {
+fn refuses_input(folder: &Folder, output: &Path, claims: &Claims) {
     for force in [false, true] {
-        let error = OutputFile::create(output, &OutputOptions { force, inputs, expected_bytes: 0 }).unwrap_err();
+        let error =
+            OutputFile::create(output, &OutputOptions { force, claims: Some(claims), role: "--output", expected_bytes: 0 }).unwrap_err();
         assert_eq!((error.kind(), error.class()), ("OutputIsInput", Class::Usage));
     }
     assert_eq!(std::fs::read(folder.join("input")).unwrap(), b"precious");
@@ -389,7 +391,7 @@ fn w6_output_is_a_symbolic_link_to_the_input() {
 fn w6_the_output_becomes_a_link_of_the_input_before_the_commit() {
     let (folder, path, inputs) = with_input("w6_late");
     let target = folder.join("out");
-    let output = OutputFile::create(&target, &OutputOptions { force: true, inputs: &inputs, expected_bytes: 0 }).unwrap();
+    let output = OutputFile::create(&target, &OutputOptions { claims: Some(&inputs), role: "--output", ..FORCE }).unwrap();
     std::fs::hard_link(&path, &target).unwrap();
     assert_eq!(kind(output.commit()), "OutputIsInput");
     assert_eq!(std::fs::read(&target).unwrap(), b"precious");

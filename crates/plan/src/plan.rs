@@ -82,7 +82,18 @@ impl Planning<'_> {
 
     fn convert_options(&self) -> ConvertOptions<'_> {
         let ConvertOptions {
-            container, vocabulary, treatment, name, pad_vocabulary, requantize, allow_f16_loss, force, open, recipe, ..
+            container,
+            vocabulary,
+            treatment,
+            name,
+            pad_vocabulary,
+            requantize,
+            allow_f16_loss,
+            force,
+            claims,
+            open,
+            recipe,
+            ..
         } = self.convert;
         ConvertOptions {
             container,
@@ -93,6 +104,7 @@ impl Planning<'_> {
             requantize,
             allow_f16_loss,
             force,
+            claims,
             open,
             recipe,
             verify: None,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::sink::{annotation_message, annotation_property};
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -48,21 +50,11 @@ impl fmt::Display for Annotation {
         let properties = [("file", self.file.as_ref()), ("line", line.as_ref()), ("title", title)];
         let mut separator = ' ';
         for (name, value) in properties.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            write!(f, "{separator}{name}={}", property(value))?;
+            write!(f, "{separator}{name}={}", annotation_property(value))?;
             separator = ',';
         }
-        write!(f, "::{}", message(&self.message))
+        write!(f, "::{}", annotation_message(&self.message))
     }
-}
-
-/// Line ends would end the command, and `%` begins an escape.
-fn message(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
-}
-
-/// Inside properties `:` and `,` have a meaning, too.
-fn property(text: &str) -> String {
-    message(text).replace(':', "%3A").replace(',', "%2C")
 }
 
 #[cfg(test)]

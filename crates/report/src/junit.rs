@@ -5,6 +5,7 @@ use std::time::Duration;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::error::ReportError;
+use crate::sink::junit;
 
 /// What became of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +60,8 @@ impl Suite {
     /// # Errors
     /// When the library that writes the XML fails.
     pub fn to_xml(&self) -> Result<String, ReportError> {
-        let mut report = Report::new(self.name.as_str());
-        let mut suite = TestSuite::new(self.name.as_str());
+        let mut report = Report::new(&*junit(&self.name));
+        let mut suite = TestSuite::new(&*junit(&self.name));
         suite.add_test_cases(self.cases.iter().map(test_case));
         report.add_test_suite(suite);
         report.to_string().map_err(|error| ReportError::Format { format: "JUnit XML", message: error.to_string() })
@@ -72,22 +73,22 @@ fn test_case(case: &Case) -> TestCase {
         Outcome::Passed => TestCaseStatus::success(),
         Outcome::Failed { kind, message, details } => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status.set_type(kind.as_str()).set_message(message.as_str()).set_description(details.as_str());
+            status.set_type(&*junit(kind)).set_message(&*junit(message)).set_description(&*junit(details));
             status
         }
         Outcome::Broken { kind, message } => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status.set_type(kind.as_str()).set_message(message.as_str());
+            status.set_type(&*junit(kind)).set_message(&*junit(message));
             status
         }
         Outcome::Skipped(why) => {
             let mut status = TestCaseStatus::skipped();
-            status.set_message(why.as_str());
+            status.set_message(&*junit(why));
             status
         }
     };
-    let mut out = TestCase::new(case.name.as_str(), status);
-    out.set_classname(case.group.as_str());
+    let mut out = TestCase::new(&*junit(&case.name), status);
+    out.set_classname(&*junit(&case.group));
     if let Some(time) = case.time {
         out.set_time(time);
     }

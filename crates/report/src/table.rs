@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::error::ReportError;
 use crate::number::significant;
+use crate::sink::{self, markdown_cell};
 
 /// Which side of its column a cell stands at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -108,8 +109,8 @@ impl Table {
     /// [`ReportError::RowLength`].
     pub fn to_markdown(&self) -> Result<String, ReportError> {
         self.check()?;
-        let header: Vec<String> = self.columns.iter().map(|column| markdown(&column.name)).collect();
-        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(|cell| markdown(&cell.text)).collect()).collect();
+        let header: Vec<String> = self.columns.iter().map(|column| markdown_cell(&column.name)).collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(|cell| markdown_cell(&cell.text)).collect()).collect();
         let width = |column: usize| {
             let cells = rows.iter().chain([&header]).filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
@@ -140,7 +141,7 @@ impl Table {
         out
     }
 
-    /// CSV as in RFC 4180, with newlines of one byte and numbers unrounded.
+    /// CSV as in RFC 4180, with newlines of one byte and numbers unrounded. No cell begins as a formula.
     ///
     /// # Errors
     /// [`ReportError::RowLength`].
@@ -148,9 +149,10 @@ impl Table {
         self.check()?;
         let mut writer = csv::Writer::from_writer(Vec::new());
         let failed = |message: String| ReportError::Format { format: "CSV", message };
-        writer.write_record(self.columns.iter().map(|column| &column.name)).map_err(|error| failed(error.to_string()))?;
+        let words = |text: &str| sink::csv(text).into_owned();
+        writer.write_record(self.columns.iter().map(|column| words(&column.name))).map_err(|error| failed(error.to_string()))?;
         for row in &self.rows {
-            let cells = row.iter().map(|cell| cell.value.map_or_else(|| cell.text.clone(), |value| value.to_string()));
+            let cells = row.iter().map(|cell| cell.value.map_or_else(|| words(&cell.text), |value| value.to_string()));
             writer.write_record(cells).map_err(|error| failed(error.to_string()))?;
         }
         let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
@@ -164,11 +166,6 @@ impl Table {
             None => Ok(()),
         }
     }
-}
-
-/// A cell's text on one line, with the character that ends cells escaped.
-fn markdown(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ")
 }
 
 #[cfg(test)]
@@ -190,7 +187,7 @@ mod tests {
 
     #[test]
     fn csv_quotes_what_needs_it_and_keeps_every_digit() {
-        assert_eq!(example().to_csv().unwrap(), "name,ratio\n\"a|b, \"\"c\"\"\",0.3333333333333333\n\"two\nlines\",12345\n");
+        assert_eq!(example().to_csv().unwrap(), "name,ratio\n\"a|b, \"\"c\"\"\",0.3333333333333333\ntwo\\nlines,12345\n");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::error::ScoreError;
 use crate::plan::Plan;
 
 /// Counts of the tokens so far, over a vocabulary of a fixed size. The probability of a token is its count and one, over the number of
@@ -51,24 +52,29 @@ impl UnigramLoss {
     #[must_use]
     pub fn of_sequence(tokens: &[u32], vocabulary: usize) -> Option<Self> {
         let mut loss = Self { tokens: 0, nats: 0.0 };
-        loss.add(tokens, 1, vocabulary);
+        loss.add(&mut Unigram::new(vocabulary), tokens, 1);
         loss.there()
     }
 
     /// Of all sequences of a plan; `None` when nothing is scored.
-    #[must_use]
-    pub fn of_plan(plan: &Plan, vocabulary: usize) -> Option<Self> {
+    ///
+    /// # Errors
+    /// When tokens that lie in a file cannot be read.
+    pub fn of_plan(plan: &Plan, vocabulary: usize) -> Result<Option<Self>, ScoreError> {
         let mut loss = Self { tokens: 0, nats: 0.0 };
         for sequence in &plan.sequences {
-            let end = sequence.scored.end.min(sequence.tokens.len());
-            loss.add(&sequence.tokens[..end], sequence.scored.start, vocabulary);
+            let mut unigram = Unigram::new(vocabulary);
+            sequence.tokens.slice(0..sequence.scored.end).pieces(|piece| {
+                let before = usize::try_from(unigram.seen).unwrap_or(usize::MAX);
+                loss.add(&mut unigram, piece, sequence.scored.start.saturating_sub(before));
+                Ok(())
+            })?;
         }
-        loss.there()
+        Ok(loss.there())
     }
 
-    /// One sequence, of which the tokens from index `scored` on are predicted.
-    fn add(&mut self, tokens: &[u32], scored: usize, vocabulary: usize) {
-        let mut unigram = Unigram::new(vocabulary);
+    /// Tokens that follow those that the unigram has seen; those from index `scored` on are predicted.
+    fn add(&mut self, unigram: &mut Unigram, tokens: &[u32], scored: usize) {
         for (index, token) in tokens.iter().enumerate() {
             if index >= scored {
                 self.nats += unigram.nll(*token);
@@ -169,16 +175,16 @@ mod tests {
 
     #[test]
     fn sequences_of_a_plan_start_anew_and_contexts_are_seen() {
-        let document = |tokens: Vec<u32>| Document { name: "a".to_owned(), category: String::new(), bytes: 1, tokens };
+        let document = |tokens: Vec<u32>| Document { name: "a".to_owned(), category: String::new(), bytes: 1, tokens: tokens.into() };
         let documents = [document(tokens(70, 11)), document(tokens(45, 19))];
         let plan = Protocol::Windows { tokens: 16 }.plan(&documents, &|_| Some(1)).unwrap();
-        let all = |plan: &Plan| plan.sequences.iter().map(|s| naive(&s.tokens[..s.scored.end], s.scored.start, 40)).sum::<f64>();
-        let found = UnigramLoss::of_plan(&plan, 40).unwrap();
+        let all = |plan: &Plan| plan.sequences.iter().map(|s| naive(&s.tokens.read(0..s.scored.end).unwrap(), s.scored.start, 40)).sum::<f64>();
+        let found = UnigramLoss::of_plan(&plan, 40).unwrap().unwrap();
         assert_eq!(found.tokens, plan.scored() as u64);
         assert!(close(found.nats, all(&plan)));
-        let pair = Pair { name: "p".to_owned(), category: String::new(), context: tokens(20, 5), continuation: tokens(6, 5), bytes: 6 };
+        let pair = Pair { name: "p".to_owned(), category: String::new(), context: tokens(20, 5).into(), continuation: tokens(6, 5).into(), bytes: 6 };
         let plan = Protocol::pairs(&[pair], &|_| Some(1)).unwrap();
-        let found = UnigramLoss::of_plan(&plan, 40).unwrap();
+        let found = UnigramLoss::of_plan(&plan, 40).unwrap().unwrap();
         assert_eq!(found.tokens, 6);
         assert!(close(found.nats, all(&plan)));
     }

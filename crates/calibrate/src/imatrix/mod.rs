@@ -95,7 +95,7 @@ impl Imatrix {
     /// Those of [`OutputFile`].
     pub fn write(&self, path: &Path, form: ImatrixForm, force: bool) -> Result<(), CalibrateError> {
         let bytes = self.to_bytes(form);
-        let options = OutputOptions { force, inputs: &[], expected_bytes: bytes.len() as u64 };
+        let options = OutputOptions { force, expected_bytes: bytes.len() as u64, ..OutputOptions::default() };
         let file = OutputFile::create(path, &options)?;
         file.write_all_at(0, &bytes)?;
         Ok(file.commit()?)

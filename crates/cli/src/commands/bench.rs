@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use forge_bench::{Report, Settings, Subject};
 use forge_convert::OpenModel;
 use forge_engine::{EngineOptions, Form, Isa};
-use forge_io::{FileIdentity, OutputFile, OutputOptions};
+use forge_io::OutputFile;
 use serde_json::{Value, json};
 
 use super::{curve, open_options};
@@ -23,12 +23,12 @@ pub(crate) fn run(args: &Bench, global: &Global, terminal: &Terminal) -> Result<
     let ways = ways(args, global, terminal)?;
     let models =
         args.models.iter().map(|path| Ok(forge_convert::open(path, open_options(global))?)).collect::<Result<Vec<_>, Failure>>()?;
-    let mut inputs = Vec::new();
-    for model in &models {
-        inputs.extend(model.input_identities()?);
-    }
     // Begun before the work, so that a name that cannot be fails early.
-    let [csv, markdown, svg] = [&args.csv, &args.markdown, &args.svg].map(|path| output(path.as_ref(), args.force, &inputs));
+    let output = |role: &str, path: &Option<PathBuf>| {
+        path.as_ref().map(|path| OutputFile::create(path, &global.output(role, args.force))).transpose()
+    };
+    let [csv, markdown, svg] =
+        [("--csv", &args.csv), ("--markdown", &args.markdown), ("--svg", &args.svg)].map(|(role, path)| output(role, path));
     let (csv, markdown, svg) = (csv?, markdown?, svg?);
     let subjects = subjects(args, &models, &ways)?;
     let progress = Progress::new(terminal, "measuring", false);
@@ -95,11 +95,6 @@ fn subjects<'a>(args: &Bench, models: &'a [OpenModel], ways: &[EngineOptions]) -
         }));
     }
     Ok(subjects)
-}
-
-fn output(path: Option<&PathBuf>, force: bool, inputs: &[FileIdentity]) -> Result<Option<OutputFile>, Failure> {
-    let options = OutputOptions { force, inputs, expected_bytes: 0 };
-    Ok(path.map(|path| OutputFile::create(path, &options)).transpose()?)
 }
 
 fn write(file: Option<OutputFile>, text: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use forge_convert::container::by_name;
 use forge_convert::recipe::CalibrationRecord;
 use forge_convert::{CALIBRATION_WINDOW, Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary, calibration_windows, vocabulary_for};
 use forge_corpus::{Collection, Document, ReadOptions};
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::OutputFile;
 
 use super::cache::{Cache, key};
 use crate::args;
@@ -101,7 +101,10 @@ pub(crate) fn calibrated(
 ) -> Result<Calibrated, Failure> {
     let windows = windows(args, tokens)?;
     let options = options(args, hessians, global);
-    let saved = SavedImatrix::create(args, model, force)?;
+    let saved = SavedImatrix::create(args, model, force, global)?;
+    if let Some(path) = &args.statistics {
+        global.claims.output("--statistics", path)?;
+    }
     let digest = source_digest(model)?;
     let key = forge_calibrate::Key::new(&digest, &model.description, &windows, &options);
     let place = place(args, &key, terminal);
@@ -136,21 +139,13 @@ struct SavedImatrix {
 }
 
 impl SavedImatrix {
-    fn create(args: &args::Calibration, model: &OpenModel, force: bool) -> Result<Option<Self>, Failure> {
+    fn create(args: &args::Calibration, model: &OpenModel, force: bool, global: &args::Global) -> Result<Option<Self>, Failure> {
         let Some(path) = &args.save_imatrix else { return Ok(None) };
         // The file names tensors as GGUF does.
         by_name("gguf")?.carries(model.description.version)?;
         let legacy = path.extension().is_some_and(|extension| extension == "dat");
         let form = if legacy { ImatrixForm::Legacy } else { ImatrixForm::Gguf };
-        let mut inputs = model.input_identities()?;
-        for text in &args.calibrate {
-            // Of a directory the files are not known here; none of them is an imatrix.
-            if text.is_file() {
-                inputs.push(forge_io::InputFile::open(text)?.identity());
-            }
-        }
-        let options = OutputOptions { force, inputs: &inputs, expected_bytes: 0 };
-        Ok(Some(Self { file: OutputFile::create(path, &options)?, form }))
+        Ok(Some(Self { file: OutputFile::create(path, &global.output("--save-imatrix", force))?, form }))
     }
 
     fn write(self, args: &args::Calibration, model: &OpenModel, statistics: &Statistics) -> Result<(), Failure> {

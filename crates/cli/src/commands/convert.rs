@@ -11,13 +11,14 @@ use forge_convert::{
 use forge_corpus::ReadOptions;
 use forge_engine::EngineError;
 use forge_eval::Kernel;
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::OutputFile;
 use forge_overlay::Overlay;
 use forge_quantizer::Quantizer;
+use forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration::{self, Known};
-use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, thresholds, vocabulary};
+use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -56,6 +57,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         requantize: args.requantize,
         allow_f16_loss: args.allow_f16_loss,
         force: args.force,
+        claims: Some(&global.claims),
         open: open_options(global),
         verify: (!args.no_verify).then(|| VerifyOptions {
             text: text.as_deref(),
@@ -100,7 +102,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         plan.tokenizer.as_ref().map_or("unknown", |tokenizer| tokenizer.name()),
         rayon::current_num_threads()
     ));
-    let side_files = SideFiles::create(args, &model)?;
+    // Before the work, so that a name that cannot be fails early.
+    forge_convert::check_output(&model, &plan, &output, &options)?;
+    let side_files = SideFiles::create(args, global)?;
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let importance = importance(args);
@@ -197,11 +201,11 @@ struct SideFiles {
 }
 
 impl SideFiles {
-    fn create(args: &Convert, model: &OpenModel) -> Result<Self, Failure> {
-        let inputs = model.input_identities()?;
-        let options = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
-        let create = |path: &Option<PathBuf>| path.as_ref().map(|path| OutputFile::create(path, &options)).transpose();
-        Ok(Self { record: create(&args.record)?, vocabulary: create(&args.vocab_json)? })
+    fn create(args: &Convert, global: &Global) -> Result<Self, Failure> {
+        let create = |role: &str, path: &Option<PathBuf>| {
+            path.as_ref().map(|path| OutputFile::create(path, &global.output(role, args.force))).transpose()
+        };
+        Ok(Self { record: create("--record", &args.record)?, vocabulary: create("--vocab-json", &args.vocab_json)? })
     }
 }
 
@@ -240,7 +244,7 @@ fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -
     terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
-        output.display(),
+        shown(output),
         thousands(plan.layout.total_bytes()),
         plan.layout.files().map(|(_, layout)| layout.tensors.len()).sum::<usize>()
     ));
@@ -295,7 +299,7 @@ fn report(
     }
     terminal.print(&format!(
         "wrote {} ({} bytes, {bits:.2} bits a parameter) in {:.2} s ({speed:.0} MB/s of source){}\n",
-        output.display(),
+        shown(output),
         thousands(record.output_bytes),
         record.write_seconds,
         if record.agreement.is_some() {
@@ -316,7 +320,7 @@ fn report(
         "tensors": tensors,
     });
     if let Some(file) = side_files.record {
-        finish(file, &format!("{document:#}\n"))?;
+        finish(file, &sink::json(&format!("{document:#}\n")))?;
     }
     if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, &plan.tokenizer) {
         finish(file, &forge_tokenizer::to_json(tokenizer))?;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use forge_bench::curve::{self, CurveOptions};
 use forge_engine::EngineOptions;
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::OutputFile;
 use serde_json::{Value, json};
 
-use super::{model_line, open_options};
+use super::{model_line, open_options, shown};
 use crate::args::{Curve, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -21,8 +21,7 @@ const FORMS: u32 = 4;
 /// Runs the command.
 pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = forge_convert::open(&args.model, open_options(global))?;
-    let inputs = model.input_identities()?;
-    let output = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
+    let output = global.output("--output", args.force);
     let names = names(args);
     // Begun before the work, so that a name that cannot be fails early.
     let files = names.iter().map(|path| Ok(OutputFile::create(path, &output)?)).collect::<Result<Vec<_>, Failure>>()?;
@@ -56,7 +55,7 @@ pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<
         model_line(&model.description),
         curve::costs(&measured).to_markdown()?,
         curve::laws(&measured).to_markdown()?,
-        names.map(|path| path.display().to_string()).join(", "),
+        names.map(|path| shown(&path)).join(", "),
     ));
     print_json(args, &measured, terminal)?;
     Ok(0)

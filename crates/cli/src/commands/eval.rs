@@ -16,6 +16,7 @@ pub(crate) mod texts;
 
 use forge_engine::{EngineError, Form};
 use forge_eval::Kernel;
+use forge_report::sink;
 use forge_score::{Precision, Protocol};
 use forge_tokenizer::Tokenizer;
 use serde_json::{Value, json};
@@ -41,8 +42,9 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     same_vocabulary(first, &all)?;
     let rows = first.open.description.hyperparameters.vocabulary;
     let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?;
-    let mut outputs = Outputs::create(args, &all)?;
     let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
+    // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
+    let mut outputs = Outputs::create(args, global)?;
     let cache = cache(args, texts.plan.protocol, terminal);
     let job = Job {
         texts: &texts,
@@ -61,13 +63,13 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let reference = baseline.as_ref().map(|subject| Reference { model: subject.model(), identity: subject.identity() });
     let candidates: Vec<&dyn Candidate> = models.iter().map(|subject| subject as &dyn Candidate).collect();
     let results = outputs.logits(&texts.plan, rows, |logits| job.run(reference, &candidates, logits, terminal))?;
-    let predictions = Predictions::of(&texts.plan, rows, baseline.as_ref().map(Subject::name), &results);
+    let predictions = Predictions::of(&texts.plan, rows, baseline.as_ref().map(Subject::name), &results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = Findings { setting: &setting, baseline: baseline.as_ref(), models: &models, results: &results, predictions };
     let violations = findings.violations();
     terminal.print(&findings.text()?);
     for violation in violations.iter().flatten() {
-        terminal.print(&format!("not met: {violation}\n"));
+        terminal.print(&format!("not met: {}\n", sink::word(violation)));
     }
     terminal.print_json("eval", &findings.to_json(&violations)?)?;
     outputs.write(|| page::of_models(&findings, &violations), || Ok(tables::models(&findings)))?;
@@ -186,7 +188,7 @@ impl Setting<'_> {
     pub(crate) fn line(&self) -> String {
         let plan = &self.job.texts.plan;
         let names: Vec<&str> = self.job.texts.sources.iter().map(|source| source.name.as_str()).collect();
-        let names = if names.len() > 6 { format!("{} texts", names.len()) } else { names.join(", ") };
+        let names = if names.len() > 6 { format!("{} texts", names.len()) } else { sink::word(&names.join(", ")).into_owned() };
         let protocol = match plan.protocol {
             Protocol::Windows { tokens } => format!("stream in windows of {tokens}"),
             Protocol::Llama { context, .. } => format!("llama in chunks of {context}"),
@@ -268,7 +270,7 @@ pub(crate) fn command_line() -> String {
     let program = std::path::Path::new(&program).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let quoted = words.map(|word| {
         let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c)) && !word.is_empty();
-        if plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+        if plain { word } else { format!("'{}'", sink::word(&word.replace('\'', "'\\''"))) }
     });
     std::iter::once(program).chain(quoted).collect::<Vec<_>>().join(" ")
 }

@@ -2,7 +2,7 @@
 
 use forge_convert::{OpenModel, PROBE_TEXT, probe_tokens};
 use forge_forms::{FormsOptions, FormsReport, Model, Tier};
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::OutputFile;
 use forge_parallel::ParallelOptions;
 use serde_json::{Value, json};
 
@@ -15,9 +15,8 @@ use crate::terminal::{Terminal, thousands};
 /// Runs the command.
 pub(crate) fn run(args: &args::Forms, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = forge_convert::open(&args.model, open_options(global))?;
-    let inputs = model.input_identities()?;
     // Begun before the work, so that a name that cannot be fails early.
-    let output = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
+    let output = global.output("--junit", args.force);
     let junit = args.junit.as_ref().map(|path| OutputFile::create(path, &output)).transpose()?;
     let mut options = options(args);
     let tokens = tokens(args, &model, &mut options, terminal)?;

@@ -13,6 +13,7 @@ use super::{kernel, open_options, tokenizer, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::screen::Screen;
 use crate::terminal::Terminal;
 
 /// Runs the command.
@@ -35,8 +36,9 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut loaded = Loaded::load(&model, by, state, terminal)?;
     let mut logits = vec![0.0; rows];
     loaded.prompt(&prompt, &mut logits)?;
+    let mut screen = Screen::of_stdout();
     // Text that nobody reads is not worth computing; a document comes at the end.
-    let mut is_read = terminal.json() || terminal.print_bytes(args.prompt.as_bytes());
+    let mut is_read = terminal.json() || terminal.print_bytes(&screen.shown(args.prompt.as_bytes()));
     let mut random = args.seed;
     let mut ids = Vec::new();
     for _ in 0..args.tokens {
@@ -50,12 +52,12 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
         ids.push(token);
         if !terminal.json() {
             // Bytes, not characters: a token may end inside one.
-            is_read = terminal.print_bytes(tokenizer.token_bytes(token).unwrap_or_default());
+            is_read = terminal.print_bytes(&screen.shown(tokenizer.token_bytes(token).unwrap_or_default()));
         }
         loaded.step(token, &mut logits)?;
         check_logits(prompt.len() + ids.len() - 1, &logits)?;
     }
-    terminal.print("\n");
+    terminal.print(&format!("{}\n", String::from_utf8_lossy(&screen.rest())));
     let text = String::from_utf8_lossy(&tokenizer.decode(&ids)?).into_owned();
     terminal
         .print_json("generate", &json!({ "prompt": args.prompt, "text": text, "tokens": ids, "seed": args.seed, "kernel": by.name() }))?;

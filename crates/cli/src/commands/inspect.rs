@@ -6,12 +6,13 @@ use forge_convert::OpenFile;
 use forge_convert::lint::{Lint, Severity};
 use forge_engine::{EngineOptions, Memory};
 use forge_model::{ModelDescription, TensorRole};
+use forge_report::sink;
 use forge_tensor::{TensorSource, format_shape};
 use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{model_line, open_options};
+use super::{model_line, open_options, shown};
 use crate::args::{Global, Inspect};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
 
 fn print_lints(lints: &[Lint], terminal: &Terminal) {
     for lint in lints {
-        terminal.print(&format!("{}[{}]: {}\n", lint.severity.name(), lint.id, lint.message));
+        terminal.print(&format!("{}[{}]: {}\n", lint.severity.name(), lint.id, sink::word(&lint.message)));
     }
     if lints.is_empty() {
         terminal.print("nothing found that is known to break a runtime\n");
@@ -160,10 +161,10 @@ fn print_text(
 ) {
     let source = file.source();
     let mut text =
-        format!("{}: {}, {} tensors, {} bytes of data\n", args.file.display(), source.format(), source.tensors().len(), thousands(bytes));
+        format!("{}: {}, {} tensors, {} bytes of data\n", shown(&args.file), source.format(), source.tensors().len(), thousands(bytes));
     match described {
         Ok(model) => text.push_str(&format!("{}\n", model_line(model))),
-        Err(error) => text.push_str(&format!("no model that this version knows: {error}\n")),
+        Err(error) => text.push_str(&format!("no model that this version knows: {}\n", sink::message(&error.to_string()))),
     }
     for (name, (count, bytes)) in by_type(source) {
         text.push_str(&format!("  {name}: {count} tensors, {} bytes\n", thousands(bytes)));
@@ -190,10 +191,10 @@ fn print_text(
         text.push_str(&table(&["tensor", "shape", "type", "bytes", "role"], rows.collect(), &[3]));
     }
     for (path, digest) in hashes.map(|hashes| hashes.files.as_slice()).unwrap_or_default() {
-        text.push_str(&format!("sha256 {digest}  {path}\n"));
+        text.push_str(&format!("sha256 {digest}  {}\n", sink::word(path)));
     }
     for note in source.notes() {
-        text.push_str(&format!("note: {note}\n"));
+        text.push_str(&format!("note: {}\n", sink::word(note)));
     }
     terminal.print(&text);
 }

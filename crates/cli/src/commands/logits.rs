@@ -7,9 +7,10 @@ use forge_convert::OpenModel;
 use forge_eval::{LogitsSink, Model, PassOptions, npy};
 use forge_io::{OutputFile, OutputOptions};
 use forge_kernel::{KernelOptions, LayerState, Wkv};
+use forge_model::Version;
 use serde::Serialize;
 
-use super::{kernel, open_options, read_small, read_text, tokenizer, vocabulary};
+use super::{kernel, open_options, read_small, read_text, shown, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -34,18 +35,20 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     let model = forge_convert::open(&args.model, open_options(global))?;
     let tokens = tokens(args, &model, terminal)?;
     model.source().check_integrity(&|_| ())?;
-    let inputs = model.input_identities()?;
     let h = model.description.hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;
-    let file = OutputFile::create(&args.output, &OutputOptions { force: args.force, inputs: &inputs, expected_bytes })?;
+    let file = OutputFile::create(&args.output, &OutputOptions { expected_bytes, ..global.output("--output", args.force) })?;
+    let layers = args.layers.as_ref().map(|directory| Layers { directory, options: global.output("--layers", args.force) });
+    if let Some(layers) = &layers {
+        layers.check(h.layers, model.description.version)?;
+    }
     let progress = Progress::new(terminal, "computing", false);
     let reference = Model { source: model.source(), description: &model.description, options: KernelOptions { group_norm_eps: args.eps } };
     let mut sink = Sink {
         logits: npy::Writer::new(Appender { file: &file, offset: 0 }, &[tokens.len() as u64, h.vocabulary as u64]).map_err(write_failed)?,
-        layers: args.layers.clone(),
+        layers,
         open: None,
         tokens: tokens.len() as u64,
-        force: args.force,
         channels: h.channels,
         heads: [h.heads as u64, h.head_size as u64, h.head_size as u64],
     };
@@ -56,7 +59,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     sink.logits.finish().map_err(write_failed)?;
     drop(progress);
     file.commit()?;
-    terminal.print(&format!("wrote {} (float32 [{}, {}])\n", args.output.display(), tokens.len(), h.vocabulary));
+    terminal.print(&format!("wrote {} (float32 [{}, {}])\n", shown(&args.output), tokens.len(), h.vocabulary));
     terminal.print_json(
         "logits",
         &Written {
@@ -113,11 +116,10 @@ impl Write for Appender<'_> {
 /// Puts logits into one file, and layers, if they are wanted, into files of their own.
 struct Sink<'a> {
     logits: npy::Writer<Appender<'a>>,
-    layers: Option<PathBuf>,
+    layers: Option<Layers<'a>>,
     /// The residual stream of the layer that is at work.
     open: Option<npy::Writer<Owned>>,
     tokens: u64,
-    force: bool,
     channels: usize,
     /// `[heads, head size, head size]`: the shape of a matrix state.
     heads: [u64; 3],
@@ -129,22 +131,24 @@ impl LogitsSink for Sink<'_> {
     }
 
     fn residual(&mut self, layer: usize, position: usize, x: &[f32]) -> io::Result<()> {
-        let Some(path) = self.array(layer, "output") else { return Ok(()) };
+        let Some(layers) = &self.layers else { return Ok(()) };
         let shape = [self.tokens, self.channels as u64];
         let writer = match self.open.take() {
             Some(writer) if position > 0 => writer,
-            _ => npy::Writer::new(Owned::create(&path, self.force, &shape).map_err(io::Error::other)?, &shape)?,
+            _ => layers.writer(layer, "output", &shape)?,
         };
         self.open.insert(writer).write(x)
     }
 
     fn state(&mut self, layer: usize, state: &LayerState<f32>) -> io::Result<()> {
+        let Some(layers) = &self.layers else { return Ok(()) };
         if let Some(writer) = self.open.take() {
             writer.finish()?.file.commit().map_err(io::Error::other)?;
         }
         let array = |name: &str, shape: &[u64], values: &[f32]| {
-            let Some(path) = self.array(layer, name) else { return Ok(()) };
-            write_array(&path, self.force, shape, values).map_err(io::Error::other)
+            let mut writer = layers.writer(layer, name, shape)?;
+            writer.write(values)?;
+            writer.finish()?.file.commit().map_err(io::Error::other)
         };
         let vector = |name: &str, values: &[f32]| array(name, &[values.len() as u64], values);
         vector("att-shift", &state.att_shift)?;
@@ -160,10 +164,33 @@ impl LogitsSink for Sink<'_> {
     }
 }
 
-impl Sink<'_> {
-    /// The file of one array of a layer, where layers are wanted.
-    fn array(&self, layer: usize, name: &str) -> Option<PathBuf> {
-        self.layers.as_ref().map(|directory| directory.join(format!("layer-{layer:03}-{name}.npy")))
+/// The files of `--layers`: those of the names below replace files of the same names with `--force`, and nothing else in the
+/// directory is touched.
+struct Layers<'a> {
+    directory: &'a Path,
+    options: OutputOptions<'a>,
+}
+
+impl Layers<'_> {
+    fn path(&self, layer: usize, name: &str) -> PathBuf {
+        self.directory.join(format!("layer-{layer:03}-{name}.npy"))
+    }
+
+    /// Refuses names that cannot be before the work.
+    fn check(&self, layers: usize, version: Version) -> Result<(), Failure> {
+        let state: &[&str] = if version == Version::V4 { &["aa", "bb", "pp"] } else { &["wkv"] };
+        for layer in 0..layers {
+            for name in ["output", "att-shift", "ffn-shift"].iter().chain(state) {
+                OutputFile::check(&self.path(layer, name), &self.options)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn writer(&self, layer: usize, name: &str, shape: &[u64]) -> io::Result<npy::Writer<Owned>> {
+        let expected_bytes = shape.iter().product::<u64>().saturating_mul(4);
+        let file = OutputFile::create(&self.path(layer, name), &OutputOptions { expected_bytes, ..self.options });
+        npy::Writer::new(Owned { file: file.map_err(io::Error::other)?, offset: 0 }, shape)
     }
 }
 
@@ -171,13 +198,6 @@ impl Sink<'_> {
 struct Owned {
     file: OutputFile,
     offset: u64,
-}
-
-impl Owned {
-    fn create(path: &Path, force: bool, shape: &[u64]) -> Result<Self, forge_io::IoError> {
-        let expected_bytes = shape.iter().product::<u64>().saturating_mul(4);
-        Ok(Self { file: OutputFile::create(path, &OutputOptions { force, inputs: &[], expected_bytes })?, offset: 0 })
-    }
 }
 
 impl Write for Owned {
@@ -191,10 +211,4 @@ impl Write for Owned {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn write_array(path: &Path, force: bool, shape: &[u64], values: &[f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut writer = npy::Writer::new(Owned::create(path, force, shape)?, shape)?;
-    writer.write(values)?;
-    Ok(writer.finish()?.file.commit()?)
 }

@@ -21,6 +21,7 @@ use forge_convert::{OpenOptions, Vocabulary};
 use forge_eval::{Agreement, Difference, Kernel, LayerAgreement};
 use forge_io::{Backend, InputFile};
 use forge_model::ModelDescription;
+use forge_report::sink;
 use forge_tensor::BoxError;
 use forge_tokenizer::Tokenizer;
 
@@ -39,6 +40,11 @@ pub(crate) fn open_options(global: &Global) -> OpenOptions {
 /// What `--kernel` names.
 pub(crate) fn kernel(name: &str) -> Kernel {
     if name == Kernel::Engine.name() { Kernel::Engine } else { Kernel::Reference }
+}
+
+/// A path inside of a sentence: on one line, whatever it holds.
+pub(crate) fn shown(path: &Path) -> String {
+    sink::word(&path.display().to_string()).into_owned()
 }
 
 /// Reads a file that is no model.

@@ -9,14 +9,14 @@ use forge_convert::recipe::{Recipe, quantizer_by_name};
 use forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared, Vocabulary};
 use forge_corpus::ReadOptions;
 use forge_eval::{Baseline, LossOptions, Model, PassOptions};
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::OutputFile;
 use forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, harms};
 use forge_score::{AgainstUnigram, UnigramLoss};
 use serde_json::json;
 
 use super::cache::{Cache, key};
 use super::eval::texts::Texts;
-use super::{calibration, model_line, number, open_options, tokenizer, vocabulary};
+use super::{calibration, model_line, number, open_options, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -42,8 +42,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         return dry_run(args, &model, &tokens, options, terminal);
     }
     // Begun before the work, so that a name that cannot be fails early.
-    let inputs = model.input_identities()?;
-    let file = OutputFile::create(&output, &OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 })?;
+    let file = OutputFile::create(&output, &global.output("--output", args.force))?;
     let started = Instant::now();
     let statistics = calibration::calibrated(&args.calibration, &model, &tokens, Hessians::All, args.force, global, terminal)?;
     let calibrating = started.elapsed().as_secs_f64();
@@ -66,6 +65,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         requantize: false,
         allow_f16_loss: false,
         force: false,
+        claims: None,
         open: open_options(global),
         verify: None,
         prepared: None,
@@ -95,13 +95,13 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     file.write_all_at(0, written.as_bytes())?;
     file.commit()?;
     print(args, &model, &harms, &planned, terminal);
-    let prediction = prediction(&model, &texts, &planned);
+    let prediction = prediction(&model, &texts, &planned)?;
     if let Some(warning) = prediction.and_then(|prediction| prediction.warning("the source")) {
         terminal.warn(&warning);
     }
     terminal.print(&format!(
         "wrote {} in {calibrating:.0} s of calibrating, {probing:.0} s of probing, {measuring:.0} s of quantizing and measuring\n",
-        output.display()
+        shown(&output)
     ));
     terminal.print_json(
         "plan",
@@ -122,9 +122,10 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
 }
 
 /// How well the source predicts the text on which the plan was measured.
-fn prediction(model: &OpenModel, texts: &Texts, planned: &Planned) -> Option<AgainstUnigram> {
-    let ratio = planned.measured.as_ref()?.perplexity_ratio.as_ref()?;
-    Some(UnigramLoss::of_plan(&texts.plan, model.description.hyperparameters.vocabulary)?.against(ratio.reference.ln()))
+fn prediction(model: &OpenModel, texts: &Texts, planned: &Planned) -> Result<Option<AgainstUnigram>, Failure> {
+    let unigram = UnigramLoss::of_plan(&texts.plan, model.description.hyperparameters.vocabulary)?;
+    let ratio = planned.measured.as_ref().and_then(|measured| measured.perplexity_ratio.as_ref());
+    Ok(unigram.zip(ratio).map(|(unigram, ratio)| unigram.against(ratio.reference.ln())))
 }
 
 fn goal(args: &Plan) -> Goal {
@@ -234,7 +235,8 @@ fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions
 
 /// What a reader of the recipe wants to know.
 fn header(args: &Plan, model: &OpenModel, planned: &Planned) -> String {
-    let source = args.source.file_name().unwrap_or(args.source.as_os_str()).to_string_lossy();
+    // A name with a line end would go on as a line of the recipe.
+    let source = shown(args.source.file_name().unwrap_or(args.source.as_os_str()).as_ref());
     let windows = args.calibration.calibration_windows;
     let command = format!("rwkv-forge convert {source} --to {} --recipe FILE --calibrate TEXT --calibration-windows {windows}", args.to);
     format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(&model.description), sentence(planned))
@@ -283,6 +285,6 @@ fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned
     if !planned.met {
         terminal.print("not met: the goal was not reached\n");
     }
-    let source = args.source.display();
+    let source = shown(&args.source);
     terminal.detail(&format!("write the file with: rwkv-forge convert {source} --to {} --recipe RECIPE --calibrate TEXT", args.to));
 }

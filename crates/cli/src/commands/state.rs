@@ -1,12 +1,11 @@
 //! `state`: a tuned initial state from one runtime's layout into another's.
 
 use forge_convert::state::{self, StateFormat, StateHints, StateSizes, StateTarget};
-use forge_io::{InputFile, OutputOptions};
 use forge_model::Version;
 use forge_tensor::Encoding;
 use serde_json::json;
 
-use super::open_options;
+use super::{open_options, shown};
 use crate::args::{Global, State};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, thousands};
@@ -34,9 +33,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         let stem = args.source.file_stem().unwrap_or_default().to_string_lossy();
         args.source.with_file_name(format!("{stem}-{}.{}", format.name(), format.extension()))
     });
-    let inputs = [InputFile::open(&args.source)?.identity()];
-    let options = OutputOptions { force: args.force, inputs: &inputs, expected_bytes: 0 };
-    let record = state::write(&tuned, &target, &output, &options)?;
+    let record = state::write(&tuned, &target, &output, &global.output("--output", args.force))?;
     if record.rounded > 0 {
         terminal.note(&format!(
             "{} values were rounded to {}: {} became zero, {} lost digits at the small end",
@@ -50,7 +47,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         "{} state of {} -> {} ({} bytes, {})\n",
         from.name(),
         record.sizes,
-        output.display(),
+        shown(&output),
         thousands(record.output_bytes),
         record.encoding
     ));

@@ -5,6 +5,7 @@ use forge_eval::{CompareOptions, Model, Runner};
 use forge_forms::ParallelRunner;
 use forge_kernel::{KernelOptions, LayerState};
 use forge_parallel::ParallelOptions;
+use forge_report::sink;
 use forge_tensor::BoxError;
 use serde_json::json;
 
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         terminal.print("the source was computed in its parallel form\n");
     }
     for violation in &violations {
-        terminal.print(&format!("not met: {violation}\n"));
+        terminal.print(&format!("not met: {}\n", sink::word(&violation.to_string())));
     }
     // Without a vocabulary no text was read that a model could predict.
     let prediction = tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));

@@ -5,7 +5,7 @@ use forge_tensor::{BoxError, Encoding};
 use forge_tokenizer::Tokenizer;
 
 use super::hf::context;
-use super::{Container, LayoutContext};
+use super::{Container, LayoutContext, with_manifest};
 
 /// safetensors for candle.
 pub(super) struct Candle;
@@ -35,8 +35,11 @@ impl Container for Candle {
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
         forge_hf::float_constraint(version, spec)
     }
+    fn writes(&self, name: &str) -> bool {
+        forge_hf::candle_writes(name)
+    }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(forge_hf::candle(model, choices, &context(layout))?)
+        Ok(with_manifest(forge_hf::candle(model, choices, &context(layout))?))
     }
 }
 
@@ -68,7 +71,10 @@ impl Container for CandleGguf {
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
         forge_hf::gguf_constraint(version, spec)
     }
+    fn writes(&self, name: &str) -> bool {
+        forge_hf::candle_gguf_writes(name)
+    }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(forge_hf::candle_gguf(model, choices, &context(layout))?)
+        Ok(with_manifest(forge_hf::candle_gguf(model, choices, &context(layout))?))
     }
 }

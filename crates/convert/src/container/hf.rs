@@ -5,7 +5,7 @@ use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec
 use forge_tensor::{BoxError, Encoding};
 use forge_tokenizer::Tokenizer;
 
-use super::{Container, LayoutContext};
+use super::{Container, LayoutContext, with_manifest};
 
 /// `config.json` and safetensors in Hugging Face's names.
 pub(super) struct Hf;
@@ -40,7 +40,10 @@ impl Container for Hf {
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
         forge_hf::float_constraint(version, spec)
     }
+    fn writes(&self, name: &str) -> bool {
+        forge_hf::hugging_face_writes(name)
+    }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(forge_hf::hugging_face(model, choices, &context(layout))?)
+        Ok(with_manifest(forge_hf::hugging_face(model, choices, &context(layout))?))
     }
 }

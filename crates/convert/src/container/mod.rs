@@ -11,7 +11,7 @@ mod safetensors;
 mod web_rwkv;
 
 use forge_checkpoint::safetensors::PlannedTensor;
-use forge_model::{Assembly, Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version};
 use forge_tensor::{BoxError, Encoding};
 use forge_tokenizer::{BpeVocabulary, Tokenizer};
 
@@ -59,6 +59,11 @@ pub trait Container: Sync {
     fn holds(&self, encoding: Encoding) -> bool;
     /// What it can hold for one tensor.
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint;
+    /// Whether a directory of this container may have a file of this name, for some model: what an older version wrote without a
+    /// list of its files is known by their names. Containers that are one file write no directory.
+    fn writes(&self, _name: &str) -> bool {
+        false
+    }
     /// Lays out the file, or the directory of files.
     ///
     /// # Errors
@@ -92,6 +97,15 @@ pub fn by_name(name: &str) -> Result<&'static dyn Container, ConvertError> {
 
 /// Places for what is known only later, in containers whose metadata are texts: key and bytes.
 const RESERVED: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
+
+/// A directory with the list of its files, by which a later run knows it for its own.
+fn with_manifest(layout: OutputLayout) -> OutputLayout {
+    let OutputLayout::Directory(mut files) = layout else { return layout };
+    let header = forge_io::manifest(files.iter().map(|(name, _)| name.as_str())).into_bytes();
+    let total_bytes = header.len() as u64;
+    files.push((forge_io::MANIFEST.to_owned(), FileLayout { header, total_bytes, ..FileLayout::default() }));
+    OutputLayout::Directory(files)
+}
 
 /// Every tensor under its original name and shape.
 fn original_tensors(model: &ModelDescription, choices: &[Choice]) -> Vec<PlannedTensor> {

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{Block, Page, PageTable, Section, Verdict, left_out};
 use crate::error::ReportError;
 use crate::plot::{NARROW, WIDE, style};
+use crate::sink::html as escape;
 use crate::table::Align;
-use crate::xml::escape;
 
 const CSS: &str = include_str!("page.css");
 /// A page with as many sections has a list of them at its top.

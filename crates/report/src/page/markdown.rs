@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::html::split_code;
 use super::{Block, Page, Section, Verdict, left_out};
 use crate::error::ReportError;
+use crate::sink;
 use crate::table::{Cell, Column, Table};
 
 /// The whole document.
@@ -58,7 +59,7 @@ fn write_blocks(
             let folder = figures.unwrap_or_default().trim_end_matches('/');
             let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             // Between angle brackets a path may hold spaces and brackets.
-            let path = path.replace(['<', '>', '\n', '\r'], "_");
+            let path = sink::word(&path.replace(['<', '>', '\n', '\r'], "_")).into_owned();
             let _ = write!(out, "\n![{}](<{path}>)\n", inline(title));
         }
     };
@@ -73,7 +74,7 @@ fn write_blocks(
             Block::Command(text) => {
                 // Indented rather than fenced: no line can end it.
                 out.push('\n');
-                text.lines().for_each(|line| out.push_str(&format!("    {line}\n")));
+                text.lines().for_each(|line| out.push_str(&format!("    {}\n", sink::word(line))));
             }
             Block::Table(table) => {
                 if !table.table.title.is_empty() {
@@ -117,7 +118,7 @@ fn harmless(text: &str, whole: bool) -> String {
     let mut rest = text;
     while let Some((before, code, after)) = split_code(rest) {
         out.push_str(&escape(before, whole));
-        let _ = write!(out, "`{}`", code.replace(['\n', '\r'], " "));
+        let _ = write!(out, "`{}`", sink::word(&code.replace(['\n', '\r'], " ")));
         rest = after;
     }
     out.push_str(&escape(rest, whole));
@@ -126,7 +127,8 @@ fn harmless(text: &str, whole: bool) -> String {
 
 fn escape(text: &str, whole: bool) -> String {
     let mut out = String::with_capacity(text.len());
-    let characters: Vec<char> = text.trim_start().chars().collect();
+    let line = text.trim_start().replace(['\n', '\r', '\t'], " ");
+    let characters: Vec<char> = sink::word(&line).chars().collect();
     for (index, c) in characters.iter().copied().enumerate() {
         let next = characters.get(index + 1).copied().unwrap_or(' ');
         let before = index.checked_sub(1).and_then(|index| characters.get(index)).copied().unwrap_or(' ');
@@ -154,8 +156,6 @@ fn escape(text: &str, whole: bool) -> String {
             // What a link needs after its text.
             ']' if matches!(next, '(' | '[' | ':') => out.push_str("&#93;"),
             '\\' if whole => out.push_str("\\\\"),
-            '\n' | '\r' | '\t' => out.push(' '),
-            c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }

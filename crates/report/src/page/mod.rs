@@ -203,6 +203,15 @@ impl Page {
     }
 }
 
+/// Whether a file of this name could be one of [`Page::figures`]: two digits or more, perhaps words, `.svg`.
+#[must_use]
+pub fn is_figure(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".svg") else { return false };
+    let (number, words) = stem.split_once('-').unwrap_or((stem, "x"));
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    number.len() >= 2 && number.bytes().all(|byte| byte.is_ascii_digit()) && !words.is_empty() && words.chars().all(word)
+}
+
 /// A name that is good on every file system: a number, then what is left of the title.
 fn file_name(index: usize, title: &str, extension: &str) -> String {
     let letters: String = title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { ' ' }).collect();
@@ -234,6 +243,8 @@ mod tests {
     fn file_names_are_tame() {
         assert_eq!(file_name(0, "Size against loss: all types", "svg"), "01-size-against-loss-all-types.svg");
         assert_eq!(file_name(11, "../../\0é", "csv"), "12.csv");
+        assert!(["Size against loss", "", "é", "3 x 4"].iter().all(|title| is_figure(&file_name(7, title, "svg"))));
+        assert!(!["1-a.svg", "01-a.png", "01-A.svg", "photo.svg", "01-.svg", ".svg"].iter().any(|name| is_figure(name)));
         assert!(file_name(0, &"x".repeat(500), "csv").len() < 70 && file_name(0, &"word ".repeat(50), "csv").len() < 70);
     }
 }

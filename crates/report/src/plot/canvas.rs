@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::axis::{Placed, fits};
 use super::{Axis, Guide};
 use crate::error::ReportError;
-use crate::xml::escape;
+use crate::sink::html as escape;
 
 /// Guess at the width of a character of 12 pixels in a proportional font, wide rather than narrow: digits of `DejaVu` Sans.
 pub(super) const CHARACTER: f64 = 7.7;

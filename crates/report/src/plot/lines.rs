@@ -6,7 +6,7 @@ use super::canvas::{CHARACTER, COLOURS, Canvas, Frame, Heading, check, check_gui
 use super::{Marks, Plot, Series};
 use crate::error::ReportError;
 use crate::number::significant;
-use crate::xml::escape;
+use crate::sink::html as escape;
 
 const LEGEND_LINE: f64 = 20.0;
 

@@ -11,7 +11,7 @@ use super::labels::{Rect, Scene, Wanted, place};
 use super::{Axis, Guide, Scale};
 use crate::error::ReportError;
 use crate::number::significant;
-use crate::xml::escape;
+use crate::sink::html as escape;
 
 /// One of several to choose from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -18,7 +18,7 @@ use forge_tensor::{Encoding, TensorSource};
 use serde_json::{Value, json};
 
 use super::super::cache::{Cache, key};
-use super::super::{open_options, vocabulary};
+use super::super::{open_options, shown, vocabulary};
 use super::cache::Speed;
 use super::choice::{Choosable, Wish};
 use super::measure::{Candidate, Measured, Reference, Results};
@@ -86,7 +86,13 @@ pub(crate) struct SpeedOf<'a> {
 }
 
 /// Runs `eval --levels`.
-pub(crate) fn run(setting: &Setting<'_>, source: &Subject, outputs: Outputs, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+pub(crate) fn run(
+    setting: &Setting<'_>,
+    source: &Subject,
+    outputs: Outputs<'_>,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<u8, Failure> {
     let version = source.open.description.version;
     if source.open.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: levels are measured against it, so its own losses are in none of the numbers");
@@ -113,7 +119,7 @@ pub(crate) fn run(setting: &Setting<'_>, source: &Subject, outputs: Outputs, glo
     let front = pareto_front(&costs);
     let (levels, results) = (levels.as_slice(), &results);
     let rows = source.open.description.hyperparameters.vocabulary;
-    let predictions = Predictions::of(&setting.job.texts.plan, rows, Some(source.name()), results);
+    let predictions = Predictions::of(&setting.job.texts.plan, rows, Some(source.name()), results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = LevelFindings { setting, source, container, levels, results, predictions, source_speed, front, wish, recommended };
     terminal.print(&findings.text()?);
@@ -213,6 +219,7 @@ impl<'a> Level<'a> {
             requantize: true,
             allow_f16_loss: true,
             force: false,
+            claims: None,
             open: open_options(global),
             verify: None,
             prepared: None,
@@ -354,9 +361,8 @@ impl LevelFindings<'_> {
     /// What to type to get the recommended file.
     pub(crate) fn command(&self) -> Option<String> {
         let level = &self.levels[self.recommended?];
-        let vocabulary =
-            self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", path.display()));
-        let (source, container) = (self.source.path.display(), self.container.name());
+        let vocabulary = self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", shown(path)));
+        let (source, container) = (shown(&self.source.path), self.container.name());
         Some(format!("rwkv-forge convert {source} --to {container} --type {}{vocabulary}", level.names[0]))
     }
 

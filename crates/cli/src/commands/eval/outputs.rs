@@ -4,20 +4,22 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use forge_eval::{EvalError, LogitsRow};
-use forge_io::{OutputFile, OutputOptions};
+use forge_io::{IoError, OutputFile};
 use forge_report::{Page, Table};
 use forge_score::{Plan, kl_base};
 
 use super::super::logits::Appender;
-use super::subject::Subject;
-use crate::args;
+use crate::args::{self, Global};
 use crate::failure::Failure;
+
+/// What the folder of plots is to the user.
+const FIGURES: &str = "the plots of --markdown";
 
 /// Bytes that logits are collected to before they are written.
 const BUFFER: usize = 1 << 20;
 
 /// The files.
-pub(crate) struct Outputs {
+pub(crate) struct Outputs<'a> {
     logits: Option<OutputFile>,
     html: Option<OutputFile>,
     markdown: Option<OutputFile>,
@@ -25,26 +27,29 @@ pub(crate) struct Outputs {
     /// Folder of the Markdown's plots.
     figures: PathBuf,
     force: bool,
+    global: &'a Global,
 }
 
-impl Outputs {
-    /// Begins the files that are asked for; none of them takes the place of a model.
-    pub(crate) fn create(args: &args::Eval, models: &[&Subject]) -> Result<Self, Failure> {
-        let mut inputs = Vec::new();
-        for model in models {
-            inputs.extend(model.open.input_identities()?);
-        }
-        let options = OutputOptions { force: args.outputs.force, inputs: &inputs, expected_bytes: 0 };
-        let create = |path: &Option<PathBuf>| path.as_ref().map(|path| OutputFile::create(path, &options)).transpose();
+impl<'a> Outputs<'a> {
+    /// Begins the files that are asked for; none of them takes the place of anything else that is read or written.
+    pub(crate) fn create(args: &args::Eval, global: &'a Global) -> Result<Self, Failure> {
         let outputs = &args.outputs;
+        let create = |role: &str, path: &Option<PathBuf>| {
+            path.as_ref().map(|path| OutputFile::create(path, &global.output(role, outputs.force))).transpose()
+        };
         let figures = outputs.markdown.as_deref().map(figures_beside).unwrap_or_default();
+        if outputs.markdown.is_some() {
+            global.claims.output_directory(FIGURES, &figures)?;
+            check_figures(&figures, outputs.force)?;
+        }
         Ok(Self {
-            logits: create(&outputs.save_logits)?,
-            html: create(&outputs.html)?,
-            markdown: create(&outputs.markdown)?,
-            csv: create(&outputs.csv)?,
+            logits: create("--save-logits", &outputs.save_logits)?,
+            html: create("--html", &outputs.html)?,
+            markdown: create("--markdown", &outputs.markdown)?,
+            csv: create("--csv", &outputs.csv)?,
             figures,
             force: outputs.force,
+            global,
         })
     }
 
@@ -82,7 +87,7 @@ impl Outputs {
                     make_folder(&self.figures)?;
                 }
                 for figure in &figures {
-                    let options = OutputOptions { force: self.force, inputs: &[], expected_bytes: 0 };
+                    let options = self.global.output(FIGURES, self.force);
                     finish(OutputFile::create(&self.figures.join(&figure.name), &options)?, &figure.text)?;
                 }
                 finish(file, &page.to_markdown((!figures.is_empty()).then_some(folder.as_str()))?)?;
@@ -92,6 +97,17 @@ impl Outputs {
             Some(file) => finish(file, &table()?.to_csv()?),
             None => Ok(()),
         }
+    }
+}
+
+/// Refuses a folder in which plots would be replaced without `--force`. With it, plots of the page replace files of their own names
+/// and nothing else: the folder may hold whatever its owner likes, and no name is removed from it.
+fn check_figures(folder: &Path, force: bool) -> Result<(), Failure> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    let is_figure = |name: &std::ffi::OsStr| name.to_str().is_some_and(forge_report::is_figure);
+    match entries.flatten().find(|entry| is_figure(&entry.file_name())).filter(|_| !force) {
+        None => Ok(()),
+        Some(entry) => Err(IoError::OutputExists { path: entry.path() }.into()),
     }
 }
 

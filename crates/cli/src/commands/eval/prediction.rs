@@ -1,6 +1,6 @@
 //! Whether what was evaluated predicts text at all: beside an adaptive unigram, over the same tokens.
 
-use forge_score::{AgainstUnigram, Evaluation, Plan, UnigramLoss};
+use forge_score::{AgainstUnigram, Evaluation, Plan, ScoreError, UnigramLoss};
 
 use super::measure::Results;
 
@@ -17,20 +17,20 @@ pub(crate) struct Predictions {
 
 impl Predictions {
     /// Of models over `rows` rows. `baseline` is what sentences call the baseline.
-    pub(crate) fn of(plan: &Plan, rows: usize, baseline: Option<&str>, results: &Results) -> Self {
-        let unigram = UnigramLoss::of_plan(plan, rows);
+    pub(crate) fn of(plan: &Plan, rows: usize, baseline: Option<&str>, results: &Results) -> Result<Self, ScoreError> {
+        let unigram = UnigramLoss::of_plan(plan, rows)?;
         let against = |evaluation: &Evaluation| Some(unigram?.against(evaluation.nll_per_token));
         let mut out = Self::default();
         if let Some((name, evaluation)) = baseline.zip(results.baseline.as_ref()) {
             out.baseline = against(evaluation);
             out.warnings.extend(out.baseline.and_then(|found| found.warning(name)));
-            return out;
+            return Ok(out);
         }
         for measured in &results.models {
             let found = against(&measured.evaluation);
             out.warnings.extend(found.and_then(|found| found.warning(&measured.name)));
             out.models.push(found);
         }
-        out
+        Ok(out)
     }
 }

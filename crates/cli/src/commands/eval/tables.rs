@@ -1,7 +1,7 @@
 //! What was found as tables, for the terminal, the page and CSV.
 
 use forge_eval::LayerError;
-use forge_report::{Cell, Column, Table};
+use forge_report::{Cell, Column, Table, sink};
 use forge_score::{Evaluation, Interval, Slice};
 
 use super::cache::Speed;
@@ -344,7 +344,11 @@ impl Findings<'_> {
         let (bits, bytes) = (subject.bits_per_weight(), thousands(subject.bytes));
         let kept = if measured.kept_parts > 0 { ", partly by an earlier run" } else { "" };
         let speed = fed as f64 / measured.seconds.max(1e-9);
-        format!("{}: {bytes} bytes, {bits:.2} bits a weight; {:.1} s, {speed:.0} tokens/s{kept}\n", measured.name, measured.seconds)
+        format!(
+            "{}: {bytes} bytes, {bits:.2} bits a weight; {:.1} s, {speed:.0} tokens/s{kept}\n",
+            sink::word(&measured.name),
+            measured.seconds
+        )
     }
 
     /// What llama-perplexity would print.
@@ -359,7 +363,7 @@ impl Findings<'_> {
                 Some(_) => forge_score::llama::divergence_text(plan, &measured.scores)?,
                 None => forge_score::llama::perplexity_text(plan, &measured.scores)?,
             };
-            out.push_str(&format!("\n{}, as llama-perplexity prints it:\n{text}", measured.name));
+            out.push_str(&format!("\n{}, as llama-perplexity prints it:\n{text}", sink::word(&measured.name)));
         }
         Ok(out)
     }

@@ -1,0 +1,102 @@
+//! Every file that the user names, known before anything is done, so that no output takes its place.
+
+use std::path::Path;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgMatches, Command, CommandFactory};
+use forge_io::Claims;
+
+use crate::args::Cli;
+
+/// Arguments that name what is written. Every other path is something that is read.
+const OUTPUTS: [&str; 13] = [
+    "cache",
+    "csv",
+    "html",
+    "junit",
+    "layers",
+    "markdown",
+    "output",
+    "record",
+    "save_imatrix",
+    "save_logits",
+    "statistics",
+    "svg",
+    "vocab_json",
+];
+
+/// Claims all paths of the command line that are read, and from now on all files that are opened.
+pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) {
+    let (mut command, mut matches) = (Cli::command(), matches);
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(found) = command.find_subcommand(name).cloned() else { break };
+        (command, matches) = (found, inner);
+        for arg in paths(&command).filter(|arg| !OUTPUTS.contains(&arg.get_id().as_str())) {
+            for path in matches.get_raw(arg.get_id().as_str()).into_iter().flatten().map(Path::new) {
+                // Two vocabularies have names instead of files.
+                let is_name = arg.get_id() == "vocab" && ["world", "bytes"].iter().any(|name| path == Path::new(name));
+                if !is_name {
+                    claims.input(&role(arg), path);
+                }
+            }
+        }
+    }
+    claims.watch_all_reads();
+}
+
+/// The arguments of a command that are paths.
+fn paths(command: &Command) -> impl Iterator<Item = &Arg> {
+    let path = ValueParser::path_buf().type_id();
+    command.get_arguments().filter(move |arg| arg.get_value_parser().type_id() == path)
+}
+
+/// As the user writes it: `--text`, or `SOURCE`.
+fn role(arg: &Arg) -> String {
+    let name = || arg.get_value_names().and_then(|names| names.first()).map_or_else(|| arg.get_id().to_string(), ToString::to_string);
+    arg.get_long().map_or_else(name, |long| format!("--{long}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_every_command_is_read_or_written() {
+        let (mut commands, mut written, mut read) = (vec![Cli::command()], Vec::new(), Vec::new());
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            for arg in paths(&command) {
+                let list = if OUTPUTS.contains(&arg.get_id().as_str()) { &mut written } else { &mut read };
+                list.push(arg.get_id().to_string());
+            }
+        }
+        for list in [&mut written, &mut read] {
+            list.sort();
+            list.dedup();
+        }
+        assert_eq!(written, OUTPUTS, "an output that no command has");
+        // A new argument is read unless it is listed above: add it here once it is clear that it is.
+        let known = [
+            "baseline",
+            "calibrate",
+            "calibration",
+            "candidate",
+            "file",
+            "imatrix",
+            "lora",
+            "model",
+            "models",
+            "pairs",
+            "paths",
+            "recipe",
+            "reference",
+            "source",
+            "state",
+            "text",
+            "texts",
+            "tokens",
+            "vocab",
+        ];
+        assert_eq!(read, known);
+    }
+}

@@ -1,0 +1,36 @@
+//! What models and the parser of the command line say, on its way to a terminal.
+
+use std::borrow::Cow;
+use std::io::{IsTerminal, stdout};
+
+use forge_report::sink::{self, Stream};
+
+/// The text of a model: as it is into a pipe or a file, without control characters on a terminal.
+pub(crate) struct Screen(Option<Stream>);
+
+impl Screen {
+    /// For stdout.
+    pub(crate) fn of_stdout() -> Self {
+        Self(stdout().is_terminal().then(Stream::default))
+    }
+
+    /// What to write of these bytes, which may end inside of a character.
+    pub(crate) fn shown<'b>(&mut self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
+        match &mut self.0 {
+            Some(stream) => Cow::Owned(stream.push(bytes).into_bytes()),
+            None => Cow::Borrowed(bytes),
+        }
+    }
+
+    /// What is left at the end.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        self.0.as_mut().map_or_else(Vec::new, |stream| stream.finish().into_bytes())
+    }
+}
+
+/// What the parser says of a command line with words that a terminal would obey, such as the name of a file that a shell has filled
+/// in; `None` when it can print that itself, in colour.
+pub(crate) fn harmless(answer: &clap::Error) -> Option<String> {
+    let bad = std::env::args_os().any(|word| word.to_string_lossy().chars().any(sink::is_unsafe));
+    bad.then(|| sink::message(&answer.render().to_string()) + "\n")
+}

@@ -1,0 +1,222 @@
+//! What is opened for reading is exactly what docs/security.md says, for each container and command.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use forge_convert::COMPANIONS;
+use forge_model::Version;
+use forge_tensor::TensorSource;
+use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use forge_testkit::models::{MemorySource, Options, Sizes, random_model, random_model_with, to_candle_6};
+use support::{Dir, checkpoint, fixture, forge, safetensors_bytes, vocab};
+
+/// First cell of a row of the documentation -> names in backticks in its second cell.
+fn documented(heading: &str) -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security.md")).unwrap();
+    let table = text.split(heading).nth(1).unwrap_or_else(|| panic!("{heading} is in docs/security.md"));
+    let rows = table.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let names = cells[2].split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        (cells[1].to_owned(), names)
+    })
+    .collect()
+}
+
+/// Files that a command opened, which must succeed.
+fn opened(args: &[&str]) -> Vec<PathBuf> {
+    let output = forge().args(["-v"]).args(args).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    // What `inspect --lint` has to say about a file does not matter here.
+    assert!(output.status.success() || args.contains(&"--lint") && output.status.code() == Some(1), "{args:?}: {text}");
+    text.lines().filter_map(|line| line.strip_prefix("read ")).map(PathBuf::from).collect()
+}
+
+/// Every file opened is one of the patterns (`*` stands for anything), and every pattern is met.
+fn agrees(what: &str, found: &[PathBuf], patterns: &[String]) {
+    let fits = |path: &PathBuf, pattern: &str| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        match pattern.split_once('*') {
+            Some((start, end)) => name.starts_with(start) && name.ends_with(end),
+            None => name == pattern,
+        }
+    };
+    for path in found {
+        assert!(patterns.iter().any(|pattern| fits(path, pattern)), "{what}: {} is read, but not documented: {patterns:?}", path.display());
+    }
+    for pattern in patterns {
+        assert!(found.iter().any(|path| fits(path, pattern)), "{what}: {pattern} is documented, but not read: {found:?}");
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn converted(dir: &Dir, source: &Path, container: &str, name: &str) -> PathBuf {
+    let output = dir.join(name);
+    let encoding = if container == "prefab" { "int8" } else { "f16" };
+    opened(&["convert", text(source), "--to", container, "--type", encoding, "--vocab", text(vocab()), "-o", text(&output)]);
+    output
+}
+
+/// The model in two files with an index.
+fn sharded(folder: &Path, model: MemorySource) {
+    let mut tensors = model.into_tensors();
+    let rest = tensors.split_off(tensors.len() / 2);
+    let mut map = serde_json::Map::new();
+    for (name, part) in [("model-00001-of-00002.safetensors", tensors), ("model-00002-of-00002.safetensors", rest)] {
+        let source = MemorySource::from_tensors(part);
+        source.tensors().iter().for_each(|info| drop(map.insert(info.name.clone(), name.into())));
+        std::fs::write(folder.join(name), safetensors_bytes(&source)).unwrap();
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+}
+
+/// Files that would be read if anything looked for them.
+fn bait(folder: &Path) {
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.txt", "adapter_config.json"] {
+        if !folder.join(name).exists() {
+            std::fs::write(folder.join(name), "{}").unwrap();
+        }
+    }
+}
+
+#[test]
+fn each_container_reads_what_is_documented() {
+    let dir = Dir::new();
+    let table = documented("## What is read of a model");
+    let folder = |name: &str| {
+        std::fs::create_dir_all(dir.join(name)).unwrap();
+        dir.join(name)
+    };
+    let sizes = Sizes { vocabulary: 272, ..Sizes::TINY };
+    let mut sources: Vec<(&str, PathBuf)> = Vec::new();
+    let pth = folder("pth").join("model.pth");
+    std::fs::copy(checkpoint("6"), &pth).unwrap();
+    for (row, container, name) in [
+        ("GGUF", "gguf", "gguf/model.gguf"),
+        ("rwkv.cpp", "rwkv-cpp", "bin/model.bin"),
+        ("safetensors, .st", "safetensors", "safetensors/model.safetensors"),
+        ("safetensors, .st", "web-rwkv", "st/model.st"),
+        (".prefab", "prefab", "prefab/model.prefab"),
+    ] {
+        let (place, _) = name.split_once('/').unwrap();
+        folder(place);
+        sources.push((row, converted(&dir, &pth, container, name)));
+    }
+    sources.push((".pth", pth));
+    sharded(&folder("sharded"), random_model(Version::V7, &Sizes::TINY, 3));
+    sources.push(("an index of shards", dir.join("sharded/model.safetensors.index.json")));
+    sharded(&folder("sharded-directory"), random_model(Version::V7, &Sizes::TINY, 3));
+    sources.push(("a directory with an index", dir.join("sharded-directory")));
+    std::fs::write(folder("directory").join("model.safetensors"), safetensors_bytes(&random_model(Version::V7, &Sizes::TINY, 3))).unwrap();
+    sources.push(("a directory", dir.join("directory")));
+    // Ranks as candle computes them for two heads.
+    let wide = Sizes { layers: 2, channels: 128, head_size: 64, ffn: 96, vocabulary: 40, ranks: [2, 4, 3, 9] };
+    let six = to_candle_6(random_model_with(Version::V6, &wide, &Options::default(), 3));
+    std::fs::write(dir.join("six.safetensors"), safetensors_bytes(&six)).unwrap();
+    let output = dir.join("candle");
+    opened(&["convert", text(&dir.join("six.safetensors")), "--to", "candle-gguf", "--type", "q8_0", "-o", text(&output)]);
+    sources.push(("a directory of candle's", output));
+    let hybrid = folder("hybrid");
+    std::fs::write(hybrid.join("model.safetensors"), safetensors_bytes(&random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21)))
+        .unwrap();
+    std::fs::write(hybrid.join("config.json"), config_json(Version::ARwkv7, &sizes, &Variant::FULL).to_string()).unwrap();
+    std::fs::write(hybrid.join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
+    std::fs::write(hybrid.join("tokenizer_config.json"), "{}").unwrap();
+    sources.push(("a hybrid with Qwen", hybrid.join("model.safetensors")));
+
+    let mut met: Vec<&str> = sources.iter().map(|(row, _)| *row).collect();
+    for (row, path) in &sources {
+        let names = table.get(*row).unwrap_or_else(|| panic!("{row} is no row of docs/security.md"));
+        let names: Vec<String> = match names.as_slice() {
+            // The row says that it is the file itself.
+            [] => vec![path.file_name().unwrap().to_str().unwrap().to_owned()],
+            names => names.to_vec(),
+        };
+        bait(if path.is_dir() { path } else { path.parent().unwrap() });
+        agrees(row, &opened(&["inspect", "--tensors", "--hashes", "--lint", text(path)]), &names);
+        agrees(row, &opened(&["verify", text(path), text(path), "--probe-tokens", "4"]), &names);
+    }
+    // Its vocabulary is read where a file gets it.
+    let all = &table["a hybrid with Qwen, into a file with a vocabulary"];
+    let names: Vec<&str> = all.iter().map(String::as_str).collect();
+    assert!(COMPANIONS.iter().all(|name| names.contains(name)), "{names:?}");
+    let path = hybrid.join("model.safetensors");
+    agrees("into GGUF", &opened(&["convert", text(&path), "--to", "gguf", "--type", "q8_0", "-o", text(&dir.join("h.gguf"))]), all);
+    met.push("a hybrid with Qwen, into a file with a vocabulary");
+    assert!(table.keys().all(|row| met.contains(&row.as_str())), "a row that nothing checks: {:?}", table.keys());
+}
+
+#[test]
+fn commands_read_what_they_are_told_to() {
+    let dir = Dir::new();
+    let copy = |from: &Path, name: &str| {
+        std::fs::copy(from, dir.join(name)).unwrap();
+        dir.join(name).to_str().unwrap().to_owned()
+    };
+    let (model, vocabulary) = (copy(checkpoint("7"), "model.pth"), copy(vocab(), "vocab.txt"));
+    let (words, imatrix) =
+        (copy(&fixture("text").join("public-domain-100k.txt"), "words.txt"), copy(fixture("imatrix/tiny-rwkv7.gguf"), "i.gguf"));
+    std::fs::create_dir(dir.join("texts")).unwrap();
+    for name in ["part.txt", "passed-over.bin", ".hidden.txt"] {
+        std::fs::write(dir.join("texts").join(name), "words and words").unwrap();
+    }
+    std::fs::write(dir.join("recipe.toml"), "type = \"q4_0\"\n").unwrap();
+    bait(dir.path());
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (texts, recipe, output, cache) = (path("texts"), path("recipe.toml"), path("out.gguf"), path("cache"));
+    let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let line = ["convert", &model, "--to", "gguf", "--vocab", &vocabulary, "--text", &words, "--recipe", &recipe, "--imatrix", &imatrix];
+    let all = named(&["model.pth", "vocab.txt", "words.txt", "recipe.toml", "i.gguf"]);
+    agrees("convert", &opened(&[&line[..], &["-o", &output]].concat()), &all);
+    let line = ["eval", &model, "--vocab", &vocabulary, "--text", &texts, "--cache", &cache];
+    agrees("eval", &opened(&line), &named(&["model.pth", "vocab.txt", "part.txt"]));
+    agrees("generate", &opened(&["generate", &model, "--vocab", &vocabulary, "-n", "2"]), &named(&["model.pth", "vocab.txt"]));
+    let quick = ["--tokens", "1", "--repeat", "1", "--loads", "1", "--prompt", "0", "--read-mib", "1"];
+    agrees("bench", &opened(&[&["bench", &model][..], &quick].concat()), &named(&["model.pth"]));
+}
+
+#[test]
+fn nothing_but_io_opens_files_and_nothing_but_what_is_documented_asks_the_system() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let documented = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let (mut folders, mut seen) = (vec![root.join("crates")], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root.join("crates")).unwrap().to_str().unwrap().to_owned();
+            let parts: Vec<&str> = name.split('/').collect();
+            if path.is_dir() {
+                if parts.len() == 1 && parts[0] != "testkit" || parts.get(1) == Some(&"src") {
+                    folders.push(path);
+                }
+                continue;
+            }
+            if !name.ends_with(".rs") {
+                continue;
+            }
+            seen += 1;
+            let source = std::fs::read_to_string(&path).unwrap();
+            let product = source.split("#[cfg(test)]").next().unwrap();
+            for line in product.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let opens = ["fs::read(", "fs::read_to_string(", "fs::write(", "OpenOptions::new(", "File::open(", "File::create("];
+                // `InputFile::open` and the like are io's.
+                let whole = |at: usize| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+                let asks = opens.iter().any(|call| line.match_indices(call).any(|(at, _)| whole(at)));
+                let system = ["crates/bench/src/system.rs", "crates/io/"].iter().any(|place| format!("crates/{name}").starts_with(place));
+                assert!(!asks || system, "{name} opens a file by itself: {line}");
+                for place in line.split('"').skip(1).step_by(2).filter(|word| word.starts_with("/proc") || word.starts_with("/sys")) {
+                    let place = place.split(['{', ' ']).next().unwrap();
+                    assert!(documented.contains(place), "{name}: {place} is not in docs/security.md");
+                }
+            }
+        }
+    }
+    assert!(seen > 100, "the sources are there");
+}
