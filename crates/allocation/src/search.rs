@@ -237,7 +237,8 @@ mod tests {
         let items: Vec<Vec<Term>> =
             (0..24u32).map(|item| [1.0, 2.0 + f64::from(1 << item)].map(|weight| Term { weight, value: 2e8 - weight }).to_vec()).collect();
         let (order, reduced): (Vec<usize>, Vec<f64>) = (0..24).map(|item| (item, 2e8)).unzip();
-        let run = |held: usize| Search { items: &items, order: &order, reduced: &reduced, multiplier: 1.0, limit: 1e7, held }.run(f64::INFINITY);
+        let run =
+            |held: usize| Search { items: &items, order: &order, reduced: &reduced, multiplier: 1.0, limit: 1e7, held }.run(f64::INFINITY);
         let value = |found: &Option<Vec<usize>>| super::total(&items, found.as_ref().unwrap());
         // Any state is as good as the others but for what its weight leaves of the limit.
         for held in [100, 5000] {

@@ -181,7 +181,8 @@ impl Ready {
                 open.budget += before - bytes(spec, encoding);
             } else if spec.role.is_matrix() {
                 let least = if self.floor { before } else { 0 };
-                let weight = share(spec.role) * depth(spec, model.hyperparameters.layers) / alike.get(&spec.role).map_or(1.0, |count| *count as f64);
+                let weight =
+                    share(spec.role) * depth(spec, model.hyperparameters.layers) / alike.get(&spec.role).map_or(1.0, |count| *count as f64);
                 let (encodings, options) = choices(spec, model, container, least, weight);
                 if options.len() > 1 {
                     open.budget += before;

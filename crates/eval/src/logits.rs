@@ -50,12 +50,7 @@ impl LayerSink for Layers<'_> {
         Ok(self.0.residual(layer, position, x)?)
     }
 
-    fn state(
-        &mut self,
-        layer: usize,
-        _: usize,
-        state: &mut dyn FnMut() -> Result<LayerState<f32>, EvalError>,
-    ) -> Result<(), EvalError> {
+    fn state(&mut self, layer: usize, _: usize, state: &mut dyn FnMut() -> Result<LayerState<f32>, EvalError>) -> Result<(), EvalError> {
         // Made in any case: a state that is not finite is refused.
         Ok(self.0.state(layer, &state()?)?)
     }
@@ -80,7 +75,9 @@ pub fn logits(
     let mut pass = Pass::new("model", model, options)?;
     let layers = model.layers();
     let total = layers + tokens.len().div_ceil(STEP);
-    let residuals = pass.run(&[Tokens::from(tokens.to_vec())], &mut Layers(&mut *sink), &mut |done, _| progress(Progress { stage: "layer", done, total }))?;
+    let residuals = pass.run(&[Tokens::from(tokens.to_vec())], &mut Layers(&mut *sink), &mut |done, _| {
+        progress(Progress { stage: "layer", done, total })
+    })?;
     let mut receive = |rows: &Rows<'_>| {
         for ((_, position), row) in rows.places.iter().zip(rows.first.chunks_exact(rows.vocabulary)) {
             if let Some((element, value)) = row.iter().copied().enumerate().find(|(_, value)| !value.is_finite()) {

@@ -6,7 +6,8 @@ mod support;
 use std::num::NonZeroUsize;
 
 use forge_eval::{
-    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, Runner, TokenWriter, compare, loss,
+    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, Runner, TokenWriter,
+    compare, loss,
 };
 use forge_kernel::LayerState;
 use forge_model::Version;
@@ -92,7 +93,9 @@ fn tokens_on_the_disk_change_no_bit() {
         protocol.plan(&ends.windows(2).map(document).collect::<Vec<_>>(), &|_| Some(1)).unwrap()
     };
     let model = random(Version::V7, 11);
-    for protocol in [Protocol::Stream, Protocol::Windows { tokens: 100 }, Protocol::Llama { context: 64, bos: Some(3) }, Protocol::Uncheatable2024] {
+    for protocol in
+        [Protocol::Stream, Protocol::Windows { tokens: 100 }, Protocol::Llama { context: 64, bos: Some(3) }, Protocol::Uncheatable2024]
+    {
         let (memory, disk) = (of(1 << 20, protocol), of(0, protocol));
         assert_eq!(memory, disk);
         let scores = |plan: &Plan| alone(&model, plan, &options(Kernel::Engine, 2, 600)).scores;

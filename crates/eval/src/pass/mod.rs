@@ -154,7 +154,8 @@ impl<'a> Pass<'a> {
     ) -> Result<Residuals, EvalError> {
         let sizes = self.model.description.hyperparameters;
         let (channels, width) = (sizes.channels, sizes.channels.max(sizes.attention));
-        let groups = divide(sequences.iter().map(Tokens::len), (GROUP_BYTES.min(self.options.max_memory / 4) / (width as u64 * 8).max(1)).max(1));
+        let groups =
+            divide(sequences.iter().map(Tokens::len), (GROUP_BYTES.min(self.options.max_memory / 4) / (width as u64 * 8).max(1)).max(1));
         let tokens: usize = groups.iter().map(Group::tokens).sum();
         if tokens == 0 {
             return Err(EvalError::NoTokens);
