@@ -49,7 +49,7 @@ pub(crate) struct Global {
     /// Say more about what is being done
     #[arg(long, short, global = true)]
     pub verbose: bool,
-    /// Threads to compute with; the results do not depend on it [default: all cores]
+    /// Threads to compute with, at most four times the cores or 16; the results do not depend on it [default: all cores]
     #[arg(long, global = true, value_name = "N", value_parser = count::<THREADS>)]
     pub threads: Option<NonZeroUsize>,
     /// Map input files into memory instead of reading them. A file that is cut short by others meanwhile then ends the program

@@ -39,18 +39,41 @@ impl Collection {
     /// before it. Equal digests mean equal results; where the file lies does not matter.
     #[must_use]
     pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
-        field(self.name.as_bytes());
-        for document in &self.documents {
-            field(document.name.as_bytes());
-            // No category and an empty one differ.
-            field(document.category.as_ref().map_or(Vec::new(), |category| [b"=", category.as_bytes()].concat()).as_slice());
-            field(&document.text);
-        }
-        forge_io::hex(&hash.finalize())
+        let mut digest = CollectionDigest::new(&self.name);
+        self.documents.iter().for_each(|document| digest.add(document));
+        digest.finish()
+    }
+}
+
+/// [`Collection::digest`] of a collection whose documents come one after the other.
+#[derive(Clone, Debug)]
+pub struct CollectionDigest(Sha256);
+
+impl CollectionDigest {
+    /// Of a collection of this name, without documents.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let mut digest = Self(Sha256::new());
+        digest.field(name.as_bytes());
+        digest
+    }
+
+    /// With the next document.
+    pub fn add(&mut self, document: &Document) {
+        self.field(document.name.as_bytes());
+        // No category and an empty one differ.
+        self.field(document.category.as_ref().map_or(Vec::new(), |category| [b"=", category.as_bytes()].concat()).as_slice());
+        self.field(&document.text);
+    }
+
+    /// Of all documents so far.
+    #[must_use]
+    pub fn finish(self) -> String {
+        forge_io::hex(&self.0.finalize())
+    }
+
+    fn field(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
     }
 }

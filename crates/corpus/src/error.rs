@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use forge_io::IoError;
-use forge_tensor::{Class, Diagnostic};
+use forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// A file that holds no usable text, or one that cannot be read.
@@ -97,6 +97,9 @@ pub enum CorpusError {
         /// The limit.
         limit: u64,
     },
+    /// What became of a text once it was read.
+    #[error("{0}")]
+    Receiver(BoxError),
     /// Two files or two pairs have one name.
     #[error("{path}: the name {name:?} occurs twice; names must differ, because results are listed by them", path = path.display())]
     DuplicateName {
@@ -132,6 +135,7 @@ impl Diagnostic for CorpusError {
             Self::MissingColumn { .. } => "MissingColumn",
             Self::TooLarge { .. } => "TooLarge",
             Self::DuplicateName { .. } => "DuplicateName",
+            Self::Receiver(error) => error.kind(),
         }
     }
 
@@ -139,6 +143,7 @@ impl Diagnostic for CorpusError {
         match self {
             Self::Io(error) => error.class(),
             Self::Directory { .. } => Class::Io,
+            Self::Receiver(error) => error.class(),
             _ => Class::Refused,
         }
     }

@@ -27,9 +27,9 @@ mod source;
 mod table;
 
 pub use builtin::builtin;
-pub use collection::{Collection, Document};
+pub use collection::{Collection, CollectionDigest, Document};
 pub use error::CorpusError;
 pub use overlap::{DocumentOverlap, GRAM_WORDS, LEAK_SHARE, LONG_PASSAGE_WORDS, Overlap, PASSAGE_WORDS, Passage, overlap};
 pub use pairs::{Pair, read_pairs};
-pub use read::read;
+pub use read::{OnDocument, read, read_each};
 pub use sink::{Limits, ReadOptions};

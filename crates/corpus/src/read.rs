@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forge_io::{InputFile, IoError};
+use forge_tensor::BoxError;
 
-use crate::collection::Collection;
+use crate::collection::{Collection, Document};
 use crate::error::CorpusError;
 use crate::kind::{Group, Kind, groups, slashed, stem};
-use crate::sink::{Budget, ReadOptions, Sink};
+use crate::sink::{Budget, ReadOptions, Receiver, Sink};
 use crate::{json, source, table};
 
 /// Folders inside each other.
@@ -32,74 +33,122 @@ const EXPECTED: &str = "text: .txt, .md, .json, .jsonl (each also with .gz) or .
 /// # Errors
 /// [`CorpusError`], which says file and line, row or offset. One bad file refuses all.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Vec<Collection>, CorpusError> {
-    let mut budget = Budget::new(options);
-    let is_directory = std::fs::metadata(path).is_ok_and(|meta| meta.is_dir());
-    let collections = if is_directory { directory(path, &mut budget)? } else { vec![one_file(path, &mut budget)?] };
-    let mut seen = BTreeSet::new();
-    let names = collections.iter().flat_map(|collection| &collection.documents).map(|document| &document.name);
-    if let Some(name) = names.clone().find(|name| !seen.insert(*name)) {
-        return Err(CorpusError::DuplicateName { path: path.to_path_buf(), name: name.clone() });
-    }
-    Ok(collections)
+    let mut documents: Vec<Vec<Document>> = Vec::new();
+    let collections = read_each(path, options, &mut |number, _, document| {
+        if documents.len() <= number {
+            documents.resize_with(number.saturating_add(1), Vec::new);
+        }
+        if let Some(own) = documents.get_mut(number) {
+            own.push(document);
+        }
+        Ok(())
+    })?;
+    documents.resize_with(collections.len(), Vec::new);
+    Ok(collections.into_iter().zip(documents).map(|(collection, documents)| Collection { documents, ..collection }).collect())
 }
 
-fn one_file(path: &Path, budget: &mut Budget) -> Result<Collection, CorpusError> {
+/// Takes documents one after the other, with the number, from 0, and the name of the collection that each belongs to.
+pub type OnDocument<'a> = &'a mut dyn FnMut(usize, &str, Document) -> Result<(), BoxError>;
+
+/// As [`read`], with a document in memory at a time: the collections come back without any.
+///
+/// # Errors
+/// As [`read`], when it may be that documents have been handed on before; and what `receive` returns.
+pub fn read_each(path: &Path, options: &ReadOptions, receive: OnDocument<'_>) -> Result<Vec<Collection>, CorpusError> {
+    let mut reading = Reading { budget: Budget::new(options), receive, names: BTreeSet::new(), done: Vec::new() };
+    if std::fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
+        directory(path, &mut reading)?;
+    } else {
+        one_file(path, &mut reading)?;
+    }
+    Ok(reading.done)
+}
+
+/// What a call of [`read_each`] has in common.
+struct Reading<'a> {
+    budget: Budget,
+    receive: OnDocument<'a>,
+    /// Of all documents so far.
+    names: BTreeSet<String>,
+    done: Vec<Collection>,
+}
+
+impl Reading<'_> {
+    /// Reads the files of one collection and returns its bytes.
+    fn collection(&mut self, mut collection: Collection, root: &Path, files: &[(PathBuf, String)]) -> Result<u64, CorpusError> {
+        let Self { budget, receive, names, done } = self;
+        let number = done.len();
+        let mut bytes = 0u64;
+        let Collection { name: own, notes, .. } = &mut collection;
+        for (path, name) in files {
+            let mut take = |document: Document| {
+                if !names.insert(document.name.clone()) {
+                    return Err(CorpusError::DuplicateName { path: root.to_path_buf(), name: document.name });
+                }
+                bytes = bytes.saturating_add(document.text.len() as u64);
+                receive(number, own, document).map_err(CorpusError::Receiver)
+            };
+            file(path, name, notes, budget, &mut take)?;
+        }
+        done.push(collection);
+        Ok(bytes)
+    }
+}
+
+fn one_file(path: &Path, reading: &mut Reading<'_>) -> Result<(), CorpusError> {
     let name = PathBuf::from(path.file_name().unwrap_or_default());
-    let mut collection = Collection { name: stem(&name), path: path.to_path_buf(), documents: Vec::new(), notes: Vec::new() };
-    file(path, &slashed(&name), &mut collection, budget)?;
-    if collection.bytes() == 0 {
+    let collection = Collection { name: stem(&name), path: path.to_path_buf(), documents: Vec::new(), notes: Vec::new() };
+    if reading.collection(collection, path, &[(path.to_path_buf(), slashed(&name))])? == 0 {
         return Err(CorpusError::Empty { path: path.to_path_buf(), found: "no text in it", expected: EXPECTED });
     }
-    Ok(collection)
+    Ok(())
 }
 
-fn directory(path: &Path, budget: &mut Budget) -> Result<Vec<Collection>, CorpusError> {
-    let mut listing = Listing { root: path, files: Vec::new(), passed: Vec::new(), limit: budget.options.limits.files };
+fn directory(path: &Path, reading: &mut Reading<'_>) -> Result<(), CorpusError> {
+    let limit = reading.budget.options.limits.files;
+    let mut listing = Listing { root: path, files: Vec::new(), passed: Vec::new(), limit };
     listing.folder(Path::new(""), 0)?;
     listing.files.sort();
-    let mut out = Vec::new();
+    let mut bytes = 0u64;
     for group in groups(&listing.files) {
-        let collection = one_group(path, group, budget)?;
-        out.push(collection);
+        bytes = bytes.saturating_add(one_group(path, group, reading)?);
     }
-    let bytes: u64 = out.iter().fold(0, |sum, collection| collection.bytes().saturating_add(sum));
-    match out.first_mut().filter(|_| bytes > 0) {
+    match reading.done.first_mut().filter(|_| bytes > 0) {
         Some(first) => first.notes.append(&mut listing.notes()),
         None => return Err(CorpusError::Empty { path: path.to_path_buf(), found: "no text in the directory", expected: EXPECTED }),
     }
-    Ok(out)
+    Ok(())
 }
 
-fn one_group(root: &Path, group: Group, budget: &mut Budget) -> Result<Collection, CorpusError> {
+/// Reads a data set and returns its bytes.
+fn one_group(root: &Path, group: Group, reading: &mut Reading<'_>) -> Result<u64, CorpusError> {
     let whole = match group.files.as_slice() {
         [only] => root.join(only),
         parts => root.join(parts.first().and_then(|part| part.parent()).unwrap_or(Path::new(""))),
     };
     let own_name = || root.file_name().map_or("test".to_owned(), |name| name.to_string_lossy().into_owned());
     let name = if group.name.is_empty() { own_name() } else { group.name };
-    let mut collection = Collection { name, path: whole, documents: Vec::new(), notes: group.notes };
-    for relative in &group.files {
-        file(&root.join(relative), &slashed(relative), &mut collection, budget)?;
-    }
-    if collection.bytes() == 0 {
+    let collection = Collection { name, path: whole, documents: Vec::new(), notes: group.notes };
+    let files: Vec<(PathBuf, String)> = group.files.iter().map(|relative| (root.join(relative), slashed(relative))).collect();
+    let bytes = reading.collection(collection, root, &files)?;
+    if let Some(collection) = reading.done.last_mut().filter(|_| bytes == 0) {
         collection.notes.push(format!("{}: no text in it", collection.path.display()));
     }
-    Ok(collection)
+    Ok(bytes)
 }
 
-/// Adds the documents of one file to a collection.
-fn file(path: &Path, name: &str, collection: &mut Collection, budget: &mut Budget) -> Result<(), CorpusError> {
+/// Hands the documents of one file on.
+fn file(path: &Path, name: &str, notes: &mut Vec<String>, budget: &mut Budget, receive: Receiver<'_>) -> Result<(), CorpusError> {
     let file = Arc::new(InputFile::open(path)?);
     let (kind, gzip) = Kind::of(path);
     let limits = budget.options.limits;
-    let mut sink = Sink::new(path, name, kind != Kind::Text, budget);
+    let mut sink = Sink::new(path, name, kind != Kind::Text, budget, receive);
     match kind {
-        Kind::Text => text(&file, gzip, &mut sink, &mut collection.notes)?,
+        Kind::Text => text(&file, gzip, &mut sink, notes)?,
         Kind::List => json::list(source::text(&file, gzip, limits.file_bytes), path, &mut sink)?,
         Kind::Lines => json::lines(source::text(&file, gzip, limits.file_bytes), path, &mut sink)?,
-        Kind::Table => table::rows(&file, &limits, &mut sink, &mut collection.notes)?,
+        Kind::Table => table::rows(&file, &limits, &mut sink, notes)?,
     }
-    collection.documents.append(&mut sink.documents);
     file.check_unchanged()?;
     Ok(())
 }

@@ -50,7 +50,10 @@ impl Budget {
     }
 }
 
-/// Collects the documents of one file.
+/// Takes the documents of a file, one after the other.
+pub(crate) type Receiver<'a> = &'a mut dyn FnMut(Document) -> Result<(), CorpusError>;
+
+/// Hands the documents of one file on, as far as the limits allow.
 pub(crate) struct Sink<'a> {
     path: &'a Path,
     name: &'a str,
@@ -58,17 +61,18 @@ pub(crate) struct Sink<'a> {
     /// Bytes that this file may still give: of its limit, or of the caller's wish.
     left: u64,
     many: bool,
-    pub(crate) documents: Vec<Document>,
+    count: usize,
+    receive: Receiver<'a>,
     /// The wished number of bytes is reached: the reader can stop.
     pub(crate) full: bool,
 }
 
 impl<'a> Sink<'a> {
     /// For the file at `path`, whose documents are called after `name`; `many` adds `#index`.
-    pub(crate) fn new(path: &'a Path, name: &'a str, many: bool, budget: &'a mut Budget) -> Self {
+    pub(crate) fn new(path: &'a Path, name: &'a str, many: bool, budget: &'a mut Budget, receive: Receiver<'a>) -> Self {
         let limit = budget.options.limits.file_bytes;
         let left = budget.options.bytes_per_file.unwrap_or(limit);
-        Self { path, name, budget, left, many, documents: Vec::new(), full: false }
+        Self { path, name, budget, left, many, count: 0, receive, full: false }
     }
 
     /// Bytes of text that the file may still give before it is cut or refused.
@@ -94,9 +98,9 @@ impl<'a> Sink<'a> {
         let limits = self.budget.options.limits;
         self.budget.bytes = self.budget.bytes.checked_sub(bytes).ok_or_else(|| self.too_large("text, in bytes,", limits.total_bytes))?;
         self.budget.documents = self.budget.documents.checked_sub(1).ok_or_else(|| self.too_large("documents", limits.documents))?;
-        let name = if self.many { format!("{}#{}", self.name, self.documents.len()) } else { self.name.to_owned() };
-        self.documents.push(Document { name, category, text });
-        Ok(())
+        let name = if self.many { format!("{}#{}", self.name, self.count) } else { self.name.to_owned() };
+        self.count = self.count.saturating_add(1);
+        (self.receive)(Document { name, category, text })
     }
 
     pub(crate) fn too_large(&self, what: &'static str, limit: u64) -> CorpusError {

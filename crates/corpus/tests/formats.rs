@@ -6,7 +6,8 @@ mod common;
 use std::io::Write;
 
 use common::{Folder, fixtures};
-use forge_corpus::{Collection, Limits, ReadOptions, builtin, read, read_pairs};
+use forge_corpus::{Collection, CollectionDigest, CorpusError, Document, Limits, ReadOptions, builtin, read, read_each, read_pairs};
+use forge_tensor::Diagnostic;
 
 fn all(folder: &Folder, name: &str) -> Vec<Collection> {
     read(&folder.path(name), &ReadOptions::default()).unwrap()
@@ -191,4 +192,36 @@ fn the_built_in_text_is_the_fixture_in_parts() {
     assert_eq!(built_in.documents.len(), 6);
     assert!(built_in.documents.iter().all(|document| document.text.len() > 8_000), "a part was not found");
     assert!(built_in.documents[5].text.starts_with(b"To the Congress"));
+}
+
+#[test]
+fn documents_come_one_after_the_other() {
+    let folder = Folder::new("stream");
+    folder.file("set/a.jsonl", b"\"one\"\n{\"text\": \"two\", \"category\": \"c\"}\n");
+    folder.file("set/b.txt", b"");
+    folder.file("set/c.txt", b"three");
+    let whole = all(&folder, "set");
+    let mut digests: Vec<Option<CollectionDigest>> = vec![None; whole.len()];
+    let mut documents: Vec<Vec<Document>> = vec![Vec::new(); whole.len()];
+    let mut take = |number: usize, name: &str, document: Document| {
+        digests[number].get_or_insert_with(|| CollectionDigest::new(name)).add(&document);
+        documents[number].push(document);
+        Ok(())
+    };
+    let found = read_each(&folder.path("set"), &ReadOptions::default(), &mut take).unwrap();
+    for (((whole, found), documents), digest) in whole.iter().zip(&found).zip(documents).zip(digests) {
+        assert_eq!((&whole.name, &whole.path, &whole.notes), (&found.name, &found.path, &found.notes));
+        assert!(found.documents.is_empty());
+        assert_eq!(whole.documents, documents);
+        assert!(digest.is_none_or(|digest| digest.finish() == whole.digest()));
+    }
+    assert_eq!((whole.len(), found.len()), (3, 3));
+    // What the receiver refuses ends the reading at once, under the receiver's own name.
+    let mut seen = 0;
+    let mut refuse = |_: usize, _: &str, _: Document| {
+        seen += 1;
+        Err(CorpusError::DuplicateName { path: "x".into(), name: "y".to_owned() }.into())
+    };
+    let error = read_each(&folder.path("set"), &ReadOptions::default(), &mut refuse).unwrap_err();
+    assert_eq!((error.kind(), seen), ("DuplicateName", 1));
 }

@@ -1,6 +1,6 @@
 //! The harm of every tensor at every type: leave-one-out probes, and the rule for the types in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -101,14 +101,24 @@ impl Series<'_, '_, '_> {
         let divergences = self.probe.divergence(&overlay, place)?;
         let mean = divergences.iter().sum::<f64>() / divergences.len().max(1) as f64;
         self.spent += started.elapsed().as_secs_f64();
-        self.work += self.probe.work(place) + 0.1;
+        self.work += self.work_of(place);
         self.probed.0.insert(key, mean);
         Ok(mean)
     }
 
     /// Seconds that a probe from here takes, by those so far.
     fn estimate(&self, place: Place) -> f64 {
-        if self.work == 0.0 { 0.0 } else { self.spent / self.work * (self.probe.work(place) + 0.1) }
+        self.seconds(self.work_of(place))
+    }
+
+    /// Seconds that so much work takes, by the probes so far.
+    fn seconds(&self, work: f64) -> f64 {
+        if self.work == 0.0 { 0.0 } else { self.spent / self.work * work }
+    }
+
+    /// Work of a probe from here, in passes.
+    fn work_of(&self, place: Place) -> f64 {
+        self.probe.work(place) + 0.1
     }
 }
 
@@ -139,10 +149,14 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
     let mut series = Series { probe, calibration: options.calibration, probed: options.known.clone(), spent: 0.0, work: 0.0 };
     let (order, kinds) = order(&open, description.hyperparameters.layers);
     let mut found: Vec<Option<f64>> = vec![None; open.len()];
+    // Work of the probes from each one on.
+    let mut rest = vec![0.0; order.len() + 1];
+    for (done, index) in order.iter().enumerate().rev() {
+        rest[done] = rest[done + 1] + series.work_of(Place::of(&open[*index].0));
+    }
     for (done, index) in order.iter().enumerate() {
         let (spec, levels) = &open[*index];
-        let rest: f64 = order[done..].iter().map(|index| series.estimate(Place::of(&open[*index].0))).sum();
-        progress(done, order.len(), rest, &series.probed);
+        progress(done, order.len(), series.seconds(rest[done]), &series.probed);
         // The first ones tell how long the others take; without one of a kind there is nothing to interpolate it from.
         let late = series.spent + series.estimate(Place::of(spec)) > options.budget.as_secs_f64();
         let at = levels[probe_level(levels)].encoding;
@@ -153,9 +167,14 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
     }
     let exponents = exponents(&open, &found, &mut series)?;
     progress(order.len(), order.len(), 0.0, &series.probed);
+    let mut by_kind: HashMap<(TensorRole, &str), Vec<usize>> = HashMap::new();
+    for (index, (spec, _)) in open.iter().enumerate() {
+        by_kind.entry((spec.role, spec.suffix())).or_default().push(index);
+    }
     let out = open.iter().enumerate().map(|(index, (spec, levels))| {
         let probed = probe_level(levels);
-        let divergence = found[index].unwrap_or_else(|| interpolate(&open, &found, index));
+        let alike = by_kind.get(&(spec.role, spec.suffix())).map(Vec::as_slice).unwrap_or_default();
+        let divergence = found[index].unwrap_or_else(|| interpolate(&open, &found, index, alike));
         let exponent = exponents.by_class.get(class(spec.role)).copied().unwrap_or(1.0);
         let harm = |level: &Level| divergence * libm::pow(level.error / levels[probed].error.max(1e-30), exponent);
         TensorHarm {
@@ -208,15 +227,13 @@ fn is_alike(a: &TensorSpec, b: &TensorSpec) -> bool {
     a.role == b.role && a.suffix() == b.suffix()
 }
 
-/// The harm of a tensor that was not probed: in proportion to its error, as of the nearest probed layers of its role.
-fn interpolate(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], index: usize) -> f64 {
+/// The harm of a tensor that was not probed, `alike` the ones of its kind: in proportion to its error, as of the nearest probed layers of its role.
+fn interpolate(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], index: usize, alike: &[usize]) -> f64 {
     let (spec, levels) = &open[index];
     let error = |levels: &[Level]| levels[probe_level(levels)].error.max(1e-30);
     let here = spec.layer.unwrap_or(0);
-    let alike = open
-        .iter()
-        .zip(found)
-        .filter_map(|((other, levels), found)| is_alike(other, spec).then_some(((*found)? / error(levels), other.layer?)));
+    let alike = alike.iter().map(|index| (&open[*index], &found[*index]));
+    let alike = alike.filter_map(|((other, levels), found)| Some(((*found)? / error(levels), other.layer?)));
     let mut alike: Vec<(f64, usize)> = alike.collect();
     alike.sort_by_key(|(_, layer)| layer.abs_diff(here));
     let near = &alike[..alike.len().min(2)];

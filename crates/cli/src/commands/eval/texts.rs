@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use forge_corpus::{Collection, Limits, Overlap, ReadOptions};
+use forge_corpus::{Collection, CollectionDigest, Limits, Overlap, ReadOptions};
 use forge_eval::TokenWriter;
-use forge_score::{Document, Pair, Plan, Protocol};
+use forge_score::{Document, Pair, Plan, Protocol, Tokens};
+use forge_tensor::BoxError;
 use forge_tokenizer::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -51,46 +52,31 @@ pub(crate) struct Leak {
 }
 
 impl Texts {
-    /// Reads, tokenizes and plans. Tokens that would take more than a quarter of `max_memory` bytes are in a temporary file; the text itself
-    /// is in memory until it is tokenized.
+    /// Reads, tokenizes and plans. Of the texts, some megabytes or one text are in memory at a time, or all of them where they are compared with
+    /// a calibration text; tokens that would take more than a quarter of `max_memory` bytes are in a temporary file.
     pub(crate) fn read(args: &EvalTexts, tokenizer: &Tokenizer, max_memory: u64, terminal: &Terminal) -> Result<Self, Failure> {
         if let Some(path) = &args.pairs {
             return Self::pairs(args, path, tokenizer, terminal);
         }
         let protocol = Protocol::by_name(&args.protocol, args.context.map(std::num::NonZeroUsize::get))?;
-        let mut collections = collections(args, terminal)?;
-        let leak = leak(args, &collections, terminal)?;
-        if matches!(protocol, Protocol::Llama { .. }) {
-            // The tool drops one newline at the end of the file.
-            let texts = collections.iter_mut().flat_map(|collection| &mut collection.documents).map(|document| &mut document.text);
-            texts.filter(|text| text.last() == Some(&b'\n')).for_each(|text| text.truncate(text.len() - 1));
-        }
         let by_set = matches!(protocol, Protocol::Uncheatable | Protocol::Uncheatable2024);
-        let many_sets = collections.len() > 1 && collections.iter().any(|collection| collection.documents.len() > 1);
-        let repeated = repeated_names(&collections);
-        let (mut sources, mut sets) = (Vec::new(), Vec::new());
-        let mut writer = TokenWriter::new(max_memory / 4, None);
-        for collection in collections {
-            let own = if by_set || many_sets { collection.name.as_str() } else { "" };
-            let mut documents: Vec<Tokenized> =
-                collection.documents.iter().map(|document| Tokenized::new(document, &collection, own, by_set, &repeated)).collect();
-            let mut source = Source {
-                name: collection.name.clone(),
-                path: collection.path.display().to_string(),
-                sha256: collection.digest(),
-                bytes: collection.bytes(),
-                documents: documents.len(),
-                tokens: writer.len(),
-            };
-            tokenize(collection.documents, tokenizer, &mut documents, &mut writer)?;
-            source.tokens = writer.len() - source.tokens;
-            sources.push(source);
-            sets.push(documents);
-        }
+        let mut reading = Reading {
+            tokenizer,
+            writer: TokenWriter::new(max_memory / 4, None),
+            // The tool drops one newline at the end of the file.
+            drop_newline: matches!(protocol, Protocol::Llama { .. }),
+            keep_texts: !args.calibration.is_empty(),
+            texts: Vec::new(),
+            waiting: Vec::new(),
+            bytes: 0,
+            sets: Vec::new(),
+            digests: Vec::new(),
+        };
+        let collections = reading.all(args, terminal)?;
+        let leak = leak(args, &reading.texts, terminal)?;
+        let Reading { writer, sets, digests, .. } = reading;
         let tokens = writer.finish()?;
-        let place = |range: &Range<u64>| tokens.slice(index(range.start)..index(range.end));
-        let document = |Tokenized { name, category, bytes, range }: Tokenized| Document { name, category, bytes, tokens: place(&range) };
-        let sets: Vec<Vec<Document>> = sets.into_iter().map(|set| set.into_iter().map(document).collect()).collect();
+        let (sources, sets) = documents(&collections, sets, digests, &tokens, by_set);
         let bytes = |id: u32| tokenizer.token_bytes(id).map(<[u8]>::len);
         let plan = protocol.plan(&sets.concat(), &bytes)?;
         let parts = if by_set {
@@ -112,7 +98,7 @@ impl Texts {
         });
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let collection = Collection { name: name.clone(), path: path.to_path_buf(), documents: texts.collect(), notes: Vec::new() };
-        let leak = leak(args, std::slice::from_ref(&collection), terminal)?;
+        let leak = leak(args, &collection.documents, terminal)?;
         let tokenized = pairs.par_iter().map(|pair| {
             Ok(Pair {
                 name: pair.id.clone(),
@@ -136,111 +122,109 @@ impl Texts {
     }
 }
 
-/// The texts that are asked for.
-fn collections(args: &EvalTexts, terminal: &Terminal) -> Result<Vec<Collection>, Failure> {
-    let options = ReadOptions { bytes_per_file: args.bytes.map(std::num::NonZeroU64::get), ..ReadOptions::default() };
-    let mut out = Vec::new();
-    for path in &args.paths {
-        out.extend(forge_corpus::read(path, &options)?);
-    }
-    if args.paths.is_empty() {
-        out.push(cut(forge_corpus::builtin(), options.bytes_per_file));
-    }
-    for note in out.iter().flat_map(|collection| &collection.notes) {
-        terminal.note(note);
-    }
-    Ok(out)
-}
-
-/// The first bytes of a collection. The built-in text is ASCII, so that any byte is a boundary.
-fn cut(mut collection: Collection, bytes: Option<u64>) -> Collection {
-    let mut left = bytes.unwrap_or(u64::MAX);
-    for document in &mut collection.documents {
-        document.text.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        left = left.saturating_sub(document.text.len() as u64);
-    }
-    collection.documents.retain(|document| !document.text.is_empty());
-    collection
-}
-
-/// Names that several collections have for a text.
-fn repeated_names(collections: &[Collection]) -> BTreeSet<String> {
-    let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
-    for document in collections.iter().flat_map(|collection| &collection.documents) {
-        if !seen.insert(&document.name) {
-            repeated.insert(document.name.clone());
-        }
-    }
-    repeated
+/// Texts on their way from files to tokens: some at a time are in memory.
+struct Reading<'t> {
+    tokenizer: &'t Tokenizer,
+    writer: TokenWriter,
+    drop_newline: bool,
+    /// Whether texts are kept for a comparison with the calibration's.
+    keep_texts: bool,
+    texts: Vec<forge_corpus::Document>,
+    /// Texts that are not tokenized yet, the last ones of all sets, and their bytes.
+    waiting: Vec<Vec<u8>>,
+    bytes: usize,
+    /// By collection.
+    sets: Vec<Vec<Tokenized>>,
+    digests: Vec<Option<CollectionDigest>>,
 }
 
 /// What is kept of a text: its name and category, its length in bytes, and where its tokens are.
 struct Tokenized {
     name: String,
-    category: String,
+    category: Option<String>,
     bytes: u64,
     range: Range<u64>,
 }
 
-impl Tokenized {
-    /// Before it is tokenized. `own` is the category of texts that have none; with `by_set`, of all.
-    fn new(document: &forge_corpus::Document, collection: &Collection, own: &str, by_set: bool, repeated: &BTreeSet<String>) -> Self {
-        let name = if repeated.contains(&document.name) {
-            format!("{}: {}", collection.path.display(), document.name)
-        } else {
-            document.name.clone()
-        };
-        let category = document.category.as_deref().filter(|_| !by_set).unwrap_or(own).to_owned();
-        Self { name, category, bytes: document.text.len() as u64, range: 0..0 }
-    }
-}
-
-/// Bytes of text that are tokenized at a time, in parallel where they are several texts; and tokens of a longer text.
+/// Bytes of text that are tokenized together; a longer text is by itself.
 const AT_ONCE: usize = 4 << 20;
+/// Tokens of a long text that are handed on together.
 const TOKENS_AT_ONCE: usize = 1 << 16;
 
-/// Tokenizes texts in order; each is dropped once it is done.
-fn tokenize(
-    texts: Vec<forge_corpus::Document>,
-    tokenizer: &Tokenizer,
-    tokenized: &mut [Tokenized],
-    writer: &mut TokenWriter,
-) -> Result<(), Failure> {
-    let mut places = tokenized.iter_mut();
-    let mut done = |range: Range<u64>| {
-        if let Some(place) = places.next() {
-            place.range = range;
+impl Reading<'_> {
+    /// Reads and tokenizes all that is asked for.
+    fn all(&mut self, args: &EvalTexts, terminal: &Terminal) -> Result<Vec<Collection>, Failure> {
+        let options = ReadOptions { bytes_per_file: args.bytes.map(std::num::NonZeroU64::get), ..ReadOptions::default() };
+        let mut out = Vec::new();
+        for path in &args.paths {
+            let before = out.len();
+            out.extend(forge_corpus::read_each(path, &options, &mut |number, name, text| self.take(before + number, name, text))?);
         }
-    };
-    let (mut waiting, mut bytes) = (Vec::new(), 0);
-    let mut texts = texts.into_iter().peekable();
-    while let Some(text) = texts.next() {
-        if waiting.is_empty() && text.text.len() > AT_ONCE {
-            let start = writer.len();
-            one_text(&text.text, tokenizer, writer)?;
-            done(start..writer.len());
-            continue;
+        if args.paths.is_empty() {
+            let mut collection = cut(forge_corpus::builtin(), options.bytes_per_file);
+            let texts = std::mem::take(&mut collection.documents);
+            texts.into_iter().try_for_each(|text| self.take(0, &collection.name, text))?;
+            out.push(collection);
         }
-        bytes += text.text.len();
-        waiting.push(text);
-        if texts.peek().is_some_and(|next| bytes + next.text.len() <= AT_ONCE) {
-            continue;
+        self.flush()?;
+        // Those without any text too.
+        self.sets.resize_with(out.len(), Vec::new);
+        self.digests.resize_with(out.len(), || None);
+        for note in out.iter().flat_map(|collection| &collection.notes) {
+            terminal.note(note);
         }
-        let found: Vec<Result<Vec<u32>, Failure>> = waiting.par_iter().map(|text| Ok(tokenizer.encode(&text.text)?)).collect();
-        for tokens in found {
-            let start = writer.len();
-            writer.push(&tokens?)?;
-            done(start..writer.len());
-        }
-        waiting.clear();
-        bytes = 0;
+        Ok(out)
     }
-    Ok(())
+
+    /// Takes the next text, which belongs to collection number `number`.
+    fn take(&mut self, number: usize, name: &str, mut document: forge_corpus::Document) -> Result<(), BoxError> {
+        if self.keep_texts {
+            self.texts.push(document.clone());
+        }
+        if self.drop_newline && document.text.last() == Some(&b'\n') {
+            document.text.pop();
+        }
+        if self.sets.len() <= number {
+            self.sets.resize_with(number + 1, Vec::new);
+            self.digests.resize_with(number + 1, || None);
+        }
+        self.digests[number].get_or_insert_with(|| CollectionDigest::new(name)).add(&document);
+        let text = document.text;
+        if self.bytes + text.len() > AT_ONCE {
+            self.flush()?;
+        }
+        self.sets[number].push(Tokenized { name: document.name, category: document.category, bytes: text.len() as u64, range: 0..0 });
+        self.bytes += text.len();
+        self.waiting.push(text);
+        Ok(())
+    }
+
+    /// Tokenizes what waits.
+    fn flush(&mut self) -> Result<(), BoxError> {
+        let mut ranges = Vec::new();
+        let start = self.writer.len();
+        if let [long] = self.waiting.as_slice() {
+            one_text(long, self.tokenizer, &mut self.writer)?;
+            ranges.push(start..self.writer.len());
+        } else {
+            let found: Vec<_> = self.waiting.par_iter().map(|text| self.tokenizer.encode(text)).collect();
+            for tokens in found {
+                let start = self.writer.len();
+                self.writer.push(&tokens?)?;
+                ranges.push(start..self.writer.len());
+            }
+        }
+        let last = self.sets.iter_mut().flatten().rev();
+        last.zip(ranges.into_iter().rev()).for_each(|(text, range)| text.range = range);
+        self.waiting.clear();
+        self.bytes = 0;
+        Ok(())
+    }
 }
 
-/// Tokenizes a long text, whose tokens together may take far more than the text.
-fn one_text(text: &[u8], tokenizer: &Tokenizer, writer: &mut TokenWriter) -> Result<(), Failure> {
-    let mut waiting = Vec::with_capacity(TOKENS_AT_ONCE);
+/// Tokenizes a text whose tokens together may take far more than the text.
+fn one_text(text: &[u8], tokenizer: &Tokenizer, writer: &mut TokenWriter) -> Result<(), BoxError> {
+    let mut waiting = Vec::with_capacity(text.len().min(TOKENS_AT_ONCE));
     let mut failed = None;
     tokenizer.encode_each(text, |id| {
         waiting.push(id);
@@ -255,16 +239,63 @@ fn one_text(text: &[u8], tokenizer: &Tokenizer, writer: &mut TokenWriter) -> Res
     }
 }
 
-fn index(place: u64) -> usize {
-    usize::try_from(place).unwrap_or(usize::MAX)
+/// Where the texts came from, and their tokens; with `by_set` their category is their data set.
+fn documents(
+    collections: &[Collection],
+    sets: Vec<Vec<Tokenized>>,
+    digests: Vec<Option<CollectionDigest>>,
+    tokens: &Tokens,
+    by_set: bool,
+) -> (Vec<Source>, Vec<Vec<Document>>) {
+    let many_sets = collections.len() > 1 && sets.iter().any(|set| set.len() > 1);
+    let repeated = repeated_names(&sets);
+    let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+    let (mut sources, mut out) = (Vec::new(), Vec::new());
+    for ((collection, set), digest) in collections.iter().zip(sets).zip(digests) {
+        let own = if by_set || many_sets { collection.name.as_str() } else { "" };
+        let one = |Tokenized { name, category, bytes, range }: Tokenized| {
+            let name = if repeated.contains(&name) { format!("{}: {name}", collection.path.display()) } else { name };
+            let category = category.filter(|_| !by_set).unwrap_or_else(|| own.to_owned());
+            Document { name, category, bytes, tokens: tokens.slice(index(range.start)..index(range.end)) }
+        };
+        let set: Vec<Document> = set.into_iter().map(one).collect();
+        sources.push(Source {
+            name: collection.name.clone(),
+            path: collection.path.display().to_string(),
+            sha256: digest.unwrap_or_else(|| CollectionDigest::new(&collection.name)).finish(),
+            bytes: set.iter().map(|document| document.bytes).sum(),
+            documents: set.len(),
+            tokens: set.iter().map(|document| document.tokens.len() as u64).sum(),
+        });
+        out.push(set);
+    }
+    (sources, out)
 }
 
-fn documents(collections: &[Collection]) -> Vec<&forge_corpus::Document> {
-    collections.iter().flat_map(|collection| &collection.documents).collect()
+/// The first bytes of a collection. The built-in text is ASCII, so that any byte is a boundary.
+fn cut(mut collection: Collection, bytes: Option<u64>) -> Collection {
+    let mut left = bytes.unwrap_or(u64::MAX);
+    for document in &mut collection.documents {
+        document.text.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left = left.saturating_sub(document.text.len() as u64);
+    }
+    collection.documents.retain(|document| !document.text.is_empty());
+    collection
+}
+
+/// Names that several collections have for a text.
+fn repeated_names(sets: &[Vec<Tokenized>]) -> BTreeSet<String> {
+    let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
+    for text in sets.iter().flatten() {
+        if !seen.insert(&text.name) {
+            repeated.insert(text.name.clone());
+        }
+    }
+    repeated
 }
 
 /// Looks for the calibration text in the evaluation text; a leak is refused unless it is allowed.
-fn leak(args: &EvalTexts, evaluation: &[Collection], terminal: &Terminal) -> Result<Option<Leak>, Failure> {
+fn leak(args: &EvalTexts, evaluation: &[forge_corpus::Document], terminal: &Terminal) -> Result<Option<Leak>, Failure> {
     if args.calibration.is_empty() {
         return Ok(None);
     }
@@ -272,7 +303,10 @@ fn leak(args: &EvalTexts, evaluation: &[Collection], terminal: &Terminal) -> Res
     for path in &args.calibration {
         calibration.extend(forge_corpus::read(path, &ReadOptions::default())?);
     }
-    let overlap = forge_corpus::overlap(&documents(&calibration), &documents(evaluation));
+    let overlap = {
+        let calibration: Vec<_> = calibration.iter().flat_map(|collection| &collection.documents).collect();
+        forge_corpus::overlap(&calibration, &evaluation.iter().collect::<Vec<_>>())
+    };
     let leak = Leak { overlap };
     if leak.overlap.leaks() {
         if !args.allow_leak {
