@@ -115,7 +115,9 @@ fn a_broken_checkpoint_is_3_and_leaves_no_file() {
     let offset = usize::try_from(tensors["blocks.1.att.key.weight"]["data_offsets"][0].as_u64().unwrap()).unwrap();
     let mut nan = good.clone();
     nan[8 + header + offset..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
-    for (bytes, refused) in [(nan.as_slice(), "forms"), (&good[..good.len() - 5], "inspect")] {
+    // The first step looks at every value, too.
+    let refused = "inspect";
+    for bytes in [nan.as_slice(), &good[..good.len() - 5]] {
         std::fs::write(&model, bytes).unwrap();
         check(&dir, &model, &[("CHECK_MAX_KL", "1"), ("CHECK_OUTPUT", "kept.gguf")], 3);
         assert_eq!(dir.names(), ["model.safetensors", "rwkv-forge-results"]);

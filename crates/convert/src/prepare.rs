@@ -57,6 +57,8 @@ pub struct Prepared {
     pub degenerate: Vec<Degenerate>,
     /// Whether the importance was used nevertheless.
     pub kept_importance: bool,
+    /// Whether nothing was left of the importance, so that the tensor is quantized as without any.
+    pub without_importance: bool,
     /// Whether the text met no input of this weight.
     pub unseen: bool,
 }
@@ -70,7 +72,7 @@ impl Prepared {
     pub fn note(&self) -> Option<String> {
         let found =
             if self.unseen { "was gathered from no input at all (its count is zero)".to_owned() } else { degenerate(&self.degenerate)? };
-        let done = match (self.kept_importance, self.unseen) {
+        let done = match (self.kept_importance, self.without_importance) {
             (false, true) => "the tensor is quantized as without importance",
             (false, false) => "these columns weigh alike instead",
             (true, _) => "it is used as it is (--compat strict), and blocks may become zero by it",
@@ -230,6 +232,7 @@ impl<'a> Job<'a> {
             zeroed_blocks: 0,
             degenerate: self.degenerate.clone(),
             kept_importance: self.kept_importance,
+            without_importance: self.importance.is_none() && (self.unseen || !self.degenerate.is_empty()),
             unseen: self.unseen,
         };
         let rows = (PIECE / columns).max(1);

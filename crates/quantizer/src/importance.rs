@@ -61,7 +61,7 @@ pub fn judge(importance: &[f32], format: Encoding) -> Judged<'_> {
     let mut sound: Vec<f32> = importance.iter().copied().filter(|value| value.is_normal()).collect();
     sound.sort_unstable_by(f32::total_cmp);
     let Some(median) = sound.get(sound.len() / 2).copied() else {
-        let whole = (!importance.is_empty()).then(|| Degenerate { columns: 0..importance.len(), fault: Fault::Zero });
+        let whole = (!importance.is_empty()).then_some(Degenerate { columns: 0..importance.len(), fault: Fault::Zero });
         return Judged { neutral: None, degenerate: whole.into_iter().collect() };
     };
     let group = columns_a_scale(format).max(1);
