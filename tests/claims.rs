@@ -6,6 +6,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use forge_model::Version;
+use forge_tensor::TensorSource;
+use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use forge_testkit::models::{MemorySource, Sizes, random_model};
 use support::{Dir, checkpoint, error_kind, fixture, json, sha256, vocab};
 
 /// A folder with everything that commands read, and what is in each file.
@@ -171,6 +175,55 @@ fn files_of_others_beside_layers_and_plots_stay() {
     json(&[&eval[..], &["--force"]].concat(), 0);
     assert!(kept("page-figures"));
     assert_eq!(std::fs::read_dir(place.dir.join("page-figures")).unwrap().count(), figures);
+}
+
+#[test]
+fn files_that_nobody_named_are_kept_too() {
+    let dir = Dir::new();
+    let refused = |source: &std::path::Path, output: &std::path::Path, more: &[&str]| {
+        let before = sha256(output);
+        let (source, output_name) = (source.to_str().unwrap(), output.to_str().unwrap());
+        let line = ["convert", source, "--to", "safetensors", "--type", "f32", "--force", "-o", output_name];
+        assert_eq!(error_kind(&[&line[..], more].concat(), 2), "OutputIsInput", "{output_name}");
+        assert_eq!(sha256(output), before);
+    };
+    // Shards, which the index names.
+    let mut tensors = random_model(Version::V7, &Sizes::TINY, 3).into_tensors();
+    let rest = tensors.split_off(tensors.len() / 2);
+    let mut map = serde_json::Map::new();
+    for (name, part) in [("model-00001-of-00002.safetensors", tensors), ("model-00002-of-00002.safetensors", rest)] {
+        let source = MemorySource::from_tensors(part);
+        source.tensors().iter().for_each(|info| drop(map.insert(info.name.clone(), name.into())));
+        std::fs::write(dir.join(name), support::safetensors_bytes(&source)).unwrap();
+    }
+    let index = dir.join("model.safetensors.index.json");
+    std::fs::write(&index, serde_json::json!({ "metadata": {}, "weight_map": map }).to_string()).unwrap();
+    refused(&index, &dir.join("model-00002-of-00002.safetensors"), &[]);
+    refused(dir.path(), &dir.join("model-00001-of-00002.safetensors"), &[]);
+    // What lies beside a hybrid.
+    let folder = dir.join("hybrid");
+    std::fs::create_dir(&folder).unwrap();
+    let sizes = Sizes { vocabulary: 272, ..Sizes::TINY };
+    let model = folder.join("model.safetensors");
+    std::fs::write(&model, support::safetensors_bytes(&random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21))).unwrap();
+    std::fs::write(folder.join("config.json"), config_json(Version::ARwkv7, &sizes, &Variant::FULL).to_string()).unwrap();
+    std::fs::write(folder.join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        let output = folder.join(name);
+        let line = ["convert", model.to_str().unwrap(), "--to", "gguf", "--type", "q8_0", "--force", "-o", output.to_str().unwrap()];
+        assert_eq!(error_kind(&line, 2), "OutputIsInput", "{name}");
+        let other = dir.join("other.gguf");
+        let line = ["convert", model.to_str().unwrap(), "--to", "gguf", "--type", "q8_0", "--force", "-o", other.to_str().unwrap()];
+        assert_eq!(error_kind(&[&line[..], &["--record", output.to_str().unwrap()]].concat(), 2), "OutputIsInput", "{name}");
+    }
+    // A LoRA.
+    let base = dir.join("base.safetensors");
+    std::fs::write(&base, support::safetensors_bytes(&random_model(Version::V7, &Sizes::TINY, 3))).unwrap();
+    let factor = |name: &str, shape: Vec<u64>| (format!("blocks.0.att.key.{name}"), shape, vec![0.5; 64]);
+    let lora = MemorySource::from_f32(vec![factor("lora_A", vec![2, 32]), factor("lora_B", vec![32, 2])]);
+    std::fs::write(dir.join("lora.safetensors"), support::safetensors_bytes(&lora)).unwrap();
+    let lora = dir.join("lora.safetensors");
+    refused(&base, &lora, &["--lora", lora.to_str().unwrap(), "--lora-alpha", "4"]);
 }
 
 #[test]

@@ -34,3 +34,20 @@ pub(crate) fn harmless(answer: &clap::Error) -> Option<String> {
     let bad = std::env::args_os().any(|word| word.to_string_lossy().chars().any(sink::is_unsafe));
     bad.then(|| sink::message(&answer.render().to_string()) + "\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_speaks_raw_into_a_pipe_and_tamely_to_a_terminal() {
+        let pieces: [&[u8]; 3] = [b"a\x1b[2J", b"\xc3", b"\xa9\n\xff"];
+        let said = |mut screen: Screen| {
+            let mut all: Vec<u8> = pieces.iter().flat_map(|piece| screen.shown(piece).into_owned()).collect();
+            all.extend(screen.rest());
+            all
+        };
+        assert_eq!(said(Screen(None)), pieces.concat());
+        assert_eq!(said(Screen(Some(Stream::default()))), "a\\x1b[2Jé\n\\xff".as_bytes());
+    }
+}

@@ -110,7 +110,7 @@ impl OutputDirectory {
         // Again, because minutes may have passed since the first time.
         let claim = self.claim.as_ref().map(|(claims, role)| (claims, role.as_str()));
         check(&self.temporary.target, self.force, claim, self.own.as_ref())?;
-        self.temporary.commit(self.force)
+        self.temporary.commit(self.force, self.own.as_ref())
     }
 }
 
@@ -231,7 +231,7 @@ impl TemporaryDirectory {
         if stat.f_blocks == 0 { None } else { stat.f_bavail.checked_mul(stat.f_frsize) }
     }
 
-    fn commit(self, force: bool) -> Result<(), IoError> {
+    fn commit(self, force: bool, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
         sync(&self.path).map_err(self.failed("flushing the directory to the device"))?;
         {
             let mut live = registry();
@@ -243,10 +243,28 @@ impl TemporaryDirectory {
             live.retain(|other| *other != self.path);
         }
         sync(&self.parent).map_err(self.failed("flushing the parent directory to the device"))?;
+        self.spare_foreign(own)?;
         match std::fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("removing the replaced directory")(error)),
             _ => Ok(()),
         }
+    }
+
+    /// The replaced directory has the temporary's name now. What somebody has put into it since it was looked at is kept, under a
+    /// name that is never taken for an abandoned temporary.
+    fn spare_foreign(&self, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return Ok(()) };
+        let entries: Vec<_> = entries.flatten().collect();
+        let plain = entries.iter().all(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        let names = entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let found = if plain { refuse_foreign(&self.path, names, own) } else { Err(IoError::OutputExists { path: self.path.clone() }) };
+        if found.is_ok() {
+            return Ok(());
+        }
+        let aside = self.path.with_extension("old.tmp");
+        std::fs::rename(&self.path, &aside).map_err(self.failed("keeping the replaced directory"))?;
+        let source = io::Error::other("files were put into it meanwhile");
+        Err(IoError::Write { path: aside, action: "removing the replaced directory, which has this name now,", source })
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> IoError + use<> {
@@ -333,5 +351,33 @@ fn remove_abandoned(parent: &Path, target: &OsStr) {
         if free && still_named(&entry.path(), &handle) && std::fs::remove_dir_all(entry.path()).is_ok() {
             note_leftover(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TemporaryDirectory;
+
+    #[test]
+    fn w5_a_file_that_arrives_in_the_last_moment_is_kept() {
+        let folder = std::env::temp_dir().join(format!("forge-io-late-{}", std::process::id()));
+        let target = folder.join("out");
+        std::fs::create_dir_all(&target).unwrap();
+        std::fs::write(target.join("a"), b"old").unwrap();
+        std::fs::write(target.join("thesis.tex"), b"mine").unwrap();
+        let temporary = TemporaryDirectory::create(&target).unwrap();
+        std::fs::write(temporary.path.join("a"), b"new").unwrap();
+        let aside = temporary.path.with_extension("old.tmp");
+        // As if the file had not been there when the directory was looked at.
+        let error = temporary.commit(true, &|name| name == "a").unwrap_err().to_string();
+        assert!(error.contains("old.tmp"), "{error}");
+        assert_eq!(std::fs::read(target.join("a")).unwrap(), b"new", "the output is complete all the same");
+        assert_eq!(std::fs::read(aside.join("thesis.tex")).unwrap(), b"mine");
+        // And what is only ours goes.
+        let temporary = TemporaryDirectory::create(&target).unwrap();
+        let gone = temporary.path.clone();
+        temporary.commit(true, &|name| name == "a").unwrap();
+        assert!(!gone.exists() && !gone.with_extension("old.tmp").exists());
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
