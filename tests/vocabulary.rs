@@ -17,9 +17,12 @@ fn text(path: &Path) -> String {
 
 /// An RWKV-7 with random weights and so many rows.
 fn model(dir: &Dir, rows: usize) -> PathBuf {
-    let path = dir.join(&format!("random-{rows}.safetensors"));
-    let sizes = Sizes { vocabulary: rows, ..Sizes::TINY };
-    std::fs::write(&path, support::safetensors_bytes(&random_model(Version::V7, &sizes, 11))).unwrap();
+    model_of(dir, &Sizes { vocabulary: rows, ..Sizes::TINY })
+}
+
+fn model_of(dir: &Dir, sizes: &Sizes) -> PathBuf {
+    let path = dir.join(&format!("random-{}.safetensors", sizes.vocabulary));
+    std::fs::write(&path, support::safetensors_bytes(&random_model(Version::V7, sizes, 11))).unwrap();
     path
 }
 
@@ -115,6 +118,26 @@ fn hybrids_may_leave_512_rows() {
             let again = words(&["convert", &text(&output), "--to", "gguf", "--type", "f16", "-o", &text(&dir.join("again.gguf"))]);
             assert_eq!(error_kind(&again, 2), "VocabularyTooSmall");
         }
+    }
+}
+
+/// Directories for Hugging Face's libraries and candle hold the World vocabulary, and no other.
+#[test]
+fn directories_carry_world_alone() {
+    let dir = Dir::new();
+    let large = model(&dir, 65_530 + 513);
+    // Sizes that both carry.
+    let small = model_of(&dir, &Sizes { vocabulary: 300, channels: 64, head_size: 64, ffn: 256, ..Sizes::TINY });
+    let args = |source: &Path, container: &str, vocabulary: &str| {
+        let mut args = convert_args(source, container, "f16", &dir.join("out"));
+        *args.last_mut().unwrap() = vocabulary.to_owned();
+        args.push("--dry-run".to_owned());
+        args
+    };
+    for container in ["hf", "candle"] {
+        assert_eq!(error_kind(&args(&large, container, "world"), 2), "VocabularyTooSmall", "{container}");
+        let (stderr, _) = said(&args(&small, container, "bytes"));
+        assert!(stderr.contains("the vocabulary raw-bytes has 256 tokens"), "{stderr}");
     }
 }
 

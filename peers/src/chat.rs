@@ -7,9 +7,9 @@ use std::process::Command;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, context};
 
-use crate::llama::compile;
-use crate::table::Fact;
-use crate::tools::capture;
+use crate::llama::{build_llama, compile};
+use crate::table::{Fact, Report};
+use crate::tools::{Workshop, capture};
 
 /// The template that files carry, without the newline at its end.
 const TEMPLATE: &str = include_str!("../../crates/gguf/src/chat_template.jinja");
@@ -44,6 +44,26 @@ struct Theirs {
     jinja: String,
 }
 
+/// The check alone, on a converted fixture; `llama` contains it.
+pub fn run() -> Result<Report, String> {
+    let shop = Workshop::new("chat", 1)?;
+    let llama = build_llama(&shop.root, &[])?;
+    let (gguf, vocabulary) = (shop.work.join("tiny-rwkv7.gguf"), shop.root.join("fixtures/checkpoints/vocab-320.txt"));
+    let mut convert = Command::new(&shop.forge);
+    convert.args(["--quiet", "convert"]).arg(shop.fixture(7)).args(["--to", "gguf", "--type", "q8_0", "--force", "--no-verify", "--vocab"]);
+    capture(convert.arg(vocabulary).arg("-o").arg(&gguf))?;
+    Ok(Report {
+        peer: "llama.cpp".to_owned(),
+        about: "Conversations by the chat template in a converted file".to_owned(),
+        rows: Vec::new(),
+        facts: facts(&shop.root, &shop.work, &llama, &gguf)?,
+        bounds: Vec::new(),
+        remarks: vec![
+            "The C API begins an answer when the user spoke last and never otherwise, whatever it is told; the Jinja engine goes by what it is told.",
+        ],
+    })
+}
+
 /// Compares all conversations on a file of ours, and on copies with planted faults.
 pub fn facts(root: &Path, work: &Path, llama: &Path, gguf: &Path) -> Result<Vec<Fact>, String> {
     let program = compile(root, work, llama, "chat", ENGINE)?;
@@ -61,7 +81,7 @@ pub fn facts(root: &Path, work: &Path, llama: &Path, gguf: &Path) -> Result<Vec<
         let copy = planted(gguf, work, from, to)?;
         let found = differences(&conversations, &theirs(&program, work, &copy, &conversations)?)?;
         let count: usize = found.iter().map(Vec::len).sum();
-        out.push(Fact { what: format!("planted: {what}"), found: format!("{count} conversations differ"), passed: count > 0 });
+        out.push(Fact { what: format!("planted: {what}"), found: format!("{count} renderings differ"), passed: count > 0 });
     }
     Ok(out)
 }

@@ -1,4 +1,4 @@
-//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `llama`, `candle`, `web-rwkv` and `python`
+//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `llama`, `candle`, `web-rwkv` and `python`
 //! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer;
 //! `perplexity` compares `eval` with llama-perplexity; `speed` measures.
 //!
@@ -22,7 +22,7 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|presets|perplexity|candle|web-rwkv|python [--markdown FILE] [--json FILE]
+const USAGE: &str = "usage: rwkv-forge-peers llama|chat|presets|perplexity|candle|web-rwkv|python [--markdown FILE] [--json FILE]
        presets: [--model FILE [--vocab FILE]]
        speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]
        perplexity: [--model FILE [--vocab FILE]] [--text FILE] [--bytes N] [--types TYPE,...] [--threads N] [--rounds N]";
@@ -78,6 +78,7 @@ fn run() -> Result<bool, String> {
             let report = speed::run(&speed)?;
             (report.markdown(), report.json(), true)
         }
+        "chat" => tables(chat::run()?),
         "candle" => tables(candle::run()?),
         "web-rwkv" => tables(web_rwkv::run()?),
         "python" => tables(python::run()?),
