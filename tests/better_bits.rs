@@ -328,7 +328,10 @@ fn a_part_of_importance_may_be_of_no_use() {
         channels.sums[70] = 1e-39;
         channels.sums[256..320].fill(0.0);
     });
-    assert!(note.contains("blocks.1.ffn.value.weight") && note.contains("columns 64 to 95, 256 to 319: these columns weigh alike"), "{note}");
+    assert!(
+        note.contains("blocks.1.ffn.value.weight") && note.contains("columns 64 to 95, 256 to 319: these columns weigh alike"),
+        "{note}"
+    );
     // Single columns, and one as far above the others as a trained model has them.
     let note = convert_with(&|channels| {
         (0..512).step_by(2).for_each(|column| channels.sums[column] = 0.0);
