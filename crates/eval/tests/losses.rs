@@ -6,8 +6,7 @@ mod support;
 use std::num::NonZeroUsize;
 
 use forge_eval::{
-    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, Runner, TokenWriter,
-    compare, loss,
+    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, TokenWriter, compare, loss,
 };
 use forge_kernel::LayerState;
 use forge_model::Version;

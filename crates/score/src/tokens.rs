@@ -223,7 +223,7 @@ mod tests {
         .unwrap();
         assert_eq!(seen, expected);
         assert_eq!(led.after(3).unwrap().slice(0..3), [3, 7, 10]);
-        assert!(led == expected.into() && led != all);
+        assert!(led == Tokens::from(expected) && led != all);
     }
 
     #[test]
