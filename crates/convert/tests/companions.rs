@@ -68,6 +68,7 @@ fn a_hybrid_names_every_file_that_decided_about_it() {
         vocabulary: &Vocabulary::Auto,
         treatment: None,
         name: None,
+        pad_vocabulary: false,
         requantize: false,
         allow_f16_loss: false,
         force: false,

@@ -178,11 +178,18 @@ mod tests {
         let document = |tokens: Vec<u32>| Document { name: "a".to_owned(), category: String::new(), bytes: 1, tokens: tokens.into() };
         let documents = [document(tokens(70, 11)), document(tokens(45, 19))];
         let plan = Protocol::Windows { tokens: 16 }.plan(&documents, &|_| Some(1)).unwrap();
-        let all = |plan: &Plan| plan.sequences.iter().map(|s| naive(&s.tokens.read(0..s.scored.end).unwrap(), s.scored.start, 40)).sum::<f64>();
+        let all =
+            |plan: &Plan| plan.sequences.iter().map(|s| naive(&s.tokens.read(0..s.scored.end).unwrap(), s.scored.start, 40)).sum::<f64>();
         let found = UnigramLoss::of_plan(&plan, 40).unwrap().unwrap();
         assert_eq!(found.tokens, plan.scored() as u64);
         assert!(close(found.nats, all(&plan)));
-        let pair = Pair { name: "p".to_owned(), category: String::new(), context: tokens(20, 5).into(), continuation: tokens(6, 5).into(), bytes: 6 };
+        let pair = Pair {
+            name: "p".to_owned(),
+            category: String::new(),
+            context: tokens(20, 5).into(),
+            continuation: tokens(6, 5).into(),
+            bytes: 6,
+        };
         let plan = Protocol::pairs(&[pair], &|_| Some(1)).unwrap();
         let found = UnigramLoss::of_plan(&plan, 40).unwrap().unwrap();
         assert_eq!(found.tokens, 6);
