@@ -133,8 +133,8 @@ fn a_run_that_was_killed_goes_on() {
     let mut child = forge().args(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
     let finished = || {
-        std::fs::read_dir(&cache)
-            .map_or(0, |entries| entries.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|e| e == "scores")).count())
+        let is_score = |name: std::ffi::OsString| name.to_str().unwrap().starts_with("scores-");
+        std::fs::read_dir(&cache).map_or(0, |entries| entries.filter(|e| is_score(e.as_ref().unwrap().file_name())).count())
     };
     while finished() == 0 && started.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(5));

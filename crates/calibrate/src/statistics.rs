@@ -112,12 +112,13 @@ fn known(place: &Place, key: &Key) -> Result<(Option<Statistics>, Vec<String>), 
         Err(CalibrateError::Io(IoError::NotFound { .. })) => return Ok((None, Vec::new())),
         Err(error) => error,
     };
-    match (place, &error) {
-        (Place::Kept(_), _) | (_, CalibrateError::DamagedStatistics { .. }) => {
-            Ok((None, vec![format!("{error}; the statistics are gathered anew and replace it")]))
-        }
-        _ => Err(error),
-    }
+    let problem = match (place, &error) {
+        (_, CalibrateError::DamagedStatistics { .. }) => error.to_string(),
+        (Place::Kept(_), CalibrateError::BadStatistics { problem, .. }) => format!("{}: no file of statistics: {problem}", path.display()),
+        (Place::Kept(_), _) => error.to_string(),
+        _ => return Err(error),
+    };
+    Ok((None, vec![format!("{problem}; the statistics are gathered anew and replace it")]))
 }
 
 fn make_parent(path: &Path) -> Result<(), CalibrateError> {

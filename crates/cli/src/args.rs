@@ -138,7 +138,7 @@ pub(crate) struct Convert {
     #[command(flatten)]
     pub calibration: Calibration,
     /// Importance of the columns from a file of llama-imatrix, of either form
-    #[arg(long, value_name = "FILE", conflicts_with = "calibrate")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibrate", "save_imatrix", "statistics"])]
     pub imatrix: Option<PathBuf>,
     /// Keep to what llama-quantize writes of a type: low-rank factors in 16 or 32 bits, importance as it is even where it ruins blocks
     #[arg(long, value_name = "WITH", value_parser = ["strict"])]

@@ -19,6 +19,14 @@ impl Failure {
         Self { kind: kind.to_owned(), message, code: exit_code(Class::Usage) }
     }
 
+    /// The same, about something that the message does not name yet.
+    pub(crate) fn of(mut self, what: &str) -> Self {
+        if !self.message.contains(what) {
+            self.message = format!("{what}: {}", self.message);
+        }
+        self
+    }
+
     /// A mistake of this program.
     pub(crate) fn bug(kind: &str, message: String) -> Self {
         Self { kind: kind.to_owned(), message, code: exit_code(Class::Bug) }

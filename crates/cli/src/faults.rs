@@ -40,7 +40,7 @@ fn exhausted(bytes: usize) -> u8 {
     // A line that does not fit is cut.
     let _cut = writeln!(
         room,
-        "error[OutOfMemory]: no memory for {bytes} bytes more; free memory, or take fewer --threads or a smaller --max-memory"
+        "error[OutOfMemory]: no memory for {bytes} bytes more; free memory, or ask for less at a time (--threads, lengths, sizes)"
     );
     let left = room.len();
     let length = line.len() - left;

@@ -162,7 +162,7 @@ pub(crate) fn parsed(answer: &clap::Error) -> u8 {
 }
 
 fn lost(error: &io::Error) -> String {
-    format!("error[ResultsLost]: stdout: {error}; the results are not all there: send them to another place\n")
+    format!("error[ResultsLost]: stdout: {error}; what was to be printed is not all there (files are written): send it to another place\n")
 }
 
 /// Writes to stderr. Nobody can be told that it is closed or full, and no result is lost with it.

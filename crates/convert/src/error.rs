@@ -225,7 +225,7 @@ pub enum ConvertError {
     EmptyText,
     /// The written file differs from its source more than the thresholds allow. The output was removed.
     #[error(
-        "the converted file was removed, since it does not agree with its source: {}{}",
+        "no file was written, since what was converted does not agree with its source: {}{}",
         violations.join("; "),
         weighed_by(importance.as_deref())
     )]

@@ -306,5 +306,5 @@ fn nothing_left_to_allocate_is_a_result_at_once() {
             }
         }
     }
-    assert!(planned_ones > 60, "{planned_ones}");
+    assert!(planned_ones >= 60, "{planned_ones}");
 }

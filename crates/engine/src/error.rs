@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum EngineError {
     /// A version that only the reference kernel runs.
-    #[error("the engine does not run {version}; the reference kernel does (--kernel reference)")]
+    #[error("the engine does not run {version}; the reference kernel does, in commands that have --kernel")]
     UnsupportedVersion {
         /// The version, as people write it.
         version: String,

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use forge_score::{Plan, Precision, Scorer, Scores, Sequence, Tokens};
+use forge_score::{Plan, Precision, ScoreError, Scorer, Scores, Sequence, Tokens};
 use serde::Serialize;
 
 use crate::error::EvalError;
@@ -139,7 +139,11 @@ impl<'a> Baseline<'a> {
             let targets = plan.targets(rows.places)?;
             let found = rows.map(
                 || Scorer::new(precision),
-                |scorer, index, baseline, candidate| scorer.reference(baseline, targets[index])?.compare(candidate),
+                |scorer, index, baseline, candidate| {
+                    let mut scored =
+                        scorer.reference(baseline, targets[index]).map_err(|error| placed(error, "reference", rows.places[index]))?;
+                    scored.compare(candidate).map_err(|error| placed(error, "candidate", rows.places[index]))
+                },
             );
             for row in found {
                 scores.push_compared(row?)?;
@@ -150,6 +154,16 @@ impl<'a> Baseline<'a> {
         let wanted = |sequence: usize| plan.sequences[sequence].rows();
         self.pass.logits(&self.residuals, Some((&mut pass, &residuals)), &wanted, &mut sink)?;
         Ok(Loss { scores, layers, seconds: started.elapsed().as_secs_f64(), fed: plan.fed() })
+    }
+}
+
+/// A logit that is no number, with the place of its row: the sequence, and the position of the token after which it comes.
+fn placed(error: ScoreError, model: &'static str, (sequence, position): (usize, usize)) -> EvalError {
+    match error {
+        ScoreError::NonFinite { element, value, .. } => {
+            EvalError::NonFinite { model, value, place: format!("the logits of sequence {sequence}"), position, element }
+        }
+        error => error.into(),
     }
 }
 
@@ -164,7 +178,10 @@ fn alone(
     let mut scores = Scores::new(precision);
     let mut sink = |rows: &Rows<'_>| {
         let targets = plan.targets(rows.places)?;
-        let found = rows.map(|| Scorer::new(precision), |scorer, index, first, _| scorer.row(first, targets[index]));
+        let found = rows.map(
+            || Scorer::new(precision),
+            |scorer, index, first, _| scorer.row(first, targets[index]).map_err(|error| placed(error, model, rows.places[index])),
+        );
         for row in found {
             scores.push(row?)?;
         }

@@ -129,7 +129,7 @@ fn check(path: &Path, force: bool, claim: Option<(&Claims, &str)>, own: &dyn Fn(
     if !meta.is_dir() {
         return Err(IoError::OutputNotRegular { path: owned(), found: describe(meta.file_type()) });
     }
-    let (mut other, mut names) = (None, Vec::new());
+    let mut names = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let meta = entry.path().symlink_metadata().map_err(unreadable)?;
@@ -137,16 +137,11 @@ fn check(path: &Path, force: bool, claim: Option<(&Claims, &str)>, own: &dyn Fn(
         if let Some((claims, role)) = claim {
             claims.contains_no_input(role, path, &entry.path())?;
         }
-        if !meta.is_file() {
-            other = Some(IoError::OutputNotRegular { path: entry.path(), found: describe(meta.file_type()) });
-        }
-        names.push(entry.file_name().to_string_lossy().into_owned());
+        // What is no plain file is not of this program's writing, whatever its name is.
+        let end = if meta.is_file() { "" } else { "/" };
+        names.push(format!("{}{end}", entry.file_name().to_string_lossy()));
     }
-    match other {
-        _ if !force => Err(IoError::OutputExists { path: owned() }),
-        Some(error) => Err(error),
-        None => refuse_foreign(path, names, own),
-    }
+    if force { refuse_foreign(path, names, own) } else { Err(IoError::OutputExists { path: owned() }) }
 }
 
 /// Refuses a directory in which any file is not of this program's writing.

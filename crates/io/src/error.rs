@@ -141,7 +141,7 @@ pub enum IoError {
         reason: String,
     },
     /// The file system, a quota or a limit has no room for the output.
-    #[error("{path}: not enough space: {needed} bytes needed, {free} bytes free{hint}; free some space or choose another place", path = path.display())]
+    #[error("{path}: not enough space: {needed} bytes needed, {free} bytes free{hint}; free some space, raise the limit, or choose another place", path = path.display())]
     NoSpace {
         /// The output's path.
         path: PathBuf,

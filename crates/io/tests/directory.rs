@@ -186,16 +186,16 @@ fn w5_a_directory_that_is_somebodys_own_is_never_replaced() {
     std::fs::create_dir_all(path.join("letters")).unwrap();
     std::fs::write(path.join("letters/one"), b"dear").unwrap();
     let error = write(&path, &FORCE, 1).unwrap_err();
-    assert!(error.kind() == "OutputNotRegular" && error.to_string().contains("letters"), "{error}");
+    assert!(error.kind() == "ForeignFiles" && error.to_string().contains("letters/"), "{error}");
     assert_eq!(std::fs::read(path.join("letters/one")).unwrap(), b"dear");
     std::fs::remove_dir_all(path.join("letters")).unwrap();
     symlink("/etc", path.join("link")).unwrap();
-    assert_eq!(kind(write(&path, &FORCE, 1)), "OutputNotRegular");
+    assert_eq!(kind(write(&path, &FORCE, 1)), "ForeignFiles");
     // Found out late, too: the folder appeared while the files were written.
     std::fs::remove_file(path.join("link")).unwrap();
     let directory = create(&path, &FORCE).unwrap();
     std::fs::create_dir(path.join("new")).unwrap();
-    assert_eq!(kind(directory.commit(Vec::new())), "OutputNotRegular");
+    assert_eq!(kind(directory.commit(Vec::new())), "ForeignFiles");
     assert_eq!((names(&path), folder.names()), (vec!["new".to_owned()], vec!["home".to_owned()]));
 }
 

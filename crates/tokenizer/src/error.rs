@@ -92,7 +92,9 @@ pub enum TokenizerError {
         problem: String,
     },
     /// No token matches at this place of the text.
-    #[error("vocabulary {name} has no token for byte 0x{byte:02x} at offset {offset} of the text; it lacks some single bytes")]
+    #[error(
+        "vocabulary {name} has no token for byte 0x{byte:02x} at offset {offset} of the text; it lacks some single bytes: give a text that it covers, or the vocabulary that the model was trained with"
+    )]
     UncoveredByte {
         /// Name of the vocabulary.
         name: String,

@@ -24,8 +24,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Imatrix, String> {
         if let Some(at) = sums.iter().position(|sum| !(sum.is_finite() && *sum >= 0.0)) {
             return Err(format!("{name}: value {at} is no sum of squares"));
         }
-        // Without evaluations the values are the means.
-        let counts = vec![evaluations.max(1)];
+        let counts = vec![evaluations];
         sums.shrink_to_fit();
         if out.entries.insert(name.clone(), Channels { sums, counts }).is_some() {
             return Err(format!("two entries are named {name}"));

@@ -35,6 +35,11 @@ impl<'t> Cache<'t> {
         Self::new(place, terminal)
     }
 
+    /// False where nothing is kept, so that nothing needs to be made ready for it.
+    pub(crate) fn keeps(&self) -> bool {
+        self.entries.path("").is_some()
+    }
+
     /// Where the entry of this name lies or would lie.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         self.entries.path(name)

@@ -109,8 +109,8 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let importance = importance(args);
     let preparation = prepared.as_ref().map(|(overlay, tensors)| Preparation { overlay, tensors, importance: importance.as_deref() });
-    for note in preparation.iter().flat_map(|preparation| preparation.tensors).filter_map(Prepared::note) {
-        terminal.note(&note);
+    for warning in preparation.iter().flat_map(|preparation| preparation.tensors).filter_map(Prepared::note) {
+        terminal.warn(&warning);
     }
     let options = ConvertOptions { prepared: preparation, ..options };
     let record = execute(&model, &plan, &output, &options, terminal)?;
@@ -280,18 +280,22 @@ fn report(
     if let Some(warning) = record.prediction.and_then(|prediction| prediction.warning("the source")) {
         terminal.warn(&warning);
     }
-    if record.flushed_blocks + record.flushed_values + record.subnormal_values > 0 {
-        terminal.note(&format!(
-            "too small for their 16-bit type: {} values became zero, {} lost digits, {} blocks have a scale or minimum of zero",
-            record.flushed_values, record.subnormal_values, record.flushed_blocks
-        ));
+    let too_small = [
+        (record.flushed_values, "values became zero"),
+        (record.subnormal_values, "values lost digits"),
+        (record.flushed_blocks, "blocks have a scale or minimum of zero"),
+    ];
+    let too_small = too_small.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", thousands(*count)));
+    let too_small: Vec<String> = too_small.collect();
+    if !too_small.is_empty() {
+        terminal.note(&format!("too small for their 16-bit type: {}", too_small.join(", ")));
     }
     if let Some(first) = record.zeroed.first() {
         let others = record.zeroed.len() - 1;
         let others = if others == 0 { String::new() } else { format!(", and of {others} more tensors") };
         let all = record.zeroed.iter().map(|tensor| tensor.blocks).sum::<u64>();
         let (count, of, name) = (thousands(record.zeroed_blocks), thousands(all), &first.tensor);
-        terminal.note(&format!("{count} of {of} blocks of {name}{others} became zero although their weights are not"));
+        terminal.warn(&format!("{count} of {of} blocks of {name}{others} became zero although their weights are not"));
     }
     for loss in &record.f16_losses {
         let (tensor, flushed, subnormal, of) = (&loss.tensor, loss.flushed, loss.subnormal, loss.non_zero);

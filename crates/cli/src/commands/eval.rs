@@ -46,16 +46,17 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
     let mut outputs = Outputs::create(args, global)?;
     let cache = cache(args, texts.plan.protocol, terminal);
+    let asked = kernel(&args.computing.kernel);
     let job = Job {
         texts: &texts,
         vocabulary: tokenizer.sha256(),
         precision: precision(args, texts.plan.protocol),
-        kernel: kernel(&args.computing.kernel),
+        kernel: if all.iter().all(|subject| subject.open.description.version.is_hybrid()) { Kernel::Reference } else { asked },
         form: if args.computing.activations == "int8" { Form::Int8 } else { Form::Float },
         max_memory: args.computing.max_memory,
         cache: &cache,
     };
-    note_hybrids(&job, &all, terminal);
+    note_hybrids(&job, asked, &all, terminal);
     let setting = Setting { args, tokenizer: &tokenizer, job: &job };
     if let ([source], false) = (models.as_slice(), args.levels.is_empty()) {
         return levels::run(&setting, source, outputs, global, terminal);
@@ -135,8 +136,8 @@ fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
     }
 }
 
-fn note_hybrids(job: &Job<'_>, all: &[&Subject], terminal: &Terminal) {
-    if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != job.kernel) {
+fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Subject], terminal: &Terminal) {
+    if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != asked) {
         let reason = EngineError::UnsupportedVersion { version: hybrid.open.description.version.to_string() };
         terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
     }

@@ -1,6 +1,7 @@
 //! `completions` and `man`: made from the same definitions as the command line itself.
 
 use clap::CommandFactory;
+use serde_json::{Value, json};
 
 use crate::args::{Cli, Completions};
 use crate::failure::Failure;
@@ -10,8 +11,8 @@ use crate::terminal::Terminal;
 pub(crate) fn completions(args: &Completions, terminal: &Terminal) -> Result<u8, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "rwkv-forge", &mut script);
-    terminal.print_bytes(&script);
-    Ok(0)
+    let shell = args.shell.to_string();
+    finish("completions", &script, json!({ "shell": shell, "script": String::from_utf8_lossy(&script) }), terminal)
 }
 
 /// Prints the manual page in roff: the program, then each command.
@@ -27,6 +28,15 @@ pub(crate) fn man(terminal: &Terminal) -> Result<u8, Failure> {
         man.render_description_section(&mut page).map_err(failed)?;
         man.render_options_section(&mut page).map_err(failed)?;
     }
-    terminal.print_bytes(&page);
+    finish("man", &page, json!({ "page": String::from_utf8_lossy(&page) }), terminal)
+}
+
+/// The text, or a document with it.
+fn finish(command: &str, text: &[u8], document: Value, terminal: &Terminal) -> Result<u8, Failure> {
+    if terminal.json() {
+        terminal.print_json(command, &document)?;
+    } else {
+        terminal.print_bytes(text);
+    }
     Ok(0)
 }

@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     drop(progress);
     let measuring = started.elapsed().as_secs_f64();
     for note in planned.prepared.iter().filter_map(Prepared::note) {
-        terminal.note(&note);
+        terminal.warn(&note);
     }
     let written = header(args, &model, &planned) + &chosen.to_toml()?;
     file.write_all_at(0, written.as_bytes())?;
@@ -186,7 +186,7 @@ fn probe(
     terminal: &Terminal,
 ) -> Result<(Vec<TensorHarm>, forge_plan::Exponents), Failure> {
     let cache = Cache::usual(terminal);
-    let key = key("probes").with(calibration::source_digest(model)?).with(statistics.record().key()).with(&args.to);
+    let key = key("probes").with(calibration::source_digest(model)?).with(statistics.record().key());
     let name = key.with_numbers([options.windows as u64]).with_numbers(tokens.iter().map(|token| u64::from(*token))).name();
     let known: Probed = cache.get(&name).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let mut probe = Probe::new(model.source(), &model.description, tokens, options)?;

@@ -109,7 +109,7 @@ pub(crate) fn run(
     }
     for level in levels.iter().filter(|level| level.zeroed.get() > 0) {
         let (name, count) = (level.name(), level.zeroed.get());
-        terminal.note(&format!("{name}: {count} blocks became zero although their weights are not"));
+        terminal.warn(&format!("{name}: {count} blocks became zero although their weights are not"));
     }
     let source_speed = speed.of(source.name(), source.identity(), source.model(), source.bytes)?;
     let costs: Vec<(f64, f64)> = levels.iter().zip(&results.models).map(|(level, found)| (level.bytes as f64, kl(found))).collect();
@@ -207,6 +207,8 @@ impl<'a> Level<'a> {
         if recipe.preset.ready.is_some() && recipe.quantizer == Quantizer::Ggml {
             recipe.quantizer = Quantizer::Search;
         }
+        // The text may be read as bytes; what a hybrid's file carries is the vocabulary beside it.
+        let vocabulary = if source.open.description.version.is_hybrid() { &Vocabulary::Auto } else { vocabulary };
         let stem = source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let options = ConvertOptions {
             container,

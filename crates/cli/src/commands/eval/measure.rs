@@ -157,7 +157,8 @@ impl Job<'_> {
                     continue;
                 }
                 candidate.with(&mut |model| {
-                    let loss = self.one(model, baseline.as_mut(), part, &mut logits, &mut meter)?;
+                    let loss = self.one(model, baseline.as_mut(), part, &mut logits, &mut meter);
+                    let loss = loss.map_err(|failure| failure.of(candidate.name()))?;
                     let note = Note { what: candidate.name().to_owned(), layers: kept_layers(&loss.layers), seconds: loss.seconds };
                     self.cache.keep_scores(&key, &note, &loss.scores)?;
                     all[index].add(loss.scores, loss.layers, loss.seconds)?;
