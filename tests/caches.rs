@@ -147,8 +147,8 @@ fn a_merged_lora_has_statistics_of_its_own() {
         entries()
     };
     let pair = |value: f32| {
-        let tensor = |name: &str, shape: [u64; 2]| {
-            let values: Vec<u8> = std::iter::repeat_n(value, (shape[0] * shape[1]) as usize).flat_map(f32::to_le_bytes).collect();
+        let tensor = |name: &str, shape: [usize; 2]| {
+            let values: Vec<u8> = std::iter::repeat_n(value, shape[0] * shape[1]).flat_map(f32::to_le_bytes).collect();
             (format!("blocks.0.att.receptance.{name}"), shape, values)
         };
         let mut source = serde_json::Map::new();
@@ -171,17 +171,20 @@ fn a_merged_lora_has_statistics_of_its_own() {
     assert_eq!(convert("4"), 3);
 }
 
-/// Commands that keep something, with the part of their answer that must not depend on what was kept.
-fn keeping(dir: &Dir) -> Vec<(Vec<String>, fn(&Value) -> Value)> {
+/// The part of an answer that must not depend on what was kept.
+type Answer = fn(&Value) -> Value;
+
+/// Commands that keep something.
+fn keeping(dir: &Dir) -> Vec<(Vec<String>, Answer)> {
     let (model, words) = (text(checkpoint("7")), text(vocab()));
     let small = text(&passage(dir, "small.txt", 0..2000));
     let calibration = text(&passage(dir, "calibration.txt", 20_000..24_000));
     let out = |name: &str| text(&dir.join(name));
     let words_of = |line: &[&str]| line.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let calibrate = ["--calibrate", &calibration, "--calibration-windows", "2", "--vocab", &words, "-f"];
-    let levels: fn(&Value) -> Value = |seen| seen["models"].as_array().unwrap().iter().map(|level| level["kl"].clone()).collect();
-    let plan: fn(&Value) -> Value = |seen| json!([seen["harms"], seen["planned"]["types"]]);
-    let convert: fn(&Value) -> Value = |seen| seen["record"]["output_sha256"].clone();
+    let levels: Answer = |seen| seen["models"].as_array().unwrap().iter().map(|level| level["kl"].clone()).collect();
+    let plan: Answer = |seen| json!([seen["harms"], seen["planned"]["types"]]);
+    let convert: Answer = |seen| seen["record"]["output_sha256"].clone();
     vec![
         (words_of(&["eval", &model, "--levels", "q8_0,q4_0", "--no-speed", "--vocab", &words, "--text", &small]), levels),
         (

@@ -171,7 +171,7 @@ pub(crate) struct Convert {
     pub thresholds: Thresholds,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
-    /// Take a vocabulary that has fewer tokens than the model rows, beyond what padding explains, and name the other rows [PADn]
+    /// Take a vocabulary that has fewer tokens than the model rows, beyond what padding explains, and name the other rows PADn
     #[arg(long)]
     pub pad_vocabulary: bool,
     /// Name of the model in the metadata [default: the source's file name without its extension]

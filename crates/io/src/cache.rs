@@ -13,7 +13,7 @@ use crate::output::{OutputFile, OutputOptions};
 /// What an entry begins with: then come its length, its digest and a line feed, then the bytes.
 const MAGIC: &str = "rwkv-forge entry 1";
 /// Bytes of the longest first line: the magic, 20 digits, 64 digits and what is between them.
-const LINE: u64 = 128;
+const LINE: usize = 128;
 
 /// A directory of entries. Each carries its name, its length and its SHA-256; what does not fit them is no entry.
 ///
@@ -89,7 +89,7 @@ impl Cache {
             Err(IoError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(CacheError::Unreadable(error)),
         };
-        let bytes = file.read_vec(0, file.len(), limit.saturating_add(LINE)).map_err(CacheError::Unreadable)?;
+        let bytes = file.read_vec(0, file.len(), limit.saturating_add(LINE as u64)).map_err(CacheError::Unreadable)?;
         match entry(name, &bytes) {
             Ok(payload) => Ok(Some(payload.to_vec())),
             Err(problem) => Err(CacheError::Damaged { path, problem }),
@@ -183,7 +183,7 @@ fn digest(name: &str, bytes: &[u8]) -> String {
 
 /// The bytes of an entry after its first line, if they are those that the line speaks of.
 fn entry<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
-    let end = bytes.iter().take(LINE as usize).position(|byte| *byte == b'\n').ok_or("it does not begin with the line of an entry")?;
+    let end = bytes.iter().take(LINE).position(|byte| *byte == b'\n').ok_or("it does not begin with the line of an entry")?;
     let (line, rest) = bytes.split_at_checked(end).unwrap_or_default();
     let payload = rest.get(1..).unwrap_or_default();
     let fields = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(MAGIC)?.strip_prefix(' ')?.split_once(' '));

@@ -183,13 +183,7 @@ mod tests {
         let found = UnigramLoss::of_plan(&plan, 40).unwrap().unwrap();
         assert_eq!(found.tokens, plan.scored() as u64);
         assert!(close(found.nats, all(&plan)));
-        let pair = Pair {
-            name: "p".to_owned(),
-            category: String::new(),
-            context: tokens(20, 5).into(),
-            continuation: tokens(6, 5).into(),
-            bytes: 6,
-        };
+        let pair = Pair { name: "p".to_owned(), category: String::new(), context: tokens(20, 5), continuation: tokens(6, 5), bytes: 6 };
         let plan = Protocol::pairs(&[pair], &|_| Some(1)).unwrap();
         let found = UnigramLoss::of_plan(&plan, 40).unwrap().unwrap();
         assert_eq!(found.tokens, 6);
