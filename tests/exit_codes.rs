@@ -191,6 +191,21 @@ fn every_signal_that_ends_the_program_removes_the_temporary() {
     }
 }
 
+/// A terminal that closes sends HUP and its supervisor TERM: the second one must not overtake what the first one has begun.
+#[test]
+fn signals_in_quick_succession_remove_the_temporary_too() {
+    for signals in [["TERM", "HUP"], ["USR1", "TERM"], ["HUP", "HUP"], ["INT", "QUIT"]] {
+        let dir = Dir::new();
+        let mut child = forge().args(long(&dir.join("out.gguf"))).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        begun(&dir);
+        let line = signals.map(|signal| format!("kill -{signal} {}", child.id())).join(" && ");
+        // The second may find nobody any more.
+        let _sent = Command::new("bash").args(["-c", &line]).stderr(Stdio::null()).status().unwrap();
+        assert!(child.wait().unwrap().code().is_some_and(|code| code > 128), "{signals:?}");
+        assert_eq!(dir.names(), Vec::<String>::new(), "{signals:?}");
+    }
+}
+
 #[test]
 fn a_signal_that_was_ignored_stays_ignored() {
     let dir = Dir::new();
@@ -263,6 +278,13 @@ fn the_end_of_memory_is_an_orderly_end() {
 #[test]
 fn numbers_beyond_all_bounds_are_wrong_usage() {
     let model = text(checkpoint("7"));
+    // With NaN as a limit nothing would ever be beyond it.
+    for option in ["--max-kl", "--max-abs", "--max-ppl-ratio", "--min-top1", "--candidate-eps"] {
+        for number in ["nan", "inf", "1e999", "-1"] {
+            let seen = support::run(&["verify", &model, &model, &format!("{option}={number}")]);
+            assert_eq!(seen.status.code(), Some(2), "{option} {number}: {}", String::from_utf8_lossy(&seen.stderr));
+        }
+    }
     let huge = ["18446744073709551615", "9223372036854775808", "99999999999999999999", "1000000000000000000"];
     for (command, options) in [
         ("bench", &["--tokens", "--prompt", "--loads", "--repeat", "--position", "--read-mib", "--scaling", "--threads"][..]),

@@ -183,6 +183,10 @@ impl Statistics {
         let data = 8 + length;
         let room = file.len() - data;
         inputs.iter().try_for_each(|input| check(input, &header.tensors, room)).map_err(bad)?;
+        let end = header.tensors.values().map(|entry| entry.data_offsets[1]).max().unwrap_or(0);
+        if end != room {
+            return Err(bad(format!("{room} bytes of tensors, expected {end}")));
+        }
         let mut by_weight: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, input) in inputs.iter().enumerate() {
             for name in &input.weights {

@@ -23,7 +23,7 @@ pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
 pub(crate) use plan::Plan;
-use range::{SIZES, THREADS, TOKENS, count, number};
+use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]
@@ -191,7 +191,7 @@ pub(crate) struct Convert {
     #[arg(long, value_name = "FILE")]
     pub lora: Option<PathBuf>,
     /// Alpha that the LoRA was trained with. No file states it, and a wrong one gives a wrong model: ask whoever trained it
-    #[arg(long, value_name = "ALPHA", requires = "lora", allow_negative_numbers = true)]
+    #[arg(long, value_name = "ALPHA", requires = "lora", allow_negative_numbers = true, value_parser = finite)]
     pub lora_alpha: Option<f64>,
     /// Also write the record of the conversion as JSON
     #[arg(long, value_name = "FILE.json")]
@@ -204,16 +204,16 @@ pub(crate) struct Convert {
 #[derive(Debug, Args)]
 pub(crate) struct Thresholds {
     /// Largest mean KL divergence in nats a token
-    #[arg(long, value_name = "NATS")]
+    #[arg(long, value_name = "NATS", value_parser = loss)]
     pub max_kl: Option<f64>,
     /// Smallest share of positions with the same most probable token, 0 to 1
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     pub min_top1: Option<f64>,
     /// Largest difference of any logit
-    #[arg(long, value_name = "LOGIT")]
+    #[arg(long, value_name = "LOGIT", value_parser = loss)]
     pub max_abs: Option<f64>,
     /// Largest ratio of the perplexities on the text
-    #[arg(long, value_name = "RATIO")]
+    #[arg(long, value_name = "RATIO", value_parser = loss)]
     pub max_ppl_ratio: Option<f64>,
 }
 
@@ -241,7 +241,7 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
     /// Group-norm epsilon of the candidate, for files of runtimes that use another one (1e-5 instead of 64e-5)
-    #[arg(long, value_name = "EPS", default_value = "64e-5")]
+    #[arg(long, value_name = "EPS", default_value = "64e-5", value_parser = epsilon)]
     pub candidate_eps: f64,
     /// What computes both: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
     #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
@@ -277,7 +277,7 @@ pub(crate) struct Forms {
     #[arg(long, default_value = "0")]
     pub seed: u64,
     /// Group-norm epsilon of both forms (RWKV-5 to RWKV-7)
-    #[arg(long, value_name = "EPS", default_value = "64e-5")]
+    #[arg(long, value_name = "EPS", default_value = "64e-5", value_parser = epsilon)]
     pub eps: f64,
     /// Also write the result as JUnit XML, one test for each sequence
     #[arg(long, value_name = "FILE.xml")]
@@ -340,7 +340,7 @@ pub(crate) struct Logits {
     #[arg(long, value_name = "DIR")]
     pub layers: Option<PathBuf>,
     /// Group-norm epsilon (RWKV-5 to RWKV-7)
-    #[arg(long, value_name = "EPS", default_value = "64e-5")]
+    #[arg(long, value_name = "EPS", default_value = "64e-5", value_parser = epsilon)]
     pub eps: f64,
     /// What computes: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
     #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]

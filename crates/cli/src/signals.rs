@@ -12,8 +12,8 @@ use crate::failure::{Failure, exit_code};
 /// they kill.
 const ENDING: [i32; 10] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGXCPU];
 
-/// Starts the thread that waits for signals. A second signal while the first is being handled ends the program at once. A signal
-/// that was ignored when the program started stays ignored: `nohup` means that.
+/// Starts the thread that waits for signals. Others that come while temporaries are removed change nothing: a
+/// terminal that closes sends several. A signal that was ignored when the program started stays ignored: `nohup` means that.
 pub(crate) fn install() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure {
         kind: "Signals".to_owned(),
@@ -24,13 +24,7 @@ pub(crate) fn install() -> Result<(), Failure> {
         // With any handler at all, the write beyond the limit returns an error, which says more than an end would.
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(failed)?;
     }
-    let term_now = Arc::new(AtomicBool::new(false));
     let heard: Vec<i32> = ENDING.into_iter().filter(|signal| !forge_io::is_ignored(*signal)).collect();
-    for signal in &heard {
-        // Registered in this order, so that the first signal only arms the flag and the second one ends the program.
-        signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, term_now.clone()).map_err(failed)?;
-        signal_hook::flag::register(*signal, term_now.clone()).map_err(failed)?;
-    }
     let mut signals = Signals::new(&heard).map_err(failed)?;
     std::thread::Builder::new()
         .name("signals".to_owned())

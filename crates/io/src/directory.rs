@@ -60,7 +60,7 @@ impl OutputDirectory {
     /// be written, [`IoError::NoSpace`].
     pub fn create(path: &Path, options: &OutputOptions<'_>, own: impl Fn(&str) -> bool + Send + Sync + 'static) -> Result<Self, IoError> {
         Self::check(path, options, &own)?;
-        let temporary = TemporaryDirectory::create(path)?;
+        let temporary = TemporaryDirectory::create(path, &own)?;
         if let Some(free) = temporary.free_bytes().filter(|free| *free < options.expected_bytes) {
             return Err(IoError::NoSpace { path: path.to_path_buf(), needed: options.expected_bytes, free, hint: "" });
         }
@@ -191,14 +191,14 @@ struct TemporaryDirectory {
 }
 
 impl TemporaryDirectory {
-    fn create(target: &Path) -> Result<Self, IoError> {
+    fn create(target: &Path, own: &dyn Fn(&str) -> bool) -> Result<Self, IoError> {
         let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
         let Some(name) = target.file_name() else { return Err(refused("the path does not end in a name".to_owned())) };
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
         };
-        remove_abandoned(&parent, name);
+        remove_abandoned(&parent, name, own);
         for _ in 0..ATTEMPTS {
             let path = parent.join(temporary_name(name, NEXT.fetch_add(1, Ordering::Relaxed)));
             {
@@ -333,8 +333,8 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes temporary directories of this target that no process holds.
-fn remove_abandoned(parent: &Path, target: &OsStr) {
+/// Removes temporary directories of this target that no process holds and in which nothing is but what this program writes there.
+fn remove_abandoned(parent: &Path, target: &OsStr, own: &dyn Fn(&str) -> bool) {
     let Ok(entries) = std::fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -343,10 +343,19 @@ fn remove_abandoned(parent: &Path, target: &OsStr) {
         }
         let Ok(handle) = File::open(entry.path()) else { continue };
         let free = rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if free && still_named(&entry.path(), &handle) && std::fs::remove_dir_all(entry.path()).is_ok() {
+        if free && still_named(&entry.path(), &handle) && holds_only(&entry.path(), own) && std::fs::remove_dir_all(entry.path()).is_ok() {
             note_leftover(entry.path());
         }
     }
+}
+
+/// True for a directory of plain files with such names.
+fn holds_only(path: &Path, own: &dyn Fn(&str) -> bool) -> bool {
+    let is_ours = |entry: std::fs::DirEntry| {
+        let name = entry.file_name();
+        entry.file_type().is_ok_and(|kind| kind.is_file()) && name.to_str().is_some_and(|name| name == MANIFEST || own(name))
+    };
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_ours)))
 }
 
 #[cfg(test)]
@@ -360,7 +369,7 @@ mod tests {
         std::fs::create_dir_all(&target).unwrap();
         std::fs::write(target.join("a"), b"old").unwrap();
         std::fs::write(target.join("thesis.tex"), b"mine").unwrap();
-        let temporary = TemporaryDirectory::create(&target).unwrap();
+        let temporary = TemporaryDirectory::create(&target, &|_| true).unwrap();
         std::fs::write(temporary.path.join("a"), b"new").unwrap();
         let aside = temporary.path.with_extension("old.tmp");
         // As if the file had not been there when the directory was looked at.
@@ -369,7 +378,7 @@ mod tests {
         assert_eq!(std::fs::read(target.join("a")).unwrap(), b"new", "the output is complete all the same");
         assert_eq!(std::fs::read(aside.join("thesis.tex")).unwrap(), b"mine");
         // And what is only ours goes.
-        let temporary = TemporaryDirectory::create(&target).unwrap();
+        let temporary = TemporaryDirectory::create(&target, &|_| true).unwrap();
         let gone = temporary.path.clone();
         temporary.commit(true, &|name| name == "a").unwrap();
         assert!(!gone.exists() && !gone.with_extension("old.tmp").exists());

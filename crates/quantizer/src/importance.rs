@@ -14,6 +14,10 @@ use crate::format;
 /// Beyond this many times the median of its matrix a value says nothing of inputs any more: trained models reach 7e6.
 const ABSURD: f64 = 1e12;
 
+/// Medians beyond 2^40 and below 2^-40 bring products with weights and sums of them near the ends of f32. Only the ratios of
+/// importance count, so such importance is multiplied by a power of two.
+const LARGEST_EXPONENT: i32 = 40;
+
 /// What is wrong with some columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,13 +80,22 @@ pub fn judge(importance: &[f32], format: Encoding) -> Judged<'_> {
     }
     let lost: usize = degenerate.iter().map(|found| found.columns.len()).sum();
     if degenerate.is_empty() {
-        return Judged { neutral: Some(Cow::Borrowed(importance)), degenerate };
+        return Judged { neutral: Some(near_one(Cow::Borrowed(importance), median)), degenerate };
     }
     let mut neutral = importance.to_vec();
     for found in &degenerate {
         neutral[found.columns.clone()].fill(median);
     }
-    Judged { neutral: (lost < importance.len()).then_some(Cow::Owned(neutral)), degenerate }
+    Judged { neutral: (lost < importance.len()).then(|| near_one(Cow::Owned(neutral), median)), degenerate }
+}
+
+/// The same ratios around 1, where the median is far from it; otherwise the same bits.
+fn near_one(importance: Cow<'_, [f32]>, median: f32) -> Cow<'_, [f32]> {
+    let (_, exponent) = libm::frexpf(median);
+    if exponent.abs() <= LARGEST_EXPONENT {
+        return importance;
+    }
+    Cow::Owned(importance.iter().map(|value| libm::ldexpf(*value, -exponent)).collect())
 }
 
 fn fault(values: &[f32], median: f32) -> Option<Fault> {
@@ -134,6 +147,22 @@ mod tests {
         assert_eq!(judged.degenerate, [Degenerate { columns: 64..96, fault: Fault::Absurd }]);
         let neutral = judged.neutral.unwrap();
         assert!(neutral[64..96].iter().all(|value| (0.5..1.5).contains(value)) && neutral[..64] == importance[..64]);
+    }
+
+    #[test]
+    fn only_ratios_count() {
+        let importance: Vec<f32> = (0..64u8).map(|column| 0.5 + f32::from(column) / 128.0).collect();
+        for factor in [1e38f32, 1e-30] {
+            let huge: Vec<f32> = importance.iter().map(|value| value * factor).collect();
+            let found = judge(&huge, Q4_0.encoding());
+            let neutral = found.neutral.unwrap();
+            assert!(found.degenerate.is_empty() && neutral.iter().all(|value| (0.25..4.0).contains(value)), "{neutral:?}");
+            // Powers of two change no digit.
+            let ratios = |values: &[f32]| values.iter().map(|value| value / values[0]).collect::<Vec<_>>();
+            assert_eq!(ratios(&neutral), ratios(&huge));
+        }
+        let near = judge(&importance, Q4_0.encoding()).neutral.unwrap();
+        assert!(matches!(near, std::borrow::Cow::Borrowed(_)), "the bits of the file");
     }
 
     #[test]

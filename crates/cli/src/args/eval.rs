@@ -7,7 +7,7 @@ use clap::Args;
 use forge_score::Protocol;
 
 use super::VocabularyArg;
-use super::range::{TOKENS, count};
+use super::range::{TOKENS, count, loss, share};
 
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
@@ -90,13 +90,13 @@ pub(crate) struct EvalComputing {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct EvalLimits {
     /// Largest mean KL divergence from the baseline, in nats a token
-    #[arg(long, value_name = "NATS")]
+    #[arg(long, value_name = "NATS", value_parser = loss)]
     pub max_kl: Option<f64>,
     /// Smallest share of tokens with the same most probable token as the baseline, 0 to 1
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     pub min_top1: Option<f64>,
     /// Largest perplexity over that of the baseline
-    #[arg(long, value_name = "RATIO")]
+    #[arg(long, value_name = "RATIO", value_parser = loss)]
     pub max_ppl_ratio: Option<f64>,
 }
 

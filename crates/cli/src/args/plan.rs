@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::range::{TIMES, count};
+use super::range::{TIMES, count, loss};
 use super::{Calibration, VocabularyArg};
 
 #[derive(Debug, Args)]
@@ -18,13 +18,13 @@ pub(crate) struct Plan {
     #[arg(long, value_name = "BYTES", value_parser = decimal_size)]
     pub size: Option<u64>,
     /// Most bits of the file a parameter
-    #[arg(long, value_name = "BITS")]
+    #[arg(long, value_name = "BITS", value_parser = loss)]
     pub bpw: Option<f64>,
     /// Largest mean KL divergence in nats a token, measured on --text
-    #[arg(long, value_name = "NATS")]
+    #[arg(long, value_name = "NATS", value_parser = loss)]
     pub max_kl: Option<f64>,
     /// Largest ratio of the perplexities, measured on --text
-    #[arg(long, value_name = "RATIO")]
+    #[arg(long, value_name = "RATIO", value_parser = loss)]
     pub max_ppl_ratio: Option<f64>,
     /// Container that the recipe is for
     #[arg(long, value_name = "CONTAINER", default_value = "gguf", value_parser = super::containers())]

@@ -25,9 +25,42 @@ pub(crate) fn number<const MAX: usize>(text: &str) -> Result<usize, String> {
     text.parse::<usize>().ok().filter(|number| *number <= MAX).ok_or_else(|| format!("expected a whole number from 0 to {MAX}"))
 }
 
+/// Any number but NaN and infinities.
+pub(crate) fn finite(text: &str) -> Result<f64, String> {
+    between(text, |number| number.is_finite(), "expected a number")
+}
+
+/// A limit of a loss, a ratio or bits: with NaN nothing would ever be beyond it.
+pub(crate) fn loss(text: &str) -> Result<f64, String> {
+    between(text, |number| number.is_finite() && number >= 0.0, "expected a number of 0 or more")
+}
+
+/// A share.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    between(text, |number| (0.0..=1.0).contains(&number), "expected a number from 0 to 1")
+}
+
+/// What keeps a norm from dividing by zero.
+pub(crate) fn epsilon(text: &str) -> Result<f64, String> {
+    between(text, |number| number > 0.0 && number <= 1.0, "expected a number above 0, at most 1")
+}
+
+fn between(text: &str, is_fit: fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number| is_fit(*number)).ok_or_else(|| expected.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{count, number};
+    use super::{count, epsilon, finite, loss, number, share};
+
+    #[test]
+    fn no_limit_is_switched_off_by_a_word() {
+        for text in ["nan", "NaN", "inf", "-inf", "1e999", "x", ""] {
+            assert!([finite, loss, share, epsilon].iter().all(|parse| parse(text).is_err()), "{text}");
+        }
+        assert_eq!((finite("-2"), loss("0"), share("1"), epsilon("64e-5")), (Ok(-2.0), Ok(0.0), Ok(1.0), Ok(64e-5)));
+        assert!(loss("-1").is_err() && share("1.5").is_err() && epsilon("0").is_err() && epsilon("2").is_err());
+    }
 
     #[test]
     fn the_ends_of_a_range_belong_to_it() {

@@ -103,6 +103,9 @@ impl<'a> Outputs<'a> {
 /// Refuses a folder in which plots would be replaced without `--force`. With it, plots of the page replace files of their own names
 /// and nothing else: the folder may hold whatever its owner likes, and no name is removed from it.
 fn check_figures(folder: &Path, force: bool) -> Result<(), Failure> {
+    if folder.is_symlink() {
+        return Err(IoError::OutputNotRegular { path: folder.to_path_buf(), found: "symbolic link" }.into());
+    }
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     let is_figure = |name: &std::ffi::OsStr| name.to_str().is_some_and(forge_report::is_figure);
     match entries.flatten().find(|entry| is_figure(&entry.file_name())).filter(|_| !force) {
