@@ -83,6 +83,13 @@ fn a_configuration_beside_a_hybrid_decides_its_results() {
     every_change_is_a_miss(&dir, &args, &config, other.to_string().as_bytes());
     std::fs::write(&config, other.to_string()).unwrap();
     assert_ne!(kept(&dir, &args).1, first, "another epsilon is another model");
+    // A level is measured as its file would be, which has the vocabulary in it.
+    let levels = ["--levels", "q8_0", "--no-speed", "--to", "gguf"];
+    let args = [&args[..], &levels].concat();
+    every_change_is_a_miss(&dir, &args, &config, other.to_string().replace("0.5", "0.25").as_bytes());
+    let tokenizer = folder.join("tokenizer.json");
+    let spaced = [&std::fs::read(&tokenizer).unwrap()[..], b" "].concat();
+    every_change_is_a_miss(&dir, &args, &tokenizer, &spaced);
 }
 
 #[test]

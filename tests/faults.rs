@@ -68,7 +68,7 @@ fn w3_signals_remove_the_temporary_file() {
         long.push(support::fixture("text/public-domain-100k.txt").to_str().unwrap().to_owned());
         let mut child = forge().args(&long).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut waited = 0;
-        while dir.names().is_empty() && waited < 500 {
+        while dir.names().is_empty() && waited < 6000 {
             std::thread::sleep(Duration::from_millis(10));
             waited += 1;
         }

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forge_checkpoint::safetensors::{SafetensorsSource, open, open_with};
 use forge_io::Backend;
@@ -207,7 +207,6 @@ fn s1_length_prefix() {
 #[test]
 fn s1_the_largest_header_is_a_limit_and_not_a_reservation() {
     let folder = Folder::new("s1_limit");
-    let started = Instant::now();
     // The file is long enough for what it announces, but nobody stored those bytes.
     let path = folder.0.join("case.safetensors");
     let file = File::create(&path).unwrap();
@@ -216,7 +215,6 @@ fn s1_the_largest_header_is_a_limit_and_not_a_reservation() {
     assert_eq!(open(&path).unwrap_err().kind(), "BadHeader");
     file.write_all_at(&400_000_000u64.to_le_bytes(), 0).unwrap();
     assert_eq!(open(&path).unwrap_err().kind(), "BadHeader");
-    assert!(started.elapsed() < Duration::from_secs(2), "reading what is refused anyway");
 }
 
 #[test]
