@@ -154,8 +154,11 @@ impl<'a> Pass<'a> {
     ) -> Result<Residuals, EvalError> {
         let sizes = self.model.description.hyperparameters;
         let (channels, width) = (sizes.channels, sizes.channels.max(sizes.attention));
-        let groups =
-            divide(sequences.iter().map(Tokens::len), (GROUP_BYTES.min(self.options.max_memory / 4) / (width as u64 * 8).max(1)).max(1));
+        let bytes = GROUP_BYTES.min(self.options.max_memory / 4);
+        // A sequence of a group has a state of the layer that is at work: of many short texts, far more than their activations.
+        let state = 4 * (2 * channels + sizes.attention.max(sizes.heads * sizes.head_size * sizes.head_size)) as u64;
+        let at_most = |each: u64| (bytes / each.max(1)).max(1);
+        let groups = divide(sequences.iter().map(Tokens::len), at_most(width as u64 * 8), at_most(state));
         let tokens: usize = groups.iter().map(Group::tokens).sum();
         if tokens == 0 {
             return Err(EvalError::NoTokens);
@@ -242,17 +245,18 @@ fn finite(
     }
 }
 
-/// Divides sequences of these lengths into groups of at most `most` tokens, a multiple of [`BLOCK`] where it is more than one. Empty sequences are
-/// left out.
-pub(crate) fn divide(lengths: impl Iterator<Item = usize>, most: u64) -> Vec<Group> {
+/// Divides sequences of these lengths into groups of at most `most` tokens, a multiple of [`BLOCK`] where it is more than one, and of at most
+/// `pieces` sequences or parts of them. Empty sequences are left out.
+pub(crate) fn divide(lengths: impl Iterator<Item = usize>, most: u64, pieces: u64) -> Vec<Group> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let pieces = usize::try_from(pieces).unwrap_or(usize::MAX).max(1);
     let most = if most > BLOCK { most / BLOCK * BLOCK } else { most.max(1) };
     let mut groups = vec![Group::default()];
     let mut room = most;
     for (sequence, length) in lengths.enumerate() {
         let mut start = 0;
         while start < length {
-            if room == 0 {
+            if room == 0 || groups.last().is_some_and(|group| group.pieces.len() == pieces) {
                 groups.push(Group::default());
                 room = most;
             }
@@ -274,7 +278,7 @@ mod tests {
     #[test]
     fn sequences_are_divided_without_gaps() {
         let lengths = [5, 0, 300, 1, 290];
-        let groups = divide(lengths.into_iter(), 150);
+        let groups = divide(lengths.into_iter(), 150, 1000);
         assert!(groups[..groups.len() - 1].iter().all(|group| group.tokens() == 144));
         for (index, length) in lengths.into_iter().enumerate() {
             let pieces: Vec<&Piece> = groups.iter().flat_map(|group| &group.pieces).filter(|piece| piece.sequence == index).collect();
@@ -285,6 +289,9 @@ mod tests {
             }
             assert_eq!(end, length);
         }
+        // Of many short sequences, as many as there is room for states.
+        let short = divide(std::iter::repeat_n(2, 100), 150, 7);
+        assert_eq!(short.iter().map(|group| group.pieces.len()).collect::<Vec<_>>(), [vec![7; 14], vec![2]].concat());
         // Only the first piece of a group goes on where another one stopped.
         assert!(groups.iter().all(|group| group.pieces.iter().skip(1).all(|piece| piece.tokens.start == 0)));
     }
