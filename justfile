@@ -38,11 +38,11 @@ peers-speed model="target/synthetic-0.4B.safetensors":
 
 # What a parallel region costs, and what a core that is busy elsewhere costs
 bench-pool:
-    cargo run --release -p forge-pool --example regions
+    cargo run --release -p rwkv-forge-pool --example regions
 
 # Speed of the block formats
 bench-blocks:
-    cargo bench -p forge-quant
+    cargo bench -p rwkv-forge-quant
 
 # Our files in llama.cpp: logits of the same file, side by side (installs and builds llama.cpp into peers/.work)
 peers:

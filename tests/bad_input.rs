@@ -3,15 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use forge_tensor::TensorSource;
-use forge_testkit::models::{MemorySource, MemoryTensor, Sizes, random_model};
-use support::{Dir, checkpoint, error_kind, forge, json, run, safetensors_bytes};
+use crate::support::{Dir, checkpoint, error_kind, forge, json, run, safetensors_bytes};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::models::{MemorySource, MemoryTensor, Sizes, random_model};
 
 /// Converts `bytes`, stored under `name`, and returns the kind of the refusal (exit code 3).
 fn refusal(dir: &Dir, name: &str, bytes: &[u8]) -> String {
@@ -65,7 +65,7 @@ fn z16_a_flipped_bit_in_the_weights_is_found() {
 fn t8_values_that_are_no_numbers_are_named_and_counted() {
     let dir = Dir::new();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let tensors: Vec<MemoryTensor> = random_model(forge_model::Version::V7, &Sizes::TINY, 3)
+        let tensors: Vec<MemoryTensor> = random_model(rwkv_forge_model::Version::V7, &Sizes::TINY, 3)
             .into_tensors()
             .into_iter()
             .map(|mut tensor| {
@@ -95,7 +95,7 @@ fn t8_values_that_are_no_numbers_are_named_and_counted() {
 #[test]
 fn w15_what_f16_cannot_hold_is_never_infinity() {
     let dir = Dir::new();
-    let tensors: Vec<MemoryTensor> = random_model(forge_model::Version::V6, &Sizes::TINY, 3)
+    let tensors: Vec<MemoryTensor> = random_model(rwkv_forge_model::Version::V6, &Sizes::TINY, 3)
         .into_tensors()
         .into_iter()
         .map(|mut tensor| {
@@ -119,7 +119,7 @@ fn w15_what_f16_cannot_hold_is_never_infinity() {
 #[test]
 fn m1_m2_m3_models_that_are_not_whole() {
     let dir = Dir::new();
-    let model = || random_model(forge_model::Version::V7, &Sizes::TINY, 5).into_tensors();
+    let model = || random_model(rwkv_forge_model::Version::V7, &Sizes::TINY, 5).into_tensors();
     let file = |tensors: Vec<MemoryTensor>| safetensors_bytes(&MemorySource::from_tensors(tensors));
     let missing = model().into_iter().filter(|tensor| tensor.info.name != "blocks.1.ffn.value.weight").collect();
     assert_eq!(refusal(&dir, "missing.safetensors", &file(missing)), "MissingTensor");
@@ -201,6 +201,6 @@ fn errors_name_the_file_and_say_what_to_do() {
     assert!(result.stdout.is_empty(), "errors go to stderr");
     assert!(stderr.starts_with("error[NotACheckpoint]: "), "{stderr}");
     assert!(stderr.contains("page.pth"), "{stderr}");
-    let source = random_model(forge_model::Version::V4, &Sizes::TINY, 1);
+    let source = random_model(rwkv_forge_model::Version::V4, &Sizes::TINY, 1);
     assert!(source.tensors().len() > 10, "the generator makes models");
 }

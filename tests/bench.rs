@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use forge_model::Version;
-use forge_testkit::models::{Sizes, random_model};
-use support::{Dir, checkpoint, error_kind, json, safetensors_bytes};
+use crate::support::{Dir, checkpoint, error_kind, json, safetensors_bytes};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::{Sizes, random_model};
 
 const QUICK: &str = "--tokens 4 --repeat 2 --loads 1 --read-mib 4 --threads 2";
 

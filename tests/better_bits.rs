@@ -1,17 +1,17 @@
 //! Better bits as users see them: ready types, quantizers, calibration, imatrix files, in every container.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use forge_calibrate::{Imatrix, ImatrixForm, Statistics};
-use forge_model::Version;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
+use crate::support::{Dir, checkpoint, convert_args, fixture, sha256};
+use rwkv_forge_calibrate::{Imatrix, ImatrixForm, Statistics};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
 use serde_json::Value;
-use support::{Dir, checkpoint, convert_args, fixture, sha256};
 
 /// Runs the program with `--json` and a cache of its own, expects the exit code, and parses what it printed.
 fn json(dir: &Dir, args: &[String], code: i32) -> Value {
@@ -256,7 +256,7 @@ fn imatrix_files_weigh_the_errors() {
 }
 
 /// The fixture's imatrix with one entry changed.
-fn changed_imatrix(dir: &Dir, entry: &str, change: impl Fn(&mut forge_calibrate::Channels)) -> String {
+fn changed_imatrix(dir: &Dir, entry: &str, change: impl Fn(&mut rwkv_forge_calibrate::Channels)) -> String {
     let (mut imatrix, form) = Imatrix::read(fixture("imatrix/tiny-rwkv7.gguf")).unwrap();
     change(imatrix.entries.get_mut(entry).unwrap());
     let path = dir.join(&format!("changed-{}.gguf", dir.names().len()));
@@ -316,7 +316,7 @@ fn importance_without_use_is_named_and_replaced() {
 fn a_part_of_importance_may_be_of_no_use() {
     let dir = Dir::new();
     let stored = "blk.1.channel_mix_value.weight";
-    let convert_with = |change: &dyn Fn(&mut forge_calibrate::Channels)| {
+    let convert_with = |change: &dyn Fn(&mut rwkv_forge_calibrate::Channels)| {
         let imatrix = changed_imatrix(&dir, stored, change);
         let (_, record) = convert(&dir, checkpoint("7"), "gguf", "q4_0", &["--imatrix", &imatrix]);
         assert_eq!(record["record"]["zeroed_blocks"], 0);

@@ -7,14 +7,14 @@
 
 #[path = "../crates/report/examples/page/sample.rs"]
 mod sample;
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::Dir;
 use serde_json::Value;
-use support::Dir;
 
 const WIDTHS: [u32; 2] = [400, 1400];
 /// Values of Blink's `preferredColorScheme`.
@@ -237,10 +237,10 @@ fn long_names_and_many_levels_still_fit() {
     page.sections.iter_mut().for_each(|section| section.heading = format!("{} {}", section.heading, "x".repeat(120)));
     page.provenance.push(("digest".to_owned(), "0123456789abcdef".repeat(16)));
     for block in page.sections.iter_mut().flat_map(|section| &mut section.blocks) {
-        if let forge_report::Block::Pareto(plot) = block {
+        if let rwkv_forge_report::Block::Pareto(plot) = block {
             // As many again right beside the others.
             let more: Vec<_> =
-                plot.candidates.iter().cloned().map(|c| forge_report::Candidate { x: c.x * 1.01, y: c.y * 1.1, ..c }).collect();
+                plot.candidates.iter().cloned().map(|c| rwkv_forge_report::Candidate { x: c.x * 1.01, y: c.y * 1.1, ..c }).collect();
             plot.candidates.extend(more);
         }
     }

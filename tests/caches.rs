@@ -2,16 +2,14 @@
 //! costs a result.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use forge_model::Version;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use forge_testkit::models::{MemorySource, Sizes, random_model};
+use crate::support::{Dir, checkpoint, fixture, forge, safetensors_bytes, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 use serde_json::{Value, json};
-use support::{Dir, checkpoint, fixture, forge, safetensors_bytes, vocab};
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()

@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 #![cfg(unix)]
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::{Dir, checkpoint, json, vocab};
+use crate::support::{Dir, checkpoint, json, vocab};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 

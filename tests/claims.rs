@@ -1,16 +1,16 @@
 //! What a command writes never takes the place of what it reads, nor of what else it writes, whatever `--force` says.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use forge_model::Version;
-use forge_tensor::TensorSource;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use forge_testkit::models::{MemorySource, Sizes, random_model};
-use support::{Dir, checkpoint, error_kind, fixture, json, sha256, vocab};
+use crate::support::{Dir, checkpoint, error_kind, fixture, json, sha256, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 
 /// A folder with everything that commands read, and what is in each file.
 struct Place {

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
-use support::{Dir, checkpoint, convert_args, error_kind, fixture, forge, json, npy, run, vocab};
+use crate::support::{Dir, checkpoint, convert_args, error_kind, fixture, forge, json, npy, run, vocab};
 
 #[test]
 fn wrong_usage_exits_with_2_and_help_with_0() {
@@ -16,10 +16,10 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
     let help = String::from_utf8(run(&["convert", "--help"]).stdout).unwrap();
     // Long summaries are wrapped.
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for format in forge_quant::FORMATS {
+    for format in rwkv_forge_quant::FORMATS {
         assert!(help.contains(format.encoding().name), "the help lists {}", format.encoding());
     }
-    for container in forge_convert::container::CONTAINERS {
+    for container in rwkv_forge_convert::container::CONTAINERS {
         assert!(help.contains(container.name()) && help.contains(container.summary()), "the help lists {}", container.name());
     }
 }

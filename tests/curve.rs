@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
+use crate::support::{Dir, checkpoint, error_kind, json};
 use serde_json::Value;
-use support::{Dir, checkpoint, error_kind, json};
 
 /// The documents of `--json` for one form.
 fn of<'a>(document: &'a Value, list: &str, form: &str) -> &'a Value {

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
-
-use support::{Dir, checkpoint, convert_args, json, sha256};
+use crate::support::{Dir, checkpoint, convert_args, json, sha256};
 
 #[test]
 fn the_number_of_threads_does_not_matter() {

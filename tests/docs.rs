@@ -6,8 +6,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use forge_convert::container::CONTAINERS;
-use forge_model::Version;
+use rwkv_forge_convert::container::CONTAINERS;
+use rwkv_forge_model::Version;
 
 const BEGIN: &str = "<!-- generated from the registries -->";
 const END: &str = "<!-- end of the generated part -->";
@@ -40,7 +40,7 @@ fn matrix() -> String {
     text.push_str("\n| type | bits a weight | ");
     text.push_str(&CONTAINERS.iter().map(|container| format!("`{}`", container.name())).collect::<Vec<_>>().join(" | "));
     writeln!(text, " |\n|---|---|{}", "---|".repeat(CONTAINERS.len())).unwrap();
-    for format in forge_quant::FORMATS {
+    for format in rwkv_forge_quant::FORMATS {
         let encoding = format.encoding();
         let bits = f64::from(encoding.block_bytes) * 8.0 / f64::from(encoding.block_len);
         write!(text, "| `{encoding}` | {bits} |").unwrap();

@@ -1,15 +1,15 @@
 //! `eval` as users see it: known figures, comparisons, protocols, outputs, refusals.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may fail loudly, and say what they skip")]
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use forge_score::kl_base;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid};
-use forge_testkit::models::Sizes;
+use crate::support::{Dir, checkpoint, convert_args, error_kind, fixture, json, run, vocab};
+use rwkv_forge_score::kl_base;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid};
+use rwkv_forge_testkit::models::Sizes;
 use serde_json::Value;
-use support::{Dir, checkpoint, convert_args, error_kind, fixture, json, run, vocab};
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
@@ -349,7 +349,7 @@ fn text_that_calibration_has_seen_is_refused() {
 fn hybrids_are_computed_by_the_reference() {
     let dir = Dir::new();
     let sizes = Sizes { vocabulary: 300, ..Sizes::TINY };
-    let model = forge_model::Version::ARwkv7;
+    let model = rwkv_forge_model::Version::ARwkv7;
     std::fs::write(dir.join("model.safetensors"), support::safetensors_bytes(&random_hybrid(model, &sizes, &Variant::FULL, 3))).unwrap();
     std::fs::write(dir.join("config.json"), serde_json::to_vec(&config_json(model, &sizes, &Variant::FULL)).unwrap()).unwrap();
     let args = ["eval", dir.path().to_str().unwrap(), "--vocab", "bytes", "--text", passage(), "--bytes", "200"];
@@ -365,7 +365,7 @@ fn wrong_calls_say_what_to_do() {
     std::fs::write(&short, "too short").unwrap();
     let (tiny, short) = (checkpoint("7"), text(&short));
     let other = dir.join("other.safetensors");
-    let model = forge_testkit::models::random_model(forge_model::Version::V7, &Sizes::TINY, 5);
+    let model = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &Sizes::TINY, 5);
     std::fs::write(&other, support::safetensors_bytes(&model)).unwrap();
     let baseline = text(&other);
     for (more, code, kind) in [

@@ -3,15 +3,15 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use forge_model::Version;
-use forge_testkit::models::{MemorySource, Sizes, random_model};
-use support::{Dir, checkpoint, fixture, forge, vocab};
+use crate::support::{Dir, checkpoint, fixture, forge, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 
 /// What becomes of the output, as bash writes it after the command.
 const OUTPUTS: [(&str, bool); 8] = [

@@ -2,13 +2,13 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{Dir, checkpoint, convert_args, error_kind, forge, json, run};
+use crate::support::{Dir, checkpoint, convert_args, error_kind, forge, json, run};
 
 /// A conversion of the RWKV-7 fixture into `output`.
 fn args(output: &std::path::Path) -> Vec<String> {

@@ -1,14 +1,14 @@
 //! `forms` and `verify --against-parallel`, as users and continuous integration see them.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::Path;
 
-use forge_model::Version;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid};
-use forge_testkit::models::{Sizes, random_model};
-use support::{Dir, checkpoint, convert_args, error_kind, forge, json, run, vocab};
+use crate::support::{Dir, checkpoint, convert_args, error_kind, forge, json, run, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid};
+use rwkv_forge_testkit::models::{Sizes, random_model};
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
@@ -27,7 +27,7 @@ fn overflowing(dir: &Dir) -> std::path::PathBuf {
         *value = 3e38f32.to_le_bytes();
     }
     let path = dir.join("huge.safetensors");
-    std::fs::write(&path, support::safetensors_bytes(&forge_testkit::models::MemorySource::from_tensors(tensors))).unwrap();
+    std::fs::write(&path, support::safetensors_bytes(&rwkv_forge_testkit::models::MemorySource::from_tensors(tensors))).unwrap();
     path
 }
 

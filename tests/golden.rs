@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
-
-use support::{Dir, checkpoint, convert_args, fixture, json, sha256};
+use crate::support::{Dir, checkpoint, convert_args, fixture, json, sha256};
 
 #[test]
 fn fixtures_are_what_their_list_says() {

@@ -1,14 +1,14 @@
 //! `--kernel engine` and `--kernel reference`, as users see them.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use forge_model::Version;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid};
-use forge_testkit::models::Sizes;
-use support::{Dir, checkpoint, convert_args, error_kind, json, run, vocab};
+use crate::support::{Dir, checkpoint, convert_args, error_kind, json, run, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid};
+use rwkv_forge_testkit::models::Sizes;
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()

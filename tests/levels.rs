@@ -1,14 +1,12 @@
 //! `eval --levels`: what files of several types would lose, without writing any.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::support::{Dir, checkpoint, convert_args, error_kind, fixture, forge, json, run, vocab};
 use serde_json::Value;
-use support::{Dir, checkpoint, convert_args, error_kind, fixture, forge, json, run, vocab};
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()

@@ -2,14 +2,14 @@
 //! threads are kept to what helps.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
-use forge_convert::recipe::Recipe;
-use forge_model::Version;
-use forge_tensor::Diagnostic;
-use forge_testkit::memory::peak_of;
-use forge_testkit::models::{Sizes, random_model};
-use support::{Dir, checkpoint, error_kind, json, safetensors_bytes};
+use crate::support::{Dir, checkpoint, error_kind, json, safetensors_bytes};
+use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Diagnostic;
+use rwkv_forge_testkit::memory::peak_of;
+use rwkv_forge_testkit::models::{Sizes, random_model};
 
 /// A model in `dir` that takes next to nothing, with this many channels and tokens.
 fn model(dir: &Dir, channels: usize, vocabulary: usize) -> String {
@@ -75,7 +75,7 @@ fn a_set_of_texts_is_not_held_at_once() {
 fn a_recipe_of_large_expressions_is_refused_before_it_takes_memory() {
     let rules = (0..3750).map(|index| format!("[[set]]\ntensors=\"zz{index}(a{{250}}){{250}}\"\ntype=\"q4_0\"\n"));
     let text = format!("type=\"q8_0\"\n{}", rules.collect::<String>());
-    let peak = peak_of("a_recipe_of_large_expressions_is_refused_before_it_takes_memory", || {
+    let peak = peak_of("limits::a_recipe_of_large_expressions_is_refused_before_it_takes_memory", || {
         let refused = Recipe::new(Some(("recipe.toml", &text)), None, &[]).unwrap_err();
         assert_eq!(refused.kind(), "PatternsTooLarge", "{refused}");
     });
@@ -96,7 +96,7 @@ fn a_recipe_of_large_expressions_is_refused_before_it_takes_memory() {
 #[test]
 fn more_threads_than_help_are_not_started() {
     let file = checkpoint("7").to_str().unwrap();
-    let most = forge_pool::most_threads().to_string();
+    let most = rwkv_forge_pool::most_threads().to_string();
     let memory = |threads: &str| json(&["inspect", "--memory", "--threads", threads, file], 0)["engine_memory"].clone();
     // Buffers are for each thread, so that their size tells how many there are.
     assert_eq!(memory("100000"), memory(&most));

@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
-use forge_convert::container::CONTAINERS;
-use forge_model::Version;
-use forge_tensor::Encoding;
-use forge_testkit::models::{Options, Sizes, random_model_with};
-use support::{Dir, json, safetensors_bytes};
+use crate::support::{Dir, json, safetensors_bytes};
+use rwkv_forge_convert::container::CONTAINERS;
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_testkit::models::{Options, Sizes, random_model_with};
 
 /// Rows of whole blocks of every format, heads as fla wants them, and ranks of RWKV-6 as the classes of Hugging Face (32, 64)
 /// or candle (number of heads, twice that) have them built in.
@@ -30,7 +30,7 @@ fn every_container_carries_every_type_of_every_version_that_it_says() {
             let options = Options { encoding: Encoding::BF16, ..Options::default() };
             let source = dir.join("source.safetensors");
             std::fs::write(&source, safetensors_bytes(&random_model_with(version, &sizes(container.name()), &options, 5))).unwrap();
-            for format in forge_quant::FORMATS.iter().filter(|format| container.holds(format.encoding())) {
+            for format in rwkv_forge_quant::FORMATS.iter().filter(|format| container.holds(format.encoding())) {
                 let encoding = format.encoding();
                 let output = dir.join("output");
                 let mut args = support::convert_args(&source, container.name(), encoding.name, &output);

@@ -1,16 +1,14 @@
 //! Weights and logits that are no numbers, as users see them: an error by name and place, from every command.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-mod support;
-
 use std::path::{Path, PathBuf};
 
-use forge_gguf::GgufFile;
-use forge_model::Version;
-use forge_tensor::{Encoding, TensorSource};
-use forge_testkit::models::{MemorySource, MemoryTensor, Options, Sizes, encode, random_model_with};
+use crate::support::{Dir, json, safetensors_bytes};
+use rwkv_forge_gguf::GgufFile;
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_testkit::models::{MemorySource, MemoryTensor, Options, Sizes, encode, random_model_with};
 use serde_json::Value;
-use support::{Dir, json, safetensors_bytes};
 
 /// Tokens are bytes; the last one is in no text.
 const SIZES: Sizes = Sizes { vocabulary: 256, ..Sizes::TINY };

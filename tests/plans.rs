@@ -1,14 +1,14 @@
 //! `plan` as users see it: goals, the recipe and its replay, what is kept between runs, refusals.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use forge_model::Version;
-use forge_testkit::models::{Sizes, random_model};
+use crate::support::{Dir, checkpoint, fixture, safetensors_bytes, sha256};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::{Sizes, random_model};
 use serde_json::Value;
-use support::{Dir, checkpoint, fixture, safetensors_bytes, sha256};
 
 /// Runs the program with `--json` and a cache of its own, expects the exit code, and parses what it printed.
 fn json(dir: &Dir, args: &[String], code: i32) -> Value {
@@ -215,7 +215,7 @@ fn a_later_plan_goes_on_from_the_probes() {
     let (second, again) = plan(&dir, "7", &["--bpw", "6"]);
     assert!(std::fs::read(&first).unwrap() == std::fs::read(&second).unwrap() && seen["harms"] == again["harms"], "to the last digit");
     // They are what is used: other numbers there are other harms here.
-    let cache = forge_io::Cache::new(Some(dir.join("cache/rwkv-forge")));
+    let cache = rwkv_forge_io::Cache::new(Some(dir.join("cache/rwkv-forge")));
     let name = probes[0].file_name().unwrap().to_str().unwrap();
     let known: Value = serde_json::from_slice(&cache.get(name, 1 << 20).unwrap().unwrap()).unwrap();
     let other: serde_json::Map<String, Value> = known.as_object().unwrap().keys().map(|key| (key.clone(), 0.5.into())).collect();

@@ -1,17 +1,15 @@
 //! What is opened for reading is exactly what docs/security.md says, for each container and command.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use forge_convert::COMPANIONS;
-use forge_model::Version;
-use forge_tensor::TensorSource;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use forge_testkit::models::{MemorySource, Options, Sizes, random_model, random_model_with, to_candle_6};
-use support::{Dir, checkpoint, fixture, forge, safetensors_bytes, vocab};
+use crate::support::{Dir, checkpoint, fixture, forge, safetensors_bytes, vocab};
+use rwkv_forge_convert::COMPANIONS;
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model, random_model_with, to_candle_6};
 
 /// First cell of a row of the documentation -> names in backticks in its second cell.
 fn documented(heading: &str) -> BTreeMap<String, Vec<String>> {

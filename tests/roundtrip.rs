@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
-use forge_testkit::models::{MemorySource, Sizes, random_model};
-use support::{Dir, checkpoint, convert_args, json, run, vocab};
+use crate::support::{Dir, checkpoint, convert_args, json, run, vocab};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 
 const CONTAINERS: [&str; 2] = ["gguf", "safetensors"];
 const FLOATS: [&str; 3] = ["f32", "f16", "bf16"];
@@ -96,7 +96,7 @@ fn gguf_is_a_source_too() {
 #[test]
 fn all_six_versions_of_random_weights_survive_safetensors() {
     let dir = Dir::new();
-    for version in forge_model::Version::ALL {
+    for version in rwkv_forge_model::Version::ALL {
         let source: MemorySource = random_model(version, &Sizes::TINY, 11);
         let path = dir.join(&format!("random-{}.safetensors", version.name()));
         std::fs::write(&path, support::safetensors_bytes(&source)).unwrap();

@@ -2,16 +2,16 @@
 //! loses.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use forge_model::Version;
-use forge_tensor::Encoding;
-use forge_testkit::models::{
+use crate::support::{Dir, checkpoint, convert_args, error_kind, json, run, safetensors_bytes, sha256, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_testkit::models::{
     MemorySource, MemoryTensor, Options, Sizes, random_model, random_model_with, to_candle_6, to_hugging_face, to_layers,
 };
-use support::{Dir, checkpoint, convert_args, error_kind, json, run, safetensors_bytes, sha256, vocab};
 
 const FLOATS: [&str; 3] = ["f32", "f16", "bf16"];
 /// Sizes that every program takes.
@@ -216,9 +216,9 @@ fn a_directory_is_replaced_only_when_all_of_it_is_ours() {
         assert!(error["message"].as_str().unwrap().contains(name), "{error}");
     };
     // The list names every file, itself left out; readers do not mind it.
-    let list = std::fs::read_to_string(output.join(forge_io::MANIFEST)).unwrap();
+    let list = std::fs::read_to_string(output.join(rwkv_forge_io::MANIFEST)).unwrap();
     let mut listed: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
-    listed.push(forge_io::MANIFEST);
+    listed.push(rwkv_forge_io::MANIFEST);
     listed.sort_unstable();
     let mut names: Vec<String> =
         std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -234,7 +234,7 @@ fn a_directory_is_replaced_only_when_all_of_it_is_ours() {
     json(&forced("candle"), 0);
     json(&forced("hf"), 0);
     // One without a list, as older versions left it: by the names of the container.
-    std::fs::remove_file(output.join(forge_io::MANIFEST)).unwrap();
+    std::fs::remove_file(output.join(rwkv_forge_io::MANIFEST)).unwrap();
     refused("candle", "generation_config.json");
     std::fs::write(output.join("tokenizer.json"), "{}").unwrap();
     refused("hf", "tokenizer.json");
@@ -248,7 +248,7 @@ fn a_directory_is_replaced_only_when_all_of_it_is_ours() {
 fn every_file_of_a_directory_has_a_name_that_its_container_gives() {
     let dir = Dir::new();
     let mut seen = 0;
-    for container in forge_convert::container::CONTAINERS {
+    for container in rwkv_forge_convert::container::CONTAINERS {
         for (version, sizes) in [(Version::V5_2, WIDE), (Version::V6, WIDE), (Version::V6, CANDLE), (Version::V7, WIDE)] {
             let source = trained(&dir, version, &sizes);
             let output = dir.join(&format!("{}-{}-{}", container.name(), version.name(), sizes.ranks[0]));
@@ -258,7 +258,7 @@ fn every_file_of_a_directory_has_a_name_that_its_container_gives() {
             }
             for entry in std::fs::read_dir(&output).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
-                assert!(name == forge_io::MANIFEST || container.writes(&name), "{}: {name}", container.name());
+                assert!(name == rwkv_forge_io::MANIFEST || container.writes(&name), "{}: {name}", container.name());
                 seen += 1;
             }
         }

@@ -1,16 +1,16 @@
 //! Hybrids with Qwen: from the names, the configuration and the vocabulary that their authors publish to GGUF and back.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::PathBuf;
 
-use forge_model::Version;
-use forge_tensor::Encoding;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use forge_testkit::models::Sizes;
+use crate::support::{Dir, json};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::Sizes;
 use serde_json::{Value, json as object};
-use support::{Dir, json};
 
 const SIZES: Sizes = Sizes { vocabulary: 272, ..Sizes::TINY };
 

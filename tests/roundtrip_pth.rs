@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use forge_model::Version;
-use forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
-use support::{Dir, checkpoint, convert_args, json, run, safetensors_bytes, sha256, vocab};
+use crate::support::{Dir, checkpoint, convert_args, json, run, safetensors_bytes, sha256, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()

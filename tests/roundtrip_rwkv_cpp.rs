@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::Path;
 
-use forge_testkit::models::{Options, Sizes, random_model, random_model_with};
-use support::{Dir, checkpoint, convert_args, error_kind, json, npy, run, vocab};
+use crate::support::{Dir, checkpoint, convert_args, error_kind, json, npy, run, vocab};
+use rwkv_forge_testkit::models::{Options, Sizes, random_model, random_model_with};
 
 const BLOCKS: [&str; 5] = ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
 
@@ -58,7 +58,7 @@ fn f16_and_blocks_lose_what_their_bits_lose() {
 #[test]
 fn all_six_versions_of_random_weights_go_out_and_back() {
     let dir = Dir::new();
-    for version in forge_model::Version::ALL {
+    for version in rwkv_forge_model::Version::ALL {
         for bonus_as_logarithm in [false, true] {
             let options = Options { bonus_as_logarithm, ..Options::default() };
             let source = random_model_with(version, &Sizes::TINY, &options, 11);
@@ -131,7 +131,7 @@ fn quantized_files_are_sources_as_gguf_is() {
 /// Takes att.value of every layer of an f32 file eightfold, as if it had been written without regard to the epsilon.
 fn without_remedy(file: &[u8]) -> Vec<u8> {
     let mut file = file.to_vec();
-    let parsed = forge_ggml::Records::from_bytes(&file).unwrap();
+    let parsed = rwkv_forge_ggml::Records::from_bytes(&file).unwrap();
     for (info, offset) in parsed.tensors.iter().zip(&parsed.offsets) {
         if info.name.ends_with("att.value.weight") {
             let start = usize::try_from(*offset).unwrap();
@@ -201,10 +201,10 @@ fn damaged_files_are_refused_by_every_command() {
     let dir = Dir::new();
     let path = dir.join("whole.bin");
     let source = dir.join("source.safetensors");
-    std::fs::write(&source, support::safetensors_bytes(&random_model(forge_model::Version::V6, &Sizes::TINY, 3))).unwrap();
+    std::fs::write(&source, support::safetensors_bytes(&random_model(rwkv_forge_model::Version::V6, &Sizes::TINY, 3))).unwrap();
     json(&["convert", source.to_str().unwrap(), "--to", "rwkv-cpp", "--type", "f32", "-o", path.to_str().unwrap()], 0);
     let file = std::fs::read(&path).unwrap();
-    let last = forge_ggml::Records::from_bytes(&file).unwrap();
+    let last = rwkv_forge_ggml::Records::from_bytes(&file).unwrap();
     let cut_between = usize::try_from(*last.offsets.last().unwrap()).unwrap() - (12 + 8 + "head.weight".len());
     let damaged = dir.join("damaged.bin");
     let kind = |bytes: &[u8]| {

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::Path;
 
-use forge_model::Version;
-use forge_tensor::Encoding;
-use forge_testkit::models::{Options, Sizes, random_model_with};
-use support::{Dir, checkpoint, convert_args, error_kind, json, vocab};
+use crate::support::{Dir, checkpoint, convert_args, error_kind, json, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_testkit::models::{Options, Sizes, random_model_with};
 
 const CONTAINERS: [&str; 2] = ["web-rwkv", "prefab"];
 const VERSIONS: [Version; 5] = [Version::V4, Version::V5_1, Version::V5_2, Version::V6, Version::V7];
@@ -40,8 +40,8 @@ fn data(path: &Path) -> Vec<u8> {
 }
 
 /// Values of a model that f16 holds, and that survive halving: whole numbers of 1/1024 below 2.
-fn exact(version: Version, options: &Options) -> forge_testkit::models::MemorySource {
-    use forge_testkit::models::{MemorySource, encode};
+fn exact(version: Version, options: &Options) -> rwkv_forge_testkit::models::MemorySource {
+    use rwkv_forge_testkit::models::{MemorySource, encode};
     let model = random_model_with(version, &SIZES, &Options { encoding: Encoding::F32, ..*options }, 23);
     let coarse = |bytes: &[u8]| -> Vec<f32> {
         bytes.as_chunks::<4>().0.iter().map(|b| (f32::from_le_bytes(*b) * 1024.0).round().clamp(-8192.0, 8192.0) / 1024.0).collect()

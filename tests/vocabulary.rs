@@ -1,15 +1,15 @@
 //! A vocabulary that is not the model's: what the number of its tokens gives away, and what the prediction of a text does.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use forge_model::Version;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use forge_testkit::models::{Sizes, random_model};
+use crate::support::{Dir, checkpoint, convert_args, error_kind, fixture, forge, json, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::{Sizes, random_model};
 use serde_json::Value;
-use support::{Dir, checkpoint, convert_args, error_kind, fixture, forge, json, vocab};
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
@@ -257,8 +257,8 @@ fn trained_models_are_better_and_nothing_is_said() {
 #[test]
 fn the_unigrams_figure_is_that_of_the_probe_text() {
     // Counted here from the same tokens: 128 of the built-in text, the first of which is not predicted.
-    let tokenizer = forge_tokenizer::Tokenizer::from_bytes("v", &std::fs::read(vocab()).unwrap()).unwrap();
-    let tokens = tokenizer.encode(forge_convert::PROBE_TEXT.as_bytes()).unwrap();
+    let tokenizer = rwkv_forge_tokenizer::Tokenizer::from_bytes("v", &std::fs::read(vocab()).unwrap()).unwrap();
+    let tokens = tokenizer.encode(rwkv_forge_convert::PROBE_TEXT.as_bytes()).unwrap();
     let mut bits = 0.0;
     for index in 1..128 {
         let same = tokens[..index].iter().filter(|token| **token == tokens[index]).count();

@@ -1,15 +1,15 @@
 //! Words from files, names of files among them, do nothing to a terminal, a page, a spreadsheet or a log.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use forge_report::sink::is_unsafe;
-use forge_testkit::models::MemorySource;
-use forge_testkit::pickle::{Tensor, state_dict};
-use forge_testkit::zip::Archive;
-use support::{Dir, checkpoint, fixture, forge, vocab};
+use crate::support::{Dir, checkpoint, fixture, forge, vocab};
+use rwkv_forge_report::sink::is_unsafe;
+use rwkv_forge_testkit::models::MemorySource;
+use rwkv_forge_testkit::pickle::{Tensor, state_dict};
+use rwkv_forge_testkit::zip::Archive;
 
 /// Begins as a formula; clears the screen in 7 and 8 bits, sets a title, turns the direction, hides, and forges a line.
 const HOSTILE: &str = "=e\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}31m\u{7f}\u{85}\u{202e}\u{2066}\u{200f}\u{61c}\u{2029}\u{200b}\u{feff}\t\r\nFORGED";

@@ -2,7 +2,7 @@
 # Runs the tests of crates for aarch64 on another machine, in qemu: once on a CPU that has the dot products of Armv8.2, once on one
 # that lacks them. Installs nothing: it says what is missing.
 #
-#   test-aarch64.sh [CRATE...]   the crates, forge-matrix and forge-quant by default
+#   test-aarch64.sh [CRATE...]   the crates, rwkv-forge-matrix and rwkv-forge-quant by default
 #
 #   AARCH64_RUSTC    a rustc with a standard library for the target (default: the one that cargo uses)
 #   AARCH64_LINKER   a C compiler that links for the target (default: aarch64-linux-gnu-gcc)
@@ -32,7 +32,7 @@ library=$("$rustc" --print target-libdir --target "$target")
 ls "$library"/libstd-*.rlib > /dev/null 2>&1 ||
     missing "$rustc has no standard library for $target" "run rustup target add $target, or set AARCH64_RUSTC to one that has it"
 
-if [ $# -eq 0 ]; then set -- forge-matrix forge-quant; fi
+if [ $# -eq 0 ]; then set -- rwkv-forge-matrix rwkv-forge-quant; fi
 packages=
 for crate in "$@"; do packages="$packages -p $crate"; done
 

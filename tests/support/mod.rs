@@ -111,8 +111,8 @@ pub(crate) fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
 }
 
 /// A safetensors file of these tensors, written by the simplest code that can be right.
-pub(crate) fn safetensors_bytes(source: &forge_testkit::models::MemorySource) -> Vec<u8> {
-    use forge_tensor::TensorSource;
+pub(crate) fn safetensors_bytes(source: &rwkv_forge_testkit::models::MemorySource) -> Vec<u8> {
+    use rwkv_forge_tensor::TensorSource;
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();
     for info in source.tensors() {

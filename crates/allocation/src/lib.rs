@@ -9,7 +9,7 @@ mod file;
 mod search;
 mod trail;
 
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_tensor::{Class, Diagnostic};
 use serde::Serialize;
 use thiserror::Error;
 

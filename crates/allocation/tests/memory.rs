@@ -1,8 +1,8 @@
 //! What a search takes of memory.
 #![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose")]
 
-use forge_allocation::{Choice, least_harm};
-use forge_testkit::memory::peak_of;
+use rwkv_forge_allocation::{Choice, least_harm};
+use rwkv_forge_testkit::memory::peak_of;
 
 /// Options on one line, so that no bound and no dominance tells any apart: after some items there are as many states as are kept.
 fn items(count: u64) -> Vec<Vec<Choice>> {

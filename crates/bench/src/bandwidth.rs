@@ -7,9 +7,9 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use forge_matrix::{Isa, Pass};
-use forge_pool::Pool;
 use memmap2::MmapMut;
+use rwkv_forge_matrix::{Isa, Pass};
+use rwkv_forge_pool::Pool;
 use serde::Serialize;
 
 use crate::error::BenchError;

@@ -1,9 +1,9 @@
 //! What can go wrong while speed is measured.
 
-use forge_engine::EngineError;
-use forge_parallel::ParallelError;
-use forge_report::ReportError;
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_engine::EngineError;
+use rwkv_forge_parallel::ParallelError;
+use rwkv_forge_report::ReportError;
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// Why there is no measurement.

@@ -1,8 +1,8 @@
 //! What is to be measured.
 
-use forge_engine::EngineOptions;
-use forge_model::ModelDescription;
-use forge_tensor::TensorSource;
+use rwkv_forge_engine::EngineOptions;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::TensorSource;
 use serde::Serialize;
 
 use crate::error::BenchError;

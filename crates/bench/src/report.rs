@@ -1,6 +1,6 @@
 //! What was measured, in the shape of the JSON document.
 
-use forge_engine::Memory;
+use rwkv_forge_engine::Memory;
 use serde::Serialize;
 
 use crate::bandwidth::Bandwidth;

@@ -6,9 +6,9 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use forge_engine::{Engine, Logits, Memory, State, check_logits};
-use forge_matrix::Form;
-use forge_tensor::TensorSource;
+use rwkv_forge_engine::{Engine, Logits, Memory, State, check_logits};
+use rwkv_forge_matrix::Form;
+use rwkv_forge_tensor::TensorSource;
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};
 use crate::error::BenchError;
@@ -87,10 +87,10 @@ fn groups<'s, 'a>(subjects: &'s [Subject<'a>]) -> Result<Vec<&'s [Subject<'a>]>,
 }
 
 fn predicted(subject: &Subject<'_>) -> Result<Memory, BenchError> {
-    forge_engine::memory(subject.source, subject.description, &subject.options).map_err(|error| of(subject, error))
+    rwkv_forge_engine::memory(subject.source, subject.description, &subject.options).map_err(|error| of(subject, error))
 }
 
-fn of(subject: &Subject<'_>, error: forge_engine::EngineError) -> BenchError {
+fn of(subject: &Subject<'_>, error: rwkv_forge_engine::EngineError) -> BenchError {
     BenchError::Engine { file: subject.name.clone(), error }
 }
 
@@ -276,9 +276,9 @@ fn rate(seconds: &[f64]) -> f64 {
 }
 
 /// The type of the matrices, without the embedding, that takes the most bytes.
-fn main_type(source: &dyn TensorSource, description: &forge_model::ModelDescription) -> String {
+fn main_type(source: &dyn TensorSource, description: &rwkv_forge_model::ModelDescription) -> String {
     let mut types = std::collections::BTreeMap::<&str, u64>::new();
-    for spec in description.tensors.iter().filter(|spec| spec.role.is_matrix() && spec.role != forge_model::TensorRole::Embedding) {
+    for spec in description.tensors.iter().filter(|spec| spec.role.is_matrix() && spec.role != rwkv_forge_model::TensorRole::Embedding) {
         if let Some(info) = source.tensors().get(spec.source_index) {
             *types.entry(info.encoding.name).or_default() += info.byte_len().unwrap_or(0);
         }

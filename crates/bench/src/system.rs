@@ -1,6 +1,6 @@
 //! The machine and this process, as the operating system describes them.
 
-use forge_matrix::Isa;
+use rwkv_forge_matrix::Isa;
 use serde::Serialize;
 
 /// What was measured on.

@@ -1,6 +1,6 @@
 //! The report for people: tables and a plot.
 
-use forge_report::{Axis, Cell, Column, Marks, Plot, Table};
+use rwkv_forge_report::{Axis, Cell, Column, Marks, Plot, Table};
 
 use crate::error::BenchError;
 use crate::report::{ModelReport, Report};

@@ -5,11 +5,11 @@
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 
-use forge_bench::{BenchError, Report, Settings, Subject, run};
-use forge_engine::{EngineOptions, Form, Isa};
-use forge_model::{Version, describe};
-use forge_tensor::TensorSource;
-use forge_testkit::models::{MemorySource, Sizes, random_model};
+use rwkv_forge_bench::{BenchError, Report, Settings, Subject, run};
+use rwkv_forge_engine::{EngineOptions, Form, Isa};
+use rwkv_forge_model::{Version, describe};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 
 const SETTINGS: Settings = Settings { tokens: 5, repeat: 3, prompts: Vec::new(), loads: 2, position: 9, buffer_bytes: Some(8 << 20) };
 

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use forge_engine::{Inputs, Isa, Tap};
-use forge_model::{ModelDescription, TensorRole};
 use rayon::ThreadPool;
 use rayon::prelude::*;
+use rwkv_forge_engine::{Inputs, Isa, Tap};
+use rwkv_forge_model::{ModelDescription, TensorRole};
 
 use crate::error::CalibrateError;
 use crate::hessian::{Hessian, InputStatistics, block_ranges};

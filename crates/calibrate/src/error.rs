@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use forge_engine::EngineError;
-use forge_gguf::GgufError;
-use forge_io::IoError;
-use forge_matrix::MatrixError;
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_engine::EngineError;
+use rwkv_forge_gguf::GgufError;
+use rwkv_forge_io::IoError;
+use rwkv_forge_matrix::MatrixError;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// What can go wrong while statistics are gathered, written or read.

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use forge_io::{OutputFile, OutputOptions};
-use forge_model::ModelDescription;
+use rwkv_forge_io::{OutputFile, OutputOptions};
+use rwkv_forge_model::ModelDescription;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -70,7 +70,7 @@ impl Header {
     /// SHA-256 of all that the header says besides it.
     pub(crate) fn digest(&self) -> Result<String, serde_json::Error> {
         let said: BTreeMap<_, _> = self.metadata.iter().filter(|(key, _)| *key != DIGEST_KEY).collect();
-        Ok(forge_io::sha256_hex(&serde_json::to_vec(&(said, &self.tensors))?))
+        Ok(rwkv_forge_io::sha256_hex(&serde_json::to_vec(&(said, &self.tensors))?))
     }
 }
 
@@ -128,7 +128,7 @@ impl Writer {
         self.put(&mut piece)?;
         let shape = vec![(self.data - begin) / N as u64];
         self.header.tensors.insert(name, Entry { dtype: dtype.to_owned(), shape, data_offsets: [begin, self.data] });
-        Ok(forge_io::hex(&self.digest.finalize_reset()))
+        Ok(rwkv_forge_io::hex(&self.digest.finalize_reset()))
     }
 
     fn put(&mut self, piece: &mut Vec<u8>) -> Result<(), CalibrateError> {

@@ -1,6 +1,6 @@
 //! What statistics belong to.
 
-use forge_model::ModelDescription;
+use rwkv_forge_model::ModelDescription;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -59,7 +59,7 @@ impl Key {
         }
         Self {
             source: source.to_owned(),
-            sequences: forge_io::hex(&digest.finalize()),
+            sequences: rwkv_forge_io::hex(&digest.finalize()),
             tokens: sequences.iter().map(|tokens| tokens.len() as u64).sum(),
             hessians: options.hessians,
             block: options.block(description),

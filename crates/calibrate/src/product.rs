@@ -4,9 +4,9 @@
 //! only tiles up to the diagonal are computed. Every element is summed over the rows of X in their order, [`ROWS`] at a time, in
 //! fused steps: the same bits for any number of threads and on every instruction set.
 
-use forge_matrix::{Activations, Form, Isa, Matrix, PANEL};
-use forge_tensor::Encoding;
 use rayon::prelude::*;
+use rwkv_forge_matrix::{Activations, Form, Isa, Matrix, PANEL};
+use rwkv_forge_tensor::Encoding;
 
 use crate::error::CalibrateError;
 

@@ -2,10 +2,10 @@
 
 use std::num::NonZeroUsize;
 
-use forge_engine::{Batch, EngineOptions, Form, Isa, LayerStream};
-use forge_model::ModelDescription;
-use forge_tensor::TensorSource;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use rwkv_forge_engine::{Batch, EngineOptions, Form, Isa, LayerStream};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::TensorSource;
 
 use crate::collect::Collector;
 use crate::error::CalibrateError;

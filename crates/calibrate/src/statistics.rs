@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use forge_io::{InputFile, IoError};
-use forge_model::{ModelDescription, Version};
-use forge_tensor::TensorSource;
+use rwkv_forge_io::{InputFile, IoError};
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::TensorSource;
 use sha2::{Digest, Sha256};
 
 use crate::error::CalibrateError;
@@ -122,7 +122,7 @@ fn known(place: &Place, key: &Key) -> Result<(Option<Statistics>, Vec<String>), 
 }
 
 fn make_parent(path: &Path) -> Result<(), CalibrateError> {
-    Ok(forge_io::Cache::new(path.parent().map(Path::to_path_buf)).make()?)
+    Ok(rwkv_forge_io::Cache::new(path.parent().map(Path::to_path_buf)).make()?)
 }
 
 /// Statistics in a file where the system keeps temporary ones, whose name is gone as soon as it is open.
@@ -216,7 +216,7 @@ impl Statistics {
                     digest.update(&piece);
                     at += piece.len() as u64;
                 }
-                if forge_io::hex(&digest.finalize()) != *expected {
+                if rwkv_forge_io::hex(&digest.finalize()) != *expected {
                     return Err(bad(format!("{name}: its SHA-256 is another one than when it was written")));
                 }
             }
@@ -287,7 +287,7 @@ impl Statistics {
                 continue;
             }
             let no_name = || CalibrateError::NoName { name: name.clone(), version: version.to_string() };
-            let stored = forge_gguf::stored_name(version, name).ok_or_else(no_name)?;
+            let stored = rwkv_forge_gguf::stored_name(version, name).ok_or_else(no_name)?;
             let (mut sums, mut counts) = (Vec::new(), Vec::new());
             for input in parts.iter().map(|index| &self.inputs[*index]) {
                 let squares = self.read::<8>(&format!("{}.squares", input.name()))?;

@@ -1,14 +1,12 @@
 //! llama.cpp's files: read, written again to the same bytes, refused when damaged; and our sums against its.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Kept, Model, TestFile, fixtures, options, tokens};
-use forge_calibrate::{CalibrateError, Channels, Hessians, Imatrix, ImatrixForm, Place, Statistics, calibrate_to_file};
-use forge_model::Version;
-use forge_tensor::Diagnostic;
+use crate::common::{Kept, Model, TestFile, fixtures, options, tokens};
+use rwkv_forge_calibrate::{CalibrateError, Channels, Hessians, Imatrix, ImatrixForm, Place, Statistics, calibrate_to_file};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Diagnostic;
 
 /// Tokens of a sequence, and sequences, in `fixtures/imatrix/make.sh`.
 const CHUNK: usize = 128;
@@ -140,7 +138,7 @@ fn errors_say_what_is_wrong() {
     claims.extend(0x2000_0000u32.to_le_bytes());
     expect(refused(&claims), &["the values of x", "offset 17", "only 0 follow"]);
     // A GGUF file of another kind, as a model is.
-    expect(refused(&forge_testkit::gguf::GgufBuilder::small().build()), &["general.type", "a model"]);
+    expect(refused(&rwkv_forge_testkit::gguf::GgufBuilder::small().build()), &["general.type", "a model"]);
     let path = fixture("tiny-rwkv7.gguf");
     let error = Imatrix::read(&path).unwrap().0.importance(Version::V6, &path).unwrap_err();
     assert_eq!(error.kind(), "UnknownTensor");

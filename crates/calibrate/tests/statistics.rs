@@ -1,14 +1,12 @@
 //! Sums and products against plain loops, the same bits for any number of threads, and the file that keeps them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-mod common;
-
 use std::sync::Mutex;
 
-use common::{Kept, Model, TestFile, options, tokens};
-use forge_calibrate::{Hessians, InputStatistics, Options, Place, Progress, Statistics, calibrate, calibrate_to_file};
-use forge_engine::{EngineOptions, Form, Inputs, Isa, LayerStream, Tap};
-use forge_tensor::Diagnostic;
+use crate::common::{Kept, Model, TestFile, options, tokens};
+use rwkv_forge_calibrate::{Hessians, InputStatistics, Options, Place, Progress, Statistics, calibrate, calibrate_to_file};
+use rwkv_forge_engine::{EngineOptions, Form, Inputs, Isa, LayerStream, Tap};
+use rwkv_forge_tensor::Diagnostic;
 
 /// All inputs of one weight, in order; of the first matrix of a tensor with several.
 struct Watch<'a> {

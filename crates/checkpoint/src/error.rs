@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_io::IoError;
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_io::IoError;
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 use crate::safetensors::SafetensorsError;

@@ -1,6 +1,6 @@
 //! Where the elements of a tensor lie in its storage, checked and then gathered.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::error::{Refusal, Result, refuse};
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use forge_io::InputFile;
+use rwkv_forge_io::InputFile;
 
 use crate::error::{Refusal, Result, refuse};
 use crate::limits::Limits;

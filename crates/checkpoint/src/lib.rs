@@ -29,8 +29,8 @@ mod zip;
 
 use std::path::Path;
 
-use forge_io::{Backend, InputFile};
-use forge_tensor::TensorSource;
+use rwkv_forge_io::{Backend, InputFile};
+use rwkv_forge_tensor::TensorSource;
 
 pub use error::{CheckpointError, Refusal};
 pub use limits::Limits;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use forge_io::{InputFile, IoError};
-use forge_tensor::{BoxError, TensorInfo, TensorSource};
+use rwkv_forge_io::{InputFile, IoError};
+use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::{Refusal, Result, refuse};
 use crate::layout::Layout;
@@ -176,7 +176,7 @@ impl TorchFile {
         *last = None;
         let refused = || IoError::OutOfMemory { path: self.file.path().to_path_buf(), bytes: layout.byte_len() };
         let size = usize::try_from(layout.byte_len()).map_err(|_| refused())?;
-        let mut bytes = forge_tensor::memory::filled(0, size).map_err(|_| refused())?;
+        let mut bytes = rwkv_forge_tensor::memory::filled(0, size).map_err(|_| refused())?;
         self.gather(layout, &mut bytes)?;
         let bytes = Arc::new(bytes);
         *last = Some((index, Arc::clone(&bytes)));

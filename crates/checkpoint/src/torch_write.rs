@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use forge_model::{Checksum, FileLayout, OutputTensor, Patch};
-use forge_tensor::{Encoding, format_shape};
+use rwkv_forge_model::{Checksum, FileLayout, OutputTensor, Patch};
+use rwkv_forge_tensor::{Encoding, format_shape};
 
 use crate::error::{CheckpointError, Refusal, Result, refuse};
 use crate::limits::Limits;
@@ -158,7 +158,7 @@ fn pickle(tensors: &[PlannedTensor]) -> Result<Vec<u8>> {
         global(&mut out, "torch", storage_class(tensor)?);
         text(&mut out, &key.to_string());
         text(&mut out, "cpu");
-        let Ok(elements) = forge_tensor::element_count(&tensor.shape) else { return overflow() };
+        let Ok(elements) = rwkv_forge_tensor::element_count(&tensor.shape) else { return overflow() };
         integer(&mut out, elements)?;
         // The storage is done (tuple, persistent id); next the offset within it.
         out.extend(b"tQK\x00");

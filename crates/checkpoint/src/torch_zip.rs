@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use forge_io::InputFile;
+use rwkv_forge_io::InputFile;
 
 use crate::error::{Refusal, Result, refuse};
 use crate::limits::Limits;
@@ -115,7 +115,7 @@ impl Contents {
         if parsed.is_none() {
             notes.push(format!("`{}` is no JSON object of texts, and was passed over", torch_write::PROVENANCE));
         }
-        let shown = |(key, value): (String, String)| (forge_tensor::shorten(&key), forge_tensor::shorten(value.trim_end()));
+        let shown = |(key, value): (String, String)| (rwkv_forge_tensor::shorten(&key), rwkv_forge_tensor::shorten(value.trim_end()));
         Ok(parsed.unwrap_or_default().into_iter().map(shown).collect())
     }
 

@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_checkpoint::{Limits, open};
-use forge_io::hex;
-use forge_tensor::{Diagnostic, TensorSource};
+use rwkv_forge_checkpoint::{Limits, open};
+use rwkv_forge_io::hex;
+use rwkv_forge_tensor::{Diagnostic, TensorSource};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 

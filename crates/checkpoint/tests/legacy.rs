@@ -1,12 +1,12 @@
 //! Legacy (non-zip) files: a genuine one broken in each way that its form allows.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
 
-mod common;
+use crate::common;
 
 use std::path::Path;
 
-use common::{kind_at_open, read_all};
-use forge_checkpoint::{Limits, globals};
+use crate::common::{kind_at_open, read_all};
+use rwkv_forge_checkpoint::{Limits, globals};
 
 fn genuine(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/torch-savings").join(name)).unwrap()

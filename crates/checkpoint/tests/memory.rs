@@ -2,11 +2,9 @@
 //! the peak is that of the whole process.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod common;
-
-use common::{TempFile, with_pickle};
-use forge_checkpoint::{Limits, open};
-use forge_testkit::pickle::Pickle;
+use crate::common::{TempFile, with_pickle};
+use rwkv_forge_checkpoint::{Limits, open};
+use rwkv_forge_testkit::pickle::Pickle;
 
 const ALLOWANCE: u64 = 256 << 20;
 
@@ -34,10 +32,10 @@ fn p4_p15_peak_memory_is_bounded() {
         let file = TempFile::new(&bytes);
         drop(bytes);
         // Making the file took memory too; only what opening adds to the peak counts.
-        let before = forge_io::peak_memory_bytes().unwrap_or(0);
+        let before = rwkv_forge_io::peak_memory_bytes().unwrap_or(0);
         let error = open(&file.0, &Limits::default()).err().unwrap();
         assert_eq!(error.refusal().unwrap().name(), expected, "{name}");
-        let peak = forge_io::peak_memory_bytes().unwrap_or(0);
+        let peak = rwkv_forge_io::peak_memory_bytes().unwrap_or(0);
         assert!(peak > 0 && peak <= before.max(len + ALLOWANCE), "{name}: {peak} bytes at the peak for a file of {len}");
     }
 }

@@ -1,12 +1,12 @@
 //! The pickle machine: rules P1 to P15, each broken on its own.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may fail loudly")]
 
-mod common;
+use crate::common;
 
-use common::{FIRST, bytes_of, kind_at_open, read_all, with_pickle};
-use forge_checkpoint::{Limits, globals};
-use forge_testkit::pickle::{Pickle, Tensor, state_dict};
-use forge_testkit::zip::Archive;
+use crate::common::{FIRST, bytes_of, kind_at_open, read_all, with_pickle};
+use rwkv_forge_checkpoint::{Limits, globals};
+use rwkv_forge_testkit::pickle::{Pickle, Tensor, state_dict};
+use rwkv_forge_testkit::zip::Archive;
 
 /// The kind of error of an archive with this pickle and one storage of 24 bytes.
 fn kind(pickle: Vec<u8>) -> &'static str {

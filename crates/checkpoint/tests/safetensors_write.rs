@@ -1,9 +1,9 @@
 //! Safetensors files that our own layout makes, read back by the format's own crate and by ourselves.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test support may fail loudly; the numbers in it are small")]
 
-use forge_checkpoint::safetensors::{PlannedTensor, SafetensorsError, layout, open};
-use forge_model::{Assembly, FileLayout};
-use forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
+use rwkv_forge_checkpoint::safetensors::{PlannedTensor, SafetensorsError, layout, open};
+use rwkv_forge_model::{Assembly, FileLayout};
+use rwkv_forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
 
 fn planned(name: &str, shape: &[u64], encoding: Encoding) -> PlannedTensor {
     let assembly = Assembly::of(0);

@@ -1,12 +1,12 @@
 //! Tensor semantics: rules T1 to T8, and the layouts that must be copied right.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may fail loudly")]
 
-mod common;
+use crate::common;
 
-use common::{bytes_of, contents, kind_at_open, read_all};
-use forge_checkpoint::{Limits, open};
-use forge_testkit::pickle::{Pickle, Tensor, state_dict};
-use forge_testkit::zip::{Archive, Entry};
+use crate::common::{bytes_of, contents, kind_at_open, read_all};
+use rwkv_forge_checkpoint::{Limits, open};
+use rwkv_forge_testkit::pickle::{Pickle, Tensor, state_dict};
+use rwkv_forge_testkit::zip::{Archive, Entry};
 
 fn counting(len: u16) -> Vec<f32> {
     (0..len).map(f32::from).collect()
@@ -255,6 +255,6 @@ fn t8_non_finite_values_arrive_unchanged() {
     let data: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
     let bytes = Archive::torch(&state_dict(&[Tensor::dense("w", "FloatStorage", 0, &[2, 3])]), &[&data]).build().bytes;
     assert_eq!(read_all(&bytes).unwrap()[0].1, data);
-    assert_eq!(forge_tensor::first_non_finite(forge_tensor::Encoding::F32, &data), Some(0));
-    assert_eq!(forge_tensor::first_non_finite(forge_tensor::Encoding::F32, &data[20..]), None);
+    assert_eq!(rwkv_forge_tensor::first_non_finite(rwkv_forge_tensor::Encoding::F32, &data), Some(0));
+    assert_eq!(rwkv_forge_tensor::first_non_finite(rwkv_forge_tensor::Encoding::F32, &data[20..]), None);
 }

@@ -1,16 +1,16 @@
 //! `.pth` files that our own layout makes, read back by ourselves; torch reads such files in the tests of the binary.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test support may fail loudly; the numbers in it are small")]
 
-mod common;
+use crate::common;
 
 use std::os::unix::fs::FileExt;
 
-use common::{TempFile, kind, read_all};
-use forge_checkpoint::safetensors::PlannedTensor;
-use forge_checkpoint::torch_write::layout;
-use forge_checkpoint::{Limits, open};
-use forge_model::{Assembly, FileLayout};
-use forge_tensor::{Diagnostic, Encoding};
+use crate::common::{TempFile, kind, read_all};
+use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_checkpoint::torch_write::layout;
+use rwkv_forge_checkpoint::{Limits, open};
+use rwkv_forge_model::{Assembly, FileLayout};
+use rwkv_forge_tensor::{Diagnostic, Encoding};
 
 fn planned(name: &str, shape: &[u64], encoding: Encoding) -> PlannedTensor {
     let assembly = Assembly::of(0);
@@ -193,7 +193,7 @@ fn what_a_pth_file_cannot_hold_is_refused() {
 /// What others put into an entry of this name does no harm.
 #[test]
 fn malformed_provenance_is_passed_over_with_a_note() {
-    use forge_testkit::zip::Entry;
+    use rwkv_forge_testkit::zip::Entry;
     let mut archive = common::small();
     archive.entries.push(Entry::torch("m/rwkv_forge.json", b"[1, 2]"));
     let file = TempFile::new(&archive.build().bytes);
@@ -205,7 +205,7 @@ fn malformed_provenance_is_passed_over_with_a_note() {
 /// A file that the rwkv package converted for one strategy has no way back, and the refusal says why.
 #[test]
 fn converted_files_of_the_rwkv_package_are_refused_with_the_reason() {
-    use forge_testkit::pickle::{Pickle, Tensor};
+    use rwkv_forge_testkit::pickle::{Pickle, Tensor};
     let emb = Tensor::dense("emb.weight", "HalfStorage", 0, &[2, 2]);
     let pickle = Pickle::new(2).raw(b"}(").item(&emb).text("_version").text("0.7").text("_strategy").text("cuda fp16i8").raw(b"u").stop();
     let file = TempFile::new(&common::with_pickle(&pickle, &[0; 8]));

@@ -1,10 +1,10 @@
 //! The zip container: rules Z1 to Z20, each broken on its own, and the genuine forms that must pass.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests may fail loudly")]
 
-mod common;
+use crate::common;
 
-use common::{FIRST, bytes_of, kind, kind_at_open, read_all, small};
-use forge_testkit::zip::{Archive, Descriptor, Entry};
+use crate::common::{FIRST, bytes_of, kind, kind_at_open, read_all, small};
+use rwkv_forge_testkit::zip::{Archive, Descriptor, Entry};
 
 /// All kinds that a damaged zip file may be refused with at a cut.
 fn assert_kinds(found: &str, allowed: &[&str], what: &str) {
@@ -350,7 +350,7 @@ fn z16_wrong_crc() {
         assert_eq!(kind_at_open(&storage.bytes), "nothing");
         assert_eq!(kind(&storage.bytes), "Crc");
         let file = common::TempFile::new(&storage.bytes);
-        let source = forge_checkpoint::open(&file.0, &forge_checkpoint::Limits::default()).unwrap();
+        let source = rwkv_forge_checkpoint::open(&file.0, &rwkv_forge_checkpoint::Limits::default()).unwrap();
         assert_eq!(source.check_integrity(&|_| {}).unwrap_err().kind(), "Crc");
     }
     // The recorded value changed in all places: the data do not match it.

@@ -1,6 +1,6 @@
 //! Errors on their way to the user: a kind, a message, an exit code.
 
-use forge_tensor::{BoxError, Class};
+use rwkv_forge_tensor::{BoxError, Class};
 
 /// An error and its exit code.
 #[derive(Debug)]
@@ -79,21 +79,21 @@ macro_rules! failures {
 }
 
 failures!(
-    forge_bench::BenchError,
-    forge_plan::PlanError,
-    forge_calibrate::CalibrateError,
-    forge_checkpoint::CheckpointError,
-    forge_convert::ConvertError,
-    forge_convert::state::StateError,
-    forge_corpus::CorpusError,
-    forge_engine::EngineError,
-    forge_eval::EvalError,
-    forge_forms::FormsError,
-    forge_io::IoError,
-    forge_kernel::KernelError,
-    forge_matrix::MatrixError,
-    forge_overlay::OverlayError,
-    forge_report::ReportError,
-    forge_score::ScoreError,
-    forge_tokenizer::TokenizerError,
+    rwkv_forge_bench::BenchError,
+    rwkv_forge_plan::PlanError,
+    rwkv_forge_calibrate::CalibrateError,
+    rwkv_forge_checkpoint::CheckpointError,
+    rwkv_forge_convert::ConvertError,
+    rwkv_forge_convert::state::StateError,
+    rwkv_forge_corpus::CorpusError,
+    rwkv_forge_engine::EngineError,
+    rwkv_forge_eval::EvalError,
+    rwkv_forge_forms::FormsError,
+    rwkv_forge_io::IoError,
+    rwkv_forge_kernel::KernelError,
+    rwkv_forge_matrix::MatrixError,
+    rwkv_forge_overlay::OverlayError,
+    rwkv_forge_report::ReportError,
+    rwkv_forge_score::ScoreError,
+    rwkv_forge_tokenizer::TokenizerError,
 );

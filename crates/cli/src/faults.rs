@@ -17,13 +17,13 @@ pub(crate) fn watch() {
         let place = panic.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
         *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{message}{place}"));
     }));
-    forge_io::when_exhausted(exhausted);
+    rwkv_forge_io::when_exhausted(exhausted);
 }
 
 /// Runs the program; a panic anywhere in it becomes a failure. Temporaries are gone then.
 pub(crate) fn caught(task: impl FnOnce() -> Result<u8, Failure>) -> Result<u8, Failure> {
     catch_unwind(AssertUnwindSafe(task)).unwrap_or_else(|_| {
-        forge_io::remove_temporaries();
+        rwkv_forge_io::remove_temporaries();
         let what = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
         let what = what.unwrap_or_else(|| "a panic without a message".to_owned()).split_whitespace().collect::<Vec<_>>().join(" ");
         Err(Failure::bug(
@@ -45,7 +45,7 @@ fn exhausted(bytes: usize) -> u8 {
     let left = room.len();
     let length = line.len() - left;
     let _unheard = rustix::io::write(rustix::stdio::stderr(), &line[..length]);
-    exit_code(forge_tensor::Class::Io)
+    exit_code(rwkv_forge_tensor::Class::Io)
 }
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
             return;
         };
         watch();
-        let file = forge_io::OutputFile::create(&folder.join("out"), &forge_io::OutputOptions::default()).unwrap();
+        let file = rwkv_forge_io::OutputFile::create(&folder.join("out"), &rwkv_forge_io::OutputOptions::default()).unwrap();
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         let failure = caught(|| {
             // As if the program had ended in the middle of it.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command, CommandFactory};
-use forge_io::Claims;
+use rwkv_forge_io::Claims;
 
 use crate::args::Cli;
 

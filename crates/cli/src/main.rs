@@ -22,7 +22,7 @@ use terminal::Terminal;
 
 /// Where memory ends, the program ends in order.
 #[global_allocator]
-static MEMORY: forge_io::Allocator = forge_io::Allocator;
+static MEMORY: rwkv_forge_io::Allocator = rwkv_forge_io::Allocator;
 
 fn main() -> ExitCode {
     faults::watch();
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         start_threads(&cli)?;
         run(&cli, &terminal)
     });
-    for path in forge_io::removed_leftovers() {
+    for path in rwkv_forge_io::removed_leftovers() {
         terminal.note(&format!("removed {}, which a run that was killed had left behind", path.display()));
     }
     for path in cli.global.claims.files_read() {
@@ -58,7 +58,7 @@ fn start_threads(cli: &Cli) -> Result<(), Failure> {
         message: format!(
             "the threads to compute with cannot be started: {error}; take fewer with --threads, or raise the limit (ulimit -u, -v)"
         ),
-        code: exit_code(forge_tensor::Class::Io),
+        code: exit_code(rwkv_forge_tensor::Class::Io),
     })
 }
 

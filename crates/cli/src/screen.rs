@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal, stdout};
 
-use forge_report::sink::{self, Stream};
+use rwkv_forge_report::sink::{self, Stream};
 
 /// The text of a model: as it is into a pipe or a file, without control characters on a terminal.
 pub(crate) struct Screen(Option<Stream>);

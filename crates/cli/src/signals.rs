@@ -18,19 +18,19 @@ pub(crate) fn install() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure {
         kind: "Signals".to_owned(),
         message: error.to_string(),
-        code: exit_code(forge_tensor::Class::Io),
+        code: exit_code(rwkv_forge_tensor::Class::Io),
     };
-    if !forge_io::is_ignored(SIGXFSZ) {
+    if !rwkv_forge_io::is_ignored(SIGXFSZ) {
         // With any handler at all, the write beyond the limit returns an error, which says more than an end would.
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(failed)?;
     }
-    let heard: Vec<i32> = ENDING.into_iter().filter(|signal| !forge_io::is_ignored(*signal)).collect();
+    let heard: Vec<i32> = ENDING.into_iter().filter(|signal| !rwkv_forge_io::is_ignored(*signal)).collect();
     let mut signals = Signals::new(&heard).map_err(failed)?;
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             if let Some(signal) = signals.forever().next() {
-                forge_io::remove_temporaries();
+                rwkv_forge_io::remove_temporaries();
                 std::process::exit(128 + signal);
             }
         })

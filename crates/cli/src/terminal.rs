@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
-use forge_report::sink;
+use rwkv_forge_report::sink;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -140,7 +140,7 @@ impl Terminal {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let Results::Lost(error) = &*results else { return code };
         say(&lost(error));
-        if code == 0 { exit_code(forge_tensor::Class::Io) } else { code }
+        if code == 0 { exit_code(rwkv_forge_tensor::Class::Io) } else { code }
     }
 }
 
@@ -151,11 +151,11 @@ pub(crate) fn parsed(answer: &clap::Error) -> u8 {
         Some(text) if answer.use_stderr() => write_all(&mut io::stderr(), text.as_bytes()),
         _ => answer.print().and_then(|()| io::stdout().flush()),
     };
-    let code = u8::try_from(answer.exit_code()).unwrap_or(exit_code(forge_tensor::Class::Usage));
+    let code = u8::try_from(answer.exit_code()).unwrap_or(exit_code(rwkv_forge_tensor::Class::Usage));
     match printed {
         Err(error) if !answer.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
             say(&lost(&error));
-            exit_code(forge_tensor::Class::Io)
+            exit_code(rwkv_forge_tensor::Class::Io)
         }
         _ => code,
     }

@@ -16,7 +16,7 @@ pub(crate) fn limit(global: &mut Global, terminal: &Terminal) {
 pub(crate) fn useful(asked: &[NonZeroUsize], option: &str, terminal: &Terminal) -> Vec<NonZeroUsize> {
     let mut out: Vec<NonZeroUsize> = Vec::new();
     for asked in asked {
-        let used = forge_pool::useful_threads(*asked);
+        let used = rwkv_forge_pool::useful_threads(*asked);
         if used < *asked {
             terminal.note(&format!("{option} {asked}: {used} threads are used, since more do not help on this machine"));
         }

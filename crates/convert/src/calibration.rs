@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use forge_calibrate::{CalibrateError, Imatrix, Statistics};
-use forge_model::ModelDescription;
-use forge_overlay::Weight;
-use forge_quantizer::{Factor, Hessian};
-use forge_tensor::BoxError;
+use rwkv_forge_calibrate::{CalibrateError, Imatrix, Statistics};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_overlay::Weight;
+use rwkv_forge_quantizer::{Factor, Hessian};
+use rwkv_forge_tensor::BoxError;
 
 use crate::prepare::Calibration;
 use crate::recipe::CalibrationRecord;

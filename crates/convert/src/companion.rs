@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use forge_gguf::GgufFile;
-use forge_io::{FileIdentity, InputFile, IoError};
-use forge_model::{Configuration, Epsilon};
-use forge_tensor::{BoxError, TensorSource};
-use forge_tokenizer::BpeVocabulary;
-use forge_tokenizer::bpe::MAX_JSON_BYTES;
+use rwkv_forge_gguf::GgufFile;
+use rwkv_forge_io::{FileIdentity, InputFile, IoError};
+use rwkv_forge_model::{Configuration, Epsilon};
+use rwkv_forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_tokenizer::BpeVocabulary;
+use rwkv_forge_tokenizer::bpe::MAX_JSON_BYTES;
 use serde_json::Value;
 
 use crate::error::ConvertError;
@@ -61,7 +61,7 @@ impl Companions {
         let Some(path) = self.folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists()) else { return Ok(None) };
         let file = InputFile::open(&path)?;
         let bytes = file.read_vec(0, file.len(), MAX_JSON_BYTES as u64)?;
-        let found = Companion { path: path.clone(), identity: file.identity(), sha256: forge_io::sha256_hex(&bytes) };
+        let found = Companion { path: path.clone(), identity: file.identity(), sha256: rwkv_forge_io::sha256_hex(&bytes) };
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         match read.insert(path.clone(), found.clone()) {
             Some(before) if before != found => {
@@ -137,5 +137,5 @@ fn stored(source: &dyn TensorSource) -> Result<Option<BpeVocabulary>, BoxError> 
     if !source.format().starts_with("GGUF") {
         return Ok(None);
     }
-    Ok(forge_gguf::bpe_vocabulary(&GgufFile::open(source.path())?)?)
+    Ok(rwkv_forge_gguf::bpe_vocabulary(&GgufFile::open(source.path())?)?)
 }

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
-use forge_io::{Claims, OutputFile, OutputOptions};
-use forge_kernel::KernelOptions;
-use forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
-use forge_overlay::Overlay;
-use forge_quant::EncodeStats;
-use forge_quantizer::Quantizer;
-use forge_tensor::{BoxError, Encoding};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
+use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
+use rwkv_forge_kernel::KernelOptions;
+use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
+use rwkv_forge_overlay::Overlay;
+use rwkv_forge_quant::EncodeStats;
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_tokenizer::Tokenizer;
 use serde::Serialize;
 
 use crate::companion;
@@ -406,7 +406,7 @@ fn check_unwritten(model: &OpenModel, plan: &Plan) -> Result<(), BoxError> {
         *all = u64::from(spec.recover.part.1) * u64::from(spec.recover.columns.1);
     }
     let rest = pieces.iter().enumerate().filter(|(_, (seen, all))| seen < all).map(|(index, _)| index);
-    forge_quant::check_values(model.source(), rest, &|_| ())
+    rwkv_forge_quant::check_values(model.source(), rest, &|_| ())
 }
 
 /// Refuses a file in which f16 wiped out a part of a tensor that matters.
@@ -480,12 +480,12 @@ fn read_back(
     let reference = Model { source: model.source(), description: &model.description, options: KernelOptions::default() };
     let candidate = Model { source: candidate.source(), description: &candidate.description, options: KernelOptions::default() };
     let (reference, candidate) = (reference.runner_by(verify.kernel)?, candidate.runner_by(verify.kernel)?);
-    let agreement = forge_eval::compare_runners(reference, candidate, &CompareOptions::new(&tokens), &mut |step| {
+    let agreement = rwkv_forge_eval::compare_runners(reference, candidate, &CompareOptions::new(&tokens), &mut |step| {
         progress(Stage::Verifying, step.done as u64, step.total as u64);
     })?;
     // Bytes that stand in for the tokens of an unknown vocabulary are no text to the model.
     let prediction = plan.tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));
-    Ok(Compared { agreement, prediction, text_sha256: forge_io::sha256_hex(text) })
+    Ok(Compared { agreement, prediction, text_sha256: rwkv_forge_io::sha256_hex(text) })
 }
 
 fn judge(agreement: &Agreement, record: &Record, thresholds: &Thresholds, importance: Option<&str>) -> Result<(), ConvertError> {
@@ -553,6 +553,6 @@ fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<
 fn combined_digest(files: &[(String, String)]) -> String {
     match files {
         [(_, digest)] => digest.clone(),
-        _ => forge_io::sha256_hex(files.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect::<String>().as_bytes()),
+        _ => rwkv_forge_io::sha256_hex(files.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect::<String>().as_bytes()),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use forge_model::Version;
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 use crate::fit::Shortfall;

@@ -5,12 +5,12 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use forge_io::{InputFile, OutputFile};
-use forge_kernel::load_tensor;
-use forge_model::{FileLayout, ModelDescription, OutputTensor, TensorSpec};
-use forge_quant::{EncodeError, EncodeStats};
-use forge_tensor::{BoxError, Encoding, TensorSource};
 use rayon::prelude::*;
+use rwkv_forge_io::{InputFile, OutputFile};
+use rwkv_forge_kernel::load_tensor;
+use rwkv_forge_model::{FileLayout, ModelDescription, OutputTensor, TensorSpec};
+use rwkv_forge_quant::{EncodeError, EncodeStats};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
 use serde::Serialize;
 
 use crate::error::ConvertError;
@@ -228,7 +228,7 @@ impl Job<'_> {
         buffers.raw.resize(to_usize(stored_bytes(encoding, count))?, 0);
         self.source.read_at(spec.source_index, stored_bytes(encoding, start), &mut buffers.raw)?;
         buffers.values.clear();
-        forge_quant::decode_rows(encoding, &buffers.raw, &mut buffers.values)?;
+        rwkv_forge_quant::decode_rows(encoding, &buffers.raw, &mut buffers.values)?;
         let same_form = spec.recover.form == out.assembly.form;
         if encoding == out.encoding && same_form {
             // The same bits: decoding served only to look for values that no file should carry.
@@ -278,7 +278,7 @@ impl Job<'_> {
         start: u64,
         encoded: &mut Vec<u8>,
     ) -> Result<PieceLoss, BoxError> {
-        let Some(format) = forge_quant::by_encoding(out.encoding) else {
+        let Some(format) = rwkv_forge_quant::by_encoding(out.encoding) else {
             return Err(ConvertError::Internal(format!("no encoder for {}", out.encoding)).into());
         };
         encoded.resize(to_usize(stored_bytes(out.encoding, values.len() as u64))?, 0);
@@ -308,7 +308,7 @@ impl Job<'_> {
 
     /// Reads the tensor again, to say where the first bad value is and how many there are. `element` is one of the output.
     fn non_finite(&self, spec: &TensorSpec, out: &OutputTensor, element: u64) -> BoxError {
-        match forge_quant::non_finite(self.source, spec.source_index, &|_| ()) {
+        match rwkv_forge_quant::non_finite(self.source, spec.source_index, &|_| ()) {
             Ok(Some(found)) => found.into(),
             // Finite as it is stored: the function of it that the container wants is not.
             Ok(None) => ConvertError::Overflow {

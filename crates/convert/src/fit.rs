@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use forge_tokenizer::bpe::TokenKind;
-use forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_tokenizer::bpe::TokenKind;
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 /// Embeddings are padded to multiples of this for the kernels of training.
 const MULTIPLE: usize = 128;
@@ -69,7 +69,7 @@ pub fn qwen_shortfall(vocabulary: &BpeVocabulary) -> Option<Shortfall> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forge_tokenizer::bpe::SpecialIds;
+    use rwkv_forge_tokenizer::bpe::SpecialIds;
 
     /// Ids 1 to `last` without those in `gaps`.
     fn vocabulary(last: u32, gaps: &[u32]) -> Tokenizer {

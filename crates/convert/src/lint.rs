@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use forge_gguf::{Array, GgufFile, Value};
-use forge_model::{GGML_NAME_LIMIT, ModelDescription};
-use forge_quant::NonFinite;
-use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, format_shape, shorten};
+use rwkv_forge_gguf::{Array, GgufFile, Value};
+use rwkv_forge_model::{GGML_NAME_LIMIT, ModelDescription};
+use rwkv_forge_quant::NonFinite;
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, format_shape, shorten};
 use serde::Serialize;
 
 use crate::fit::RESERVED;
@@ -156,7 +156,7 @@ pub fn lint(file: &OpenFile, model: Option<&ModelDescription>) -> Result<Vec<Lin
     let source = file.source();
     let gguf = if source.format().starts_with("GGUF") { Some(GgufFile::open(source.path())?) } else { None };
     // Inside the pool, where threads need not be woken up for each tensor.
-    let (non_finite, ()) = rayon::join(|| forge_quant::all_non_finite(source), || ());
+    let (non_finite, ()) = rayon::join(|| rwkv_forge_quant::all_non_finite(source), || ());
     let non_finite = non_finite?;
     let facts = Facts { source, gguf: gguf.as_ref(), model, non_finite };
     let found = |rule: &Rule| (rule.check)(&facts).map(|message| Lint { id: rule.id, severity: rule.severity, message });

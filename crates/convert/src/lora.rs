@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use forge_checkpoint::Limits;
-use forge_kernel::load_tensor;
-use forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
-use forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, decode_dense, format_shape, shorten};
+use rwkv_forge_checkpoint::Limits;
+use rwkv_forge_kernel::load_tensor;
+use rwkv_forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, decode_dense, format_shape, shorten};
 use thiserror::Error;
 
 use crate::error::ConvertError;
@@ -141,7 +141,7 @@ impl Diagnostic for LoraError {
 /// # Errors
 /// [`LoraError`], [`ConvertError::Requantize`], and those of opening the file.
 pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
-    let source = forge_checkpoint::open(lora, &Limits::default())?;
+    let source = rwkv_forge_checkpoint::open(lora, &Limits::default())?;
     let plan = Plan::new(source.as_ref(), &base.description)?;
     // Without a pair there is nothing to scale.
     let alpha = match alpha {
@@ -425,7 +425,7 @@ impl LoraSource {
         let mut raw = vec![0; (end - begin) * bytes];
         source.read_at(spec.source_index, (begin * bytes) as u64, &mut raw)?;
         let mut values = Vec::with_capacity((end - begin) * block);
-        forge_quant::decode_rows(encoding, &raw, &mut values)?;
+        rwkv_forge_quant::decode_rows(encoding, &raw, &mut values)?;
         values.drain(..first - begin * block);
         values.truncate(count);
         if recover.form != ValueForm::Canonical {

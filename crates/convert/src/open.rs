@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_checkpoint::Limits;
-use forge_ggml::GgmlFile;
-use forge_gguf::GgufFile;
-use forge_hf::CandleFile;
-use forge_io::{Backend, FileIdentity, InputFile};
-use forge_model::names::is_hybrid;
-use forge_model::{ModelDescription, ModelFile};
-use forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_checkpoint::Limits;
+use rwkv_forge_ggml::GgmlFile;
+use rwkv_forge_gguf::GgufFile;
+use rwkv_forge_hf::CandleFile;
+use rwkv_forge_io::{Backend, FileIdentity, InputFile};
+use rwkv_forge_model::names::is_hybrid;
+use rwkv_forge_model::{ModelDescription, ModelFile};
+use rwkv_forge_tensor::{BoxError, TensorSource};
 
 use crate::companion::{self, Companion, Companions};
-use forge_web_rwkv::PrefabFile;
+use rwkv_forge_web_rwkv::PrefabFile;
 
 /// How files are opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,10 +50,10 @@ impl OpenFile {
     fn describe_with(&self, companions: &Companions) -> Result<ModelDescription, BoxError> {
         match self {
             Self::Checkpoint(source) if is_hybrid(source.tensors()) => {
-                Ok(forge_model::describe_with(source.tensors(), &companion::configuration(companions)?)?)
+                Ok(rwkv_forge_model::describe_with(source.tensors(), &companion::configuration(companions)?)?)
             }
-            Self::Checkpoint(source) => Ok(forge_model::describe(source.tensors())?),
-            Self::Container(file) => Ok(forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?),
+            Self::Checkpoint(source) => Ok(rwkv_forge_model::describe(source.tensors())?),
+            Self::Container(file) => Ok(rwkv_forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?),
         }
     }
 }
@@ -119,9 +119,9 @@ impl OpenModel {
     /// What decides every number of the model: its files, of which every checksum and every value is looked at on the way.
     ///
     /// # Errors
-    /// [`forge_quant::examine`]'s.
+    /// [`rwkv_forge_quant::examine`]'s.
     pub fn identity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<ModelIdentity, BoxError> {
-        let digests = forge_quant::examine(self.source(), progress)?;
+        let digests = rwkv_forge_quant::examine(self.source(), progress)?;
         let files = self.source().files().into_iter().zip(digests).collect();
         // How files were put together, such as the alpha of a LoRA, is said in the notes.
         Ok(ModelIdentity { files, notes: self.source().notes().to_vec() })
@@ -152,7 +152,7 @@ impl ModelIdentity {
         let digests = self.files.iter().map(|(_, digest)| digest).chain(companions.iter().map(|companion| &companion.sha256));
         let mut text = digests.map(String::as_str).collect::<Vec<_>>().join(" ");
         if !self.notes.is_empty() {
-            text.push_str(&format!(" {}", forge_io::sha256_hex(self.notes.join("\n").as_bytes())));
+            text.push_str(&format!(" {}", rwkv_forge_io::sha256_hex(self.notes.join("\n").as_bytes())));
         }
         text
     }
@@ -164,21 +164,21 @@ impl ModelIdentity {
 /// The reader's error when the file is damaged, hostile, or of no supported format.
 pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError> {
     if path.is_dir() {
-        let quantized = path.join(forge_hf::GGUF_FILE);
+        let quantized = path.join(rwkv_forge_hf::GGUF_FILE);
         let names = ["model.safetensors", "model.safetensors.index.json"];
         if quantized.is_file() && !names.iter().any(|name| path.join(name).exists()) {
             return open_file(&quantized, options);
         }
-        return Ok(named(forge_checkpoint::open(path, &Limits::default())?));
+        return Ok(named(rwkv_forge_checkpoint::open(path, &Limits::default())?));
     }
     let file = InputFile::open(path)?;
     let mut magic = [0u8; 4];
     if file.len() >= 4 {
         file.read_exact_at(0, &mut magic)?;
     }
-    let start = file.read_vec(0, file.len().min(forge_web_rwkv::prefab::MAGIC_BYTES as u64), u64::MAX)?;
+    let start = file.read_vec(0, file.len().min(rwkv_forge_web_rwkv::prefab::MAGIC_BYTES as u64), u64::MAX)?;
     drop(file);
-    if forge_web_rwkv::is_prefab(&start) {
+    if rwkv_forge_web_rwkv::is_prefab(&start) {
         return Ok(OpenFile::Container(Box::new(PrefabFile::open_with(path, options.backend)?)));
     }
     if &magic == b"GGUF" || &magic == b"FUGG" {
@@ -189,7 +189,7 @@ pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError
     if GgmlFile::has_magic(&magic) {
         return Ok(OpenFile::Container(Box::new(GgmlFile::open_with(path, options.backend)?)));
     }
-    Ok(named(forge_checkpoint::open_with(path, &Limits::default(), options.backend)?))
+    Ok(named(rwkv_forge_checkpoint::open_with(path, &Limits::default(), options.backend)?))
 }
 
 /// A checkpoint, whose names say whose conventions it follows; only what candle's files change cannot be seen from names.

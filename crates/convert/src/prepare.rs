@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use forge_model::{OutputTensor, TensorSpec};
-use forge_overlay::{Overlay, Weight};
-use forge_quantizer::{Degenerate, Factor, Fault, Quantizer, QuantizerError, Target};
-use forge_tensor::{BoxError, Encoding};
+use rwkv_forge_model::{OutputTensor, TensorSpec};
+use rwkv_forge_overlay::{Overlay, Weight};
+use rwkv_forge_quantizer::{Degenerate, Factor, Fault, Quantizer, QuantizerError, Target};
+use rwkv_forge_tensor::{BoxError, Encoding};
 use serde::Serialize;
 
 use crate::convert::Plan;
@@ -207,7 +207,7 @@ impl<'a> Job<'a> {
     /// Looks for importance that would ruin blocks, and replaces it unless it is to be kept.
     fn judge(&mut self, encoding: Encoding, keep: bool) {
         let Some(importance) = self.importance.take() else { return };
-        let judged = forge_quantizer::judge(&importance, encoding);
+        let judged = rwkv_forge_quantizer::judge(&importance, encoding);
         self.degenerate = judged.degenerate;
         let neutral = judged.neutral.filter(|_| !self.unseen);
         let sound = self.degenerate.is_empty() && !self.unseen;
@@ -248,13 +248,13 @@ impl<'a> Job<'a> {
         Ok(prepared)
     }
 
-    fn piece(&self, values: &[f32], encoding: Encoding, bytes: &mut [u8]) -> Result<forge_quantizer::Loss, QuantizerError> {
+    fn piece(&self, values: &[f32], encoding: Encoding, bytes: &mut [u8]) -> Result<rwkv_forge_quantizer::Loss, QuantizerError> {
         let columns = self.weight.columns;
         let target = Target { format: encoding, rows: values.len() / columns.max(1), columns, importance: self.importance.as_deref() };
         match (self.quantizer, &self.factor) {
-            (Quantizer::Gptq, Some(factor)) => forge_quantizer::gptq(values, &target, factor, bytes),
-            (Quantizer::Ggml, _) => forge_quantizer::ggml(values, &target, bytes),
-            _ => forge_quantizer::search(values, &target, bytes),
+            (Quantizer::Gptq, Some(factor)) => rwkv_forge_quantizer::gptq(values, &target, factor, bytes),
+            (Quantizer::Ggml, _) => rwkv_forge_quantizer::ggml(values, &target, bytes),
+            _ => rwkv_forge_quantizer::search(values, &target, bytes),
         }
     }
 

@@ -5,7 +5,7 @@
 //! The presets here mean exactly that. Of the hybrids with Qwen it knows one tensor by its name, the down projection of
 //! the feed-forward part, and its mixtures give some layers' a wider type; see [`Preset::ffn_down`].
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::error::ConvertError;
 use crate::ready::{READY, Ready};
@@ -42,7 +42,7 @@ impl Preset {
             "q4_k_s" | "iq4_nl" | "iq4_xs" if early => "q5_k",
             _ => return None,
         };
-        forge_quant::by_name(name).map(|format| format.encoding())
+        rwkv_forge_quant::by_name(name).map(|format| format.encoding())
     }
 }
 
@@ -63,8 +63,8 @@ const HEAD: &str = "q6_k";
 /// Names of all types that can be asked for: block formats, then the other presets.
 #[must_use]
 pub fn type_names() -> Vec<&'static str> {
-    let formats = forge_quant::FORMATS.iter().map(|format| format.encoding().name);
-    let named = NAMED.iter().filter(|(_, base, _)| forge_quant::by_name(base).is_some()).map(|(name, ..)| *name);
+    let formats = rwkv_forge_quant::FORMATS.iter().map(|format| format.encoding().name);
+    let named = NAMED.iter().filter(|(_, base, _)| rwkv_forge_quant::by_name(base).is_some()).map(|(name, ..)| *name);
     let ready = READY.iter().flat_map(|ready| [ready.alias, ready.name]);
     formats.chain(named).chain(ready).collect()
 }
@@ -74,9 +74,9 @@ pub fn type_names() -> Vec<&'static str> {
 /// # Errors
 /// [`ConvertError::UnknownType`] with the names that exist.
 pub fn format_by_name(name: &str) -> Result<Encoding, ConvertError> {
-    forge_quant::by_name(name).map(|format| format.encoding()).ok_or_else(|| ConvertError::UnknownType {
+    rwkv_forge_quant::by_name(name).map(|format| format.encoding()).ok_or_else(|| ConvertError::UnknownType {
         name: name.to_owned(),
-        known: forge_quant::FORMATS.iter().map(|format| format.encoding().name).collect::<Vec<_>>().join(", "),
+        known: rwkv_forge_quant::FORMATS.iter().map(|format| format.encoding().name).collect::<Vec<_>>().join(", "),
     })
 }
 
@@ -91,9 +91,9 @@ pub fn preset_by_name(name: &str) -> Result<Preset, ConvertError> {
         return Ok(Preset { name: ready.name, ready: Some(ready), ..plain });
     }
     let (name, base, file_type) = match NAMED.iter().find(|(named, ..)| *named == name) {
-        Some((named, base, number)) => (*named, forge_quant::by_name(base).ok_or_else(unknown)?.encoding(), Some(*number)),
+        Some((named, base, number)) => (*named, rwkv_forge_quant::by_name(base).ok_or_else(unknown)?.encoding(), Some(*number)),
         None => {
-            let base = forge_quant::by_name(name).ok_or_else(unknown)?.encoding();
+            let base = rwkv_forge_quant::by_name(name).ok_or_else(unknown)?.encoding();
             (base.name, base, None)
         }
     };
@@ -103,8 +103,8 @@ pub fn preset_by_name(name: &str) -> Result<Preset, ConvertError> {
 /// Heads of few bits cost more accuracy than their bytes are worth, so quantized bases but Q8_0 come with a wider one. Only
 /// formats that GGUF files carry: those of other containers have no Q6_K beside them.
 fn head_of(base: Encoding) -> Encoding {
-    let in_gguf = forge_quant::by_encoding(base).is_some_and(|format| format.ggml_type().is_some());
-    match forge_quant::by_name(HEAD) {
+    let in_gguf = rwkv_forge_quant::by_encoding(base).is_some_and(|format| format.ggml_type().is_some());
+    match rwkv_forge_quant::by_name(HEAD) {
         Some(head) if in_gguf && !base.is_dense() && base.name != "q8_0" => head.encoding(),
         _ => base,
     }
@@ -121,7 +121,7 @@ pub fn stand_in(encoding: Encoding) -> Option<Encoding> {
         "iq4_xs" => "iq4_nl",
         _ => return None,
     };
-    forge_quant::by_name(name).map(|format| format.encoding())
+    rwkv_forge_quant::by_name(name).map(|format| format.encoding())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The text that conversions are checked on when the user gives none, and the vocabulary it is read with.
 
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::error::ConvertError;
 
@@ -29,7 +29,7 @@ pub enum Vocabulary {
 /// # Errors
 /// [`ConvertError::VocabularyNeeded`] when it cannot be known, [`ConvertError::VocabularyTooLarge`] when it does not
 /// belong to the model, or the tokenizer's own errors for a bad file.
-pub fn vocabulary_for(choice: &Vocabulary, rows: usize, what: &str) -> Result<Tokenizer, forge_tensor::BoxError> {
+pub fn vocabulary_for(choice: &Vocabulary, rows: usize, what: &str) -> Result<Tokenizer, rwkv_forge_tensor::BoxError> {
     let tokenizer = match choice {
         Vocabulary::Auto if rows == WORLD_ROWS => Tokenizer::world(),
         Vocabulary::Auto => return Err(ConvertError::VocabularyNeeded { what: what.to_owned(), rows }.into()),
@@ -49,7 +49,12 @@ pub fn vocabulary_for(choice: &Vocabulary, rows: usize, what: &str) -> Result<To
 ///
 /// # Errors
 /// [`ConvertError::EmptyText`] and the tokenizer's errors.
-pub fn probe_tokens(text: &[u8], tokenizer: Option<&Tokenizer>, rows: usize, limit: usize) -> Result<Vec<u32>, forge_tensor::BoxError> {
+pub fn probe_tokens(
+    text: &[u8],
+    tokenizer: Option<&Tokenizer>,
+    rows: usize,
+    limit: usize,
+) -> Result<Vec<u32>, rwkv_forge_tensor::BoxError> {
     // A token holds at most 128 bytes in the World vocabulary, so more text than this is never needed.
     let text = text.get(..limit.saturating_mul(256)).unwrap_or(text);
     let mut tokens = match tokenizer {

@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 
-use forge_allocation::{AllocationError, Choice as Option_, Solution};
-use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
-use forge_tensor::Encoding;
+use rwkv_forge_allocation::{AllocationError, Choice as Option_, Solution};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
+use rwkv_forge_tensor::Encoding;
 
 use crate::container::Container;
 use crate::error::ConvertError;
@@ -98,7 +98,7 @@ impl Open<'_> {
     /// The best choices whose file is not too large; `excess` says by how many bytes the file of some choices is. What does not fit even with
     /// the smallest types, or leaves nothing to choose, is left as the reference has it.
     pub(crate) fn allocate<E>(self, mut excess: impl FnMut(&[Choice]) -> Result<u64, E>) -> Result<Vec<Choice>, E> {
-        let found = forge_allocation::least_harm_in_file(&self.options, self.budget, |solution| {
+        let found = rwkv_forge_allocation::least_harm_in_file(&self.options, self.budget, |solution| {
             excess(&self.picked(solution)).map_err(Refused::Elsewhere)
         });
         match found {
@@ -136,7 +136,7 @@ impl Ready {
         let holds = |name: &&&'static str| base(name).is_some_and(|encoding| container.holds(encoding));
         let names = std::iter::once(&self.reference).chain(self.elsewhere);
         names.into_iter().find(|name| holds(name)).copied().ok_or_else(|| {
-            let carried = forge_quant::FORMATS.iter().map(|format| format.encoding()).filter(|encoding| container.holds(*encoding));
+            let carried = rwkv_forge_quant::FORMATS.iter().map(|format| format.encoding()).filter(|encoding| container.holds(*encoding));
             ConvertError::TypeNotCarried {
                 container: container.name(),
                 encoding: self.name,
@@ -201,14 +201,14 @@ impl Ready {
         if !spec.role.is_lora() || !open {
             return None;
         }
-        let encoding = forge_quant::by_name(FACTORS)?.encoding();
+        let encoding = rwkv_forge_quant::by_name(FACTORS)?.encoding();
         (container.holds(encoding) && row_fits(spec, encoding)).then_some(encoding)
     }
 }
 
 /// Whether rows, as linear layers use them, are whole blocks.
 fn row_fits(spec: &TensorSpec, encoding: Encoding) -> bool {
-    forge_overlay::Weight::of(spec).is_ok_and(|weight| encoding.row_bytes(weight.columns as u64).is_ok())
+    rwkv_forge_overlay::Weight::of(spec).is_ok_and(|weight| encoding.row_bytes(weight.columns as u64).is_ok())
 }
 
 fn bytes(spec: &TensorSpec, encoding: Encoding) -> u64 {
@@ -245,7 +245,7 @@ fn choices(
     };
     let (mut encodings, mut options) = (Vec::new(), Vec::new());
     for (name, harm) in LEVELS {
-        let Some(encoding) = forge_quant::by_name(name).map(|format| format.encoding()) else { continue };
+        let Some(encoding) = rwkv_forge_quant::by_name(name).map(|format| format.encoding()) else { continue };
         let fits =
             container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
         if fits && (open || encoding.is_float()) {

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
-use forge_quantizer::Quantizer;
-use forge_tensor::Encoding;
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_tensor::Encoding;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Container;
@@ -44,7 +44,7 @@ pub struct CalibrationRecord {
 impl CalibrationRecord {
     /// Of the statistics that have this key.
     #[must_use]
-    pub fn of(key: &forge_calibrate::Key) -> Self {
+    pub fn of(key: &rwkv_forge_calibrate::Key) -> Self {
         Self { digest: key.sequences.clone(), tokens: key.tokens, block: Some(key.block) }
     }
 
@@ -84,7 +84,7 @@ pub struct Recipe {
     pub strict: bool,
     /// Store low-rank factors in 16 or 32 bits, as llama-quantize does, even where a ready type would not.
     pub keep_factors: bool,
-    /// Use importance as it is even where it ruins blocks, as llama-quantize does. See [`forge_quantizer::judge`].
+    /// Use importance as it is even where it ruins blocks, as llama-quantize does. See [`rwkv_forge_quantizer::judge`].
     pub keep_importance: bool,
     /// What chooses the codes where no rule says otherwise. [`Quantizer::Ggml`] gives llama-quantize's bytes.
     pub quantizer: Quantizer,
@@ -149,7 +149,7 @@ impl Recipe {
                 reason: format!("no type is given: add --type with one of {}", type_names().join(", ")),
             });
         };
-        let origin = file.map(|(_, text)| forge_io::sha256_hex(text.as_bytes()).chars().take(16).collect());
+        let origin = file.map(|(_, text)| rwkv_forge_io::sha256_hex(text.as_bytes()).chars().take(16).collect());
         let quantizer = quantizer.unwrap_or(Quantizer::Ggml);
         let (strict, keep_factors, keep_importance) = Default::default();
         Ok(Self { preset: preset_by_name(base)?, rules, strict, keep_factors, keep_importance, quantizer, calibration, origin })
@@ -241,7 +241,7 @@ impl Recipe {
     pub fn quantizer_of(&self, tensor: &str, encoding: Encoding) -> Quantizer {
         let rule = self.rules.last(tensor);
         let wanted = rule.and_then(|rule| rule.quantizer).unwrap_or(self.quantizer);
-        if !encoding.is_dense() && forge_quantizer::supports(wanted, encoding) { wanted } else { Quantizer::Ggml }
+        if !encoding.is_dense() && rwkv_forge_quantizer::supports(wanted, encoding) { wanted } else { Quantizer::Ggml }
     }
 
     /// Whether codes are chosen by anything but the formats' own rule.
@@ -259,8 +259,12 @@ impl Recipe {
     fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {
         for encoding in std::iter::once(self.preset.base).chain(self.rules.all.iter().map(|rule| rule.encoding)) {
             if !container.holds(encoding) {
-                let carried: Vec<&str> =
-                    forge_quant::FORMATS.iter().map(|format| format.encoding()).filter(|e| container.holds(*e)).map(|e| e.name).collect();
+                let carried: Vec<&str> = rwkv_forge_quant::FORMATS
+                    .iter()
+                    .map(|format| format.encoding())
+                    .filter(|e| container.holds(*e))
+                    .map(|e| e.name)
+                    .collect();
                 return Err(ConvertError::TypeNotCarried {
                     container: container.name(),
                     encoding: encoding.name,
@@ -332,7 +336,7 @@ impl Recipe {
     /// `strict` they are refused.
     fn fit_blocks(&self, spec: &TensorSpec, version: Version, choice: Choice) -> Result<Choice, ConvertError> {
         // Low-rank factors are quantized in rows of inputs, which is how files hold them then.
-        let row = match forge_overlay::Weight::of(spec) {
+        let row = match rwkv_forge_overlay::Weight::of(spec) {
             Ok(weight) if spec.role.is_lora() && !choice.encoding.is_dense() => weight.columns as u64,
             _ => spec.shape.last().copied().unwrap_or(1),
         };
@@ -406,10 +410,10 @@ impl Rule {
 
 /// Refuses a quantizer for a type that it cannot make, instead of taking another one without a word.
 fn check_support(quantizer: Quantizer, encoding: Encoding, location: &str) -> Result<(), ConvertError> {
-    if forge_quantizer::supports(quantizer, encoding) {
+    if rwkv_forge_quantizer::supports(quantizer, encoding) {
         return Ok(());
     }
-    let known = forge_quantizer::supported(quantizer).map(|encoding| encoding.name).collect::<Vec<_>>().join(", ");
+    let known = rwkv_forge_quantizer::supported(quantizer).map(|encoding| encoding.name).collect::<Vec<_>>().join(", ");
     let reason = format!("the quantizer {quantizer} does not make {encoding}; it makes {known}");
     Err(ConvertError::BadRecipe { location: format!("'{location}'"), reason })
 }

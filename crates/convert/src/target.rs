@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use forge_io::{OutputDirectory, OutputFile, OutputOptions};
-use forge_model::{FileLayout, OutputLayout};
-use forge_tensor::BoxError;
+use rwkv_forge_io::{OutputDirectory, OutputFile, OutputOptions};
+use rwkv_forge_model::{FileLayout, OutputLayout};
+use rwkv_forge_tensor::BoxError;
 
 use crate::container::Container;
 

@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_convert::container::by_name;
-use forge_convert::recipe::Recipe;
-use forge_convert::{ConvertOptions, OpenOptions, Vocabulary, open, plan};
-use forge_model::Version;
-use forge_tensor::TensorSource;
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use forge_testkit::models::{MemorySource, Sizes};
+use rwkv_forge_convert::container::by_name;
+use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_convert::{ConvertOptions, OpenOptions, Vocabulary, open, plan};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::{MemorySource, Sizes};
 
 /// A folder of its own, removed at the end.
 struct Folder(PathBuf);
@@ -57,7 +57,7 @@ fn a_hybrid_names_every_file_that_decided_about_it() {
     let names = || opened.inputs().unwrap().into_iter().map(|(path, _)| path.file_name().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(), ["model.safetensors", "config.json"]);
     let found = opened.companions();
-    assert_eq!((found.len(), found[0].sha256.as_str()), (1, forge_io::sha256_hex(config.as_bytes()).as_str()));
+    assert_eq!((found.len(), found[0].sha256.as_str()), (1, rwkv_forge_io::sha256_hex(config.as_bytes()).as_str()));
     assert_eq!(opened.input_identities().unwrap().len(), 2);
     assert_eq!(opened.source_bytes().unwrap(), std::fs::metadata(&model).unwrap().len(), "only files with tensors count");
 
@@ -89,7 +89,7 @@ fn a_hybrid_names_every_file_that_decided_about_it() {
 fn a_plain_model_reads_nothing_beside_it() {
     let folder = Folder::new("plain");
     let model = folder.0.join("model.safetensors");
-    write_safetensors(&model, &forge_testkit::models::random_model(Version::V7, &Sizes::TINY, 3));
+    write_safetensors(&model, &rwkv_forge_testkit::models::random_model(Version::V7, &Sizes::TINY, 3));
     std::fs::write(folder.0.join("config.json"), "this is no JSON, and nobody looks").unwrap();
     let opened = open(&model, OpenOptions::default()).unwrap();
     assert_eq!((opened.companions(), opened.inputs().unwrap().len()), (vec![], 1));

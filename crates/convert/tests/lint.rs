@@ -1,13 +1,11 @@
 //! Every rule finds the fault that it is about, and nothing in files without it.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test support may fail loudly; the numbers in it are small")]
 
-mod common;
-
-use common::Temp;
-use forge_convert::lint::{RULES, Severity, lint};
-use forge_convert::{OpenOptions, open_file};
-use forge_testkit::gguf::{GgufBuilder, RawValue};
-use forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+use crate::common::Temp;
+use rwkv_forge_convert::lint::{RULES, Severity, lint};
+use rwkv_forge_convert::{OpenOptions, open_file};
+use rwkv_forge_testkit::gguf::{GgufBuilder, RawValue};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
 
 /// Ids of what is found in a file.
 fn found(file: &Temp) -> Vec<&'static str> {
@@ -133,7 +131,7 @@ fn rules_keep_to_their_own_models() {
 
 #[test]
 fn checkpoints_have_findings_of_their_own() {
-    use forge_model::Version;
+    use rwkv_forge_model::Version;
     let sizes = Sizes { channels: 256, head_size: 64, ffn: 512, ..Sizes::TINY };
     let model = |value_in_layer_0| random_model_with(Version::V7, &sizes, &Options { value_in_layer_0, ..Options::default() }, 1);
     assert_eq!(found(&Temp::safetensors(&model(false))), [""; 0]);
@@ -147,13 +145,13 @@ fn checkpoints_have_findings_of_their_own() {
 
 #[test]
 fn the_order_of_keys_counts_in_pth_files() {
-    use forge_testkit::pickle::{Tensor, state_dict};
+    use rwkv_forge_testkit::pickle::{Tensor, state_dict};
     let pth = |letters: &str| {
         let names: Vec<String> = letters.chars().map(|letter| format!("blocks.0.att.x_{letter}")).collect();
         let tensors: Vec<Tensor> = names.iter().enumerate().map(|(key, name)| Tensor::dense(name, "FloatStorage", key, &[1])).collect();
         let storages: Vec<&[u8]> = names.iter().map(|_| &[0u8; 4][..]).collect();
         let file = Temp::new("model.pth");
-        std::fs::write(&file.0, forge_testkit::zip::Archive::torch(&state_dict(&tensors), &storages).build().bytes).unwrap();
+        std::fs::write(&file.0, rwkv_forge_testkit::zip::Archive::torch(&state_dict(&tensors), &storages).build().bytes).unwrap();
         found(&file)
     };
     assert_eq!(pth("rwkvag"), [""; 0]);

@@ -1,16 +1,14 @@
 //! LoRA files merged on reading, against the formula written out.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test support may fail loudly; the numbers in it are small")]
 
-mod common;
-
-use common::Temp;
-use forge_convert::lora::merge;
-use forge_convert::{OpenFile, OpenModel};
-use forge_kernel::{KernelOptions, RecurrentModel, State};
-use forge_model::{Recover, Version, describe};
-use forge_quant::by_name;
-use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, decode_dense};
-use forge_testkit::models::{MemorySource, MemoryTensor, Sizes, SplitMix64, encode, random_model};
+use crate::common::Temp;
+use rwkv_forge_convert::lora::merge;
+use rwkv_forge_convert::{OpenFile, OpenModel};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State};
+use rwkv_forge_model::{Recover, Version, describe};
+use rwkv_forge_quant::by_name;
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, decode_dense};
+use rwkv_forge_testkit::models::{MemorySource, MemoryTensor, Sizes, SplitMix64, encode, random_model};
 
 const RANK: usize = 3;
 const ALPHA: f64 = 5.0;
@@ -158,7 +156,7 @@ fn the_base_may_be_stored_in_any_way() {
         })
     };
     let mut decoded = Vec::new();
-    forge_quant::decode_rows(format.encoding(), blocks().bytes(name).unwrap(), &mut decoded).unwrap();
+    rwkv_forge_quant::decode_rows(format.encoding(), blocks().bytes(name).unwrap(), &mut decoded).unwrap();
     assert_eq!(merge(open(blocks()), &lora_file.0, Some(ALPHA), false).err().unwrap().kind(), "Requantize");
     let merged = merge(open(blocks()), &lora_file.0, Some(ALPHA), true).unwrap();
     assert!(values(&merged, name) == naive(&decoded, "blocks.0.att.key", 32, ALPHA));
@@ -212,8 +210,8 @@ fn what_does_not_fit_is_named() {
 /// Layer-0 tensors of RWKV-7 that are stored in vain stay listed as such.
 #[test]
 fn unused_tensors_keep_their_place() {
-    let options = forge_testkit::models::Options { value_in_layer_0: true, ..forge_testkit::models::Options::default() };
-    let source = forge_testkit::models::random_model_with(Version::V7, &Sizes::TINY, &options, 3);
+    let options = rwkv_forge_testkit::models::Options { value_in_layer_0: true, ..rwkv_forge_testkit::models::Options::default() };
+    let source = rwkv_forge_testkit::models::random_model_with(Version::V7, &Sizes::TINY, &options, 3);
     let lora_file = file(lora());
     let model = merge(open(source), &lora_file.0, Some(ALPHA), false).unwrap();
     let names: Vec<&str> = model.description.unused.iter().map(|index| model.source().tensors()[*index].name.as_str()).collect();

@@ -1,16 +1,14 @@
 //! Types that need no planning: what they choose, in every container, for every version.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test support may fail loudly")]
 
-mod common;
-
-use common::Temp;
-use forge_convert::container::{CONTAINERS, by_name};
-use forge_convert::recipe::{CalibrationRecord, Recipe};
-use forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary, is_unfit, open, plan};
-use forge_model::{TensorRole, TensorSpec, Version};
-use forge_quantizer::Quantizer;
-use forge_tensor::{BoxError, Encoding};
-use forge_testkit::models::{Sizes, random_model};
+use crate::common::Temp;
+use rwkv_forge_convert::container::{CONTAINERS, by_name};
+use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
+use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary, is_unfit, open, plan};
+use rwkv_forge_model::{TensorRole, TensorSpec, Version};
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_testkit::models::{Sizes, random_model};
 
 /// Rows of whole blocks of 256 in the body, factors whose second halves have rows of 32 and 64.
 const WIDE: Sizes = Sizes { layers: 3, channels: 256, head_size: 64, ffn: 512, vocabulary: 320, ranks: [32, 32, 32, 64] };
@@ -188,12 +186,12 @@ fn factors_are_q8_0_and_strict_keeps_them() {
 /// Whatever is asked for by another name than its own.
 #[test]
 fn no_default_gives_rwkv_4_a_plain_q4_0() {
-    let q4_0 = forge_quant::by_name("q4_0").unwrap().encoding();
+    let q4_0 = rwkv_forge_quant::by_name("q4_0").unwrap().encoding();
     assert!(is_unfit(Version::V4, q4_0) && !is_unfit(Version::V7, q4_0));
     let mut looked_at = 0;
     for sizes in [&WIDE, &NARROW] {
         let made = made(Version::V4, sizes);
-        let names = forge_convert::preset::type_names().into_iter().filter(|name| *name != "q4_0");
+        let names = rwkv_forge_convert::preset::type_names().into_iter().filter(|name| *name != "q4_0");
         for (container, name) in CONTAINERS.iter().flat_map(|container| names.clone().map(|name| (container.name(), name))) {
             let Ok(plan) = planned(&made, container, name) else { continue };
             for (spec, encoding) in types(&made, &plan) {
@@ -266,13 +264,13 @@ fn recipes_survive_their_file() {
     let mut recipe = Recipe::new(None, Some("q4_k_m"), &["ffn=q5_k:search".to_owned()]).unwrap();
     recipe.quantizer = Quantizer::Gptq;
     recipe.calibration = Some(CalibrationRecord { digest: "ab".repeat(32), tokens: 1024, block: Some(256) });
-    let format = forge_quant::by_name("q6_k").unwrap().encoding();
+    let format = rwkv_forge_quant::by_name("q6_k").unwrap().encoding();
     recipe.set("blocks.0.att.key.weight", format, None, Some(0.25)).unwrap();
     let text = recipe.to_toml().unwrap();
     let again = Recipe::new(Some(("recipe.toml", &text)), None, &[]).unwrap();
     assert_eq!(again.to_toml().unwrap(), text);
     assert_eq!((again.quantizer, &again.calibration), (Quantizer::Gptq, &recipe.calibration));
-    let other = forge_quant::by_name("q5_k").unwrap().encoding();
+    let other = rwkv_forge_quant::by_name("q5_k").unwrap().encoding();
     assert_eq!(again.quantizer_of("blocks.1.ffn.key.weight", other), Quantizer::Search);
     assert_eq!(again.quantizer_of("blocks.0.att.key.weight", format), Quantizer::Gptq);
     // What it was made with is demanded, but for what an older file does not say.
@@ -300,7 +298,7 @@ fn nothing_left_to_allocate_is_a_result_at_once() {
                 let mut recipe = Recipe::new(None, Some(ready), &sets).unwrap();
                 recipe.keep_factors = !sets.is_empty();
                 let Ok(found) = planned_with(&made, container, &recipe) else { continue };
-                let reason = |choice: &forge_model::Choice| choice.reason.contains("what its role needs");
+                let reason = |choice: &rwkv_forge_model::Choice| choice.reason.contains("what its role needs");
                 assert!(sets.is_empty() || !found.choices.iter().any(reason), "{version} {container} {ready}");
                 planned_ones += 1;
             }

@@ -1,17 +1,15 @@
 //! Tuned initial states: where each value lies in each layout, and that a model continues from them.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test support may fail loudly; the numbers in it are small")]
 
-mod common;
-
 use std::path::Path;
 
-use common::Temp;
-use forge_convert::state::{InitState, StateFormat, StateHints, StateRecord, StateSizes, StateTarget, read, write};
-use forge_io::OutputOptions;
-use forge_kernel::{KernelOptions, RecurrentModel, State, Wkv};
-use forge_model::{ModelDescription, Version, describe};
-use forge_tensor::{BoxError, Encoding, TensorSource, f16_to_f32, f32_to_f16};
-use forge_testkit::models::{MemorySource, Sizes, random_model};
+use crate::common::Temp;
+use rwkv_forge_convert::state::{InitState, StateFormat, StateHints, StateRecord, StateSizes, StateTarget, read, write};
+use rwkv_forge_io::OutputOptions;
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State, Wkv};
+use rwkv_forge_model::{ModelDescription, Version, describe};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, f16_to_f32, f32_to_f16};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 
 /// Versions with a matrix state.
 const VERSIONS: [Version; 5] = [Version::V5_0, Version::V5_1, Version::V5_2, Version::V6, Version::V7];
@@ -67,7 +65,7 @@ fn every_value_has_its_documented_place() {
     for (format, extension) in [(StateFormat::Pth, "pth"), (StateFormat::WebRwkv, "st")] {
         let file = Temp::new(extension);
         store(&state, &target(format, Version::V6), &file.0).unwrap();
-        let source = forge_checkpoint::open(&file.0, &forge_checkpoint::Limits::default()).unwrap();
+        let source = rwkv_forge_checkpoint::open(&file.0, &rwkv_forge_checkpoint::Limits::default()).unwrap();
         for (index, info) in source.tensors().iter().enumerate() {
             let layer = if info.name == "blocks.0.att.time_state" { 0 } else { 1 };
             assert_eq!((info.name.as_str(), info.shape.as_slice()), (format!("blocks.{layer}.att.time_state").as_str(), &[4, 8, 8][..]));
@@ -282,8 +280,10 @@ fn the_rwkv_package_starts_from_the_same_state() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     let tokens: Vec<u32> = (0..16).map(|index| index * 37 % 320).collect();
     for version in ["5", "6"] {
-        let open =
-            forge_convert::open(&fixtures.join(format!("checkpoints/tiny-rwkv{version}.pth")), forge_convert::OpenOptions::default());
+        let open = rwkv_forge_convert::open(
+            &fixtures.join(format!("checkpoints/tiny-rwkv{version}.pth")),
+            rwkv_forge_convert::OpenOptions::default(),
+        );
         let open = open.unwrap();
         let model = RecurrentModel::<f32>::load(open.source(), &open.description, &KernelOptions::default()).unwrap();
         let expected = floats(&std::fs::read(fixtures.join(format!("states/tiny-rwkv{version}.logits.f32"))).unwrap());

@@ -69,7 +69,7 @@ impl CollectionDigest {
     /// Of all documents so far.
     #[must_use]
     pub fn finish(self) -> String {
-        forge_io::hex(&self.0.finalize())
+        rwkv_forge_io::hex(&self.0.finalize())
     }
 
     fn field(&mut self, bytes: &[u8]) {

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use forge_io::IoError;
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_io::IoError;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// A file that holds no usable text, or one that cannot be read.

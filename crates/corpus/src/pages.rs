@@ -4,7 +4,7 @@
 //! Headers are Thrift structures in the compact protocol: a field is a byte with the step from the last field's number and the
 //! type, then a value whose length the type tells. Start at [`check_footer`] and [`check_pages`].
 
-use forge_io::{InputFile, IoError};
+use rwkv_forge_io::{InputFile, IoError};
 
 /// Structures inside each other; the format itself nests less than ten.
 const DEPTH: usize = 24;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use forge_io::InputFile;
+use rwkv_forge_io::InputFile;
 use serde::Deserialize;
 
 use crate::error::CorpusError;

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forge_io::{InputFile, IoError};
-use forge_tensor::BoxError;
+use rwkv_forge_io::{InputFile, IoError};
+use rwkv_forge_tensor::BoxError;
 
 use crate::collection::{Collection, Document};
 use crate::error::CorpusError;

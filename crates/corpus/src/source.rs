@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use forge_io::InputFile;
+use rwkv_forge_io::InputFile;
 
 /// Bytes fetched at a time.
 const STEP: usize = 1 << 18;

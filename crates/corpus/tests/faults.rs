@@ -1,14 +1,12 @@
 //! Files that must be refused, each with its kind and place; and sweeps over damaged Parquet files.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-mod common;
-
 use std::io::Write;
 use std::path::Path;
 
-use common::{Folder, fixtures};
-use forge_corpus::{CorpusError, Limits, ReadOptions, read, read_pairs};
-use forge_tensor::Diagnostic;
+use crate::common::{Folder, fixtures};
+use rwkv_forge_corpus::{CorpusError, Limits, ReadOptions, read, read_pairs};
+use rwkv_forge_tensor::Diagnostic;
 
 fn refused(path: &Path) -> CorpusError {
     read(path, &ReadOptions::default()).unwrap_err()

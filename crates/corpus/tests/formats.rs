@@ -1,13 +1,13 @@
 //! Every kind of file, read as it should be.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-mod common;
+use crate::common;
 
 use std::io::Write;
 
-use common::{Folder, fixtures};
-use forge_corpus::{Collection, CollectionDigest, CorpusError, Document, Limits, ReadOptions, builtin, read, read_each, read_pairs};
-use forge_tensor::Diagnostic;
+use crate::common::{Folder, fixtures};
+use rwkv_forge_corpus::{Collection, CollectionDigest, CorpusError, Document, Limits, ReadOptions, builtin, read, read_each, read_pairs};
+use rwkv_forge_tensor::Diagnostic;
 
 fn all(folder: &Folder, name: &str) -> Vec<Collection> {
     read(&folder.path(name), &ReadOptions::default()).unwrap()

@@ -1,9 +1,9 @@
 //! Leaks that were planted must be found, and unrelated texts must pass.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-mod common;
+use crate::common;
 
-use forge_corpus::{Document, GRAM_WORDS, ReadOptions, builtin, overlap, read};
+use rwkv_forge_corpus::{Document, GRAM_WORDS, ReadOptions, builtin, overlap, read};
 
 fn document(name: &str, text: impl Into<Vec<u8>>) -> Document {
     Document { name: name.to_owned(), category: None, text: text.into() }

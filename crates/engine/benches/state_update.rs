@@ -1,4 +1,4 @@
-//! The recurrences and the functions between the matrix products: `cargo bench -p forge-engine --bench state_update`.
+//! The recurrences and the functions between the matrix products: `cargo bench -p rwkv-forge-engine --bench state_update`.
 //!
 //! One head of 64 channels a measurement, for each instruction set of this CPU: a single token, and 16 tokens of one head, whose
 //! state then stays in the first-level cache.
@@ -7,9 +7,9 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use forge_engine::{Isa, ops};
-use forge_matrix::Pass;
-use forge_testkit::models::SplitMix64;
+use rwkv_forge_engine::{Isa, ops};
+use rwkv_forge_matrix::Pass;
+use rwkv_forge_testkit::models::SplitMix64;
 
 /// Channels of a head.
 const HEAD: usize = 64;

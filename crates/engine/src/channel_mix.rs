@@ -1,6 +1,6 @@
 //! The channel mix of all versions, which differ in its gate and its token shift.
 
-use forge_model::Version;
+use rwkv_forge_model::Version;
 
 use crate::error::EngineError;
 use crate::layer::{Flow, keep_shift};
@@ -41,7 +41,7 @@ pub(crate) enum Shift {
 
 impl Shift {
     /// All slices `[channels]`.
-    pub(crate) fn apply(self, isa: forge_matrix::Isa, now: &[f32], before: &[f32], mix: &[f32], out: &mut [f32]) {
+    pub(crate) fn apply(self, isa: rwkv_forge_matrix::Isa, now: &[f32], before: &[f32], mix: &[f32], out: &mut [f32]) {
         match self {
             Self::Blend => isa.run(Blend { now, before, mix, out }),
             Self::Lerp => isa.run(Lerp { now, before, mix, out }),

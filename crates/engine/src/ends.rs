@@ -1,10 +1,10 @@
 //! The two ends of a model: embedding with ln0, and ln_out with the head.
 
-use forge_kernel::{KernelError, load_tensor};
-use forge_matrix::{Isa, PANEL};
-use forge_model::TensorSpec;
-use forge_quant::{BlockFormat, NonFinite};
-use forge_tensor::{Encoding, TensorSource, bf16_to_f32, f16_to_f32};
+use rwkv_forge_kernel::{KernelError, load_tensor};
+use rwkv_forge_matrix::{Isa, PANEL};
+use rwkv_forge_model::TensorSpec;
+use rwkv_forge_quant::{BlockFormat, NonFinite};
+use rwkv_forge_tensor::{Encoding, TensorSource, bf16_to_f32, f16_to_f32};
 
 use crate::error::EngineError;
 use crate::layer::LayerNorm;
@@ -79,7 +79,7 @@ fn stored(loader: &Loader<'_>, spec: &TensorSpec, encoding: Encoding) -> Result<
     let sizes = &loader.description.hyperparameters;
     let row_bytes = encoding.row_bytes(sizes.channels as u64).map_err(|error| loader.mismatch(spec, error.to_string()))?;
     let first = u64::from(spec.recover.part.0) * sizes.vocabulary as u64 * row_bytes;
-    let format = forge_quant::by_encoding(encoding);
+    let format = rwkv_forge_quant::by_encoding(encoding);
     let row_bytes = usize::try_from(row_bytes).map_err(|_| loader.mismatch(spec, "rows that fit in memory".to_owned()))?;
     Ok(Rows::Stored { name: spec.name.clone(), index: spec.source_index, first, row_bytes, encoding, format })
 }
@@ -231,7 +231,7 @@ impl Head {
 /// # Errors
 /// [`KernelError::NonFiniteLogit`] with the first one.
 pub fn check_logits(position: usize, logits: &[f32]) -> Result<(), EngineError> {
-    Ok(forge_kernel::check_logits(position, logits)?)
+    Ok(rwkv_forge_kernel::check_logits(position, logits)?)
 }
 
 /// Refuses token ids that the vocabulary does not have.

@@ -1,8 +1,8 @@
 //! A whole model in memory: one token at a time, or many tokens of independent sequences.
 
-use forge_kernel::KernelError;
-use forge_model::ModelDescription;
-use forge_tensor::TensorSource;
+use rwkv_forge_kernel::KernelError;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::TensorSource;
 
 use crate::block::Block;
 use crate::ends::{Embedding, Head, check_tokens};

@@ -1,9 +1,9 @@
 //! What can go wrong between a file and logits.
 
-use forge_kernel::KernelError;
-use forge_matrix::MatrixError;
-use forge_quant::NonFinite;
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_kernel::KernelError;
+use rwkv_forge_matrix::MatrixError;
+use rwkv_forge_quant::NonFinite;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why the engine could not load or run a model.

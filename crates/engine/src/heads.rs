@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use forge_matrix::{Isa, PANEL};
+use rwkv_forge_matrix::{Isa, PANEL};
 
 use crate::error::EngineError;
 use crate::linear::gather;

@@ -1,6 +1,6 @@
 //! One layer: the time mix of any version, then the channel mix.
 
-use forge_model::Version;
+use rwkv_forge_model::Version;
 
 use crate::block::Block;
 use crate::channel_mix::ChannelMix;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use forge_matrix::{Activations, Form, Matrix, PANEL, Part};
+use rwkv_forge_matrix::{Activations, Form, Matrix, PANEL, Part};
 
 use crate::machine::{Add, Local, Machine};
 use crate::tap::{Inputs, Tap};
@@ -125,7 +125,7 @@ impl Group {
     /// not begin at a panel.
     pub(crate) fn rows_times<'s>(
         &self,
-        isa: forge_matrix::Isa,
+        isa: rwkv_forge_matrix::Isa,
         member: usize,
         rows: Range<usize>,
         inputs: &[Activations],
@@ -142,7 +142,7 @@ impl Group {
     /// Panels `panels` of the group times all tokens.
     fn times(
         &self,
-        isa: forge_matrix::Isa,
+        isa: rwkv_forge_matrix::Isa,
         panels: Range<usize>,
         inputs: &[Activations],
         out: &mut [f32],
@@ -164,7 +164,7 @@ impl Group {
 }
 
 impl Weight {
-    fn times(&self, isa: forge_matrix::Isa, panels: Range<usize>, x: &Activations, out: &mut [f32]) {
+    fn times(&self, isa: rwkv_forge_matrix::Isa, panels: Range<usize>, x: &Activations, out: &mut [f32]) {
         self.matrix.product(isa, panels, x, out);
         if self.factor != 1.0 {
             for value in out {
@@ -299,7 +299,7 @@ pub(crate) fn multiply(
 
 /// Gives the inputs of one token their rows.
 pub(crate) struct Writer<'a, 'b> {
-    pub(crate) isa: forge_matrix::Isa,
+    pub(crate) isa: rwkv_forge_matrix::Isa,
     rows: Rows<'a, 'b>,
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use forge_kernel::{KernelError, load_tensor};
-use forge_matrix::Matrix;
-use forge_model::{ModelDescription, TensorSpec, ValueForm};
-use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, f32_to_bf16, f32_to_f16, format_shape};
+use rwkv_forge_kernel::{KernelError, load_tensor};
+use rwkv_forge_matrix::Matrix;
+use rwkv_forge_model::{ModelDescription, TensorSpec, ValueForm};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, f32_to_bf16, f32_to_f16, format_shape};
 
 use crate::error::EngineError;
 use crate::linear::Weight;
@@ -155,7 +155,7 @@ impl<'a> Loader<'a> {
             let row_bytes = stored.row_bytes(shape.columns as u64).map_err(|error| mismatch(spec, error.to_string()))?;
             let read = |row: usize, bytes: &mut [u8]| -> Result<(), BoxError> {
                 self.source.read_at(spec.source_index, (first + row) as u64 * row_bytes, bytes)?;
-                match forge_quant::first_non_finite(stored, bytes) {
+                match rwkv_forge_quant::first_non_finite(stored, bytes) {
                     None => Ok(()),
                     Some(_) => Err(self.non_finite(spec)),
                 }
@@ -167,7 +167,7 @@ impl<'a> Loader<'a> {
             let row_bytes = shape.columns * encoding.block_bytes as usize;
             Matrix::pack(rows, shape.columns, encoding, &|row, bytes: &mut [u8]| {
                 let mut values = Vec::new();
-                forge_quant::read_rows(
+                rwkv_forge_quant::read_rows(
                     self.source,
                     spec.source_index,
                     (first + row) as u64,
@@ -191,7 +191,7 @@ impl<'a> Loader<'a> {
 
     /// What is wrong with a tensor in which a value is NaN or infinite.
     fn non_finite(&self, spec: &TensorSpec) -> BoxError {
-        match forge_quant::non_finite(self.source, spec.source_index, &|_| ()) {
+        match rwkv_forge_quant::non_finite(self.source, spec.source_index, &|_| ()) {
             Ok(Some(found)) => found.into(),
             Ok(None) => mismatch(spec, "finite values".to_owned()).into(),
             Err(error) => error,

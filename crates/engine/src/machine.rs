@@ -1,19 +1,19 @@
 //! The threads and the instruction set that everything runs on, and scratch that belongs to a thread.
 
-use forge_matrix::Isa;
-use forge_pool::Pool;
+use rwkv_forge_matrix::Isa;
+use rwkv_forge_pool::Pool;
 
 use crate::block::{Block, Span};
 use crate::options::EngineOptions;
 use crate::state::State;
 
-/// Declares a [`forge_matrix::Pass`]: a struct of slices and a loop over them that is compiled for every instruction set.
+/// Declares a [`rwkv_forge_matrix::Pass`]: a struct of slices and a loop over them that is compiled for every instruction set.
 macro_rules! pass {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),+ $(,)? } $body:block) => {
         $(#[$doc])*
         pub(crate) struct $name<'a> { $(pub(crate) $field: $type),+ }
 
-        impl<'a> forge_matrix::Pass for $name<'a> {
+        impl<'a> rwkv_forge_matrix::Pass for $name<'a> {
             type Output = ();
 
             #[inline(always)]

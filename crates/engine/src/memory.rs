@@ -1,8 +1,8 @@
 //! What a model will need, known from names, shapes and encodings before any weight is read.
 
-use forge_matrix::{Activations, Form, Matrix, PANEL};
-use forge_model::{ModelDescription, Ranks, TensorRole, Version};
-use forge_tensor::TensorSource;
+use rwkv_forge_matrix::{Activations, Form, Matrix, PANEL};
+use rwkv_forge_model::{ModelDescription, Ranks, TensorRole, Version};
+use rwkv_forge_tensor::TensorSource;
 use serde::Serialize;
 
 use crate::ends::POSITIONS;
@@ -56,7 +56,7 @@ pub fn memory(source: &dyn TensorSource, description: &ModelDescription, options
     Ok(memory)
 }
 
-fn is_integer(source: &dyn TensorSource, spec: &forge_model::TensorSpec) -> bool {
+fn is_integer(source: &dyn TensorSource, spec: &rwkv_forge_model::TensorSpec) -> bool {
     let info = &source.tensors()[spec.source_index];
     let columns = info.shape.last().and_then(|columns| usize::try_from(*columns).ok()).unwrap_or(0);
     spec.role.is_matrix() && spec.role != TensorRole::Embedding && Matrix::form_for(info.encoding, columns) == Some(Form::Int8)

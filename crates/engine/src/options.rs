@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use forge_matrix::{Form, Isa};
+use rwkv_forge_matrix::{Form, Isa};
 
 /// How to compute. Only `form` and `group_norm_eps` change results.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,10 +1,10 @@
 //! How each tensor will be held, decided from names, shapes and encodings alone: loading and the prediction of memory
 //! both follow it.
 
-use forge_kernel::KernelError;
-use forge_matrix::{Form, Matrix};
-use forge_model::{ModelDescription, TensorRole, TensorSpec, ValueForm};
-use forge_tensor::{Encoding, TensorSource, format_shape};
+use rwkv_forge_kernel::KernelError;
+use rwkv_forge_matrix::{Form, Matrix};
+use rwkv_forge_model::{ModelDescription, TensorRole, TensorSpec, ValueForm};
+use rwkv_forge_tensor::{Encoding, TensorSource, format_shape};
 
 use crate::error::EngineError;
 
@@ -56,7 +56,7 @@ impl Place {
         };
         let elements = usize::try_from(spec.elements()).unwrap_or(usize::MAX);
         let encoding = info.encoding;
-        if !encoding.is_float() && forge_quant::by_encoding(encoding).is_none() {
+        if !encoding.is_float() && rwkv_forge_quant::by_encoding(encoding).is_none() {
             return Err(KernelError::UnsupportedEncoding { tensor: spec.name.clone(), encoding: encoding.name }.into());
         }
         if !spec.role.is_matrix() && !spec.role.is_lora() {

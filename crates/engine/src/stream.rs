@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use forge_kernel::{KernelError, LayerState};
-use forge_model::{ModelDescription, Version};
-use forge_tensor::TensorSource;
+use rwkv_forge_kernel::{KernelError, LayerState};
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::TensorSource;
 
 use crate::block::Block;
 use crate::ends::{Embedding, Head, check_tokens};
@@ -173,7 +173,7 @@ impl<'a> LayerStream<'a> {
     ///
     /// # Errors
     /// When there is not one state for each sequence; when there is a tap but activations are rounded
-    /// ([`forge_matrix::Form::Int8`]), so that there are no exact inputs to see.
+    /// ([`rwkv_forge_matrix::Form::Int8`]), so that there are no exact inputs to see.
     pub fn forward(
         &mut self,
         layer: &LoadedLayer,
@@ -185,7 +185,7 @@ impl<'a> LayerStream<'a> {
             let what = "the list of states";
             return Err(KernelError::BufferMismatch { what, found: states.len(), expected: batch.lengths.len() }.into());
         }
-        if tap.is_some() && self.options.form != forge_matrix::Form::Float {
+        if tap.is_some() && self.options.form != rwkv_forge_matrix::Form::Float {
             return Err(EngineError::RoundedInputs);
         }
         let channels = self.description.hyperparameters.channels;
@@ -231,7 +231,7 @@ impl<'a> LayerStream<'a> {
             let what = "the buffer for logits";
             return Err(KernelError::BufferMismatch { what, found: out.len(), expected }.into());
         }
-        if tap.is_some() && self.options.form != forge_matrix::Form::Float {
+        if tap.is_some() && self.options.form != rwkv_forge_matrix::Form::Float {
             return Err(EngineError::RoundedInputs);
         }
         head.head.all(&mut self.machine, x, out, tap);

@@ -1,7 +1,7 @@
 //! RWKV-4 time mix: two regions, namely receptance, key and value, and the output. The recurrence between them is one pass over
 //! the channels for a single token, and divided by sequence and channels for many.
 
-use forge_model::ValueForm;
+use rwkv_forge_model::ValueForm;
 
 use crate::channel_mix::Shift;
 use crate::error::EngineError;

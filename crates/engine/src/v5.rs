@@ -3,7 +3,7 @@
 //! 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus a head, 5.2 has one a key channel. A bonus named
 //! `time_first` is stored as a logarithm, one named `time_faaaa` as it is used.
 
-use forge_model::{ValueForm, Version};
+use rwkv_forge_model::{ValueForm, Version};
 
 use crate::channel_mix::Shift;
 use crate::error::EngineError;

@@ -4,7 +4,7 @@
 //! A head's task multiplies its own rows of the decay's second factor. For many tokens that factor has a region of its own,
 //! since a weight is to be read once.
 
-use forge_model::Ranks;
+use rwkv_forge_model::Ranks;
 
 use crate::channel_mix::Shift;
 use crate::error::EngineError;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use forge_model::Ranks;
+use rwkv_forge_model::Ranks;
 
 use crate::channel_mix::Lerp;
 use crate::error::EngineError;
@@ -222,10 +222,10 @@ struct Heads<'a> {
 
 impl Heads<'_> {
     /// All tokens of one head of one sequence.
-    fn run(&self, isa: forge_matrix::Isa, local: &mut Local, part: &mut HeadPart<'_>) {
+    fn run(&self, isa: rwkv_forge_matrix::Isa, local: &mut Local, part: &mut HeadPart<'_>) {
         let n = self.mix.head_size;
         // The last two rows are room for the panels that a head's rows lie in.
-        let [r, w, k, v, a, g, amount, first, removal, panels] = local.rows((TOKENS * n).max(n + 2 * forge_matrix::PANEL));
+        let [r, w, k, v, a, g, amount, first, removal, panels] = local.rows((TOKENS * n).max(n + 2 * rwkv_forge_matrix::PANEL));
         for (chunk, out) in part.out.chunks_mut(TOKENS * n).enumerate() {
             let len = out.len();
             let mut rows = Rows {
@@ -245,7 +245,7 @@ impl Heads<'_> {
     }
 
     /// What the products before gave for some tokens of a head, from `first` on.
-    fn collect(&self, isa: forge_matrix::Isa, head: usize, first: usize, rows: &mut Rows<'_>, panels: &mut [f32]) {
+    fn collect(&self, isa: rwkv_forge_matrix::Isa, head: usize, first: usize, rows: &mut Rows<'_>, panels: &mut [f32]) {
         let (mix, n) = (self.mix, self.mix.head_size);
         let channels = mix.norm.weight.len();
         let Rows { r, w, k, v, a, g, amount, v_first, .. } = rows;

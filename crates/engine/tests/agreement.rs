@@ -1,12 +1,12 @@
 //! Agreement of the engine with the reference kernel on the same file: for every version, every type, and trained models.
 #![allow(clippy::cast_possible_truncation, clippy::expect_used, reason = "a test that fails should fail loudly")]
 
-mod support;
+use crate::support;
 
-use forge_engine::Form;
-use forge_kernel::State as KernelState;
-use forge_model::Version;
-use support::{Agreement, Loaded, ODD, TINY, WIDE, agreement, options, tokens};
+use crate::support::{Agreement, Loaded, ODD, TINY, WIDE, agreement, options, tokens};
+use rwkv_forge_engine::Form;
+use rwkv_forge_kernel::State as KernelState;
+use rwkv_forge_model::Version;
 
 /// Form::Float differs from the reference by rounding alone: another order of summation and fused products. A sum of n terms
 /// errs by about sqrt(n) * 2^-25 of its size, some 1e-6 for the rows here, and 3 layers with about ten operations each give
@@ -58,7 +58,7 @@ fn every_type_agrees_in_both_forms() {
     for version in Version::ALL {
         let random = Loaded::random(version, &WIDE, 5);
         let tokens = tokens(40, WIDE.vocabulary);
-        for format in forge_quant::FORMATS {
+        for format in rwkv_forge_quant::FORMATS {
             let model = random.stored_as(format.encoding());
             let (expected, _) = model.reference(&tokens);
             for form in [Form::Float, Form::Int8] {
@@ -78,7 +78,7 @@ fn trained_models_agree() {
         let (found, _) = model.steps(&options(Form::Float, 1), &tokens);
         check(name, Form::Float, agreement(&expected, &found, 320));
         for encoding in ["q8_0", "q4_0"] {
-            let model = model.stored_as(forge_quant::by_name(encoding).expect("a known format").encoding());
+            let model = model.stored_as(rwkv_forge_quant::by_name(encoding).expect("a known format").encoding());
             let (expected, _) = model.reference(&tokens);
             let (found, _) = model.steps(&options(Form::Int8, 1), &tokens);
             check(&format!("{name} {encoding}"), Form::Int8, agreement(&expected, &found, 320));
@@ -104,7 +104,7 @@ fn a_larger_trained_model_agrees() {
 /// matrix that is off by a quarter beyond the one for Form::Int8.
 #[test]
 fn planted_faults_break_the_bounds() {
-    let q8_0 = forge_quant::by_name("q8_0").expect("a known format").encoding();
+    let q8_0 = rwkv_forge_quant::by_name("q8_0").expect("a known format").encoding();
     for version in Version::ALL {
         let model = Loaded::random(version, &WIDE, 5);
         let tokens = tokens(40, WIDE.vocabulary);

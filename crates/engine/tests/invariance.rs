@@ -1,16 +1,14 @@
 //! The same bits on every instruction set, with any number of threads, and however sequences are divided into calls.
 #![allow(clippy::expect_used, reason = "a test that fails should fail loudly")]
 
-mod support;
-
-use forge_engine::{Engine, EngineOptions, Form, Isa, LayerStream, Logits, State};
-use forge_model::Version;
-use support::{Loaded, ODD, WIDE, bits, on, options, tokens};
+use crate::support::{Loaded, ODD, WIDE, bits, on, options, tokens};
+use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, LayerStream, Logits, State};
+use rwkv_forge_model::Version;
 
 /// One model a version, its matrices of different types, so that integer and float products meet.
 fn models() -> Vec<Loaded> {
     let formats = ["q4_k", "q8_0", "q6_k", "nf4", "q5_1", "q4_0"];
-    let encodings = formats.map(|name| forge_quant::by_name(name).expect("a known format").encoding());
+    let encodings = formats.map(|name| rwkv_forge_quant::by_name(name).expect("a known format").encoding());
     let quantized = Version::ALL.iter().zip(encodings);
     let mut models: Vec<Loaded> = quantized.map(|(version, encoding)| Loaded::random(*version, &WIDE, 7).stored_as(encoding)).collect();
     models.push(Loaded::random(Version::V7, &ODD, 8));

@@ -1,9 +1,9 @@
 //! Functions, norms, token shifts and recurrences against f64, on every instruction set of this CPU with the same bits.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code: failing loudly is its purpose, numbers are small")]
 
-use forge_engine::{Isa, ops};
-use forge_matrix::Pass;
-use forge_testkit::models::SplitMix64;
+use rwkv_forge_engine::{Isa, ops};
+use rwkv_forge_matrix::Pass;
+use rwkv_forge_testkit::models::SplitMix64;
 
 /// A function of one number with its exact counterpart and the bound that its documentation states, in ulp.
 #[derive(Clone, Copy)]

@@ -7,9 +7,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use forge_engine::{Form, Logits, memory};
-use forge_model::Version;
-use forge_testkit::models::Sizes;
+use rwkv_forge_engine::{Form, Logits, memory};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::Sizes;
 use support::{Loaded, options, tokens};
 
 /// The system's allocator with a counter.
@@ -51,7 +51,7 @@ fn models() -> Vec<(String, Loaded)> {
     let pairs = Version::ALL.iter().zip(formats);
     pairs
         .map(|(version, format)| {
-            let encoding = forge_quant::by_name(format).unwrap().encoding();
+            let encoding = rwkv_forge_quant::by_name(format).unwrap().encoding();
             (format!("{version} {format}"), Loaded::random(*version, &SIZES, 1).stored_as(encoding))
         })
         .collect()
@@ -99,7 +99,7 @@ fn what_is_predicted_is_what_becomes_resident() {
     let sizes = Sizes { layers: 6, channels: 512, head_size: 64, ffn: 2048, vocabulary: 8192, ranks: [32, 32, 32, 64] };
     let random = Loaded::random(Version::V7, &sizes, 1);
     for format in ["f16", "q8_0", "q4_k"] {
-        let model = random.stored_as(forge_quant::by_name(format).unwrap().encoding());
+        let model = random.stored_as(rwkv_forge_quant::by_name(format).unwrap().encoding());
         let options = options(Form::Int8, 2);
         let predicted = memory(&*model.source, &model.description, &options).unwrap();
         let before = resident().unwrap_or_default();
@@ -143,7 +143,7 @@ fn a_token_allocates_nothing() {
 fn a_token_reads_the_weights_as_stored() {
     for (name, model) in models() {
         let predicted = memory(&*model.source, &model.description, &options(Form::Int8, 1)).unwrap();
-        let stored = |spec: &forge_model::TensorSpec| model.source.tensors()[spec.source_index].byte_len().unwrap();
+        let stored = |spec: &rwkv_forge_model::TensorSpec| model.source.tensors()[spec.source_index].byte_len().unwrap();
         let all: u64 = model.description.tensors.iter().map(stored).sum();
         let embedding = model.description.find("emb.weight").map(stored).unwrap();
         let row = embedding / SIZES.vocabulary as u64;

@@ -1,14 +1,12 @@
 //! What a tap sees are the numbers that the weights are multiplied with.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use forge_engine::{Form, Inputs, LayerStream, Tap};
-use forge_kernel::load_tensor;
-use forge_model::Version;
-use support::{Loaded, ODD, options, tokens};
+use crate::support::{Loaded, ODD, options, tokens};
+use rwkv_forge_engine::{Form, Inputs, LayerStream, Tap};
+use rwkv_forge_kernel::load_tensor;
+use rwkv_forge_model::Version;
 
 /// All inputs by name of the weight, `[tokens, columns]`; of RWKV-6's five matrices those of the last one.
 #[derive(Default)]
@@ -48,7 +46,7 @@ fn inputs_of_every_weight_are_seen() {
         let seen = Seen::default();
         stream.forward(&layer, &mut batch, &mut states, Some(&seen)).expect("all fits");
         let seen = seen.0.into_inner().expect("no other thread");
-        let is_weight = |role: forge_model::TensorRole| role.is_matrix() || role.is_lora();
+        let is_weight = |role: rwkv_forge_model::TensorRole| role.is_matrix() || role.is_lora();
         let mut expected: Vec<&str> =
             model.description.tensors.iter().filter(|spec| spec.layer == Some(0) && is_weight(spec.role)).map(|spec| &*spec.name).collect();
         expected.sort_unstable();

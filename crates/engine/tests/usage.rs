@@ -1,14 +1,12 @@
 //! States of the reference kernel, mistakes of the caller, and files that store tensors in other ways.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should fail loudly")]
 
-mod support;
-
-use forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
-use forge_kernel::{KernelOptions, RecurrentModel, Wkv};
-use forge_model::{Recover, ValueForm, Version};
-use forge_tensor::{Diagnostic, Encoding};
-use forge_testkit::models::{MemorySource, Sizes};
-use support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
+use crate::support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
+use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, Wkv};
+use rwkv_forge_model::{Recover, ValueForm, Version};
+use rwkv_forge_tensor::{Diagnostic, Encoding};
+use rwkv_forge_testkit::models::{MemorySource, Sizes};
 
 /// As in `agreement.rs`: rounding.
 const FLOAT: f64 = 1e-5;
@@ -21,7 +19,7 @@ fn states_go_to_the_reference_and_back() {
         let kernel = state.to_kernel(&model.description);
         kernel.check(&model.description).expect("a state of this model");
         assert_eq!(State::from_kernel(&kernel, &model.description).expect("a state of this model"), state, "{version}");
-        assert_eq!(State::new(&model.description).to_kernel(&model.description), forge_kernel::State::zero(&model.description));
+        assert_eq!(State::new(&model.description).to_kernel(&model.description), rwkv_forge_kernel::State::zero(&model.description));
     }
 }
 
@@ -67,9 +65,9 @@ fn mistakes_of_the_caller_are_refused_and_change_nothing() {
     let error = engine.forward(&[&[1, 2]], &mut [], Logits::All, sink).unwrap_err();
     assert_eq!(error.kind(), "BufferMismatch", "{error}");
     assert!((state, bits(&logits)) == before);
-    assert!(State::from_kernel(&forge_kernel::State::zero(&foreign.description), &model.description).is_err());
+    assert!(State::from_kernel(&rwkv_forge_kernel::State::zero(&foreign.description), &model.description).is_err());
     let version_4 = Loaded::random(Version::V4, &ODD, 1);
-    assert!(State::from_kernel(&forge_kernel::State::zero(&version_4.description), &model.description).is_err());
+    assert!(State::from_kernel(&rwkv_forge_kernel::State::zero(&version_4.description), &model.description).is_err());
 }
 
 #[test]
@@ -122,7 +120,7 @@ fn stored(model: &Loaded, name: &str, change: impl Fn(&[u64], &[f32]) -> (Vec<u6
     let mut description = model.description.clone();
     let mut tensors = Vec::new();
     for spec in &mut description.tensors {
-        let values: Vec<f32> = forge_kernel::load_tensor(&*model.source, spec).unwrap();
+        let values: Vec<f32> = rwkv_forge_kernel::load_tensor(&*model.source, spec).unwrap();
         spec.source_index = tensors.len();
         if spec.name == name {
             let (shape, encoding, bytes, recover) = change(&spec.shape, &values);
@@ -137,7 +135,7 @@ fn stored(model: &Loaded, name: &str, change: impl Fn(&[u64], &[f32]) -> (Vec<u6
 }
 
 fn encode(encoding: Encoding, values: &[f32]) -> Vec<u8> {
-    let format = forge_quant::by_encoding(encoding).unwrap();
+    let format = rwkv_forge_quant::by_encoding(encoding).unwrap();
     let mut bytes = vec![0; values.len() / encoding.block_len as usize * encoding.block_bytes as usize];
     format.encode(values, &mut bytes).unwrap();
     bytes
@@ -161,7 +159,7 @@ fn transposed(shape: &[u64], values: &[f32]) -> Vec<f32> {
 fn check(model: &Loaded, what: &str) -> Vec<String> {
     let tokens = tokens(20, model.description.hyperparameters.vocabulary);
     let kernel = RecurrentModel::<f32>::load(&*model.source, &model.description, &KernelOptions::default()).unwrap();
-    let mut state = forge_kernel::State::zero(&model.description);
+    let mut state = rwkv_forge_kernel::State::zero(&model.description);
     let expected = kernel.forward(&tokens, &mut state).unwrap();
     let (found, _) = model.steps(&options(Form::Float, 1), &tokens);
     let found = agreement(&expected, &found, model.description.hyperparameters.vocabulary);
@@ -171,7 +169,7 @@ fn check(model: &Loaded, what: &str) -> Vec<String> {
 
 #[test]
 fn every_way_to_store_a_tensor_is_read() {
-    let q8_0 = forge_quant::by_name("q8_0").unwrap().encoding();
+    let q8_0 = rwkv_forge_quant::by_name("q8_0").unwrap().encoding();
     let wide = Loaded::random(Version::V7, &WIDE, 1);
     let six = Loaded::random(Version::V6, &WIDE, 1);
     // Factors stored [outputs, inputs], as GGUF has them, in dense and block types.

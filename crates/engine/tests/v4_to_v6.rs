@@ -1,13 +1,11 @@
 //! RWKV-4, RWKV-5.0 to 5.2 and RWKV-6: agreement of the engine with the reference kernel on the same weights.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code: failing loudly is its purpose, numbers are small")]
 
-mod support;
-
-use forge_engine::{Engine, EngineOptions, Form, Isa, Logits, State};
-use forge_kernel::{KernelOptions, RecurrentModel};
-use forge_model::{ValueForm, Version};
-use forge_testkit::models::{Decay, Options, Sizes, random_model_with};
-use support::{Loaded, ODD, TINY, WIDE, agreement, bits, fixture, on, options, tokens};
+use crate::support::{Loaded, ODD, TINY, WIDE, agreement, bits, fixture, on, options, tokens};
+use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, Logits, State};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
+use rwkv_forge_model::{ValueForm, Version};
+use rwkv_forge_testkit::models::{Decay, Options, Sizes, random_model_with};
 
 const VERSIONS: [Version; 5] = [Version::V4, Version::V5_0, Version::V5_1, Version::V5_2, Version::V6];
 const DECAYS: [Decay; 3] = [Decay::Typical, Decay::Fast, Decay::Slow];
@@ -155,7 +153,7 @@ fn the_epsilon_of_the_group_norm_is_an_option() {
         let tokens = tokens(20, ODD.vocabulary);
         let kernel = KernelOptions { group_norm_eps: 1e-5 };
         let reference = RecurrentModel::<f32>::load(&*model.source, &model.description, &kernel).unwrap();
-        let expected = reference.forward(&tokens, &mut forge_kernel::State::zero(&model.description)).unwrap();
+        let expected = reference.forward(&tokens, &mut rwkv_forge_kernel::State::zero(&model.description)).unwrap();
         let with = |group_norm_eps| {
             let (found, _) = model.steps(&EngineOptions { group_norm_eps, ..options(Form::Float, 1) }, &tokens);
             agreement(&expected, &found, ODD.vocabulary).rms_ratio

@@ -1,6 +1,6 @@
 //! The result of a comparison, and the thresholds that it can be held against.
 
-use forge_score::{AgainstUnigram, UnigramLoss};
+use rwkv_forge_score::{AgainstUnigram, UnigramLoss};
 use serde::Serialize;
 
 /// How well a candidate follows a reference over one sequence of tokens, both starting from the empty state.

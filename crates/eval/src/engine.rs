@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
 
-use forge_engine::{Batch, EngineError, EngineOptions, Form, LayerStream};
-use forge_kernel::LayerState;
-use forge_model::ModelDescription;
-use forge_tensor::BoxError;
+use rwkv_forge_engine::{Batch, EngineError, EngineOptions, Form, LayerStream};
+use rwkv_forge_kernel::LayerState;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::BoxError;
 
 use crate::run::{Model, Runner};
 

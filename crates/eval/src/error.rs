@@ -2,7 +2,7 @@
 
 use std::io;
 
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a comparison or a run gave no result.
@@ -56,7 +56,7 @@ pub enum EvalError {
     MixedKernels,
     /// Scores cannot be computed.
     #[error(transparent)]
-    Score(#[from] forge_score::ScoreError),
+    Score(#[from] rwkv_forge_score::ScoreError),
     /// The receiver of results failed.
     #[error("cannot write results: {0}")]
     Output(#[from] io::Error),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use forge_io::{IoError, Spill};
-use forge_kernel::LayerState;
+use rwkv_forge_io::{IoError, Spill};
+use rwkv_forge_kernel::LayerState;
 use serde::Serialize;
 
 use crate::error::EvalError;

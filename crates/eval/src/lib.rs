@@ -25,10 +25,10 @@ pub use agreement::{Agreement, Difference, Divergence, LayerAgreement, PerPositi
 pub use compare::{CompareOptions, Progress, compare, compare_runners};
 pub use engine::Kernel;
 pub use error::EvalError;
-pub use forge_score::AgainstUnigram;
 pub use layers::LayerError;
 pub use logits::{LogitsSink, logits};
 pub use loss::{Baseline, LogitsRow, Loss, LossOptions, Step, loss};
 pub use pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows};
 pub use run::{Model, Runner};
+pub use rwkv_forge_score::AgainstUnigram;
 pub use tokens::TokenWriter;

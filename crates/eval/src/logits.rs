@@ -2,8 +2,8 @@
 
 use std::io;
 
-use forge_kernel::LayerState;
-use forge_score::Tokens;
+use rwkv_forge_kernel::LayerState;
+use rwkv_forge_score::Tokens;
 
 use crate::compare::Progress;
 use crate::error::EvalError;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use forge_score::{Plan, Precision, ScoreError, Scorer, Scores, Sequence, Tokens};
+use rwkv_forge_score::{Plan, Precision, ScoreError, Scorer, Scores, Sequence, Tokens};
 use serde::Serialize;
 
 use crate::error::EvalError;

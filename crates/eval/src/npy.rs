@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use forge_tensor::Diagnostic;
+use rwkv_forge_tensor::Diagnostic;
 use thiserror::Error;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -162,7 +162,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When the shape overflows or writing fails.
     pub fn new(mut out: W, shape: &[u64]) -> io::Result<Self> {
-        let remaining = forge_tensor::element_count(shape).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        let remaining = rwkv_forge_tensor::element_count(shape).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         let dims: String = shape.iter().map(|dim| format!("{dim}, ")).collect();
         let dims = if shape.len() > 1 { dims.trim_end_matches(", ") } else { dims.trim_end() };
         let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");

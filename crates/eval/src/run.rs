@@ -1,8 +1,8 @@
 //! One model over one sequence, a layer in memory at a time.
 
-use forge_kernel::{HeadStream, KernelOptions, Layer, LayerState, SequenceContext, embed};
-use forge_model::ModelDescription;
-use forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_kernel::{HeadStream, KernelOptions, Layer, LayerState, SequenceContext, embed};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::{BoxError, TensorSource};
 
 use crate::error::EvalError;
 

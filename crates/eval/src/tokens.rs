@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forge_io::{IoError, Spill};
-use forge_score::{TokenStore, Tokens};
+use rwkv_forge_io::{IoError, Spill};
+use rwkv_forge_score::{TokenStore, Tokens};
 
 /// Tokens that are written at a time.
 const PIECE: usize = 1 << 16;

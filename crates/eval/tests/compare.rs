@@ -1,13 +1,13 @@
 //! Comparisons of models that are equal, slightly different, damaged, or of different kinds.
 #![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose")]
 
-mod support;
+use crate::support;
 
-use forge_eval::{Agreement, CompareOptions, EvalError, Model, Progress, Thresholds, compare};
-use forge_kernel::{RecurrentModel, State};
-use forge_model::Version;
-use forge_tensor::Diagnostic;
-use support::{Loaded, random, tokens};
+use crate::support::{Loaded, random, tokens};
+use rwkv_forge_eval::{Agreement, CompareOptions, EvalError, Model, Progress, Thresholds, compare};
+use rwkv_forge_kernel::{RecurrentModel, State};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Diagnostic;
 
 fn agreement(a: &Loaded, b: &Loaded, tokens: &[u32]) -> Agreement {
     try_compare(a, b, &CompareOptions::new(tokens)).unwrap()
@@ -238,7 +238,7 @@ fn fewer_bits_diverge_more() {
     let kl = |format: &str| agreement(&model, &model.quantized(format), fed).kl.mean;
     let (q8, q5, q4) = (kl("q8_0"), kl("q5_1"), kl("q4_0"));
     assert!(0.0 < q8 && 4.0 * q8 < q5 && q5 < q4 && q4 < 0.5, "{q8} {q5} {q4}");
-    let model = Model { options: forge_kernel::KernelOptions { group_norm_eps: 1e-5 }, ..model.model() };
+    let model = Model { options: rwkv_forge_kernel::KernelOptions { group_norm_eps: 1e-5 }, ..model.model() };
     let original = Loaded::fixture("tiny-rwkv7");
     let result = compare(&original.model(), &model, &CompareOptions::new(fed), &mut |_| ()).unwrap();
     assert!(!result.identical && result.kl.mean > 0.0, "the options of each model count");

@@ -1,11 +1,9 @@
 //! The engine in the place of the reference kernel.
 
-mod support;
-
-use forge_engine::Form;
-use forge_eval::{Agreement, CompareOptions, Kernel, Model, Runner, compare_runners};
-use forge_model::Version;
-use support::{random, tokens};
+use crate::support::{random, tokens};
+use rwkv_forge_engine::Form;
+use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, Model, Runner, compare_runners};
+use rwkv_forge_model::Version;
 
 fn compared(reference: Box<dyn Runner + '_>, candidate: Box<dyn Runner + '_>, head_rows: usize) -> Agreement {
     let tokens = tokens(30);

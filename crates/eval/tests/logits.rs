@@ -1,16 +1,16 @@
 //! The logits of one model, streamed.
 #![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose")]
 
-mod support;
+use crate::support;
 
 use std::io;
 
-use forge_eval::npy::{Array, Elements, Writer};
-use forge_eval::{EvalError, Kernel, LogitsSink, PassOptions, logits};
-use forge_kernel::{LayerState, RecurrentModel, State};
-use forge_model::Version;
-use forge_tensor::Diagnostic;
-use support::{Loaded, random, tokens};
+use crate::support::{Loaded, random, tokens};
+use rwkv_forge_eval::npy::{Array, Elements, Writer};
+use rwkv_forge_eval::{EvalError, Kernel, LogitsSink, PassOptions, logits};
+use rwkv_forge_kernel::{LayerState, RecurrentModel, State};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Diagnostic;
 
 #[derive(Default)]
 struct Collected {

@@ -1,18 +1,18 @@
 //! Losses over plans: however tokens are divided, whatever computes, alone or against a baseline.
 #![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose")]
 
-mod support;
+use crate::support;
 
 use std::num::NonZeroUsize;
 
-use forge_eval::{
+use crate::support::{Loaded, hybrid, npy_f32, random, recorded_tokens, tokens};
+use rwkv_forge_eval::{
     Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, TokenWriter, compare, loss,
 };
-use forge_kernel::LayerState;
-use forge_model::Version;
-use forge_score::{Document, Plan, Precision, Protocol, Scorer, Sequence, Tokens};
-use forge_tensor::Diagnostic;
-use support::{Loaded, hybrid, npy_f32, random, recorded_tokens, tokens};
+use rwkv_forge_kernel::LayerState;
+use rwkv_forge_model::Version;
+use rwkv_forge_score::{Document, Plan, Precision, Protocol, Scorer, Sequence, Tokens};
+use rwkv_forge_tensor::Diagnostic;
 
 /// Bytes of activations a token takes in the models of [`random`].
 const TOKEN_BYTES: u64 = 64 * 8;
@@ -212,7 +212,7 @@ fn divergences_are_those_of_the_comparison_token_by_token() {
         let fed = plan.sequences[0].fed().to_vec().unwrap();
         let options = CompareOptions::new(&fed);
         let want = compare(&model.model(), &candidate.model(), &options, &mut |_| ()).unwrap();
-        let evaluation = forge_score::evaluate(&plan, &found.scores).unwrap();
+        let evaluation = rwkv_forge_score::evaluate(&plan, &found.scores).unwrap();
         let kl = evaluation.kl.unwrap();
         // Both sum in f64, one of them in pieces of the vocabulary.
         assert!((kl.mean - want.kl.mean).abs() < 1e-9 * want.kl.mean && kl.mean > 1e-6, "{version}: {} {}", kl.mean, want.kl.mean);

@@ -2,7 +2,7 @@
 //! typical and slow decays. The bounds in `bounds.rs` are four times what this prints, and docs/verification.md shows it:
 //!
 //! ```text
-//! cargo run --release -p forge-forms --example figures -- fixtures/checkpoints/*.pth
+//! cargo run --release -p rwkv-forge-forms --example figures -- fixtures/checkpoints/*.pth
 //! ```
 //!
 //! Further arguments are model files; `--seeds N` chooses another number of seeds.
@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use forge_forms::{Form, FormsOptions, FormsReport, Model, Quantity, Start, Tier, compare};
-use forge_model::{Version, describe};
-use forge_report::{Cell, Column, Table};
-use forge_tensor::{BoxError, TensorSource};
-use forge_testkit::models::{Decay, Options, Sizes, SplitMix64, random_model_with};
+use rwkv_forge_forms::{Form, FormsOptions, FormsReport, Model, Quantity, Start, Tier, compare};
+use rwkv_forge_model::{Version, describe};
+use rwkv_forge_report::{Cell, Column, Table};
+use rwkv_forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_testkit::models::{Decay, Options, Sizes, SplitMix64, random_model_with};
 
 /// 3 layers of 64 channels in 4 heads, 50 tokens, every rank different.
 const SIZES: Sizes = Sizes { layers: 3, channels: 64, head_size: 16, ffn: 96, vocabulary: 50, ranks: [8, 9, 7, 10] };
@@ -93,7 +93,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Every case of a file.
 fn of_file(path: &Path) -> Result<(String, Worst), BoxError> {
-    let source = forge_checkpoint::open(path, &forge_checkpoint::Limits::default())?;
+    let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default())?;
     let description = describe(source.tensors())?;
     let tokens = tokens(description.hyperparameters.vocabulary, LENGTH, 1);
     let model = Model { source: source.as_ref(), description: &description };

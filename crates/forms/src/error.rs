@@ -1,9 +1,9 @@
 //! What can go wrong before there is anything to judge.
 
-use forge_kernel::KernelError;
-use forge_parallel::ParallelError;
-use forge_report::ReportError;
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_kernel::KernelError;
+use rwkv_forge_parallel::ParallelError;
+use rwkv_forge_report::ReportError;
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// Why two forms could not be compared.

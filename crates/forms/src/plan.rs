@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use forge_parallel::ParallelOptions;
+use rwkv_forge_parallel::ParallelOptions;
 use serde::Serialize;
 
 /// The precision that a comparison is made in.

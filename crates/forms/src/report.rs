@@ -1,6 +1,6 @@
 //! What was found: the worst of every quantity, and the first that is beyond its bound.
 
-use forge_report::{Annotation, Cell, Column, Outcome, Suite, Table, significant};
+use rwkv_forge_report::{Annotation, Cell, Column, Outcome, Suite, Table, significant};
 use serde::Serialize;
 
 use crate::bounds::{Bounds, Quantity, vanishes};
@@ -243,7 +243,7 @@ impl FormsReport {
         for entry in self.entries.iter().filter(|entry| entry.is_beyond()) {
             entries[entry.case].push(entry);
         }
-        let cases = self.cases.iter().zip(entries).map(|(case, beyond)| forge_report::Case {
+        let cases = self.cases.iter().zip(entries).map(|(case, beyond)| rwkv_forge_report::Case {
             name: case.to_string(),
             group: format!("forms.{}.{}.{}", case.tier, case.form, case.start),
             time: None,

@@ -1,9 +1,9 @@
 //! All cases of all start states, with one layer of one form in memory at a time.
 
-use forge_kernel::{HeadStream, KernelOptions, LayerState, State, embed};
-use forge_model::ModelDescription;
-use forge_parallel::{self as parallel, Head};
-use forge_tensor::TensorSource;
+use rwkv_forge_kernel::{HeadStream, KernelOptions, LayerState, State, embed};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_parallel::{self as parallel, Head};
+use rwkv_forge_tensor::TensorSource;
 
 use crate::bounds::Quantity;
 use crate::error::FormsError;
@@ -185,7 +185,7 @@ impl Run<'_> {
         let mut f32s = self.group::<f32>(start, Tier::F32, judged)?;
         let mut half = Vec::new();
         for (index, state) in states.layers.iter().enumerate() {
-            let layer = forge_kernel::Layer::load(source, description, index, &self.kernel_options())?;
+            let layer = rwkv_forge_kernel::Layer::load(source, description, index, &self.kernel_options())?;
             let snapshots = truth.advance(&layer, state.clone());
             drop(layer);
             finite(&truth.x, channels, &format!("the output of layer {index}"))?;
@@ -240,7 +240,7 @@ impl Run<'_> {
     ) -> Result<(), FormsError> {
         if let Some(Lengths { stream, cases }) = &mut group.recurrent {
             let Model { source, description } = self.recurrent;
-            let layer = forge_kernel::Layer::<F>::load(source, description, index, &self.kernel_options())?;
+            let layer = rwkv_forge_kernel::Layer::<F>::load(source, description, index, &self.kernel_options())?;
             let snapshots = stream.advance(&layer, for_kernel::<F>(start));
             for (case, number) in cases {
                 if let Some((_, state)) = snapshots.iter().find(|(end, _)| *end == case.length) {
@@ -299,7 +299,7 @@ impl Run<'_> {
         let mut add = |found: &[F], length: usize| {
             let Some((_, meter)) = meters.next() else { return };
             for (position, (want, got)) in wanted.chunks_exact(rows.len()).zip(found.chunks_exact(rows.len())).take(length).enumerate() {
-                meter.add(position, rows.start, want, got.iter().map(|v| forge_kernel::Real::to_f64(*v)));
+                meter.add(position, rows.start, want, got.iter().map(|v| rwkv_forge_kernel::Real::to_f64(*v)));
             }
         };
         if let Some(Lengths { stream, cases }) = &group.recurrent {
@@ -334,7 +334,7 @@ struct Truth<'a> {
 impl Truth<'_> {
     fn compare<F: Number>(&self, ledger: &mut Ledger, case: usize, layer: usize, length: usize, x: &[F], state: &LayerState<F>) {
         let elements = length * self.channels;
-        let wide = x[..elements].iter().map(|v| forge_kernel::Real::to_f64(*v));
+        let wide = x[..elements].iter().map(|v| rwkv_forge_kernel::Real::to_f64(*v));
         ledger.add(case, Some(layer), Quantity::Output, &Meter::of(&self.x[..elements], wide, length));
         let Some((_, wanted)) = self.snapshots.iter().find(|(end, _)| *end == length) else { return };
         for ((quantity, wanted), (_, found)) in parts(wanted).into_iter().zip(parts(state)) {

@@ -1,9 +1,9 @@
 //! The parallel form where something else than forms is compared.
 
-use forge_kernel::LayerState;
-use forge_model::ModelDescription;
-use forge_parallel::{self as parallel, Head, ParallelError, ParallelOptions};
-use forge_tensor::TensorSource;
+use rwkv_forge_kernel::LayerState;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_parallel::{self as parallel, Head, ParallelError, ParallelOptions};
+use rwkv_forge_tensor::TensorSource;
 
 use crate::error::FormsError;
 use crate::start::from_parallel;

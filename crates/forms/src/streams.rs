@@ -1,14 +1,14 @@
 //! A sequence on its way through the layers, in one form and one precision.
 
-use forge_kernel::{LayerState, SequenceContext};
-use forge_parallel as parallel;
+use rwkv_forge_kernel::{LayerState, SequenceContext};
+use rwkv_forge_parallel as parallel;
 
 use crate::error::FormsError;
 use crate::plan::Case;
 use crate::start::{for_parallel, from_parallel};
 
 /// f32 or f64, as both forms need it.
-pub(crate) trait Number: forge_kernel::Real + forge_parallel::Real {}
+pub(crate) trait Number: rwkv_forge_kernel::Real + rwkv_forge_parallel::Real {}
 
 impl Number for f32 {}
 impl Number for f64 {}
@@ -31,7 +31,7 @@ impl<F: Number> Recurrent<F> {
     }
 
     /// Sends all tokens through a layer; the states after each of `ends`, with their positions.
-    pub(crate) fn advance(&mut self, layer: &forge_kernel::Layer<F>, start: LayerState<F>) -> Vec<(usize, LayerState<F>)> {
+    pub(crate) fn advance(&mut self, layer: &rwkv_forge_kernel::Layer<F>, start: LayerState<F>) -> Vec<(usize, LayerState<F>)> {
         let mut state = start;
         let mut first = 0;
         let mut out = Vec::with_capacity(self.ends.len());

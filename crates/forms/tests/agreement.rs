@@ -1,11 +1,9 @@
 //! Both forms of trained and of random models agree.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code: failing loudly is its purpose")]
 
-mod support;
-
-use forge_forms::{FormsOptions, FormsReport, Quantity, Tier};
-use forge_model::Version;
-use support::{TINY, forms, open, random, repository, tiny, tokens};
+use crate::support::{TINY, forms, open, random, repository, tiny, tokens};
+use rwkv_forge_forms::{FormsOptions, FormsReport, Quantity, Tier};
+use rwkv_forge_model::Version;
 
 fn check(label: &str, report: &FormsReport) {
     eprintln!(

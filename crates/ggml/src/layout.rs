@@ -1,7 +1,7 @@
 //! Lays out a file before a byte is written. Start at [`layout`].
 
-use forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, TensorRole, TensorSpec, Version};
-use forge_tensor::{Encoding, TensorInfo};
+use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, TensorRole, TensorSpec, Version};
+use rwkv_forge_tensor::{Encoding, TensorInfo};
 
 use crate::error::GgmlError;
 use crate::map::{self, Entry, Shape};

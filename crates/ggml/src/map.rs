@@ -2,7 +2,7 @@
 //! cannot disagree. Tensors without an entry keep name and values; dimensions of size 1 are dropped from the names with
 //! `.time_` in them.
 
-use forge_model::{ValueForm, Version};
+use rwkv_forge_model::{ValueForm, Version};
 
 /// Shape of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use forge_model::{MappedTensor, Recover, Version};
-use forge_tensor::{TensorInfo, format_shape};
+use rwkv_forge_model::{MappedTensor, Recover, Version};
+use rwkv_forge_tensor::{TensorInfo, format_shape};
 
 use crate::error::GgmlError;
 use crate::map::{self, Shape};

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_io::{Backend, InputFile};
-use forge_model::{MappedTensor, ModelFile, Version};
-use forge_tensor::{BoxError, TensorInfo, TensorSource};
+use rwkv_forge_io::{Backend, InputFile};
+use rwkv_forge_model::{MappedTensor, ModelFile, Version};
+use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgmlError;
 use crate::names;
@@ -67,7 +67,7 @@ impl GgmlFile {
     fn validate_blocks(&self) -> Result<(), GgmlError> {
         let mut buffer = Vec::new();
         for (info, start) in self.infos.iter().zip(&self.offsets).filter(|(info, _)| !info.encoding.is_dense()) {
-            let Some(format) = forge_quant::by_encoding(info.encoding) else { continue };
+            let Some(format) = rwkv_forge_quant::by_encoding(info.encoding) else { continue };
             let block = u64::from(info.encoding.block_bytes).max(1);
             let step = STEP.checked_next_multiple_of(block).unwrap_or(block);
             let (total, mut done) = (byte_len(info)?, 0u64);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use forge_io::InputFile;
-use forge_tensor::{ShapeError, TensorInfo};
+use rwkv_forge_io::InputFile;
+use rwkv_forge_tensor::{ShapeError, TensorInfo};
 
 use crate::error::GgmlError;
 use crate::types;
@@ -25,7 +25,7 @@ const SMALLEST_LAYER: u64 = 10 * SMALLEST_RECORD;
 /// Records that are read at most: far above any model.
 const MAX_RECORDS: u64 = 1 << 16;
 /// Longest name.
-const NAME_BYTES: u64 = forge_model::GGML_NAME_LIMIT as u64;
+const NAME_BYTES: u64 = rwkv_forge_model::GGML_NAME_LIMIT as u64;
 
 /// The six numbers at the start of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ fn read_header(cursor: &mut Cursor<'_>) -> Result<Header, GgmlError> {
 }
 
 /// The encoding of a type number, if files of this version may have it.
-fn check_type(number: i32, version: i32, place: impl Fn() -> String) -> Result<forge_tensor::Encoding, GgmlError> {
+fn check_type(number: i32, version: i32, place: impl Fn() -> String) -> Result<rwkv_forge_tensor::Encoding, GgmlError> {
     let encoding = types::encoding(number).ok_or_else(|| GgmlError::UnknownType { place: place(), number, why: types::why_not(number) })?;
     if version == FLOAT_VERSION && !encoding.is_dense() {
         let why = " with quantized data, whose blocks were laid out differently then";

@@ -1,6 +1,6 @@
 //! The data type numbers of rwkv.cpp, which are not ggml's.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 /// Numbers that a record may have. The 256-element types are not in rwkv.cpp's documentation, but its loader takes them.
 const TYPES: &[(i32, Encoding)] = &[
@@ -31,7 +31,7 @@ pub(crate) fn number(encoding: Encoding) -> Option<i32> {
 
 /// True when values can be read back.
 pub(crate) fn is_decodable(encoding: Encoding) -> bool {
-    forge_quant::by_encoding(encoding).is_some()
+    rwkv_forge_quant::by_encoding(encoding).is_some()
 }
 
 /// What is known of a number that no record may have.

@@ -1,12 +1,12 @@
 //! Every rule of the format broken in exactly one way (G11), and the kind of error that it must give.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
 
-mod common;
+use crate::common;
 
-use common::{Pieces, open, sample};
-use forge_ggml::Records;
-use forge_model::Version;
-use forge_tensor::Diagnostic;
+use crate::common::{Pieces, open, sample};
+use rwkv_forge_ggml::Records;
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Diagnostic;
 
 fn kind(bytes: &[u8]) -> &'static str {
     match Records::from_bytes(bytes) {

@@ -1,13 +1,13 @@
 //! What is laid out is what the format says, and reads back as what went in.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
 
-mod common;
+use crate::common;
 
-use common::{SIZES, arranged, choices, laid_out, model, open, written};
-use forge_ggml::layout;
-use forge_model::{Constraint, ModelDescription, TensorSpec, ValueForm, Version};
-use forge_tensor::{Diagnostic, Encoding};
-use forge_testkit::models::MemorySource;
+use crate::common::{SIZES, arranged, choices, laid_out, model, open, written};
+use rwkv_forge_ggml::layout;
+use rwkv_forge_model::{Constraint, ModelDescription, TensorSpec, ValueForm, Version};
+use rwkv_forge_tensor::{Diagnostic, Encoding};
+use rwkv_forge_testkit::models::MemorySource;
 
 const BLOCKS: [&str; 5] = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"];
 
@@ -149,7 +149,7 @@ fn block_types_are_for_matrices_of_layers() {
     }
 }
 
-fn read_encoding(source: &dyn forge_tensor::TensorSource, spec: &TensorSpec) -> Encoding {
+fn read_encoding(source: &dyn rwkv_forge_tensor::TensorSource, spec: &TensorSpec) -> Encoding {
     source.tensors()[spec.source_index].encoding
 }
 
@@ -162,7 +162,7 @@ fn what_the_runtime_cannot_use_is_not_laid_out() {
         choices[index].encoding = encoding;
         layout(&description, &choices).map_or_else(|error| error.kind(), |_| "accepted")
     };
-    let q8 = forge_quant::by_name("q8_0").unwrap().encoding();
+    let q8 = rwkv_forge_quant::by_name("q8_0").unwrap().encoding();
     assert_eq!(kind("ln_out.weight", Encoding::F16), "EncodingNotAllowed");
     assert_eq!(kind("blocks.0.att.x_g", Encoding::F16), "EncodingNotAllowed");
     assert_eq!(kind("blocks.0.att.w1", q8), "EncodingNotAllowed");
@@ -170,8 +170,8 @@ fn what_the_runtime_cannot_use_is_not_laid_out() {
     // On request the embedding and the head may be quantized.
     assert_eq!(kind("head.weight", q8), "accepted");
     assert_eq!(layout(&description, &[]).unwrap_err().kind(), "Internal");
-    assert!(!forge_ggml::holds(Encoding::BF16) && forge_ggml::holds(Encoding::F16));
+    assert!(!rwkv_forge_ggml::holds(Encoding::BF16) && rwkv_forge_ggml::holds(Encoding::F16));
     let emb = description.find("emb.weight").unwrap();
-    assert!(matches!(forge_ggml::constraint(Version::V7, emb), Constraint::FloatUnlessAsked(_)));
+    assert!(matches!(rwkv_forge_ggml::constraint(Version::V7, emb), Constraint::FloatUnlessAsked(_)));
     assert_eq!(SIZES.layers, 2);
 }

@@ -1,17 +1,15 @@
 //! Files that `data/make.py` made, as rwkv.cpp's converter and quantizer make theirs.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
 
-mod common;
-
-use common::{arranged, open};
-use forge_model::{ModelDescription, TensorSpec, ValueForm, Version};
-use forge_tensor::TensorSource;
+use crate::common::{arranged, open};
+use rwkv_forge_model::{ModelDescription, TensorSpec, ValueForm, Version};
+use rwkv_forge_tensor::TensorSource;
 
 fn data(name: &str) -> Vec<u8> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     let bytes = std::fs::read(folder.join(name)).unwrap();
     let sums = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
-    assert!(sums.contains(&format!("{}  {name}\n", forge_io::sha256_hex(&bytes))), "{name} is not what make.py made");
+    assert!(sums.contains(&format!("{}  {name}\n", rwkv_forge_io::sha256_hex(&bytes))), "{name} is not what make.py made");
     bytes
 }
 

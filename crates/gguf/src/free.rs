@@ -1,7 +1,7 @@
 //! A GGUF file with names of the caller's choice, for programs that take the container and not its conventions.
 
-use forge_model::{Assembly, FileLayout, OutputTensor};
-use forge_tensor::{Encoding, TensorInfo};
+use rwkv_forge_model::{Assembly, FileLayout, OutputTensor};
+use rwkv_forge_tensor::{Encoding, TensorInfo};
 
 use crate::error::GgufError;
 use crate::header::{NAME_BYTES, byte_len, padded};

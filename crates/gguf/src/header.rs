@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use forge_tensor::{ShapeError, TensorInfo, format_shape};
+use rwkv_forge_tensor::{ShapeError, TensorInfo, format_shape};
 
 use crate::error::GgufError;
 use crate::types;

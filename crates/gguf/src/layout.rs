@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Ranks, TensorRole, TensorSpec, Version};
-use forge_tensor::{Encoding, TensorInfo};
-use forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Ranks, TensorRole, TensorSpec, Version};
+use rwkv_forge_tensor::{Encoding, TensorInfo};
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::GgufError;
 use crate::header::{NAME_BYTES, byte_len, padded};
@@ -264,7 +264,7 @@ impl<'a> Assembler<'a> {
 }
 
 fn stored_shape(form: Form, shape: &[u64], parts: usize) -> Result<Vec<u64>, GgufError> {
-    let elements = forge_tensor::element_count(shape).map_err(|_| too_large())?;
+    let elements = rwkv_forge_tensor::element_count(shape).map_err(|_| too_large())?;
     Ok(match (form, shape) {
         (Form::Same, _) => shape.to_vec(),
         (Form::Flat, _) => vec![elements],
@@ -283,7 +283,7 @@ fn stored_shape(form: Form, shape: &[u64], parts: usize) -> Result<Vec<u64>, Ggu
 fn main_encoding(model: &ModelDescription, choices: &[Choice]) -> Encoding {
     let mut totals: Vec<(Encoding, u64)> = Vec::new();
     for (spec, choice) in model.tensors.iter().zip(choices).filter(|(spec, _)| spec.role.is_matrix() && spec.layer.is_some()) {
-        let elements = forge_tensor::element_count(&spec.shape).unwrap_or(0);
+        let elements = rwkv_forge_tensor::element_count(&spec.shape).unwrap_or(0);
         match totals.iter_mut().find(|(encoding, _)| *encoding == choice.encoding) {
             Some((_, total)) => *total = total.saturating_add(elements),
             None => totals.push((choice.encoding, elements)),

@@ -1,7 +1,7 @@
 //! The one table of names: which stored tensor is made of which canonical ones, and how. Reader and writer both go
 //! through it, so that they cannot disagree.
 
-use forge_model::Version;
+use rwkv_forge_model::Version;
 
 /// How a stored tensor differs from the canonical ones it is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use forge_model::{Configuration, Epsilon, MappedTensor, Recover, Version};
-use forge_tensor::{TensorInfo, TensorSource, format_shape};
+use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, Recover, Version};
+use rwkv_forge_tensor::{TensorInfo, TensorSource, format_shape};
 
 use crate::error::GgufError;
 use crate::map::{self, Entry, Form};

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_io::{Backend, InputFile};
-use forge_model::{Configuration, MappedTensor, ModelFile};
-use forge_tensor::{BoxError, TensorInfo, TensorSource};
+use rwkv_forge_io::{Backend, InputFile};
+use rwkv_forge_model::{Configuration, MappedTensor, ModelFile};
+use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgufError;
 use crate::header::{Header, Limits, byte_len};
@@ -98,7 +98,7 @@ impl GgufFile {
         buffer: &mut Vec<u8>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), GgufError> {
-        let Some(format) = forge_quant::by_encoding(info.encoding) else { return Ok(()) };
+        let Some(format) = rwkv_forge_quant::by_encoding(info.encoding) else { return Ok(()) };
         let block = u64::from(info.encoding.block_bytes).max(1);
         let step = STEP.checked_next_multiple_of(block).unwrap_or(block);
         let (total, mut done) = (byte_len(info)?, 0u64);
@@ -189,7 +189,7 @@ impl TensorSource for GgufFile {
     fn metadata(&self) -> Vec<(String, String)> {
         let text = |value: &Value| match value {
             // Control characters of a stranger's file must not reach a terminal.
-            Value::String(text) => forge_tensor::shorten(text.trim_end()),
+            Value::String(text) => rwkv_forge_tensor::shorten(text.trim_end()),
             other => other.to_string(),
         };
         self.metadata().entries().iter().map(|(key, value)| (key.clone(), text(value))).collect()

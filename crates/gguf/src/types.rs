@@ -1,6 +1,6 @@
 //! The type numbers of ggml: which exist, how many bytes they take, and which this program can decode.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 /// Plain integer and f64 types: read as they are, never quantized to.
 const DENSE: &[(u32, Encoding)] = &[(24, Encoding::I8), (25, Encoding::I16), (26, Encoding::I32), (27, Encoding::I64), (28, Encoding::F64)];
@@ -21,7 +21,7 @@ const DEFINED: &[(u32, Encoding)] = &[
 /// How elements of this type are stored; `None` for numbers that do not exist, were removed (4, 5, 31 to 33, 36 to 38)
 /// or only exist while a model runs (9, 15).
 pub(crate) fn encoding(number: u32) -> Option<Encoding> {
-    if let Some(format) = forge_quant::by_ggml_type(number) {
+    if let Some(format) = rwkv_forge_quant::by_ggml_type(number) {
         return Some(format.encoding());
     }
     DENSE.iter().chain(DEFINED).find(|(id, _)| *id == number).map(|(_, encoding)| *encoding)
@@ -29,12 +29,12 @@ pub(crate) fn encoding(number: u32) -> Option<Encoding> {
 
 /// The type number of an encoding that can be written.
 pub(crate) fn number(encoding: Encoding) -> Option<u32> {
-    forge_quant::by_encoding(encoding).and_then(forge_quant::BlockFormat::ggml_type)
+    rwkv_forge_quant::by_encoding(encoding).and_then(rwkv_forge_quant::BlockFormat::ggml_type)
 }
 
 /// True when values can be read back.
 pub(crate) fn is_decodable(encoding: Encoding) -> bool {
-    encoding == Encoding::F64 || forge_quant::by_encoding(encoding).is_some()
+    encoding == Encoding::F64 || rwkv_forge_quant::by_encoding(encoding).is_some()
 }
 
 /// True for formats that share scales, which oblige a file to carry `general.quantization_version`.

@@ -1,7 +1,7 @@
 //! The token list of a file: how token bytes are spelled, and what ids without bytes are called.
 
-use forge_tokenizer::bpe::{SpecialIds, TokenKind};
-use forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_tokenizer::bpe::{SpecialIds, TokenKind};
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::GgufError;
 use crate::reader::GgufFile;
@@ -140,7 +140,7 @@ fn spell(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{spell, token_list};
-    use forge_tokenizer::Tokenizer;
+    use rwkv_forge_tokenizer::Tokenizer;
 
     #[test]
     fn spelling_is_the_inside_of_repr() {

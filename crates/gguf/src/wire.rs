@@ -28,9 +28,9 @@ impl Input for [u8] {
     }
 }
 
-impl Input for forge_io::InputFile {
+impl Input for rwkv_forge_io::InputFile {
     fn len(&self) -> u64 {
-        forge_io::InputFile::len(self)
+        rwkv_forge_io::InputFile::len(self)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), GgufError> {

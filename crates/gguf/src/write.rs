@@ -1,7 +1,7 @@
 //! Builds the bytes of a header, and remembers where values stand that are known later.
 
-use forge_model::Patch;
-use forge_tensor::TensorInfo;
+use rwkv_forge_model::Patch;
+use rwkv_forge_tensor::TensorInfo;
 
 /// Bytes before the first metadata key: magic, version and two counts.
 const FIXED: u64 = 24;

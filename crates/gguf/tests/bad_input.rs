@@ -1,9 +1,9 @@
 //! Every rule of the format broken in exactly one way, and the kind of error that it must give. Names follow the list
 //! of bad inputs (G1 to G10).
 
-use forge_gguf::{GgufFile, Header, Limits};
-use forge_tensor::{Diagnostic, TensorSource};
-use forge_testkit::gguf::{GgufBuilder, RawValue};
+use rwkv_forge_gguf::{GgufFile, Header, Limits};
+use rwkv_forge_tensor::{Diagnostic, TensorSource};
+use rwkv_forge_testkit::gguf::{GgufBuilder, RawValue};
 
 fn kind(bytes: &[u8]) -> &'static str {
     match Header::from_bytes(bytes, &Limits::default()) {

@@ -8,7 +8,7 @@ type Message = (&'static str, &'static str);
 
 /// The template as files carry it.
 fn template() -> &'static str {
-    forge_gguf::CHAT_TEMPLATE.trim_end()
+    rwkv_forge_gguf::CHAT_TEMPLATE.trim_end()
 }
 
 /// What a Jinja engine makes of a conversation.

@@ -1,14 +1,12 @@
 //! Against gguf-py, an implementation that shares nothing with this one: we read its file, it reads ours.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Scratch, laid_out, model, values, written};
-use forge_gguf::{Array, GgufFile, Value};
-use forge_model::Version;
-use forge_tensor::TensorSource;
+use crate::common::{Scratch, laid_out, model, values, written};
+use rwkv_forge_gguf::{Array, GgufFile, Value};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::TensorSource;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)

@@ -1,16 +1,14 @@
 //! Files of hybrids with Qwen: laid out, written, read back; and what is wrong with others.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; a failure must stop the test")]
 
-mod common;
-
-use common::{SIZES, Scratch, apart, canonical, choices, encoded, provenance, written};
-use forge_gguf::{GgufFile, bpe_vocabulary, configuration, layout_hybrid, mapped};
-use forge_model::{Configuration, Epsilon, FileLayout, ModelDescription, Version, describe_mapped_with, describe_with};
-use forge_tensor::{Diagnostic, TensorSource};
-use forge_testkit::gguf::RawValue;
-use forge_testkit::hybrids::{Variant, random_hybrid, tokenizer_json};
-use forge_testkit::models::MemorySource;
-use forge_tokenizer::BpeVocabulary;
+use crate::common::{SIZES, Scratch, apart, canonical, choices, encoded, provenance, written};
+use rwkv_forge_gguf::{GgufFile, bpe_vocabulary, configuration, layout_hybrid, mapped};
+use rwkv_forge_model::{Configuration, Epsilon, FileLayout, ModelDescription, Version, describe_mapped_with, describe_with};
+use rwkv_forge_tensor::{Diagnostic, TensorSource};
+use rwkv_forge_testkit::gguf::RawValue;
+use rwkv_forge_testkit::hybrids::{Variant, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::MemorySource;
+use rwkv_forge_tokenizer::BpeVocabulary;
 
 /// Every form of both architectures.
 fn cases() -> Vec<(Version, Variant)> {
@@ -58,7 +56,7 @@ fn what_was_written_is_what_is_read() {
                 assert_eq!((&old.name, &old.shape, old.role), (&new.name, &new.shape, new.role));
                 let mut expected = Vec::new();
                 let bytes = encoded(choice.encoding, &canonical(&source, old));
-                forge_quant::decode_rows(choice.encoding, &bytes, &mut expected).unwrap();
+                rwkv_forge_quant::decode_rows(choice.encoding, &bytes, &mut expected).unwrap();
                 assert!(canonical(&file, new) == expected, "{version} {matrices} {}", old.name);
             }
             assert_eq!(bpe_vocabulary(&file).unwrap(), Some(vocabulary()));

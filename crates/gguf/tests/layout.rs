@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests; a failure must stop the test")]
 
-mod common;
-
-use common::{Scratch, apart, canonical, choices, encoded, laid_out, model, provenance, values, written};
-use forge_gguf::{GgufFile, mapped};
-use forge_model::{ModelDescription, Version, describe_mapped};
-use forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
-use forge_testkit::gguf::{GgufBuilder, RawValue};
-use forge_tokenizer::Tokenizer;
+use crate::common::{Scratch, apart, canonical, choices, encoded, laid_out, model, provenance, values, written};
+use rwkv_forge_gguf::{GgufFile, mapped};
+use rwkv_forge_model::{ModelDescription, Version, describe_mapped};
+use rwkv_forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
+use rwkv_forge_testkit::gguf::{GgufBuilder, RawValue};
+use rwkv_forge_tokenizer::Tokenizer;
 
 const BOTH: [Version; 2] = [Version::V6, Version::V7];
 
@@ -33,7 +31,7 @@ fn what_was_written_is_what_is_read() {
                 // Transposed tensors are encoded in the stored order; only f16 and f32 occur there, value by value.
                 let mut expected = Vec::new();
                 let bytes = encoded(choice.encoding, &canonical(&source, old));
-                forge_quant::decode_rows(choice.encoding, &bytes, &mut expected).unwrap();
+                rwkv_forge_quant::decode_rows(choice.encoding, &bytes, &mut expected).unwrap();
                 assert!(canonical(&file.1, new) == expected, "{version} {matrices} {}", old.name);
             }
         }
@@ -163,7 +161,7 @@ fn metadata_says_what_the_model_is() {
     assert_eq!(number("rwkv7.attention.value_residual_mix_lora_rank"), Some(3));
     assert_eq!(text("tokenizer.ggml.model").as_deref(), Some("rwkv"));
     assert_eq!(file.metadata().get("tokenizer.ggml.tokens").unwrap().to_string(), "300 x string");
-    assert_eq!(text("tokenizer.chat_template").as_deref(), Some(forge_gguf::CHAT_TEMPLATE.trim_end()));
+    assert_eq!(text("tokenizer.chat_template").as_deref(), Some(rwkv_forge_gguf::CHAT_TEMPLATE.trim_end()));
     assert!(text("rwkv_forge.recipe").is_some());
 }
 
@@ -280,12 +278,12 @@ fn tensors_that_do_not_belong_are_named() {
 #[test]
 fn wishes_that_cannot_be_granted() {
     for version in [Version::V4, Version::V5_0, Version::V5_1, Version::V5_2] {
-        let error = forge_gguf::can_carry(version).unwrap_err();
+        let error = rwkv_forge_gguf::can_carry(version).unwrap_err();
         assert_eq!((error.kind(), error.class()), ("CannotCarry", Class::Usage));
         assert!(error.to_string().contains(version.name()) && error.to_string().contains("--to safetensors"), "{error}");
         let (_, description) = model(version);
-        let choices = vec![forge_model::Choice { encoding: Encoding::F32, reason: String::new() }; description.tensors.len()];
-        let error = forge_gguf::layout(&description, &choices, &Tokenizer::raw_bytes(), &provenance()).unwrap_err();
+        let choices = vec![rwkv_forge_model::Choice { encoding: Encoding::F32, reason: String::new() }; description.tensors.len()];
+        let error = rwkv_forge_gguf::layout(&description, &choices, &Tokenizer::raw_bytes(), &provenance()).unwrap_err();
         assert_eq!(error.kind(), "CannotCarry");
     }
     let (_, description) = model(Version::V7);
@@ -293,9 +291,9 @@ fn wishes_that_cannot_be_granted() {
         let mut choices = choices(&description, "f16");
         let index = description.tensors.iter().position(|spec| spec.name == name).unwrap();
         choices[index].encoding = encoding;
-        forge_gguf::layout(&description, &choices, &Tokenizer::raw_bytes(), &provenance()).map_err(|error| error.kind())
+        rwkv_forge_gguf::layout(&description, &choices, &Tokenizer::raw_bytes(), &provenance()).map_err(|error| error.kind())
     };
-    let q8_0 = forge_quant::by_name("q8_0").unwrap().encoding();
+    let q8_0 = rwkv_forge_quant::by_name("q8_0").unwrap().encoding();
     assert!(wish("head.weight", q8_0).is_ok());
     assert_eq!(wish("blocks.0.att.w0", Encoding::F16), Err("EncodingNotAllowed"));
     // Low-rank factors are f32 or f16 unless they are asked for in another type; their rows in the file are rows of inputs.
@@ -304,7 +302,7 @@ fn wishes_that_cannot_be_granted() {
     assert_eq!(wish("blocks.0.att.a2", q8_0), Err("BlockLength"));
     assert_eq!(wish("head.weight", Encoding::F64), Err("EncodingNotAllowed"));
     assert_eq!(wish("head.weight", Encoding::new("iq3_s", 256, 110)), Err("EncodingNotAllowed"));
-    let world = forge_gguf::layout(&description, &choices(&description, "f16"), &Tokenizer::world(), &provenance());
+    let world = rwkv_forge_gguf::layout(&description, &choices(&description, "f16"), &Tokenizer::world(), &provenance());
     assert_eq!(world.unwrap_err().kind(), "VocabularyMismatch");
 }
 
@@ -315,7 +313,7 @@ fn m5_names_beyond_63_bytes() {
     let longest = laid_out(&description, "f32").tensors.iter().map(|tensor| tensor.name.len()).max().unwrap();
     assert!(longest < 63, "{longest}");
     let long = GgufBuilder::small().tensor(&"n".repeat(64), &[1], 0, vec![0; 4]);
-    let error = forge_gguf::Header::from_bytes(&long.build(), &forge_gguf::Limits::default()).unwrap_err();
+    let error = rwkv_forge_gguf::Header::from_bytes(&long.build(), &rwkv_forge_gguf::Limits::default()).unwrap_err();
     assert_eq!(error.kind(), "NameTooLong");
 }
 

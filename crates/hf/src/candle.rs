@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use forge_gguf::FreeTensor;
-use forge_model::names::{BLINKDL, CANDLE_6, Convention, HUGGING_FACE};
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, Ranks, TensorSpec, Version};
-use forge_tensor::Encoding;
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_gguf::FreeTensor;
+use rwkv_forge_model::names::{BLINKDL, CANDLE_6, Convention, HUGGING_FACE};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, Ranks, TensorSpec, Version};
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::error::HfError;
 use crate::hugging_face::written_version;
@@ -71,7 +71,7 @@ fn convention(container: &'static str, version: Version) -> Result<&'static Conv
 /// Whether candle's GGUF reader knows this encoding.
 #[must_use]
 pub fn gguf_holds(encoding: Encoding) -> bool {
-    let known = forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some());
+    let known = rwkv_forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some());
     known && !UNKNOWN_TO_CANDLE.contains(&encoding.name)
 }
 
@@ -137,7 +137,7 @@ pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], context: &Conte
         ("rwkv_forge.rwkv_version", written_version(model.version).name()),
         ("rwkv_forge.recipe", context.recipe),
     ];
-    let mut all = vec![(GGUF_FILE.to_owned(), forge_gguf::free_layout(tensors, &texts)?)];
+    let mut all = vec![(GGUF_FILE.to_owned(), rwkv_forge_gguf::free_layout(tensors, &texts)?)];
     all.extend(companions(model, context)?);
     Ok(OutputLayout::Directory(all))
 }
@@ -170,7 +170,7 @@ fn check_sizes(container: &'static str, model: &ModelDescription) -> Result<(), 
 
 /// `config.json` and, for World, the vocabulary: a JSON object from token to id. Tokens that are no UTF-8 have no place in
 /// it; candle's tokenizer does not know them from any file.
-fn companions(model: &ModelDescription, context: &Context<'_>) -> Result<Vec<(String, forge_model::FileLayout)>, HfError> {
+fn companions(model: &ModelDescription, context: &Context<'_>) -> Result<Vec<(String, rwkv_forge_model::FileLayout)>, HfError> {
     let mut all = vec![text_file(CONFIG, format!("{:#}\n", config::candle(model)))];
     if let Some(world) = context.vocabulary.filter(|vocabulary| carries_tokens(vocabulary)) {
         let text = |id: u32| Some((std::str::from_utf8(world.token_bytes(id)?).ok()?, id));

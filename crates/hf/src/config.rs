@@ -1,7 +1,7 @@
 //! The `config.json` of each family, from the sizes that the tensors have.
 
-use forge_model::{Choice, Hyperparameters, ModelDescription, Ranks, Version};
-use forge_tensor::Encoding;
+use rwkv_forge_model::{Choice, Hyperparameters, ModelDescription, Ranks, Version};
+use rwkv_forge_tensor::Encoding;
 use serde_json::{Value, json};
 
 use crate::error::HfError;

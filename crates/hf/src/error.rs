@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use forge_checkpoint::safetensors::SafetensorsError;
-use forge_gguf::GgufError;
-use forge_model::{ModelError, Version};
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_checkpoint::safetensors::SafetensorsError;
+use rwkv_forge_gguf::GgufError;
+use rwkv_forge_model::{ModelError, Version};
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a model cannot be written in one of these containers, or a candle file is refused.

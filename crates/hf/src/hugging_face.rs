@@ -1,8 +1,8 @@
 //! A directory for Transformers and flash-linear-attention. Start at [`hugging_face`].
 
-use forge_model::names::{Convention, FLA, HUGGING_FACE};
-use forge_model::{Choice, ModelDescription, OutputLayout, Ranks, Version};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_model::names::{Convention, FLA, HUGGING_FACE};
+use rwkv_forge_model::{Choice, ModelDescription, OutputLayout, Ranks, Version};
+use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::config;
 use crate::error::HfError;

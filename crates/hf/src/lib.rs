@@ -2,7 +2,7 @@
 //! and for candle, and the reader of what candle's files store differently.
 //!
 //! Start at [`hugging_face`], [`candle`] and [`candle_gguf`] to write, at [`CandleFile`] to read. `plan` decides name,
-//! shape and assembly of each tensor; the names themselves are those of [`forge_model::names`], which readers use too.
+//! shape and assembly of each tensor; the names themselves are those of [`rwkv_forge_model::names`], which readers use too.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -21,8 +21,8 @@ mod plan;
 mod read;
 mod shards;
 
-use forge_model::{Constraint, TensorSpec, Version};
-use forge_tokenizer::{Tokenizer, WORLD_SHA256};
+use rwkv_forge_model::{Constraint, TensorSpec, Version};
+use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256};
 
 pub use candle::{
     can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, candle_gguf_writes, candle_writes, gguf_constraint, gguf_holds,

@@ -1,9 +1,9 @@
 //! Name, shape and assembly of every stored tensor. Start at [`tensors`].
 
-use forge_checkpoint::safetensors::PlannedTensor;
-use forge_model::names::Convention;
-use forge_model::{Assembly, Choice, ModelDescription, Ranks, TensorRole, TensorSpec, ValueForm, Version};
-use forge_tensor::Encoding;
+use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_model::names::Convention;
+use rwkv_forge_model::{Assembly, Choice, ModelDescription, Ranks, TensorRole, TensorSpec, ValueForm, Version};
+use rwkv_forge_tensor::Encoding;
 
 use crate::error::HfError;
 
@@ -90,7 +90,7 @@ fn stand_ins(model: &ModelDescription, choices: &[Choice]) -> Result<Vec<Planned
     shapes
         .into_iter()
         .map(|(name, shape)| {
-            let elements = forge_tensor::element_count(&shape).map_err(|error| HfError::Internal(error.to_string()))?;
+            let elements = rwkv_forge_tensor::element_count(&shape).map_err(|error| HfError::Internal(error.to_string()))?;
             let reason = "candle: asks for it in layer 0 and never uses it".to_owned();
             Ok(PlannedTensor { name: format!("blocks.0.att.{name}"), shape, encoding, reason, assembly: Assembly::zeros(elements) })
         })

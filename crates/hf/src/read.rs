@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_model::names::Convention;
-use forge_model::{MappedTensor, ModelFile, ValueForm};
-use forge_tensor::{BoxError, TensorInfo, TensorSource};
+use rwkv_forge_model::names::Convention;
+use rwkv_forge_model::{MappedTensor, ModelFile, ValueForm};
+use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::HfError;
 use crate::{EIGHTH, NAMING_KEY, VALUE_SCALE_KEY};
@@ -46,7 +46,7 @@ impl CandleFile {
     fn map(&self) -> Result<Vec<MappedTensor>, HfError> {
         let file = || self.source.path().to_path_buf();
         let infos = self.source.tensors();
-        let decodable = |info: &&TensorInfo| info.encoding.is_dense() || forge_quant::by_encoding(info.encoding).is_some();
+        let decodable = |info: &&TensorInfo| info.encoding.is_dense() || rwkv_forge_quant::by_encoding(info.encoding).is_some();
         if let Some(info) = infos.iter().find(|info| !decodable(info)) {
             return Err(HfError::UnsupportedType { file: file(), tensor: info.name.clone(), name: info.encoding.name });
         }

@@ -1,7 +1,7 @@
 //! Tensors in one safetensors file, or in numbered ones with an index. Start at [`files`].
 
-use forge_checkpoint::safetensors::{PlannedTensor, layout};
-use forge_model::FileLayout;
+use rwkv_forge_checkpoint::safetensors::{PlannedTensor, layout};
+use rwkv_forge_model::FileLayout;
 use serde_json::{Map, Value, json};
 
 use crate::Context;

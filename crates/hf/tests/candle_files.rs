@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_gguf::GgufFile;
-use forge_hf::{CandleFile, Context, NAMING_KEY, SHARD_BYTES, VALUE_SCALE_KEY, candle, candle_gguf};
-use forge_model::{Choice, FileLayout, ModelDescription, ModelFile, OutputLayout, ValueForm, Version, describe, describe_mapped};
-use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
-use forge_testkit::gguf::GgufBuilder;
-use forge_testkit::models::{MemorySource, Sizes, random_model};
+use rwkv_forge_gguf::GgufFile;
+use rwkv_forge_hf::{CandleFile, Context, NAMING_KEY, SHARD_BYTES, VALUE_SCALE_KEY, candle, candle_gguf};
+use rwkv_forge_model::{Choice, FileLayout, ModelDescription, ModelFile, OutputLayout, ValueForm, Version, describe, describe_mapped};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_testkit::gguf::GgufBuilder;
+use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 
 const SIZES: Sizes = Sizes { layers: 2, channels: 32, head_size: 16, ffn: 48, vocabulary: 40, ranks: [2, 4, 3, 9] };
 const CONTEXT: Context<'static> = Context { vocabulary: None, recipe: "r", tool_version: "0", shard_bytes: SHARD_BYTES };
@@ -67,7 +67,7 @@ fn safetensors(version: Version) -> Vec<u8> {
 fn read(path: &Path) -> Result<ModelDescription, BoxError> {
     let is_gguf = std::fs::read(path).unwrap().starts_with(b"GGUF");
     let source: Box<dyn TensorSource> =
-        if is_gguf { Box::new(GgufFile::open(path)?) } else { Box::new(forge_checkpoint::safetensors::open(path)?) };
+        if is_gguf { Box::new(GgufFile::open(path)?) } else { Box::new(rwkv_forge_checkpoint::safetensors::open(path)?) };
     if !CandleFile::is_candle(source.as_ref()) {
         return Ok(describe(source.tensors())?);
     }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use forge_hf::{Context, HfError, SHARD_BYTES, candle, candle_gguf, hugging_face};
-use forge_model::{Choice, FileLayout, ModelDescription, OutputLayout, ValueForm, Version, describe};
-use forge_tensor::{Diagnostic, Encoding, TensorInfo, TensorSource};
-use forge_testkit::models::{MemorySource, Options, Sizes, random_model, random_model_with, to_fla, to_hugging_face};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_hf::{Context, HfError, SHARD_BYTES, candle, candle_gguf, hugging_face};
+use rwkv_forge_model::{Choice, FileLayout, ModelDescription, OutputLayout, ValueForm, Version, describe};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model, random_model_with, to_fla, to_hugging_face};
+use rwkv_forge_tokenizer::Tokenizer;
 use serde_json::Value;
 
 /// Sizes that every program takes: heads of 64, and RWKV-6 ranks of 32 and 64 as Transformers expects them.
@@ -67,7 +67,7 @@ fn names_and_shapes_are_those_of_the_libraries() {
     // What layer 0 may have in vain stays away, and low-rank factors are the only thing that is transposed.
     let with_value =
         describe(random_model_with(Version::V7, &WIDE, &Options { value_in_layer_0: true, ..Options::default() }, 5).tensors()).unwrap();
-    let again = crate::files(hugging_face(&with_value, &choices(&with_value, Encoding::F32), &CONTEXT).unwrap());
+    let again = self::files(hugging_face(&with_value, &choices(&with_value, Encoding::F32), &CONTEXT).unwrap());
     assert_eq!(stored(&again["model.safetensors"]), expected(&model));
     for tensor in &files["model.safetensors"].tensors {
         let is_factor = tensor.name.ends_with("lora.0.weight") || tensor.name.ends_with("lora.2.weight");
@@ -123,7 +123,7 @@ fn configurations_state_what_the_tensors_have() {
 
 #[test]
 fn every_name_goes_out_and_comes_back_in_every_convention() {
-    use forge_model::names::{BLINKDL, CANDLE_6, Convention, FLA, HUGGING_FACE, LAYERS};
+    use rwkv_forge_model::names::{BLINKDL, CANDLE_6, Convention, FLA, HUGGING_FACE, LAYERS};
     let cases: [(&Convention, &[Version]); 5] = [
         (&BLINKDL, &Version::ALL),
         (&HUGGING_FACE, &[Version::V4, Version::V5_0, Version::V5_1, Version::V5_2, Version::V6]),
@@ -162,7 +162,7 @@ fn shards_on_disk_are_one_model_again() {
         bytes.resize(usize::try_from(file.total_bytes).unwrap(), 0);
         std::fs::write(folder.join(name), bytes).unwrap();
     }
-    let source = forge_checkpoint::safetensors::open(&folder).unwrap();
+    let source = rwkv_forge_checkpoint::safetensors::open(&folder).unwrap();
     let back = describe(source.tensors()).unwrap();
     let names = |model: &ModelDescription| model.tensors.iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect::<Vec<_>>();
     assert_eq!((back.hyperparameters, names(&back)), (model.hyperparameters, names(&model)));
@@ -171,7 +171,7 @@ fn shards_on_disk_are_one_model_again() {
     let mut shards: Vec<_> = shards.filter(|path| path.extension().is_some_and(|extension| extension == "safetensors")).collect();
     shards.sort();
     std::fs::remove_file(&shards[1]).unwrap();
-    let error = forge_checkpoint::safetensors::open(&folder).unwrap_err();
+    let error = rwkv_forge_checkpoint::safetensors::open(&folder).unwrap_err();
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(error.kind(), "MissingShard", "{error}");
 }
@@ -292,11 +292,11 @@ fn versions_without_a_reader_are_refused_with_the_way_out() {
     let refused =
         |can: fn(Version) -> Result<(), HfError>| -> Vec<Version> { all.clone().filter(|version| can(*version).is_err()).collect() };
     let hybrids = Version::HYBRIDS;
-    assert_eq!(refused(forge_hf::can_carry_hugging_face), [&[Version::V5_0], &hybrids[..]].concat());
-    assert_eq!(refused(forge_hf::can_carry_candle), [&[Version::V4, Version::V5_0], &hybrids[..]].concat());
-    assert_eq!(refused(forge_hf::can_carry_candle_gguf), [&[Version::V4, Version::V5_0, Version::V7], &hybrids[..]].concat());
+    assert_eq!(refused(rwkv_forge_hf::can_carry_hugging_face), [&[Version::V5_0], &hybrids[..]].concat());
+    assert_eq!(refused(rwkv_forge_hf::can_carry_candle), [&[Version::V4, Version::V5_0], &hybrids[..]].concat());
+    assert_eq!(refused(rwkv_forge_hf::can_carry_candle_gguf), [&[Version::V4, Version::V5_0, Version::V7], &hybrids[..]].concat());
     for version in [Version::V4, Version::V5_0, Version::V7] {
-        let (kind, message) = kind(forge_hf::can_carry_candle_gguf(version));
+        let (kind, message) = kind(rwkv_forge_hf::can_carry_candle_gguf(version));
         assert!(kind == "CannotCarry" && message.contains("--to"), "{message}");
     }
 }
@@ -304,10 +304,10 @@ fn versions_without_a_reader_are_refused_with_the_way_out() {
 #[test]
 fn quantized_files_keep_vectors_and_refuse_what_candle_cannot_read() {
     let model = described(Version::V5_2, &WIDE);
-    let q8 = forge_quant::by_name("q8_0").unwrap().encoding();
+    let q8 = rwkv_forge_quant::by_name("q8_0").unwrap().encoding();
     let mut mixed = choices(&model, Encoding::F32);
     for (spec, choice) in model.tensors.iter().zip(&mut mixed).filter(|(spec, _)| spec.role.is_matrix()) {
-        assert!(forge_hf::gguf_holds(q8), "{}", spec.name);
+        assert!(rwkv_forge_hf::gguf_holds(q8), "{}", spec.name);
         choice.encoding = q8;
     }
     let files = files(candle_gguf(&model, &mixed, &CONTEXT).unwrap());
@@ -315,7 +315,7 @@ fn quantized_files_keep_vectors_and_refuse_what_candle_cannot_read() {
     assert!(tensors.iter().all(|tensor| (tensor.encoding == q8) == (tensor.shape.len() == 2 && tensor.name.ends_with(".weight"))));
     assert!(files.contains_key("config.json"));
     assert_eq!(kind(candle_gguf(&model, &choices(&model, q8), &CONTEXT)).0, "EncodingNotAllowed");
-    assert!(!forge_hf::gguf_holds(Encoding::new("iq4_xs", 256, 136)) && !forge_hf::gguf_holds(Encoding::new("int8", 128, 132)));
+    assert!(!rwkv_forge_hf::gguf_holds(Encoding::new("iq4_xs", 256, 136)) && !rwkv_forge_hf::gguf_holds(Encoding::new("int8", 128, 132)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Where Rust's collections cannot return an error, a refusal of the system's allocator aborts the program: outputs that are half written
 //! stay behind, and the exit code says nothing. [`Allocator`] instead gives back a reserve that it holds, removes the temporaries and calls
-//! what the program has set with [`when_exhausted`]. Room that is asked for through [`forge_tensor::memory`] is refused as an error.
+//! what the program has set with [`when_exhausted`]. Room that is asked for through [`rwkv_forge_tensor::memory`] is refused as an error.
 #![allow(unsafe_code, reason = "an allocator is an unsafe trait; it passes every call on to the system's")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -60,7 +60,7 @@ unsafe impl GlobalAlloc for Allocator {
 
 /// What the system gave, or the end.
 fn given(pointer: *mut u8, bytes: usize) -> *mut u8 {
-    if pointer.is_null() && !forge_tensor::memory::may_fail() {
+    if pointer.is_null() && !rwkv_forge_tensor::memory::may_fail() {
         exhausted(bytes);
     }
     pointer

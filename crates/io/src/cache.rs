@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_tensor::{Class, Diagnostic};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// A file that cannot be used as input, or an output that cannot be written.

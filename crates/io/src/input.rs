@@ -238,7 +238,7 @@ impl InputFile {
     fn zeroed(&self, len: u64) -> Result<Vec<u8>, IoError> {
         let refused = || IoError::OutOfMemory { path: self.path.clone(), bytes: len };
         let size = usize::try_from(len).map_err(|_| refused())?;
-        forge_tensor::memory::filled(0, size).map_err(|_| refused())
+        rwkv_forge_tensor::memory::filled(0, size).map_err(|_| refused())
     }
 
     fn check_handle(&self) -> Result<(), IoError> {

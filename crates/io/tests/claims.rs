@@ -1,14 +1,14 @@
 //! No output takes the place of an input or of another output, by whatever name (W6).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test support may fail loudly")]
 
-mod common;
+use crate::common;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use common::Folder;
-use forge_io::{Claims, InputFile, OutputDirectory, OutputFile, OutputOptions};
-use forge_tensor::{Class, Diagnostic};
+use crate::common::Folder;
+use rwkv_forge_io::{Claims, InputFile, OutputDirectory, OutputFile, OutputOptions};
+use rwkv_forge_tensor::{Class, Diagnostic};
 
 fn options<'a>(claims: &'a Claims, role: &'a str) -> OutputOptions<'a> {
     OutputOptions { force: true, claims: Some(claims), role, expected_bytes: 0 }
@@ -88,7 +88,7 @@ fn w6_every_input_is_known_by_its_inode_and_by_its_place() {
 
 #[test]
 fn w6_whatever_is_opened_is_an_input_once_all_reads_are_watched() {
-    const TEST: &str = "w6_whatever_is_opened_is_an_input_once_all_reads_are_watched";
+    const TEST: &str = "claims::w6_whatever_is_opened_is_an_input_once_all_reads_are_watched";
     // In a process of its own, since the watch never ends.
     let folder = Folder::new("c_watch");
     if let Some(path) = common::part() {

@@ -1,16 +1,16 @@
 //! Directories appear whole or not at all, whatever happens on the way (W1 to W9, W22, W23 for several files).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test support may fail loudly")]
 
-mod common;
+use crate::common;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::Folder;
-use forge_io::{Claims, IoError, MANIFEST, OutputDirectory, OutputOptions, manifest};
-use forge_tensor::{Class, Diagnostic};
+use crate::common::Folder;
+use rwkv_forge_io::{Claims, IoError, MANIFEST, OutputDirectory, OutputOptions, manifest};
+use rwkv_forge_tensor::{Class, Diagnostic};
 
 const FORCE: OutputOptions<'static> = OutputOptions { force: true, claims: None, role: "", expected_bytes: 0 };
 const NEW: OutputOptions<'static> = OutputOptions { force: false, claims: None, role: "", expected_bytes: 0 };
@@ -90,7 +90,7 @@ fn w1_too_little_space_is_said_before_anything_is_written() {
 
 #[test]
 fn w2_killed_at_fifty_moments() {
-    const TEST: &str = "w2_killed_at_fifty_moments";
+    const TEST: &str = "directory::w2_killed_at_fifty_moments";
     if let Some(path) = common::part() {
         for round in (1u8..0xee).cycle() {
             write(&path, &FORCE, round).unwrap();
@@ -155,13 +155,13 @@ fn w2_only_abandoned_directories_of_the_same_output_are_removed() {
 
 #[test]
 fn w3_live_directories_are_removed_at_once_and_cannot_be_committed() {
-    const TEST: &str = "w3_live_directories_are_removed_at_once_and_cannot_be_committed";
+    const TEST: &str = "directory::w3_live_directories_are_removed_at_once_and_cannot_be_committed";
     // In a process of its own: other tests' temporaries must survive.
     if let Some(path) = common::part() {
         let directory = create(&path, &FORCE).unwrap();
         let file = directory.file("a", 1).unwrap();
         file.write_all_at(0, b"x").unwrap();
-        forge_io::remove_temporaries();
+        rwkv_forge_io::remove_temporaries();
         assert!(!directory.temp_path().exists());
         assert_eq!(kind(directory.commit(vec![file])), "Write");
         return;

@@ -1,7 +1,7 @@
 //! Inputs that are no files (F1), that change while they are read (F2, W10), or that are hard to map (W11).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test support may fail loudly")]
 
-mod common;
+use crate::common;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::Folder;
-use forge_io::{Backend, InputFile, IoError};
-use forge_tensor::{Class, Diagnostic};
+use crate::common::Folder;
+use rwkv_forge_io::{Backend, InputFile, IoError};
+use rwkv_forge_tensor::{Class, Diagnostic};
 
 /// Opens in another thread, so that a hanging open fails the test instead of stopping it.
 fn kind_of_open(path: &Path) -> &'static str {
@@ -93,9 +93,9 @@ fn f1_an_unreadable_file_is_denied() {
     // Root may read everything: ask again as somebody else, in a process of its own.
     let binary = std::env::current_exe().unwrap();
     let mut child = std::process::Command::new(binary);
-    child.args(["f1_an_unreadable_file_is_denied", "--exact"]).env("FORGE_IO_PART", &path).uid(65_534).gid(65_534);
+    child.args(["input::f1_an_unreadable_file_is_denied", "--exact"]).env("FORGE_IO_PART", &path).uid(65_534).gid(65_534);
     match child.output() {
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+        Ok(output) => common::assert_passed(&output),
         Err(e) => eprintln!("skipped: running as root and no other user can start this test ({e})"),
     }
 }
@@ -272,9 +272,9 @@ fn w11_without_address_space_reading_goes_on_through_the_handle() {
     File::create(&path).unwrap().set_len(64 << 30).unwrap();
     let mut child = std::process::Command::new("sh");
     child.args(["-c", "ulimit -v 4194304; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
-    child.args(["w11_without_address_space_reading_goes_on_through_the_handle", "--exact"]).env("FORGE_IO_PART", &path);
+    child.args(["input::w11_without_address_space_reading_goes_on_through_the_handle", "--exact"]).env("FORGE_IO_PART", &path);
     let output = child.output().unwrap();
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    common::assert_passed(&output);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Outputs appear whole or not at all, whatever happens on the way (W1 to W9, W19, W20, W22, W23).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, reason = "test support may fail loudly")]
 
-mod common;
+use crate::common;
 
 use std::fs::File;
 use std::io;
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use common::Folder;
-use forge_io::{Claims, InputFile, IoError, OutputFile, OutputOptions, RawFile};
-use forge_tensor::{Class, Diagnostic};
+use crate::common::Folder;
+use rwkv_forge_io::{Claims, InputFile, IoError, OutputFile, OutputOptions, RawFile};
+use rwkv_forge_tensor::{Class, Diagnostic};
 
 const FORCE: OutputOptions<'static> = OutputOptions { force: true, claims: None, role: "", expected_bytes: 0 };
 const NEW: OutputOptions<'static> = OutputOptions { force: false, claims: None, role: "", expected_bytes: 0 };
@@ -153,7 +153,7 @@ fn w1_too_little_space_is_said_before_anything_is_written() {
 
 #[test]
 fn w1_the_largest_file_size_is_reached() {
-    const TEST: &str = "w1_the_largest_file_size_is_reached";
+    const TEST: &str = "output::w1_the_largest_file_size_is_reached";
     if let Some(path) = common::part() {
         let limit = rustix::process::Rlimit { current: Some(10_000), maximum: Some(10_000) };
         rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
@@ -219,7 +219,7 @@ const WHOLE: usize = 256 << 10;
 
 #[test]
 fn w2_killed_at_fifty_moments() {
-    const TEST: &str = "w2_killed_at_fifty_moments";
+    const TEST: &str = "output::w2_killed_at_fifty_moments";
     if let Some(path) = common::part() {
         for round in (0u8..0xee).cycle() {
             let output = OutputFile::create(&path, &FORCE).unwrap();
@@ -270,7 +270,7 @@ fn w2_only_abandoned_temporaries_of_the_same_output_are_removed() {
 
 #[test]
 fn w3_every_live_temporary_can_be_removed_at_once() {
-    const TEST: &str = "w3_every_live_temporary_can_be_removed_at_once";
+    const TEST: &str = "output::w3_every_live_temporary_can_be_removed_at_once";
     // In a process of its own: other tests' temporaries must survive.
     if let Some(path) = common::part() {
         let folder = path.parent().unwrap();
@@ -281,7 +281,7 @@ fn w3_every_live_temporary_can_be_removed_at_once() {
         let done = OutputFile::create(&folder.join("done"), &FORCE).unwrap();
         done.commit().unwrap();
         assert_eq!(count(), 4);
-        forge_io::remove_temporaries();
+        rwkv_forge_io::remove_temporaries();
         assert_eq!(count(), 2, "the old output and the finished one");
         assert_eq!(kind(first.commit()), "Write", "what was taken away cannot be committed");
         drop(second);
@@ -538,7 +538,7 @@ fn w22_names_of_temporaries_are_never_used_again() {
 
 #[test]
 fn w22_two_processes_with_force_never_mix() {
-    const TEST: &str = "w22_two_processes_with_force_never_mix";
+    const TEST: &str = "output::w22_two_processes_with_force_never_mix";
     if let Some(path) = common::part() {
         let mark = std::process::id().to_le_bytes()[0];
         for _ in 0..40 {
@@ -562,7 +562,7 @@ fn w22_two_processes_with_force_never_mix() {
 
 #[test]
 fn w23_permissions_follow_the_umask() {
-    const TEST: &str = "w23_permissions_follow_the_umask";
+    const TEST: &str = "output::w23_permissions_follow_the_umask";
     if let Some(path) = common::part() {
         let digits = path.extension().unwrap().to_str().unwrap();
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(u32::from_str_radix(digits, 8).unwrap()));

@@ -1,7 +1,7 @@
 //! The two ends of a model: embedding with ln0, and ln_out with the head.
 
-use forge_model::{ModelDescription, TensorSpec};
-use forge_tensor::TensorSource;
+use rwkv_forge_model::{ModelDescription, TensorSpec};
+use rwkv_forge_tensor::TensorSource;
 
 use crate::error::KernelError;
 use crate::linear::{self, Matrix};

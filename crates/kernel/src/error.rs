@@ -1,7 +1,7 @@
 //! What can go wrong between a model description and logits.
 
-use forge_quant::NonFinite;
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_quant::NonFinite;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why the kernel could not load or run a model.

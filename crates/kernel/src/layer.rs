@@ -1,7 +1,7 @@
 //! One layer: time mix and channel mix of any version, or their counterparts in a hybrid.
 
-use forge_model::{ModelDescription, Version};
-use forge_tensor::TensorSource;
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::TensorSource;
 
 use crate::channel_mix::ChannelMix;
 use crate::error::KernelError;

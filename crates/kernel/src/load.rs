@@ -1,9 +1,9 @@
 //! From stored bytes to canonical arrays of f32 or f64: undoes stacking, transposition and block encodings.
 
-use forge_model::{ModelDescription, TensorSpec, ValueForm};
-use forge_quant::NonFinite;
-use forge_tensor::{Encoding, TensorSource, bf16_to_f32, element_count, f16_to_f32, format_shape};
 use rayon::prelude::*;
+use rwkv_forge_model::{ModelDescription, TensorSpec, ValueForm};
+use rwkv_forge_quant::NonFinite;
+use rwkv_forge_tensor::{Encoding, TensorSource, bf16_to_f32, element_count, f16_to_f32, format_shape};
 
 use crate::error::KernelError;
 use crate::linear::Matrix;
@@ -38,7 +38,7 @@ pub(crate) fn load_in_form<F: Real>(source: &dyn TensorSource, spec: &TensorSpec
 
 /// Room for values of a tensor, as many as the file says.
 fn zeros<F: Real>(spec: &TensorSpec, elements: usize) -> Result<Vec<F>, KernelError> {
-    forge_tensor::memory::filled(F::ZERO, elements).map_err(|_| KernelError::OutOfMemory { tensor: spec.name.clone(), elements })
+    rwkv_forge_tensor::memory::filled(F::ZERO, elements).map_err(|_| KernelError::OutOfMemory { tensor: spec.name.clone(), elements })
 }
 
 /// From one function of the canonical values to another.
@@ -157,7 +157,7 @@ impl<'a> Stored<'a> {
         if decode_dense(self.encoding, &raw, out) {
             return self.check(start, out);
         }
-        let Some(format) = forge_quant::by_encoding(self.encoding) else {
+        let Some(format) = rwkv_forge_quant::by_encoding(self.encoding) else {
             return Err(KernelError::UnsupportedEncoding { tensor: self.spec.name.clone(), encoding: self.encoding.name });
         };
         let mut values = vec![0f32; (end_block - first_block) * len];
@@ -174,7 +174,7 @@ impl<'a> Stored<'a> {
         let poisoned = |chunk: &[F]| chunk.iter().fold(false, |found, value| found | !value.is_finite());
         let Some(chunk) = values.chunks(256).position(poisoned) else { return Ok(()) };
         let failed = |error| KernelError::Read { tensor: self.spec.name.clone(), error };
-        let whole = forge_quant::non_finite(self.source, self.spec.source_index, &|_| ()).map_err(failed)?;
+        let whole = rwkv_forge_quant::non_finite(self.source, self.spec.source_index, &|_| ()).map_err(failed)?;
         let info = &self.source.tensors()[self.spec.source_index];
         let here = || NonFinite {
             file: self.source.path().to_path_buf(),

@@ -1,7 +1,7 @@
 //! A whole model in memory, for stepping token by token.
 
-use forge_model::ModelDescription;
-use forge_tensor::TensorSource;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::TensorSource;
 
 use crate::ends::{Embedding, Head, check_tokens};
 use crate::error::KernelError;

@@ -4,7 +4,7 @@
 //! readout is scaled by 1 / sqrt(head size); no group norm; the gate is a logistic function; keys and values may have
 //! fewer heads, each of which serves a run of neighbouring heads.
 
-use forge_model::Ranks;
+use rwkv_forge_model::Ranks;
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;

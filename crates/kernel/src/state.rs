@@ -1,6 +1,6 @@
 //! The recurrent state, as plain data.
 
-use forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ModelDescription, Version};
 
 use crate::error::KernelError;
 use crate::real::Real;

@@ -4,7 +4,7 @@
 //! v_0 .. v_t weighted by exp(k_i + (t-1-i) d) for earlier tokens and exp(k_t + u) for the current one. Numerator `aa`
 //! and denominator `bb` are kept relative to exp(`pp`), the largest exponent so far, so that nothing overflows.
 
-use forge_model::ValueForm;
+use rwkv_forge_model::ValueForm;
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;

@@ -1,6 +1,6 @@
 //! RWKV-6 (x060) time mix: RWKV-5.2 with a token shift and a decay that depend on the input.
 
-use forge_model::Ranks;
+use rwkv_forge_model::Ranks;
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;

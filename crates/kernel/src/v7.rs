@@ -3,7 +3,7 @@
 //! The order of operations matters and mistakes still give fluent text: the removal key kk is made from the projected
 //! key before that key is rescaled; the readout comes after the state update; the bonus is added after group norm.
 
-use forge_model::Ranks;
+use rwkv_forge_model::Ranks;
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;

@@ -3,11 +3,9 @@
 //! are in independent.rs.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code: failing loudly is its purpose, numbers are small")]
 
-mod support;
-
-use forge_kernel::{KernelOptions, RecurrentModel, State, Wkv};
-use forge_model::ModelDescription;
-use support::{MemorySource, TINY, Trained, fixture, npy_f32, npy_tokens};
+use crate::support::{MemorySource, TINY, Trained, fixture, npy_f32, npy_tokens};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State, Wkv};
+use rwkv_forge_model::ModelDescription;
 
 /// The tolerance of oracle.rs for these models.
 const TOLERANCE: f32 = 3e-5;

@@ -1,11 +1,11 @@
 //! The hybrids with Qwen against plain formulas in f64, written without the kernel's helpers; blocks against steps.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use forge_kernel::{KernelOptions, RecurrentModel, State, load_tensor};
-use forge_model::{Configuration, Epsilon, ModelDescription, Version, describe_with};
-use forge_tensor::TensorSource;
-use forge_testkit::hybrids::{Variant, random_hybrid};
-use forge_testkit::models::{MemorySource, Sizes};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State, load_tensor};
+use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Version, describe_with};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
+use rwkv_forge_testkit::models::{MemorySource, Sizes};
 
 const TOKENS: [u32; 9] = [3, 17, 39, 0, 3, 3, 21, 8, 30];
 
@@ -182,7 +182,7 @@ impl Naive<'_> {
     }
 }
 
-fn kernel<F: forge_kernel::Real>(source: &MemorySource, description: &ModelDescription, tokens: &[&[u32]]) -> Vec<F> {
+fn kernel<F: rwkv_forge_kernel::Real>(source: &MemorySource, description: &ModelDescription, tokens: &[&[u32]]) -> Vec<F> {
     let model = RecurrentModel::<F>::load(source, description, &KernelOptions::default()).unwrap();
     let mut state = State::zero(description);
     tokens.iter().flat_map(|tokens| model.forward(tokens, &mut state).unwrap()).collect()

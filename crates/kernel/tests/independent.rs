@@ -8,14 +8,12 @@
 )]
 #![allow(clippy::needless_range_loop, reason = "indices as in the formulas")]
 
-mod support;
-
-use forge_kernel::{KernelOptions, RecurrentModel, State};
-use forge_model::{ModelDescription, Version};
-use forge_tensor::TensorSource;
-use support::naive::{Tensors, lerp, matvec, max_difference, norm, previous, sigmoid, vecmat};
-use support::random::random_model;
-use support::{MemorySource, Trained, fixture, npy_tokens};
+use crate::support::naive::{Tensors, lerp, matvec, max_difference, norm, previous, sigmoid, vecmat};
+use crate::support::random::random_model;
+use crate::support::{MemorySource, Trained, fixture, npy_tokens};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State};
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::TensorSource;
 
 /// f64 on both sides, logits of magnitude 30 at most: rounding is 1e-13, and the recurrence multiplies it by little.
 const SAME: f64 = 1e-9;

@@ -1,12 +1,10 @@
 //! The same bits for any division of the work: steps, blocks, layer by layer, vocabulary ranges, threads.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code: failing loudly is its purpose, numbers are small")]
 
-mod support;
-
-use forge_kernel::{HeadStream, KernelOptions, Layer, RecurrentModel, SequenceContext, State, embed, for_each_chunk};
-use forge_model::{ModelDescription, Version};
-use support::MemorySource;
-use support::random::random_model;
+use crate::support::MemorySource;
+use crate::support::random::random_model;
+use rwkv_forge_kernel::{HeadStream, KernelOptions, Layer, RecurrentModel, SequenceContext, State, embed, for_each_chunk};
+use rwkv_forge_model::{ModelDescription, Version};
 
 /// More than two of the kernel's blocks of 128 tokens, and no multiple of them.
 const TOKENS: usize = 300;

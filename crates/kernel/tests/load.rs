@@ -1,13 +1,11 @@
 //! Loading: stacked, transposed and block-encoded tensors give the canonical values; what does not fit is refused.
 #![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose, numbers are small")]
 
-mod support;
-
-use forge_kernel::{KernelError, KernelOptions, Layer, RecurrentModel, State, embed, load_tensor};
-use forge_model::{Recover, TensorRole, TensorSpec, Version};
-use forge_tensor::{Diagnostic, Encoding, TensorInfo};
-use support::MemorySource;
-use support::random::random_model;
+use crate::support::MemorySource;
+use crate::support::random::random_model;
+use rwkv_forge_kernel::{KernelError, KernelOptions, Layer, RecurrentModel, State, embed, load_tensor};
+use rwkv_forge_model::{Recover, TensorRole, TensorSpec, Version};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorInfo};
 
 fn spec(shape: &[u64], part: (u32, u32), transposed: bool) -> TensorSpec {
     let recover = Recover { part, transposed, ..Recover::AS_IS };
@@ -40,7 +38,7 @@ fn f64_values_keep_their_precision() {
 
 #[test]
 fn block_encodings_are_decoded() {
-    let format = forge_quant::by_name("q8_0").expect("q8_0 exists");
+    let format = rwkv_forge_quant::by_name("q8_0").expect("q8_0 exists");
     // Large enough for several tasks, each of which starts at its own block.
     let values: Vec<f32> = (0..32 * 9000u32).map(|i| (i % 255) as f32 - 127.0).collect();
     let mut bytes = vec![0u8; values.len() / 32 * 34];

@@ -6,12 +6,10 @@
     reason = "test code: failing loudly is its purpose, numbers are small"
 )]
 
-mod support;
-
 use std::path::{Path, PathBuf};
 
-use forge_kernel::{KernelOptions, RecurrentModel, State};
-use support::{TINY, Trained, fixture, npy_f32, npy_tokens};
+use crate::support::{TINY, Trained, fixture, npy_f32, npy_tokens};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State};
 
 /// Largest difference of a logit of a tiny model. Both sides compute in f32 with different orders of summation over 3
 /// layers; logits are in -27 .. 27, where one f32 step is 2e-6. Seen: 1.2e-5. The faults in faults.rs move logits by 10

@@ -6,13 +6,11 @@
     reason = "test code: failing loudly is its purpose, numbers are small"
 )]
 
-mod support;
-
-use forge_kernel::{KernelOptions, Layer, Real, SequenceContext, State, embed, for_each_chunk};
-use forge_model::{ModelDescription, Version};
-use forge_tensor::TensorSource;
-use support::random::random_model;
-use support::{TINY, Trained, fixture, npy_tokens};
+use crate::support::random::random_model;
+use crate::support::{TINY, Trained, fixture, npy_tokens};
+use rwkv_forge_kernel::{KernelOptions, Layer, Real, SequenceContext, State, embed, for_each_chunk};
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::TensorSource;
 
 /// RMS of the difference over RMS of the f64 result, the residual stream or the state after any layer.
 /// f32 has 6e-8 a rounding; sums of 100 to 500 terms in 16 lanes and a recurrence that forgets multiply it by some tens.

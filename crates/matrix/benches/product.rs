@@ -1,6 +1,6 @@
 //! Products of each format with one token, from memory and from the cache, and with a batch.
 //!
-//! `cargo bench -p forge-matrix -- one/cache/q4_k` for some of them. `throughput` is bytes of packed weights for one token, products of
+//! `cargo bench -p rwkv-forge-matrix -- one/cache/q4_k` for some of them. `throughput` is bytes of packed weights for one token, products of
 //! a weight and an activation for a batch. The narrower instruction sets are measured from the cache and in batches only: from memory
 //! they are as fast as the widest.
 
@@ -8,9 +8,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use forge_matrix::{Activations, Form, Isa, Matrix, PANEL};
-use forge_quant::{BlockFormat, FORMATS};
-use forge_testkit::models::SplitMix64;
+use rwkv_forge_matrix::{Activations, Form, Isa, Matrix, PANEL};
+use rwkv_forge_quant::{BlockFormat, FORMATS};
+use rwkv_forge_testkit::models::SplitMix64;
 
 /// Bytes of a matrix that no cache holds, and of one that the second level holds.
 const FROM_MEMORY: usize = 768 << 20;

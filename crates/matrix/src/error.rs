@@ -1,6 +1,6 @@
 //! Why a matrix could not be packed or an instruction set not be used.
 
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// An error of this crate.

@@ -1,6 +1,6 @@
 //! What a packed format can do, and the registry of those there are.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::activations::Activations;
 use crate::arena::Line;

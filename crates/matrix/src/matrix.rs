@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use forge_tensor::{BoxError, Encoding, f32_to_bf16, f32_to_f16};
 use rayon::prelude::*;
+use rwkv_forge_tensor::{BoxError, Encoding, f32_to_bf16, f32_to_f16};
 
 use crate::activations::{Activations, Form};
 use crate::arena::{Arena, LINE};

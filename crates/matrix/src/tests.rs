@@ -1,8 +1,8 @@
-//! Every format on every instruction set against the definition: stored blocks decoded by `forge_quant`, sums in f64.
+//! Every format on every instruction set against the definition: stored blocks decoded by `rwkv_forge_quant`, sums in f64.
 
-use forge_quant::BlockFormat;
-use forge_tensor::f32_to_f16;
-use forge_testkit::models::SplitMix64;
+use rwkv_forge_quant::BlockFormat;
+use rwkv_forge_tensor::f32_to_f16;
+use rwkv_forge_testkit::models::SplitMix64;
 
 use crate::activations::{Activations, Form, GROUP};
 use crate::{Isa, Matrix, PANEL};
@@ -32,7 +32,7 @@ struct Case {
 }
 
 fn cases() -> impl Iterator<Item = Case> {
-    SCALES.iter().map(|(name, scales)| Case { format: forge_quant::by_name(name).unwrap(), scales })
+    SCALES.iter().map(|(name, scales)| Case { format: rwkv_forge_quant::by_name(name).unwrap(), scales })
 }
 
 impl Case {
@@ -62,7 +62,7 @@ impl Case {
 
     fn decode(self, stored: &[u8]) -> Vec<f32> {
         let mut values = Vec::new();
-        forge_quant::decode_rows(self.format.encoding(), stored, &mut values).unwrap();
+        rwkv_forge_quant::decode_rows(self.format.encoding(), stored, &mut values).unwrap();
         values
     }
 
@@ -441,8 +441,10 @@ fn packed_bytes_are_known_and_at_most_four_percent_more_than_stored() {
 #[test]
 fn what_cannot_be_packed_is_refused() {
     let case = cases().next().unwrap();
-    let never = |_: usize, _: &mut [u8]| -> Result<(), forge_tensor::BoxError> { unreachable!() };
-    for (columns, encoding) in [(33, case.format.encoding()), (32, forge_quant::MXFP4.encoding()), (32, forge_tensor::Encoding::I32)] {
+    let never = |_: usize, _: &mut [u8]| -> Result<(), rwkv_forge_tensor::BoxError> { unreachable!() };
+    for (columns, encoding) in
+        [(33, case.format.encoding()), (32, rwkv_forge_quant::MXFP4.encoding()), (32, rwkv_forge_tensor::Encoding::I32)]
+    {
         let error = Matrix::pack(4, columns, encoding, &never).unwrap_err();
         assert!(matches!(error, crate::MatrixError::Unpackable { .. }), "{error}");
         assert_eq!(Matrix::packed_bytes(4, columns, encoding), 0);

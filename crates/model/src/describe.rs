@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use forge_tensor::TensorInfo;
+use rwkv_forge_tensor::TensorInfo;
 
 use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, HYBRID_MARKERS, HYBRIDS, Presence};
 use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDescription, Ranks, TensorSpec, Version};

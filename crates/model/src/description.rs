@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use forge_tensor::{BoxError, TensorSource, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
+use rwkv_forge_tensor::{BoxError, TensorSource, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use serde::Serialize;
 
 use crate::names::split_layer;

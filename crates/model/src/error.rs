@@ -1,6 +1,6 @@
 //! What can be wrong with a set of tensors that ought to be a model.
 
-use forge_tensor::{Class, Diagnostic, Encoding, format_shape};
+use rwkv_forge_tensor::{Class, Diagnostic, Encoding, format_shape};
 use thiserror::Error;
 
 use crate::description::Version;

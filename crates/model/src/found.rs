@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forge_tensor::{TensorInfo, element_count};
+use rwkv_forge_tensor::{TensorInfo, element_count};
 
 use crate::description::{MappedTensor, Recover};
 use crate::error::ModelError;

@@ -1,7 +1,7 @@
 //! What a container decides before a byte is written: the file's header, and for each tensor its place, encoding and
 //! the canonical tensors it is assembled from. The converter executes a layout without knowing the container.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::description::ValueForm;
 

@@ -1,7 +1,7 @@
 //! Files that are related to RWKV checkpoints and that no architecture here describes. Each is refused by its name,
 //! which helps more than a list of unknown tensors would.
 
-use forge_tensor::TensorInfo;
+use rwkv_forge_tensor::TensorInfo;
 
 use crate::error::ModelError;
 

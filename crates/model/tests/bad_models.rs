@@ -1,11 +1,9 @@
 //! Sets of tensors that are no model: each is refused with an error that names what is wrong.
 
-mod common;
-
-use common::{assert_refused, find, info, model, model_with, refused, without};
-use forge_model::{GGML_NAME_LIMIT, ModelError, Version, check_name_for_ggml, describe};
-use forge_tensor::{Diagnostic, Encoding, TensorInfo};
-use forge_testkit::models::{Options, Sizes, random_model, to_fla, to_hugging_face};
+use crate::common::{assert_refused, find, info, model, model_with, refused, without};
+use rwkv_forge_model::{GGML_NAME_LIMIT, ModelError, Version, check_name_for_ggml, describe};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorInfo};
+use rwkv_forge_testkit::models::{Options, Sizes, random_model, to_fla, to_hugging_face};
 
 #[test]
 fn m1_each_tensor_missing_is_named() {
@@ -54,7 +52,7 @@ fn m1_bad_layer_numbers() {
 
 #[test]
 fn m1_bad_layer_numbers_in_other_conventions() {
-    let mut infos = forge_tensor::TensorSource::tensors(&to_fla(random_model(Version::V7, &Sizes::TINY, 1), false)).to_vec();
+    let mut infos = rwkv_forge_tensor::TensorSource::tensors(&to_fla(random_model(Version::V7, &Sizes::TINY, 1), false)).to_vec();
     find(&mut infos, "model.layers.1.attn.k_k").name = "model.layers.01.attn.k_k".to_owned();
     assert_refused(&infos, "BadName", "model.layers.01.attn.k_k");
 }
@@ -93,7 +91,7 @@ fn m2_each_unknown_tensor_is_named() {
 
 #[test]
 fn m2_unknown_tensors_of_other_conventions_are_named_as_in_the_file() {
-    use forge_tensor::TensorSource;
+    use rwkv_forge_tensor::TensorSource;
     let mut fla = to_fla(random_model(Version::V7, &Sizes::TINY, 1), false).tensors().to_vec();
     fla.push(info("model.layers.0.attn.g_lora.lora.2.bias", &[32]));
     assert_refused(&fla, "UnknownTensor", "'model.layers.0.attn.g_lora.lora.2.bias'");
@@ -155,7 +153,7 @@ fn m2_initial_state_merged_into_a_model() {
 
 #[test]
 fn m2_two_tensors_for_one() {
-    use forge_tensor::TensorSource;
+    use rwkv_forge_tensor::TensorSource;
     let mut infos = to_fla(random_model(Version::V7, &Sizes::TINY, 1), true).tensors().to_vec();
     infos.push(info("model.layers.1.attn.x_k", &[1, 1, 32]));
     assert_refused(&infos, "DuplicateTensor", "'model.layers.1.attn.x_x'");

@@ -1,10 +1,10 @@
 //! Hybrids with Qwen are recognised when complete, and only with what no tensor says.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use forge_model::{Configuration, Epsilon, ModelDescription, ModelError, Ranks, TensorRole, Version, describe, describe_with};
-use forge_tensor::{Diagnostic, TensorInfo, TensorSource};
-use forge_testkit::hybrids::{Variant, random_hybrid};
-use forge_testkit::models::Sizes;
+use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, ModelError, Ranks, TensorRole, Version, describe, describe_with};
+use rwkv_forge_tensor::{Diagnostic, TensorInfo, TensorSource};
+use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
+use rwkv_forge_testkit::models::Sizes;
 
 fn infos(version: Version, variant: &Variant) -> Vec<TensorInfo> {
     random_hybrid(version, &Sizes::TINY, variant, 3).tensors().to_vec()

@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail loudly")]
 
-mod common;
+use crate::common;
 
-use common::{find, info, model, model_with};
-use forge_model::architecture::{ARCHITECTURES, Architecture};
-use forge_model::{MappedTensor, Ranks, Recover, TensorRole, TensorSpec, Version, describe, describe_mapped};
-use forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape};
-use forge_testkit::models::{
+use crate::common::{find, info, model, model_with};
+use rwkv_forge_model::architecture::{ARCHITECTURES, Architecture};
+use rwkv_forge_model::{MappedTensor, Ranks, Recover, TensorRole, TensorSpec, Version, describe, describe_mapped};
+use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape};
+use rwkv_forge_testkit::models::{
     MemorySource, Options, Sizes, SplitMix64, random_model, random_model_with, to_fla, to_hugging_face, to_prefixed,
 };
 
@@ -278,8 +278,8 @@ fn a_container_with_its_own_names() {
     assert_eq!(kind(describe_mapped(&infos, mapped)), "UnknownTensor");
 }
 
-fn kind(result: Result<forge_model::ModelDescription, forge_model::ModelError>) -> &'static str {
-    forge_tensor::Diagnostic::kind(&result.unwrap_err())
+fn kind(result: Result<rwkv_forge_model::ModelDescription, rwkv_forge_model::ModelError>) -> &'static str {
+    rwkv_forge_tensor::Diagnostic::kind(&result.unwrap_err())
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn made_up_models_depend_on_the_seed_alone() {
 
 #[test]
 fn trained_checkpoints() {
-    use forge_checkpoint::{Limits, open};
+    use rwkv_forge_checkpoint::{Limits, open};
     let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/checkpoints");
     for (file, version, expected) in [
         ("tiny-rwkv4.pth", Version::V4, (0, 0, 512, 725_632)),

@@ -1,9 +1,7 @@
 //! Relatives of the supported versions are refused by name.
 
-mod common;
-
-use common::{assert_refused, find, info, model};
-use forge_model::Version;
+use crate::common::{assert_refused, find, info, model};
+use rwkv_forge_model::Version;
 
 /// A model of this version with one more tensor in layer 0 is refused as `name`.
 fn refused_with(version: Version, extra: &[&str], name: &str) {
@@ -50,7 +48,7 @@ fn rwkv_4neo() {
 #[test]
 fn int8_checkpoint_of_the_python_package() {
     let mut infos = model(Version::V6);
-    find(&mut infos, "blocks.0.att.key.weight").encoding = forge_tensor::Encoding::U8;
+    find(&mut infos, "blocks.0.att.key.weight").encoding = rwkv_forge_tensor::Encoding::U8;
     for part in ["mx", "rx", "my", "ry"] {
         infos.push(info(&format!("blocks.0.att.key.weight_{part}"), &[32]));
     }

@@ -1,7 +1,7 @@
 //! Functions of values that containers store, and the way back.
 
-use forge_model::ValueForm;
-use forge_tensor::bf16_to_f32;
+use rwkv_forge_model::ValueForm;
+use rwkv_forge_tensor::bf16_to_f32;
 
 const FORMS: [ValueForm; 5] = [ValueForm::Canonical, ValueForm::NegExp, ValueForm::ExpNegExp, ValueForm::Exp, ValueForm::Eighth];
 

@@ -1,9 +1,9 @@
 //! web-rwkv's `.st` files have BlinkDL's names with other meanings: recognised by names and shapes, refused where those do not say.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
 
-use forge_model::{Recover, Version, describe};
-use forge_tensor::{Diagnostic, Encoding, TensorInfo, TensorSource};
-use forge_testkit::models::{Options, Sizes, random_model_with};
+use rwkv_forge_model::{Recover, Version, describe};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_testkit::models::{Options, Sizes, random_model_with};
 
 fn infos(version: Version, sizes: &Sizes, options: &Options) -> Vec<TensorInfo> {
     random_model_with(version, sizes, options, 5).tensors().to_vec()

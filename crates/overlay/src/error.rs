@@ -1,6 +1,6 @@
 //! Why a tensor cannot be replaced.
 
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a tensor cannot be replaced or encoded.

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use forge_io::Spill;
-use forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
-use forge_quant::{BlockFormat, EncodeError};
-use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 use rayon::prelude::*;
+use rwkv_forge_io::Spill;
+use rwkv_forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
+use rwkv_forge_quant::{BlockFormat, EncodeError};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 
 use crate::error::OverlayError;
 use crate::weight::Weight;
@@ -108,7 +108,7 @@ impl<'a> Overlay<'a> {
     pub fn encode(&mut self, tensor: &str, encoding: Encoding, importance: Option<Arc<[f32]>>) -> Result<(), OverlayError> {
         let (spec, weight, row_bytes) = self.place(tensor, encoding)?;
         let unknown = || OverlayError::Encoding { tensor: tensor.to_owned(), columns: weight.columns, encoding: encoding.name };
-        let format = forge_quant::by_encoding(encoding).ok_or_else(unknown)?;
+        let format = rwkv_forge_quant::by_encoding(encoding).ok_or_else(unknown)?;
         if matches!(self.origins[spec.source_index], Origin::Base(_)) {
             let lazy = Lazy { spec: spec.clone(), weight, format, row_bytes, importance };
             self.set(spec, weight, encoding, ValueForm::Canonical, Origin::Encoded(Box::new(lazy)));
@@ -164,7 +164,7 @@ impl<'a> Overlay<'a> {
         let skip = start - first * lazy.row_bytes;
         if lazy.is_direct() {
             let mut values = Vec::new();
-            forge_quant::read_rows(self.base, lazy.spec.source_index, first as u64, (last - first) as u64, &mut values)?;
+            rwkv_forge_quant::read_rows(self.base, lazy.spec.source_index, first as u64, (last - first) as u64, &mut values)?;
             if lazy.spec.recover.form != ValueForm::Canonical {
                 values.iter_mut().for_each(|value| *value = lazy.spec.recover.form.undo(*value));
             }

@@ -1,8 +1,8 @@
 //! How a canonical tensor is used as the weight of a linear layer.
 
-use forge_kernel::load_tensor;
-use forge_model::TensorSpec;
-use forge_tensor::{BoxError, TensorSource, format_shape};
+use rwkv_forge_kernel::load_tensor;
+use rwkv_forge_model::TensorSpec;
+use rwkv_forge_tensor::{BoxError, TensorSource, format_shape};
 
 use crate::error::OverlayError;
 

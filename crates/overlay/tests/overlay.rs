@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use forge_kernel::load_tensor;
-use forge_model::{ValueForm, Version};
-use forge_overlay::{Overlay, OverlayError, Weight};
-use forge_tensor::{Diagnostic, Encoding, TensorSource};
-use forge_testkit::models::{Sizes, random_model};
+use rwkv_forge_kernel::load_tensor;
+use rwkv_forge_model::{ValueForm, Version};
+use rwkv_forge_overlay::{Overlay, OverlayError, Weight};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorSource};
+use rwkv_forge_testkit::models::{Sizes, random_model};
 
 /// Rows of whole blocks of 32, factors included.
 const SIZES: Sizes = Sizes { ffn: 64, ranks: [32, 32, 32, 64], ..Sizes::TINY };
 
 fn encoded(values: &[f32], name: &str, importance: Option<&[f32]>) -> (Encoding, Vec<u8>, Vec<f32>) {
-    let format = forge_quant::by_name(name).expect("a format");
+    let format = rwkv_forge_quant::by_name(name).expect("a format");
     let encoding = format.encoding();
     let length = usize::try_from(encoding.row_bytes(values.len() as u64).expect("whole blocks")).expect("a few kilobytes");
     let mut bytes = vec![0; length];
@@ -30,7 +30,7 @@ fn encoded(values: &[f32], name: &str, importance: Option<&[f32]>) -> (Encoding,
 fn replaced_tensors_have_the_values_of_their_format() {
     for version in Version::ALL {
         let source = random_model(version, &SIZES, 3);
-        let description = forge_model::describe(source.tensors()).expect("a model");
+        let description = rwkv_forge_model::describe(source.tensors()).expect("a model");
         for spec in description.tensors.iter().filter(|spec| spec.role.is_matrix() || spec.role.is_lora()) {
             let weight = Weight::of(spec).expect("a matrix");
             if !weight.columns.is_multiple_of(32) {
@@ -68,9 +68,9 @@ fn replaced_tensors_have_the_values_of_their_format() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let source = random_model(Version::V7, &SIZES, 3);
-    let description = forge_model::describe(source.tensors()).expect("a model");
+    let description = rwkv_forge_model::describe(source.tensors()).expect("a model");
     let mut overlay = Overlay::new(&source, &description);
-    let q4 = forge_quant::by_name("q4_0").expect("a format").encoding();
+    let q4 = rwkv_forge_quant::by_name("q4_0").expect("a format").encoding();
     let kind = |result: Result<(), OverlayError>| result.expect_err("it does not fit").kind();
     assert_eq!(kind(overlay.encode("blocks.9.att.key.weight", q4, None)), "NoSuchTensor");
     assert_eq!(kind(overlay.encode("blocks.0.ln1.weight", q4, None)), "NotAMatrix");

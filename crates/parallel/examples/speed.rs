@@ -8,8 +8,8 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use forge_checkpoint::Limits;
-use forge_parallel::{ParallelModel, ParallelOptions};
+use rwkv_forge_checkpoint::Limits;
+use rwkv_forge_parallel::{ParallelModel, ParallelOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let number = |index: usize, default: usize| numbers.get(index).map_or(Ok(default), |text| text.parse());
     let (count, chunk, runs) = (number(0, 512)?, number(1, ParallelOptions::DEFAULT_CHUNK)?, number(2, 5)?);
-    let source = forge_checkpoint::open(Path::new(file), &Limits::default())?;
-    let description = forge_model::describe(source.tensors())?;
+    let source = rwkv_forge_checkpoint::open(Path::new(file), &Limits::default())?;
+    let description = rwkv_forge_model::describe(source.tensors())?;
     let vocabulary = u32::try_from(description.hyperparameters.vocabulary)?;
     let tokens: Vec<u32> = (0..u32::try_from(count)?).map(|index| index.wrapping_mul(7919) % vocabulary).collect();
     let begin = Instant::now();

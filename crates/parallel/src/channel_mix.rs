@@ -1,7 +1,7 @@
 //! The channel mix of all versions: a token shift, a squared ReLU, and before RWKV-7 a gate.
 
 use candle_core::Tensor;
-use forge_model::Version;
+use rwkv_forge_model::Version;
 
 use crate::error::ParallelError;
 use crate::ops::{How, Shares};

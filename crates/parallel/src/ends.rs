@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use candle_core::Tensor;
-use forge_model::ModelDescription;
-use forge_tensor::TensorSource;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::TensorSource;
 
 use crate::error::ParallelError;
 use crate::faults::Fault;

@@ -1,6 +1,6 @@
 //! What can go wrong between a model description and logits.
 
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a model could not be loaded or run in its parallel form.

@@ -86,8 +86,8 @@ impl Fault {
     /// Whether the fault can change anything for this version.
     #[cfg(feature = "planted-faults")]
     #[must_use]
-    pub fn concerns(self, version: forge_model::Version) -> bool {
-        use forge_model::Version;
+    pub fn concerns(self, version: rwkv_forge_model::Version) -> bool {
+        use rwkv_forge_model::Version;
         match self {
             Self::KeyAfterUpdate
             | Self::KeyNotUpdated

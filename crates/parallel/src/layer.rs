@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 
 use candle_core::{Device, Tensor};
-use forge_model::{ModelDescription, Version};
-use forge_tensor::TensorSource;
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::TensorSource;
 
 use crate::channel_mix::ChannelMix;
 use crate::cpu;

@@ -1,8 +1,8 @@
 //! A whole model in memory.
 
 use candle_core::Tensor;
-use forge_model::ModelDescription;
-use forge_tensor::TensorSource;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::TensorSource;
 
 use crate::ends::{Head, embedded};
 use crate::error::ParallelError;

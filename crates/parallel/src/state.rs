@@ -1,7 +1,7 @@
 //! The state between two pieces of a sequence, as plain data, and its way to candle and back.
 
 use candle_core::{Device, Tensor};
-use forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ModelDescription, Version};
 
 use crate::error::ParallelError;
 use crate::real::Real;

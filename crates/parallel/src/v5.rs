@@ -1,7 +1,7 @@
 //! The time mix of RWKV-5.0, 5.1 and 5.2.
 
 use candle_core::{Result, Tensor};
-use forge_model::Version;
+use rwkv_forge_model::Version;
 
 use crate::decay::{Inputs, by_channel, by_head};
 use crate::error::ParallelError;

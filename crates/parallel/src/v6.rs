@@ -1,7 +1,7 @@
 //! The time mix of RWKV-6: shares of the token shift and the decay depend on the data.
 
 use candle_core::{Result, Tensor};
-use forge_model::Ranks;
+use rwkv_forge_model::Ranks;
 
 use crate::decay::{Inputs, by_channel};
 use crate::error::ParallelError;

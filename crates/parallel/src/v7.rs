@@ -1,7 +1,7 @@
 //! The time mix of RWKV-7.
 
 use candle_core::{Result, Tensor};
-use forge_model::Ranks;
+use rwkv_forge_model::Ranks;
 
 use crate::cpu;
 use crate::cpu_delta::Recipe;

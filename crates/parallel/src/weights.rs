@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use forge_model::{ModelDescription, TensorSpec, ValueForm};
-use forge_tensor::{Encoding, TensorInfo, TensorSource, decode_dense};
 use rayon::prelude::*;
+use rwkv_forge_model::{ModelDescription, TensorSpec, ValueForm};
+use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, decode_dense};
 
 use crate::error::ParallelError;
 use crate::ops::Norm;
@@ -210,7 +210,7 @@ impl<'a> Stored<'a> {
         }
         let mut singles = Vec::new();
         if !decode_dense(encoding, &raw, &mut singles) {
-            let Some(format) = forge_quant::by_encoding(encoding) else {
+            let Some(format) = rwkv_forge_quant::by_encoding(encoding) else {
                 return Err(ParallelError::UnsupportedEncoding { tensor: self.spec.name.clone(), encoding: encoding.name });
             };
             singles.resize((last - first) * block, 0.0);
@@ -223,10 +223,10 @@ impl<'a> Stored<'a> {
 
 #[cfg(test)]
 mod tests {
-    use forge_model::{ModelDescription, Recover, TensorSpec, ValueForm, Version, describe};
-    use forge_quant::{BlockFormat, Q8_0};
-    use forge_tensor::{Encoding, TensorSource};
-    use forge_testkit::models::{MemorySource, Sizes, encode, random_model};
+    use rwkv_forge_model::{ModelDescription, Recover, TensorSpec, ValueForm, Version, describe};
+    use rwkv_forge_quant::{BlockFormat, Q8_0};
+    use rwkv_forge_tensor::{Encoding, TensorSource};
+    use rwkv_forge_testkit::models::{MemorySource, Sizes, encode, random_model};
 
     use super::{Stored, Wanted, Weights};
     use crate::error::ParallelError;

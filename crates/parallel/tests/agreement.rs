@@ -1,16 +1,16 @@
 //! The parallel form against the recurrent kernel: every layer's output and state, and the logits.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use forge_checkpoint::Limits;
-use forge_model::Version;
-use forge_parallel::{Fault, LayerState, ParallelModel, ParallelOptions};
-use forge_tensor::TensorSource;
-use forge_testkit::models::{Decay, MemorySource, Sizes, encode};
-use support::{Float, Model, Run, Worst, parallel, parallel_from, random, random_states, recurrent, recurrent_from, tokens};
+use crate::support::{Float, Model, Run, Worst, parallel, parallel_from, random, random_states, recurrent, recurrent_from, tokens};
+use rwkv_forge_checkpoint::Limits;
+use rwkv_forge_model::Version;
+use rwkv_forge_parallel::{Fault, LayerState, ParallelModel, ParallelOptions};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::models::{Decay, MemorySource, Sizes, encode};
 
 /// f64 separates algebra from rounding: rounding stays below 1e-14 here, the smallest of the planted faults of `faults.rs`
 /// is above 5e-4.
@@ -166,7 +166,7 @@ fn extreme_decays_stay_finite_and_right() {
 fn decays_that_jump_between_tokens_keep_their_precision() {
     let model = random(Version::V6, &Sizes::TINY, Decay::Typical, 10);
     let model = overwrite(model, "att.time_decay", |_| -1.5);
-    let mut rng = forge_testkit::models::SplitMix64::new(4);
+    let mut rng = rwkv_forge_testkit::models::SplitMix64::new(4);
     let draws: Vec<f32> = (0..32 * 32).map(|_| 3.0 * rng.normal()).collect();
     let model = overwrite(model, "att.time_decay_w2", |index| draws[index % draws.len()]);
     let tokens = tokens(&model.description, 256, 10);
@@ -212,8 +212,8 @@ fn trained_models_agree() {
         eprintln!("skipped: small-rwkv7.pth is not beside the repository");
     }
     for (path, count) in files {
-        let source = forge_checkpoint::open(&path, &Limits::default()).unwrap();
-        let description = forge_model::describe(source.tensors()).unwrap();
+        let source = rwkv_forge_checkpoint::open(&path, &Limits::default()).unwrap();
+        let description = rwkv_forge_model::describe(source.tensors()).unwrap();
         let tokens = tokens(&description, count, 11);
         let start = vec![LayerState::<f64>::zero(&description); description.hyperparameters.layers];
         let expected = recurrent_from(source.as_ref(), &description, &tokens, &start);
@@ -256,7 +256,7 @@ fn logits_do_not_depend_on_the_rows_at_once() {
     let collect = |max_rows| {
         let mut all = vec![0.0; 3 * vocabulary];
         let options = ParallelOptions::default();
-        forge_parallel::for_each_logits(&model.source, &model.description, &x, &options, max_rows, |first, rows, part| {
+        rwkv_forge_parallel::for_each_logits(&model.source, &model.description, &x, &options, max_rows, |first, rows, part| {
             for (token, part) in part.chunks_exact(rows).enumerate() {
                 all[token * vocabulary + first..][..rows].copy_from_slice(part);
             }

@@ -1,12 +1,10 @@
 //! Every planted fault shows: far above the bound on algebra for each version that it concerns, and not at all for others.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
-
-use forge_model::Version;
-use forge_parallel::{Fault, ParallelOptions};
-use forge_testkit::models::{Decay, Sizes};
-use support::{Worst, parallel, random, random_states, recurrent, tokens};
+use crate::support::{Worst, parallel, random, random_states, recurrent, tokens};
+use rwkv_forge_model::Version;
+use rwkv_forge_parallel::{Fault, ParallelOptions};
+use rwkv_forge_testkit::models::{Decay, Sizes};
 
 /// Of the bound of 1e-10 that the algebra is held to, and ten times over.
 const TEN_TIMES: f64 = 1e-9;

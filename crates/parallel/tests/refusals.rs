@@ -1,13 +1,11 @@
 //! What the parallel form refuses, and how it says so.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-mod support;
-
-use forge_model::Version;
-use forge_parallel::{Layer, LayerState, ParallelError, ParallelModel, ParallelOptions, Wkv, embed};
-use forge_tensor::{Class, Diagnostic};
-use forge_testkit::models::{Decay, MemorySource, Sizes};
-use support::{Model, random};
+use crate::support::{Model, random};
+use rwkv_forge_model::Version;
+use rwkv_forge_parallel::{Layer, LayerState, ParallelError, ParallelModel, ParallelOptions, Wkv, embed};
+use rwkv_forge_tensor::{Class, Diagnostic};
+use rwkv_forge_testkit::models::{Decay, MemorySource, Sizes};
 
 fn model() -> Model {
     random(Version::V7, &Sizes::TINY, Decay::Typical, 1)

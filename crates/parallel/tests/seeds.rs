@@ -1,13 +1,13 @@
 //! The worst agreement over 100 random models of each version, for the tables of the documentation:
-//! `cargo test -p forge-parallel --release --test seeds -- --ignored --nocapture`. Ten seeds run with the other tests.
+//! `cargo test -p rwkv-forge-parallel --release --test seeds -- --ignored --nocapture`. Ten seeds run with the other tests.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may fail loudly and say what they saw")]
 
-mod support;
+use crate::support;
 
-use forge_model::Version;
-use forge_parallel::{LayerState, ParallelOptions};
-use forge_testkit::models::{Decay, Sizes};
-use support::{Float, Run, Worst, parallel, random, random_states, recurrent, tokens};
+use crate::support::{Float, Run, Worst, parallel, random, random_states, recurrent, tokens};
+use rwkv_forge_model::Version;
+use rwkv_forge_parallel::{LayerState, ParallelOptions};
+use rwkv_forge_testkit::models::{Decay, Sizes};
 
 /// See `agreement.rs`.
 const ALGEBRA: f64 = 1e-10;

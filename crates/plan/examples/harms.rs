@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use forge_convert::container::by_name;
-use forge_plan::{HarmOptions, Probe, ProbeOptions, Probed, harms};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_convert::container::by_name;
+use rwkv_forge_plan::{HarmOptions, Probe, ProbeOptions, Probed, harms};
+use rwkv_forge_tokenizer::Tokenizer;
 
 #[allow(clippy::print_stdout, reason = "an example for the terminal")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [model, vocabulary, text, windows] = args.as_slice() else { return Err("harms MODEL VOCABULARY TEXT WINDOWS".into()) };
-    let model = forge_convert::open(model.as_ref(), forge_convert::OpenOptions::default()).map_err(|error| error.to_string())?;
+    let model = rwkv_forge_convert::open(model.as_ref(), rwkv_forge_convert::OpenOptions::default()).map_err(|error| error.to_string())?;
     let tokenizer = Tokenizer::from_bytes(vocabulary, &std::fs::read(vocabulary)?)?;
     let tokens = tokenizer.encode(&std::fs::read(text)?)?;
     let options = ProbeOptions { windows: windows.parse()?, ..ProbeOptions::default() };

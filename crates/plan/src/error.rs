@@ -1,10 +1,10 @@
 //! Why no plan can be made.
 
-use forge_allocation::AllocationError;
-use forge_engine::EngineError;
-use forge_eval::EvalError;
-use forge_score::ScoreError;
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_allocation::AllocationError;
+use rwkv_forge_engine::EngineError;
+use rwkv_forge_eval::EvalError;
+use rwkv_forge_score::ScoreError;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why no plan can be made.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forge_convert::Calibration;
-use forge_convert::container::Container;
-use forge_model::{TensorRole, TensorSpec};
-use forge_overlay::Overlay;
-use forge_tensor::Encoding;
+use rwkv_forge_convert::Calibration;
+use rwkv_forge_convert::container::Container;
+use rwkv_forge_model::{TensorRole, TensorSpec};
+use rwkv_forge_overlay::Overlay;
+use rwkv_forge_tensor::Encoding;
 use serde::{Deserialize, Serialize};
 
 use crate::error::PlanError;
@@ -125,7 +125,7 @@ impl Series<'_, '_, '_> {
 /// Importance as `convert` will use it for a type.
 fn sound(importance: Option<Arc<[f32]>>, encoding: Encoding) -> Option<Arc<[f32]>> {
     let importance = importance?;
-    let judged = forge_quantizer::judge(&importance, encoding);
+    let judged = rwkv_forge_quantizer::judge(&importance, encoding);
     if judged.degenerate.is_empty() { Some(importance) } else { judged.neutral.map(|values| Arc::from(values.into_owned())) }
 }
 

@@ -1,11 +1,11 @@
 //! The types that a tensor may get, and what they do to its weights.
 
-use forge_convert::container::Container;
-use forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Version};
-use forge_overlay::Weight;
-use forge_quant::{BlockFormat, Q6_K};
-use forge_quantizer::{Quantizer, Target};
-use forge_tensor::{BoxError, Encoding, TensorSource};
+use rwkv_forge_convert::container::Container;
+use rwkv_forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Version};
+use rwkv_forge_overlay::Weight;
+use rwkv_forge_quant::{BlockFormat, Q6_K};
+use rwkv_forge_quantizer::{Quantizer, Target};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
 use serde::Serialize;
 
 /// Rows of a tensor on which the error of a type is measured.
@@ -55,20 +55,20 @@ pub fn levels(
     let step = (weight.all_rows() / ROWS).max(1);
     let rows: Vec<f32> = values.chunks_exact(weight.columns).step_by(step).take(ROWS).flatten().copied().collect();
     drop(values);
-    let long = forge_quant::by_name("q4_k").is_some_and(|format| container.holds(format.encoding()));
+    let long = rwkv_forge_quant::by_name("q4_k").is_some_and(|format| container.holds(format.encoding()));
     let names = if long && weight.columns.is_multiple_of(256) { LONG } else { SHORT };
     // Judged once for all types, by the finest: errors that are compared must be weighed alike.
-    let judged = importance.and_then(|importance| forge_quantizer::judge(importance, Q6_K.encoding()).neutral);
+    let judged = importance.and_then(|importance| rwkv_forge_quantizer::judge(importance, Q6_K.encoding()).neutral);
     let importance = judged.as_deref();
     let own = square(&rows, weight.columns, importance);
     let mut out: Vec<Level> = Vec::new();
     for name in names {
-        let Some(format) = forge_quant::by_name(name) else { continue };
+        let Some(format) = rwkv_forge_quant::by_name(name) else { continue };
         let encoding = format.encoding();
         let Ok(row_bytes) = encoding.row_bytes(weight.columns as u64) else { continue };
         // The second factor of the decay is never worth so little.
         let decay = spec.role == TensorRole::DecayLora && weight.columns < 256 && name.starts_with("q4");
-        if decay || !container.holds(encoding) || forge_convert::is_unfit(version, encoding) {
+        if decay || !container.holds(encoding) || rwkv_forge_convert::is_unfit(version, encoding) {
             continue;
         }
         let error = if encoding.is_dense() { 0.0 } else { relative_error(&rows, weight.columns, encoding, importance)? / own.max(1e-30) };
@@ -89,7 +89,8 @@ fn relative_error(rows: &[f32], columns: usize, encoding: Encoding, importance: 
     let target = Target { format: encoding, rows: rows.len() / columns, columns, importance };
     let bytes = encoding.byte_len(&[target.rows as u64, columns as u64]).unwrap_or(0);
     let mut out = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    let by_search = forge_quantizer::supports(Quantizer::Search, encoding);
-    let loss = if by_search { forge_quantizer::search(rows, &target, &mut out) } else { forge_quantizer::ggml(rows, &target, &mut out) };
+    let by_search = rwkv_forge_quantizer::supports(Quantizer::Search, encoding);
+    let loss =
+        if by_search { rwkv_forge_quantizer::search(rows, &target, &mut out) } else { rwkv_forge_quantizer::ggml(rows, &target, &mut out) };
     Ok(loss?.weighted_error)
 }

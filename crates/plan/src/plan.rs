@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use forge_allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
-use forge_convert::recipe::Recipe;
-use forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Prepared};
-use forge_eval::{Baseline, LossOptions, Model, Step};
-use forge_overlay::Overlay;
-use forge_quantizer::Quantizer;
-use forge_score::Evaluation;
+use rwkv_forge_allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
+use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Prepared};
+use rwkv_forge_eval::{Baseline, LossOptions, Model, Step};
+use rwkv_forge_overlay::Overlay;
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_score::Evaluation;
 use serde::Serialize;
 
 use crate::error::PlanError;
@@ -75,9 +75,9 @@ impl Planning<'_> {
         Ok(self.plan(recipe)?.layout.total_bytes())
     }
 
-    fn plan(&self, recipe: &Recipe) -> Result<forge_convert::Plan, PlanError> {
+    fn plan(&self, recipe: &Recipe) -> Result<rwkv_forge_convert::Plan, PlanError> {
         let convert = ConvertOptions { recipe, verify: None, prepared: None, ..self.convert_options() };
-        Ok(forge_convert::plan(self.model, &convert)?)
+        Ok(rwkv_forge_convert::plan(self.model, &convert)?)
     }
 
     fn convert_options(&self) -> ConvertOptions<'_> {
@@ -244,7 +244,7 @@ impl Planning<'_> {
         let (overlay, prepared) = self.quantize(&plan, recipe)?;
         let model = Model::new(&overlay, overlay.description());
         let loss = baseline.compare(model, &self.loss.pass, progress)?;
-        let evaluation = forge_score::evaluate(baseline.plan(), &loss.scores)?;
+        let evaluation = rwkv_forge_score::evaluate(baseline.plan(), &loss.scores)?;
         planned.prepared = prepared;
         planned.measured = Some(evaluation);
         planned.met = match (goal, loss_of(goal, planned)) {
@@ -257,9 +257,9 @@ impl Planning<'_> {
     }
 
     /// The model as a file of this recipe will hold it.
-    fn quantize(&self, plan: &forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay<'_>, Vec<Prepared>), PlanError> {
+    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay<'_>, Vec<Prepared>), PlanError> {
         let directory = self.loss.pass.spill_directory.as_deref();
-        let (mut overlay, prepared) = forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
+        let (mut overlay, prepared) = rwkv_forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
         let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
         for (spec, choice) in self.model.description.tensors.iter().zip(&plan.choices) {
             let done = done.contains(spec.name.as_str());

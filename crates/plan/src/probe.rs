@@ -2,12 +2,12 @@
 
 use std::num::NonZeroUsize;
 
-use forge_engine::{Batch, EngineOptions, Form, LayerStream, LoadedHead, LoadedLayer};
-use forge_model::{ModelDescription, TensorSpec};
-use forge_overlay::Overlay;
-use forge_score::{Precision, ScoreError, Scorer};
-use forge_tensor::TensorSource;
 use rayon::prelude::*;
+use rwkv_forge_engine::{Batch, EngineOptions, Form, LayerStream, LoadedHead, LoadedLayer};
+use rwkv_forge_model::{ModelDescription, TensorSpec};
+use rwkv_forge_overlay::Overlay;
+use rwkv_forge_score::{Precision, ScoreError, Scorer};
+use rwkv_forge_tensor::TensorSource;
 
 use crate::error::PlanError;
 
@@ -53,7 +53,7 @@ impl Place {
     pub fn of(spec: &TensorSpec) -> Self {
         match spec.layer {
             Some(layer) => Self::Layer(layer),
-            None if spec.role == forge_model::TensorRole::Embedding => Self::Embedding,
+            None if spec.role == rwkv_forge_model::TensorRole::Embedding => Self::Embedding,
             None => Self::Head,
         }
     }

@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use forge_checkpoint::Limits;
-use forge_convert::container::by_name;
-use forge_model::{ModelDescription, TensorRole, Version, describe};
-use forge_overlay::Overlay;
-use forge_plan::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, levels};
-use forge_tensor::{Diagnostic, TensorSource};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_checkpoint::Limits;
+use rwkv_forge_convert::container::by_name;
+use rwkv_forge_model::{ModelDescription, TensorRole, Version, describe};
+use rwkv_forge_overlay::Overlay;
+use rwkv_forge_plan::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, levels};
+use rwkv_forge_tensor::{Diagnostic, TensorSource};
+use rwkv_forge_tokenizer::Tokenizer;
 
 struct Loaded {
     source: Box<dyn TensorSource>,
@@ -21,7 +21,7 @@ struct Loaded {
 fn loaded(version: &str) -> Loaded {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     let path = fixtures.join(format!("checkpoints/tiny-rwkv{version}.pth"));
-    let source = forge_checkpoint::open(&path, &Limits::default()).unwrap();
+    let source = rwkv_forge_checkpoint::open(&path, &Limits::default()).unwrap();
     let description = describe(source.tensors()).unwrap();
     let vocabulary = std::fs::read(fixtures.join("checkpoints/vocab-320.txt")).unwrap();
     let tokenizer = Tokenizer::from_bytes("vocab-320", &vocabulary).unwrap();
@@ -36,7 +36,7 @@ fn options() -> ProbeOptions {
 
 fn changed<'a>(source: &'a dyn TensorSource, description: &ModelDescription, tensor: &str) -> Overlay<'a> {
     let mut overlay = Overlay::new(source, description);
-    overlay.encode(tensor, forge_quant::by_name("q4_0").unwrap().encoding(), None).unwrap();
+    overlay.encode(tensor, rwkv_forge_quant::by_name("q4_0").unwrap().encoding(), None).unwrap();
     overlay
 }
 

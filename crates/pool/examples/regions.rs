@@ -1,6 +1,6 @@
 //! What a region costs, and what a core that is busy elsewhere costs.
 //!
-//!     cargo run --release -p forge-pool --example regions [THREADS]
+//!     cargo run --release -p rwkv-forge-pool --example regions [THREADS]
 //!
 //! "Token" stands for 120 regions, as many as a 24-layer model has, that either compute or read 256 MiB of memory. The busy
 //! core is a child process that spins, held to core 0 by `taskset` (util-linux).
@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use forge_pool::Pool;
+use rwkv_forge_pool::Pool;
 
 const REGIONS: usize = 120;
 const PARTS: usize = 16;

@@ -41,7 +41,7 @@ pub const MAX_THREADS: usize = 1024;
 /// A pool can be sent to another thread but not shared, so that no task can hold a reference to its own pool:
 ///
 /// ```compile_fail
-/// let pool = forge_pool::Pool::new(std::num::NonZeroUsize::MIN);
+/// let pool = rwkv_forge_pool::Pool::new(std::num::NonZeroUsize::MIN);
 /// pool.for_each(&mut [()], &mut [0], |_| (), |_, _, _| {
 ///     pool.for_each(&mut [()], &mut [0], |_| (), |_, _, _| ());
 /// });

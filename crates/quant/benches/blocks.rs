@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forge_quant::FORMATS;
+use rwkv_forge_quant::FORMATS;
 
 /// Elements an iteration: 1 MiB of f32, which stays in a second-level cache.
 const ELEMENTS: usize = 256 * 1024;

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::convert::{INFINITY, MAGNITUDE, f16_to_f32, f32_to_f16};
 use crate::searched::{SearchPass, Searched};

@@ -1,6 +1,6 @@
 //! Branch-free conversions between f32 and the 16-bit floats, written so that loops over them vectorise.
 //!
-//! They agree with [`forge_tensor`]'s scalar conversions bit for bit.
+//! They agree with [`rwkv_forge_tensor`]'s scalar conversions bit for bit.
 
 /// Smallest f32 that is a normal f16, as bits: 2^-14.
 const F16_MIN_NORMAL: u32 = 0x3880_0000;

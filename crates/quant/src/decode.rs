@@ -1,7 +1,7 @@
 //! Stored bytes of any encoding back to f32.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use forge_tensor::{BoxError, Class, Diagnostic, Encoding, ShapeError, TensorSource, decode_dense, memory};
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, ShapeError, TensorSource, decode_dense, memory};
 use thiserror::Error;
 
 use crate::by_encoding;
@@ -118,7 +118,7 @@ pub fn read_rows(source: &dyn TensorSource, index: usize, first_row: u64, rows: 
     let shape = |error| DecodeError::Shape { name: info.name.clone(), error };
     let columns = info.shape.last().copied().unwrap_or(1);
     let row_bytes = info.encoding.row_bytes(columns).map_err(shape)?;
-    let available = forge_tensor::element_count(info.shape.get(..info.shape.len().saturating_sub(1)).unwrap_or(&[])).map_err(shape)?;
+    let available = rwkv_forge_tensor::element_count(info.shape.get(..info.shape.len().saturating_sub(1)).unwrap_or(&[])).map_err(shape)?;
     if first_row.checked_add(rows).is_none_or(|end| end > available) {
         return Err(missing(available));
     }

@@ -1,6 +1,6 @@
 //! The dense floats as formats: every element is a block of its own.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::convert::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use crate::simd::{Level, Pass};

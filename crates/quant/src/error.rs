@@ -1,6 +1,6 @@
 //! What encoding can refuse, and what it counts when it succeeds.
 
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// What a successful [`crate::BlockFormat::encode`] lost at the small end of the number range. Add the counts of chunks with

@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
 use rayon::prelude::*;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
 use thiserror::Error;
 
 use crate::{by_encoding, decode_rows};
@@ -57,7 +57,7 @@ impl Diagnostic for NonFinite {
 #[must_use]
 pub fn first_non_finite(encoding: Encoding, bytes: &[u8]) -> Option<usize> {
     if encoding.is_dense() {
-        return forge_tensor::first_non_finite(encoding, bytes);
+        return rwkv_forge_tensor::first_non_finite(encoding, bytes);
     }
     let block = by_encoding(encoding)?.validate(bytes).err()?;
     Some(block.saturating_mul(encoding.block_len as usize))

@@ -3,7 +3,7 @@
 //!
 //! The block is interleaved here; web-rwkv keeps the nibbles and the f16 in two tensors and the table in a third.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, OneByOne, Outcome, half_is_finite, load};
 use crate::convert::{MAGNITUDE, f32_to_f16};

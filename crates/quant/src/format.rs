@@ -1,6 +1,6 @@
 //! The trait that every block format implements, and the registry.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::check_importance;
 use crate::{

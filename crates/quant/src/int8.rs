@@ -3,7 +3,7 @@
 //!
 //! The block is interleaved here; web-rwkv keeps the codes and the pairs of f16 in two tensors.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, OneByOne, Outcome, extremes, half_is_finite, load, truncate};
 use crate::convert::{MAGNITUDE, f16_to_f32, f32_to_f16};

@@ -1,6 +1,6 @@
 //! IQ4_NL: a scale and 32 codes into a table of unequal steps. `[d: f16] [nibbles: u8 x 16]`, value = table[code] * d.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, Outcome, Values, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
 use crate::iq4::{TABLE, nearest_codes};

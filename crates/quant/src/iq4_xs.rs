@@ -1,7 +1,7 @@
 //! IQ4_XS: 256 codes into a table of unequal steps, a scale for each 32 of them. `[d: f16] [upper scale bits: u16]
 //! [lower scale bits: u8 x 4] [nibbles: u8 x 128]`, value = table[code] * d * (scale - 32), scales of six bits.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, Outcome, half_is_finite, load, pack_nibbles, store, unpack_nibbles};
 use crate::iq4::{TABLE, nearest_codes};

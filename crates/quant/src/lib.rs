@@ -1,7 +1,7 @@
 //! Block formats: how rows of f32 become stored bytes and come back. One file a format, one line in [`FORMATS`].
 //!
 //! Start at [`BlockFormat`]; formats whose blocks are encoded one by one implement the smaller trait in `block.rs` instead and
-//! get [`BlockFormat`] from it. [`Int8Matrix`] is no block format: its scales belong to rows and columns. No file access except through [`forge_tensor::TensorSource`], no model knowledge.
+//! get [`BlockFormat`] from it. [`Int8Matrix`] is no block format: its scales belong to rows and columns. No file access except through [`rwkv_forge_tensor::TensorSource`], no model knowledge.
 //!
 //! Encoding follows ggml's reference formulas in f32, one rounding an operation, never fused multiply-add, so the bytes do
 //! not depend on the machine. The inner loops are plain Rust; `simd.rs` compiles them a second time for wider vectors.

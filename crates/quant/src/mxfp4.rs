@@ -1,6 +1,6 @@
 //! MXFP4: a power of two and 32 floats of four bits. `[exponent: u8] [nibbles: u8 x 16]`, value = table[code] * 2^(exponent - 128).
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, OneByOne, Outcome, Values, largest_magnitude, pack_nibbles, unpack_nibbles};
 use crate::convert::{INFINITY, MAGNITUDE};

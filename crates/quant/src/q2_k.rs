@@ -1,7 +1,7 @@
 //! Q2_K: 256 codes of two bits, a scale and a minimum for each 16 of them. `[minimum above scale: u8 x 16] [codes: u8 x 64]
 //! [d: f16] [dmin: f16]`, value = code * d * scale - dmin * minimum, scales and minima of four bits.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, Outcome, half_is_finite, load, store};
 use crate::convert::f16_to_f32;

@@ -1,7 +1,7 @@
 //! Q3_K: 256 codes of three bits, a scale for each 16 of them. `[third bits: u8 x 32] [lower two bits: u8 x 64]
 //! [scales: u8 x 12] [d: f16]`, value = (code - 4) * d * (scale - 32), scales of six bits.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, Outcome, half_is_finite, load, store};
 use crate::convert::f16_to_f32;

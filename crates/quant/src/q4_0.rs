@@ -1,6 +1,6 @@
 //! Q4_0: a scale and 32 codes of four bits. `[d: f16] [nibbles: u8 x 16]`, value = (code - 8) * d.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{
     Block, Flushed, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, pack_nibbles, peak, store, unpack_nibbles,

@@ -1,6 +1,6 @@
 //! Q4_1: a scale, a minimum and 32 codes of four bits. `[d: f16] [m: f16] [nibbles: u8 x 16]`, value = code * d + m.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{
     Block, Flushed, Job, OneByOne, Outcome, Scale, Values, codes, half_is_finite, load, minimum_and_span, pack_nibbles, store,

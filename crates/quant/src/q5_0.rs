@@ -1,6 +1,6 @@
 //! Q5_0: a scale and 32 codes of five bits. `[d: f16] [fifth bits: u32] [nibbles: u8 x 16]`, value = (code - 16) * d.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{
     Block, Flushed, Job, OneByOne, Outcome, Scale, Values, add_fifth_bits, codes, half_is_finite, load, pack_fifth_bits, pack_nibbles,

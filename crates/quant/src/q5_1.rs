@@ -1,7 +1,7 @@
 //! Q5_1: a scale, a minimum and 32 codes of five bits. `[d: f16] [m: f16] [fifth bits: u32] [nibbles: u8 x 16]`,
 //! value = code * d + m.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{
     Block, Flushed, Job, OneByOne, Outcome, Scale, Values, add_fifth_bits, codes, half_is_finite, load, minimum_and_span, pack_fifth_bits,

@@ -1,7 +1,7 @@
 //! Q5_K: 256 codes of five bits, a scale and a minimum for each 32 of them. `[d: f16] [dmin: f16] [scales and minima: u8 x 12]
 //! [fifth bits: u8 x 32] [nibbles: u8 x 128]`, value = code * d * scale - dmin * minimum, scales and minima of six bits.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, Outcome, half_is_finite, load};
 use crate::lanes::Lanes;

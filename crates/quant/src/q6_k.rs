@@ -1,7 +1,7 @@
 //! Q6_K: 256 codes of six bits, a scale for each 16 of them. `[lower four bits: u8 x 128] [upper two bits: u8 x 64]
 //! [scales: i8 x 16] [d: f16]`, value = (code - 32) * (d * scale).
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, Outcome, half_is_finite, load, store};
 use crate::convert::f16_to_f32;

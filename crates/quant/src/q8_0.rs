@@ -1,6 +1,6 @@
 //! Q8_0: a scale and 32 signed bytes. `[d: f16] [code: i8 x 32]`, value = code * d.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, OneByOne, Outcome, Scale, Values, half_is_finite, largest_magnitude, load};
 use crate::parts::{self, Parted, Parts};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use forge_quant::{EncodeError, Int8Matrix};
+use rwkv_forge_quant::{EncodeError, Int8Matrix};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/blocks").join(name);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "rounding an exact f64 to f32 is the point")]
 
-use forge_quant::{BF16, BlockFormat, EncodeError, F16};
+use rwkv_forge_quant::{BF16, BlockFormat, EncodeError, F16};
 
 /// A 16-bit float type: exponent bits and mantissa bits.
 #[derive(Clone, Copy)]
@@ -94,7 +94,7 @@ fn nan_payloads_survive_decoding() {
     for bits in 0x7c01..=0x7fff_u16 {
         // f16: the quiet bit is set, as hardware does; the rest of the payload is kept.
         assert_eq!(widen(HALF, bits).to_bits(), 0x7fc0_0000 | u32::from(bits & 0x3ff) << 13, "{bits:04x}");
-        assert_eq!(forge_tensor::f16_to_f32(bits).to_bits(), widen(HALF, bits).to_bits(), "{bits:04x}");
+        assert_eq!(rwkv_forge_tensor::f16_to_f32(bits).to_bits(), widen(HALF, bits).to_bits(), "{bits:04x}");
     }
     for bits in (0x7f81..=0x7fff_u16).chain(0xff81..=0xffff) {
         assert_eq!(widen(BRAIN, bits).to_bits(), u32::from(bits) << 16, "{bits:04x}");
@@ -122,7 +122,7 @@ fn check(kind: Kind, bits: u32) {
     let expected = round(kind, bits);
     let infinite = expected & ((1 << (kind.exponent + kind.mantissa)) - 1) == ((1 << kind.exponent) - 1) << kind.mantissa;
     assert_eq!(narrow(kind, value), (!infinite).then_some(expected), "{bits:08x}");
-    let tensor = if kind.exponent == 5 { forge_tensor::f32_to_f16(value) } else { forge_tensor::f32_to_bf16(value) };
+    let tensor = if kind.exponent == 5 { rwkv_forge_tensor::f32_to_f16(value) } else { rwkv_forge_tensor::f32_to_bf16(value) };
     assert_eq!(u32::from(tensor), expected, "{bits:08x} in the tensor crate");
 }
 
@@ -154,7 +154,7 @@ fn planted_fault_truncating_oracle_differs() {
 fn w15_every_bf16_beyond_f16_is_refused_and_never_infinite() {
     let mut refused = 0;
     for bits in 0..=u16::MAX {
-        let value = forge_tensor::bf16_to_f32(bits);
+        let value = rwkv_forge_tensor::bf16_to_f32(bits);
         let mut out = [0; 2];
         match F16.encode(&[value], &mut out) {
             Ok(_) => {
@@ -175,7 +175,7 @@ fn w15_every_bf16_beyond_f16_is_refused_and_never_infinite() {
 
 #[test]
 fn w15_f32_beyond_bf16_is_refused() {
-    let largest = forge_tensor::bf16_to_f32(0x7f7f);
+    let largest = rwkv_forge_tensor::bf16_to_f32(0x7f7f);
     let mut out = [0; 4];
     assert!(BF16.encode(&[1.0, largest], &mut out).is_ok());
     assert_eq!(BF16.encode(&[1.0, -f32::MAX], &mut out), Err(EncodeError::Overflow { block: 1, format: "bf16" }));

@@ -1,9 +1,9 @@
 //! Values that are no numbers are found in every format, wherever they are.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests may fail loudly; their numbers are small")]
 
-use forge_quant::{FORMATS, all_non_finite, check_values, examine, first_non_finite, non_finite};
-use forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
-use forge_testkit::models::MemorySource;
+use rwkv_forge_quant::{FORMATS, all_non_finite, check_values, examine, first_non_finite, non_finite};
+use rwkv_forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
+use rwkv_forge_testkit::models::MemorySource;
 
 /// Rows of 256 ones, stored.
 fn rows(encoding: Encoding, count: usize) -> Vec<u8> {

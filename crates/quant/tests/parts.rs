@@ -1,6 +1,6 @@
 //! Blocks taken apart and put together again are the same bytes; the parts are the numbers that decoding uses.
 
-use forge_quant::{IQ4_NL, IQ4_XS, Int8, NF4, Parted, Parts, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SF4};
+use rwkv_forge_quant::{IQ4_NL, IQ4_XS, Int8, NF4, Parted, Parts, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SF4};
 
 const PARTED: [&dyn Parted; 15] =
     [&Q4_0, &Q4_1, &Q5_0, &Q5_1, &Q8_0, &Q2_K, &Q3_K, &Q4_K, &Q5_K, &Q6_K, &IQ4_NL, &IQ4_XS, &Int8, &NF4, &SF4];

@@ -1,8 +1,8 @@
 //! Laws of the block formats: what is refused, what is zero, how large the error may be, what is stable.
 
-use forge_quant::{BlockFormat, EncodeError, EncodeStats, FORMATS, by_name, decode_rows};
-use forge_tensor::{Diagnostic, f16_to_f32};
 use proptest::prelude::*;
+use rwkv_forge_quant::{BlockFormat, EncodeError, EncodeStats, FORMATS, by_name, decode_rows};
+use rwkv_forge_tensor::{Diagnostic, f16_to_f32};
 
 const BLOCKS: [&str; 5] = ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0"];
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use forge_quant::{BlockFormat, DecodeError, Q8_0, read_rows};
-use forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_quant::{BlockFormat, DecodeError, Q8_0, read_rows};
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
 
 /// A source in memory that notes what was read.
 struct Memory {

@@ -1,8 +1,8 @@
 //! Laws of the formats whose scales are searched, of MXFP4 and of web-rwkv's formats: how large the error may be, what importance
 //! does, what zeros, tiny and huge values become.
 
-use forge_quant::{BlockFormat, EncodeError, EncodeStats, FORMATS, by_name, decode_rows};
-use forge_tensor::Diagnostic;
+use rwkv_forge_quant::{BlockFormat, EncodeError, EncodeStats, FORMATS, by_name, decode_rows};
+use rwkv_forge_tensor::Diagnostic;
 
 const WEIGHTED: [&str; 11] = ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "q4_0", "q4_1", "q5_0", "q5_1"];
 const COLUMNS: usize = 512;
@@ -195,7 +195,7 @@ fn g10_exponents_of_mxfp4_that_stand_for_no_number() {
 fn constant_blocks_of_the_int8_format_are_exact() {
     let format = by_name("int8").expect("int8");
     for value in [0.5f32, -3.25, 65_504.0, 6e-8, 0.0] {
-        let value = forge_tensor::f16_to_f32(forge_tensor::f32_to_f16(value));
+        let value = rwkv_forge_tensor::f16_to_f32(rwkv_forge_tensor::f32_to_f16(value));
         let (bytes, stats) = encode(format, &[value; 128]).expect("finite");
         assert!(bytes[4..].iter().all(|code| *code == 0));
         assert_eq!((decode(format, &bytes), stats), (vec![value; 128], EncodeStats::default()));
@@ -204,13 +204,13 @@ fn constant_blocks_of_the_int8_format_are_exact() {
 
 #[test]
 fn four_bit_tables_take_the_larger_index_of_a_tie_and_the_first_code_is_the_lower_nibble() {
-    for (format, table) in [("nf4", forge_quant::NF4_TABLE), ("sf4", forge_quant::SF4_TABLE)] {
+    for (format, table) in [("nf4", rwkv_forge_quant::NF4_TABLE), ("sf4", rwkv_forge_quant::SF4_TABLE)] {
         let format = by_name(format).expect(format);
         // Stored in f16, so the tie is made of numbers that f16 has: between entry 7, zero, and no other can one be hit exactly.
         let mut values = [0.0; 64];
         values[0] = 1.0;
         values[1] = -1.0;
-        values[2] = forge_tensor::f16_to_f32(forge_tensor::f32_to_f16(table[12]));
+        values[2] = rwkv_forge_tensor::f16_to_f32(rwkv_forge_tensor::f32_to_f16(table[12]));
         let (bytes, _) = encode(format, &values).expect("finite");
         assert_eq!(bytes[..5], [0x00, 0x3c, 0x0f, 0x7c, 0x77]);
         assert!(table.windows(2).all(|pair| pair[0] < pair[1]) && table[7] == 0.0);

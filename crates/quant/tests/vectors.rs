@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_quant::{FORMATS, by_name, decode_rows};
+use rwkv_forge_quant::{FORMATS, by_name, decode_rows};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/blocks").join(name);
@@ -230,10 +230,10 @@ fn registry_finds_every_format_by_all_its_keys() {
         assert_eq!(format.encoding().name, name);
         assert_eq!(format.ggml_type(), number, "{name}");
         if let Some(number) = number {
-            assert_eq!(forge_quant::by_ggml_type(number).map(|f| f.encoding().name), Some(name));
+            assert_eq!(rwkv_forge_quant::by_ggml_type(number).map(|f| f.encoding().name), Some(name));
         }
-        assert_eq!(forge_quant::by_encoding(format.encoding()).map(|f| f.encoding().name), Some(name));
+        assert_eq!(rwkv_forge_quant::by_encoding(format.encoding()).map(|f| f.encoding().name), Some(name));
     }
     assert!(by_name("Q8_0").is_none() && by_name("").is_none());
-    assert!(forge_quant::by_ggml_type(9).is_none());
+    assert!(rwkv_forge_quant::by_ggml_type(9).is_none());
 }

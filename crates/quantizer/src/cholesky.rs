@@ -4,8 +4,8 @@
 //! condition number reaches 4e4, and f32 would leave two digits. Every element is a sum in ascending order of its index, without
 //! fused operations, so that neither threads nor the machine change a bit.
 
-use forge_matrix::{Isa, Pass};
 use rayon::prelude::*;
+use rwkv_forge_matrix::{Isa, Pass};
 
 /// Columns a panel.
 pub(crate) const PANEL: usize = 32;

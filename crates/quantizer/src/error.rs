@@ -1,7 +1,7 @@
 //! What can be wrong with weights, importance or a Hessian.
 
-use forge_quant::EncodeError;
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_quant::EncodeError;
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a matrix could not be quantized.

@@ -2,10 +2,10 @@
 //!
 //! One entry of [`FORMATS`] a format. [`Scheme`] says how the scale and the offset of a sub-block follow from what is stored.
 
-use forge_quant::{
+use rwkv_forge_quant::{
     IQ4_NL, IQ4_XS, Int8, NF4, NF4_TABLE, Parted, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SF4, SF4_TABLE,
 };
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::levels::{Even, Shares, Table};
 

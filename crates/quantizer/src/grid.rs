@@ -2,8 +2,8 @@
 //!
 //! Every candidate is judged by what the decoder will compute: halves are rounded to f16 first, codes are nearest levels.
 
-use forge_quant::Parts;
-use forge_tensor::{f16_to_f32, f32_to_f16};
+use rwkv_forge_quant::Parts;
+use rwkv_forge_tensor::{f16_to_f32, f32_to_f16};
 
 use crate::format::{Format, MOST_SUBS};
 use crate::levels::{LANES, Lanes, Levels};

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 use serde::Serialize;
 
 use crate::format;
@@ -108,7 +108,7 @@ fn fault(values: &[f32], median: f32) -> Option<Fault> {
 
 #[cfg(test)]
 mod tests {
-    use forge_quant::{BlockFormat, IQ4_NL, IQ4_XS, MXFP4, NF4, Q4_0, Q6_K};
+    use rwkv_forge_quant::{BlockFormat, IQ4_NL, IQ4_XS, MXFP4, NF4, Q4_0, Q6_K};
 
     use super::{Degenerate, Fault, columns_a_scale, judge};
 

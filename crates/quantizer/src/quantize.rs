@@ -1,9 +1,9 @@
 //! The quantizers as callers see them: checks, threads, and what was lost.
 
-use forge_matrix::Isa;
-use forge_quant::{BlockFormat, EncodeError, FORMATS};
-use forge_tensor::Encoding;
 use rayon::prelude::*;
+use rwkv_forge_matrix::Isa;
+use rwkv_forge_quant::{BlockFormat, EncodeError, FORMATS};
+use rwkv_forge_tensor::Encoding;
 
 use crate::engine::{self, Rows};
 use crate::error::QuantizerError;
@@ -80,7 +80,7 @@ pub struct Loss {
 #[must_use]
 pub fn supports(quantizer: Quantizer, format: Encoding) -> bool {
     match quantizer {
-        Quantizer::Ggml => forge_quant::by_encoding(format).is_some() && !format.is_dense(),
+        Quantizer::Ggml => rwkv_forge_quant::by_encoding(format).is_some() && !format.is_dense(),
         Quantizer::Search | Quantizer::Gptq => format::by_encoding(format).is_some(),
     }
 }
@@ -275,7 +275,7 @@ fn unsupported(quantizer: Quantizer, format: Encoding) -> QuantizerError {
 }
 
 fn block_format(quantizer: Quantizer, format: Encoding) -> Result<&'static dyn BlockFormat, QuantizerError> {
-    forge_quant::by_encoding(format).filter(|_| supports(quantizer, format)).ok_or_else(|| unsupported(quantizer, format))
+    rwkv_forge_quant::by_encoding(format).filter(|_| supports(quantizer, format)).ok_or_else(|| unsupported(quantizer, format))
 }
 
 fn grid_format(quantizer: Quantizer, format: Encoding) -> Result<&'static Format, QuantizerError> {

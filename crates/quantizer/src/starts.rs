@@ -1,6 +1,6 @@
 //! Grids to start a descent from: the one that the reference encoder finds, and others that reach further or less far.
 
-use forge_tensor::f32_to_f16;
+use rwkv_forge_tensor::f32_to_f16;
 
 use crate::format::Scheme;
 use crate::grid::{Block, Grid, descend, refit};
@@ -110,7 +110,7 @@ fn others_of_ends<L: Levels>(block: Block<L>, grids: &mut Grids) {
 fn others_of_scales(scheme: Scheme, reference: Grid, grids: &mut Grids) {
     let (least, most) = scheme.scales();
     let (least, most) = (f32::from(least), f32::from(most));
-    let halves = reference.halves.map(forge_tensor::f16_to_f32);
+    let halves = reference.halves.map(rwkv_forge_tensor::f16_to_f32);
     for factor in [0.9f32, 0.95, 1.05, 1.12, 1.2] {
         let mut grid = reference;
         grid.halves = halves.map(|half| f32_to_f16(half * factor));

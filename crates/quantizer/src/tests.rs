@@ -1,8 +1,8 @@
 //! What only the inside can see: grids against the decoder, factors against their Hessians, instruction sets, planted faults.
 #![allow(clippy::cast_possible_truncation, reason = "indices of small matrices and clamped codes")]
 
-use forge_matrix::Isa;
-use forge_tensor::f32_to_f16;
+use rwkv_forge_matrix::Isa;
+use rwkv_forge_tensor::f32_to_f16;
 
 use crate::engine::{self, Rows};
 use crate::factor::{Factor, Hessian};

@@ -4,9 +4,11 @@
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "indices of small matrices become weights")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
 
-use forge_quant::{by_encoding, by_name};
-use forge_quantizer::{Factor, Hessian, Loss, Quantizer, QuantizerError, Target, ggml, gptq, judge, loss, search, supported, supports};
-use forge_tensor::{Class, Diagnostic, Encoding};
+use rwkv_forge_quant::{by_encoding, by_name};
+use rwkv_forge_quantizer::{
+    Factor, Hessian, Loss, Quantizer, QuantizerError, Target, ggml, gptq, judge, loss, search, supported, supports,
+};
+use rwkv_forge_tensor::{Class, Diagnostic, Encoding};
 
 const ROWS: usize = 24;
 const COLUMNS: usize = 512;

@@ -1,6 +1,6 @@
 //! Draws size against loss from lines of `series,bytes,kl`: `bytes_and_loss TABLE.csv > PLOT.svg`.
 
-use forge_report::{Axis, Marks, Plot};
+use rwkv_forge_report::{Axis, Marks, Plot};
 
 #[allow(clippy::print_stdout, reason = "an example for the terminal")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,6 @@
 //! What can be wrong with results that are to be shown.
 
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// Why results could not be turned into a document. All of these are mistakes of the program that made them.

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use forge_calibrate::{CalibrateError, Hessians, InputStatistics, Receiver, calibrate};
-use forge_eval::{Baseline, LossOptions, Model, PassOptions};
-use forge_model::{ModelDescription, TensorRole, TensorSpec, ValueForm};
-use forge_overlay::{Overlay, Weight};
-use forge_quant::{Q4_0, Q4_K};
-use forge_quantizer::{Target, search};
-use forge_rewrite::{Precision, Rewrite, apply};
-use forge_score::{Document, Plan, Protocol};
-use forge_tensor::{Encoding, TensorSource};
-use forge_testkit::models::SplitMix64;
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_calibrate::{CalibrateError, Hessians, InputStatistics, Receiver, calibrate};
+use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
+use rwkv_forge_model::{ModelDescription, TensorRole, TensorSpec, ValueForm};
+use rwkv_forge_overlay::{Overlay, Weight};
+use rwkv_forge_quant::{Q4_0, Q4_K};
+use rwkv_forge_quantizer::{Target, search};
+use rwkv_forge_rewrite::{Precision, Rewrite, apply};
+use rwkv_forge_score::{Document, Plan, Protocol};
+use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_testkit::models::SplitMix64;
+use rwkv_forge_tokenizer::Tokenizer;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -191,7 +191,11 @@ fn is_body(role: TensorRole) -> bool {
 }
 
 fn format(columns: usize) -> Encoding {
-    if columns.is_multiple_of(256) { forge_quant::BlockFormat::encoding(&Q4_K) } else { forge_quant::BlockFormat::encoding(&Q4_0) }
+    if columns.is_multiple_of(256) {
+        rwkv_forge_quant::BlockFormat::encoding(&Q4_K)
+    } else {
+        rwkv_forge_quant::BlockFormat::encoding(&Q4_0)
+    }
 }
 
 /// FNV-1a over the bits.
@@ -256,13 +260,13 @@ fn main() -> Result<(), Failure> {
     let [model, vocabulary, calibration, windows, which, texts @ ..] = args.as_slice() else {
         return Err("folds MODEL VOCABULARY CALIBRATION WINDOWS WHICH TEXT...".into());
     };
-    let model = forge_convert::open(model.as_ref(), forge_convert::OpenOptions::default()).map_err(|error| error.to_string())?;
+    let model = rwkv_forge_convert::open(model.as_ref(), rwkv_forge_convert::OpenOptions::default()).map_err(|error| error.to_string())?;
     let (source, description) = (model.source(), &model.description);
     let tokenizer = Tokenizer::from_bytes(vocabulary, &std::fs::read(vocabulary)?)?;
     let tokens = tokenizer.encode(&std::fs::read(calibration)?)?;
     let sequences: Vec<&[u32]> = tokens.chunks_exact(WINDOW).take(CALIBRATION_WINDOWS).collect();
     let mut importance = Importance::default();
-    let options = forge_calibrate::Options { hessians: Hessians::None, ..forge_calibrate::Options::default() };
+    let options = rwkv_forge_calibrate::Options { hessians: Hessians::None, ..rwkv_forge_calibrate::Options::default() };
     calibrate(source, description, &sequences, &options, &mut importance, &|_| ())?;
     let plan = plan(&tokenizer, windows.parse()?, texts)?;
     let baseline = Baseline::new(Model::new(source, description), &plan, &LossOptions::default(), &mut |_| ())?;

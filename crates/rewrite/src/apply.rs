@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use forge_kernel::load_tensor;
-use forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
-use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_kernel::load_tensor;
+use rwkv_forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 
 use crate::edit::Edit;
 use crate::error::RewriteError;
@@ -111,7 +111,7 @@ fn edited<'e>(source: &dyn TensorSource, spec: &TensorSpec, edits: impl Iterator
     let shape: Vec<usize> = spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(usize::MAX)).collect();
     for edit in edits {
         if !edit.run(&mut values, &shape) {
-            return Err(RewriteError::UnknownTensor { tensor: spec.name.clone(), shape: forge_tensor::format_shape(&spec.shape) });
+            return Err(RewriteError::UnknownTensor { tensor: spec.name.clone(), shape: rwkv_forge_tensor::format_shape(&spec.shape) });
         }
     }
     Ok(values)

@@ -1,7 +1,7 @@
 //! What the axes of every tensor stand for. All rewrites follow from this table: a permutation of a space reorders each axis in it, a
 //! fold divides the axes that make a space's channels and multiplies those that read them.
 
-use forge_model::Version;
+use rwkv_forge_model::Version;
 
 /// Channels that belong together: the same number means the same channel on every axis of a space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Why a model cannot be rewritten.
 
-use forge_kernel::KernelError;
-use forge_model::Version;
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_kernel::KernelError;
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a model cannot be rewritten. `rewrite` is [`crate::Rewrite::name`], with the layer where it belongs to one.

@@ -1,7 +1,7 @@
 //! The rewrites: which there are, for which versions, and which axes each of them touches.
 
-use forge_model::{ModelDescription, Version};
-use forge_tensor::format_shape;
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::format_shape;
 
 use crate::axes::{Part, Space, uses};
 use crate::edit::{Action, Edit};

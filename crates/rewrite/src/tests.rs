@@ -1,9 +1,9 @@
 //! Rewritten models against the originals, in f64: logits, states, and what happens when a rewrite is not done whole.
 
-use forge_kernel::{KernelOptions, LayerState, RecurrentModel, State};
-use forge_model::{MappedTensor, ModelDescription, Recover, ValueForm, Version, describe, describe_mapped};
-use forge_tensor::{Diagnostic, TensorSource};
-use forge_testkit::models::{MemorySource, Options, Sizes, SplitMix64, random_model, random_model_with, to_fla};
+use rwkv_forge_kernel::{KernelOptions, LayerState, RecurrentModel, State};
+use rwkv_forge_model::{MappedTensor, ModelDescription, Recover, ValueForm, Version, describe, describe_mapped};
+use rwkv_forge_tensor::{Diagnostic, TensorSource};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, SplitMix64, random_model, random_model_with, to_fla};
 
 use crate::apply::{Precision, apply, apply_edits};
 use crate::edit::{Action, Edit};
@@ -224,7 +224,8 @@ fn rounding_to_f32_is_the_only_loss() {
 fn trained_models() {
     for version in ["4", "5", "6", "7"] {
         let path = format!("{}/../../fixtures/checkpoints/tiny-rwkv{version}.pth", env!("CARGO_MANIFEST_DIR"));
-        let model = forge_convert::open(path.as_ref(), forge_convert::OpenOptions::default()).map_err(|error| error.to_string()).unwrap();
+        let model =
+            rwkv_forge_convert::open(path.as_ref(), rwkv_forge_convert::OpenOptions::default()).map_err(|error| error.to_string()).unwrap();
         let (logits, state) = run(model.source(), &model.description);
         for rewrite in all(&model.description) {
             let difference = deviation(model.source(), &model.description, &logits, &state, std::slice::from_ref(&rewrite));

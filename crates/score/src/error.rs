@@ -1,6 +1,6 @@
 //! What can go wrong between texts and numbers.
 
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// Why there is no score.

@@ -2,8 +2,8 @@
 //!
 //! Everything is summed in f64 in a fixed number of lanes, so that results have the same bits on every instruction set.
 
-use forge_matrix::{Isa, Pass};
-use forge_tensor::{bf16_to_f32, f32_to_bf16};
+use rwkv_forge_matrix::{Isa, Pass};
+use rwkv_forge_tensor::{bf16_to_f32, f32_to_bf16};
 use serde::Serialize;
 
 use crate::error::ScoreError;

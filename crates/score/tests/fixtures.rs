@@ -4,9 +4,9 @@
 
 use std::path::PathBuf;
 
-use forge_score::kl_base::{Reader, Writer};
-use forge_score::uncheatable::Uncheatable;
-use forge_score::{ComparedScores, Document, Plan, Precision, Protocol, Row, Scorer, Scores, evaluate, llama};
+use rwkv_forge_score::kl_base::{Reader, Writer};
+use rwkv_forge_score::uncheatable::Uncheatable;
+use rwkv_forge_score::{ComparedScores, Document, Plan, Precision, Protocol, Row, Scorer, Scores, evaluate, llama};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
@@ -243,7 +243,7 @@ fn check_row(logits: &[f32], read: &[f32]) {
 #[test]
 fn damaged_files_of_logits_are_refused() {
     let good = fixture("score/base.kld");
-    let read = |bytes: &[u8]| -> Result<usize, forge_score::ScoreError> {
+    let read = |bytes: &[u8]| -> Result<usize, rwkv_forge_score::ScoreError> {
         let mut reader = Reader::new(bytes)?;
         let (mut row, mut count) = (Vec::new(), 0);
         while reader.row(&mut row)? {

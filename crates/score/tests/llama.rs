@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use forge_score::kl_base::{Reader, Writer};
-use forge_score::{Document, Plan, Precision, Protocol, Scorer, Scores, llama};
+use rwkv_forge_score::kl_base::{Reader, Writer};
+use rwkv_forge_score::{Document, Plan, Precision, Protocol, Scorer, Scores, llama};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/score").join(name);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use forge_score::{Document, Pair, Plan, Protocol, ScoreError};
+use rwkv_forge_score::{Document, Pair, Plan, Protocol, ScoreError};
 
 fn document(name: &str, tokens: std::ops::Range<u32>) -> Document {
     Document {

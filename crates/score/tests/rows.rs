@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "helpers of tests")]
 
-use forge_score::{Isa, Precision, ScoreError, Scorer};
+use rwkv_forge_score::{Isa, Precision, ScoreError, Scorer};
 
 /// Of NLL and KL against the plain computation, which adds up to 65,536 terms of 1 part in 10^16 error each. Measured: 9e-13.
 const TOLERANCE: f64 = 1e-11;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
-use forge_score::{Compared, Document, Evaluation, Pair, Plan, Precision, Protocol, Row, Scores, evaluate};
+use rwkv_forge_score::{Compared, Document, Evaluation, Pair, Plan, Precision, Protocol, Row, Scores, evaluate};
 
 /// A number from 0 to 1 that depends on `index` only.
 fn noise(index: usize, salt: u64) -> f64 {

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_model::Version;
-use forge_tensor::{Encoding, TensorSource};
-use forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use forge_testkit::models::{MemorySource, Sizes};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
+use rwkv_forge_testkit::models::{MemorySource, Sizes};
 use serde_json::{Map, json};
 
 fn main() -> std::io::Result<()> {

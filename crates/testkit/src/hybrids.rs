@@ -1,8 +1,8 @@
 //! Made-up hybrids with Qwen under the names that their authors publish, and the files that lie beside such a checkpoint.
 //! Start at [`random_hybrid`].
 
-use forge_model::Version;
-use forge_tensor::{Encoding, TensorInfo};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::{Encoding, TensorInfo};
 use serde_json::{Value, json};
 
 use crate::models::{MemorySource, MemoryTensor, Sizes, SplitMix64, encode};

@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_model::Version;
-use forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, f32_to_bf16, f32_to_f16};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, f32_to_bf16, f32_to_f16};
 
 /// SplitMix64: small, fast, and the same everywhere.
 #[derive(Clone, Debug)]

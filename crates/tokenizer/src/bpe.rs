@@ -222,7 +222,7 @@ fn special_ids(added: &[Added], tokenizer_config: Option<&Value>, config: Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forge_tensor::Diagnostic;
+    use rwkv_forge_tensor::Diagnostic;
     use serde_json::json;
 
     fn file(change: impl Fn(&mut Value)) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! What can be wrong with a vocabulary file, a text or a list of ids.
 
-use forge_tensor::Diagnostic;
+use rwkv_forge_tensor::Diagnostic;
 use thiserror::Error;
 
 /// Why a vocabulary was refused, or a text or id does not fit the vocabulary. Lines count from 1.

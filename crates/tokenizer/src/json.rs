@@ -8,7 +8,7 @@ use crate::Tokenizer;
 /// ascend, one a line; the end of text has no entry.
 ///
 /// ```
-/// let json = forge_tokenizer::to_json(&forge_tokenizer::Tokenizer::raw_bytes());
+/// let json = rwkv_forge_tokenizer::to_json(&rwkv_forge_tokenizer::Tokenizer::raw_bytes());
 /// assert!(json.contains("\"97\": \"a\"") && json.contains("\"255\": [255]"));
 /// ```
 #[must_use]

@@ -44,11 +44,11 @@ static WORLD_FILE: &[u8] = include_bytes!("../data/rwkv_vocab_v20230424.txt");
 /// A vocabulary, ready to encode and to decode. Clones share the tables.
 ///
 /// ```
-/// let world = forge_tokenizer::Tokenizer::world();
+/// let world = rwkv_forge_tokenizer::Tokenizer::world();
 /// let ids = world.encode("Hello\n\n世界".as_bytes())?;
 /// assert_eq!(ids, [33155, 261, 10267, 14610]);
 /// assert_eq!(world.decode(&ids)?, "Hello\n\n世界".as_bytes());
-/// # Ok::<(), forge_tokenizer::TokenizerError>(())
+/// # Ok::<(), rwkv_forge_tokenizer::TokenizerError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tokenizer {

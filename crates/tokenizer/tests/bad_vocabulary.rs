@@ -1,8 +1,8 @@
 //! What `from_bytes` refuses, and that nothing makes it panic.
 
-use forge_tensor::Diagnostic;
-use forge_tokenizer::{MAX_FILE_BYTES, Tokenizer, TokenizerError};
 use proptest::prelude::*;
+use rwkv_forge_tensor::Diagnostic;
+use rwkv_forge_tokenizer::{MAX_FILE_BYTES, Tokenizer, TokenizerError};
 
 fn kind(file: &[u8]) -> &'static str {
     Tokenizer::from_bytes("test", file).map_or_else(|error| error.kind(), |_| "accepted")

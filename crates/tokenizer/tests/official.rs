@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_tokenizer::{Tokenizer, WORLD_SHA256};
 use proptest::prelude::*;
+use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use forge_io::InputFile;
+use rwkv_forge_io::InputFile;
 
 use crate::error::WebRwkvError;
 

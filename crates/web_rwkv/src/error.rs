@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a file is refused, or cannot be written.

@@ -1,7 +1,7 @@
 //! Files of web-rwkv, which computes on GPUs through WebGPU: `.st` and `.prefab`.
 //!
 //! A `.st` is a safetensors file in f16 with names and orientations of its own; [`st`] lays one out, and
-//! `forge_model::names` recognises one. A `.prefab` is the CBOR image of a model as web-rwkv holds it after loading, with
+//! `rwkv_forge_model::names` recognises one. A `.prefab` is the CBOR image of a model as web-rwkv holds it after loading, with
 //! matrices in f16 or quantized: start at [`PrefabFile`] to read, at [`prefab::layout`] to write. The fields of each version stand in
 //! one table, `prefab/schema.rs`, which reader and writer share.
 #![forbid(unsafe_code)]
@@ -22,7 +22,7 @@ pub mod st;
 pub use error::WebRwkvError;
 pub use prefab::{PrefabFile, is_prefab};
 
-use forge_model::{Hyperparameters, Version};
+use rwkv_forge_model::{Hyperparameters, Version};
 
 /// Whether web-rwkv computes models of this version.
 ///

@@ -1,8 +1,8 @@
 //! `.st`: a safetensors file in f16, with a few names of its own and the low-rank factors transposed.
 
-use forge_checkpoint::safetensors::PlannedTensor;
-use forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, TensorRole, TensorSpec, ValueForm, Version};
-use forge_tensor::Encoding;
+use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, TensorRole, TensorSpec, ValueForm, Version};
+use rwkv_forge_tensor::Encoding;
 
 use crate::error::WebRwkvError;
 use crate::{can_carry, check_sizes};
@@ -13,7 +13,7 @@ pub fn constraint() -> Constraint {
     Constraint::Float("web-rwkv reads f16 alone and quantizes at load; the container prefab holds quantized matrices")
 }
 
-/// Plans a `.st`. `metadata` and `reserved` go to [`forge_checkpoint::safetensors::layout`], behind the `format` that the
+/// Plans a `.st`. `metadata` and `reserved` go to [`rwkv_forge_checkpoint::safetensors::layout`], behind the `format` that the
 /// Python programs around web-rwkv ask for.
 ///
 /// # Errors
@@ -49,7 +49,7 @@ pub fn layout(
     }
     let format = ("format".to_owned(), "pt".to_owned());
     let metadata: Vec<(String, String)> = std::iter::once(format).chain(metadata.iter().cloned()).collect();
-    forge_checkpoint::safetensors::layout(tensors, &metadata, reserved).map_err(|error| WebRwkvError::Safetensors(Box::new(error)))
+    rwkv_forge_checkpoint::safetensors::layout(tensors, &metadata, reserved).map_err(|error| WebRwkvError::Safetensors(Box::new(error)))
 }
 
 fn planned(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choice) -> PlannedTensor {

@@ -1,11 +1,9 @@
 //! Prefabs that must be refused, each by its reason, and sweeps over all bytes of a good one.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
 
-mod common;
-
-use common::{SIZES, SMALL, find, key, model, open, open_kept, prefab_bytes, refusal, values};
-use forge_model::{ModelFile, Version};
-use forge_tensor::TensorSource;
+use crate::common::{SIZES, SMALL, find, key, model, open, open_kept, prefab_bytes, refusal, values};
+use rwkv_forge_model::{ModelFile, Version};
+use rwkv_forge_tensor::TensorSource;
 
 /// A good file with one place changed: `change` gets the bytes and the offset of `needle`.
 fn changed(matrices: &str, needle: &[u8], change: impl FnOnce(&mut Vec<u8>, usize)) -> Vec<u8> {
@@ -133,7 +131,7 @@ fn sizes_that_contradict_the_tensors() {
 
 #[test]
 fn halvings_that_leave_nothing() {
-    let deep = forge_testkit::models::Sizes { layers: 42, ..SMALL };
+    let deep = rwkv_forge_testkit::models::Sizes { layers: 42, ..SMALL };
     let mut bytes = prefab_bytes(Version::V7, &deep, "f16");
     let rescale = [&key("rescale")[..], &[0x19, 4, 0]].concat();
     let at = find(&bytes, &rescale);
@@ -240,7 +238,7 @@ fn flipped_bits_never_panic_and_never_change_other_tensors() {
             }
             Ok(file) => {
                 let mapped = file.mapped().unwrap();
-                let _ = forge_model::describe_mapped(file.tensors(), mapped);
+                let _ = rwkv_forge_model::describe_mapped(file.tensors(), mapped);
                 accepted += 1;
             }
         }

@@ -1,18 +1,18 @@
 //! Layout and reader of prefabs against each other and against the format's description.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
 
-mod common;
-
-use common::{SIZES, SMALL, VERSIONS, canonical, choices, find, key, model, open, open_kept, prefab_bytes, through_f16, values, write};
-use forge_model::{ModelFile, Recover, ValueForm, Version};
-use forge_tensor::{Diagnostic, Encoding, TensorSource};
-use forge_testkit::models::{Options, Sizes, random_model, random_model_with};
-use forge_web_rwkv::{WebRwkvError, prefab};
+use crate::common::{
+    SIZES, SMALL, VERSIONS, canonical, choices, find, key, model, open, open_kept, prefab_bytes, through_f16, values, write,
+};
+use rwkv_forge_model::{ModelFile, Recover, ValueForm, Version};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorSource};
+use rwkv_forge_testkit::models::{Options, Sizes, random_model, random_model_with};
+use rwkv_forge_web_rwkv::{WebRwkvError, prefab};
 
 /// Reads bytes back as a model.
-fn read(bytes: &[u8]) -> (forge_web_rwkv::PrefabFile, forge_model::ModelDescription) {
+fn read(bytes: &[u8]) -> (rwkv_forge_web_rwkv::PrefabFile, rwkv_forge_model::ModelDescription) {
     let file = open(bytes).unwrap();
-    let description = forge_model::describe_mapped(file.tensors(), file.mapped().unwrap()).unwrap();
+    let description = rwkv_forge_model::describe_mapped(file.tensors(), file.mapped().unwrap()).unwrap();
     (file, description)
 }
 
@@ -55,7 +55,7 @@ fn quantized_blocks_come_back_bit_for_bit() {
             assert_eq!(whole.check_integrity(&|_| ()).unwrap().len(), 1);
             drop(kept);
             let (file, found) = read(&bytes);
-            let format = forge_quant::by_name(matrices).unwrap();
+            let format = rwkv_forge_quant::by_name(matrices).unwrap();
             let mut seen = 0;
             for spec in expected.tensors.iter().filter(|spec| spec.role.is_matrix() && spec.layer.is_some()) {
                 let spec_found = found.find(&spec.name).unwrap();
@@ -162,7 +162,7 @@ fn logarithms_of_the_bonus_are_undone() {
     let options = Options { bonus_as_logarithm: true, ..Options::default() };
     for version in [Version::V5_1, Version::V5_2] {
         let source = random_model_with(version, &SMALL, &options, 3);
-        let description = forge_model::describe(source.tensors()).unwrap();
+        let description = rwkv_forge_model::describe(source.tensors()).unwrap();
         let layout = prefab::layout(&description, &choices(&description, "f16")).unwrap();
         let (file, found) = read(&write(&source, &description, &layout));
         let spec = found.find("blocks.1.att.time_faaaa").unwrap();
@@ -178,7 +178,7 @@ fn logarithms_of_the_bonus_are_undone() {
 fn what_web_rwkv_cannot_compute_is_refused() {
     let kind = |version: Version, sizes: &Sizes| {
         let source = random_model(version, sizes, 1);
-        let description = forge_model::describe(source.tensors()).unwrap();
+        let description = rwkv_forge_model::describe(source.tensors()).unwrap();
         prefab::layout(&description, &choices(&description, "f16")).unwrap_err()
     };
     let without_gate = kind(Version::V5_0, &SMALL);
@@ -194,7 +194,7 @@ fn encodings_in_the_wrong_place_are_refused() {
     let with = |name: &str, encoding: &str| {
         let mut choices = choices(&description, "f16");
         let index = description.tensors.iter().position(|spec| spec.name == name).unwrap();
-        choices[index].encoding = forge_quant::by_name(encoding).unwrap().encoding();
+        choices[index].encoding = rwkv_forge_quant::by_name(encoding).unwrap().encoding();
         prefab::layout(&description, &choices)
     };
     assert!(with("blocks.0.att.key.weight", "sf4").is_ok());
@@ -226,6 +226,6 @@ fn files_are_byte_for_byte_those_of_web_rwkv() {
         (Version::V7, "sf4", "fcc39f3eb0a745b5576d590c407b542b7561e6b9a2b6bcb4d6944a1ad8a0b076"),
     ];
     for (version, matrices, digest) in digests {
-        assert_eq!(forge_io::sha256_hex(&prefab_bytes(version, &SIZES, matrices)), digest, "{version} {matrices}");
+        assert_eq!(rwkv_forge_io::sha256_hex(&prefab_bytes(version, &SIZES, matrices)), digest, "{version} {matrices}");
     }
 }

@@ -1,14 +1,12 @@
 //! `.st` files: laid out, written, and recognised by their names and shapes alone.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
 
-mod common;
-
-use common::{SIZES, SMALL, TempFile, VERSIONS, canonical, model, values, write};
-use forge_checkpoint::Limits;
-use forge_model::{Choice, ModelDescription, Version};
-use forge_tensor::{Diagnostic, Encoding};
-use forge_testkit::models::Sizes;
-use forge_web_rwkv::st;
+use crate::common::{SIZES, SMALL, TempFile, VERSIONS, canonical, model, values, write};
+use rwkv_forge_checkpoint::Limits;
+use rwkv_forge_model::{Choice, ModelDescription, Version};
+use rwkv_forge_tensor::{Diagnostic, Encoding};
+use rwkv_forge_testkit::models::Sizes;
+use rwkv_forge_web_rwkv::st;
 
 /// A vocabulary whose rows web-rwkv need not pad.
 const EVEN: Sizes = Sizes { vocabulary: 16, ..SIZES };
@@ -24,8 +22,8 @@ fn every_version_comes_back_as_it_was() {
             let (source, expected) = model(version, sizes);
             let layout = st::layout(&expected, &half(&expected), &[], &[]).unwrap();
             let file = TempFile::new(&write(&source, &expected, &layout));
-            let file = forge_checkpoint::open(file.path(), &Limits::default()).unwrap();
-            let found = forge_model::describe(file.tensors()).unwrap();
+            let file = rwkv_forge_checkpoint::open(file.path(), &Limits::default()).unwrap();
+            let found = rwkv_forge_model::describe(file.tensors()).unwrap();
             assert_eq!(found.version, if version == Version::V5_1 { Version::V5_2 } else { version });
             assert_eq!(found.hyperparameters, expected.hyperparameters, "{version}");
             for spec in &expected.tensors {

@@ -1,6 +1,6 @@
 //! The measurements as tables and plots.
 
-use forge_report::{Axis, Cell, Column, Marks, Plot, Table};
+use rwkv_forge_report::{Axis, Cell, Column, Marks, Plot, Table};
 
 use super::{Curve, Law, Point, Series, Slope};
 

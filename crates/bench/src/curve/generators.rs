@@ -1,9 +1,9 @@
 //! The forms, as the curve drives them.
 
-use forge_engine::{Engine, EngineError, EngineOptions, Logits, State};
-use forge_model::ModelDescription;
-use forge_parallel::{LayerState, ParallelModel, ParallelOptions, Wkv, embed};
-use forge_tensor::TensorSource;
+use rwkv_forge_engine::{Engine, EngineError, EngineOptions, Logits, State};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_parallel::{LayerState, ParallelModel, ParallelOptions, Wkv, embed};
+use rwkv_forge_tensor::TensorSource;
 
 use super::Generator;
 use super::attention::{Attention, AttentionSizes, Random};
@@ -83,7 +83,7 @@ impl Generator for RecurrentForm<'_> {
 
     fn token(&mut self) -> Result<(), BenchError> {
         self.engine.step(self.tokens.next(), &mut self.scratch, &mut self.logits).map_err(recurrent)?;
-        forge_engine::check_logits(self.position, &self.logits).map_err(recurrent)
+        rwkv_forge_engine::check_logits(self.position, &self.logits).map_err(recurrent)
     }
 
     fn bytes(&self) -> Result<u64, BenchError> {

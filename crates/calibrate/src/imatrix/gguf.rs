@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use forge_gguf::{Array, GgufFile, Value};
-use forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_gguf::{Array, GgufFile, Value};
+use rwkv_forge_tensor::{Encoding, TensorSource};
 
 use super::{Channels, FILE_BYTES, Imatrix};
 use crate::error::CalibrateError;

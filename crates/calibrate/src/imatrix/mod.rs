@@ -9,8 +9,8 @@ mod legacy;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use forge_io::{InputFile, OutputFile, OutputOptions};
-use forge_model::Version;
+use rwkv_forge_io::{InputFile, OutputFile, OutputOptions};
+use rwkv_forge_model::Version;
 
 use crate::error::CalibrateError;
 
@@ -106,7 +106,7 @@ impl Imatrix {
     #[must_use]
     pub fn unseen(&self, version: Version) -> Vec<String> {
         let unseen = self.entries.iter().filter(|(_, channels)| channels.counts.iter().all(|count| *count == 0));
-        unseen.flat_map(|(name, _)| forge_gguf::canonical_names(version, name)).collect()
+        unseen.flat_map(|(name, _)| rwkv_forge_gguf::canonical_names(version, name)).collect()
     }
 
     /// Mean squares by canonical name, for a model of this version.
@@ -116,7 +116,7 @@ impl Imatrix {
     pub fn importance(&self, version: Version, path: &Path) -> Result<BTreeMap<String, Vec<f32>>, CalibrateError> {
         let mut out = BTreeMap::new();
         for (name, channels) in &self.entries {
-            let canonical = forge_gguf::canonical_names(version, name);
+            let canonical = rwkv_forge_gguf::canonical_names(version, name);
             if canonical.is_empty() {
                 let version = version.to_string();
                 return Err(CalibrateError::UnknownTensor { path: path.to_path_buf(), name: name.clone(), version });

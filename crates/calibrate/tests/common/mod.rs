@@ -4,11 +4,11 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use forge_calibrate::{CalibrateError, Hessians, InputStatistics, Options, Receiver};
-use forge_engine::Batch;
-use forge_model::{ModelDescription, describe};
-use forge_tensor::TensorSource;
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_calibrate::{CalibrateError, Hessians, InputStatistics, Options, Receiver};
+use rwkv_forge_engine::Batch;
+use rwkv_forge_model::{ModelDescription, describe};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_tokenizer::Tokenizer;
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -42,7 +42,7 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn open(path: &Path) -> Self {
-        let source = forge_checkpoint::open(path, &forge_checkpoint::Limits::default()).unwrap();
+        let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).unwrap();
         let description = describe(source.tensors()).unwrap();
         Self { source, description }
     }
@@ -88,7 +88,7 @@ impl Receiver for Kept {
 impl Kept {
     pub(crate) fn of(model: &Model, sequences: &[&[u32]], options: &Options) -> Self {
         let mut kept = Self::default();
-        forge_calibrate::calibrate(model.source.as_ref(), &model.description, sequences, options, &mut kept, &|_| {}).unwrap();
+        rwkv_forge_calibrate::calibrate(model.source.as_ref(), &model.description, sequences, options, &mut kept, &|_| {}).unwrap();
         kept
     }
 

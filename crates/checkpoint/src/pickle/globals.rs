@@ -1,6 +1,6 @@
 //! The closed list of Python globals, and what each of them stands for.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 /// Element type of a storage or tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

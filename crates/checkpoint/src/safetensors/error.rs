@@ -1,7 +1,7 @@
 //! What can be wrong with a safetensors file, or with the plan of a new one.
 
-use forge_io::IoError;
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_io::IoError;
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// Why a safetensors file is refused, or cannot be written. `file` is the path as given, or says that it is the plan

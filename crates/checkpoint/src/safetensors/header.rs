@@ -103,7 +103,7 @@ pub(super) fn shorten(message: &str) -> String {
 
 /// Bytes of a tensor of this dtype and shape, `None` beyond 64 bits or for a fraction of a byte.
 fn byte_len(dtype: Dtype, shape: &[u64]) -> Option<u64> {
-    let elements = forge_tensor::element_count(shape).ok()?;
+    let elements = rwkv_forge_tensor::element_count(shape).ok()?;
     let bits = elements.checked_mul(u64::try_from(dtype.bitsize()).ok()?)?;
     bits.is_multiple_of(8).then(|| bits.div_euclid(8))
 }
@@ -123,7 +123,7 @@ fn check_offsets(file: &str, entries: &[Entry], data_bytes: u64) -> Result<(), S
         }
         let len = end.saturating_sub(begin);
         if byte_len(entry.dtype, &entry.shape) != Some(len) {
-            let shape = forge_tensor::format_shape(&entry.shape);
+            let shape = rwkv_forge_tensor::format_shape(&entry.shape);
             let reason = format!("{len} bytes of data are not what dtype {} and shape {shape} need", entry.dtype);
             return Err(SafetensorsError::BadEntry { file: file.to_owned(), name: entry.name.clone(), reason });
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use forge_io::{Backend, InputFile, IoError};
-use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_io::{Backend, InputFile, IoError};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 use safetensors::Dtype;
 
 use super::{MAX_HEADER_BYTES, MAX_TENSORS, SafetensorsError, header, index};
@@ -254,7 +254,7 @@ impl TensorSource for SafetensorsSource {
     }
 
     fn metadata(&self) -> Vec<(String, String)> {
-        let line = |(key, value): (&String, &String)| (forge_tensor::shorten(key), forge_tensor::shorten(value.trim_end()));
+        let line = |(key, value): (&String, &String)| (rwkv_forge_tensor::shorten(key), rwkv_forge_tensor::shorten(value.trim_end()));
         self.metadata().iter().map(line).collect()
     }
 

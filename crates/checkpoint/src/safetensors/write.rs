@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use forge_model::{Assembly, FileLayout, OutputTensor, Patch};
-use forge_tensor::{Encoding, format_shape};
+use rwkv_forge_model::{Assembly, FileLayout, OutputTensor, Patch};
+use rwkv_forge_tensor::{Encoding, format_shape};
 use safetensors::Dtype;
 
 use super::{MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_TENSORS, METADATA_KEY, SafetensorsError};

@@ -1,6 +1,6 @@
 //! The end of an archive: where the central directory is, and that nothing else is there.
 
-use forge_io::InputFile;
+use rwkv_forge_io::InputFile;
 
 use super::records::Fields;
 use super::short;

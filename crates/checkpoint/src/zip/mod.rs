@@ -10,7 +10,7 @@ mod records;
 
 use std::collections::HashSet;
 
-use forge_io::InputFile;
+use rwkv_forge_io::InputFile;
 
 use crate::error::{CheckpointError, Refusal, Result, refuse};
 use crate::limits::Limits;

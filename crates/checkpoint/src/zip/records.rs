@@ -1,6 +1,6 @@
 //! The single records of a zip archive, decoded field by field.
 
-use forge_io::InputFile;
+use rwkv_forge_io::InputFile;
 
 use super::short;
 use crate::error::{Refusal, Result, refuse};

@@ -5,10 +5,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forge_checkpoint::{CheckpointError, Limits, open};
-use forge_tensor::{Diagnostic, TensorSource};
-use forge_testkit::pickle::{Tensor, state_dict};
-use forge_testkit::zip::Archive;
+use rwkv_forge_checkpoint::{CheckpointError, Limits, open};
+use rwkv_forge_tensor::{Diagnostic, TensorSource};
+use rwkv_forge_testkit::pickle::{Tensor, state_dict};
+use rwkv_forge_testkit::zip::Archive;
 
 /// A file that disappears with its owner.
 pub struct TempFile(pub PathBuf);

@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::Args;
-use forge_score::Protocol;
+use rwkv_forge_score::Protocol;
 
 use super::VocabularyArg;
 use super::range::{TOKENS, count, loss, share};

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use forge_bench::{Report, Settings, Subject};
-use forge_convert::OpenModel;
-use forge_engine::{EngineOptions, Form, Isa};
-use forge_io::OutputFile;
+use rwkv_forge_bench::{Report, Settings, Subject};
+use rwkv_forge_convert::OpenModel;
+use rwkv_forge_engine::{EngineOptions, Form, Isa};
+use rwkv_forge_io::OutputFile;
 use serde_json::{Value, json};
 
 use super::{curve, open_options};
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Bench, global: &Global, terminal: &Terminal) -> Result<
     }
     let ways = ways(args, global, terminal)?;
     let models =
-        args.models.iter().map(|path| Ok(forge_convert::open(path, open_options(global))?)).collect::<Result<Vec<_>, Failure>>()?;
+        args.models.iter().map(|path| Ok(rwkv_forge_convert::open(path, open_options(global))?)).collect::<Result<Vec<_>, Failure>>()?;
     // Begun before the work, so that a name that cannot be fails early.
     let output = |role: &str, path: &Option<PathBuf>| {
         path.as_ref().map(|path| OutputFile::create(path, &global.output(role, args.force))).transpose()
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Bench, global: &Global, terminal: &Terminal) -> Result<
     let (csv, markdown, svg) = (csv?, markdown?, svg?);
     let subjects = subjects(args, &models, &ways)?;
     let progress = Progress::new(terminal, "measuring", false);
-    let report = forge_bench::run(&subjects, &settings(args), &|done, total| progress.set(done as u64, total as u64))?;
+    let report = rwkv_forge_bench::run(&subjects, &settings(args), &|done, total| progress.set(done as u64, total as u64))?;
     drop(progress);
     write(csv, || Ok(report.to_csv()?))?;
     write(markdown, || Ok(report.to_markdown(args.compare)?))?;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 
-use forge_io::CacheKey;
+use rwkv_forge_io::CacheKey;
 
 use crate::terminal::Terminal;
 
@@ -14,7 +14,7 @@ const LIMIT: u64 = 1 << 32;
 
 /// A directory of results; without one, nothing is kept.
 pub(crate) struct Cache<'t> {
-    entries: forge_io::Cache,
+    entries: rwkv_forge_io::Cache,
     terminal: &'t Terminal,
     /// One warning is enough about a directory that cannot be written.
     told: Cell<bool>,
@@ -23,12 +23,12 @@ pub(crate) struct Cache<'t> {
 impl<'t> Cache<'t> {
     /// In a directory, which is made when the first entry is kept; `None` keeps nothing.
     pub(crate) fn new(directory: Option<PathBuf>, terminal: &'t Terminal) -> Self {
-        Self { entries: forge_io::Cache::new(directory), terminal, told: Cell::new(false) }
+        Self { entries: rwkv_forge_io::Cache::new(directory), terminal, told: Cell::new(false) }
     }
 
     /// Where results are kept when nobody says where.
     pub(crate) fn usual(terminal: &'t Terminal) -> Self {
-        let place = forge_io::Cache::usual_place();
+        let place = rwkv_forge_io::Cache::usual_place();
         if place.is_none() {
             terminal.warn("nothing can be kept for later runs: there is no HOME; set XDG_CACHE_HOME");
         }

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_calibrate::{Hessians, ImatrixForm, Options, Place, Statistics, calibrate_to_file};
-use forge_convert::container::by_name;
-use forge_convert::recipe::CalibrationRecord;
-use forge_convert::{CALIBRATION_WINDOW, Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary, calibration_windows, vocabulary_for};
-use forge_corpus::{Collection, Document, ReadOptions};
-use forge_io::OutputFile;
+use rwkv_forge_calibrate::{Hessians, ImatrixForm, Options, Place, Statistics, calibrate_to_file};
+use rwkv_forge_convert::container::by_name;
+use rwkv_forge_convert::recipe::CalibrationRecord;
+use rwkv_forge_convert::{
+    CALIBRATION_WINDOW, Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary, calibration_windows, vocabulary_for,
+};
+use rwkv_forge_corpus::{Collection, Document, ReadOptions};
+use rwkv_forge_io::OutputFile;
 
 use super::cache::{Cache, key};
 use crate::args;
@@ -37,7 +39,7 @@ impl Known {
 pub(crate) fn collections(paths: &[PathBuf], options: &ReadOptions) -> Result<Vec<Collection>, Failure> {
     let mut out = Vec::new();
     for path in paths {
-        out.extend(forge_corpus::read(path, options)?);
+        out.extend(rwkv_forge_corpus::read(path, options)?);
     }
     Ok(out)
 }
@@ -85,7 +87,7 @@ fn windows<'t>(args: &args::Calibration, tokens: &'t [u32]) -> Result<Vec<&'t [u
 pub(crate) fn record(args: &args::Calibration, model: &OpenModel, tokens: &[u32]) -> Result<CalibrationRecord, Failure> {
     // Source, threads and the kind of statistics are no part of it.
     let options = Options { memory: args.calibration_memory, ..Options::default() };
-    Ok(CalibrationRecord::of(&forge_calibrate::Key::new("", &model.description, &windows(args, tokens)?, &options)))
+    Ok(CalibrationRecord::of(&rwkv_forge_calibrate::Key::new("", &model.description, &windows(args, tokens)?, &options)))
 }
 
 /// Computes the statistics that `--calibrate` asks for, or takes them from where they are kept. `force` replaces the file of
@@ -106,13 +108,13 @@ pub(crate) fn calibrated(
         global.claims.output("--statistics", path)?;
     }
     let digest = source_digest(model)?;
-    let key = forge_calibrate::Key::new(&digest, &model.description, &windows, &options);
+    let key = rwkv_forge_calibrate::Key::new(&digest, &model.description, &windows, &options);
     let place = place(args, &key, terminal);
     if let Some(path) = place.path() {
         terminal.detail(&format!("statistics of {} windows in {}", windows.len(), path.display()));
     }
     let progress = Progress::new(terminal, "calibrating", false);
-    let set = |step: forge_calibrate::Progress| progress.set(step.layers_done as u64, step.layers as u64);
+    let set = |step: rwkv_forge_calibrate::Progress| progress.set(step.layers_done as u64, step.layers as u64);
     let found = calibrate_to_file(&place, &digest, model.source(), &model.description, &windows, &options, &set)?;
     for warning in found.warnings() {
         terminal.warn(warning);
@@ -124,7 +126,7 @@ pub(crate) fn calibrated(
 }
 
 /// Where the statistics lie: in the file that the user names, or among what is kept.
-fn place(args: &args::Calibration, of: &forge_calibrate::Key, terminal: &Terminal) -> Place {
+fn place(args: &args::Calibration, of: &rwkv_forge_calibrate::Key, terminal: &Terminal) -> Place {
     if let Some(path) = &args.statistics {
         return Place::Named(path.clone());
     }

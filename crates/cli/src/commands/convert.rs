@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_calibrate::Hessians;
-use forge_convert::container::by_name;
-use forge_convert::recipe::{Recipe, quantizer_by_name};
-use forge_convert::{
+use rwkv_forge_calibrate::Hessians;
+use rwkv_forge_convert::container::by_name;
+use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
+use rwkv_forge_convert::{
     Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Preparation, Prepared, Record, Stage, VerifyOptions, Vocabulary,
 };
-use forge_corpus::ReadOptions;
-use forge_engine::EngineError;
-use forge_eval::Kernel;
-use forge_io::OutputFile;
-use forge_overlay::Overlay;
-use forge_quantizer::Quantizer;
-use forge_report::sink;
+use rwkv_forge_corpus::ReadOptions;
+use rwkv_forge_engine::EngineError;
+use rwkv_forge_eval::Kernel;
+use rwkv_forge_io::OutputFile;
+use rwkv_forge_overlay::Overlay;
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration::{self, Known};
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
     }
-    let plan = forge_convert::plan(&model, &options)?;
+    let plan = rwkv_forge_convert::plan(&model, &options)?;
     if let Some(shortfall) = &plan.shortfall {
         terminal.note(&shortfall.to_string());
     }
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         rayon::current_num_threads()
     ));
     // Before the work, so that a name that cannot be fails early.
-    forge_convert::check_output(&model, &plan, &output, &options)?;
+    rwkv_forge_convert::check_output(&model, &plan, &output, &options)?;
     let side_files = SideFiles::create(args, global)?;
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
@@ -121,9 +121,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
 /// The model, and the tokens of the calibration text, whose digest goes into the recipe. A recipe that was made with statistics
 /// demands the same.
 fn open(args: &Convert, vocabulary: &Vocabulary, recipe: &mut Recipe, global: &Global) -> Result<(OpenModel, Option<Vec<u32>>), Failure> {
-    let model = forge_convert::open(&args.source, open_options(global))?;
+    let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
     let model = match &args.lora {
-        Some(path) => forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
+        Some(path) => rwkv_forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
         None => model,
     };
     let (mut tokens, mut record) = (None, None);
@@ -190,7 +190,7 @@ fn prepare<'m>(
     // Beside the output there is room for it, or there will be none for the output either.
     let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let set = |done: u64, total: u64| progress.set(done, total);
-    Ok(Some(forge_convert::prepare(model, plan, recipe, calibration, Some(directory), &set)?))
+    Ok(Some(rwkv_forge_convert::prepare(model, plan, recipe, calibration, Some(directory), &set)?))
 }
 
 /// What is written beside the model: begun before the work, so that a name that cannot be fails early and never takes
@@ -217,7 +217,7 @@ fn execute(model: &OpenModel, plan: &Plan, output: &Path, options: &ConvertOptio
         Stage::Writing => writing.add(amount, total),
         Stage::Verifying => verifying.set(amount, total),
     };
-    Ok(forge_convert::convert(model, plan, output, options, &progress)?)
+    Ok(rwkv_forge_convert::convert(model, plan, output, options, &progress)?)
 }
 
 /// The plan's tensors as JSON and as table rows; one line a stored tensor.
@@ -226,7 +226,7 @@ fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
         .files()
         .flat_map(|(_, layout)| &layout.tensors)
         .map(|tensor| {
-            let shape = forge_tensor::format_shape(&tensor.shape);
+            let shape = rwkv_forge_tensor::format_shape(&tensor.shape);
             (
                 json!({
                     "name": tensor.name, "shape": tensor.shape, "type": tensor.encoding.name,
@@ -320,14 +320,14 @@ fn report(
         "recipe": plan.recipe,
         "model": { "version": model.description.version, "hyperparameters": model.description.hyperparameters },
         "record": record,
-        "peak_memory_bytes": forge_io::peak_memory_bytes(),
+        "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
         "tensors": tensors,
     });
     if let Some(file) = side_files.record {
         finish(file, &sink::json(&format!("{document:#}\n")))?;
     }
     if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, &plan.tokenizer) {
-        finish(file, &forge_tokenizer::to_json(tokenizer))?;
+        finish(file, &rwkv_forge_tokenizer::to_json(tokenizer))?;
     }
     terminal.print_json("convert", &document)
 }

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forge_bench::curve::{self, CurveOptions};
-use forge_engine::EngineOptions;
-use forge_io::OutputFile;
+use rwkv_forge_bench::curve::{self, CurveOptions};
+use rwkv_forge_engine::EngineOptions;
+use rwkv_forge_io::OutputFile;
 use serde_json::{Value, json};
 
 use super::{model_line, open_options, shown};
@@ -20,7 +20,7 @@ const FORMS: u32 = 4;
 
 /// Runs the command.
 pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = forge_convert::open(&args.model, open_options(global))?;
+    let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
     let output = global.output("--output", args.force);
     let names = names(args);
     // Begun before the work, so that a name that cannot be fails early.

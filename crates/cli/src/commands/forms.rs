@@ -1,9 +1,9 @@
 //! `forms`: the recurrent form of a model against its parallel form.
 
-use forge_convert::{OpenModel, PROBE_TEXT, probe_tokens};
-use forge_forms::{FormsOptions, FormsReport, Model, Tier};
-use forge_io::OutputFile;
-use forge_parallel::ParallelOptions;
+use rwkv_forge_convert::{OpenModel, PROBE_TEXT, probe_tokens};
+use rwkv_forge_forms::{FormsOptions, FormsReport, Model, Tier};
+use rwkv_forge_io::OutputFile;
+use rwkv_forge_parallel::ParallelOptions;
 use serde_json::{Value, json};
 
 use super::{model_line, open_options, read_small, tokenizer_or_bytes, vocabulary};
@@ -14,7 +14,7 @@ use crate::terminal::{Terminal, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Forms, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = forge_convert::open(&args.model, open_options(global))?;
+    let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
     // Begun before the work, so that a name that cannot be fails early.
     let output = global.output("--junit", args.force);
     let junit = args.junit.as_ref().map(|path| OutputFile::create(path, &output)).transpose()?;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &args::Forms, global: &Global, terminal: &Terminal) -> R
     model.source().check_integrity(&|_| ())?;
     let progress = Progress::new(terminal, "comparing", false);
     let one = Model { source: model.source(), description: &model.description };
-    let report = forge_forms::compare(one, one, &tokens, &options, &mut |step| progress.set(step.done as u64, step.total as u64))?;
+    let report = rwkv_forge_forms::compare(one, one, &tokens, &options, &mut |step| progress.set(step.done as u64, step.total as u64))?;
     drop(progress);
     if let Some(file) = junit {
         file.write_all_at(0, report.junit().to_xml()?.as_bytes())?;

@@ -2,11 +2,11 @@
 
 use std::num::NonZeroUsize;
 
-use forge_convert::OpenModel;
-use forge_convert::state::{StateHints, StateSizes};
-use forge_engine::{Engine, EngineOptions, Logits};
-use forge_eval::Kernel;
-use forge_kernel::{KernelOptions, RecurrentModel, State, check_logits};
+use rwkv_forge_convert::OpenModel;
+use rwkv_forge_convert::state::{StateHints, StateSizes};
+use rwkv_forge_engine::{Engine, EngineOptions, Logits};
+use rwkv_forge_eval::Kernel;
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State, check_logits};
 use serde_json::json;
 
 use super::{kernel, open_options, tokenizer, vocabulary};
@@ -19,7 +19,7 @@ use crate::terminal::Terminal;
 /// Runs the command.
 pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
-    let model = forge_convert::open(&args.model, open_options(global))?;
+    let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
     let rows = model.description.hyperparameters.vocabulary;
     let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "generating text", terminal)?;
     let prompt = tokenizer.encode(args.prompt.as_bytes())?;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut state = State::zero(&model.description);
     if let Some(path) = &args.state {
         let hints = StateHints { sizes: Some(StateSizes::of(&model.description)?), ..StateHints::default() };
-        forge_convert::state::read(path, &hints)?.0.put_into_kernel(&mut state, &model.description)?;
+        rwkv_forge_convert::state::read(path, &hints)?.0.put_into_kernel(&mut state, &model.description)?;
     }
     model.source().check_integrity(&|_| ())?;
     let by = choose(args, &model, terminal);
@@ -77,7 +77,7 @@ fn choose(args: &Generate, model: &OpenModel, terminal: &Terminal) -> Kernel {
 /// A model in memory with the state of the text so far.
 enum Loaded<'a> {
     Reference(Box<RecurrentModel<f32>>, State<f32>),
-    Engine(Box<Engine<'a>>, forge_engine::State),
+    Engine(Box<Engine<'a>>, rwkv_forge_engine::State),
 }
 
 impl<'a> Loaded<'a> {
@@ -95,7 +95,7 @@ impl<'a> Loaded<'a> {
         for note in engine.notes() {
             terminal.detail(note);
         }
-        let state = forge_engine::State::from_kernel(&state, description)?;
+        let state = rwkv_forge_engine::State::from_kernel(&state, description)?;
         Ok(Self::Engine(Box::new(engine), state))
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use forge_convert::OpenFile;
-use forge_convert::lint::{Lint, Severity};
-use forge_engine::{EngineOptions, Memory};
-use forge_model::{ModelDescription, TensorRole};
-use forge_report::sink;
-use forge_tensor::{TensorSource, format_shape};
 use rayon::prelude::*;
+use rwkv_forge_convert::OpenFile;
+use rwkv_forge_convert::lint::{Lint, Severity};
+use rwkv_forge_engine::{EngineOptions, Memory};
+use rwkv_forge_model::{ModelDescription, TensorRole};
+use rwkv_forge_report::sink;
+use rwkv_forge_tensor::{TensorSource, format_shape};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -23,12 +23,12 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     if args.globals {
         return globals(args, terminal);
     }
-    let file = forge_convert::open_file(&args.file, open_options(global))?;
+    let file = rwkv_forge_convert::open_file(&args.file, open_options(global))?;
     let source = file.source();
     let described = file.describe();
     let hashes = if args.hashes { Some(Hashes::of(source, terminal)?) } else { None };
     let bytes = total_bytes(source)?;
-    let lints = if args.lint { Some(forge_convert::lint::lint(&file, described.as_ref().ok())?) } else { None };
+    let lints = if args.lint { Some(rwkv_forge_convert::lint::lint(&file, described.as_ref().ok())?) } else { None };
     let memory = if args.memory { Some(memory(&file, global)?) } else { None };
     print_text(args, &file, &described, hashes.as_ref(), bytes, terminal);
     if let Some(memory) = &memory {
@@ -55,7 +55,7 @@ fn print_lints(lints: &[Lint], terminal: &Terminal) {
 fn memory(file: &OpenFile, global: &Global) -> Result<Memory, Failure> {
     let default = EngineOptions::default();
     let options = EngineOptions { threads: global.threads.unwrap_or(default.threads), ..default };
-    Ok(forge_engine::memory(file.source(), &file.describe()?, &options)?)
+    Ok(rwkv_forge_engine::memory(file.source(), &file.describe()?, &options)?)
 }
 
 fn print_memory(memory: &Memory, terminal: &Terminal) {
@@ -71,7 +71,7 @@ fn print_memory(memory: &Memory, terminal: &Terminal) {
 }
 
 fn globals(args: &Inspect, terminal: &Terminal) -> Result<u8, Failure> {
-    let names = forge_checkpoint::globals(&args.file, &forge_checkpoint::Limits::default())?;
+    let names = rwkv_forge_checkpoint::globals(&args.file, &rwkv_forge_checkpoint::Limits::default())?;
     let rows = names.iter().map(|(module, name)| vec![module.clone(), name.clone()]).collect();
     terminal.print(&table(&["module", "name"], rows, &[]));
     let list: Vec<String> = names.iter().map(|(module, name)| format!("{module}.{name}")).collect();
@@ -95,7 +95,7 @@ impl Hashes {
         let files = source.files();
         let mut total = total_bytes(source)?;
         for path in &files {
-            total += forge_io::InputFile::open(path)?.len();
+            total += rwkv_forge_io::InputFile::open(path)?.len();
         }
         let digests = source.check_integrity(&|bytes| progress.add(bytes, total))?;
         let tensors = (0..source.tensors().len())
@@ -120,15 +120,15 @@ fn tensor_hash(source: &dyn TensorSource, index: usize, progress: &(dyn Fn(u64) 
         let count = buffer.len().min(usize::try_from(bytes - start).unwrap_or(usize::MAX));
         source.read_at(index, start, &mut buffer[..count])?;
         hasher.update(&buffer[..count]);
-        if forge_quant::first_non_finite(info.encoding, &buffer[..count]).is_some()
-            && let Some(found) = forge_quant::non_finite(source, index, &|_| ())?
+        if rwkv_forge_quant::first_non_finite(info.encoding, &buffer[..count]).is_some()
+            && let Some(found) = rwkv_forge_quant::non_finite(source, index, &|_| ())?
         {
-            return Err(forge_tensor::BoxError::from(found).into());
+            return Err(rwkv_forge_tensor::BoxError::from(found).into());
         }
         start += count as u64;
         progress(count as u64);
     }
-    Ok(forge_io::hex(&hasher.finalize()))
+    Ok(rwkv_forge_io::hex(&hasher.finalize()))
 }
 
 fn total_bytes(source: &dyn TensorSource) -> Result<u64, Failure> {
@@ -154,7 +154,7 @@ fn by_type(source: &dyn TensorSource) -> BTreeMap<&'static str, (u64, u64)> {
 fn print_text(
     args: &Inspect,
     file: &OpenFile,
-    described: &Result<ModelDescription, forge_tensor::BoxError>,
+    described: &Result<ModelDescription, rwkv_forge_tensor::BoxError>,
     hashes: Option<&Hashes>,
     bytes: u64,
     terminal: &Terminal,
@@ -209,7 +209,7 @@ struct Found<'a> {
 
 fn print_json(
     file: &OpenFile,
-    described: &Result<ModelDescription, forge_tensor::BoxError>,
+    described: &Result<ModelDescription, rwkv_forge_tensor::BoxError>,
     found: &Found<'_>,
     terminal: &Terminal,
 ) -> Result<(), Failure> {

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use forge_convert::OpenModel;
-use forge_eval::{LogitsSink, Model, PassOptions, npy};
-use forge_io::{OutputFile, OutputOptions};
-use forge_kernel::{KernelOptions, LayerState, Wkv};
-use forge_model::Version;
+use rwkv_forge_convert::OpenModel;
+use rwkv_forge_eval::{LogitsSink, Model, PassOptions, npy};
+use rwkv_forge_io::{OutputFile, OutputOptions};
+use rwkv_forge_kernel::{KernelOptions, LayerState, Wkv};
+use rwkv_forge_model::Version;
 use serde::Serialize;
 
 use super::{kernel, open_options, read_small, read_text, shown, tokenizer, vocabulary};
@@ -32,7 +32,7 @@ struct Written<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = forge_convert::open(&args.model, open_options(global))?;
+    let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
     let tokens = tokens(args, &model, terminal)?;
     model.source().check_integrity(&|_| ())?;
     let h = model.description.hyperparameters;
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
         heads: [h.heads as u64, h.head_size as u64, h.head_size as u64],
     };
     let options = PassOptions { kernel: kernel(&args.kernel), max_memory: ACTIVATIONS, ..PassOptions::default() };
-    forge_eval::logits(reference, &tokens, &options, &mut sink, &mut |step| {
+    rwkv_forge_eval::logits(reference, &tokens, &options, &mut sink, &mut |step| {
         progress.set(step.done as u64, step.total as u64);
     })?;
     sink.logits.finish().map_err(write_failed)?;
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
             kernel: &args.kernel,
             shape: [tokens.len(), h.vocabulary],
             tokens: &tokens,
-            peak_memory_bytes: forge_io::peak_memory_bytes(),
+            peak_memory_bytes: rwkv_forge_io::peak_memory_bytes(),
         },
     )?;
     Ok(0)

@@ -17,13 +17,13 @@ pub(crate) mod verify;
 
 use std::path::Path;
 
-use forge_convert::{OpenOptions, Vocabulary};
-use forge_eval::{Agreement, Difference, Kernel, LayerAgreement};
-use forge_io::{Backend, InputFile};
-use forge_model::ModelDescription;
-use forge_report::sink;
-use forge_tensor::BoxError;
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_convert::{OpenOptions, Vocabulary};
+use rwkv_forge_eval::{Agreement, Difference, Kernel, LayerAgreement};
+use rwkv_forge_io::{Backend, InputFile};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_report::sink;
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::args::{Global, Thresholds, VocabularyArg};
 use crate::failure::Failure;
@@ -75,8 +75,8 @@ pub(crate) fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
 /// The tokenizer with which a text is read for a model of `rows` rows. `what` needs it. A vocabulary that is too small for the model is
 /// no error where no file will carry it, but worth a note.
 pub(crate) fn tokenizer(choice: &Vocabulary, rows: usize, what: &str, terminal: &Terminal) -> Result<Tokenizer, BoxError> {
-    let tokenizer = forge_convert::vocabulary_for(choice, rows, what)?;
-    if let Some(shortfall) = forge_convert::shortfall(&tokenizer, rows) {
+    let tokenizer = rwkv_forge_convert::vocabulary_for(choice, rows, what)?;
+    if let Some(shortfall) = rwkv_forge_convert::shortfall(&tokenizer, rows) {
         terminal.note(&shortfall.to_string());
     }
     Ok(tokenizer)
@@ -105,13 +105,13 @@ pub(crate) const BYTES_AS_IDS: &str =
     "the text's bytes serve as token ids, since there is no vocabulary to read it with: whether the model predicts text is not checked";
 
 /// Thresholds as the comparison wants them.
-pub(crate) fn thresholds(args: &Thresholds, default_max_kl: Option<f64>) -> forge_eval::Thresholds {
-    forge_eval::Thresholds {
+pub(crate) fn thresholds(args: &Thresholds, default_max_kl: Option<f64>) -> rwkv_forge_eval::Thresholds {
+    rwkv_forge_eval::Thresholds {
         max_kl: args.max_kl.or(default_max_kl),
         min_top1: args.min_top1,
         max_abs: args.max_abs,
         max_perplexity_ratio: args.max_ppl_ratio,
-        ..forge_eval::Thresholds::default()
+        ..rwkv_forge_eval::Thresholds::default()
     }
 }
 

@@ -3,15 +3,15 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use forge_calibrate::Hessians;
-use forge_convert::container::by_name;
-use forge_convert::recipe::{Recipe, quantizer_by_name};
-use forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared, Vocabulary};
-use forge_corpus::ReadOptions;
-use forge_eval::{Baseline, LossOptions, Model, PassOptions};
-use forge_io::OutputFile;
-use forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, harms};
-use forge_score::{AgainstUnigram, UnigramLoss};
+use rwkv_forge_calibrate::Hessians;
+use rwkv_forge_convert::container::by_name;
+use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
+use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared, Vocabulary};
+use rwkv_forge_corpus::ReadOptions;
+use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
+use rwkv_forge_io::OutputFile;
+use rwkv_forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, harms};
+use rwkv_forge_score::{AgainstUnigram, UnigramLoss};
 use serde_json::json;
 
 use super::cache::{Cache, key};
@@ -24,7 +24,7 @@ use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = forge_convert::open(&args.source, open_options(global))?;
+    let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
     let vocabulary = vocabulary(&args.vocabulary)?;
     if args.calibration.calibrate.is_empty() {
         let message = "a plan weighs errors by the inputs that weights have on a text: give one with --calibrate".to_owned();
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let goal = goal(args);
     planning.estimate(goal)?;
     let progress = Progress::new(terminal, "measuring", false);
-    let mut step = |step: forge_eval::Step| progress.set(step.done as u64, step.total as u64);
+    let mut step = |step: rwkv_forge_eval::Step| progress.set(step.done as u64, step.total as u64);
     let mut baseline = Baseline::new(Model::new(model.source(), &model.description), &texts.plan, &loss, &mut step)?;
     let mut heard = |planned: &Planned| terminal.detail(&sentence(planned));
     let (planned, chosen) = planning.run(goal, &mut baseline, &mut heard, &mut step)?;
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
             "harms": harms,
             "texts": texts.sources,
             "seconds": { "calibrating": calibrating, "probing": probing, "measuring": measuring },
-            "peak_memory_bytes": forge_io::peak_memory_bytes(),
+            "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
         }),
     )?;
     Ok(u8::from(!planned.met))
@@ -184,7 +184,7 @@ fn probe(
     options: ProbeOptions,
     statistics: &Calibrated,
     terminal: &Terminal,
-) -> Result<(Vec<TensorHarm>, forge_plan::Exponents), Failure> {
+) -> Result<(Vec<TensorHarm>, rwkv_forge_plan::Exponents), Failure> {
     let cache = Cache::usual(terminal);
     let key = key("probes").with(calibration::source_digest(model)?).with(statistics.record().key());
     let name = key.with_numbers([options.windows as u64]).with_numbers(tokens.iter().map(|token| u64::from(*token))).name();
@@ -213,11 +213,11 @@ fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions
     let probe = Probe::new(model.source(), &model.description, tokens, options)?;
     let pass = started.elapsed().as_secs_f64();
     let container = by_name(&args.to)?;
-    let open = model.description.tensors.iter().filter(|spec| forge_plan::is_open(&model.description, container, spec));
+    let open = model.description.tensors.iter().filter(|spec| rwkv_forge_plan::is_open(&model.description, container, spec));
     let (mut count, mut work) = (0u64, 0.0);
     for spec in open {
         count += 1;
-        work += probe.work(forge_plan::Place::of(spec)) + 0.1;
+        work += probe.work(rwkv_forge_plan::Place::of(spec)) + 0.1;
     }
     let fed = options.windows.min(tokens.len() / options.window) * options.window;
     let windows = args.calibration.calibration_windows.get().min(tokens.len() / options.window) * options.window;

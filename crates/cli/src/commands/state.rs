@@ -1,8 +1,8 @@
 //! `state`: a tuned initial state from one runtime's layout into another's.
 
-use forge_convert::state::{self, StateFormat, StateHints, StateSizes, StateTarget};
-use forge_model::Version;
-use forge_tensor::Encoding;
+use rwkv_forge_convert::state::{self, StateFormat, StateHints, StateSizes, StateTarget};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::Encoding;
 use serde_json::json;
 
 use super::{open_options, shown};
@@ -12,7 +12,7 @@ use crate::terminal::{Terminal, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = args.model.as_ref().map(|path| forge_convert::open(path, open_options(global))).transpose()?;
+    let model = args.model.as_ref().map(|path| rwkv_forge_convert::open(path, open_options(global))).transpose()?;
     let version = match &model {
         Some(model) => Some(model.description.version),
         None => Version::ALL.into_iter().find(|version| args.model_version.as_deref() == Some(version.name())),

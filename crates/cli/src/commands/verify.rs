@@ -1,12 +1,12 @@
 //! `verify`: agreement of any two readable files of one model.
 
-use forge_convert::{PROBE_TEXT, probe_tokens};
-use forge_eval::{CompareOptions, Model, Runner};
-use forge_forms::ParallelRunner;
-use forge_kernel::{KernelOptions, LayerState};
-use forge_parallel::ParallelOptions;
-use forge_report::sink;
-use forge_tensor::BoxError;
+use rwkv_forge_convert::{PROBE_TEXT, probe_tokens};
+use rwkv_forge_eval::{CompareOptions, Model, Runner};
+use rwkv_forge_forms::ParallelRunner;
+use rwkv_forge_kernel::{KernelOptions, LayerState};
+use rwkv_forge_parallel::ParallelOptions;
+use rwkv_forge_report::sink;
+use rwkv_forge_tensor::BoxError;
 use serde_json::json;
 
 use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary};
@@ -18,23 +18,23 @@ use crate::terminal::Terminal;
 /// Runs the command.
 pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let options = open_options(global);
-    let reference = forge_convert::open(&args.reference, options)?;
-    let candidate = forge_convert::open(&args.candidate, options)?;
+    let reference = rwkv_forge_convert::open(&args.reference, options)?;
+    let candidate = rwkv_forge_convert::open(&args.candidate, options)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = reference.description.hyperparameters.vocabulary;
     let tokenizer = tokenizer_or_bytes(&vocabulary(&args.vocabulary)?, rows, text.is_some(), terminal)?;
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
     for model in [&reference, &candidate] {
-        forge_quant::examine(model.source(), &|_| ())?;
+        rwkv_forge_quant::examine(model.source(), &|_| ())?;
     }
     let progress = Progress::new(terminal, "comparing", false);
-    let model = |open: &'_ forge_convert::OpenModel, eps: f64| (open.description.clone(), KernelOptions { group_norm_eps: eps });
+    let model = |open: &'_ rwkv_forge_convert::OpenModel, eps: f64| (open.description.clone(), KernelOptions { group_norm_eps: eps });
     let (reference_description, reference_options) = model(&reference, KernelOptions::default().group_norm_eps);
     let (candidate_description, candidate_options) = model(&candidate, args.candidate_eps);
     let reference_model = Model { source: reference.source(), description: &reference_description, options: reference_options };
     let candidate_model = Model { source: candidate.source(), description: &candidate_description, options: candidate_options };
     let by = kernel(&args.kernel);
-    let agreement = forge_eval::compare_runners(
+    let agreement = rwkv_forge_eval::compare_runners(
         if args.against_parallel { in_parallel(&reference_model)? } else { reference_model.runner_by(by)? },
         candidate_model.runner_by(by)?,
         &CompareOptions::new(&tokens),

@@ -1,8 +1,8 @@
 //! Directories for candle's RWKV models: float and quantized.
 
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_tokenizer::Tokenizer;
 
 use super::hf::context;
 use super::{Container, LayoutContext, with_manifest};
@@ -24,22 +24,22 @@ impl Container for Candle {
         false
     }
     fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
-        forge_hf::carries_tokens(vocabulary)
+        rwkv_forge_hf::carries_tokens(vocabulary)
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
-        Ok(forge_hf::can_carry_candle(version)?)
+        Ok(rwkv_forge_hf::can_carry_candle(version)?)
     }
     fn holds(&self, encoding: Encoding) -> bool {
         [Encoding::F32, Encoding::F16, Encoding::BF16].contains(&encoding)
     }
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        forge_hf::float_constraint(version, spec)
+        rwkv_forge_hf::float_constraint(version, spec)
     }
     fn writes(&self, name: &str) -> bool {
-        forge_hf::candle_writes(name)
+        rwkv_forge_hf::candle_writes(name)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(with_manifest(forge_hf::candle(model, choices, &context(layout))?))
+        Ok(with_manifest(rwkv_forge_hf::candle(model, choices, &context(layout))?))
     }
 }
 
@@ -60,21 +60,21 @@ impl Container for CandleGguf {
         false
     }
     fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
-        forge_hf::carries_tokens(vocabulary)
+        rwkv_forge_hf::carries_tokens(vocabulary)
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
-        Ok(forge_hf::can_carry_candle_gguf(version)?)
+        Ok(rwkv_forge_hf::can_carry_candle_gguf(version)?)
     }
     fn holds(&self, encoding: Encoding) -> bool {
-        forge_hf::gguf_holds(encoding)
+        rwkv_forge_hf::gguf_holds(encoding)
     }
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        forge_hf::gguf_constraint(version, spec)
+        rwkv_forge_hf::gguf_constraint(version, spec)
     }
     fn writes(&self, name: &str) -> bool {
-        forge_hf::candle_gguf_writes(name)
+        rwkv_forge_hf::candle_gguf_writes(name)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(with_manifest(forge_hf::candle_gguf(model, choices, &context(layout))?))
+        Ok(with_manifest(rwkv_forge_hf::candle_gguf(model, choices, &context(layout))?))
     }
 }

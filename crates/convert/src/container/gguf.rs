@@ -1,7 +1,7 @@
 //! GGUF for llama.cpp.
 
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
 
 use super::{Container, LayoutContext};
 use crate::error::ConvertError;
@@ -23,31 +23,31 @@ impl Container for Gguf {
         true
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
-        Ok(forge_gguf::can_carry(version)?)
+        Ok(rwkv_forge_gguf::can_carry(version)?)
     }
     fn carries_hybrids(&self) -> bool {
         true
     }
     fn holds(&self, encoding: Encoding) -> bool {
-        forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some())
+        rwkv_forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some())
     }
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        forge_gguf::constraint(version, spec)
+        rwkv_forge_gguf::constraint(version, spec)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        let provenance = forge_gguf::Provenance {
+        let provenance = rwkv_forge_gguf::Provenance {
             name: context.name.map(str::to_owned),
             recipe: context.recipe.to_owned(),
             file_type: context.file_type,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..forge_gguf::Provenance::default()
+            ..rwkv_forge_gguf::Provenance::default()
         };
         if let Some(qwen) = context.qwen {
-            return Ok(OutputLayout::File(forge_gguf::layout_hybrid(model, choices, qwen, &provenance)?));
+            return Ok(OutputLayout::File(rwkv_forge_gguf::layout_hybrid(model, choices, qwen, &provenance)?));
         }
         let Some(vocabulary) = context.vocabulary else {
             return Err(ConvertError::Internal("a GGUF was planned without a vocabulary".to_owned()).into());
         };
-        Ok(OutputLayout::File(forge_gguf::layout(model, choices, vocabulary, &provenance)?))
+        Ok(OutputLayout::File(rwkv_forge_gguf::layout(model, choices, vocabulary, &provenance)?))
     }
 }

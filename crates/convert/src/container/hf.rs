@@ -1,16 +1,16 @@
 //! Directories for Transformers and flash-linear-attention.
 
-use forge_hf::{Context, SHARD_BYTES};
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_hf::{Context, SHARD_BYTES};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_tokenizer::Tokenizer;
 
 use super::{Container, LayoutContext, with_manifest};
 
 /// `config.json` and safetensors in Hugging Face's names.
 pub(super) struct Hf;
 
-/// What the layouts of forge-hf are told about a conversion.
+/// What the layouts of rwkv-forge-hf are told about a conversion.
 pub(super) fn context<'a>(context: &LayoutContext<'a>) -> Context<'a> {
     Context { vocabulary: context.vocabulary, recipe: context.recipe, tool_version: env!("CARGO_PKG_VERSION"), shard_bytes: SHARD_BYTES }
 }
@@ -29,21 +29,21 @@ impl Container for Hf {
         false
     }
     fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
-        forge_hf::carries_tokens(vocabulary)
+        rwkv_forge_hf::carries_tokens(vocabulary)
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
-        Ok(forge_hf::can_carry_hugging_face(version)?)
+        Ok(rwkv_forge_hf::can_carry_hugging_face(version)?)
     }
     fn holds(&self, encoding: Encoding) -> bool {
         [Encoding::F32, Encoding::F16, Encoding::BF16].contains(&encoding)
     }
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        forge_hf::float_constraint(version, spec)
+        rwkv_forge_hf::float_constraint(version, spec)
     }
     fn writes(&self, name: &str) -> bool {
-        forge_hf::hugging_face_writes(name)
+        rwkv_forge_hf::hugging_face_writes(name)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(with_manifest(forge_hf::hugging_face(model, choices, &context(layout))?))
+        Ok(with_manifest(rwkv_forge_hf::hugging_face(model, choices, &context(layout))?))
     }
 }

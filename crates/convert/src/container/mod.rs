@@ -10,10 +10,10 @@ mod rwkv_cpp;
 mod safetensors;
 mod web_rwkv;
 
-use forge_checkpoint::safetensors::PlannedTensor;
-use forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
-use forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::ConvertError;
 
@@ -101,9 +101,9 @@ const RESERVED: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("rwkv_f
 /// A directory with the list of its files, by which a later run knows it for its own.
 fn with_manifest(layout: OutputLayout) -> OutputLayout {
     let OutputLayout::Directory(mut files) = layout else { return layout };
-    let header = forge_io::manifest(files.iter().map(|(name, _)| name.as_str())).into_bytes();
+    let header = rwkv_forge_io::manifest(files.iter().map(|(name, _)| name.as_str())).into_bytes();
     let total_bytes = header.len() as u64;
-    files.push((forge_io::MANIFEST.to_owned(), FileLayout { header, total_bytes, ..FileLayout::default() }));
+    files.push((rwkv_forge_io::MANIFEST.to_owned(), FileLayout { header, total_bytes, ..FileLayout::default() }));
     OutputLayout::Directory(files)
 }
 

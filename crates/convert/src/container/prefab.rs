@@ -1,7 +1,7 @@
 //! `.prefab` of web-rwkv: a loaded model as it is in memory, quantized without a GPU.
 
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
 
 use super::{Container, LayoutContext};
 
@@ -22,15 +22,15 @@ impl Container for Prefab {
         false
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
-        Ok(forge_web_rwkv::can_carry(version)?)
+        Ok(rwkv_forge_web_rwkv::can_carry(version)?)
     }
     fn holds(&self, encoding: Encoding) -> bool {
-        forge_web_rwkv::prefab::holds(encoding)
+        rwkv_forge_web_rwkv::prefab::holds(encoding)
     }
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        forge_web_rwkv::prefab::constraint(version, spec)
+        rwkv_forge_web_rwkv::prefab::constraint(version, spec)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], _context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(OutputLayout::File(forge_web_rwkv::prefab::layout(model, choices)?))
+        Ok(OutputLayout::File(rwkv_forge_web_rwkv::prefab::layout(model, choices)?))
     }
 }

@@ -1,7 +1,7 @@
 //! PyTorch's own file with the names and shapes of the original checkpoint.
 
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
 
 use super::{Container, LayoutContext, RESERVED, original_tensors, provenance};
 
@@ -32,6 +32,6 @@ impl Container for Pth {
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
         let metadata = provenance(model, context);
-        Ok(OutputLayout::File(forge_checkpoint::torch_write::layout(original_tensors(model, choices), &metadata, &RESERVED)?))
+        Ok(OutputLayout::File(rwkv_forge_checkpoint::torch_write::layout(original_tensors(model, choices), &metadata, &RESERVED)?))
     }
 }

@@ -1,7 +1,7 @@
 //! The .bin files of rwkv.cpp.
 
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
 
 use super::{Container, LayoutContext};
 
@@ -22,15 +22,15 @@ impl Container for RwkvCpp {
         false
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
-        Ok(forge_ggml::can_carry(version)?)
+        Ok(rwkv_forge_ggml::can_carry(version)?)
     }
     fn holds(&self, encoding: Encoding) -> bool {
-        forge_ggml::holds(encoding)
+        rwkv_forge_ggml::holds(encoding)
     }
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        forge_ggml::constraint(version, spec)
+        rwkv_forge_ggml::constraint(version, spec)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], _context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(OutputLayout::File(forge_ggml::layout(model, choices)?))
+        Ok(OutputLayout::File(rwkv_forge_ggml::layout(model, choices)?))
     }
 }

@@ -1,7 +1,7 @@
 //! safetensors with the names and shapes of the original checkpoint.
 
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
 
 use super::{Container, LayoutContext, RESERVED, original_tensors, provenance};
 
@@ -33,6 +33,6 @@ impl Container for Safetensors {
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
         let mut metadata = vec![("format".to_owned(), "pt".to_owned())];
         metadata.extend(provenance(model, context));
-        Ok(OutputLayout::File(forge_checkpoint::safetensors::layout(original_tensors(model, choices), &metadata, &RESERVED)?))
+        Ok(OutputLayout::File(rwkv_forge_checkpoint::safetensors::layout(original_tensors(model, choices), &metadata, &RESERVED)?))
     }
 }

@@ -1,7 +1,7 @@
 //! `.st` of web-rwkv: safetensors in f16 with names and orientations of its own.
 
-use forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
-use forge_tensor::{BoxError, Encoding};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_tensor::{BoxError, Encoding};
 
 use super::{Container, LayoutContext, RESERVED, provenance};
 
@@ -22,16 +22,16 @@ impl Container for WebRwkv {
         false
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
-        Ok(forge_web_rwkv::can_carry(version)?)
+        Ok(rwkv_forge_web_rwkv::can_carry(version)?)
     }
     fn holds(&self, encoding: Encoding) -> bool {
         encoding == Encoding::F16
     }
     fn constraint(&self, _version: Version, _spec: &TensorSpec) -> Constraint {
-        forge_web_rwkv::st::constraint()
+        rwkv_forge_web_rwkv::st::constraint()
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
         let metadata = provenance(model, context);
-        Ok(OutputLayout::File(forge_web_rwkv::st::layout(model, choices, &metadata, &RESERVED)?))
+        Ok(OutputLayout::File(rwkv_forge_web_rwkv::st::layout(model, choices, &metadata, &RESERVED)?))
     }
 }

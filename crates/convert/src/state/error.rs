@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use forge_model::Version;
-use forge_tensor::{Class, Diagnostic};
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::{Class, Diagnostic};
 use thiserror::Error;
 
 /// What can be wrong with the file of a state, or with what is asked of it.

@@ -18,11 +18,11 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use forge_checkpoint::{CheckpointError, Limits, Refusal};
-use forge_io::InputFile;
-use forge_kernel::{State, Wkv};
-use forge_model::{ModelDescription, Version};
-use forge_tensor::{BoxError, Encoding, TensorSource, decode_dense, format_shape, shorten};
+use rwkv_forge_checkpoint::{CheckpointError, Limits, Refusal};
+use rwkv_forge_io::InputFile;
+use rwkv_forge_kernel::{State, Wkv};
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, decode_dense, format_shape, shorten};
 use serde::Serialize;
 
 pub use error::StateError;
@@ -228,7 +228,7 @@ pub fn read(path: &Path, hints: &StateHints) -> Result<(InitState, StateFormat),
 }
 
 fn open_tensors(path: &Path) -> Result<Box<dyn TensorSource>, BoxError> {
-    let source = forge_checkpoint::open(path, &Limits::default()).map_err(|error| match error {
+    let source = rwkv_forge_checkpoint::open(path, &Limits::default()).map_err(|error| match error {
         CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } => {
             BoxError::from(StateError::UnknownFormat { file: path.to_owned() })
         }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use forge_checkpoint::safetensors::PlannedTensor;
-use forge_io::{OutputFile, OutputOptions};
-use forge_model::{Assembly, FileLayout, Version};
-use forge_tensor::{BoxError, Encoding, F16Loss, decode_dense, f32_to_bf16, f32_to_f16};
+use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_io::{OutputFile, OutputOptions};
+use rwkv_forge_model::{Assembly, FileLayout, Version};
+use rwkv_forge_tensor::{BoxError, Encoding, F16Loss, decode_dense, f32_to_bf16, f32_to_f16};
 use serde::Serialize;
 
 use super::{InitState, StateError, StateFormat, StateSizes, check_version, is_divided, key_first, transposed};
@@ -115,9 +115,9 @@ impl Encoder {
             })
             .collect();
         let layout = if format == StateFormat::Pth {
-            forge_checkpoint::torch_write::layout(planned, &[], &[])?
+            rwkv_forge_checkpoint::torch_write::layout(planned, &[], &[])?
         } else {
-            forge_checkpoint::safetensors::layout(planned, &[("format".to_owned(), "pt".to_owned())], &[])?
+            rwkv_forge_checkpoint::safetensors::layout(planned, &[("format".to_owned(), "pt".to_owned())], &[])?
         };
         let mut data = Vec::with_capacity(layout.tensors.len());
         for tensor in &layout.tensors {

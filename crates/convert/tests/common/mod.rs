@@ -5,10 +5,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use forge_checkpoint::safetensors::PlannedTensor;
-use forge_model::Assembly;
-use forge_tensor::TensorSource;
-use forge_testkit::models::MemorySource;
+use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_model::Assembly;
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::models::MemorySource;
 
 /// A path that no other test uses; the file goes when the test ends.
 pub struct Temp(pub PathBuf);
@@ -23,14 +23,14 @@ impl Temp {
     /// A safetensors file of these tensors.
     pub fn safetensors(source: &MemorySource) -> Self {
         let file = Self::new("model.safetensors");
-        let plan = |(index, info): (usize, &forge_tensor::TensorInfo)| PlannedTensor {
+        let plan = |(index, info): (usize, &rwkv_forge_tensor::TensorInfo)| PlannedTensor {
             name: info.name.clone(),
             shape: info.shape.clone(),
             encoding: info.encoding,
             reason: String::new(),
             assembly: Assembly::of(index),
         };
-        let layout = forge_checkpoint::safetensors::layout(source.tensors().iter().enumerate().map(plan).collect(), &[], &[]).unwrap();
+        let layout = rwkv_forge_checkpoint::safetensors::layout(source.tensors().iter().enumerate().map(plan).collect(), &[], &[]).unwrap();
         let mut bytes = layout.header;
         bytes.resize(layout.total_bytes as usize, 0);
         for tensor in &layout.tensors {

@@ -10,11 +10,11 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use forge_engine::{Engine, EngineOptions, Form, Isa, State};
-use forge_kernel::{KernelOptions, RecurrentModel, load_tensor};
-use forge_model::{ModelDescription, Version, describe};
-use forge_tensor::{Encoding, TensorSource};
-use forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, State};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, load_tensor};
+use rwkv_forge_model::{ModelDescription, Version, describe};
+use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
 
 /// The trained models that are always there.
 pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
@@ -38,7 +38,8 @@ impl Loaded {
 
     /// None when there is no such file.
     pub(crate) fn open(path: &Path) -> Option<Self> {
-        path.exists().then(|| Self::new(forge_checkpoint::open(path, &forge_checkpoint::Limits::default()).expect("the file opens")))
+        path.exists()
+            .then(|| Self::new(rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).expect("the file opens")))
     }
 
     /// One of [`TINY`].
@@ -59,7 +60,7 @@ impl Loaded {
             let whole = spec.role.is_matrix() && encoding.row_bytes(*spec.shape.last().unwrap()).is_ok();
             let encoding = if whole { encoding } else { Encoding::F32 };
             let mut bytes = vec![0; encoding.byte_len(&spec.shape).unwrap() as usize];
-            forge_quant::by_encoding(encoding).expect("a known format").encode(&values, &mut bytes).unwrap();
+            rwkv_forge_quant::by_encoding(encoding).expect("a known format").encode(&values, &mut bytes).unwrap();
             (spec.name.clone(), spec.shape.clone(), encoding, bytes)
         });
         Self::new(Box::new(MemorySource::new(tensors.collect())))
@@ -83,9 +84,9 @@ impl Loaded {
     }
 
     /// Logits of the reference kernel for every token, one after the other, and its final state.
-    pub(crate) fn reference(&self, tokens: &[u32]) -> (Vec<f32>, forge_kernel::State<f32>) {
+    pub(crate) fn reference(&self, tokens: &[u32]) -> (Vec<f32>, rwkv_forge_kernel::State<f32>) {
         let model = RecurrentModel::<f32>::load(&*self.source, &self.description, &KernelOptions::default()).unwrap();
-        let mut state = forge_kernel::State::zero(&self.description);
+        let mut state = rwkv_forge_kernel::State::zero(&self.description);
         (model.forward(tokens, &mut state).unwrap(), state)
     }
 

@@ -1,8 +1,8 @@
 //! The two kernels behind one interface.
 
-use forge_engine::{Batch, EngineOptions, LayerStream, LoadedHead, LoadedLayer, State};
-use forge_kernel::{HeadStream, Layer as KernelLayer, LayerState, SequenceContext, embed};
-use forge_tensor::BoxError;
+use rwkv_forge_engine::{Batch, EngineOptions, LayerStream, LoadedHead, LoadedLayer, State};
+use rwkv_forge_kernel::{HeadStream, Layer as KernelLayer, LayerState, SequenceContext, embed};
+use rwkv_forge_tensor::BoxError;
 
 use crate::engine::Kernel;
 use crate::pass::PassOptions;

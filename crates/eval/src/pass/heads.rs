@@ -113,7 +113,7 @@ impl Residuals {
     }
 
     /// The residual stream at these places, which are in order: `[places, channels]`.
-    fn rows(&self, places: &[(usize, usize)]) -> Result<Vec<f32>, forge_io::IoError> {
+    fn rows(&self, places: &[(usize, usize)]) -> Result<Vec<f32>, rwkv_forge_io::IoError> {
         let mut out = Vec::with_capacity(places.len() * self.channels);
         let mut left = places.iter().peekable();
         for (index, group) in self.groups.iter().enumerate() {

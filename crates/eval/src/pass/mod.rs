@@ -2,7 +2,7 @@
 //!
 //! Tokens are divided into groups. A layer is loaded, all groups go through it one after the other, and it is dropped; between
 //! layers the activations of a group are in memory or, where they would need more than they may, in a nameless file
-//! ([`forge_io::Spill`]). A long sequence may lie in several groups: its state goes from one to the next.
+//! ([`rwkv_forge_io::Spill`]). A long sequence may lie in several groups: its state goes from one to the next.
 
 mod compute;
 mod heads;
@@ -12,9 +12,9 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use forge_engine::Form;
-use forge_kernel::LayerState;
-use forge_score::Tokens;
+use rwkv_forge_engine::Form;
+use rwkv_forge_kernel::LayerState;
+use rwkv_forge_score::Tokens;
 
 use crate::engine::Kernel;
 use crate::error::EvalError;
@@ -205,7 +205,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn failed(&self, error: impl Into<forge_tensor::BoxError>) -> EvalError {
+    fn failed(&self, error: impl Into<rwkv_forge_tensor::BoxError>) -> EvalError {
         EvalError::Model { model: self.name, error: error.into() }
     }
 
@@ -230,7 +230,7 @@ impl<'a> Pass<'a> {
 }
 
 fn finite(
-    state: Result<LayerState<f32>, forge_tensor::BoxError>,
+    state: Result<LayerState<f32>, rwkv_forge_tensor::BoxError>,
     model: &'static str,
     layer: usize,
     position: usize,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use forge_io::{IoError, Spill};
+use rwkv_forge_io::{IoError, Spill};
 
 /// A group's residual stream and values of layer 0.
 enum Place {

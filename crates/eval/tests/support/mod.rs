@@ -9,13 +9,13 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_eval::Model;
-use forge_eval::npy::{Array, Elements};
-use forge_kernel::load_tensor;
-use forge_model::{Configuration, Epsilon, ModelDescription, Version, describe, describe_with};
-use forge_tensor::{Encoding, TensorSource};
-use forge_testkit::hybrids::{Variant, random_hybrid};
-use forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+use rwkv_forge_eval::Model;
+use rwkv_forge_eval::npy::{Array, Elements};
+use rwkv_forge_kernel::load_tensor;
+use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Version, describe, describe_with};
+use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
 
 /// A model and what it is.
 pub(crate) struct Loaded {
@@ -36,7 +36,7 @@ impl Loaded {
     /// A trained checkpoint of the repository.
     pub(crate) fn fixture(name: &str) -> Self {
         let path = fixture(&format!("checkpoints/{name}.pth"));
-        Self::new(forge_checkpoint::open(&path, &forge_checkpoint::Limits::default()).expect("the fixture opens"))
+        Self::new(rwkv_forge_checkpoint::open(&path, &rwkv_forge_checkpoint::Limits::default()).expect("the fixture opens"))
     }
 
     pub(crate) fn model(&self) -> Model<'_> {
@@ -58,7 +58,7 @@ impl Loaded {
 
     /// A copy with all large matrices in a block format.
     pub(crate) fn quantized(&self, format: &str) -> Self {
-        let format = forge_quant::by_name(format).expect("a known format");
+        let format = rwkv_forge_quant::by_name(format).expect("a known format");
         let tensors = self.description.tensors.iter().map(|spec| {
             let values: Vec<f32> = load_tensor(&*self.source, spec).unwrap();
             if !spec.role.is_matrix() {

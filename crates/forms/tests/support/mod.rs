@@ -4,10 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_forms::{FormsOptions, FormsReport, Model, Progress, compare};
-use forge_model::{ModelDescription, Version, describe};
-use forge_tensor::TensorSource;
-use forge_testkit::models::{Decay, MemorySource, Options, Sizes, SplitMix64, random_model_with};
+use rwkv_forge_forms::{FormsOptions, FormsReport, Model, Progress, compare};
+use rwkv_forge_model::{ModelDescription, Version, describe};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::models::{Decay, MemorySource, Options, Sizes, SplitMix64, random_model_with};
 
 /// Trained models that are always there.
 pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
@@ -37,7 +37,7 @@ pub(crate) fn open(path: &Path) -> Option<Loaded> {
     if !path.exists() {
         return None;
     }
-    let source = forge_checkpoint::open(path, &forge_checkpoint::Limits::default());
+    let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default());
     Some(Loaded::of(source.unwrap_or_else(|error| panic!("{}: {error}", path.display()))))
 }
 

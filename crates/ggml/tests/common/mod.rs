@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_ggml::GgmlFile;
-use forge_model::{Choice, Constraint, FileLayout, ModelDescription, ModelFile, TensorSpec, Version};
-use forge_tensor::{Encoding, TensorSource};
-use forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+use rwkv_forge_ggml::GgmlFile;
+use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, ModelFile, TensorSpec, Version};
+use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
 
 /// Rows of 64 and 96 elements, so that matrices can be q8_0; ranks that differ from one another.
 pub(crate) const SIZES: Sizes = Sizes { layers: 2, channels: 64, head_size: 16, ffn: 96, vocabulary: 300, ranks: [6, 7, 3, 9] };
@@ -15,15 +15,15 @@ pub(crate) const SIZES: Sizes = Sizes { layers: 2, channels: 64, head_size: 16, 
 pub(crate) fn model(version: Version, bonus_as_logarithm: bool) -> (MemorySource, ModelDescription) {
     let options = Options { bonus_as_logarithm, ..Options::default() };
     let source = random_model_with(version, &SIZES, &options, 7);
-    let description = forge_model::describe(source.tensors()).unwrap();
+    let description = rwkv_forge_model::describe(source.tensors()).unwrap();
     (source, description)
 }
 
 /// The most compressed type that each tensor may have without being asked for.
 pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Choice> {
-    let matrices = forge_quant::by_name(matrices).unwrap().encoding();
+    let matrices = rwkv_forge_quant::by_name(matrices).unwrap().encoding();
     let float = if matrices.is_float() { matrices } else { Encoding::F16 };
-    let pick = |spec: &TensorSpec| match forge_ggml::constraint(description.version, spec) {
+    let pick = |spec: &TensorSpec| match rwkv_forge_ggml::constraint(description.version, spec) {
         Constraint::F32Only(_) => Encoding::F32,
         Constraint::Any => matrices,
         _ => float,
@@ -32,7 +32,7 @@ pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Cho
 }
 
 pub(crate) fn laid_out(description: &ModelDescription, matrices: &str) -> FileLayout {
-    forge_ggml::layout(description, &choices(description, matrices)).unwrap()
+    rwkv_forge_ggml::layout(description, &choices(description, matrices)).unwrap()
 }
 
 /// All values of a tensor as its source stores it.
@@ -41,7 +41,7 @@ pub(crate) fn values(source: &dyn TensorSource, index: usize) -> Vec<f32> {
     let mut raw = vec![0; usize::try_from(info.byte_len().unwrap()).unwrap()];
     source.read_at(index, 0, &mut raw).unwrap();
     let mut out = Vec::new();
-    forge_quant::decode_rows(info.encoding, &raw, &mut out).unwrap();
+    rwkv_forge_quant::decode_rows(info.encoding, &raw, &mut out).unwrap();
     out
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn swap_last_two(values: &[f32], shape: &[u64]) -> Vec<f32> {
 
 pub(crate) fn encoded(encoding: Encoding, values: &[f32]) -> Vec<u8> {
     let mut out = vec![0; usize::try_from(encoding.row_bytes(values.len() as u64).unwrap()).unwrap()];
-    forge_quant::by_encoding(encoding).unwrap().encode(values, &mut out).unwrap();
+    rwkv_forge_quant::by_encoding(encoding).unwrap().encode(values, &mut out).unwrap();
     out
 }
 
@@ -137,11 +137,11 @@ impl Drop for Scratch {
 
 /// Opens a file and recognises the model in it; or the kind of the error that stops it.
 pub(crate) fn open(name: &str, bytes: &[u8]) -> Result<(GgmlFile, ModelDescription), &'static str> {
-    use forge_tensor::Diagnostic;
+    use rwkv_forge_tensor::Diagnostic;
     let scratch = Scratch::new(name, bytes);
     let file = GgmlFile::open(scratch.path()).map_err(|error| error.kind())?;
     let mapped = file.mapped().map_err(|error| error.kind())?;
-    let description = forge_model::describe_mapped(file.tensors(), mapped).map_err(|error| error.kind())?;
+    let description = rwkv_forge_model::describe_mapped(file.tensors(), mapped).map_err(|error| error.kind())?;
     file.check_integrity(&|_| ()).map_err(|error| error.kind())?;
     Ok((file, description))
 }
@@ -167,7 +167,7 @@ pub(crate) struct Pieces {
 impl Pieces {
     pub(crate) fn of(file: &[u8]) -> Self {
         let int = |at: usize| i32::from_le_bytes(file[at..at + 4].try_into().unwrap());
-        let parsed = forge_ggml::Records::from_bytes(file).unwrap();
+        let parsed = rwkv_forge_ggml::Records::from_bytes(file).unwrap();
         let mut at = 24;
         let mut records = Vec::new();
         for (info, offset) in parsed.tensors.iter().zip(&parsed.offsets) {

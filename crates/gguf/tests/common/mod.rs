@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_gguf::{Array, GgufFile, Header, Limits, Provenance, Value};
-use forge_model::{Choice, Constraint, FileLayout, ModelDescription, TensorSpec, Version};
-use forge_tensor::{Encoding, TensorSource};
-use forge_testkit::gguf::{GgufBuilder, RawTensor, RawValue};
-use forge_testkit::models::{MemorySource, Sizes, random_model};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_gguf::{Array, GgufFile, Header, Limits, Provenance, Value};
+use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, TensorSpec, Version};
+use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_testkit::gguf::{GgufBuilder, RawTensor, RawValue};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
+use rwkv_forge_tokenizer::Tokenizer;
 
 /// Rows of 64 and 96 elements, so that matrices can be q8_0; ranks that differ from one another.
 pub(crate) const SIZES: Sizes = Sizes { layers: 2, channels: 64, head_size: 16, ffn: 96, vocabulary: 300, ranks: [6, 7, 3, 9] };
@@ -16,14 +16,14 @@ pub(crate) const SIZES: Sizes = Sizes { layers: 2, channels: 64, head_size: 16, 
 /// A model in memory with its description.
 pub(crate) fn model(version: Version) -> (MemorySource, ModelDescription) {
     let source = random_model(version, &SIZES, 7);
-    let description = forge_model::describe(source.tensors()).unwrap();
+    let description = rwkv_forge_model::describe(source.tensors()).unwrap();
     (source, description)
 }
 
 /// The most compressed type that each tensor may have.
 pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Choice> {
-    let matrices = forge_quant::by_name(matrices).unwrap().encoding();
-    let pick = |spec: &TensorSpec| match forge_gguf::constraint(description.version, spec) {
+    let matrices = rwkv_forge_quant::by_name(matrices).unwrap().encoding();
+    let pick = |spec: &TensorSpec| match rwkv_forge_gguf::constraint(description.version, spec) {
         Constraint::F32Only(_) | Constraint::F32UnlessAsked(_) => Encoding::F32,
         Constraint::Float(_) | Constraint::FloatUnlessAsked(_) => Encoding::F16,
         Constraint::Any => matrices,
@@ -36,7 +36,7 @@ pub(crate) fn provenance() -> Provenance {
 }
 
 pub(crate) fn laid_out(description: &ModelDescription, matrices: &str) -> FileLayout {
-    forge_gguf::layout(description, &choices(description, matrices), &Tokenizer::raw_bytes(), &provenance()).unwrap()
+    rwkv_forge_gguf::layout(description, &choices(description, matrices), &Tokenizer::raw_bytes(), &provenance()).unwrap()
 }
 
 /// All values of a tensor as its source stores it.
@@ -45,7 +45,7 @@ pub(crate) fn values(source: &dyn TensorSource, index: usize) -> Vec<f32> {
     let mut raw = vec![0; usize::try_from(info.byte_len().unwrap()).unwrap()];
     source.read_at(index, 0, &mut raw).unwrap();
     let mut out = Vec::new();
-    forge_quant::decode_rows(info.encoding, &raw, &mut out).unwrap();
+    rwkv_forge_quant::decode_rows(info.encoding, &raw, &mut out).unwrap();
     out
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn swap_last_two(values: &[f32], shape: &[u64]) -> Vec<f32> {
 
 pub(crate) fn encoded(encoding: Encoding, values: &[f32]) -> Vec<u8> {
     let mut out = vec![0; usize::try_from(encoding.row_bytes(values.len() as u64).unwrap()).unwrap()];
-    forge_quant::by_encoding(encoding).unwrap().encode(values, &mut out).unwrap();
+    rwkv_forge_quant::by_encoding(encoding).unwrap().encode(values, &mut out).unwrap();
     out
 }
 
@@ -126,7 +126,7 @@ impl Scratch {
 
     /// SHA-256 of the content.
     pub(crate) fn digest(&self) -> String {
-        forge_io::InputFile::open(&self.0).unwrap().sha256(&|_| {}, &mut |_, _| {}).unwrap()
+        rwkv_forge_io::InputFile::open(&self.0).unwrap().sha256(&|_| {}, &mut |_, _| {}).unwrap()
     }
 
     pub(crate) fn open(&self) -> GgufFile {
@@ -151,7 +151,7 @@ pub(crate) fn apart(file: &[u8]) -> GgufBuilder {
         let dims = info.shape.iter().rev().copied().collect();
         let start = usize::try_from(*offset).unwrap();
         let data = file[start..start + usize::try_from(info.byte_len().unwrap()).unwrap()].to_vec();
-        let kind = forge_quant::by_encoding(info.encoding).unwrap().ggml_type().unwrap();
+        let kind = rwkv_forge_quant::by_encoding(info.encoding).unwrap().ggml_type().unwrap();
         builder.tensors.push(RawTensor { name: info.name.clone().into_bytes(), dims, rank: None, kind, offset: None, data });
     }
     builder

@@ -63,3 +63,9 @@ pub(crate) fn child(test: &str, part: &Path) -> Command {
 pub(crate) fn part() -> Option<PathBuf> {
     std::env::var_os("FORGE_IO_PART").map(PathBuf::from)
 }
+
+/// A child ran the one test that it was started for: a name that no test has would leave nothing to fail.
+pub(crate) fn assert_passed(child: &std::process::Output) {
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&child.stderr));
+}

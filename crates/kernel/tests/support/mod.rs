@@ -12,8 +12,8 @@ pub(crate) mod random;
 
 use std::path::{Path, PathBuf};
 
-use forge_model::ModelDescription;
-use forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
 
 /// The trained models that are always there.
 pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
@@ -39,9 +39,9 @@ impl Trained {
         if !path.exists() {
             return None;
         }
-        let source =
-            forge_checkpoint::open(path, &forge_checkpoint::Limits::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let description = forge_model::describe(source.tensors()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let description = rwkv_forge_model::describe(source.tensors()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Some(Self { source, description, logits })
     }
 }
@@ -123,9 +123,9 @@ impl MemorySource {
         let mut copy = Self { tensors: Vec::new(), bytes: Vec::new() };
         let mut changed = description.clone();
         for spec in &mut changed.tensors {
-            let values: Vec<f32> = forge_kernel::load_tensor(source, spec).unwrap();
+            let values: Vec<f32> = rwkv_forge_kernel::load_tensor(source, spec).unwrap();
             spec.source_index = copy.tensors.len();
-            spec.recover = forge_model::Recover::AS_IS;
+            spec.recover = rwkv_forge_model::Recover::AS_IS;
             copy.push(&spec.name, &spec.shape, &values);
         }
         changed.unused.clear();

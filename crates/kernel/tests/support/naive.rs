@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use forge_model::ModelDescription;
-use forge_tensor::TensorSource;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::TensorSource;
 
 /// All tensors of a model as f64.
 pub(crate) struct Tensors(BTreeMap<String, Vec<f64>>);
 
 impl Tensors {
     pub(crate) fn load(source: &dyn TensorSource, description: &ModelDescription) -> Self {
-        Self(description.tensors.iter().map(|spec| (spec.name.clone(), forge_kernel::load_tensor(source, spec).unwrap())).collect())
+        Self(description.tensors.iter().map(|spec| (spec.name.clone(), rwkv_forge_kernel::load_tensor(source, spec).unwrap())).collect())
     }
 
     pub(crate) fn get(&self, name: &str) -> &[f64] {

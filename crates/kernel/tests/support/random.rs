@@ -1,8 +1,8 @@
 //! Small random models of every version, as f32 tensors that tests may change.
 
-use forge_model::{ModelDescription, Version, describe};
-use forge_tensor::TensorSource;
-use forge_testkit::models::{Decay, Options, Sizes, random_model_with};
+use rwkv_forge_model::{ModelDescription, Version, describe};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::models::{Decay, Options, Sizes, random_model_with};
 
 use super::MemorySource;
 

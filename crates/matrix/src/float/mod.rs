@@ -12,8 +12,8 @@ mod one;
 #[cfg(test)]
 mod tests;
 
-use forge_quant::{NF4_TABLE, SF4_TABLE};
-use forge_tensor::Encoding;
+use rwkv_forge_quant::{NF4_TABLE, SF4_TABLE};
+use rwkv_forge_tensor::Encoding;
 
 use crate::activations::Activations;
 use crate::arena::Line;

@@ -1,8 +1,8 @@
 //! Every float format on every instruction set against plain loops, in bits and in double precision.
 #![allow(clippy::cast_possible_truncation, reason = "test numbers are small")]
 
-use forge_quant::{NF4_TABLE, SF4_TABLE};
-use forge_tensor::{Encoding, bf16_to_f32, f16_to_f32};
+use rwkv_forge_quant::{NF4_TABLE, SF4_TABLE};
+use rwkv_forge_tensor::{Encoding, bf16_to_f32, f16_to_f32};
 
 use crate::activations::{Activations, Form};
 use crate::isa::Isa;
@@ -28,10 +28,10 @@ fn stored(rows: usize, columns: usize, encoding: Encoding, seed: u64) -> Vec<u8>
     (0..blocks)
         .flat_map(|_| match encoding.block_bytes {
             4 => weight().to_le_bytes().to_vec(),
-            2 if encoding == Encoding::BF16 => forge_tensor::f32_to_bf16(weight()).to_le_bytes().to_vec(),
-            2 => forge_tensor::f32_to_f16(weight() * 0.01).to_le_bytes().to_vec(),
+            2 if encoding == Encoding::BF16 => rwkv_forge_tensor::f32_to_bf16(weight()).to_le_bytes().to_vec(),
+            2 => rwkv_forge_tensor::f32_to_f16(weight() * 0.01).to_le_bytes().to_vec(),
             size => {
-                let scale = forge_tensor::f32_to_f16(weight().abs() * 0.01).to_le_bytes();
+                let scale = rwkv_forge_tensor::f32_to_f16(weight().abs() * 0.01).to_le_bytes();
                 let codes = (2..size).map(|_| (weight() * 8192.0).to_bits().to_le_bytes()[1]);
                 scale.into_iter().chain(codes).collect()
             }

@@ -1,6 +1,6 @@
 //! Blocks of 32 with a scale, perhaps a minimum: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use super::codes::{Eight, Five, Four};
 use super::{Integer, Scales, words};

@@ -1,6 +1,6 @@
 //! int8 of web-rwkv: blocks of 128 with the smallest and the largest value.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use super::codes::Eight;
 use super::{Integer, Scales, words};

@@ -1,6 +1,6 @@
 //! Codes into the table of unequal steps: IQ4_NL with a scale for 32, IQ4_XS with scales of six bits in blocks of 256.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use super::blocks::nibbles;
 use super::codes::Table;

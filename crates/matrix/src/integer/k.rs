@@ -1,6 +1,6 @@
 //! Blocks of 256 with scales of a few bits: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K. Scales, and minima but those of Q2_K, are widened to bytes.
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use super::codes::{Five, Four, Six, Three, Two};
 use super::{Integer, Scales, bytes, words};

@@ -17,7 +17,7 @@ mod kernel;
 
 use std::marker::PhantomData;
 
-use forge_tensor::Encoding;
+use rwkv_forge_tensor::Encoding;
 
 use crate::activations::{Activations, Form, GROUP};
 use crate::arena::{LINE, Line};

@@ -2,7 +2,7 @@
 
 use std::array::from_fn;
 
-use forge_tensor::{bf16_to_f32, f16_to_f32};
+use rwkv_forge_tensor::{bf16_to_f32, f16_to_f32};
 
 use super::{LanePass, Lanes};
 

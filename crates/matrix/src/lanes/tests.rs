@@ -191,7 +191,7 @@ fn all_16_bit_floats_widen_exactly() {
             for (lane, (half, brain)) in halves.into_iter().zip(brains).enumerate() {
                 let pattern = start + lane as u16;
                 let same = |bits: u32, value: f32| if value.is_nan() { f32::from_bits(bits).is_nan() } else { bits == value.to_bits() };
-                assert!(same(half, forge_tensor::f16_to_f32(pattern)), "{isa} f16 {pattern:x}");
+                assert!(same(half, rwkv_forge_tensor::f16_to_f32(pattern)), "{isa} f16 {pattern:x}");
                 assert!(same(brain, f32::from_bits(u32::from(pattern) << 16)), "{isa} bf16 {pattern:x}");
             }
         }

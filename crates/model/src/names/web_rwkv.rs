@@ -5,7 +5,7 @@
 //! RWKV-4 is the same in both. RWKV-6 is told by its names, RWKV-5 by f16 throughout and a bonus for each channel under a name that
 //! trainers gave to one for each head, and RWKV-7 by the shapes of its factors, which are no square in any released model.
 
-use forge_tensor::{Encoding, TensorInfo};
+use rwkv_forge_tensor::{Encoding, TensorInfo};
 
 use super::{BLINKDL, Convention, split};
 use crate::description::Recover;

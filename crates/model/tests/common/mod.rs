@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail loudly")]
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
-use forge_model::{ModelError, Version, describe};
-use forge_tensor::{Diagnostic, Encoding, TensorInfo, TensorSource};
-use forge_testkit::models::{Options, Sizes, random_model_with};
+use rwkv_forge_model::{ModelError, Version, describe};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_testkit::models::{Options, Sizes, random_model_with};
 
 /// Names and shapes of a complete model.
 pub(crate) fn model(version: Version) -> Vec<TensorInfo> {

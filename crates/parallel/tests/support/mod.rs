@@ -7,14 +7,14 @@
     reason = "each test binary uses its part; tests may fail loudly"
 )]
 
-use forge_kernel::{KernelOptions, SequenceContext};
-use forge_model::{ModelDescription, Version, describe};
-use forge_parallel::{Layer, LayerState, ParallelOptions, Real, Wkv};
-use forge_tensor::TensorSource;
-use forge_testkit::models::{Decay, MemorySource, Options, Sizes, SplitMix64, random_model_with};
+use rwkv_forge_kernel::{KernelOptions, SequenceContext};
+use rwkv_forge_model::{ModelDescription, Version, describe};
+use rwkv_forge_parallel::{Layer, LayerState, ParallelOptions, Real, Wkv};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_testkit::models::{Decay, MemorySource, Options, Sizes, SplitMix64, random_model_with};
 
 /// What both forms can compute in.
-pub trait Float: Real + forge_kernel::Real {}
+pub trait Float: Real + rwkv_forge_kernel::Real {}
 impl Float for f32 {}
 impl Float for f64 {}
 
@@ -35,12 +35,12 @@ pub fn tokens(description: &ModelDescription, count: usize, seed: u64) -> Vec<u3
     (0..count).map(|_| rng.below(description.hyperparameters.vocabulary) as u32).collect()
 }
 
-pub fn to_kernel<F: Float>(state: &LayerState<F>) -> forge_kernel::LayerState<F> {
+pub fn to_kernel<F: Float>(state: &LayerState<F>) -> rwkv_forge_kernel::LayerState<F> {
     let wkv = match state.wkv.clone() {
-        Wkv::Scalars { aa, bb, pp } => forge_kernel::Wkv::Scalars { aa, bb, pp },
-        Wkv::Matrix(matrix) => forge_kernel::Wkv::Matrix(matrix),
+        Wkv::Scalars { aa, bb, pp } => rwkv_forge_kernel::Wkv::Scalars { aa, bb, pp },
+        Wkv::Matrix(matrix) => rwkv_forge_kernel::Wkv::Matrix(matrix),
     };
-    forge_kernel::LayerState { att_shift: state.att_shift.clone(), ffn_shift: state.ffn_shift.clone(), wkv }
+    rwkv_forge_kernel::LayerState { att_shift: state.att_shift.clone(), ffn_shift: state.ffn_shift.clone(), wkv }
 }
 
 pub fn state_values<F: Float>(state: &LayerState<F>) -> Vec<F> {
@@ -88,10 +88,10 @@ pub fn recurrent_from<F: Float>(
     tokens: &[u32],
     start: &[LayerState<F>],
 ) -> Run<F> {
-    let mut x = forge_kernel::embed::<F>(source, description, tokens).unwrap();
+    let mut x = rwkv_forge_kernel::embed::<F>(source, description, tokens).unwrap();
     let mut context = SequenceContext::new();
     let layers = start.iter().enumerate().map(|(index, start)| {
-        let layer = forge_kernel::Layer::<F>::load(source, description, index, &KernelOptions::default()).unwrap();
+        let layer = rwkv_forge_kernel::Layer::<F>::load(source, description, index, &KernelOptions::default()).unwrap();
         let mut state = to_kernel(start);
         layer.forward(&mut x, &mut state, &mut context);
         (x.clone(), state.values().collect())
@@ -99,7 +99,7 @@ pub fn recurrent_from<F: Float>(
     let layers = layers.collect();
     let vocabulary = description.hyperparameters.vocabulary;
     let mut logits = Vec::new();
-    forge_kernel::for_each_chunk(source, description, &x, vocabulary, |_, _, part| {
+    rwkv_forge_kernel::for_each_chunk(source, description, &x, vocabulary, |_, _, part| {
         logits.extend_from_slice(part);
     })
     .unwrap();
@@ -117,7 +117,7 @@ pub fn parallel_from<F: Float>(
     start: &[LayerState<F>],
     options: &ParallelOptions,
 ) -> (Run<F>, Vec<LayerState<F>>) {
-    let mut x = forge_parallel::embed::<F>(source, description, tokens, options).unwrap();
+    let mut x = rwkv_forge_parallel::embed::<F>(source, description, tokens, options).unwrap();
     let (mut v_first, mut layers, mut states) = (Vec::new(), Vec::new(), Vec::new());
     for (index, start) in start.iter().enumerate() {
         let output = Layer::<F>::load(source, description, index, options).unwrap().forward(&x, start, &mut v_first).unwrap();
@@ -128,7 +128,8 @@ pub fn parallel_from<F: Float>(
     }
     let mut logits = Vec::new();
     let vocabulary = description.hyperparameters.vocabulary;
-    forge_parallel::for_each_logits(source, description, &x, options, vocabulary, |_, _, part| logits.extend_from_slice(part)).unwrap();
+    rwkv_forge_parallel::for_each_logits(source, description, &x, options, vocabulary, |_, _, part| logits.extend_from_slice(part))
+        .unwrap();
     (Run { layers, logits }, states)
 }
 

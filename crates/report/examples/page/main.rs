@@ -1,4 +1,4 @@
-//! Writes a page with invented results, to be looked at: `cargo run -p forge-report --example page -- FILE.html [FILE.md]`. Figures of
+//! Writes a page with invented results, to be looked at: `cargo run -p rwkv-forge-report --example page -- FILE.html [FILE.md]`. Figures of
 //! the Markdown go into the folder `figures` beside it.
 #![allow(clippy::print_stderr, reason = "an example says how it is used")]
 

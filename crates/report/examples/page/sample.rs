@@ -1,6 +1,6 @@
 //! A page with everything that pages have, of invented numbers that look like those of a real evaluation.
 
-use forge_report::{
+use rwkv_forge_report::{
     Axis, Candidate, Cell, Column, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Table, Verdict, pareto_front,
 };
 

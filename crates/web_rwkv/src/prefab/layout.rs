@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use forge_model::{
+use rwkv_forge_model::{
     Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Plane, Ranks, TensorRole, TensorSpec, ValueForm, Version,
 };
-use forge_quant::{Int8, NF4, NF4_TABLE, SF4, SF4_TABLE};
-use forge_tensor::Encoding;
+use rwkv_forge_quant::{Int8, NF4, NF4_TABLE, SF4, SF4_TABLE};
+use rwkv_forge_tensor::Encoding;
 
 use super::schema::{self, Field, Kind, Schema};
 use super::{FLOAT4_PARTS, INT8_PARTS, Parts};
@@ -75,14 +75,14 @@ fn rescale(schema: &Schema, model: &ModelDescription) -> u64 {
 }
 
 fn int8() -> Encoding {
-    forge_quant::BlockFormat::encoding(&Int8)
+    rwkv_forge_quant::BlockFormat::encoding(&Int8)
 }
 
 /// The table of a four-bit encoding.
 pub(crate) fn table_of(encoding: Encoding) -> Option<&'static [f32; 16]> {
-    if encoding == forge_quant::BlockFormat::encoding(&NF4) {
+    if encoding == rwkv_forge_quant::BlockFormat::encoding(&NF4) {
         Some(&NF4_TABLE)
-    } else if encoding == forge_quant::BlockFormat::encoding(&SF4) {
+    } else if encoding == rwkv_forge_quant::BlockFormat::encoding(&SF4) {
         Some(&SF4_TABLE)
     } else {
         None
@@ -388,8 +388,8 @@ fn halved(layer: Option<usize>, rescale: u64) -> ValueForm {
 
 fn byte_len(item: &Item) -> Result<u64, WebRwkvError> {
     item.encoding.byte_len(&item.shape).map_err(|error| match error {
-        forge_tensor::ShapeError::BlockLength { .. } => not_allowed(item, "its rows are no whole blocks"),
-        forge_tensor::ShapeError::Overflow => WebRwkvError::SizeOverflow { tensor: item.name.clone() },
+        rwkv_forge_tensor::ShapeError::BlockLength { .. } => not_allowed(item, "its rows are no whole blocks"),
+        rwkv_forge_tensor::ShapeError::Overflow => WebRwkvError::SizeOverflow { tensor: item.name.clone() },
     })
 }
 

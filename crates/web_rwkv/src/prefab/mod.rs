@@ -28,7 +28,7 @@ pub fn is_prefab(start: &[u8]) -> bool {
     }
 }
 
-/// One part of each block of a quantized tensor, as [`forge_model::Plane`] without the offset: first byte and number of bytes.
+/// One part of each block of a quantized tensor, as [`rwkv_forge_model::Plane`] without the offset: first byte and number of bytes.
 pub(crate) struct Parts {
     /// The codes.
     pub(crate) codes: (u32, u32),

@@ -5,10 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_io::{Backend, InputFile};
-use forge_model::{MappedTensor, ModelFile, Plane, Recover, ValueForm, Version};
-use forge_quant::{BlockFormat, Int8, NF4, SF4};
-use forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_io::{Backend, InputFile};
+use rwkv_forge_model::{MappedTensor, ModelFile, Plane, Recover, ValueForm, Version};
+use rwkv_forge_quant::{BlockFormat, Int8, NF4, SF4};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 
 use super::fields::{Fields, Raw};
 use super::layout::table_of;
@@ -72,7 +72,7 @@ impl PrefabFile {
     }
 
     fn validate_blocks(&self, index: usize, info: &TensorInfo) -> Result<(), BoxError> {
-        let Some(format) = forge_quant::by_encoding(info.encoding).filter(|_| !info.encoding.is_dense()) else { return Ok(()) };
+        let Some(format) = rwkv_forge_quant::by_encoding(info.encoding).filter(|_| !info.encoding.is_dense()) else { return Ok(()) };
         let block = u64::from(info.encoding.block_bytes).max(1);
         let step = STEP.checked_next_multiple_of(block).unwrap_or(block);
         let total = info.byte_len().map_err(|_| WebRwkvError::SizeOverflow { tensor: info.name.clone() })?;

@@ -1,7 +1,7 @@
 //! The fields of a prefab: paths in the order in which web-rwkv 0.10 writes them, and what each is made of. Reader and writer
 //! both go through these tables, so that they cannot disagree.
 
-use forge_model::{ValueForm, Version};
+use rwkv_forge_model::{ValueForm, Version};
 
 /// How a canonical tensor is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputTensor, TensorSpec, Version};
-use forge_tensor::{Diagnostic, Encoding, TensorSource};
-use forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
-use forge_web_rwkv::{PrefabFile, WebRwkvError, prefab};
+use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputTensor, TensorSpec, Version};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorSource};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+use rwkv_forge_web_rwkv::{PrefabFile, WebRwkvError, prefab};
 
 /// Versions that web-rwkv computes.
 pub(crate) const VERSIONS: [Version; 5] = [Version::V4, Version::V5_1, Version::V5_2, Version::V6, Version::V7];
@@ -22,13 +22,13 @@ pub(crate) const SMALL: Sizes = Sizes { layers: 2, channels: 8, head_size: 4, ff
 /// A model in memory with its description, all values exact in f16.
 pub(crate) fn model(version: Version, sizes: &Sizes) -> (MemorySource, ModelDescription) {
     let source = random_model_with(version, sizes, &Options { encoding: Encoding::F16, ..Options::default() }, 7);
-    let description = forge_model::describe(source.tensors()).unwrap();
+    let description = rwkv_forge_model::describe(source.tensors()).unwrap();
     (source, description)
 }
 
 /// The most compressed type that each tensor of a prefab may have.
 pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Choice> {
-    let matrices = forge_quant::by_name(matrices).unwrap().encoding();
+    let matrices = rwkv_forge_quant::by_name(matrices).unwrap().encoding();
     let pick = |spec: &TensorSpec| match prefab::constraint(description.version, spec) {
         Constraint::F32Only(_) | Constraint::F32UnlessAsked(_) => Encoding::F32,
         Constraint::Float(_) | Constraint::FloatUnlessAsked(_) => Encoding::F16,
@@ -74,7 +74,7 @@ pub(crate) fn write(source: &MemorySource, description: &ModelDescription, layou
 }
 
 fn encode(tensor: &OutputTensor, values: &[f32]) -> Vec<u8> {
-    let format = forge_quant::by_encoding(tensor.encoding).unwrap();
+    let format = rwkv_forge_quant::by_encoding(tensor.encoding).unwrap();
     let mut encoded = vec![0; values.len() / tensor.encoding.block_len as usize * tensor.encoding.block_bytes as usize];
     format.encode(values, &mut encoded).unwrap();
     encoded
@@ -95,8 +95,8 @@ pub(crate) fn assembled(source: &MemorySource, description: &ModelDescription, t
 }
 
 /// What is left of values that are stored in f16 as a function of them.
-pub(crate) fn through_f16(values: &[f32], form: forge_model::ValueForm) -> Vec<f32> {
-    let half = |value: f32| forge_tensor::f16_to_f32(forge_tensor::f32_to_f16(value));
+pub(crate) fn through_f16(values: &[f32], form: rwkv_forge_model::ValueForm) -> Vec<f32> {
+    let half = |value: f32| rwkv_forge_tensor::f16_to_f32(rwkv_forge_tensor::f32_to_f16(value));
     values.iter().map(|value| form.undo(half(form.apply(*value)))).collect()
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn values(source: &dyn TensorSource, index: usize) -> Vec<f32> {
     let mut raw = vec![0; usize::try_from(info.byte_len().unwrap()).unwrap()];
     source.read_at(index, 0, &mut raw).unwrap();
     let mut out = Vec::new();
-    forge_quant::decode_rows(info.encoding, &raw, &mut out).unwrap();
+    rwkv_forge_quant::decode_rows(info.encoding, &raw, &mut out).unwrap();
     out
 }
 

@@ -1,8 +1,8 @@
 //! What of an evaluation is kept, so that a run that was stopped goes on where it was.
 
-use forge_eval::LayerError;
-use forge_io::CacheKey;
-use forge_score::{Plan, Scores};
+use rwkv_forge_eval::LayerError;
+use rwkv_forge_io::CacheKey;
+use rwkv_forge_score::{Plan, Scores};
 use serde::{Deserialize, Serialize};
 
 use super::super::cache::Cache;

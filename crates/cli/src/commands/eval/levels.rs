@@ -3,18 +3,18 @@
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 
-use forge_bench::{Machine, Settings};
-use forge_convert::container::{Container, by_name};
-use forge_convert::preset::{preset_by_name, type_names};
-use forge_convert::recipe::Recipe;
-use forge_convert::{ConvertOptions, Plan, Vocabulary};
-use forge_engine::EngineOptions;
-use forge_eval::Model;
-use forge_model::{ValueForm, Version};
-use forge_overlay::{Overlay, Weight};
-use forge_quantizer::Quantizer;
-use forge_report::pareto_front;
-use forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_bench::{Machine, Settings};
+use rwkv_forge_convert::container::{Container, by_name};
+use rwkv_forge_convert::preset::{preset_by_name, type_names};
+use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_convert::{ConvertOptions, Plan, Vocabulary};
+use rwkv_forge_engine::EngineOptions;
+use rwkv_forge_eval::Model;
+use rwkv_forge_model::{ValueForm, Version};
+use rwkv_forge_overlay::{Overlay, Weight};
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_report::pareto_front;
+use rwkv_forge_tensor::{Encoding, TensorSource};
 use serde_json::{Value, json};
 
 use super::super::cache::{Cache, key};
@@ -226,7 +226,7 @@ impl<'a> Level<'a> {
             verify: None,
             prepared: None,
         };
-        let plan = forge_convert::plan(&source.open, &options)?;
+        let plan = rwkv_forge_convert::plan(&source.open, &options)?;
         let bytes = plan.layout.total_bytes();
         // What a container holds in another form is quantized in that form.
         let mut identity = format!("{} in {}", source.files.text(&source.open), container.name());
@@ -254,7 +254,7 @@ impl<'a> Level<'a> {
     /// The model in this type: replaced tensors lie in a file without a name.
     fn quantized(&self) -> Result<Overlay<'a>, Failure> {
         let open = &self.source.open;
-        let (mut overlay, prepared) = forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
+        let (mut overlay, prepared) = rwkv_forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
         let mut encoder = Overlay::new(open.source(), &open.description);
         for (spec, choice) in open.description.tensors.iter().zip(&self.plan.choices) {
             let now = overlay.description().find(&spec.name).and_then(|spec| overlay.tensors().get(spec.source_index));
@@ -320,10 +320,10 @@ impl SpeedOf<'_> {
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
         let options = EngineOptions { threads, ..EngineOptions::default() };
         let Model { source, description, .. } = model;
-        let subject = forge_bench::Subject { name: name.to_owned(), source, description, file_bytes, options };
+        let subject = rwkv_forge_bench::Subject { name: name.to_owned(), source, description, file_bytes, options };
         let (tokens, repeat) = SPEED;
         let settings = Settings { tokens, repeat, prompts: Vec::new(), loads: 1, position: 0, buffer_bytes: Some(BUFFER) };
-        let report = forge_bench::run(&[subject], &settings, &|_, _| ())?;
+        let report = rwkv_forge_bench::run(&[subject], &settings, &|_, _| ())?;
         let Some(found) = report.models.first() else { return Ok(None) };
         let memory = found.memory.used;
         let speed = Speed {
@@ -388,7 +388,7 @@ impl LevelFindings<'_> {
         Ok(out)
     }
 
-    fn csv(&self) -> forge_report::Table {
+    fn csv(&self) -> rwkv_forge_report::Table {
         let levels = self.levels.iter().map(|level| (level.bytes, level.bits_per_weight));
         let rows: Vec<_> = self.results.models.iter().zip(levels).map(|(found, (bytes, bits))| (found, bytes, bits)).collect();
         tables::all(self.setting, &rows)

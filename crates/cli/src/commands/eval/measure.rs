@@ -1,8 +1,8 @@
 //! Sends models through the plan, part by part, and keeps what is finished.
 
-use forge_engine::Form;
-use forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
-use forge_score::{Evaluation, Plan, Precision, Scores};
+use rwkv_forge_engine::Form;
+use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
+use rwkv_forge_score::{Evaluation, Plan, Precision, Scores};
 
 use super::super::cache::{Cache, key};
 use super::cache::{Note, kept_layers, layers, with_plan};
@@ -185,7 +185,7 @@ impl Job<'_> {
             }
             None => {
                 let options = LossOptions { pass: self.pass(&model, self.form, 1), precision: self.precision };
-                meter.pass(&model, part, 1, |step| forge_eval::loss(model, part, &options, logits.take(), step))
+                meter.pass(&model, part, 1, |step| rwkv_forge_eval::loss(model, part, &options, logits.take(), step))
             }
         }
     }
@@ -196,11 +196,11 @@ impl Job<'_> {
             let scores = collected.scores.unwrap_or_else(|| Scores::new(self.precision));
             if let Some(compared) = scores.compared.as_ref().filter(|_| baseline.is_none()) {
                 let alone = Scores { precision: scores.precision, nll: compared.nll_reference.clone(), compared: None };
-                baseline = Some(forge_score::evaluate(&self.texts.plan, &alone)?);
+                baseline = Some(rwkv_forge_score::evaluate(&self.texts.plan, &alone)?);
             }
             models.push(Measured {
                 name: candidate.name().to_owned(),
-                evaluation: forge_score::evaluate(&self.texts.plan, &scores)?,
+                evaluation: rwkv_forge_score::evaluate(&self.texts.plan, &scores)?,
                 scores,
                 layers: collected.layers,
                 seconds: collected.seconds,
@@ -235,7 +235,7 @@ impl Meter {
         model: &Model<'_>,
         part: &Plan,
         heads: usize,
-        task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, forge_eval::EvalError>,
+        task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, rwkv_forge_eval::EvalError>,
     ) -> Result<T, Failure> {
         let sizes = &model.description.hyperparameters;
         // Products with matrices, nearly all of the work; a layer has about twelve squares of the width.

@@ -3,10 +3,10 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use forge_eval::{EvalError, LogitsRow};
-use forge_io::{IoError, OutputFile};
-use forge_report::{Page, Table};
-use forge_score::{Plan, kl_base};
+use rwkv_forge_eval::{EvalError, LogitsRow};
+use rwkv_forge_io::{IoError, OutputFile};
+use rwkv_forge_report::{Page, Table};
+use rwkv_forge_score::{Plan, kl_base};
 
 use super::super::logits::Appender;
 use crate::args::{self, Global};
@@ -107,7 +107,7 @@ fn check_figures(folder: &Path, force: bool) -> Result<(), Failure> {
         return Err(IoError::OutputNotRegular { path: folder.to_path_buf(), found: "symbolic link" }.into());
     }
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    let is_figure = |name: &std::ffi::OsStr| name.to_str().is_some_and(forge_report::is_figure);
+    let is_figure = |name: &std::ffi::OsStr| name.to_str().is_some_and(rwkv_forge_report::is_figure);
     match entries.flatten().find(|entry| is_figure(&entry.file_name())).filter(|_| !force) {
         None => Ok(()),
         Some(entry) => Err(IoError::OutputExists { path: entry.path() }.into()),

@@ -1,7 +1,7 @@
 //! The page of results: verdict, plots, tables, where they come from.
 
-use forge_report::{Axis, Candidate as Point, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Verdict};
-use forge_score::Slice;
+use rwkv_forge_report::{Axis, Candidate as Point, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Verdict};
+use rwkv_forge_score::Slice;
 
 use super::levels::{LevelFindings, kl};
 use super::measure::{Candidate, Measured};
@@ -78,7 +78,7 @@ fn loss_figures(measured: &Measured) -> Vec<Figure> {
     };
     let mut out = Vec::new();
     if let Some(kl) = &e.kl {
-        let show = |value: f64| forge_report::significant(value, 3);
+        let show = |value: f64| rwkv_forge_report::significant(value, 3);
         out.push(figure("mean KL", show(kl.mean), interval(kl.interval, &show)));
     }
     if let Some(top1) = e.top1 {
@@ -279,7 +279,7 @@ fn layers_of(shown: &[&Measured]) -> Option<Section> {
 
 fn method(setting: &Setting<'_>) -> Section {
     let mut section = Section::new("Method");
-    let by = if setting.job.kernel == forge_eval::Kernel::Reference {
+    let by = if setting.job.kernel == rwkv_forge_eval::Kernel::Reference {
         "the reference kernel"
     } else {
         "the engine, with weights decoded exactly"
@@ -306,7 +306,7 @@ fn provenance<'s>(setting: &Setting<'_>, subjects: impl Iterator<Item = &'s Subj
         let (bytes, tokens) = (thousands(source.bytes), thousands(source.tokens));
         out.push(("text".to_owned(), format!("`{}`, {bytes} bytes, {tokens} tokens, digest {}", source.path, source.sha256)));
     }
-    let machine = forge_bench::Machine::this();
+    let machine = rwkv_forge_bench::Machine::this();
     out.push(("vocabulary".to_owned(), format!("{}, sha256 {}", setting.tokenizer.name(), setting.tokenizer.sha256())));
     out.push(("program".to_owned(), format!("rwkv-forge {}", env!("CARGO_PKG_VERSION"))));
     out.push(("machine".to_owned(), format!("{}, {} threads, {}", machine.cpu, rayon::current_num_threads(), machine.system)));

@@ -1,6 +1,6 @@
 //! Whether what was evaluated predicts text at all: beside an adaptive unigram, over the same tokens.
 
-use forge_score::{AgainstUnigram, Evaluation, Plan, ScoreError, UnigramLoss};
+use rwkv_forge_score::{AgainstUnigram, Evaluation, Plan, ScoreError, UnigramLoss};
 
 use super::measure::Results;
 

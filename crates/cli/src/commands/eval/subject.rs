@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_convert::{ModelIdentity, OpenModel};
-use forge_eval::Model;
+use rwkv_forge_convert::{ModelIdentity, OpenModel};
+use rwkv_forge_eval::Model;
 use serde_json::{Value, json};
 
 use super::super::open_options;
@@ -30,7 +30,7 @@ pub(crate) struct Subject {
 impl Subject {
     /// Opens and checks a model.
     pub(crate) fn open(path: &Path, global: &Global, terminal: &Terminal) -> Result<Self, Failure> {
-        let open = forge_convert::open(path, open_options(global))?;
+        let open = rwkv_forge_convert::open(path, open_options(global))?;
         for note in open.source().notes() {
             terminal.note(note);
         }

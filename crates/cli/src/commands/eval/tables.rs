@@ -1,8 +1,8 @@
 //! What was found as tables, for the terminal, the page and CSV.
 
-use forge_eval::LayerError;
-use forge_report::{Cell, Column, Table, sink};
-use forge_score::{Evaluation, Interval, Slice};
+use rwkv_forge_eval::LayerError;
+use rwkv_forge_report::{Cell, Column, Table, sink};
+use rwkv_forge_score::{Evaluation, Interval, Slice};
 
 use super::cache::Speed;
 use super::levels::LevelFindings;
@@ -18,7 +18,7 @@ const WORST: usize = 3;
 
 /// `0.00157 [0.0015, 0.0016]`.
 pub(crate) fn with_interval(value: f64, interval: Interval) -> Cell {
-    let number = |value: f64| forge_report::significant(value, 4);
+    let number = |value: f64| rwkv_forge_report::significant(value, 4);
     let text = match interval {
         Some([low, high]) => format!("{} [{}, {}]", number(value), number(low), number(high)),
         None => number(value),
@@ -194,7 +194,7 @@ pub(crate) fn worst_layers(models: &[Measured]) -> Option<Table> {
         let worst = |of: fn(&LayerError) -> Option<f64>| {
             let mut found: Vec<(usize, f64)> = measured.layers.iter().filter_map(|layer| Some((layer.layer, of(layer)?))).collect();
             found.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let list = found.iter().take(WORST).map(|(layer, error)| format!("{layer} ({})", forge_report::significant(*error, 3)));
+            let list = found.iter().take(WORST).map(|(layer, error)| format!("{layer} ({})", rwkv_forge_report::significant(*error, 3)));
             list.collect::<Vec<_>>().join(", ")
         };
         table.push([&measured.name, &worst(|layer| layer.residual), &worst(|layer| layer.state)].map(Cell::text));
@@ -355,13 +355,13 @@ impl Findings<'_> {
     fn printouts(&self) -> Result<String, Failure> {
         let plan = &self.setting.job.texts.plan;
         let mut out = String::new();
-        if !matches!(plan.protocol, forge_score::Protocol::Llama { .. }) {
+        if !matches!(plan.protocol, rwkv_forge_score::Protocol::Llama { .. }) {
             return Ok(out);
         }
         for measured in &self.results.models {
             let text = match measured.scores.compared {
-                Some(_) => forge_score::llama::divergence_text(plan, &measured.scores)?,
-                None => forge_score::llama::perplexity_text(plan, &measured.scores)?,
+                Some(_) => rwkv_forge_score::llama::divergence_text(plan, &measured.scores)?,
+                None => rwkv_forge_score::llama::perplexity_text(plan, &measured.scores)?,
             };
             out.push_str(&format!("\n{}, as llama-perplexity prints it:\n{text}", sink::word(&measured.name)));
         }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use forge_corpus::{Collection, CollectionDigest, Limits, Overlap, ReadOptions};
-use forge_eval::TokenWriter;
-use forge_score::{Document, Pair, Plan, Protocol, Tokens};
-use forge_tensor::BoxError;
-use forge_tokenizer::Tokenizer;
 use rayon::prelude::*;
+use rwkv_forge_corpus::{Collection, CollectionDigest, Limits, Overlap, ReadOptions};
+use rwkv_forge_eval::TokenWriter;
+use rwkv_forge_score::{Document, Pair, Plan, Protocol, Tokens};
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -90,8 +90,8 @@ impl Texts {
     }
 
     fn pairs(args: &EvalTexts, path: &std::path::Path, tokenizer: &Tokenizer, terminal: &Terminal) -> Result<Self, Failure> {
-        let pairs = forge_corpus::read_pairs(path, &Limits::default())?;
-        let texts = pairs.iter().map(|pair| forge_corpus::Document {
+        let pairs = rwkv_forge_corpus::read_pairs(path, &Limits::default())?;
+        let texts = pairs.iter().map(|pair| rwkv_forge_corpus::Document {
             name: pair.id.clone(),
             category: None,
             text: format!("{}{}", pair.context, pair.continuation).into_bytes(),
@@ -113,7 +113,7 @@ impl Texts {
         let source = Source {
             name,
             path: path.display().to_string(),
-            sha256: forge_io::sha256_hex(&read_small(path)?),
+            sha256: rwkv_forge_io::sha256_hex(&read_small(path)?),
             bytes: tokenized.iter().map(|pair| pair.bytes).sum(),
             documents: pairs.len(),
             tokens: tokenized.iter().map(|pair| pair.continuation.len() as u64).sum(),
@@ -129,7 +129,7 @@ struct Reading<'t> {
     drop_newline: bool,
     /// Whether texts are kept for a comparison with the calibration's.
     keep_texts: bool,
-    texts: Vec<forge_corpus::Document>,
+    texts: Vec<rwkv_forge_corpus::Document>,
     /// Texts that are not tokenized yet, the last ones of all sets, and their bytes.
     waiting: Vec<Vec<u8>>,
     bytes: usize,
@@ -158,10 +158,10 @@ impl Reading<'_> {
         let mut out = Vec::new();
         for path in &args.paths {
             let before = out.len();
-            out.extend(forge_corpus::read_each(path, &options, &mut |number, name, text| self.take(before + number, name, text))?);
+            out.extend(rwkv_forge_corpus::read_each(path, &options, &mut |number, name, text| self.take(before + number, name, text))?);
         }
         if args.paths.is_empty() {
-            let mut collection = cut(forge_corpus::builtin(), options.bytes_per_file);
+            let mut collection = cut(rwkv_forge_corpus::builtin(), options.bytes_per_file);
             let texts = std::mem::take(&mut collection.documents);
             texts.into_iter().try_for_each(|text| self.take(0, &collection.name, text))?;
             out.push(collection);
@@ -177,7 +177,7 @@ impl Reading<'_> {
     }
 
     /// Takes the next text, which belongs to collection number `number`.
-    fn take(&mut self, number: usize, name: &str, mut document: forge_corpus::Document) -> Result<(), BoxError> {
+    fn take(&mut self, number: usize, name: &str, mut document: rwkv_forge_corpus::Document) -> Result<(), BoxError> {
         if self.keep_texts {
             self.texts.push(document.clone());
         }
@@ -295,17 +295,17 @@ fn repeated_names(sets: &[Vec<Tokenized>]) -> BTreeSet<String> {
 }
 
 /// Looks for the calibration text in the evaluation text; a leak is refused unless it is allowed.
-fn leak(args: &EvalTexts, evaluation: &[forge_corpus::Document], terminal: &Terminal) -> Result<Option<Leak>, Failure> {
+fn leak(args: &EvalTexts, evaluation: &[rwkv_forge_corpus::Document], terminal: &Terminal) -> Result<Option<Leak>, Failure> {
     if args.calibration.is_empty() {
         return Ok(None);
     }
     let mut calibration = Vec::new();
     for path in &args.calibration {
-        calibration.extend(forge_corpus::read(path, &ReadOptions::default())?);
+        calibration.extend(rwkv_forge_corpus::read(path, &ReadOptions::default())?);
     }
     let overlap = {
         let calibration: Vec<_> = calibration.iter().flat_map(|collection| &collection.documents).collect();
-        forge_corpus::overlap(&calibration, &evaluation.iter().collect::<Vec<_>>())
+        rwkv_forge_corpus::overlap(&calibration, &evaluation.iter().collect::<Vec<_>>())
     };
     let leak = Leak { overlap };
     if leak.overlap.leaks() {
@@ -323,7 +323,7 @@ impl Leak {
     pub(crate) fn sentence(&self) -> String {
         let Overlap { grams_evaluation, grams_shared, share, documents } = &self.overlap;
         let percent = share * 100.0;
-        let words = forge_corpus::GRAM_WORDS;
+        let words = rwkv_forge_corpus::GRAM_WORDS;
         let mut text = format!(
             "the text repeats {grams_shared} of its {grams_evaluation} runs of {words} words ({percent:.3} %) from the calibration text"
         );
@@ -340,7 +340,7 @@ impl Leak {
     pub(crate) fn to_json(&self) -> Value {
         let leaking = self.overlap.documents.iter().filter(|document| document.shared > 0);
         json!({
-            "gram_words": forge_corpus::GRAM_WORDS,
+            "gram_words": rwkv_forge_corpus::GRAM_WORDS,
             "grams": self.overlap.grams_evaluation,
             "shared": self.overlap.grams_shared,
             "share": self.overlap.share,

@@ -14,11 +14,11 @@ mod subject;
 mod tables;
 pub(crate) mod texts;
 
-use forge_engine::{EngineError, Form};
-use forge_eval::Kernel;
-use forge_report::sink;
-use forge_score::{Precision, Protocol};
-use forge_tokenizer::Tokenizer;
+use rwkv_forge_engine::{EngineError, Form};
+use rwkv_forge_eval::Kernel;
+use rwkv_forge_report::sink;
+use rwkv_forge_score::{Precision, Protocol};
+use rwkv_forge_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use self::measure::{Candidate, Job, Measured, Reference, Results};
@@ -132,7 +132,7 @@ fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
     let rows = |subject: &Subject| subject.open.description.hyperparameters.vocabulary;
     match all.iter().find(|subject| rows(subject) != rows(first)) {
         None => Ok(()),
-        Some(other) => Err(forge_eval::EvalError::VocabularyMismatch { reference: rows(first), candidate: rows(other) }.into()),
+        Some(other) => Err(rwkv_forge_eval::EvalError::VocabularyMismatch { reference: rows(first), candidate: rows(other) }.into()),
     }
 }
 
@@ -181,7 +181,7 @@ impl Setting<'_> {
             },
             "calibration": texts.leak.as_ref().map(texts::Leak::to_json),
             "threads": rayon::current_num_threads(),
-            "peak_memory_bytes": forge_io::peak_memory_bytes(),
+            "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
         })
     }
 

@@ -12,11 +12,11 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
-use forge_convert::container::CONTAINERS;
-use forge_convert::preset::type_names;
-use forge_convert::state::StateFormat;
-use forge_io::{Claims, OutputOptions};
-use forge_model::Version;
+use rwkv_forge_convert::container::CONTAINERS;
+use rwkv_forge_convert::preset::type_names;
+use rwkv_forge_convert::state::StateFormat;
+use rwkv_forge_io::{Claims, OutputOptions};
+use rwkv_forge_model::Version;
 
 pub(crate) use bench::{Bench, BenchKind};
 pub(crate) use calibration::Calibration;

@@ -6,7 +6,7 @@ mod qwen;
 
 mod web_rwkv;
 
-use forge_tensor::TensorInfo;
+use rwkv_forge_tensor::TensorInfo;
 
 use crate::description::{MappedTensor, Recover};
 use crate::error::ModelError;
@@ -259,7 +259,7 @@ impl Convention {
     /// when the convention has no such tensor. Where it has several names for one tensor, the first in its tables.
     ///
     /// ```
-    /// let (name, recover) = forge_model::names::FLA.stored_name("blocks.3.att.w1").unwrap();
+    /// let (name, recover) = rwkv_forge_model::names::FLA.stored_name("blocks.3.att.w1").unwrap();
     /// assert_eq!((name.as_str(), recover.transposed), ("model.layers.3.attn.w_lora.lora.0.weight", true));
     /// ```
     #[must_use]

@@ -12,10 +12,10 @@ mod law;
 
 use std::time::{Duration, Instant};
 
-use forge_engine::EngineOptions;
-use forge_model::ModelDescription;
-use forge_parallel::{ParallelModel, ParallelOptions};
-use forge_tensor::TensorSource;
+use rwkv_forge_engine::EngineOptions;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_parallel::{ParallelModel, ParallelOptions};
+use rwkv_forge_tensor::TensorSource;
 use serde::Serialize;
 
 pub use attention::{Attention, AttentionSizes};

@@ -1,0 +1,5 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod common;
+mod imatrix;
+mod statistics;

@@ -1,0 +1,12 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod common;
+mod genuine;
+mod legacy;
+mod memory;
+mod pickle;
+mod safetensors;
+mod safetensors_write;
+mod tensors;
+mod torch_write;
+mod zip;

@@ -1,0 +1,8 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod common;
+mod companions;
+mod lint;
+mod lora;
+mod ready;
+mod state;

@@ -1,0 +1,8 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod bad_input;
+mod chat_template;
+mod common;
+mod gguf_py;
+mod hybrids;
+mod layout;

@@ -1,0 +1,9 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod bad_models;
+mod common;
+mod hybrids;
+mod recognition;
+mod relatives;
+mod value_form;
+mod web_rwkv;

@@ -1,0 +1,7 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod agreement;
+mod faults;
+mod refusals;
+mod seeds;
+mod support;

@@ -1,0 +1,7 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod fixtures;
+mod llama;
+mod plans;
+mod rows;
+mod summaries;

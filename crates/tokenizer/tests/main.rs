@@ -1,0 +1,4 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod bad_vocabulary;
+mod official;

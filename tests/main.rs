@@ -1,0 +1,34 @@
+//! The tests through the built binary, one module a topic, all in one program, so that it is linked once.
+
+mod bad_input;
+mod bench;
+mod better_bits;
+mod browser;
+mod caches;
+mod ci_steps;
+mod claims;
+mod cli;
+mod curve;
+mod determinism;
+mod docs;
+mod eval;
+mod exit_codes;
+mod faults;
+mod forms;
+mod golden;
+mod kernels;
+mod levels;
+mod limits;
+mod matrix;
+mod numbers;
+mod plans;
+mod reads;
+mod roundtrip;
+mod roundtrip_hf;
+mod roundtrip_hybrids;
+mod roundtrip_pth;
+mod roundtrip_rwkv_cpp;
+mod roundtrip_web_rwkv;
+mod support;
+mod vocabulary;
+mod words;
