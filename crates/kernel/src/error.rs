@@ -2,10 +2,11 @@
 
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why the kernel could not load or run a model.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum KernelError {
     /// The description lacks a tensor that the version needs.
     #[error("the model has no tensor {tensor}, which {version} needs")]
@@ -26,6 +27,7 @@ pub enum KernelError {
         expected: String,
     },
     /// The elements are stored in a way that has no decoder.
+    #[strum(serialize = "UnsupportedDtype")]
     #[error("tensor {tensor} is stored as {encoding}, which the kernel cannot decode; use a float or a known block format")]
     UnsupportedEncoding {
         /// Canonical name.
@@ -77,6 +79,7 @@ pub enum KernelError {
     #[error(transparent)]
     NonFinite(#[from] NonFinite),
     /// A logit that is NaN or infinite.
+    #[strum(serialize = "NonFinite")]
     #[error("position {position}: the logit of token {token} is {value}; the weights are damaged or overflow in f32")]
     NonFiniteLogit {
         /// Index of the token after which the logits come.
@@ -99,16 +102,9 @@ pub enum KernelError {
 impl Diagnostic for KernelError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::MissingTensor { .. } => "MissingTensor",
-            Self::ShapeMismatch { .. } => "ShapeMismatch",
-            Self::UnsupportedEncoding { .. } => "UnsupportedDtype",
-            Self::TokenOutOfRange { .. } => "TokenOutOfRange",
-            Self::LayerOutOfRange { .. } => "LayerOutOfRange",
-            Self::BufferMismatch { .. } => "BufferMismatch",
-            Self::OutOfMemory { .. } => "OutOfMemory",
             Self::NonFinite(error) => error.kind(),
-            Self::NonFiniteLogit { .. } => "NonFinite",
             Self::Read { error, .. } => error.kind(),
+            _ => self.into(),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::rewrite::Rewrite;
 
 /// How rewritten tensors are kept. Factors are applied in f64 in any case, and rounded once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
+pub(crate) enum Precision {
     /// As f32: what models are computed and quantized from.
     #[default]
     F32,
@@ -53,7 +53,7 @@ enum Origin {
 }
 
 /// A model with rewritten tensors, in memory; the others are those of the source below.
-pub struct Rewritten<'a> {
+pub(crate) struct Rewritten<'a> {
     base: &'a dyn TensorSource,
     description: ModelDescription,
     infos: Vec<TensorInfo>,
@@ -67,7 +67,7 @@ pub struct Rewritten<'a> {
 ///
 /// # Errors
 /// Those of [`Rewrite::check`], naming the rewrite; [`RewriteError::Overflow`]; and when a tensor cannot be read.
-pub fn apply<'a>(
+pub(crate) fn apply<'a>(
     source: &'a dyn TensorSource,
     description: &ModelDescription,
     rewrites: &[Rewrite],
@@ -120,7 +120,7 @@ fn edited<'e>(source: &dyn TensorSource, spec: &TensorSpec, edits: impl Iterator
 impl Rewritten<'_> {
     /// What the tensors mean, the rewritten ones included.
     #[must_use]
-    pub fn description(&self) -> &ModelDescription {
+    pub(crate) fn description(&self) -> &ModelDescription {
         &self.description
     }
 
