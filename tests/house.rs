@@ -48,7 +48,8 @@ fn kinds(text: &str) -> Vec<String> {
     let told = text.split("impl Diagnostic for ").skip(1).map(word).filter(|name| text.contains(&format!("enum {name} {{")));
     let mut found = Vec::new();
     for name in derived.chain(told).collect::<BTreeSet<_>>() {
-        let kind = text.split_once(&format!("impl Diagnostic for {name} {{")).map_or("", |(_, body)| body.split("\n    }\n").next().unwrap());
+        let kind =
+            text.split_once(&format!("impl Diagnostic for {name} {{")).map_or("", |(_, body)| body.split("\n    }\n").next().unwrap());
         let forwarded: Vec<&str> = kind.split("Self::").skip(1).map(word).collect();
         for (variant, kind) in variants(text, name) {
             let kind = if forwarded.contains(&variant) { "->" } else { kind };

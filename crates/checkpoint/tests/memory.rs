@@ -16,6 +16,7 @@ fn tensor_in_memo() -> Pickle {
 }
 
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "needs Linux, which tells the resident memory")]
 fn p4_p15_peak_memory_is_bounded() {
     let bombs = [
         ("small lists", Pickle::new(2).repeat(b"](K\x01e0", (1 << 20) + 1).stop(), "TooLarge"),
