@@ -6,11 +6,11 @@ use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, 
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
 use rwkv_forge_kernel::KernelOptions;
 use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quant::EncodeStats;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
-use rwkv_forge_tokenizer::Tokenizer;
 use serde::Serialize;
 
 use crate::companion;
@@ -140,11 +140,28 @@ pub struct Record {
     pub prediction: Option<AgainstUnigram>,
 }
 
-/// Decides everything about the output without writing a byte.
+/// What is known of an output before anything is laid out.
+struct Checked {
+    /// For ready types, the recipe of the plain type whose bytes they do not exceed.
+    plain: Option<Recipe>,
+    /// By the recipe, or by that of the plain type.
+    choices: Vec<Choice>,
+    tokenizer: Option<Tokenizer>,
+    qwen: Option<BpeVocabulary>,
+    lacking: Option<Shortfall>,
+    /// What the record says of padding.
+    padded: Option<String>,
+}
+
+/// Refuses what [`plan`] would refuse for the options and for what the model is, before any text is read and any statistics are gathered.
 ///
 /// # Errors
 /// Refusals of the container, of the recipe, and of the vocabulary.
-pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
+pub fn check(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<(), BoxError> {
+    checked(model, options).map(drop)
+}
+
+fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, BoxError> {
     let container = options.container;
     let version = model.description.version;
     if version.is_hybrid() && !container.carries_hybrids() {
@@ -153,7 +170,7 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
     container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
     let rows = model.description.hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
-    let mut choices = plain.as_ref().unwrap_or(options.recipe).resolve(&model.description, container)?;
+    let choices = plain.as_ref().unwrap_or(options.recipe).resolve(&model.description, container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
     let qwen =
         if version.is_hybrid() { Some(companion::vocabulary(model.source(), &model.companions, options.vocabulary, rows)?) } else { None };
@@ -177,6 +194,16 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         Some(shortfall) if carried => Some(format!("pad-vocabulary={}", shortfall.missing())),
         _ => None,
     };
+    Ok(Checked { plain, choices, tokenizer, qwen, lacking, padded })
+}
+
+/// Decides everything about the output without writing a byte.
+///
+/// # Errors
+/// Those of [`check`], and of laying the file out.
+pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
+    let container = options.container;
+    let Checked { plain, mut choices, tokenizer, qwen, lacking, padded } = checked(model, options)?;
     let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), padded];
     let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
     let plain_text = plain.as_ref().map(Recipe::text);
@@ -202,7 +229,7 @@ fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertE
     let Some(ready) = options.recipe.preset.ready else { return Ok(None) };
     let preset = crate::preset::preset_by_name(ready.reference_in(options.container)?)?;
     let mut plain = options.recipe.clone();
-    (plain.preset, plain.quantizer, plain.calibration) = (preset, Quantizer::Ggml, None);
+    (plain.preset, plain.quantizer, plain.calibration) = (preset, Some(Quantizer::Ggml), None);
     Ok(Some(plain))
 }
 

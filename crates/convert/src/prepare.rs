@@ -29,6 +29,11 @@ pub trait Calibration: Sync {
         false
     }
 
+    /// False where importance is all that is known, so that no weight has a factor.
+    fn has_factors(&self) -> bool {
+        true
+    }
+
     /// The factorized second moments of a weight's inputs; `None` where they were not gathered.
     ///
     /// # Errors
@@ -137,19 +142,69 @@ pub fn prepare<'m>(
             alone.entry(*part).or_insert(out);
         }
     }
-    let total = model.description.tensors.iter().map(TensorSpec::elements).sum();
-    let (mut prepared, mut done) = (Vec::new(), 0);
+    // All refusals come before the work on the first tensor.
+    let mut wanted = Vec::with_capacity(model.description.tensors.len());
     for (index, spec) in model.description.tensors.iter().enumerate() {
         let stored = model.source().tensors()[spec.source_index].encoding;
-        if let Some(out) = alone.get(&index).filter(|out| out.encoding != stored)
-            && let Some(job) = Job::new(spec, out, recipe, calibration)?
+        let out = alone.get(&index).filter(|out| out.encoding != stored);
+        wanted.push(match out {
+            Some(out) => Wanted::new(spec, out, recipe, calibration)?,
+            None => None,
+        });
+    }
+    let total = model.description.tensors.iter().map(TensorSpec::elements).sum();
+    let (mut prepared, mut done) = (Vec::new(), 0);
+    for (spec, wanted) in model.description.tensors.iter().zip(wanted) {
+        if let Some(wanted) = wanted
+            && let Some(job) = Job::new(&wanted, recipe, calibration)?
         {
-            prepared.push(job.run(model, out, &mut overlay)?);
+            prepared.push(job.run(model, wanted.out, &mut overlay)?);
         }
         done += spec.elements();
         progress(done, total);
     }
     Ok((overlay, prepared))
+}
+
+/// A tensor that is to be quantized, and what is asked to choose its codes.
+struct Wanted<'a> {
+    spec: &'a TensorSpec,
+    out: &'a OutputTensor,
+    weight: Weight,
+    quantizer: Quantizer,
+}
+
+impl<'a> Wanted<'a> {
+    /// `None` for what is no matrix in rows of inputs.
+    fn new(
+        spec: &'a TensorSpec,
+        out: &'a OutputTensor,
+        recipe: &Recipe,
+        calibration: Option<&dyn Calibration>,
+    ) -> Result<Option<Self>, BoxError> {
+        let Ok(weight) = Weight::of(spec) else { return Ok(None) };
+        // Rows in the file must be rows of inputs.
+        if out.shape.last() != Some(&(weight.columns as u64)) || spec.role.is_lora() != out.assembly.transposed {
+            return Ok(None);
+        }
+        let wanted = Self { spec, out, weight, quantizer: recipe.quantizer_of(&spec.name, out.encoding) };
+        if wanted.quantizer == Quantizer::Gptq {
+            // An imatrix knows the inputs' squares and not their products. What has no inputs needs neither.
+            let lacks = match calibration {
+                None => true,
+                Some(calibration) => !calibration.has_factors() && wanted.importance(calibration)?.is_some(),
+            };
+            if lacks {
+                return Err(ConvertError::CalibrationNeeded { tensor: spec.name.clone() }.into());
+            }
+        }
+        Ok(Some(wanted))
+    }
+
+    /// One weight a column, where there is one for each.
+    fn importance(&self, calibration: &dyn Calibration) -> Result<Option<Arc<[f32]>>, BoxError> {
+        Ok(calibration.importance(&self.spec.name)?.filter(|importance| importance.len() == self.weight.columns))
+    }
 }
 
 /// A tensor, and how its codes are chosen.
@@ -166,27 +221,17 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// `None` when the executor's own encoder does the same.
-    fn new(
-        spec: &'a TensorSpec,
-        out: &OutputTensor,
-        recipe: &Recipe,
-        calibration: Option<&dyn Calibration>,
-    ) -> Result<Option<Self>, BoxError> {
-        let Ok(weight) = Weight::of(spec) else { return Ok(None) };
-        // Rows in the file must be rows of inputs.
-        if out.shape.last() != Some(&(weight.columns as u64)) || spec.role.is_lora() != out.assembly.transposed {
-            return Ok(None);
-        }
-        let mut quantizer = recipe.quantizer_of(&spec.name, out.encoding);
+    fn new(wanted: &Wanted<'a>, recipe: &Recipe, calibration: Option<&dyn Calibration>) -> Result<Option<Self>, BoxError> {
+        let Wanted { spec, out, weight, mut quantizer } = *wanted;
         let importance = match calibration {
-            Some(calibration) => calibration.importance(&spec.name)?.filter(|importance| importance.len() == weight.columns),
+            Some(calibration) => wanted.importance(calibration)?,
             None => None,
         };
         let mut factor = None;
         if quantizer == Quantizer::Gptq {
             let needed = || ConvertError::CalibrationNeeded { tensor: spec.name.clone() };
             factor = calibration.ok_or_else(needed)?.factor(&spec.name)?;
-            // An imatrix knows the inputs' squares and not their products.
+            // Statistics without this weight's products.
             if factor.is_none() && importance.is_some() {
                 return Err(needed().into());
             }

@@ -2,7 +2,7 @@
 
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Version};
-use rwkv_forge_overlay::Weight;
+use rwkv_forge_overlay::{OverlayError, Weight};
 use rwkv_forge_quant::{BlockFormat, Q6_K};
 use rwkv_forge_quantizer::{Quantizer, Target};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
@@ -39,7 +39,29 @@ pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &Tenso
     open && (spec.role.is_matrix() || spec.role.is_lora())
 }
 
-/// The types that a tensor may get in a container, from the fewest bytes on, with their errors.
+/// The types that a tensor may get in a container, from the fewest bytes on, with the bytes of the tensor in each.
+///
+/// # Errors
+/// When the tensor is no matrix.
+pub fn types(version: Version, spec: &TensorSpec, container: &dyn Container) -> Result<Vec<(Encoding, u64)>, OverlayError> {
+    let weight = Weight::of(spec)?;
+    let long = rwkv_forge_quant::by_name("q4_k").is_some_and(|format| container.holds(format.encoding()));
+    let names = if long && weight.columns.is_multiple_of(256) { LONG } else { SHORT };
+    let mut out = Vec::new();
+    for name in names {
+        let Some(format) = rwkv_forge_quant::by_name(name) else { continue };
+        let encoding = format.encoding();
+        let Ok(row_bytes) = encoding.row_bytes(weight.columns as u64) else { continue };
+        // The second factor of the decay is never worth so little.
+        let decay = spec.role == TensorRole::DecayLora && weight.columns < 256 && name.starts_with("q4");
+        if !decay && container.holds(encoding) && !rwkv_forge_convert::is_unfit(version, encoding) {
+            out.push((encoding, row_bytes * weight.all_rows() as u64));
+        }
+    }
+    Ok(out)
+}
+
+/// As [`types`], with their errors.
 ///
 /// # Errors
 /// When the tensor cannot be read or encoded.
@@ -55,24 +77,14 @@ pub fn levels(
     let step = (weight.all_rows() / ROWS).max(1);
     let rows: Vec<f32> = values.chunks_exact(weight.columns).step_by(step).take(ROWS).flatten().copied().collect();
     drop(values);
-    let long = rwkv_forge_quant::by_name("q4_k").is_some_and(|format| container.holds(format.encoding()));
-    let names = if long && weight.columns.is_multiple_of(256) { LONG } else { SHORT };
     // Judged once for all types, by the finest: errors that are compared must be weighed alike.
     let judged = importance.and_then(|importance| rwkv_forge_quantizer::judge(importance, Q6_K.encoding()).neutral);
     let importance = judged.as_deref();
     let own = square(&rows, weight.columns, importance);
     let mut out: Vec<Level> = Vec::new();
-    for name in names {
-        let Some(format) = rwkv_forge_quant::by_name(name) else { continue };
-        let encoding = format.encoding();
-        let Ok(row_bytes) = encoding.row_bytes(weight.columns as u64) else { continue };
-        // The second factor of the decay is never worth so little.
-        let decay = spec.role == TensorRole::DecayLora && weight.columns < 256 && name.starts_with("q4");
-        if decay || !container.holds(encoding) || rwkv_forge_convert::is_unfit(version, encoding) {
-            continue;
-        }
+    for (encoding, bytes) in types(version, spec, container)? {
         let error = if encoding.is_dense() { 0.0 } else { relative_error(&rows, weight.columns, encoding, importance)? / own.max(1e-30) };
-        out.push(Level { encoding, bytes: row_bytes * weight.all_rows() as u64, error });
+        out.push(Level { encoding, bytes, error });
     }
     Ok(out)
 }

@@ -13,6 +13,6 @@ mod probe;
 
 pub use error::PlanError;
 pub use harm::{Exponents, HarmOptions, OnProbe, Probed, TensorHarm, harms};
-pub use level::{Level, is_open, levels};
-pub use plan::{Goal, Planned, Planning};
+pub use level::{Level, is_open, levels, types};
+pub use plan::{Goal, Planned, Planning, check};
 pub use probe::{Place, Probe, ProbeOptions};

@@ -6,6 +6,7 @@ use rwkv_forge_allocation::{AllocationError, Choice as Option_, Solution, least_
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Prepared};
 use rwkv_forge_eval::{Baseline, LossOptions, Model, Step};
+use rwkv_forge_model::ModelDescription;
 use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::Evaluation;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::error::PlanError;
 use crate::harm::TensorHarm;
+use crate::level::{is_open, types};
 
 /// What a plan is to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -26,6 +28,18 @@ pub enum Goal {
     MaxKl(f64),
     /// Ratio of the perplexities at most, as measured on the text.
     MaxPerplexityRatio(f64),
+}
+
+impl Goal {
+    /// Bytes that a file may take by it; `None` for a loss.
+    #[must_use]
+    pub fn bytes(self, model: &ModelDescription) -> Option<u64> {
+        match self {
+            Self::Size(bytes) => Some(bytes),
+            Self::BitsPerWeight(bits) => Some(whole(bits * model.parameters().max(1) as f64 / 8.0)),
+            Self::MaxKl(_) | Self::MaxPerplexityRatio(_) => None,
+        }
+    }
 }
 
 /// A recipe, what it was expected to do and what it does.
@@ -64,6 +78,41 @@ pub struct Planning<'a> {
     pub loss: LossOptions,
 }
 
+/// Refuses what no plan can be, before anything is measured: what the container does not carry, and a size that no types are small
+/// enough for. `convert` is what [`Planning`] will get.
+///
+/// # Errors
+/// Those of [`rwkv_forge_convert::check`], and [`AllocationError::TooSmall`] with the bytes of the smallest file.
+pub fn check(model: &OpenModel, convert: &ConvertOptions<'_>, quantizer: Quantizer, goal: Goal) -> Result<(), PlanError> {
+    let mut recipe = convert.recipe.clone();
+    recipe.quantizer = Some(quantizer);
+    // Whether types that a source has already must stay is known with the plan.
+    rwkv_forge_convert::check(model, &ConvertOptions { recipe: &recipe, requantize: true, ..again(convert) })?;
+    let Some(budget) = goal.bytes(&model.description) else { return Ok(()) };
+    for spec in model.description.tensors.iter().filter(|spec| is_open(&model.description, convert.container, spec)) {
+        let types = types(model.description.version, spec, convert.container).map_err(|error| PlanError::Other(error.into()))?;
+        if let [(smallest, _), _, ..] = types[..] {
+            recipe.set(&spec.name, smallest, None, None).map_err(other)?;
+        }
+    }
+    let least = rwkv_forge_convert::plan(model, &ConvertOptions { recipe: &reread(&recipe)?, ..again(convert) })?.layout.total_bytes();
+    if least > budget {
+        return Err(AllocationError::TooSmall { budget, least }.into());
+    }
+    Ok(())
+}
+
+/// The same options, of which nothing is compared and nothing prepared.
+fn again<'a>(options: &ConvertOptions<'a>) -> ConvertOptions<'a> {
+    ConvertOptions { verify: None, prepared: None, ..*options }
+}
+
+/// A recipe as `convert --recipe` will read it: the file's metadata say so much of it, and its bytes count.
+fn reread(recipe: &Recipe) -> Result<Recipe, PlanError> {
+    let text = recipe.to_toml().map_err(other)?;
+    Recipe::new(Some(("plan", &text)), None, &[]).map_err(other)
+}
+
 /// Times that the limit is corrected by what was measured.
 const CORRECTIONS: usize = 4;
 /// A loss within this share below its goal is close enough.
@@ -76,40 +125,7 @@ impl Planning<'_> {
     }
 
     fn plan(&self, recipe: &Recipe) -> Result<rwkv_forge_convert::Plan, PlanError> {
-        let convert = ConvertOptions { recipe, verify: None, prepared: None, ..self.convert_options() };
-        Ok(rwkv_forge_convert::plan(self.model, &convert)?)
-    }
-
-    fn convert_options(&self) -> ConvertOptions<'_> {
-        let ConvertOptions {
-            container,
-            vocabulary,
-            treatment,
-            name,
-            pad_vocabulary,
-            requantize,
-            allow_f16_loss,
-            force,
-            claims,
-            open,
-            recipe,
-            ..
-        } = self.convert;
-        ConvertOptions {
-            container,
-            vocabulary,
-            treatment,
-            name,
-            pad_vocabulary,
-            requantize,
-            allow_f16_loss,
-            force,
-            claims,
-            open,
-            recipe,
-            verify: None,
-            prepared: None,
-        }
+        Ok(rwkv_forge_convert::plan(self.model, &ConvertOptions { recipe, ..again(&self.convert) })?)
     }
 
     fn options(&self) -> Vec<Vec<Option_>> {
@@ -122,15 +138,13 @@ impl Planning<'_> {
     /// The recipe of a pick.
     fn recipe(&self, solution: &Solution) -> Result<Recipe, PlanError> {
         let mut recipe = self.convert.recipe.clone();
-        recipe.quantizer = self.quantizer;
+        recipe.quantizer = Some(self.quantizer);
         for (harm, picked) in self.harms.iter().zip(&solution.picked) {
             let encoding = harm.levels[*picked].encoding;
             let set = recipe.set(&harm.tensor, encoding, None, Some(harm.harms[*picked]));
             set.map_err(other)?;
         }
-        // As `convert --recipe` will read it: the file's metadata say so much of it, and its bytes count.
-        let text = recipe.to_toml().map_err(other)?;
-        Recipe::new(Some(("plan", &text)), None, &[]).map_err(other)
+        reread(&recipe)
     }
 
     /// The best types for so many bytes of file.

@@ -37,12 +37,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     recipe.keep_factors = args.compat.is_some();
     recipe.keep_importance = args.compat.is_some();
     if let Some(name) = &args.quantizer {
-        recipe.quantizer = quantizer_by_name(name)?;
-    } else if recipe.preset.ready.is_some() && recipe.quantizer == Quantizer::Ggml {
-        recipe.quantizer = if args.calibration.calibrate.is_empty() { Quantizer::Search } else { Quantizer::Gptq };
+        recipe.quantizer = Some(quantizer_by_name(name)?);
     }
     let vocabulary = vocabulary(&args.vocabulary)?;
-    let (model, tokens) = open(args, &vocabulary, &mut recipe, global)?;
+    let model = open(args, global)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.as_deref().or(stem.as_deref());
@@ -74,6 +72,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         // Said before the work rather than after it.
         return Err(EngineError::UnsupportedVersion { version: model.description.version.to_string() }.into());
     }
+    // So are all other refusals that need no text.
+    rwkv_forge_convert::check(&model, &options)?;
+    let (recipe, tokens) = calibrate(args, &model, &vocabulary, &recipe)?;
+    let options = ConvertOptions { recipe: &recipe, ..options };
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
     }
@@ -118,26 +120,34 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     Ok(0)
 }
 
-/// The model, and the tokens of the calibration text, whose digest goes into the recipe. A recipe that was made with statistics
-/// demands the same.
-fn open(args: &Convert, vocabulary: &Vocabulary, recipe: &mut Recipe, global: &Global) -> Result<(OpenModel, Option<Vec<u32>>), Failure> {
+fn open(args: &Convert, global: &Global) -> Result<OpenModel, Failure> {
     let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
-    let model = match &args.lora {
+    Ok(match &args.lora {
         Some(path) => rwkv_forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
         None => model,
-    };
+    })
+}
+
+/// The recipe with the digest of the calibration text, and the text's tokens. A recipe that was made with statistics demands the same.
+fn calibrate(
+    args: &Convert,
+    model: &OpenModel,
+    vocabulary: &Vocabulary,
+    recipe: &Recipe,
+) -> Result<(Recipe, Option<Vec<u32>>), Failure> {
     let (mut tokens, mut record) = (None, None);
     if !args.calibration.calibrate.is_empty() {
         let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
-        let found = calibration::tokens(&model, vocabulary, &text)?;
-        record = Some(calibration::record(&args.calibration, &model, &found)?);
+        let found = calibration::tokens(model, vocabulary, &text)?;
+        record = Some(calibration::record(&args.calibration, model, &found)?);
         tokens = Some(found);
     }
     if let Some(wanted) = &recipe.calibration {
         wanted.demand(record.as_ref())?;
     }
+    let mut recipe = recipe.clone();
     recipe.calibration = record;
-    Ok((model, tokens))
+    Ok((recipe, tokens))
 }
 
 /// What is done besides the recipe, for provenance.

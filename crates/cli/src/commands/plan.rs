@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use rwkv_forge_calibrate::Hessians;
 use rwkv_forge_convert::container::by_name;
-use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
+use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe, quantizer_by_name};
 use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared, Vocabulary};
 use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
 use rwkv_forge_io::OutputFile;
-use rwkv_forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, harms};
+use rwkv_forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, check, harms};
 use rwkv_forge_score::{AgainstUnigram, UnigramLoss};
 use serde_json::json;
 
@@ -30,6 +30,14 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         let message = "a plan weighs errors by the inputs that weights have on a text: give one with --calibrate".to_owned();
         return Err(Failure::usage("CalibrationNeeded", message));
     }
+    let goal = goal(args);
+    let mut recipe = Recipe::new(None, Some(base_type(args)), &[])?;
+    // As convert names it: the name is a part of the file's bytes.
+    let name = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    // All that can be refused without a text is refused before one is read.
+    let quantizer = quantizer_by_name(&args.quantizer)?;
+    recipe.calibration = Some(CalibrationRecord::placeholder());
+    check(&model, &convert_options(args, &recipe, &vocabulary, name.as_deref(), global)?, quantizer, goal)?;
     let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
     let tokens = calibration::tokens(&model, &vocabulary, &text)?;
     let texts = texts(args, &model, &vocabulary, terminal)?;
@@ -50,36 +58,17 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let (harms, exponents) = probe(args, &model, &tokens, options, &statistics, terminal)?;
     let probing = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let mut recipe = Recipe::new(None, Some(base_type(args)), &[])?;
-    // As convert names it: the name is a part of the file's bytes.
-    let name = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     recipe.calibration = Some(statistics.record());
-    let convert = ConvertOptions {
-        container: by_name(&args.to)?,
-        recipe: &recipe,
-        vocabulary: &vocabulary,
-        treatment: None,
-        name: name.as_deref(),
-        // Nothing is written: what a short vocabulary means is said where the text is read.
-        pad_vocabulary: true,
-        requantize: false,
-        allow_f16_loss: false,
-        force: false,
-        claims: None,
-        open: open_options(global),
-        verify: None,
-        prepared: None,
-    };
+    let convert = convert_options(args, &recipe, &vocabulary, name.as_deref(), global)?;
     let loss = LossOptions { pass: pass_options(args, global), ..LossOptions::default() };
     let planning = Planning {
         model: &model,
         convert,
         calibration: Some(&statistics),
-        quantizer: quantizer_by_name(&args.quantizer)?,
+        quantizer,
         harms: &harms,
         loss: loss.clone(),
     };
-    let goal = goal(args);
     planning.estimate(goal)?;
     let progress = Progress::new(terminal, "measuring", false);
     let mut step = |step: rwkv_forge_eval::Step| progress.set(step.done as u64, step.total as u64);
@@ -119,6 +108,32 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         }),
     )?;
     Ok(u8::from(!planned.met))
+}
+
+/// What the planned file will be written with.
+fn convert_options<'a>(
+    args: &Plan,
+    recipe: &'a Recipe,
+    vocabulary: &'a Vocabulary,
+    name: Option<&'a str>,
+    global: &Global,
+) -> Result<ConvertOptions<'a>, Failure> {
+    Ok(ConvertOptions {
+        container: by_name(&args.to)?,
+        recipe,
+        vocabulary,
+        treatment: None,
+        name,
+        // Nothing is written: what a short vocabulary means is said where the text is read.
+        pad_vocabulary: true,
+        requantize: false,
+        allow_f16_loss: false,
+        force: false,
+        claims: None,
+        open: open_options(global),
+        verify: None,
+        prepared: None,
+    })
 }
 
 /// How well the source predicts the text on which the plan was measured.

@@ -12,7 +12,6 @@ use rwkv_forge_engine::EngineOptions;
 use rwkv_forge_eval::Model;
 use rwkv_forge_model::{ValueForm, Version};
 use rwkv_forge_overlay::{Overlay, Weight};
-use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_report::pareto_front;
 use rwkv_forge_tensor::{Encoding, TensorSource};
 use serde_json::{Value, json};
@@ -203,10 +202,7 @@ impl<'a> Level<'a> {
         speed: &'a SpeedOf<'a>,
         global: &Global,
     ) -> Result<Self, Failure> {
-        let mut recipe = Recipe::new(None, Some(name), &[])?;
-        if recipe.preset.ready.is_some() && recipe.quantizer == Quantizer::Ggml {
-            recipe.quantizer = Quantizer::Search;
-        }
+        let recipe = Recipe::new(None, Some(name), &[])?;
         // The text may be read as bytes; what a hybrid's file carries is the vocabulary beside it.
         let vocabulary = if source.open.description.version.is_hybrid() { &Vocabulary::Auto } else { vocabulary };
         let stem = source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
