@@ -10,11 +10,11 @@ use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared, Vocabu
 use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
 use rwkv_forge_io::OutputFile;
-use rwkv_forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, check, harms};
+use rwkv_forge_choose::cache::{Cache, Key, Kind, of_tokens};
+use rwkv_forge_choose::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, check, harms};
 use rwkv_forge_score::{AgainstUnigram, UnigramLoss};
 use serde_json::json;
 
-use super::cache::{Cache, key};
 use super::eval::texts::Texts;
 use super::{calibration, model_line, number, open_options, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
@@ -199,10 +199,11 @@ fn probe(
     options: ProbeOptions,
     statistics: &Calibrated,
     terminal: &Terminal,
-) -> Result<(Vec<TensorHarm>, rwkv_forge_plan::Exponents), Failure> {
+) -> Result<(Vec<TensorHarm>, rwkv_forge_choose::Exponents), Failure> {
     let cache = Cache::usual(terminal);
-    let key = key("probes").with(calibration::source_digest(model)?).with(statistics.record().key());
-    let name = key.with_numbers([options.windows as u64]).with_numbers(tokens.iter().map(|token| u64::from(*token))).name();
+    let (identity, text, record) = (rwkv_forge_choose::model_identity(model)?, of_tokens(tokens), statistics.record().key());
+    let how: [(&str, &dyn std::fmt::Display); 2] = [("statistics", &record), ("windows", &options.windows)];
+    let name = Key { kind: Kind::Probes, model: &identity, against: None, text: Some(&text), how: &how }.name();
     let known: Probed = cache.get(&name).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let mut probe = Probe::new(model.source(), &model.description, tokens, options)?;
     let with = HarmOptions { container: by_name(&args.to)?, calibration: Some(statistics), budget: args.budget, known };
@@ -228,11 +229,11 @@ fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions
     let probe = Probe::new(model.source(), &model.description, tokens, options)?;
     let pass = started.elapsed().as_secs_f64();
     let container = by_name(&args.to)?;
-    let open = model.description.tensors.iter().filter(|spec| rwkv_forge_plan::is_open(&model.description, container, spec));
+    let open = model.description.tensors.iter().filter(|spec| rwkv_forge_choose::is_open(&model.description, container, spec));
     let (mut count, mut work) = (0u64, 0.0);
     for spec in open {
         count += 1;
-        work += probe.work(rwkv_forge_plan::Place::of(spec)) + 0.1;
+        work += probe.work(rwkv_forge_choose::Place::of(spec)) + 0.1;
     }
     let fed = options.windows.min(tokens.len() / options.window) * options.window;
     let windows = args.calibration.calibration_windows.get().min(tokens.len() / options.window) * options.window;

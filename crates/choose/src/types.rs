@@ -17,7 +17,7 @@ const SHORT: &[&str] = &["nf4", "q4_0", "q4_1", "q5_0", "q5_1", "int8", "q8_0", 
 
 /// A type for a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Level {
+pub struct TensorType {
     /// The type.
     #[serde(serialize_with = "name")]
     pub encoding: Encoding,
@@ -43,7 +43,7 @@ pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &Tenso
 ///
 /// # Errors
 /// When the tensor is no matrix.
-pub fn types(version: Version, spec: &TensorSpec, container: &dyn Container) -> Result<Vec<(Encoding, u64)>, OverlayError> {
+pub fn tensor_types(version: Version, spec: &TensorSpec, container: &dyn Container) -> Result<Vec<(Encoding, u64)>, OverlayError> {
     let weight = Weight::of(spec)?;
     let long = rwkv_forge_quant::by_name("q4_k").is_some_and(|format| container.holds(format.encoding()));
     let names = if long && weight.columns.is_multiple_of(256) { LONG } else { SHORT };
@@ -61,17 +61,17 @@ pub fn types(version: Version, spec: &TensorSpec, container: &dyn Container) -> 
     Ok(out)
 }
 
-/// As [`types`], with their errors.
+/// As [`tensor_types`], with their errors.
 ///
 /// # Errors
 /// When the tensor cannot be read or encoded.
-pub fn levels(
+pub fn tensor_types_with_errors(
     source: &dyn TensorSource,
     version: Version,
     spec: &TensorSpec,
     container: &dyn Container,
     importance: Option<&[f32]>,
-) -> Result<Vec<Level>, BoxError> {
+) -> Result<Vec<TensorType>, BoxError> {
     let weight = Weight::of(spec)?;
     let values = Weight::read(source, spec)?;
     let step = (weight.all_rows() / ROWS).max(1);
@@ -81,10 +81,10 @@ pub fn levels(
     let judged = importance.and_then(|importance| rwkv_forge_quantizer::judge(importance, Q6_K.encoding()).neutral);
     let importance = judged.as_deref();
     let own = square(&rows, weight.columns, importance);
-    let mut out: Vec<Level> = Vec::new();
-    for (encoding, bytes) in types(version, spec, container)? {
+    let mut out: Vec<TensorType> = Vec::new();
+    for (encoding, bytes) in tensor_types(version, spec, container)? {
         let error = if encoding.is_dense() { 0.0 } else { relative_error(&rows, weight.columns, encoding, importance)? / own.max(1e-30) };
-        out.push(Level { encoding, bytes, error });
+        out.push(TensorType { encoding, bytes, error });
     }
     Ok(out)
 }

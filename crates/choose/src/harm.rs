@@ -11,8 +11,8 @@ use rwkv_forge_overlay::Overlay;
 use rwkv_forge_tensor::Encoding;
 use serde::{Deserialize, Serialize};
 
-use crate::error::PlanError;
-use crate::level::{Level, is_open, levels};
+use crate::error::ChooseError;
+use crate::types::{TensorType, is_open, tensor_types_with_errors};
 use crate::probe::{Place, Probe};
 
 /// A tensor with the harm of each of its types.
@@ -23,7 +23,8 @@ pub struct TensorHarm {
     /// What it is.
     pub role: &'static str,
     /// Its types, from the fewest bytes on.
-    pub levels: Vec<Level>,
+    #[serde(rename = "levels")]
+    pub types: Vec<TensorType>,
     /// Harm of each type, in nats a token.
     pub harms: Vec<f64>,
     /// The type at which it was probed.
@@ -68,9 +69,9 @@ fn class(role: TensorRole) -> &'static str {
 }
 
 /// The type at which a tensor is probed: that of about 4.5 bits, whose harm stands out of the noise and is still small.
-fn probe_level(levels: &[Level]) -> usize {
+fn probe_type(types: &[TensorType]) -> usize {
     let wanted = ["q4_k", "q4_0", "q5_0"];
-    wanted.iter().find_map(|name| levels.iter().position(|level| level.encoding.name == *name)).unwrap_or(0)
+    wanted.iter().find_map(|name| types.iter().position(|kind| kind.encoding.name == *name)).unwrap_or(0)
 }
 
 /// Probes with a fallback: everything that a series of them shares.
@@ -84,7 +85,7 @@ struct Series<'p, 'a, 'o> {
 
 impl Series<'_, '_, '_> {
     /// Mean KL with one tensor changed.
-    fn measure(&mut self, spec: &TensorSpec, encoding: Encoding) -> Result<f64, PlanError> {
+    fn measure(&mut self, spec: &TensorSpec, encoding: Encoding) -> Result<f64, ChooseError> {
         let key = format!("{}={}", spec.name, encoding.name);
         if let Some(known) = self.probed.0.get(&key) {
             return Ok(*known);
@@ -96,7 +97,7 @@ impl Series<'_, '_, '_> {
             Some(calibration) => sound(calibration.importance(&spec.name)?, encoding),
             None => None,
         };
-        overlay.encode(&spec.name, encoding, importance).map_err(|error| PlanError::Other(error.into()))?;
+        overlay.encode(&spec.name, encoding, importance).map_err(|error| ChooseError::Other(error.into()))?;
         let place = Place::of(spec);
         let divergences = self.probe.divergence(&overlay, place)?;
         let mean = divergences.iter().sum::<f64>() / divergences.len().max(1) as f64;
@@ -133,17 +134,17 @@ fn sound(importance: Option<Arc<[f32]>>, encoding: Encoding) -> Option<Arc<[f32]
 ///
 /// # Errors
 /// When a tensor cannot be read, or a probe fails.
-pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe<'_>) -> Result<(Vec<TensorHarm>, Exponents), PlanError> {
+pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe<'_>) -> Result<(Vec<TensorHarm>, Exponents), ChooseError> {
     let (source, description) = probe.model();
-    let mut open: Vec<(TensorSpec, Vec<Level>)> = Vec::new();
+    let mut open: Vec<(TensorSpec, Vec<TensorType>)> = Vec::new();
     for spec in description.tensors.iter().filter(|spec| is_open(description, options.container, spec)) {
         let importance = match options.calibration {
             Some(calibration) => calibration.importance(&spec.name)?,
             None => None,
         };
-        let levels = levels(source, description.version, spec, options.container, importance.as_deref())?;
-        if levels.len() > 1 {
-            open.push((spec.clone(), levels));
+        let types = tensor_types_with_errors(source, description.version, spec, options.container, importance.as_deref())?;
+        if types.len() > 1 {
+            open.push((spec.clone(), types));
         }
     }
     let mut series = Series { probe, calibration: options.calibration, probed: options.known.clone(), spent: 0.0, work: 0.0 };
@@ -155,11 +156,11 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
         rest[done] = rest[done + 1] + series.work_of(Place::of(&open[*index].0));
     }
     for (done, index) in order.iter().enumerate() {
-        let (spec, levels) = &open[*index];
+        let (spec, types) = &open[*index];
         progress(done, order.len(), series.seconds(rest[done]), &series.probed);
         // The first ones tell how long the others take; without one of a kind there is nothing to interpolate it from.
         let late = series.spent + series.estimate(Place::of(spec)) > options.budget.as_secs_f64();
-        let at = levels[probe_level(levels)].encoding;
+        let at = types[probe_type(types)].encoding;
         let known = series.probed.0.contains_key(&format!("{}={}", spec.name, at.name));
         if known || !late || done < kinds {
             found[*index] = Some(series.measure(spec, at)?);
@@ -171,19 +172,19 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
     for (index, (spec, _)) in open.iter().enumerate() {
         by_kind.entry((spec.role, spec.suffix())).or_default().push(index);
     }
-    let out = open.iter().enumerate().map(|(index, (spec, levels))| {
-        let probed = probe_level(levels);
+    let out = open.iter().enumerate().map(|(index, (spec, types))| {
+        let probed = probe_type(types);
         let alike = by_kind.get(&(spec.role, spec.suffix())).map(Vec::as_slice).unwrap_or_default();
         let divergence = found[index].unwrap_or_else(|| interpolate(&open, &found, index, alike));
         let exponent = exponents.by_class.get(class(spec.role)).copied().unwrap_or(1.0);
-        let harm = |level: &Level| divergence * libm::pow(level.error / levels[probed].error.max(1e-30), exponent);
+        let harm = |kind: &TensorType| divergence * libm::pow(kind.error / types[probed].error.max(1e-30), exponent);
         TensorHarm {
             tensor: spec.name.clone(),
             role: spec.role.name(),
-            harms: levels.iter().map(harm).collect(),
-            probed: levels[probed].encoding.name,
+            harms: types.iter().map(harm).collect(),
+            probed: types[probed].encoding.name,
             divergence: found[index],
-            levels: levels.clone(),
+            types: types.clone(),
         }
     });
     Ok((out.collect(), exponents))
@@ -191,7 +192,7 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
 
 /// One tensor of each kind first, from the largest on, then those at the ends, so that a plan that runs out of time knows something
 /// of every kind and interpolates the middle. Also returns the number of kinds.
-fn order(open: &[(TensorSpec, Vec<Level>)], layers: usize) -> (Vec<usize>, usize) {
+fn order(open: &[(TensorSpec, Vec<TensorType>)], layers: usize) -> (Vec<usize>, usize) {
     // Layers in an order in which each new one halves the largest gap.
     let rank = |layer: usize| -> u32 {
         if layer == 0 || layer + 1 == layers {
@@ -228,21 +229,21 @@ fn is_alike(a: &TensorSpec, b: &TensorSpec) -> bool {
 }
 
 /// The harm of a tensor that was not probed, `alike` the ones of its kind: in proportion to its error, as of the nearest probed layers of its role.
-fn interpolate(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], index: usize, alike: &[usize]) -> f64 {
-    let (spec, levels) = &open[index];
-    let error = |levels: &[Level]| levels[probe_level(levels)].error.max(1e-30);
+fn interpolate(open: &[(TensorSpec, Vec<TensorType>)], found: &[Option<f64>], index: usize, alike: &[usize]) -> f64 {
+    let (spec, types) = &open[index];
+    let error = |types: &[TensorType]| types[probe_type(types)].error.max(1e-30);
     let here = spec.layer.unwrap_or(0);
     let alike = alike.iter().map(|index| (&open[*index], &found[*index]));
-    let alike = alike.filter_map(|((other, levels), found)| Some(((*found)? / error(levels), other.layer?)));
+    let alike = alike.filter_map(|((other, types), found)| Some(((*found)? / error(types), other.layer?)));
     let mut alike: Vec<(f64, usize)> = alike.collect();
     alike.sort_by_key(|(_, layer)| layer.abs_diff(here));
     let near = &alike[..alike.len().min(2)];
     // One of each kind is always probed, so there is at least one.
-    near.iter().map(|(gain, _)| gain).sum::<f64>() / near.len().max(1) as f64 * error(levels)
+    near.iter().map(|(gain, _)| gain).sum::<f64>() / near.len().max(1) as f64 * error(types)
 }
 
 /// Probes some tensors of each class once more, at a wider type.
-fn exponents(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], series: &mut Series<'_, '_, '_>) -> Result<Exponents, PlanError> {
+fn exponents(open: &[(TensorSpec, Vec<TensorType>)], found: &[Option<f64>], series: &mut Series<'_, '_, '_>) -> Result<Exponents, ChooseError> {
     let mut by_class = BTreeMap::new();
     for name in ["body", "factors", "embedding", "head"] {
         let mut slopes = Vec::new();
@@ -250,12 +251,12 @@ fn exponents(open: &[(TensorSpec, Vec<Level>)], found: &[Option<f64>], series: &
             (0..open.len()).filter(|index| class(open[*index].0.role) == name && found[*index].is_some()).collect();
         members.sort_by(|a, b| found[*b].unwrap_or(0.0).total_cmp(&found[*a].unwrap_or(0.0)));
         for index in members.iter().take(4) {
-            let (spec, levels) = &open[*index];
-            let first = probe_level(levels);
-            let wider = ["q6_k", "q5_1"].iter().find_map(|name| levels.iter().position(|level| level.encoding.name == *name));
+            let (spec, types) = &open[*index];
+            let first = probe_type(types);
+            let wider = ["q6_k", "q5_1"].iter().find_map(|name| types.iter().position(|kind| kind.encoding.name == *name));
             let (Some(wider), Some(divergence)) = (wider, found[*index]) else { continue };
-            let other = series.measure(spec, levels[wider].encoding)?;
-            let slope = libm::log(other / divergence) / libm::log(levels[wider].error / levels[first].error);
+            let other = series.measure(spec, types[wider].encoding)?;
+            let slope = libm::log(other / divergence) / libm::log(types[wider].error / types[first].error);
             if slope.is_finite() {
                 slopes.push(slope.clamp(0.5, 1.5));
             }

@@ -1,34 +1,41 @@
-//! Sends models through the plan, part by part, and keeps what is finished.
+//! Sends models through texts, part by part, and keeps what is finished, so that a run that was stopped goes on where it was.
 
 use rwkv_forge_engine::Form;
 use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
 use rwkv_forge_score::{Evaluation, Plan, Precision, Scores};
+use rwkv_forge_tensor::BoxError;
+use serde::{Deserialize, Serialize};
 
-use super::super::cache::{Cache, key};
-use super::cache::{Note, kept_layers, layers, with_plan};
-use super::texts::Texts;
-use crate::failure::Failure;
-use crate::progress::Progress;
-use crate::terminal::Terminal;
+use crate::cache::{Cache, Key, Kind, of_plan};
+use crate::error::ChooseError;
+use crate::observer::{Observer, Steps, Work};
 
 /// A model to be measured, which may have to be made first.
-pub(crate) trait Candidate {
+pub trait Candidate {
     /// As results call it.
     fn name(&self) -> &str;
     /// What decides its numbers: digests of its files and what is done to them.
     fn identity(&self) -> &str;
     /// Makes the model and calls `task` with it.
-    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), Failure>) -> Result<(), Failure>;
+    ///
+    /// # Errors
+    /// When it cannot be made, and those of `task`.
+    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
     /// Called with the model once its last part is measured.
-    fn measured(&self, _model: Model<'_>) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// As implementations have it.
+    fn measured(&self, _model: Model<'_>) -> Result<(), ChooseError> {
         Ok(())
     }
 }
 
 /// How models are measured.
-pub(crate) struct Job<'a> {
-    /// What on.
-    pub texts: &'a Texts,
+pub struct Job<'a> {
+    /// All that is fed and scored.
+    pub plan: &'a Plan,
+    /// The same in parts that are measured one after the other; their scores in order are those of `plan`.
+    pub parts: &'a [Plan],
     /// SHA-256 of the vocabulary.
     pub vocabulary: &'a str,
     /// Losses of rounded logits, or not.
@@ -41,11 +48,13 @@ pub(crate) struct Job<'a> {
     pub max_memory: u64,
     /// What is finished.
     pub cache: &'a Cache<'a>,
+    /// Hears what goes on.
+    pub observer: &'a dyn Observer,
 }
 
 /// The model that candidates are compared with.
 #[derive(Clone, Copy)]
-pub(crate) struct Reference<'a> {
+pub struct Reference<'a> {
     /// It.
     pub model: Model<'a>,
     /// Digests of its files.
@@ -53,7 +62,7 @@ pub(crate) struct Reference<'a> {
 }
 
 /// What was found of one candidate.
-pub(crate) struct Measured {
+pub struct Measured {
     /// As results call it.
     pub name: String,
     /// Its scores, summed up.
@@ -68,12 +77,61 @@ pub(crate) struct Measured {
     pub kept_parts: usize,
 }
 
+impl Measured {
+    /// Mean divergence; not a number if there is none, which is on no front and within no limit.
+    #[must_use]
+    pub fn kl(&self) -> f64 {
+        self.evaluation.kl.as_ref().map_or(f64::NAN, |kl| kl.mean)
+    }
+}
+
 /// All that was found.
-pub(crate) struct Results {
+pub struct Results {
     /// The baseline alone.
     pub baseline: Option<Evaluation>,
     /// Candidates, in order.
     pub models: Vec<Measured>,
+}
+
+/// What is kept of a measurement besides its scores.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Note {
+    /// What the result is of, for people who look into the directory.
+    what: String,
+    /// Errors after each layer: number, of the residual stream, of the state.
+    layers: Vec<(usize, Option<f64>, Option<f64>)>,
+    /// Seconds that it took.
+    seconds: f64,
+}
+
+impl Note {
+    fn of(what: &str, loss: &Loss) -> Self {
+        let layers = loss.layers.iter().map(|layer| (layer.layer, layer.residual, layer.state)).collect();
+        Self { what: what.to_owned(), layers, seconds: loss.seconds }
+    }
+
+    fn layers(&self) -> Vec<LayerError> {
+        self.layers.iter().map(|(layer, residual, state)| LayerError { layer: *layer, residual: *residual, state: *state }).collect()
+    }
+}
+
+/// A measurement that is kept: a line of JSON, then the scores.
+fn known(cache: &Cache<'_>, name: &str) -> Option<(Note, Scores)> {
+    let bytes = cache.get(name)?;
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let note = serde_json::from_slice(bytes.get(..end)?).ok()?;
+    Some((note, Scores::from_bytes(bytes.get(end + 1..)?).ok()?))
+}
+
+fn keep(cache: &Cache<'_>, name: &str, note: &Note, scores: &Scores) -> Result<(), ChooseError> {
+    if !cache.keeps() {
+        return Ok(());
+    }
+    let mut bytes = serde_json::to_vec(note)?;
+    bytes.push(b'\n');
+    bytes.extend(scores.to_bytes());
+    cache.put(name, &bytes);
+    Ok(())
 }
 
 /// What has been collected of one candidate.
@@ -86,7 +144,7 @@ struct Collected {
 }
 
 impl Collected {
-    fn add(&mut self, scores: Scores, layers: Vec<LayerError>, seconds: f64) -> Result<(), Failure> {
+    fn add(&mut self, scores: Scores, layers: Vec<LayerError>, seconds: f64) -> Result<(), ChooseError> {
         self.seconds += seconds;
         match &mut self.scores {
             Some(before) => before.append(scores)?,
@@ -98,7 +156,8 @@ impl Collected {
 
 impl Job<'_> {
     /// What computes this model.
-    pub(crate) fn kernel_of(&self, model: &Model<'_>) -> Kernel {
+    #[must_use]
+    pub fn kernel_of(&self, model: &Model<'_>) -> Kernel {
         if model.description.version.is_hybrid() { Kernel::Reference } else { self.kernel }
     }
 
@@ -106,61 +165,61 @@ impl Job<'_> {
         PassOptions { kernel: self.kernel_of(model), form, max_memory: self.max_memory / of, ..PassOptions::default() }
     }
 
-    fn key(&self, candidate: &dyn Candidate, reference: Option<Reference<'_>>, part: &Plan) -> Result<String, Failure> {
+    /// The name of a candidate's result; `text` is the digest of the part.
+    fn name(&self, candidate: &dyn Candidate, reference: Option<Reference<'_>>, text: &str) -> String {
         let form = if self.form == Form::Int8 { "int8" } else { "float" };
-        let against = reference.map_or("alone", |reference| reference.identity);
-        let key = key("scores").with(candidate.identity()).with(against).with(self.vocabulary);
-        Ok(with_plan(key.with(self.precision.name()).with(self.kernel.name()).with(form), part)?.name())
+        let how: [(&str, &dyn std::fmt::Display); 4] = [
+            ("vocabulary", &self.vocabulary),
+            ("precision", &self.precision.name()),
+            ("kernel", &self.kernel.name()),
+            ("activations", &form),
+        ];
+        let against = reference.map(|reference| reference.identity);
+        Key { kind: Kind::Scores, model: candidate.identity(), against, text: Some(text), how: &how }.name()
     }
 
     /// Measures candidates, alone or against a reference. `logits` gets every scored row of the reference, or of the first candidate
     /// when there is none.
-    pub(crate) fn run(
+    ///
+    /// # Errors
+    /// When a model cannot be made or computed, or scores cannot be summed up.
+    pub fn run(
         &self,
         reference: Option<Reference<'_>>,
         candidates: &[&dyn Candidate],
         mut logits: Option<LogitsRow<'_>>,
-        terminal: &Terminal,
-    ) -> Result<Results, Failure> {
+    ) -> Result<Results, ChooseError> {
         let mut all: Vec<Collected> = candidates.iter().map(|_| Collected::default()).collect();
-        let parts = &self.texts.parts;
-        let mut missing = Vec::new();
-        for part in parts {
-            let of_part = candidates.iter().map(|candidate| Ok(self.cache.scores(&self.key(*candidate, reference, part)?).is_none()));
-            missing.push(of_part.collect::<Result<Vec<_>, Failure>>()?);
-        }
+        let texts = self.parts.iter().map(of_plan).collect::<Result<Vec<_>, BoxError>>()?;
+        let name = |candidate: &dyn Candidate, part: usize| self.name(candidate, reference, &texts[part]);
+        let is_missing = |candidate: &dyn Candidate, part: usize| known(self.cache, &name(candidate, part)).is_none();
+        let of_part = |part: usize| candidates.iter().map(|candidate| is_missing(*candidate, part)).collect();
+        let missing: Vec<Vec<bool>> = (0..self.parts.len()).map(of_part).collect();
         let kept = missing.iter().flatten().filter(|missing| !**missing).count();
         if kept > 0 {
-            terminal.note(&format!("{kept} of {} results are those of an earlier run", parts.len() * candidates.len()));
+            self.observer.note(&format!("{kept} of {} results are those of an earlier run", self.parts.len() * candidates.len()));
         }
-        let mut meter = Meter::new(terminal, reference, parts, &missing);
-        for (number, part) in parts.iter().enumerate() {
-            let last = number + 1 == parts.len();
+        let mut meter = Meter::new(self.observer, reference, self.parts, &missing);
+        for (number, part) in self.parts.iter().enumerate() {
+            let last = number + 1 == self.parts.len();
             let mut baseline = match reference {
                 Some(reference) if missing[number].contains(&true) => {
-                    let options = LossOptions { pass: self.pass(&reference.model, Form::Float, 2), precision: self.precision };
-                    let mut baseline =
-                        meter.pass(&reference.model, part, 0, |step| Baseline::new(reference.model, part, &options, step))?;
-                    if let Some(logits) = logits.take() {
-                        baseline.loss(Some(logits), &mut |_| ())?;
-                    }
-                    Some(baseline)
+                    Some(self.baseline(reference, part, logits.take(), &mut meter)?)
                 }
                 _ => None,
             };
             for (index, candidate) in candidates.iter().enumerate() {
-                let key = self.key(*candidate, reference, part)?;
-                let found = if missing[number][index] { None } else { self.cache.scores(&key) };
+                let name = name(*candidate, number);
+                let found = if missing[number][index] { None } else { known(self.cache, &name) };
                 if let Some((note, scores)) = found {
                     all[index].kept_parts += 1;
-                    all[index].add(scores, layers(&note.layers), note.seconds)?;
+                    all[index].add(scores, note.layers(), note.seconds)?;
                     continue;
                 }
                 candidate.with(&mut |model| {
                     let loss = self.one(model, baseline.as_mut(), part, &mut logits, &mut meter);
-                    let loss = loss.map_err(|failure| failure.of(candidate.name()))?;
-                    let note = Note { what: candidate.name().to_owned(), layers: kept_layers(&loss.layers), seconds: loss.seconds };
-                    self.cache.keep_scores(&key, &note, &loss.scores)?;
+                    let loss = loss.map_err(|error| error.of(candidate.name()))?;
+                    keep(self.cache, &name, &Note::of(candidate.name(), &loss), &loss.scores)?;
                     all[index].add(loss.scores, loss.layers, loss.seconds)?;
                     if last { candidate.measured(model) } else { Ok(()) }
                 })?;
@@ -170,14 +229,29 @@ impl Job<'_> {
         self.results(candidates, all)
     }
 
+    fn baseline<'m>(
+        &self,
+        reference: Reference<'m>,
+        part: &'m Plan,
+        logits: Option<LogitsRow<'_>>,
+        meter: &mut Meter<'_>,
+    ) -> Result<Baseline<'m>, ChooseError> {
+        let options = LossOptions { pass: self.pass(&reference.model, Form::Float, 2), precision: self.precision };
+        let mut baseline = meter.pass(&reference.model, part, 0, |step| Baseline::new(reference.model, part, &options, step))?;
+        if let Some(logits) = logits {
+            baseline.loss(Some(logits), &mut |_| ())?;
+        }
+        Ok(baseline)
+    }
+
     fn one(
         &self,
         model: Model<'_>,
         baseline: Option<&mut Baseline<'_>>,
         part: &Plan,
         logits: &mut Option<LogitsRow<'_>>,
-        meter: &mut Meter,
-    ) -> Result<Loss, Failure> {
+        meter: &mut Meter<'_>,
+    ) -> Result<Loss, ChooseError> {
         match baseline {
             Some(baseline) => {
                 let options = self.pass(&model, self.form, 2);
@@ -190,17 +264,17 @@ impl Job<'_> {
         }
     }
 
-    fn results(&self, candidates: &[&dyn Candidate], all: Vec<Collected>) -> Result<Results, Failure> {
+    fn results(&self, candidates: &[&dyn Candidate], all: Vec<Collected>) -> Result<Results, ChooseError> {
         let (mut models, mut baseline) = (Vec::new(), None);
         for (candidate, collected) in candidates.iter().zip(all) {
             let scores = collected.scores.unwrap_or_else(|| Scores::new(self.precision));
             if let Some(compared) = scores.compared.as_ref().filter(|_| baseline.is_none()) {
                 let alone = Scores { precision: scores.precision, nll: compared.nll_reference.clone(), compared: None };
-                baseline = Some(rwkv_forge_score::evaluate(&self.texts.plan, &alone)?);
+                baseline = Some(rwkv_forge_score::evaluate(self.plan, &alone)?);
             }
             models.push(Measured {
                 name: candidate.name().to_owned(),
-                evaluation: rwkv_forge_score::evaluate(&self.texts.plan, &scores)?,
+                evaluation: rwkv_forge_score::evaluate(self.plan, &scores)?,
                 scores,
                 layers: collected.layers,
                 seconds: collected.seconds,
@@ -211,22 +285,22 @@ impl Job<'_> {
     }
 }
 
-/// A progress bar over tokens of all passes, which knows what a layer and what a head costs.
-struct Meter {
-    progress: Progress,
+/// Progress over tokens of all passes, which knows what a layer and what a head costs.
+struct Meter<'o> {
+    steps: Box<dyn Steps + 'o>,
     done: u64,
     total: u64,
 }
 
-impl Meter {
-    fn new(terminal: &Terminal, reference: Option<Reference<'_>>, parts: &[Plan], missing: &[Vec<bool>]) -> Self {
+impl<'o> Meter<'o> {
+    fn new(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Plan], missing: &[Vec<bool>]) -> Self {
         let of = |part: &Plan, missing: &[bool]| {
             let candidates = missing.iter().filter(|missing| **missing).count();
             let passes = candidates + usize::from(reference.is_some() && candidates > 0);
             (passes * part.fed()) as u64
         };
         let total = parts.iter().zip(missing).map(|(part, missing)| of(part, missing)).sum();
-        Self { progress: Progress::new(terminal, "evaluating", false), done: 0, total }
+        Self { steps: observer.begin(Work::Evaluating), done: 0, total }
     }
 
     /// One pass of a model over a part, at whose end `heads` heads are computed.
@@ -236,7 +310,7 @@ impl Meter {
         part: &Plan,
         heads: usize,
         task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, rwkv_forge_eval::EvalError>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, ChooseError> {
         let sizes = &model.description.hyperparameters;
         // Products with matrices, nearly all of the work; a layer has about twelve squares of the width.
         let layers = (part.fed() * sizes.layers * 12 * sizes.channels) as f64;
@@ -247,10 +321,10 @@ impl Meter {
             let all = if step.stage == "layers" { share * fraction } else { share + (1.0 - share) * fraction };
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of tokens")]
             let now = before + (all * fed) as u64;
-            self.progress.set(now, self.total);
+            self.steps.set(now, self.total);
         })?;
         self.done = before + part.fed() as u64;
-        self.progress.set(self.done, self.total);
+        self.steps.set(self.done, self.total);
         Ok(out)
     }
 }

@@ -1,4 +1,4 @@
-//! Probes, harms and levels without the command line, on tiny trained models.
+//! Probes, harms and types without the command line, on tiny trained models.
 #![allow(clippy::unwrap_used, reason = "test support may fail loudly")]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_model::{ModelDescription, TensorRole, Version, describe};
 use rwkv_forge_overlay::Overlay;
-use rwkv_forge_plan::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, levels};
+use rwkv_forge_choose::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, tensor_types_with_errors};
 use rwkv_forge_tensor::{Diagnostic, TensorSource};
 use rwkv_forge_tokenizer::Tokenizer;
 
@@ -117,11 +117,11 @@ fn known_probes_are_not_made_again() {
 }
 
 #[test]
-fn levels_are_those_that_the_container_and_the_rows_allow() {
+fn types_are_those_that_the_container_and_the_rows_allow() {
     let Loaded { source, description, .. } = loaded("7");
     let names = |container: &str, version: Version, tensor: &str| -> Vec<&'static str> {
         let spec = description.find(tensor).unwrap();
-        let found = levels(&*source, version, spec, by_name(container).unwrap(), None).unwrap();
+        let found = tensor_types_with_errors(&*source, version, spec, by_name(container).unwrap(), None).unwrap();
         let falls = found.windows(2).all(|pair| pair[0].bytes < pair[1].bytes && pair[0].error > pair[1].error);
         assert!(falls, "{found:?}");
         found.iter().map(|level| level.encoding.name).collect()

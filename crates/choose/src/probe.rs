@@ -9,7 +9,7 @@ use rwkv_forge_overlay::Overlay;
 use rwkv_forge_score::{Precision, ScoreError, Scorer};
 use rwkv_forge_tensor::TensorSource;
 
-use crate::error::PlanError;
+use crate::error::ChooseError;
 
 /// Rows of logits that are computed together.
 const ROWS: usize = 48;
@@ -89,10 +89,10 @@ impl<'a> Probe<'a> {
         description: &'a ModelDescription,
         tokens: &'a [u32],
         options: ProbeOptions,
-    ) -> Result<Self, PlanError> {
+    ) -> Result<Self, ChooseError> {
         let windows: Vec<&[u32]> = tokens.chunks_exact(options.window.max(2)).take(options.windows).collect();
         if windows.is_empty() {
-            return Err(PlanError::TooLittleText { found: tokens.len(), least: options.window });
+            return Err(ChooseError::TooLittleText { found: tokens.len(), least: options.window });
         }
         let engine = EngineOptions { threads: options.threads, form: Form::Float, ..EngineOptions::default() };
         let mut stream = LayerStream::new(source, description, &engine)?;
@@ -109,7 +109,7 @@ impl<'a> Probe<'a> {
         Ok(probe)
     }
 
-    fn run_through(&mut self) -> Result<(), PlanError> {
+    fn run_through(&mut self) -> Result<(), ChooseError> {
         let sizes = self.description.hyperparameters;
         let mut batch = self.stream.embed(&self.windows)?;
         let mut room = self.options.max_memory;
@@ -141,13 +141,13 @@ impl<'a> Probe<'a> {
         self.description.layer_tensors(layer).iter().map(stored).sum()
     }
 
-    fn forward(&mut self, layer: &LoadedLayer, batch: &mut Batch) -> Result<(), PlanError> {
+    fn forward(&mut self, layer: &LoadedLayer, batch: &mut Batch) -> Result<(), ChooseError> {
         let mut states = self.stream.new_states(self.windows.len());
         Ok(self.stream.forward(layer, batch, &mut states, None)?)
     }
 
     /// Logits after some rows of `x`, by the model's own head or another one.
-    fn rows(&mut self, x: &[f32], rows: &[(usize, u32)], head: Option<&mut LoadedHead>) -> Result<Vec<f32>, PlanError> {
+    fn rows(&mut self, x: &[f32], rows: &[(usize, u32)], head: Option<&mut LoadedHead>) -> Result<Vec<f32>, ChooseError> {
         let channels = self.description.hyperparameters.channels;
         let own: Vec<f32> = rows.iter().flat_map(|(row, _)| &x[row * channels..(row + 1) * channels]).copied().collect();
         let head = head.unwrap_or(&mut self.head);
@@ -184,7 +184,7 @@ impl<'a> Probe<'a> {
     ///
     /// # Errors
     /// When a changed tensor cannot be read, or a number is not finite.
-    pub fn divergence(&mut self, changed: &Overlay<'_>, place: Place) -> Result<Vec<f64>, PlanError> {
+    pub fn divergence(&mut self, changed: &Overlay<'_>, place: Place) -> Result<Vec<f64>, ChooseError> {
         let x = self.residual(changed, place)?;
         let mut head = None;
         if place == Place::Head {
@@ -210,7 +210,7 @@ impl<'a> Probe<'a> {
     }
 
     /// The residual stream after the last layer.
-    fn residual(&mut self, changed: &Overlay<'_>, place: Place) -> Result<Vec<f32>, PlanError> {
+    fn residual(&mut self, changed: &Overlay<'_>, place: Place) -> Result<Vec<f32>, ChooseError> {
         let sizes = self.description.hyperparameters;
         let lengths: Vec<usize> = self.windows.iter().map(|window| window.len()).collect();
         let (first, mut batch) = match place {

@@ -1,10 +1,8 @@
 //! Which of several files to take.
 
-use crate::args::EvalLimits;
-
 /// A file to choose, or not.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Choosable {
+pub struct Choosable {
     /// Its size.
     pub bytes: u64,
     /// Mean KL divergence from the source, in nats a token.
@@ -15,24 +13,44 @@ pub(crate) struct Choosable {
     pub ratio: f64,
 }
 
+/// Limits of the loss against a baseline.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Largest mean KL divergence, in nats a token.
+    pub max_kl: Option<f64>,
+    /// Smallest share of tokens with the same most probable token, 0 to 1.
+    pub min_top1: Option<f64>,
+    /// Largest perplexity over that of the baseline.
+    pub max_ppl_ratio: Option<f64>,
+}
+
+impl Limits {
+    /// True when there is any.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.max_kl.is_some() || self.min_top1.is_some() || self.max_ppl_ratio.is_some()
+    }
+}
+
 /// Limits of the loss and of the size.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
+pub struct Wish {
     /// Of the loss.
-    pub limits: EvalLimits,
+    pub limits: Limits,
     /// Of the size, in bytes.
     pub max_size: Option<u64>,
 }
 
 impl Wish {
     /// True when there is any limit: without one there is nothing to choose by.
-    pub(crate) fn is_there(&self) -> bool {
-        let EvalLimits { max_kl, min_top1, max_ppl_ratio } = self.limits;
-        self.max_size.is_some() || max_kl.is_some() || min_top1.is_some() || max_ppl_ratio.is_some()
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.max_size.is_some() || self.limits.is_there()
     }
 
     /// Whether a file is within all limits.
-    pub(crate) fn is_met(&self, file: &Choosable) -> bool {
+    #[must_use]
+    pub fn is_met(&self, file: &Choosable) -> bool {
         let at_most = |value: f64, limit: Option<f64>| limit.is_none_or(|limit| value <= limit);
         at_most(file.kl, self.limits.max_kl)
             && self.limits.min_top1.is_none_or(|limit| file.top1 >= limit)
@@ -42,7 +60,8 @@ impl Wish {
 
     /// Index of the file to take: with a limit of the size the one that loses least, without one the smallest; `None` when there is
     /// no wish or no file meets it.
-    pub(crate) fn choose(&self, files: &[Choosable]) -> Option<usize> {
+    #[must_use]
+    pub fn choose(&self, files: &[Choosable]) -> Option<usize> {
         if !self.is_there() {
             return None;
         }
@@ -52,18 +71,6 @@ impl Wish {
             if self.max_size.is_some() { by_loss.then(by_size) } else { by_size.then(by_loss) }
         };
         met.min_by(|a, b| better(a.1, b.1)).map(|(index, _)| index)
-    }
-
-    /// The wish as on the command line.
-    pub(crate) fn text(&self) -> String {
-        let EvalLimits { max_kl, min_top1, max_ppl_ratio } = self.limits;
-        let parts = [
-            max_kl.map(|limit| format!("--max-kl {limit}")),
-            min_top1.map(|limit| format!("--min-top1 {limit}")),
-            max_ppl_ratio.map(|limit| format!("--max-ppl-ratio {limit}")),
-            self.max_size.map(|limit| format!("--max-size {limit}")),
-        ];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -80,7 +87,7 @@ mod tests {
     ];
 
     fn wish(max_kl: Option<f64>, min_top1: Option<f64>, max_size: Option<u64>) -> Wish {
-        Wish { limits: EvalLimits { max_kl, min_top1, max_ppl_ratio: None }, max_size }
+        Wish { limits: Limits { max_kl, min_top1, max_ppl_ratio: None }, max_size }
     }
 
     #[test]

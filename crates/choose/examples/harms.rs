@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rwkv_forge_convert::container::by_name;
-use rwkv_forge_plan::{HarmOptions, Probe, ProbeOptions, Probed, harms};
+use rwkv_forge_choose::{HarmOptions, Probe, ProbeOptions, Probed, harms};
 use rwkv_forge_tokenizer::Tokenizer;
 
 #[allow(clippy::print_stdout, reason = "an example for the terminal")]
@@ -20,13 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = std::time::Instant::now();
     let (harms, exponents) = harms(&mut probe, &options, &mut |_, _, _, _| ())?;
     for harm in &harms {
-        let levels: Vec<String> = harm
-            .levels
+        let types: Vec<String> = harm
+            .types
             .iter()
             .zip(&harm.harms)
-            .map(|(level, harm)| format!("{} {:.2e}/{harm:.2e}", level.encoding.name, level.error))
+            .map(|(kind, harm)| format!("{} {:.2e}/{harm:.2e}", kind.encoding.name, kind.error))
             .collect();
-        println!("{:32} {:.3e}  {}", harm.tensor, harm.divergence.unwrap_or(f64::NAN), levels.join("  "));
+        println!("{:32} {:.3e}  {}", harm.tensor, harm.divergence.unwrap_or(f64::NAN), types.join("  "));
     }
     println!("{exponents:?} {:.1} s", started.elapsed().as_secs_f64());
     Ok(())

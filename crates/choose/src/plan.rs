@@ -12,9 +12,9 @@ use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::Evaluation;
 use serde::Serialize;
 
-use crate::error::PlanError;
+use crate::error::ChooseError;
 use crate::harm::TensorHarm;
-use crate::level::{is_open, types};
+use crate::types::{is_open, tensor_types};
 
 /// What a plan is to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -83,14 +83,14 @@ pub struct Planning<'a> {
 ///
 /// # Errors
 /// Those of [`rwkv_forge_convert::check`], and [`AllocationError::TooSmall`] with the bytes of the smallest file.
-pub fn check(model: &OpenModel, convert: &ConvertOptions<'_>, quantizer: Quantizer, goal: Goal) -> Result<(), PlanError> {
+pub fn check(model: &OpenModel, convert: &ConvertOptions<'_>, quantizer: Quantizer, goal: Goal) -> Result<(), ChooseError> {
     let mut recipe = convert.recipe.clone();
     recipe.quantizer = Some(quantizer);
     // Whether types that a source has already must stay is known with the plan.
     rwkv_forge_convert::check(model, &ConvertOptions { recipe: &recipe, requantize: true, ..again(convert) })?;
     let Some(budget) = goal.bytes(&model.description) else { return Ok(()) };
     for spec in model.description.tensors.iter().filter(|spec| is_open(&model.description, convert.container, spec)) {
-        let types = types(model.description.version, spec, convert.container).map_err(|error| PlanError::Other(error.into()))?;
+        let types = tensor_types(model.description.version, spec, convert.container)?;
         if let [(smallest, _), _, ..] = types[..] {
             recipe.set(&spec.name, smallest, None, None).map_err(other)?;
         }
@@ -108,7 +108,7 @@ fn again<'a>(options: &ConvertOptions<'a>) -> ConvertOptions<'a> {
 }
 
 /// A recipe as `convert --recipe` will read it: the file's metadata say so much of it, and its bytes count.
-fn reread(recipe: &Recipe) -> Result<Recipe, PlanError> {
+fn reread(recipe: &Recipe) -> Result<Recipe, ChooseError> {
     let text = recipe.to_toml().map_err(other)?;
     Recipe::new(Some(("plan", &text)), None, &[]).map_err(other)
 }
@@ -120,27 +120,27 @@ const CLOSE: f64 = 0.9;
 
 impl Planning<'_> {
     /// Bytes of a file with this recipe.
-    fn bytes(&self, recipe: &Recipe) -> Result<u64, PlanError> {
+    fn bytes(&self, recipe: &Recipe) -> Result<u64, ChooseError> {
         Ok(self.plan(recipe)?.layout.total_bytes())
     }
 
-    fn plan(&self, recipe: &Recipe) -> Result<rwkv_forge_convert::Plan, PlanError> {
+    fn plan(&self, recipe: &Recipe) -> Result<rwkv_forge_convert::Plan, ChooseError> {
         Ok(rwkv_forge_convert::plan(self.model, &ConvertOptions { recipe, ..again(&self.convert) })?)
     }
 
     fn options(&self) -> Vec<Vec<Option_>> {
         let option = |harm: &TensorHarm| {
-            harm.levels.iter().zip(&harm.harms).map(|(level, harm)| Option_ { bytes: level.bytes, harm: *harm }).collect()
+            harm.types.iter().zip(&harm.harms).map(|(kind, harm)| Option_ { bytes: kind.bytes, harm: *harm }).collect()
         };
         self.harms.iter().map(option).collect()
     }
 
     /// The recipe of a pick.
-    fn recipe(&self, solution: &Solution) -> Result<Recipe, PlanError> {
+    fn recipe(&self, solution: &Solution) -> Result<Recipe, ChooseError> {
         let mut recipe = self.convert.recipe.clone();
         recipe.quantizer = Some(self.quantizer);
         for (harm, picked) in self.harms.iter().zip(&solution.picked) {
-            let encoding = harm.levels[*picked].encoding;
+            let encoding = harm.types[*picked].encoding;
             let set = recipe.set(&harm.tensor, encoding, None, Some(harm.harms[*picked]));
             set.map_err(other)?;
         }
@@ -148,7 +148,7 @@ impl Planning<'_> {
     }
 
     /// The best types for so many bytes of file.
-    fn within(&self, bytes: u64) -> Result<(Solution, Recipe), PlanError> {
+    fn within(&self, bytes: u64) -> Result<(Solution, Recipe), ChooseError> {
         let options = self.options();
         let smallest: Vec<usize> = options.iter().map(|_| 0).collect();
         let sum = |picked: &[usize]| options.iter().zip(picked).map(|(options, picked)| options[*picked].bytes).sum::<u64>();
@@ -157,7 +157,7 @@ impl Planning<'_> {
         let rest = self.bytes(&self.recipe(&least)?)?.saturating_sub(least.bytes);
         let too_small = || AllocationError::TooSmall { budget: bytes, least: least.bytes.saturating_add(rest) };
         let budget = bytes.checked_sub(rest).ok_or_else(too_small)?;
-        let found = least_harm_in_file(&options, budget, |solution| -> Result<u64, PlanError> {
+        let found = least_harm_in_file(&options, budget, |solution| -> Result<u64, ChooseError> {
             Ok(self.bytes(&self.recipe(solution)?)?.saturating_sub(bytes))
         });
         let solution = found.map_err(|error| of_file(error, bytes, rest, budget))?;
@@ -173,7 +173,7 @@ impl Planning<'_> {
     ///
     /// # Errors
     /// When the goal cannot be reached with the types that there are.
-    pub fn estimate(&self, goal: Goal) -> Result<(Planned, Recipe), PlanError> {
+    pub fn estimate(&self, goal: Goal) -> Result<(Planned, Recipe), ChooseError> {
         let (solution, recipe) = match goal {
             Goal::Size(bytes) => self.within(bytes)?,
             Goal::BitsPerWeight(bits) => self.within(whole(bits * self.parameters() / 8.0))?,
@@ -184,15 +184,15 @@ impl Planning<'_> {
         Ok((self.planned(&solution, &recipe)?, recipe))
     }
 
-    fn for_harm(&self, limit: f64) -> Result<(Solution, Recipe), PlanError> {
+    fn for_harm(&self, limit: f64) -> Result<(Solution, Recipe), ChooseError> {
         let solution = least_bytes(&self.options(), limit)?;
         let recipe = self.recipe(&solution)?;
         Ok((solution, recipe))
     }
 
-    fn planned(&self, solution: &Solution, recipe: &Recipe) -> Result<Planned, PlanError> {
+    fn planned(&self, solution: &Solution, recipe: &Recipe) -> Result<Planned, ChooseError> {
         let types = self.harms.iter().zip(&solution.picked);
-        let types = types.map(|(harm, picked)| (harm.tensor.clone(), harm.levels[*picked].encoding.name, harm.harms[*picked]));
+        let types = types.map(|(harm, picked)| (harm.tensor.clone(), harm.types[*picked].encoding.name, harm.harms[*picked]));
         Ok(Planned {
             bytes: self.bytes(recipe)?,
             predicted_kl: solution.harm,
@@ -215,7 +215,7 @@ impl Planning<'_> {
         baseline: &mut Baseline<'_>,
         step: &mut dyn FnMut(&Planned),
         progress: &mut dyn FnMut(Step),
-    ) -> Result<(Planned, Recipe), PlanError> {
+    ) -> Result<(Planned, Recipe), ChooseError> {
         let (mut planned, mut recipe) = self.estimate(goal)?;
         self.measure(&mut planned, &recipe, goal, baseline, progress)?;
         step(&planned);
@@ -253,7 +253,7 @@ impl Planning<'_> {
         goal: Goal,
         baseline: &mut Baseline<'_>,
         progress: &mut dyn FnMut(Step),
-    ) -> Result<(), PlanError> {
+    ) -> Result<(), ChooseError> {
         let plan = self.plan(recipe)?;
         let (overlay, prepared) = self.quantize(&plan, recipe)?;
         let model = Model::new(&overlay, overlay.description());
@@ -271,7 +271,7 @@ impl Planning<'_> {
     }
 
     /// The model as a file of this recipe will hold it.
-    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay<'_>, Vec<Prepared>), PlanError> {
+    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay<'_>, Vec<Prepared>), ChooseError> {
         let directory = self.loss.pass.spill_directory.as_deref();
         let (mut overlay, prepared) = rwkv_forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
         let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
@@ -279,21 +279,21 @@ impl Planning<'_> {
             let done = done.contains(spec.name.as_str());
             let stored = self.model.source().tensors()[spec.source_index].encoding;
             if !done && choice.encoding != stored && !choice.encoding.is_dense() {
-                overlay.encode(&spec.name, choice.encoding, None).map_err(|error| PlanError::Other(error.into()))?;
+                overlay.encode(&spec.name, choice.encoding, None).map_err(ChooseError::from)?;
             }
         }
         Ok((overlay, prepared))
     }
 }
 
-fn other(error: ConvertError) -> PlanError {
-    PlanError::Other(error.into())
+fn other(error: ConvertError) -> ChooseError {
+    ChooseError::Other(error.into())
 }
 
 /// The same refusal in bytes of the file, of which `rest` were not those of the tensors whose types are chosen when these had `given`.
-fn of_file(error: PlanError, bytes: u64, rest: u64, given: u64) -> PlanError {
+fn of_file(error: ChooseError, bytes: u64, rest: u64, given: u64) -> ChooseError {
     match error {
-        PlanError::Budget(AllocationError::TooSmall { budget, least }) => {
+        ChooseError::Budget(AllocationError::TooSmall { budget, least }) => {
             let least = least.saturating_add(rest).saturating_add(given.saturating_sub(budget));
             AllocationError::TooSmall { budget: bytes, least }.into()
         }

@@ -2,11 +2,11 @@
 
 use rwkv_forge_score::{AgainstUnigram, Evaluation, Plan, ScoreError, UnigramLoss};
 
-use super::measure::Results;
+use crate::measure::Results;
 
 /// The source beside a unigram: the baseline, or without one each model.
 #[derive(Default)]
-pub(crate) struct Predictions {
+pub struct Predictions {
     /// Of the baseline, if there is one.
     pub baseline: Option<AgainstUnigram>,
     /// Of each model in order; empty with a baseline, from which the others are told apart by their divergence.
@@ -17,7 +17,10 @@ pub(crate) struct Predictions {
 
 impl Predictions {
     /// Of models over `rows` rows. `baseline` is what sentences call the baseline.
-    pub(crate) fn of(plan: &Plan, rows: usize, baseline: Option<&str>, results: &Results) -> Result<Self, ScoreError> {
+    ///
+    /// # Errors
+    /// When tokens that lie in a file cannot be read.
+    pub fn of(plan: &Plan, rows: usize, baseline: Option<&str>, results: &Results) -> Result<Self, ScoreError> {
         let unigram = UnigramLoss::of_plan(plan, rows)?;
         let against = |evaluation: &Evaluation| Some(unigram?.against(evaluation.nll_per_token));
         let mut out = Self::default();
