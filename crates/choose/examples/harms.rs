@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rwkv_forge_convert::container::by_name;
 use rwkv_forge_choose::{HarmOptions, Probe, ProbeOptions, Probed, harms};
+use rwkv_forge_convert::container::by_name;
 use rwkv_forge_tokenizer::Tokenizer;
 
 #[allow(clippy::print_stdout, reason = "an example for the terminal")]

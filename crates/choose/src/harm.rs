@@ -12,8 +12,8 @@ use rwkv_forge_tensor::Encoding;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ChooseError;
-use crate::types::{TensorType, is_open, tensor_types_with_errors};
 use crate::probe::{Place, Probe};
+use crate::types::{TensorType, is_open, tensor_types_with_errors};
 
 /// A tensor with the harm of each of its types.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -243,7 +243,11 @@ fn interpolate(open: &[(TensorSpec, Vec<TensorType>)], found: &[Option<f64>], in
 }
 
 /// Probes some tensors of each class once more, at a wider type.
-fn exponents(open: &[(TensorSpec, Vec<TensorType>)], found: &[Option<f64>], series: &mut Series<'_, '_, '_>) -> Result<Exponents, ChooseError> {
+fn exponents(
+    open: &[(TensorSpec, Vec<TensorType>)],
+    found: &[Option<f64>],
+    series: &mut Series<'_, '_, '_>,
+) -> Result<Exponents, ChooseError> {
     let mut by_class = BTreeMap::new();
     for name in ["body", "factors", "embedding", "head"] {
         let mut slopes = Vec::new();

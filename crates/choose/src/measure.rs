@@ -203,9 +203,7 @@ impl Job<'_> {
         for (number, part) in self.parts.iter().enumerate() {
             let last = number + 1 == self.parts.len();
             let mut baseline = match reference {
-                Some(reference) if missing[number].contains(&true) => {
-                    Some(self.baseline(reference, part, logits.take(), &mut meter)?)
-                }
+                Some(reference) if missing[number].contains(&true) => Some(self.baseline(reference, part, logits.take(), &mut meter)?),
                 _ => None,
             };
             for (index, candidate) in candidates.iter().enumerate() {

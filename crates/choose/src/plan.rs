@@ -129,9 +129,8 @@ impl Planning<'_> {
     }
 
     fn options(&self) -> Vec<Vec<Option_>> {
-        let option = |harm: &TensorHarm| {
-            harm.types.iter().zip(&harm.harms).map(|(kind, harm)| Option_ { bytes: kind.bytes, harm: *harm }).collect()
-        };
+        let option =
+            |harm: &TensorHarm| harm.types.iter().zip(&harm.harms).map(|(kind, harm)| Option_ { bytes: kind.bytes, harm: *harm }).collect();
         self.harms.iter().map(option).collect()
     }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rwkv_forge_checkpoint::Limits;
+use rwkv_forge_choose::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, tensor_types_with_errors};
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_model::{ModelDescription, TensorRole, Version, describe};
 use rwkv_forge_overlay::Overlay;
-use rwkv_forge_choose::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, tensor_types_with_errors};
 use rwkv_forge_tensor::{Diagnostic, TensorSource};
 use rwkv_forge_tokenizer::Tokenizer;
 

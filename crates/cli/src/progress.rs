@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rwkv_forge_choose::{Observer, Steps, Work};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rwkv_forge_choose::{Observer, Steps, Work};
 
 use crate::terminal::Terminal;
 

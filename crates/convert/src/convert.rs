@@ -6,11 +6,11 @@ use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, 
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
 use rwkv_forge_kernel::KernelOptions;
 use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
-use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quant::EncodeStats;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 use serde::Serialize;
 
 use crate::companion;

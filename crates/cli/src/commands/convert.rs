@@ -129,12 +129,7 @@ fn open(args: &Convert, global: &Global) -> Result<OpenModel, Failure> {
 }
 
 /// The recipe with the digest of the calibration text, and the text's tokens. A recipe that was made with statistics demands the same.
-fn calibrate(
-    args: &Convert,
-    model: &OpenModel,
-    vocabulary: &Vocabulary,
-    recipe: &Recipe,
-) -> Result<(Recipe, Option<Vec<u32>>), Failure> {
+fn calibrate(args: &Convert, model: &OpenModel, vocabulary: &Vocabulary, recipe: &Recipe) -> Result<(Recipe, Option<Vec<u32>>), Failure> {
     let (mut tokens, mut record) = (None, None);
     if !args.calibration.calibrate.is_empty() {
         let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;

@@ -4,14 +4,14 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use rwkv_forge_calibrate::Hessians;
+use rwkv_forge_choose::cache::{Cache, Key, Kind, of_tokens};
+use rwkv_forge_choose::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, check, harms};
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe, quantizer_by_name};
 use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared, Vocabulary};
 use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
 use rwkv_forge_io::OutputFile;
-use rwkv_forge_choose::cache::{Cache, Key, Kind, of_tokens};
-use rwkv_forge_choose::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, check, harms};
 use rwkv_forge_score::{AgainstUnigram, UnigramLoss};
 use serde_json::json;
 
@@ -61,14 +61,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     recipe.calibration = Some(statistics.record());
     let convert = convert_options(args, &recipe, &vocabulary, name.as_deref(), global)?;
     let loss = LossOptions { pass: pass_options(args, global), ..LossOptions::default() };
-    let planning = Planning {
-        model: &model,
-        convert,
-        calibration: Some(&statistics),
-        quantizer,
-        harms: &harms,
-        loss: loss.clone(),
-    };
+    let planning = Planning { model: &model, convert, calibration: Some(&statistics), quantizer, harms: &harms, loss: loss.clone() };
     planning.estimate(goal)?;
     let progress = Progress::new(terminal, "measuring", false);
     let mut step = |step: rwkv_forge_eval::Step| progress.set(step.done as u64, step.total as u64);

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rwkv_forge_bench::Machine;
 use rwkv_forge_choose::{
-    Candidate, Compared, Level, LevelOptions, LevelSource, Limits, Measured, Predictions, Speeds, Wish, compare_levels, container_for, levels,
+    Candidate, Compared, Level, LevelOptions, LevelSource, Limits, Measured, Predictions, Speeds, Wish, compare_levels, container_for,
+    levels,
 };
 use rwkv_forge_convert::OpenModel;
 use rwkv_forge_convert::container::Container;
@@ -30,13 +31,8 @@ impl Decided {
         let container = container_for(&model.description, args.quantizing.to.as_deref())?;
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let vocabulary = vocabulary(&args.vocabulary)?;
-        let options = LevelOptions {
-            types: &args.levels,
-            container,
-            vocabulary: &vocabulary,
-            name: stem.as_deref(),
-            open: open_options(global),
-        };
+        let options =
+            LevelOptions { types: &args.levels, container, vocabulary: &vocabulary, name: stem.as_deref(), open: open_options(global) };
         Ok(Self { container, levels: levels(model, &options, terminal)? })
     }
 }

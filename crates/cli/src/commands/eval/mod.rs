@@ -13,8 +13,8 @@ pub(crate) mod texts;
 use std::path::PathBuf;
 
 use rwkv_forge_choose::{Cache, Candidate, Job, Measured, Predictions, Reference, Results};
-use rwkv_forge_engine::{EngineError, Form};
 use rwkv_forge_convert::OpenModel;
+use rwkv_forge_engine::{EngineError, Form};
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_report::sink;
 use rwkv_forge_score::{Precision, Protocol};

@@ -1,7 +1,7 @@
 //! What was found as tables, for the terminal, the page and CSV.
 
-use rwkv_forge_eval::LayerError;
 use rwkv_forge_choose::{Candidate, Compared, Measured, Speed};
+use rwkv_forge_eval::LayerError;
 use rwkv_forge_report::{Cell, Column, Table, sink};
 use rwkv_forge_score::{Evaluation, Interval, Slice};
 
