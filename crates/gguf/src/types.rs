@@ -45,26 +45,11 @@ pub(crate) fn is_quantized(encoding: Encoding) -> bool {
 /// `general.file_type` of a file whose main type is this. Where llama.cpp has several mixes of one type (S, M, L), this
 /// is the M one.
 pub(crate) fn file_type(encoding: Encoding) -> Option<u32> {
-    let known = [
-        ("f32", 0),
-        ("f16", 1),
-        ("q4_0", 2),
-        ("q4_1", 3),
-        ("q8_0", 7),
-        ("q5_0", 8),
-        ("q5_1", 9),
-        ("q2_k", 10),
-        ("q3_k", 12),
-        ("q4_k", 15),
-        ("q5_k", 17),
-        ("q6_k", 18),
-        ("iq4_nl", 25),
-        ("iq3_s", 26),
-        ("iq4_xs", 30),
-        ("bf16", 32),
-        ("tq1_0", 36),
-        ("tq2_0", 37),
-        ("mxfp4", 38),
-    ];
-    known.iter().find(|(name, _)| *name == encoding.name).map(|(_, number)| *number)
+    rwkv_forge_quant::by_encoding(encoding)?.facts().ggml.map(|ggml| ggml.file_type)
+}
+
+/// Whether tensors of this encoding can be written: ggml has a number for it and there is an encoder.
+#[must_use]
+pub fn holds(encoding: Encoding) -> bool {
+    rwkv_forge_quant::by_encoding(encoding).is_some_and(|format| format.facts().ggml.is_some() && format.facts().encodes)
 }
