@@ -4,8 +4,8 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::block::check_importance;
 use crate::{
-    BF16, EncodeError, EncodeStats, F16, F32, Facts, IQ4_NL, IQ4_XS, Int8, MXFP4, NF4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K,
-    Q6_K, Q8_0, SF4,
+    BF16, EncodeError, EncodeStats, F16, F32, Facts, IQ4_NL, IQ4_XS, Int8, MXFP4, NF4, NVFP4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1,
+    Q5_K, Q6_K, Q8_0, SF4,
 };
 
 /// A way to store rows of f32. Rows never share blocks. All methods are pure: same input, same bytes, on any machine.
@@ -95,6 +95,7 @@ pub const FORMATS: &[&dyn BlockFormat] = &[
     &IQ4_NL,
     &IQ4_XS,
     &MXFP4,
+    &NVFP4,
     &Q3_K,
     &Q2_K,
     &Int8,
