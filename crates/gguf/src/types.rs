@@ -5,26 +5,13 @@ use rwkv_forge_tensor::Encoding;
 /// Plain integer and f64 types: read as they are, never quantized to.
 const DENSE: &[(u32, Encoding)] = &[(24, Encoding::I8), (25, Encoding::I16), (26, Encoding::I32), (27, Encoding::I64), (28, Encoding::F64)];
 
-/// Types that ggml defines and no block format is registered for: files that use them are listed, not decoded.
-const DEFINED: &[(u32, Encoding)] = &[
-    (16, Encoding::new("iq2_xxs", 256, 66)),
-    (17, Encoding::new("iq2_xs", 256, 74)),
-    (18, Encoding::new("iq3_xxs", 256, 98)),
-    (19, Encoding::new("iq1_s", 256, 50)),
-    (21, Encoding::new("iq3_s", 256, 110)),
-    (22, Encoding::new("iq2_s", 256, 82)),
-    (29, Encoding::new("iq1_m", 256, 56)),
-    (34, Encoding::new("tq1_0", 256, 54)),
-    (35, Encoding::new("tq2_0", 256, 66)),
-];
-
 /// How elements of this type are stored; `None` for numbers that do not exist, were removed (4, 5, 31 to 33, 36 to 38)
 /// or only exist while a model runs (9, 15).
 pub(crate) fn encoding(number: u32) -> Option<Encoding> {
     if let Some(format) = rwkv_forge_quant::by_ggml_type(number) {
         return Some(format.encoding());
     }
-    DENSE.iter().chain(DEFINED).find(|(id, _)| *id == number).map(|(_, encoding)| *encoding)
+    DENSE.iter().find(|(id, _)| *id == number).map(|(_, encoding)| *encoding)
 }
 
 /// The type number of an encoding that can be written.

@@ -78,6 +78,11 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// What formats for reading answer. They are never asked: [`encode_at`] has refused before.
+    pub(crate) fn refused(self) -> Result<Flushed, usize> {
+        Err(0)
+    }
+
     /// Encodes block after block; importance does not matter.
     pub(crate) fn one_by_one<B: OneByOne>(self) -> Result<Flushed, usize> {
         self.level.run(EncodePass::<B> { blocks: B::Values::cut(self.values).0, out: B::Stored::cut_mut(self.out) })

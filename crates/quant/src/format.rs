@@ -4,8 +4,8 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::block::check_importance;
 use crate::{
-    BF16, EncodeError, EncodeStats, F16, F32, Facts, IQ4_NL, IQ4_XS, Int8, MXFP4, NF4, NVFP4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1,
-    Q5_K, Q6_K, Q8_0, SF4,
+    BF16, EncodeError, EncodeStats, F16, F32, Facts, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, Int8, MXFP4,
+    NF4, NVFP4, Q1_0, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SF4, TQ1_0, TQ2_0,
 };
 
 /// A way to store rows of f32. Rows never share blocks. All methods are pure: same input, same bytes, on any machine.
@@ -101,6 +101,17 @@ pub const FORMATS: &[&dyn BlockFormat] = &[
     &Int8,
     &NF4,
     &SF4,
+    &IQ3_S,
+    &IQ3_XXS,
+    &IQ2_S,
+    &IQ2_XS,
+    &Q2_0,
+    &TQ2_0,
+    &IQ2_XXS,
+    &IQ1_M,
+    &TQ1_0,
+    &IQ1_S,
+    &Q1_0,
 ];
 
 /// The formats that values can be encoded to.

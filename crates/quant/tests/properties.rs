@@ -160,6 +160,26 @@ fn w15_scales_and_minima_beyond_f16_are_refused_with_their_block() {
     }
 }
 
+/// What is only read says so, whatever it is given, and is decoded like anything else.
+#[test]
+fn formats_that_are_only_read_refuse_by_name() {
+    let mut found = 0;
+    for format in FORMATS.iter().filter(|format| !format.facts().encodes) {
+        let name = format.encoding().name;
+        let length = format.encoding().block_len as usize;
+        let mut out = vec![0; format.encoding().block_bytes as usize];
+        for error in [format.encode(&vec![0.5; length], &mut out), format.encode_weighted(&vec![0.5; length], &vec![1.0; length], &mut out)]
+        {
+            let error = error.expect_err(name);
+            assert_eq!((error.kind(), &error), ("ReadOnlyType", &EncodeError::ReadOnly { format: name }));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert_eq!(decode(name, &out).len(), length);
+        found += 1;
+    }
+    assert!(found > 0 && found + rwkv_forge_quant::encodable().count() == FORMATS.len());
+}
+
 #[test]
 fn w18_lengths_that_are_no_whole_blocks_are_refused() {
     for format in rwkv_forge_quant::encodable() {
