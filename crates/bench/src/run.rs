@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rwkv_forge_engine::{Engine, Logits, Memory, State, check_logits};
 use rwkv_forge_matrix::Form;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_tensor::{Encoding, TensorSource};
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};
 use crate::error::BenchError;
@@ -237,11 +237,13 @@ impl<'a> Loaded<'a> {
         let prompt = |(tokens, rates): &(usize, Vec<f64>)| Some(Prompt { tokens: *tokens, tokens_per_second: Spread::of(rates)? });
         let position = |place: &Place| Some(Position { position: place.position, tokens_per_second: Spread::of(&place.rates)? });
         let positions: Vec<Position> = self.positions.iter().filter_map(position).collect();
+        let (encoding, held) = main_type(*source, description, &self.engine);
         Some(ModelReport {
             file: name.clone(),
             format: source.format().to_string(),
             version: description.version.to_string(),
-            encoding: main_type(*source, description),
+            encoding,
+            held,
             parameters: description.parameters(),
             file_bytes: *file_bytes,
             threads,
@@ -275,15 +277,19 @@ fn rate(seconds: &[f64]) -> f64 {
     seconds.len() as f64 / seconds.iter().sum::<f64>()
 }
 
-/// The type of the matrices, without the embedding, that takes the most bytes.
-fn main_type(source: &dyn TensorSource, description: &rwkv_forge_model::ModelDescription) -> String {
-    let mut types = std::collections::BTreeMap::<&str, u64>::new();
+/// The type of the matrices, without the embedding, that takes the most bytes, and the widest one in which the engine holds these.
+fn main_type(source: &dyn TensorSource, description: &rwkv_forge_model::ModelDescription, engine: &Engine<'_>) -> (String, String) {
+    let mut types = std::collections::BTreeMap::<&str, (u64, Option<Encoding>)>::new();
     for spec in description.tensors.iter().filter(|spec| spec.role.is_matrix() && spec.role != rwkv_forge_model::TensorRole::Embedding) {
         if let Some(info) = source.tensors().get(spec.source_index) {
-            *types.entry(info.encoding.name).or_default() += info.byte_len().unwrap_or(0);
+            let (bytes, held) = types.entry(info.encoding.name).or_default();
+            *bytes += info.byte_len().unwrap_or(0);
+            *held = (*held).into_iter().chain(engine.held_as(&spec.name)).max_by_key(|encoding| encoding.block_bytes);
         }
     }
-    types.into_iter().max_by_key(|(_, bytes)| *bytes).map_or_else(String::new, |(name, _)| name.to_owned())
+    let main = types.into_iter().max_by_key(|(_, (bytes, _))| *bytes);
+    let Some((name, (_, held))) = main else { return (String::new(), String::new()) };
+    (name.to_owned(), held.map_or(name, |held| held.name).to_owned())
 }
 
 /// All rounds of one group.

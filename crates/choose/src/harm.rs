@@ -8,6 +8,7 @@ use rwkv_forge_convert::Calibration;
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_model::{TensorRole, TensorSpec};
 use rwkv_forge_overlay::Overlay;
+use rwkv_forge_quant::{BlockFormat, Q4_0, Q4_K, Q5_0, Q5_1, Q6_K};
 use rwkv_forge_tensor::Encoding;
 use serde::{Deserialize, Serialize};
 
@@ -70,8 +71,12 @@ fn class(role: TensorRole) -> &'static str {
 
 /// The type at which a tensor is probed: that of about 4.5 bits, whose harm stands out of the noise and is still small.
 fn probe_type(types: &[TensorType]) -> usize {
-    let wanted = ["q4_k", "q4_0", "q5_0"];
-    wanted.iter().find_map(|name| types.iter().position(|kind| kind.encoding.name == *name)).unwrap_or(0)
+    position(types, &[&Q4_K, &Q4_0, &Q5_0]).unwrap_or(0)
+}
+
+/// The place of the first of some types that is among the types of a tensor.
+fn position(types: &[TensorType], wanted: &[&dyn BlockFormat]) -> Option<usize> {
+    wanted.iter().find_map(|format| types.iter().position(|kind| kind.encoding == format.encoding()))
 }
 
 /// Probes with a fallback: everything that a series of them shares.
@@ -257,7 +262,7 @@ fn exponents(
         for index in members.iter().take(4) {
             let (spec, types) = &open[*index];
             let first = probe_type(types);
-            let wider = ["q6_k", "q5_1"].iter().find_map(|name| types.iter().position(|kind| kind.encoding.name == *name));
+            let wider = position(types, &[&Q6_K, &Q5_1]);
             let (Some(wider), Some(divergence)) = (wider, found[*index]) else { continue };
             let other = series.measure(spec, types[wider].encoding)?;
             let slope = libm::log(other / divergence) / libm::log(types[wider].error / types[first].error);

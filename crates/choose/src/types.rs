@@ -3,7 +3,7 @@
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use rwkv_forge_overlay::{OverlayError, Weight};
-use rwkv_forge_quant::{BlockFormat, Q6_K};
+use rwkv_forge_quant::{BlockFormat, Family, Q6_K, Rows};
 use rwkv_forge_quantizer::{Quantizer, Target};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
 use serde::Serialize;
@@ -11,9 +11,8 @@ use serde::Serialize;
 /// Rows of a tensor on which the error of a type is measured.
 const ROWS: usize = 96;
 
-/// Types from the fewest bytes on. Those of 32 elements a block serve rows that are no whole blocks of 256.
-const LONG: &[&str] = &["q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0", "f16"];
-const SHORT: &[&str] = &["nf4", "q4_0", "q4_1", "q5_0", "q5_1", "int8", "q8_0", "f16"];
+/// Evenly spaced levels of no more bits a weight than this are too few for the second factor of the decay.
+const FEW_BITS: f64 = 5.0;
 
 /// A type for a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -45,15 +44,15 @@ pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &Tenso
 /// When the tensor is no matrix.
 pub fn tensor_types(version: Version, spec: &TensorSpec, container: &dyn Container) -> Result<Vec<(Encoding, u64)>, OverlayError> {
     let weight = Weight::of(spec)?;
-    let long = rwkv_forge_quant::by_name("q4_k").is_some_and(|format| container.holds(format.encoding()));
-    let names = if long && weight.columns.is_multiple_of(256) { LONG } else { SHORT };
     let mut out = Vec::new();
-    for name in names {
-        let Some(format) = rwkv_forge_quant::by_name(name) else { continue };
+    for format in planned(container, weight.columns) {
         let encoding = format.encoding();
         let Ok(row_bytes) = encoding.row_bytes(weight.columns as u64) else { continue };
         // The second factor of the decay is never worth so little.
-        let decay = spec.role == TensorRole::DecayLora && weight.columns < 256 && name.starts_with("q4");
+        let decay = spec.role == TensorRole::DecayLora
+            && weight.columns < 256
+            && format.facts().family == Family::Even
+            && format.bits() <= FEW_BITS;
         if !decay && container.holds(encoding) && !rwkv_forge_convert::is_unfit(version, encoding) {
             out.push((encoding, row_bytes * weight.all_rows() as u64));
         }
@@ -89,6 +88,17 @@ pub fn tensor_types_with_errors(
     Ok(out)
 }
 
+/// The types that say that they are for rows like these, from the fewest bytes on. Those of long blocks serve rows of whole blocks of 256
+/// in containers that have such types.
+fn planned(container: &dyn Container, columns: usize) -> Vec<&'static dyn BlockFormat> {
+    let long = rwkv_forge_quant::encodable().any(|format| format.facts().planned == Some(Rows::Long) && container.holds(format.encoding()));
+    let rows = if long && columns.is_multiple_of(256) { Rows::Long } else { Rows::Short };
+    let fits = |format: &&dyn BlockFormat| format.facts().planned.is_some_and(|planned| planned == rows || planned == Rows::All);
+    let mut found: Vec<_> = rwkv_forge_quant::encodable().filter(fits).collect();
+    found.sort_by(|a, b| a.bits().total_cmp(&b.bits()));
+    found
+}
+
 fn square(rows: &[f32], columns: usize, importance: Option<&[f32]>) -> f64 {
     let row = |row: &[f32]| -> f64 {
         let weight = |column: usize| importance.map_or(1.0, |importance| f64::from(importance[column]));
@@ -105,4 +115,21 @@ fn relative_error(rows: &[f32], columns: usize, encoding: Encoding, importance: 
     let loss =
         if by_search { rwkv_forge_quantizer::search(rows, &target, &mut out) } else { rwkv_forge_quantizer::ggml(rows, &target, &mut out) };
     Ok(loss?.weighted_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv_forge_convert::container::by_name;
+
+    /// A type that does not ask for it is in no plan: with more formats registered, planners try the types that they tried before.
+    #[test]
+    fn types_are_planned_by_consent() {
+        let names = |container: &str, columns: usize| -> Vec<&str> {
+            super::planned(by_name(container).unwrap(), columns).into_iter().map(|format| format.encoding().name).collect()
+        };
+        let short = ["nf4", "q4_0", "q4_1", "q5_0", "q5_1", "int8", "q8_0", "f16"];
+        assert_eq!(names("gguf", 512), ["q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0", "f16"]);
+        assert_eq!(names("gguf", 96), short);
+        assert_eq!(names("prefab", 512), short);
+    }
 }

@@ -227,7 +227,7 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
 /// The recipe of the plain type whose bytes a ready type does not exceed.
 fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertError> {
     let Some(ready) = options.recipe.preset.ready else { return Ok(None) };
-    let preset = crate::preset::preset_by_name(ready.reference_in(options.container)?)?;
+    let preset = ready.reference_in(options.container)?;
     let mut plain = options.recipe.clone();
     (plain.preset, plain.quantizer, plain.calibration) = (preset, Some(Quantizer::Ggml), None);
     Ok(Some(plain))

@@ -291,7 +291,7 @@ impl Job<'_> {
                 reason: "a value or the scale of a block is too large".to_owned(),
             }
             .into(),
-            EncodeError::Length { .. } | EncodeError::Importance { .. } | EncodeError::Rows { .. } => {
+            EncodeError::ReadOnly { .. } | EncodeError::Length { .. } | EncodeError::Importance { .. } | EncodeError::Rows { .. } => {
                 ConvertError::Internal(format!("{}: {error}", out.name)).into()
             }
         });

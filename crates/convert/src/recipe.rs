@@ -279,12 +279,8 @@ impl Recipe {
     fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {
         for encoding in std::iter::once(self.preset.base).chain(self.rules.all.iter().map(|rule| rule.encoding)) {
             if !container.holds(encoding) {
-                let carried: Vec<&str> = rwkv_forge_quant::FORMATS
-                    .iter()
-                    .map(|format| format.encoding())
-                    .filter(|e| container.holds(*e))
-                    .map(|e| e.name)
-                    .collect();
+                let carried: Vec<&str> =
+                    rwkv_forge_quant::encodable().map(|format| format.encoding()).filter(|e| container.holds(*e)).map(|e| e.name).collect();
                 return Err(ConvertError::TypeNotCarried {
                     container: container.name(),
                     encoding: encoding.name,

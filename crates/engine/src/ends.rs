@@ -42,7 +42,7 @@ impl Embedding {
         }
         let place = Place::of(loader.source, spec)?;
         let encoding = loader.source.tensors()[spec.source_index].encoding;
-        loader.notes.extend(place.note(spec, encoding));
+        loader.notes.extend(place.note(spec, encoding, Encoding::F32));
         let rows = match place {
             Place::InFile { .. } => stored(loader, spec, encoding)?,
             _ => Rows::Table(load_tensor(loader.source, spec)?),

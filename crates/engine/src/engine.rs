@@ -2,7 +2,7 @@
 
 use rwkv_forge_kernel::KernelError;
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_tensor::{Encoding, TensorSource};
 
 use crate::block::Block;
 use crate::ends::{Embedding, Head, check_tokens};
@@ -133,6 +133,15 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The type in which the weights of a tensor are held: the stored one where there is a kernel for it. `None` for tensors that are no weights
+    /// of products. Of several weights in one tensor, the widest.
+    #[must_use]
+    pub fn held_as(&self, tensor: &str) -> Option<Encoding> {
+        let groups = self.layers.iter().flat_map(Layer::groups).chain([self.head.group()]);
+        let held = groups.flat_map(|group| group.weights()).filter(|weight| weight.name == tensor).map(|weight| weight.matrix.encoding());
+        held.max_by_key(|encoding| encoding.block_bytes)
     }
 
     /// The state before the first token.

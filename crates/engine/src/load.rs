@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rwkv_forge_kernel::{KernelError, load_tensor};
 use rwkv_forge_matrix::Matrix;
 use rwkv_forge_model::{ModelDescription, TensorSpec, ValueForm};
-use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, f32_to_bf16, f32_to_f16, format_shape};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, f16_to_f32, f32_to_bf16, f32_to_f16, format_shape};
 
 use crate::error::EngineError;
 use crate::linear::Weight;
@@ -108,11 +108,15 @@ impl<'a> Loader<'a> {
         if shape != (Shape { count, rows: outputs, columns: inputs }) {
             return Err(mismatch(spec, format!("{count} x [{outputs}, {inputs}]")));
         }
-        self.notes.extend(place.note(spec, self.stored(spec).encoding));
-        if matches!(place, Place::Turned { .. }) && !self.in_rows(spec, shape) {
-            return self.turned(spec, place);
-        }
-        (0..count).map(|index| self.rows(spec, place, index * outputs, outputs)).collect()
+        let weights: Vec<Weight> = if matches!(place, Place::Turned { .. }) && !self.in_rows(spec, shape) {
+            self.turned(spec, place)?
+        } else {
+            (0..count).map(|index| self.rows(spec, place, index * outputs, outputs)).collect::<Result<_, _>>()?
+        };
+        // Of several in one tensor the widest: one of them may have what f16 does not hold.
+        let held = weights.iter().map(|weight| weight.matrix.encoding()).max_by_key(|encoding| encoding.block_bytes);
+        self.notes.extend(held.and_then(|held| place.note(spec, self.stored(spec).encoding, held)));
+        Ok(weights)
     }
 
     /// Rows `first .. first + rows` of a linear layer's weight, as a weight of their own.
@@ -162,7 +166,7 @@ impl<'a> Loader<'a> {
             };
             return Ok(self.finish(spec, Matrix::pack(rows, shape.columns, stored, &read).map_err(failed)?, factor));
         };
-        let overflowed = AtomicBool::new(false);
+        let rounded = AtomicBool::new(false);
         let pack = |encoding: Encoding| {
             let row_bytes = shape.columns * encoding.block_bytes as usize;
             Matrix::pack(rows, shape.columns, encoding, &|row, bytes: &mut [u8]| {
@@ -177,7 +181,7 @@ impl<'a> Loader<'a> {
                 if values.iter().fold(false, |found, value| found | !value.is_finite()) {
                     return Err(self.non_finite(spec));
                 }
-                overflowed.fetch_or(values.iter().any(overflows), Ordering::Relaxed);
+                rounded.fetch_or(values.iter().any(not_in_f16), Ordering::Relaxed);
                 encode(encoding, &values, bytes);
                 Ok(())
             })
@@ -185,7 +189,7 @@ impl<'a> Loader<'a> {
         let matrix = pack(encoding).map_err(failed)?;
         // A wrong number would be worse than more memory.
         let matrix =
-            if encoding == Encoding::F16 && overflowed.load(Ordering::Relaxed) { pack(Encoding::F32).map_err(failed)? } else { matrix };
+            if encoding == Encoding::F16 && rounded.load(Ordering::Relaxed) { pack(Encoding::F32).map_err(failed)? } else { matrix };
         Ok(self.finish(spec, matrix, factor))
     }
 
@@ -223,14 +227,15 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Packs decoded rows; values beyond f16 are held in f32.
+/// Packs decoded rows; what f16 does not hold is held in f32.
 fn pack_values(spec: &TensorSpec, shape: Shape, encoding: Encoding, values: &[f32]) -> Result<Matrix, EngineError> {
-    let encoding = if encoding == Encoding::F16 && values.iter().any(overflows) { Encoding::F32 } else { encoding };
+    let encoding = if encoding == Encoding::F16 && values.iter().any(not_in_f16) { Encoding::F32 } else { encoding };
     Matrix::from_f32(shape.rows, shape.columns, encoding, values).map_err(|error| EngineError::Matrix { tensor: spec.name.clone(), error })
 }
 
-fn overflows(value: &f32) -> bool {
-    value.is_finite() && f32_to_f16(*value) & 0x7fff == 0x7c00
+/// True when f16 would change a finite value: too large, too small, or too many bits.
+fn not_in_f16(value: &f32) -> bool {
+    value.is_finite() && f16_to_f32(f32_to_f16(*value)) != *value
 }
 
 /// Little-endian F32, F16 or BF16.

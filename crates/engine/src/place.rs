@@ -73,8 +73,11 @@ impl Place {
         }
         let encoding = match encoding {
             Encoding::F32 | Encoding::F16 | Encoding::BF16 if factor(spec.recover.form).is_some() => encoding,
-            Encoding::F64 | Encoding::F32 | Encoding::F16 | Encoding::BF16 => Encoding::F32,
-            _ => Encoding::F16,
+            // What f16 would round is held in f32. Loading looks at the values: some formats reach beyond the range of f16.
+            _ => match rwkv_forge_quant::by_encoding(encoding) {
+                Some(format) if format.facts().exact_in_f16 && factor(spec.recover.form).is_some() => Encoding::F16,
+                Some(_) | None => Encoding::F32,
+            },
         };
         Ok(Self::Turned { shape, encoding })
     }
@@ -89,14 +92,15 @@ impl Place {
         }
     }
 
-    /// What a user should know: that a type could not be kept.
-    pub(crate) fn note(self, spec: &TensorSpec, stored: Encoding) -> Option<String> {
+    /// What a user should know: that a type could not be kept. `held` is what the weights are held in.
+    pub(crate) fn note(self, spec: &TensorSpec, stored: Encoding, held: Encoding) -> Option<String> {
         match self {
-            Self::Turned { encoding, .. } if stored.is_dense() && stored != encoding => {
-                Some(format!("{} is stored as {stored} and held as {encoding}", spec.name))
+            Self::Turned { .. } if stored.is_dense() && stored != held => {
+                Some(format!("{} is stored as {stored} and held as {held}", spec.name))
             }
-            Self::Turned { encoding, .. } if stored != encoding => {
-                Some(format!("{} is stored as {stored}, which cannot be multiplied as it is: decoded to {encoding}", spec.name))
+            Self::Turned { .. } if stored != held => {
+                let why = if held == Encoding::F32 { ", since f16 does not hold all its values" } else { "" };
+                Some(format!("{} is stored as {stored}, which cannot be multiplied as it is: decoded to {held}{why}", spec.name))
             }
             Self::Table { .. } => Some(format!("{} is not stored row by row: decoded to f32 and kept in memory", spec.name)),
             _ => None,

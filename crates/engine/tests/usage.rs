@@ -5,8 +5,9 @@ use crate::support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
 use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel, Wkv};
 use rwkv_forge_model::{Recover, ValueForm, Version};
+use rwkv_forge_quant::BlockFormat;
 use rwkv_forge_tensor::{Diagnostic, Encoding};
-use rwkv_forge_testkit::models::{MemorySource, Sizes};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64};
 
 /// As in `agreement.rs`: rounding.
 const FLOAT: f64 = 1e-5;
@@ -188,13 +189,9 @@ fn every_way_to_store_a_tensor_is_read() {
     }
     // A factor in blocks along the wrong dimension must be decoded; bf16 turned loses nothing.
     let model = stored(&wide, "blocks.1.att.w2", |shape, values| (shape.to_vec(), q8_0, encode(q8_0, values), Recover::AS_IS));
-    let tokens_20 = tokens(20, 70);
-    let (expected, _) = model.reference(&tokens_20);
-    let (found, _) = model.steps(&options(Form::Float, 1), &tokens_20);
-    // Decoded to f16: 11 bits of one small factor.
-    assert!(agreement(&expected, &found, 70).rms_ratio < 1e-3);
-    let notes = model.engine(&options(Form::Float, 1)).notes().to_vec();
-    assert!(notes.len() == 1 && notes[0].contains("blocks.1.att.w2") && notes[0].contains("f16"), "{notes:?}");
+    // Decoded to f32, since a code of seven bits times a scale of eleven is more than f16 holds.
+    let notes = check(&model, "blocks.1.att.w2 q8_0");
+    assert!(notes.len() == 1 && notes[0].contains("blocks.1.att.w2") && notes[0].contains("f32, since f16"), "{notes:?}");
     let model =
         stored(&wide, "blocks.1.att.w2", |shape, values| (shape.to_vec(), Encoding::BF16, encode(Encoding::BF16, values), Recover::AS_IS));
     assert!(check(&model, "bf16 factor").is_empty());
@@ -255,4 +252,75 @@ fn a_state_knows_its_version() {
     let Wkv::Matrix(matrix) = &kernel.layers[0].wkv else { panic!("RWKV-7 has matrices") };
     // The kernel's matrices are [value, key], which only symmetric ones would not show.
     assert_ne!(matrix[1].to_bits(), matrix[12].to_bits());
+}
+
+/// Random blocks of any format. For formats that are only read those whose largest value is between 0.001 and 0.1: found by trying, since
+/// where scales stand differs.
+fn random_blocks(format: &dyn BlockFormat, count: usize, random: &mut SplitMix64) -> Vec<u8> {
+    let encoding = format.encoding();
+    if format.facts().encodes {
+        let values: Vec<f32> = (0..count * encoding.block_len as usize).map(|_| random.normal() * 0.03).collect();
+        return encode(encoding, &values);
+    }
+    let mut bytes = Vec::new();
+    let mut values = vec![0.0f32; encoding.block_len as usize];
+    while bytes.len() < count * encoding.block_bytes as usize {
+        let block: Vec<u8> = (0..encoding.block_bytes).map(|_| random.next_u64().to_le_bytes()[7]).collect();
+        format.decode(&block, &mut values);
+        let largest = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        if format.validate(&block).is_ok() && values.iter().all(|value| value.is_finite()) && (1e-3..0.1).contains(&largest) {
+            bytes.extend(block);
+        }
+    }
+    bytes
+}
+
+/// Types with a kernel are held as they are stored; all others are decoded, to f16 where that loses nothing, and a note says to what.
+#[test]
+fn every_registered_type_runs() {
+    let name = "blocks.1.ffn.key.weight";
+    let wide = Loaded::random(Version::V7, &WIDE, 1);
+    let mut decoded = 0;
+    for format in rwkv_forge_quant::FORMATS.iter().filter(|format| !format.encoding().is_dense()) {
+        let encoding = format.encoding();
+        let mut random = SplitMix64::new(11);
+        let blocks = random_blocks(*format, WIDE.channels * WIDE.ffn / encoding.block_len as usize, &mut random);
+        let made = |bytes: &[u8]| stored(&wide, name, |shape, _| (shape.to_vec(), encoding, bytes.to_vec(), Recover::AS_IS));
+        let model = made(&blocks);
+        let notes = check(&model, encoding.name);
+        let held = model.engine(&options(Form::Float, 1)).held_as(name).unwrap();
+        if held == encoding {
+            assert!(notes.is_empty(), "{notes:?}");
+            continue;
+        }
+        decoded += 1;
+        assert_eq!(held, if format.facts().exact_in_f16 { Encoding::F16 } else { Encoding::F32 }, "{encoding}");
+        let said = format!("{name} is stored as {encoding}, which cannot be multiplied as it is: decoded to {held}");
+        assert!(notes.len() == 1 && notes[0].starts_with(&said), "{notes:?}");
+        // Planted fault: the last block in place of the first is beyond the bound.
+        let mut other = blocks.clone();
+        let size = encoding.block_bytes as usize;
+        other.copy_within(blocks.len() - size.., 0);
+        let tokens = tokens(20, WIDE.vocabulary);
+        let (expected, _) = model.reference(&tokens);
+        let (found, _) = made(&other).steps(&options(Form::Float, 1), &tokens);
+        assert!(agreement(&expected, &found, WIDE.vocabulary).rms_ratio > FLOAT, "{encoding}");
+    }
+    assert!(decoded > 0, "there are formats without a kernel");
+}
+
+/// A type that f16 holds but for its range: one block of values below the smallest f16 makes the tensor f32, and the note says so.
+#[test]
+fn what_f16_would_change_is_held_in_f32() {
+    let name = "blocks.1.ffn.key.weight";
+    let wide = Loaded::random(Version::V7, &WIDE, 1);
+    let mxfp4 = rwkv_forge_quant::by_name("mxfp4").unwrap();
+    let mut blocks = random_blocks(mxfp4, WIDE.channels * WIDE.ffn / 32, &mut SplitMix64::new(3));
+    // 2^(100 - 128) times odd numbers: the smallest f16 is 2^-24.
+    blocks[17 * 40] = 100;
+    blocks[17 * 40 + 1..17 * 41].fill(0x31);
+    let model = stored(&wide, name, |shape, _| (shape.to_vec(), mxfp4.encoding(), blocks.clone(), Recover::AS_IS));
+    let notes = check(&model, "mxfp4");
+    assert_eq!(model.engine(&options(Form::Float, 1)).held_as(name), Some(Encoding::F32));
+    assert!(notes.len() == 1 && notes[0].contains("decoded to f32, since f16"), "{notes:?}");
 }

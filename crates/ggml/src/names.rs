@@ -8,7 +8,6 @@ use rwkv_forge_tensor::{TensorInfo, format_shape};
 use crate::error::GgmlError;
 use crate::map::{self, Shape};
 use crate::records::{Header, Records};
-use crate::types;
 
 /// The tensors as consumers see them: as stored, but the decay of RWKV-6 `[H, N, 1]` in the shape of the checkpoint,
 /// `[1, 1, C]`. The elements and their order are the same.
@@ -32,11 +31,8 @@ pub(crate) fn version_of(infos: &[TensorInfo]) -> Version {
 /// Every tensor under its canonical name.
 ///
 /// # Errors
-/// [`GgmlError::UnsupportedType`], [`GgmlError::BadShape`], [`GgmlError::MissingTensor`], [`GgmlError::Contradiction`].
+/// [`GgmlError::BadShape`], [`GgmlError::MissingTensor`], [`GgmlError::Contradiction`].
 pub(crate) fn mapped(header: &Header, infos: &[TensorInfo]) -> Result<Vec<MappedTensor>, GgmlError> {
-    if let Some(info) = infos.iter().find(|info| !types::is_decodable(info.encoding)) {
-        return Err(GgmlError::UnsupportedType { tensor: info.name.clone(), encoding: info.encoding.name });
-    }
     check_header(header, infos)?;
     let version = version_of(infos);
     let mut out = Vec::new();

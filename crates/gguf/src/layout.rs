@@ -162,7 +162,7 @@ fn check_choice(version: Version, spec: &TensorSpec, choice: &Choice) -> Result<
     match constraint(version, spec) {
         Constraint::F32Only(why) if encoding != Encoding::F32 => Err(not_allowed(&spec.name, encoding, why)),
         Constraint::Float(why) if !encoding.is_float() => Err(not_allowed(&spec.name, encoding, why)),
-        _ if types::number(encoding).is_none() => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
+        _ if !types::holds(encoding) => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
         _ => Ok(()),
     }
 }

@@ -35,6 +35,7 @@ pub use header::{Header, Limits};
 pub use layout::{Provenance, can_carry, constraint, layout, layout_hybrid};
 pub use names::{canonical_names, configuration, mapped, stored_name};
 pub use reader::GgufFile;
+pub use types::holds;
 pub use value::{Array, Metadata, Value};
 pub use vocabulary::bpe_vocabulary;
 

@@ -17,7 +17,7 @@ use crate::value::{Metadata, Value};
 /// description lists them as unused.
 ///
 /// # Errors
-/// [`GgufError::UnsupportedArchitecture`], [`GgufError::UnsupportedType`], [`GgufError::UnknownTensor`],
+/// [`GgufError::UnsupportedArchitecture`], [`GgufError::UnsupportedType`], [`GgufError::UnknownTensor`], [`GgufError::ScaleBeside`],
 /// [`GgufError::DuplicateTensor`], [`GgufError::BadShape`] for the names; [`GgufError::MissingKey`],
 /// [`GgufError::Contradiction`], [`GgufError::UnsupportedRescale`] for the metadata (rule G9).
 pub fn mapped(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
@@ -32,7 +32,7 @@ fn map_file(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
     file.require_decodable()?;
     let mut names = NameMap { version, table, seen: BTreeSet::new(), out: Vec::new(), layers: 0 };
     for (index, info) in file.tensors().iter().enumerate() {
-        names.add(index, info, architecture)?;
+        names.add(index, info, architecture).map_err(|error| scale_beside(file.tensors(), info).unwrap_or(error))?;
     }
     Check { metadata: file.metadata(), tensors: file.tensors(), architecture }.all(version, names.layers)?;
     Ok(names.out)
@@ -83,6 +83,14 @@ impl NameMap {
         }
         Ok(())
     }
+}
+
+/// What is wrong with a tensor that is the scale of another one. Runtimes multiply what comes out of `NAME.weight` by the number in
+/// `NAME.scale`, which files of NVFP4 may have, and what goes in by that in `NAME.input_scale`.
+fn scale_beside(tensors: &[TensorInfo], info: &TensorInfo) -> Option<GgufError> {
+    let stem = info.name.strip_suffix(".input_scale").or_else(|| info.name.strip_suffix(".scale"))?;
+    let weight = tensors.iter().find(|other| other.name.strip_suffix(".weight") == Some(stem))?;
+    Some(GgufError::ScaleBeside { scale: info.name.clone(), weight: weight.name.clone(), encoding: weight.encoding.name })
 }
 
 /// Name in a file of the tensor that holds the canonical tensor `name`, alone or with others; `None` for what such files do not have.

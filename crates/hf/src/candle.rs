@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rwkv_forge_gguf::FreeTensor;
 use rwkv_forge_model::names::{BLINKDL, CANDLE_6, Convention, HUGGING_FACE};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, Ranks, TensorSpec, Version};
+use rwkv_forge_quant::{BF16, BlockFormat, F16, F32, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_tokenizer::Tokenizer;
 
@@ -17,8 +18,8 @@ use crate::{Context, EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, carries_tok
 const FLOAT: &str = "candle";
 const QUANTIZED: &str = "candle-gguf";
 const SAFETENSORS: &str = "`--to safetensors` carries every RWKV version under its original names";
-/// Block formats of GGUF that candle has no code for.
-const UNKNOWN_TO_CANDLE: &[&str] = &["iq4_nl", "iq4_xs", "mxfp4"];
+/// The types that candle's GGUF reader has code for.
+const KNOWN_TO_CANDLE: &[&dyn BlockFormat] = &[&F32, &F16, &BF16, &Q8_0, &Q6_K, &Q5_K, &Q5_1, &Q5_0, &Q4_K, &Q4_1, &Q4_0, &Q3_K, &Q2_K];
 const VECTORS: &str = "candle turns vectors and low-rank factors into f32 while loading, so they are kept whole";
 
 const CONFIG: &str = "config.json";
@@ -71,8 +72,7 @@ fn convention(container: &'static str, version: Version) -> Result<&'static Conv
 /// Whether candle's GGUF reader knows this encoding.
 #[must_use]
 pub fn gguf_holds(encoding: Encoding) -> bool {
-    let known = rwkv_forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some());
-    known && !UNKNOWN_TO_CANDLE.contains(&encoding.name)
+    KNOWN_TO_CANDLE.iter().any(|format| format.encoding() == encoding)
 }
 
 /// What candle's quantized models can hold for a tensor.

@@ -7,7 +7,7 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::convert::{INFINITY, MAGNITUDE, f16_to_f32, f32_to_f16};
 use crate::searched::{SearchPass, Searched};
-use crate::{BlockFormat, EncodeError, EncodeStats};
+use crate::{BlockFormat, EncodeError, EncodeStats, Facts};
 
 /// Elements a block of most formats.
 pub(crate) const LEN: usize = 32;
@@ -54,7 +54,7 @@ pub(crate) trait Block: Sync + Sized {
     /// The stored bytes.
     type Stored: ByteArray;
     const ENCODING: Encoding;
-    const GGML_TYPE: Option<u32>;
+    const FACTS: Facts;
 
     /// Encodes the blocks of a job; how many were flushed, or the first refused block.
     fn encode(job: Job) -> Result<Flushed, usize>;
@@ -78,6 +78,11 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// What formats for reading answer. They are never asked: [`encode_at`] has refused before.
+    pub(crate) fn refused(self) -> Result<Flushed, usize> {
+        Err(0)
+    }
+
     /// Encodes block after block; importance does not matter.
     pub(crate) fn one_by_one<B: OneByOne>(self) -> Result<Flushed, usize> {
         self.isa.run(EncodePass::<B> { blocks: B::Values::cut(self.values).0, out: B::Stored::cut_mut(self.out) })
@@ -139,8 +144,8 @@ impl<B: Block> BlockFormat for B {
         B::ENCODING
     }
 
-    fn ggml_type(&self) -> Option<u32> {
-        B::GGML_TYPE
+    fn facts(&self) -> Facts {
+        B::FACTS
     }
 
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
@@ -169,6 +174,9 @@ pub(crate) fn encode_at<B: Block>(
     out: &mut [u8],
 ) -> Result<EncodeStats, EncodeError> {
     let format = B::ENCODING.name;
+    if !B::FACTS.encodes {
+        return Err(EncodeError::ReadOnly { format });
+    }
     let error = EncodeError::Length { values: values.len(), bytes: out.len(), format };
     let (blocks, rest) = B::Values::cut(values);
     if !rest.is_empty() || out.len() != size_of::<B::Stored>() * blocks.len() {

@@ -4,7 +4,7 @@ use rwkv_forge_simd::{Isa, Pass};
 use rwkv_forge_tensor::Encoding;
 
 use crate::convert::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
-use crate::{BlockFormat, EncodeError, EncodeStats};
+use crate::{BlockFormat, EncodeError, EncodeStats, Facts, Family, Rows};
 
 /// IEEE binary32, little endian.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ const CHUNK: usize = 4096;
 /// One element of a 16-bit float. Both functions are `#[inline(always)]`.
 pub(crate) trait Half: Sync {
     const ENCODING: Encoding;
-    const GGML_TYPE: u32;
+    const FACTS: Facts;
     /// The exponent bits: a magnitude at or above them is infinite or NaN.
     const EXPONENT: u16;
     /// The smallest normal number, as bits.
@@ -35,7 +35,7 @@ pub(crate) trait Half: Sync {
 
 impl Half for F16 {
     const ENCODING: Encoding = Encoding::F16;
-    const GGML_TYPE: u32 = 1;
+    const FACTS: Facts = Facts::new(Family::Dense).ggml(1, 1).planned(Rows::All).harm(2e-5);
     const EXPONENT: u16 = 0x7c00;
     const MIN_NORMAL: u16 = 0x0400;
 
@@ -52,7 +52,7 @@ impl Half for F16 {
 
 impl Half for BF16 {
     const ENCODING: Encoding = Encoding::BF16;
-    const GGML_TYPE: u32 = 30;
+    const FACTS: Facts = Facts::new(Family::Dense).ggml(30, 32);
     const EXPONENT: u16 = 0x7f80;
     const MIN_NORMAL: u16 = 0x0080;
 
@@ -161,8 +161,8 @@ macro_rules! half_format {
                 <$half as Half>::ENCODING
             }
 
-            fn ggml_type(&self) -> Option<u32> {
-                Some(<$half as Half>::GGML_TYPE)
+            fn facts(&self) -> Facts {
+                <$half as Half>::FACTS
             }
 
             fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
@@ -190,8 +190,8 @@ impl BlockFormat for F32 {
         Encoding::F32
     }
 
-    fn ggml_type(&self) -> Option<u32> {
-        Some(0)
+    fn facts(&self) -> Facts {
+        Facts::new(Family::Dense).ggml(0, 0)
     }
 
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {

@@ -80,7 +80,7 @@ pub struct Loss {
 #[must_use]
 pub fn supports(quantizer: Quantizer, format: Encoding) -> bool {
     match quantizer {
-        Quantizer::Ggml => rwkv_forge_quant::by_encoding(format).is_some() && !format.is_dense(),
+        Quantizer::Ggml => rwkv_forge_quant::by_encoding(format).is_some_and(|format| format.facts().encodes) && !format.is_dense(),
         Quantizer::Search | Quantizer::Gptq => format::by_encoding(format).is_some(),
     }
 }

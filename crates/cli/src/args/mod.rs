@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 use rwkv_forge_convert::container::CONTAINERS;
-use rwkv_forge_convert::preset::type_names;
+use rwkv_forge_convert::preset::{read_only_names, type_names};
 use rwkv_forge_convert::state::StateFormat;
 use rwkv_forge_io::{Claims, OutputOptions};
 use rwkv_forge_model::Version;
@@ -124,7 +124,7 @@ pub(crate) struct Convert {
     #[arg(long, value_name = "CONTAINER", value_parser = containers())]
     pub to: String,
     /// Type of everything that may be quantized
-    #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(type_names()))]
+    #[arg(long = "type", value_name = "TYPE", value_parser = types())]
     pub encoding: Option<String>,
     /// Type, and after a colon the quantizer, of the tensors whose original name matches a regular expression; may be repeated,
     /// the last match wins
@@ -413,6 +413,12 @@ fn size(text: &str) -> Result<u64, String> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 1e18")]
     let bytes = bytes as u64;
     Ok(bytes)
+}
+
+/// Types that are only read are no choice, but what is wrong with them is more than a name that nobody knows.
+fn types() -> PossibleValuesParser {
+    let read_only = read_only_names().into_iter().map(|name| PossibleValue::new(name).hide(true));
+    PossibleValuesParser::new(type_names().into_iter().map(PossibleValue::new).chain(read_only))
 }
 
 /// The registry of containers as the values of `--to`.

@@ -29,7 +29,7 @@ impl Container for Gguf {
         true
     }
     fn holds(&self, encoding: Encoding) -> bool {
-        rwkv_forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some())
+        rwkv_forge_gguf::holds(encoding)
     }
     fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
         rwkv_forge_gguf::constraint(version, spec)
