@@ -5,7 +5,7 @@ use crate::support;
 
 use crate::support::{Agreement, Loaded, ODD, TINY, WIDE, agreement, options, tokens};
 use rwkv_forge_engine::Form;
-use rwkv_forge_kernel::State as KernelState;
+use rwkv_forge_weights::State as KernelState;
 use rwkv_forge_model::Version;
 
 /// Form::Float differs from the reference by rounding alone: another order of summation and fused products. A sum of n terms
