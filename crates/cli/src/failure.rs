@@ -91,6 +91,7 @@ failures!(
     rwkv_forge_forms::FormsError,
     rwkv_forge_io::IoError,
     rwkv_forge_kernel::KernelError,
+    rwkv_forge_weights::WeightsError,
     rwkv_forge_matrix::MatrixError,
     rwkv_forge_overlay::OverlayError,
     rwkv_forge_report::ReportError,

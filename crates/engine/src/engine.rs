@@ -54,11 +54,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the engine does not run this version, a tensor does not fit the description, memory is short, or reading fails.
-    pub fn load(
-        model: &Model,
-        options: &EngineOptions,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Self, EngineError> {
+    pub fn load(model: &Model, options: &EngineOptions, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, EngineError> {
         let description = model.description();
         check_version(description)?;
         let predicted = crate::memory::memory(model, options)?;

@@ -1,9 +1,9 @@
 //! What can go wrong between a file and logits.
 
-use rwkv_forge_weights::WeightsError;
 use rwkv_forge_matrix::MatrixError;
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_weights::WeightsError;
 use thiserror::Error;
 
 /// Why the engine could not load or run a model.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
 use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_weights::Wkv;
 use rwkv_forge_model::{Recover, ValueForm, Version};
 use rwkv_forge_tensor::{Diagnostic, Encoding};
 use rwkv_forge_testkit::models::{MemorySource, Sizes};
+use rwkv_forge_weights::Wkv;
 
 /// As in `agreement.rs`: rounding.
 const FLOAT: f64 = 1e-5;
@@ -89,7 +89,10 @@ fn what_a_stream_does_not_have_is_refused() {
     let mut head = stream.load_head(40, 10).unwrap();
     assert_eq!(stream.logits(&mut head, &batch.x, &mut [0.0; 29], None).unwrap_err().kind(), "BufferMismatch");
     let shorter = batch.x[1..].to_vec();
-    assert_eq!(Batch::resume(&model.description, &[3], shorter, rwkv_forge_weights::Context::new()).err().unwrap().kind(), "BufferMismatch");
+    assert_eq!(
+        Batch::resume(&model.description, &[3], shorter, rwkv_forge_weights::Context::new()).err().unwrap().kind(),
+        "BufferMismatch"
+    );
 }
 
 /// A tap that drops what it sees.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::support::{Loaded, ODD, TINY, WIDE, agreement, bits, fixture, on, options, tokens};
 use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, Logits, State};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_weights::Model;
 use rwkv_forge_model::{ValueForm, Version};
 use rwkv_forge_testkit::models::{Decay, Options, Sizes, random_model_with};
+use rwkv_forge_weights::Model;
 
 const VERSIONS: [Version; 5] = [Version::V4, Version::V5_0, Version::V5_1, Version::V5_2, Version::V6];
 const DECAYS: [Decay; 3] = [Decay::Typical, Decay::Fast, Decay::Slow];
@@ -172,7 +172,10 @@ fn a_missing_tensor_is_named() {
         let model = random(version, &ODD, Decay::Typical, 6);
         let mut description = model.description.clone();
         description.tensors.retain(|spec| spec.name != format!("blocks.1.att.{suffix}"));
-        let error = Engine::load(&Model::over(Arc::clone(&model.source), description.clone()), &options(Form::Float, 1), &mut |_, _| ()).err().unwrap().to_string();
+        let error = Engine::load(&Model::over(Arc::clone(&model.source), description.clone()), &options(Form::Float, 1), &mut |_, _| ())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(&format!("blocks.1.att.{suffix}")), "{error}");
     }
 }

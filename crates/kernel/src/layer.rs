@@ -58,11 +58,7 @@ impl<F: Real> Layer<F> {
     ///
     /// # Errors
     /// When the layer does not exist, a tensor is missing or has the wrong shape, or reading fails.
-    pub fn load(
-        model: &Model,
-        index: usize,
-        options: &KernelOptions,
-    ) -> Result<Self, KernelError> {
+    pub fn load(model: &Model, index: usize, options: &KernelOptions) -> Result<Self, KernelError> {
         let description = model.description();
         let sizes = &description.hyperparameters;
         if index >= sizes.layers {

@@ -71,7 +71,8 @@ impl<F: Real> RowNorm<F> {
             return Err(WeightsError::MissingTensor {
                 tensor: "(rms epsilon)".to_owned(),
                 version: weights.description.version.to_string(),
-            }.into());
+            }
+            .into());
         };
         Ok(Self::Rms { weight: weights.vector(&format!("{name}.weight"), channels)?, eps: f64::from(eps.value()) })
     }

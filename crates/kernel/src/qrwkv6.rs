@@ -111,7 +111,8 @@ impl<F: Real> TimeMix<F> {
                 tensor: name("key.weight"),
                 found: format!("{} heads and {kv_heads} of keys", sizes.heads),
                 expected: "heads of keys that divide the heads".to_owned(),
-            }.into());
+            }
+            .into());
         };
         let kv = kv_heads * sizes.head_size;
         let mix = |letter: &str| Mix::load(weights, layer, letter, rank);

@@ -54,7 +54,8 @@ impl<F: Real> TimeMix<F> {
             return Err(WeightsError::MissingTensor {
                 tensor: tensor_name(layer, "att.time_maa_w1"),
                 version: weights.description.version.to_string(),
-            }.into());
+            }
+            .into());
         };
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
         Ok(Self {

@@ -5,8 +5,8 @@
 
 use crate::support::{MemorySource, TINY, Trained, fixture, npy_f32, npy_tokens};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_weights::{State, Wkv};
 use rwkv_forge_model::ModelDescription;
+use rwkv_forge_weights::{State, Wkv};
 
 /// The tolerance of oracle.rs for these models.
 const TOLERANCE: f32 = 3e-5;

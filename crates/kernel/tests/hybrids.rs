@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_weights::{Model, State};
 use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Version, describe_with};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
 use rwkv_forge_testkit::models::{MemorySource, Sizes};
+use rwkv_forge_weights::{Model, State};
 
 const TOKENS: [u32; 9] = [3, 17, 39, 0, 3, 3, 21, 8, 30];
 

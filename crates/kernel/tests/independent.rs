@@ -12,8 +12,8 @@ use crate::support::naive::{Tensors, lerp, matvec, max_difference, norm, previou
 use crate::support::random::random_model;
 use crate::support::{MemorySource, Trained, fixture, npy_tokens};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_weights::{Model, State};
 use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_weights::{Model, State};
 
 /// f64 on both sides, logits of magnitude 30 at most: rounding is 1e-13, and the recurrence multiplies it by little.
 const SAME: f64 = 1e-9;

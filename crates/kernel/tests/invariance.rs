@@ -3,8 +3,8 @@
 
 use crate::support::random::random_model;
 use rwkv_forge_kernel::{HeadStream, KernelOptions, Layer, RecurrentModel, embed, for_each_chunk};
-use rwkv_forge_weights::{Context, Model, State};
 use rwkv_forge_model::Version;
+use rwkv_forge_weights::{Context, Model, State};
 
 /// More than two of the kernel's blocks of 128 tokens, and no multiple of them.
 const TOKENS: usize = 300;

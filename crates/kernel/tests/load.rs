@@ -3,9 +3,9 @@
 
 use crate::support::random::random_model;
 use rwkv_forge_kernel::{KernelError, KernelOptions, Layer, RecurrentModel, embed};
-use rwkv_forge_weights::{State, WeightsError};
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Diagnostic;
+use rwkv_forge_weights::{State, WeightsError};
 
 #[test]
 fn tokens_layers_and_states_are_checked() {

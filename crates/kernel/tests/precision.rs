@@ -9,8 +9,8 @@
 use crate::support::random::random_model;
 use crate::support::{TINY, Trained, fixture, npy_tokens};
 use rwkv_forge_kernel::{KernelOptions, Layer, Real, embed, for_each_chunk};
-use rwkv_forge_weights::{Context, Model, State};
 use rwkv_forge_model::Version;
+use rwkv_forge_weights::{Context, Model, State};
 
 /// RMS of the difference over RMS of the f64 result, the residual stream or the state after any layer.
 /// f32 has 6e-8 a rounding; sums of 100 to 500 terms in 16 lanes and a recurrence that forgets multiply it by some tens.

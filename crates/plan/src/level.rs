@@ -6,6 +6,7 @@ use rwkv_forge_overlay::Weight;
 use rwkv_forge_quant::{BlockFormat, Q6_K};
 use rwkv_forge_quantizer::{Quantizer, Target};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
+use rwkv_forge_weights::Model;
 use serde::Serialize;
 
 /// Rows of a tensor on which the error of a type is measured.
@@ -44,14 +45,14 @@ pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &Tenso
 /// # Errors
 /// When the tensor cannot be read or encoded.
 pub fn levels(
-    source: &dyn TensorSource,
+    model: &Model,
     version: Version,
     spec: &TensorSpec,
     container: &dyn Container,
     importance: Option<&[f32]>,
 ) -> Result<Vec<Level>, BoxError> {
     let weight = Weight::of(spec)?;
-    let values = Weight::read(source, spec)?;
+    let values = Weight::read(model, spec)?;
     let step = (weight.all_rows() / ROWS).max(1);
     let rows: Vec<f32> = values.chunks_exact(weight.columns).step_by(step).take(ROWS).flatten().copied().collect();
     drop(values);

@@ -152,7 +152,7 @@ impl Planning<'_> {
     }
 
     fn parameters(&self) -> f64 {
-        self.model.description.parameters().max(1) as f64
+        self.model.description().parameters().max(1) as f64
     }
 
     /// Plans without quantizing: types, exact bytes and the sum of harms. For losses the sum is taken at its word.
@@ -242,7 +242,7 @@ impl Planning<'_> {
     ) -> Result<(), PlanError> {
         let plan = self.plan(recipe)?;
         let (overlay, prepared) = self.quantize(&plan, recipe)?;
-        let model = Model::new(&overlay, overlay.description());
+        let model = Model::new(&overlay.into_model());
         let loss = baseline.compare(model, &self.loss.pass, progress)?;
         let evaluation = rwkv_forge_score::evaluate(baseline.plan(), &loss.scores)?;
         planned.prepared = prepared;
@@ -257,11 +257,11 @@ impl Planning<'_> {
     }
 
     /// The model as a file of this recipe will hold it.
-    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay<'_>, Vec<Prepared>), PlanError> {
+    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay, Vec<Prepared>), PlanError> {
         let directory = self.loss.pass.spill_directory.as_deref();
         let (mut overlay, prepared) = rwkv_forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
         let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
-        for (spec, choice) in self.model.description.tensors.iter().zip(&plan.choices) {
+        for (spec, choice) in self.model.description().tensors.iter().zip(&plan.choices) {
             let done = done.contains(spec.name.as_str());
             let stored = self.model.source().tensors()[spec.source_index].encoding;
             if !done && choice.encoding != stored && !choice.encoding.is_dense() {

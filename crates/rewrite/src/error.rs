@@ -1,8 +1,8 @@
 //! Why a model cannot be rewritten.
 
-use rwkv_forge_kernel::KernelError;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_weights::WeightsError;
 use thiserror::Error;
 
 /// Why a model cannot be rewritten. `rewrite` is [`crate::Rewrite::name`], with the layer where it belongs to one.
@@ -106,7 +106,7 @@ pub enum RewriteError {
         /// The rewrite.
         rewrite: String,
         /// What does not fit.
-        error: KernelError,
+        error: WeightsError,
     },
     /// A read outside of a rewritten tensor.
     #[error("{tensor}: bytes {start} to {end} were asked for, it has {bytes}")]

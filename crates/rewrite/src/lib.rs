@@ -17,6 +17,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Precision, Rewritten, apply};
+pub use apply::{Precision, apply};
 pub use error::RewriteError;
 pub use rewrite::Rewrite;

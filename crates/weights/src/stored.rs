@@ -224,8 +224,7 @@ impl Model {
         let failed = |error| WeightsError::Read { tensor: spec.name.clone(), error };
         let whole = rwkv_forge_quant::non_finite(self.source(), spec.source_index, &|_| ()).map_err(failed)?;
         let info = &self.source().tensors()[spec.source_index];
-        let here =
-            || NonFinite { file: self.path().to_path_buf(), tensor: info.name.clone(), first: element as u64, columns: 0, count: 1 };
+        let here = || NonFinite { file: self.path().to_path_buf(), tensor: info.name.clone(), first: element as u64, columns: 0, count: 1 };
         Ok(whole.unwrap_or_else(here))
     }
 }

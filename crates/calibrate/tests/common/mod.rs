@@ -3,12 +3,14 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rwkv_forge_calibrate::{CalibrateError, Hessians, InputStatistics, Options, Receiver};
 use rwkv_forge_engine::Batch;
 use rwkv_forge_model::{ModelDescription, describe};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_tokenizer::Tokenizer;
+use rwkv_forge_weights::Model;
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -36,7 +38,7 @@ impl Drop for TestFile {
 }
 
 pub(crate) struct Model {
-    pub(crate) source: Box<dyn TensorSource>,
+    pub(crate) source: Arc<dyn TensorSource>,
     pub(crate) description: ModelDescription,
 }
 
@@ -44,7 +46,11 @@ impl Model {
     pub(crate) fn open(path: &Path) -> Self {
         let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).unwrap();
         let description = describe(source.tensors()).unwrap();
-        Self { source, description }
+        Self { source: source.into(), description }
+    }
+
+    pub(crate) fn model(&self) -> rwkv_forge_weights::Model {
+        rwkv_forge_weights::Model::over(Arc::clone(&self.source), self.description.clone())
     }
 
     pub(crate) fn tiny(version: u32) -> Self {
@@ -88,7 +94,7 @@ impl Receiver for Kept {
 impl Kept {
     pub(crate) fn of(model: &Model, sequences: &[&[u32]], options: &Options) -> Self {
         let mut kept = Self::default();
-        rwkv_forge_calibrate::calibrate(model.source.as_ref(), &model.description, sequences, options, &mut kept, &|_| {}).unwrap();
+        rwkv_forge_calibrate::calibrate(&model.model(), sequences, options, &mut kept, &|_| {}).unwrap();
         kept
     }
 

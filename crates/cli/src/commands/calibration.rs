@@ -51,7 +51,7 @@ pub(crate) fn documents(collections: &[Collection]) -> Vec<&Document> {
 
 /// The tokens of a calibration text, all documents one after the other. That a vocabulary is too small is said by whoever calls this.
 pub(crate) fn tokens(model: &OpenModel, vocabulary: &Vocabulary, collections: &[Collection]) -> Result<Vec<u32>, Failure> {
-    let tokenizer = vocabulary_for(vocabulary, model.description.hyperparameters.vocabulary, "reading the calibration text")?;
+    let tokenizer = vocabulary_for(vocabulary, model.description().hyperparameters.vocabulary, "reading the calibration text")?;
     let mut tokens = Vec::new();
     for document in documents(collections) {
         tokens.extend(tokenizer.encode(&document.text)?);
@@ -87,7 +87,7 @@ fn windows<'t>(args: &args::Calibration, tokens: &'t [u32]) -> Result<Vec<&'t [u
 pub(crate) fn record(args: &args::Calibration, model: &OpenModel, tokens: &[u32]) -> Result<CalibrationRecord, Failure> {
     // Source, threads and the kind of statistics are no part of it.
     let options = Options { memory: args.calibration_memory, ..Options::default() };
-    Ok(CalibrationRecord::of(&rwkv_forge_calibrate::Key::new("", &model.description, &windows(args, tokens)?, &options)))
+    Ok(CalibrationRecord::of(&rwkv_forge_calibrate::Key::new("", model.description(), &windows(args, tokens)?, &options)))
 }
 
 /// Computes the statistics that `--calibrate` asks for, or takes them from where they are kept. `force` replaces the file of
@@ -108,14 +108,14 @@ pub(crate) fn calibrated(
         global.claims.output("--statistics", path)?;
     }
     let digest = source_digest(model)?;
-    let key = rwkv_forge_calibrate::Key::new(&digest, &model.description, &windows, &options);
+    let key = rwkv_forge_calibrate::Key::new(&digest, model.description(), &windows, &options);
     let place = place(args, &key, terminal);
     if let Some(path) = place.path() {
         terminal.detail(&format!("statistics of {} windows in {}", windows.len(), path.display()));
     }
     let progress = Progress::new(terminal, "calibrating", false);
     let set = |step: rwkv_forge_calibrate::Progress| progress.set(step.layers_done as u64, step.layers as u64);
-    let found = calibrate_to_file(&place, &digest, model.source(), &model.description, &windows, &options, &set)?;
+    let found = calibrate_to_file(&place, &digest, &model.model, &windows, &options, &set)?;
     for warning in found.warnings() {
         terminal.warn(warning);
     }
@@ -144,7 +144,7 @@ impl SavedImatrix {
     fn create(args: &args::Calibration, model: &OpenModel, force: bool, global: &args::Global) -> Result<Option<Self>, Failure> {
         let Some(path) = &args.save_imatrix else { return Ok(None) };
         // The file names tensors as GGUF does.
-        by_name("gguf")?.carries(model.description.version)?;
+        by_name("gguf")?.carries(model.description().version)?;
         let legacy = path.extension().is_some_and(|extension| extension == "dat");
         let form = if legacy { ImatrixForm::Legacy } else { ImatrixForm::Gguf };
         Ok(Some(Self { file: OutputFile::create(path, &global.output("--save-imatrix", force))?, form }))
@@ -152,7 +152,7 @@ impl SavedImatrix {
 
     fn write(self, args: &args::Calibration, model: &OpenModel, statistics: &Statistics) -> Result<(), Failure> {
         let chunk = u32::try_from(CALIBRATION_WINDOW).unwrap_or(u32::MAX);
-        let mut imatrix = statistics.imatrix(model.description.version, "", chunk, true)?;
+        let mut imatrix = statistics.imatrix(model.description().version, "", chunk, true)?;
         imatrix.datasets = args.calibrate.iter().map(|path| path.display().to_string()).collect();
         self.file.write_all_at(0, &imatrix.to_bytes(self.form))?;
         Ok(self.file.commit()?)
@@ -161,5 +161,5 @@ impl SavedImatrix {
 
 /// The importance of an imatrix file.
 pub(crate) fn imatrix(path: &Path, model: &OpenModel) -> Result<Known, Failure> {
-    Ok(Known::Imatrix(FromImatrix::read(path, &model.description)?))
+    Ok(Known::Imatrix(FromImatrix::read(path, model.description())?))
 }

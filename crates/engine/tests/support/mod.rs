@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, State};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_weights::Model;
 use rwkv_forge_model::{ModelDescription, Version, describe};
 use rwkv_forge_tensor::{Encoding, TensorSource};
 use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+use rwkv_forge_weights::Model;
 
 /// The trained models that are always there.
 pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
@@ -45,8 +45,9 @@ impl Loaded {
 
     /// None when there is no such file.
     pub(crate) fn open(path: &Path) -> Option<Self> {
-        path.exists()
-            .then(|| Self::new(rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).expect("the file opens").into()))
+        path.exists().then(|| {
+            Self::new(rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).expect("the file opens").into())
+        })
     }
 
     /// One of [`TINY`].

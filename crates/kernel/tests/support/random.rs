@@ -1,8 +1,8 @@
 //! Small random models of every version, as f32 tensors that tests may change.
 
 use rwkv_forge_model::{ModelDescription, Version};
-use rwkv_forge_weights::Model;
 use rwkv_forge_testkit::models::{Decay, Options, Sizes, random_model_with};
+use rwkv_forge_weights::Model;
 
 use super::MemorySource;
 

@@ -93,7 +93,7 @@ pub(crate) fn run(
     global: &Global,
     terminal: &Terminal,
 ) -> Result<u8, Failure> {
-    let version = source.open.description.version;
+    let version = source.open.description().version;
     if source.open.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: levels are measured against it, so its own losses are in none of the numbers");
     }
@@ -102,7 +102,8 @@ pub(crate) fn run(
     let speed = SpeedOf { wanted, cache: setting.job.cache, machine: Machine::this() };
     let levels = levels(setting, source, container, &speed, global, terminal)?;
     let candidates: Vec<&dyn Candidate> = levels.iter().map(|level| level as &dyn Candidate).collect();
-    let reference = Reference { model: source.model(), identity: source.identity() };
+    let model = source.model();
+    let reference = Reference { model: &model, identity: source.identity() };
     let results = setting.job.run(Some(reference), &candidates, None, terminal)?;
     for level in levels.iter().filter(|level| speed.wanted && level.found.get().is_none()) {
         level.with(&mut |model| level.measured(model))?;
@@ -118,7 +119,7 @@ pub(crate) fn run(
     let recommended = wish.choose(&files);
     let front = pareto_front(&costs);
     let (levels, results) = (levels.as_slice(), &results);
-    let rows = source.open.description.hyperparameters.vocabulary;
+    let rows = source.open.description().hyperparameters.vocabulary;
     let predictions = Predictions::of(&setting.job.texts.plan, rows, Some(source.name()), results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = LevelFindings { setting, source, container, levels, results, predictions, source_speed, front, wish, recommended };
@@ -208,7 +209,7 @@ impl<'a> Level<'a> {
             recipe.quantizer = Quantizer::Search;
         }
         // The text may be read as bytes; what a hybrid's file carries is the vocabulary beside it.
-        let vocabulary = if source.open.description.version.is_hybrid() { &Vocabulary::Auto } else { vocabulary };
+        let vocabulary = if source.open.description().version.is_hybrid() { &Vocabulary::Auto } else { vocabulary };
         let stem = source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let options = ConvertOptions {
             container,
@@ -230,13 +231,13 @@ impl<'a> Level<'a> {
         let bytes = plan.layout.total_bytes();
         // What a container holds in another form is quantized in that form.
         let mut identity = format!("{} in {}", source.files.text(&source.open), container.name());
-        for (spec, choice) in source.open.description.tensors.iter().zip(&plan.choices) {
+        for (spec, choice) in source.open.description().tensors.iter().zip(&plan.choices) {
             let quantizer = recipe.quantizer_of(&spec.name, choice.encoding).name();
             identity.push_str(&format!(" {}={}:{quantizer}", spec.name, choice.encoding.name));
         }
         let key = speed.key(&identity);
         let found = Cell::new(if speed.wanted { speed.cache.speed(&key) } else { None });
-        let bits_per_weight = bytes as f64 * 8.0 / source.open.description.parameters().max(1) as f64;
+        let bits_per_weight = bytes as f64 * 8.0 / source.open.description().parameters().max(1) as f64;
         Ok(Self {
             names: vec![name.to_owned()],
             bytes,
@@ -252,11 +253,11 @@ impl<'a> Level<'a> {
     }
 
     /// The model in this type: replaced tensors lie in a file without a name.
-    fn quantized(&self) -> Result<Overlay<'a>, Failure> {
+    fn quantized(&self) -> Result<Overlay, Failure> {
         let open = &self.source.open;
         let (mut overlay, prepared) = rwkv_forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
-        let mut encoder = Overlay::new(open.source(), &open.description);
-        for (spec, choice) in open.description.tensors.iter().zip(&self.plan.choices) {
+        let mut encoder = Overlay::new(&open.model);
+        for (spec, choice) in open.description().tensors.iter().zip(&self.plan.choices) {
             let now = overlay.description().find(&spec.name).and_then(|spec| overlay.tensors().get(spec.source_index));
             // What the container keeps in 32 bits is not changed by it.
             let same = now.is_none_or(|info| info.encoding == choice.encoding) || choice.encoding == Encoding::F32;
@@ -289,12 +290,12 @@ impl Candidate for Level<'_> {
         &self.identity
     }
 
-    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), Failure>) -> Result<(), Failure> {
         let overlay = self.quantized()?;
-        task(Model::new(&overlay, overlay.description()))
+        task(Model::new(&overlay.into_model()))
     }
 
-    fn measured(&self, model: Model<'_>) -> Result<(), Failure> {
+    fn measured(&self, model: Model) -> Result<(), Failure> {
         if self.found.get().is_none() {
             self.found.set(self.speed.of(self.name(), &self.identity, model, self.bytes)?);
         }
@@ -309,7 +310,7 @@ impl SpeedOf<'_> {
     }
 
     /// Of a model that may be known from an earlier run.
-    fn of(&self, name: &str, identity: &str, model: Model<'_>, file_bytes: u64) -> Result<Option<Speed>, Failure> {
+    fn of(&self, name: &str, identity: &str, model: Model, file_bytes: u64) -> Result<Option<Speed>, Failure> {
         if !self.wanted {
             return Ok(None);
         }
@@ -319,8 +320,7 @@ impl SpeedOf<'_> {
         }
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
         let options = EngineOptions { threads, ..EngineOptions::default() };
-        let Model { source, description, .. } = model;
-        let subject = rwkv_forge_bench::Subject { name: name.to_owned(), source, description, file_bytes, options };
+        let subject = rwkv_forge_bench::Subject { name: name.to_owned(), model: model.weights, file_bytes, options };
         let (tokens, repeat) = SPEED;
         let settings = Settings { tokens, repeat, prompts: Vec::new(), loads: 1, position: 0, buffer_bytes: Some(BUFFER) };
         let report = rwkv_forge_bench::run(&[subject], &settings, &|_, _| ())?;
@@ -369,7 +369,7 @@ impl LevelFindings<'_> {
     }
 
     fn text(&self) -> Result<String, Failure> {
-        let mut out = format!("{}\n{}\n", super::super::model_line(&self.source.open.description), self.setting.line());
+        let mut out = format!("{}\n{}\n", super::super::model_line(self.source.open.description()), self.setting.line());
         let table = tables::levels(self);
         out.push_str(&format!("\n{}:\n\n{}", table.title, table.to_markdown()?));
         out.push_str("* no other level is both as small and as close; the others are beaten by one of these\n\n");

@@ -18,9 +18,9 @@ pub(crate) trait Candidate {
     /// What decides its numbers: digests of its files and what is done to them.
     fn identity(&self) -> &str;
     /// Makes the model and calls `task` with it.
-    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), Failure>) -> Result<(), Failure>;
+    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), Failure>) -> Result<(), Failure>;
     /// Called with the model once its last part is measured.
-    fn measured(&self, _model: Model<'_>) -> Result<(), Failure> {
+    fn measured(&self, _model: Model) -> Result<(), Failure> {
         Ok(())
     }
 }
@@ -47,7 +47,7 @@ pub(crate) struct Job<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Reference<'a> {
     /// It.
-    pub model: Model<'a>,
+    pub model: &'a Model,
     /// Digests of its files.
     pub identity: &'a str,
 }
@@ -98,11 +98,11 @@ impl Collected {
 
 impl Job<'_> {
     /// What computes this model.
-    pub(crate) fn kernel_of(&self, model: &Model<'_>) -> Kernel {
-        if model.description.version.is_hybrid() { Kernel::Reference } else { self.kernel }
+    pub(crate) fn kernel_of(&self, model: &Model) -> Kernel {
+        if model.description().version.is_hybrid() { Kernel::Reference } else { self.kernel }
     }
 
-    fn pass(&self, model: &Model<'_>, form: Form, of: u64) -> PassOptions {
+    fn pass(&self, model: &Model, form: Form, of: u64) -> PassOptions {
         PassOptions { kernel: self.kernel_of(model), form, max_memory: self.max_memory / of, ..PassOptions::default() }
     }
 
@@ -138,9 +138,9 @@ impl Job<'_> {
             let last = number + 1 == parts.len();
             let mut baseline = match reference {
                 Some(reference) if missing[number].contains(&true) => {
-                    let options = LossOptions { pass: self.pass(&reference.model, Form::Float, 2), precision: self.precision };
+                    let options = LossOptions { pass: self.pass(reference.model, Form::Float, 2), precision: self.precision };
                     let mut baseline =
-                        meter.pass(&reference.model, part, 0, |step| Baseline::new(reference.model, part, &options, step))?;
+                        meter.pass(reference.model, part, 0, |step| Baseline::new(reference.model.clone(), part, &options, step))?;
                     if let Some(logits) = logits.take() {
                         baseline.loss(Some(logits), &mut |_| ())?;
                     }
@@ -157,7 +157,7 @@ impl Job<'_> {
                     continue;
                 }
                 candidate.with(&mut |model| {
-                    let loss = self.one(model, baseline.as_mut(), part, &mut logits, &mut meter);
+                    let loss = self.one(&model, baseline.as_mut(), part, &mut logits, &mut meter);
                     let loss = loss.map_err(|failure| failure.of(candidate.name()))?;
                     let note = Note { what: candidate.name().to_owned(), layers: kept_layers(&loss.layers), seconds: loss.seconds };
                     self.cache.keep_scores(&key, &note, &loss.scores)?;
@@ -172,7 +172,7 @@ impl Job<'_> {
 
     fn one(
         &self,
-        model: Model<'_>,
+        model: &Model,
         baseline: Option<&mut Baseline<'_>>,
         part: &Plan,
         logits: &mut Option<LogitsRow<'_>>,
@@ -180,12 +180,12 @@ impl Job<'_> {
     ) -> Result<Loss, Failure> {
         match baseline {
             Some(baseline) => {
-                let options = self.pass(&model, self.form, 2);
-                meter.pass(&model, part, 2, |step| baseline.compare(model, &options, step))
+                let options = self.pass(model, self.form, 2);
+                meter.pass(model, part, 2, |step| baseline.compare(model.clone(), &options, step))
             }
             None => {
-                let options = LossOptions { pass: self.pass(&model, self.form, 1), precision: self.precision };
-                meter.pass(&model, part, 1, |step| rwkv_forge_eval::loss(model, part, &options, logits.take(), step))
+                let options = LossOptions { pass: self.pass(model, self.form, 1), precision: self.precision };
+                meter.pass(model, part, 1, |step| rwkv_forge_eval::loss(model.clone(), part, &options, logits.take(), step))
             }
         }
     }
@@ -232,12 +232,12 @@ impl Meter {
     /// One pass of a model over a part, at whose end `heads` heads are computed.
     fn pass<T>(
         &mut self,
-        model: &Model<'_>,
+        model: &Model,
         part: &Plan,
         heads: usize,
         task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, rwkv_forge_eval::EvalError>,
     ) -> Result<T, Failure> {
-        let sizes = &model.description.hyperparameters;
+        let sizes = &model.description().hyperparameters;
         // Products with matrices, nearly all of the work; a layer has about twelve squares of the width.
         let layers = (part.fed() * sizes.layers * 12 * sizes.channels) as f64;
         let share = layers / (layers + (heads * part.scored() * sizes.vocabulary) as f64).max(1.0);
