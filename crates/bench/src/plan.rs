@@ -1,8 +1,6 @@
 //! What is to be measured.
 
 use rwkv_forge_engine::EngineOptions;
-use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_weights::Model;
 use serde::Serialize;
 

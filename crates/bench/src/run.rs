@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use rwkv_forge_engine::{Engine, Logits, Memory, State};
 use rwkv_forge_matrix::Form;
-use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_weights::check_logits;
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};

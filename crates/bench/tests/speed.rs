@@ -7,8 +7,7 @@ use std::num::NonZeroUsize;
 
 use rwkv_forge_bench::{BenchError, Report, Settings, Subject, run};
 use rwkv_forge_engine::{EngineOptions, Form, Isa};
-use rwkv_forge_model::{Version, describe};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 use rwkv_forge_weights::Model;
 

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rwkv_forge_io::{InputFile, IoError};
-use rwkv_forge_model::{ModelDescription, Version};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_model::Version;
 use rwkv_forge_weights::Model;
 use sha2::{Digest, Sha256};
 

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 
 use crate::support::{Loaded, hybrid, npy_f32, random, recorded_tokens, tokens};
 use rwkv_forge_eval::{
-    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, TokenWriter, compare, loss,
+    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Pass, PassOptions, Piece, TokenWriter, compare, loss,
 };
 use rwkv_forge_model::Version;
 use rwkv_forge_score::{Document, Plan, Precision, Protocol, Scorer, Sequence, Tokens};

@@ -5,7 +5,7 @@ use rwkv_forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Ver
 use rwkv_forge_overlay::Weight;
 use rwkv_forge_quant::{BlockFormat, Q6_K};
 use rwkv_forge_quantizer::{Quantizer, Target};
-use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
+use rwkv_forge_tensor::{BoxError, Encoding};
 use rwkv_forge_weights::Model;
 use serde::Serialize;
 

@@ -4,9 +4,8 @@ use std::num::NonZeroUsize;
 
 use rayon::prelude::*;
 use rwkv_forge_engine::{Batch, EngineOptions, Form, LayerStream, LoadedHead, LoadedLayer};
-use rwkv_forge_model::{ModelDescription, TensorSpec};
+use rwkv_forge_model::TensorSpec;
 use rwkv_forge_score::{Precision, ScoreError, Scorer};
-use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_weights::{Context, Model};
 
 use crate::error::PlanError;

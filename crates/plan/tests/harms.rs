@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_convert::container::by_name;
-use rwkv_forge_model::{ModelDescription, TensorRole, Version, describe};
+use rwkv_forge_model::{TensorRole, Version, describe};
 use rwkv_forge_overlay::Overlay;
 use rwkv_forge_plan::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, levels};
-use rwkv_forge_tensor::{Diagnostic, TensorSource};
+use rwkv_forge_tensor::Diagnostic;
 use rwkv_forge_tokenizer::Tokenizer;
 use rwkv_forge_weights::Model;
 

@@ -264,8 +264,9 @@ fn stored_functions_stay_functions() {
         MappedTensor { name: info.name.clone(), source_index, recover: Recover::AS_IS.with_form(form) }
     });
     let description = describe_mapped(source.tensors(), mapped.collect()).unwrap();
-    let (logits, state) = run(&source, &description);
-    let original = Original { source, description, logits, state };
+    let model = Model::new(source, description.clone());
+    let (logits, state) = run(&model);
+    let original = Original { model, description, logits, state };
     assert!(original.check(&all(&original.description)) <= EXACT);
 }
 
@@ -283,7 +284,7 @@ fn refused(description: &ModelDescription, rewrite: &Rewrite, kind: &str, words:
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(words), "{error}");
     let source = random_model(description.version, &Sizes::TINY, 11);
-    assert_eq!(apply(&source, description, std::slice::from_ref(rewrite), Precision::F32).err().unwrap().kind(), kind);
+    assert_eq!(apply(&Model::new(source, description.clone()), std::slice::from_ref(rewrite), Precision::F32).err().unwrap().kind(), kind);
     assert_eq!(rewrite.transform_state(description, &mut State::<f32>::zero(description)).unwrap_err().kind(), kind);
 }
 

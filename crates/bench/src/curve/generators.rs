@@ -3,7 +3,6 @@
 use rwkv_forge_engine::{Engine, EngineError, EngineOptions, Logits, State};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::{LayerState, ParallelModel, ParallelOptions, Wkv, embed};
-use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_weights::Model;
 
 use super::Generator;

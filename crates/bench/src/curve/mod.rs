@@ -13,9 +13,7 @@ mod law;
 use std::time::{Duration, Instant};
 
 use rwkv_forge_engine::EngineOptions;
-use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::{ParallelModel, ParallelOptions};
-use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_weights::Model;
 use serde::Serialize;
 

@@ -10,7 +10,6 @@ use rwkv_forge_engine::Batch;
 use rwkv_forge_model::{ModelDescription, describe};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_tokenizer::Tokenizer;
-use rwkv_forge_weights::Model;
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

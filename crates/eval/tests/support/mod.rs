@@ -8,6 +8,7 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rwkv_forge_eval::Model;
 use rwkv_forge_eval::npy::{Array, Elements};
@@ -87,11 +88,11 @@ pub(crate) fn random(version: Version, seed: u64) -> Loaded {
 const SIZES: Sizes = Sizes { layers: 3, channels: 64, head_size: 16, ffn: 96, vocabulary: 50, ranks: [8, 9, 7, 10] };
 
 pub(crate) fn random_with_vocabulary(version: Version, seed: u64, vocabulary: usize) -> Loaded {
-    Loaded::new(Box::new(random_model_with(version, &Sizes { vocabulary, ..SIZES }, &Options::default(), seed)))
+    Loaded::new(Arc::new(random_model_with(version, &Sizes { vocabulary, ..SIZES }, &Options::default(), seed)))
 }
 
 pub(crate) fn random_with_layers(version: Version, seed: u64, layers: usize) -> Loaded {
-    Loaded::new(Box::new(random_model_with(version, &Sizes { layers, ..SIZES }, &Options::default(), seed)))
+    Loaded::new(Arc::new(random_model_with(version, &Sizes { layers, ..SIZES }, &Options::default(), seed)))
 }
 
 /// A hybrid with Qwen of the same sizes.

@@ -41,7 +41,7 @@ pub(crate) fn open(path: &Path) -> Option<Loaded> {
         return None;
     }
     let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default());
-    Some(Loaded::of(source.unwrap_or_else(|error| panic!("{}: {error}", path.display()))))
+    Some(Loaded::of(source.unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()))
 }
 
 pub(crate) fn repository(relative: &str) -> PathBuf {
