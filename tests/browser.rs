@@ -1,9 +1,9 @@
 //! Pages of results in a real browser: nothing overflows, overlaps, fades into its background or asks for anything, on a telephone and
 //! on a desk, light and dark.
 //!
-//! Needs Chromium (`apt-get install chromium`; `CHROMIUM=path` names another). Where there is none the tests say so and are skipped,
-//! except with `CI=true`. `SCREENSHOTS=folder` keeps the pictures. Start at [`Browser::examine`].
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may fail loudly, and say what they skip")]
+//! Needs Chromium (`apt-get install chromium`; `CHROMIUM=path` names another). The tests are ignored unless they are asked for, as
+//! `.ci/run` does. `SCREENSHOTS=folder` keeps the pictures. Start at [`Browser::examine`].
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may fail loudly")]
 
 #[path = "../crates/report/examples/page/sample.rs"]
 mod sample;
@@ -88,21 +88,14 @@ struct Browser {
 }
 
 impl Browser {
-    /// The browser; none where there is none and none has to be there.
-    fn find() -> Option<Self> {
+    /// The browser.
+    fn find() -> Self {
         let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
         let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
         let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
         let found = || names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|path| path.exists());
-        let Some(program) = named.or_else(found) else {
-            assert!(
-                std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-                "no Chromium: apt-get install -y --no-install-recommends chromium"
-            );
-            eprintln!("skipped: no Chromium in PATH, and CHROMIUM names none");
-            return None;
-        };
-        Some(Self { program, dir: Dir::new() })
+        let program = named.or_else(found).expect("no Chromium in PATH, and CHROMIUM names none: apt-get install chromium");
+        Self { program, dir: Dir::new() }
     }
 
     /// Runs the browser on a file and returns what it prints.
@@ -221,8 +214,9 @@ fn planted(html: &str, head: &str, body: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs Chromium"]
 fn a_page_with_everything_is_in_order() {
-    let Some(browser) = Browser::find() else { return };
+    let browser = Browser::find();
     let html = sample::page().to_html().unwrap();
     assert_eq!(browser.examine("sample", &html), Vec::<String>::new());
     let found = browser.measure(&html, SCHEMES[0].1);
@@ -230,8 +224,9 @@ fn a_page_with_everything_is_in_order() {
 }
 
 #[test]
+#[ignore = "needs Chromium"]
 fn long_names_and_many_levels_still_fit() {
-    let Some(browser) = Browser::find() else { return };
+    let browser = Browser::find();
     let mut page = sample::page();
     page.title = "a-model-name-without-any-place-to-break-".repeat(4);
     page.sections.iter_mut().for_each(|section| section.heading = format!("{} {}", section.heading, "x".repeat(120)));
@@ -248,8 +243,9 @@ fn long_names_and_many_levels_still_fit() {
 }
 
 #[test]
+#[ignore = "needs Chromium"]
 fn the_page_of_a_real_run_is_in_order() {
-    let Some(browser) = Browser::find() else { return };
+    let browser = Browser::find();
     let folder = Dir::new();
     let (levels, one) = (folder.join("levels.html"), folder.join("one.html"));
     let (model, vocabulary) = (support::checkpoint("7").to_str().unwrap(), support::vocab().to_str().unwrap());
@@ -263,8 +259,9 @@ fn the_page_of_a_real_run_is_in_order() {
 }
 
 #[test]
+#[ignore = "needs Chromium"]
 fn planted_faults_are_found() {
-    let Some(browser) = Browser::find() else { return };
+    let browser = Browser::find();
     let html = sample::page().to_html().unwrap();
     let text = "<text x=\"10\" y=\"20\" style=\"fill:gray\">one</text>";
     let cases = [

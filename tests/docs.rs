@@ -1,5 +1,5 @@
 //! Tables in the documentation that come from the registries must be what the registries say. After a change:
-//! `UPDATE_DOCS=1 cargo test -p rwkv-forge --test docs`.
+//! `UPDATE_DOCS=1 cargo test -p rwkv-forge --test tests docs`.
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
@@ -66,6 +66,6 @@ fn the_table_of_conversions_is_what_the_registries_say() {
     }
     assert!(
         document == current || std::env::var_os("UPDATE_DOCS").is_some(),
-        "docs/conversions.md is out of date: UPDATE_DOCS=1 cargo test -p rwkv-forge --test docs"
+        "docs/conversions.md is out of date: UPDATE_DOCS=1 cargo test -p rwkv-forge --test tests docs"
     );
 }

@@ -16,6 +16,7 @@ mod exit_codes;
 mod faults;
 mod forms;
 mod golden;
+mod house;
 mod kernels;
 mod levels;
 mod limits;

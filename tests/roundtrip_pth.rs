@@ -106,11 +106,9 @@ for mapped in (False, True):
 "#;
 
 #[test]
+#[ignore = "needs a Python with torch in RWKV_FORGE_PYTHON"]
 fn torch_reads_the_same_values() {
-    let Ok(python) = std::env::var("RWKV_FORGE_PYTHON") else {
-        eprintln!("skipped: set RWKV_FORGE_PYTHON to a Python with torch");
-        return;
-    };
+    let python = std::env::var("RWKV_FORGE_PYTHON").unwrap();
     let dir = Dir::new();
     for version in ["4", "5", "6", "7"] {
         for (encoding, dtype) in [("f32", "float32"), ("f16", "float16"), ("bf16", "bfloat16")] {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use rwkv_forge_tensor::SplitMix64;
 use serde_json::{Map, json};
 
 const LAYERS: usize = 2;
@@ -11,23 +12,9 @@ const HEADS: usize = 32;
 const FEED_FORWARD: usize = 1024;
 const VOCABULARY: usize = 320;
 
-/// A sequence that is the same everywhere (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    /// Uniform in 0..1.
-    fn uniform(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32
-    }
-
-    /// Roughly normal with mean 0 and deviation 1.
-    fn normal(&mut self) -> f32 {
-        (0..4).map(|_| self.uniform() - 0.5).sum::<f32>() * 3f32.sqrt()
-    }
+/// Roughly normal with mean 0 and deviation 1.
+fn normal(random: &mut SplitMix64) -> f32 {
+    (0..4).map(|_| random.uniform() - 0.5).sum::<f32>() * 3f32.sqrt()
 }
 
 /// How a tensor is filled.
@@ -81,13 +68,13 @@ pub fn rwkv6(path: &Path) -> Result<(), String> {
     }
     tensors.push(("head.weight".to_owned(), vec![VOCABULARY, c], Fill::Normal(0.0, 5.0 / (c as f32).sqrt())));
 
-    let mut random = Random(6);
+    let mut random = SplitMix64::new(6);
     let (mut header, mut data) = (Map::new(), Vec::new());
     for (name, shape, fill) in tensors {
         let begin = data.len();
         for _ in 0..shape.iter().product() {
             let value = match fill {
-                Fill::Normal(mean, deviation) => mean + deviation * random.normal(),
+                Fill::Normal(mean, deviation) => mean + deviation * normal(&mut random),
                 Fill::Uniform(from, to) => from + (to - from) * random.uniform(),
             };
             // The upper half of a float32 is a bf16, rounded towards zero; which values they are matters to nobody.

@@ -11,6 +11,7 @@ mod trail;
 
 use rwkv_forge_tensor::{Class, Diagnostic};
 use serde::Serialize;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 pub use file::least_harm_in_file;
@@ -40,7 +41,7 @@ pub struct Solution {
 }
 
 /// Why nothing can be picked.
-#[derive(Debug, Error, PartialEq)]
+#[derive(Debug, Error, PartialEq, IntoStaticStr)]
 pub enum AllocationError {
     /// An item has no options, or a harm that is no number.
     #[error("item {item} has {what}")]
@@ -51,6 +52,7 @@ pub enum AllocationError {
         what: &'static str,
     },
     /// Even the smallest options together are too large.
+    #[strum(serialize = "BudgetTooSmall")]
     #[error("the budget is {budget} bytes, but the smallest types need {least}")]
     TooSmall {
         /// Bytes that may be used.
@@ -59,6 +61,7 @@ pub enum AllocationError {
         least: u64,
     },
     /// Even the best options together do more harm.
+    #[strum(serialize = "HarmUnreachable")]
     #[error("the harm may be {limit}, but the widest types do {least} already")]
     TooHarmful {
         /// What was allowed.
@@ -70,11 +73,7 @@ pub enum AllocationError {
 
 impl Diagnostic for AllocationError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::BadItem { .. } => "BadItem",
-            Self::TooSmall { .. } => "BudgetTooSmall",
-            Self::TooHarmful { .. } => "HarmUnreachable",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

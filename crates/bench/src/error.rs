@@ -4,10 +4,11 @@ use rwkv_forge_engine::EngineError;
 use rwkv_forge_parallel::ParallelError;
 use rwkv_forge_report::ReportError;
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why there is no measurement.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum BenchError {
     /// The engine refused a model.
     #[error("{file}: {error}")]
@@ -18,6 +19,7 @@ pub enum BenchError {
         error: EngineError,
     },
     /// No memory for the buffer whose reading is timed.
+    #[strum(serialize = "OutOfMemory")]
     #[error("no memory for a buffer of {bytes} bytes to read from: {reason}; leave more memory free")]
     Memory {
         /// Size of the buffer.
@@ -26,6 +28,7 @@ pub enum BenchError {
         reason: String,
     },
     /// Memory does not keep what was written to it.
+    #[strum(serialize = "FaultyMemory")]
     #[error("the buffer's words sum up to {found:#x}, expected {expected:#x}: memory of this machine is faulty")]
     Sum {
         /// Sum that was read.
@@ -64,13 +67,9 @@ impl Diagnostic for BenchError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Engine { error, .. } => error.kind(),
-            Self::Memory { .. } => "OutOfMemory",
-            Self::Sum { .. } => "FaultyMemory",
-            Self::Setting { .. } => "Setting",
             Self::Report(error) => error.kind(),
             Self::Parallel(error) => error.kind(),
-            Self::Attention(_) => "Attention",
-            Self::Heads { .. } => "Heads",
+            _ => self.into(),
         }
     }
 

@@ -7,10 +7,11 @@ use rwkv_forge_gguf::GgufError;
 use rwkv_forge_io::IoError;
 use rwkv_forge_matrix::MatrixError;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// What can go wrong while statistics are gathered, written or read.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum CalibrateError {
     /// Reading or writing a file failed.
     #[error(transparent)]
@@ -104,16 +105,7 @@ impl Diagnostic for CalibrateError {
             Self::Engine(error) => error.kind(),
             Self::Gguf(error) => error.kind(),
             Self::Receiver(error) => error.kind(),
-            Self::Matrix(_) => "Matrix",
-            Self::NoTokens => "NoTokens",
-            Self::NonFinite { .. } => "NonFinite",
-            Self::BadImatrix { .. } => "BadImatrix",
-            Self::UnknownTensor { .. } => "UnknownTensor",
-            Self::NoName { .. } => "NoName",
-            Self::BadStatistics { .. } => "BadStatistics",
-            Self::DamagedStatistics { .. } => "DamagedStatistics",
-            Self::OtherStatistics { .. } => "OtherStatistics",
-            Self::Threads(_) => "Threads",
+            _ => self.into(),
         }
     }
 

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_io::IoError;
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use crate::safetensors::SafetensorsError;
 
 /// Why a checkpoint is refused. The names are stable: tests and `--json` users see them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
 pub enum Refusal {
     /// The file is none of the kinds that this crate reads.
     NotACheckpoint,
@@ -104,53 +105,8 @@ pub enum Refusal {
 impl Refusal {
     /// The stable name, as [`Diagnostic::kind`] returns it.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NotACheckpoint => "NotACheckpoint",
-            Self::LegacyFormat => "LegacyFormat",
-            Self::Truncated => "Truncated",
-            Self::PrefixData => "PrefixData",
-            Self::TrailingData => "TrailingData",
-            Self::DuplicateEntry => "DuplicateEntry",
-            Self::HeaderMismatch => "HeaderMismatch",
-            Self::Encrypted => "Encrypted",
-            Self::CompressedEntry => "CompressedEntry",
-            Self::Overlap => "Overlap",
-            Self::BadZip64 => "BadZip64",
-            Self::TooManyEntries => "TooManyEntries",
-            Self::BadOffset => "BadOffset",
-            Self::Crc => "Crc",
-            Self::BadEntryName => "BadEntryName",
-            Self::NoPickle => "NoPickle",
-            Self::AmbiguousPickle => "AmbiguousPickle",
-            Self::UnsupportedByteOrder => "UnsupportedByteOrder",
-            Self::UnsupportedVersion => "UnsupportedVersion",
-            Self::TorchScript => "TorchScript",
-            Self::ForbiddenGlobal => "ForbiddenGlobal",
-            Self::BadGlobal => "BadGlobal",
-            Self::TooLarge => "TooLarge",
-            Self::Cycle => "Cycle",
-            Self::TooDeep => "TooDeep",
-            Self::BadInteger => "BadInteger",
-            Self::StackShape => "StackShape",
-            Self::BadMemo => "BadMemo",
-            Self::BadStream => "BadStream",
-            Self::BadRebuild => "BadRebuild",
-            Self::BadStorageId => "BadStorageId",
-            Self::NotAStateDict => "NotAStateDict",
-            Self::TooManyTensors => "TooManyTensors",
-            Self::DuplicateTensor => "DuplicateTensor",
-            Self::UnsupportedEntry => "UnsupportedEntry",
-            Self::TooManyOpcodes => "TooManyOpcodes",
-            Self::MissingStorage => "MissingStorage",
-            Self::StorageSize => "StorageSize",
-            Self::OutOfBounds => "OutOfBounds",
-            Self::SizeOverflow => "SizeOverflow",
-            Self::UnsupportedLayout => "UnsupportedLayout",
-            Self::AliasedTensors => "AliasedTensors",
-            Self::UnsupportedDtype => "UnsupportedDtype",
-            Self::BadShape => "BadShape",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

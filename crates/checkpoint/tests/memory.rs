@@ -1,9 +1,10 @@
-//! Memory stays within the file's size and 256 MiB, whatever a pickle claims or piles up. A binary of its own, because
-//! the peak is that of the whole process.
+//! Memory stays within the file's size and 256 MiB, whatever a pickle claims or piles up. The peak is that of a whole
+//! process, so the test starts one of its own.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use crate::common::{TempFile, with_pickle};
 use rwkv_forge_checkpoint::{Limits, open};
+use rwkv_forge_testkit::memory::peak_of;
 use rwkv_forge_testkit::pickle::Pickle;
 
 const ALLOWANCE: u64 = 256 << 20;
@@ -15,6 +16,7 @@ fn tensor_in_memo() -> Pickle {
 }
 
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "needs Linux, which tells the resident memory")]
 fn p4_p15_peak_memory_is_bounded() {
     let bombs = [
         ("small lists", Pickle::new(2).repeat(b"](K\x01e0", (1 << 20) + 1).stop(), "TooLarge"),
@@ -25,17 +27,20 @@ fn p4_p15_peak_memory_is_bounded() {
         ("memo", Pickle::new(2).raw(b"Nr\xff\xff\x3f\0").repeat(b"q\x00", 1000).stop(), "NotAStateDict"),
         ("announced bytes", Pickle::new(4).raw(b"\x8e\xff\xff\xff\xff\xff\0\0\0").unfinished(), "Truncated"),
     ];
-    for (name, pickle, expected) in bombs {
-        let bytes = with_pickle(&pickle, &[0; 24]);
-        let len = bytes.len() as u64;
-        drop(pickle);
-        let file = TempFile::new(&bytes);
-        drop(bytes);
-        // Making the file took memory too; only what opening adds to the peak counts.
-        let before = rwkv_forge_io::peak_memory_bytes().unwrap_or(0);
-        let error = open(&file.0, &Limits::default()).err().unwrap();
-        assert_eq!(error.refusal().unwrap().name(), expected, "{name}");
-        let peak = rwkv_forge_io::peak_memory_bytes().unwrap_or(0);
-        assert!(peak > 0 && peak <= before.max(len + ALLOWANCE), "{name}: {peak} bytes at the peak for a file of {len}");
-    }
+    // What is asserted fails in the child, whose failure is this test's.
+    let _judged_there = peak_of("memory::p4_p15_peak_memory_is_bounded", || {
+        for (name, pickle, expected) in bombs {
+            let bytes = with_pickle(&pickle, &[0; 24]);
+            let len = bytes.len() as u64;
+            drop(pickle);
+            let file = TempFile::new(&bytes);
+            drop(bytes);
+            // Making the file took memory too; only what opening adds to the peak counts.
+            let before = rwkv_forge_io::peak_memory_bytes().unwrap_or(0);
+            let error = open(&file.0, &Limits::default()).err().unwrap();
+            assert_eq!(error.refusal().unwrap().name(), expected, "{name}");
+            let peak = rwkv_forge_io::peak_memory_bytes().unwrap_or(0);
+            assert!(peak > 0 && peak <= before.max(len + ALLOWANCE), "{name}: {peak} bytes at the peak for a file of {len}");
+        }
+    });
 }

@@ -129,6 +129,7 @@ fn no_flipped_bit_changes_a_value() {
 
 /// A model of 13 GiB, laid out and opened in a sparse file: one tensor beyond 4 GiB, and small ones behind it.
 #[test]
+#[ignore = "needs a file system with sparse files of 14 GiB"]
 fn sizes_and_offsets_beyond_32_bits_take_zip64_fields() {
     let tensors = vec![
         planned("emb.weight", &[65_536, 4096], Encoding::F32),
@@ -141,10 +142,7 @@ fn sizes_and_offsets_beyond_32_bits_take_zip64_fields() {
     assert!(layout.total_bytes > 13 << 30);
     let file = TempFile::new(&layout.header);
     let handle = std::fs::OpenOptions::new().write(true).open(&file.0).unwrap();
-    if handle.set_len(layout.total_bytes).is_err() {
-        eprintln!("skipped: the file system has no sparse files of {} bytes", layout.total_bytes);
-        return;
-    }
+    handle.set_len(layout.total_bytes).unwrap();
     for (offset, bytes) in &layout.literals {
         handle.write_all_at(bytes, *offset).unwrap();
     }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use crate::fit::Shortfall;
 
 /// Errors of planning and executing a conversion. Errors of readers, containers and kernels pass through unchanged.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum ConvertError {
     /// No container of this name.
@@ -204,6 +205,7 @@ pub enum ConvertError {
         problem: String,
     },
     /// A hybrid without its vocabulary.
+    #[strum(serialize = "VocabularyNeeded")]
     #[error(
         "a hybrid with Qwen needs Qwen's vocabulary, and {why}: put the model's tokenizer.json (and tokenizer_config.json) \
          beside the checkpoint, or give --vocab tokenizer.json"
@@ -213,6 +215,7 @@ pub enum ConvertError {
         why: String,
     },
     /// A container without a place for hybrids.
+    #[strum(serialize = "CannotCarry")]
     #[error("container {container} cannot carry {version}, whose norms and vocabulary it has no place for; `--to gguf` carries it")]
     HybridNotCarried {
         /// Container.
@@ -266,34 +269,7 @@ fn weighed_by(importance: Option<&str>) -> String {
 
 impl Diagnostic for ConvertError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::UnknownContainer { .. } => "UnknownContainer",
-            Self::UnknownType { .. } => "UnknownType",
-            Self::CannotCarry { .. } => "CannotCarry",
-            Self::TypeNotCarried { .. } => "TypeNotCarried",
-            Self::RuleViolatesContainer { .. } => "RuleViolatesContainer",
-            Self::RuleMatchesNothing { .. } => "RuleMatchesNothing",
-            Self::BadRecipe { .. } => "BadRecipe",
-            Self::PatternsTooLarge { .. } => "PatternsTooLarge",
-            Self::CalibrationNeeded { .. } => "CalibrationNeeded",
-            Self::OtherCalibration { .. } => "OtherCalibration",
-            Self::Quantizer { .. } => "Quantizer",
-            Self::BlockLength { .. } => "BlockLength",
-            Self::Overflow { .. } => "Overflow",
-            Self::F16Loss { .. } => "F16Loss",
-            Self::Requantize { .. } => "Requantize",
-            Self::VocabularyNeeded { .. } => "VocabularyNeeded",
-            Self::VocabularyTooLarge { .. } => "VocabularyTooLarge",
-            Self::VocabularyTooSmall { .. } => "VocabularyTooSmall",
-            Self::BadCompanion { .. } => "BadCompanion",
-            Self::QwenVocabularyNeeded { .. } => "VocabularyNeeded",
-            Self::HybridNotCarried { .. } => "CannotCarry",
-            Self::EmptyText => "EmptyText",
-            Self::ThresholdNotMet { .. } => "ThresholdNotMet",
-            Self::NotLossless { .. } => "NotLossless",
-            Self::Internal(_) => "Internal",
-            Self::NotAModel { .. } => "NotAModel",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

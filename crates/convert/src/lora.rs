@@ -13,6 +13,7 @@ use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_model::{ModelDescription, Recover, TensorSpec};
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, decode_dense, format_shape, shorten};
 use rwkv_forge_weights::{Model, Order, View};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use crate::error::ConvertError;
@@ -26,10 +27,11 @@ const LARGEST_FACTOR: u64 = 1 << 30;
 const LISTED: usize = 8;
 
 /// What can be wrong with a LoRA file, or with what is asked of it.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum LoraError {
     /// Alpha is not in the file.
+    #[strum(serialize = "LoraAlphaMissing")]
     #[error(
         "a LoRA file does not say which alpha it was trained with, and the merged weights are W + (alpha / rank) B A: give the alpha of the \
          training with --lora-alpha (the rank of {} is {rank}, so --lora-alpha {rank} adds B A as it is)", file.display()
@@ -41,12 +43,14 @@ pub enum LoraError {
         rank: u64,
     },
     /// Not a number that can scale anything.
+    #[strum(serialize = "BadLoraAlpha")]
     #[error("--lora-alpha {alpha} is no finite number")]
     BadAlpha {
         /// As given.
         alpha: f64,
     },
     /// Tensors that the model does not have.
+    #[strum(serialize = "UnknownLoraTensor")]
     #[error(
         "{} has {total} tensors that belong to nothing in the model: {}; expected NAME.lora_A and NAME.lora_B for a matrix NAME.weight of the \
          model, or a tensor of the model{hint}", file.display(), names.join(", ")
@@ -62,6 +66,7 @@ pub enum LoraError {
         hint: &'static str,
     },
     /// One half of a pair.
+    #[strum(serialize = "LoraPairIncomplete")]
     #[error("{} has {name}, but not {missing}; both are needed", file.display())]
     Unpaired {
         /// The LoRA file.
@@ -72,6 +77,7 @@ pub enum LoraError {
         missing: String,
     },
     /// Shapes that do not fit together.
+    #[strum(serialize = "LoraShapeMismatch")]
     #[error("{}: {name} has the shape {}, expected {expected}", file.display(), format_shape(found))]
     ShapeMismatch {
         /// The LoRA file.
@@ -84,6 +90,7 @@ pub enum LoraError {
         expected: String,
     },
     /// A matrix given twice.
+    #[strum(serialize = "LoraConflict")]
     #[error("{} has {name} both in full and as a pair: whether the pair is already merged cannot be told", file.display())]
     Conflict {
         /// The LoRA file.
@@ -113,16 +120,7 @@ pub enum LoraError {
 
 impl Diagnostic for LoraError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::AlphaMissing { .. } => "LoraAlphaMissing",
-            Self::BadAlpha { .. } => "BadLoraAlpha",
-            Self::UnknownTensor { .. } => "UnknownLoraTensor",
-            Self::Unpaired { .. } => "LoraPairIncomplete",
-            Self::ShapeMismatch { .. } => "LoraShapeMismatch",
-            Self::Conflict { .. } => "LoraConflict",
-            Self::NonFinite { .. } => "NonFinite",
-            Self::UnsupportedDtype { .. } => "UnsupportedDtype",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

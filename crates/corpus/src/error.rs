@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_io::IoError;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// A file that holds no usable text, or one that cannot be read.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum CorpusError {
     /// Opening or reading failed.
     #[error(transparent)]
@@ -22,6 +23,7 @@ pub enum CorpusError {
         reason: String,
     },
     /// Nothing to read.
+    #[strum(serialize = "EmptyText")]
     #[error("{path}: {found}, expected {expected}", path = path.display())]
     Empty {
         /// The file or directory.
@@ -125,17 +127,8 @@ impl Diagnostic for CorpusError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Io(error) => error.kind(),
-            Self::Directory { .. } => "Directory",
-            Self::Empty { .. } => "EmptyText",
-            Self::NotText { .. } => "NotText",
-            Self::BadStream { .. } => "BadStream",
-            Self::BadJson { .. } => "BadJson",
-            Self::BadRow { .. } => "BadRow",
-            Self::BadParquet { .. } => "BadParquet",
-            Self::MissingColumn { .. } => "MissingColumn",
-            Self::TooLarge { .. } => "TooLarge",
-            Self::DuplicateName { .. } => "DuplicateName",
             Self::Receiver(error) => error.kind(),
+            _ => self.into(),
         }
     }
 

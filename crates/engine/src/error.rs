@@ -4,10 +4,11 @@ use rwkv_forge_matrix::MatrixError;
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use rwkv_forge_weights::WeightsError;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why the engine could not load or run a model.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum EngineError {
     /// A version that only the reference kernel runs.
     #[error("the engine does not run {version}; the reference kernel does, in commands that have --kernel")]
@@ -53,13 +54,11 @@ pub enum EngineError {
 impl Diagnostic for EngineError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::UnsupportedVersion { .. } => "UnsupportedVersion",
             Self::Weights(error) => error.kind(),
             Self::NonFinite(error) => error.kind(),
             Self::Matrix { error, .. } => error.kind(),
             Self::Read { error, .. } => error.kind(),
-            Self::NoSuchLayer { .. } => "NoSuchLayer",
-            Self::RoundedInputs => "RoundedInputs",
+            _ => self.into(),
         }
     }
 

@@ -3,10 +3,11 @@
 use std::io;
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a comparison or a run gave no result.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum EvalError {
     /// Loading or running a model failed.
     #[error("{model}: {error}")]
@@ -58,6 +59,7 @@ pub enum EvalError {
     #[error(transparent)]
     Score(#[from] rwkv_forge_score::ScoreError),
     /// The receiver of results failed.
+    #[strum(serialize = "WriteFailed")]
     #[error("cannot write results: {0}")]
     Output(#[from] io::Error),
 }
@@ -66,13 +68,8 @@ impl Diagnostic for EvalError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Model { error, .. } => error.kind(),
-            Self::NoTokens => "NoTokens",
-            Self::VocabularyMismatch { .. } => "VocabularyMismatch",
-            Self::NonFinite { .. } => "NonFinite",
-            Self::MixedKernels => "MixedKernels",
-            Self::VanishingReference { .. } => "VanishingReference",
             Self::Score(error) => error.kind(),
-            Self::Output(_) => "WriteFailed",
+            _ => self.into(),
         }
     }
 

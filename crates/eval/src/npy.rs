@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 
 use rwkv_forge_tensor::Diagnostic;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -14,15 +15,18 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 const ALIGNMENT: usize = 64;
 
 /// Why bytes are no array that this crate reads.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, IntoStaticStr)]
 pub enum NpyError {
     /// Not the format, or cut off within the header.
+    #[strum(serialize = "NotNpy")]
     #[error("not a NumPy array file: {0}")]
     Format(String),
     /// Another element type, order or number of dimensions.
+    #[strum(serialize = "UnsupportedNpy")]
     #[error("unsupported NumPy array: {0}; expected little-endian float32 or uint16 of one or two dimensions in C order")]
     Unsupported(String),
     /// The data does not have the length that the shape implies.
+    #[strum(serialize = "NpyLength")]
     #[error("the array has {found} bytes of data, its shape implies {expected}; the file is cut off or has something appended")]
     Length {
         /// Bytes after the header.
@@ -34,11 +38,7 @@ pub enum NpyError {
 
 impl Diagnostic for NpyError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::Format(_) => "NotNpy",
-            Self::Unsupported(_) => "UnsupportedNpy",
-            Self::Length { .. } => "NpyLength",
-        }
+        self.into()
     }
 }
 

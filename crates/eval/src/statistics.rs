@@ -1,5 +1,7 @@
 //! Means, quantiles and a bootstrap with a fixed seed.
 
+use rwkv_forge_tensor::SplitMix64;
+
 /// Resamplings of the bootstrap.
 const RESAMPLES: usize = 1000;
 /// Any fixed number: the interval must not change from run to run.
@@ -36,26 +38,15 @@ pub(crate) fn bootstrap_interval(values: &[f64]) -> [f64; 2] {
     if values.is_empty() {
         return [0.0, 0.0];
     }
-    let mut random = SEED;
+    let mut random = SplitMix64::new(SEED);
     let mut means: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            let sum: f64 = (0..values.len()).map(|_| values[below(&mut random, values.len())]).sum();
+            let sum: f64 = (0..values.len()).map(|_| values[random.below(values.len())]).sum();
             sum / values.len() as f64
         })
         .collect();
     means.sort_by(f64::total_cmp);
     [quantile(&means, 0.025), quantile(&means, 0.975)]
-}
-
-/// A number below `limit`, by the SplitMix64 sequence.
-fn below(state: &mut u64, limit: usize) -> usize {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    let product = u128::from(z) * limit as u128;
-    usize::try_from(product >> 64).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use rwkv_forge_kernel::KernelError;
 use rwkv_forge_parallel::ParallelError;
 use rwkv_forge_report::ReportError;
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why two forms could not be compared.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum FormsError {
     /// The version has only one form here.
     #[error("{version} has no parallel form here; the forms of RWKV-4 to RWKV-7 can be compared")]
@@ -16,12 +17,14 @@ pub enum FormsError {
         version: String,
     },
     /// Nothing to run.
+    #[strum(serialize = "NothingToCompare")]
     #[error("there is nothing to compare: {what}")]
     Nothing {
         /// What is missing.
         what: &'static str,
     },
     /// A sequence longer than the text.
+    #[strum(serialize = "TooFewTokens")]
     #[error("a sequence of {length} tokens was asked for, but there are {tokens} tokens; give a longer text or shorter --lengths")]
     TooLong {
         /// Tokens asked for.
@@ -65,14 +68,10 @@ pub enum FormsError {
 impl Diagnostic for FormsError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::UnsupportedVersion { .. } => "UnsupportedVersion",
-            Self::Nothing { .. } => "NothingToCompare",
-            Self::TooLong { .. } => "TooFewTokens",
-            Self::DifferentModels { .. } => "DifferentModels",
-            Self::NonFinite { .. } => "NonFinite",
             Self::Kernel(error) => error.kind(),
             Self::Parallel(error) => error.kind(),
             Self::Report(error) => error.kind(),
+            _ => self.into(),
         }
     }
 

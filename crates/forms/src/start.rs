@@ -2,6 +2,7 @@
 
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel as parallel;
+use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_weights::{LayerState, State, Wkv};
 
 use crate::plan::Start;
@@ -18,27 +19,34 @@ pub(crate) fn state(start: Start, description: &ModelDescription, half: Option<&
 
 /// Random numbers of the size that each part of `like` has.
 fn random(like: &State<f64>, seed: u64) -> State<f64> {
-    let mut numbers = Numbers(seed ^ 0x666f_726d_7320_5337);
+    let mut numbers = SplitMix64::new(seed ^ 0x666f_726d_7320_5337);
     let mut layers = like.layers.clone();
     for layer in &mut layers {
-        numbers.fill(&mut layer.att_shift);
-        numbers.fill(&mut layer.ffn_shift);
+        fill(&mut numbers, &mut layer.att_shift);
+        fill(&mut numbers, &mut layer.ffn_shift);
         match &mut layer.wkv {
-            Wkv::Matrix(values) => numbers.fill(values),
+            Wkv::Matrix(values) => fill(&mut numbers, values),
             Wkv::Scalars { aa, bb, pp } => {
                 // A weighted mean of values: weights are positive, and the mean is as large as values are.
                 let means: Vec<f64> = aa.iter().zip(&*bb).map(|(aa, bb)| if *bb > 0.0 { aa / bb } else { 0.0 }).collect();
                 let size = rms(&means);
                 let (middle, spread) = middle_and_spread(pp);
                 for ((aa, bb), pp) in aa.iter_mut().zip(bb).zip(pp) {
-                    *bb = 0.5 + 2.0 * numbers.uniform();
-                    *aa = *bb * size * numbers.normal();
-                    *pp = middle + spread * numbers.normal();
+                    *bb = 0.5 + 2.0 * numbers.uniform_f64();
+                    *aa = *bb * size * numbers.normal_f64();
+                    *pp = middle + spread * numbers.normal_f64();
                 }
             }
         }
     }
     State { layers }
+}
+
+fn fill(numbers: &mut SplitMix64, values: &mut [f64]) {
+    let size = rms(values);
+    for value in values {
+        *value = size * numbers.normal_f64();
+    }
 }
 
 fn rms(values: &[f64]) -> f64 {
@@ -49,32 +57,6 @@ fn middle_and_spread(values: &[f64]) -> (f64, f64) {
     let count = values.len().max(1) as f64;
     let middle = values.iter().sum::<f64>() / count;
     (middle, libm::sqrt(values.iter().map(|v| (v - middle) * (v - middle)).sum::<f64>() / count))
-}
-
-/// The sequence of a 64-bit counter, mixed (Steele, Lea and Flood, 2014).
-struct Numbers(u64);
-
-impl Numbers {
-    fn fill(&mut self, values: &mut [f64]) {
-        let size = rms(values);
-        for value in values {
-            *value = size * self.normal();
-        }
-    }
-
-    /// In [0, 1).
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Mean 0, variance 1, within -6 and 6: a sum of twelve uniform numbers.
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
-    }
 }
 
 /// Rounds a state for the recurrent form.

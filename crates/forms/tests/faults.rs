@@ -1,6 +1,6 @@
 //! Planted faults: each mistake in the arithmetic of the parallel form must put some comparison at ten times its bound or
 //! more, for every version that it concerns. The table of them in docs/verification.md is made by
-//! `UPDATE_DOCS=1 cargo test -p rwkv-forge-forms --test faults`.
+//! `UPDATE_DOCS=1 cargo test -p rwkv-forge-forms --test tests faults`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code: failing loudly is its purpose")]
 
 use std::sync::Arc;
@@ -117,7 +117,7 @@ fn document(table: &str) {
         let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
         rows.map(|line| line.split('|').skip(1).take(2).map(str::trim).collect::<Vec<_>>().join(": ")).collect()
     };
-    assert_eq!(names(found), names(table), "docs/verification.md: UPDATE_DOCS=1 cargo test -p rwkv-forge-forms --test faults");
+    assert_eq!(names(found), names(table), "docs/verification.md: UPDATE_DOCS=1 cargo test -p rwkv-forge-forms --test tests faults");
 }
 
 /// The f32 bounds are near what f32 can do: a matrix with the eight bits of bfloat16 is far beyond them.

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Errors of reader and layout.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum GgmlError {
     /// Another error with the file that it is about.
@@ -205,26 +206,7 @@ impl Diagnostic for GgmlError {
         match self {
             Self::In { source, .. } => source.kind(),
             Self::Input(inner) => inner.kind(),
-            Self::BadMagic { .. } => "BadMagic",
-            Self::BigEndian => "BigEndian",
-            Self::UnsupportedVersion { .. } => "UnsupportedVersion",
-            Self::BadValue { .. } => "BadValue",
-            Self::CountTooLarge { .. } => "CountTooLarge",
-            Self::Contradiction { .. } => "Contradiction",
-            Self::BadShape { .. } => "BadShape",
-            Self::SizeOverflow { .. } => "SizeOverflow",
-            Self::BlockLength { .. } => "BlockLength",
-            Self::BadName { .. } => "BadName",
-            Self::NameTooLong { .. } => "NameTooLong",
-            Self::UnknownType { .. } => "UnknownType",
-            Self::UnsupportedType { .. } => "UnsupportedType",
-            Self::DuplicateTensor(_) => "DuplicateTensor",
-            Self::Truncated { .. } => "Truncated",
-            Self::MissingTensor { .. } => "MissingTensor",
-            Self::BadBlock { .. } => "BadBlock",
-            Self::CannotCarry { .. } => "CannotCarry",
-            Self::EncodingNotAllowed { .. } => "EncodingNotAllowed",
-            Self::Internal(_) => "Internal",
+            _ => self.into(),
         }
     }
 

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a GGUF file is refused, or cannot be written.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum GgufError {
     /// Any of the others, with the file it happened in.
     #[error("{}: {source}", path.display())]
@@ -73,6 +74,7 @@ pub enum GgufError {
         problem: String,
     },
     /// A metadata value of another type than the key is defined with.
+    #[strum(serialize = "BadValue")]
     #[error("the metadata key {key} is of type {found}, expected {expected}")]
     WrongType {
         /// The key.
@@ -299,37 +301,7 @@ impl Diagnostic for GgufError {
         match self {
             Self::In { source, .. } => source.kind(),
             Self::Input(inner) => inner.kind(),
-            Self::BadMagic { .. } => "BadMagic",
-            Self::UnsupportedVersion(_) => "UnsupportedVersion",
-            Self::BigEndian(_) => "BigEndian",
-            Self::CountTooLarge { .. } => "CountTooLarge",
-            Self::HeaderTooLarge { .. } => "HeaderTooLarge",
-            Self::BadKey { .. } => "BadKey",
-            Self::BadValue { .. } | Self::WrongType { .. } => "BadValue",
-            Self::TooDeep { .. } => "TooDeep",
-            Self::BadAlignment { .. } => "BadAlignment",
-            Self::BadName { .. } => "BadName",
-            Self::BadShape { .. } => "BadShape",
-            Self::SizeOverflow { .. } => "SizeOverflow",
-            Self::UnknownType { .. } => "UnknownType",
-            Self::UnsupportedType { .. } => "UnsupportedType",
-            Self::BlockLength { .. } => "BlockLength",
-            Self::BadOffset { .. } => "BadOffset",
-            Self::DuplicateTensor(_) => "DuplicateTensor",
-            Self::Truncated { .. } => "Truncated",
-            Self::TrailingData { .. } => "TrailingData",
-            Self::BadBlock { .. } => "BadBlock",
-            Self::MissingKey { .. } => "MissingKey",
-            Self::Contradiction { .. } => "Contradiction",
-            Self::UnsupportedArchitecture(_) => "UnsupportedArchitecture",
-            Self::UnsupportedRescale { .. } => "UnsupportedRescale",
-            Self::UnknownTensor { .. } => "UnknownTensor",
-            Self::MissingTensor { .. } => "MissingTensor",
-            Self::CannotCarry { .. } => "CannotCarry",
-            Self::NameTooLong { .. } => "NameTooLong",
-            Self::EncodingNotAllowed { .. } => "EncodingNotAllowed",
-            Self::VocabularyMismatch { .. } => "VocabularyMismatch",
-            Self::Internal(_) => "Internal",
+            _ => self.into(),
         }
     }
 

@@ -6,10 +6,11 @@ use rwkv_forge_checkpoint::safetensors::SafetensorsError;
 use rwkv_forge_gguf::GgufError;
 use rwkv_forge_model::{ModelError, Version};
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a model cannot be written in one of these containers, or a candle file is refused.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum HfError {
     /// No program reads this version from this container.
@@ -57,6 +58,7 @@ pub enum HfError {
         why: &'static str,
     },
     /// A scale of the value matrices that this program does not know.
+    #[strum(serialize = "Contradiction")]
     #[error("{}: the metadata key {key} is {found:?}, expected \"1/8\"; the file was written by a newer program or damaged", file.display())]
     BadScale {
         /// The file.
@@ -67,6 +69,7 @@ pub enum HfError {
         found: String,
     },
     /// A scale of the value matrices in a file that has no such matrices.
+    #[strum(serialize = "Contradiction")]
     #[error("{}: the metadata key {key} is there, but no tensor {tensor} to which it could apply", file.display())]
     ScaleOfNothing {
         /// The file.
@@ -103,15 +106,10 @@ pub enum HfError {
 impl Diagnostic for HfError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::CannotCarry { .. } => "CannotCarry",
-            Self::FixedSize { .. } => "FixedSize",
-            Self::EncodingNotAllowed { .. } => "EncodingNotAllowed",
-            Self::BadScale { .. } | Self::ScaleOfNothing { .. } => "Contradiction",
-            Self::UnsupportedType { .. } => "UnsupportedType",
             Self::Safetensors(inner) => inner.kind(),
             Self::Gguf(inner) => inner.kind(),
             Self::Model(inner) => inner.kind(),
-            Self::Internal(_) => "Internal",
+            _ => self.into(),
         }
     }
 

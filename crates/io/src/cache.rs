@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::{Class, Diagnostic};
 use sha2::{Digest, Sha256};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use crate::error::IoError;
@@ -25,9 +26,10 @@ pub struct Cache {
 }
 
 /// What is wrong with a cache.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum CacheError {
     /// The bytes are not those that were written.
+    #[strum(serialize = "CacheDamaged")]
     #[error("{path}: {problem}: what was kept there is damaged and is not used", path = path.display())]
     Damaged {
         /// The entry.
@@ -36,20 +38,18 @@ pub enum CacheError {
         problem: String,
     },
     /// The entry is there and cannot be read.
+    #[strum(serialize = "CacheUnreadable")]
     #[error("what was kept cannot be used: {0}")]
     Unreadable(IoError),
     /// Nothing can be kept.
+    #[strum(serialize = "CacheUnwritable")]
     #[error("nothing can be kept for later runs: {0}")]
     Unwritable(IoError),
 }
 
 impl Diagnostic for CacheError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::Damaged { .. } => "CacheDamaged",
-            Self::Unreadable(_) => "CacheUnreadable",
-            Self::Unwritable(_) => "CacheUnwritable",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// A file that cannot be used as input, or an output that cannot be written.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum IoError {
     /// The input is a directory, FIFO, socket or device.
     #[error("{path}: is a {found}, expected a regular file; give the path of the file itself", path = path.display())]
@@ -183,24 +184,7 @@ impl IoError {
 
 impl Diagnostic for IoError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::NotARegularFile { .. } => "NotARegularFile",
-            Self::NotFound { .. } => "NotFound",
-            Self::PermissionDenied { .. } => "PermissionDenied",
-            Self::InputChanged { .. } => "InputChanged",
-            Self::Truncated { .. } => "Truncated",
-            Self::TooLarge { .. } => "TooLarge",
-            Self::OutOfMemory { .. } => "OutOfMemory",
-            Self::Read { .. } => "Read",
-            Self::OutputExists { .. } => "OutputExists",
-            Self::OutputIsInput { .. } => "OutputIsInput",
-            Self::OutputTwice { .. } => "OutputTwice",
-            Self::ForeignFiles { .. } => "ForeignFiles",
-            Self::OutputNotRegular { .. } => "OutputNotRegular",
-            Self::OutputDirectory { .. } => "OutputDirectory",
-            Self::NoSpace { .. } => "NoSpace",
-            Self::Write { .. } => "Write",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

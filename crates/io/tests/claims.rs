@@ -1,5 +1,5 @@
 //! No output takes the place of an input or of another output, by whatever name (W6).
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test support may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test support may fail loudly")]
 
 use crate::common;
 

@@ -2,10 +2,11 @@
 
 use rwkv_forge_tensor::{Class, Diagnostic};
 use rwkv_forge_weights::WeightsError;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why the kernel could not load or run a model.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum KernelError {
     /// A tensor cannot be read or does not fit; tokens, a state or a buffer do not belong to the model.
     #[error(transparent)]
@@ -24,7 +25,7 @@ impl Diagnostic for KernelError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Weights(error) => error.kind(),
-            Self::LayerOutOfRange { .. } => "LayerOutOfRange",
+            Self::LayerOutOfRange { .. } => self.into(),
         }
     }
 

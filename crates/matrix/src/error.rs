@@ -1,10 +1,11 @@
 //! Why a matrix could not be packed or an instruction set not be used.
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// An error of this crate.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum MatrixError {
     /// No kernel takes rows of this encoding and length.
     #[error("no kernel takes rows of {columns} columns in {encoding}; decode them to f16 first")]
@@ -15,6 +16,7 @@ pub enum MatrixError {
         columns: usize,
     },
     /// The number of values is not rows times columns.
+    #[strum(serialize = "BadShape")]
     #[error("{found} values do not fill a matrix of {rows} rows and {columns} columns")]
     Values {
         /// Values given.
@@ -54,11 +56,8 @@ pub enum MatrixError {
 impl Diagnostic for MatrixError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Unpackable { .. } => "Unpackable",
-            Self::Values { .. } => "BadShape",
-            Self::OutOfMemory { .. } => "OutOfMemory",
             Self::Read(error) => error.kind(),
-            Self::UnknownIsa { .. } => "UnknownIsa",
+            _ => self.into(),
         }
     }
 

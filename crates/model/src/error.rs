@@ -1,6 +1,7 @@
 //! What can be wrong with a set of tensors that ought to be a model.
 
 use rwkv_forge_tensor::{Class, Diagnostic, Encoding, format_shape};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use crate::description::Version;
@@ -15,7 +16,7 @@ pub(crate) const MISSING_COUNTED: usize = 1000;
 const SHOWN_CHARACTERS: usize = 120;
 
 /// Why a set of tensors is no model that this program can handle.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, IntoStaticStr)]
 pub enum ModelError {
     /// A tensor that this version needs is not there.
     #[error("tensor {} is missing{}: a complete {version} model has it{}; check that the file was downloaded or saved completely",
@@ -31,6 +32,7 @@ pub enum ModelError {
         more: usize,
     },
     /// A whole layer is missing below the highest one.
+    #[strum(serialize = "MissingTensor")]
     #[error("layer {layer} has no tensors, although the file has layer {highest}: layers must be numbered from 0 without gaps")]
     MissingLayer {
         /// Lowest layer without tensors.
@@ -88,6 +90,7 @@ pub enum ModelError {
         origin: String,
     },
     /// The shape from which a size ought to be read does not allow it.
+    #[strum(serialize = "ShapeMismatch")]
     #[error("tensor {} has shape {}, from which the model's sizes cannot be read: {rule}", quoted(.name), format_shape(.found))]
     UnreadableSize {
         /// Canonical name.
@@ -190,22 +193,7 @@ pub enum ModelError {
 
 impl Diagnostic for ModelError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::MissingTensor { .. } | Self::MissingLayer { .. } => "MissingTensor",
-            Self::UnknownTensor { .. } => "UnknownTensor",
-            Self::AmbiguousVersion { .. } => "AmbiguousVersion",
-            Self::AmbiguousOrientation { .. } => "AmbiguousOrientation",
-            Self::ShapeMismatch { .. } | Self::UnreadableSize { .. } => "ShapeMismatch",
-            Self::BadShape { .. } => "BadShape",
-            Self::BadName { .. } => "BadName",
-            Self::NameTooLong { .. } => "NameTooLong",
-            Self::UnsupportedDtype { .. } => "UnsupportedDtype",
-            Self::UnsupportedArchitecture { .. } => "UnsupportedArchitecture",
-            Self::ConfigurationNeeded { .. } => "ConfigurationNeeded",
-            Self::NotRwkv { .. } => "NotRwkv",
-            Self::DuplicateTensor { .. } => "DuplicateTensor",
-            Self::BadMapping { .. } => "BadMapping",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

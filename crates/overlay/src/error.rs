@@ -1,10 +1,11 @@
 //! Why a tensor cannot be replaced.
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a tensor cannot be replaced or encoded.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum OverlayError {
     /// The model has no such tensor.
     #[error("the model has no tensor {tensor}")]
@@ -21,6 +22,7 @@ pub enum OverlayError {
         shape: String,
     },
     /// Rows are no whole number of blocks, or the type does not exist.
+    #[strum(serialize = "BlockLength")]
     #[error("{tensor}: rows of {columns} cannot be stored as {encoding}")]
     Encoding {
         /// Canonical name.
@@ -31,6 +33,7 @@ pub enum OverlayError {
         encoding: &'static str,
     },
     /// The bytes given are not those of a tensor of this shape and type.
+    #[strum(serialize = "BufferMismatch")]
     #[error("{tensor}: {found} bytes were given, expected {expected}")]
     Length {
         /// Canonical name.
@@ -61,12 +64,8 @@ pub enum OverlayError {
 impl Diagnostic for OverlayError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::NoSuchTensor { .. } => "NoSuchTensor",
-            Self::NotAMatrix { .. } => "NotAMatrix",
-            Self::Encoding { .. } => "BlockLength",
-            Self::Length { .. } => "BufferMismatch",
-            Self::Encode { .. } => "Encode",
             Self::Read { error, .. } => error.kind(),
+            _ => self.into(),
         }
     }
 

@@ -1,10 +1,11 @@
 //! What can go wrong between a model description and logits.
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a model could not be loaded or run in its parallel form.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum ParallelError {
     /// A hybrid.
     #[error("{version} has no parallel form here, only RWKV-4 to RWKV-7 have; use the recurrent kernel")]
@@ -29,6 +30,7 @@ pub enum ParallelError {
         expected: u64,
     },
     /// The elements are stored in a way that has no decoder.
+    #[strum(serialize = "UnsupportedDtype")]
     #[error("tensor {tensor} is stored as {encoding}, which has no decoder; use a float or a known block format")]
     UnsupportedEncoding {
         /// Canonical name.
@@ -83,6 +85,7 @@ pub enum ParallelError {
         error: BoxError,
     },
     /// Candle failed: out of memory, or an operation that the device does not have.
+    #[strum(serialize = "TensorLibrary")]
     #[error("the tensor library failed: {0}")]
     Candle(#[from] candle_core::Error),
 }
@@ -90,17 +93,8 @@ pub enum ParallelError {
 impl Diagnostic for ParallelError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::UnsupportedVersion { .. } => "UnsupportedVersion",
-            Self::MissingTensor { .. } => "MissingTensor",
-            Self::ShapeMismatch { .. } => "ShapeMismatch",
-            Self::UnsupportedEncoding { .. } => "UnsupportedDtype",
-            Self::EmptyChunk => "EmptyChunk",
-            Self::NoTokens => "NoTokens",
-            Self::TokenOutOfRange { .. } => "TokenOutOfRange",
-            Self::LayerOutOfRange { .. } => "LayerOutOfRange",
-            Self::BufferMismatch { .. } => "BufferMismatch",
             Self::Read { error, .. } => error.kind(),
-            Self::Candle(_) => "TensorLibrary",
+            _ => self.into(),
         }
     }
 

@@ -1,5 +1,5 @@
 //! The worst agreement over 100 random models of each version, for the tables of the documentation:
-//! `cargo test -p rwkv-forge-parallel --release --test seeds -- --ignored --nocapture`. Ten seeds run with the other tests.
+//! `cargo test -p rwkv-forge-parallel --release --test tests seeds -- --ignored --nocapture`. Ten seeds run with the other tests.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may fail loudly and say what they saw")]
 
 use crate::support;

@@ -5,10 +5,11 @@ use rwkv_forge_engine::EngineError;
 use rwkv_forge_eval::EvalError;
 use rwkv_forge_score::ScoreError;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why no plan can be made.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum PlanError {
     /// The engine could not run the model.
     #[error(transparent)]
@@ -49,7 +50,7 @@ impl Diagnostic for PlanError {
             Self::Eval(error) => error.kind(),
             Self::Budget(error) => error.kind(),
             Self::Other(error) => error.kind(),
-            Self::TooLittleText { .. } => "TooLittleText",
+            _ => self.into(),
         }
     }
 

@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, ShapeError, TensorSource, decode_dense, memory};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use crate::by_encoding;
@@ -10,7 +11,7 @@ use crate::by_encoding;
 const PIECE: u64 = 256 * 1024;
 
 /// Why bytes could not be decoded.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum DecodeError {
     /// No format of this name decodes to f32.
     #[error("encoding {encoding} holds no floating-point numbers that this version can decode")]
@@ -41,6 +42,7 @@ pub enum DecodeError {
         available: u64,
     },
     /// The tensor's shape does not fit its encoding.
+    #[strum(serialize = "BadShape")]
     #[error("tensor {name}: {error}")]
     Shape {
         /// Name of the tensor.
@@ -62,12 +64,8 @@ pub enum DecodeError {
 impl Diagnostic for DecodeError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::UnsupportedEncoding { .. } => "UnsupportedEncoding",
-            Self::PartialBlock { .. } => "PartialBlock",
-            Self::NoSuchRows { .. } => "NoSuchRows",
-            Self::Shape { .. } => "BadShape",
-            Self::OutOfMemory { .. } => "OutOfMemory",
             Self::Read(error) => error.kind(),
+            _ => self.into(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What encoding can refuse, and what it counts when it succeeds.
 
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// What a successful [`crate::BlockFormat::encode`] lost at the small end of the number range. Add the counts of chunks with
@@ -29,7 +30,7 @@ impl EncodeStats {
 }
 
 /// Why values cannot be stored in a format. Indices count from the start of the slice given to `encode`.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, IntoStaticStr)]
 pub enum EncodeError {
     /// A value is NaN or infinite.
     #[error("element {index} is not finite and cannot be stored as {format}; repair the source tensor or leave it as it is")]
@@ -48,6 +49,7 @@ pub enum EncodeError {
         format: &'static str,
     },
     /// The slices are no whole blocks, or not the same number of blocks.
+    #[strum(serialize = "BlockLength")]
     #[error("{values} values do not fill {bytes} bytes of {format} exactly; rows must be whole blocks")]
     Length {
         /// Values given.
@@ -58,6 +60,7 @@ pub enum EncodeError {
         format: &'static str,
     },
     /// A weight is negative, NaN or infinite.
+    #[strum(serialize = "BadImportance")]
     #[error("importance {index} for {format} is no finite number from 0 on; collect the importance again")]
     Importance {
         /// Index of the first such weight.
@@ -66,6 +69,7 @@ pub enum EncodeError {
         format: &'static str,
     },
     /// The weights do not have the length of the rows.
+    #[strum(serialize = "ImportanceLength")]
     #[error("{columns} weights do not fit {values} values of {format}: rows must be whole blocks, one weight a column")]
     Rows {
         /// Values given.
@@ -79,13 +83,7 @@ pub enum EncodeError {
 
 impl Diagnostic for EncodeError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::NonFinite { .. } => "NonFinite",
-            Self::Overflow { .. } => "Overflow",
-            Self::Length { .. } => "BlockLength",
-            Self::Importance { .. } => "BadImportance",
-            Self::Rows { .. } => "ImportanceLength",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

@@ -2,10 +2,11 @@
 
 use rwkv_forge_quant::EncodeError;
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a matrix could not be quantized.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, IntoStaticStr)]
 pub enum QuantizerError {
     /// The quantizer has no grid for the format.
     #[error("the quantizer {quantizer} does not know {format}; it knows {known}")]
@@ -28,6 +29,7 @@ pub enum QuantizerError {
         expected: usize,
     },
     /// Rows that are no whole blocks.
+    #[strum(serialize = "BlockLength")]
     #[error("rows of {columns} values are no whole blocks of {block} ({format}); choose a format of shorter blocks")]
     Rows {
         /// Values a row.
@@ -56,12 +58,14 @@ pub enum QuantizerError {
         format: &'static str,
     },
     /// An importance is negative, NaN or infinite.
+    #[strum(serialize = "BadImportance")]
     #[error("the importance of column {column} is no finite number from 0 on; collect the importance again")]
     Importance {
         /// Column, from 0.
         column: usize,
     },
     /// An element of a Hessian is NaN or infinite, or a diagonal one negative.
+    #[strum(serialize = "BadHessian")]
     #[error("element {row}, {column} of the Hessian is not finite, or negative on the diagonal; calibrate again")]
     Hessian {
         /// Row, from 0.
@@ -86,6 +90,7 @@ pub enum QuantizerError {
         damping: String,
     },
     /// The damping is negative or not finite.
+    #[strum(serialize = "BadDamping")]
     #[error("damping {damping} is no finite number from 0 on; 0.1 is usual")]
     Damping {
         /// The damping as given, as text.
@@ -111,18 +116,7 @@ impl QuantizerError {
 
 impl Diagnostic for QuantizerError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::UnsupportedFormat { .. } => "UnsupportedFormat",
-            Self::Length { .. } => "Length",
-            Self::Rows { .. } => "BlockLength",
-            Self::NonFinite { .. } => "NonFinite",
-            Self::Overflow { .. } => "Overflow",
-            Self::Importance { .. } => "BadImportance",
-            Self::Hessian { .. } => "BadHessian",
-            Self::HessianBlock { .. } => "HessianBlock",
-            Self::NotPositiveDefinite { .. } => "NotPositiveDefinite",
-            Self::Damping { .. } => "BadDamping",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

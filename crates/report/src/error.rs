@@ -1,10 +1,11 @@
 //! What can be wrong with results that are to be shown.
 
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why results could not be turned into a document. All of these are mistakes of the program that made them.
-#[derive(Clone, Debug, Error, PartialEq)]
+#[derive(Clone, Debug, Error, PartialEq, IntoStaticStr)]
 pub enum ReportError {
     /// A plot without any point has no axes.
     #[error("the plot {plot:?} has no points; leave it out instead")]
@@ -46,12 +47,7 @@ pub enum ReportError {
 
 impl Diagnostic for ReportError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::NoPoints { .. } => "NoPoints",
-            Self::NoPlace { .. } => "NoPlace",
-            Self::RowLength { .. } => "RowLength",
-            Self::Format { .. } => "Format",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

@@ -3,6 +3,8 @@
 //! Whole windows are drawn, since neighbouring tokens are not independent; both models are drawn on the same ones. The ends are the
 //! 2.5 % and 97.5 % quantiles of the resamplings, which have a fixed seed.
 
+use rwkv_forge_tensor::SplitMix64;
+
 use crate::plan::Plan;
 use crate::quantile::quantile;
 use crate::scores::Scores;
@@ -73,12 +75,12 @@ impl Sums {
 
 /// Draws windows with replacement, [`RESAMPLES`] times, and calls `each` with how often every window was drawn.
 pub(crate) fn resample(windows: usize, mut each: impl FnMut(&[u32])) {
-    let mut random = SEED;
+    let mut random = SplitMix64::new(SEED);
     let mut counts = vec![0u32; windows];
     for _ in 0..RESAMPLES {
         counts.fill(0);
         for _ in 0..windows {
-            counts[below(&mut random, windows)] += 1;
+            counts[random.below(windows)] += 1;
         }
         each(&counts);
     }
@@ -113,17 +115,6 @@ pub(crate) fn intervals<const N: usize>(windows: &[Sums], numbers: impl Fn(&Sums
         });
     }
     found.map(interval)
-}
-
-/// A number below `limit`, by the SplitMix64 sequence.
-fn below(state: &mut u64, limit: usize) -> usize {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    let product = u128::from(z) * limit as u128;
-    usize::try_from(product >> 64).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What can go wrong between texts and numbers.
 
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why there is no score.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum ScoreError {
     /// No protocol has this name.
     #[error("there is no protocol {name:?}; known are {known}")]
@@ -102,18 +103,7 @@ pub enum ScoreError {
 
 impl Diagnostic for ScoreError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::UnknownProtocol { .. } => "UnknownProtocol",
-            Self::BadLength { .. } => "BadLength",
-            Self::FixedLength { .. } => "FixedLength",
-            Self::WrongProtocol { .. } => "WrongProtocol",
-            Self::TooFewTokens { .. } => "TooFewTokens",
-            Self::UnknownToken { .. } => "UnknownToken",
-            Self::NonFinite { .. } => "NonFinite",
-            Self::Mismatch { .. } => "Mismatch",
-            Self::Damaged { .. } => "Damaged",
-            Self::Io { .. } => "Io",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

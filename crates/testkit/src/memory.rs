@@ -9,15 +9,15 @@ const CHILD: &str = "FORGE_MEASURE_MEMORY_OF";
 const MARK: &str = "peak of resident memory:";
 
 /// The most bytes that were resident while `work` ran, in a process of its own: the test `test`, which calls this, is started once more
-/// and does the work there, where no other test runs. `None` where the system does not tell.
+/// and does the work there, where no other test runs.
 ///
 /// # Panics
-/// When the process cannot be started or the work fails.
+/// When the process cannot be started or the work fails, and where the system does not tell (only Linux does).
 #[must_use]
-pub fn peak_of(test: &str, work: impl FnOnce()) -> Option<u64> {
+pub fn peak_of(test: &str, work: impl FnOnce()) -> u64 {
     if std::env::var_os(CHILD).is_some() {
         work();
-        let peak = peak().map_or_else(String::new, |bytes| bytes.to_string());
+        let peak = peak().expect("the system tells the peak of resident memory");
         // A number that cannot be written is missed by the parent.
         let _ = writeln!(std::io::stdout(), "\n{MARK}{peak}.");
         // The parent alone judges.
@@ -27,7 +27,7 @@ pub fn peak_of(test: &str, work: impl FnOnce()) -> Option<u64> {
     let output = Command::new(program).args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, test).output();
     let output = output.expect("the test's own program runs");
     let printed = String::from_utf8_lossy(&output.stdout);
-    let found = printed.split_once(MARK).and_then(|(_, after)| after.split_once('.')).map(|(bytes, _)| bytes.parse().ok());
+    let found = printed.split_once(MARK).and_then(|(_, after)| after.split_once('.')).and_then(|(bytes, _)| bytes.parse().ok());
     found.unwrap_or_else(|| panic!("the work failed: {printed}{}", String::from_utf8_lossy(&output.stderr)))
 }
 

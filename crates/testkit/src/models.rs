@@ -7,50 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_model::Version;
+pub use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, f32_to_bf16, f32_to_f16};
-
-/// SplitMix64: small, fast, and the same everywhere.
-#[derive(Clone, Debug)]
-pub struct SplitMix64(u64);
-
-impl SplitMix64 {
-    /// A stream of numbers that depends on the seed alone.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in [0, 1), a multiple of 2^-24.
-    pub fn uniform(&mut self) -> f32 {
-        (self.next_u64() >> 40) as f32 / 16_777_216.0
-    }
-
-    /// Mean 0, variance 1, within -6 and 6: the sum of twelve uniform numbers.
-    pub fn normal(&mut self) -> f32 {
-        (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
-    }
-
-    /// Uniform in 0 .. `bound` (0 for a bound of 0), with a bias below 2^-32 for small bounds.
-    pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from((u128::from(self.next_u64()) * bound as u128) >> 64).unwrap_or(0)
-    }
-
-    /// Puts the items into another order.
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
-    }
-}
 
 /// A named tensor with its bytes: row-major, little endian.
 #[derive(Clone, Debug, PartialEq, Eq)]

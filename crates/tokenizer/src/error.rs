@@ -1,13 +1,15 @@
 //! What can be wrong with a vocabulary file, a text or a list of ids.
 
 use rwkv_forge_tensor::Diagnostic;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a vocabulary was refused, or a text or id does not fit the vocabulary. Lines count from 1.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum TokenizerError {
     /// The file has no line at all.
+    #[strum(serialize = "EmptyVocabulary")]
     #[error("vocabulary {name} is empty; expected lines such as `257 '\\t\\t' 2`")]
     Empty {
         /// Name of the vocabulary.
@@ -26,6 +28,7 @@ pub enum TokenizerError {
         limit: u64,
     },
     /// A line is not `ID LITERAL BYTELEN`.
+    #[strum(serialize = "BadVocabularyLine")]
     #[error("vocabulary {name}, line {line}: {problem}; expected `ID LITERAL BYTELEN` such as `257 '\\t\\t' 2`")]
     BadLine {
         /// Name of the vocabulary.
@@ -36,6 +39,7 @@ pub enum TokenizerError {
         problem: String,
     },
     /// The literal is not a Python `str` or `bytes` literal of the accepted kind.
+    #[strum(serialize = "BadVocabularyLiteral")]
     #[error("vocabulary {name}, line {line}: {problem} at byte {offset} of the literal")]
     BadLiteral {
         /// Name of the vocabulary.
@@ -48,6 +52,7 @@ pub enum TokenizerError {
         problem: String,
     },
     /// The literal does not have the number of bytes that its line states: the file was damaged or re-encoded.
+    #[strum(serialize = "TokenLengthMismatch")]
     #[error(
         "vocabulary {name}, line {line}: the token has {found} bytes, the line says {stated}; the file was probably re-encoded, get it again"
     )]
@@ -62,6 +67,7 @@ pub enum TokenizerError {
         stated: u64,
     },
     /// Ids must increase from line to line.
+    #[strum(serialize = "BadTokenOrder")]
     #[error("vocabulary {name}, line {line}: id {found} follows id {previous}; ids must increase from line to line")]
     IdOrder {
         /// Name of the vocabulary.
@@ -119,17 +125,6 @@ pub enum TokenizerError {
 
 impl Diagnostic for TokenizerError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::Empty { .. } => "EmptyVocabulary",
-            Self::TooLarge { .. } => "TooLarge",
-            Self::BadLine { .. } => "BadVocabularyLine",
-            Self::BadLiteral { .. } => "BadVocabularyLiteral",
-            Self::LengthMismatch { .. } => "TokenLengthMismatch",
-            Self::IdOrder { .. } => "BadTokenOrder",
-            Self::DuplicateToken { .. } => "DuplicateToken",
-            Self::BadTokenizerJson { .. } => "BadTokenizerJson",
-            Self::UncoveredByte { .. } => "UncoveredByte",
-            Self::UnknownToken { .. } => "UnknownToken",
-        }
+        self.into()
     }
 }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a file is refused, or cannot be written.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum WebRwkvError {
     /// Any of the others, with the file it happened in.
     #[error("{}: {source}", path.display())]
@@ -70,6 +71,7 @@ pub enum WebRwkvError {
         limit: usize,
     },
     /// A kind of CBOR item that no prefab has.
+    #[strum(serialize = "BadEntry")]
     #[error("{at} (offset {offset}) {problem}")]
     BadItem {
         /// Where in the model.
@@ -221,27 +223,7 @@ impl Diagnostic for WebRwkvError {
         match self {
             Self::In { source, .. } => source.kind(),
             Self::Input(inner) | Self::Safetensors(inner) => inner.kind(),
-            Self::BadMagic => "BadMagic",
-            Self::Truncated { .. } => "Truncated",
-            Self::TrailingData { .. } => "TrailingData",
-            Self::CountTooLarge { .. } => "CountTooLarge",
-            Self::TooManyEntries { .. } => "TooManyEntries",
-            Self::TooDeep { .. } => "TooDeep",
-            Self::BadItem { .. } => "BadEntry",
-            Self::BadName { .. } => "BadName",
-            Self::DuplicateEntry { .. } => "DuplicateEntry",
-            Self::MissingEntry { .. } => "MissingEntry",
-            Self::UnknownEntry { .. } => "UnknownEntry",
-            Self::BadValue { .. } => "BadValue",
-            Self::BadShape { .. } => "BadShape",
-            Self::SizeOverflow { .. } => "SizeOverflow",
-            Self::SizeMismatch { .. } => "SizeMismatch",
-            Self::BlockLength { .. } => "BlockLength",
-            Self::UnsupportedType { .. } => "UnsupportedType",
-            Self::BadBlock { .. } => "BadBlock",
-            Self::CannotCarry { .. } => "CannotCarry",
-            Self::EncodingNotAllowed { .. } => "EncodingNotAllowed",
-            Self::Internal(_) => "Internal",
+            _ => self.into(),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a tensor cannot be read, or tokens, a state or a buffer do not belong to a model.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum WeightsError {
     /// The description lacks a tensor that the version needs.
     #[error("the model has no tensor {tensor}, which {version} needs")]
@@ -26,6 +27,7 @@ pub enum WeightsError {
         expected: String,
     },
     /// The elements are stored in a way that has no decoder.
+    #[strum(serialize = "UnsupportedDtype")]
     #[error("tensor {tensor} is stored as {encoding}, which the kernel cannot decode; use a float or a known block format")]
     UnsupportedEncoding {
         /// Canonical name.
@@ -69,6 +71,7 @@ pub enum WeightsError {
     #[error(transparent)]
     NonFinite(#[from] NonFinite),
     /// A logit that is NaN or infinite.
+    #[strum(serialize = "NonFinite")]
     #[error("position {position}: the logit of token {token} is {value}; the weights are damaged or overflow in f32")]
     NonFiniteLogit {
         /// Index of the token after which the logits come.
@@ -91,15 +94,9 @@ pub enum WeightsError {
 impl Diagnostic for WeightsError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::MissingTensor { .. } => "MissingTensor",
-            Self::ShapeMismatch { .. } => "ShapeMismatch",
-            Self::UnsupportedEncoding { .. } => "UnsupportedDtype",
-            Self::TokenOutOfRange { .. } => "TokenOutOfRange",
-            Self::BufferMismatch { .. } => "BufferMismatch",
-            Self::OutOfMemory { .. } => "OutOfMemory",
             Self::NonFinite(error) => error.kind(),
-            Self::NonFiniteLogit { .. } => "NonFinite",
             Self::Read { error, .. } => error.kind(),
+            _ => self.into(),
         }
     }
 

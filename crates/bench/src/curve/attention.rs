@@ -5,6 +5,7 @@
 //! x += O attention(Q ln(x), K ln(x), V ln(x)), x += V' relu(K' ln(x))^2, so 4 C^2 + 2 C F weights as in RWKV.
 
 use candle_core::{D, Device, Result, Tensor};
+use rwkv_forge_tensor::SplitMix64;
 
 /// Sizes of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl Attention {
     pub fn new(sizes: AttentionSizes) -> Result<Self> {
         assert!(sizes.heads > 0 && sizes.channels.is_multiple_of(sizes.heads), "{sizes:?}");
         let AttentionSizes { channels, heads, ffn, vocabulary, capacity, .. } = sizes;
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         let room = || Tensor::zeros((heads, capacity, channels / heads), candle_core::DType::F32, &Device::Cpu);
         let layers = (0..sizes.layers).map(|_| {
             Ok(AttentionLayer {
@@ -164,21 +165,17 @@ fn norm(x: &Tensor) -> Result<Tensor> {
     x.broadcast_div(&(x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?.sqrt()?)
 }
 
-/// A counter generator (Steele, Lea and Flood, 2014): the same numbers on every machine.
-pub(super) struct Random(pub(super) u64);
+/// Weights at random.
+struct Random(SplitMix64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    const fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
     }
 
     /// `count` values, uniform in [-scale, scale).
     fn values(&mut self, count: usize, scale: f32) -> Vec<f32> {
-        (0..count).map(|_| ((self.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * scale).collect()
+        (0..count).map(|_| ((self.0.next_u64() >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * scale).collect()
     }
 
     /// A matrix `[inputs, outputs]` that keeps the size of what goes through it about the same.
@@ -213,7 +210,7 @@ mod tests {
     fn attention_is_what_the_formula_says() {
         let mut stack = Attention::new(SIZES).unwrap();
         stack.fill(9).unwrap();
-        let x: Vec<f32> = Random(7).values(32, 1.0);
+        let x: Vec<f32> = Random::new(7).values(32, 1.0);
         let layer = &stack.layers[0];
         let got = stack.attend(layer, &Tensor::from_slice(&x, (1, 32), &Device::Cpu).unwrap()).unwrap();
         let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();

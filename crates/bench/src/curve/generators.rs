@@ -3,10 +3,11 @@
 use rwkv_forge_engine::{Engine, EngineError, EngineOptions, Logits, State};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::{LayerState, ParallelModel, ParallelOptions, Wkv, embed};
+use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_weights::Model;
 
 use super::Generator;
-use super::attention::{Attention, AttentionSizes, Random};
+use super::attention::{Attention, AttentionSizes};
 use crate::error::BenchError;
 
 /// Head size of a baseline for models that have no heads (RWKV-4).
@@ -14,17 +15,17 @@ const HEAD: usize = 64;
 
 /// Token ids without meaning: what a token costs does not depend on which one it is.
 struct Tokens {
-    random: Random,
+    random: SplitMix64,
     vocabulary: usize,
 }
 
 impl Tokens {
     fn new(vocabulary: usize) -> Self {
-        Self { random: Random(2), vocabulary }
+        Self { random: SplitMix64::new(2), vocabulary }
     }
 
     fn next(&mut self) -> u32 {
-        u32::try_from(self.random.next() % self.vocabulary.max(1) as u64).unwrap_or(0)
+        u32::try_from(self.random.next_u64() % self.vocabulary.max(1) as u64).unwrap_or(0)
     }
 
     fn take(&mut self, count: usize) -> Vec<u32> {

@@ -2,11 +2,12 @@
 
 use rwkv_forge_io::IoError;
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a safetensors file is refused, or cannot be written. `file` is the path as given, or says that it is the plan
 /// of a new file.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 pub enum SafetensorsError {
     /// Opening or reading failed.
     #[error(transparent)]
@@ -123,17 +124,7 @@ impl Diagnostic for SafetensorsError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Io(error) => error.kind(),
-            Self::BadHeader { .. } => "BadHeader",
-            Self::BadOffset { .. } => "BadOffset",
-            Self::DuplicateTensor { .. } => "DuplicateTensor",
-            Self::BadEntry { .. } => "BadEntry",
-            Self::TooManyTensors { .. } => "TooManyTensors",
-            Self::BadShardName { .. } => "BadShardName",
-            Self::MissingShard { .. } => "MissingShard",
-            Self::MissingTensor { .. } => "MissingTensor",
-            Self::UnsupportedDtype { .. } => "UnsupportedDtype",
-            Self::AmbiguousFiles { .. } => "AmbiguousFiles",
-            Self::OutOfBounds { .. } => "OutOfBounds",
+            _ => self.into(),
         }
     }
 

@@ -7,6 +7,7 @@ use rwkv_forge_convert::state::{StateHints, StateSizes};
 use rwkv_forge_engine::{Engine, EngineOptions, Logits};
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
+use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_weights::{State, check_logits};
 use serde_json::json;
 
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut screen = Screen::of_stdout();
     // Text that nobody reads is not worth computing; a document comes at the end.
     let mut is_read = terminal.json() || terminal.print_bytes(&screen.shown(args.prompt.as_bytes()));
-    let mut random = args.seed;
+    let mut random = SplitMix64::new(args.seed);
     let mut ids = Vec::new();
     for _ in 0..args.tokens {
         if !is_read {
@@ -134,7 +135,7 @@ fn check(args: &Generate) -> Result<(), Failure> {
 }
 
 /// Draws a token. Ties and the greedy choice go to the smallest id, so that results do not depend on anything else.
-fn sample(logits: &[f32], temperature: f32, top_p: f32, random: &mut u64) -> u32 {
+fn sample(logits: &[f32], temperature: f32, top_p: f32, random: &mut SplitMix64) -> u32 {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
     let id = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
@@ -150,7 +151,7 @@ fn sample(logits: &[f32], temperature: f32, top_p: f32, random: &mut u64) -> u32
         kept += weight(order[count]);
         count += 1;
     }
-    let mut point = uniform(random) * kept;
+    let mut point = random.uniform_f64() * kept;
     for index in &order[..count] {
         point -= weight(*index);
         if point < 0.0 {
@@ -158,13 +159,4 @@ fn sample(logits: &[f32], temperature: f32, top_p: f32, random: &mut u64) -> u32
         }
     }
     id(order[count - 1])
-}
-
-/// A number in [0, 1) from the next state of a 64-bit counter generator (Steele, Lea and Flood, 2014).
-fn uniform(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }

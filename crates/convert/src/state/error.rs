@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// What can be wrong with the file of a state, or with what is asked of it.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum StateError {
     /// The file says nothing about its format.
+    #[strum(serialize = "UnknownStateFormat")]
     #[error(
         "{} is neither a .pth nor a safetensors file: if it is a state buffer of rwkv.cpp, say --from rwkv-cpp and name the model with --model",
         file.display()
@@ -26,6 +28,7 @@ pub enum StateError {
         version: Version,
     },
     /// rwkv.cpp's buffer needs more than it says.
+    #[strum(serialize = "StateSizesNeeded")]
     #[error("the buffer of rwkv.cpp has no header: give {missing}, or name the model that it belongs to with --model")]
     Unknowable {
         /// The options that are missing.
@@ -43,6 +46,7 @@ pub enum StateError {
         what: String,
     },
     /// The sizes contradict the model or the options.
+    #[strum(serialize = "StateSizeMismatch")]
     #[error("{}: {detail}", file.display())]
     SizeMismatch {
         /// The file.
@@ -51,6 +55,7 @@ pub enum StateError {
         detail: String,
     },
     /// A buffer of rwkv.cpp after some tokens.
+    #[strum(serialize = "StateHasTokens")]
     #[error(
         "{}: the token shift of layer {layer} is not zero, so this is the state after some tokens, no initial state; \
          {} files have no place for token shifts", file.display(), "time_state"
@@ -82,6 +87,7 @@ pub enum StateError {
         format: &'static str,
     },
     /// Values that would vanish or lose digits at the small end.
+    #[strum(serialize = "StateLoss")]
     #[error(
         "{flushed} values of the state would become zero and {subnormal} would lose digits, since they are too small for {encoding}: \
          say --allow-f16-loss to accept that"
@@ -108,18 +114,7 @@ pub enum StateError {
 
 impl Diagnostic for StateError {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::UnknownFormat { .. } => "UnknownStateFormat",
-            Self::NoMatrixState { .. } => "NoMatrixState",
-            Self::Unknowable { .. } => "StateSizesNeeded",
-            Self::NotAState { .. } => "NotAState",
-            Self::SizeMismatch { .. } => "StateSizeMismatch",
-            Self::HasTokens { .. } => "StateHasTokens",
-            Self::NonFinite { .. } => "NonFinite",
-            Self::Overflow { .. } => "Overflow",
-            Self::Loss { .. } => "StateLoss",
-            Self::TypeNotCarried { .. } => "TypeNotCarried",
-        }
+        self.into()
     }
 
     fn class(&self) -> Class {

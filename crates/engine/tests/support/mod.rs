@@ -44,15 +44,13 @@ impl Loaded {
     }
 
     /// None when there is no such file.
-    pub(crate) fn open(path: &Path) -> Option<Self> {
-        path.exists().then(|| {
-            Self::new(rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).expect("the file opens").into())
-        })
+    pub(crate) fn open(path: &Path) -> Self {
+        Self::new(rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).expect("the file opens").into())
     }
 
     /// One of [`TINY`].
     pub(crate) fn tiny(name: &str) -> Self {
-        Self::open(&fixture(&format!("checkpoints/{name}.pth"))).expect("the fixture is there")
+        Self::open(&fixture(&format!("checkpoints/{name}.pth")))
     }
 
     pub(crate) fn random(version: Version, sizes: &Sizes, seed: u64) -> Self {

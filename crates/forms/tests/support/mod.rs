@@ -35,13 +35,9 @@ impl Loaded {
     }
 }
 
-/// None when there is no such file.
-pub(crate) fn open(path: &Path) -> Option<Loaded> {
-    if !path.exists() {
-        return None;
-    }
+pub(crate) fn open(path: &Path) -> Loaded {
     let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default());
-    Some(Loaded::of(source.unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()))
+    Loaded::of(source.unwrap_or_else(|error| panic!("{}: {error}", path.display())).into())
 }
 
 pub(crate) fn repository(relative: &str) -> PathBuf {
@@ -50,7 +46,7 @@ pub(crate) fn repository(relative: &str) -> PathBuf {
 
 /// One of [`TINY`].
 pub(crate) fn tiny(name: &str) -> Loaded {
-    open(&repository(&format!("fixtures/checkpoints/{name}.pth"))).unwrap()
+    open(&repository(&format!("fixtures/checkpoints/{name}.pth")))
 }
 
 /// Typical decays, decays as fast as the version can have, and decays near 1, by the seed.

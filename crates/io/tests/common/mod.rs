@@ -1,6 +1,7 @@
 //! A folder of its own for every test, and child processes that run one test of this binary.
-#![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "test support: each binary uses a part of it")]
+#![allow(dead_code, clippy::unwrap_used, reason = "test support: each binary uses a part of it")]
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,18 +46,28 @@ impl Drop for Folder {
     }
 }
 
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 /// This test binary again, running only `test`, with the environment variable that tells it to play its part and
 /// SIGXFSZ ignored (programs get EFBIG then, as ours does when its caller ignores the signal).
 pub(crate) fn child(test: &str, part: &Path) -> Command {
     let mut command = Command::new("sh");
     let binary = std::env::current_exe().unwrap();
     command.arg("-c").arg("trap '' XFSZ; exec \"$0\" \"$@\"").arg(binary);
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("FORGE_IO_PART", part);
+    command.args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]).env("FORGE_IO_PART", part);
     command
+}
+
+/// Plays the part of `test` as a user whom permissions stop: where this is root, as another one.
+///
+/// # Panics
+/// When the child fails, and when it cannot be started as that user.
+pub(crate) fn as_somebody(test: &str, part: &Path) {
+    const NOBODY: u32 = 65_534;
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args([test, "--exact", "--include-ignored"]).env("FORGE_IO_PART", part);
+    if rustix::process::geteuid().is_root() {
+        child.uid(NOBODY).gid(NOBODY);
+    }
+    assert_passed(&child.output().unwrap());
 }
 
 /// The folder or file that the parent named, when this process is a child.

@@ -31,18 +31,14 @@ impl Trained {
     /// One of [`TINY`].
     pub(crate) fn tiny(name: &str) -> Self {
         let logits = if name == "tiny-rwkv7" { "logits" } else { "logits-from-f32-file" };
-        Self::open(&fixture(&format!("checkpoints/{name}.pth")), logits).unwrap_or_else(|| panic!("no fixture {name}"))
+        Self::open(&fixture(&format!("checkpoints/{name}.pth")), logits)
     }
 
-    /// None when there is no such file.
-    pub(crate) fn open(path: &Path, logits: &'static str) -> Option<Self> {
-        if !path.exists() {
-            return None;
-        }
+    pub(crate) fn open(path: &Path, logits: &'static str) -> Self {
         let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default())
             .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let description = rwkv_forge_model::describe(source.tensors()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Some(Self { model: Model::over(source.into(), description), logits })
+        Self { model: Model::over(source.into(), description), logits }
     }
 }
 

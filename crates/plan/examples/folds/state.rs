@@ -14,7 +14,7 @@ impl Rewrite {
     ///
     /// # Errors
     /// Those of [`Rewrite::check`]; [`RewriteError::State`] for a state of another model.
-    pub fn transform_state<F: Real>(&self, description: &ModelDescription, state: &mut State<F>) -> Result<(), RewriteError> {
+    pub(crate) fn transform_state<F: Real>(&self, description: &ModelDescription, state: &mut State<F>) -> Result<(), RewriteError> {
         self.check(description)?;
         state.check(description).map_err(|error| RewriteError::State { rewrite: self.title(), error })?;
         for (index, layer) in state.layers.iter_mut().enumerate() {

@@ -3,6 +3,22 @@
 //! calibration text, after rewrites, and prints the mean divergence from the model on WINDOWS windows of 512 tokens from the start of
 //! each text. WHICH is a list with commas: `folds` have factors like those of AWQ; `orders` sort channels; `controls` have factors at
 //! random between 0.95 and 1.05, which help nothing and make all roundings anew: what they change is what chance changes.
+//!
+//! Two kinds of rewrites exist. A *fold* takes a positive factor out of what makes a channel and puts it into what reads it: the product
+//! stays, but the columns of a matrix that is to be quantized change their sizes. A *permutation* renames channels everywhere. In exact
+//! arithmetic logits do not change at all; states change in the way that [`Rewrite::transform_state`] says. [`Rewrite`] is the list, and
+//! [`apply`](apply::apply) gives a source with the rewritten tensors. What every tensor's axes stand for, from which all rewrites follow,
+//! is the table in `axes.rs`.
+#![allow(dead_code, reason = "the experiment tries some of the rewrites, the tests all")]
+
+mod apply;
+mod axes;
+mod edit;
+mod error;
+mod rewrite;
+mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -12,12 +28,14 @@ use rwkv_forge_model::{TensorRole, TensorSpec, ValueForm};
 use rwkv_forge_overlay::{Overlay, Weight};
 use rwkv_forge_quant::{Q4_0, Q4_K};
 use rwkv_forge_quantizer::{Target, search};
-use rwkv_forge_rewrite::{Precision, Rewrite, apply};
 use rwkv_forge_score::{Document, Plan, Protocol};
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_testkit::models::SplitMix64;
 use rwkv_forge_tokenizer::Tokenizer;
 use rwkv_forge_weights::Model as Weights;
+
+use crate::apply::{Precision, apply};
+use crate::rewrite::Rewrite;
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -13,7 +13,7 @@ use crate::rewrite::Rewrite;
 
 /// How rewritten tensors are kept. Factors are applied in f64 in any case, and rounded once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
+pub(crate) enum Precision {
     /// As f32: what models are computed and quantized from.
     #[default]
     F32,
@@ -67,7 +67,7 @@ struct Rewritten {
 ///
 /// # Errors
 /// Those of [`Rewrite::check`], naming the rewrite; [`RewriteError::Overflow`]; and when a tensor cannot be read.
-pub fn apply(model: &Model, rewrites: &[Rewrite], precision: Precision) -> Result<Model, RewriteError> {
+pub(crate) fn apply(model: &Model, rewrites: &[Rewrite], precision: Precision) -> Result<Model, RewriteError> {
     let description = model.description();
     let edits: Result<Vec<Vec<Edit>>, RewriteError> = rewrites.iter().map(|rewrite| rewrite.edits(description)).collect();
     apply_edits(model, &edits?.concat(), precision)

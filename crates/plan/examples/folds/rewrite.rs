@@ -12,7 +12,7 @@ use crate::error::RewriteError;
 /// C are the channels of the residual stream, A those of the time mix, F those inside the channel mix. Factors are positive and finite.
 /// Orders say for each new place which old one comes there: `order[new] = old`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Rewrite {
+pub(crate) enum Rewrite {
     /// Weight and bias of ln1 divided by `scale [C]`; what reads them multiplied: receptance, key, value, gate and the first
     /// halves of low-rank pairs. The token shift is linear in each channel, so that it is not touched. All versions.
     Ln1Scale {
@@ -92,7 +92,7 @@ const STREAM: &[Space] = &[Space::Residual, Space::AttentionInput, Space::FfnInp
 impl Rewrite {
     /// `Ln1Scale`, `OutputScale` and so on.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Ln1Scale { .. } => "Ln1Scale",
             Self::OutputScale { .. } => "OutputScale",
@@ -108,7 +108,7 @@ impl Rewrite {
 
     /// The layer, for those that belong to one.
     #[must_use]
-    pub fn layer(&self) -> Option<usize> {
+    pub(crate) fn layer(&self) -> Option<usize> {
         match self {
             Self::Ln1Scale { layer, .. }
             | Self::OutputScale { layer, .. }
@@ -130,7 +130,7 @@ impl Rewrite {
     /// # Errors
     /// [`RewriteError::Unsupported`], [`RewriteError::LayerOutOfRange`], [`RewriteError::Length`], [`RewriteError::NotPositive`],
     /// [`RewriteError::NotAPermutation`], [`RewriteError::LeavesHead`].
-    pub fn check(&self, description: &ModelDescription) -> Result<(), RewriteError> {
+    pub(crate) fn check(&self, description: &ModelDescription) -> Result<(), RewriteError> {
         let sizes = &description.hyperparameters;
         let layers = sizes.layers;
         if let Some(reason) = self.obstacle(description) {

@@ -3,12 +3,14 @@
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use rwkv_forge_weights::WeightsError;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 /// Why a model cannot be rewritten. `rewrite` is [`crate::Rewrite::name`], with the layer where it belongs to one.
-#[derive(Debug, Error)]
-pub enum RewriteError {
+#[derive(Debug, Error, IntoStaticStr)]
+pub(crate) enum RewriteError {
     /// The version has no such rewrite.
+    #[strum(serialize = "UnsupportedRewrite")]
     #[error("{rewrite}: {version} has no such rewrite: {reason}")]
     Unsupported {
         /// The rewrite.
@@ -37,6 +39,7 @@ pub enum RewriteError {
         value: f64,
     },
     /// The vector belongs to another model.
+    #[strum(serialize = "BufferMismatch")]
     #[error("{rewrite}: {found} {what} were given, expected {expected}")]
     Length {
         /// The rewrite.
@@ -75,6 +78,7 @@ pub enum RewriteError {
         head_size: usize,
     },
     /// A factor made a weight that its type cannot hold.
+    #[strum(serialize = "NonFinite")]
     #[error("{tensor}: element {element} became {value}: use factors nearer to 1")]
     Overflow {
         /// Canonical name.
@@ -125,17 +129,9 @@ pub enum RewriteError {
 impl Diagnostic for RewriteError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Unsupported { .. } => "UnsupportedRewrite",
-            Self::LayerOutOfRange { .. } => "LayerOutOfRange",
-            Self::NotPositive { .. } => "NotPositive",
-            Self::Length { .. } => "BufferMismatch",
-            Self::NotAPermutation { .. } => "NotAPermutation",
-            Self::LeavesHead { .. } => "LeavesHead",
-            Self::Overflow { .. } => "NonFinite",
-            Self::UnknownTensor { .. } => "UnknownTensor",
             Self::Read { error, .. } => error.kind(),
             Self::State { error, .. } => error.kind(),
-            Self::OutOfRange { .. } => "OutOfRange",
+            _ => self.into(),
         }
     }
 

@@ -1,0 +1,96 @@
+//! Rules of this repository that a reader of its sources can check: names of kinds of errors that never change, tests that never pass
+//! without having tested.
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Every Rust source below a folder of the repository, with its path.
+fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+}
+
+/// The word that `text` begins with.
+fn word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+}
+
+/// Variants of an enum and the kind that each has: its name, or what `strum` is told.
+fn variants<'a>(text: &'a str, name: &str) -> Vec<(&'a str, &'a str)> {
+    let body = text.split_once(&format!("enum {name} {{\n")).unwrap().1;
+    let body = body.split("\n}\n").next().unwrap();
+    let (mut found, mut told) = (Vec::new(), None);
+    for line in body.lines().filter_map(|line| line.strip_prefix("    ")) {
+        if let Some(kind) = line.strip_prefix("#[strum(serialize = \"") {
+            told = kind.split('"').next();
+        } else if line.starts_with(char::is_uppercase) {
+            found.push((word(line), told.take().unwrap_or(word(line))));
+        }
+    }
+    found
+}
+
+/// `Enum::Variant Kind` of all errors; `->` is the kind of the error inside.
+fn kinds(text: &str) -> Vec<String> {
+    let derived = text.match_indices("IntoStaticStr)]").filter_map(|(at, _)| Some(word(text[at..].split_once("enum ")?.1)));
+    let told = text.split("impl Diagnostic for ").skip(1).map(word).filter(|name| text.contains(&format!("enum {name} {{")));
+    let mut found = Vec::new();
+    for name in derived.chain(told).collect::<BTreeSet<_>>() {
+        let kind =
+            text.split_once(&format!("impl Diagnostic for {name} {{")).map_or("", |(_, body)| body.split("\n    }\n").next().unwrap());
+        let forwarded: Vec<&str> = kind.split("Self::").skip(1).map(word).collect();
+        for (variant, kind) in variants(text, name) {
+            let kind = if forwarded.contains(&variant) { "->" } else { kind };
+            found.push(format!("{name}::{variant} {kind}"));
+        }
+    }
+    found
+}
+
+/// Scripts and users' programs compare kinds: none is renamed. A new error is a new line of `tests/golden/kinds.txt`.
+#[test]
+fn kinds_of_errors_are_the_recorded_ones() {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(root().join("crates")).unwrap() {
+        sources(&entry.unwrap().path().join("src"), &mut files);
+    }
+    let found: BTreeSet<String> = files.iter().flat_map(|(_, text)| kinds(text)).collect();
+    let recorded = std::fs::read_to_string(root().join("tests/golden/kinds.txt")).unwrap();
+    let recorded: BTreeSet<String> = recorded.lines().map(str::to_owned).collect();
+    assert!(found.len() > 300, "{} kinds", found.len());
+    let (new, gone): (Vec<_>, Vec<_>) = (found.difference(&recorded).collect(), recorded.difference(&found).collect());
+    assert!(new.is_empty() && gone.is_empty(), "not in tests/golden/kinds.txt: {new:#?}; only there: {gone:#?}");
+}
+
+#[test]
+fn a_kind_is_read_as_it_is_told() {
+    let text = "#[derive(Debug, Error, IntoStaticStr)]\npub enum E {\n    /// One.\n    #[strum(serialize = \"Other\")]\n    #[error(\"x\")]\n    \
+                A {\n        b: u8,\n    },\n    /// Two.\n    B(Inner),\n    C,\n}\n\nimpl Diagnostic for E {\n    fn kind(&self) -> &'static str {\n        \
+                match self {\n            Self::B(inner) => inner.kind(),\n            _ => self.into(),\n        }\n    }\n}\n";
+    assert_eq!(kinds(text), ["E::A Other", "E::B ->", "E::C C"]);
+}
+
+/// What a test needs beyond the repository is its reason for being ignored (`.ci/needs.py` runs it where it is there).
+#[test]
+fn no_test_says_that_it_was_skipped() {
+    let mut files = Vec::new();
+    for folder in ["crates", "tests"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let silent = ["skip", "partly skip"].map(|word| format!("eprintln!(\"{word}"));
+    for (path, text) in files {
+        assert!(!silent.iter().any(|words| text.contains(words)), "{}: mark the test as ignored instead", path.display());
+    }
+}
