@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokenizer = Tokenizer::from_bytes(vocabulary, &std::fs::read(vocabulary)?)?;
     let tokens = tokenizer.encode(&std::fs::read(text)?)?;
     let options = ProbeOptions { windows: windows.parse()?, ..ProbeOptions::default() };
-    let mut probe = Probe::new(model.source(), &model.description, &tokens, options)?;
+    let mut probe = Probe::new(&model.model, &tokens, options)?;
     let options =
         HarmOptions { container: by_name("gguf")?, calibration: None, budget: Duration::from_secs(3600), known: Probed::default() };
     let started = std::time::Instant::now();

@@ -51,7 +51,7 @@ impl CalibrationOptions {
     pub fn record(&self, model: &OpenModel, tokens: &[u32]) -> Result<CalibrationRecord, ChooseError> {
         // Source, threads and the kind of statistics are no part of it.
         let options = Options { memory: self.memory, ..Options::default() };
-        Ok(CalibrationRecord::of(&rwkv_forge_calibrate::Key::new("", &model.description, &self.windows(tokens)?, &options)))
+        Ok(CalibrationRecord::of(&rwkv_forge_calibrate::Key::new("", model.description(), &self.windows(tokens)?, &options)))
     }
 
     /// The statistics of these tokens, from where they are kept if they are there.
@@ -62,13 +62,13 @@ impl CalibrationOptions {
         let windows = self.windows(tokens)?;
         let options = self.options();
         let digest = model_identity(model)?;
-        let place = self.place(&rwkv_forge_calibrate::Key::new(&digest, &model.description, &windows, &options), observer);
+        let place = self.place(&rwkv_forge_calibrate::Key::new(&digest, model.description(), &windows, &options), observer);
         if let Some(path) = place.path() {
             observer.detail(&format!("statistics of {} windows in {}", windows.len(), path.display()));
         }
         let steps = observer.begin(Work::Calibrating);
         let set = |step: rwkv_forge_calibrate::Progress| steps.set(step.layers_done as u64, step.layers as u64);
-        let found = calibrate_to_file(&place, &digest, model.source(), &model.description, &windows, &options, &set)?;
+        let found = calibrate_to_file(&place, &digest, &model.model, &windows, &options, &set)?;
         drop(steps);
         found.warnings().iter().for_each(|warning| observer.warn(warning));
         Ok(Calibrated::new(found))
@@ -98,7 +98,7 @@ pub fn calibration_tokens<'t>(
     vocabulary: &Vocabulary,
     documents: impl IntoIterator<Item = &'t [u8]>,
 ) -> Result<Vec<u32>, BoxError> {
-    let tokenizer = vocabulary_for(vocabulary, model.description.hyperparameters.vocabulary, "reading the calibration text")?;
+    let tokenizer = vocabulary_for(vocabulary, model.description().hyperparameters.vocabulary, "reading the calibration text")?;
     let mut tokens = Vec::new();
     for document in documents {
         tokens.extend(tokenizer.encode(document)?);

@@ -96,15 +96,14 @@ impl Series<'_, '_, '_> {
             return Ok(*known);
         }
         let started = Instant::now();
-        let (source, description) = self.probe.model();
-        let mut overlay = Overlay::new(source, description);
+        let mut overlay = Overlay::new(self.probe.model());
         let importance = match self.calibration {
             Some(calibration) => sound(calibration.importance(&spec.name)?, encoding),
             None => None,
         };
         overlay.encode(&spec.name, encoding, importance).map_err(|error| ChooseError::Other(error.into()))?;
         let place = Place::of(spec);
-        let divergences = self.probe.divergence(&overlay, place)?;
+        let divergences = self.probe.divergence(&overlay.into_model(), place)?;
         let mean = divergences.iter().sum::<f64>() / divergences.len().max(1) as f64;
         self.spent += started.elapsed().as_secs_f64();
         self.work += self.work_of(place);
@@ -140,14 +139,15 @@ fn sound(importance: Option<Arc<[f32]>>, encoding: Encoding) -> Option<Arc<[f32]
 /// # Errors
 /// When a tensor cannot be read, or a probe fails.
 pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe<'_>) -> Result<(Vec<TensorHarm>, Exponents), ChooseError> {
-    let (source, description) = probe.model();
+    let model = probe.model().clone();
+    let description = model.description();
     let mut open: Vec<(TensorSpec, Vec<TensorType>)> = Vec::new();
     for spec in description.tensors.iter().filter(|spec| is_open(description, options.container, spec)) {
         let importance = match options.calibration {
             Some(calibration) => calibration.importance(&spec.name)?,
             None => None,
         };
-        let types = tensor_types_with_errors(source, description.version, spec, options.container, importance.as_deref())?;
+        let types = tensor_types_with_errors(&model, description.version, spec, options.container, importance.as_deref())?;
         if types.len() > 1 {
             open.push((spec.clone(), types));
         }

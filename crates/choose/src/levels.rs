@@ -106,7 +106,7 @@ impl Level {
     fn new(name: &str, model: &OpenModel, options: &LevelOptions<'_>) -> Result<Self, ChooseError> {
         let recipe = Recipe::new(None, Some(name), &[])?;
         // The text may be read as bytes; what a hybrid's file carries is the vocabulary beside it.
-        let vocabulary = if model.description.version.is_hybrid() { &Vocabulary::Auto } else { options.vocabulary };
+        let vocabulary = if model.description().version.is_hybrid() { &Vocabulary::Auto } else { options.vocabulary };
         let convert = ConvertOptions {
             container: options.container,
             recipe: &recipe,
@@ -127,20 +127,20 @@ impl Level {
         let bytes = plan.layout.total_bytes();
         // What a container holds in another form is quantized in that form.
         let mut types = options.container.name().to_owned();
-        for (spec, choice) in model.description.tensors.iter().zip(&plan.choices) {
+        for (spec, choice) in model.description().tensors.iter().zip(&plan.choices) {
             let quantizer = recipe.quantizer_of(&spec.name, choice.encoding).name();
             types.push_str(&format!(" {}={}:{quantizer}", spec.name, choice.encoding.name));
         }
-        let bits_per_weight = bytes as f64 * 8.0 / model.description.parameters().max(1) as f64;
+        let bits_per_weight = bytes as f64 * 8.0 / model.description().parameters().max(1) as f64;
         Ok(Self { names: vec![name.to_owned()], bytes, bits_per_weight, recipe, plan, types })
     }
 
     /// The model in this type, and how many blocks became zero although their weights are not. Replaced tensors lie in a file without a
     /// name.
-    fn quantized<'m>(&self, open: &'m OpenModel) -> Result<(Overlay<'m>, u64), ChooseError> {
+    fn quantized(&self, open: &OpenModel) -> Result<(Overlay, u64), ChooseError> {
         let (mut overlay, prepared) = rwkv_forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
-        let mut encoder = Overlay::new(open.source(), &open.description);
-        for (spec, choice) in open.description.tensors.iter().zip(&self.plan.choices) {
+        let mut encoder = Overlay::new(&open.model);
+        for (spec, choice) in open.description().tensors.iter().zip(&self.plan.choices) {
             let now = overlay.description().find(&spec.name).and_then(|spec| overlay.tensors().get(spec.source_index));
             // What the container keeps in 32 bits is not changed by it.
             let same = now.is_none_or(|info| info.encoding == choice.encoding) || choice.encoding == Encoding::F32;
@@ -211,8 +211,8 @@ pub fn compare_levels(
     }
     let made: Vec<Made<'_>> = levels.iter().map(|level| Made::new(level, source, speeds)).collect();
     let candidates: Vec<&dyn Candidate> = made.iter().map(|made| made as &dyn Candidate).collect();
-    let model = Model::new(source.model.source(), &source.model.description);
-    let results = job.run(Some(Reference { model, identity: source.identity }), &candidates, None)?;
+    let model = Model::new(&source.model.model);
+    let results = job.run(Some(Reference { model: &model, identity: source.identity }), &candidates, None)?;
     for made in made.iter().filter(|made| speeds.is_some() && made.speed.get().is_none()) {
         made.with(&mut |model| made.measured(model))?;
     }
@@ -220,7 +220,7 @@ pub fn compare_levels(
         let (name, count) = (made.name(), made.zeroed.get());
         job.observer.warn(&format!("{name}: {count} blocks became zero although their weights are not"));
     }
-    let source_speed = speeds.map(|speeds| speeds.of(source.name, source.identity, model, source.bytes)).transpose()?.flatten();
+    let source_speed = speeds.map(|speeds| speeds.of(source.name, source.identity, &model, source.bytes)).transpose()?.flatten();
     let costs: Vec<(f64, f64)> = levels.iter().zip(&results.models).map(|(level, found)| (level.bytes as f64, found.kl())).collect();
     let files: Vec<Choosable> = levels.iter().zip(&results.models).map(|(level, found)| choosable(level, found)).collect();
     Ok(Compared {
@@ -267,15 +267,15 @@ impl Candidate for Made<'_> {
         &self.identity
     }
 
-    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
+    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
         let (overlay, zeroed) = self.level.quantized(self.model)?;
         self.zeroed.set(zeroed);
-        task(Model::new(&overlay, overlay.description()))
+        task(Model::new(&overlay.into_model()))
     }
 
-    fn measured(&self, model: Model<'_>) -> Result<(), ChooseError> {
+    fn measured(&self, model: Model) -> Result<(), ChooseError> {
         if let Some(speeds) = self.speeds.filter(|_| self.speed.get().is_none()) {
-            self.speed.set(speeds.of(self.name(), &self.identity, model, self.level.bytes)?);
+            self.speed.set(speeds.of(self.name(), &self.identity, &model, self.level.bytes)?);
         }
         Ok(())
     }

@@ -20,12 +20,12 @@ pub trait Candidate {
     ///
     /// # Errors
     /// When it cannot be made, and those of `task`.
-    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
+    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
     /// Called with the model once its last part is measured.
     ///
     /// # Errors
     /// As implementations have it.
-    fn measured(&self, _model: Model<'_>) -> Result<(), ChooseError> {
+    fn measured(&self, _model: Model) -> Result<(), ChooseError> {
         Ok(())
     }
 }
@@ -56,7 +56,7 @@ pub struct Job<'a> {
 #[derive(Clone, Copy)]
 pub struct Reference<'a> {
     /// It.
-    pub model: Model<'a>,
+    pub model: &'a Model,
     /// Digests of its files.
     pub identity: &'a str,
 }
@@ -157,11 +157,11 @@ impl Collected {
 impl Job<'_> {
     /// What computes this model.
     #[must_use]
-    pub fn kernel_of(&self, model: &Model<'_>) -> Kernel {
-        if model.description.version.is_hybrid() { Kernel::Reference } else { self.kernel }
+    pub fn kernel_of(&self, model: &Model) -> Kernel {
+        if model.description().version.is_hybrid() { Kernel::Reference } else { self.kernel }
     }
 
-    fn pass(&self, model: &Model<'_>, form: Form, of: u64) -> PassOptions {
+    fn pass(&self, model: &Model, form: Form, of: u64) -> PassOptions {
         PassOptions { kernel: self.kernel_of(model), form, max_memory: self.max_memory / of, ..PassOptions::default() }
     }
 
@@ -215,7 +215,7 @@ impl Job<'_> {
                     continue;
                 }
                 candidate.with(&mut |model| {
-                    let loss = self.one(model, baseline.as_mut(), part, &mut logits, &mut meter);
+                    let loss = self.one(&model, baseline.as_mut(), part, &mut logits, &mut meter);
                     let loss = loss.map_err(|error| error.of(candidate.name()))?;
                     keep(self.cache, &name, &Note::of(candidate.name(), &loss), &loss.scores)?;
                     all[index].add(loss.scores, loss.layers, loss.seconds)?;
@@ -234,8 +234,8 @@ impl Job<'_> {
         logits: Option<LogitsRow<'_>>,
         meter: &mut Meter<'_>,
     ) -> Result<Baseline<'m>, ChooseError> {
-        let options = LossOptions { pass: self.pass(&reference.model, Form::Float, 2), precision: self.precision };
-        let mut baseline = meter.pass(&reference.model, part, 0, |step| Baseline::new(reference.model, part, &options, step))?;
+        let options = LossOptions { pass: self.pass(reference.model, Form::Float, 2), precision: self.precision };
+        let mut baseline = meter.pass(reference.model, part, 0, |step| Baseline::new(reference.model.clone(), part, &options, step))?;
         if let Some(logits) = logits {
             baseline.loss(Some(logits), &mut |_| ())?;
         }
@@ -244,7 +244,7 @@ impl Job<'_> {
 
     fn one(
         &self,
-        model: Model<'_>,
+        model: &Model,
         baseline: Option<&mut Baseline<'_>>,
         part: &Plan,
         logits: &mut Option<LogitsRow<'_>>,
@@ -252,12 +252,12 @@ impl Job<'_> {
     ) -> Result<Loss, ChooseError> {
         match baseline {
             Some(baseline) => {
-                let options = self.pass(&model, self.form, 2);
-                meter.pass(&model, part, 2, |step| baseline.compare(model, &options, step))
+                let options = self.pass(model, self.form, 2);
+                meter.pass(model, part, 2, |step| baseline.compare(model.clone(), &options, step))
             }
             None => {
-                let options = LossOptions { pass: self.pass(&model, self.form, 1), precision: self.precision };
-                meter.pass(&model, part, 1, |step| rwkv_forge_eval::loss(model, part, &options, logits.take(), step))
+                let options = LossOptions { pass: self.pass(model, self.form, 1), precision: self.precision };
+                meter.pass(model, part, 1, |step| rwkv_forge_eval::loss(model.clone(), part, &options, logits.take(), step))
             }
         }
     }
@@ -304,12 +304,12 @@ impl<'o> Meter<'o> {
     /// One pass of a model over a part, at whose end `heads` heads are computed.
     fn pass<T>(
         &mut self,
-        model: &Model<'_>,
+        model: &Model,
         part: &Plan,
         heads: usize,
         task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, rwkv_forge_eval::EvalError>,
     ) -> Result<T, ChooseError> {
-        let sizes = &model.description.hyperparameters;
+        let sizes = &model.description().hyperparameters;
         // Products with matrices, nearly all of the work; a layer has about twelve squares of the width.
         let layers = (part.fed() * sizes.layers * 12 * sizes.channels) as f64;
         let share = layers / (layers + (heads * part.scored() * sizes.vocabulary) as f64).max(1.0);

@@ -88,9 +88,9 @@ pub fn check(model: &OpenModel, convert: &ConvertOptions<'_>, quantizer: Quantiz
     recipe.quantizer = Some(quantizer);
     // Whether types that a source has already must stay is known with the plan.
     rwkv_forge_convert::check(model, &ConvertOptions { recipe: &recipe, requantize: true, ..again(convert) })?;
-    let Some(budget) = goal.bytes(&model.description) else { return Ok(()) };
-    for spec in model.description.tensors.iter().filter(|spec| is_open(&model.description, convert.container, spec)) {
-        let types = tensor_types(model.description.version, spec, convert.container)?;
+    let Some(budget) = goal.bytes(model.description()) else { return Ok(()) };
+    for spec in model.description().tensors.iter().filter(|spec| is_open(model.description(), convert.container, spec)) {
+        let types = tensor_types(model.description().version, spec, convert.container)?;
         if let [(smallest, _), _, ..] = types[..] {
             recipe.set(&spec.name, smallest, None, None).map_err(other)?;
         }
@@ -165,7 +165,7 @@ impl Planning<'_> {
     }
 
     fn parameters(&self) -> f64 {
-        self.model.description.parameters().max(1) as f64
+        self.model.description().parameters().max(1) as f64
     }
 
     /// Plans without quantizing: types, exact bytes and the sum of harms. For losses the sum is taken at its word.
@@ -255,7 +255,7 @@ impl Planning<'_> {
     ) -> Result<(), ChooseError> {
         let plan = self.plan(recipe)?;
         let (overlay, prepared) = self.quantize(&plan, recipe)?;
-        let model = Model::new(&overlay, overlay.description());
+        let model = Model::new(&overlay.into_model());
         let loss = baseline.compare(model, &self.loss.pass, progress)?;
         let evaluation = rwkv_forge_score::evaluate(baseline.plan(), &loss.scores)?;
         planned.prepared = prepared;
@@ -270,11 +270,11 @@ impl Planning<'_> {
     }
 
     /// The model as a file of this recipe will hold it.
-    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay<'_>, Vec<Prepared>), ChooseError> {
+    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay, Vec<Prepared>), ChooseError> {
         let directory = self.loss.pass.spill_directory.as_deref();
         let (mut overlay, prepared) = rwkv_forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
         let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
-        for (spec, choice) in self.model.description.tensors.iter().zip(&plan.choices) {
+        for (spec, choice) in self.model.description().tensors.iter().zip(&plan.choices) {
             let done = done.contains(spec.name.as_str());
             let stored = self.model.source().tensors()[spec.source_index].encoding;
             if !done && choice.encoding != stored && !choice.encoding.is_dense() {

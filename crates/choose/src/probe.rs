@@ -4,10 +4,9 @@ use std::num::NonZeroUsize;
 
 use rayon::prelude::*;
 use rwkv_forge_engine::{Batch, EngineOptions, Form, LayerStream, LoadedHead, LoadedLayer};
-use rwkv_forge_model::{ModelDescription, TensorSpec};
-use rwkv_forge_overlay::Overlay;
+use rwkv_forge_model::TensorSpec;
 use rwkv_forge_score::{Precision, ScoreError, Scorer};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::{Context, Model};
 
 use crate::error::ChooseError;
 
@@ -61,18 +60,17 @@ impl Place {
 
 /// A model with everything kept that a probe starts from.
 pub struct Probe<'a> {
-    source: &'a dyn TensorSource,
-    description: &'a ModelDescription,
+    model: Model,
     options: ProbeOptions,
-    stream: LayerStream<'a>,
+    stream: LayerStream,
     windows: Vec<&'a [u32]>,
     /// Loaded layers, as many as there is memory for.
     layers: Vec<Option<LoadedLayer>>,
     head: LoadedHead,
     /// The residual stream before each layer, and after the last one.
     residuals: Vec<Vec<f32>>,
-    /// RWKV-7: values of layer 0.
-    v_first: Vec<f32>,
+    /// What the layers handed to each other.
+    context: Context<f32>,
     /// Rows of the residual stream whose logits count, and the tokens that follow them.
     scored: Vec<(usize, u32)>,
     /// Logits of the model as it is, `[scored, vocabulary]`.
@@ -84,33 +82,28 @@ impl<'a> Probe<'a> {
     ///
     /// # Errors
     /// When there is less than one window of tokens, or the engine cannot run the model.
-    pub fn new(
-        source: &'a dyn TensorSource,
-        description: &'a ModelDescription,
-        tokens: &'a [u32],
-        options: ProbeOptions,
-    ) -> Result<Self, ChooseError> {
+    pub fn new(model: &Model, tokens: &'a [u32], options: ProbeOptions) -> Result<Self, ChooseError> {
         let windows: Vec<&[u32]> = tokens.chunks_exact(options.window.max(2)).take(options.windows).collect();
         if windows.is_empty() {
             return Err(ChooseError::TooLittleText { found: tokens.len(), least: options.window });
         }
         let engine = EngineOptions { threads: options.threads, form: Form::Float, ..EngineOptions::default() };
-        let mut stream = LayerStream::new(source, description, &engine)?;
-        let sizes = description.hyperparameters;
+        let mut stream = LayerStream::new(model, &engine)?;
+        let sizes = model.description().hyperparameters;
         let head = stream.load_head(0, sizes.vocabulary)?;
         let mut scored = Vec::new();
         for (index, window) in windows.iter().enumerate() {
             let rows = (window.len() / 2..window.len() - 1).step_by(options.stride.max(1));
             scored.extend(rows.map(|row| (index * options.window + row, window[row + 1])));
         }
-        let (layers, residuals, v_first, logits) = Default::default();
-        let mut probe = Self { source, description, options, stream, windows, layers, head, residuals, v_first, scored, logits };
+        let (layers, residuals, context, logits) = Default::default();
+        let mut probe = Self { model: model.clone(), options, stream, windows, layers, head, residuals, context, scored, logits };
         probe.run_through()?;
         Ok(probe)
     }
 
     fn run_through(&mut self) -> Result<(), ChooseError> {
-        let sizes = self.description.hyperparameters;
+        let sizes = self.model.description().hyperparameters;
         let mut batch = self.stream.embed(&self.windows)?;
         let mut room = self.options.max_memory;
         for index in 0..sizes.layers {
@@ -122,7 +115,7 @@ impl<'a> Probe<'a> {
             room = room.saturating_sub(bytes);
         }
         self.residuals.push(batch.x);
-        self.v_first = batch.v_first;
+        self.context = batch.context;
         let mut logits = std::mem::take(&mut self.logits);
         let last = self.residuals.last().cloned().unwrap_or_default();
         for rows in self.scored.clone().chunks(ROWS) {
@@ -135,10 +128,10 @@ impl<'a> Probe<'a> {
     /// Bytes of a layer as it is stored, about what it takes when it is loaded.
     fn layer_bytes(&self, layer: usize) -> u64 {
         let stored = |spec: &TensorSpec| {
-            let encoding = self.source.tensors()[spec.source_index].encoding;
+            let encoding = self.model.source().tensors()[spec.source_index].encoding;
             spec.elements() * u64::from(encoding.block_bytes) / u64::from(encoding.block_len)
         };
-        self.description.layer_tensors(layer).iter().map(stored).sum()
+        self.model.description().layer_tensors(layer).iter().map(stored).sum()
     }
 
     fn forward(&mut self, layer: &LoadedLayer, batch: &mut Batch) -> Result<(), ChooseError> {
@@ -148,7 +141,7 @@ impl<'a> Probe<'a> {
 
     /// Logits after some rows of `x`, by the model's own head or another one.
     fn rows(&mut self, x: &[f32], rows: &[(usize, u32)], head: Option<&mut LoadedHead>) -> Result<Vec<f32>, ChooseError> {
-        let channels = self.description.hyperparameters.channels;
+        let channels = self.model.description().hyperparameters.channels;
         let own: Vec<f32> = rows.iter().flat_map(|(row, _)| &x[row * channels..(row + 1) * channels]).copied().collect();
         let head = head.unwrap_or(&mut self.head);
         let mut out = vec![0.0; rows.len() * head.rows()];
@@ -164,15 +157,15 @@ impl<'a> Probe<'a> {
 
     /// The model that is probed.
     #[must_use]
-    pub fn model(&self) -> (&'a dyn TensorSource, &'a ModelDescription) {
-        (self.source, self.description)
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     /// Share of the whole model's work that a probe from here takes: layers to compute, the head counting as its share of
     /// parameters.
     #[must_use]
     pub fn work(&self, place: Place) -> f64 {
-        let layers = self.description.hyperparameters.layers.max(1) as f64;
+        let layers = self.model.description().hyperparameters.layers.max(1) as f64;
         match place {
             Place::Embedding => 1.0,
             Place::Layer(layer) => (layers - layer as f64) / layers,
@@ -184,15 +177,15 @@ impl<'a> Probe<'a> {
     ///
     /// # Errors
     /// When a changed tensor cannot be read, or a number is not finite.
-    pub fn divergence(&mut self, changed: &Overlay<'_>, place: Place) -> Result<Vec<f64>, ChooseError> {
+    pub fn divergence(&mut self, changed: &Model, place: Place) -> Result<Vec<f64>, ChooseError> {
         let x = self.residual(changed, place)?;
         let mut head = None;
         if place == Place::Head {
             let engine = EngineOptions { threads: self.options.threads, form: Form::Float, ..EngineOptions::default() };
-            let mut stream = LayerStream::new(changed, changed.description(), &engine)?;
-            head = Some(stream.load_head(0, self.description.hyperparameters.vocabulary)?);
+            let mut stream = LayerStream::new(changed, &engine)?;
+            head = Some(stream.load_head(0, self.model.description().hyperparameters.vocabulary)?);
         }
-        let vocabulary = self.description.hyperparameters.vocabulary;
+        let vocabulary = self.model.description().hyperparameters.vocabulary;
         let mut out = Vec::with_capacity(self.scored.len());
         for (chunk, rows) in self.scored.clone().chunks(ROWS).enumerate() {
             let found = self.rows(&x, rows, head.as_mut())?;
@@ -210,23 +203,23 @@ impl<'a> Probe<'a> {
     }
 
     /// The residual stream after the last layer.
-    fn residual(&mut self, changed: &Overlay<'_>, place: Place) -> Result<Vec<f32>, ChooseError> {
-        let sizes = self.description.hyperparameters;
+    fn residual(&mut self, changed: &Model, place: Place) -> Result<Vec<f32>, ChooseError> {
+        let sizes = self.model.description().hyperparameters;
         let lengths: Vec<usize> = self.windows.iter().map(|window| window.len()).collect();
         let (first, mut batch) = match place {
             Place::Head => return Ok(self.residuals.last().cloned().unwrap_or_default()),
             Place::Embedding => {
                 let engine = EngineOptions { threads: self.options.threads, form: Form::Float, ..EngineOptions::default() };
-                (0, LayerStream::new(changed, changed.description(), &engine)?.embed(&self.windows)?)
+                (0, LayerStream::new(changed, &engine)?.embed(&self.windows)?)
             }
             Place::Layer(layer) => {
-                let batch = Batch::resume(self.description, &lengths, self.residuals[layer].clone(), self.v_first.clone())?;
+                let batch = Batch::resume(self.model.description(), &lengths, self.residuals[layer].clone(), self.context.clone())?;
                 (layer, batch)
             }
         };
         for index in first..sizes.layers {
             if place == Place::Layer(index) {
-                let layer = self.stream.load_from(changed, changed.description(), index)?;
+                let layer = self.stream.load_from(changed, index)?;
                 self.forward(&layer, &mut batch)?;
                 continue;
             }

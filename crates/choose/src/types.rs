@@ -5,7 +5,8 @@ use rwkv_forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Ver
 use rwkv_forge_overlay::{OverlayError, Weight};
 use rwkv_forge_quant::{BlockFormat, Family, Q6_K, Rows};
 use rwkv_forge_quantizer::{Quantizer, Target};
-use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
+use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_weights::Model;
 use serde::Serialize;
 
 /// Rows of a tensor on which the error of a type is measured.
@@ -65,14 +66,14 @@ pub fn tensor_types(version: Version, spec: &TensorSpec, container: &dyn Contain
 /// # Errors
 /// When the tensor cannot be read or encoded.
 pub fn tensor_types_with_errors(
-    source: &dyn TensorSource,
+    model: &Model,
     version: Version,
     spec: &TensorSpec,
     container: &dyn Container,
     importance: Option<&[f32]>,
 ) -> Result<Vec<TensorType>, BoxError> {
     let weight = Weight::of(spec)?;
-    let values = Weight::read(source, spec)?;
+    let values = Weight::read(model, spec)?;
     let step = (weight.all_rows() / ROWS).max(1);
     let rows: Vec<f32> = values.chunks_exact(weight.columns).step_by(step).take(ROWS).flatten().copied().collect();
     drop(values);

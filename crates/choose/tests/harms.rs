@@ -7,14 +7,14 @@ use std::time::Duration;
 use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_choose::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, tensor_types_with_errors};
 use rwkv_forge_convert::container::by_name;
-use rwkv_forge_model::{ModelDescription, TensorRole, Version, describe};
+use rwkv_forge_model::{TensorRole, Version, describe};
 use rwkv_forge_overlay::Overlay;
-use rwkv_forge_tensor::{Diagnostic, TensorSource};
+use rwkv_forge_tensor::Diagnostic;
 use rwkv_forge_tokenizer::Tokenizer;
+use rwkv_forge_weights::Model;
 
 struct Loaded {
-    source: Box<dyn TensorSource>,
-    description: ModelDescription,
+    model: Model,
     tokens: Vec<u32>,
 }
 
@@ -23,21 +23,22 @@ fn loaded(version: &str) -> Loaded {
     let path = fixtures.join(format!("checkpoints/tiny-rwkv{version}.pth"));
     let source = rwkv_forge_checkpoint::open(&path, &Limits::default()).unwrap();
     let description = describe(source.tensors()).unwrap();
+    let model = Model::over(source.into(), description);
     let vocabulary = std::fs::read(fixtures.join("checkpoints/vocab-320.txt")).unwrap();
     let tokenizer = Tokenizer::from_bytes("vocab-320", &vocabulary).unwrap();
     let book = std::fs::read(fixtures.join("text/public-domain-100k.txt")).unwrap();
     let tokens = tokenizer.encode(&book[..6000]).unwrap();
-    Loaded { source, description, tokens }
+    Loaded { model, tokens }
 }
 
 fn options() -> ProbeOptions {
     ProbeOptions { window: 128, windows: 2, ..ProbeOptions::default() }
 }
 
-fn changed<'a>(source: &'a dyn TensorSource, description: &ModelDescription, tensor: &str) -> Overlay<'a> {
-    let mut overlay = Overlay::new(source, description);
+fn changed(model: &Model, tensor: &str) -> Model {
+    let mut overlay = Overlay::new(model);
     overlay.encode(tensor, rwkv_forge_quant::by_name("q4_0").unwrap().encoding(), None).unwrap();
-    overlay
+    overlay.into_model()
 }
 
 fn harms_of(probe: &mut Probe<'_>, known: Probed, seconds: u64) -> (Vec<TensorHarm>, Probed) {
@@ -53,16 +54,16 @@ fn harms_of(probe: &mut Probe<'_>, known: Probed, seconds: u64) -> (Vec<TensorHa
 fn restarting_changes_nothing() {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     for version in ["4", "6", "7"] {
-        let Loaded { source, description, tokens } = loaded(version);
-        let mut probe = Probe::new(&*source, &description, &tokens, options()).unwrap();
+        let Loaded { model, tokens } = loaded(version);
+        let mut probe = Probe::new(&model, &tokens, options()).unwrap();
         for name in ["emb.weight", "blocks.0.att.value.weight", "blocks.2.ffn.key.weight", "head.weight"] {
-            let overlay = changed(&*source, &description, name);
-            let place = Place::of(description.find(name).unwrap());
+            let overlay = changed(&model, name);
+            let place = Place::of(model.description().find(name).unwrap());
             let own = probe.divergence(&overlay, place).unwrap();
             assert!(own.len() == probe.scored() && own.iter().all(|kl| *kl >= 0.0), "{name}");
             // The whole changed model as the reference, and its tensor put back.
-            let mut other = Probe::new(&overlay, overlay.description(), &tokens, options()).unwrap();
-            let reverse = other.divergence(&Overlay::new(&*source, &description), place).unwrap();
+            let mut other = Probe::new(&overlay, &tokens, options()).unwrap();
+            let reverse = other.divergence(&Overlay::new(&model).into_model(), place).unwrap();
             // KL(a || b) and KL(b || a) agree to second order. Restarted at another layer, or with other values of layer 0, they would
             // differ by orders of magnitude.
             let (own, reverse) = (mean(&own), mean(&reverse));
@@ -73,24 +74,24 @@ fn restarting_changes_nothing() {
 
 #[test]
 fn an_unchanged_model_does_no_harm() {
-    let Loaded { source, description, tokens } = loaded("7");
-    let mut probe = Probe::new(&*source, &description, &tokens, options()).unwrap();
-    let same = Overlay::new(&*source, &description);
+    let Loaded { model, tokens } = loaded("7");
+    let mut probe = Probe::new(&model, &tokens, options()).unwrap();
+    let same = Overlay::new(&model).into_model();
     for place in [Place::Embedding, Place::Layer(0), Place::Layer(1), Place::Layer(2), Place::Head] {
         assert!(probe.divergence(&same, place).unwrap().iter().all(|kl| *kl == 0.0), "{place:?}");
     }
     // Planted: a change in a layer before the one that is restarted is not seen, so a wrong place would show.
-    let overlay = changed(&*source, &description, "blocks.0.att.value.weight");
+    let overlay = changed(&model, "blocks.0.att.value.weight");
     assert!(probe.divergence(&overlay, Place::Layer(2)).unwrap().iter().all(|kl| *kl == 0.0));
     assert!(probe.divergence(&overlay, Place::Layer(0)).unwrap().iter().any(|kl| *kl > 0.0));
 }
 
 #[test]
 fn memory_and_threads_change_no_digit() {
-    let Loaded { source, description, tokens } = loaded("7");
+    let Loaded { model, tokens } = loaded("7");
     let of = |threads: usize, max_memory: u64| {
         let options = ProbeOptions { threads: threads.try_into().unwrap(), max_memory, ..options() };
-        harms_of(&mut Probe::new(&*source, &description, &tokens, options).unwrap(), Probed::default(), 600)
+        harms_of(&mut Probe::new(&model, &tokens, options).unwrap(), Probed::default(), 600)
     };
     let one = of(1, 1 << 30);
     assert!(of(3, 0) == one);
@@ -100,8 +101,8 @@ fn memory_and_threads_change_no_digit() {
 
 #[test]
 fn known_probes_are_not_made_again() {
-    let Loaded { source, description, tokens } = loaded("7");
-    let mut probe = Probe::new(&*source, &description, &tokens, options()).unwrap();
+    let Loaded { model, tokens } = loaded("7");
+    let mut probe = Probe::new(&model, &tokens, options()).unwrap();
     let (all, probes) = harms_of(&mut probe, Probed::default(), 600);
     assert!(all.iter().all(|harm| harm.divergence.is_some()) && probes.0.len() > all.len(), "a few at two types");
     // Without any time, what is known is used.
@@ -118,10 +119,10 @@ fn known_probes_are_not_made_again() {
 
 #[test]
 fn types_are_those_that_the_container_and_the_rows_allow() {
-    let Loaded { source, description, .. } = loaded("7");
+    let Loaded { model, .. } = loaded("7");
     let names = |container: &str, version: Version, tensor: &str| -> Vec<&'static str> {
-        let spec = description.find(tensor).unwrap();
-        let found = tensor_types_with_errors(&*source, version, spec, by_name(container).unwrap(), None).unwrap();
+        let spec = model.description().find(tensor).unwrap();
+        let found = tensor_types_with_errors(&model, version, spec, by_name(container).unwrap(), None).unwrap();
         let falls = found.windows(2).all(|pair| pair[0].bytes < pair[1].bytes && pair[0].error > pair[1].error);
         assert!(falls, "{found:?}");
         found.iter().map(|level| level.encoding.name).collect()
@@ -137,7 +138,7 @@ fn types_are_those_that_the_container_and_the_rows_allow() {
     // What containers fix is not open.
     let open = |container: &str| -> Vec<TensorRole> {
         let container = by_name(container).unwrap();
-        description.tensors.iter().filter(|spec| is_open(&description, container, spec)).map(|spec| spec.role).collect()
+        model.description().tensors.iter().filter(|spec| is_open(model.description(), container, spec)).map(|spec| spec.role).collect()
     };
     assert!(open("gguf").contains(&TensorRole::DecayLora) && open("gguf").contains(&TensorRole::Embedding));
     assert!(!open("rwkv-cpp").contains(&TensorRole::DecayLora) && open("rwkv-cpp").contains(&TensorRole::Head));
@@ -147,7 +148,7 @@ fn types_are_those_that_the_container_and_the_rows_allow() {
 
 #[test]
 fn too_little_text_is_refused() {
-    let Loaded { source, description, tokens } = loaded("7");
-    let found = Probe::new(&*source, &description, &tokens[..100], options());
+    let Loaded { model, tokens } = loaded("7");
+    let found = Probe::new(&model, &tokens[..100], options());
     assert!(found.is_err_and(|error| error.kind() == "TooLittleText"));
 }

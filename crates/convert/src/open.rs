@@ -1,6 +1,7 @@
 //! Recognises a file by its content and the model in it by its tensors.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_ggml::GgmlFile;
@@ -10,6 +11,7 @@ use rwkv_forge_io::{Backend, FileIdentity, InputFile};
 use rwkv_forge_model::names::is_hybrid;
 use rwkv_forge_model::{ModelDescription, ModelFile};
 use rwkv_forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_weights::Model;
 
 use crate::companion::{self, Companion, Companions};
 use rwkv_forge_web_rwkv::PrefabFile;
@@ -24,9 +26,9 @@ pub struct OpenOptions {
 /// A readable file of any supported format.
 pub enum OpenFile {
     /// .pth, safetensors, sharded safetensors: the convention of names is found out from the names.
-    Checkpoint(Box<dyn TensorSource>),
+    Checkpoint(Arc<dyn TensorSource>),
     /// A container with conventions of its own.
-    Container(Box<dyn ModelFile>),
+    Container(Arc<dyn ModelFile>),
 }
 
 impl OpenFile {
@@ -37,6 +39,22 @@ impl OpenFile {
             Self::Checkpoint(source) => source.as_ref(),
             Self::Container(file) => file.as_ref(),
         }
+    }
+
+    /// The same, to be held.
+    fn shared(&self) -> Arc<dyn TensorSource> {
+        match self {
+            Self::Checkpoint(source) => Arc::clone(source),
+            Self::Container(file) => Arc::<dyn ModelFile>::clone(file),
+        }
+    }
+
+    /// The model in the file.
+    ///
+    /// # Errors
+    /// As [`OpenFile::describe`].
+    pub fn model(&self) -> Result<Model, BoxError> {
+        Ok(Model::over(self.shared(), self.describe()?))
     }
 
     /// Recognises the model in the file.
@@ -63,7 +81,7 @@ pub struct OpenModel {
     /// The file.
     pub file: OpenFile,
     /// The model.
-    pub description: ModelDescription,
+    pub model: Model,
     pub(crate) companions: Companions,
 }
 
@@ -71,7 +89,8 @@ impl OpenModel {
     /// A model in a file whose folder has nothing else that belongs to it.
     #[must_use]
     pub fn new(file: OpenFile, description: ModelDescription) -> Self {
-        Self { file, description, companions: Companions::default() }
+        let model = Model::over(file.shared(), description);
+        Self { file, model, companions: Companions::default() }
     }
 
     /// The files that hold tensors, in the order of [`TensorSource::files`], each in its present state.
@@ -130,7 +149,13 @@ impl OpenModel {
     /// The tensors.
     #[must_use]
     pub fn source(&self) -> &dyn TensorSource {
-        self.file.source()
+        self.model.source()
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn description(&self) -> &ModelDescription {
+        self.model.description()
     }
 }
 
@@ -179,15 +204,15 @@ pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError
     let start = file.read_vec(0, file.len().min(rwkv_forge_web_rwkv::prefab::MAGIC_BYTES as u64), u64::MAX)?;
     drop(file);
     if rwkv_forge_web_rwkv::is_prefab(&start) {
-        return Ok(OpenFile::Container(Box::new(PrefabFile::open_with(path, options.backend)?)));
+        return Ok(OpenFile::Container(Arc::new(PrefabFile::open_with(path, options.backend)?)));
     }
     if &magic == b"GGUF" || &magic == b"FUGG" {
         let file = GgufFile::open_with(path, options.backend)?;
         let is_candle = CandleFile::is_candle(&file);
-        return Ok(OpenFile::Container(if is_candle { Box::new(CandleFile::new(Box::new(file))) } else { Box::new(file) }));
+        return Ok(OpenFile::Container(if is_candle { Arc::new(CandleFile::new(Box::new(file))) } else { Arc::new(file) }));
     }
     if GgmlFile::has_magic(&magic) {
-        return Ok(OpenFile::Container(Box::new(GgmlFile::open_with(path, options.backend)?)));
+        return Ok(OpenFile::Container(Arc::new(GgmlFile::open_with(path, options.backend)?)));
     }
     Ok(named(rwkv_forge_checkpoint::open_with(path, &Limits::default(), options.backend)?))
 }
@@ -195,9 +220,9 @@ pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError
 /// A checkpoint, whose names say whose conventions it follows; only what candle's files change cannot be seen from names.
 fn named(source: Box<dyn TensorSource>) -> OpenFile {
     if CandleFile::is_candle(source.as_ref()) {
-        return OpenFile::Container(Box::new(CandleFile::new(source)));
+        return OpenFile::Container(Arc::new(CandleFile::new(source)));
     }
-    OpenFile::Checkpoint(source)
+    OpenFile::Checkpoint(source.into())
 }
 
 /// Opens a file and recognises the model in it.
@@ -208,5 +233,5 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
     let file = open_file(path, options)?;
     let companions = Companions::of(file.source());
     let description = file.describe_with(&companions)?;
-    Ok(OpenModel { file, description, companions })
+    Ok(OpenModel { model: Model::over(file.shared(), description), file, companions })
 }

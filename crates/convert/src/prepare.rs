@@ -9,6 +9,7 @@ use rwkv_forge_model::{OutputTensor, TensorSpec};
 use rwkv_forge_overlay::{Overlay, Weight};
 use rwkv_forge_quantizer::{Degenerate, Factor, Fault, Quantizer, QuantizerError, Target};
 use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_weights::Model;
 use serde::Serialize;
 
 use crate::convert::Plan;
@@ -110,7 +111,7 @@ fn degenerate(found: &[Degenerate]) -> Option<String> {
 #[derive(Clone, Copy)]
 pub struct Preparation<'a> {
     /// The model with them in place. The source is then read for its digest and for the comparison alone.
-    pub overlay: &'a Overlay<'a>,
+    pub model: &'a Model,
     /// What was done.
     pub tensors: &'a [Prepared],
     /// Where importance came from, for messages: `the imatrix NAME`.
@@ -125,15 +126,15 @@ const PIECE: usize = 1 << 25;
 ///
 /// # Errors
 /// When a tensor cannot be read or quantized, or a quantizer is asked for that needs a calibration and there is none.
-pub fn prepare<'m>(
-    model: &'m OpenModel,
+pub fn prepare(
+    model: &OpenModel,
     plan: &Plan,
     recipe: &Recipe,
     calibration: Option<&dyn Calibration>,
     directory: Option<&Path>,
     progress: &dyn Fn(u64, u64),
-) -> Result<(Overlay<'m>, Vec<Prepared>), BoxError> {
-    let mut overlay = Overlay::in_file(model.source(), &model.description, directory)?;
+) -> Result<(Overlay, Vec<Prepared>), BoxError> {
+    let mut overlay = Overlay::in_file(&model.model, directory)?;
     let outputs: Vec<&OutputTensor> = plan.layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
     // The output that holds each canonical tensor alone; where several do, the first.
     let mut alone: HashMap<usize, &OutputTensor> = HashMap::new();
@@ -143,8 +144,8 @@ pub fn prepare<'m>(
         }
     }
     // All refusals come before the work on the first tensor.
-    let mut wanted = Vec::with_capacity(model.description.tensors.len());
-    for (index, spec) in model.description.tensors.iter().enumerate() {
+    let mut wanted = Vec::with_capacity(model.description().tensors.len());
+    for (index, spec) in model.description().tensors.iter().enumerate() {
         let stored = model.source().tensors()[spec.source_index].encoding;
         let out = alone.get(&index).filter(|out| out.encoding != stored);
         wanted.push(match out {
@@ -152,9 +153,9 @@ pub fn prepare<'m>(
             None => None,
         });
     }
-    let total = model.description.tensors.iter().map(TensorSpec::elements).sum();
+    let total = model.description().tensors.iter().map(TensorSpec::elements).sum();
     let (mut prepared, mut done) = (Vec::new(), 0);
-    for (spec, wanted) in model.description.tensors.iter().zip(wanted) {
+    for (spec, wanted) in model.description().tensors.iter().zip(wanted) {
         if let Some(wanted) = wanted
             && let Some(job) = Job::new(&wanted, recipe, calibration)?
         {
@@ -260,10 +261,10 @@ impl<'a> Job<'a> {
         self.importance = if keep || sound { Some(importance) } else { neutral.map(|values| Arc::from(values.into_owned())) };
     }
 
-    fn run(&self, model: &OpenModel, out: &OutputTensor, overlay: &mut Overlay<'_>) -> Result<Prepared, BoxError> {
+    fn run(&self, model: &OpenModel, out: &OutputTensor, overlay: &mut Overlay) -> Result<Prepared, BoxError> {
         let (encoding, form) = (out.encoding, out.assembly.form);
         let columns = self.weight.columns.max(1);
-        let mut values = Weight::read(model.source(), self.spec)?;
+        let mut values = Weight::read(&model.model, self.spec)?;
         values.iter_mut().for_each(|value| *value = form.apply(*value));
         let row_bytes = usize::try_from(encoding.row_bytes(columns as u64).unwrap_or(0)).unwrap_or(0);
         let mut bytes = vec![0; self.weight.all_rows() * row_bytes];

@@ -63,7 +63,7 @@ fn planned(made: &Made, container: &str, name: &str) -> Result<Plan, BoxError> {
 
 /// The type of each tensor.
 fn types<'m>(made: &'m Made, plan: &Plan) -> Vec<(&'m TensorSpec, Encoding)> {
-    made.model.description.tensors.iter().zip(plan.choices.iter().map(|choice| choice.encoding)).collect()
+    made.model.description().tensors.iter().zip(plan.choices.iter().map(|choice| choice.encoding)).collect()
 }
 
 /// Bits of a weight of the matrices, embedding and head apart.
@@ -215,7 +215,7 @@ fn rules_win_and_reasons_are_given() {
     let made = made(Version::V7, &WIDE);
     let recipe = Recipe::new(None, Some("4bit"), &[r"blocks\.1\.ffn\.value=q8_0".to_owned(), "att.w2=f16".to_owned()]).unwrap();
     let plan = planned_with(&made, "gguf", &recipe).unwrap();
-    for (spec, choice) in made.model.description.tensors.iter().zip(&plan.choices) {
+    for (spec, choice) in made.model.description().tensors.iter().zip(&plan.choices) {
         assert!(!choice.reason.is_empty(), "{}", spec.name);
         let wanted = match spec.name.as_str() {
             "blocks.1.ffn.value.weight" => Some("q8_0"),

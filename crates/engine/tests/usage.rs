@@ -1,13 +1,16 @@
 //! States of the reference kernel, mistakes of the caller, and files that store tensors in other ways.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should fail loudly")]
 
+use std::sync::Arc;
+
 use crate::support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
 use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, Wkv};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{Recover, ValueForm, Version};
 use rwkv_forge_quant::BlockFormat;
 use rwkv_forge_tensor::{Diagnostic, Encoding};
 use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64};
+use rwkv_forge_weights::Wkv;
 
 /// As in `agreement.rs`: rounding.
 const FLOAT: f64 = 1e-5;
@@ -20,7 +23,7 @@ fn states_go_to_the_reference_and_back() {
         let kernel = state.to_kernel(&model.description);
         kernel.check(&model.description).expect("a state of this model");
         assert_eq!(State::from_kernel(&kernel, &model.description).expect("a state of this model"), state, "{version}");
-        assert_eq!(State::new(&model.description).to_kernel(&model.description), rwkv_forge_kernel::State::zero(&model.description));
+        assert_eq!(State::new(&model.description).to_kernel(&model.description), rwkv_forge_weights::State::zero(&model.description));
     }
 }
 
@@ -66,15 +69,15 @@ fn mistakes_of_the_caller_are_refused_and_change_nothing() {
     let error = engine.forward(&[&[1, 2]], &mut [], Logits::All, sink).unwrap_err();
     assert_eq!(error.kind(), "BufferMismatch", "{error}");
     assert!((state, bits(&logits)) == before);
-    assert!(State::from_kernel(&rwkv_forge_kernel::State::zero(&foreign.description), &model.description).is_err());
+    assert!(State::from_kernel(&rwkv_forge_weights::State::zero(&foreign.description), &model.description).is_err());
     let version_4 = Loaded::random(Version::V4, &ODD, 1);
-    assert!(State::from_kernel(&rwkv_forge_kernel::State::zero(&version_4.description), &model.description).is_err());
+    assert!(State::from_kernel(&rwkv_forge_weights::State::zero(&version_4.description), &model.description).is_err());
 }
 
 #[test]
 fn what_a_stream_does_not_have_is_refused() {
     let model = Loaded::random(Version::V6, &ODD, 1);
-    let mut stream = LayerStream::new(&*model.source, &model.description, &EngineOptions::default()).unwrap();
+    let mut stream = LayerStream::new(&model.model(), &EngineOptions::default()).unwrap();
     let mut batch = stream.embed(&[&[1, 2, 3]]).unwrap();
     let layer = stream.load(0).unwrap();
     assert_eq!(stream.load(model.description.hyperparameters.layers).err().unwrap().kind(), "NoSuchLayer");
@@ -87,7 +90,10 @@ fn what_a_stream_does_not_have_is_refused() {
     let mut head = stream.load_head(40, 10).unwrap();
     assert_eq!(stream.logits(&mut head, &batch.x, &mut [0.0; 29], None).unwrap_err().kind(), "BufferMismatch");
     let shorter = batch.x[1..].to_vec();
-    assert_eq!(Batch::resume(&model.description, &[3], shorter, Vec::new()).err().unwrap().kind(), "BufferMismatch");
+    assert_eq!(
+        Batch::resume(&model.description, &[3], shorter, rwkv_forge_weights::Context::new()).err().unwrap().kind(),
+        "BufferMismatch"
+    );
 }
 
 /// A tap that drops what it sees.
@@ -104,9 +110,9 @@ fn hybrids_are_refused_by_name() {
         let mut model = Loaded::random(Version::V7, &sizes, 1);
         model.description.version = version;
         let errors = [
-            Engine::load(&*model.source, &model.description, &EngineOptions::default(), &mut |_, _| ()).err(),
-            LayerStream::new(&*model.source, &model.description, &EngineOptions::default()).err(),
-            memory(&*model.source, &model.description, &EngineOptions::default()).err(),
+            Engine::load(&model.model(), &EngineOptions::default(), &mut |_, _| ()).err(),
+            LayerStream::new(&model.model(), &EngineOptions::default()).err(),
+            memory(&model.model(), &EngineOptions::default()).err(),
         ];
         for error in errors {
             let Some(error @ EngineError::UnsupportedVersion { .. }) = error else { panic!("{version}: {error:?}") };
@@ -121,7 +127,7 @@ fn stored(model: &Loaded, name: &str, change: impl Fn(&[u64], &[f32]) -> (Vec<u6
     let mut description = model.description.clone();
     let mut tensors = Vec::new();
     for spec in &mut description.tensors {
-        let values: Vec<f32> = rwkv_forge_kernel::load_tensor(&*model.source, spec).unwrap();
+        let values: Vec<f32> = model.model().values(spec).unwrap();
         spec.source_index = tensors.len();
         if spec.name == name {
             let (shape, encoding, bytes, recover) = change(&spec.shape, &values);
@@ -132,7 +138,7 @@ fn stored(model: &Loaded, name: &str, change: impl Fn(&[u64], &[f32]) -> (Vec<u6
             tensors.push((spec.name.clone(), spec.shape.clone(), Encoding::F32, bytes));
         }
     }
-    Loaded { source: Box::new(MemorySource::new(tensors)), description }
+    Loaded { source: Arc::new(MemorySource::new(tensors)), description }
 }
 
 fn encode(encoding: Encoding, values: &[f32]) -> Vec<u8> {
@@ -159,8 +165,8 @@ fn transposed(shape: &[u64], values: &[f32]) -> Vec<f32> {
 /// Compares engine and reference on the same file, and returns the engine's notes.
 fn check(model: &Loaded, what: &str) -> Vec<String> {
     let tokens = tokens(20, model.description.hyperparameters.vocabulary);
-    let kernel = RecurrentModel::<f32>::load(&*model.source, &model.description, &KernelOptions::default()).unwrap();
-    let mut state = rwkv_forge_kernel::State::zero(&model.description);
+    let kernel = RecurrentModel::<f32>::load(&model.model(), &KernelOptions::default()).unwrap();
+    let mut state = rwkv_forge_weights::State::zero(&model.description);
     let expected = kernel.forward(&tokens, &mut state).unwrap();
     let (found, _) = model.steps(&options(Form::Float, 1), &tokens);
     let found = agreement(&expected, &found, model.description.hyperparameters.vocabulary);

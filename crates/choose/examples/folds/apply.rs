@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_kernel::load_tensor;
-use rwkv_forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
+use rwkv_forge_model::{ModelDescription, Recover, TensorSpec};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_weights::{Model, View};
 
 use crate::edit::Edit;
 use crate::error::RewriteError;
@@ -53,8 +53,8 @@ enum Origin {
 }
 
 /// A model with rewritten tensors, in memory; the others are those of the source below.
-pub(crate) struct Rewritten<'a> {
-    base: &'a dyn TensorSource,
+struct Rewritten {
+    base: Model,
     description: ModelDescription,
     infos: Vec<TensorInfo>,
     origins: Vec<Origin>,
@@ -67,47 +67,40 @@ pub(crate) struct Rewritten<'a> {
 ///
 /// # Errors
 /// Those of [`Rewrite::check`], naming the rewrite; [`RewriteError::Overflow`]; and when a tensor cannot be read.
-pub(crate) fn apply<'a>(
-    source: &'a dyn TensorSource,
-    description: &ModelDescription,
-    rewrites: &[Rewrite],
-    precision: Precision,
-) -> Result<Rewritten<'a>, RewriteError> {
+pub(crate) fn apply(model: &Model, rewrites: &[Rewrite], precision: Precision) -> Result<Model, RewriteError> {
+    let description = model.description();
     let edits: Result<Vec<Vec<Edit>>, RewriteError> = rewrites.iter().map(|rewrite| rewrite.edits(description)).collect();
-    apply_edits(source, description, &edits?.concat(), precision)
+    apply_edits(model, &edits?.concat(), precision)
 }
 
 /// Edits of one tensor are run in the order in which they come.
-pub(crate) fn apply_edits<'a>(
-    source: &'a dyn TensorSource,
-    description: &ModelDescription,
-    edits: &[Edit],
-    precision: Precision,
-) -> Result<Rewritten<'a>, RewriteError> {
-    let infos = source.tensors().to_vec();
+pub(crate) fn apply_edits(model: &Model, edits: &[Edit], precision: Precision) -> Result<Model, RewriteError> {
+    let description = model.description();
+    let infos = model.source().tensors().to_vec();
     let origins = (0..infos.len()).map(Origin::Base).collect();
     let holds = description.stored_counts(infos.len());
-    let mut out = Rewritten { base: source, description: description.clone(), infos, origins, holds };
+    let mut out = Rewritten { base: model.clone(), description: description.clone(), infos, origins, holds };
     let mut of_tensor: BTreeMap<usize, Vec<&Edit>> = BTreeMap::new();
     for edit in edits {
         of_tensor.entry(edit.tensor).or_default().push(edit);
     }
     for (index, edits) in of_tensor {
         let Some(spec) = description.tensors.get(index) else { continue };
-        let values = edited(source, spec, edits.into_iter())?;
+        let values = edited(model, spec, edits.into_iter())?;
         let overflow = |element: usize| RewriteError::Overflow { tensor: spec.name.clone(), element, value: values[element] };
         let bytes = precision.encode(&values).map_err(overflow)?;
         out.put(index, precision.encoding(), bytes);
     }
-    Ok(out)
+    let description = out.description.clone();
+    Ok(Model::new(out, description))
 }
 
 /// The tensor after its edits, in its canonical shape. Values that are stored as a function of the canonical ones stay that function:
 /// the linear ones pass a factor through, the others belong to tensors that are only reordered.
-fn edited<'e>(source: &dyn TensorSource, spec: &TensorSpec, edits: impl Iterator<Item = &'e Edit>) -> Result<Vec<f64>, RewriteError> {
-    let as_stored = TensorSpec { recover: spec.recover.with_form(ValueForm::Canonical), ..spec.clone() };
-    let mut values: Vec<f64> =
-        load_tensor(source, &as_stored).map_err(|error| RewriteError::Read { tensor: spec.name.clone(), error: error.into() })?;
+fn edited<'e>(model: &Model, spec: &TensorSpec, edits: impl Iterator<Item = &'e Edit>) -> Result<Vec<f64>, RewriteError> {
+    let mut values: Vec<f64> = model
+        .read(spec, View::CANONICAL.in_form(spec.recover.form))
+        .map_err(|error| RewriteError::Read { tensor: spec.name.clone(), error: error.into() })?;
     let shape: Vec<usize> = spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(usize::MAX)).collect();
     for edit in edits {
         if !edit.run(&mut values, &shape) {
@@ -117,13 +110,7 @@ fn edited<'e>(source: &dyn TensorSource, spec: &TensorSpec, edits: impl Iterator
     Ok(values)
 }
 
-impl Rewritten<'_> {
-    /// What the tensors mean, the rewritten ones included.
-    #[must_use]
-    pub(crate) fn description(&self) -> &ModelDescription {
-        &self.description
-    }
-
+impl Rewritten {
     /// Puts a tensor in its place. One that was a part of a stored tensor gets a place of its own.
     fn put(&mut self, tensor: usize, encoding: Encoding, bytes: Vec<u8>) {
         let spec = &self.description.tensors[tensor];
@@ -145,7 +132,7 @@ impl Rewritten<'_> {
     }
 }
 
-impl TensorSource for Rewritten<'_> {
+impl TensorSource for Rewritten {
     fn path(&self) -> &Path {
         self.base.path()
     }

@@ -1,8 +1,8 @@
 //! Why a model cannot be rewritten.
 
-use rwkv_forge_kernel::KernelError;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_weights::WeightsError;
 use strum::IntoStaticStr;
 use thiserror::Error;
 
@@ -110,7 +110,7 @@ pub(crate) enum RewriteError {
         /// The rewrite.
         rewrite: String,
         /// What does not fit.
-        error: KernelError,
+        error: WeightsError,
     },
     /// A read outside of a rewritten tensor.
     #[error("{tensor}: bytes {start} to {end} were asked for, it has {bytes}")]

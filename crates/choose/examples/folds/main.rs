@@ -24,14 +24,15 @@ use std::collections::BTreeMap;
 
 use rwkv_forge_calibrate::{CalibrateError, Hessians, InputStatistics, Receiver, calibrate};
 use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
-use rwkv_forge_model::{ModelDescription, TensorRole, TensorSpec, ValueForm};
+use rwkv_forge_model::{TensorRole, TensorSpec, ValueForm};
 use rwkv_forge_overlay::{Overlay, Weight};
 use rwkv_forge_quant::{Q4_0, Q4_K};
 use rwkv_forge_quantizer::{Target, search};
 use rwkv_forge_score::{Document, Plan, Protocol};
-use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_tensor::Encoding;
 use rwkv_forge_testkit::models::SplitMix64;
 use rwkv_forge_tokenizer::Tokenizer;
+use rwkv_forge_weights::Model as Weights;
 
 use crate::apply::{Precision, apply};
 use crate::rewrite::Rewrite;
@@ -167,8 +168,7 @@ struct Measured {
 }
 
 struct Experiment<'a, 'b> {
-    source: &'a dyn TensorSource,
-    description: &'a ModelDescription,
+    model: &'a Weights,
     importance: Importance,
     baseline: Baseline<'b>,
     /// Blocks and errors of what was quantized before, by name and bits: a fold changes few matrices.
@@ -177,8 +177,8 @@ struct Experiment<'a, 'b> {
 
 impl Experiment<'_, '_> {
     fn run(&mut self, variant: &Variant) -> Result<Measured, Failure> {
-        let rewritten = apply(self.source, self.description, &variant.rewrites, Precision::F32)?;
-        let mut overlay = Overlay::new(&rewritten, rewritten.description());
+        let rewritten = apply(self.model, &variant.rewrites, Precision::F32)?;
+        let mut overlay = Overlay::new(&rewritten);
         let mut errors = BTreeMap::new();
         for spec in rewritten.description().tensors.iter().filter(|spec| is_body(spec.role)) {
             let weight = Weight::of(spec)?;
@@ -196,7 +196,7 @@ impl Experiment<'_, '_> {
             errors.insert(spec.name.clone(), *error);
             overlay.replace(&spec.name, format, ValueForm::Canonical, bytes.clone())?;
         }
-        let model = Model::new(&overlay, overlay.description());
+        let model = Model::new(&overlay.into_model());
         let loss = self.baseline.compare(model, &PassOptions::default(), &mut |_| ())?;
         let divergences = loss.scores.compared.ok_or("nothing compared")?.kl;
         let mean = |range: std::ops::Range<usize>| divergences[range.clone()].iter().sum::<f64>() / range.len() as f64;
@@ -279,17 +279,17 @@ fn main() -> Result<(), Failure> {
         return Err("folds MODEL VOCABULARY CALIBRATION WINDOWS WHICH TEXT...".into());
     };
     let model = rwkv_forge_convert::open(model.as_ref(), rwkv_forge_convert::OpenOptions::default()).map_err(|error| error.to_string())?;
-    let (source, description) = (model.source(), &model.description);
+    let model = &model.model;
     let tokenizer = Tokenizer::from_bytes(vocabulary, &std::fs::read(vocabulary)?)?;
     let tokens = tokenizer.encode(&std::fs::read(calibration)?)?;
     let sequences: Vec<&[u32]> = tokens.chunks_exact(WINDOW).take(CALIBRATION_WINDOWS).collect();
     let mut importance = Importance::default();
     let options = rwkv_forge_calibrate::Options { hessians: Hessians::None, ..rwkv_forge_calibrate::Options::default() };
-    calibrate(source, description, &sequences, &options, &mut importance, &|_| ())?;
+    calibrate(model, &sequences, &options, &mut importance, &|_| ())?;
     let plan = plan(&tokenizer, windows.parse()?, texts)?;
-    let baseline = Baseline::new(Model::new(source, description), &plan, &LossOptions::default(), &mut |_| ())?;
-    let mut experiment = Experiment { source, description, importance, baseline, quantized: BTreeMap::new() };
-    println!("{}; {} windows of {WINDOW} tokens", description.summary(), plan.windows.len());
+    let baseline = Baseline::new(Model::new(model), &plan, &LossOptions::default(), &mut |_| ())?;
+    let mut experiment = Experiment { model, importance, baseline, quantized: BTreeMap::new() };
+    println!("{}; {} windows of {WINDOW} tokens", model.description().summary(), plan.windows.len());
     println!("| rewrites | mean KL | against none | weighted error of the matrices folded into |\n|---|---|---|---|");
     experiment.table(which)
 }
@@ -319,7 +319,7 @@ impl Experiment<'_, '_> {
 
     /// Prints each fold alone. Returns all of them together, each with the power, 0 among them, whose weighted error was the smallest.
     fn single_folds(&mut self, plain: &Measured) -> Result<Variant, Failure> {
-        let layers = self.description.hyperparameters.layers;
+        let layers = self.model.description().hyperparameters.layers;
         let error = |measured: &Measured, fold: Fold, layer: usize| -> f64 {
             fold.readers().iter().filter_map(|suffix| measured.errors.get(&format!("blocks.{layer}.{suffix}"))).sum()
         };
@@ -351,7 +351,7 @@ impl Experiment<'_, '_> {
     fn control(&self, seed: u64) -> Variant {
         let mut variant = Variant::new(format!("control {seed}: all four at random"));
         let mut rng = SplitMix64::new(seed);
-        for layer in 0..self.description.hyperparameters.layers {
+        for layer in 0..self.model.description().hyperparameters.layers {
             for fold in FOLDS {
                 let factors = self.importance.factors(fold, layer, 0.0).iter().map(|_| 0.95 + 0.1 * f64::from(rng.uniform())).collect();
                 variant.fold_by(fold, layer, factors);
@@ -362,7 +362,7 @@ impl Experiment<'_, '_> {
 
     fn all(&self, alpha: f64) -> Variant {
         let mut variant = Variant::new(format!("all four, alpha {alpha}"));
-        for layer in 0..self.description.hyperparameters.layers {
+        for layer in 0..self.model.description().hyperparameters.layers {
             FOLDS.into_iter().for_each(|fold| variant.fold(&self.importance, fold, layer, alpha));
         }
         variant
@@ -371,7 +371,7 @@ impl Experiment<'_, '_> {
     /// Hidden channels of the channel mix by falling mean square, so that blocks hold channels of like size.
     fn sorted(&self) -> Variant {
         let mut variant = Variant::new("order: hidden channels by mean square".to_owned());
-        for layer in 0..self.description.hyperparameters.layers {
+        for layer in 0..self.model.description().hyperparameters.layers {
             let Some(squares) = self.importance.of(layer, "ffn.value.weight") else { continue };
             let mut order: Vec<usize> = (0..squares.len()).collect();
             order.sort_by(|a, b| squares[*b].total_cmp(&squares[*a]));

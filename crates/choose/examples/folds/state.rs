@@ -1,7 +1,8 @@
 //! What a rewrite does to a state: how a state of the original model continues in the rewritten one.
 
-use rwkv_forge_kernel::{LayerState, Real, State, Wkv};
+use rwkv_forge_kernel::Real;
 use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_weights::{LayerState, State, Wkv};
 
 use crate::edit::reorder;
 use crate::error::RewriteError;

@@ -1,9 +1,10 @@
 //! Rewritten models against the originals, in f64: logits, states, and what happens when a rewrite is not done whole.
 
-use rwkv_forge_kernel::{KernelOptions, LayerState, RecurrentModel, State};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{MappedTensor, ModelDescription, Recover, ValueForm, Version, describe, describe_mapped};
 use rwkv_forge_tensor::{Diagnostic, TensorSource};
 use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, SplitMix64, random_model, random_model_with, to_fla};
+use rwkv_forge_weights::{LayerState, Model, State};
 
 use crate::apply::{Precision, apply, apply_edits};
 use crate::edit::{Action, Edit};
@@ -17,17 +18,17 @@ const EXACT: f64 = 1e-12;
 const NOTICED: f64 = 1e-4;
 
 struct Original {
-    source: MemorySource,
+    model: Model,
     description: ModelDescription,
     logits: Vec<f64>,
     state: State<f64>,
 }
 
-fn run(source: &dyn TensorSource, description: &ModelDescription) -> (Vec<f64>, State<f64>) {
+fn run(weights: &Model) -> (Vec<f64>, State<f64>) {
     let mut rng = SplitMix64::new(5);
     let tokens: Vec<u32> = (0..12).map(|_| u32::try_from(rng.below(Sizes::TINY.vocabulary)).unwrap()).collect();
-    let model = RecurrentModel::<f64>::load(source, description, &KernelOptions::default()).unwrap();
-    let mut state = State::zero(description);
+    let model = RecurrentModel::<f64>::load(weights, &KernelOptions::default()).unwrap();
+    let mut state = State::zero(weights.description());
     let logits = model.forward(&tokens, &mut state).unwrap();
     (logits, state)
 }
@@ -35,8 +36,9 @@ fn run(source: &dyn TensorSource, description: &ModelDescription) -> (Vec<f64>, 
 impl Original {
     fn of(source: MemorySource) -> Self {
         let description = describe(source.tensors()).unwrap();
-        let (logits, state) = run(&source, &description);
-        Self { source, description, logits, state }
+        let model = Model::new(source, description.clone());
+        let (logits, state) = run(&model);
+        Self { model, description, logits, state }
     }
 
     fn new(version: Version) -> Self {
@@ -45,21 +47,21 @@ impl Original {
 
     /// Largest difference of logits after some edits.
     fn after(&self, edits: &[Edit]) -> f64 {
-        let rewritten = apply_edits(&self.source, &self.description, edits, Precision::F64).unwrap();
-        difference(&run(&rewritten, rewritten.description()).0, &self.logits)
+        let rewritten = apply_edits(&self.model, edits, Precision::F64).unwrap();
+        difference(&run(&rewritten).0, &self.logits)
     }
 
     fn check(&self, rewrites: &[Rewrite]) -> f64 {
-        deviation(&self.source, &self.description, &self.logits, &self.state, rewrites)
+        deviation(&self.model, &self.logits, &self.state, rewrites)
     }
 }
 
 /// Largest difference of logits, and of each layer's state from what it should have become, after rewrites.
-fn deviation(source: &dyn TensorSource, description: &ModelDescription, logits: &[f64], state: &State<f64>, rewrites: &[Rewrite]) -> f64 {
-    let rewritten = apply(source, description, rewrites, Precision::F64).unwrap();
-    let (found, found_state) = run(&rewritten, rewritten.description());
+fn deviation(model: &Model, logits: &[f64], state: &State<f64>, rewrites: &[Rewrite]) -> f64 {
+    let rewritten = apply(model, rewrites, Precision::F64).unwrap();
+    let (found, found_state) = run(&rewritten);
     let mut expected = state.clone();
-    rewrites.iter().for_each(|rewrite| rewrite.transform_state(description, &mut expected).unwrap());
+    rewrites.iter().for_each(|rewrite| rewrite.transform_state(model.description(), &mut expected).unwrap());
     let values = |layer: &LayerState<f64>| -> Vec<f64> { layer.values().collect() };
     let layers = found_state.layers.iter().zip(&expected.layers).map(|(found, expected)| difference(&values(found), &values(expected)));
     layers.fold(difference(&found, logits), f64::max)
@@ -197,12 +199,12 @@ fn a_state_is_carried_over() {
     for version in Version::ALL {
         let original = Original::new(version);
         let rewrites = all(&original.description);
-        let rewritten = apply(&original.source, &original.description, &rewrites, Precision::F64).unwrap();
+        let rewritten = apply(&original.model, &rewrites, Precision::F64).unwrap();
         let mut state = original.state.clone();
         rewrites.iter().for_each(|rewrite| rewrite.transform_state(&original.description, &mut state).unwrap());
         let options = KernelOptions::default();
-        let before = RecurrentModel::<f64>::load(&original.source, &original.description, &options).unwrap();
-        let after = RecurrentModel::<f64>::load(&rewritten, rewritten.description(), &options).unwrap();
+        let before = RecurrentModel::<f64>::load(&original.model, &options).unwrap();
+        let after = RecurrentModel::<f64>::load(&rewritten, &options).unwrap();
         let expected = before.forward(&[3, 1, 4], &mut original.state.clone()).unwrap();
         assert!(difference(&after.forward(&[3, 1, 4], &mut state.clone()).unwrap(), &expected) <= EXACT, "{version}");
         // Planted: the state as it was.
@@ -213,8 +215,8 @@ fn a_state_is_carried_over() {
 #[test]
 fn rounding_to_f32_is_the_only_loss() {
     let original = Original::new(Version::V7);
-    let rewritten = apply(&original.source, &original.description, &all(&original.description), Precision::F32).unwrap();
-    let difference = difference(&run(&rewritten, rewritten.description()).0, &original.logits);
+    let rewritten = apply(&original.model, &all(&original.description), Precision::F32).unwrap();
+    let difference = difference(&run(&rewritten).0, &original.logits);
     // 6e-8 a weight, over two layers and sums of 48; more than f64 would show, else nothing was rounded.
     assert!(difference < 1e-5 && difference > EXACT, "{difference:e}");
 }
@@ -226,9 +228,9 @@ fn trained_models() {
         let path = format!("{}/../../fixtures/checkpoints/tiny-rwkv{version}.pth", env!("CARGO_MANIFEST_DIR"));
         let model =
             rwkv_forge_convert::open(path.as_ref(), rwkv_forge_convert::OpenOptions::default()).map_err(|error| error.to_string()).unwrap();
-        let (logits, state) = run(model.source(), &model.description);
-        for rewrite in all(&model.description) {
-            let difference = deviation(model.source(), &model.description, &logits, &state, std::slice::from_ref(&rewrite));
+        let (logits, state) = run(&model.model);
+        for rewrite in all(model.description()) {
+            let difference = deviation(&model.model, &logits, &state, std::slice::from_ref(&rewrite));
             assert!(difference <= EXACT, "{version}: {}: {difference:e}", rewrite.title());
         }
     }
@@ -262,8 +264,9 @@ fn stored_functions_stay_functions() {
         MappedTensor { name: info.name.clone(), source_index, recover: Recover::AS_IS.with_form(form) }
     });
     let description = describe_mapped(source.tensors(), mapped.collect()).unwrap();
-    let (logits, state) = run(&source, &description);
-    let original = Original { source, description, logits, state };
+    let model = Model::new(source, description.clone());
+    let (logits, state) = run(&model);
+    let original = Original { model, description, logits, state };
     assert!(original.check(&all(&original.description)) <= EXACT);
 }
 
@@ -281,7 +284,7 @@ fn refused(description: &ModelDescription, rewrite: &Rewrite, kind: &str, words:
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(words), "{error}");
     let source = random_model(description.version, &Sizes::TINY, 11);
-    assert_eq!(apply(&source, description, std::slice::from_ref(rewrite), Precision::F32).err().unwrap().kind(), kind);
+    assert_eq!(apply(&Model::new(source, description.clone()), std::slice::from_ref(rewrite), Precision::F32).err().unwrap().kind(), kind);
     assert_eq!(rewrite.transform_state(description, &mut State::<f32>::zero(description)).unwrap_err().kind(), kind);
 }
 
@@ -330,9 +333,9 @@ fn hybrids_overflow_and_reads_outside() {
     let rewrite = Rewrite::LnOutScale { scale: vec![1.0; Sizes::TINY.channels] };
     assert_eq!(rewrite.check(&hybrid).unwrap_err().kind(), "UnsupportedRewrite");
     let rewrite = Rewrite::LnOutScale { scale: vec![1e-39; Sizes::TINY.channels] };
-    let error = apply(&original.source, &original.description, std::slice::from_ref(&rewrite), Precision::F32).err().unwrap();
+    let error = apply(&original.model, std::slice::from_ref(&rewrite), Precision::F32).err().unwrap();
     assert!(error.to_string().starts_with("ln_out.weight: element 0 became"), "{error}");
-    let rewritten = apply(&original.source, &original.description, &[rewrite], Precision::F64).unwrap();
+    let rewritten = apply(&original.model, &[rewrite], Precision::F64).unwrap();
     let place = rewritten.description().find("ln_out.weight").unwrap().source_index;
     let mut buffer = [0; 16];
     assert!(rewritten.read_at(place, 30 * 8, &mut buffer).is_ok());

@@ -96,7 +96,7 @@ impl SavedImatrix {
     fn create(args: &args::Calibration, model: &OpenModel, force: bool, global: &args::Global) -> Result<Option<Self>, Failure> {
         let Some(path) = &args.save_imatrix else { return Ok(None) };
         // The file names tensors as GGUF does.
-        by_name("gguf")?.carries(model.description.version)?;
+        by_name("gguf")?.carries(model.description().version)?;
         let legacy = path.extension().is_some_and(|extension| extension == "dat");
         let form = if legacy { ImatrixForm::Legacy } else { ImatrixForm::Gguf };
         Ok(Some(Self { file: OutputFile::create(path, &global.output("--save-imatrix", force))?, form }))
@@ -104,7 +104,7 @@ impl SavedImatrix {
 
     fn write(self, args: &args::Calibration, model: &OpenModel, statistics: &Statistics) -> Result<(), Failure> {
         let chunk = u32::try_from(CALIBRATION_WINDOW).unwrap_or(u32::MAX);
-        let mut imatrix = statistics.imatrix(model.description.version, "", chunk, true)?;
+        let mut imatrix = statistics.imatrix(model.description().version, "", chunk, true)?;
         imatrix.datasets = args.calibrate.iter().map(|path| path.display().to_string()).collect();
         self.file.write_all_at(0, &imatrix.to_bytes(self.form))?;
         Ok(self.file.commit()?)
@@ -113,5 +113,5 @@ impl SavedImatrix {
 
 /// The importance of an imatrix file.
 pub(crate) fn imatrix(path: &Path, model: &OpenModel) -> Result<Known, Failure> {
-    Ok(Known::Imatrix(FromImatrix::read(path, &model.description)?))
+    Ok(Known::Imatrix(FromImatrix::read(path, model.description())?))
 }

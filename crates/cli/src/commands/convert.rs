@@ -12,9 +12,9 @@ use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_engine::EngineError;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_io::OutputFile;
-use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_report::sink;
+use rwkv_forge_weights::Model;
 use serde_json::{Value, json};
 
 use super::calibration::{self, Known};
@@ -68,9 +68,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     for note in model.source().notes() {
         terminal.note(note);
     }
-    if kernel(&args.kernel) == Kernel::Engine && model.description.version.is_hybrid() {
+    if kernel(&args.kernel) == Kernel::Engine && model.description().version.is_hybrid() {
         // Said before the work rather than after it.
-        return Err(EngineError::UnsupportedVersion { version: model.description.version.to_string() }.into());
+        return Err(EngineError::UnsupportedVersion { version: model.description().version.to_string() }.into());
     }
     // So are all other refusals that need no text.
     rwkv_forge_convert::check(&model, &options)?;
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
     });
     if args.vocab_json.is_some() && plan.tokenizer.is_none() {
-        let rows = model.description.hyperparameters.vocabulary;
+        let rows = model.description().hyperparameters.vocabulary;
         return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
     }
     if args.dry_run {
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let importance = importance(args);
-    let preparation = prepared.as_ref().map(|(overlay, tensors)| Preparation { overlay, tensors, importance: importance.as_deref() });
+    let preparation = prepared.as_ref().map(|(model, tensors)| Preparation { model, tensors, importance: importance.as_deref() });
     for warning in preparation.iter().flat_map(|preparation| preparation.tensors).filter_map(Prepared::note) {
         terminal.warn(&warning);
     }
@@ -180,14 +180,14 @@ fn known(
 }
 
 /// Quantizes before writing what the executor's own encoder does not.
-fn prepare<'m>(
-    model: &'m OpenModel,
+fn prepare(
+    model: &OpenModel,
     plan: &Plan,
     recipe: &Recipe,
     calibration: Option<&dyn Calibration>,
     output: &Path,
     terminal: &Terminal,
-) -> Result<Option<(Overlay<'m>, Vec<Prepared>)>, Failure> {
+) -> Result<Option<(Model, Vec<Prepared>)>, Failure> {
     if !recipe.needs_preparation() && calibration.is_none() {
         return Ok(None);
     }
@@ -195,7 +195,8 @@ fn prepare<'m>(
     // Beside the output there is room for it, or there will be none for the output either.
     let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let set = |done: u64, total: u64| progress.set(done, total);
-    Ok(Some(rwkv_forge_convert::prepare(model, plan, recipe, calibration, Some(directory), &set)?))
+    let (overlay, prepared) = rwkv_forge_convert::prepare(model, plan, recipe, calibration, Some(directory), &set)?;
+    Ok(Some((overlay.into_model(), prepared)))
 }
 
 /// What is written beside the model: begun before the work, so that a name that cannot be fails early and never takes
@@ -245,7 +246,7 @@ fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
 
 fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
     let (tensors, rows) = tensor_rows(plan);
-    terminal.print(&format!("{}\n", model_line(&model.description)));
+    terminal.print(&format!("{}\n", model_line(model.description())));
     terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
@@ -277,8 +278,8 @@ fn report(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let speed = record.source_bytes as f64 / 1e6 / record.write_seconds.max(1e-9);
-    let bits = record.output_bytes as f64 * 8.0 / model.description.parameters().max(1) as f64;
-    terminal.print(&format!("{}\n", model_line(&model.description)));
+    let bits = record.output_bytes as f64 * 8.0 / model.description().parameters().max(1) as f64;
+    terminal.print(&format!("{}\n", model_line(model.description())));
     if let Some(agreement) = &record.agreement {
         terminal.print(&agreement_table(agreement));
     }
@@ -323,7 +324,7 @@ fn report(
         "output": output.display().to_string(),
         "container": plan.container.name(),
         "recipe": plan.recipe,
-        "model": { "version": model.description.version, "hyperparameters": model.description.hyperparameters },
+        "model": { "version": model.description().version, "hyperparameters": model.description().hyperparameters },
         "record": record,
         "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
         "tensors": tensors,

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     planning.estimate(goal)?;
     let progress = Progress::new(terminal, "measuring", false);
     let mut step = |step: rwkv_forge_eval::Step| progress.set(step.done as u64, step.total as u64);
-    let mut baseline = Baseline::new(Model::new(model.source(), &model.description), &texts.plan, &loss, &mut step)?;
+    let mut baseline = Baseline::new(Model::new(&model.model), &texts.plan, &loss, &mut step)?;
     let mut heard = |planned: &Planned| terminal.detail(&sentence(planned));
     let (planned, chosen) = planning.run(goal, &mut baseline, &mut heard, &mut step)?;
     drop(progress);
@@ -131,7 +131,7 @@ fn convert_options<'a>(
 
 /// How well the source predicts the text on which the plan was measured.
 fn prediction(model: &OpenModel, texts: &Texts, planned: &Planned) -> Result<Option<AgainstUnigram>, Failure> {
-    let unigram = UnigramLoss::of_plan(&texts.plan, model.description.hyperparameters.vocabulary)?;
+    let unigram = UnigramLoss::of_plan(&texts.plan, model.description().hyperparameters.vocabulary)?;
     let ratio = planned.measured.as_ref().and_then(|measured| measured.perplexity_ratio.as_ref());
     Ok(unigram.zip(ratio).map(|(unigram, ratio)| unigram.against(ratio.reference.ln())))
 }
@@ -156,7 +156,7 @@ fn base_type(args: &Plan) -> &'static str {
 
 /// What the whole is measured on: windows of 512 tokens, the second halves scored.
 fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Terminal) -> Result<Texts, Failure> {
-    let tokenizer = tokenizer(vocabulary, model.description.hyperparameters.vocabulary, "reading the text", terminal)?;
+    let tokenizer = tokenizer(vocabulary, model.description().hyperparameters.vocabulary, "reading the text", terminal)?;
     let texts = EvalTexts {
         paths: args.texts.clone(),
         pairs: None,
@@ -198,7 +198,7 @@ fn probe(
     let how: [(&str, &dyn std::fmt::Display); 2] = [("statistics", &record), ("windows", &options.windows)];
     let name = Key { kind: Kind::Probes, model: &identity, against: None, text: Some(&text), how: &how }.name();
     let known: Probed = cache.get(&name).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let mut probe = Probe::new(model.source(), &model.description, tokens, options)?;
+    let mut probe = Probe::new(&model.model, tokens, options)?;
     let with = HarmOptions { container: by_name(&args.to)?, calibration: Some(statistics), budget: args.budget, known };
     let progress = Progress::new(terminal, "probing", false);
     let saved = Cell::new(Instant::now());
@@ -219,10 +219,10 @@ fn probe(
 /// Measures one pass over the probes' windows and says what all of them will take.
 fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions, terminal: &Terminal) -> Result<u8, Failure> {
     let started = Instant::now();
-    let probe = Probe::new(model.source(), &model.description, tokens, options)?;
+    let probe = Probe::new(&model.model, tokens, options)?;
     let pass = started.elapsed().as_secs_f64();
     let container = by_name(&args.to)?;
-    let open = model.description.tensors.iter().filter(|spec| rwkv_forge_choose::is_open(&model.description, container, spec));
+    let open = model.description().tensors.iter().filter(|spec| rwkv_forge_choose::is_open(model.description(), container, spec));
     let (mut count, mut work) = (0u64, 0.0);
     for spec in open {
         count += 1;
@@ -233,7 +233,7 @@ fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions
     // Hessians cost about as much again as the pass that gathers them.
     let calibrating = pass / fed.max(1) as f64 * windows as f64 * 2.5;
     let probing = (pass * work).min(args.budget.as_secs_f64());
-    terminal.print(&format!("{}\n", model_line(&model.description)));
+    terminal.print(&format!("{}\n", model_line(model.description())));
     terminal.print(&format!(
         "{count} tensors to choose types for; about {calibrating:.0} s of calibrating and {probing:.0} s of probing, then quantizing and measuring\n"
     ));
@@ -248,7 +248,7 @@ fn header(args: &Plan, model: &OpenModel, planned: &Planned) -> String {
     let source = shown(args.source.file_name().unwrap_or(args.source.as_os_str()).as_ref());
     let windows = args.calibration.calibration_windows;
     let command = format!("rwkv-forge convert {source} --to {} --recipe FILE --calibrate TEXT --calibration-windows {windows}", args.to);
-    format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(&model.description), sentence(planned))
+    format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(model.description()), sentence(planned))
 }
 
 fn sentence(planned: &Planned) -> String {
@@ -263,7 +263,7 @@ fn sentence(planned: &Planned) -> String {
 }
 
 fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned, terminal: &Terminal) {
-    terminal.print(&format!("{}\n", model_line(&model.description)));
+    terminal.print(&format!("{}\n", model_line(model.description())));
     let mut roles: Vec<&str> = Vec::new();
     for harm in harms {
         if !roles.contains(&harm.role) {

@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_checkpoint::{CheckpointError, Limits, Refusal};
 use rwkv_forge_io::InputFile;
-use rwkv_forge_kernel::{State, Wkv};
 use rwkv_forge_model::{ModelDescription, Version};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, decode_dense, format_shape, shorten};
+use rwkv_forge_weights::{State, Wkv};
 use serde::Serialize;
 
 pub use error::StateError;

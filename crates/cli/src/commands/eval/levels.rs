@@ -64,12 +64,12 @@ pub(crate) fn run(
     terminal: &Terminal,
 ) -> Result<u8, Failure> {
     let Decided { container, levels } = decided;
-    let wanted = !setting.args.quantizing.no_speed && !source.open.description.version.is_hybrid();
+    let wanted = !setting.args.quantizing.no_speed && !source.open.description().version.is_hybrid();
     let speeds = wanted.then(|| Speeds::new(setting.job.cache));
     let wish = Wish { limits: setting.args.limits.limits(), max_size: setting.args.quantizing.max_size };
     let of = LevelSource { name: source.name(), model: &source.open, identity: source.identity(), bytes: source.bytes };
     let found = compare_levels(levels, of, &wish, setting.job, speeds.as_ref())?;
-    let rows = source.open.description.hyperparameters.vocabulary;
+    let rows = source.open.description().hyperparameters.vocabulary;
     let predictions = Predictions::of(setting.job.plan, rows, Some(source.name()), &found.results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = LevelFindings { setting, source, container: *container, levels, found: &found, predictions, wish };
@@ -120,7 +120,7 @@ impl LevelFindings<'_> {
     }
 
     fn text(&self) -> Result<String, Failure> {
-        let mut out = format!("{}\n{}\n", super::super::model_line(&self.source.open.description), self.setting.line());
+        let mut out = format!("{}\n{}\n", super::super::model_line(self.source.open.description()), self.setting.line());
         let table = tables::levels(self);
         out.push_str(&format!("\n{}:\n\n{}", table.title, table.to_markdown()?));
         out.push_str("* no other level is both as small and as close; the others are beaten by one of these\n\n");

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let all: Vec<&Subject> = baseline.iter().chain(&models).collect();
     let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
     same_vocabulary(first, &all)?;
-    let rows = first.open.description.hyperparameters.vocabulary;
+    let rows = first.open.description().hyperparameters.vocabulary;
     let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?;
     let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
     // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
         parts: &texts.parts,
         vocabulary: tokenizer.sha256(),
         precision: precision(args, texts.plan.protocol),
-        kernel: if all.iter().all(|subject| subject.open.description.version.is_hybrid()) { Kernel::Reference } else { asked },
+        kernel: if all.iter().all(|subject| subject.open.description().version.is_hybrid()) { Kernel::Reference } else { asked },
         form: if args.computing.activations == "int8" { Form::Int8 } else { Form::Float },
         max_memory: args.computing.max_memory,
         cache: &cache,
@@ -69,7 +69,8 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     if let ([source], Some(decided)) = (models.as_slice(), &decided) {
         return levels::run(&setting, source, decided, outputs, terminal);
     }
-    let reference = baseline.as_ref().map(|subject| Reference { model: subject.model(), identity: subject.identity() });
+    let compared = baseline.as_ref().map(|subject| (subject.model(), subject));
+    let reference = compared.as_ref().map(|(model, subject)| Reference { model, identity: subject.identity() });
     let candidates: Vec<&dyn Candidate> = models.iter().map(|subject| subject as &dyn Candidate).collect();
     let results = outputs.logits(&texts.plan, rows, |logits| Ok(job.run(reference, &candidates, logits)?))?;
     let predictions = Predictions::of(&texts.plan, rows, baseline.as_ref().map(Subject::name), &results)?;
@@ -139,7 +140,7 @@ fn check(args: &args::Eval) -> Result<(), Failure> {
 
 /// Only distributions over the same tokens can be compared; and one text is read with one vocabulary.
 fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
-    let rows = |subject: &Subject| subject.open.description.hyperparameters.vocabulary;
+    let rows = |subject: &Subject| subject.open.description().hyperparameters.vocabulary;
     match all.iter().find(|subject| rows(subject) != rows(first)) {
         None => Ok(()),
         Some(other) => Err(rwkv_forge_eval::EvalError::VocabularyMismatch { reference: rows(first), candidate: rows(other) }.into()),
@@ -148,7 +149,7 @@ fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
 
 fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Subject], terminal: &Terminal) {
     if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != asked) {
-        let reason = EngineError::UnsupportedVersion { version: hybrid.open.description.version.to_string() };
+        let reason = EngineError::UnsupportedVersion { version: hybrid.open.description().version.to_string() };
         terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
     }
 }

@@ -53,13 +53,13 @@ impl Subject {
     }
 
     /// For the passes.
-    pub(crate) fn model(&self) -> Model<'_> {
-        Model::new(self.open.source(), &self.open.description)
+    pub(crate) fn model(&self) -> Model {
+        Model::new(&self.open.model)
     }
 
     /// Bits a weight: of the files, everything in them included.
     pub(crate) fn bits_per_weight(&self) -> f64 {
-        self.bytes as f64 * 8.0 / self.open.description.parameters().max(1) as f64
+        self.bytes as f64 * 8.0 / self.open.description().parameters().max(1) as f64
     }
 
     /// What the file is, without any number of an evaluation.
@@ -68,8 +68,8 @@ impl Subject {
             "file": self.path.display().to_string(),
             "name": self.name,
             "format": self.open.source().format(),
-            "version": self.open.description.version,
-            "parameters": self.open.description.parameters(),
+            "version": self.open.description().version,
+            "parameters": self.open.description().parameters(),
             "file_bytes": self.bytes,
             "sha256": self.digests().map(|(name, digest)| json!({ "file": name, "sha256": digest })).collect::<Vec<_>>(),
         })
@@ -89,7 +89,7 @@ impl Candidate for Subject {
         &self.identity
     }
 
-    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
+    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
         task(self.model())
     }
 }

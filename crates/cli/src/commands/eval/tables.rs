@@ -317,7 +317,7 @@ impl Findings<'_> {
     pub(crate) fn text(&self) -> Result<String, Failure> {
         let mut out = String::new();
         if let Some(subject) = self.baseline.or(self.models.first()) {
-            out.push_str(&format!("{}\n", super::super::model_line(&subject.open.description)));
+            out.push_str(&format!("{}\n", super::super::model_line(subject.open.description())));
         }
         out.push_str(&format!("{}\n\n", self.setting.line()));
         let models = &self.results.models;

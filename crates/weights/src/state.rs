@@ -2,8 +2,8 @@
 
 use rwkv_forge_model::{ModelDescription, Version};
 
-use crate::error::KernelError;
-use crate::real::Real;
+use crate::error::WeightsError;
+use crate::float::Float;
 
 /// Exponent of an empty RWKV-4 sum: small enough to vanish against any real one, and finite.
 const EMPTY_EXPONENT: f64 = -1e30;
@@ -43,7 +43,7 @@ pub struct State<F> {
     pub layers: Vec<LayerState<F>>,
 }
 
-impl<F: Real> LayerState<F> {
+impl<F: Float> LayerState<F> {
     /// The state before the first token.
     #[must_use]
     pub fn zero(description: &ModelDescription) -> Self {
@@ -69,10 +69,10 @@ impl<F: Real> LayerState<F> {
     }
 
     /// Checks that the buffers have the sizes of this model.
-    pub(crate) fn check(&self, description: &ModelDescription) -> Result<(), KernelError> {
+    pub(crate) fn check(&self, description: &ModelDescription) -> Result<(), WeightsError> {
         let sizes = &description.hyperparameters;
         let same = |what, found: usize, expected: usize| {
-            if found == expected { Ok(()) } else { Err(KernelError::BufferMismatch { what, found, expected }) }
+            if found == expected { Ok(()) } else { Err(WeightsError::BufferMismatch { what, found, expected }) }
         };
         same("the time mix's token shift", self.att_shift.len(), sizes.channels)?;
         same("the channel mix's token shift", self.ffn_shift.len(), sizes.channels)?;
@@ -88,7 +88,7 @@ impl<F: Real> LayerState<F> {
     }
 }
 
-impl<F: Real> State<F> {
+impl<F: Float> State<F> {
     /// The state before the first token.
     #[must_use]
     pub fn zero(description: &ModelDescription) -> Self {
@@ -98,11 +98,11 @@ impl<F: Real> State<F> {
     /// Checks that this state belongs to a model of this description.
     ///
     /// # Errors
-    /// [`KernelError::BufferMismatch`].
-    pub fn check(&self, description: &ModelDescription) -> Result<(), KernelError> {
+    /// [`WeightsError::BufferMismatch`].
+    pub fn check(&self, description: &ModelDescription) -> Result<(), WeightsError> {
         let (found, expected) = (self.layers.len(), description.hyperparameters.layers);
         if found != expected {
-            return Err(KernelError::BufferMismatch { what: "the list of layer states", found, expected });
+            return Err(WeightsError::BufferMismatch { what: "the list of layer states", found, expected });
         }
         self.layers.iter().try_for_each(|layer| layer.check(description))
     }
