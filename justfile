@@ -16,6 +16,10 @@ format:
 test:
     cargo test --workspace
 
+# Check simd, quant and matrix for aarch64, and run their tests where qemu is there, NEON with its dot products and without
+aarch64:
+    bash tools/aarch64.sh
+
 # Licences, duplicate and banned packages (needs cargo-deny)
 deny:
     cargo deny check licenses bans sources

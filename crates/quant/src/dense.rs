@@ -1,9 +1,9 @@
 //! The dense floats as formats: every element is a block of its own.
 
+use rwkv_forge_simd::{Isa, Pass};
 use rwkv_forge_tensor::Encoding;
 
 use crate::convert::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
-use crate::simd::{Level, Pass};
 use crate::{BlockFormat, EncodeError, EncodeStats};
 
 /// IEEE binary32, little endian.
@@ -68,7 +68,7 @@ impl Half for BF16 {
 }
 
 /// [`BlockFormat::encode`] of a 16-bit float with a chosen instruction set.
-pub(crate) fn encode_at<H: Half>(level: Level, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
+pub(crate) fn encode_at<H: Half>(isa: Isa, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
     let format = H::ENCODING.name;
     let bytes = out.len();
     let (halves, rest) = out.as_chunks_mut::<2>();
@@ -77,7 +77,7 @@ pub(crate) fn encode_at<H: Half>(level: Level, values: &[f32], out: &mut [u8]) -
     }
     let mut stats = EncodeStats::default();
     for (chunk, (values, out)) in values.chunks(CHUNK).zip(halves.chunks_mut(CHUNK)).enumerate() {
-        let counts = level.run(NarrowPass::<H> { values, out, format: std::marker::PhantomData });
+        let counts = isa.run(NarrowPass::<H> { values, out, format: std::marker::PhantomData });
         if counts.refused != 0 {
             return Err(diagnose::<H>(values, chunk * CHUNK));
         }
@@ -97,8 +97,8 @@ fn diagnose<H: Half>(values: &[f32], start: usize) -> EncodeError {
 }
 
 /// [`BlockFormat::decode`] of a 16-bit float with a chosen instruction set.
-pub(crate) fn decode_at<H: Half>(level: Level, bytes: &[u8], out: &mut [f32]) {
-    level.run(WidenPass::<H> { halves: bytes.as_chunks().0, out, format: std::marker::PhantomData });
+pub(crate) fn decode_at<H: Half>(isa: Isa, bytes: &[u8], out: &mut [f32]) {
+    isa.run(WidenPass::<H> { halves: bytes.as_chunks().0, out, format: std::marker::PhantomData });
 }
 
 /// Elements of a chunk that were refused, became zero, or became subnormal and changed.
@@ -116,6 +116,7 @@ struct NarrowPass<'a, H> {
 
 impl<H: Half> Pass for NarrowPass<'_, H> {
     type Output = Counts;
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn run(self) -> Counts {
@@ -142,6 +143,7 @@ struct WidenPass<'a, H> {
 
 impl<H: Half> Pass for WidenPass<'_, H> {
     type Output = ();
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn run(self) {
@@ -164,11 +166,11 @@ macro_rules! half_format {
             }
 
             fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
-                encode_at::<$half>(Level::best(), values, out)
+                encode_at::<$half>(Isa::best(), values, out)
             }
 
             fn decode(&self, bytes: &[u8], out: &mut [f32]) {
-                decode_at::<$half>(Level::best(), bytes, out);
+                decode_at::<$half>(Isa::best(), bytes, out);
             }
 
             fn validate(&self, bytes: &[u8]) -> Result<(), usize> {

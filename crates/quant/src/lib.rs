@@ -4,8 +4,9 @@
 //! get [`BlockFormat`] from it. [`Int8Matrix`] is no block format: its scales belong to rows and columns. No file access except through [`rwkv_forge_tensor::TensorSource`], no model knowledge.
 //!
 //! Encoding follows ggml's reference formulas in f32, one rounding an operation, never fused multiply-add, so the bytes do
-//! not depend on the machine. The inner loops are plain Rust; `simd.rs` compiles them a second time for wider vectors.
-#![deny(unsafe_code)]
+//! not depend on the machine. The inner loops are plain Rust or written over lanes; `rwkv_forge_simd` compiles
+//! them for each instruction set.
+#![forbid(unsafe_code)]
 
 mod block;
 mod chatrwkv_int8;
@@ -35,10 +36,10 @@ mod q6_k;
 mod q8_0;
 mod search;
 mod searched;
-#[allow(unsafe_code, reason = "calls functions compiled for CPU features that were detected first")]
-mod simd;
 mod six_bits;
 mod super_block;
+#[cfg(test)]
+mod tests;
 
 pub use chatrwkv_int8::Int8Matrix;
 pub use decode::{DecodeError, decode_rows, read_rows};

@@ -1,14 +1,13 @@
 //! Run-time choice of the instruction set, in one binary.
 //!
-//! [`Isa::run`] compiles a plain loop for each set, [`Isa::run_lanes`] a kernel over [`Lanes`](crate::lanes::Lanes). The compiler
+//! [`Isa::run`] compiles a plain loop for each set, [`Isa::run_lanes`] one over [`Registers`](crate::Registers). The compiler
 //! neither fuses nor reorders floating-point operations that the source keeps apart, so results are equal bit for bit.
 
-use crate::error::MatrixError;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-use crate::lanes::neon;
-use crate::lanes::{LanePass, scalar};
+use crate::neon;
+use crate::{LanePass, Scalar, UnknownIsa};
 #[cfg(target_arch = "x86_64")]
-use crate::lanes::{avx2, avx512};
+use crate::{avx2, avx512};
 
 /// A loop over data that can be compiled for several instruction sets.
 ///
@@ -17,12 +16,35 @@ use crate::lanes::{avx2, avx512};
 pub trait Pass {
     /// What the loop returns.
     type Output;
+    /// Whether registers of 512 bits make the loop faster. Where they do not, the copy for AVX2 runs on wider sets too, and no other is
+    /// compiled.
+    const WIDE: bool = true;
     /// Runs the loop. Implementations are `#[inline(always)]`, with everything they call, or else they keep the baseline's
     /// instructions.
     fn run(self) -> Self::Output;
 }
 
 /// An instruction set that this CPU has: only detection makes one.
+///
+/// ```
+/// use rwkv_forge_simd::{Isa, Pass};
+///
+/// /// The largest value.
+/// struct Largest<'a>(&'a [f32]);
+///
+/// impl Pass for Largest<'_> {
+///     type Output = f32;
+///
+///     #[inline(always)]
+///     fn run(self) -> f32 {
+///         self.0.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+///     }
+/// }
+///
+/// assert_eq!(Isa::best().run(Largest(&[1.0, 3.0, 2.0])), 3.0);
+/// assert_eq!(Isa::by_name("scalar")?.run(Largest(&[])), f32::NEG_INFINITY);
+/// # Ok::<(), rwkv_forge_simd::UnknownIsa>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(Kind);
 
@@ -59,12 +81,11 @@ impl Isa {
     /// The set with the given [`Isa::name`].
     ///
     /// # Errors
-    /// [`MatrixError::UnknownIsa`] when there is no such set or this CPU lacks it; the message lists those it has.
-    pub fn by_name(name: &str) -> Result<Self, MatrixError> {
-        detected().find(|isa| isa.name() == name).ok_or_else(|| MatrixError::UnknownIsa {
-            name: name.to_owned(),
-            known: detected().map(Self::name).collect::<Vec<_>>().join(", "),
-        })
+    /// [`UnknownIsa`] when there is no such set or this CPU lacks it; the message lists those it has.
+    pub fn by_name(name: &str) -> Result<Self, UnknownIsa> {
+        detected()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| UnknownIsa { name: name.to_owned(), known: detected().map(Self::name).collect::<Vec<_>>().join(", ") })
     }
 
     /// `scalar`, `avx2`, `avx2-vnni`, `avx512`, `avx512-vnni`, `neon` or `neon-dotprod`.
@@ -92,39 +113,39 @@ impl Isa {
         match self.0 {
             Kind::Scalar => pass.run(),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: these kinds exist only where `detected` saw AVX2, FMA and F16C on this CPU, all that the function requires.
-            Kind::Avx2 | Kind::Avx2Vnni => unsafe { avx2::run_plain(pass) },
-            #[cfg(target_arch = "x86_64")]
             // SAFETY: these kinds exist only where `detected` saw every feature that the function requires.
-            Kind::Avx512 | Kind::Avx512Vnni => unsafe { avx512::run_plain(pass) },
+            Kind::Avx512 | Kind::Avx512Vnni if P::WIDE => unsafe { avx512::run_plain(pass) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: these kinds exist only where `detected` saw AVX2, FMA and F16C on this CPU, all that the function requires.
+            Kind::Avx2 | Kind::Avx2Vnni | Kind::Avx512 | Kind::Avx512Vnni => unsafe { avx2::run_plain(pass) },
             // The architecture's baseline has NEON with its fused multiply-add.
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Kind::Neon | Kind::NeonDotprod => pass.run(),
         }
     }
 
-    /// Runs a kernel compiled for this set.
-    pub(crate) fn run_lanes<P: LanePass>(self, pass: P) -> P::Output {
+    /// Runs a loop over registers compiled for this set.
+    pub fn run_lanes<P: LanePass>(self, pass: P) -> P::Output {
         match self.0 {
-            Kind::Scalar => scalar::run(pass),
+            Kind::Scalar => pass.run::<Scalar>(),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kind exists only where `detected` saw every feature that the function requires.
-            Kind::Avx2 => unsafe { avx2::run(pass) },
+            Kind::Avx2Vnni if P::BYTE_PRODUCTS => unsafe { avx2::run_vnni(pass) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: these kinds exist only where `detected` saw AVX2, FMA and F16C on this CPU, all that the function requires.
+            Kind::Avx2 | Kind::Avx2Vnni => unsafe { avx2::run(pass) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kind exists only where `detected` saw every feature that the function requires.
-            Kind::Avx2Vnni => unsafe { avx2::run_vnni(pass) },
+            Kind::Avx512Vnni if P::BYTE_PRODUCTS => unsafe { avx512::run_vnni(pass) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this kind exists only where `detected` saw every feature that the function requires.
-            Kind::Avx512 => unsafe { avx512::run(pass) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: this kind exists only where `detected` saw every feature that the function requires.
-            Kind::Avx512Vnni => unsafe { avx512::run_vnni(pass) },
-            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-            // SAFETY: NEON belongs to the baseline of the architecture, and the function requires nothing else.
-            Kind::Neon => unsafe { neon::run(pass) },
+            // SAFETY: these kinds exist only where `detected` saw every feature that the function requires.
+            Kind::Avx512 | Kind::Avx512Vnni => unsafe { avx512::run(pass) },
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             // SAFETY: this kind exists only where `detected` saw the dot products, all that the function requires above the baseline.
-            Kind::NeonDotprod => unsafe { neon::run_dotprod(pass) },
+            Kind::NeonDotprod if P::BYTE_PRODUCTS => unsafe { neon::run_dotprod(pass) },
+            // NEON belongs to the baseline of the architecture.
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Kind::Neon | Kind::NeonDotprod => neon::run(pass),
         }
     }
 }
@@ -163,53 +184,4 @@ fn detected() -> impl Iterator<Item = Isa> {
 #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
 fn detected() -> impl Iterator<Item = Isa> {
     std::iter::once(Isa(Kind::Scalar))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Isa, Pass};
-
-    /// Sums of products in a form that an optimizer allowed to fuse, or to reorder, would change.
-    struct Mixed<'a>(&'a [f32], &'a mut [f32]);
-
-    impl Pass for Mixed<'_> {
-        type Output = f32;
-
-        #[inline(always)]
-        fn run(self) -> f32 {
-            let mut sums = [0f32; 16];
-            for (i, (out, x)) in self.1.iter_mut().zip(self.0).enumerate() {
-                let square = x * x + 1.000_1;
-                *out = x.mul_add(square, -0.3) / (square * 3.3 - x);
-                sums[i % 16] = out.mul_add(*x, sums[i % 16]);
-            }
-            sums.iter().sum()
-        }
-    }
-
-    #[test]
-    fn plain_loops_give_the_same_bits_on_every_set() {
-        let values: Vec<f32> = (0..1000u16).map(|i| (f32::from(i) * 0.37).sin()).collect();
-        let mut expected = vec![0.0; values.len()];
-        let sum = Isa::by_name("scalar").unwrap().run(Mixed(&values, &mut expected));
-        for isa in Isa::all() {
-            let mut out = vec![0.0; values.len()];
-            assert_eq!(isa.run(Mixed(&values, &mut out)).to_bits(), sum.to_bits(), "{isa}");
-            assert_eq!(out, expected, "{isa}");
-        }
-        // The values tell a fused operation from two: otherwise the comparison above would show nothing.
-        assert!(values.iter().any(|x| x.mul_add(*x, 1.000_1).to_bits() != (x * x + 1.000_1).to_bits()));
-    }
-
-    #[test]
-    fn names_lead_back_and_unknown_ones_list_what_there_is() {
-        let all = Isa::all();
-        assert_eq!(all.first().map(|isa| isa.name()), Some("scalar"));
-        assert_eq!(all.last(), Some(&Isa::best()));
-        for isa in all {
-            assert_eq!(Isa::by_name(isa.name()).unwrap(), isa);
-        }
-        let message = Isa::by_name("sse9").unwrap_err().to_string();
-        assert!(message.contains("sse9") && message.contains("scalar"), "{message}");
-    }
 }

@@ -1,44 +1,28 @@
-//! What the operations of [`Lanes`] do, in plain Rust, for every CPU. [`f32::mul_add`] rounds once here too, slowly.
+//! What the operations of [`Registers`] do, in plain Rust, for every CPU.
 
 use std::array::from_fn;
 
 use rwkv_forge_tensor::{bf16_to_f32, f16_to_f32};
 
-use super::{LanePass, Lanes};
+use crate::Registers;
 
-pub(crate) fn run<P: LanePass>(pass: P) -> P::Output {
-    pass.run::<Scalar>()
-}
+/// Registers in plain Rust: the oracle that those of all instruction sets are compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
 
-#[derive(Clone, Copy)]
-struct Scalar;
-
-/// Sums of products are taken from codes less 128, so that kernels that forget [`Lanes::SHIFT`] are found on any machine.
+/// Sums of products are taken from codes less 128, so that kernels that forget [`Registers::SHIFT`] are found on any machine.
 const SHIFT: u8 = 128;
 
-impl Lanes for Scalar {
+impl Registers for Scalar {
     const FLOAT_PANELS: usize = 1;
     const FLOAT_TOKENS: usize = 4;
     const SHIFT: i32 = SHIFT as i32;
     type F = [f32; 16];
+    type Throughput = [f32; 8];
+    type Latency = [f32; 8];
     type I = [i32; 16];
     type B = [u8; 64];
     type T = [f32; 16];
-
-    #[inline(always)]
-    fn splat(value: f32) -> [f32; 16] {
-        [value; 16]
-    }
-
-    #[inline(always)]
-    fn load(from: &[f32; 16]) -> [f32; 16] {
-        *from
-    }
-
-    #[inline(always)]
-    fn store(value: [f32; 16], to: &mut [f32; 16]) {
-        *to = value;
-    }
 
     #[inline(always)]
     fn load_f32(from: &[u8; 64]) -> [f32; 16] {
@@ -53,21 +37,6 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn load_bf16(from: &[u8; 32]) -> [f32; 16] {
         from_fn(|i| bf16_to_f32(u16::from_le_bytes([from[2 * i], from[2 * i + 1]])))
-    }
-
-    #[inline(always)]
-    fn add(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        from_fn(|i| a[i] + b[i])
-    }
-
-    #[inline(always)]
-    fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        from_fn(|i| a[i] * b[i])
-    }
-
-    #[inline(always)]
-    fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
 
     #[inline(always)]

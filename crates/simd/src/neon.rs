@@ -3,21 +3,24 @@
 //! The loads and stores in `unsafe` blocks read or write arrays of exactly the bytes that they take, at any alignment. Two kinds of
 //! instruction have no stable intrinsic and are written as assembly that reads and writes the named registers only: the widening of
 //! f16, which every aarch64 has, and `sdot`, which is reached only where `DOTPROD` is true: [`Neon`] is private, so that only
-//! [`run_dotprod`], whose callers have detected it, hands that one to a kernel.
+//! [`run_dotprod`], whose callers have detected it, hands that one to a pass. The rest requires NEON, which every aarch64 has.
 
 use std::arch::aarch64::{
-    float32x4_t, int8x16_t, int32x4_t, uint8x16_t, uint8x16x4_t, uint16x4_t, vaddq_f32, vaddq_s32, vandq_s32, vandq_u8, vcvtq_f32_s32,
-    vdupq_n_f32, vdupq_n_s8, vdupq_n_s32, vdupq_n_u8, veorq_u8, vfmaq_f32, vget_high_s8, vget_high_s16, vget_high_u8, vget_high_u16,
-    vget_low_s8, vget_low_s16, vget_low_u8, vget_low_u16, vld1_u8, vld1q_f32, vld1q_u8, vmovl_s8, vmovl_s16, vmovl_u8, vmovl_u16,
-    vmull_high_s8, vmull_s8, vmulq_f32, vmulq_s32, vorrq_u8, vpadalq_s16, vpaddq_s16, vqtbl1q_u8, vqtbl4q_u8, vreinterpret_u16_u8,
-    vreinterpretq_f32_u8, vreinterpretq_f32_u32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vreinterpretq_s32_u8, vreinterpretq_s32_u32,
-    vreinterpretq_u8_f32, vreinterpretq_u8_s32, vreinterpretq_u32_s32, vreinterpretq_u32_u8, vshll_n_u16, vshlq_u8, vshlq_u32, vst1q_f32,
-    vsubq_s32,
+    float32x4_t, int8x16_t, int32x4_t, uint8x16_t, uint8x16x4_t, uint16x4_t, uint32x4_t, vabsq_f32, vaddq_f32, vaddq_s32, vandq_s32,
+    vandq_u8, vandq_u32, vbslq_f32, vceqq_f32, vcltq_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s8, vdupq_n_s32, vdupq_n_u8,
+    veorq_u8, vfmaq_f32, vget_high_s8, vget_high_s16, vget_high_u8, vget_high_u16, vget_low_s8, vget_low_s16, vget_low_u8, vget_low_u16,
+    vld1_u8, vld1q_f32, vld1q_u8, vmaxvq_u32, vminvq_u32, vmovl_s8, vmovl_s16, vmovl_u8, vmovl_u16, vmull_high_s8, vmull_s8, vmulq_f32,
+    vmulq_s32, vmvnq_u32, vorrq_u8, vpadalq_s16, vpaddq_s16, vqtbl1q_u8, vqtbl4q_u8, vreinterpret_u16_u8, vreinterpretq_f32_u8,
+    vreinterpretq_f32_u32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vreinterpretq_s32_f32, vreinterpretq_s32_u8, vreinterpretq_s32_u32,
+    vreinterpretq_u8_f32, vreinterpretq_u8_s32, vreinterpretq_u32_s32, vreinterpretq_u32_u8, vshll_n_u16, vshlq_u8, vshlq_u32, vsqrtq_f32,
+    vst1q_f32, vsubq_f32, vsubq_s32,
 };
 use std::arch::asm;
 use std::array::from_fn;
 
-use super::{LanePass, Lanes};
+use crate::pair::Pair;
+use crate::register::register;
+use crate::{LanePass, Lanes, ROUND, Registers};
 
 pub(crate) fn run<P: LanePass>(pass: P) -> P::Output {
     pass.run::<Neon<false>>()
@@ -31,95 +34,140 @@ pub(crate) fn run_dotprod<P: LanePass>(pass: P) -> P::Output {
 #[derive(Clone, Copy)]
 struct Neon<const DOTPROD: bool>;
 
+register! {
+    /// Four lanes.
+    Four(float32x4_t): 4 lanes, mask uint32x4_t;
+    splat vdupq_n_f32, load vld1q_f32, store vst1q_f32;
+    of one: sqrt vsqrtq_f32, abs vabsq_f32;
+    of two: add vaddq_f32, sub vsubq_f32, mul vmulq_f32, div vdivq_f32;
+    comparisons: less vcltq_f32;
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { vfmaq_f32(summand.0, self.0, factor.0) })
+    }
+
+    // The instructions for minima and maxima treat NaN and zeros of both signs in other ways.
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self::select(self.less(other), self, other)
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self::select(other.less(self), self, other)
+    }
+
+    #[inline(always)]
+    fn unequal(self, other: Self) -> uint32x4_t {
+        // SAFETY: see above.
+        unsafe { vmvnq_u32(vceqq_f32(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn both(one: uint32x4_t, other: uint32x4_t) -> uint32x4_t {
+        // SAFETY: see above.
+        unsafe { vandq_u32(one, other) }
+    }
+
+    #[inline(always)]
+    fn any(mask: uint32x4_t) -> bool {
+        // SAFETY: see above.
+        unsafe { vmaxvq_u32(mask) != 0 }
+    }
+
+    #[inline(always)]
+    fn all(mask: uint32x4_t) -> bool {
+        // SAFETY: see above. A lane of a mask has all bits or none.
+        unsafe { vminvq_u32(mask) != 0 }
+    }
+
+    #[inline(always)]
+    fn select(mask: uint32x4_t, yes: Self, no: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { vbslq_f32(mask, yes.0, no.0) })
+    }
+
+    #[inline(always)]
+    fn nearest(self) -> Self {
+        let sum = self.add(Self::splat(ROUND)).0;
+        // SAFETY: see above.
+        Self(unsafe {
+            let low = vandq_s32(vreinterpretq_s32_f32(sum), vdupq_n_s32(0x007f_ffff));
+            vcvtq_f32_s32(vsubq_s32(low, vdupq_n_s32(0x0040_0000)))
+        })
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 32]) -> Self {
+        // 128 bytes fill eight registers, more than a table instruction takes: one by one.
+        let mut lanes = [0.0; 4];
+        self.store(&mut lanes);
+        Self::load(&lanes.map(|lane| table[(lane.to_bits() & 31) as usize]))
+    }
+}
+
 /// Rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
-type Floats = [float32x4_t; 4];
+type Floats = Pair<Pair<Four>>;
+
+/// Such floats, part by part.
+#[inline(always)]
+fn floats(part: impl Fn(usize) -> float32x4_t) -> Floats {
+    Pair(Pair(Four(part(0)), Four(part(1))), Pair(Four(part(2)), Four(part(3))))
+}
+
 /// Rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
 type Integers = [int32x4_t; 4];
 /// Rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
 type Bytes = [uint8x16_t; 4];
 
-impl<const DOTPROD: bool> Lanes for Neon<DOTPROD> {
+impl<const DOTPROD: bool> Registers for Neon<DOTPROD> {
     const FLOAT_PANELS: usize = 1;
     const FLOAT_TOKENS: usize = 6;
     const SHIFT: i32 = 128;
     type F = Floats;
+    type Throughput = Pair<Four>;
+    type Latency = Pair<Pair<Four>>;
     type I = Integers;
     type B = Bytes;
     type T = uint8x16x4_t;
 
     #[inline(always)]
-    fn splat(value: f32) -> Floats {
-        // SAFETY: see above.
-        unsafe { [vdupq_n_f32(value); 4] }
-    }
-
-    #[inline(always)]
-    fn load(from: &[f32; 16]) -> Floats {
-        // SAFETY: see above.
-        from_fn(|i| unsafe { vld1q_f32(from.as_ptr().add(4 * i)) })
-    }
-
-    #[inline(always)]
-    fn store(value: Floats, to: &mut [f32; 16]) {
-        for (i, part) in value.into_iter().enumerate() {
-            // SAFETY: see above.
-            unsafe { vst1q_f32(to.as_mut_ptr().add(4 * i), part) }
-        }
-    }
-
-    #[inline(always)]
     fn load_f32(from: &[u8; 64]) -> Floats {
         // SAFETY: see above.
-        from_fn(|i| unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr().add(16 * i))) })
+        floats(|i| unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr().add(16 * i))) })
     }
 
     #[inline(always)]
     fn load_f16(from: &[u8; 32]) -> Floats {
         // SAFETY: see above.
-        from_fn(|i| unsafe { widen_f16(load_u16(from, i)) })
+        floats(|i| unsafe { widen_f16(load_u16(from, i)) })
     }
 
     #[inline(always)]
     fn load_bf16(from: &[u8; 32]) -> Floats {
         // SAFETY: see above.
-        from_fn(|i| unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(load_u16(from, i))) })
-    }
-
-    #[inline(always)]
-    fn add(a: Floats, b: Floats) -> Floats {
-        // SAFETY: see above.
-        from_fn(|i| unsafe { vaddq_f32(a[i], b[i]) })
-    }
-
-    #[inline(always)]
-    fn mul(a: Floats, b: Floats) -> Floats {
-        // SAFETY: see above.
-        from_fn(|i| unsafe { vmulq_f32(a[i], b[i]) })
-    }
-
-    #[inline(always)]
-    fn fma(a: Floats, b: Floats, c: Floats) -> Floats {
-        // SAFETY: see above.
-        from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+        floats(|i| unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(load_u16(from, i))) })
     }
 
     #[inline(always)]
     fn to_f32(value: Integers) -> Floats {
         // SAFETY: see above.
-        from_fn(|i| unsafe { vcvtq_f32_s32(value[i]) })
+        floats(|i| unsafe { vcvtq_f32_s32(value[i]) })
     }
 
     #[inline(always)]
     fn table(entries: &[f32; 16]) -> uint8x16x4_t {
-        let [a, b, c, d] = Self::load(entries);
+        let Pair(Pair(a, b), Pair(c, d)) = Floats::load(entries);
         // SAFETY: see above.
-        unsafe { uint8x16x4_t(vreinterpretq_u8_f32(a), vreinterpretq_u8_f32(b), vreinterpretq_u8_f32(c), vreinterpretq_u8_f32(d)) }
+        unsafe { uint8x16x4_t(vreinterpretq_u8_f32(a.0), vreinterpretq_u8_f32(b.0), vreinterpretq_u8_f32(c.0), vreinterpretq_u8_f32(d.0)) }
     }
 
     #[inline(always)]
     fn entry(table: uint8x16x4_t, index: Integers) -> Floats {
         // SAFETY: see above. The four bytes of entry i of the table have the indices 4 * i to 4 * i + 3.
-        from_fn(|i| unsafe {
+        floats(|i| unsafe {
             let first = vmulq_s32(vandq_s32(index[i], vdupq_n_s32(15)), vdupq_n_s32(0x0404_0404));
             vreinterpretq_f32_u8(vqtbl4q_u8(table, vreinterpretq_u8_s32(vaddq_s32(first, vdupq_n_s32(0x0302_0100)))))
         })
