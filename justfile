@@ -16,9 +16,13 @@ format:
 test:
     cargo test --workspace
 
-# Check simd, quant and matrix for aarch64, and run their tests where qemu is there, NEON with its dot products and without
+# Compile simd, quant and matrix for aarch64, tests too (needs Rust's library for it: rustup target add aarch64-unknown-linux-gnu)
+aarch64-check:
+    sh tools/test-aarch64.sh --check
+
+# Run their tests in qemu, NEON with its dot products and without (tools/test-aarch64.sh says what that needs)
 aarch64:
-    bash tools/aarch64.sh
+    sh tools/test-aarch64.sh
 
 # Licences, duplicate and banned packages (needs cargo-deny)
 deny:

@@ -1,8 +1,8 @@
 //! The quantizers as callers see them: checks, threads, and what was lost.
 
 use rayon::prelude::*;
-use rwkv_forge_matrix::Isa;
 use rwkv_forge_quant::{BlockFormat, EncodeError, FORMATS};
+use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::Encoding;
 
 use crate::engine::{self, Rows};

@@ -1,7 +1,7 @@
 //! What only the inside can see: grids against the decoder, factors against their Hessians, instruction sets, planted faults.
 #![allow(clippy::cast_possible_truncation, reason = "indices of small matrices and clamped codes")]
 
-use rwkv_forge_matrix::Isa;
+use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::f32_to_f16;
 
 use crate::engine::{self, Rows};
