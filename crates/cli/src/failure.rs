@@ -83,7 +83,7 @@ failures!(
     rwkv_forge_forms::FormsError,
     rwkv_forge_io::IoError,
     rwkv_forge_kernel::KernelError,
-    rwkv_forge_matrix::UnknownIsa,
+    rwkv_forge_matrix::SimdError,
     rwkv_forge_overlay::OverlayError,
     rwkv_forge_report::ReportError,
     rwkv_forge_score::ScoreError,

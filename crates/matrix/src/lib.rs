@@ -22,4 +22,4 @@ mod tests;
 pub use activations::{Activations, Form, Part};
 pub use error::MatrixError;
 pub use matrix::{Matrix, PANEL, ReadRows};
-pub use rwkv_forge_simd::{Isa, Pass, UnknownIsa};
+pub use rwkv_forge_simd::{Isa, Pass, SimdError};

@@ -5,7 +5,7 @@
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 use crate::neon;
-use crate::{LanePass, Scalar, UnknownIsa};
+use crate::{LanePass, Scalar, SimdError};
 #[cfg(target_arch = "x86_64")]
 use crate::{avx2, avx512};
 
@@ -43,7 +43,7 @@ pub trait Pass {
 ///
 /// assert_eq!(Isa::best().run(Largest(&[1.0, 3.0, 2.0])), 3.0);
 /// assert_eq!(Isa::by_name("scalar")?.run(Largest(&[])), f32::NEG_INFINITY);
-/// # Ok::<(), rwkv_forge_simd::UnknownIsa>(())
+/// # Ok::<(), rwkv_forge_simd::SimdError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(Kind);
@@ -81,11 +81,12 @@ impl Isa {
     /// The set with the given [`Isa::name`].
     ///
     /// # Errors
-    /// [`UnknownIsa`] when there is no such set or this CPU lacks it; the message lists those it has.
-    pub fn by_name(name: &str) -> Result<Self, UnknownIsa> {
-        detected()
-            .find(|isa| isa.name() == name)
-            .ok_or_else(|| UnknownIsa { name: name.to_owned(), known: detected().map(Self::name).collect::<Vec<_>>().join(", ") })
+    /// [`SimdError::UnknownIsa`] when there is no such set or this CPU lacks it; the message lists those it has.
+    pub fn by_name(name: &str) -> Result<Self, SimdError> {
+        detected().find(|isa| isa.name() == name).ok_or_else(|| SimdError::UnknownIsa {
+            name: name.to_owned(),
+            known: detected().map(Self::name).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// `scalar`, `avx2`, `avx2-vnni`, `avx512`, `avx512-vnni`, `neon` or `neon-dotprod`.

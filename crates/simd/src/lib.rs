@@ -101,7 +101,7 @@ mod register;
 mod registers;
 mod scalar;
 
-pub use error::UnknownIsa;
+pub use error::SimdError;
 pub use isa::{Isa, Pass};
 pub use lanes::{Lanes, ROUND, nearest};
 pub use registers::{LanePass, Registers};
