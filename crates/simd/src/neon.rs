@@ -141,8 +141,7 @@ impl<const DOTPROD: bool> Registers for Neon<DOTPROD> {
 
     #[inline(always)]
     fn load_f16(from: &[u8; 32]) -> Floats {
-        // SAFETY: see above.
-        floats(|i| unsafe { widen_f16(load_u16(from, i)) })
+        floats(|i| widen_f16(load_u16(from, i)))
     }
 
     #[inline(always)]
