@@ -19,6 +19,12 @@ use crate::pair::Pair;
 use crate::register::register;
 use crate::{LanePass, Lanes, Pass, ROUND, Registers};
 
+/// For loops that fuse nothing: AVX2 alone, which is all that they need.
+#[target_feature(enable = "avx2")]
+pub(crate) fn run_narrow<P: Pass>(pass: P) -> P::Output {
+    pass.run()
+}
+
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn run_plain<P: Pass>(pass: P) -> P::Output {
     pass.run()

@@ -16,8 +16,8 @@ use crate::{avx2, avx512};
 pub trait Pass {
     /// What the loop returns.
     type Output;
-    /// Whether registers of 512 bits make the loop faster. Where they do not, the copy for AVX2 runs on wider sets too, and no other is
-    /// compiled.
+    /// Whether registers of 512 bits or fused multiply-adds make the loop faster. Where they do not, one copy for AVX2 alone runs on all
+    /// sets that have it.
     const WIDE: bool = true;
     /// Runs the loop. Implementations are `#[inline(always)]`, with everything they call, or else they keep the baseline's
     /// instructions.
@@ -118,7 +118,10 @@ impl Isa {
             Kind::Avx512 | Kind::Avx512Vnni if P::WIDE => unsafe { avx512::run_plain(pass) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these kinds exist only where `detected` saw AVX2, FMA and F16C on this CPU, all that the function requires.
-            Kind::Avx2 | Kind::Avx2Vnni | Kind::Avx512 | Kind::Avx512Vnni => unsafe { avx2::run_plain(pass) },
+            Kind::Avx2 | Kind::Avx2Vnni if P::WIDE => unsafe { avx2::run_plain(pass) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: these kinds exist only where `detected` saw AVX2 on this CPU, all that the function requires.
+            Kind::Avx2 | Kind::Avx2Vnni | Kind::Avx512 | Kind::Avx512Vnni => unsafe { avx2::run_narrow(pass) },
             // The architecture's baseline has NEON with its fused multiply-add.
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Kind::Neon | Kind::NeonDotprod => pass.run(),
