@@ -3,6 +3,7 @@
 mod bad_models;
 mod common;
 mod hybrids;
+mod mechanisms;
 mod recognition;
 mod relatives;
 mod value_form;
