@@ -22,6 +22,12 @@ pub static ARCHITECTURES: &[&Architecture] =
 /// The hybrids with Qwen.
 pub static HYBRIDS: &[&Architecture] = &[&qrwkv6::ARCHITECTURE, &arwkv7::ARCHITECTURE];
 
+/// The architecture whose version has this name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static Architecture> {
+    ARCHITECTURES.iter().chain(HYBRIDS).copied().find(|row| row.version.name() == name)
+}
+
 /// A version: what its tensors are and how its sizes are read from shapes.
 pub struct Architecture {
     /// The version described.
