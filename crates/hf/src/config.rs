@@ -8,15 +8,15 @@ use crate::error::HfError;
 use crate::table::{CandleRow, Class};
 
 /// RWKV-7 of flash-linear-attention. `value_dim` is a list, one width a layer.
-pub(crate) fn fla(model: &ModelDescription, choices: &[Choice]) -> Result<Value, HfError> {
+pub(crate) fn fla(model: &ModelDescription, choices: &[Choice], class: &str, kind: &str) -> Result<Value, HfError> {
     let sizes = &model.hyperparameters;
     let TimeMix::Wkv7 { decay, iclr, value, gate } = model.mechanisms.time_mix else {
         return Err(HfError::Internal(format!("flash-linear-attention has no {}", model.mechanisms.time_mix.name())));
     };
     let (value, gate) = (value.unwrap_or(0), gate.unwrap_or(0));
     Ok(json!({
-        "architectures": ["RWKV7ForCausalLM"],
-        "model_type": "rwkv7",
+        "architectures": [class],
+        "model_type": kind,
         "a_low_rank_dim": iclr,
         "attn": null,
         "attn_mode": "chunk",

@@ -46,7 +46,7 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Cont
     let row = hf_row(model.version)?;
     check_sizes(model)?;
     let (config, squeezed) = match row.library {
-        Library::FlashLinearAttention => (config::fla(model, choices)?, true),
+        Library::FlashLinearAttention { class, kind } => (config::fla(model, choices, class, kind)?, true),
         Library::Transformers(class) => (config::transformers(model, choices, &class), false),
     };
     let style = Style { convention: row.convention, squeezed, eighth_value: false, stand_ins: false };

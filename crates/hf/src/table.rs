@@ -39,7 +39,12 @@ pub(crate) enum Library {
     /// Transformers, or classes published for it.
     Transformers(Class),
     /// flash-linear-attention, which keeps vectors as `[C]`.
-    FlashLinearAttention,
+    FlashLinearAttention {
+        /// The class.
+        class: &'static str,
+        /// `model_type`.
+        kind: &'static str,
+    },
 }
 
 /// A class of Transformers.
@@ -83,7 +88,12 @@ static HF_ROWS: &[HfRow] = &[
         library: Library::Transformers(Class { name: "Rwkv6ForCausalLM", kind: "rwkv6", context: 4096, heads: true }),
         written: Version::V6,
     },
-    HfRow { version: Version::V7, convention: &FLA, library: Library::FlashLinearAttention, written: Version::V7 },
+    HfRow {
+        version: Version::V7,
+        convention: &FLA,
+        library: Library::FlashLinearAttention { class: "RWKV7ForCausalLM", kind: "rwkv7" },
+        written: Version::V7,
+    },
 ];
 
 static HF_REFUSALS: &[Refusal] = &[

@@ -6,5 +6,6 @@ mod hybrids;
 mod mechanisms;
 mod recognition;
 mod relatives;
+mod sources;
 mod value_form;
 mod web_rwkv;
