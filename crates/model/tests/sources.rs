@@ -18,7 +18,14 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("crates/web_rwkv/src/prefab/schema.rs", "the table of web-rwkv"),
     ("crates/convert/src/state/mod.rs", "the table of rwkv.cpp's states"),
     ("crates/convert/src/ready.rs", "the table of types that are unfit for an architecture"),
+    ("crates/report/examples/page/sample.rs", "names of files on a page of made-up results"),
     ("crates/forms/examples/figures.rs", "makes models of each version at random"),
+    // Not yet asked for their mechanisms.
+    ("crates/kernel/", "one file a version"),
+    ("crates/engine/", "one file a version"),
+    ("crates/parallel/", "one file a version"),
+    ("crates/forms/src/", "asks what has a parallel form"),
+    ("crates/cli/src/commands/", "asks what the engine runs"),
 ];
 
 /// Where the question for a version stands in code, per line.
@@ -81,7 +88,7 @@ fn code(source: &str) -> Vec<Line> {
     let mut lines = Vec::new();
     // A string literal may go on in the next line.
     let mut open: Option<String> = None;
-    for text in source.lines().take_while(|line| line.trim() != "#[cfg(test)]") {
+    for text in without_tests(source) {
         let mut line = Line { code: String::new(), strings: Vec::new() };
         let mut chars = text.chars().peekable();
         while let Some(next) = chars.next() {
@@ -101,6 +108,14 @@ fn code(source: &str) -> Vec<Line> {
     lines
 }
 
+/// The lines in front of a module of tests in the same file.
+fn without_tests(source: &str) -> Vec<&str> {
+    let lines: Vec<&str> = source.lines().collect();
+    let begins = |pair: &[&str]| pair[0].trim() == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{');
+    let end = lines.windows(2).position(begins).unwrap_or(lines.len());
+    lines[..end].to_vec()
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -118,7 +133,7 @@ fn sources() -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && path.file_name() != Some("tests.rs".as_ref()) {
                 let name = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
                 out.push((name, std::fs::read_to_string(&path).unwrap()));
             }
@@ -181,5 +196,6 @@ fn what_is_no_question_is_left_alone() {
     for line in innocent {
         assert_eq!(findings(line), [], "{line}");
     }
-    assert_eq!(findings("fn f() {}\n#[cfg(test)]\nmod tests { fn f() { Version::V7; } }\n"), [], "tests name what they like");
+    assert_eq!(findings("fn f() {}\n#[cfg(test)]\nmod tests {\nfn f() { Version::V7; }\n}\n"), [], "tests name what they like");
+    assert_eq!(findings("#[cfg(test)]\nmod tests;\nfn f() { Version::V7; }\n").len(), 1, "tests elsewhere end nothing");
 }
