@@ -53,8 +53,11 @@ fn refusals_name_container_and_architecture() {
 
 #[test]
 fn vocabularies_of_hybrids_are_held_where_there_is_a_place_for_them() {
-    let holding = |family| CONTAINERS.iter().filter(|container| container.holds_vocabularies(family)).map(|container| container.name());
-    assert_eq!(holding(VocabularyFamily::Qwen).collect::<Vec<_>>(), ["gguf"]);
-    assert_eq!(holding(VocabularyFamily::World).count(), CONTAINERS.len());
+    let holding = |family: VocabularyFamily| -> Vec<&str> {
+        let holding = CONTAINERS.iter().filter(|container| container.holds_vocabularies(family));
+        holding.map(|container| container.name()).collect()
+    };
+    assert_eq!(holding(VocabularyFamily::Qwen), ["gguf"]);
+    assert_eq!(holding(VocabularyFamily::World).len(), CONTAINERS.len());
     assert_eq!(Version::QRwkv6.architecture().vocabulary, VocabularyFamily::Qwen);
 }
