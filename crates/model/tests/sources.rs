@@ -26,6 +26,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("crates/parallel/", "one file a version"),
     ("crates/forms/src/", "asks what has a parallel form"),
     ("crates/cli/src/commands/", "asks what the engine runs"),
+    ("crates/choose/src/measure.rs", "asks what the engine runs"),
 ];
 
 /// Where the question for a version stands in code, per line.
