@@ -25,7 +25,8 @@ fn matrix() -> String {
     for container in CONTAINERS {
         write!(text, "| `{}` | {} |", container.name(), container.summary()).unwrap();
         for version in EVERY.iter().copied() {
-            let carried = if version.is_hybrid() && !container.carries_hybrids() { None } else { Some(container.carries(version)) };
+            let held = container.holds_vocabularies(version.architecture().vocabulary);
+            let carried = held.then(|| container.carries(version));
             match carried {
                 None => text.push_str(" - |"),
                 Some(Ok(())) => text.push_str(" yes |"),

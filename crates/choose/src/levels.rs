@@ -7,7 +7,7 @@ use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary};
 use rwkv_forge_eval::Model;
-use rwkv_forge_model::{ModelDescription, ValueForm};
+use rwkv_forge_model::{ModelDescription, ValueForm, VocabularyFamily};
 use rwkv_forge_overlay::{Overlay, Weight};
 use rwkv_forge_report::pareto_front;
 use rwkv_forge_tensor::{Encoding, TensorSource};
@@ -58,7 +58,7 @@ pub fn container_for(model: &ModelDescription, named: Option<&str>) -> Result<&'
         return Ok(by_name(name)?);
     }
     let gguf = by_name("gguf")?;
-    let carries = if model.version.is_hybrid() { gguf.carries_hybrids() } else { gguf.carries(model.version).is_ok() };
+    let carries = gguf.holds_vocabularies(model.mechanisms.vocabulary) && gguf.carries(model.version).is_ok();
     Ok(if carries { gguf } else { by_name("rwkv-cpp")? })
 }
 
@@ -106,7 +106,10 @@ impl Level {
     fn new(name: &str, model: &OpenModel, options: &LevelOptions<'_>) -> Result<Self, ChooseError> {
         let recipe = Recipe::new(None, Some(name), &[])?;
         // The text may be read as bytes; what a hybrid's file carries is the vocabulary beside it.
-        let vocabulary = if model.description().version.is_hybrid() { &Vocabulary::Auto } else { options.vocabulary };
+        let vocabulary = match model.description().mechanisms.vocabulary {
+            VocabularyFamily::Qwen => &Vocabulary::Auto,
+            VocabularyFamily::World => options.vocabulary,
+        };
         let convert = ConvertOptions {
             container: options.container,
             recipe: &recipe,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
-use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
+use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version, VocabularyFamily};
 use rwkv_forge_quant::EncodeStats;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -162,7 +162,8 @@ pub fn check(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<(), BoxE
 fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, BoxError> {
     let container = options.container;
     let version = model.description().version;
-    if version.is_hybrid() && !container.carries_hybrids() {
+    let family = model.description().mechanisms.vocabulary;
+    if !container.holds_vocabularies(family) {
         return Err(ConvertError::HybridNotCarried { container: container.name(), version }.into());
     }
     container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
@@ -170,8 +171,10 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
     let plain = plain_recipe(options)?;
     let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
-    let qwen =
-        if version.is_hybrid() { Some(companion::vocabulary(model.source(), &model.companions, options.vocabulary, rows)?) } else { None };
+    let qwen = match family {
+        VocabularyFamily::Qwen => Some(companion::vocabulary(model.source(), &model.companions, options.vocabulary, rows)?),
+        VocabularyFamily::World => None,
+    };
     let tokenizer = match vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name())) {
         _ if qwen.is_some() => None,
         Ok(tokenizer) => Some(tokenizer),

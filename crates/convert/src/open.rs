@@ -8,7 +8,7 @@ use rwkv_forge_ggml::GgmlFile;
 use rwkv_forge_gguf::GgufFile;
 use rwkv_forge_hf::CandleFile;
 use rwkv_forge_io::{Backend, FileIdentity, InputFile};
-use rwkv_forge_model::names::is_hybrid;
+use rwkv_forge_model::names::needs_configuration;
 use rwkv_forge_model::{ModelDescription, ModelFile};
 use rwkv_forge_tensor::{BoxError, TensorSource};
 use rwkv_forge_weights::Model;
@@ -67,7 +67,7 @@ impl OpenFile {
 
     fn describe_with(&self, companions: &Companions) -> Result<ModelDescription, BoxError> {
         match self {
-            Self::Checkpoint(source) if is_hybrid(source.tensors()) => {
+            Self::Checkpoint(source) if needs_configuration(source.tensors()) => {
                 Ok(rwkv_forge_model::describe_with(source.tensors(), &companion::configuration(companions)?)?)
             }
             Self::Checkpoint(source) => Ok(rwkv_forge_model::describe(source.tensors())?),

@@ -189,7 +189,7 @@ impl Ready {
 
     /// The type of a low-rank factor.
     fn factor(&self, spec: &TensorSpec, model: &ModelDescription, container: &dyn Container) -> Option<Encoding> {
-        let constraint = container.constraint(model.version, spec);
+        let constraint = container.constraint(model, spec);
         let open = matches!(constraint, Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_) | Constraint::Any);
         if !spec.role.is_lora() || !open {
             return None;
@@ -208,11 +208,14 @@ fn bytes(spec: &TensorSpec, encoding: Encoding) -> u64 {
     spec.elements() / u64::from(encoding.block_len) * u64::from(encoding.block_bytes)
 }
 
-/// Types that are never chosen without being asked for. RWKV-4's matrices have outlier channels: a block of Q4_0 that holds one
-/// has a single step for all 32 values and no offset, and a model of 3B came out at a perplexity of 109 instead of 8.
+/// Types that are never chosen without being asked for, by architecture. RWKV-4's matrices have outlier channels: a block of Q4_0 that
+/// holds one has a single step for all 32 values and no offset, and a model of 3B came out at a perplexity of 109 instead of 8.
+static UNFIT: &[(Version, &dyn BlockFormat)] = &[(Version::V4, &Q4_0)];
+
+/// True for a type that models of this version never get without being asked for.
 #[must_use]
 pub fn is_unfit(version: Version, encoding: Encoding) -> bool {
-    version == Version::V4 && encoding == Q4_0.encoding()
+    UNFIT.iter().any(|(of, format)| *of == version && format.encoding() == encoding)
 }
 
 /// How many tensors have each role.
@@ -232,7 +235,7 @@ fn choices(
     least: u64,
     weight: f64,
 ) -> (Vec<Encoding>, Vec<Option_>) {
-    let open = match container.constraint(model.version, spec) {
+    let open = match container.constraint(model, spec) {
         Constraint::Any | Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_) => true,
         Constraint::Float(_) | Constraint::F32Only(_) => false,
     };

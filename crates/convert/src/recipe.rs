@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rwkv_forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
+use rwkv_forge_model::{ChannelMix, Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::Encoding;
 use serde::{Deserialize, Serialize};
@@ -298,7 +298,7 @@ impl Recipe {
         container: &dyn Container,
         used: &mut [bool],
     ) -> Result<Choice, ConvertError> {
-        let constraint = container.constraint(model.version, spec);
+        let constraint = container.constraint(model, spec);
         for index in self.rules.matching(&spec.name) {
             used[index] = true;
         }
@@ -340,7 +340,7 @@ impl Recipe {
                 Choice { encoding: float, reason: format!("{float}: {} is small and sensitive", spec.role.name()) }
             }
             Constraint::Any if spec.role == TensorRole::Head => by_type(head),
-            Constraint::Any if spec.role == TensorRole::FfnValue && model.version.is_hybrid() => {
+            Constraint::Any if spec.role == TensorRole::FfnValue && is_llama_down(model.mechanisms.channel_mix) => {
                 let layer = spec.layer.unwrap_or(0);
                 by_type(self.preset.ffn_down(layer, model.hyperparameters.layers).unwrap_or(base))
             }
@@ -367,6 +367,14 @@ impl Recipe {
         let encoding = stand_in(choice.encoding).filter(|other| fits(other) && !is_unfit(version, *other)).unwrap_or(Encoding::F16);
         let reason = format!("{encoding} instead of {name}, since rows of {row} are not whole blocks of {block_len}");
         Ok(Choice { encoding, reason })
+    }
+}
+
+/// Whether the channel mix's last matrix is what llama-quantize calls `ffn_down` and has rules of its own for.
+fn is_llama_down(mix: ChannelMix) -> bool {
+    match mix {
+        ChannelMix::SwiGlu => true,
+        ChannelMix::ReluSquared { .. } => false,
     }
 }
 

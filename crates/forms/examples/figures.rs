@@ -107,7 +107,7 @@ fn of_file(path: &Path) -> Result<(String, Worst), BoxError> {
 fn of_seed(version: Version, seed: u64) -> Result<FormsReport, BoxError> {
     let by_seed = |count: usize, divisor: u64| usize::try_from(seed / divisor).unwrap_or(0) % count;
     let decay = [Decay::Typical, Decay::Fast, Decay::Slow][by_seed(3, 1)];
-    let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
+    let bonus_as_logarithm = [Version::V5_0, Version::V5_1].contains(&version);
     let source = random_model_with(version, &SIZES, &Options { decay, bonus_as_logarithm, ..Options::default() }, seed);
     let description = describe(source.tensors())?;
     let length = if seed % 25 == 24 { LONG } else { LENGTH };

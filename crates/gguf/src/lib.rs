@@ -33,6 +33,7 @@ pub use error::GgufError;
 pub use free::{FreeTensor, free_layout};
 pub use header::{Header, Limits};
 pub use layout::{Provenance, can_carry, constraint, layout, layout_hybrid};
+pub use map::{Loader, loader};
 pub use names::{canonical_names, configuration, mapped, stored_name};
 pub use reader::GgufFile;
 pub use types::holds;

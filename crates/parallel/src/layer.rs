@@ -83,6 +83,7 @@ impl<F: Real> Layer<F> {
             // Sizes are all that is needed of it: a list of all tensors for each layer would grow with the square of their number.
             description: ModelDescription {
                 version: description.version,
+                mechanisms: description.mechanisms,
                 hyperparameters: description.hyperparameters,
                 tensors: Vec::new(),
                 unused: Vec::new(),

@@ -1,7 +1,7 @@
 //! What the axes of every tensor stand for. All rewrites follow from this table: a permutation of a space reorders each axis in it, a
 //! fold divides the axes that make a space's channels and multiplies those that read them.
 
-use rwkv_forge_model::Version;
+use rwkv_forge_model::TimeMix;
 
 /// Channels that belong together: the same number means the same channel on every axis of a space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,20 +64,22 @@ const fn last(space: Space, part: Part) -> Option<Use> {
 
 /// The tensor whose values att.output's inputs are proportional to. The group norm of RWKV-5 and 6 is followed by nothing but the gate;
 /// that of RWKV-7 by the bonus, so that only the linear end of the gate is left; RWKV-4 has no norm there at all.
-const fn makes_output_input(version: Version) -> &'static str {
-    match version {
-        Version::V4 => "att.value.weight",
-        Version::V7 | Version::ARwkv7 => "att.g2",
-        _ => "att.ln_x",
+const fn makes_output_input(time_mix: TimeMix) -> Option<&'static str> {
+    match time_mix {
+        TimeMix::Wkv4 => Some("att.value.weight"),
+        TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } => Some("att.ln_x"),
+        TimeMix::Wkv7 { .. } => Some("att.g2"),
+        // Only hybrids have it, which are refused.
+        TimeMix::Qrwkv6 { .. } => None,
     }
 }
 
 /// The axes of a tensor that a rewrite may touch, `suffix` being its name within the layer. Axes of low-rank pairs' inner
 /// widths, of the vocabulary, and of RWKV-6's five mixes belong to no space. `None` for a name that no version has.
-pub(crate) fn uses(version: Version, suffix: &str) -> Option<[Option<Use>; 2]> {
+pub(crate) fn uses(time_mix: TimeMix, suffix: &str) -> Option<[Option<Use>; 2]> {
     use Part::{Acts, Makes, Reads};
     use Space::{AttentionInput, FfnInput, HeadInput, Hidden, Key, Residual, Value};
-    let value = |name: &str| if name == makes_output_input(version) { Makes } else { Acts };
+    let value = |name: &str| if Some(name) == makes_output_input(time_mix) { Makes } else { Acts };
     Some(match suffix {
         "emb.weight" => [last(Residual, Acts), None],
         "ln0.weight" | "ln0.bias" => vector(Residual, Acts),

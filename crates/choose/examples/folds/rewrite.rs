@@ -1,6 +1,6 @@
 //! The rewrites: which there are, for which versions, and which axes each of them touches.
 
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ChannelMix, ModelDescription};
 use rwkv_forge_tensor::format_shape;
 
 use crate::axes::{Part, Space, uses};
@@ -161,10 +161,11 @@ impl Rewrite {
 
     /// Why this version does not have the rewrite.
     fn obstacle(&self, description: &ModelDescription) -> Option<&'static str> {
-        let linked = description.version == Version::V7 && description.hyperparameters.layers > 1;
+        let mechanisms = &description.mechanisms;
+        let linked = mechanisms.time_mix.has_value_residual();
         match self {
-            _ if description.version.is_hybrid() => Some("rewrites are of RWKV itself"),
-            Self::ValueOrder { .. } if description.version == Version::V4 => Some("without heads, values are ordered by HeadOrder"),
+            _ if mechanisms.channel_mix == ChannelMix::SwiGlu => Some("rewrites are of RWKV itself"),
+            Self::ValueOrder { .. } if description.hyperparameters.heads == 0 => Some("without heads, values are ordered by HeadOrder"),
             Self::ValueOrder { layer: Some(_), .. } | Self::HeadOrder { layer: Some(_), .. } if linked => {
                 Some("the value of layer 0 goes into all layers, so that they need the same order")
             }
@@ -225,7 +226,7 @@ impl Rewrite {
                 continue;
             }
             let unknown = || RewriteError::UnknownTensor { tensor: spec.name.clone(), shape: format_shape(&spec.shape) };
-            for found in uses(description.version, spec.suffix()).ok_or_else(unknown)?.into_iter().flatten() {
+            for found in uses(description.mechanisms.time_mix, spec.suffix()).ok_or_else(unknown)?.into_iter().flatten() {
                 let action = match &plan {
                     Plan::Fold(space, divide, _) if *space == found.space && found.part == Part::Makes => Action::Divide(divide.clone()),
                     Plan::Fold(space, _, multiply) if *space == found.space && found.part == Part::Reads => {
@@ -244,5 +245,5 @@ impl Rewrite {
 /// Heads; in RWKV-4 channels of the time mix, each with a scalar state.
 pub(crate) fn heads(description: &ModelDescription) -> usize {
     let sizes = &description.hyperparameters;
-    if description.version == Version::V4 { sizes.attention } else { sizes.heads }
+    if sizes.heads == 0 { sizes.attention } else { sizes.heads }
 }

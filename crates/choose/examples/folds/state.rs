@@ -1,7 +1,7 @@
 //! What a rewrite does to a state: how a state of the original model continues in the rewritten one.
 
 use rwkv_forge_kernel::Real;
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_model::ModelDescription;
 use rwkv_forge_weights::{LayerState, State, Wkv};
 
 use crate::edit::reorder;
@@ -38,7 +38,9 @@ impl Rewrite {
             }
             (Self::HeadOrder { order, .. }, Wkv::Scalars { aa, bb, pp }) => [aa, bb, pp].into_iter().for_each(|sum| reorder(sum, 1, order)),
             (Self::HeadOrder { order, .. }, Wkv::Matrix(matrix)) => reorder(matrix, n * n, order),
-            (Self::ValueOrder { order, .. }, Wkv::Matrix(matrix)) => reorder_values(matrix, n, order, description.version),
+            (Self::ValueOrder { order, .. }, Wkv::Matrix(matrix)) => {
+                reorder_values(matrix, n, order, description.mechanisms.time_mix.is_value_first());
+            }
             _ => {}
         }
     }
@@ -50,9 +52,9 @@ fn divide<F: Real>(values: &mut [F], factors: &[f64]) {
     }
 }
 
-/// The matrices are `[heads, value, key]` in RWKV-7, `[heads, key, value]` before.
-fn reorder_values<F: Real>(matrix: &mut [F], n: usize, order: &[usize], version: Version) {
-    if version == Version::V7 {
+/// The matrices are `[heads, value, key]` in some versions, `[heads, key, value]` in others.
+fn reorder_values<F: Real>(matrix: &mut [F], n: usize, order: &[usize], value_first: bool) {
+    if value_first {
         reorder(matrix, n, order);
         return;
     }

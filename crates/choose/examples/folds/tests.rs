@@ -1,7 +1,7 @@
 //! Rewritten models against the originals, in f64: logits, states, and what happens when a rewrite is not done whole.
 
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_model::{MappedTensor, ModelDescription, Recover, ValueForm, Version, describe, describe_mapped};
+use rwkv_forge_model::{ChannelMix, MappedTensor, ModelDescription, Recover, ValueForm, Version, describe, describe_mapped};
 use rwkv_forge_tensor::{Diagnostic, TensorSource};
 use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, SplitMix64, random_model, random_model_with, to_fla};
 use rwkv_forge_weights::{LayerState, Model, State};
@@ -329,7 +329,8 @@ fn what_is_no_rewrite_is_refused_by_name() {
 #[test]
 fn hybrids_overflow_and_reads_outside() {
     let original = Original::new(Version::V7);
-    let hybrid = ModelDescription { version: Version::ARwkv7, ..original.description.clone() };
+    let mut hybrid = original.description.clone();
+    hybrid.mechanisms.channel_mix = ChannelMix::SwiGlu;
     let rewrite = Rewrite::LnOutScale { scale: vec![1.0; Sizes::TINY.channels] };
     assert_eq!(rewrite.check(&hybrid).unwrap_err().kind(), "UnsupportedRewrite");
     let rewrite = Rewrite::LnOutScale { scale: vec![1e-39; Sizes::TINY.channels] };

@@ -16,7 +16,7 @@ use rwkv_forge_convert::container::CONTAINERS;
 use rwkv_forge_convert::preset::{read_only_names, type_names};
 use rwkv_forge_convert::state::StateFormat;
 use rwkv_forge_io::{Claims, OutputOptions};
-use rwkv_forge_model::Version;
+use rwkv_forge_model::architecture::ARCHITECTURES;
 
 pub(crate) use bench::{Bench, BenchKind};
 pub(crate) use calibration::Calibration;
@@ -433,7 +433,7 @@ fn state_formats() -> PossibleValuesParser {
 
 /// Versions as the values of `--model-version`.
 fn model_versions() -> PossibleValuesParser {
-    PossibleValuesParser::new(Version::ALL.map(|version| PossibleValue::new(version.name())))
+    PossibleValuesParser::new(ARCHITECTURES.iter().map(|row| PossibleValue::new(row.version.name())))
 }
 
 #[cfg(test)]

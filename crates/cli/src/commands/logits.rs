@@ -7,7 +7,7 @@ use rwkv_forge_convert::OpenModel;
 use rwkv_forge_eval::{LogitsSink, Model, PassOptions, npy};
 use rwkv_forge_io::{OutputFile, OutputOptions};
 use rwkv_forge_kernel::KernelOptions;
-use rwkv_forge_model::Version;
+use rwkv_forge_model::TimeMix;
 use rwkv_forge_weights::{LayerState, Wkv};
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     let file = OutputFile::create(&args.output, &OutputOptions { expected_bytes, ..global.output("--output", args.force) })?;
     let layers = args.layers.as_ref().map(|directory| Layers { directory, options: global.output("--layers", args.force) });
     if let Some(layers) = &layers {
-        layers.check(h.layers, model.description().version)?;
+        layers.check(h.layers, model.description().mechanisms.time_mix)?;
     }
     let progress = Progress::new(terminal, "computing", false);
     let reference = Model { options: KernelOptions { group_norm_eps: args.eps }, ..Model::new(&model.model) };
@@ -178,10 +178,10 @@ impl Layers<'_> {
     }
 
     /// Refuses names that cannot be before the work.
-    fn check(&self, layers: usize, version: Version) -> Result<(), Failure> {
-        let state: &[&str] = if version == Version::V4 { &["aa", "bb", "pp"] } else { &["wkv"] };
+    fn check(&self, layers: usize, time_mix: TimeMix) -> Result<(), Failure> {
+        let state: Vec<&str> = time_mix.memory().iter().map(|buffer| buffer.name).collect();
         for layer in 0..layers {
-            for name in ["output", "att-shift", "ffn-shift"].iter().chain(state) {
+            for name in ["output", "att-shift", "ffn-shift"].iter().chain(&state) {
                 OutputFile::check(&self.path(layer, name), &self.options)?;
             }
         }

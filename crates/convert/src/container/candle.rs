@@ -32,8 +32,8 @@ impl Container for Candle {
     fn holds(&self, encoding: Encoding) -> bool {
         [Encoding::F32, Encoding::F16, Encoding::BF16].contains(&encoding)
     }
-    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        rwkv_forge_hf::float_constraint(version, spec)
+    fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        rwkv_forge_hf::float_constraint(model, spec)
     }
     fn writes(&self, name: &str) -> bool {
         rwkv_forge_hf::candle_writes(name)
@@ -68,8 +68,8 @@ impl Container for CandleGguf {
     fn holds(&self, encoding: Encoding) -> bool {
         rwkv_forge_hf::gguf_holds(encoding)
     }
-    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        rwkv_forge_hf::gguf_constraint(version, spec)
+    fn constraint(&self, _model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        rwkv_forge_hf::gguf_constraint(spec)
     }
     fn writes(&self, name: &str) -> bool {
         rwkv_forge_hf::candle_gguf_writes(name)

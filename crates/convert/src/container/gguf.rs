@@ -1,6 +1,6 @@
 //! GGUF for llama.cpp.
 
-use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version, VocabularyFamily};
 use rwkv_forge_tensor::{BoxError, Encoding};
 
 use super::{Container, LayoutContext};
@@ -25,14 +25,16 @@ impl Container for Gguf {
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(rwkv_forge_gguf::can_carry(version)?)
     }
-    fn carries_hybrids(&self) -> bool {
-        true
+    fn holds_vocabularies(&self, family: VocabularyFamily) -> bool {
+        match family {
+            VocabularyFamily::World | VocabularyFamily::Qwen => true,
+        }
     }
     fn holds(&self, encoding: Encoding) -> bool {
         rwkv_forge_gguf::holds(encoding)
     }
-    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        rwkv_forge_gguf::constraint(version, spec)
+    fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        rwkv_forge_gguf::constraint(model.version, spec)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
         let provenance = rwkv_forge_gguf::Provenance {

@@ -37,8 +37,8 @@ impl Container for Hf {
     fn holds(&self, encoding: Encoding) -> bool {
         [Encoding::F32, Encoding::F16, Encoding::BF16].contains(&encoding)
     }
-    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        rwkv_forge_hf::float_constraint(version, spec)
+    fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        rwkv_forge_hf::float_constraint(model, spec)
     }
     fn writes(&self, name: &str) -> bool {
         rwkv_forge_hf::hugging_face_writes(name)

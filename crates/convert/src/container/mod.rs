@@ -11,7 +11,7 @@ mod safetensors;
 mod web_rwkv;
 
 use rwkv_forge_checkpoint::safetensors::PlannedTensor;
-use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version, VocabularyFamily};
 use rwkv_forge_tensor::{BoxError, Encoding};
 use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
@@ -50,15 +50,18 @@ pub trait Container: Sync {
     /// # Errors
     /// The refusal.
     fn carries(&self, version: Version) -> Result<(), BoxError>;
-    /// Whether the container has a place for what hybrids with Qwen have besides tensors; asked before
+    /// Whether the container has a place for vocabularies of this family, and for the norms of models that have them; asked before
     /// [`Container::carries`].
-    fn carries_hybrids(&self) -> bool {
-        false
+    fn holds_vocabularies(&self, family: VocabularyFamily) -> bool {
+        match family {
+            VocabularyFamily::World => true,
+            VocabularyFamily::Qwen => false,
+        }
     }
     /// Whether the container has a place for this encoding.
     fn holds(&self, encoding: Encoding) -> bool;
-    /// What it can hold for one tensor.
-    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint;
+    /// What it can hold for one tensor of a model.
+    fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint;
     /// Whether a directory of this container may have a file of this name, for some model: what an older version wrote without a
     /// list of its files is known by their names. Containers that are one file write no directory.
     fn writes(&self, _name: &str) -> bool {

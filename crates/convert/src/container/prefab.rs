@@ -27,8 +27,8 @@ impl Container for Prefab {
     fn holds(&self, encoding: Encoding) -> bool {
         rwkv_forge_web_rwkv::prefab::holds(encoding)
     }
-    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        rwkv_forge_web_rwkv::prefab::constraint(version, spec)
+    fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        rwkv_forge_web_rwkv::prefab::constraint(model.version, spec)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], _context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
         Ok(OutputLayout::File(rwkv_forge_web_rwkv::prefab::layout(model, choices)?))

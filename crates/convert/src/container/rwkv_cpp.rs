@@ -27,8 +27,8 @@ impl Container for RwkvCpp {
     fn holds(&self, encoding: Encoding) -> bool {
         rwkv_forge_ggml::holds(encoding)
     }
-    fn constraint(&self, version: Version, spec: &TensorSpec) -> Constraint {
-        rwkv_forge_ggml::constraint(version, spec)
+    fn constraint(&self, _model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        rwkv_forge_ggml::constraint(spec)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], _context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
         Ok(OutputLayout::File(rwkv_forge_ggml::layout(model, choices)?))

@@ -27,7 +27,7 @@ impl Container for Safetensors {
     fn holds(&self, encoding: Encoding) -> bool {
         [Encoding::F32, Encoding::F16, Encoding::BF16].contains(&encoding)
     }
-    fn constraint(&self, _version: Version, _spec: &TensorSpec) -> Constraint {
+    fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
         Constraint::Float("safetensors files hold no quantized blocks")
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {

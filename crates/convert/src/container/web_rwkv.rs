@@ -27,7 +27,7 @@ impl Container for WebRwkv {
     fn holds(&self, encoding: Encoding) -> bool {
         encoding == Encoding::F16
     }
-    fn constraint(&self, _version: Version, _spec: &TensorSpec) -> Constraint {
+    fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
         rwkv_forge_web_rwkv::st::constraint()
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {

@@ -15,6 +15,7 @@ mod schema;
 
 pub use layout::{constraint, holds, layout};
 pub use reader::PrefabFile;
+pub(crate) use schema::row;
 
 /// Bytes that [`is_prefab`] wants to see.
 pub const MAGIC_BYTES: usize = 9;

@@ -28,7 +28,7 @@ pub(crate) struct Decided {
 
 impl Decided {
     pub(crate) fn new(args: &args::Eval, path: &Path, model: &OpenModel, global: &Global, terminal: &Terminal) -> Result<Self, Failure> {
-        let container = container_for(&model.description, args.quantizing.to.as_deref())?;
+        let container = container_for(model.description(), args.quantizing.to.as_deref())?;
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let vocabulary = vocabulary(&args.vocabulary)?;
         let options =
