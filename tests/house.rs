@@ -50,7 +50,8 @@ fn kinds(text: &str) -> Vec<String> {
     for name in derived.chain(told).collect::<BTreeSet<_>>() {
         let kind =
             text.split_once(&format!("impl Diagnostic for {name} {{")).map_or("", |(_, body)| body.split("\n    }\n").next().unwrap());
-        let forwarded: Vec<&str> = kind.split("Self::").skip(1).map(word).collect();
+        let arms = kind.lines().filter(|line| !line.contains("=> self.into()"));
+        let forwarded: Vec<&str> = arms.flat_map(|line| line.split("Self::").skip(1).map(word)).collect();
         for (variant, kind) in variants(text, name) {
             let kind = if forwarded.contains(&variant) { "->" } else { kind };
             found.push(format!("{name}::{variant} {kind}"));
