@@ -128,7 +128,7 @@ fn verify_measures_and_judges() {
     assert_eq!(with(&["--max-kl", &format!("{}", kl * 0.999)], 1)["violations"].as_array().unwrap().len(), 1);
     with(&["--max-kl", &format!("{}", kl * 1.001)], 0);
     assert_eq!(with(&["--min-top1", "1", "--max-abs", "0"], 1)["violations"].as_array().unwrap().len(), 2);
-    // Another epsilon in the group norm is another model (trap T1).
+    // Another epsilon in the group norm is another model (`docs/traps.md`, "Group norm epsilon").
     let source = checkpoint("6");
     let same =
         ["verify", source.to_str().unwrap(), source.to_str().unwrap(), "--candidate-eps", "1e-5", "--vocab", vocab().to_str().unwrap()];
