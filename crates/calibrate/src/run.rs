@@ -4,7 +4,6 @@ use std::num::NonZeroUsize;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rwkv_forge_engine::{Batch, EngineOptions, Form, Isa, LayerStream};
-use rwkv_forge_model::ModelDescription;
 use rwkv_forge_weights::Model;
 
 use crate::collect::Collector;
