@@ -504,8 +504,8 @@ fn read_back(
     let tokens = probe_tokens(text, plan.tokenizer.as_ref(), rows, verify.tokens)?;
     let reference = Model::new(&model.model);
     let candidate = Model::new(&candidate.model);
-    let (reference, candidate) = (reference.runner_by(verify.kernel)?, candidate.runner_by(verify.kernel)?);
-    let agreement = rwkv_forge_eval::compare_runners(reference, candidate, &CompareOptions::new(&tokens), &mut |step| {
+    let options = CompareOptions::new(&tokens, verify.kernel);
+    let agreement = rwkv_forge_eval::compare(&reference, &candidate, &options, &mut |step| {
         progress(Stage::Verifying, step.done as u64, step.total as u64);
     })?;
     // Bytes that stand in for the tokens of an unknown vocabulary are no text to the model.

@@ -3,6 +3,8 @@
 use rwkv_forge_score::{AgainstUnigram, Interval, KlSummary, UnigramLoss};
 use serde::Serialize;
 
+use crate::difference::Difference;
+
 /// How well a candidate follows a reference over one sequence of tokens, both starting from the empty state.
 ///
 /// `reference` and `candidate` are in this order everywhere; differences are candidate - reference. Logarithms are
@@ -107,43 +109,6 @@ pub struct LayerAgreement {
     pub residual: Option<Difference>,
     /// The state after the last token, in the order of `LayerState::values`; `None` when its sizes differ.
     pub state: Option<Difference>,
-}
-
-/// Difference of two arrays of the same shape.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Difference {
-    /// True when all elements have the same bits.
-    pub identical: bool,
-    /// RMS of the difference over RMS of the reference; 0 when both are zero, infinite when only the reference is.
-    pub rms_ratio: f64,
-    /// Largest |candidate - reference|.
-    pub max_abs: f64,
-    /// Flat index of that element.
-    pub worst: usize,
-}
-
-impl Difference {
-    /// Compares element by element; `None` when the lengths differ.
-    pub(crate) fn of(reference: impl ExactSizeIterator<Item = f32>, candidate: impl ExactSizeIterator<Item = f32>) -> Option<Self> {
-        if reference.len() != candidate.len() {
-            return None;
-        }
-        let (mut squares, mut reference_squares) = (0f64, 0f64);
-        let mut out = Self { identical: true, rms_ratio: 0.0, max_abs: 0.0, worst: 0 };
-        for (index, (r, c)) in reference.zip(candidate).enumerate() {
-            out.identical &= r.to_bits() == c.to_bits();
-            let difference = (f64::from(c) - f64::from(r)).abs();
-            if difference > out.max_abs {
-                (out.max_abs, out.worst) = (difference, index);
-            }
-            squares += difference * difference;
-            reference_squares += f64::from(r) * f64::from(r);
-        }
-        if squares > 0.0 {
-            out.rms_ratio = libm::sqrt(squares / reference_squares);
-        }
-        Some(out)
-    }
 }
 
 /// Measures of every position, all of the same length.

@@ -1,33 +1,38 @@
-//! Two models over the same tokens: layer by layer, then range by range of the vocabulary.
+//! A reference and candidates over the same tokens in lock step: layer by layer, then the heads row by row.
 
-use rayon::prelude::*;
-use rwkv_forge_score::{Compared, Distance, KlSummary, PerplexityRatio, Precision, ScoreError, Scorer};
+use std::collections::BTreeMap;
 
-use crate::agreement::{Agreement, Difference, LayerAgreement, PerPosition, Perplexity, Top1, WorstLogit};
+use rwkv_forge_score::{Compared, Distance, KlSummary, PerplexityRatio, Precision, ScoreError, Scorer, Tokens};
+use rwkv_forge_weights::LayerState;
+
+use crate::agreement::{Agreement, LayerAgreement, PerPosition, Perplexity, Top1, WorstLogit};
+use crate::difference::Differences;
 use crate::error::EvalError;
-use crate::run::{Model, Run, Runner};
+use crate::model::Model;
+use crate::pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows};
+use crate::runner::{Kernel, Runner};
 
 /// Smallest RMS of the reference's logits with which agreement means something.
 const MIN_REFERENCE_RMS: f64 = 1e-3;
 /// Two largest logits closer than this may change places by rounding.
 const CLEAR_MARGIN: f32 = 1e-3;
-/// Positions whose logits are in memory at once; the head is read anew for each so many.
-const POSITIONS: usize = 256;
+/// Positions that count as one step of progress.
+const STEP: usize = 256;
 
 /// What to compare on, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CompareOptions<'a> {
-    /// The sequence fed to both models from the empty state. At least one id, all below the vocabulary.
+    /// The sequence fed to all models from the empty state. At least one id, all below the vocabulary.
     pub tokens: &'a [u32],
-    /// Vocabulary entries whose logits are computed at once, at least 1. The result does not depend on it.
-    pub head_rows: usize,
+    /// How the models are computed.
+    pub pass: PassOptions,
 }
 
 impl<'a> CompareOptions<'a> {
-    /// Ranges of 4096 vocabulary entries.
+    /// By a kernel, with no more than a layer or a part of the head in memory.
     #[must_use]
-    pub fn new(tokens: &'a [u32]) -> Self {
-        Self { tokens, head_rows: 4096 }
+    pub fn new(tokens: &'a [u32], kernel: Kernel) -> Self {
+        Self { tokens, pass: PassOptions { kernel, whole_head: false, ..PassOptions::default() } }
     }
 }
 
@@ -36,7 +41,7 @@ impl<'a> CompareOptions<'a> {
 pub struct Progress {
     /// What was just finished: `layer` or `head`.
     pub stage: &'static str,
-    /// Steps done: one for each layer of each model, one for each range of the vocabulary for some positions.
+    /// Steps done: one for each layer of each model, one for every 256 positions of the head.
     pub done: usize,
     /// All steps.
     pub total: usize,
@@ -44,7 +49,8 @@ pub struct Progress {
 
 /// Runs both models over the same tokens and compares every layer, every state and all logits.
 ///
-/// Memory: one layer of one model in f32, the residual streams of both, and the logits of 256 positions. The result has the same bits for any number of threads and any `head_rows`.
+/// Memory: one layer of one model, then of both heads what the options say; the logits of some hundred positions; and of the activations
+/// what the options allow. The result has the same bits for any number of threads and any division into groups.
 ///
 /// # Errors
 /// When the vocabularies differ, a token is outside them, a tensor cannot be read, either model produces NaN or
@@ -55,29 +61,64 @@ pub fn compare(
     options: &CompareOptions<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Agreement, EvalError> {
-    compare_runners(reference.runner(), candidate.runner(), options, progress)
+    let run = |name: &'static str, model: &Model| -> Result<_, EvalError> {
+        model.runner(&options.pass).map_err(|error| EvalError::Model { model: name, error })
+    };
+    let (reference, candidate) = (run("reference", reference)?, run("candidate", candidate)?);
+    compare_runners(reference, candidate, options, progress)
 }
 
-/// As [`compare`], for models that are not both computed by the reference kernel.
+/// As [`compare`], whatever computes the models.
 ///
 /// # Errors
 /// As [`compare`].
 pub fn compare_runners(
-    reference: Box<dyn Runner + '_>,
-    candidate: Box<dyn Runner + '_>,
+    reference: Box<dyn Runner>,
+    candidate: Box<dyn Runner>,
     options: &CompareOptions<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Agreement, EvalError> {
+    let found = compare_all(reference, vec![candidate], options, progress)?;
+    found.into_iter().next().ok_or(EvalError::NoTokens)
+}
+
+/// As [`compare_runners`], for any number of candidates in lock step: one result for each, in their order.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_all(
+    reference: Box<dyn Runner>,
+    candidates: Vec<Box<dyn Runner>>,
+    options: &CompareOptions<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Agreement>, EvalError> {
+    let mut reference = Pass::of("reference", reference, &options.pass);
+    let passes = candidates.into_iter().map(|runner| Pass::of("candidate", runner, &options.pass));
+    let mut candidates: Vec<Candidate> = passes.map(Candidate::new).collect();
     let vocabulary = reference.vocabulary();
-    if vocabulary != candidate.vocabulary() {
-        return Err(EvalError::VocabularyMismatch { reference: vocabulary, candidate: candidate.vocabulary() });
+    if let Some(other) = candidates.iter().map(|candidate| candidate.pass.vocabulary()).find(|other| *other != vocabulary) {
+        return Err(EvalError::VocabularyMismatch { reference: vocabulary, candidate: other });
     }
-    let ranges = vocabulary.div_ceil(options.head_rows.max(1)) * options.tokens.len().div_ceil(POSITIONS);
-    let mut steps = Steps { done: 0, total: reference.layers() + candidate.layers() + ranges, progress };
-    let mut runs = [Run::start(reference, "reference", options.tokens)?, Run::start(candidate, "candidate", options.tokens)?];
-    let layers = compare_layers(&mut runs, &mut steps)?;
-    let positions = compare_heads(&mut runs, options, vocabulary, &mut steps)?;
-    summarise(&positions, vocabulary, layers)
+    let layers = reference.layers() + candidates.iter().map(|candidate| candidate.pass.layers()).sum::<usize>();
+    let mut steps = Steps { done: 0, total: layers + options.tokens.len().div_ceil(STEP), progress };
+    let streams = compare_layers(&mut reference, &mut candidates, options.tokens, &mut steps)?;
+    compare_heads(&mut reference, &streams, &mut candidates, options.tokens, &mut |positions| {
+        steps.reach("head", layers + positions.div_ceil(STEP));
+    })?;
+    candidates.into_iter().map(|candidate| summarise(&candidate.positions, vocabulary, candidate.layers)).collect()
+}
+
+/// A candidate and what is known of it.
+struct Candidate {
+    pass: Pass,
+    layers: Vec<LayerAgreement>,
+    positions: Vec<Position>,
+}
+
+impl Candidate {
+    fn new(pass: Pass) -> Self {
+        Self { pass, layers: Vec::new(), positions: Vec::new() }
+    }
 }
 
 struct Steps<'a> {
@@ -87,32 +128,87 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
+    fn reach(&mut self, stage: &'static str, done: usize) {
+        self.done = done;
+        (self.progress)(Progress { stage, done, total: self.total });
+    }
+
     fn advance(&mut self, stage: &'static str) {
-        self.done += 1;
-        (self.progress)(Progress { stage, done: self.done, total: self.total });
+        self.reach(stage, self.done + 1);
     }
 }
 
-fn compare_layers(runs: &mut [Run<'_>; 2], steps: &mut Steps<'_>) -> Result<Vec<LayerAgreement>, EvalError> {
-    let mut out = Vec::new();
-    let [reference, candidate] = runs;
-    let layers = [reference.layers(), candidate.layers()];
-    for layer in 0..layers[0].max(layers[1]) {
-        let mut states = [None, None];
-        for (index, run) in [&mut *reference, &mut *candidate].into_iter().enumerate() {
-            if layer < layers[index] {
-                states[index] = Some(run.layer(layer)?);
-                steps.advance("layer");
-            }
+/// The residual streams of all models after their last layers.
+struct Streams {
+    reference: Residuals,
+    candidates: Vec<Residuals>,
+}
+
+/// Sends all models through their layers in turn. Candidates with another number of layers than the reference are not compared.
+fn compare_layers(reference: &mut Pass, candidates: &mut [Candidate], tokens: &[u32], steps: &mut Steps<'_>) -> Result<Streams, EvalError> {
+    let sequences = [Tokens::from(tokens.to_vec())];
+    let mut stream = reference.start(&sequences)?;
+    let mut streams = candidates.iter_mut().map(|candidate| candidate.pass.start(&sequences)).collect::<Result<Vec<_>, _>>()?;
+    let most = candidates.iter().map(|candidate| candidate.pass.layers()).fold(reference.layers(), usize::max);
+    for layer in 0..most {
+        let mut ends = Ends::default();
+        if layer < reference.layers() {
+            reference.layer(layer, &mut stream, &mut ends)?;
+            steps.advance("layer");
         }
-        let [Some(a), Some(b)] = &states else { continue };
-        if layers[0] == layers[1] {
-            let (a, b): (Vec<f32>, Vec<f32>) = (a.values().collect(), b.values().collect());
-            let residual = Difference::of(reference.x.iter().copied(), candidate.x.iter().copied());
-            out.push(LayerAgreement { layer, residual, state: Difference::of(a.into_iter(), b.into_iter()) });
+        for (Candidate { pass, layers, .. }, own) in candidates.iter_mut().zip(&mut streams) {
+            if layer >= pass.layers() {
+                continue;
+            }
+            let mut beside = Beside { reference: &stream, ends: &ends, residual: Differences::default(), state: Differences::default() };
+            if pass.layers() == reference.layers() {
+                pass.layer(layer, own, &mut beside)?;
+                layers.push(LayerAgreement { layer, residual: beside.residual.found(), state: beside.state.found() });
+            } else {
+                pass.layer(layer, own, &mut Ends::default())?;
+            }
+            steps.advance("layer");
         }
     }
-    Ok(out)
+    Ok(Streams { reference: stream, candidates: streams })
+}
+
+/// The states in which a layer left its sequences, all of which were found to be finite.
+#[derive(Default)]
+struct Ends(BTreeMap<usize, Vec<f32>>);
+
+impl LayerSink for Ends {
+    fn residual(&mut self, _: usize, _: &[Piece], _: &[f32]) -> Result<(), EvalError> {
+        Ok(())
+    }
+
+    fn state(&mut self, _: usize, sequence: usize, state: &mut dyn FnMut() -> Result<LayerState<f32>, EvalError>) -> Result<(), EvalError> {
+        self.0.insert(sequence, state()?.values().collect());
+        Ok(())
+    }
+}
+
+/// A layer of a candidate beside the same layer of the reference, which has gone before.
+struct Beside<'r> {
+    reference: &'r Residuals,
+    ends: &'r Ends,
+    residual: Differences,
+    state: Differences,
+}
+
+impl LayerSink for Beside<'_> {
+    fn residual(&mut self, _: usize, pieces: &[Piece], x: &[f32]) -> Result<(), EvalError> {
+        let places = pieces.iter().flat_map(|piece| piece.tokens.clone().map(|position| (piece.sequence, position)));
+        let reference = self.reference.rows(&places.collect::<Vec<_>>());
+        self.residual.add(&reference.map_err(|error| EvalError::Model { model: "reference", error: error.into() })?, x);
+        Ok(())
+    }
+
+    fn state(&mut self, _: usize, sequence: usize, state: &mut dyn FnMut() -> Result<LayerState<f32>, EvalError>) -> Result<(), EvalError> {
+        let candidate: Vec<f32> = state()?.values().collect();
+        self.state.add(self.ends.0.get(&sequence).map_or(&[], Vec::as_slice), &candidate);
+        Ok(())
+    }
 }
 
 /// What is kept of one position.
@@ -121,47 +217,42 @@ struct Position {
     distance: Distance,
 }
 
-/// Rows of logits of both models, some positions at a time.
+/// Rows of logits of all models, some positions at a time. `progress(positions done)`.
 fn compare_heads(
-    runs: &mut [Run<'_>; 2],
-    options: &CompareOptions<'_>,
-    vocabulary: usize,
-    steps: &mut Steps<'_>,
-) -> Result<Vec<Position>, EvalError> {
-    let head_rows = options.head_rows.max(1);
-    let count = options.tokens.len();
-    let mut out = Vec::with_capacity(count);
-    for start in (0..count).step_by(POSITIONS) {
-        let positions = start..count.min(start + POSITIONS);
-        let [mut a, mut b] = [(); 2].map(|()| vec![0.0; positions.len() * vocabulary]);
-        runs.iter_mut().try_for_each(|run| run.start_head(positions.clone()))?;
-        for first in (0..vocabulary).step_by(head_rows) {
-            let rows = head_rows.min(vocabulary - first);
-            for (run, all) in runs.iter().zip([&mut a, &mut b]) {
-                let part = run.logits(first, rows)?;
-                for (all, part) in all.chunks_exact_mut(vocabulary).zip(part.chunks_exact(rows)) {
-                    all[first..first + rows].copy_from_slice(part);
-                }
-            }
-            steps.advance("head");
+    reference: &mut Pass,
+    streams: &Streams,
+    candidates: &mut [Candidate],
+    tokens: &[u32],
+    progress: &mut dyn FnMut(usize),
+) -> Result<(), EvalError> {
+    let mut found: Vec<Vec<Position>> = candidates.iter().map(|_| Vec::with_capacity(tokens.len())).collect();
+    let mut others: Vec<_> = candidates.iter_mut().map(|candidate| &mut candidate.pass).zip(&streams.candidates).collect();
+    let mut sink = |rows: &Rows<'_>| {
+        let scored = rows.map(|| Scorer::new(Precision::F32), |scorer, index| positions(scorer, rows, index, tokens));
+        for row in scored {
+            found.iter_mut().zip(row?).for_each(|(found, position)| found.push(position));
         }
-        // Each position is summed by one thread alone.
-        let rows = a.par_chunks_exact(vocabulary).zip(b.par_chunks_exact(vocabulary)).enumerate();
-        let found = rows.map_init(
-            || Scorer::new(Precision::F32),
-            |scorer, (index, (a, b))| {
-                let position = start + index;
-                // After the last token comes none; what is scored there is not used.
-                let next = options.tokens.get(position + 1).copied().unwrap_or(0);
-                let placed = |model: &'static str| move |error| placed(error, model, position);
-                let mut reference = scorer.reference(a, next).map_err(placed("reference"))?;
-                let compared = reference.compare(b).map_err(placed("candidate"))?;
-                Ok(Position { compared, distance: Distance::of(a, b) })
-            },
-        );
-        out.extend(found.collect::<Result<Vec<_>, EvalError>>()?);
-    }
-    Ok(out)
+        progress(rows.places.last().map_or(0, |(_, position)| position + 1));
+        Ok(())
+    };
+    reference.logits(&streams.reference, &mut others, &|_| 0..tokens.len(), &mut sink)?;
+    candidates.iter_mut().zip(found).for_each(|(candidate, found)| candidate.positions = found);
+    Ok(())
+}
+
+/// All candidates at one place.
+fn positions(scorer: &mut Scorer, rows: &Rows<'_>, index: usize, tokens: &[u32]) -> Result<Vec<Position>, EvalError> {
+    let (_, position) = rows.places[index];
+    // After the last token comes none; what is scored there is not used.
+    let next = tokens.get(position + 1).copied().unwrap_or(0);
+    let placed = |model: &'static str| move |error| placed(error, model, position);
+    let own = rows.row(0, index);
+    let mut reference = scorer.reference(own, next).map_err(placed("reference"))?;
+    let of = |model: usize| {
+        let row = rows.row(model, index);
+        Ok(Position { compared: reference.compare(row).map_err(placed("candidate"))?, distance: Distance::of(own, row) })
+    };
+    (1..rows.models.len()).map(of).collect()
 }
 
 /// A logit that is no number, with the position of its row.

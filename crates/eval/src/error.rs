@@ -52,9 +52,6 @@ pub enum EvalError {
         /// The smallest that is accepted.
         limit: f64,
     },
-    /// Something that one kernel loaded was given to another.
-    #[error("weights or states of one kernel were given to another; this is a mistake of the program")]
-    MixedKernels,
     /// Scores cannot be computed.
     #[error(transparent)]
     Score(#[from] rwkv_forge_score::ScoreError),
@@ -78,7 +75,6 @@ impl Diagnostic for EvalError {
             Self::Model { error, .. } => error.class(),
             Self::NoTokens | Self::VocabularyMismatch { .. } => Class::Usage,
             Self::NonFinite { .. } | Self::VanishingReference { .. } => Class::Refused,
-            Self::MixedKernels => Class::Bug,
             Self::Score(error) => error.class(),
             Self::Output(_) => Class::Io,
         }

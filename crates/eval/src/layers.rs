@@ -7,6 +7,7 @@ use rwkv_forge_io::{IoError, Spill};
 use rwkv_forge_weights::LayerState;
 use serde::Serialize;
 
+use crate::difference::Differences;
 use crate::error::EvalError;
 use crate::pass::{LayerSink, Piece};
 
@@ -99,36 +100,13 @@ impl LayerSink for Kept {
     }
 }
 
-/// Squares of differences and of the baseline.
-#[derive(Clone, Copy, Default)]
-struct Squares {
-    difference: f64,
-    baseline: f64,
-    mismatch: bool,
-}
-
-impl Squares {
-    fn add(&mut self, baseline: &[f32], candidate: &[f32]) {
-        self.mismatch |= baseline.len() != candidate.len();
-        for (b, c) in baseline.iter().zip(candidate) {
-            let difference = f64::from(*c) - f64::from(*b);
-            self.difference += difference * difference;
-            self.baseline += f64::from(*b) * f64::from(*b);
-        }
-    }
-
-    fn ratio(self) -> Option<f64> {
-        if self.mismatch || self.baseline == 0.0 { None } else { Some(libm::sqrt(self.difference / self.baseline)) }
-    }
-}
-
 /// Compares a candidate's layers with what was kept.
 pub(crate) struct Compared<'a> {
     kept: &'a Kept,
     /// L of the candidate, once it is through.
     layers: usize,
     residuals: BTreeMap<usize, (usize, Vec<f32>)>,
-    errors: BTreeMap<usize, (Squares, Squares)>,
+    errors: BTreeMap<usize, (Differences, Differences)>,
 }
 
 impl<'a> Compared<'a> {
@@ -145,7 +123,7 @@ impl<'a> Compared<'a> {
         if self.layers != self.kept.residuals.len() {
             return Ok(Vec::new());
         }
-        let entry = |(layer, (residual, state)): (&usize, &(Squares, Squares))| LayerError {
+        let entry = |(layer, (residual, state)): (&usize, &(Differences, Differences))| LayerError {
             layer: *layer,
             residual: residual.ratio(),
             state: state.ratio(),

@@ -1,32 +1,36 @@
-//! Agreement of two models, token by token and layer by layer, and the logits of one model: all with one layer in
+//! Agreement of models, token by token and layer by layer, losses over texts, and the logits of one model: all with one layer in
 //! memory at a time.
 //!
-//! Start at [`compare`]; [`compare_runners`] does the same for models that something else than the reference kernel
-//! computes. [`loss`] and [`Baseline`] measure models over a plan of many sequences, through [`Pass`], which keeps activations on the disk
-//! where they need more memory than they may. [`logits`] runs a single model; [`npy`] reads and writes the NumPy files that logits travel in.
-//! Nothing here prints, and no result depends on the number of threads.
+//! Start at [`compare`] or [`Baseline`]. A [`Runner`] computes a model: a kernel, or anything else. A [`Pass`] sends any number of sequences through a runner, in groups whose
+//! activations lie on the disk where they need more memory than they may. Everything else looks on: [`compare`] takes a reference and candidates
+//! through one sequence in lock step; a [`Baseline`] goes through a plan first, of which it keeps what candidates that come later are compared with;
+//! [`loss`] measures a model alone; [`logits`] hands on what it computes. Numbers of rows of logits and all statistics are those of
+//! `rwkv_forge_score`. [`npy`] reads and writes the NumPy files that logits travel in. Nothing here prints, and no result depends on the number
+//! of threads.
 #![forbid(unsafe_code)]
 
 mod agreement;
 mod compare;
-mod engine;
+mod difference;
 mod error;
 mod layers;
 mod logits;
 mod loss;
+mod model;
 pub mod npy;
 mod pass;
-mod run;
+mod runner;
 mod tokens;
 
-pub use agreement::{Agreement, Difference, LayerAgreement, PerPosition, Perplexity, Thresholds, Top1, WorstLogit};
-pub use compare::{CompareOptions, Progress, compare, compare_runners};
-pub use engine::Kernel;
+pub use agreement::{Agreement, LayerAgreement, PerPosition, Perplexity, Thresholds, Top1, WorstLogit};
+pub use compare::{CompareOptions, Progress, compare, compare_all, compare_runners};
+pub use difference::Difference;
 pub use error::EvalError;
 pub use layers::LayerError;
 pub use logits::{LogitsSink, logits};
 pub use loss::{Baseline, LogitsRow, Loss, LossOptions, Step, loss};
-pub use pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows};
-pub use run::{Model, Runner};
+pub use model::Model;
+pub use pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows, Through};
+pub use runner::{Activations, HeadInRanges, Kernel, Runner, RunnerHead, RunnerLayer};
 pub use rwkv_forge_score::AgainstUnigram;
 pub use tokens::TokenWriter;

@@ -7,8 +7,8 @@ use rwkv_forge_weights::LayerState;
 
 use crate::compare::Progress;
 use crate::error::EvalError;
+use crate::model::Model;
 use crate::pass::{LayerSink, Pass, PassOptions, Piece, Rows};
-use crate::run::Model;
 
 /// Positions that count as one step of progress.
 const STEP: usize = 256;
@@ -72,14 +72,15 @@ pub fn logits(
     sink: &mut dyn LogitsSink,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), EvalError> {
-    let mut pass = Pass::new("model", model.clone(), options)?;
-    let layers = model.layers();
+    let mut pass = Pass::new("model", &model, options)?;
+    let layers = pass.layers();
     let total = layers + tokens.len().div_ceil(STEP);
     let residuals = pass.run(&[Tokens::from(tokens.to_vec())], &mut Layers(&mut *sink), &mut |done, _| {
         progress(Progress { stage: "layer", done, total })
     })?;
     let mut receive = |rows: &Rows<'_>| {
-        for ((_, position), row) in rows.places.iter().zip(rows.first.chunks_exact(rows.vocabulary)) {
+        for (index, (_, position)) in rows.places.iter().enumerate() {
+            let row = rows.row(0, index);
             if let Some((element, value)) = row.iter().copied().enumerate().find(|(_, value)| !value.is_finite()) {
                 let place = "the logits".to_owned();
                 return Err(EvalError::NonFinite { model: "model", value, place, position: *position, element });
@@ -90,5 +91,5 @@ pub fn logits(
         progress(Progress { stage: "head", done, total });
         Ok(())
     };
-    pass.logits(&residuals, None, &|_| 0..tokens.len(), &mut receive)
+    pass.logits(&residuals, &mut [], &|_| 0..tokens.len(), &mut receive)
 }

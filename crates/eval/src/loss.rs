@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::error::EvalError;
 use crate::layers::{Compared, Kept, LayerError};
+use crate::model::Model;
 use crate::pass::{Pass, PassOptions, Residuals, Rows};
-use crate::run::Model;
 
 /// How losses are measured.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +81,7 @@ pub fn loss(
     progress: &mut dyn FnMut(Step),
 ) -> Result<Loss, EvalError> {
     let started = Instant::now();
-    let mut pass = Pass::new("model", model, &options.pass)?;
+    let mut pass = Pass::new("model", &model, &options.pass)?;
     let residuals = pass.run(&fed(plan), &mut (), &mut layers("model", progress))?;
     let scores = alone(&mut pass, &residuals, plan, options.precision, logits, ("model", progress))?;
     Ok(Loss { scores, layers: Vec::new(), seconds: started.elapsed().as_secs_f64(), fed: plan.fed() })
@@ -94,7 +94,7 @@ impl<'a> Baseline<'a> {
     /// As [`loss`].
     pub fn new(model: Model, plan: &'a Plan, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
         let started = Instant::now();
-        let mut pass = Pass::new("baseline", model, &options.pass)?;
+        let mut pass = Pass::new("baseline", &model, &options.pass)?;
         let mut kept = Kept::new(options.pass.spill_directory.as_deref())?;
         let residuals = pass.run(&fed(plan), &mut kept, &mut layers("baseline", progress))?;
         let seconds = started.elapsed().as_secs_f64();
@@ -125,7 +125,7 @@ impl<'a> Baseline<'a> {
     /// As [`loss`]; when the vocabularies differ.
     pub fn compare(&mut self, model: Model, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
         let started = Instant::now();
-        let mut pass = Pass::new("candidate", model, options)?;
+        let mut pass = Pass::new("candidate", &model, options)?;
         if pass.vocabulary() != self.pass.vocabulary() {
             let (reference, candidate) = (self.pass.vocabulary(), pass.vocabulary());
             return Err(EvalError::VocabularyMismatch { reference, candidate });
@@ -139,10 +139,10 @@ impl<'a> Baseline<'a> {
             let targets = plan.targets(rows.places)?;
             let found = rows.map(
                 || Scorer::new(precision),
-                |scorer, index, baseline, candidate| {
-                    let mut scored =
-                        scorer.reference(baseline, targets[index]).map_err(|error| placed(error, "reference", rows.places[index]))?;
-                    scored.compare(candidate).map_err(|error| placed(error, "candidate", rows.places[index]))
+                |scorer, index| {
+                    let placed = |model: &'static str| move |error| placed(error, model, rows.places[index]);
+                    let mut scored = scorer.reference(rows.row(0, index), targets[index]).map_err(placed("reference"))?;
+                    scored.compare(rows.row(1, index)).map_err(placed("candidate"))
                 },
             );
             for row in found {
@@ -152,7 +152,7 @@ impl<'a> Baseline<'a> {
             Ok(())
         };
         let wanted = |sequence: usize| plan.sequences[sequence].rows();
-        self.pass.logits(&self.residuals, Some((&mut pass, &residuals)), &wanted, &mut sink)?;
+        self.pass.logits(&self.residuals, &mut [(&mut pass, &residuals)], &wanted, &mut sink)?;
         Ok(Loss { scores, layers, seconds: started.elapsed().as_secs_f64(), fed: plan.fed() })
     }
 }
@@ -180,20 +180,20 @@ fn alone(
         let targets = plan.targets(rows.places)?;
         let found = rows.map(
             || Scorer::new(precision),
-            |scorer, index, first, _| scorer.row(first, targets[index]).map_err(|error| placed(error, model, rows.places[index])),
+            |scorer, index| scorer.row(rows.row(0, index), targets[index]).map_err(|error| placed(error, model, rows.places[index])),
         );
         for row in found {
             scores.push(row?)?;
         }
         if let Some(logits) = &mut logits {
-            for row in rows.first.chunks_exact(rows.vocabulary) {
-                logits(row)?;
+            for index in 0..rows.places.len() {
+                logits(rows.row(0, index))?;
             }
         }
         progress(Step { model, stage: "head", done: scores.len(), total: plan.scored() });
         Ok(())
     };
     let wanted = |sequence: usize| plan.sequences[sequence].rows();
-    pass.logits(residuals, None, &wanted, &mut sink)?;
+    pass.logits(residuals, &mut [], &wanted, &mut sink)?;
     Ok(scores)
 }

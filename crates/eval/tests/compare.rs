@@ -3,15 +3,17 @@
 
 use crate::support;
 
+use std::num::NonZeroUsize;
+
 use crate::support::{Loaded, random, tokens};
-use rwkv_forge_eval::{Agreement, CompareOptions, EvalError, Model, Progress, Thresholds, compare};
+use rwkv_forge_eval::{Agreement, CompareOptions, EvalError, Kernel, Model, PassOptions, Progress, Thresholds, compare, compare_all};
 use rwkv_forge_kernel::RecurrentModel;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Diagnostic;
 use rwkv_forge_weights::State;
 
 fn agreement(a: &Loaded, b: &Loaded, tokens: &[u32]) -> Agreement {
-    try_compare(a, b, &CompareOptions::new(tokens)).unwrap()
+    try_compare(a, b, &CompareOptions::new(tokens, Kernel::Reference)).unwrap()
 }
 
 fn try_compare(a: &Loaded, b: &Loaded, options: &CompareOptions<'_>) -> Result<Agreement, EvalError> {
@@ -65,20 +67,23 @@ fn a_changed_tensor_is_located() {
 }
 
 #[test]
-fn results_do_not_depend_on_threads_or_ranges() {
-    for version in [Version::V4, Version::V7] {
+fn results_do_not_depend_on_threads_or_groups() {
+    for (version, kernel) in [Version::V4, Version::V7].into_iter().flat_map(|v| [(v, Kernel::Reference), (v, Kernel::Engine)]) {
         let model = random(version, 3);
         let changed = model.edited("blocks.0.ffn.value.weight", |index, value| if index % 7 == 0 { value * 1.02 } else { value });
         let fed = tokens(150);
-        let run = |threads, head_rows| {
+        // A token takes 512 bytes of activations, and a group a quarter of what they may take; with fewer than 150 they are on the disk.
+        let run = |threads, tokens_in_memory: u64| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let options = CompareOptions { tokens: &fed, head_rows };
-            pool.install(|| try_compare(&model, &changed, &options).unwrap())
+            let at_once = NonZeroUsize::new(threads).unwrap();
+            let whole_head = tokens_in_memory % 2 == 0;
+            let pass = PassOptions { kernel, threads: at_once, whole_head, max_memory: tokens_in_memory * 512, ..PassOptions::default() };
+            pool.install(|| try_compare(&model, &changed, &CompareOptions { tokens: &fed, pass }).unwrap())
         };
-        let one = run(1, 50);
+        let one = run(1, 1 << 20);
         assert!(one.kl.mean > 0.0);
-        for (threads, head_rows) in [(2, 50), (7, 50), (1, 1), (2, 7), (7, 64), (3, 0)] {
-            assert_eq!(run(threads, head_rows), one, "{version}: {threads} threads, {head_rows} rows");
+        for (threads, memory) in [(2, 1 << 20), (7, 1 << 20), (1, 0), (2, 4), (7, 40), (3, 149), (2, 151), (2, 590)] {
+            assert_eq!(run(threads, memory), one, "{version} by {}: {threads} threads, {memory} tokens in memory", kernel.name());
         }
     }
 }
@@ -171,12 +176,12 @@ fn damage_is_refused_with_its_place() {
     let model = random(Version::V7, 5);
     let fed = tokens(20);
     let broken = model.edited("blocks.1.ffn.value.weight", |index, value| if index == 3 { f32::NAN } else { value });
-    let error = try_compare(&model, &broken, &CompareOptions::new(&fed)).unwrap_err();
+    let error = try_compare(&model, &broken, &CompareOptions::new(&fed, Kernel::Reference)).unwrap_err();
     assert!(error.kind() == "NonFinite" && error.to_string().contains("blocks.1.ffn.value.weight"), "{error}");
     // Finite weights whose products are not.
     let broken = model.edited("blocks.1.ffn.value.weight", |_, _| 3e38);
     for (a, b, who) in [(&model, &broken, "candidate"), (&broken, &model, "reference")] {
-        match try_compare(a, b, &CompareOptions::new(&fed)).unwrap_err() {
+        match try_compare(a, b, &CompareOptions::new(&fed, Kernel::Reference)).unwrap_err() {
             EvalError::NonFinite { model, place, position, .. } => {
                 assert_eq!((model, place.as_str(), position), (who, "the output of layer 1", 0));
             }
@@ -184,17 +189,17 @@ fn damage_is_refused_with_its_place() {
         }
     }
     let broken = model.edited("head.weight", |index, value| if index / 64 == 7 { 3e38 } else { value });
-    match try_compare(&model, &broken, &CompareOptions::new(&fed)).unwrap_err() {
+    match try_compare(&model, &broken, &CompareOptions::new(&fed, Kernel::Reference)).unwrap_err() {
         error @ EvalError::NonFinite { model: "candidate", element: 7, .. } => assert_eq!(error.kind(), "NonFinite"),
         other => panic!("{other}"),
     }
     let zero = model.edited("head.weight", |_, _| 0.0);
-    let error = try_compare(&zero, &zero, &CompareOptions::new(&fed)).unwrap_err();
+    let error = try_compare(&zero, &zero, &CompareOptions::new(&fed, Kernel::Reference)).unwrap_err();
     assert_eq!(error.kind(), "VanishingReference");
-    assert_eq!(try_compare(&model, &model, &CompareOptions::new(&[])).unwrap_err().kind(), "NoTokens");
-    assert_eq!(try_compare(&model, &model, &CompareOptions::new(&[1, 50])).unwrap_err().kind(), "TokenOutOfRange");
+    assert_eq!(try_compare(&model, &model, &CompareOptions::new(&[], Kernel::Reference)).unwrap_err().kind(), "NoTokens");
+    assert_eq!(try_compare(&model, &model, &CompareOptions::new(&[1, 50], Kernel::Reference)).unwrap_err().kind(), "TokenOutOfRange");
     let larger = support::random_with_vocabulary(Version::V7, 5, 51);
-    let error = try_compare(&model, &larger, &CompareOptions::new(&fed)).unwrap_err();
+    let error = try_compare(&model, &larger, &CompareOptions::new(&fed, Kernel::Reference)).unwrap_err();
     assert_eq!(error.kind(), "VocabularyMismatch");
     assert!(error.to_string().contains("50") && error.to_string().contains("51"), "{error}");
 }
@@ -231,11 +236,38 @@ fn progress_counts_to_its_total() {
     let model = random(Version::V6, 8);
     let fed = tokens(10);
     let mut seen = Vec::new();
-    let options = CompareOptions { tokens: &fed, head_rows: 20 };
+    let options = CompareOptions::new(&fed, Kernel::Reference);
     compare(&model.model(), &model.model(), &options, &mut |p| seen.push(p)).unwrap();
-    assert_eq!(seen.len(), 3 + 3 + 3);
-    assert!(seen.iter().enumerate().all(|(i, p)| p.done == i + 1 && p.total == 9));
-    assert_eq!(seen.last(), Some(&Progress { stage: "head", done: 9, total: 9 }));
+    assert_eq!(seen.len(), 3 + 3 + 1);
+    assert!(seen.iter().enumerate().all(|(i, p)| p.done == i + 1 && p.total == 7));
+    assert_eq!(seen.last(), Some(&Progress { stage: "head", done: 7, total: 7 }));
+    // Of more positions than the head takes at once, and of two candidates.
+    let fed = tokens(600);
+    let options = CompareOptions::new(&fed, Kernel::Engine);
+    let run = || model.model().runner(&options.pass).unwrap();
+    seen.clear();
+    compare_all(run(), vec![run(), run()], &options, &mut |p| seen.push(p)).unwrap();
+    assert!(seen.windows(2).all(|pair| pair[0].done <= pair[1].done) && seen.iter().all(|p| p.total == 9 + 3));
+    assert_eq!(seen.last(), Some(&Progress { stage: "head", done: 12, total: 12 }));
+}
+
+#[test]
+fn candidates_in_lock_step_are_compared_as_each_alone() {
+    let model = random(Version::V7, 20);
+    let close = model.edited("blocks.1.att.value.weight", |index, value| if index == 5 { value + 0.25 } else { value });
+    let far = model.edited("blocks.0.ffn.key.weight", |_, value| (value * 4.0).round() / 4.0);
+    let deep = support::random_with_layers(Version::V7, 20, 5);
+    let fed = tokens(400);
+    let options = CompareOptions::new(&fed, Kernel::Reference);
+    let candidates = [&close, &far, &deep, &model];
+    let runners = candidates.map(|candidate| candidate.model().runner(&options.pass).unwrap());
+    let found = compare_all(model.model().runner(&options.pass).unwrap(), runners.into(), &options, &mut |_| ()).unwrap();
+    let alone = candidates.map(|candidate| agreement(&model, candidate, &fed));
+    assert_eq!(found, alone);
+    assert!(found[0].kl.mean > 0.0 && found[1].kl.mean > found[0].kl.mean && found[3].identical);
+    assert!(found[2].layers.is_empty() && found[1].layers.len() == 3);
+    let empty = compare_all(model.model().runner(&options.pass).unwrap(), Vec::new(), &options, &mut |_| ()).unwrap();
+    assert!(empty.is_empty());
 }
 
 #[test]
@@ -276,6 +308,6 @@ fn fewer_bits_diverge_more() {
     assert!(0.0 < q8 && 4.0 * q8 < q5 && q5 < q4 && q4 < 0.5, "{q8} {q5} {q4}");
     let model = Model { options: rwkv_forge_kernel::KernelOptions { group_norm_eps: 1e-5 }, ..model.model() };
     let original = Loaded::fixture("tiny-rwkv7");
-    let result = compare(&original.model(), &model, &CompareOptions::new(fed), &mut |_| ()).unwrap();
+    let result = compare(&original.model(), &model, &CompareOptions::new(fed, Kernel::Reference), &mut |_| ()).unwrap();
     assert!(!result.identical && result.kl.mean > 0.0, "the options of each model count");
 }

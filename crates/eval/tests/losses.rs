@@ -9,10 +9,11 @@ use crate::support::{Loaded, hybrid, npy_f32, random, recorded_tokens, tokens};
 use rwkv_forge_eval::{
     Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Pass, PassOptions, Piece, TokenWriter, compare, loss,
 };
+use rwkv_forge_kernel::RecurrentModel;
 use rwkv_forge_model::Version;
 use rwkv_forge_score::{Document, Plan, Precision, Protocol, Scorer, Sequence, Tokens};
 use rwkv_forge_tensor::Diagnostic;
-use rwkv_forge_weights::LayerState;
+use rwkv_forge_weights::{LayerState, State};
 
 /// Bytes of activations a token takes in the models of [`random`].
 const TOKEN_BYTES: u64 = 64 * 8;
@@ -123,16 +124,13 @@ fn a_state_that_is_lost_between_groups_is_seen() {
     }
 }
 
-/// Rows of logits by another way through the models: all tokens at once through one layer after the other.
+/// Rows of logits by another way through the models: the kernel with all layers and all tokens in memory.
 fn rows_at_once(model: &Loaded, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let mut runner = model.model().runner();
-    let mut x = runner.embed(tokens).unwrap();
-    for layer in 0..runner.layers() {
-        runner.layer(layer, &mut x).unwrap();
-    }
-    runner.start_head(&x).unwrap();
-    let vocabulary = runner.vocabulary();
-    runner.logits(0, vocabulary).unwrap().chunks_exact(vocabulary).map(<[f32]>::to_vec).collect()
+    let model = model.model();
+    let description = model.description();
+    let kernel = RecurrentModel::<f32>::load(&model.weights, &model.options).unwrap();
+    let logits = kernel.forward(tokens, &mut State::zero(description)).unwrap();
+    logits.chunks_exact(description.hyperparameters.vocabulary).map(<[f32]>::to_vec).collect()
 }
 
 #[test]
@@ -210,7 +208,7 @@ fn divergences_are_those_of_the_comparison_token_by_token() {
         let candidate = model.edited("blocks.1.att.output.weight", |index, value| if index % 7 == 0 { value * 1.1 } else { value });
         let found = against(&model, &candidate, &plan, [Kernel::Reference; 2]);
         let fed = plan.sequences[0].fed().to_vec().unwrap();
-        let options = CompareOptions::new(&fed);
+        let options = CompareOptions::new(&fed, Kernel::Reference);
         let want = compare(&model.model(), &candidate.model(), &options, &mut |_| ()).unwrap();
         let evaluation = rwkv_forge_score::evaluate(&plan, &found.scores).unwrap();
         let kl = evaluation.kl.unwrap();
@@ -310,7 +308,7 @@ impl LayerSink for Seen {
 fn those_who_look_see_every_token_of_every_layer_once() {
     let model = random(Version::V6, 17);
     let fed: Vec<Tokens> = [200, 3, 100].map(|count| tokens(count).into()).to_vec();
-    let mut pass = Pass::new("model", model.model(), &options(Kernel::Engine, 2, 600).pass).unwrap();
+    let mut pass = Pass::new("model", &model.model(), &options(Kernel::Engine, 2, 600).pass).unwrap();
     let mut seen = Seen::default();
     let mut steps = Vec::new();
     pass.run(&fed, &mut seen, &mut |done, total| steps.push((done, total))).unwrap();

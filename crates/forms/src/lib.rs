@@ -25,4 +25,4 @@ pub use measure::{Measure, NonFinite, Worst};
 pub use plan::{Case, Form, FormsOptions, Start, Tier};
 pub use report::{Finding, FormsReport, Row};
 pub use run::{Progress, compare};
-pub use runner::ParallelRunner;
+pub use runner::{ParallelLayer, ParallelRunner};

@@ -2,7 +2,7 @@
 
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::{self as parallel, Head, ParallelError, ParallelOptions};
-use rwkv_forge_weights::{LayerState, Model};
+use rwkv_forge_weights::{Context, LayerState, Model};
 
 use crate::error::FormsError;
 use crate::start::from_parallel;
@@ -11,8 +11,6 @@ use crate::start::from_parallel;
 pub struct ParallelRunner {
     model: Model,
     options: ParallelOptions,
-    v_first: Vec<f32>,
-    x: Vec<f32>,
 }
 
 impl ParallelRunner {
@@ -25,7 +23,7 @@ impl ParallelRunner {
         if description.version.is_hybrid() {
             return Err(FormsError::UnsupportedVersion { version: description.version.to_string() });
         }
-        Ok(Self { model: model.clone(), options, v_first: Vec::new(), x: Vec::new() })
+        Ok(Self { model: model.clone(), options })
     }
 
     /// What the model is.
@@ -42,27 +40,72 @@ impl ParallelRunner {
         parallel::embed(&self.model, tokens, &self.options)
     }
 
-    /// Sends `x [tokens, channels]` through layer `index` from the empty state, in place; the state after the last token.
+    /// Loads layer `index`.
     ///
     /// # Errors
-    /// As [`parallel::Layer::load`] and [`parallel::Layer::forward`].
-    pub fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, ParallelError> {
+    /// As [`parallel::Layer::load`].
+    pub fn layer(&self, index: usize) -> Result<ParallelLayer<'_>, ParallelError> {
         let layer = parallel::Layer::load(&self.model, index, &self.options)?;
-        let out = layer.forward(x, &parallel::LayerState::zero(self.model.description()), &mut self.v_first)?;
-        x.copy_from_slice(&out.x);
-        Ok(from_parallel(out.state))
+        Ok(ParallelLayer { description: self.model.description(), layer, states: Vec::new() })
     }
 
-    /// Keeps `x [tokens, channels]`, rows of the residual stream after the last layer, for [`ParallelRunner::logits`].
-    pub fn start_head(&mut self, x: &[f32]) {
-        self.x = x.to_vec();
-    }
-
-    /// Logits of the vocabulary entries `first .. first + rows`, `[tokens, rows]`.
+    /// Logits of the vocabulary entries `first .. first + rows`, `[tokens, rows]`, of rows of the residual stream after the last layer,
+    /// `x [tokens, channels]`.
     ///
     /// # Errors
     /// As [`Head::load`] and [`Head::logits`].
-    pub fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, ParallelError> {
-        Head::load(&self.model, first..first + rows, &self.options)?.logits(&self.x)
+    pub fn logits(&self, x: &[f32], first: usize, rows: usize) -> Result<Vec<f32>, ParallelError> {
+        Head::load(&self.model, first..first + rows, &self.options)?.logits(x)
+    }
+}
+
+/// A layer in its parallel form.
+pub struct ParallelLayer<'a> {
+    description: &'a ModelDescription,
+    layer: parallel::Layer<f32>,
+    /// Of the pieces of the last call.
+    states: Vec<parallel::LayerState<f32>>,
+}
+
+impl ParallelLayer<'_> {
+    /// Sends pieces of these lengths through the layer: `x [tokens, channels]` is the residual stream, `context` what layers hand to each other
+    /// besides; both come back as they are afterwards. With `goes_on` the first piece starts where the last one of the call before ended, all
+    /// others from the empty state.
+    ///
+    /// # Errors
+    /// As [`parallel::Layer::forward`].
+    pub fn forward(
+        &mut self,
+        lengths: &[usize],
+        x: &[f32],
+        context: Context<f32>,
+        goes_on: bool,
+    ) -> Result<(Vec<f32>, Context<f32>), ParallelError> {
+        let mut carried = self.states.pop().filter(|_| goes_on);
+        self.states.clear();
+        let kept = context.into_values();
+        let tokens = lengths.iter().sum::<usize>().max(1);
+        let (channels, width) = (x.len() / tokens, kept.len() / tokens);
+        let (mut out, mut values, mut start) = (Vec::with_capacity(x.len()), Vec::with_capacity(kept.len()), 0);
+        for length in lengths {
+            let end = start + length;
+            let mut first = kept[start * width..end * width].to_vec();
+            let state = carried.take().unwrap_or_else(|| parallel::LayerState::zero(self.description));
+            let done = self.layer.forward(&x[start * channels..end * channels], &state, &mut first)?;
+            out.extend(done.x);
+            values.extend(first);
+            self.states.push(done.state);
+            start = end;
+        }
+        Ok((out, Context::of_values(values)))
+    }
+
+    /// The state after the last token of a piece of the last call.
+    ///
+    /// # Panics
+    /// When the last call had no such piece: a mistake of the caller.
+    #[must_use]
+    pub fn state(&self, piece: usize) -> LayerState<f32> {
+        from_parallel(self.states[piece].clone())
     }
 }

@@ -1,9 +1,10 @@
 //! `verify`: agreement of any two readable files of one model.
 
 use rwkv_forge_convert::{PROBE_TEXT, probe_tokens};
-use rwkv_forge_eval::{CompareOptions, Model, Runner};
-use rwkv_forge_forms::ParallelRunner;
+use rwkv_forge_eval::{Activations, CompareOptions, HeadInRanges, Model, Runner, RunnerHead, RunnerLayer};
+use rwkv_forge_forms::{ParallelLayer, ParallelRunner};
 use rwkv_forge_kernel::KernelOptions;
+use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::ParallelOptions;
 use rwkv_forge_report::sink;
 use rwkv_forge_tensor::BoxError;
@@ -33,10 +34,11 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let options = KernelOptions { group_norm_eps: args.candidate_eps };
     let candidate_model = Model { options, ..Model::new(&candidate.model) };
     let by = kernel(&args.kernel);
+    let compare = CompareOptions::new(&tokens, by);
     let agreement = rwkv_forge_eval::compare_runners(
-        if args.against_parallel { in_parallel(&reference_model)? } else { reference_model.runner_by(by)? },
-        candidate_model.runner_by(by)?,
-        &CompareOptions::new(&tokens),
+        if args.against_parallel { in_parallel(&reference_model)? } else { reference_model.runner(&compare.pass)? },
+        candidate_model.runner(&compare.pass)?,
+        &compare,
         &mut |step| progress.set(step.done as u64, step.total as u64),
     )?;
     drop(progress);
@@ -78,28 +80,33 @@ fn in_parallel(model: &Model) -> Result<Box<dyn Runner>, Failure> {
 struct InParallel(ParallelRunner);
 
 impl Runner for InParallel {
-    fn layers(&self) -> usize {
-        self.0.description().hyperparameters.layers
+    fn description(&self) -> &ModelDescription {
+        self.0.description()
     }
 
-    fn vocabulary(&self) -> usize {
-        self.0.description().hyperparameters.vocabulary
+    fn embed(&mut self, pieces: &[&[u32]]) -> Result<Activations, BoxError> {
+        Ok(Activations { x: self.0.embed(&pieces.concat())?, ..Activations::default() })
     }
 
-    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BoxError> {
-        Ok(self.0.embed(tokens)?)
+    fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {
+        Ok(Box::new(LayerInParallel(self.0.layer(index)?)))
     }
 
-    fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, BoxError> {
-        Ok(self.0.layer(index, x)?)
+    fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
+        let vocabulary = self.0.description().hyperparameters.vocabulary;
+        Ok(Box::new(HeadInRanges::new(vocabulary, |x: &[f32], first, rows| Ok(self.0.logits(x, first, rows)?))))
+    }
+}
+
+struct LayerInParallel<'r>(ParallelLayer<'r>);
+
+impl RunnerLayer for LayerInParallel<'_> {
+    fn forward(&mut self, lengths: &[usize], activations: Activations, goes_on: bool) -> Result<Activations, BoxError> {
+        let (x, context) = self.0.forward(lengths, &activations.x, activations.context, goes_on)?;
+        Ok(Activations { x, context })
     }
 
-    fn start_head(&mut self, x: &[f32]) -> Result<(), BoxError> {
-        self.0.start_head(x);
-        Ok(())
-    }
-
-    fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, BoxError> {
-        Ok(self.0.logits(first, rows)?)
+    fn state(&self, piece: usize) -> Result<LayerState<f32>, BoxError> {
+        Ok(self.0.state(piece))
     }
 }

@@ -1,11 +1,12 @@
-//! From the residual stream after the last layer to rows of logits, of one model or of two in lock step.
+//! From the residual stream after the last layer to rows of logits, of any number of models in lock step.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::error::EvalError;
-use crate::pass::{Pass, Residuals};
+use crate::pass::{Pass, Piece, Residuals};
+use crate::runner::RunnerHead;
 
 /// Rows of logits for some places, in the order of the sequences.
 pub struct Rows<'a> {
@@ -13,107 +14,103 @@ pub struct Rows<'a> {
     pub places: &'a [(usize, usize)],
     /// V.
     pub vocabulary: usize,
-    /// Logits of the first model, `[rows, vocabulary]`.
-    pub first: &'a [f32],
-    /// Logits of the second model; empty without one.
-    pub second: &'a [f32],
+    /// Logits `[rows, vocabulary]` of every model: the pass's own first, then those of the others.
+    pub models: &'a [Vec<f32>],
 }
 
 impl Rows<'_> {
-    /// `task(index, first, second)` for every row, in parallel, results in order. `index` is that of its place.
-    pub fn map<T: Send, S>(
-        &self,
-        scratch: impl Fn() -> S + Sync + Send,
-        task: impl Fn(&mut S, usize, &[f32], &[f32]) -> T + Sync + Send,
-    ) -> Vec<T> {
+    /// The logits of one model at one place.
+    #[must_use]
+    pub fn row(&self, model: usize, index: usize) -> &[f32] {
+        &self.models[model][index * self.vocabulary..(index + 1) * self.vocabulary]
+    }
+
+    /// `task(scratch, index)` for every place, in parallel, results in order.
+    pub fn map<T: Send, S>(&self, scratch: impl Fn() -> S + Sync + Send, task: impl Fn(&mut S, usize) -> T + Sync + Send) -> Vec<T> {
         let rows = (0..self.places.len()).into_par_iter().with_min_len(4);
-        rows.map_init(scratch, |scratch, index| {
-            let range = index * self.vocabulary..(index + 1) * self.vocabulary;
-            let second = if self.second.is_empty() { self.second } else { &self.second[range.clone()] };
-            task(scratch, index, &self.first[range], second)
-        })
-        .collect()
+        rows.map_init(scratch, task).collect()
     }
 }
 
+/// What has gone through all layers, before the head.
+pub type Through<'p> = (&'p mut Pass, &'p Residuals);
+
 impl Pass {
     /// The logits after the positions `wanted(sequence)` of every sequence. `sink` gets some rows at a time, in the order of sequences and
-    /// positions. With `other`, a second model that went through the same sequences, rows of both.
+    /// positions; with others that went through the same sequences, rows of all of them.
     ///
     /// # Errors
     /// When the models differ in their vocabulary, reading fails, or the receiver fails.
     pub fn logits(
         &mut self,
         residuals: &Residuals,
-        mut other: Option<(&mut Pass, &Residuals)>,
+        others: &mut [Through<'_>],
         wanted: &dyn Fn(usize) -> Range<usize>,
         sink: &mut dyn FnMut(&Rows<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         let vocabulary = self.vocabulary();
-        if let Some((pass, _)) = &other
-            && pass.vocabulary() != vocabulary
-        {
+        if let Some((pass, _)) = others.iter().find(|(pass, _)| pass.vocabulary() != vocabulary) {
             return Err(EvalError::VocabularyMismatch { reference: vocabulary, candidate: pass.vocabulary() });
         }
-        let mut head = self.compute.load_head().map_err(|error| self.failed(error))?;
-        let mut other_head = match &mut other {
-            None => None,
-            Some((pass, _)) => Some(pass.compute.load_head().map_err(|error| pass.failed(error))?),
-        };
-        let at_once = self.compute.tokens_at_once();
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        for group in residuals.places(wanted) {
-            let x = residuals.store.residual(group.index).map_err(|error| self.failed(error))?;
+        let mut heads = vec![Head::load(self, residuals)?];
+        for (pass, residuals) in others {
+            heads.push(Head::load(pass, residuals)?);
+        }
+        let at_once = heads.first().map_or(1, |head| head.head.tokens_at_once());
+        let mut logits = vec![Vec::new(); heads.len()];
+        for places in residuals.places(wanted) {
             // Groups are the same for models of the same width alone; places say where rows are.
-            let other_rows = match &other {
-                None => Vec::new(),
-                Some((pass, residuals)) => residuals.rows(&group.places).map_err(|error| pass.failed(error))?,
-            };
-            for (chunk, places) in group.places.chunks(at_once).enumerate() {
-                let rows = &group.rows[chunk * at_once..][..places.len()];
-                let own: Vec<f32> =
-                    rows.iter().flat_map(|row| &x[row * residuals.channels..(row + 1) * residuals.channels]).copied().collect();
-                first.resize(places.len() * vocabulary, 0.0);
-                self.compute.logits(&mut head, &own, &mut first).map_err(|error| self.failed(error))?;
-                if let (Some((pass, residuals)), Some(head)) = (&mut other, &mut other_head) {
-                    let channels = residuals.channels;
-                    let own = &other_rows[chunk * at_once * channels..][..places.len() * channels];
-                    second.resize(places.len() * vocabulary, 0.0);
-                    pass.compute.logits(head, own, &mut second).map_err(|error| pass.failed(error))?;
+            let streams = heads.iter().map(|head| head.rows(&places)).collect::<Result<Vec<_>, _>>()?;
+            for (chunk, places) in places.chunks(at_once).enumerate() {
+                for ((head, x), out) in heads.iter_mut().zip(&streams).zip(&mut logits) {
+                    let channels = head.residuals.channels;
+                    out.resize(places.len() * vocabulary, 0.0);
+                    head.logits(&x[chunk * at_once * channels..][..places.len() * channels], out)?;
                 }
-                sink(&Rows { places, vocabulary, first: &first, second: &second })?;
+                sink(&Rows { places, vocabulary, models: &logits })?;
             }
         }
         Ok(())
     }
 }
 
-/// The wanted places of one group, and their rows in it.
-struct Wanted {
-    index: usize,
-    places: Vec<(usize, usize)>,
-    rows: Vec<usize>,
+/// A model's head beside what goes into it.
+struct Head<'p> {
+    name: &'static str,
+    head: Box<dyn RunnerHead + 'p>,
+    residuals: &'p Residuals,
+}
+
+impl<'p> Head<'p> {
+    fn load(pass: &'p mut Pass, residuals: &'p Residuals) -> Result<Self, EvalError> {
+        let name = pass.name;
+        let head = pass.runner.head().map_err(|error| EvalError::Model { model: name, error })?;
+        Ok(Self { name, head, residuals })
+    }
+
+    fn rows(&self, places: &[(usize, usize)]) -> Result<Vec<f32>, EvalError> {
+        self.residuals.rows(places).map_err(|error| EvalError::Model { model: self.name, error: error.into() })
+    }
+
+    fn logits(&mut self, x: &[f32], out: &mut [f32]) -> Result<(), EvalError> {
+        self.head.logits(x, out).map_err(|error| EvalError::Model { model: self.name, error })
+    }
 }
 
 impl Residuals {
-    fn places<'s>(&'s self, wanted: &'s dyn Fn(usize) -> Range<usize>) -> impl Iterator<Item = Wanted> + 's {
-        self.groups.iter().enumerate().map(move |(index, group)| {
-            let (mut places, mut rows, mut first) = (Vec::new(), Vec::new(), 0);
-            for piece in &group.pieces {
-                let range = wanted(piece.sequence);
-                let start = range.start.max(piece.tokens.start);
-                for position in start..range.end.min(piece.tokens.end) {
-                    places.push((piece.sequence, position));
-                    rows.push(first + position - piece.tokens.start);
-                }
-                first += piece.tokens.len();
-            }
-            Wanted { index, places, rows }
+    /// The wanted places of each group.
+    fn places<'s>(&'s self, wanted: &'s dyn Fn(usize) -> Range<usize>) -> impl Iterator<Item = Vec<(usize, usize)>> + 's {
+        self.groups.iter().map(move |group| {
+            let of = |piece: &Piece| {
+                let (range, sequence) = (wanted(piece.sequence), piece.sequence);
+                (range.start.max(piece.tokens.start)..range.end.min(piece.tokens.end)).map(move |position| (sequence, position))
+            };
+            group.pieces.iter().flat_map(of).collect()
         })
     }
 
     /// The residual stream at these places, which are in order: `[places, channels]`.
-    fn rows(&self, places: &[(usize, usize)]) -> Result<Vec<f32>, rwkv_forge_io::IoError> {
+    pub(crate) fn rows(&self, places: &[(usize, usize)]) -> Result<Vec<f32>, rwkv_forge_io::IoError> {
         let mut out = Vec::with_capacity(places.len() * self.channels);
         let mut left = places.iter().peekable();
         for (index, group) in self.groups.iter().enumerate() {

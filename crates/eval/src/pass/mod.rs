@@ -3,8 +3,10 @@
 //! Tokens are divided into groups. A layer is loaded, all groups go through it one after the other, and it is dropped; between
 //! layers the activations of a group are in memory or, where they would need more than they may, in a nameless file
 //! ([`rwkv_forge_io::Spill`]). A long sequence may lie in several groups: its state goes from one to the next.
+//!
+//! [`Pass::run`] sends them through all layers at once. [`Pass::start`] and [`Pass::layer`] go layer by layer, so that several models can go in
+//! lock step; [`Pass::logits`] computes the heads of any number of them row by row.
 
-mod compute;
 mod heads;
 mod store;
 
@@ -13,16 +15,16 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use rwkv_forge_engine::Form;
+use rwkv_forge_model::Hyperparameters;
 use rwkv_forge_score::Tokens;
-use rwkv_forge_weights::LayerState;
+use rwkv_forge_weights::{Context, LayerState};
 
-use crate::engine::Kernel;
 use crate::error::EvalError;
-use crate::run::Model;
-use compute::{Compute, Memory};
+use crate::model::Model;
+use crate::runner::{Activations, Kernel, Runner, RunnerLayer};
 use store::Store;
 
-pub use heads::Rows;
+pub use heads::{Rows, Through};
 
 /// Tokens of a group are a multiple of this, the engine's block, so that no group ends with a short block.
 const BLOCK: usize = 144;
@@ -40,6 +42,9 @@ pub struct PassOptions {
     /// [`Form::Float`] multiplies exactly, so that only the weights count; [`Form::Int8`] rounds activations as runtimes do. The
     /// reference kernel is always exact.
     pub form: Form,
+    /// Whether the engine has the whole head in memory, which pays for many tokens; else it reads the head in ranges, anew for every 256
+    /// tokens, as the reference kernel always does.
+    pub whole_head: bool,
     /// Bytes that activations may take before they are kept on the disk.
     pub max_memory: u64,
     /// Where temporary files are made; where the system keeps them when `None`.
@@ -49,7 +54,7 @@ pub struct PassOptions {
 impl Default for PassOptions {
     fn default() -> Self {
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
-        Self { threads, kernel: Kernel::Engine, form: Form::Float, max_memory: 1 << 30, spill_directory: None }
+        Self { threads, kernel: Kernel::Engine, form: Form::Float, whole_head: true, max_memory: 1 << 30, spill_directory: None }
     }
 }
 
@@ -111,7 +116,7 @@ impl Group {
     }
 }
 
-/// The residual stream of all tokens after the last layer.
+/// The residual stream of all tokens, between two layers or after the last.
 pub struct Residuals {
     channels: usize,
     groups: Vec<Group>,
@@ -121,38 +126,66 @@ pub struct Residuals {
 /// A model on its way through sequences.
 pub struct Pass {
     name: &'static str,
-    model: Model,
+    runner: Box<dyn Runner>,
     options: PassOptions,
-    compute: Compute,
 }
 
 impl Pass {
-    /// `name` is what errors call the model.
+    /// A model as the kernel of the options computes it. `name` is what errors call the model.
     ///
     /// # Errors
     /// When the kernel does not run this version.
-    pub fn new(name: &'static str, model: Model, options: &PassOptions) -> Result<Self, EvalError> {
-        let compute = Compute::new(&model, options).map_err(|error| EvalError::Model { model: name, error })?;
-        Ok(Self { name, model, options: options.clone(), compute })
+    pub fn new(name: &'static str, model: &Model, options: &PassOptions) -> Result<Self, EvalError> {
+        let runner = model.runner(options).map_err(|error| EvalError::Model { model: name, error })?;
+        Ok(Self::of(name, runner, options))
+    }
+
+    /// A model as anything else computes it; of the options, the kernel and the form do not matter then.
+    #[must_use]
+    pub fn of(name: &'static str, runner: Box<dyn Runner>, options: &PassOptions) -> Self {
+        Self { name, runner, options: options.clone() }
+    }
+
+    fn sizes(&self) -> &Hyperparameters {
+        &self.runner.description().hyperparameters
     }
 
     /// Number of logits a token.
     #[must_use]
     pub fn vocabulary(&self) -> usize {
-        self.model.vocabulary()
+        self.sizes().vocabulary
+    }
+
+    /// Number of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.sizes().layers
     }
 
     /// Sends sequences, each from the empty state, through all layers. `progress(layers done, L)`.
     ///
     /// # Errors
-    /// When there is nothing to feed, a token is outside the vocabulary, reading fails, or a number is not finite.
+    /// As [`Pass::start`] and [`Pass::layer`].
     pub fn run(
         &mut self,
         sequences: &[Tokens],
         sink: &mut dyn LayerSink,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Residuals, EvalError> {
-        let sizes = self.model.description().hyperparameters;
+        let mut residuals = self.start(sequences)?;
+        for layer in 0..self.layers() {
+            self.layer(layer, &mut residuals, sink)?;
+            progress(layer + 1, self.layers());
+        }
+        Ok(residuals)
+    }
+
+    /// Sequences before layer 0.
+    ///
+    /// # Errors
+    /// When there is nothing to feed, a token is outside the vocabulary, reading fails, or a number is not finite.
+    pub fn start(&mut self, sequences: &[Tokens]) -> Result<Residuals, EvalError> {
+        let sizes = self.sizes();
         let (channels, width) = (sizes.channels, sizes.channels.max(sizes.attention));
         let bytes = GROUP_BYTES.min(self.options.max_memory / 4);
         // A sequence of a group has a state of the layer that is at work: of many short texts, far more than their activations.
@@ -169,38 +202,36 @@ impl Pass {
             let tokens = group.pieces.iter().map(|piece| sequences[piece.sequence].read(piece.tokens.clone()));
             let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
             let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
-            let (x, v_first) = self.compute.embed(&tokens).map_err(|error| self.failed(error))?;
-            self.check(&x, group, channels, || "the embedding".to_owned())?;
-            store.put(index, x, v_first).map_err(|error| self.failed(error))?;
+            let Activations { x, context } = self.runner.embed(&tokens).map_err(|error| self.failed(error))?;
+            check(self.name, &x, group, channels, || "the embedding".to_owned())?;
+            store.put(index, x, context.into_values()).map_err(|error| self.failed(error))?;
         }
-        for layer in 0..sizes.layers {
-            self.layer(layer, &groups, &mut store, sink)?;
-            progress(layer + 1, sizes.layers);
-        }
-        store.drop_values();
         Ok(Residuals { channels, groups, store })
     }
 
-    fn layer(&mut self, index: usize, groups: &[Group], store: &mut Store, sink: &mut dyn LayerSink) -> Result<(), EvalError> {
-        let channels = self.model.description().hyperparameters.channels;
-        let layer = self.compute.load(index).map_err(|error| self.failed(error))?;
-        let mut carried: Option<Memory> = None;
+    /// Sends all tokens through layer `index`, after they went through all before it.
+    ///
+    /// # Errors
+    /// When reading fails, a number is not finite, or the receiver fails.
+    pub fn layer(&mut self, index: usize, residuals: &mut Residuals, sink: &mut dyn LayerSink) -> Result<(), EvalError> {
+        let (name, last) = (self.name, index + 1 == self.layers());
+        let failed = |error| EvalError::Model { model: name, error };
+        let Residuals { channels, groups, store } = residuals;
+        let mut layer = self.runner.layer(index).map_err(failed)?;
+        let mut goes_on = false;
         for (number, group) in groups.iter().enumerate() {
-            let (x, v_first) = store.take(number).map_err(|error| self.failed(error))?;
-            let done = self.compute.forward(&layer, &group.lengths(), x, v_first, carried.take());
-            let (x, v_first, states) = done.map_err(|error| self.failed(error))?;
-            self.check(&x, group, channels, || format!("the output of layer {index}"))?;
-            sink.residual(index, &group.pieces, &x)?;
-            for (piece, state) in group.pieces.iter().zip(states) {
-                if !piece.last {
-                    carried = Some(state);
-                    continue;
-                }
-                let (compute, name) = (&self.compute, self.name);
-                let end = piece.tokens.end;
-                sink.state(index, piece.sequence, &mut || finite(compute.to_kernel(&state), name, index, end))?;
+            let (x, values) = store.take(number).map_err(|error| failed(error.into()))?;
+            let done = layer.forward(&group.lengths(), Activations { x, context: Context::of_values(values) }, goes_on).map_err(failed)?;
+            check(name, &done.x, group, *channels, || format!("the output of layer {index}"))?;
+            sink.residual(index, &group.pieces, &done.x)?;
+            for (number, piece) in group.pieces.iter().enumerate().filter(|(_, piece)| piece.last) {
+                sink.state(index, piece.sequence, &mut || finite(&*layer, number, name, index, piece.tokens.end))?;
             }
-            store.put(number, x, v_first).map_err(|error| self.failed(error))?;
+            goes_on = group.pieces.last().is_some_and(|piece| !piece.last);
+            store.put(number, done.x, done.context.into_values()).map_err(|error| failed(error.into()))?;
+        }
+        if last {
+            store.drop_values();
         }
         Ok(())
     }
@@ -208,39 +239,35 @@ impl Pass {
     fn failed(&self, error: impl Into<rwkv_forge_tensor::BoxError>) -> EvalError {
         EvalError::Model { model: self.name, error: error.into() }
     }
-
-    /// Refuses a NaN or an infinity.
-    fn check(&self, x: &[f32], group: &Group, channels: usize, place: impl Fn() -> String) -> Result<(), EvalError> {
-        // Finite numbers times zero are zero; all others leave a NaN in the sum.
-        let poisoned = x.chunks(64).any(|chunk| chunk.iter().fold(0.0f32, |sum, value| sum + value * 0.0).is_nan());
-        if !poisoned {
-            return Ok(());
-        }
-        let index = x.iter().position(|value| !value.is_finite()).unwrap_or(0);
-        let (mut row, mut position) = (index / channels, 0);
-        for piece in &group.pieces {
-            if row < piece.tokens.len() {
-                position = piece.tokens.start + row;
-                break;
-            }
-            row -= piece.tokens.len();
-        }
-        Err(EvalError::NonFinite { model: self.name, value: x[index], place: place(), position, element: index % channels })
-    }
 }
 
-fn finite(
-    state: Result<LayerState<f32>, rwkv_forge_tensor::BoxError>,
-    model: &'static str,
-    layer: usize,
-    position: usize,
-) -> Result<LayerState<f32>, EvalError> {
-    let state = state.map_err(|error| EvalError::Model { model, error })?;
+/// Refuses a NaN or an infinity.
+fn check(model: &'static str, x: &[f32], group: &Group, channels: usize, place: impl Fn() -> String) -> Result<(), EvalError> {
+    // Finite numbers times zero are zero; all others leave a NaN in the sum.
+    let poisoned = x.chunks(64).any(|chunk| chunk.iter().fold(0.0f32, |sum, value| sum + value * 0.0).is_nan());
+    if !poisoned {
+        return Ok(());
+    }
+    let index = x.iter().position(|value| !value.is_finite()).unwrap_or(0);
+    let (mut row, mut position) = (index / channels, 0);
+    for piece in &group.pieces {
+        if row < piece.tokens.len() {
+            position = piece.tokens.start + row;
+            break;
+        }
+        row -= piece.tokens.len();
+    }
+    Err(EvalError::NonFinite { model, value: x[index], place: place(), position, element: index % channels })
+}
+
+/// The state of a piece that ends at `position`, which is refused where it is not finite.
+fn finite(layer: &dyn RunnerLayer, piece: usize, model: &'static str, index: usize, position: usize) -> Result<LayerState<f32>, EvalError> {
+    let state = layer.state(piece).map_err(|error| EvalError::Model { model, error })?;
     let bad = state.values().enumerate().find(|(_, value)| !value.is_finite());
     match bad {
         None => Ok(state),
         Some((element, value)) => {
-            Err(EvalError::NonFinite { model, value, place: format!("the state of layer {layer}"), position, element })
+            Err(EvalError::NonFinite { model, value, place: format!("the state of layer {index}"), position, element })
         }
     }
 }

@@ -1,0 +1,145 @@
+//! What computes a model, a layer in memory at a time: the two kernels, or anything else that does the same.
+
+mod engine;
+mod reference;
+
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_weights::{Context, LayerState};
+
+use crate::model::Model;
+use crate::pass::PassOptions;
+
+/// Vocabulary entries of a head that is read in ranges.
+const HEAD_ROWS: usize = 4096;
+/// Tokens whose logits are computed together where the head is read anew for each so many.
+const TOKENS_A_READING: usize = 256;
+
+/// What computes a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernel {
+    /// The reference kernel, whose numbers are the record.
+    #[default]
+    Reference,
+    /// The engine with weights decoded, which differs from the reference by rounding alone. It does not run hybrids.
+    Engine,
+}
+
+impl Kernel {
+    /// `reference` or `engine`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::Engine => "engine",
+        }
+    }
+}
+
+/// What goes from layer to layer, of some tokens one after the other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Activations {
+    /// The residual stream `[tokens, channels]`.
+    pub x: Vec<f32>,
+    /// What the layers hand to each other besides.
+    pub context: Context<f32>,
+}
+
+/// A way to compute a model: a kernel ([`Model::runner`]) or any other. Layers and heads are dropped when they are done with.
+pub trait Runner {
+    /// What the model is.
+    fn description(&self) -> &ModelDescription;
+
+    /// Pieces of sequences before layer 0, one after the other.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary or reading fails.
+    fn embed(&mut self, pieces: &[&[u32]]) -> Result<Activations, BoxError>;
+
+    /// Loads layer `index`.
+    ///
+    /// # Errors
+    /// When reading fails.
+    fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError>;
+
+    /// Loads the head, or makes it ready to be read.
+    ///
+    /// # Errors
+    /// When reading fails.
+    fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError>;
+}
+
+/// A layer that is loaded.
+pub trait RunnerLayer {
+    /// Sends pieces of these lengths through the layer. With `goes_on` the first of them starts from the state in which the call before left
+    /// its last piece; all others start from the empty state.
+    ///
+    /// # Errors
+    /// When reading or computing fails.
+    fn forward(&mut self, lengths: &[usize], activations: Activations, goes_on: bool) -> Result<Activations, BoxError>;
+
+    /// The state after the last token of a piece of the last call.
+    ///
+    /// # Errors
+    /// When the state has no form that the reference kernel knows.
+    ///
+    /// # Panics
+    /// When the last call had no such piece: a mistake of the caller.
+    fn state(&self, piece: usize) -> Result<LayerState<f32>, BoxError>;
+}
+
+/// The head: the last norm and the output matrix.
+pub trait RunnerHead {
+    /// Tokens whose logits are best computed together.
+    fn tokens_at_once(&self) -> usize;
+
+    /// Logits `out [tokens, vocabulary]` of rows of the residual stream `x [tokens, channels]` after the last layer.
+    ///
+    /// # Errors
+    /// When reading or computing fails.
+    fn logits(&mut self, x: &[f32], out: &mut [f32]) -> Result<(), BoxError>;
+}
+
+impl Model {
+    /// The model as the kernel of the options computes it.
+    ///
+    /// # Errors
+    /// When the kernel does not run this model.
+    pub fn runner(&self, options: &PassOptions) -> Result<Box<dyn Runner>, BoxError> {
+        match options.kernel {
+            Kernel::Reference => Ok(Box::new(reference::Reference::new(self))),
+            Kernel::Engine => Ok(Box::new(engine::Engine::new(self, options)?)),
+        }
+    }
+}
+
+/// A head that is read in ranges, so that it is never in memory as a whole.
+pub struct HeadInRanges<F> {
+    vocabulary: usize,
+    part: F,
+}
+
+impl<F: FnMut(&[f32], usize, usize) -> Result<Vec<f32>, BoxError>> HeadInRanges<F> {
+    /// `part(x, first, rows)` gives the logits `[tokens, rows]` of the vocabulary entries `first .. first + rows` for rows `x
+    /// [tokens, channels]` of the residual stream.
+    pub fn new(vocabulary: usize, part: F) -> Self {
+        Self { vocabulary, part }
+    }
+}
+
+impl<F: FnMut(&[f32], usize, usize) -> Result<Vec<f32>, BoxError>> RunnerHead for HeadInRanges<F> {
+    fn tokens_at_once(&self) -> usize {
+        TOKENS_A_READING
+    }
+
+    fn logits(&mut self, x: &[f32], out: &mut [f32]) -> Result<(), BoxError> {
+        for first in (0..self.vocabulary).step_by(HEAD_ROWS) {
+            let rows = HEAD_ROWS.min(self.vocabulary - first);
+            let part = (self.part)(x, first, rows)?;
+            for (out, part) in out.chunks_exact_mut(self.vocabulary).zip(part.chunks_exact(rows)) {
+                out[first..first + rows].copy_from_slice(part);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! The reference kernel.
+
+use rwkv_forge_kernel::{HeadStream, Layer, embed};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_weights::{Context, LayerState};
+
+use super::{Activations, HeadInRanges, Runner, RunnerHead, RunnerLayer};
+use crate::model::Model;
+
+pub(super) struct Reference {
+    model: Model,
+}
+
+impl Reference {
+    pub(super) fn new(model: &Model) -> Self {
+        Self { model: model.clone() }
+    }
+}
+
+impl Runner for Reference {
+    fn description(&self) -> &ModelDescription {
+        self.model.description()
+    }
+
+    fn embed(&mut self, pieces: &[&[u32]]) -> Result<Activations, BoxError> {
+        Ok(Activations { x: embed(&self.model.weights, &pieces.concat())?, context: Context::new() })
+    }
+
+    fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {
+        let layer = Layer::load(&self.model.weights, index, &self.model.options)?;
+        Ok(Box::new(Loaded { description: self.model.description(), layer, states: Vec::new() }))
+    }
+
+    fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
+        let (weights, vocabulary) = (&self.model.weights, self.description().hyperparameters.vocabulary);
+        Ok(Box::new(HeadInRanges::new(vocabulary, |x: &[f32], first, rows| Ok(HeadStream::new(weights, x)?.logits(first, rows)?))))
+    }
+}
+
+struct Loaded<'r> {
+    description: &'r ModelDescription,
+    layer: Layer<f32>,
+    /// Of the pieces of the last call.
+    states: Vec<LayerState<f32>>,
+}
+
+impl RunnerLayer for Loaded<'_> {
+    fn forward(&mut self, lengths: &[usize], activations: Activations, goes_on: bool) -> Result<Activations, BoxError> {
+        let sizes = &self.description.hyperparameters;
+        let mut carried = self.states.pop().filter(|_| goes_on);
+        self.states.clear();
+        let Activations { mut x, context } = activations;
+        let kept = context.into_values();
+        let mut values = Vec::with_capacity(kept.len());
+        let (mut rest, mut old) = (x.as_mut_slice(), kept.as_slice());
+        for length in lengths {
+            let (own, later) = rest.split_at_mut(length * sizes.channels);
+            let (first, after) = old.split_at((length * sizes.attention).min(old.len()));
+            (rest, old) = (later, after);
+            let mut context = Context::of_values(first.to_vec());
+            let mut state = carried.take().unwrap_or_else(|| LayerState::zero(self.description));
+            self.layer.forward(own, &mut state, &mut context);
+            values.extend(context.into_values());
+            self.states.push(state);
+        }
+        Ok(Activations { x, context: Context::of_values(values) })
+    }
+
+    fn state(&self, piece: usize) -> Result<LayerState<f32>, BoxError> {
+        Ok(self.states[piece].clone())
+    }
+}
