@@ -19,6 +19,7 @@ mod golden;
 mod house;
 mod kernels;
 mod levels;
+mod library;
 mod limits;
 mod matrix;
 mod numbers;

@@ -58,6 +58,10 @@ pub struct ConvertOptions<'a> {
 /// a hundredth has its values where f16 has none.
 pub const MAX_FLUSHED_PERCENT: u64 = 1;
 
+/// Mean KL in nats a token beyond which a file is no rendering of its source but a broken one: the least that is asked of a file unless
+/// somebody says otherwise.
+pub const BROKEN_KL: f64 = 1.0;
+
 /// How the written file is compared with its source.
 pub struct VerifyOptions<'a> {
     /// Text to compare on; the built-in probe text when `None`.

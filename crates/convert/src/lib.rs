@@ -26,7 +26,7 @@ mod target;
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
 pub use companion::{COMPANIONS, Companion};
 pub use convert::{
-    ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check, check_output, convert, plan,
+    BROKEN_KL, ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check, check_output, convert, plan,
 };
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};

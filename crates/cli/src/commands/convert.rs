@@ -6,7 +6,7 @@ use rwkv_forge_calibrate::Hessians;
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
 use rwkv_forge_convert::{
-    Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Preparation, Prepared, Record, Stage, VerifyOptions, Vocabulary,
+    BROKEN_KL, Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Preparation, Prepared, Record, Stage, VerifyOptions, Vocabulary,
 };
 use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_engine::EngineError;
@@ -23,9 +23,6 @@ use crate::args::{Convert, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::{Terminal, table, thousands};
-
-/// Beyond one nat a token a file is no rendering of its source but a broken one, so this is the least that is asked.
-const BROKEN_KL: f64 = 1.0;
 
 /// Runs the command.
 pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
