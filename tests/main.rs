@@ -1,5 +1,6 @@
 //! The tests through the built binary, one module a topic, all in one program, so that it is linked once.
 
+mod architecture;
 mod bad_input;
 mod bench;
 mod better_bits;
