@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_container::{OpenOptions, Shortfall, qwen_shortfall, shortfall};
 use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
 use rwkv_forge_kernel::KernelOptions;
@@ -17,10 +18,9 @@ use crate::companion;
 use crate::container::{CONTAINERS, Container, LayoutContext};
 use crate::error::ConvertError;
 use crate::execute::{F16Loss, Job, Rounding, ZeroedBlocks, write_checksums};
-use crate::fit::{Shortfall, qwen_shortfall, shortfall};
-use crate::open::{OpenModel, OpenOptions, open};
+use crate::open::{OpenModel, open};
 use crate::prepare::{Preparation, Prepared};
-use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
+use crate::probe::{PROBE_TEXT, Vocabulary, known_vocabulary, probe_tokens, vocabulary_for};
 use crate::ready::Ready;
 use crate::recipe::Recipe;
 use crate::target::Target;
@@ -147,22 +147,19 @@ pub struct Record {
 pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
     let container = options.container;
     let version = model.description.version;
-    if version.is_hybrid() && !container.carries_hybrids() {
-        return Err(ConvertError::HybridNotCarried { container: container.name(), version }.into());
-    }
     container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
+    container.carries_model(&model.description)?;
     let rows = model.description.hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
     let mut choices = plain.as_ref().unwrap_or(options.recipe).resolve(&model.description, container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
     let qwen =
-        if version.is_hybrid() { Some(companion::vocabulary(model.source(), &model.companions, options.vocabulary, rows)?) } else { None };
-    let tokenizer = match vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name())) {
-        _ if qwen.is_some() => None,
-        Ok(tokenizer) => Some(tokenizer),
+        if version.is_hybrid() { Some(companion::vocabulary(model.file.opened(), &model.beside, options.vocabulary, rows)?) } else { None };
+    let tokenizer = match &qwen {
+        Some(_) => None,
+        None if container.needs_vocabulary() => Some(vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name()))?),
         // Without a place for a tokenizer an unknown vocabulary does no harm; a wrong one is still an error.
-        Err(error) if error.kind() == "VocabularyNeeded" && !container.needs_vocabulary() => None,
-        Err(error) => return Err(error),
+        None => known_vocabulary(options.vocabulary, rows)?,
     };
     let lacking = match (&qwen, &tokenizer) {
         (Some(qwen), _) => qwen_shortfall(qwen),
@@ -186,6 +183,7 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         name: options.name,
         recipe: &recipe,
         file_type: options.recipe.preset.file_type,
+        tool_version: env!("CARGO_PKG_VERSION"),
     };
     if let Some((text, ready)) = plain_text.as_ref().zip(options.recipe.preset.ready) {
         let limit = container.layout(&model.description, &choices, &LayoutContext { recipe: text, ..context })?.total_bytes();

@@ -368,7 +368,7 @@ struct LoraSource {
 
 impl LoraSource {
     fn open(base: OpenModel, lora: Box<dyn TensorSource>, mut parts: BTreeMap<usize, Part>, alpha: f64) -> OpenModel {
-        let OpenModel { file: base, mut description, companions } = base;
+        let OpenModel { file: base, mut description, beside } = base;
         let (merged, replaced) = parts.values().fold((0, 0), |(merged, replaced), part| match part {
             Part::Merged(_) => (merged + 1, replaced),
             Part::Replaced(_) => (merged, replaced + 1),
@@ -406,7 +406,7 @@ impl LoraSource {
             source.infos.push(TensorInfo { name: spec.name.clone(), shape: spec.shape.clone(), encoding });
             source.origins.push(origin);
         }
-        OpenModel { file: OpenFile::Checkpoint(Box::new(source)), description, companions }
+        OpenModel { file: OpenFile::of(Box::new(source)), description, beside }
     }
 
     /// Elements `first .. first + count` of the base's matrix, in canonical order.

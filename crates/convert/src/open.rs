@@ -1,42 +1,45 @@
 //! Recognises a file by its content and the model in it by its tensors.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rwkv_forge_checkpoint::Limits;
-use rwkv_forge_ggml::GgmlFile;
-use rwkv_forge_gguf::GgufFile;
-use rwkv_forge_hf::CandleFile;
-use rwkv_forge_io::{Backend, FileIdentity, InputFile};
-use rwkv_forge_model::names::is_hybrid;
-use rwkv_forge_model::{ModelDescription, ModelFile};
+use rwkv_forge_checkpoint::TensorFile;
+use rwkv_forge_container::{Beside, BesideFile, Format, OpenOptions, Opened, Place};
+use rwkv_forge_io::{FileIdentity, InputFile};
+use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::{BoxError, TensorSource};
 
-use crate::companion::{self, Companion, Companions};
-use rwkv_forge_web_rwkv::PrefabFile;
+use crate::container::READERS;
 
-/// How files are opened.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OpenOptions {
-    /// Positioned reads (the default), or memory mapping on request.
-    pub backend: Backend,
-}
-
-/// A readable file of any supported format.
-pub enum OpenFile {
-    /// .pth, safetensors, sharded safetensors: the convention of names is found out from the names.
-    Checkpoint(Box<dyn TensorSource>),
-    /// A container with conventions of its own.
-    Container(Box<dyn ModelFile>),
+/// A readable file of any registered format.
+pub struct OpenFile {
+    format: Option<&'static dyn Format>,
+    file: Box<dyn Opened>,
 }
 
 impl OpenFile {
+    /// Tensors that were put together in memory: the convention of names is found out from the names.
+    #[must_use]
+    pub fn of(source: Box<dyn TensorSource>) -> Self {
+        Self { format: None, file: Box::new(TensorFile::of(source)) }
+    }
+
+    /// The format that its bytes are of; `None` for tensors that lie in no file of their own.
+    #[must_use]
+    pub fn format(&self) -> Option<&'static dyn Format> {
+        self.format
+    }
+
     /// The tensors.
     #[must_use]
     pub fn source(&self) -> &dyn TensorSource {
-        match self {
-            Self::Checkpoint(source) => source.as_ref(),
-            Self::Container(file) => file.as_ref(),
-        }
+        self.file.as_ref()
+    }
+
+    /// The file, with all that its format knows of it.
+    #[must_use]
+    pub fn opened(&self) -> &dyn Opened {
+        self.file.as_ref()
     }
 
     /// Recognises the model in the file.
@@ -44,17 +47,8 @@ impl OpenFile {
     /// # Errors
     /// When names and shapes are not exactly those of one supported architecture.
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
-        self.describe_with(&Companions::of(self.source()))
-    }
-
-    fn describe_with(&self, companions: &Companions) -> Result<ModelDescription, BoxError> {
-        match self {
-            Self::Checkpoint(source) if is_hybrid(source.tensors()) => {
-                Ok(rwkv_forge_model::describe_with(source.tensors(), &companion::configuration(companions)?)?)
-            }
-            Self::Checkpoint(source) => Ok(rwkv_forge_model::describe(source.tensors())?),
-            Self::Container(file) => Ok(rwkv_forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?),
-        }
+        let file = self.file.as_ref();
+        Ok(rwkv_forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?)
     }
 }
 
@@ -64,14 +58,14 @@ pub struct OpenModel {
     pub file: OpenFile,
     /// The model.
     pub description: ModelDescription,
-    pub(crate) companions: Companions,
+    pub(crate) beside: Arc<Beside>,
 }
 
 impl OpenModel {
     /// A model in a file whose folder has nothing else that belongs to it.
     #[must_use]
     pub fn new(file: OpenFile, description: ModelDescription) -> Self {
-        Self { file, description, companions: Companions::default() }
+        Self { file, description, beside: Arc::default() }
     }
 
     /// The files that hold tensors, in the order of [`TensorSource::files`], each in its present state.
@@ -94,8 +88,8 @@ impl OpenModel {
     /// The files without tensors that were read so far because they lie beside those with: `config.json` of a hybrid since it was
     /// opened, its vocabulary since [`crate::plan`].
     #[must_use]
-    pub fn companions(&self) -> Vec<Companion> {
-        self.companions.files()
+    pub fn companions(&self) -> Vec<BesideFile> {
+        self.beside.files()
     }
 
     /// Every file that the model was read from, so that no output takes the place of one: those with tensors, then those beside.
@@ -163,41 +157,12 @@ impl ModelIdentity {
 /// # Errors
 /// The reader's error when the file is damaged, hostile, or of no supported format.
 pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError> {
-    if path.is_dir() {
-        let quantized = path.join(rwkv_forge_hf::GGUF_FILE);
-        let names = ["model.safetensors", "model.safetensors.index.json"];
-        if quantized.is_file() && !names.iter().any(|name| path.join(name).exists()) {
-            return open_file(&quantized, options);
-        }
-        return Ok(named(rwkv_forge_checkpoint::open(path, &Limits::default())?));
-    }
-    let file = InputFile::open(path)?;
-    let mut magic = [0u8; 4];
-    if file.len() >= 4 {
-        file.read_exact_at(0, &mut magic)?;
-    }
-    let start = file.read_vec(0, file.len().min(rwkv_forge_web_rwkv::prefab::MAGIC_BYTES as u64), u64::MAX)?;
-    drop(file);
-    if rwkv_forge_web_rwkv::is_prefab(&start) {
-        return Ok(OpenFile::Container(Box::new(PrefabFile::open_with(path, options.backend)?)));
-    }
-    if &magic == b"GGUF" || &magic == b"FUGG" {
-        let file = GgufFile::open_with(path, options.backend)?;
-        let is_candle = CandleFile::is_candle(&file);
-        return Ok(OpenFile::Container(if is_candle { Box::new(CandleFile::new(Box::new(file))) } else { Box::new(file) }));
-    }
-    if GgmlFile::has_magic(&magic) {
-        return Ok(OpenFile::Container(Box::new(GgmlFile::open_with(path, options.backend)?)));
-    }
-    Ok(named(rwkv_forge_checkpoint::open_with(path, &Limits::default(), options.backend)?))
+    open_place(&Place::of(path), options)
 }
 
-/// A checkpoint, whose names say whose conventions it follows; only what candle's files change cannot be seen from names.
-fn named(source: Box<dyn TensorSource>) -> OpenFile {
-    if CandleFile::is_candle(source.as_ref()) {
-        return OpenFile::Container(Box::new(CandleFile::new(source)));
-    }
-    OpenFile::Checkpoint(source)
+fn open_place(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError> {
+    let (format, file) = READERS.open(place, options)?;
+    Ok(OpenFile { format: Some(format), file })
 }
 
 /// Opens a file and recognises the model in it.
@@ -205,8 +170,8 @@ fn named(source: Box<dyn TensorSource>) -> OpenFile {
 /// # Errors
 /// As [`open_file`] and [`OpenFile::describe`].
 pub fn open(path: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
-    let file = open_file(path, options)?;
-    let companions = Companions::of(file.source());
-    let description = file.describe_with(&companions)?;
-    Ok(OpenModel { file, description, companions })
+    let place = Place::of(path);
+    let file = open_place(&place, options)?;
+    let description = file.describe()?;
+    Ok(OpenModel { file, description, beside: Arc::clone(place.beside()) })
 }

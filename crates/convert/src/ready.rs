@@ -196,7 +196,7 @@ impl Ready {
 
     /// The type of a low-rank factor.
     fn factor(&self, spec: &TensorSpec, model: &ModelDescription, container: &dyn Container) -> Option<Encoding> {
-        let constraint = container.constraint(model.version, spec);
+        let constraint = container.constraint(model, spec);
         let open = matches!(constraint, Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_) | Constraint::Any);
         if !spec.role.is_lora() || !open {
             return None;
@@ -239,7 +239,7 @@ fn choices(
     least: u64,
     weight: f64,
 ) -> (Vec<Encoding>, Vec<Option_>) {
-    let open = match container.constraint(model.version, spec) {
+    let open = match container.constraint(model, spec) {
         Constraint::Any | Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_) => true,
         Constraint::Float(_) | Constraint::F32Only(_) => false,
     };

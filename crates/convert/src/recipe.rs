@@ -282,7 +282,7 @@ impl Recipe {
         container: &dyn Container,
         used: &mut [bool],
     ) -> Result<Choice, ConvertError> {
-        let constraint = container.constraint(model.version, spec);
+        let constraint = container.constraint(model, spec);
         for index in self.rules.matching(&spec.name) {
             used[index] = true;
         }

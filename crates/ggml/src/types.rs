@@ -29,6 +29,9 @@ pub(crate) fn number(encoding: Encoding) -> Option<i32> {
     TYPES.iter().find(|(_, known)| *known == encoding).map(|(id, _)| *id).filter(|_| is_decodable(encoding))
 }
 
+/// Names of the types that can be written: those whose numbers rwkv.cpp's loader takes.
+pub(crate) const NAMES: &[&str] = &["f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"];
+
 /// True when values can be read back.
 pub(crate) fn is_decodable(encoding: Encoding) -> bool {
     rwkv_forge_quant::by_encoding(encoding).is_some()
@@ -40,5 +43,17 @@ pub(crate) fn why_not(number: i32) -> &'static str {
         4..=6 => "it was removed from rwkv.cpp years ago; make the file anew from the checkpoint",
         10 | 16 => "it only exists while a model runs",
         _ => "rwkv.cpp defines 0 to 3, 7 to 9 and 11 to 15",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAMES, TYPES, number};
+
+    #[test]
+    fn every_type_that_is_named_has_a_number_and_every_other_none() {
+        let numbered: Vec<&str> =
+            TYPES.iter().filter(|(_, encoding)| number(*encoding).is_some()).map(|(_, encoding)| encoding.name).collect();
+        assert_eq!(numbered, NAMES);
     }
 }

@@ -16,10 +16,12 @@
     clippy::cast_possible_truncation
 )]
 
+mod container;
 mod error;
 mod free;
 mod header;
 mod layout;
+mod lint;
 mod map;
 mod names;
 mod reader;
@@ -29,6 +31,7 @@ mod vocabulary;
 mod wire;
 mod write;
 
+pub use container::{DIRECTORY_FILE, Gguf};
 pub use error::GgufError;
 pub use free::{FreeTensor, free_layout};
 pub use header::{Header, Limits};

@@ -32,6 +32,12 @@ pub(crate) fn number(encoding: Encoding) -> Option<u32> {
     rwkv_forge_quant::by_encoding(encoding).and_then(rwkv_forge_quant::BlockFormat::ggml_type)
 }
 
+/// Names of the types that can be written.
+pub(crate) fn names() -> Vec<&'static str> {
+    let numbered = rwkv_forge_quant::FORMATS.iter().filter(|format| format.ggml_type().is_some());
+    numbered.map(|format| format.encoding().name).collect()
+}
+
 /// True when values can be read back.
 pub(crate) fn is_decodable(encoding: Encoding) -> bool {
     encoding == Encoding::F64 || rwkv_forge_quant::by_encoding(encoding).is_some()

@@ -14,11 +14,12 @@ use crate::plan::{self, Style};
 use crate::shards::{files, is_weights, text_file};
 use crate::{Context, EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, carries_tokens, config};
 
-const FLOAT: &str = "candle";
-const QUANTIZED: &str = "candle-gguf";
+pub(crate) const FLOAT: &str = "candle";
+pub(crate) const QUANTIZED: &str = "candle-gguf";
 const SAFETENSORS: &str = "`--to safetensors` carries every RWKV version under its original names";
-/// Block formats of GGUF that candle has no code for.
-const UNKNOWN_TO_CANDLE: &[&str] = &["iq4_nl", "iq4_xs", "mxfp4"];
+/// Types of GGUF that candle has code for.
+pub(crate) const GGUF_TYPES: &[&str] =
+    &["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"];
 const VECTORS: &str = "candle turns vectors and low-rank factors into f32 while loading, so they are kept whole";
 
 const CONFIG: &str = "config.json";
@@ -71,8 +72,7 @@ fn convention(container: &'static str, version: Version) -> Result<&'static Conv
 /// Whether candle's GGUF reader knows this encoding.
 #[must_use]
 pub fn gguf_holds(encoding: Encoding) -> bool {
-    let known = rwkv_forge_quant::by_encoding(encoding).is_some_and(|format| format.ggml_type().is_some());
-    known && !UNKNOWN_TO_CANDLE.contains(&encoding.name)
+    GGUF_TYPES.contains(&encoding.name)
 }
 
 /// What candle's quantized models can hold for a tensor.
@@ -143,7 +143,7 @@ pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], context: &Conte
 }
 
 /// candle's RWKV-6 takes the ranks of the low-rank pairs from the number of heads.
-fn check_sizes(container: &'static str, model: &ModelDescription) -> Result<(), HfError> {
+pub(crate) fn check_sizes(container: &'static str, model: &ModelDescription) -> Result<(), HfError> {
     let sizes = &model.hyperparameters;
     let Ranks::V6 { mix, decay } = sizes.ranks else { return Ok(()) };
     let pairs = [

@@ -10,7 +10,7 @@ use crate::plan::{self, Style};
 use crate::shards::{files, is_weights, text_file};
 use crate::{Context, carries_tokens};
 
-const CONTAINER: &str = "hf";
+pub(crate) const CONTAINER: &str = "hf";
 const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
 /// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
 /// the head size, the trainer's is always 64e-5.
@@ -72,7 +72,7 @@ pub(crate) fn written_version(version: Version) -> Version {
     if version == Version::V5_1 { Version::V5_2 } else { version }
 }
 
-fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
+pub(crate) fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
     let sizes = &model.hyperparameters;
     let fixed = |tensor, found, what, reader, expected, why| {
         if found == expected {

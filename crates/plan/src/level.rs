@@ -34,7 +34,7 @@ fn name<S: serde::Serializer>(encoding: &Encoding, serializer: S) -> Result<S::O
 /// Whether a container lets a plan choose this tensor's type.
 #[must_use]
 pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &TensorSpec) -> bool {
-    let constraint = container.constraint(model.version, spec);
+    let constraint = container.constraint(model, spec);
     let open = matches!(constraint, Constraint::Any | Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_));
     open && (spec.role.is_matrix() || spec.role.is_lora())
 }

@@ -145,7 +145,7 @@ fn container(setting: &Setting<'_>, version: Version) -> Result<&'static dyn Con
         return Ok(by_name(name)?);
     }
     let gguf = by_name("gguf")?;
-    let carries = if version.is_hybrid() { gguf.carries_hybrids() } else { gguf.carries(version).is_ok() };
+    let carries = gguf.carries(version).is_ok();
     Ok(if carries { gguf } else { by_name("rwkv-cpp")? })
 }
 
