@@ -5,4 +5,5 @@ mod companions;
 mod lint;
 mod lora;
 mod ready;
+mod registry;
 mod state;
