@@ -16,6 +16,14 @@ format:
 test:
     cargo test --workspace
 
+# Compile simd, quant and matrix for aarch64, tests too (needs Rust's library for it: rustup target add aarch64-unknown-linux-gnu)
+aarch64-check:
+    sh tools/test-aarch64.sh --check
+
+# Run their tests in qemu, NEON with its dot products and without (tools/test-aarch64.sh says what that needs)
+aarch64:
+    sh tools/test-aarch64.sh
+
 # Licences, duplicate and banned packages (needs cargo-deny)
 deny:
     cargo deny check licenses bans sources

@@ -199,6 +199,58 @@ fn quantizers_are_chosen_for_all_or_by_rules() {
     assert_eq!(one, ["output.weight"]);
 }
 
+/// What a recipe file names is what is done, and what is recorded.
+#[test]
+fn a_recipe_file_names_the_quantizer_of_a_ready_type() {
+    let dir = Dir::new();
+    let texts = texts(&dir);
+    let of = |name: &str, recipe: &str, more: &[&str]| {
+        let file = dir.join(&format!("{name}.toml"));
+        std::fs::write(&file, recipe).unwrap();
+        let output = dir.join(&format!("{name}.gguf"));
+        let mut args = convert_args(checkpoint("7"), "gguf", "4bit", &output);
+        let at = args.iter().position(|word| word == "--type").unwrap();
+        args.drain(at..at + 2);
+        args.extend(["--recipe".to_owned(), text(&file), "--no-verify".to_owned()]);
+        args.extend(more.iter().map(|word| (*word).to_owned()));
+        let record = json(&dir, &args, 0);
+        (digests(&dir, &output), record["recipe"].as_str().unwrap().to_owned())
+    };
+    let (plain, said) = of("plain", "type = \"4bit\"\n", &[]);
+    assert_eq!(said, "type=rwkv-q4; quantizer search");
+    let (ggml, said) = of("ggml", "type = \"4bit\"\nquantizer = \"ggml\"\n", &[]);
+    assert_eq!(said, "type=rwkv-q4");
+    assert!(changed(&plain, &ggml).len() > 10, "{:?}", changed(&plain, &ggml));
+    let (asked, said) = of("asked", "type = \"4bit\"\n", &["--quantizer", "ggml"]);
+    assert!(said == "type=rwkv-q4" && asked == ggml, "as on the command line, which wins over the file: {said}");
+    let (search, said) = of("search", "type = \"4bit\"\nquantizer = \"ggml\"\n", &["--quantizer", "search"]);
+    assert!(said == "type=rwkv-q4; quantizer search" && search == plain, "{said}");
+    // With statistics too: what is named stays, and what is not becomes the best that there is.
+    let calibrate = ["--calibrate", &texts.calibration, "--calibration-windows", "2"];
+    let (weighed, said) = of("weighed", "type = \"4bit\"\nquantizer = \"ggml\"\n", &calibrate);
+    assert!(said.starts_with("type=rwkv-q4; calibration ") && weighed != ggml, "{said}");
+    let (_, said) = of("gptq", "type = \"4bit\"\n", &calibrate);
+    assert!(said.starts_with("type=rwkv-q4; quantizer gptq; calibration "), "{said}");
+}
+
+/// Known from the arguments and the model's description: nobody reads a text for it, which here is not there to be read.
+#[test]
+fn refusals_come_before_any_text_is_read() {
+    let dir = Dir::new();
+    let missing = text(&dir.join("missing.txt"));
+    let kind = |version: &str, container: &str, encoding: &str, more: &[&str], code: i32| {
+        let more = [more, &["--calibrate", &missing]].concat();
+        let found = refused(&dir, checkpoint(version), container, encoding, &more, code).0;
+        assert!(!dir.join("cache").exists());
+        found
+    };
+    assert_eq!(kind("7", "hf", "q4_k_m", &[], 2), "TypeNotCarried");
+    assert_eq!(kind("4", "gguf", "4bit", &[], 2), "CannotCarry");
+    assert_eq!(kind("7", "gguf", "q4_0", &["--set", "no.such=q8_0"], 2), "RuleMatchesNothing");
+    assert_eq!(kind("7", "gguf", "mxfp4", &["--quantizer", "gptq"], 2), "BadRecipe");
+    assert_eq!(kind("7", "gguf", "4bit", &[], 4), "NotFound");
+}
+
 #[test]
 fn gptq_needs_a_text() {
     let dir = Dir::new();

@@ -16,8 +16,18 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
     let help = String::from_utf8(run(&["convert", "--help"]).stdout).unwrap();
     // Long summaries are wrapped.
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for format in rwkv_forge_quant::FORMATS {
+    for format in rwkv_forge_quant::encodable() {
         assert!(help.contains(format.encoding().name), "the help lists {}", format.encoding());
+    }
+    // What is only read is offered to nobody, and who asks for it hears why.
+    let read_only = rwkv_forge_quant::FORMATS.iter().map(|format| (format.encoding().name, format.facts().encodes));
+    for (name, _) in read_only.filter(|(_, encodes)| !encodes) {
+        assert!(!help.contains(name), "the help offers {name}");
+        let args = convert_args(checkpoint("7"), "gguf", name, std::path::Path::new("never.gguf"));
+        assert_eq!(error_kind(&args, 2), "ReadOnlyType", "{name}");
+        let mut set = convert_args(checkpoint("7"), "gguf", "q8_0", std::path::Path::new("never.gguf"));
+        set.extend(["--set".to_owned(), format!("head={name}")]);
+        assert_eq!(error_kind(&set, 2), "ReadOnlyType", "{name}");
     }
     for container in rwkv_forge_convert::container::CONTAINERS {
         assert!(help.contains(container.name()) && help.contains(container.summary()), "the help lists {}", container.name());

@@ -40,8 +40,8 @@ fn matrix() -> String {
     writeln!(text, " |\n|---|---|{}", "---|".repeat(CONTAINERS.len())).unwrap();
     for format in rwkv_forge_quant::FORMATS {
         let encoding = format.encoding();
-        let bits = f64::from(encoding.block_bytes) * 8.0 / f64::from(encoding.block_len);
-        write!(text, "| `{encoding}` | {bits} |").unwrap();
+        let only = if format.facts().encodes { "" } else { " (read only)" };
+        write!(text, "| `{encoding}`{only} | {} |", format.bits()).unwrap();
         for container in CONTAINERS {
             text.push_str(if container.holds(encoding) { " yes |" } else { " - |" });
         }

@@ -157,6 +157,18 @@ fn types_that_cannot_be_are_refused() {
     let cache = dir.join("cache");
     assert_eq!(error_kind(&levels("7", "q9_9", &cache, &[]), 2), "UnknownType");
     assert_eq!(error_kind(&levels("7", "nf4", &cache, &[]), 2), "TypeNotCarried");
+    // Nobody reads a text for it, which here is not there to be read.
+    let (model, missing, words) = (text(checkpoint("7")), text(&dir.join("missing.txt")), text(vocab()));
+    let early = |types: &str, more: &[&str], code: i32| {
+        let own = ["eval", &model, "--levels", types, "--vocab", &words, "--cache", cache.to_str().unwrap(), "--text", &missing];
+        let found = error_kind(&[&own[..], more].concat().iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(), code);
+        assert!(!cache.exists());
+        found
+    };
+    assert_eq!(early("q8_0,q9_9", &[], 2), "UnknownType");
+    assert_eq!(early("q8_0,nf4", &[], 2), "TypeNotCarried");
+    assert_eq!(early("q8_0", &["--to", "hf"], 2), "TypeNotCarried");
+    assert_eq!(early("q8_0", &[], 4), "NotFound");
     let both = ["--baseline", checkpoint("7").to_str().unwrap()];
     assert_eq!(run(&levels("7", "q8_0", &cache, &both)).status.code(), Some(2), "the baseline is the source");
 }

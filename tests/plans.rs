@@ -171,6 +171,27 @@ fn what_cannot_be_is_said() {
     assert_eq!(json(&dir, &plan_args(&dir, "7", &output, &["--bpw", "6"]), 2)["error"]["kind"], "OutputExists");
 }
 
+/// Known from the arguments and the model's description: nobody reads a text for it, which here is not there to be read.
+#[test]
+fn refusals_come_before_any_work() {
+    let dir = directory();
+    std::fs::remove_file(dir.join("calibration.txt")).unwrap();
+    std::fs::remove_file(dir.join("unseen.txt")).unwrap();
+    let kind = |version: &str, more: &[&str], code: i32| {
+        let seen = json(&dir, &plan_args(&dir, version, &dir.join("x.toml"), more), code);
+        assert!(!dir.join("cache").exists() && !dir.join("x.toml").exists(), "{:?}", dir.names());
+        seen["error"]["kind"].as_str().unwrap().to_owned()
+    };
+    for goal in [["--bpw", "6"], ["--max-kl", "0.1"]] {
+        assert_eq!(kind("7", &[&goal[..], &["--to", "hf"]].concat(), 2), "TypeNotCarried");
+        assert_eq!(kind("4", &[&goal[..], &["--to", "gguf"]].concat(), 2), "CannotCarry");
+        // With nothing to refuse, the text is what is missed.
+        assert_eq!(kind("7", &goal, 4), "NotFound");
+    }
+    assert_eq!(kind("7", &["--size", "100K"], 2), "BudgetTooSmall");
+    assert_eq!(kind("7", &["--bpw", "2"], 2), "BudgetTooSmall");
+}
+
 #[test]
 fn a_recipe_demands_its_calibration() {
     let dir = directory();

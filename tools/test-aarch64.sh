@@ -2,7 +2,8 @@
 # Runs the tests of crates for aarch64 on another machine, in qemu: once on a CPU that has the dot products of Armv8.2, once on one
 # that lacks them. Installs nothing: it says what is missing.
 #
-#   test-aarch64.sh [CRATE...]   the crates, rwkv-forge-matrix and rwkv-forge-quant by default
+#   test-aarch64.sh [--check] [CRATE...]   the crates, rwkv-forge-simd, rwkv-forge-matrix and rwkv-forge-quant by default; with
+#                                          --check they are only compiled, which needs neither linker nor qemu
 #
 #   AARCH64_RUSTC    a rustc with a standard library for the target (default: the one that cargo uses)
 #   AARCH64_LINKER   a C compiler that links for the target (default: aarch64-linux-gnu-gcc)
@@ -25,14 +26,20 @@ missing() { # WHAT HOW
 }
 
 [ "$(uname -m)" != aarch64 ] || missing 'this is an aarch64 machine' 'where cargo test runs these tests as they are'
-command -v "$linker" > /dev/null || missing "no $linker" 'set AARCH64_LINKER (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross)'
-command -v "$qemu" > /dev/null || missing "no $qemu" 'set AARCH64_QEMU (Debian: qemu-user)'
-[ -d "$root/lib" ] || missing "no C library in $root" 'set AARCH64_ROOT (Debian: libc6-arm64-cross)'
 library=$("$rustc" --print target-libdir --target "$target")
 ls "$library"/libstd-*.rlib > /dev/null 2>&1 ||
     missing "$rustc has no standard library for $target" "run rustup target add $target, or set AARCH64_RUSTC to one that has it"
 
-if [ $# -eq 0 ]; then set -- rwkv-forge-matrix rwkv-forge-quant; fi
+check=
+if [ "${1:-}" = --check ]; then
+    check=yes
+    shift
+else
+    command -v "$linker" > /dev/null || missing "no $linker" 'set AARCH64_LINKER (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross)'
+    command -v "$qemu" > /dev/null || missing "no $qemu" 'set AARCH64_QEMU (Debian: qemu-user)'
+    [ -d "$root/lib" ] || missing "no C library in $root" 'set AARCH64_ROOT (Debian: libc6-arm64-cross)'
+fi
+if [ $# -eq 0 ]; then set -- rwkv-forge-simd rwkv-forge-matrix rwkv-forge-quant; fi
 packages=
 for crate in "$@"; do packages="$packages -p $crate"; done
 
@@ -40,6 +47,10 @@ export RUSTC="$rustc"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="$linker"
 # A directory of its own: another compiler must not undo what the usual one has built.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/aarch64"
+if [ -n "$check" ]; then
+    # shellcheck disable=SC2086 # one word a package
+    exec cargo check --locked --target "$target" --lib --tests $packages
+fi
 for cpu in ${AARCH64_CPUS:-max cortex-a53}; do
     printf 'test-aarch64: %s on %s\n' "$*" "$cpu"
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$qemu -L $root -cpu $cpu"

@@ -1,21 +1,18 @@
 //! What is to be measured.
 
 use rwkv_forge_engine::EngineOptions;
-use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::Model;
 use serde::Serialize;
 
 use crate::error::BenchError;
 
 /// One model with one way of running it.
 #[derive(Clone)]
-pub struct Subject<'a> {
+pub struct Subject {
     /// How it is called in the report: the file.
     pub name: String,
-    /// Where its tensors are.
-    pub source: &'a dyn TensorSource,
-    /// What it is.
-    pub description: &'a ModelDescription,
+    /// The model.
+    pub model: Model,
     /// Bytes of its files.
     pub file_bytes: u64,
     /// Threads, instruction set, form of the products.

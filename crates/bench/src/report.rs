@@ -56,6 +56,8 @@ pub struct ModelReport {
     pub positions: Vec<Position>,
     /// The largest difference of two medians in `positions`, over the largest.
     pub position_spread: Option<f64>,
+    /// The type in which the engine holds the matrices of that type: another one where it has no kernel for it.
+    pub held: String,
     /// What the engine says about how tensors are held.
     pub notes: Vec<String>,
 }

@@ -6,9 +6,10 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use rwkv_forge_engine::{Engine, Logits, Memory, State, check_logits};
+use rwkv_forge_engine::{Engine, Logits, Memory, State};
 use rwkv_forge_matrix::Form;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_weights::{Model, check_logits};
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};
 use crate::error::BenchError;
@@ -24,7 +25,7 @@ const AT_POSITION: usize = 16;
 ///
 /// # Errors
 /// When the settings measure nothing, the engine refuses a model, or memory is short.
-pub fn run(subjects: &[Subject<'_>], settings: &Settings, progress: &dyn Fn(usize, usize)) -> Result<Report, BenchError> {
+pub fn run(subjects: &[Subject], settings: &Settings, progress: &dyn Fn(usize, usize)) -> Result<Report, BenchError> {
     settings.check()?;
     let machine = Machine::this();
     let groups = groups(subjects)?;
@@ -70,7 +71,7 @@ impl<'a> Steps<'a> {
 }
 
 /// Divides subjects, in their order, into groups that take half of the available memory at most.
-fn groups<'s, 'a>(subjects: &'s [Subject<'a>]) -> Result<Vec<&'s [Subject<'a>]>, BenchError> {
+fn groups<'s>(subjects: &'s [Subject]) -> Result<Vec<&'s [Subject]>, BenchError> {
     let limit = available_memory().unwrap_or(u64::MAX) / 2;
     let (mut groups, mut first, mut sum) = (Vec::new(), 0, 0u64);
     for (index, subject) in subjects.iter().enumerate() {
@@ -86,18 +87,18 @@ fn groups<'s, 'a>(subjects: &'s [Subject<'a>]) -> Result<Vec<&'s [Subject<'a>]>,
     Ok(groups)
 }
 
-fn predicted(subject: &Subject<'_>) -> Result<Memory, BenchError> {
-    rwkv_forge_engine::memory(subject.source, subject.description, &subject.options).map_err(|error| of(subject, error))
+fn predicted(subject: &Subject) -> Result<Memory, BenchError> {
+    rwkv_forge_engine::memory(&subject.model, &subject.options).map_err(|error| of(subject, error))
 }
 
-fn of(subject: &Subject<'_>, error: rwkv_forge_engine::EngineError) -> BenchError {
+fn of(subject: &Subject, error: rwkv_forge_engine::EngineError) -> BenchError {
     BenchError::Engine { file: subject.name.clone(), error }
 }
 
 /// A model in memory, and what was measured of it.
 struct Loaded<'a> {
-    subject: &'a Subject<'a>,
-    engine: Engine<'a>,
+    subject: &'a Subject,
+    engine: Engine,
     state: State,
     logits: Vec<f32>,
     tokens: Tokens,
@@ -120,14 +121,13 @@ struct Place {
 }
 
 impl<'a> Loaded<'a> {
-    fn new(subject: &'a Subject<'a>, settings: &Settings, steps: &Steps<'_>) -> Result<Self, BenchError> {
+    fn new(subject: &'a Subject, settings: &Settings, steps: &Steps<'_>) -> Result<Self, BenchError> {
         let before = resident_memory();
         let predicted = predicted(subject)?;
         let mut loads = Vec::new();
         let mut load = || {
             let begun = Instant::now();
-            let engine =
-                Engine::load(subject.source, subject.description, &subject.options, &mut |_, _| ()).map_err(|error| of(subject, error))?;
+            let engine = Engine::load(&subject.model, &subject.options, &mut |_, _| ()).map_err(|error| of(subject, error))?;
             loads.push(begun.elapsed().as_secs_f64());
             steps.step();
             Ok::<_, BenchError>(engine)
@@ -136,10 +136,10 @@ impl<'a> Loaded<'a> {
             drop(load()?);
         }
         let mut engine = load()?;
-        let vocabulary = subject.description.hyperparameters.vocabulary;
+        let vocabulary = subject.model.description().hyperparameters.vocabulary;
         let (mut state, mut logits, mut tokens) = (engine.new_state(), vec![0.0; vocabulary], Tokens::new(vocabulary));
         engine.step(tokens.next(), &mut state, &mut logits).map_err(|error| of(subject, error))?;
-        check_logits(0, &logits).map_err(|error| of(subject, error))?;
+        check_logits(0, &logits).map_err(|error| of(subject, error.into()))?;
         let growth = before.zip(resident_memory()).map(|(before, after)| after.saturating_sub(before));
         let memory = MemoryReport { predicted, used: engine.memory(), resident_growth_bytes: growth };
         Ok(Self {
@@ -165,7 +165,7 @@ impl<'a> Loaded<'a> {
             let begun = Instant::now();
             self.engine.step(token, &mut self.state, &mut self.logits).map_err(|error| of(self.subject, error))?;
             seconds.push(begun.elapsed().as_secs_f64());
-            check_logits(position, &self.logits).map_err(|error| of(self.subject, error))?;
+            check_logits(position, &self.logits).map_err(|error| of(self.subject, error.into()))?;
         }
         Ok(seconds)
     }
@@ -190,7 +190,7 @@ impl<'a> Loaded<'a> {
         let sink = |_: usize, position: usize, logits: &[f32]| sound = check_logits(position, std::hint::black_box(logits));
         self.engine.forward(&[&tokens], &mut states, Logits::Last, sink).map_err(|error| of(self.subject, error))?;
         let seconds = begun.elapsed().as_secs_f64();
-        sound.map_err(|error| of(self.subject, error))?;
+        sound.map_err(|error| of(self.subject, error.into()))?;
         self.prompts[index].1.push(count as f64 / seconds);
         Ok(())
     }
@@ -228,7 +228,7 @@ impl<'a> Loaded<'a> {
 
     /// The results; `None` if nothing was measured.
     fn report(&self, bandwidth: &[Bandwidth]) -> Option<ModelReport> {
-        let Subject { name, source, description, file_bytes, options } = self.subject;
+        let Subject { name, model, file_bytes, options } = self.subject;
         let memory = MemoryReport { used: self.engine.memory(), ..self.memory };
         let tokens_per_second = Spread::of(&self.decode)?;
         let read_bytes_per_second = tokens_per_second.median * memory.predicted.read_per_token as f64;
@@ -237,12 +237,14 @@ impl<'a> Loaded<'a> {
         let prompt = |(tokens, rates): &(usize, Vec<f64>)| Some(Prompt { tokens: *tokens, tokens_per_second: Spread::of(rates)? });
         let position = |place: &Place| Some(Position { position: place.position, tokens_per_second: Spread::of(&place.rates)? });
         let positions: Vec<Position> = self.positions.iter().filter_map(position).collect();
+        let (encoding, held) = main_type(model, &self.engine);
         Some(ModelReport {
             file: name.clone(),
-            format: source.format().to_string(),
-            version: description.version.to_string(),
-            encoding: main_type(*source, description),
-            parameters: description.parameters(),
+            format: model.format().to_string(),
+            version: model.description().version.to_string(),
+            encoding,
+            held,
+            parameters: model.description().parameters(),
             file_bytes: *file_bytes,
             threads,
             isa: self.engine.isa().to_owned(),
@@ -275,15 +277,20 @@ fn rate(seconds: &[f64]) -> f64 {
     seconds.len() as f64 / seconds.iter().sum::<f64>()
 }
 
-/// The type of the matrices, without the embedding, that takes the most bytes.
-fn main_type(source: &dyn TensorSource, description: &rwkv_forge_model::ModelDescription) -> String {
-    let mut types = std::collections::BTreeMap::<&str, u64>::new();
-    for spec in description.tensors.iter().filter(|spec| spec.role.is_matrix() && spec.role != rwkv_forge_model::TensorRole::Embedding) {
-        if let Some(info) = source.tensors().get(spec.source_index) {
-            *types.entry(info.encoding.name).or_default() += info.byte_len().unwrap_or(0);
+/// The type of the matrices, without the embedding, that takes the most bytes, and the widest one in which the engine holds these.
+fn main_type(model: &Model, engine: &Engine) -> (String, String) {
+    let mut types = std::collections::BTreeMap::<&str, (u64, Option<Encoding>)>::new();
+    let tensors = &model.description().tensors;
+    for spec in tensors.iter().filter(|spec| spec.role.is_matrix() && spec.role != rwkv_forge_model::TensorRole::Embedding) {
+        if let Some(info) = model.source().tensors().get(spec.source_index) {
+            let (bytes, held) = types.entry(info.encoding.name).or_default();
+            *bytes += info.byte_len().unwrap_or(0);
+            *held = (*held).into_iter().chain(engine.held_as(&spec.name)).max_by_key(|encoding| encoding.block_bytes);
         }
     }
-    types.into_iter().max_by_key(|(_, bytes)| *bytes).map_or_else(String::new, |(name, _)| name.to_owned())
+    let main = types.into_iter().max_by_key(|(_, (bytes, _))| *bytes);
+    let Some((name, (_, held))) = main else { return (String::new(), String::new()) };
+    (name.to_owned(), held.map_or(name, |held| held.name).to_owned())
 }
 
 /// All rounds of one group.

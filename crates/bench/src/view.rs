@@ -8,6 +8,12 @@ use crate::report::{ModelReport, Report};
 const MB: f64 = 1e6;
 const GB: f64 = 1e9;
 
+/// The type of a model, and what it is decoded to where there is no kernel for it.
+fn type_of(model: &ModelReport) -> String {
+    let ModelReport { encoding, held, .. } = model;
+    if encoding == held { encoding.clone() } else { format!("{encoding}, held as {held}") }
+}
+
 impl Report {
     /// Speed: one row for each model. With `compare`, ratios to the first one as well.
     #[must_use]
@@ -26,7 +32,7 @@ impl Report {
             let decode = &model.decode;
             let mut row = vec![
                 Cell::text(self.label(model)),
-                Cell::text(&model.encoding),
+                Cell::text(type_of(model)),
                 Cell::count(model.threads as u64),
                 rate(decode.tokens_per_second.median),
                 percent(decode.tokens_per_second.relative()),

@@ -7,9 +7,9 @@ use std::num::NonZeroUsize;
 
 use rwkv_forge_bench::{BenchError, Report, Settings, Subject, run};
 use rwkv_forge_engine::{EngineOptions, Form, Isa};
-use rwkv_forge_model::{Version, describe};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
+use rwkv_forge_weights::Model;
 
 const SETTINGS: Settings = Settings { tokens: 5, repeat: 3, prompts: Vec::new(), loads: 2, position: 9, buffer_bytes: Some(8 << 20) };
 
@@ -18,15 +18,13 @@ fn model(version: Version) -> MemorySource {
 }
 
 fn measured(versions: &[Version], ways: &[EngineOptions], settings: &Settings) -> Report {
-    let models: Vec<MemorySource> = versions.iter().map(|version| model(*version)).collect();
-    let descriptions: Vec<_> = models.iter().map(|model| describe(model.tensors()).unwrap()).collect();
+    let models = versions.iter().map(|version| Model::describe(model(*version)).unwrap());
     let mut subjects = Vec::new();
-    for (source, description) in models.iter().zip(&descriptions) {
-        let name = description.version.to_string();
+    for model in models {
+        let name = model.description().version.to_string();
         subjects.extend(ways.iter().map(|options| Subject {
             name: name.clone(),
-            source,
-            description,
+            model: model.clone(),
             file_bytes: 1_000_000,
             options: *options,
         }));
@@ -112,9 +110,7 @@ fn documents() {
 
 #[test]
 fn what_measures_nothing_is_refused() {
-    let source = model(Version::V7);
-    let description = describe(source.tensors()).unwrap();
-    let subject = Subject { name: "m".to_owned(), source: &source, description: &description, file_bytes: 1, options: way(1) };
+    let subject = Subject { name: "m".to_owned(), model: Model::describe(model(Version::V7)).unwrap(), file_bytes: 1, options: way(1) };
     let error = run(&[subject], &Settings { repeat: 0, ..SETTINGS }, &|_, _| ()).unwrap_err();
     assert!(matches!(error, BenchError::Setting { found: 0, .. }), "{error}");
 }

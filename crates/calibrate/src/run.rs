@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rwkv_forge_engine::{Batch, EngineOptions, Form, Isa, LayerStream};
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::Model;
 
 use crate::collect::Collector;
 use crate::error::CalibrateError;
@@ -90,8 +90,7 @@ pub struct Progress {
 /// # Errors
 /// [`CalibrateError::NoTokens`], [`CalibrateError::NonFinite`], those of the engine, and what the receiver returns.
 pub fn calibrate(
-    source: &dyn TensorSource,
-    description: &ModelDescription,
+    model: &Model,
     sequences: &[&[u32]],
     options: &Options,
     receiver: &mut dyn Receiver,
@@ -103,10 +102,11 @@ pub fn calibrate(
     let engine = EngineOptions { form: Form::Float, ..options.engine };
     let pool = threads(engine.threads)?;
     let isa = engine.isa.unwrap_or_else(Isa::best);
+    let description = model.description();
     let block = options.block(description);
     let layers = description.hyperparameters.layers;
     let collector = || Collector::new(&pool, isa, options.hessians, block, description);
-    let mut stream = LayerStream::new(source, description, &engine)?;
+    let mut stream = LayerStream::new(model, &engine)?;
     let mut batch = stream.embed(sequences)?;
     for layer in 0..layers {
         progress(Progress { layers_done: layer, layers });

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rwkv_forge_io::{InputFile, IoError};
-use rwkv_forge_model::{ModelDescription, Version};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_model::Version;
+use rwkv_forge_weights::Model;
 use sha2::{Digest, Sha256};
 
 use crate::error::CalibrateError;
@@ -72,20 +72,19 @@ pub struct Statistics {
 pub fn calibrate_to_file(
     place: &Place,
     source_digest: &str,
-    source: &dyn TensorSource,
-    description: &ModelDescription,
+    model: &Model,
     sequences: &[&[u32]],
     options: &Options,
     progress: &dyn Fn(Progress),
 ) -> Result<Statistics, CalibrateError> {
-    let key = Key::new(source_digest, description, sequences, options);
+    let key = Key::new(source_digest, model.description(), sequences, options);
     let (found, mut warnings) = known(place, &key)?;
     if let Some(found) = found {
         return Ok(found);
     }
     let gather = |path: &Path, force: bool| {
-        let mut writer = Writer::create(path, force, description)?;
-        calibrate(source, description, sequences, options, &mut writer, progress)?;
+        let mut writer = Writer::create(path, force, model.description())?;
+        calibrate(model, sequences, options, &mut writer, progress)?;
         writer.finish(&key)?;
         Statistics::open(path)
     };

@@ -70,9 +70,7 @@ fn statistics_become_an_imatrix_file() {
     let (model, tokens, file) = (Model::tiny(7), tokens(3000), TestFile::new("export"));
     let sequences: Vec<&[u32]> = tokens.chunks_exact(CHUNK).take(CHUNKS).collect();
     let options = options(1, Hessians::None);
-    let source = model.source.as_ref();
-    let statistics =
-        calibrate_to_file(&Place::Kept(file.0.clone()), "digest", source, &model.description, &sequences, &options, &|_| {}).unwrap();
+    let statistics = calibrate_to_file(&Place::Kept(file.0.clone()), "digest", &model.model(), &sequences, &options, &|_| {}).unwrap();
     let ours = statistics.imatrix(Version::V7, "head.txt", 128, true).unwrap();
     let (theirs, _) = Imatrix::read(&fixture("tiny-rwkv7.gguf")).unwrap();
     assert_eq!(ours.entries.keys().collect::<Vec<_>>(), theirs.entries.keys().collect::<Vec<_>>());

@@ -25,7 +25,7 @@ impl Tap for Watch<'_> {
 /// The inputs of `weight` in layer `layer`, row by row.
 fn inputs(model: &Model, sequences: &[&[u32]], layer: usize, weight: &str) -> Vec<Vec<f32>> {
     let options = EngineOptions { form: Form::Float, ..EngineOptions::default() };
-    let mut stream = LayerStream::new(model.source.as_ref(), &model.description, &options).unwrap();
+    let mut stream = LayerStream::new(&model.model(), &options).unwrap();
     let mut batch = stream.embed(sequences).unwrap();
     let watch = Watch { weight, rows: Mutex::default() };
     for index in 0..=layer {
@@ -79,7 +79,7 @@ fn kept_residuals_are_those_of_a_plain_run() {
     let sequences = [&tokens[..200]];
     let kept = Kept::of(&model, &sequences, &options(1, Hessians::None));
     let options = EngineOptions { form: Form::Float, ..EngineOptions::default() };
-    let mut stream = LayerStream::new(model.source.as_ref(), &model.description, &options).unwrap();
+    let mut stream = LayerStream::new(&model.model(), &options).unwrap();
     let mut batch = stream.embed(&sequences).unwrap();
     for layer in 0..3 {
         assert_eq!(kept.residuals[layer], batch.x);
@@ -183,7 +183,7 @@ fn a_file_gives_back_what_was_gathered_and_is_used_again() {
     let runs = Mutex::new(0);
     let ask = |place: &Place, source: &str, sequences: &[&[u32]], options: &Options| {
         let count = |progress: Progress| *runs.lock().unwrap() += usize::from(progress.layers_done == progress.layers);
-        calibrate_to_file(place, source, model.source.as_ref(), &model.description, sequences, options, &count)
+        calibrate_to_file(place, source, &model.model(), sequences, options, &count)
     };
     let entry = Place::Kept(file.0.clone());
     let open = |source: &str, sequences: &[&[u32]], options: &Options| ask(&entry, source, sequences, options).unwrap();
@@ -227,7 +227,7 @@ fn other_files_are_not_replaced_and_any_changed_byte_is_noticed() {
     let sequences = [&tokens[..50]];
     let options = options(1, Hessians::Matrices);
     let named = Place::Named(file.0.clone());
-    let run = || calibrate_to_file(&named, "digest", model.source.as_ref(), &model.description, &sequences, &options, &|_| {});
+    let run = || calibrate_to_file(&named, "digest", &model.model(), &sequences, &options, &|_| {});
     std::fs::write(&file.0, b"somebody's notes, not to be lost").unwrap();
     assert_eq!(run().unwrap_err().kind(), "BadStatistics");
     assert_eq!(std::fs::read(&file.0).unwrap(), b"somebody's notes, not to be lost");
@@ -258,7 +258,7 @@ fn no_tokens_and_no_numbers_are_errors() {
     let model = Model::tiny(7);
     let mut kept = Kept::default();
     let run = |sequences: &[&[u32]], kept: &mut Kept| {
-        calibrate(model.source.as_ref(), &model.description, sequences, &options(1, Hessians::None), kept, &|_| {}).unwrap_err()
+        calibrate(&model.model(), sequences, &options(1, Hessians::None), kept, &|_| {}).unwrap_err()
     };
     assert_eq!(run(&[], &mut kept).kind(), "NoTokens");
     assert_eq!(run(&[&[]], &mut kept).kind(), "NoTokens");

@@ -11,7 +11,7 @@ use rwkv_forge_container::{
     no_hybrids, provenance,
 };
 use rwkv_forge_io::InputFile;
-use rwkv_forge_model::names::is_hybrid;
+use rwkv_forge_model::names::needs_configuration;
 use rwkv_forge_model::{
     Assembly, Choice, Configuration, Constraint, Epsilon, MappedTensor, ModelDescription, ModelFile, OutputLayout, TensorSpec, Version,
 };
@@ -107,7 +107,7 @@ impl ModelFile for TensorFile {
     }
     fn configuration(&self) -> Result<Configuration, BoxError> {
         // RWKV itself needs no such file, and none is looked at.
-        if is_hybrid(self.tensors()) { configuration(&self.beside) } else { Ok(Configuration::default()) }
+        if needs_configuration(self.tensors()) { configuration(&self.beside) } else { Ok(Configuration::default()) }
     }
 }
 

@@ -19,14 +19,6 @@ impl Failure {
         Self { kind: kind.to_owned(), message, code: exit_code(Class::Usage) }
     }
 
-    /// The same, about something that the message does not name yet.
-    pub(crate) fn of(mut self, what: &str) -> Self {
-        if !self.message.contains(what) {
-            self.message = format!("{what}: {}", self.message);
-        }
-        self
-    }
-
     /// A mistake of this program.
     pub(crate) fn bug(kind: &str, message: String) -> Self {
         Self { kind: kind.to_owned(), message, code: exit_code(Class::Bug) }
@@ -80,7 +72,7 @@ macro_rules! failures {
 
 failures!(
     rwkv_forge_bench::BenchError,
-    rwkv_forge_plan::PlanError,
+    rwkv_forge_choose::ChooseError,
     rwkv_forge_calibrate::CalibrateError,
     rwkv_forge_checkpoint::CheckpointError,
     rwkv_forge_convert::ConvertError,
@@ -91,7 +83,8 @@ failures!(
     rwkv_forge_forms::FormsError,
     rwkv_forge_io::IoError,
     rwkv_forge_kernel::KernelError,
-    rwkv_forge_matrix::MatrixError,
+    rwkv_forge_matrix::SimdError,
+    rwkv_forge_weights::WeightsError,
     rwkv_forge_overlay::OverlayError,
     rwkv_forge_report::ReportError,
     rwkv_forge_score::ScoreError,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rwkv_forge_choose::{Observer, Steps, Work};
 
 use crate::terminal::Terminal;
 
@@ -54,6 +55,37 @@ impl Progress {
         bar.set_style(style);
         bar.set_message(self.label);
         bar
+    }
+}
+
+impl Steps for Progress {
+    fn set(&self, done: u64, total: u64) {
+        Self::set(self, done, total);
+    }
+}
+
+/// Libraries say what goes on; people see bars, and lines on stderr.
+impl Observer for Terminal {
+    fn note(&self, text: &str) {
+        Self::note(self, text);
+    }
+
+    fn warn(&self, text: &str) {
+        Self::warn(self, text);
+    }
+
+    fn detail(&self, text: &str) {
+        Self::detail(self, text);
+    }
+
+    fn begin(&self, work: Work) -> Box<dyn Steps + '_> {
+        let label = match work {
+            Work::Calibrating => "calibrating",
+            Work::Probing => "probing",
+            Work::Evaluating => "evaluating",
+            Work::Measuring => "measuring",
+        };
+        Box::new(Progress::new(self, label, false))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The writing side. Start at [`Container`].
 
-use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version};
+use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version, VocabularyFamily};
 use rwkv_forge_tensor::{BoxError, Encoding};
 use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
@@ -89,7 +89,10 @@ pub trait Container: Sync {
 /// # Errors
 /// [`ContainerError::HybridNotCarried`].
 pub fn no_hybrids(container: &'static str, version: Version) -> Result<(), ContainerError> {
-    if version.is_hybrid() { Err(ContainerError::HybridNotCarried { container, version }) } else { Ok(()) }
+    match version.architecture().vocabulary {
+        VocabularyFamily::World => Ok(()),
+        VocabularyFamily::Qwen => Err(ContainerError::HybridNotCarried { container, version }),
+    }
 }
 
 /// What a file says of its making, in containers whose metadata are texts.

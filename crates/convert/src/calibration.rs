@@ -118,6 +118,10 @@ impl Calibration for FromImatrix {
         self.unseen.iter().any(|name| name == tensor)
     }
 
+    fn has_factors(&self) -> bool {
+        false
+    }
+
     fn factor(&self, _: &str) -> Result<Option<Arc<Factor>>, BoxError> {
         Ok(None)
     }

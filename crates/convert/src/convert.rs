@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use rwkv_forge_container::{OpenOptions, Shortfall, qwen_shortfall, shortfall};
 use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
-use rwkv_forge_kernel::KernelOptions;
-use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version};
-use rwkv_forge_overlay::Overlay;
+use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version, VocabularyFamily};
 use rwkv_forge_quant::EncodeStats;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
-use rwkv_forge_tokenizer::Tokenizer;
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 use serde::Serialize;
 
 use crate::companion;
@@ -140,21 +138,40 @@ pub struct Record {
     pub prediction: Option<AgainstUnigram>,
 }
 
-/// Decides everything about the output without writing a byte.
+/// What is known of an output before anything is laid out.
+struct Checked {
+    /// For ready types, the recipe of the plain type whose bytes they do not exceed.
+    plain: Option<Recipe>,
+    /// By the recipe, or by that of the plain type.
+    choices: Vec<Choice>,
+    tokenizer: Option<Tokenizer>,
+    qwen: Option<BpeVocabulary>,
+    lacking: Option<Shortfall>,
+    /// What the record says of padding.
+    padded: Option<String>,
+}
+
+/// Refuses what [`plan`] would refuse for the options and for what the model is, before any text is read and any statistics are gathered.
 ///
 /// # Errors
 /// Refusals of the container, of the recipe, and of the vocabulary.
-pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
+pub fn check(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<(), BoxError> {
+    checked(model, options).map(drop)
+}
+
+fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, BoxError> {
     let container = options.container;
-    let version = model.description.version;
+    let version = model.description().version;
     container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
-    container.carries_model(&model.description)?;
-    let rows = model.description.hyperparameters.vocabulary;
+    let rows = model.description().hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
-    let mut choices = plain.as_ref().unwrap_or(options.recipe).resolve(&model.description, container)?;
+    let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
-    let qwen =
-        if version.is_hybrid() { Some(companion::vocabulary(model.file.opened(), &model.beside, options.vocabulary, rows)?) } else { None };
+    container.carries_model(model.description())?;
+    let qwen = match model.description().mechanisms.vocabulary {
+        VocabularyFamily::Qwen => Some(companion::vocabulary(model.file.opened(), &model.beside, options.vocabulary, rows)?),
+        VocabularyFamily::World => None,
+    };
     let tokenizer = match &qwen {
         Some(_) => None,
         None if container.needs_vocabulary() => Some(vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name()))?),
@@ -174,6 +191,16 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         Some(shortfall) if carried => Some(format!("pad-vocabulary={}", shortfall.missing())),
         _ => None,
     };
+    Ok(Checked { plain, choices, tokenizer, qwen, lacking, padded })
+}
+
+/// Decides everything about the output without writing a byte.
+///
+/// # Errors
+/// Those of [`check`], and of laying the file out.
+pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
+    let container = options.container;
+    let Checked { plain, mut choices, tokenizer, qwen, lacking, padded } = checked(model, options)?;
     let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), padded];
     let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
     let plain_text = plain.as_ref().map(Recipe::text);
@@ -186,11 +213,11 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         tool_version: env!("CARGO_PKG_VERSION"),
     };
     if let Some((text, ready)) = plain_text.as_ref().zip(options.recipe.preset.ready) {
-        let limit = container.layout(&model.description, &choices, &LayoutContext { recipe: text, ..context })?.total_bytes();
+        let limit = container.layout(model.description(), &choices, &LayoutContext { recipe: text, ..context })?.total_bytes();
         choices = improve(model, options, ready, &choices, limit, &context)?;
         refuse_requantizing(model, &choices, options.requantize)?;
     }
-    let layout = container.layout(&model.description, &choices, &context)?;
+    let layout = container.layout(model.description(), &choices, &context)?;
     refuse_rearranging(model, &layout, options.requantize)?;
     Ok(Plan { container, choices, layout, recipe, tokenizer, shortfall: lacking })
 }
@@ -198,9 +225,9 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
 /// The recipe of the plain type whose bytes a ready type does not exceed.
 fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertError> {
     let Some(ready) = options.recipe.preset.ready else { return Ok(None) };
-    let preset = crate::preset::preset_by_name(ready.reference_in(options.container)?)?;
+    let preset = ready.reference_in(options.container)?;
     let mut plain = options.recipe.clone();
-    (plain.preset, plain.quantizer, plain.calibration) = (preset, Quantizer::Ggml, None);
+    (plain.preset, plain.quantizer, plain.calibration) = (preset, Some(Quantizer::Ggml), None);
     Ok(Some(plain))
 }
 
@@ -215,11 +242,11 @@ fn improve(
 ) -> Result<Vec<Choice>, BoxError> {
     let (recipe, container) = (options.recipe, options.container);
     let fixed = |spec: &TensorSpec| recipe.is_set(&spec.name) || recipe.keep_factors && spec.role.is_lora();
-    let extra = ready.extra(&model.description, container, plain, &fixed);
-    let open = ready.open(&model.description, container, plain, &fixed, extra);
+    let extra = ready.extra(model.description(), container, plain, &fixed);
+    let open = ready.open(model.description(), container, plain, &fixed, extra);
     // Metadata and padding depend on the types too.
     open.allocate(|choices| {
-        let bytes = container.layout(&model.description, choices, context)?.total_bytes();
+        let bytes = container.layout(model.description(), choices, context)?.total_bytes();
         Ok(bytes.saturating_sub(limit + extra))
     })
 }
@@ -231,7 +258,7 @@ fn not_carried(version: Version, refusal: BoxError) -> ConvertError {
 }
 
 fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> Result<(), ConvertError> {
-    for (spec, choice) in model.description.tensors.iter().zip(choices) {
+    for (spec, choice) in model.description().tensors.iter().zip(choices) {
         let stored = model.source().tensors()[spec.source_index].encoding;
         if !allowed && !stored.is_dense() && !choice.encoding.is_dense() && stored != choice.encoding {
             return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: choice.encoding.name });
@@ -243,7 +270,7 @@ fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> 
 /// Blocks of the wanted type whose values the container wants in another form or order would be encoded anew.
 fn refuse_rearranging(model: &OpenModel, layout: &OutputLayout, allowed: bool) -> Result<(), ConvertError> {
     for out in layout.files().flat_map(|(_, layout)| &layout.tensors) {
-        for spec in out.assembly.parts.iter().map(|part| &model.description.tensors[*part]) {
+        for spec in out.assembly.parts.iter().map(|part| &model.description().tensors[*part]) {
             let stored = model.source().tensors()[spec.source_index].encoding;
             if !allowed && !stored.is_dense() && !out.encoding.is_dense() && !copies_blocks(model, out) {
                 return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: out.encoding.name });
@@ -274,7 +301,7 @@ pub fn convert(
     let (digests, stats) = rayon::join(
         || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
         || {
-            let rounding = write_all(model, options.prepared.map(|prepared| prepared.overlay), &target, &|bytes| {
+            let rounding = write_all(model, options.prepared.map(|prepared| prepared.model), &target, &|bytes| {
                 progress(Stage::Writing, bytes, total_bytes)
             })?;
             check_unwritten(model, plan)?;
@@ -370,16 +397,13 @@ fn output_options<'c>(
 /// Writes all files of the target.
 fn write_all(
     model: &OpenModel,
-    prepared: Option<&Overlay<'_>>,
+    prepared: Option<&rwkv_forge_weights::Model>,
     target: &Target<'_>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Rounding, BoxError> {
     let mut all = Rounding::default();
     target.each_file(|layout, file| {
-        let job = match prepared {
-            Some(overlay) => Job { source: overlay, model: overlay.description(), layout },
-            None => Job { source: model.source(), model: &model.description, layout },
-        };
+        let job = Job { model: prepared.unwrap_or(&model.model), layout };
         let rounding = job.run(file, progress)?;
         all.total.add(rounding.total);
         all.f16.extend(rounding.f16);
@@ -391,7 +415,7 @@ fn write_all(
 
 /// Looks at the values of stored tensors that the executor has not seen in full: what this container does without, or the model.
 fn check_unwritten(model: &OpenModel, plan: &Plan) -> Result<(), BoxError> {
-    let specs = &model.description.tensors;
+    let specs = &model.description().tensors;
     let mut written = vec![false; specs.len()];
     for part in plan.layout.files().flat_map(|(_, layout)| &layout.tensors).flat_map(|out| &out.assembly.parts) {
         written[*part] = true;
@@ -425,7 +449,7 @@ fn file_name(path: &Path) -> String {
 
 /// True when every value survives unchanged: the same encoding, or a widening of 16 bits to 32.
 fn is_lossless(model: &OpenModel, plan: &Plan, stats: EncodeStats) -> bool {
-    let exact = model.description.tensors.iter().zip(&plan.choices).all(|(spec, choice)| {
+    let exact = model.description().tensors.iter().zip(&plan.choices).all(|(spec, choice)| {
         let stored = model.source().tensors()[spec.source_index].encoding;
         let narrow = stored == Encoding::F16 || stored == Encoding::BF16;
         stored == choice.encoding || (narrow && choice.encoding == Encoding::F32)
@@ -439,7 +463,7 @@ fn is_lossless(model: &OpenModel, plan: &Plan, stats: EncodeStats) -> bool {
 fn keeps_values(model: &OpenModel, out: &OutputTensor) -> bool {
     let is_power_of_two = |form: ValueForm| form.is_exact();
     out.assembly.parts.iter().all(|part| {
-        let form = model.description.tensors[*part].recover.form;
+        let form = model.description().tensors[*part].recover.form;
         let computed = is_power_of_two(form) && (out.encoding == Encoding::F32 || is_power_of_two(out.assembly.form));
         let exact = out.assembly.form == form || computed;
         if out.encoding.is_dense() { exact } else { copies_blocks(model, out) }
@@ -450,7 +474,7 @@ fn keeps_values(model: &OpenModel, out: &OutputTensor) -> bool {
 fn copies_blocks(model: &OpenModel, out: &OutputTensor) -> bool {
     let assembly = &out.assembly;
     let [part] = assembly.parts.as_slice() else { return false };
-    let recover = model.description.tensors[*part].recover;
+    let recover = model.description().tensors[*part].recover;
     let plain = recover == Recover::AS_IS.with_form(recover.form);
     plain && recover.form == assembly.form && !assembly.transposed && assembly.repeat == 1 && assembly.pad == 0
 }
@@ -473,10 +497,10 @@ fn read_back(
 ) -> Result<Compared, BoxError> {
     let candidate = open(written, open_options)?;
     let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
-    let rows = model.description.hyperparameters.vocabulary;
+    let rows = model.description().hyperparameters.vocabulary;
     let tokens = probe_tokens(text, plan.tokenizer.as_ref(), rows, verify.tokens)?;
-    let reference = Model { source: model.source(), description: &model.description, options: KernelOptions::default() };
-    let candidate = Model { source: candidate.source(), description: &candidate.description, options: KernelOptions::default() };
+    let reference = Model::new(&model.model);
+    let candidate = Model::new(&candidate.model);
     let (reference, candidate) = (reference.runner_by(verify.kernel)?, candidate.runner_by(verify.kernel)?);
     let agreement = rwkv_forge_eval::compare_runners(reference, candidate, &CompareOptions::new(&tokens), &mut |step| {
         progress(Stage::Verifying, step.done as u64, step.total as u64);

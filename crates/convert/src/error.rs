@@ -27,6 +27,14 @@ pub enum ConvertError {
         /// What exists.
         known: String,
     },
+    /// The type is there for reading other people's files.
+    #[error("{name} is for reading only: nothing can be stored as it; choose one of {known}")]
+    ReadOnlyType {
+        /// What was asked for.
+        name: &'static str,
+        /// What can be written.
+        known: String,
+    },
     /// The container has no place for models of this version.
     #[error("{refusal} (containers that carry it: {others})")]
     CannotCarry {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 use rwkv_forge_io::{InputFile, OutputFile};
-use rwkv_forge_kernel::load_tensor;
-use rwkv_forge_model::{FileLayout, ModelDescription, OutputTensor, TensorSpec};
+use rwkv_forge_model::{FileLayout, OutputTensor, TensorSpec};
 use rwkv_forge_quant::{EncodeError, EncodeStats};
-use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
+use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_weights::Model;
 use serde::Serialize;
 
 use crate::error::ConvertError;
@@ -89,12 +89,10 @@ struct Buffers {
     encoded: Vec<u8>,
 }
 
-/// A source, the model in it, and where its tensors go.
+/// A model, and where its tensors go.
 pub struct Job<'a> {
-    /// The file that is read.
-    pub source: &'a dyn TensorSource,
-    /// The model in it.
-    pub model: &'a ModelDescription,
+    /// What is read.
+    pub model: &'a Model,
     /// The file that is written.
     pub layout: &'a FileLayout,
 }
@@ -194,7 +192,7 @@ impl Job<'_> {
     fn is_direct(&self, out: &OutputTensor) -> bool {
         let assembly = &out.assembly;
         let [part] = assembly.parts.as_slice() else { return false };
-        let recover = self.model.tensors[*part].recover;
+        let recover = self.model.description().tensors[*part].recover;
         let plain = recover.part == (0, 1) && recover.columns == (0, 1) && recover.transposed == assembly.transposed;
         // The zeros of padding are what a new file has anyway, but for blocks, whose zeros are not all zero bytes.
         let padding = assembly.pad == 0 || out.encoding.is_dense();
@@ -223,10 +221,10 @@ impl Job<'_> {
         buffers: &mut Buffers,
         output: &OutputFile,
     ) -> Result<PieceLoss, BoxError> {
-        let spec = &self.model.tensors[out.assembly.parts[0]];
-        let encoding = self.source.tensors()[spec.source_index].encoding;
+        let spec = &self.model.description().tensors[out.assembly.parts[0]];
+        let encoding = self.model.source().tensors()[spec.source_index].encoding;
         buffers.raw.resize(to_usize(stored_bytes(encoding, count))?, 0);
-        self.source.read_at(spec.source_index, stored_bytes(encoding, start), &mut buffers.raw)?;
+        self.model.source().read_at(spec.source_index, stored_bytes(encoding, start), &mut buffers.raw)?;
         buffers.values.clear();
         rwkv_forge_quant::decode_rows(encoding, &buffers.raw, &mut buffers.values)?;
         let same_form = spec.recover.form == out.assembly.form;
@@ -249,8 +247,8 @@ impl Job<'_> {
     fn whole(&self, out: &OutputTensor, buffers: &mut Buffers, output: &OutputFile) -> Result<PieceLoss, BoxError> {
         buffers.values.clear();
         for part in &out.assembly.parts {
-            let spec = &self.model.tensors[*part];
-            let values = load_tensor::<f32>(self.source, spec)?;
+            let spec = &self.model.description().tensors[*part];
+            let values = self.model.values::<f32>(spec)?;
             self.check_finite(spec, out, 0, &values)?;
             let first = buffers.values.len();
             if out.assembly.transposed {
@@ -264,7 +262,7 @@ impl Job<'_> {
             }
         }
         buffers.values.extend(std::iter::repeat_n(0.0, to_usize(out.assembly.pad)?));
-        let spec = &self.model.tensors[out.assembly.parts[0]];
+        let spec = &self.model.description().tensors[out.assembly.parts[0]];
         let stats = self.encode(out, spec, &buffers.values, 0, &mut buffers.encoded)?;
         write_blocks(output, out, 0, &buffers.encoded)?;
         Ok(stats)
@@ -291,7 +289,7 @@ impl Job<'_> {
                 reason: "a value or the scale of a block is too large".to_owned(),
             }
             .into(),
-            EncodeError::Length { .. } | EncodeError::Importance { .. } | EncodeError::Rows { .. } => {
+            EncodeError::ReadOnly { .. } | EncodeError::Length { .. } | EncodeError::Importance { .. } | EncodeError::Rows { .. } => {
                 ConvertError::Internal(format!("{}: {error}", out.name)).into()
             }
         });
@@ -308,7 +306,7 @@ impl Job<'_> {
 
     /// Reads the tensor again, to say where the first bad value is and how many there are. `element` is one of the output.
     fn non_finite(&self, spec: &TensorSpec, out: &OutputTensor, element: u64) -> BoxError {
-        match rwkv_forge_quant::non_finite(self.source, spec.source_index, &|_| ()) {
+        match rwkv_forge_quant::non_finite(self.model, spec.source_index, &|_| ()) {
             Ok(Some(found)) => found.into(),
             // Finite as it is stored: the function of it that the container wants is not.
             Ok(None) => ConvertError::Overflow {

@@ -24,7 +24,9 @@ mod target;
 
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
 pub use companion::COMPANIONS;
-pub use convert::{ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check_output, convert, plan};
+pub use convert::{
+    ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check, check_output, convert, plan,
+};
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
 pub use open::{ModelIdentity, OpenFile, OpenModel, open, open_file};

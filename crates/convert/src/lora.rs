@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rwkv_forge_checkpoint::Limits;
-use rwkv_forge_kernel::load_tensor;
-use rwkv_forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
+use rwkv_forge_model::{ModelDescription, Recover, TensorSpec};
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, decode_dense, format_shape, shorten};
+use rwkv_forge_weights::{Model, Order, View};
 use strum::IntoStaticStr;
 use thiserror::Error;
 
@@ -140,7 +140,7 @@ impl Diagnostic for LoraError {
 /// [`LoraError`], [`ConvertError::Requantize`], and those of opening the file.
 pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
     let source = rwkv_forge_checkpoint::open(lora, &Limits::default())?;
-    let plan = Plan::new(source.as_ref(), &base.description)?;
+    let plan = Plan::new(source.as_ref(), &base.description())?;
     // Without a pair there is nothing to scale.
     let alpha = match alpha {
         None if plan.pairs.is_empty() => 1.0,
@@ -152,7 +152,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
     }
     let mut parts: BTreeMap<usize, Part> = BTreeMap::new();
     for (tensor, Pair { a, b }) in plan.pairs {
-        let spec = &base.description.tensors[tensor];
+        let spec = &base.description().tensors[tensor];
         let stored = base.source().tensors()[spec.source_index].encoding;
         if !stored.is_dense() && !requantize {
             return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: "the merged weights" }.into());
@@ -357,7 +357,7 @@ enum Origin {
 
 /// The base with the LoRA merged into it. Affected tensors have canonical names and shapes, others are as in the base.
 struct LoraSource {
-    base: OpenFile,
+    base: Model,
     lora: Box<dyn TensorSource>,
     infos: Vec<TensorInfo>,
     origins: Vec<Origin>,
@@ -368,7 +368,8 @@ struct LoraSource {
 
 impl LoraSource {
     fn open(base: OpenModel, lora: Box<dyn TensorSource>, mut parts: BTreeMap<usize, Part>, alpha: f64) -> OpenModel {
-        let OpenModel { file: base, mut description, beside } = base;
+        let OpenModel { model: base, beside, .. } = base;
+        let mut description = base.description().clone();
         let (merged, replaced) = parts.values().fold((0, 0), |(merged, replaced), part| match part {
             Part::Merged(_) => (merged + 1, replaced),
             Part::Replaced(_) => (merged, replaced + 1),
@@ -406,30 +407,16 @@ impl LoraSource {
             source.infos.push(TensorInfo { name: spec.name.clone(), shape: spec.shape.clone(), encoding });
             source.origins.push(origin);
         }
-        OpenModel { file: OpenFile::of(Box::new(source)), description, beside }
+        let file = OpenFile::of(Box::new(source));
+        OpenModel { model: file.with(description), file, beside }
     }
 
     /// Elements `first .. first + count` of the base's matrix, in canonical order.
     fn base_values(&self, spec: &TensorSpec, first: usize, count: usize) -> Result<Vec<f32>, BoxError> {
-        let source = self.base.source();
-        let recover = spec.recover;
-        let exact = matches!(recover.form, ValueForm::Canonical | ValueForm::Eighth);
-        if recover.part != (0, 1) || recover.transposed || !exact {
-            return Ok(self.whole(spec)?[first..first + count].to_vec());
+        if self.base.stored(spec)?.order == Some(Order::Canonical) {
+            return Ok(self.base.elements(spec, first..first + count, View::CANONICAL)?);
         }
-        let encoding = source.tensors()[spec.source_index].encoding;
-        let (block, bytes) = (encoding.block_len as usize, encoding.block_bytes as usize);
-        let (begin, end) = (first / block, (first + count).div_ceil(block));
-        let mut raw = vec![0; (end - begin) * bytes];
-        source.read_at(spec.source_index, (begin * bytes) as u64, &mut raw)?;
-        let mut values = Vec::with_capacity((end - begin) * block);
-        rwkv_forge_quant::decode_rows(encoding, &raw, &mut values)?;
-        values.drain(..first - begin * block);
-        values.truncate(count);
-        if recover.form != ValueForm::Canonical {
-            values.iter_mut().for_each(|value| *value = recover.form.undo(*value));
-        }
-        Ok(values)
+        Ok(self.whole(spec)?[first..first + count].to_vec())
     }
 
     /// A matrix that is stored in another order than the canonical one; the last one is kept for the next piece.
@@ -440,7 +427,7 @@ impl LoraSource {
             return Ok(Arc::clone(values));
         }
         *last = None;
-        let values = Arc::new(load_tensor::<f32>(self.base.source(), spec)?);
+        let values = Arc::new(self.base.values(spec)?);
         *last = Some((spec.name.clone(), Arc::clone(&values)));
         Ok(values)
     }

@@ -8,20 +8,21 @@ use rwkv_forge_container::{Beside, BesideFile, Format, OpenOptions, Opened, Plac
 use rwkv_forge_io::{FileIdentity, InputFile};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_weights::Model;
 
 use crate::container::READERS;
 
 /// A readable file of any registered format.
 pub struct OpenFile {
     format: Option<&'static dyn Format>,
-    file: Box<dyn Opened>,
+    file: Arc<dyn Opened>,
 }
 
 impl OpenFile {
     /// Tensors that were put together in memory: the convention of names is found out from the names.
     #[must_use]
     pub fn of(source: Box<dyn TensorSource>) -> Self {
-        Self { format: None, file: Box::new(TensorFile::of(source)) }
+        Self { format: None, file: Arc::new(TensorFile::of(source)) }
     }
 
     /// The format that its bytes are of; `None` for tensors that lie in no file of their own.
@@ -42,6 +43,19 @@ impl OpenFile {
         self.file.as_ref()
     }
 
+    /// Its tensors as the model that `description` says.
+    pub(crate) fn with(&self, description: ModelDescription) -> Model {
+        Model::over(Arc::<dyn Opened>::clone(&self.file), description)
+    }
+
+    /// The model in the file.
+    ///
+    /// # Errors
+    /// As [`OpenFile::describe`].
+    pub fn model(&self) -> Result<Model, BoxError> {
+        Ok(self.with(self.describe()?))
+    }
+
     /// Recognises the model in the file.
     ///
     /// # Errors
@@ -57,7 +71,7 @@ pub struct OpenModel {
     /// The file.
     pub file: OpenFile,
     /// The model.
-    pub description: ModelDescription,
+    pub model: Model,
     pub(crate) beside: Arc<Beside>,
 }
 
@@ -65,7 +79,7 @@ impl OpenModel {
     /// A model in a file whose folder has nothing else that belongs to it.
     #[must_use]
     pub fn new(file: OpenFile, description: ModelDescription) -> Self {
-        Self { file, description, beside: Arc::default() }
+        Self { model: file.with(description), file, beside: Arc::default() }
     }
 
     /// The files that hold tensors, in the order of [`TensorSource::files`], each in its present state.
@@ -124,7 +138,13 @@ impl OpenModel {
     /// The tensors.
     #[must_use]
     pub fn source(&self) -> &dyn TensorSource {
-        self.file.source()
+        self.model.source()
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn description(&self) -> &ModelDescription {
+        self.model.description()
     }
 }
 
@@ -162,7 +182,7 @@ pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError
 
 fn open_place(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError> {
     let (format, file) = READERS.open(place, options)?;
-    Ok(OpenFile { format: Some(format), file })
+    Ok(OpenFile { format: Some(format), file: file.into() })
 }
 
 /// Opens a file and recognises the model in it.
@@ -172,6 +192,5 @@ fn open_place(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError>
 pub fn open(path: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
     let place = Place::of(path);
     let file = open_place(&place, options)?;
-    let description = file.describe()?;
-    Ok(OpenModel { file, description, beside: Arc::clone(place.beside()) })
+    Ok(OpenModel { model: file.model()?, file, beside: Arc::clone(place.beside()) })
 }

@@ -9,6 +9,7 @@ use rwkv_forge_model::{OutputTensor, TensorSpec};
 use rwkv_forge_overlay::{Overlay, Weight};
 use rwkv_forge_quantizer::{Degenerate, Factor, Fault, Quantizer, QuantizerError, Target};
 use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_weights::Model;
 use serde::Serialize;
 
 use crate::convert::Plan;
@@ -27,6 +28,11 @@ pub trait Calibration: Sync {
     /// True for a weight whose importance is made up, since the text met none of its inputs.
     fn is_unseen(&self, _tensor: &str) -> bool {
         false
+    }
+
+    /// False where importance is all that is known, so that no weight has a factor.
+    fn has_factors(&self) -> bool {
+        true
     }
 
     /// The factorized second moments of a weight's inputs; `None` where they were not gathered.
@@ -105,7 +111,7 @@ fn degenerate(found: &[Degenerate]) -> Option<String> {
 #[derive(Clone, Copy)]
 pub struct Preparation<'a> {
     /// The model with them in place. The source is then read for its digest and for the comparison alone.
-    pub overlay: &'a Overlay<'a>,
+    pub model: &'a Model,
     /// What was done.
     pub tensors: &'a [Prepared],
     /// Where importance came from, for messages: `the imatrix NAME`.
@@ -120,15 +126,15 @@ const PIECE: usize = 1 << 25;
 ///
 /// # Errors
 /// When a tensor cannot be read or quantized, or a quantizer is asked for that needs a calibration and there is none.
-pub fn prepare<'m>(
-    model: &'m OpenModel,
+pub fn prepare(
+    model: &OpenModel,
     plan: &Plan,
     recipe: &Recipe,
     calibration: Option<&dyn Calibration>,
     directory: Option<&Path>,
     progress: &dyn Fn(u64, u64),
-) -> Result<(Overlay<'m>, Vec<Prepared>), BoxError> {
-    let mut overlay = Overlay::in_file(model.source(), &model.description, directory)?;
+) -> Result<(Overlay, Vec<Prepared>), BoxError> {
+    let mut overlay = Overlay::in_file(&model.model, directory)?;
     let outputs: Vec<&OutputTensor> = plan.layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
     // The output that holds each canonical tensor alone; where several do, the first.
     let mut alone: HashMap<usize, &OutputTensor> = HashMap::new();
@@ -137,19 +143,69 @@ pub fn prepare<'m>(
             alone.entry(*part).or_insert(out);
         }
     }
-    let total = model.description.tensors.iter().map(TensorSpec::elements).sum();
-    let (mut prepared, mut done) = (Vec::new(), 0);
-    for (index, spec) in model.description.tensors.iter().enumerate() {
+    // All refusals come before the work on the first tensor.
+    let mut wanted = Vec::with_capacity(model.description().tensors.len());
+    for (index, spec) in model.description().tensors.iter().enumerate() {
         let stored = model.source().tensors()[spec.source_index].encoding;
-        if let Some(out) = alone.get(&index).filter(|out| out.encoding != stored)
-            && let Some(job) = Job::new(spec, out, recipe, calibration)?
+        let out = alone.get(&index).filter(|out| out.encoding != stored);
+        wanted.push(match out {
+            Some(out) => Wanted::new(spec, out, recipe, calibration)?,
+            None => None,
+        });
+    }
+    let total = model.description().tensors.iter().map(TensorSpec::elements).sum();
+    let (mut prepared, mut done) = (Vec::new(), 0);
+    for (spec, wanted) in model.description().tensors.iter().zip(wanted) {
+        if let Some(wanted) = wanted
+            && let Some(job) = Job::new(&wanted, recipe, calibration)?
         {
-            prepared.push(job.run(model, out, &mut overlay)?);
+            prepared.push(job.run(model, wanted.out, &mut overlay)?);
         }
         done += spec.elements();
         progress(done, total);
     }
     Ok((overlay, prepared))
+}
+
+/// A tensor that is to be quantized, and what is asked to choose its codes.
+struct Wanted<'a> {
+    spec: &'a TensorSpec,
+    out: &'a OutputTensor,
+    weight: Weight,
+    quantizer: Quantizer,
+}
+
+impl<'a> Wanted<'a> {
+    /// `None` for what is no matrix in rows of inputs.
+    fn new(
+        spec: &'a TensorSpec,
+        out: &'a OutputTensor,
+        recipe: &Recipe,
+        calibration: Option<&dyn Calibration>,
+    ) -> Result<Option<Self>, BoxError> {
+        let Ok(weight) = Weight::of(spec) else { return Ok(None) };
+        // Rows in the file must be rows of inputs.
+        if out.shape.last() != Some(&(weight.columns as u64)) || spec.role.is_lora() != out.assembly.transposed {
+            return Ok(None);
+        }
+        let wanted = Self { spec, out, weight, quantizer: recipe.quantizer_of(&spec.name, out.encoding) };
+        if wanted.quantizer == Quantizer::Gptq {
+            // An imatrix knows the inputs' squares and not their products. What has no inputs needs neither.
+            let lacks = match calibration {
+                None => true,
+                Some(calibration) => !calibration.has_factors() && wanted.importance(calibration)?.is_some(),
+            };
+            if lacks {
+                return Err(ConvertError::CalibrationNeeded { tensor: spec.name.clone() }.into());
+            }
+        }
+        Ok(Some(wanted))
+    }
+
+    /// One weight a column, where there is one for each.
+    fn importance(&self, calibration: &dyn Calibration) -> Result<Option<Arc<[f32]>>, BoxError> {
+        Ok(calibration.importance(&self.spec.name)?.filter(|importance| importance.len() == self.weight.columns))
+    }
 }
 
 /// A tensor, and how its codes are chosen.
@@ -166,27 +222,17 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// `None` when the executor's own encoder does the same.
-    fn new(
-        spec: &'a TensorSpec,
-        out: &OutputTensor,
-        recipe: &Recipe,
-        calibration: Option<&dyn Calibration>,
-    ) -> Result<Option<Self>, BoxError> {
-        let Ok(weight) = Weight::of(spec) else { return Ok(None) };
-        // Rows in the file must be rows of inputs.
-        if out.shape.last() != Some(&(weight.columns as u64)) || spec.role.is_lora() != out.assembly.transposed {
-            return Ok(None);
-        }
-        let mut quantizer = recipe.quantizer_of(&spec.name, out.encoding);
+    fn new(wanted: &Wanted<'a>, recipe: &Recipe, calibration: Option<&dyn Calibration>) -> Result<Option<Self>, BoxError> {
+        let Wanted { spec, out, weight, mut quantizer } = *wanted;
         let importance = match calibration {
-            Some(calibration) => calibration.importance(&spec.name)?.filter(|importance| importance.len() == weight.columns),
+            Some(calibration) => wanted.importance(calibration)?,
             None => None,
         };
         let mut factor = None;
         if quantizer == Quantizer::Gptq {
             let needed = || ConvertError::CalibrationNeeded { tensor: spec.name.clone() };
             factor = calibration.ok_or_else(needed)?.factor(&spec.name)?;
-            // An imatrix knows the inputs' squares and not their products.
+            // Statistics without this weight's products.
             if factor.is_none() && importance.is_some() {
                 return Err(needed().into());
             }
@@ -215,10 +261,10 @@ impl<'a> Job<'a> {
         self.importance = if keep || sound { Some(importance) } else { neutral.map(|values| Arc::from(values.into_owned())) };
     }
 
-    fn run(&self, model: &OpenModel, out: &OutputTensor, overlay: &mut Overlay<'_>) -> Result<Prepared, BoxError> {
+    fn run(&self, model: &OpenModel, out: &OutputTensor, overlay: &mut Overlay) -> Result<Prepared, BoxError> {
         let (encoding, form) = (out.encoding, out.assembly.form);
         let columns = self.weight.columns.max(1);
-        let mut values = Weight::read(model.source(), self.spec)?;
+        let mut values = Weight::read(&model.model, self.spec)?;
         values.iter_mut().for_each(|value| *value = form.apply(*value));
         let row_bytes = usize::try_from(encoding.row_bytes(columns as u64).unwrap_or(0)).unwrap_or(0);
         let mut bytes = vec![0; self.weight.all_rows() * row_bytes];

@@ -5,6 +5,7 @@
 //! The presets here mean exactly that. Of the hybrids with Qwen it knows one tensor by its name, the down projection of
 //! the feed-forward part, and its mixtures give some layers' a wider type; see [`Preset::ffn_down`].
 
+use rwkv_forge_quant::{BlockFormat, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_0};
 use rwkv_forge_tensor::Encoding;
 
 use crate::error::ConvertError;
@@ -23,6 +24,8 @@ pub struct Preset {
     pub file_type: Option<u32>,
     /// For the types that give each tensor what it needs within the bytes of a plain one.
     pub ready: Option<&'static Ready>,
+    /// What some layers of hybrids get.
+    down: Down,
 }
 
 impl Preset {
@@ -33,95 +36,146 @@ impl Preset {
         // The first and last eighth, and of the layers between them every third.
         let early = layer < layers / 8;
         let many = early || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
-        let name = match self.name {
-            "q2_k" => "q3_k",
-            "q3_k_m" if layer < layers / 16 => "q5_k",
-            "q3_k_m" => "q4_k",
-            "q3_k_l" => "q5_k",
-            "q4_k_m" | "q5_k_m" if many => "q6_k",
-            "q4_k_s" | "iq4_nl" | "iq4_xs" if early => "q5_k",
-            _ => return None,
+        let format = match self.down {
+            Down::Base => None,
+            Down::All(format) => Some(format),
+            Down::Beginning(first, rest) => Some(if layer < layers / 16 { first } else { rest }),
+            Down::Many(format) => Some(format).filter(|_| many),
+            Down::Early(format) => Some(format).filter(|_| early),
         };
-        rwkv_forge_quant::by_name(name).map(|format| format.encoding())
+        format.map(BlockFormat::encoding)
     }
 }
 
-/// Names that differ from the name of their block format: (name, block format, number of the file type).
-const NAMED: &[(&str, &str, u32)] = &[
-    ("q3_k_s", "q3_k", 11),
-    ("q3_k_m", "q3_k", 12),
-    ("q3_k_l", "q3_k", 13),
-    ("q4_k_s", "q4_k", 14),
-    ("q4_k_m", "q4_k", 15),
-    ("q5_k_s", "q5_k", 16),
-    ("q5_k_m", "q5_k", 17),
+/// The type of the down projections of hybrids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Down {
+    /// As all matrices.
+    Base,
+    /// Another one in all layers.
+    All(&'static dyn BlockFormat),
+    /// One in the first sixteenth of the layers, another in all others.
+    Beginning(&'static dyn BlockFormat, &'static dyn BlockFormat),
+    /// Another one in the first and last eighth of the layers, and in every third between them.
+    Many(&'static dyn BlockFormat),
+    /// Another one in the first eighth.
+    Early(&'static dyn BlockFormat),
+}
+
+/// What llama-quantize makes of a block format, where it is more than that format.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mix {
+    name: &'static str,
+    base: &'static dyn BlockFormat,
+    /// The number of the file type; `None` for that of the format.
+    file_type: Option<u32>,
+    down: Down,
+}
+
+const fn mix(name: &'static str, base: &'static dyn BlockFormat, file_type: Option<u32>, down: Down) -> Mix {
+    Mix { name, base, file_type, down }
+}
+
+pub(crate) static Q4_K_M: Mix = mix("q4_k_m", &Q4_K, Some(15), Down::Many(&Q6_K));
+pub(crate) static Q5_K_M: Mix = mix("q5_k_m", &Q5_K, Some(17), Down::Many(&Q6_K));
+
+/// Those that are called as their format take the place of it.
+static MIXES: &[&Mix] = &[
+    &mix("q2_k", &Q2_K, None, Down::All(&Q3_K)),
+    &mix("q3_k_s", &Q3_K, Some(11), Down::Base),
+    &mix("q3_k_m", &Q3_K, Some(12), Down::Beginning(&Q5_K, &Q4_K)),
+    &mix("q3_k_l", &Q3_K, Some(13), Down::All(&Q5_K)),
+    &mix("q4_k_s", &Q4_K, Some(14), Down::Early(&Q5_K)),
+    &Q4_K_M,
+    &mix("q5_k_s", &Q5_K, Some(16), Down::Base),
+    &Q5_K_M,
+    &mix("iq4_nl", &IQ4_NL, None, Down::Early(&Q5_K)),
+    &mix("iq4_xs", &IQ4_XS, None, Down::Early(&Q5_K)),
 ];
 
-/// Encoding of the head under a quantized base.
-const HEAD: &str = "q6_k";
+/// A type that is no ready one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plain {
+    /// A format, with what llama-quantize makes of it.
+    Format(&'static dyn BlockFormat),
+    /// A row of the table of mixes.
+    Mix(&'static Mix),
+}
+
+impl Plain {
+    pub(crate) fn preset(self) -> Preset {
+        let (name, base, file_type, down) = match self {
+            Self::Mix(mix) => (mix.name, mix.base, mix.file_type, mix.down),
+            Self::Format(format) => {
+                let name = format.encoding().name;
+                let down = MIXES.iter().find(|mix| mix.name == name).map_or(Down::Base, |mix| mix.down);
+                (name, format, None, down)
+            }
+        };
+        Preset { name, base: base.encoding(), head: head_of(base).encoding(), file_type, ready: None, down }
+    }
+}
 
 /// Names of all types that can be asked for: block formats, then the other presets.
 #[must_use]
 pub fn type_names() -> Vec<&'static str> {
-    let formats = rwkv_forge_quant::FORMATS.iter().map(|format| format.encoding().name);
-    let named = NAMED.iter().filter(|(_, base, _)| rwkv_forge_quant::by_name(base).is_some()).map(|(name, ..)| *name);
+    let formats = rwkv_forge_quant::encodable().map(|format| format.encoding().name);
+    let mixes = MIXES.iter().map(|mix| mix.name).filter(|name| rwkv_forge_quant::by_name(name).is_none());
     let ready = READY.iter().flat_map(|ready| [ready.alias, ready.name]);
-    formats.chain(named).chain(ready).collect()
+    formats.chain(mixes).chain(ready).collect()
+}
+
+/// Names of the types that are read and not written.
+#[must_use]
+pub fn read_only_names() -> Vec<&'static str> {
+    let formats = rwkv_forge_quant::FORMATS.iter().filter(|format| !format.facts().encodes);
+    formats.map(|format| format.encoding().name).collect()
 }
 
 /// The block format of this name.
 ///
 /// # Errors
-/// [`ConvertError::UnknownType`] with the names that exist.
+/// [`ConvertError::UnknownType`] with the names that exist, [`ConvertError::ReadOnlyType`].
 pub fn format_by_name(name: &str) -> Result<Encoding, ConvertError> {
-    rwkv_forge_quant::by_name(name).map(|format| format.encoding()).ok_or_else(|| ConvertError::UnknownType {
-        name: name.to_owned(),
-        known: rwkv_forge_quant::FORMATS.iter().map(|format| format.encoding().name).collect::<Vec<_>>().join(", "),
-    })
+    let known = || rwkv_forge_quant::encodable().map(|format| format.encoding().name).collect::<Vec<_>>().join(", ");
+    writable(name, known).map(BlockFormat::encoding)
 }
 
 /// The preset of this name.
 ///
 /// # Errors
-/// [`ConvertError::UnknownType`] with the names that exist.
+/// [`ConvertError::UnknownType`] with the names that exist, [`ConvertError::ReadOnlyType`].
 pub fn preset_by_name(name: &str) -> Result<Preset, ConvertError> {
-    let unknown = || ConvertError::UnknownType { name: name.to_owned(), known: type_names().join(", ") };
     if let Some(ready) = READY.iter().find(|ready| ready.name == name || ready.alias == name) {
-        let plain = preset_by_name(ready.reference)?;
-        return Ok(Preset { name: ready.name, ready: Some(ready), ..plain });
+        return Ok(Preset { name: ready.name, ready: Some(ready), down: Down::Base, ..ready.reference.preset() });
     }
-    let (name, base, file_type) = match NAMED.iter().find(|(named, ..)| *named == name) {
-        Some((named, base, number)) => (*named, rwkv_forge_quant::by_name(base).ok_or_else(unknown)?.encoding(), Some(*number)),
-        None => {
-            let base = rwkv_forge_quant::by_name(name).ok_or_else(unknown)?.encoding();
-            (base.name, base, None)
-        }
+    let plain = match MIXES.iter().find(|mix| mix.name == name) {
+        Some(mix) => Plain::Mix(mix),
+        None => Plain::Format(writable(name, || type_names().join(", "))?),
     };
-    Ok(Preset { name, base, head: head_of(base), file_type, ready: None })
+    Ok(plain.preset())
+}
+
+/// A format that can be written.
+fn writable(name: &str, known: impl Fn() -> String) -> Result<&'static dyn BlockFormat, ConvertError> {
+    match rwkv_forge_quant::by_name(name) {
+        Some(format) if format.facts().encodes => Ok(format),
+        Some(format) => Err(ConvertError::ReadOnlyType { name: format.encoding().name, known: known() }),
+        None => Err(ConvertError::UnknownType { name: name.to_owned(), known: known() }),
+    }
 }
 
 /// Heads of few bits cost more accuracy than their bytes are worth, so quantized bases but Q8_0 come with a wider one. Only
 /// formats that GGUF files carry: those of other containers have no Q6_K beside them.
-fn head_of(base: Encoding) -> Encoding {
-    let in_gguf = rwkv_forge_quant::by_encoding(base).is_some_and(|format| format.ggml_type().is_some());
-    match rwkv_forge_quant::by_name(HEAD) {
-        Some(head) if in_gguf && !base.is_dense() && base.name != "q8_0" => head.encoding(),
-        _ => base,
-    }
+fn head_of(base: &'static dyn BlockFormat) -> &'static dyn BlockFormat {
+    let in_gguf = base.facts().ggml.is_some();
+    if in_gguf && !base.encoding().is_dense() && base.encoding() != Q8_0.encoding() { &Q6_K } else { base }
 }
 
-/// What stands in when rows are no whole number of blocks of a format: the 32-element format nearest above it.
+/// What stands in when rows are no whole number of blocks of a format: the format of shorter blocks nearest above it.
 #[must_use]
 pub fn stand_in(encoding: Encoding) -> Option<Encoding> {
-    let name = match encoding.name {
-        "q2_k" | "q3_k" => "q4_0",
-        "q4_k" => "q5_0",
-        "q5_k" => "q5_1",
-        "q6_k" => "q8_0",
-        "iq4_xs" => "iq4_nl",
-        _ => return None,
-    };
-    rwkv_forge_quant::by_name(name).map(|format| format.encoding())
+    rwkv_forge_quant::by_encoding(encoding)?.facts().stand_in.map(BlockFormat::encoding)
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@ use std::collections::HashMap;
 
 use rwkv_forge_allocation::{AllocationError, Choice as Option_, Solution};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
+use rwkv_forge_quant::{BlockFormat, Int8, NF4, Q4_0, Q4_1, Q5_1, Q6_K, Q8_0};
 use rwkv_forge_tensor::Encoding;
 
 use crate::container::Container;
 use crate::error::ConvertError;
+use crate::preset::{Plain, Preset, Q4_K_M, Q5_K_M};
 
 /// A ready type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +24,9 @@ pub struct Ready {
     /// What people call it.
     pub alias: &'static str,
     /// The plain type whose bytes it does not exceed, where the container has it.
-    pub(crate) reference: &'static str,
+    pub(crate) reference: Plain,
     /// What stands in for it in other containers, the first that a container has.
-    pub(crate) elsewhere: &'static [&'static str],
+    pub(crate) elsewhere: &'static [&'static dyn BlockFormat],
     /// Sixteenths of a bit of a weight of the plain type. A container whose own types leave a gap there gets a mixture of as many bits; `None`
     /// keeps to the bytes of what stands in.
     pub(crate) sixteenths: Option<u64>,
@@ -35,29 +37,21 @@ pub struct Ready {
 
 /// All ready types.
 pub(crate) const READY: &[Ready] = &[
-    Ready { name: "rwkv-q4", alias: "4bit", reference: "q4_k_m", elsewhere: &["q4_1", "nf4"], sixteenths: None, floor: false },
-    Ready { name: "rwkv-q5", alias: "5bit", reference: "q5_k_m", elsewhere: &["q5_1", "nf4"], sixteenths: Some(88), floor: false },
-    Ready { name: "rwkv-q6", alias: "6bit", reference: "q6_k", elsewhere: &["nf4"], sixteenths: Some(105), floor: false },
-    Ready { name: "rwkv-q8", alias: "8bit", reference: "q8_0", elsewhere: &["int8"], sixteenths: None, floor: true },
+    Ready { name: "rwkv-q4", alias: "4bit", reference: Plain::Mix(&Q4_K_M), elsewhere: &[&Q4_1, &NF4], sixteenths: None, floor: false },
+    Ready { name: "rwkv-q5", alias: "5bit", reference: Plain::Mix(&Q5_K_M), elsewhere: &[&Q5_1, &NF4], sixteenths: Some(88), floor: false },
+    Ready { name: "rwkv-q6", alias: "6bit", reference: Plain::Format(&Q6_K), elsewhere: &[&NF4], sixteenths: Some(105), floor: false },
+    Ready { name: "rwkv-q8", alias: "8bit", reference: Plain::Format(&Q8_0), elsewhere: &[&Int8], sixteenths: None, floor: true },
 ];
 
-/// Harm of a type relative to that of Q4_K, from measured divergences; in the order of bytes.
-const LEVELS: &[(&str, f64)] = &[
-    ("nf4", 1.3),
-    ("q4_0", 1.5),
-    ("q4_k", 1.0),
-    ("q4_1", 1.1),
-    ("q5_0", 0.45),
-    ("q5_k", 0.29),
-    ("q5_1", 0.32),
-    ("q6_k", 0.085),
-    ("int8", 0.02),
-    ("q8_0", 0.012),
-    ("f16", 2e-5),
-];
+/// The types that may be chosen, those that say what harm they do, in the order of bytes; of as many bytes the more harmful first.
+fn levels() -> Vec<(Encoding, f64)> {
+    let mut levels: Vec<_> = rwkv_forge_quant::encodable().filter_map(|format| Some((format, format.facts().harm?))).collect();
+    levels.sort_by(|(a, harm_a), (b, harm_b)| a.bits().total_cmp(&b.bits()).then(harm_b.total_cmp(harm_a)));
+    levels.into_iter().map(|(format, harm)| (format.encoding(), harm)).collect()
+}
 
 /// Low-rank factors are stored in this type where rows are whole blocks.
-const FACTORS: &str = "q8_0";
+const FACTORS: &dyn BlockFormat = &Q8_0;
 
 /// Share of a role in the divergence when everything is Q4_K, over all layers.
 fn share(role: TensorRole) -> f64 {
@@ -131,12 +125,11 @@ impl<E> From<AllocationError> for Refused<E> {
 
 impl Ready {
     /// The plain type that a container has.
-    pub(crate) fn reference_in(&self, container: &dyn Container) -> Result<&'static str, ConvertError> {
-        let base = |name: &str| crate::preset::preset_by_name(name).ok().map(|preset| preset.base);
-        let holds = |name: &&&'static str| base(name).is_some_and(|encoding| container.holds(encoding));
-        let names = std::iter::once(&self.reference).chain(self.elsewhere);
-        names.into_iter().find(|name| holds(name)).copied().ok_or_else(|| {
-            let carried = rwkv_forge_quant::FORMATS.iter().map(|format| format.encoding()).filter(|encoding| container.holds(*encoding));
+    pub(crate) fn reference_in(&self, container: &dyn Container) -> Result<Preset, ConvertError> {
+        let elsewhere = self.elsewhere.iter().map(|format| Plain::Format(*format));
+        let presets = std::iter::once(self.reference).chain(elsewhere).map(Plain::preset);
+        presets.into_iter().find(|preset| container.holds(preset.base)).ok_or_else(|| {
+            let carried = rwkv_forge_quant::encodable().map(BlockFormat::encoding).filter(|encoding| container.holds(*encoding));
             ConvertError::TypeNotCarried {
                 container: container.name(),
                 encoding: self.name,
@@ -153,7 +146,7 @@ impl Ready {
         plain: &[Choice],
         fixed: &dyn Fn(&TensorSpec) -> bool,
     ) -> u64 {
-        let lacks = self.reference_in(container).is_ok_and(|name| name != self.reference);
+        let lacks = self.reference_in(container).is_ok_and(|preset| preset != self.reference.preset());
         let Some(sixteenths) = self.sixteenths.filter(|_| lacks) else { return 0 };
         let tensors = model.tensors.iter().zip(plain).filter(|(spec, choice)| !fixed(spec) && !choice.encoding.is_dense());
         tensors.map(|(spec, choice)| (spec.elements() * sixteenths / 128).saturating_sub(bytes(spec, choice.encoding))).sum()
@@ -201,7 +194,7 @@ impl Ready {
         if !spec.role.is_lora() || !open {
             return None;
         }
-        let encoding = rwkv_forge_quant::by_name(FACTORS)?.encoding();
+        let encoding = FACTORS.encoding();
         (container.holds(encoding) && row_fits(spec, encoding)).then_some(encoding)
     }
 }
@@ -215,11 +208,14 @@ fn bytes(spec: &TensorSpec, encoding: Encoding) -> u64 {
     spec.elements() / u64::from(encoding.block_len) * u64::from(encoding.block_bytes)
 }
 
-/// Types that are never chosen without being asked for. RWKV-4's matrices have outlier channels: a block of Q4_0 that holds one
-/// has a single step for all 32 values and no offset, and a model of 3B came out at a perplexity of 109 instead of 8.
+/// Types that are never chosen without being asked for, by architecture. RWKV-4's matrices have outlier channels: a block of Q4_0 that
+/// holds one has a single step for all 32 values and no offset, and a model of 3B came out at a perplexity of 109 instead of 8.
+static UNFIT: &[(Version, &dyn BlockFormat)] = &[(Version::V4, &Q4_0)];
+
+/// True for a type that models of this version never get without being asked for.
 #[must_use]
 pub fn is_unfit(version: Version, encoding: Encoding) -> bool {
-    version == Version::V4 && encoding.name == "q4_0"
+    UNFIT.iter().any(|(of, format)| *of == version && format.encoding() == encoding)
 }
 
 /// How many tensors have each role.
@@ -244,8 +240,7 @@ fn choices(
         Constraint::Float(_) | Constraint::F32Only(_) => false,
     };
     let (mut encodings, mut options) = (Vec::new(), Vec::new());
-    for (name, harm) in LEVELS {
-        let Some(encoding) = rwkv_forge_quant::by_name(name).map(|format| format.encoding()) else { continue };
+    for (encoding, harm) in levels() {
         let fits =
             container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
         if fits && (open || encoding.is_float()) {
@@ -254,4 +249,29 @@ fn choices(
         }
     }
     (encodings, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::levels;
+
+    /// A type that says nothing of its harm is never chosen: with more formats registered, ready types choose as before.
+    #[test]
+    fn types_are_chosen_by_consent() {
+        let found: Vec<(&str, f64)> = levels().into_iter().map(|(encoding, harm)| (encoding.name, harm)).collect();
+        let expected = [
+            ("nf4", 1.3),
+            ("q4_0", 1.5),
+            ("q4_k", 1.0),
+            ("q4_1", 1.1),
+            ("q5_0", 0.45),
+            ("q5_k", 0.29),
+            ("q5_1", 0.32),
+            ("q6_k", 0.085),
+            ("int8", 0.02),
+            ("q8_0", 0.012),
+            ("f16", 2e-5),
+        ];
+        assert_eq!(found, expected);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rwkv_forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
+use rwkv_forge_model::{ChannelMix, Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::Encoding;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,12 @@ impl CalibrationRecord {
         Self { digest: key.sequences.clone(), tokens: key.tokens, block: Some(key.block) }
     }
 
+    /// As long as any other: what a recipe has before its text is read, so that sizes are known.
+    #[must_use]
+    pub fn placeholder() -> Self {
+        Self { digest: "0".repeat(64), tokens: 0, block: None }
+    }
+
     /// The record as one text: equal texts mean the same statistics of one model.
     #[must_use]
     pub fn key(&self) -> String {
@@ -86,8 +92,8 @@ pub struct Recipe {
     pub keep_factors: bool,
     /// Use importance as it is even where it ruins blocks, as llama-quantize does. See [`rwkv_forge_quantizer::judge`].
     pub keep_importance: bool,
-    /// What chooses the codes where no rule says otherwise. [`Quantizer::Ggml`] gives llama-quantize's bytes.
-    pub quantizer: Quantizer,
+    /// What chooses the codes where no rule says otherwise, if that was said; [`Recipe::quantizer`] is what it comes to.
+    pub quantizer: Option<Quantizer>,
     /// What the recipe was made with.
     pub calibration: Option<CalibrationRecord>,
     /// First digits of the SHA-256 of the recipe file, if it came from one.
@@ -150,17 +156,29 @@ impl Recipe {
             });
         };
         let origin = file.map(|(_, text)| rwkv_forge_io::sha256_hex(text.as_bytes()).chars().take(16).collect());
-        let quantizer = quantizer.unwrap_or(Quantizer::Ggml);
         let (strict, keep_factors, keep_importance) = Default::default();
         Ok(Self { preset: preset_by_name(base)?, rules, strict, keep_factors, keep_importance, quantizer, calibration, origin })
+    }
+
+    /// What chooses the codes where no rule says otherwise: what the recipe names, else what its type comes with. Plain types come with
+    /// [`Quantizer::Ggml`], which gives llama-quantize's bytes; ready types with the best that there are statistics for.
+    #[must_use]
+    pub fn quantizer(&self) -> Quantizer {
+        match (self.quantizer, self.preset.ready, &self.calibration) {
+            (Some(quantizer), ..) => quantizer,
+            (None, None, _) => Quantizer::Ggml,
+            (None, Some(_), None) => Quantizer::Search,
+            (None, Some(_), Some(_)) => Quantizer::Gptq,
+        }
     }
 
     /// The recipe in one line, as it is recorded in the output.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("type={}", self.preset.name);
-        if self.quantizer != Quantizer::Ggml {
-            text.push_str(&format!("; quantizer {}", self.quantizer));
+        let quantizer = self.quantizer();
+        if quantizer != Quantizer::Ggml {
+            text.push_str(&format!("; quantizer {quantizer}"));
         }
         if let Some(calibration) = &self.calibration {
             text.push_str(&format!("; calibration {}", calibration.digest.get(..16).unwrap_or(&calibration.digest)));
@@ -192,7 +210,9 @@ impl Recipe {
                 harm: rule.harm,
             })
             .collect();
-        let quantizer = (self.quantizer != Quantizer::Ggml).then(|| self.quantizer.name().to_owned());
+        // A plain type comes with ggml's rule, which needs no line.
+        let said = self.quantizer.filter(|quantizer| self.preset.ready.is_some() || *quantizer != Quantizer::Ggml);
+        let quantizer = said.map(|quantizer| quantizer.name().to_owned());
         toml::to_string(&RecipeFile { base: Some(self.preset.name.to_owned()), quantizer, calibration: self.calibration.clone(), rules })
             .map_err(|error| ConvertError::Internal(error.to_string()))
     }
@@ -205,7 +225,7 @@ impl Recipe {
     pub fn resolve(&self, model: &ModelDescription, container: &dyn Container) -> Result<Vec<Choice>, ConvertError> {
         self.check_container(container)?;
         if !self.preset.base.is_dense() {
-            check_support(self.quantizer, self.preset.base, self.preset.name)?;
+            check_support(self.quantizer(), self.preset.base, self.preset.name)?;
         }
         let mut used = vec![false; self.rules.all.len()];
         let mut choices = Vec::with_capacity(model.tensors.len());
@@ -240,7 +260,7 @@ impl Recipe {
     #[must_use]
     pub fn quantizer_of(&self, tensor: &str, encoding: Encoding) -> Quantizer {
         let rule = self.rules.last(tensor);
-        let wanted = rule.and_then(|rule| rule.quantizer).unwrap_or(self.quantizer);
+        let wanted = rule.and_then(|rule| rule.quantizer).unwrap_or_else(|| self.quantizer());
         if !encoding.is_dense() && rwkv_forge_quantizer::supports(wanted, encoding) { wanted } else { Quantizer::Ggml }
     }
 
@@ -253,18 +273,14 @@ impl Recipe {
     /// Whether the codes of any tensor are to be chosen by `quantizer`.
     #[must_use]
     pub fn uses(&self, quantizer: Quantizer) -> bool {
-        self.quantizer == quantizer || self.rules.all.iter().any(|rule| rule.quantizer == Some(quantizer))
+        self.quantizer() == quantizer || self.rules.all.iter().any(|rule| rule.quantizer == Some(quantizer))
     }
 
     fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {
         for encoding in std::iter::once(self.preset.base).chain(self.rules.all.iter().map(|rule| rule.encoding)) {
             if !container.holds(encoding) {
-                let carried: Vec<&str> = rwkv_forge_quant::FORMATS
-                    .iter()
-                    .map(|format| format.encoding())
-                    .filter(|e| container.holds(*e))
-                    .map(|e| e.name)
-                    .collect();
+                let carried: Vec<&str> =
+                    rwkv_forge_quant::encodable().map(|format| format.encoding()).filter(|e| container.holds(*e)).map(|e| e.name).collect();
                 return Err(ConvertError::TypeNotCarried {
                     container: container.name(),
                     encoding: encoding.name,
@@ -324,7 +340,7 @@ impl Recipe {
                 Choice { encoding: float, reason: format!("{float}: {} is small and sensitive", spec.role.name()) }
             }
             Constraint::Any if spec.role == TensorRole::Head => by_type(head),
-            Constraint::Any if spec.role == TensorRole::FfnValue && model.version.is_hybrid() => {
+            Constraint::Any if spec.role == TensorRole::FfnValue && is_llama_down(model.mechanisms.channel_mix) => {
                 let layer = spec.layer.unwrap_or(0);
                 by_type(self.preset.ffn_down(layer, model.hyperparameters.layers).unwrap_or(base))
             }
@@ -351,6 +367,14 @@ impl Recipe {
         let encoding = stand_in(choice.encoding).filter(|other| fits(other) && !is_unfit(version, *other)).unwrap_or(Encoding::F16);
         let reason = format!("{encoding} instead of {name}, since rows of {row} are not whole blocks of {block_len}");
         Ok(Choice { encoding, reason })
+    }
+}
+
+/// Whether the channel mix's last matrix is what llama-quantize calls `ffn_down` and has rules of its own for.
+fn is_llama_down(mix: ChannelMix) -> bool {
+    match mix {
+        ChannelMix::SwiGlu => true,
+        ChannelMix::ReluSquared { .. } => false,
     }
 }
 

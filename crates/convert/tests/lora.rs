@@ -4,11 +4,12 @@
 use crate::common::Temp;
 use rwkv_forge_convert::lora::merge;
 use rwkv_forge_convert::{OpenFile, OpenModel};
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{Recover, Version, describe};
 use rwkv_forge_quant::by_name;
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, decode_dense};
 use rwkv_forge_testkit::models::{MemorySource, MemoryTensor, Sizes, SplitMix64, encode, random_model};
+use rwkv_forge_weights::{Model, State};
 
 const RANK: usize = 3;
 const ALPHA: f64 = 5.0;
@@ -46,7 +47,7 @@ fn file(tensors: Vec<(String, Vec<u64>, Vec<f32>)>) -> Temp {
 }
 
 fn values(model: &OpenModel, name: &str) -> Vec<f32> {
-    let spec = model.description.find(name).unwrap();
+    let spec = model.description().find(name).unwrap();
     let info = &model.source().tensors()[spec.source_index];
     let mut bytes = vec![0; info.byte_len().unwrap() as usize];
     model.source().read_at(spec.source_index, 0, &mut bytes).unwrap();
@@ -78,8 +79,8 @@ fn merged_matrices_equal_the_formula_and_the_rest_is_untouched() {
     let lora_file = file(lora());
     let before = open(base());
     let after = merge(open(base()), &lora_file.0, Some(ALPHA), false).unwrap();
-    assert_eq!(before.description.tensors.len(), after.description.tensors.len());
-    for spec in &before.description.tensors {
+    assert_eq!(before.description().tensors.len(), after.description().tensors.len());
+    for spec in &before.description().tensors {
         let old = values(&before, &spec.name);
         let stem = spec.name.trim_end_matches(".weight");
         let expected = if lora().iter().any(|(name, ..)| name == &format!("{stem}.lora_A")) {
@@ -99,8 +100,8 @@ fn merged_matrices_equal_the_formula_and_the_rest_is_untouched() {
     assert!(after.source().notes().iter().any(|note| note.contains("4 matrices merged, 2 tensors replaced")));
     // The merged model computes, and something else than before.
     let logits = |model: &OpenModel| {
-        let loaded = RecurrentModel::<f32>::load(model.source(), &model.description, &KernelOptions::default()).unwrap();
-        loaded.forward(&[1, 2, 3], &mut State::zero(&model.description)).unwrap()
+        let loaded = RecurrentModel::<f32>::load(&model.model, &KernelOptions::default()).unwrap();
+        loaded.forward(&[1, 2, 3], &mut State::zero(model.description())).unwrap()
     };
     assert_ne!(logits(&before), logits(&after));
 }
@@ -109,7 +110,7 @@ fn merged_matrices_equal_the_formula_and_the_rest_is_untouched() {
 fn pieces_of_any_size_give_the_same_bits() {
     let lora_file = file(lora());
     let model = merge(open(base()), &lora_file.0, Some(ALPHA), false).unwrap();
-    let index = model.description.find("blocks.1.ffn.value.weight").unwrap().source_index;
+    let index = model.description().find("blocks.1.ffn.value.weight").unwrap().source_index;
     let len = model.source().tensors()[index].byte_len().unwrap() as usize;
     let mut whole = vec![0; len];
     model.source().read_at(index, 0, &mut whole).unwrap();
@@ -166,7 +167,9 @@ fn the_base_may_be_stored_in_any_way() {
         tensor.bytes = encode(Encoding::F32, &swapped);
     });
     let mut turned = open(turned);
-    turned.description.tensors.iter_mut().find(|spec| spec.name == name).unwrap().recover = Recover::TRANSPOSED;
+    let mut description = turned.description().clone();
+    description.tensors.iter_mut().find(|spec| spec.name == name).unwrap().recover = Recover::TRANSPOSED;
+    turned.model = Model::over(turned.model.shared_source(), description);
     let merged = merge(turned, &lora_file.0, Some(ALPHA), false).unwrap();
     assert!(values(&merged, name) == naive(&original, "blocks.0.att.key", 32, ALPHA));
 }
@@ -214,7 +217,7 @@ fn unused_tensors_keep_their_place() {
     let source = rwkv_forge_testkit::models::random_model_with(Version::V7, &Sizes::TINY, &options, 3);
     let lora_file = file(lora());
     let model = merge(open(source), &lora_file.0, Some(ALPHA), false).unwrap();
-    let names: Vec<&str> = model.description.unused.iter().map(|index| model.source().tensors()[*index].name.as_str()).collect();
+    let names: Vec<&str> = model.description().unused.iter().map(|index| model.source().tensors()[*index].name.as_str()).collect();
     assert_eq!(names, ["blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2"]);
     let listed: Vec<&TensorInfo> = model.source().tensors().iter().filter(|info| info.name == "head.weight").collect();
     assert_eq!(listed.len(), 1);

@@ -63,7 +63,7 @@ fn planned(made: &Made, container: &str, name: &str) -> Result<Plan, BoxError> {
 
 /// The type of each tensor.
 fn types<'m>(made: &'m Made, plan: &Plan) -> Vec<(&'m TensorSpec, Encoding)> {
-    made.model.description.tensors.iter().zip(plan.choices.iter().map(|choice| choice.encoding)).collect()
+    made.model.description().tensors.iter().zip(plan.choices.iter().map(|choice| choice.encoding)).collect()
 }
 
 /// Bits of a weight of the matrices, embedding and head apart.
@@ -119,7 +119,7 @@ fn the_name_and_the_metadata_count_too() {
     // Longer metadata than the plain type's: the tensors make room for it.
     let made = made(Version::V7, &WIDE);
     let mut long = recipe("rwkv-q4");
-    long.quantizer = Quantizer::Gptq;
+    long.quantizer = Some(Quantizer::Gptq);
     long.calibration = Some(CalibrationRecord { digest: "0".repeat(64), tokens: 32768, block: Some(512) });
     let limit = planned(&made, "gguf", "q4_k_m").unwrap().layout.total_bytes();
     let found = planned_with(&made, "gguf", &long).unwrap();
@@ -215,7 +215,7 @@ fn rules_win_and_reasons_are_given() {
     let made = made(Version::V7, &WIDE);
     let recipe = Recipe::new(None, Some("4bit"), &[r"blocks\.1\.ffn\.value=q8_0".to_owned(), "att.w2=f16".to_owned()]).unwrap();
     let plan = planned_with(&made, "gguf", &recipe).unwrap();
-    for (spec, choice) in made.model.description.tensors.iter().zip(&plan.choices) {
+    for (spec, choice) in made.model.description().tensors.iter().zip(&plan.choices) {
         assert!(!choice.reason.is_empty(), "{}", spec.name);
         let wanted = match spec.name.as_str() {
             "blocks.1.ffn.value.weight" => Some("q8_0"),
@@ -262,14 +262,14 @@ fn containers_without_blocks_say_so() {
 #[test]
 fn recipes_survive_their_file() {
     let mut recipe = Recipe::new(None, Some("q4_k_m"), &["ffn=q5_k:search".to_owned()]).unwrap();
-    recipe.quantizer = Quantizer::Gptq;
+    recipe.quantizer = Some(Quantizer::Gptq);
     recipe.calibration = Some(CalibrationRecord { digest: "ab".repeat(32), tokens: 1024, block: Some(256) });
     let format = rwkv_forge_quant::by_name("q6_k").unwrap().encoding();
     recipe.set("blocks.0.att.key.weight", format, None, Some(0.25)).unwrap();
     let text = recipe.to_toml().unwrap();
     let again = Recipe::new(Some(("recipe.toml", &text)), None, &[]).unwrap();
     assert_eq!(again.to_toml().unwrap(), text);
-    assert_eq!((again.quantizer, &again.calibration), (Quantizer::Gptq, &recipe.calibration));
+    assert_eq!((again.quantizer, &again.calibration), (Some(Quantizer::Gptq), &recipe.calibration));
     let other = rwkv_forge_quant::by_name("q5_k").unwrap().encoding();
     assert_eq!(again.quantizer_of("blocks.1.ffn.key.weight", other), Quantizer::Search);
     assert_eq!(again.quantizer_of("blocks.0.att.key.weight", format), Quantizer::Gptq);

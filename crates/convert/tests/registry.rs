@@ -61,14 +61,15 @@ fn every_container_reads_back_through_its_format() {
             let source = random_model(version, &Sizes { ranks, ..SIZES }, 7);
             let description = describe(source.tensors()).unwrap();
             let model = OpenModel::new(OpenFile::of(Box::new(source)), description);
-            container.carries_model(&model.description).unwrap();
+            container.carries_model(model.description()).unwrap();
             let output = Temp::new("output");
             let planned = plan(&model, &options).unwrap();
             convert(&model, &planned, &output.0, &options, &|_, _, _| ()).unwrap();
             let file = open_file(&output.0, OpenOptions::default()).unwrap();
             assert_eq!(file.format().unwrap().name(), container.reads_back_as().name(), "{} of {version}", container.name());
-            let described = open(&output.0, OpenOptions::default()).unwrap().description;
-            assert_eq!(described.hyperparameters, model.description.hyperparameters, "{} of {version}", container.name());
+            let back = open(&output.0, OpenOptions::default()).unwrap();
+            let described = back.description();
+            assert_eq!(described.hyperparameters, model.description().hyperparameters, "{} of {version}", container.name());
             if output.0.is_dir() {
                 std::fs::remove_dir_all(&output.0).unwrap();
             }

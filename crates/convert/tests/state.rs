@@ -6,10 +6,11 @@ use std::path::Path;
 use crate::common::Temp;
 use rwkv_forge_convert::state::{InitState, StateFormat, StateHints, StateRecord, StateSizes, StateTarget, read, write};
 use rwkv_forge_io::OutputOptions;
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State, Wkv};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{ModelDescription, Version, describe};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, f16_to_f32, f32_to_f16};
 use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
+use rwkv_forge_weights::{Model, State, Wkv};
 
 /// Versions with a matrix state.
 const VERSIONS: [Version; 5] = [Version::V5_0, Version::V5_1, Version::V5_2, Version::V6, Version::V7];
@@ -140,7 +141,7 @@ fn one_key_one_value(version: Version, key: usize, value: usize) -> MemorySource
 
 fn load(source: &MemorySource) -> (ModelDescription, RecurrentModel<f32>) {
     let description = describe(source.tensors()).unwrap();
-    let model = RecurrentModel::load(source, &description, &KernelOptions::default()).unwrap();
+    let model = RecurrentModel::load(&Model::new(source.clone(), description.clone()), &KernelOptions::default()).unwrap();
     (description, model)
 }
 
@@ -285,14 +286,14 @@ fn the_rwkv_package_starts_from_the_same_state() {
             rwkv_forge_convert::OpenOptions::default(),
         );
         let open = open.unwrap();
-        let model = RecurrentModel::<f32>::load(open.source(), &open.description, &KernelOptions::default()).unwrap();
+        let model = RecurrentModel::<f32>::load(&open.model, &KernelOptions::default()).unwrap();
         let expected = floats(&std::fs::read(fixtures.join(format!("states/tiny-rwkv{version}.logits.f32"))).unwrap());
-        let sizes = Some(StateSizes::of(&open.description).unwrap());
+        let sizes = Some(StateSizes::of(open.description()).unwrap());
         let furthest = |format| {
             let hints = StateHints { format: Some(format), sizes, ..StateHints::default() };
             let (tuned, _) = read(&fixtures.join("states/tiny-state.pth"), &hints).unwrap();
-            let mut state = State::zero(&open.description);
-            tuned.put_into_kernel(&mut state, &open.description).unwrap();
+            let mut state = State::zero(open.description());
+            tuned.put_into_kernel(&mut state, open.description()).unwrap();
             let logits = model.forward(&tokens, &mut state).unwrap();
             assert_eq!(logits.len(), expected.len());
             logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)

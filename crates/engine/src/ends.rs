@@ -1,10 +1,10 @@
 //! The two ends of a model: embedding with ln0, and ln_out with the head.
 
-use rwkv_forge_kernel::{KernelError, load_tensor};
 use rwkv_forge_matrix::{Isa, PANEL};
 use rwkv_forge_model::TensorSpec;
 use rwkv_forge_quant::{BlockFormat, NonFinite};
 use rwkv_forge_tensor::{Encoding, TensorSource, bf16_to_f32, f16_to_f32};
+use rwkv_forge_weights::{Model, Stored};
 
 use crate::error::EngineError;
 use crate::layer::LayerNorm;
@@ -27,7 +27,7 @@ pub(crate) struct Embedding {
 }
 
 enum Rows {
-    Stored { name: String, index: usize, first: u64, row_bytes: usize, encoding: Encoding, format: Option<&'static dyn BlockFormat> },
+    Stored { spec: TensorSpec, stored: Stored, format: Option<&'static dyn BlockFormat> },
     Table(Vec<f32>),
 }
 
@@ -40,28 +40,36 @@ impl Embedding {
         if spec.shape[..] != [sizes.vocabulary as u64, channels as u64] {
             return Err(loader.mismatch(spec, format!("[{}, {channels}]", sizes.vocabulary)));
         }
-        let place = Place::of(loader.source, spec)?;
-        let encoding = loader.source.tensors()[spec.source_index].encoding;
-        loader.notes.extend(place.note(spec, encoding));
-        let rows = match place {
-            Place::InFile { .. } => stored(loader, spec, encoding)?,
-            _ => Rows::Table(load_tensor(loader.source, spec)?),
+        let place = Place::of(loader.model, spec)?;
+        let stored = loader.model.stored(spec)?;
+        loader.notes.extend(place.note(spec, stored.encoding, Encoding::F32));
+        let (rows, row_bytes) = match place {
+            Place::InFile { .. } => {
+                let row_bytes = stored.encoding.row_bytes(channels as u64).map_err(|error| loader.mismatch(spec, error.to_string()))?;
+                let row_bytes = usize::try_from(row_bytes).map_err(|_| loader.mismatch(spec, "rows that fit in memory".to_owned()))?;
+                let format = rwkv_forge_quant::by_encoding(stored.encoding);
+                (Rows::Stored { spec: spec.clone(), stored, format }, row_bytes)
+            }
+            Place::Vector { .. } | Place::Packed(_) | Place::Turned { .. } | Place::Table { .. } => {
+                (Rows::Table(loader.model.values(spec)?), 0)
+            }
         };
-        let bytes = if let Rows::Stored { row_bytes, .. } = &rows { vec![0; *row_bytes] } else { Vec::new() };
+        let bytes = vec![0; row_bytes];
         Ok(Self { norm, rows, bytes, values: vec![0.0; channels] })
     }
 
     /// The embedding of a token after ln0, `out [channels]`. The token has been checked; values that are NaN or infinite are refused.
-    pub(crate) fn row(&mut self, source: &dyn TensorSource, isa: Isa, token: u32, out: &mut [f32]) -> Result<(), EngineError> {
+    pub(crate) fn row(&mut self, model: &Model, isa: Isa, token: u32, out: &mut [f32]) -> Result<(), EngineError> {
         let values = &mut self.values;
         match &self.rows {
             Rows::Table(table) => values.copy_from_slice(&table[token as usize * out.len()..(token as usize + 1) * out.len()]),
-            Rows::Stored { name, index, first, row_bytes, encoding, format } => {
-                let start = first + u64::from(token) * *row_bytes as u64;
-                source.read_at(*index, start, &mut self.bytes).map_err(|error| EngineError::Read { tensor: name.clone(), error })?;
-                decode(*encoding, *format, &self.bytes, values);
+            Rows::Stored { spec, stored, format } => {
+                let first = token as usize * out.len();
+                let failed = |error| EngineError::Read { tensor: spec.name.clone(), error };
+                model.read_stored(spec, stored, first, &mut self.bytes).map_err(failed)?;
+                decode(stored.encoding, *format, &self.bytes, values);
                 if values.iter().fold(false, |found, value| found | !value.is_finite()) {
-                    return Err(non_finite_row(source, *index, start / *row_bytes as u64, values));
+                    return Err(non_finite_row(model, spec.source_index, (stored.first() + first) as u64, values));
                 }
             }
         }
@@ -75,23 +83,14 @@ impl Embedding {
     }
 }
 
-fn stored(loader: &Loader<'_>, spec: &TensorSpec, encoding: Encoding) -> Result<Rows, EngineError> {
-    let sizes = &loader.description.hyperparameters;
-    let row_bytes = encoding.row_bytes(sizes.channels as u64).map_err(|error| loader.mismatch(spec, error.to_string()))?;
-    let first = u64::from(spec.recover.part.0) * sizes.vocabulary as u64 * row_bytes;
-    let format = rwkv_forge_quant::by_encoding(encoding);
-    let row_bytes = usize::try_from(row_bytes).map_err(|_| loader.mismatch(spec, "rows that fit in memory".to_owned()))?;
-    Ok(Rows::Stored { name: spec.name.clone(), index: spec.source_index, first, row_bytes, encoding, format })
-}
-
-/// What is wrong with the row of a stored tensor whose values are these.
-fn non_finite_row(source: &dyn TensorSource, index: usize, row: u64, values: &[f32]) -> EngineError {
+/// What is wrong with the row of a stored tensor that begins at element `first` and has these values.
+fn non_finite_row(source: &dyn TensorSource, index: usize, first: u64, values: &[f32]) -> EngineError {
     let columns = values.len() as u64;
     let bad = |value: &f32| !value.is_finite();
     NonFinite {
         file: source.path().to_path_buf(),
         tensor: source.tensors().get(index).map_or_else(String::new, |info| info.name.clone()),
-        first: row * columns + values.iter().position(bad).unwrap_or(0) as u64,
+        first: first + values.iter().position(bad).unwrap_or(0) as u64,
         columns,
         count: values.iter().filter(|value| bad(value)).count() as u64,
     }
@@ -223,21 +222,5 @@ impl Head {
 
     pub(crate) fn scratch_bytes(&self) -> usize {
         self.stage.bytes() + self.row.capacity() * size_of::<f32>()
-    }
-}
-
-/// Refuses logits that are NaN or infinite: `logits [vocabulary]` come after the token at `position`.
-///
-/// # Errors
-/// [`KernelError::NonFiniteLogit`] with the first one.
-pub fn check_logits(position: usize, logits: &[f32]) -> Result<(), EngineError> {
-    Ok(rwkv_forge_kernel::check_logits(position, logits)?)
-}
-
-/// Refuses token ids that the vocabulary does not have.
-pub(crate) fn check_tokens(vocabulary: usize, tokens: &[u32]) -> Result<(), EngineError> {
-    match tokens.iter().position(|token| *token as usize >= vocabulary) {
-        Some(position) => Err(KernelError::TokenOutOfRange { token: tokens[position], position, vocabulary }.into()),
-        None => Ok(()),
     }
 }

@@ -1,11 +1,11 @@
 //! A whole model in memory: one token at a time, or many tokens of independent sequences.
 
-use rwkv_forge_kernel::KernelError;
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_weights::{Model, WeightsError, check_tokens};
 
 use crate::block::Block;
-use crate::ends::{Embedding, Head, check_tokens};
+use crate::ends::{Embedding, Head};
 use crate::error::EngineError;
 use crate::layer::{Flow, Layer};
 use crate::load::Loader;
@@ -31,9 +31,8 @@ pub enum Logits {
 }
 
 /// A loaded model with its threads.
-pub struct Engine<'a> {
-    source: &'a dyn TensorSource,
-    description: ModelDescription,
+pub struct Engine {
+    model: Model,
     embedding: Embedding,
     layers: Vec<Layer>,
     head: Head,
@@ -50,22 +49,18 @@ pub struct Engine<'a> {
     predicted: Memory,
 }
 
-impl<'a> Engine<'a> {
-    /// Reads and packs all weights but the embedding, whose rows are read from `source` token by token.
+impl Engine {
+    /// Reads and packs all weights but the embedding, whose rows are read from the file token by token.
     /// `progress(done, total)` is called after each layer and after the head.
     ///
     /// # Errors
     /// When the engine does not run this version, a tensor does not fit the description, memory is short, or reading fails.
-    pub fn load(
-        source: &'a dyn TensorSource,
-        description: &ModelDescription,
-        options: &EngineOptions,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Self, EngineError> {
+    pub fn load(model: &Model, options: &EngineOptions, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, EngineError> {
+        let description = model.description();
         check_version(description)?;
-        let predicted = crate::memory::memory(source, description, options)?;
+        let predicted = crate::memory::memory(model, options)?;
         let machine = Machine::new(options);
-        let mut loader = Loader::new(source, description, options, machine.pool.threads());
+        let mut loader = Loader::new(model, options, machine.pool.threads());
         let count = description.hyperparameters.layers;
         let embedding = Embedding::load(&mut loader)?;
         let mut layers = Vec::with_capacity(count);
@@ -76,11 +71,9 @@ impl<'a> Engine<'a> {
         let head = Head::load(&mut loader)?;
         progress(count + 1, count + 1);
         let notes = loader.notes;
-        let description = description.clone();
         let (scratch, one) = (Scratch::default(), Block::one());
         let mut engine = Self {
-            source,
-            description,
+            model: model.clone(),
             embedding,
             layers,
             head,
@@ -102,7 +95,7 @@ impl<'a> Engine<'a> {
         if tokens <= self.room {
             return;
         }
-        let channels = self.description.hyperparameters.channels;
+        let channels = self.model.description().hyperparameters.channels;
         for layer in &self.layers {
             self.scratch.reserve(layer, tokens, channels);
         }
@@ -114,7 +107,7 @@ impl<'a> Engine<'a> {
     /// What the model is.
     #[must_use]
     pub fn description(&self) -> &ModelDescription {
-        &self.description
+        self.model.description()
     }
 
     /// Name of the instruction set in use.
@@ -135,10 +128,19 @@ impl<'a> Engine<'a> {
         &self.notes
     }
 
+    /// The type in which the weights of a tensor are held: the stored one where there is a kernel for it. `None` for tensors that are no weights
+    /// of products. Of several weights in one tensor, the widest.
+    #[must_use]
+    pub fn held_as(&self, tensor: &str) -> Option<Encoding> {
+        let groups = self.layers.iter().flat_map(Layer::groups).chain([self.head.group()]);
+        let held = groups.flat_map(|group| group.weights()).filter(|weight| weight.name == tensor).map(|weight| weight.matrix.encoding());
+        held.max_by_key(|encoding| encoding.block_bytes)
+    }
+
     /// The state before the first token.
     #[must_use]
     pub fn new_state(&self) -> State {
-        State::new(&self.description)
+        State::new(self.model.description())
     }
 
     /// The memory in use now: `batch` is what scratch has grown by beyond a single token.
@@ -159,14 +161,14 @@ impl<'a> Engine<'a> {
     /// When the token is outside the vocabulary, `state` or `logits` belong to another model, or the embedding cannot be
     /// read; nothing is changed then.
     pub fn step(&mut self, token: u32, state: &mut State, logits: &mut [f32]) -> Result<(), EngineError> {
-        let sizes = self.description.hyperparameters;
+        let sizes = self.model.description().hyperparameters;
         if logits.len() != sizes.vocabulary {
             let what = "the buffer for logits";
-            return Err(KernelError::BufferMismatch { what, found: logits.len(), expected: sizes.vocabulary }.into());
+            return Err(WeightsError::BufferMismatch { what, found: logits.len(), expected: sizes.vocabulary }.into());
         }
-        check_tokens(sizes.vocabulary, &[token])?;
-        state.check(&self.description)?;
-        self.embedding.row(self.source, self.machine.isa, token, &mut self.x[..sizes.channels])?;
+        check_tokens(self.model.description(), &[token])?;
+        state.check(self.model.description())?;
+        self.embedding.row(&self.model, self.machine.isa, token, &mut self.x[..sizes.channels])?;
         let one = std::mem::take(&mut self.one);
         self.layers(&one, std::slice::from_mut(state));
         self.one = one;
@@ -190,11 +192,11 @@ impl<'a> Engine<'a> {
     ) -> Result<(), EngineError> {
         if batch.len() != states.len() {
             let what = "the list of states";
-            return Err(KernelError::BufferMismatch { what, found: states.len(), expected: batch.len() }.into());
+            return Err(WeightsError::BufferMismatch { what, found: states.len(), expected: batch.len() }.into());
         }
-        let sizes = self.description.hyperparameters;
-        batch.iter().try_for_each(|tokens| check_tokens(sizes.vocabulary, tokens))?;
-        states.iter().try_for_each(|state| state.check(&self.description))?;
+        let sizes = self.model.description().hyperparameters;
+        batch.iter().try_for_each(|tokens| check_tokens(self.model.description(), tokens))?;
+        states.iter().try_for_each(|state| state.check(self.model.description()))?;
         let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.len()).collect();
         let mut places = Vec::new();
         for (block, starts) in blocks(&lengths) {
@@ -204,7 +206,7 @@ impl<'a> Engine<'a> {
                 places.extend((*start..start + span.len).map(|position| (span.sequence, position)));
             }
             for (row, (sequence, position)) in self.x.chunks_exact_mut(sizes.channels).zip(&places) {
-                self.embedding.row(self.source, self.machine.isa, batch[*sequence][*position], row)?;
+                self.embedding.row(&self.model, self.machine.isa, batch[*sequence][*position], row)?;
             }
             self.layers(&block, states);
             let is_wanted = |(sequence, position): &(usize, usize)| match wanted {
@@ -223,7 +225,7 @@ impl<'a> Engine<'a> {
     }
 
     fn layers(&mut self, block: &Block, states: &mut [State]) {
-        let elements = block.tokens() * self.description.hyperparameters.channels;
+        let elements = block.tokens() * self.model.description().hyperparameters.channels;
         for (slot, layer) in self.layers.iter().enumerate() {
             let (x, v_first) = (&mut self.x[..elements], &mut self.v_first[..elements]);
             layer.forward(&mut self.machine, &mut self.scratch, &mut Flow { block, x, states, slot, v_first, tap: None });

@@ -1,9 +1,9 @@
 //! What can go wrong between a file and logits.
 
-use rwkv_forge_kernel::KernelError;
 use rwkv_forge_matrix::MatrixError;
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_weights::WeightsError;
 use strum::IntoStaticStr;
 use thiserror::Error;
 
@@ -16,9 +16,9 @@ pub enum EngineError {
         /// The version, as people write it.
         version: String,
     },
-    /// What the reference kernel would say of this model, these tokens or this state.
+    /// A tensor cannot be read or does not fit; tokens, a state or a buffer do not belong to the model.
     #[error(transparent)]
-    Kernel(#[from] KernelError),
+    Weights(#[from] WeightsError),
     /// Weights that are NaN or infinite.
     #[error(transparent)]
     NonFinite(#[from] NonFinite),
@@ -54,7 +54,7 @@ pub enum EngineError {
 impl Diagnostic for EngineError {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Kernel(error) => error.kind(),
+            Self::Weights(error) => error.kind(),
             Self::NonFinite(error) => error.kind(),
             Self::Matrix { error, .. } => error.kind(),
             Self::Read { error, .. } => error.kind(),
@@ -65,7 +65,7 @@ impl Diagnostic for EngineError {
     fn class(&self) -> Class {
         match self {
             Self::UnsupportedVersion { .. } => Class::Refused,
-            Self::Kernel(error) => error.class(),
+            Self::Weights(error) => error.class(),
             Self::NonFinite(error) => error.class(),
             Self::Matrix { error, .. } => error.class(),
             Self::Read { error, .. } => error.class(),

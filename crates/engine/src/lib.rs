@@ -32,7 +32,6 @@ mod v5;
 mod v6;
 mod v7;
 
-pub use ends::check_logits;
 pub use engine::{Engine, Logits};
 pub use error::EngineError;
 pub use memory::{Memory, memory};

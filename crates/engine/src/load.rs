@@ -2,19 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rwkv_forge_kernel::{KernelError, load_tensor};
 use rwkv_forge_matrix::Matrix;
 use rwkv_forge_model::{ModelDescription, TensorSpec, ValueForm};
-use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, f32_to_bf16, f32_to_f16, format_shape};
+use rwkv_forge_tensor::{Encoding, f16_to_f32, f32_to_bf16, f32_to_f16, format_shape};
+use rwkv_forge_weights::{Model, Stored, View, WeightsError};
 
 use crate::error::EngineError;
 use crate::linear::Weight;
 use crate::options::EngineOptions;
-use crate::place::{Place, Shape, factor, form_of};
+use crate::place::{Place, Shape, as_rows, form_of};
 
 /// Loads tensors by their canonical names.
 pub(crate) struct Loader<'a> {
-    pub(crate) source: &'a dyn TensorSource,
+    pub(crate) model: &'a Model,
     pub(crate) description: &'a ModelDescription,
     pub(crate) options: EngineOptions,
     /// Threads of the pool, for which regions are divided.
@@ -35,21 +35,21 @@ pub(crate) fn tensor_name(layer: usize, suffix: &str) -> String {
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(source: &'a dyn TensorSource, description: &'a ModelDescription, options: &EngineOptions, threads: usize) -> Self {
-        Self { source, description, options: *options, threads, notes: Vec::new() }
+    pub(crate) fn new(model: &'a Model, options: &EngineOptions, threads: usize) -> Self {
+        Self { model, description: model.description(), options: *options, threads, notes: Vec::new() }
     }
 
     /// True when the model has a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.description.find(name).is_some()
+        self.model.has(name)
     }
 
     pub(crate) fn spec(&self, name: &str) -> Result<&'a TensorSpec, EngineError> {
-        self.description.find(name).ok_or_else(|| self.missing(name))
+        Ok(self.model.spec(name)?)
     }
 
     pub(crate) fn missing(&self, name: &str) -> EngineError {
-        KernelError::MissingTensor { tensor: name.to_owned(), version: self.description.version.to_string() }.into()
+        WeightsError::MissingTensor { tensor: name.to_owned(), version: self.description.version.to_string() }.into()
     }
 
     pub(crate) fn mismatch(&self, spec: &TensorSpec, expected: String) -> EngineError {
@@ -64,26 +64,16 @@ impl<'a> Loader<'a> {
 
     /// Canonical values of a tensor of `len` elements, whatever its dimensions of size 1 are.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        let spec = self.spec(name)?;
-        if spec.elements() != len as u64 {
-            return Err(mismatch(spec, format!("{len} elements")));
-        }
-        Ok(load_tensor(self.source, spec)?)
+        self.vector_in_form(name, len, ValueForm::Canonical)
     }
 
     /// As [`Loader::vector`], giving a function of the canonical values.
     pub(crate) fn vector_in_form(&self, name: &str, len: usize, form: ValueForm) -> Result<Vec<f32>, EngineError> {
         let spec = self.spec(name)?;
-        if spec.recover.form != form {
-            return Ok(self.vector(name, len)?.into_iter().map(|value| form.apply(value)).collect());
-        }
         if spec.elements() != len as u64 {
             return Err(mismatch(spec, format!("{len} elements")));
         }
-        // Stored in this very form: used with the bits that they are stored with, which no inverse would always give back.
-        let mut as_stored = spec.clone();
-        as_stored.recover.form = ValueForm::Canonical;
-        Ok(load_tensor(self.source, &as_stored)?)
+        Ok(self.model.read(spec, View::CANONICAL.in_form(form))?)
     }
 
     /// `NAME.weight` and `NAME.bias`.
@@ -101,37 +91,39 @@ impl<'a> Loader<'a> {
     /// The `count` weights `[outputs, inputs]` of a tensor of three dimensions, in their order.
     pub(crate) fn weights(&mut self, name: &str, count: usize, outputs: usize, inputs: usize) -> Result<Vec<Weight>, EngineError> {
         let spec = self.spec(name)?;
-        let place = Place::of(self.source, spec)?;
+        let place = Place::of(self.model, spec)?;
         let (Place::Packed(shape) | Place::Turned { shape, .. }) = place else {
             return Err(mismatch(spec, format!("a matrix [{outputs}, {inputs}]")));
         };
         if shape != (Shape { count, rows: outputs, columns: inputs }) {
             return Err(mismatch(spec, format!("{count} x [{outputs}, {inputs}]")));
         }
-        self.notes.extend(place.note(spec, self.stored(spec).encoding));
-        if matches!(place, Place::Turned { .. }) && !self.in_rows(spec, shape) {
-            return self.turned(spec, place);
-        }
-        (0..count).map(|index| self.rows(spec, place, index * outputs, outputs)).collect()
+        let stored = self.model.stored(spec)?;
+        let weights: Vec<Weight> = if matches!(place, Place::Turned { .. }) && !self.in_rows(spec, &stored, shape) {
+            self.turned(spec, &stored, place)?
+        } else {
+            (0..count).map(|index| self.rows(spec, &stored, place, index * outputs, outputs)).collect::<Result<_, _>>()?
+        };
+        // Of several in one tensor the widest: one of them may have what f16 does not hold.
+        let held = weights.iter().map(|weight| weight.matrix.encoding()).max_by_key(|encoding| encoding.block_bytes);
+        self.notes.extend(held.and_then(|held| place.note(spec, stored.encoding, held)));
+        Ok(weights)
     }
 
     /// Rows `first .. first + rows` of a linear layer's weight, as a weight of their own.
     pub(crate) fn some_rows(&self, spec: &TensorSpec, first: usize, rows: usize) -> Result<Weight, EngineError> {
-        let place = Place::of(self.source, spec)?;
+        let place = Place::of(self.model, spec)?;
         let (Place::Packed(shape) | Place::Turned { shape, .. }) = place else {
             return Err(mismatch(spec, "the weight of a linear layer".to_owned()));
         };
-        if matches!(place, Place::Packed(_)) || self.in_rows(spec, shape) {
-            return self.rows(spec, place, first, rows);
+        let stored = self.model.stored(spec)?;
+        if matches!(place, Place::Packed(_)) || self.in_rows(spec, &stored, shape) {
+            return self.rows(spec, &stored, place, first, rows);
         }
-        let values = load_tensor::<f32>(self.source, spec)?;
-        let values = &values[first * shape.columns..(first + rows) * shape.columns];
-        let matrix = pack_values(spec, Shape { rows, ..shape }, Encoding::F32, values)?;
+        let elements = first * shape.columns..(first + rows) * shape.columns;
+        let values = self.model.elements::<f32>(spec, elements, as_rows(spec))?;
+        let matrix = pack_values(spec, Shape { rows, ..shape }, Encoding::F32, &values)?;
         Ok(self.finish(spec, matrix, 1.0))
-    }
-
-    fn stored(&self, spec: &TensorSpec) -> &'a TensorInfo {
-        &self.source.tensors()[spec.source_index]
     }
 
     fn finish(&self, spec: &TensorSpec, matrix: Matrix, factor: f32) -> Weight {
@@ -139,45 +131,29 @@ impl<'a> Loader<'a> {
     }
 
     /// Whether rows of inputs are stored one after the other, in whatever type.
-    fn in_rows(&self, spec: &TensorSpec, shape: Shape) -> bool {
-        let rows = self.stored(spec).shape.last() == Some(&(shape.columns as u64));
-        rows && spec.recover.transposed == spec.role.is_lora() && spec.recover.columns.1 == 1 && factor(spec.recover.form).is_some()
+    fn in_rows(&self, spec: &TensorSpec, stored: &Stored, shape: Shape) -> bool {
+        let rows = self.model.source().tensors()[spec.source_index].shape.last() == Some(&(shape.columns as u64));
+        rows && stored.order == Some(as_rows(spec).order) && stored.factor().is_some()
     }
 
     /// Packs rows as they are stored, or decoded as `place` says, a piece at a time.
-    fn rows(&self, spec: &TensorSpec, place: Place, first: usize, rows: usize) -> Result<Weight, EngineError> {
+    fn rows(&self, spec: &TensorSpec, stored: &Stored, place: Place, first: usize, rows: usize) -> Result<Weight, EngineError> {
         let (Place::Packed(shape) | Place::Turned { shape, .. }) = place else { return Err(self.missing(&spec.name)) };
-        let stored = self.stored(spec).encoding;
-        let first = spec.recover.part.0 as usize * shape.count * shape.rows + first;
-        let factor = factor(spec.recover.form).unwrap_or(1.0);
+        let factor = stored.factor().unwrap_or(1.0);
         let failed = |error| EngineError::Matrix { tensor: spec.name.clone(), error };
         let Place::Turned { encoding, .. } = place else {
-            let row_bytes = stored.row_bytes(shape.columns as u64).map_err(|error| mismatch(spec, error.to_string()))?;
-            let read = |row: usize, bytes: &mut [u8]| -> Result<(), BoxError> {
-                self.source.read_at(spec.source_index, (first + row) as u64 * row_bytes, bytes)?;
-                match rwkv_forge_quant::first_non_finite(stored, bytes) {
-                    None => Ok(()),
-                    Some(_) => Err(self.non_finite(spec)),
-                }
-            };
-            return Ok(self.finish(spec, Matrix::pack(rows, shape.columns, stored, &read).map_err(failed)?, factor));
+            let read = |row: usize, bytes: &mut [u8]| self.model.read_blocks(spec, stored, (first + row) * shape.columns, bytes);
+            return Ok(self.finish(spec, Matrix::pack(rows, shape.columns, stored.encoding, &read).map_err(failed)?, factor));
         };
-        let overflowed = AtomicBool::new(false);
+        let rounded = AtomicBool::new(false);
+        let view = as_rows(spec).in_form(stored.form);
         let pack = |encoding: Encoding| {
             let row_bytes = shape.columns * encoding.block_bytes as usize;
             Matrix::pack(rows, shape.columns, encoding, &|row, bytes: &mut [u8]| {
-                let mut values = Vec::new();
-                rwkv_forge_quant::read_rows(
-                    self.source,
-                    spec.source_index,
-                    (first + row) as u64,
-                    (bytes.len() / row_bytes) as u64,
-                    &mut values,
-                )?;
-                if values.iter().fold(false, |found, value| found | !value.is_finite()) {
-                    return Err(self.non_finite(spec));
-                }
-                overflowed.fetch_or(values.iter().any(overflows), Ordering::Relaxed);
+                let (begin, count) = (first + row, bytes.len() / row_bytes);
+                let elements = begin * shape.columns..(begin + count) * shape.columns;
+                let values: Vec<f32> = self.model.elements(spec, elements, view)?;
+                rounded.fetch_or(values.iter().any(not_in_f16), Ordering::Relaxed);
                 encode(encoding, &values, bytes);
                 Ok(())
             })
@@ -185,52 +161,31 @@ impl<'a> Loader<'a> {
         let matrix = pack(encoding).map_err(failed)?;
         // A wrong number would be worse than more memory.
         let matrix =
-            if encoding == Encoding::F16 && overflowed.load(Ordering::Relaxed) { pack(Encoding::F32).map_err(failed)? } else { matrix };
+            if encoding == Encoding::F16 && rounded.load(Ordering::Relaxed) { pack(Encoding::F32).map_err(failed)? } else { matrix };
         Ok(self.finish(spec, matrix, factor))
     }
 
-    /// What is wrong with a tensor in which a value is NaN or infinite.
-    fn non_finite(&self, spec: &TensorSpec) -> BoxError {
-        match rwkv_forge_quant::non_finite(self.source, spec.source_index, &|_| ()) {
-            Ok(Some(found)) => found.into(),
-            Ok(None) => mismatch(spec, "finite values".to_owned()).into(),
-            Err(error) => error,
-        }
-    }
-
     /// Decodes a tensor and packs it in rows of inputs.
-    fn turned(&self, spec: &TensorSpec, place: Place) -> Result<Vec<Weight>, EngineError> {
+    fn turned(&self, spec: &TensorSpec, stored: &Stored, place: Place) -> Result<Vec<Weight>, EngineError> {
         let Place::Turned { shape, encoding } = place else { return Err(self.missing(&spec.name)) };
-        let mut values = load_tensor::<f32>(self.source, spec)?;
-        let factor = factor(spec.recover.form).unwrap_or(1.0);
-        if factor != 1.0 {
-            values.iter_mut().for_each(|value| *value /= factor);
-        }
-        let plane = shape.rows * shape.columns;
-        let weights = values.chunks_exact(plane.max(1)).map(|values| {
-            if !spec.role.is_lora() {
-                return Ok(self.finish(spec, pack_values(spec, shape, encoding, values)?, factor));
-            }
-            let mut rows = vec![0.0; plane];
-            for (input, values) in values.chunks_exact(shape.rows).enumerate() {
-                for (output, value) in values.iter().enumerate() {
-                    rows[output * shape.columns + input] = *value;
-                }
-            }
-            Ok(self.finish(spec, pack_values(spec, shape, encoding, &rows)?, factor))
-        });
-        weights.collect()
+        // Multiples by a power of two are held as they are stored.
+        let factor = stored.factor();
+        let form = if factor.is_some() { stored.form } else { ValueForm::Canonical };
+        let values = self.model.read::<f32>(spec, as_rows(spec).in_form(form))?;
+        let weights = values.chunks_exact((shape.rows * shape.columns).max(1));
+        weights.map(|values| Ok(self.finish(spec, pack_values(spec, shape, encoding, values)?, factor.unwrap_or(1.0)))).collect()
     }
 }
 
-/// Packs decoded rows; values beyond f16 are held in f32.
+/// Packs decoded rows; what f16 does not hold is held in f32.
 fn pack_values(spec: &TensorSpec, shape: Shape, encoding: Encoding, values: &[f32]) -> Result<Matrix, EngineError> {
-    let encoding = if encoding == Encoding::F16 && values.iter().any(overflows) { Encoding::F32 } else { encoding };
+    let encoding = if encoding == Encoding::F16 && values.iter().any(not_in_f16) { Encoding::F32 } else { encoding };
     Matrix::from_f32(shape.rows, shape.columns, encoding, values).map_err(|error| EngineError::Matrix { tensor: spec.name.clone(), error })
 }
 
-fn overflows(value: &f32) -> bool {
-    value.is_finite() && f32_to_f16(*value) & 0x7fff == 0x7c00
+/// True when f16 would change a finite value: too large, too small, or too many bits.
+fn not_in_f16(value: &f32) -> bool {
+    value.is_finite() && f16_to_f32(f32_to_f16(*value)) != *value
 }
 
 /// Little-endian F32, F16 or BF16.
@@ -249,5 +204,5 @@ fn fill<const N: usize>(values: &[f32], bytes: &mut [u8], encode: impl Fn(f32) -
 }
 
 fn mismatch(spec: &TensorSpec, expected: String) -> EngineError {
-    KernelError::ShapeMismatch { tensor: spec.name.clone(), found: format_shape(&spec.shape), expected }.into()
+    WeightsError::ShapeMismatch { tensor: spec.name.clone(), found: format_shape(&spec.shape), expected }.into()
 }

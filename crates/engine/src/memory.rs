@@ -2,7 +2,7 @@
 
 use rwkv_forge_matrix::{Activations, Form, Matrix, PANEL};
 use rwkv_forge_model::{ModelDescription, Ranks, TensorRole, Version};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::Model;
 use serde::Serialize;
 
 use crate::ends::POSITIONS;
@@ -32,12 +32,13 @@ pub struct Memory {
 ///
 /// # Errors
 /// When the engine does not run this version, or a tensor does not fit the description.
-pub fn memory(source: &dyn TensorSource, description: &ModelDescription, options: &EngineOptions) -> Result<Memory, EngineError> {
+pub fn memory(model: &Model, options: &EngineOptions) -> Result<Memory, EngineError> {
+    let description = model.description();
     check_version(description)?;
     let mut memory = Memory { state: state_bytes(description), ..Memory::default() };
     for spec in &description.tensors {
-        let place = Place::of(source, spec)?;
-        let stored = source.tensors()[spec.source_index].encoding;
+        let place = Place::of(model, spec)?;
+        let stored = model.source().tensors()[spec.source_index].encoding;
         memory.weights += place.bytes(stored) as u64;
         memory.read_per_token += match place {
             Place::InFile { columns } => stored.row_bytes(columns as u64).unwrap_or(0),
@@ -48,7 +49,7 @@ pub fn memory(source: &dyn TensorSource, description: &ModelDescription, options
             Place::Table { .. } => (description.hyperparameters.channels * size_of::<f32>()) as u64,
         };
     }
-    let integer = options.form == Form::Int8 && description.tensors.iter().any(|spec| is_integer(source, spec));
+    let integer = options.form == Form::Int8 && description.tensors.iter().any(|spec| is_integer(model, spec));
     let form = if integer { Form::Int8 } else { Form::Float };
     let threads = options.threads.get() * thread_bytes(description);
     memory.scratch = (scratch_bytes(description, form, 1, 1) + threads) as u64;
@@ -56,8 +57,8 @@ pub fn memory(source: &dyn TensorSource, description: &ModelDescription, options
     Ok(memory)
 }
 
-fn is_integer(source: &dyn TensorSource, spec: &rwkv_forge_model::TensorSpec) -> bool {
-    let info = &source.tensors()[spec.source_index];
+fn is_integer(model: &Model, spec: &rwkv_forge_model::TensorSpec) -> bool {
+    let info = &model.source().tensors()[spec.source_index];
     let columns = info.shape.last().and_then(|columns| usize::try_from(*columns).ok()).unwrap_or(0);
     spec.role.is_matrix() && spec.role != TensorRole::Embedding && Matrix::form_for(info.encoding, columns) == Some(Form::Int8)
 }

@@ -1,10 +1,10 @@
 //! How each tensor will be held, decided from names, shapes and encodings alone: loading and the prediction of memory
 //! both follow it.
 
-use rwkv_forge_kernel::KernelError;
 use rwkv_forge_matrix::{Form, Matrix};
 use rwkv_forge_model::{ModelDescription, TensorRole, TensorSpec, ValueForm};
-use rwkv_forge_tensor::{Encoding, TensorSource, format_shape};
+use rwkv_forge_tensor::{Encoding, format_shape};
+use rwkv_forge_weights::{Model, View, WeightsError};
 
 use crate::error::EngineError;
 
@@ -50,31 +50,33 @@ pub(crate) struct Shape {
 
 impl Place {
     /// Decides for one tensor.
-    pub(crate) fn of(source: &dyn TensorSource, spec: &TensorSpec) -> Result<Self, EngineError> {
-        let Some(info) = source.tensors().get(spec.source_index) else {
-            return Err(KernelError::MissingTensor { tensor: spec.name.clone(), version: "this description".to_owned() }.into());
-        };
+    pub(crate) fn of(model: &Model, spec: &TensorSpec) -> Result<Self, EngineError> {
+        let stored = model.stored(spec)?;
         let elements = usize::try_from(spec.elements()).unwrap_or(usize::MAX);
-        let encoding = info.encoding;
+        let encoding = stored.encoding;
         if !encoding.is_float() && rwkv_forge_quant::by_encoding(encoding).is_none() {
-            return Err(KernelError::UnsupportedEncoding { tensor: spec.name.clone(), encoding: encoding.name }.into());
+            return Err(WeightsError::UnsupportedEncoding { tensor: spec.name.clone(), encoding: encoding.name }.into());
         }
         if !spec.role.is_matrix() && !spec.role.is_lora() {
             return Ok(Self::Vector { elements });
         }
         let shape = Shape::of(spec)?;
-        // Factors are used as [outputs, inputs], the opposite of the canonical order.
-        let in_rows = spec.recover.transposed == spec.role.is_lora() && spec.recover.columns.1 == 1;
+        let in_rows = stored.order == Some(as_rows(spec).order);
         if spec.role == TensorRole::Embedding {
-            return Ok(if in_rows { Self::InFile { columns: shape.columns } } else { Self::Table { elements } });
+            let in_file = in_rows && stored.form == ValueForm::Canonical;
+            return Ok(if in_file { Self::InFile { columns: shape.columns } } else { Self::Table { elements } });
         }
-        if in_rows && factor(spec.recover.form).is_some() && Matrix::packs(encoding, shape.columns) {
+        let is_multiple = stored.factor().is_some();
+        if in_rows && is_multiple && Matrix::packs(encoding, shape.columns) {
             return Ok(Self::Packed(shape));
         }
         let encoding = match encoding {
-            Encoding::F32 | Encoding::F16 | Encoding::BF16 if factor(spec.recover.form).is_some() => encoding,
-            Encoding::F64 | Encoding::F32 | Encoding::F16 | Encoding::BF16 => Encoding::F32,
-            _ => Encoding::F16,
+            Encoding::F32 | Encoding::F16 | Encoding::BF16 if is_multiple => encoding,
+            // What f16 would round is held in f32. Loading looks at the values: some formats reach beyond the range of f16.
+            _ => match rwkv_forge_quant::by_encoding(encoding) {
+                Some(format) if format.facts().exact_in_f16 && is_multiple => Encoding::F16,
+                Some(_) | None => Encoding::F32,
+            },
         };
         Ok(Self::Turned { shape, encoding })
     }
@@ -89,14 +91,15 @@ impl Place {
         }
     }
 
-    /// What a user should know: that a type could not be kept.
-    pub(crate) fn note(self, spec: &TensorSpec, stored: Encoding) -> Option<String> {
+    /// What a user should know: that a type could not be kept. `held` is what the weights are held in.
+    pub(crate) fn note(self, spec: &TensorSpec, stored: Encoding, held: Encoding) -> Option<String> {
         match self {
-            Self::Turned { encoding, .. } if stored.is_dense() && stored != encoding => {
-                Some(format!("{} is stored as {stored} and held as {encoding}", spec.name))
+            Self::Turned { .. } if stored.is_dense() && stored != held => {
+                Some(format!("{} is stored as {stored} and held as {held}", spec.name))
             }
-            Self::Turned { encoding, .. } if stored != encoding => {
-                Some(format!("{} is stored as {stored}, which cannot be multiplied as it is: decoded to {encoding}", spec.name))
+            Self::Turned { .. } if stored != held => {
+                let why = if held == Encoding::F32 { ", since f16 does not hold all its values" } else { "" };
+                Some(format!("{} is stored as {stored}, which cannot be multiplied as it is: decoded to {held}{why}", spec.name))
             }
             Self::Table { .. } => Some(format!("{} is not stored row by row: decoded to f32 and kept in memory", spec.name)),
             _ => None,
@@ -114,19 +117,15 @@ impl Shape {
             [count, first, second] if spec.role.is_lora() => Ok(Self { count: size(count), rows: size(second), columns: size(first) }),
             _ => {
                 let expected = "two dimensions".to_owned();
-                Err(KernelError::ShapeMismatch { tensor: spec.name.clone(), found: format_shape(&spec.shape), expected }.into())
+                Err(WeightsError::ShapeMismatch { tensor: spec.name.clone(), found: format_shape(&spec.shape), expected }.into())
             }
         }
     }
 }
 
-/// What stored values of this form are to be multiplied by: a power of two. `None` for functions that are none.
-pub(crate) fn factor(form: ValueForm) -> Option<f32> {
-    match form {
-        ValueForm::Canonical => Some(1.0),
-        ValueForm::Eighth | ValueForm::Halved(_) => Some(form.undo(1.0)),
-        ValueForm::NegExp | ValueForm::ExpNegExp | ValueForm::Exp => None,
-    }
+/// The values of a weight as rows of inputs: factors of low-rank pairs are canonical in the opposite order.
+pub(crate) fn as_rows(spec: &TensorSpec) -> View {
+    if spec.role.is_lora() { View::TURNED } else { View::CANONICAL }
 }
 
 /// What the input of a weight should be.
@@ -144,7 +143,7 @@ pub(crate) fn check_version(description: &ModelDescription) -> Result<(), Engine
     if sizes.channels == 0 || sizes.ffn == 0 || sizes.layers == 0 || sizes.attention != sizes.channels || heads != sizes.attention {
         let found = format!("C {}, A {}, F {}, H {}, N {}", sizes.channels, sizes.attention, sizes.ffn, sizes.heads, sizes.head_size);
         let expected = "C = A = H * N, all positive".to_owned();
-        return Err(KernelError::ShapeMismatch { tensor: "(hyperparameters)".to_owned(), found, expected }.into());
+        return Err(WeightsError::ShapeMismatch { tensor: "(hyperparameters)".to_owned(), found, expected }.into());
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The recurrent state in the engine's layout, and its way to and from the reference kernel's.
 
-use rwkv_forge_kernel::{LayerState as KernelLayer, State as KernelState, Wkv};
 use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_weights::{LayerState as KernelLayer, State as KernelState, WeightsError, Wkv};
 
 use crate::error::EngineError;
 
@@ -61,7 +61,7 @@ impl State {
     pub(crate) fn check(&self, description: &ModelDescription) -> Result<(), EngineError> {
         let sizes = &description.hyperparameters;
         let same = |what, found: usize, expected: usize| {
-            if found == expected { Ok(()) } else { Err(rwkv_forge_kernel::KernelError::BufferMismatch { what, found, expected }) }
+            if found == expected { Ok(()) } else { Err(WeightsError::BufferMismatch { what, found, expected }) }
         };
         same("the list of layer states", self.layers.len(), sizes.layers)?;
         for layer in &self.layers {

@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
-use rwkv_forge_kernel::{KernelError, LayerState};
-use rwkv_forge_model::{ModelDescription, Version};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_weights::{Context, LayerState, Model, WeightsError, check_tokens};
 
 use crate::block::Block;
-use crate::ends::{Embedding, Head, check_tokens};
+use crate::ends::{Embedding, Head};
 use crate::engine::blocks;
 use crate::error::EngineError;
 use crate::layer::{Flow, Layer};
@@ -21,9 +20,8 @@ use crate::tap::Tap;
 
 /// A model of which the caller loads the layers that it wants, one at a time or as many as it likes, and sends tokens through
 /// them. Numbers have the bits that [`crate::Engine`] gives, however tokens are divided into batches.
-pub struct LayerStream<'a> {
-    source: &'a dyn TensorSource,
-    description: &'a ModelDescription,
+pub struct LayerStream {
+    model: Model,
     options: EngineOptions,
     machine: Machine,
     scratch: Scratch,
@@ -38,8 +36,8 @@ pub struct Batch {
     lengths: Vec<usize>,
     /// Residual stream, all sequences one after the other: `[tokens, channels]`.
     pub x: Vec<f32>,
-    /// RWKV-7: values of layer 0, which it writes and later layers read, `[tokens, channels]`; empty for other versions.
-    pub v_first: Vec<f32>,
+    /// What the layers hand to each other, sequences in the same order.
+    pub context: Context<f32>,
 }
 
 /// The weights of one layer.
@@ -56,17 +54,16 @@ impl Batch {
     /// For sequences of these lengths, with the numbers that the layers so far have left.
     ///
     /// # Errors
-    /// When the numbers are not `[tokens, channels]`, `v_first` of RWKV-7 alone.
-    pub fn resume(description: &ModelDescription, lengths: &[usize], x: Vec<f32>, v_first: Vec<f32>) -> Result<Self, EngineError> {
-        let expected = lengths.iter().sum::<usize>() * description.hyperparameters.channels;
-        let first = if description.version == Version::V7 { expected } else { 0 };
-        for (what, found, expected) in [("the residual stream", x.len(), expected), ("the values of layer 0", v_first.len(), first)] {
-            if found != expected {
-                return Err(KernelError::BufferMismatch { what, found, expected }.into());
-            }
+    /// When the numbers are not `[tokens, channels]`, or the context is none of these tokens.
+    pub fn resume(description: &ModelDescription, lengths: &[usize], x: Vec<f32>, context: Context<f32>) -> Result<Self, EngineError> {
+        let tokens = lengths.iter().sum::<usize>();
+        let expected = tokens * description.hyperparameters.channels;
+        if x.len() != expected {
+            return Err(WeightsError::BufferMismatch { what: "the residual stream", found: x.len(), expected }.into());
         }
+        context.check(description, tokens)?;
         let blocks = blocks(lengths).into_iter().map(|(block, _)| block).collect();
-        Ok(Self { blocks, lengths: lengths.to_vec(), x, v_first })
+        Ok(Self { blocks, lengths: lengths.to_vec(), x, context })
     }
 
     /// Number of tokens of each sequence.
@@ -84,19 +81,23 @@ impl LoadedHead {
     }
 }
 
-impl<'a> LayerStream<'a> {
+impl LayerStream {
     /// Before any sequence.
     ///
     /// # Errors
     /// When the engine does not run this version.
-    pub fn new(source: &'a dyn TensorSource, description: &'a ModelDescription, options: &EngineOptions) -> Result<Self, EngineError> {
-        check_version(description)?;
+    pub fn new(model: &Model, options: &EngineOptions) -> Result<Self, EngineError> {
+        check_version(model.description())?;
         let (machine, scratch) = (Machine::new(options), Scratch::default());
-        Ok(Self { source, description, options: *options, machine, scratch, notes: Vec::new(), known: HashSet::new() })
+        Ok(Self { model: model.clone(), options: *options, machine, scratch, notes: Vec::new(), known: HashSet::new() })
     }
 
-    fn loader(&self) -> Loader<'a> {
-        Loader::new(self.source, self.description, &self.options, self.machine.pool.threads())
+    fn description(&self) -> &ModelDescription {
+        self.model.description()
+    }
+
+    fn loader<'m>(&self, model: &'m Model) -> Loader<'m> {
+        Loader::new(model, &self.options, self.machine.pool.threads())
     }
 
     /// The next tokens of some sequences, before layer 0.
@@ -104,18 +105,20 @@ impl<'a> LayerStream<'a> {
     /// # Errors
     /// When a token is outside the vocabulary, or the embedding cannot be read.
     pub fn embed(&mut self, sequences: &[&[u32]]) -> Result<Batch, EngineError> {
-        let sizes = &self.description.hyperparameters;
-        sequences.iter().try_for_each(|tokens| check_tokens(sizes.vocabulary, tokens))?;
-        let mut loader = self.loader();
+        let model = self.model.clone();
+        let sizes = &model.description().hyperparameters;
+        sequences.iter().try_for_each(|tokens| check_tokens(model.description(), tokens))?;
+        let mut loader = self.loader(&model);
         let mut embedding = Embedding::load(&mut loader)?;
         self.keep_notes(&mut loader);
         let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.len()).collect();
         let mut x = vec![0.0; lengths.iter().sum::<usize>() * sizes.channels];
         for (row, token) in x.chunks_exact_mut(sizes.channels).zip(sequences.iter().copied().flatten()) {
-            embedding.row(self.source, self.machine.isa, *token, row)?;
+            embedding.row(&model, self.machine.isa, *token, row)?;
         }
-        let v_first = if self.description.version == Version::V7 { vec![0.0; x.len()] } else { Vec::new() };
-        Batch::resume(self.description, &lengths, x, v_first)
+        let mut context = Context::new();
+        context.start(model.description(), lengths.iter().sum());
+        Batch::resume(model.description(), &lengths, x, context)
     }
 
     /// Reads and packs the weights of layer `index`.
@@ -123,23 +126,23 @@ impl<'a> LayerStream<'a> {
     /// # Errors
     /// When there is no such layer, a tensor does not fit the description, or reading fails.
     pub fn load(&mut self, index: usize) -> Result<LoadedLayer, EngineError> {
-        let layers = self.description.hyperparameters.layers;
+        let layers = self.description().hyperparameters.layers;
         if index >= layers {
             return Err(EngineError::NoSuchLayer { found: index, layers });
         }
-        let mut loader = self.loader();
+        let model = self.model.clone();
+        let mut loader = self.loader(&model);
         let layer = Layer::load(&mut loader, index)?;
         self.keep_notes(&mut loader);
         Ok(LoadedLayer { layer })
     }
 
-    /// As [`LayerStream::load`], from another source with tensors of the same names and shapes: the model with some
-    /// tensors exchanged.
+    /// As [`LayerStream::load`], of another model with tensors of the same names and shapes: the same with some of them replaced.
     ///
     /// # Errors
     /// As [`LayerStream::load`].
-    pub fn load_from(&self, source: &dyn TensorSource, description: &ModelDescription, index: usize) -> Result<LoadedLayer, EngineError> {
-        let mut loader = Loader::new(source, description, &self.options, self.machine.pool.threads());
+    pub fn load_from(&self, model: &Model, index: usize) -> Result<LoadedLayer, EngineError> {
+        let mut loader = self.loader(model);
         Ok(LoadedLayer { layer: Layer::load(&mut loader, index)? })
     }
 
@@ -154,7 +157,7 @@ impl<'a> LayerStream<'a> {
     /// States before the first token, each of a single layer: one for each of `count` sequences.
     #[must_use]
     pub fn new_states(&self, count: usize) -> Vec<State> {
-        vec![State::of_layers(self.description, 1); count]
+        vec![State::of_layers(self.description(), 1); count]
     }
 
     /// A state of [`LayerStream::new_states`] in the reference kernel's layout.
@@ -163,8 +166,8 @@ impl<'a> LayerStream<'a> {
     /// When the state is not of a single layer of this model.
     pub fn to_kernel(&self, state: &State) -> Result<LayerState<f32>, EngineError> {
         match state.layers.as_slice() {
-            [layer] => Ok(to_kernel(layer, self.description)),
-            other => Err(KernelError::BufferMismatch { what: "the state of a layer", found: other.len(), expected: 1 }.into()),
+            [layer] => Ok(to_kernel(layer, self.description())),
+            other => Err(WeightsError::BufferMismatch { what: "the state of a layer", found: other.len(), expected: 1 }.into()),
         }
     }
 
@@ -183,17 +186,18 @@ impl<'a> LayerStream<'a> {
     ) -> Result<(), EngineError> {
         if states.len() != batch.lengths.len() {
             let what = "the list of states";
-            return Err(KernelError::BufferMismatch { what, found: states.len(), expected: batch.lengths.len() }.into());
+            return Err(WeightsError::BufferMismatch { what, found: states.len(), expected: batch.lengths.len() }.into());
         }
         if tap.is_some() && self.options.form != rwkv_forge_matrix::Form::Float {
             return Err(EngineError::RoundedInputs);
         }
-        let channels = self.description.hyperparameters.channels;
-        let (mut rest, mut rest_first) = (batch.x.as_mut_slice(), batch.v_first.as_mut_slice());
+        let channels = self.description().hyperparameters.channels;
+        let (mut rest, mut rest_first) = (batch.x.as_mut_slice(), batch.context.values_mut());
         for block in &batch.blocks {
             let elements = block.tokens() * channels;
             let (x, later) = rest.split_at_mut(elements);
-            let (v_first, later_first) = rest_first.split_at_mut(elements.min(rest_first.len()));
+            let take = elements.min(rest_first.len());
+            let (v_first, later_first) = rest_first.split_at_mut(take);
             self.scratch.reserve(&layer.layer, block.tokens(), channels);
             let mut flow = Flow { block, x, states: &mut *states, slot: 0, v_first, tap };
             layer.layer.forward(&mut self.machine, &mut self.scratch, &mut flow);
@@ -214,7 +218,8 @@ impl<'a> LayerStream<'a> {
     /// # Errors
     /// When the range is not inside the vocabulary, or reading fails.
     pub fn load_head(&mut self, first_row: usize, rows: usize) -> Result<LoadedHead, EngineError> {
-        let mut loader = self.loader();
+        let model = self.model.clone();
+        let mut loader = self.loader(&model);
         let head = Head::load_rows(&mut loader, first_row, rows)?;
         self.keep_notes(&mut loader);
         Ok(LoadedHead { head })
@@ -226,10 +231,10 @@ impl<'a> LayerStream<'a> {
     /// # Errors
     /// When the buffers do not fit each other; as [`LayerStream::forward`] for the tap.
     pub fn logits(&mut self, head: &mut LoadedHead, x: &[f32], out: &mut [f32], tap: Option<&dyn Tap>) -> Result<(), EngineError> {
-        let expected = x.len() / self.description.hyperparameters.channels * head.rows();
+        let expected = x.len() / self.description().hyperparameters.channels * head.rows();
         if out.len() != expected {
             let what = "the buffer for logits";
-            return Err(KernelError::BufferMismatch { what, found: out.len(), expected }.into());
+            return Err(WeightsError::BufferMismatch { what, found: out.len(), expected }.into());
         }
         if tap.is_some() && self.options.form != rwkv_forge_matrix::Form::Float {
             return Err(EngineError::RoundedInputs);

@@ -5,8 +5,8 @@ use crate::support;
 
 use crate::support::{Agreement, Loaded, ODD, TINY, WIDE, agreement, options, tokens};
 use rwkv_forge_engine::Form;
-use rwkv_forge_kernel::State as KernelState;
 use rwkv_forge_model::Version;
+use rwkv_forge_weights::State as KernelState;
 
 /// Form::Float differs from the reference by rounding alone: another order of summation and fused products. A sum of n terms
 /// errs by about sqrt(n) * 2^-25 of its size, some 1e-6 for the rows here, and 3 layers with about ten operations each give

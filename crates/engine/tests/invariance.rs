@@ -40,7 +40,7 @@ fn instruction_sets_give_the_same_bits() {
 }
 
 /// Logits of all tokens of some sequences, fed `parts` tokens at a time, each sequence's one after the other.
-fn forward(engine: &mut Engine<'_>, sequences: &[Vec<u32>], part: usize) -> (Vec<Vec<f32>>, Vec<State>) {
+fn forward(engine: &mut Engine, sequences: &[Vec<u32>], part: usize) -> (Vec<Vec<f32>>, Vec<State>) {
     let mut states = vec![engine.new_state(); sequences.len()];
     let mut logits = vec![Vec::new(); sequences.len()];
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
@@ -103,7 +103,7 @@ fn one_layer_at_a_time_gives_the_same_bits() {
         let sequences = [tokens(150, sizes.vocabulary), tokens(5, sizes.vocabulary)];
         let mut engine = model.engine(&options(Form::Float, 2));
         let (expected, states) = forward(&mut engine, &sequences, 1000);
-        let mut stream = LayerStream::new(&*model.source, &model.description, &options(Form::Float, 1)).expect("a known version");
+        let mut stream = LayerStream::new(&model.model(), &options(Form::Float, 1)).expect("a known version");
         // The first sequence goes through in two batches.
         let mut batches = [
             stream.embed(&[&sequences[0][..70]]).expect("tokens are in the vocabulary"),

@@ -69,7 +69,7 @@ fn what_is_predicted_is_what_is_held() {
     let _alone = ALONE.lock();
     for (name, model) in models() {
         let options = options(Form::Int8, 2);
-        let predicted = memory(&*model.source, &model.description, &options).unwrap();
+        let predicted = memory(&model.model(), &options).unwrap();
         let mut engine = model.engine(&options);
         let mut state = engine.new_state();
         let mut logits = vec![0.0; SIZES.vocabulary];
@@ -98,7 +98,7 @@ fn what_is_predicted_is_what_becomes_resident() {
     for format in ["f16", "q8_0", "q4_k"] {
         let model = random.stored_as(rwkv_forge_quant::by_name(format).unwrap().encoding());
         let options = options(Form::Int8, 2);
-        let predicted = memory(&*model.source, &model.description, &options).unwrap();
+        let predicted = memory(&model.model(), &options).unwrap();
         let before = resident();
         let mut engine = model.engine(&options);
         let mut state = engine.new_state();
@@ -139,7 +139,7 @@ fn a_token_allocates_nothing() {
 #[test]
 fn a_token_reads_the_weights_as_stored() {
     for (name, model) in models() {
-        let predicted = memory(&*model.source, &model.description, &options(Form::Int8, 1)).unwrap();
+        let predicted = memory(&model.model(), &options(Form::Int8, 1)).unwrap();
         let stored = |spec: &rwkv_forge_model::TensorSpec| model.source.tensors()[spec.source_index].byte_len().unwrap();
         let all: u64 = model.description.tensors.iter().map(stored).sum();
         let embedding = model.description.find("emb.weight").map(stored).unwrap();

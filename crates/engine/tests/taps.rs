@@ -5,7 +5,6 @@ use std::sync::Mutex;
 
 use crate::support::{Loaded, ODD, options, tokens};
 use rwkv_forge_engine::{Form, Inputs, LayerStream, Tap};
-use rwkv_forge_kernel::load_tensor;
 use rwkv_forge_model::Version;
 
 /// All inputs by name of the weight, `[tokens, columns]`; of RWKV-6's five matrices those of the last one.
@@ -26,7 +25,7 @@ impl Tap for Seen {
 /// Canonical weight `[outputs, inputs]` times rows, `[tokens, outputs]`, in f64.
 fn product(model: &Loaded, name: &str, seen: &BTreeMap<String, (usize, Vec<f32>)>) -> Vec<f64> {
     let spec = model.description.find(name).expect("the tensor exists");
-    let weight: Vec<f32> = load_tensor(&*model.source, spec).expect("it is in memory");
+    let weight: Vec<f32> = model.model().values(spec).expect("it is in memory");
     let (columns, rows) = &seen[name];
     let dot = |w: &[f32], x: &[f32]| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
     rows.chunks_exact(*columns).flat_map(|x| weight.chunks_exact(*columns).map(|w| dot(w, x)).collect::<Vec<_>>()).collect()
@@ -36,7 +35,7 @@ fn product(model: &Loaded, name: &str, seen: &BTreeMap<String, (usize, Vec<f32>)
 fn inputs_of_every_weight_are_seen() {
     for version in Version::ALL {
         let model = Loaded::random(version, &ODD, 3);
-        let mut stream = LayerStream::new(&*model.source, &model.description, &options(Form::Float, 2)).expect("a known version");
+        let mut stream = LayerStream::new(&model.model(), &options(Form::Float, 2)).expect("a known version");
         let vocabulary = model.description.hyperparameters.vocabulary;
         let (a, b) = (tokens(150, vocabulary), tokens(9, vocabulary));
         let mut batch = stream.embed(&[&a, &b]).expect("tokens are in the vocabulary");

@@ -1,12 +1,16 @@
 //! States of the reference kernel, mistakes of the caller, and files that store tensors in other ways.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should fail loudly")]
 
+use std::sync::Arc;
+
 use crate::support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
 use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, Wkv};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{Recover, ValueForm, Version};
+use rwkv_forge_quant::BlockFormat;
 use rwkv_forge_tensor::{Diagnostic, Encoding};
-use rwkv_forge_testkit::models::{MemorySource, Sizes};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64};
+use rwkv_forge_weights::Wkv;
 
 /// As in `agreement.rs`: rounding.
 const FLOAT: f64 = 1e-5;
@@ -19,7 +23,7 @@ fn states_go_to_the_reference_and_back() {
         let kernel = state.to_kernel(&model.description);
         kernel.check(&model.description).expect("a state of this model");
         assert_eq!(State::from_kernel(&kernel, &model.description).expect("a state of this model"), state, "{version}");
-        assert_eq!(State::new(&model.description).to_kernel(&model.description), rwkv_forge_kernel::State::zero(&model.description));
+        assert_eq!(State::new(&model.description).to_kernel(&model.description), rwkv_forge_weights::State::zero(&model.description));
     }
 }
 
@@ -65,15 +69,15 @@ fn mistakes_of_the_caller_are_refused_and_change_nothing() {
     let error = engine.forward(&[&[1, 2]], &mut [], Logits::All, sink).unwrap_err();
     assert_eq!(error.kind(), "BufferMismatch", "{error}");
     assert!((state, bits(&logits)) == before);
-    assert!(State::from_kernel(&rwkv_forge_kernel::State::zero(&foreign.description), &model.description).is_err());
+    assert!(State::from_kernel(&rwkv_forge_weights::State::zero(&foreign.description), &model.description).is_err());
     let version_4 = Loaded::random(Version::V4, &ODD, 1);
-    assert!(State::from_kernel(&rwkv_forge_kernel::State::zero(&version_4.description), &model.description).is_err());
+    assert!(State::from_kernel(&rwkv_forge_weights::State::zero(&version_4.description), &model.description).is_err());
 }
 
 #[test]
 fn what_a_stream_does_not_have_is_refused() {
     let model = Loaded::random(Version::V6, &ODD, 1);
-    let mut stream = LayerStream::new(&*model.source, &model.description, &EngineOptions::default()).unwrap();
+    let mut stream = LayerStream::new(&model.model(), &EngineOptions::default()).unwrap();
     let mut batch = stream.embed(&[&[1, 2, 3]]).unwrap();
     let layer = stream.load(0).unwrap();
     assert_eq!(stream.load(model.description.hyperparameters.layers).err().unwrap().kind(), "NoSuchLayer");
@@ -86,7 +90,10 @@ fn what_a_stream_does_not_have_is_refused() {
     let mut head = stream.load_head(40, 10).unwrap();
     assert_eq!(stream.logits(&mut head, &batch.x, &mut [0.0; 29], None).unwrap_err().kind(), "BufferMismatch");
     let shorter = batch.x[1..].to_vec();
-    assert_eq!(Batch::resume(&model.description, &[3], shorter, Vec::new()).err().unwrap().kind(), "BufferMismatch");
+    assert_eq!(
+        Batch::resume(&model.description, &[3], shorter, rwkv_forge_weights::Context::new()).err().unwrap().kind(),
+        "BufferMismatch"
+    );
 }
 
 /// A tap that drops what it sees.
@@ -103,9 +110,9 @@ fn hybrids_are_refused_by_name() {
         let mut model = Loaded::random(Version::V7, &sizes, 1);
         model.description.version = version;
         let errors = [
-            Engine::load(&*model.source, &model.description, &EngineOptions::default(), &mut |_, _| ()).err(),
-            LayerStream::new(&*model.source, &model.description, &EngineOptions::default()).err(),
-            memory(&*model.source, &model.description, &EngineOptions::default()).err(),
+            Engine::load(&model.model(), &EngineOptions::default(), &mut |_, _| ()).err(),
+            LayerStream::new(&model.model(), &EngineOptions::default()).err(),
+            memory(&model.model(), &EngineOptions::default()).err(),
         ];
         for error in errors {
             let Some(error @ EngineError::UnsupportedVersion { .. }) = error else { panic!("{version}: {error:?}") };
@@ -120,7 +127,7 @@ fn stored(model: &Loaded, name: &str, change: impl Fn(&[u64], &[f32]) -> (Vec<u6
     let mut description = model.description.clone();
     let mut tensors = Vec::new();
     for spec in &mut description.tensors {
-        let values: Vec<f32> = rwkv_forge_kernel::load_tensor(&*model.source, spec).unwrap();
+        let values: Vec<f32> = model.model().values(spec).unwrap();
         spec.source_index = tensors.len();
         if spec.name == name {
             let (shape, encoding, bytes, recover) = change(&spec.shape, &values);
@@ -131,7 +138,7 @@ fn stored(model: &Loaded, name: &str, change: impl Fn(&[u64], &[f32]) -> (Vec<u6
             tensors.push((spec.name.clone(), spec.shape.clone(), Encoding::F32, bytes));
         }
     }
-    Loaded { source: Box::new(MemorySource::new(tensors)), description }
+    Loaded { source: Arc::new(MemorySource::new(tensors)), description }
 }
 
 fn encode(encoding: Encoding, values: &[f32]) -> Vec<u8> {
@@ -158,8 +165,8 @@ fn transposed(shape: &[u64], values: &[f32]) -> Vec<f32> {
 /// Compares engine and reference on the same file, and returns the engine's notes.
 fn check(model: &Loaded, what: &str) -> Vec<String> {
     let tokens = tokens(20, model.description.hyperparameters.vocabulary);
-    let kernel = RecurrentModel::<f32>::load(&*model.source, &model.description, &KernelOptions::default()).unwrap();
-    let mut state = rwkv_forge_kernel::State::zero(&model.description);
+    let kernel = RecurrentModel::<f32>::load(&model.model(), &KernelOptions::default()).unwrap();
+    let mut state = rwkv_forge_weights::State::zero(&model.description);
     let expected = kernel.forward(&tokens, &mut state).unwrap();
     let (found, _) = model.steps(&options(Form::Float, 1), &tokens);
     let found = agreement(&expected, &found, model.description.hyperparameters.vocabulary);
@@ -188,13 +195,9 @@ fn every_way_to_store_a_tensor_is_read() {
     }
     // A factor in blocks along the wrong dimension must be decoded; bf16 turned loses nothing.
     let model = stored(&wide, "blocks.1.att.w2", |shape, values| (shape.to_vec(), q8_0, encode(q8_0, values), Recover::AS_IS));
-    let tokens_20 = tokens(20, 70);
-    let (expected, _) = model.reference(&tokens_20);
-    let (found, _) = model.steps(&options(Form::Float, 1), &tokens_20);
-    // Decoded to f16: 11 bits of one small factor.
-    assert!(agreement(&expected, &found, 70).rms_ratio < 1e-3);
-    let notes = model.engine(&options(Form::Float, 1)).notes().to_vec();
-    assert!(notes.len() == 1 && notes[0].contains("blocks.1.att.w2") && notes[0].contains("f16"), "{notes:?}");
+    // Decoded to f32, since a code of seven bits times a scale of eleven is more than f16 holds.
+    let notes = check(&model, "blocks.1.att.w2 q8_0");
+    assert!(notes.len() == 1 && notes[0].contains("blocks.1.att.w2") && notes[0].contains("f32, since f16"), "{notes:?}");
     let model =
         stored(&wide, "blocks.1.att.w2", |shape, values| (shape.to_vec(), Encoding::BF16, encode(Encoding::BF16, values), Recover::AS_IS));
     assert!(check(&model, "bf16 factor").is_empty());
@@ -255,4 +258,75 @@ fn a_state_knows_its_version() {
     let Wkv::Matrix(matrix) = &kernel.layers[0].wkv else { panic!("RWKV-7 has matrices") };
     // The kernel's matrices are [value, key], which only symmetric ones would not show.
     assert_ne!(matrix[1].to_bits(), matrix[12].to_bits());
+}
+
+/// Random blocks of any format. For formats that are only read those whose largest value is between 0.001 and 0.1: found by trying, since
+/// where scales stand differs.
+fn random_blocks(format: &dyn BlockFormat, count: usize, random: &mut SplitMix64) -> Vec<u8> {
+    let encoding = format.encoding();
+    if format.facts().encodes {
+        let values: Vec<f32> = (0..count * encoding.block_len as usize).map(|_| random.normal() * 0.03).collect();
+        return encode(encoding, &values);
+    }
+    let mut bytes = Vec::new();
+    let mut values = vec![0.0f32; encoding.block_len as usize];
+    while bytes.len() < count * encoding.block_bytes as usize {
+        let block: Vec<u8> = (0..encoding.block_bytes).map(|_| random.next_u64().to_le_bytes()[7]).collect();
+        format.decode(&block, &mut values);
+        let largest = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        if format.validate(&block).is_ok() && values.iter().all(|value| value.is_finite()) && (1e-3..0.1).contains(&largest) {
+            bytes.extend(block);
+        }
+    }
+    bytes
+}
+
+/// Types with a kernel are held as they are stored; all others are decoded, to f16 where that loses nothing, and a note says to what.
+#[test]
+fn every_registered_type_runs() {
+    let name = "blocks.1.ffn.key.weight";
+    let wide = Loaded::random(Version::V7, &WIDE, 1);
+    let mut decoded = 0;
+    for format in rwkv_forge_quant::FORMATS.iter().filter(|format| !format.encoding().is_dense()) {
+        let encoding = format.encoding();
+        let mut random = SplitMix64::new(11);
+        let blocks = random_blocks(*format, WIDE.channels * WIDE.ffn / encoding.block_len as usize, &mut random);
+        let made = |bytes: &[u8]| stored(&wide, name, |shape, _| (shape.to_vec(), encoding, bytes.to_vec(), Recover::AS_IS));
+        let model = made(&blocks);
+        let notes = check(&model, encoding.name);
+        let held = model.engine(&options(Form::Float, 1)).held_as(name).unwrap();
+        if held == encoding {
+            assert!(notes.is_empty(), "{notes:?}");
+            continue;
+        }
+        decoded += 1;
+        assert_eq!(held, if format.facts().exact_in_f16 { Encoding::F16 } else { Encoding::F32 }, "{encoding}");
+        let said = format!("{name} is stored as {encoding}, which cannot be multiplied as it is: decoded to {held}");
+        assert!(notes.len() == 1 && notes[0].starts_with(&said), "{notes:?}");
+        // Planted fault: the last block in place of the first is beyond the bound.
+        let mut other = blocks.clone();
+        let size = encoding.block_bytes as usize;
+        other.copy_within(blocks.len() - size.., 0);
+        let tokens = tokens(20, WIDE.vocabulary);
+        let (expected, _) = model.reference(&tokens);
+        let (found, _) = made(&other).steps(&options(Form::Float, 1), &tokens);
+        assert!(agreement(&expected, &found, WIDE.vocabulary).rms_ratio > FLOAT, "{encoding}");
+    }
+    assert!(decoded > 0, "there are formats without a kernel");
+}
+
+/// A type that f16 holds but for its range: one block of values below the smallest f16 makes the tensor f32, and the note says so.
+#[test]
+fn what_f16_would_change_is_held_in_f32() {
+    let name = "blocks.1.ffn.key.weight";
+    let wide = Loaded::random(Version::V7, &WIDE, 1);
+    let mxfp4 = rwkv_forge_quant::by_name("mxfp4").unwrap();
+    let mut blocks = random_blocks(mxfp4, WIDE.channels * WIDE.ffn / 32, &mut SplitMix64::new(3));
+    // 2^(100 - 128) times odd numbers: the smallest f16 is 2^-24.
+    blocks[17 * 40] = 100;
+    blocks[17 * 40 + 1..17 * 41].fill(0x31);
+    let model = stored(&wide, name, |shape, _| (shape.to_vec(), mxfp4.encoding(), blocks.clone(), Recover::AS_IS));
+    let notes = check(&model, "mxfp4");
+    assert_eq!(model.engine(&options(Form::Float, 1)).held_as(name), Some(Encoding::F32));
+    assert!(notes.len() == 1 && notes[0].contains("decoded to f32, since f16"), "{notes:?}");
 }

@@ -1,11 +1,14 @@
 //! RWKV-4, RWKV-5.0 to 5.2 and RWKV-6: agreement of the engine with the reference kernel on the same weights.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code: failing loudly is its purpose, numbers are small")]
 
+use std::sync::Arc;
+
 use crate::support::{Loaded, ODD, TINY, WIDE, agreement, bits, fixture, on, options, tokens};
 use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, Logits, State};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{ValueForm, Version};
 use rwkv_forge_testkit::models::{Decay, Options, Sizes, random_model_with};
+use rwkv_forge_weights::Model;
 
 const VERSIONS: [Version; 5] = [Version::V4, Version::V5_0, Version::V5_1, Version::V5_2, Version::V6];
 const DECAYS: [Decay; 3] = [Decay::Typical, Decay::Fast, Decay::Slow];
@@ -15,7 +18,7 @@ const TOLERANCE: f64 = 3e-6;
 
 fn random(version: Version, sizes: &Sizes, decay: Decay, seed: u64) -> Loaded {
     let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
-    Loaded::new(Box::new(random_model_with(version, sizes, &Options { decay, bonus_as_logarithm, ..Options::default() }, seed)))
+    Loaded::new(Arc::new(random_model_with(version, sizes, &Options { decay, bonus_as_logarithm, ..Options::default() }, seed)))
 }
 
 /// rms(difference) / rms(reference).
@@ -82,7 +85,7 @@ fn a_change_of_any_tensor_is_seen() {
 }
 
 /// Logits of all tokens of two sequences and the final states, in one call.
-fn together(engine: &mut Engine<'_>, sequences: &[&[u32]]) -> (Vec<Vec<f32>>, Vec<State>) {
+fn together(engine: &mut Engine, sequences: &[&[u32]]) -> (Vec<Vec<f32>>, Vec<State>) {
     let mut states: Vec<State> = sequences.iter().map(|_| engine.new_state()).collect();
     let mut logits: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
     engine.forward(sequences, &mut states, Logits::All, |sequence, _, row| logits[sequence].extend(row)).unwrap();
@@ -152,8 +155,8 @@ fn the_epsilon_of_the_group_norm_is_an_option() {
         let model = random(*version, &ODD, Decay::Typical, 5);
         let tokens = tokens(20, ODD.vocabulary);
         let kernel = KernelOptions { group_norm_eps: 1e-5 };
-        let reference = RecurrentModel::<f32>::load(&*model.source, &model.description, &kernel).unwrap();
-        let expected = reference.forward(&tokens, &mut rwkv_forge_kernel::State::zero(&model.description)).unwrap();
+        let reference = RecurrentModel::<f32>::load(&model.model(), &kernel).unwrap();
+        let expected = reference.forward(&tokens, &mut rwkv_forge_weights::State::zero(&model.description)).unwrap();
         let with = |group_norm_eps| {
             let (found, _) = model.steps(&EngineOptions { group_norm_eps, ..options(Form::Float, 1) }, &tokens);
             agreement(&expected, &found, ODD.vocabulary).rms_ratio
@@ -169,7 +172,10 @@ fn a_missing_tensor_is_named() {
         let model = random(version, &ODD, Decay::Typical, 6);
         let mut description = model.description.clone();
         description.tensors.retain(|spec| spec.name != format!("blocks.1.att.{suffix}"));
-        let error = Engine::load(&*model.source, &description, &options(Form::Float, 1), &mut |_, _| ()).err().unwrap().to_string();
+        let error = Engine::load(&Model::over(Arc::clone(&model.source), description.clone()), &options(Form::Float, 1), &mut |_, _| ())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(&format!("blocks.1.att.{suffix}")), "{error}");
     }
 }

@@ -53,8 +53,8 @@ pub struct Progress {
 /// When the vocabularies differ, a token is outside them, a tensor cannot be read, either model produces NaN or
 /// infinities, or the reference's logits vanish.
 pub fn compare(
-    reference: &Model<'_>,
-    candidate: &Model<'_>,
+    reference: &Model,
+    candidate: &Model,
     options: &CompareOptions<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Agreement, EvalError> {

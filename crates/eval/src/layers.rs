@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rwkv_forge_io::{IoError, Spill};
-use rwkv_forge_kernel::LayerState;
+use rwkv_forge_weights::LayerState;
 use serde::Serialize;
 
 use crate::error::EvalError;

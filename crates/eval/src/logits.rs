@@ -2,8 +2,8 @@
 
 use std::io;
 
-use rwkv_forge_kernel::LayerState;
 use rwkv_forge_score::Tokens;
+use rwkv_forge_weights::LayerState;
 
 use crate::compare::Progress;
 use crate::error::EvalError;
@@ -66,13 +66,13 @@ impl LayerSink for Layers<'_> {
 /// When the kernel does not run this version, a token is outside the vocabulary, a tensor cannot be read, the model produces NaN or
 /// infinities, or `sink` fails.
 pub fn logits(
-    model: Model<'_>,
+    model: Model,
     tokens: &[u32],
     options: &PassOptions,
     sink: &mut dyn LogitsSink,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), EvalError> {
-    let mut pass = Pass::new("model", model, options)?;
+    let mut pass = Pass::new("model", model.clone(), options)?;
     let layers = model.layers();
     let total = layers + tokens.len().div_ceil(STEP);
     let residuals = pass.run(&[Tokens::from(tokens.to_vec())], &mut Layers(&mut *sink), &mut |done, _| {

@@ -53,7 +53,7 @@ pub type LogitsRow<'a> = &'a mut dyn FnMut(&[f32]) -> Result<(), EvalError>;
 pub struct Baseline<'a> {
     plan: &'a Plan,
     options: LossOptions,
-    pass: Pass<'a>,
+    pass: Pass,
     residuals: Residuals,
     kept: Kept,
     seconds: f64,
@@ -74,7 +74,7 @@ fn layers<'p>(model: &'static str, progress: &'p mut dyn FnMut(Step)) -> impl Fn
 /// When the kernel does not run this version, a token is outside the vocabulary, reading fails, a number is not finite, or the
 /// receiver of logits fails.
 pub fn loss(
-    model: Model<'_>,
+    model: Model,
     plan: &Plan,
     options: &LossOptions,
     logits: Option<LogitsRow<'_>>,
@@ -92,7 +92,7 @@ impl<'a> Baseline<'a> {
     ///
     /// # Errors
     /// As [`loss`].
-    pub fn new(model: Model<'a>, plan: &'a Plan, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
+    pub fn new(model: Model, plan: &'a Plan, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
         let started = Instant::now();
         let mut pass = Pass::new("baseline", model, &options.pass)?;
         let mut kept = Kept::new(options.pass.spill_directory.as_deref())?;
@@ -123,7 +123,7 @@ impl<'a> Baseline<'a> {
     ///
     /// # Errors
     /// As [`loss`]; when the vocabularies differ.
-    pub fn compare(&mut self, model: Model<'_>, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
+    pub fn compare(&mut self, model: Model, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
         let started = Instant::now();
         let mut pass = Pass::new("candidate", model, options)?;
         if pass.vocabulary() != self.pass.vocabulary() {
@@ -168,7 +168,7 @@ fn placed(error: ScoreError, model: &'static str, (sequence, position): (usize, 
 }
 
 fn alone(
-    pass: &mut Pass<'_>,
+    pass: &mut Pass,
     residuals: &Residuals,
     plan: &Plan,
     precision: Precision,

@@ -1,43 +1,48 @@
 //! One model over one sequence, a layer in memory at a time.
 
-use rwkv_forge_kernel::{HeadStream, KernelOptions, Layer, LayerState, SequenceContext, embed};
+use rwkv_forge_kernel::{HeadStream, KernelOptions, Layer, embed};
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_weights::{Context, LayerState, Model as Weights};
 
 use crate::error::EvalError;
 
-/// A model to run: where its weights are and what they mean.
-#[derive(Clone, Copy)]
-pub struct Model<'a> {
-    /// The file.
-    pub source: &'a dyn TensorSource,
-    /// What the file holds.
-    pub description: &'a ModelDescription,
+/// A model to run, and how.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The weights.
+    pub weights: Weights,
     /// How to compute.
     pub options: KernelOptions,
 }
 
-impl<'a> Model<'a> {
+impl Model {
     /// A model with the kernel's default options.
     #[must_use]
-    pub fn new(source: &'a dyn TensorSource, description: &'a ModelDescription) -> Self {
-        Self { source, description, options: KernelOptions::default() }
+    pub fn new(weights: &Weights) -> Self {
+        Self { weights: weights.clone(), options: KernelOptions::default() }
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn description(&self) -> &ModelDescription {
+        self.weights.description()
     }
 
     /// The model as the reference kernel computes it.
     #[must_use]
-    pub fn runner(&self) -> Box<dyn Runner + 'a> {
-        Box::new(KernelRunner { model: *self, context: SequenceContext::new(), head: None })
+    pub fn runner(&self) -> Box<dyn Runner> {
+        Box::new(KernelRunner { model: self.clone(), context: Context::new(), head: None })
     }
 
     /// L.
     pub(crate) fn layers(&self) -> usize {
-        self.description.hyperparameters.layers
+        self.description().hyperparameters.layers
     }
 
     /// V.
     pub(crate) fn vocabulary(&self) -> usize {
-        self.description.hyperparameters.vocabulary
+        self.description().hyperparameters.vocabulary
     }
 }
 
@@ -80,13 +85,13 @@ pub trait Runner {
 }
 
 /// The reference kernel.
-struct KernelRunner<'a> {
-    model: Model<'a>,
-    context: SequenceContext<f32>,
-    head: Option<HeadStream<'a, f32>>,
+struct KernelRunner {
+    model: Model,
+    context: Context<f32>,
+    head: Option<HeadStream<f32>>,
 }
 
-impl Runner for KernelRunner<'_> {
+impl Runner for KernelRunner {
     fn layers(&self) -> usize {
         self.model.layers()
     }
@@ -96,18 +101,18 @@ impl Runner for KernelRunner<'_> {
     }
 
     fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BoxError> {
-        Ok(embed(self.model.source, self.model.description, tokens)?)
+        Ok(embed(&self.model.weights, tokens)?)
     }
 
     fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, BoxError> {
-        let layer = Layer::load(self.model.source, self.model.description, index, &self.model.options)?;
-        let mut state = LayerState::zero(self.model.description);
+        let layer = Layer::load(&self.model.weights, index, &self.model.options)?;
+        let mut state = LayerState::zero(self.model.description());
         layer.forward(x, &mut state, &mut self.context);
         Ok(state)
     }
 
     fn start_head(&mut self, x: &[f32]) -> Result<(), BoxError> {
-        self.head = Some(HeadStream::new(self.model.source, self.model.description, x)?);
+        self.head = Some(HeadStream::new(&self.model.weights, x)?);
         Ok(())
     }
 

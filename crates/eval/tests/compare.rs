@@ -5,9 +5,10 @@ use crate::support;
 
 use crate::support::{Loaded, random, tokens};
 use rwkv_forge_eval::{Agreement, CompareOptions, EvalError, Model, Progress, Thresholds, compare};
-use rwkv_forge_kernel::{RecurrentModel, State};
+use rwkv_forge_kernel::RecurrentModel;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Diagnostic;
+use rwkv_forge_weights::State;
 
 fn agreement(a: &Loaded, b: &Loaded, tokens: &[u32]) -> Agreement {
     try_compare(a, b, &CompareOptions::new(tokens)).unwrap()
@@ -90,9 +91,9 @@ fn log_softmax(row: &[f64]) -> Vec<f64> {
 
 fn dense(model: &Loaded, tokens: &[u32]) -> Vec<Vec<f64>> {
     let m = model.model();
-    let kernel = RecurrentModel::<f32>::load(m.source, m.description, &m.options).unwrap();
-    let logits = kernel.forward(tokens, &mut State::zero(m.description)).unwrap();
-    logits.chunks(m.description.hyperparameters.vocabulary).map(|row| row.iter().map(|v| f64::from(*v)).collect()).collect()
+    let kernel = RecurrentModel::<f32>::load(&m.weights, &m.options).unwrap();
+    let logits = kernel.forward(tokens, &mut State::zero(m.description())).unwrap();
+    logits.chunks(m.description().hyperparameters.vocabulary).map(|row| row.iter().map(|v| f64::from(*v)).collect()).collect()
 }
 
 #[test]

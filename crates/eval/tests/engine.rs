@@ -10,7 +10,7 @@ fn compared(reference: Box<dyn Runner + '_>, candidate: Box<dyn Runner + '_>, he
     compare_runners(reference, candidate, &CompareOptions { tokens: &tokens, head_rows }, &mut |_| ()).expect("the models run")
 }
 
-fn by_engine<'a>(model: &Model<'a>) -> Box<dyn Runner + 'a> {
+fn by_engine(model: &Model) -> Box<dyn Runner> {
     model.runner_by(Kernel::Engine).expect("the engine runs this version")
 }
 

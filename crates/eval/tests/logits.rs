@@ -8,9 +8,10 @@ use std::io;
 use crate::support::{Loaded, random, tokens};
 use rwkv_forge_eval::npy::{Array, Elements, Writer};
 use rwkv_forge_eval::{EvalError, Kernel, LogitsSink, PassOptions, logits};
-use rwkv_forge_kernel::{LayerState, RecurrentModel, State};
+use rwkv_forge_kernel::RecurrentModel;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Diagnostic;
+use rwkv_forge_weights::{LayerState, State};
 
 #[derive(Default)]
 struct Collected {
@@ -61,7 +62,7 @@ fn rows_have_the_bits_of_the_whole_model() {
     for version in Version::ALL {
         let model = random(version, 1);
         let fed = tokens(70);
-        let kernel = RecurrentModel::<f32>::load(&*model.source, &model.description, &model.model().options).unwrap();
+        let kernel = RecurrentModel::<f32>::load(&model.weights(), &model.model().options).unwrap();
         let mut state = State::zero(&model.description);
         let want = kernel.forward(&fed, &mut state).unwrap();
         for memory in [1, 36, 70, 1000] {

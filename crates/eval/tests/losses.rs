@@ -7,12 +7,12 @@ use std::num::NonZeroUsize;
 
 use crate::support::{Loaded, hybrid, npy_f32, random, recorded_tokens, tokens};
 use rwkv_forge_eval::{
-    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Model, Pass, PassOptions, Piece, TokenWriter, compare, loss,
+    Baseline, CompareOptions, EvalError, Kernel, LayerSink, Loss, LossOptions, Pass, PassOptions, Piece, TokenWriter, compare, loss,
 };
-use rwkv_forge_kernel::LayerState;
 use rwkv_forge_model::Version;
 use rwkv_forge_score::{Document, Plan, Precision, Protocol, Scorer, Sequence, Tokens};
 use rwkv_forge_tensor::Diagnostic;
+use rwkv_forge_weights::LayerState;
 
 /// Bytes of activations a token takes in the models of [`random`].
 const TOKEN_BYTES: u64 = 64 * 8;
@@ -306,7 +306,7 @@ impl LayerSink for Seen {
 fn those_who_look_see_every_token_of_every_layer_once() {
     let model = random(Version::V6, 17);
     let fed: Vec<Tokens> = [200, 3, 100].map(|count| tokens(count).into()).to_vec();
-    let mut pass = Pass::new("model", Model::new(&*model.source, &model.description), &options(Kernel::Engine, 2, 600).pass).unwrap();
+    let mut pass = Pass::new("model", model.model(), &options(Kernel::Engine, 2, 600).pass).unwrap();
     let mut seen = Seen::default();
     let mut steps = Vec::new();
     pass.run(&fed, &mut seen, &mut |done, total| steps.push((done, total))).unwrap();

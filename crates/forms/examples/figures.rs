@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use rwkv_forge_forms::{Form, FormsOptions, FormsReport, Model, Quantity, Start, Tier, compare};
+use rwkv_forge_forms::{Form, FormsOptions, FormsReport, Quantity, Start, Tier, compare};
 use rwkv_forge_model::{Version, describe};
 use rwkv_forge_report::{Cell, Column, Table};
 use rwkv_forge_tensor::{BoxError, TensorSource};
@@ -96,9 +96,9 @@ fn of_file(path: &Path) -> Result<(String, Worst), BoxError> {
     let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default())?;
     let description = describe(source.tensors())?;
     let tokens = tokens(description.hyperparameters.vocabulary, LENGTH, 1);
-    let model = Model { source: source.as_ref(), description: &description };
+    let model = rwkv_forge_weights::Model::over(source.into(), description.clone());
     let mut worst = Worst::default();
-    worst.add(&compare(model, model, &tokens, &FormsOptions::default(), &mut |_| ())?);
+    worst.add(&compare(&model, &model, &tokens, &FormsOptions::default(), &mut |_| ())?);
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     Ok((format!("{name} ({})", description.version), worst))
 }
@@ -107,7 +107,7 @@ fn of_file(path: &Path) -> Result<(String, Worst), BoxError> {
 fn of_seed(version: Version, seed: u64) -> Result<FormsReport, BoxError> {
     let by_seed = |count: usize, divisor: u64| usize::try_from(seed / divisor).unwrap_or(0) % count;
     let decay = [Decay::Typical, Decay::Fast, Decay::Slow][by_seed(3, 1)];
-    let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
+    let bonus_as_logarithm = [Version::V5_0, Version::V5_1].contains(&version);
     let source = random_model_with(version, &SIZES, &Options { decay, bonus_as_logarithm, ..Options::default() }, seed);
     let description = describe(source.tensors())?;
     let length = if seed % 25 == 24 { LONG } else { LENGTH };
@@ -118,8 +118,8 @@ fn of_seed(version: Version, seed: u64) -> Result<FormsReport, BoxError> {
         seed,
         ..FormsOptions::default()
     };
-    let model = Model { source: &source, description: &description };
-    Ok(compare(model, model, &tokens(SIZES.vocabulary, length, seed), &options, &mut |_| ())?)
+    let model = rwkv_forge_weights::Model::new(source, description.clone());
+    Ok(compare(&model, &model, &tokens(SIZES.vocabulary, length, seed), &options, &mut |_| ())?)
 }
 
 fn tokens(vocabulary: usize, count: usize, seed: u64) -> Vec<u32> {

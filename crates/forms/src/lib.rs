@@ -24,5 +24,5 @@ pub use error::FormsError;
 pub use measure::{Measure, NonFinite, Worst};
 pub use plan::{Case, Form, FormsOptions, Start, Tier};
 pub use report::{Finding, FormsReport, Row};
-pub use run::{Model, Progress, compare};
+pub use run::{Progress, compare};
 pub use runner::ParallelRunner;

@@ -1,9 +1,8 @@
 //! All cases of all start states, with one layer of one form in memory at a time.
 
-use rwkv_forge_kernel::{HeadStream, KernelOptions, LayerState, State, embed};
-use rwkv_forge_model::ModelDescription;
+use rwkv_forge_kernel::{HeadStream, KernelOptions, embed};
 use rwkv_forge_parallel::{self as parallel, Head};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::{LayerState, Model, State};
 
 use crate::bounds::Quantity;
 use crate::error::FormsError;
@@ -15,15 +14,6 @@ use crate::streams::{Number, Parallel, Recurrent};
 
 /// Vocabulary entries whose logits are in memory at once.
 const HEAD_ROWS: usize = 2048;
-
-/// A model: where its weights are and what they mean.
-#[derive(Clone, Copy)]
-pub struct Model<'a> {
-    /// The file.
-    pub source: &'a dyn TensorSource,
-    /// What the file holds.
-    pub description: &'a ModelDescription,
-}
 
 /// How far a comparison is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +33,8 @@ pub struct Progress {
 /// For hybrids, for models of different shapes, when a token is outside the vocabulary, when reading or computing fails, and
 /// when the recurrent form in f64 gives NaN or infinities. A parallel form that does is a finding.
 pub fn compare(
-    recurrent: Model<'_>,
-    parallel: Model<'_>,
+    recurrent: &Model,
+    parallel: &Model,
     tokens: &[u32],
     options: &FormsOptions,
     progress: &mut dyn FnMut(Progress),
@@ -67,20 +57,20 @@ pub fn compare(
     for (start, judged) in starts {
         run.start(start, judged)?;
     }
-    let description = recurrent.description;
+    let description = recurrent.description();
     Ok(run.ledger.finish(description.version.to_string(), description.hyperparameters.layers, options))
 }
 
 /// The options with lengths and chunks in ascending order, each once.
-fn checked(recurrent: Model<'_>, parallel: Model<'_>, tokens: &[u32], options: &FormsOptions) -> Result<FormsOptions, FormsError> {
-    let (a, b) = (recurrent.description, parallel.description);
+fn checked(recurrent: &Model, parallel: &Model, tokens: &[u32], options: &FormsOptions) -> Result<FormsOptions, FormsError> {
+    let (a, b) = (recurrent.description(), parallel.description());
     for description in [a, b] {
         if description.version.is_hybrid() {
             return Err(FormsError::UnsupportedVersion { version: description.version.to_string() });
         }
     }
     if a.version != b.version || a.hyperparameters != b.hyperparameters {
-        let name = |d: &ModelDescription| format!("{} {:?}", d.version, d.hyperparameters);
+        let name = |d: &rwkv_forge_model::ModelDescription| format!("{} {:?}", d.version, d.hyperparameters);
         return Err(FormsError::DifferentModels { recurrent: name(a), parallel: name(b) });
     }
     let mut out = options.clone();
@@ -105,8 +95,8 @@ fn checked(recurrent: Model<'_>, parallel: Model<'_>, tokens: &[u32], options: &
 }
 
 struct Run<'a> {
-    recurrent: Model<'a>,
-    parallel: Model<'a>,
+    recurrent: &'a Model,
+    parallel: &'a Model,
     tokens: &'a [u32],
     options: &'a FormsOptions,
     /// The states after the first half of the tokens, once the zero state has been run.
@@ -155,7 +145,7 @@ impl Run<'_> {
             let judged: usize = if *judged { self.options.tiers.iter().map(|tier| cases(*start, tier)).sum() } else { 0 };
             1 + judged
         };
-        let layers = self.recurrent.description.hyperparameters.layers;
+        let layers = self.recurrent.description().hyperparameters.layers;
         starts.iter().map(|start| each(start) * (layers + usize::from(start.1))).sum()
     }
 
@@ -169,7 +159,8 @@ impl Run<'_> {
     }
 
     fn start(&mut self, start: Start, judged: bool) -> Result<(), FormsError> {
-        let Model { source, description } = self.recurrent;
+        let model = self.recurrent;
+        let description = model.description();
         let channels = description.hyperparameters.channels;
         let tokens = self.tokens;
         let middle = (tokens.len() / 2).max(1);
@@ -180,12 +171,12 @@ impl Run<'_> {
             ends.dedup();
         }
         let states = state(start, description, self.half.as_ref(), self.options.seed);
-        let mut truth = Recurrent::new(embed::<f64>(source, description, tokens)?, channels, ends.clone());
+        let mut truth = Recurrent::new(embed::<f64>(model, tokens)?, channels, ends.clone());
         let mut f64s = self.group::<f64>(start, Tier::F64, judged)?;
         let mut f32s = self.group::<f32>(start, Tier::F32, judged)?;
         let mut half = Vec::new();
         for (index, state) in states.layers.iter().enumerate() {
-            let layer = rwkv_forge_kernel::Layer::load(source, description, index, &self.kernel_options())?;
+            let layer = rwkv_forge_kernel::Layer::load(model, index, &self.kernel_options())?;
             let snapshots = truth.advance(&layer, state.clone());
             drop(layer);
             finite(&truth.x, channels, &format!("the output of layer {index}"))?;
@@ -217,14 +208,14 @@ impl Run<'_> {
         if !judged || !self.options.tiers.contains(&tier) {
             return Ok(None);
         }
-        let channels = self.recurrent.description.hyperparameters.channels;
+        let channels = self.recurrent.description().hyperparameters.channels;
         let mut recurrent = None;
         if tier == Tier::F32 {
-            let x = embed::<F>(self.recurrent.source, self.recurrent.description, self.tokens)?;
+            let x = embed::<F>(self.recurrent, self.tokens)?;
             let cases = self.options.recurrent_cases(start, tier).into_iter().map(|case| (case.clone(), self.ledger.case(case)));
             recurrent = Some(Lengths { stream: Recurrent::new(x, channels, self.options.lengths.clone()), cases: cases.collect() });
         }
-        let x = parallel::embed::<F>(self.parallel.source, self.parallel.description, self.tokens, &self.options.parallel)?;
+        let x = parallel::embed::<F>(self.parallel, self.tokens, &self.options.parallel)?;
         let cases = self.options.parallel_cases(start, tier).into_iter();
         let parallel = cases.map(|case| Parallel::new(case.clone(), self.ledger.case(case), &x, channels)).collect();
         Ok(Some(Group { recurrent, parallel }))
@@ -239,8 +230,8 @@ impl Run<'_> {
         truth: &Truth<'_>,
     ) -> Result<(), FormsError> {
         if let Some(Lengths { stream, cases }) = &mut group.recurrent {
-            let Model { source, description } = self.recurrent;
-            let layer = rwkv_forge_kernel::Layer::<F>::load(source, description, index, &self.kernel_options())?;
+            let model = self.recurrent;
+            let layer = rwkv_forge_kernel::Layer::<F>::load(model, index, &self.kernel_options())?;
             let snapshots = stream.advance(&layer, for_kernel::<F>(start));
             for (case, number) in cases {
                 if let Some((_, state)) = snapshots.iter().find(|(end, _)| *end == case.length) {
@@ -249,13 +240,13 @@ impl Run<'_> {
             }
             self.step();
         }
-        let Model { source, description } = self.parallel;
+        let model = self.parallel;
         for chunk in &self.options.chunks {
             if !group.parallel.iter().any(|stream| stream.case.chunk == Some(*chunk)) {
                 continue;
             }
             let options = self.options.parallel.clone().with_chunk(*chunk);
-            let layer = parallel::Layer::<F>::load(source, description, index, &options)?;
+            let layer = parallel::Layer::<F>::load(model, index, &options)?;
             for stream in group.parallel.iter_mut().filter(|stream| stream.case.chunk == Some(*chunk)) {
                 let state = stream.advance(&layer, start)?;
                 truth.compare(&mut self.ledger, stream.number, index, stream.case.length, &stream.x, &state);
@@ -267,9 +258,9 @@ impl Run<'_> {
 
     /// Compares the logits of all sequences, a range of the vocabulary at a time.
     fn heads(&mut self, truth: &[f64], f64s: Option<&Group<f64>>, f32s: Option<&Group<f32>>) -> Result<(), FormsError> {
-        let Model { source, description } = self.recurrent;
-        let vocabulary = description.hyperparameters.vocabulary;
-        let head = HeadStream::new(source, description, truth)?;
+        let model = self.recurrent;
+        let vocabulary = model.description().hyperparameters.vocabulary;
+        let head = HeadStream::new(model, truth)?;
         let (mut f64_meters, mut f32_meters) = (meters(f64s), meters(f32s));
         let (before, streams) = (self.done, 1 + f64s.map_or(0, Group::streams) + f32s.map_or(0, Group::streams));
         for first in (0..vocabulary).step_by(HEAD_ROWS) {
@@ -299,16 +290,16 @@ impl Run<'_> {
         let mut add = |found: &[F], length: usize| {
             let Some((_, meter)) = meters.next() else { return };
             for (position, (want, got)) in wanted.chunks_exact(rows.len()).zip(found.chunks_exact(rows.len())).take(length).enumerate() {
-                meter.add(position, rows.start, want, got.iter().map(|v| rwkv_forge_kernel::Real::to_f64(*v)));
+                meter.add(position, rows.start, want, got.iter().map(|v| rwkv_forge_weights::Float::to_f64(*v)));
             }
         };
         if let Some(Lengths { stream, cases }) = &group.recurrent {
-            let Model { source, description } = self.recurrent;
-            let found = HeadStream::new(source, description, &stream.x)?.logits(rows.start, rows.len())?;
+            let model = self.recurrent;
+            let found = HeadStream::new(model, &stream.x)?.logits(rows.start, rows.len())?;
             cases.iter().for_each(|(case, _)| add(&found, case.length));
         }
-        let Model { source, description } = self.parallel;
-        let head = Head::<F>::load(source, description, rows.clone(), &self.options.parallel)?;
+        let model = self.parallel;
+        let head = Head::<F>::load(model, rows.clone(), &self.options.parallel)?;
         for stream in &group.parallel {
             add(&head.logits(&stream.x)?, stream.case.length);
         }
@@ -334,7 +325,7 @@ struct Truth<'a> {
 impl Truth<'_> {
     fn compare<F: Number>(&self, ledger: &mut Ledger, case: usize, layer: usize, length: usize, x: &[F], state: &LayerState<F>) {
         let elements = length * self.channels;
-        let wide = x[..elements].iter().map(|v| rwkv_forge_kernel::Real::to_f64(*v));
+        let wide = x[..elements].iter().map(|v| rwkv_forge_weights::Float::to_f64(*v));
         ledger.add(case, Some(layer), Quantity::Output, &Meter::of(&self.x[..elements], wide, length));
         let Some((_, wanted)) = self.snapshots.iter().find(|(end, _)| *end == length) else { return };
         for ((quantity, wanted), (_, found)) in parts(wanted).into_iter().zip(parts(state)) {

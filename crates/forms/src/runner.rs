@@ -1,38 +1,37 @@
 //! The parallel form where something else than forms is compared.
 
-use rwkv_forge_kernel::LayerState;
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::{self as parallel, Head, ParallelError, ParallelOptions};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::{LayerState, Model};
 
 use crate::error::FormsError;
 use crate::start::from_parallel;
 
 /// A model in its parallel form in f32, layer by layer, with states as the kernel writes them.
-pub struct ParallelRunner<'a> {
-    source: &'a dyn TensorSource,
-    description: &'a ModelDescription,
+pub struct ParallelRunner {
+    model: Model,
     options: ParallelOptions,
     v_first: Vec<f32>,
     x: Vec<f32>,
 }
 
-impl<'a> ParallelRunner<'a> {
+impl ParallelRunner {
     /// A runner of this model.
     ///
     /// # Errors
     /// [`FormsError::UnsupportedVersion`] for hybrids.
-    pub fn new(source: &'a dyn TensorSource, description: &'a ModelDescription, options: ParallelOptions) -> Result<Self, FormsError> {
+    pub fn new(model: &Model, options: ParallelOptions) -> Result<Self, FormsError> {
+        let description = model.description();
         if description.version.is_hybrid() {
             return Err(FormsError::UnsupportedVersion { version: description.version.to_string() });
         }
-        Ok(Self { source, description, options, v_first: Vec::new(), x: Vec::new() })
+        Ok(Self { model: model.clone(), options, v_first: Vec::new(), x: Vec::new() })
     }
 
     /// What the model is.
     #[must_use]
     pub fn description(&self) -> &ModelDescription {
-        self.description
+        self.model.description()
     }
 
     /// The residual stream before layer 0, `[tokens, channels]`.
@@ -40,7 +39,7 @@ impl<'a> ParallelRunner<'a> {
     /// # Errors
     /// As [`parallel::embed`].
     pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>, ParallelError> {
-        parallel::embed(self.source, self.description, tokens, &self.options)
+        parallel::embed(&self.model, tokens, &self.options)
     }
 
     /// Sends `x [tokens, channels]` through layer `index` from the empty state, in place; the state after the last token.
@@ -48,8 +47,8 @@ impl<'a> ParallelRunner<'a> {
     /// # Errors
     /// As [`parallel::Layer::load`] and [`parallel::Layer::forward`].
     pub fn layer(&mut self, index: usize, x: &mut [f32]) -> Result<LayerState<f32>, ParallelError> {
-        let layer = parallel::Layer::load(self.source, self.description, index, &self.options)?;
-        let out = layer.forward(x, &parallel::LayerState::zero(self.description), &mut self.v_first)?;
+        let layer = parallel::Layer::load(&self.model, index, &self.options)?;
+        let out = layer.forward(x, &parallel::LayerState::zero(self.model.description()), &mut self.v_first)?;
         x.copy_from_slice(&out.x);
         Ok(from_parallel(out.state))
     }
@@ -64,6 +63,6 @@ impl<'a> ParallelRunner<'a> {
     /// # Errors
     /// As [`Head::load`] and [`Head::logits`].
     pub fn logits(&self, first: usize, rows: usize) -> Result<Vec<f32>, ParallelError> {
-        Head::load(self.source, self.description, first..first + rows, &self.options)?.logits(&self.x)
+        Head::load(&self.model, first..first + rows, &self.options)?.logits(&self.x)
     }
 }

@@ -1,9 +1,9 @@
 //! States before the first token, the same for every form and precision.
 
-use rwkv_forge_kernel::{LayerState, State, Wkv};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel as parallel;
 use rwkv_forge_tensor::SplitMix64;
+use rwkv_forge_weights::{LayerState, State, Wkv};
 
 use crate::plan::Start;
 use crate::streams::Number;
@@ -61,7 +61,7 @@ fn middle_and_spread(values: &[f64]) -> (f64, f64) {
 
 /// Rounds a state for the recurrent form.
 pub(crate) fn for_kernel<F: Number>(state: &LayerState<f64>) -> LayerState<F> {
-    let round = |values: &[f64]| values.iter().map(|v| <F as rwkv_forge_kernel::Real>::from_f64(*v)).collect();
+    let round = |values: &[f64]| values.iter().map(|v| <F as rwkv_forge_weights::Float>::from_f64(*v)).collect();
     let wkv = match &state.wkv {
         Wkv::Scalars { aa, bb, pp } => Wkv::Scalars { aa: round(aa), bb: round(bb), pp: round(pp) },
         Wkv::Matrix(values) => Wkv::Matrix(round(values)),
@@ -92,7 +92,7 @@ pub(crate) fn from_parallel<F: Number>(state: parallel::LayerState<F>) -> LayerS
 /// The named parts of a state.
 pub(crate) fn parts<F: Number>(state: &LayerState<F>) -> Vec<(crate::Quantity, Vec<f64>)> {
     use crate::Quantity::{Aa, AttShift, Bb, FfnShift, Pp, Wkv as Matrix};
-    let wide = |values: &[F]| values.iter().map(|v| rwkv_forge_kernel::Real::to_f64(*v)).collect::<Vec<f64>>();
+    let wide = |values: &[F]| values.iter().map(|v| rwkv_forge_weights::Float::to_f64(*v)).collect::<Vec<f64>>();
     let mut out = vec![(AttShift, wide(&state.att_shift)), (FfnShift, wide(&state.ffn_shift))];
     match &state.wkv {
         Wkv::Matrix(values) => out.push((Matrix, wide(values))),

@@ -1,7 +1,7 @@
 //! A sequence on its way through the layers, in one form and one precision.
 
-use rwkv_forge_kernel::{LayerState, SequenceContext};
 use rwkv_forge_parallel as parallel;
+use rwkv_forge_weights::{Context, LayerState};
 
 use crate::error::FormsError;
 use crate::plan::Case;
@@ -20,13 +20,13 @@ pub(crate) struct Recurrent<F> {
     channels: usize,
     /// Positions, ascending, after which the state is wanted; the last is the number of tokens.
     ends: Vec<usize>,
-    contexts: Vec<SequenceContext<F>>,
+    contexts: Vec<Context<F>>,
 }
 
 impl<F: Number> Recurrent<F> {
     /// `x [tokens, channels]` is the embedding of the tokens.
     pub(crate) fn new(x: Vec<F>, channels: usize, ends: Vec<usize>) -> Self {
-        let contexts = ends.iter().map(|_| SequenceContext::new()).collect();
+        let contexts = ends.iter().map(|_| Context::new()).collect();
         Self { x, channels, ends, contexts }
     }
 

@@ -3,6 +3,8 @@
 //! `UPDATE_DOCS=1 cargo test -p rwkv-forge-forms --test tests faults`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code: failing loudly is its purpose")]
 
+use std::sync::Arc;
+
 use crate::support::{Loaded, forms, random, random_source, repository, tiny, tokens};
 use rwkv_forge_forms::{FormsOptions, FormsReport, Start, Tier, compare};
 use rwkv_forge_model::Version;
@@ -129,9 +131,9 @@ fn weights_of_eight_bits_are_beyond_the_bounds_of_f32() {
                 value[..2].fill(0);
             }
         }
-        let coarse = Loaded::of(Box::new(rwkv_forge_testkit::models::MemorySource::from_tensors(tensors)));
+        let coarse = Loaded::of(Arc::new(rwkv_forge_testkit::models::MemorySource::from_tensors(tensors)));
         let options = options(ParallelOptions::default());
-        let report = compare(model.model(), coarse.model(), &tokens(&model, 40, 1), &options, &mut |_| ()).unwrap();
+        let report = compare(&model.model(), &coarse.model(), &tokens(&model, 40, 1), &options, &mut |_| ()).unwrap();
         let excess = report.excess(Tier::F32);
         assert!(excess >= 10.0, "{version}: {excess:.1}");
         let first = report.first_beyond.last().unwrap();
@@ -147,9 +149,9 @@ fn the_first_finding_is_where_the_fault_is() {
     let mut tensors = random_source(Version::V7, 0).into_tensors();
     let changed = tensors.iter_mut().find(|tensor| tensor.info.name == "blocks.2.ffn.value.weight").unwrap();
     changed.bytes[..4].copy_from_slice(&9f32.to_le_bytes());
-    let other = Loaded::of(Box::new(rwkv_forge_testkit::models::MemorySource::from_tensors(tensors)));
+    let other = Loaded::of(Arc::new(rwkv_forge_testkit::models::MemorySource::from_tensors(tensors)));
     let options = options(ParallelOptions::default());
-    let report = compare(model.model(), other.model(), &tokens, &options, &mut |_| ()).unwrap();
+    let report = compare(&model.model(), &other.model(), &tokens, &options, &mut |_| ()).unwrap();
     let first = &report.first_beyond[0];
     assert_eq!((first.row.case.tier, first.row.layer, first.row.quantity), (Tier::F64, Some(2), rwkv_forge_forms::Quantity::Output));
     assert_eq!(first.row.measure.worst.element, 0, "the first row of the matrix makes channel 0: {}", first.message);

@@ -1,12 +1,14 @@
 //! rwkv.cpp's files as they are registered.
 
+use std::sync::LazyLock;
+
 use rwkv_forge_container::{Claim, Container, Format, Head, LayoutContext, OpenOptions, Opened, Place, no_hybrids};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
 
 use crate::layout::{can_carry, constraint, layout};
 use crate::reader::GgmlFile;
-use crate::types::NAMES;
+use crate::types;
 
 /// rwkv.cpp, the format (versions 100 and 101) and the container (version 101).
 pub struct RwkvCpp;
@@ -39,14 +41,15 @@ impl Container for RwkvCpp {
         &Self
     }
     fn types(&self) -> &'static [&'static str] {
-        NAMES
+        static TYPES: LazyLock<Vec<&str>> = LazyLock::new(types::names);
+        &TYPES
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(Container::name(self), version)?;
         Ok(can_carry(version)?)
     }
-    fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
-        constraint(model.version, spec)
+    fn constraint(&self, _model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        constraint(spec)
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], _context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
         Ok(OutputLayout::File(layout(model, choices)?))

@@ -130,14 +130,6 @@ pub enum GgmlError {
         /// What is known about it.
         why: &'static str,
     },
-    /// A type that is known by its size only.
-    #[error("tensor {tensor:?} is stored as {encoding}, which this program cannot decode")]
-    UnsupportedType {
-        /// Its name.
-        tensor: String,
-        /// The type.
-        encoding: &'static str,
-    },
     /// Two records of one name.
     #[error("tensor {0:?} occurs twice")]
     DuplicateTensor(String),

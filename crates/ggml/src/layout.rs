@@ -4,7 +4,7 @@ use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescriptio
 use rwkv_forge_tensor::{Encoding, TensorInfo};
 
 use crate::error::GgmlError;
-use crate::map::{self, Entry, Shape};
+use crate::map::{self, Entry, Row, Shape};
 use crate::records::{HEADER_BYTES, Header, VERSION, byte_len, header_bytes, record_head};
 use crate::types;
 
@@ -20,12 +20,12 @@ pub fn holds(encoding: Encoding) -> bool {
 /// # Errors
 /// [`GgmlError::CannotCarry`] for the hybrids with other architectures.
 pub fn can_carry(version: Version) -> Result<(), GgmlError> {
-    if map::is_known(version) { Ok(()) } else { Err(GgmlError::CannotCarry { version: version.to_string() }) }
+    map::row(version).map(|_| ())
 }
 
 /// What a file can hold for one canonical tensor of a model.
 #[must_use]
-pub fn constraint(_version: Version, spec: &TensorSpec) -> Constraint {
+pub fn constraint(spec: &TensorSpec) -> Constraint {
     match spec.role {
         TensorRole::Embedding | TensorRole::Head => {
             Constraint::FloatUnlessAsked("rwkv.cpp keeps embedding and head in 16 bits: quantized, they cost far more than they save")
@@ -42,7 +42,7 @@ pub fn constraint(_version: Version, spec: &TensorSpec) -> Constraint {
 /// # Errors
 /// [`GgmlError::CannotCarry`], [`GgmlError::EncodingNotAllowed`], [`GgmlError::BlockLength`], and [`GgmlError::Internal`] for sizes beyond 31 bits.
 pub fn layout(model: &ModelDescription, choices: &[Choice]) -> Result<FileLayout, GgmlError> {
-    can_carry(model.version)?;
+    let row = map::row(model.version)?;
     if choices.len() != model.tensors.len() {
         return Err(GgmlError::Internal(format!("{} encodings were chosen for {} tensors", choices.len(), model.tensors.len())));
     }
@@ -58,8 +58,8 @@ pub fn layout(model: &ModelDescription, choices: &[Choice]) -> Result<FileLayout
     };
     let mut out = FileLayout { header: header_bytes(&header)?, total_bytes: HEADER_BYTES, ..FileLayout::default() };
     for (index, (spec, choice)) in model.tensors.iter().zip(choices).enumerate() {
-        check_choice(model.version, spec, choice)?;
-        let place = Place { model, choices, index, spec };
+        check_choice(spec, choice)?;
+        let place = Place { row, model, choices, index, spec };
         if let Some(tensor) = place.tensor(choice)? {
             append(&mut out, tensor)?;
         }
@@ -87,6 +87,7 @@ fn append(out: &mut FileLayout, mut tensor: OutputTensor) -> Result<(), GgmlErro
 
 /// One canonical tensor on its way into the file.
 struct Place<'a> {
+    row: &'static Row,
     model: &'a ModelDescription,
     choices: &'a [Choice],
     index: usize,
@@ -99,7 +100,7 @@ impl Place<'_> {
         let spec = self.spec;
         let (prefix, suffix) = map::split(&spec.name).unwrap_or(("", &spec.name));
         let fallback = if suffix.contains(".time_") { Shape::Squeezed } else { Shape::Same };
-        let (stored, shape, assembly) = match map::by_canonical(self.model.version, suffix) {
+        let (stored, shape, assembly) = match self.row.by_canonical(suffix) {
             None => (suffix, fallback, Assembly::of(self.index)),
             Some(entry) if entry.shape == Shape::Stack && entry.canonical.first() != Some(&suffix) => return Ok(None),
             Some(entry) => (entry.stored, entry.shape, self.assembly(entry, prefix)?),
@@ -165,9 +166,9 @@ impl Place<'_> {
     }
 }
 
-fn check_choice(version: Version, spec: &TensorSpec, choice: &Choice) -> Result<(), GgmlError> {
+fn check_choice(spec: &TensorSpec, choice: &Choice) -> Result<(), GgmlError> {
     let encoding = choice.encoding;
-    match constraint(version, spec) {
+    match constraint(spec) {
         Constraint::F32Only(why) if encoding != Encoding::F32 => Err(not_allowed(&spec.name, encoding, why)),
         Constraint::Float(why) if !encoding.is_float() => Err(not_allowed(&spec.name, encoding, why)),
         _ => Ok(()),

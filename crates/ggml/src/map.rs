@@ -1,8 +1,10 @@
-//! The one table of what is stored differently from the checkpoint. Reader and writer both go through it, so that they
-//! cannot disagree. Tensors without an entry keep name and values; dimensions of size 1 are dropped from the names with
+//! What rwkv.cpp's files hold of each version, one row each: how a file shows it, and what is stored differently from the checkpoint.
+//! Reader and writer both go through it, so that they cannot disagree; a version without a row is refused by name. Tensors without an entry keep name and values; dimensions of size 1 are dropped from the names with
 //! `.time_` in them.
 
 use rwkv_forge_model::{ValueForm, Version};
+
+use crate::error::GgmlError;
 
 /// Shape of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,47 +88,52 @@ static V7: &[Entry] = &[
     entry(&["att.g2"], "att.g2", Shape::Transposed, ValueForm::Canonical),
 ];
 
-/// What is stored differently in a model of this version.
-fn table(version: Version) -> &'static [Entry] {
-    match version {
-        Version::V4 => V4,
-        Version::V5_0 => V5_0,
-        Version::V5_1 | Version::V5_2 => V5_2,
-        Version::V6 => V6,
-        Version::V7 => V7,
-        _ => &[],
+/// A version in rwkv.cpp.
+pub(crate) struct Row {
+    /// Whose row it is.
+    pub(crate) version: Version,
+    /// Ends of names of which a file of this version has one, and no file of a row further down. Empty for a version that is stored as
+    /// another one.
+    marks: &'static [&'static str],
+    /// What is stored differently.
+    layer: &'static [Entry],
+    /// Whether a decay that is stored as `[H, N, 1]` is `[1, 1, C]` in the checkpoint.
+    pub(crate) decay_in_one: bool,
+    /// Whether the value matrix is stored divided by 8.
+    pub(crate) divided: bool,
+}
+
+/// Newest first, since older names live on in newer versions.
+static ROWS: [Row; 6] = [
+    Row { version: Version::V7, marks: &[".att.x_rwkvag", ".att.r_k", ".att.k_k"], layer: V7, decay_in_one: false, divided: false },
+    Row { version: Version::V6, marks: &[".att.time_maa_x"], layer: V6, decay_in_one: true, divided: false },
+    Row { version: Version::V5_2, marks: &[".att.gate.weight"], layer: V5_2, decay_in_one: false, divided: true },
+    Row { version: Version::V5_1, marks: &[], layer: V5_2, decay_in_one: false, divided: true },
+    Row { version: Version::V5_0, marks: &[".att.ln_x.weight"], layer: V5_0, decay_in_one: false, divided: true },
+    Row { version: Version::V4, marks: &[".att.time_decay", ".att.time_first"], layer: V4, decay_in_one: false, divided: false },
+];
+
+/// The row of a version.
+pub(crate) fn row(version: Version) -> Result<&'static Row, GgmlError> {
+    let found = ROWS.iter().find(|row| row.version == version);
+    found.ok_or_else(|| GgmlError::CannotCarry { version: version.to_string() })
+}
+
+/// The row by whose forms tensors of these names are stored, if any. Whether they make up a model of its version is decided later, by
+/// all of them.
+pub(crate) fn row_of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.marks.iter().any(|mark| names.clone().any(|name| name.ends_with(mark))))
+}
+
+impl Row {
+    /// The entry for a canonical name within a layer.
+    pub(crate) fn by_canonical(&self, suffix: &str) -> Option<&'static Entry> {
+        self.layer.iter().find(|entry| entry.canonical.contains(&suffix))
     }
-}
 
-/// Whether rwkv.cpp runs models of this version.
-pub(crate) fn is_known(version: Version) -> bool {
-    Version::ALL.contains(&version)
-}
-
-/// The entry for a canonical name within a layer.
-pub(crate) fn by_canonical(version: Version, suffix: &str) -> Option<&'static Entry> {
-    table(version).iter().find(|entry| entry.canonical.contains(&suffix))
-}
-
-/// The entry for a stored name within a layer.
-pub(crate) fn by_stored(version: Version, suffix: &str) -> Option<&'static Entry> {
-    table(version).iter().find(|entry| entry.stored == suffix)
-}
-
-/// What tells versions apart, as far as the forms of stored tensors go. Whether the tensors make up a model of that
-/// version is decided later, by all of them.
-pub(crate) fn version_of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Version {
-    let any = |suffix: &str| names.clone().any(|name| name.ends_with(suffix));
-    if any(".att.x_rwkvag") || any(".att.r_k") || any(".att.k_k") {
-        Version::V7
-    } else if any(".att.time_maa_x") {
-        Version::V6
-    } else if any(".att.gate.weight") {
-        Version::V5_2
-    } else if any(".att.ln_x.weight") {
-        Version::V5_0
-    } else {
-        Version::V4
+    /// The entry for a stored name within a layer.
+    pub(crate) fn by_stored(&self, suffix: &str) -> Option<&'static Entry> {
+        self.layer.iter().find(|entry| entry.stored == suffix)
     }
 }
 

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use rwkv_forge_model::{MappedTensor, Recover, Version};
+use rwkv_forge_model::{MappedTensor, Recover};
 use rwkv_forge_tensor::{TensorInfo, format_shape};
 
 use crate::error::GgmlError;
-use crate::map::{self, Shape};
+use crate::map::{self, Row, Shape};
 use crate::records::{Header, Records};
-use crate::types;
 
 /// The tensors as consumers see them: as stored, but the decay of RWKV-6 `[H, N, 1]` in the shape of the checkpoint,
 /// `[1, 1, C]`. The elements and their order are the same.
 pub(crate) fn logical_infos(records: &Records) -> Vec<TensorInfo> {
     let mut infos = records.tensors.clone();
-    if version_of(&infos) == Version::V6 {
+    if row_of(&infos).is_some_and(|row| row.decay_in_one) {
         for info in infos.iter_mut().filter(|info| info.name.ends_with(".att.time_decay")) {
             if let Ok(elements) = info.elements() {
                 info.shape = vec![1, 1, elements];
@@ -24,24 +23,21 @@ pub(crate) fn logical_infos(records: &Records) -> Vec<TensorInfo> {
     infos
 }
 
-/// The version whose forms the file has.
-pub(crate) fn version_of(infos: &[TensorInfo]) -> Version {
-    map::version_of(infos.iter().map(|info| info.name.as_str()))
+/// The row whose forms the file has.
+pub(crate) fn row_of(infos: &[TensorInfo]) -> Option<&'static Row> {
+    map::row_of(infos.iter().map(|info| info.name.as_str()))
 }
 
 /// Every tensor under its canonical name.
 ///
 /// # Errors
-/// [`GgmlError::UnsupportedType`], [`GgmlError::BadShape`], [`GgmlError::MissingTensor`], [`GgmlError::Contradiction`].
+/// [`GgmlError::BadShape`], [`GgmlError::MissingTensor`], [`GgmlError::Contradiction`].
 pub(crate) fn mapped(header: &Header, infos: &[TensorInfo]) -> Result<Vec<MappedTensor>, GgmlError> {
-    if let Some(info) = infos.iter().find(|info| !types::is_decodable(info.encoding)) {
-        return Err(GgmlError::UnsupportedType { tensor: info.name.clone(), encoding: info.encoding.name });
-    }
     check_header(header, infos)?;
-    let version = version_of(infos);
+    let row = row_of(infos);
     let mut out = Vec::new();
     for (source_index, info) in infos.iter().enumerate() {
-        let entry = map::split(&info.name).and_then(|(prefix, suffix)| Some((prefix, map::by_stored(version, suffix)?)));
+        let entry = map::split(&info.name).and_then(|(prefix, suffix)| Some((prefix, row?.by_stored(suffix)?)));
         let Some((prefix, entry)) = entry else {
             out.push(MappedTensor { name: info.name.clone(), source_index, recover: Recover::AS_IS });
             continue;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_io::{Backend, InputFile};
-use rwkv_forge_model::{MappedTensor, ModelFile, Version};
+use rwkv_forge_model::{MappedTensor, ModelFile};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgmlError;
@@ -52,8 +52,8 @@ impl GgmlFile {
         let input = InputFile::open_with(path, backend).map_err(|error| GgmlError::Input(Box::new(error)))?;
         let records = Records::parse(&input).map_err(|error| error.at(path))?;
         let infos = names::logical_infos(&records);
-        let is_v5 = matches!(names::version_of(&infos), Version::V5_0 | Version::V5_1 | Version::V5_2);
-        let notes = if is_v5 { vec![EPSILON_NOTE.to_owned()] } else { Vec::new() };
+        let divided = names::row_of(&infos).is_some_and(|row| row.divided);
+        let notes = if divided { vec![EPSILON_NOTE.to_owned()] } else { Vec::new() };
         Ok(Self { path: path.to_path_buf(), input, header: records.header, infos, offsets: records.offsets, notes })
     }
 

@@ -172,6 +172,6 @@ fn what_the_runtime_cannot_use_is_not_laid_out() {
     assert_eq!(layout(&description, &[]).unwrap_err().kind(), "Internal");
     assert!(!rwkv_forge_ggml::holds(Encoding::BF16) && rwkv_forge_ggml::holds(Encoding::F16));
     let emb = description.find("emb.weight").unwrap();
-    assert!(matches!(rwkv_forge_ggml::constraint(Version::V7, emb), Constraint::FloatUnlessAsked(_)));
+    assert!(matches!(rwkv_forge_ggml::constraint(emb), Constraint::FloatUnlessAsked(_)));
     assert_eq!(SIZES.layers, 2);
 }

@@ -239,6 +239,19 @@ pub enum GgufError {
         /// The architecture that the file claims.
         architecture: String,
     },
+    /// A number by which a weight is to be multiplied.
+    #[error(
+        "tensor {scale:?} scales {weight:?} ({encoding}), which this program does not do; take a file without such scales, or the \
+             checkpoint that it was made from"
+    )]
+    ScaleBeside {
+        /// Name of the scale.
+        scale: String,
+        /// Name of the weight.
+        weight: String,
+        /// Type of the weight.
+        encoding: &'static str,
+    },
     /// A tensor that the architecture needs.
     #[error("tensor {name:?} is missing")]
     MissingTensor {

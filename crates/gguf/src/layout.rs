@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Ranks, TensorRole, TensorSpec, Version};
+use rwkv_forge_model::{
+    Assembly, Choice, Constraint, FileLayout, ModelDescription, Norm, OutputTensor, TensorRole, TensorSpec, TimeMix, Version,
+    VocabularyFamily,
+};
 use rwkv_forge_tensor::{Encoding, TensorInfo};
 use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::GgufError;
 use crate::header::{NAME_BYTES, byte_len, padded};
-use crate::map::{self, Entry, Form};
+use crate::map::{self, Entry, Form, Row};
 use crate::types;
 use crate::vocabulary::{self, TokenList, token_list};
 use crate::write::HeaderWriter;
@@ -44,22 +47,20 @@ pub struct Provenance {
 /// # Errors
 /// [`GgufError::CannotCarry`] for RWKV-4 and RWKV-5.
 pub fn can_carry(version: Version) -> Result<(), GgufError> {
-    map::architecture(version).map(|_| ()).ok_or_else(|| GgufError::CannotCarry { version: version.to_string() })
+    map::row(version).map(|_| ())
 }
 
 /// What a GGUF file can hold for one canonical tensor of a model.
 #[must_use]
 pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
+    let row = map::row(version);
     match spec.role {
         role if role.is_matrix() => Constraint::Any,
         TensorRole::IclrLora | TensorRole::ValueLora | TensorRole::GateLora => {
             Constraint::FloatUnlessAsked("low-rank factors of gguf files are f32, f16 or bf16")
         }
-        TensorRole::DecayLora if matches!(version, Version::V7 | Version::ARwkv7) => {
-            Constraint::F32UnlessAsked("gguf files hold the low-rank factors of the decay in f32")
-        }
         TensorRole::DecayLora | TensorRole::TokenShiftLora => {
-            Constraint::F32UnlessAsked("gguf files hold the low-rank factors of rwkv6 in f32")
+            Constraint::F32UnlessAsked(row.map_or("no gguf file holds this architecture", |row| row.decay_factors))
         }
         _ => Constraint::F32Only("gguf files hold norms, mixes and other vectors in f32"),
     }
@@ -82,9 +83,7 @@ pub fn layout(
     provenance: &Provenance,
 ) -> Result<FileLayout, GgufError> {
     can_carry(model.version)?;
-    if model.version.is_hybrid() {
-        return Err(GgufError::Internal(format!("{} has no vocabulary of RWKV's", model.version)));
-    }
+    require_vocabulary(model, VocabularyFamily::World)?;
     let tokens = token_list(vocabulary, model.hyperparameters.vocabulary)?;
     lay_out(model, choices, provenance, vocabulary.sha256(), &|header| write_tokenizer(header, &tokens))
 }
@@ -103,10 +102,16 @@ pub fn layout_hybrid(
     if vocabulary.tokens.len() != rows || vocabulary.kinds.len() != rows {
         return Err(GgufError::VocabularyMismatch { tokens: vocabulary.tokens.len(), rows });
     }
-    if !model.version.is_hybrid() {
-        return Err(GgufError::Internal(format!("{} has no vocabulary of Qwen's", model.version)));
-    }
+    require_vocabulary(model, VocabularyFamily::Qwen)?;
     lay_out(model, choices, provenance, &vocabulary.sha256, &|header| vocabulary::write_bpe(header, vocabulary))
+}
+
+/// A caller that brings the vocabulary of another family has not looked at the model.
+fn require_vocabulary(model: &ModelDescription, brought: VocabularyFamily) -> Result<(), GgufError> {
+    if model.mechanisms.vocabulary == brought {
+        return Ok(());
+    }
+    Err(GgufError::Internal(format!("the vocabulary of {} is not of the family {brought:?}", model.version)))
 }
 
 /// The common part; `tokenizer` writes the vocabulary's metadata, `digest` is the vocabulary's.
@@ -123,10 +128,11 @@ fn lay_out(
     for (spec, choice) in model.tensors.iter().zip(choices) {
         check_choice(model.version, spec, choice)?;
     }
-    let mut tensors = Assembler::new(model, choices).all()?;
+    let row = map::row(model.version)?;
+    let mut tensors = Assembler::new(row, model, choices).all()?;
     let mut header = HeaderWriter::default();
-    write_general(&mut header, model, choices, provenance);
-    write_architecture(&mut header, model)?;
+    write_general(&mut header, row, model, choices, provenance);
+    write_architecture(&mut header, row, model)?;
     tokenizer(&mut header);
     write_provenance(&mut header, digest, provenance);
     let mut relative = 0u64;
@@ -162,34 +168,33 @@ fn check_choice(version: Version, spec: &TensorSpec, choice: &Choice) -> Result<
     match constraint(version, spec) {
         Constraint::F32Only(why) if encoding != Encoding::F32 => Err(not_allowed(&spec.name, encoding, why)),
         Constraint::Float(why) if !encoding.is_float() => Err(not_allowed(&spec.name, encoding, why)),
-        _ if types::number(encoding).is_none() => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
+        _ if !types::holds(encoding) => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
         _ => Ok(()),
     }
 }
 
 /// Makes the list of stored tensors.
 struct Assembler<'a> {
+    row: &'static Row,
     model: &'a ModelDescription,
     choices: &'a [Choice],
     by_name: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Assembler<'a> {
-    fn new(model: &'a ModelDescription, choices: &'a [Choice]) -> Self {
+    fn new(row: &'static Row, model: &'a ModelDescription, choices: &'a [Choice]) -> Self {
         let by_name = model.tensors.iter().enumerate().map(|(index, spec)| (spec.name.as_str(), index)).collect();
-        Self { model, choices, by_name }
+        Self { row, model, choices, by_name }
     }
 
     /// Tensors outside of layers first, then the layers, each in the order of the table.
     fn all(&self) -> Result<Vec<OutputTensor>, GgufError> {
-        let (_, table) =
-            map::architecture(self.model.version).ok_or_else(|| GgufError::CannotCarry { version: self.model.version.to_string() })?;
         let mut out = Vec::new();
-        for entry in map::global(self.model.version) {
+        for entry in self.row.global {
             out.push(self.one(entry, entry.stored.to_owned(), |name| name.to_owned())?);
         }
         for layer in 0..self.model.hyperparameters.layers {
-            for entry in table.iter().filter(|entry| self.is_there(layer, entry)) {
+            for entry in self.row.layer.iter().filter(|entry| self.is_there(layer, entry)) {
                 let stored = format!("blk.{layer}.{}", entry.stored);
                 out.push(self.one(entry, stored, |name| format!("blocks.{layer}.{}", self.stand_in(layer, name)))?);
             }
@@ -198,17 +203,17 @@ impl<'a> Assembler<'a> {
         Ok(out)
     }
 
-    /// False for what this hybrid does not have, as it may; of other models everything is asked for.
+    /// False for what this model does not have, as it may; where models have it all, everything is asked for.
     fn is_there(&self, layer: usize, entry: &Entry) -> bool {
         let has = |name: &&str| self.by_name.contains_key(format!("blocks.{layer}.{}", self.stand_in(layer, name)).as_str());
-        !self.model.version.is_hybrid() || entry.canonical.iter().any(has)
+        !self.row.optional || entry.canonical.iter().any(has)
     }
 
     fn stand_in<'n>(&self, layer: usize, name: &'n str) -> &'n str {
-        if layer > 0 || !matches!(self.model.version, Version::V7 | Version::ARwkv7) {
+        if layer > 0 {
             return name;
         }
-        map::LAYER_0_STAND_INS.iter().find(|(from, _)| *from == name).map_or(name, |(_, to)| *to)
+        self.row.stand_ins.iter().find(|(from, _)| *from == name).map_or(name, |(_, to)| *to)
     }
 
     fn one(&self, entry: &Entry, stored: String, canonical: impl Fn(&str) -> String) -> Result<OutputTensor, GgufError> {
@@ -217,10 +222,10 @@ impl<'a> Assembler<'a> {
             return Err(GgufError::NameTooLong { bytes: name_bytes, name: stored });
         }
         let mut parts = Vec::new();
-        for name in entry.canonical {
+        for (position, name) in entry.canonical.iter().enumerate() {
             let name = canonical(name);
-            // ARWKV without gate stacks five token shifts.
-            if self.model.version == Version::ARwkv7 && name.ends_with(".att.x_g") && !self.by_name.contains_key(name.as_str()) {
+            let is_last = position.saturating_add(1) == entry.canonical.len();
+            if entry.form == Form::StackOrLess && is_last && !self.by_name.contains_key(name.as_str()) {
                 continue;
             }
             parts.push(*self.by_name.get(name.as_str()).ok_or(GgufError::MissingTensor { name })?);
@@ -268,7 +273,7 @@ fn stored_shape(form: Form, shape: &[u64], parts: usize) -> Result<Vec<u64>, Ggu
     Ok(match (form, shape) {
         (Form::Same, _) => shape.to_vec(),
         (Form::Flat, _) => vec![elements],
-        (Form::Stack, _) => vec![u64::try_from(parts).map_err(|_| too_large())?, 1, 1, elements],
+        (Form::Stack | Form::StackOrLess, _) => vec![u64::try_from(parts).map_err(|_| too_large())?, 1, 1, elements],
         (Form::Below, [rows, columns]) => {
             let parts = u64::try_from(parts).map_err(|_| too_large())?;
             vec![columns.checked_mul(parts).ok_or_else(too_large)?, *rows]
@@ -307,10 +312,9 @@ fn size_label(parameters: u64) -> String {
     format!("{}.{}{letter}", tenths.checked_div(10).unwrap_or(0), tenths.checked_rem(10).unwrap_or(0))
 }
 
-fn write_general(header: &mut HeaderWriter, model: &ModelDescription, choices: &[Choice], provenance: &Provenance) {
-    let architecture = map::architecture(model.version).map_or("", |(name, _)| name);
+fn write_general(header: &mut HeaderWriter, row: &Row, model: &ModelDescription, choices: &[Choice], provenance: &Provenance) {
     let label = size_label(model.parameters());
-    header.text("general.architecture", architecture);
+    header.text("general.architecture", row.name);
     header.text("general.type", "model");
     let name = provenance.name.clone().unwrap_or_else(|| format!("{} {label}", model.version));
     header.text("general.name", &name);
@@ -331,9 +335,8 @@ fn write_general(header: &mut HeaderWriter, model: &ModelDescription, choices: &
     header.u32("general.quantization_version", 2);
 }
 
-fn write_architecture(header: &mut HeaderWriter, model: &ModelDescription) -> Result<(), GgufError> {
-    let (architecture, _) =
-        map::architecture(model.version).ok_or_else(|| GgufError::CannotCarry { version: model.version.to_string() })?;
+fn write_architecture(header: &mut HeaderWriter, row: &Row, model: &ModelDescription) -> Result<(), GgufError> {
+    let architecture = row.name;
     let sizes = &model.hyperparameters;
     let mut number = |name: &str, value: usize| -> Result<(), GgufError> {
         let value = u32::try_from(value).map_err(|_| too_large())?;
@@ -346,28 +349,28 @@ fn write_architecture(header: &mut HeaderWriter, model: &ModelDescription) -> Re
     number("wkv.head_size", sizes.head_size)?;
     // Loaders ask for the key; there is no attention to count heads of.
     number("attention.head_count", 0)?;
-    number("token_shift_count", if model.version.is_hybrid() { 1 } else { 2 })?;
+    number("token_shift_count", model.mechanisms.token_shifts())?;
     if let Some(kv_heads) = sizes.kv_heads {
         number("attention.head_count_kv", kv_heads)?;
     }
-    match sizes.ranks {
-        Ranks::V6 { mix, decay } => {
+    match model.mechanisms.time_mix {
+        TimeMix::Wkv6 { mix, decay } | TimeMix::Qrwkv6 { mix, decay, .. } => {
             number("time_mix_extra_dim", mix)?;
             number("time_decay_extra_dim", decay)?;
             number("rescale_every_n_layers", 0)?;
         }
-        Ranks::V7 { decay, iclr, value, gate } => {
+        TimeMix::Wkv7 { decay, iclr, value, gate } => {
             number("attention.decay_lora_rank", decay)?;
             number("attention.iclr_lora_rank", iclr)?;
-            number("attention.value_residual_mix_lora_rank", value)?;
-            number("attention.gate_lora_rank", gate)?;
+            number("attention.value_residual_mix_lora_rank", value.unwrap_or(0))?;
+            number("attention.gate_lora_rank", gate.unwrap_or(0))?;
         }
-        Ranks::None {} => return Err(GgufError::CannotCarry { version: model.version.to_string() }),
+        TimeMix::Wkv4 | TimeMix::Wkv5 { .. } => return Err(GgufError::CannotCarry { version: model.version.to_string() }),
     }
     header.u32(&format!("{architecture}.context_length"), CONTEXT_LENGTH);
-    match sizes.rms_epsilon {
-        Some(epsilon) => header.f32(&format!("{architecture}.attention.layer_norm_rms_epsilon"), epsilon.value()),
-        None => header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5),
+    match model.mechanisms.norms.kind {
+        Norm::Rms { epsilon } => header.f32(&format!("{architecture}.attention.layer_norm_rms_epsilon"), epsilon.value()),
+        Norm::Layer => header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5),
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use rwkv_forge_container::RESERVED;
 use rwkv_forge_container::lint::{Rule, first_of};
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape, shorten};
 
+use crate::map::loader;
 use crate::reader::GgufFile;
 use crate::value::{Array, Value};
 use crate::vocabulary::UNUSED;
@@ -54,36 +55,16 @@ fn tokens(file: &GgufFile) -> Option<&[String]> {
     }
 }
 
-/// Keys that llama.cpp asks for without a default, below the name of the architecture.
-const KEYS: &[&str] = &[
-    "context_length",
-    "embedding_length",
-    "block_count",
-    "feed_forward_length",
-    // Unused, 0 in all files, and still required.
-    "attention.head_count",
-    "attention.layer_norm_epsilon",
-    "wkv.head_size",
-];
-const KEYS_6: &[&str] = &["time_mix_extra_dim", "time_decay_extra_dim"];
-const KEYS_7: &[&str] = &["attention.decay_lora_rank", "attention.iclr_lora_rank", "attention.value_residual_mix_lora_rank"];
-
 fn required_keys(file: &GgufFile) -> Option<String> {
     let architecture = file.architecture();
-    let own = match architecture {
-        "rwkv6" => KEYS_6,
-        "rwkv7" => KEYS_7,
-        _ => return None,
-    };
-    let keys = KEYS.iter().chain(own).map(|key| format!("{architecture}.{key}"));
+    let keys = loader(architecture)?.keys.iter().copied().flatten().map(|key| format!("{architecture}.{key}"));
     let missing = first_of(keys.filter(|key| file.metadata().get(key).is_none()))?;
     Some(format!("the metadata lack {missing}: llama.cpp does not load the file"))
 }
 
 fn layer_0_stand_ins(file: &GgufFile) -> Option<String> {
-    let is_7 = file.architecture() == "rwkv7";
-    let pairs = [("time_mix_v0", "time_mix_a0"), ("time_mix_v1", "time_mix_a1"), ("time_mix_v2", "time_mix_a2")];
-    let wrong = pairs.into_iter().filter_map(|(own, model)| {
+    let pairs = loader(file.architecture())?.stand_ins;
+    let wrong = pairs.iter().filter_map(|(own, model)| {
         let (own, model) = (format!("blk.0.{own}.weight"), format!("blk.0.{model}.weight"));
         match (tensor(file, &own), tensor(file, &model)) {
             (None, _) => Some(format!("{own} is missing")),
@@ -93,9 +74,6 @@ fn layer_0_stand_ins(file: &GgufFile) -> Option<String> {
             _ => None,
         }
     });
-    if !is_7 {
-        return None;
-    }
     first_of(wrong).map(|wrong| format!("{wrong}: llama.cpp does not load the file without stand-ins of the learning rate's shape"))
 }
 

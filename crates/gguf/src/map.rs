@@ -1,7 +1,10 @@
-//! The one table of names: which stored tensor is made of which canonical ones, and how. Reader and writer both go
-//! through it, so that they cannot disagree.
+//! What GGUF defines for an architecture, one row each: names of tensors and how they are made of canonical ones, keys, and what
+//! llama.cpp asks for. Reader and writer both go through it, so that they cannot disagree. An architecture without a row is refused
+//! by name.
 
 use rwkv_forge_model::Version;
+
+use crate::error::GgufError;
 
 /// How a stored tensor differs from the canonical ones it is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub(crate) enum Form {
     Transposed,
     /// Several `[1, 1, C]` stacked to `[n, 1, 1, C]`.
     Stack,
+    /// As `Stack`, without the last one in models that lack it.
+    StackOrLess,
     /// Several `[r, c]`, each transposed, one below the other: `[n * c, r]`.
     Below,
     /// Several `[r, c]`, each transposed, stacked to `[n, c, r]`.
@@ -58,11 +63,6 @@ const HYBRID_GLOBAL: &[Entry] = &[
     entry("output_norm.weight", &["ln_out.weight"], Form::Flat),
     entry("output.weight", &["head.weight"], Form::Same),
 ];
-
-/// Tensors outside layers.
-pub(crate) fn global(version: Version) -> &'static [Entry] {
-    if version.is_hybrid() { HYBRID_GLOBAL } else { GLOBAL }
-}
 
 /// A layer of RWKV-7.
 const V7: &[Entry] = &[
@@ -131,7 +131,7 @@ const V6: &[Entry] = &[
 /// A layer of ARWKV. Without gate, `time_mix_lerp_fused` stacks the first five only.
 const ARWKV7: &[Entry] = &[
     entry("attn_norm.weight", &["ln1.weight"], Form::Flat),
-    entry("time_mix_lerp_fused.weight", &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"], Form::Stack),
+    entry("time_mix_lerp_fused.weight", &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"], Form::StackOrLess),
     entry("time_mix_w0.weight", &["att.w0"], Form::Flat),
     entry("time_mix_w1.weight", &["att.w1"], Form::Transposed),
     entry("time_mix_w2.weight", &["att.w2"], Form::Transposed),
@@ -195,7 +195,7 @@ const RWKV6QWEN2: &[Entry] = &[
 ];
 
 /// Names that older RWKV-6 files use instead of `time_mix_lerp_fused`; read, never written.
-pub(crate) const V6_OLDER: &[Entry] = &[
+const V6_OLDER: &[Entry] = &[
     entry("time_mix_lerp_w.weight", &["att.time_maa_w"], Form::Flat),
     entry("time_mix_lerp_k.weight", &["att.time_maa_k"], Form::Flat),
     entry("time_mix_lerp_v.weight", &["att.time_maa_v"], Form::Flat),
@@ -205,26 +205,157 @@ pub(crate) const V6_OLDER: &[Entry] = &[
 
 /// What stands in for v0, v1, v2 in layer 0 of RWKV-7: the loader of llama.cpp asks for them in the shape of a0, a1, a2
 /// and never uses them.
-pub(crate) const LAYER_0_STAND_INS: &[(&str, &str)] = &[("att.v0", "att.a0"), ("att.v1", "att.a1"), ("att.v2", "att.a2")];
+const LAYER_0_STAND_INS: &[(&str, &str)] = &[("att.v0", "att.a0"), ("att.v1", "att.a1"), ("att.v2", "att.a2")];
 
-/// The architectures that GGUF defines.
-pub(crate) fn architecture(version: Version) -> Option<(&'static str, &'static [Entry])> {
-    match version {
-        Version::V6 => Some(("rwkv6", V6)),
-        Version::V7 => Some(("rwkv7", V7)),
-        Version::QRwkv6 => Some(("rwkv6qwen2", RWKV6QWEN2)),
-        Version::ARwkv7 => Some(("arwkv7", ARWKV7)),
-        Version::V4 | Version::V5_0 | Version::V5_1 | Version::V5_2 => None,
-    }
+/// Which numbers the metadata repeat from shapes, beyond those that all files have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RankKeys {
+    /// Those of RWKV-6's low-rank pairs.
+    Mix {
+        /// A tensor whose width is the head size too.
+        head_size: Option<&'static str>,
+    },
+    /// Those of RWKV-7's.
+    Delta {
+        /// Whether every model has a gate.
+        gate: bool,
+    },
 }
 
-/// The version of an architecture name.
-pub(crate) fn version(architecture: &str) -> Option<Version> {
-    match architecture {
-        "rwkv6" => Some(Version::V6),
-        "rwkv7" => Some(Version::V7),
-        "rwkv6qwen2" => Some(Version::QRwkv6),
-        "arwkv7" => Some(Version::ARwkv7),
-        _ => None,
-    }
+/// What a loader insists on that a file could lack.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    /// Keys that it asks for without a default, below the name of the architecture.
+    pub(crate) keys: &'static [&'static [&'static str]],
+    /// Tensors of layer 0, without `blk.0.` and `.weight`, that it asks for in the shape of others and never uses.
+    pub(crate) stand_ins: &'static [(&'static str, &'static str)],
+}
+
+/// Keys of every RWKV.
+const KEYS: &[&str] = &[
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    // Unused, 0 in all files, and still required.
+    "attention.head_count",
+    "attention.layer_norm_epsilon",
+    "wkv.head_size",
+];
+const KEYS_6: &[&str] = &["time_mix_extra_dim", "time_decay_extra_dim"];
+const KEYS_7: &[&str] = &["attention.decay_lora_rank", "attention.iclr_lora_rank", "attention.value_residual_mix_lora_rank"];
+
+/// An architecture in GGUF.
+pub(crate) struct Row {
+    /// Whose row it is.
+    pub(crate) version: Version,
+    /// Value of `general.architecture`, in front of its keys.
+    pub(crate) name: &'static str,
+    /// Tensors outside of layers.
+    pub(crate) global: &'static [Entry],
+    /// Tensors of a layer.
+    pub(crate) layer: &'static [Entry],
+    /// Tensors of a layer under names of older files; read, never written.
+    pub(crate) older: &'static [Entry],
+    /// Whether a model may lack some of the layer's tensors.
+    pub(crate) optional: bool,
+    /// Canonical tensors of layer 0 with those that stand in for them.
+    pub(crate) stand_ins: &'static [(&'static str, &'static str)],
+    /// Whether `time_mix_r_k` is flat, so that only metadata say the heads.
+    pub(crate) flat_bonus: bool,
+    /// Whether only metadata say how many heads of keys there are.
+    pub(crate) kv_heads: bool,
+    /// Why the low-rank factors of the decay are f32.
+    pub(crate) decay_factors: &'static str,
+    /// The tensor of layer 0 whose height is F.
+    pub(crate) hidden: &'static str,
+    /// Which further numbers the metadata repeat.
+    pub(crate) rank_keys: RankKeys,
+    /// What loaders insist on, as far as it is known.
+    pub(crate) loader: Option<&'static Loader>,
+}
+
+const FACTORS_6: &str = "gguf files hold the low-rank factors of rwkv6 in f32";
+const FACTORS_7: &str = "gguf files hold the low-rank factors of the decay in f32";
+
+static ROWS: [&Row; 4] = [
+    &Row {
+        version: Version::V6,
+        name: "rwkv6",
+        global: GLOBAL,
+        layer: V6,
+        older: V6_OLDER,
+        optional: false,
+        stand_ins: &[],
+        flat_bonus: false,
+        kv_heads: false,
+        decay_factors: FACTORS_6,
+        hidden: "channel_mix_key.weight",
+        rank_keys: RankKeys::Mix { head_size: Some("blk.0.time_mix_first.weight") },
+        loader: Some(&Loader { keys: &[KEYS, KEYS_6], stand_ins: &[] }),
+    },
+    &Row {
+        version: Version::V7,
+        name: "rwkv7",
+        global: GLOBAL,
+        layer: V7,
+        older: &[],
+        optional: false,
+        stand_ins: LAYER_0_STAND_INS,
+        flat_bonus: true,
+        kv_heads: false,
+        decay_factors: FACTORS_7,
+        hidden: "channel_mix_key.weight",
+        rank_keys: RankKeys::Delta { gate: true },
+        loader: Some(&Loader {
+            keys: &[KEYS, KEYS_7],
+            stand_ins: &[("time_mix_v0", "time_mix_a0"), ("time_mix_v1", "time_mix_a1"), ("time_mix_v2", "time_mix_a2")],
+        }),
+    },
+    &Row {
+        version: Version::QRwkv6,
+        name: "rwkv6qwen2",
+        global: HYBRID_GLOBAL,
+        layer: RWKV6QWEN2,
+        older: &[],
+        optional: true,
+        stand_ins: &[],
+        flat_bonus: false,
+        kv_heads: true,
+        decay_factors: FACTORS_6,
+        hidden: "ffn_up.weight",
+        rank_keys: RankKeys::Mix { head_size: None },
+        loader: None,
+    },
+    &Row {
+        version: Version::ARwkv7,
+        name: "arwkv7",
+        global: HYBRID_GLOBAL,
+        layer: ARWKV7,
+        older: &[],
+        optional: true,
+        stand_ins: LAYER_0_STAND_INS,
+        flat_bonus: true,
+        kv_heads: false,
+        decay_factors: FACTORS_7,
+        hidden: "ffn_up.weight",
+        rank_keys: RankKeys::Delta { gate: false },
+        loader: None,
+    },
+];
+
+/// The row of an architecture.
+pub(crate) fn row(version: Version) -> Result<&'static Row, GgufError> {
+    let found = ROWS.into_iter().find(|row| row.version == version);
+    found.ok_or_else(|| GgufError::CannotCarry { version: version.to_string() })
+}
+
+/// The row of a value of `general.architecture`.
+pub(crate) fn row_named(architecture: &str) -> Option<&'static Row> {
+    ROWS.into_iter().find(|row| row.name == architecture)
+}
+
+/// What loaders insist on in files of this architecture, as far as it is known.
+pub(crate) fn loader(architecture: &str) -> Option<&'static Loader> {
+    row_named(architecture)?.loader
 }

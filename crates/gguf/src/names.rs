@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, Recover, Version};
+use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, NormKind, Recover, Version};
 use rwkv_forge_tensor::{TensorInfo, TensorSource, format_shape};
 
 use crate::error::GgufError;
-use crate::map::{self, Entry, Form};
+use crate::map::{self, Entry, Form, RankKeys, Row};
 use crate::reader::GgufFile;
 use crate::value::{Metadata, Value};
 
@@ -17,7 +17,7 @@ use crate::value::{Metadata, Value};
 /// description lists them as unused.
 ///
 /// # Errors
-/// [`GgufError::UnsupportedArchitecture`], [`GgufError::UnsupportedType`], [`GgufError::UnknownTensor`],
+/// [`GgufError::UnsupportedArchitecture`], [`GgufError::UnsupportedType`], [`GgufError::UnknownTensor`], [`GgufError::ScaleBeside`],
 /// [`GgufError::DuplicateTensor`], [`GgufError::BadShape`] for the names; [`GgufError::MissingKey`],
 /// [`GgufError::Contradiction`], [`GgufError::UnsupportedRescale`] for the metadata (rule G9).
 pub fn mapped(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
@@ -27,21 +27,19 @@ pub fn mapped(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
 fn map_file(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
     let architecture = file.architecture();
     let unsupported = || GgufError::UnsupportedArchitecture(architecture.to_owned());
-    let version = map::version(architecture).ok_or_else(unsupported)?;
-    let (_, table) = map::architecture(version).ok_or_else(unsupported)?;
+    let row = map::row_named(architecture).ok_or_else(unsupported)?;
     file.require_decodable()?;
-    let mut names = NameMap { version, table, seen: BTreeSet::new(), out: Vec::new(), layers: 0 };
+    let mut names = NameMap { row, seen: BTreeSet::new(), out: Vec::new(), layers: 0 };
     for (index, info) in file.tensors().iter().enumerate() {
-        names.add(index, info, architecture)?;
+        names.add(index, info, architecture).map_err(|error| scale_beside(file.tensors(), info).unwrap_or(error))?;
     }
-    Check { metadata: file.metadata(), tensors: file.tensors(), architecture }.all(version, names.layers)?;
+    Check { metadata: file.metadata(), tensors: file.tensors(), architecture }.all(row, names.layers)?;
     Ok(names.out)
 }
 
 /// Collects canonical names.
 struct NameMap {
-    version: Version,
-    table: &'static [Entry],
+    row: &'static Row,
     seen: BTreeSet<String>,
     out: Vec<MappedTensor>,
     layers: u64,
@@ -50,26 +48,19 @@ struct NameMap {
 impl NameMap {
     fn add(&mut self, index: usize, info: &TensorInfo, architecture: &str) -> Result<(), GgufError> {
         let unknown = || GgufError::UnknownTensor { name: info.name.clone(), architecture: architecture.into() };
-        if let Some(entry) = map::global(self.version).iter().find(|entry| entry.stored == info.name) {
+        if let Some(entry) = self.row.global.iter().find(|entry| entry.stored == info.name) {
             return self.push(index, info, entry, "");
         }
         let (layer, rest) = split_layer(&info.name).ok_or_else(unknown)?;
-        let older: &[Entry] = if self.version == Version::V6 { map::V6_OLDER } else { &[] };
-        let entry = self.table.iter().chain(older).find(|entry| entry.stored == rest).ok_or_else(unknown)?;
+        let entry = self.row.layer.iter().chain(self.row.older).find(|entry| entry.stored == rest).ok_or_else(unknown)?;
         self.layers = self.layers.max(layer.saturating_add(1));
         self.push(index, info, entry, &format!("blocks.{layer}."))
     }
 
-    /// The canonical tensors of an entry: ARWKV without gate has one token shift less.
-    fn stacked(&self, info: &TensorInfo, entry: &Entry) -> &'static [&'static str] {
-        let without_gate = self.version == Version::ARwkv7 && entry.form == Form::Stack && info.shape.first() == Some(&5);
-        if without_gate { entry.canonical.get(..5).unwrap_or(entry.canonical) } else { entry.canonical }
-    }
-
     fn push(&mut self, index: usize, info: &TensorInfo, entry: &Entry, prefix: &str) -> Result<(), GgufError> {
-        let canonical = self.stacked(info, entry);
+        let canonical = stacked(info, entry);
         let of = u32::try_from(canonical.len()).unwrap_or(u32::MAX);
-        if matches!(entry.form, Form::Stack | Form::Planes) && info.shape.first() != Some(&u64::from(of)) {
+        if matches!(entry.form, Form::Stack | Form::StackOrLess | Form::Planes) && info.shape.first() != Some(&u64::from(of)) {
             let problem = format!("has shape {}, expected a stack of {of}", format_shape(&info.shape));
             return Err(GgufError::BadShape { tensor: info.name.clone(), problem });
         }
@@ -85,27 +76,43 @@ impl NameMap {
     }
 }
 
+/// What is wrong with a tensor that is the scale of another one. Runtimes multiply what comes out of `NAME.weight` by the number in
+/// `NAME.scale`, which files of NVFP4 may have, and what goes in by that in `NAME.input_scale`.
+fn scale_beside(tensors: &[TensorInfo], info: &TensorInfo) -> Option<GgufError> {
+    let stem = info.name.strip_suffix(".input_scale").or_else(|| info.name.strip_suffix(".scale"))?;
+    let weight = tensors.iter().find(|other| other.name.strip_suffix(".weight") == Some(stem))?;
+    Some(GgufError::ScaleBeside { scale: info.name.clone(), weight: weight.name.clone(), encoding: weight.encoding.name })
+}
+
+/// The canonical tensors in a stored one: a stack may lack its last part.
+fn stacked(info: &TensorInfo, entry: &Entry) -> &'static [&'static str] {
+    match (entry.form, entry.canonical.split_last()) {
+        (Form::StackOrLess, Some((_, less))) if info.shape.first() == u64::try_from(less.len()).ok().as_ref() => less,
+        _ => entry.canonical,
+    }
+}
+
 /// Name in a file of the tensor that holds the canonical tensor `name`, alone or with others; `None` for what such files do not have.
 #[must_use]
 pub fn stored_name(version: Version, name: &str) -> Option<String> {
-    if let Some(entry) = map::global(version).iter().find(|entry| entry.canonical.contains(&name)) {
+    let row = map::row(version).ok()?;
+    if let Some(entry) = row.global.iter().find(|entry| entry.canonical.contains(&name)) {
         return Some(entry.stored.to_owned());
     }
     let (layer, rest) = split_number(name.strip_prefix("blocks.")?)?;
-    let (_, table) = map::architecture(version)?;
-    let entry = table.iter().find(|entry| entry.canonical.contains(&rest))?;
+    let entry = row.layer.iter().find(|entry| entry.canonical.contains(&rest))?;
     Some(format!("blk.{layer}.{}", entry.stored))
 }
 
-/// The canonical tensors that a file has under the name `stored`; empty for an unknown name.
+/// The canonical tensors that a file has under the name `stored`; empty for an unknown name, and for an architecture without files.
 #[must_use]
 pub fn canonical_names(version: Version, stored: &str) -> Vec<String> {
     let names = |prefix: &str, entry: &Entry| entry.canonical.iter().map(|name| format!("{prefix}{name}")).collect();
-    if let Some(entry) = map::global(version).iter().find(|entry| entry.stored == stored) {
+    let Ok(row) = map::row(version) else { return Vec::new() };
+    if let Some(entry) = row.global.iter().find(|entry| entry.stored == stored) {
         return names("", entry);
     }
-    let table = map::architecture(version).map_or(&[][..], |(_, table)| table);
-    let found = split_layer(stored).and_then(|(layer, rest)| Some((layer, table.iter().find(|entry| entry.stored == rest)?)));
+    let found = split_layer(stored).and_then(|(layer, rest)| Some((layer, row.layer.iter().find(|entry| entry.stored == rest)?)));
     found.map_or(Vec::new(), |(layer, entry)| names(&format!("blocks.{layer}."), entry))
 }
 
@@ -114,17 +121,22 @@ pub fn canonical_names(version: Version, stored: &str) -> Vec<String> {
 /// # Errors
 /// [`GgufError::MissingKey`], [`GgufError::BadValue`], [`GgufError::Contradiction`].
 pub fn configuration(file: &GgufFile) -> Result<Configuration, GgufError> {
-    let architecture = file.architecture();
-    match map::version(architecture) {
-        Some(version) if version.is_hybrid() => read_configuration(file, version).map_err(|error| error.at(file.path())),
-        _ => Ok(Configuration::default()),
+    match map::row_named(file.architecture()) {
+        Some(row) if norm(row) == NormKind::Rms => read_configuration(file, row).map_err(|error| error.at(file.path())),
+        // RWKV itself needs none, and other architectures are refused when their names are mapped.
+        Some(_) | None => Ok(Configuration::default()),
     }
 }
 
-fn read_configuration(file: &GgufFile, version: Version) -> Result<Configuration, GgufError> {
+/// The norms of an architecture.
+fn norm(row: &Row) -> NormKind {
+    row.version.architecture().norm
+}
+
+fn read_configuration(file: &GgufFile, row: &Row) -> Result<Configuration, GgufError> {
     let check = Check { metadata: file.metadata(), tensors: file.tensors(), architecture: file.architecture() };
     let mut configuration = Configuration { rms_epsilon: Some(check.rms_epsilon()?), ..Configuration::default() };
-    if version == Version::QRwkv6 {
+    if row.kv_heads {
         let (_, channels) = check.matrix("token_embd.weight")?;
         let size = check.metadata.require_u64(&check.key("wkv.head_size"), "it gives the size of the state")?;
         check.head_size(channels)?;
@@ -157,40 +169,39 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn all(&self, version: Version, layers: u64) -> Result<(), GgufError> {
+    fn all(&self, row: &Row, layers: u64) -> Result<(), GgufError> {
         let (rows, channels) = self.matrix("token_embd.weight")?;
         self.equal("embedding_length", channels, "the width of token_embd.weight")?;
         self.equal("block_count", layers, "the number of layers that the tensors make up")?;
-        let key = if version.is_hybrid() { "ffn_up.weight" } else { "channel_mix_key.weight" };
-        let (ffn, _) = self.matrix(&format!("blk.0.{key}"))?;
-        self.equal("feed_forward_length", ffn, &format!("the height of {key}"))?;
+        let (ffn, _) = self.matrix(&format!("blk.0.{}", row.hidden))?;
+        self.equal("feed_forward_length", ffn, &format!("the height of {}", row.hidden))?;
         self.head_size(channels)?;
-        if version.is_hybrid() {
-            self.rms_epsilon()?;
+        match norm(row) {
+            NormKind::Rms => self.rms_epsilon().map(|_| ())?,
+            NormKind::Layer => self.epsilon()?,
+        }
+        let what = "the number of token shifts in a layer";
+        match row.version.architecture().channel_shift.is_there() {
             // Without the key runtimes assume 2 and make a state of the wrong size.
-            self.equal("token_shift_count", 1, "the number of token shifts in a layer")?;
-        } else {
-            self.epsilon()?;
-            self.optional("token_shift_count", 2, "the number of token shifts in a layer")?;
+            false => self.equal("token_shift_count", 1, what)?,
+            true => self.optional("token_shift_count", 2, what)?,
         }
         if let Some(Value::Array(tokens)) = self.metadata.get("tokenizer.ggml.tokens") {
             let count = u64::try_from(tokens.len()).unwrap_or(u64::MAX);
             self.compare("tokenizer.ggml.tokens", &format!("a list of {count}"), count == rows, "the height of token_embd.weight", rows)?;
         }
-        match version {
-            Version::V7 => self.v7("blk.0.time_mix_g1.weight"),
-            Version::ARwkv7 => self.v7(""),
-            Version::QRwkv6 => self.qrwkv6(),
-            _ => self.v6(),
+        match row.rank_keys {
+            RankKeys::Mix { head_size } => self.mix(head_size),
+            RankKeys::Delta { gate } => self.delta(gate),
         }
     }
 
-    /// `gate` is the factor that must be there; ARWKV may have none.
-    fn v7(&self, gate: &str) -> Result<(), GgufError> {
+    /// RWKV-7's ranks; `gate` says whether its factors must be there.
+    fn delta(&self, gate: bool) -> Result<(), GgufError> {
         let rank = |name: &str| self.matrix(name).map(|(rank, _)| rank);
         self.equal("attention.decay_lora_rank", rank("blk.0.time_mix_w1.weight")?, "the height of time_mix_w1.weight")?;
         self.equal("attention.iclr_lora_rank", rank("blk.0.time_mix_a1.weight")?, "the height of time_mix_a1.weight")?;
-        if gate.is_empty() && self.find("blk.0.time_mix_g1.weight").is_none() {
+        if !gate && self.find("blk.0.time_mix_g1.weight").is_none() {
             self.optional("attention.gate_lora_rank", 0, "the rank of a gate that is not there")?;
         } else {
             self.optional("attention.gate_lora_rank", rank("blk.0.time_mix_g1.weight")?, "the height of time_mix_g1.weight")?;
@@ -203,14 +214,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn v6(&self) -> Result<(), GgufError> {
-        self.qrwkv6()?;
-        let (_, head_size) = self.matrix("blk.0.time_mix_first.weight")?;
-        self.equal("wkv.head_size", head_size, "the width of time_mix_first.weight")
-    }
-
-    /// What QRWKV6 shares with RWKV-6.
-    fn qrwkv6(&self) -> Result<(), GgufError> {
+    /// RWKV-6's ranks; `bonus` is a tensor whose width is the head size.
+    fn mix(&self, bonus: Option<&str>) -> Result<(), GgufError> {
         let key = self.key("rescale_every_n_layers");
         match self.metadata.u64(&key)? {
             None | Some(0) => {}
@@ -219,7 +224,10 @@ impl Check<'_> {
         let mix = self.required("blk.0.time_mix_w2.weight")?.shape.last().copied().unwrap_or(0);
         self.equal("time_mix_extra_dim", mix, "the width of time_mix_w2.weight")?;
         let (decay, _) = self.matrix("blk.0.time_mix_decay_w1.weight")?;
-        self.equal("time_decay_extra_dim", decay, "the height of time_mix_decay_w1.weight")
+        self.equal("time_decay_extra_dim", decay, "the height of time_mix_decay_w1.weight")?;
+        let Some(bonus) = bonus else { return Ok(()) };
+        let (_, head_size) = self.matrix(bonus)?;
+        self.equal("wkv.head_size", head_size, &format!("the width of {}", bonus.strip_prefix("blk.0.").unwrap_or(bonus)))
     }
 
     fn rms_epsilon(&self) -> Result<Epsilon, GgufError> {

@@ -8,6 +8,7 @@ use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgufError;
 use crate::header::{Header, Limits, byte_len};
+use crate::map;
 use crate::types;
 use crate::value::{Metadata, Value};
 
@@ -123,8 +124,8 @@ impl GgufFile {
 fn logical_infos(header: &Header) -> Vec<TensorInfo> {
     let mut infos = header.tensors.clone();
     let architecture = header.metadata.get("general.architecture").and_then(Value::as_str);
-    let Some(name) = architecture.filter(|name| matches!(*name, "rwkv7" | "arwkv7")) else { return infos };
-    let Some(size) = header.metadata.get(&format!("{name}.wkv.head_size")).and_then(Value::as_u64) else { return infos };
+    let Some(row) = architecture.and_then(map::row_named).filter(|row| row.flat_bonus) else { return infos };
+    let Some(size) = header.metadata.get(&format!("{}.wkv.head_size", row.name)).and_then(Value::as_u64) else { return infos };
     for info in infos.iter_mut().filter(|info| info.name.ends_with(".time_mix_r_k.weight") && info.encoding.is_dense()) {
         let Ok(elements) = info.elements() else { continue };
         let heads = elements.checked_div(size).filter(|heads| heads.checked_mul(size) == Some(elements));

@@ -254,6 +254,14 @@ fn tensors_that_do_not_belong_are_named() {
         let (kind, message) = refusal(&whole.clone().tensor(name, &[1], 0, vec![0; 4]), "unknown");
         assert!(kind == "UnknownTensor" && message.contains(name), "{name}: {kind} {message}");
     }
+    // A scale is named together with what it scales; one that belongs to nothing is a tensor like others that nobody knows.
+    for (weight, scale) in [("blk.0.time_mix_key", "scale"), ("blk.1.channel_mix_value", "input_scale"), ("output", "scale")] {
+        let scaled = whole.clone().tensor(&format!("{weight}.{scale}"), &[1], 0, 2.0f32.to_le_bytes().to_vec());
+        let (kind, message) = refusal(&scaled, "scaled");
+        let both = message.contains(&format!("{weight}.{scale}")) && message.contains(&format!("{weight}.weight"));
+        assert!(kind == "ScaleBeside" && both, "{kind} {message}");
+    }
+    assert_eq!(refusal(&whole.clone().tensor("blk.0.other.scale", &[1], 0, vec![0; 4]), "scale").0, "UnknownTensor");
     let mut lerp = whole.clone();
     let fused = lerp.tensors.iter_mut().find(|tensor| tensor.name == b"blk.0.time_mix_lerp_fused.weight").unwrap();
     fused.dims = vec![64 * 6 / 5, 1, 1, 5];
@@ -266,13 +274,13 @@ fn tensors_that_do_not_belong_are_named() {
         let (kind, message) = refusal(&with(&whole, "general.architecture", Some(RawValue::text(architecture))), "other");
         assert!(kind == "UnsupportedArchitecture" && message.contains(architecture), "{kind} {message}");
     }
-    // iq3_s is known, listed, and refused only when its values are needed.
-    let listed = with(&whole, "general.quantization_version", Some(RawValue::u32(2))).tensor("blk.0.x", &[256], 21, vec![0; 110]);
+    // Bytes are known, listed, and refused only when their values are needed.
+    let listed = with(&whole, "general.quantization_version", Some(RawValue::u32(2))).tensor("blk.0.x", &[256], 24, vec![0; 256]);
     let file = Scratch::new("listed", &listed.build()).open_kept().1;
-    assert_eq!(file.tensors().last().map(|info| info.encoding.name), Some("iq3_s"));
-    assert!(file.notes()[0].contains("iq3_s"));
+    assert_eq!(file.tensors().last().map(|info| info.encoding), Some(Encoding::I8));
+    assert!(file.notes()[0].contains("i8"));
     let (kind, message) = refusal(&listed, "listed-2");
-    assert!(kind == "UnsupportedType" && message.contains("blk.0.x") && message.contains("iq3_s"), "{kind} {message}");
+    assert!(kind == "UnsupportedType" && message.contains("blk.0.x") && message.contains("i8"), "{kind} {message}");
 }
 
 #[test]
@@ -301,7 +309,10 @@ fn wishes_that_cannot_be_granted() {
     assert!(wish("blocks.0.att.a1", q8_0).is_ok());
     assert_eq!(wish("blocks.0.att.a2", q8_0), Err("BlockLength"));
     assert_eq!(wish("head.weight", Encoding::F64), Err("EncodingNotAllowed"));
-    assert_eq!(wish("head.weight", Encoding::new("iq3_s", 256, 110)), Err("EncodingNotAllowed"));
+    // Types that are only read, by whatever program they were written.
+    for format in rwkv_forge_quant::FORMATS.iter().filter(|format| !format.facts().encodes) {
+        assert_eq!(wish("head.weight", format.encoding()), Err("EncodingNotAllowed"), "{}", format.encoding());
+    }
     let world = rwkv_forge_gguf::layout(&description, &choices(&description, "f16"), &Tokenizer::world(), &provenance());
     assert_eq!(world.unwrap_err().kind(), "VocabularyMismatch");
 }

@@ -1,20 +1,22 @@
 //! The `config.json` of each family, from the sizes that the tensors have.
 
-use rwkv_forge_model::{Choice, Hyperparameters, ModelDescription, Ranks, Version};
+use rwkv_forge_model::{Choice, Hyperparameters, ModelDescription, TimeMix};
 use rwkv_forge_tensor::Encoding;
 use serde_json::{Value, json};
 
 use crate::error::HfError;
+use crate::table::{CandleRow, Class};
 
 /// RWKV-7 of flash-linear-attention. `value_dim` is a list, one width a layer.
-pub(crate) fn fla(model: &ModelDescription, choices: &[Choice]) -> Result<Value, HfError> {
+pub(crate) fn fla(model: &ModelDescription, choices: &[Choice], class: &str, kind: &str) -> Result<Value, HfError> {
     let sizes = &model.hyperparameters;
-    let Ranks::V7 { decay, iclr, value, gate } = sizes.ranks else {
-        return Err(HfError::Internal("an RWKV-7 without ranks".to_owned()));
+    let TimeMix::Wkv7 { decay, iclr, value, gate } = model.mechanisms.time_mix else {
+        return Err(HfError::Internal(format!("flash-linear-attention has no {}", model.mechanisms.time_mix.name())));
     };
+    let (value, gate) = (value.unwrap_or(0), gate.unwrap_or(0));
     Ok(json!({
-        "architectures": ["RWKV7ForCausalLM"],
-        "model_type": "rwkv7",
+        "architectures": [class],
+        "model_type": kind,
         "a_low_rank_dim": iclr,
         "attn": null,
         "attn_mode": "chunk",
@@ -52,20 +54,14 @@ fn ratio(sizes: &Hyperparameters) -> f64 {
 }
 
 /// RWKV-4 of Transformers, and the classes of RWKV-5 and RWKV-6 that are published with their models.
-pub(crate) fn transformers(model: &ModelDescription, choices: &[Choice]) -> Result<Value, HfError> {
+pub(crate) fn transformers(model: &ModelDescription, choices: &[Choice], class: &Class) -> Value {
     let sizes = &model.hyperparameters;
-    let (class, kind) = match model.version {
-        Version::V4 => ("RwkvForCausalLM", "rwkv"),
-        Version::V5_1 | Version::V5_2 => ("Rwkv5ForCausalLM", "rwkv5"),
-        Version::V6 => ("Rwkv6ForCausalLM", "rwkv6"),
-        other => return Err(HfError::Internal(format!("no class of Transformers for {other}"))),
-    };
     let mut config = json!({
-        "architectures": [class],
-        "model_type": kind,
+        "architectures": [class.name],
+        "model_type": class.kind,
         "attention_hidden_size": sizes.attention,
         "bos_token_id": 0,
-        "context_length": if model.version == Version::V4 { 1024 } else { 4096 },
+        "context_length": class.context,
         "eos_token_id": 0,
         "hidden_size": sizes.channels,
         "intermediate_size": sizes.ffn,
@@ -77,18 +73,18 @@ pub(crate) fn transformers(model: &ModelDescription, choices: &[Choice]) -> Resu
         "use_cache": true,
         "vocab_size": sizes.vocabulary,
     });
-    if model.version != Version::V4 {
+    if class.heads {
         add_heads(&mut config, sizes);
     }
-    Ok(config)
+    config
 }
 
 /// candle's RWKV-5 and RWKV-6 read a part of what Transformers' have.
-pub(crate) fn candle(model: &ModelDescription) -> Value {
+pub(crate) fn candle(row: &CandleRow, model: &ModelDescription) -> Value {
     let sizes = &model.hyperparameters;
-    if model.version == Version::V7 {
+    if let Some(name) = row.named {
         return json!({
-            "version": "V7",
+            "version": name,
             "head_size": sizes.head_size,
             "hidden_size": sizes.channels,
             "intermediate_size": sizes.ffn,

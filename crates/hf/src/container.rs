@@ -1,6 +1,8 @@
 //! Directories for Hugging Face's libraries and candle as they are registered, and candle's naming. Their formats, safetensors and GGUF,
 //! are registered by others.
 
+use std::sync::LazyLock;
+
 use rwkv_forge_checkpoint::Safetensors;
 use rwkv_forge_container::{Container, DENSE, Format, LayoutContext, Naming, Opened, no_hybrids, with_manifest};
 use rwkv_forge_gguf::Gguf;
@@ -9,6 +11,7 @@ use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::error::HfError;
+use crate::table::{CANDLE, CANDLE_GGUF, HF};
 use crate::{CandleFile, Context, SHARD_BYTES, candle, hugging_face};
 
 fn context<'a>(context: &LayoutContext<'a>) -> Context<'a> {
@@ -27,7 +30,7 @@ pub struct HuggingFace;
 
 impl Container for HuggingFace {
     fn name(&self) -> &'static str {
-        hugging_face::CONTAINER
+        HF
     }
     fn extension(&self) -> &'static str {
         "hf"
@@ -53,7 +56,7 @@ impl Container for HuggingFace {
         Ok(hugging_face::check_sizes(model)?)
     }
     fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
-        crate::float_constraint(model.version, spec)
+        crate::float_constraint(model, spec)
     }
     fn writes(&self, name: &str) -> bool {
         hugging_face::hugging_face_writes(name)
@@ -68,7 +71,7 @@ pub struct Candle;
 
 impl Container for Candle {
     fn name(&self) -> &'static str {
-        candle::FLOAT
+        CANDLE
     }
     fn extension(&self) -> &'static str {
         "candle"
@@ -91,10 +94,10 @@ impl Container for Candle {
     }
     fn carries_model(&self, model: &ModelDescription) -> Result<(), BoxError> {
         self.carries(model.version)?;
-        Ok(candle::check_sizes(candle::FLOAT, model)?)
+        Ok(candle::check_sizes(CANDLE, model)?)
     }
     fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
-        crate::float_constraint(model.version, spec)
+        crate::float_constraint(model, spec)
     }
     fn writes(&self, name: &str) -> bool {
         candle::candle_writes(name)
@@ -109,7 +112,7 @@ pub struct CandleGguf;
 
 impl Container for CandleGguf {
     fn name(&self) -> &'static str {
-        candle::QUANTIZED
+        CANDLE_GGUF
     }
     fn extension(&self) -> &'static str {
         "candle-gguf"
@@ -121,7 +124,8 @@ impl Container for CandleGguf {
         &Gguf
     }
     fn types(&self) -> &'static [&'static str] {
-        candle::GGUF_TYPES
+        static TYPES: LazyLock<Vec<&str>> = LazyLock::new(candle::gguf_types);
+        &TYPES
     }
     fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
         crate::carries_tokens(vocabulary)
@@ -132,10 +136,10 @@ impl Container for CandleGguf {
     }
     fn carries_model(&self, model: &ModelDescription) -> Result<(), BoxError> {
         self.carries(model.version)?;
-        Ok(candle::check_sizes(candle::QUANTIZED, model)?)
+        Ok(candle::check_sizes(CANDLE_GGUF, model)?)
     }
-    fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
-        candle::gguf_constraint(model.version, spec)
+    fn constraint(&self, _model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        candle::gguf_constraint(spec)
     }
     fn writes(&self, name: &str) -> bool {
         candle::candle_gguf_writes(name)

@@ -1,16 +1,15 @@
 //! A directory for Transformers and flash-linear-attention. Start at [`hugging_face`].
 
-use rwkv_forge_model::names::{Convention, FLA, HUGGING_FACE};
-use rwkv_forge_model::{Choice, ModelDescription, OutputLayout, Ranks, Version};
+use rwkv_forge_model::{Choice, ModelDescription, OutputLayout, TimeMix, Version};
 use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::config;
 use crate::error::HfError;
 use crate::plan::{self, Style};
 use crate::shards::{files, is_weights, text_file};
+use crate::table::{HF, Library, hf_row};
 use crate::{Context, carries_tokens};
 
-pub(crate) const CONTAINER: &str = "hf";
 const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
 /// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
 /// the head size, the trainer's is always 64e-5.
@@ -31,17 +30,7 @@ pub fn hugging_face_writes(name: &str) -> bool {
 /// # Errors
 /// [`HfError::CannotCarry`] for RWKV-5.0 and for hybrids with Qwen.
 pub fn can_carry_hugging_face(version: Version) -> Result<(), HfError> {
-    convention(version).map(|_| ())
-}
-
-fn convention(version: Version) -> Result<&'static Convention, HfError> {
-    let refused = |why, instead| Err(HfError::CannotCarry { container: CONTAINER, version, why, instead });
-    match version {
-        Version::V4 | Version::V5_1 | Version::V5_2 | Version::V6 => Ok(&HUGGING_FACE),
-        Version::V7 => Ok(&FLA),
-        Version::V5_0 => refused("the class of RWKV-5 has a gate, which this version has not", INSTEAD),
-        _ => refused("its own repository has the files of this form already", "`--to gguf` carries it"),
-    }
+    hf_row(version).map(|_| ())
 }
 
 /// Lays out a directory: `config.json`, `generation_config.json`, the weights in one file or in shards with an index,
@@ -54,22 +43,19 @@ fn convention(version: Version) -> Result<&'static Convention, HfError> {
 /// [`HfError::CannotCarry`], [`HfError::FixedSize`] for sizes that a library does not read from the tensors, and the
 /// errors of safetensors layouts.
 pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Context<'_>) -> Result<OutputLayout, HfError> {
-    let convention = convention(model.version)?;
+    let row = hf_row(model.version)?;
     check_sizes(model)?;
-    let is_fla = model.version == Version::V7;
-    let style = Style { convention, squeezed: is_fla, eighth_value: false, stand_ins: false };
-    let config = if is_fla { config::fla(model, choices)? } else { config::transformers(model, choices)? };
+    let (config, squeezed) = match row.library {
+        Library::FlashLinearAttention { class, kind } => (config::fla(model, choices, class, kind)?, true),
+        Library::Transformers(class) => (config::transformers(model, choices, &class), false),
+    };
+    let style = Style { convention: row.convention, squeezed, eighth_value: false, stand_ins: false };
     let mut all = vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION, format!("{:#}\n", config::generation()))];
-    all.extend(files(plan::tensors(model, choices, style)?, written_version(model.version).name(), &[], context)?);
+    all.extend(files(plan::tensors(model, choices, style)?, row.written.name(), &[], context)?);
     if context.vocabulary.is_some_and(carries_tokens) {
         all.push(text_file(WORLD, Tokenizer::world_file()));
     }
     Ok(OutputLayout::Directory(all))
-}
-
-/// The version that the written tensors make up.
-pub(crate) fn written_version(version: Version) -> Version {
-    if version == Version::V5_1 { Version::V5_2 } else { version }
 }
 
 pub(crate) fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
@@ -79,20 +65,21 @@ pub(crate) fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
             return Ok(());
         }
         let version = model.version;
-        Err(HfError::FixedSize { container: CONTAINER, version, tensor, found, what, reader, expected, why, instead: INSTEAD })
+        Err(HfError::FixedSize { container: HF, version, tensor, found, what, reader, expected, why, instead: INSTEAD })
     };
-    match sizes.ranks {
-        Ranks::V6 { mix, decay } => {
+    match model.mechanisms.time_mix {
+        TimeMix::Wkv6 { mix, decay } => {
             let wide = sizes.channels == 4096;
             let why = "which it takes from the number of channels alone";
             let reader = "the published class Rwkv6ForCausalLM";
             fixed("blocks.0.att.time_maa_w2", mix, "columns a mix", reader, if wide { 64 } else { 32 }, why)?;
             fixed("blocks.0.att.time_decay_w1", decay, "columns", reader, if wide { 128 } else { 64 }, why)
         }
-        Ranks::V7 { .. } => {
+        TimeMix::Wkv7 { .. } => {
             let why = "since the epsilon of its group norm grows with the head size and the trainer's does not";
             fixed("blocks.0.att.r_k", sizes.head_size, "channels a head", "flash-linear-attention", HEAD_SIZE, why)
         }
-        Ranks::None {} => Ok(()),
+        // Sizes of these are all read from the configuration; QRWKV6 has been refused.
+        TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Qrwkv6 { .. } => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //! and for candle, and the reader of what candle's files store differently.
 //!
 //! Start at [`hugging_face`], [`candle`] and [`candle_gguf`] to write, at [`CandleFile`] to read. `plan` decides name,
-//! shape and assembly of each tensor; the names themselves are those of [`rwkv_forge_model::names`], which readers use too.
+//! shape and assembly of each tensor, `table` says what each program makes of an architecture; the names themselves are those of [`rwkv_forge_model::names`], which readers use too.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -21,8 +21,9 @@ mod hugging_face;
 mod plan;
 mod read;
 mod shards;
+mod table;
 
-use rwkv_forge_model::{Constraint, TensorSpec, Version};
+use rwkv_forge_model::{Constraint, ModelDescription, TensorSpec};
 use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256};
 
 pub use candle::{
@@ -67,8 +68,8 @@ pub fn carries_tokens(vocabulary: &Tokenizer) -> bool {
 
 /// What safetensors files of both containers can hold for a tensor.
 #[must_use]
-pub fn float_constraint(version: Version, spec: &TensorSpec) -> Constraint {
-    if plan::is_logarithmic_bonus(version, spec) {
+pub fn float_constraint(model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+    if model.is_logarithmic_bonus(spec) {
         return Constraint::F32Only("exp(time_first) is what is stored, and 16 bits would round it");
     }
     Constraint::Float("safetensors files hold no quantized blocks")

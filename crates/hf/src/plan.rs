@@ -2,7 +2,7 @@
 
 use rwkv_forge_checkpoint::safetensors::PlannedTensor;
 use rwkv_forge_model::names::Convention;
-use rwkv_forge_model::{Assembly, Choice, ModelDescription, Ranks, TensorRole, TensorSpec, ValueForm, Version};
+use rwkv_forge_model::{Assembly, Choice, ModelDescription, TensorRole, TensorSpec, TimeMix, ValueForm};
 use rwkv_forge_tensor::Encoding;
 
 use crate::error::HfError;
@@ -20,11 +20,6 @@ pub(crate) struct Style {
     pub(crate) stand_ins: bool,
 }
 
-/// The bonus of RWKV-5 under the name that means "its logarithm". RWKV-4's is named alike and stored as it is.
-pub(crate) fn is_logarithmic_bonus(version: Version, spec: &TensorSpec) -> bool {
-    version != Version::V4 && spec.role == TensorRole::Bonus && spec.suffix() == "att.time_first"
-}
-
 /// Plans all tensors of the model in canonical order.
 pub(crate) fn tensors(model: &ModelDescription, choices: &[Choice], style: Style) -> Result<Vec<PlannedTensor>, HfError> {
     if choices.len() != model.tensors.len() {
@@ -34,14 +29,14 @@ pub(crate) fn tensors(model: &ModelDescription, choices: &[Choice], style: Style
     for (index, (spec, choice)) in model.tensors.iter().zip(choices).enumerate() {
         planned.push(one(model, index, spec, choice, style)?);
     }
-    if style.stand_ins && model.version == Version::V7 {
+    if style.stand_ins {
         planned.extend(stand_ins(model, choices)?);
     }
     Ok(planned)
 }
 
 fn one(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choice, style: Style) -> Result<PlannedTensor, HfError> {
-    let logarithmic = is_logarithmic_bonus(model.version, spec);
+    let logarithmic = model.is_logarithmic_bonus(spec);
     let canonical = if logarithmic { spec.name.replace("time_first", "time_faaaa") } else { spec.name.clone() };
     let Some((name, recover)) = style.convention.stored_name(&canonical) else {
         return Err(HfError::Internal(format!("{} has no name for {canonical}", style.convention.name)));
@@ -64,7 +59,7 @@ fn one(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choic
     if style.eighth_value && spec.role == TensorRole::AttValue {
         assembly = assembly.with_form(ValueForm::Eighth);
     }
-    if model.version == Version::V5_1 && matches!(spec.role, TensorRole::Decay | TensorRole::Bonus) {
+    if model.is_per_head(spec) {
         let sizes = &model.hyperparameters;
         shape = vec![dim(sizes.heads), dim(sizes.head_size)];
         assembly = assembly.repeated(sizes.head_size);
@@ -78,11 +73,11 @@ fn dim(value: usize) -> u64 {
 
 /// What candle asks for in layer 0, reads the rank of the value residual from, and never uses: zeros.
 fn stand_ins(model: &ModelDescription, choices: &[Choice]) -> Result<Vec<PlannedTensor>, HfError> {
-    let Ranks::V7 { value, .. } = model.hyperparameters.ranks else {
-        return Err(HfError::Internal("an RWKV-7 without ranks".to_owned()));
+    let TimeMix::Wkv7 { value, .. } = model.mechanisms.time_mix else {
+        return Err(HfError::Internal(format!("{} has no value residual", model.version)));
     };
     // A model of one layer has no rank; any will do there, since nothing else has it.
-    let rank = dim(value).max(1);
+    let rank = dim(value.unwrap_or(1));
     let channels = dim(model.hyperparameters.channels);
     let like = model.tensors.iter().position(|spec| spec.name == "blocks.0.att.a0");
     let encoding = like.and_then(|index| choices.get(index)).map_or(Encoding::F32, |choice| choice.encoding);

@@ -169,8 +169,8 @@ fn metadata_that_contradict_the_tensors_are_refused() {
     assert_eq!(refused(plain(), NAMING_KEY, "candle"), None);
     let without = plain().into_tensors().into_iter().filter(|tensor| !tensor.info.name.ends_with("att.value.weight"));
     assert_eq!(refused(MemorySource::from_tensors(without), VALUE_SCALE_KEY, "1/8"), Some("Contradiction"));
-    let odd = TensorInfo { name: "blocks.0.x".to_owned(), shape: vec![256], encoding: Encoding::new("iq1_s", 256, 50) };
-    let odd = MemorySource::new(vec![(odd.name, odd.shape, odd.encoding, vec![0; 50])]);
+    let odd = TensorInfo { name: "blocks.0.x".to_owned(), shape: vec![256], encoding: Encoding::new("q8_k", 256, 292) };
+    let odd = MemorySource::new(vec![(odd.name, odd.shape, odd.encoding, vec![0; 292])]);
     assert_eq!(refused(odd, NAMING_KEY, "candle"), Some("UnsupportedType"));
     assert!(!CandleInSafetensors.recognise(&TensorFile::of(Box::new(plain()))));
 }

@@ -1,53 +1,28 @@
 //! The two ends of a model: embedding with ln0, and ln_out with the head.
 
-use rwkv_forge_model::{ModelDescription, TensorSpec};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_model::TensorSpec;
+use rwkv_forge_weights::{Model, check_tokens};
 
 use crate::error::KernelError;
 use crate::linear::{self, Matrix};
-use crate::load::{Weights, load_rows};
+use crate::load::Weights;
 use crate::norm::{Norm, RowNorm};
 use crate::real::Real;
-
-/// Refuses token ids that the vocabulary does not have.
-///
-/// # Errors
-/// [`KernelError::TokenOutOfRange`] with the position of the first one.
-pub fn check_tokens(description: &ModelDescription, tokens: &[u32]) -> Result<(), KernelError> {
-    let vocabulary = description.hyperparameters.vocabulary;
-    match tokens.iter().position(|token| *token as usize >= vocabulary) {
-        Some(position) => Err(KernelError::TokenOutOfRange { token: tokens[position], position, vocabulary }),
-        None => Ok(()),
-    }
-}
-
-/// Refuses logits that are NaN or infinite: `logits [vocabulary]` come after the token at `position`.
-///
-/// # Errors
-/// [`KernelError::NonFiniteLogit`] with the first one.
-pub fn check_logits(position: usize, logits: &[f32]) -> Result<(), KernelError> {
-    let poisoned = |chunk: &[f32]| chunk.iter().fold(false, |found, value| found | !value.is_finite());
-    if !logits.chunks(256).any(poisoned) {
-        return Ok(());
-    }
-    let bad = logits.iter().enumerate().find(|(_, value)| !value.is_finite());
-    bad.map_or(Ok(()), |(token, value)| Err(KernelError::NonFiniteLogit { position, token, value: *value }))
-}
 
 /// The embeddings of `tokens` after ln0 (hybrids have none), `[tokens, channels]`. Reads only the rows of these tokens; ln0 is computed
 /// in F from the stored values.
 ///
 /// # Errors
 /// [`KernelError::TokenOutOfRange`]; when a tensor is missing or has the wrong shape; when reading fails.
-pub fn embed<F: Real>(source: &dyn TensorSource, description: &ModelDescription, tokens: &[u32]) -> Result<Vec<F>, KernelError> {
-    check_tokens(description, tokens)?;
-    let weights = Weights { source, description };
-    let channels = description.hyperparameters.channels;
+pub fn embed<F: Real>(model: &Model, tokens: &[u32]) -> Result<Vec<F>, KernelError> {
+    check_tokens(model.description(), tokens)?;
+    let weights = Weights::of(model);
+    let channels = weights.description.hyperparameters.channels;
     let table = weights.spec("emb.weight")?;
     let norm = first_norm(&weights)?;
     let mut out = Vec::with_capacity(tokens.len() * channels);
     for token in tokens {
-        out.extend(load_rows::<F>(source, table, *token as usize, 1)?);
+        out.extend(model.rows::<F>(table, *token as usize..*token as usize + 1)?);
     }
     Ok(after_first_norm(norm.as_ref(), out))
 }
@@ -111,26 +86,27 @@ impl<F: Real> Head<F> {
 
 /// The head of a model over a fixed block of tokens, read a range of the vocabulary at a time, so that the matrix is
 /// never in memory whole.
-pub struct HeadStream<'a, F> {
-    source: &'a dyn TensorSource,
-    spec: &'a TensorSpec,
+#[derive(Clone, Debug)]
+pub struct HeadStream<F> {
+    model: Model,
+    spec: TensorSpec,
     channels: usize,
     /// ln_out of the residual stream, `[tokens, channels]`.
     x: Vec<F>,
 }
 
-impl<'a, F: Real> HeadStream<'a, F> {
+impl<F: Real> HeadStream<F> {
     /// Applies ln_out to `x [tokens, channels]`, the residual stream after the last layer.
     ///
     /// # Errors
     /// When a tensor is missing or has the wrong shape, or reading fails.
-    pub fn new(source: &'a dyn TensorSource, description: &'a ModelDescription, x: &[F]) -> Result<Self, KernelError> {
-        let weights = Weights { source, description };
-        let sizes = &description.hyperparameters;
+    pub fn new(model: &Model, x: &[F]) -> Result<Self, KernelError> {
+        let weights = Weights::of(model);
+        let sizes = &weights.description.hyperparameters;
         let spec = weights.spec("head.weight")?;
         weights.expect_shape(spec, sizes.vocabulary, sizes.channels)?;
         let norm = RowNorm::load(&weights, "ln_out", sizes.channels)?;
-        Ok(Self { source, spec, channels: sizes.channels, x: norm.apply(x) })
+        Ok(Self { model: model.clone(), spec: spec.clone(), channels: sizes.channels, x: norm.apply(x) })
     }
 
     /// Logits of the vocabulary entries `first_row .. first_row + rows`: `[tokens, rows]`. Each has the bits that it
@@ -139,7 +115,7 @@ impl<'a, F: Real> HeadStream<'a, F> {
     /// # Errors
     /// When the range is not inside the vocabulary or reading fails.
     pub fn logits(&self, first_row: usize, rows: usize) -> Result<Vec<F>, KernelError> {
-        let weights: Vec<F> = load_rows(self.source, self.spec, first_row, rows)?;
+        let weights: Vec<F> = self.model.rows(&self.spec, first_row..first_row.saturating_add(rows))?;
         Ok(linear::apply(&weights, self.channels, &self.x))
     }
 }
@@ -150,14 +126,13 @@ impl<'a, F: Real> HeadStream<'a, F> {
 /// # Errors
 /// When a tensor is missing or has the wrong shape, or reading fails.
 pub fn for_each_chunk<F: Real>(
-    source: &dyn TensorSource,
-    description: &ModelDescription,
+    model: &Model,
     x: &[F],
     max_rows: usize,
     mut sink: impl FnMut(usize, usize, &[F]),
 ) -> Result<(), KernelError> {
-    let head = HeadStream::new(source, description, x)?;
-    let vocabulary = description.hyperparameters.vocabulary;
+    let head = HeadStream::new(model, x)?;
+    let vocabulary = model.description().hyperparameters.vocabulary;
     let max_rows = max_rows.max(1);
     for first in (0..vocabulary).step_by(max_rows) {
         let rows = max_rows.min(vocabulary - first);

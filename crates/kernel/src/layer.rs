@@ -1,13 +1,12 @@
 //! One layer: time mix and channel mix of any version, or their counterparts in a hybrid.
 
 use rwkv_forge_model::{ModelDescription, Version};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::{Context, LayerState, Model, WeightsError, Wkv};
 
 use crate::channel_mix::ChannelMix;
 use crate::error::KernelError;
 use crate::load::Weights;
 use crate::real::Real;
-use crate::state::{LayerState, Wkv};
 use crate::swiglu::SwiGlu;
 use crate::{qrwkv6, v4, v5, v6, v7};
 
@@ -25,22 +24,6 @@ pub struct KernelOptions {
 impl Default for KernelOptions {
     fn default() -> Self {
         Self { group_norm_eps: 64e-5 }
-    }
-}
-
-/// What layers hand to each other besides the residual stream: for RWKV-7 and ARWKV the values of layer 0,
-/// `[tokens, attention]`; for other versions nothing.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SequenceContext<F> {
-    /// Written by layer 0, read by the layers after it.
-    pub v_first: Vec<F>,
-}
-
-impl<F> SequenceContext<F> {
-    /// The context of a new block of tokens, before layer 0.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { v_first: Vec::new() }
     }
 }
 
@@ -75,18 +58,14 @@ impl<F: Real> Layer<F> {
     ///
     /// # Errors
     /// When the layer does not exist, a tensor is missing or has the wrong shape, or reading fails.
-    pub fn load(
-        source: &dyn TensorSource,
-        description: &ModelDescription,
-        index: usize,
-        options: &KernelOptions,
-    ) -> Result<Self, KernelError> {
+    pub fn load(model: &Model, index: usize, options: &KernelOptions) -> Result<Self, KernelError> {
+        let description = model.description();
         let sizes = &description.hyperparameters;
         if index >= sizes.layers {
             return Err(KernelError::LayerOutOfRange { layer: index, layers: sizes.layers });
         }
         check_sizes(description)?;
-        let weights = Weights { source, description };
+        let weights = Weights::of(model);
         let eps = options.group_norm_eps;
         let time_mix = match description.version {
             Version::V4 => TimeMix::V4(v4::TimeMix::load(&weights, index)?),
@@ -110,19 +89,19 @@ impl<F: Real> Layer<F> {
     /// # Panics
     /// When `x` is no whole number of tokens, or `state` or `context` belong to another model or to other tokens: a
     /// mistake of the caller, never a property of a file.
-    pub fn forward(&self, x: &mut [F], state: &mut LayerState<F>, context: &mut SequenceContext<F>) {
+    pub fn forward(&self, x: &mut [F], state: &mut LayerState<F>, context: &mut Context<F>) {
         assert_eq!(x.len() % self.channels, 0, "x is [tokens, channels]");
         let tokens = x.len() / self.channels;
         if matches!(self.time_mix, TimeMix::V7(_)) {
             if self.index == 0 {
-                context.v_first = vec![F::ZERO; tokens * self.attention];
+                *context = Context::of_values(vec![F::ZERO; tokens * self.attention]);
             }
-            assert_eq!(context.v_first.len(), tokens * self.attention, "the context belongs to the same tokens");
+            assert_eq!(context.values().len(), tokens * self.attention, "the context belongs to the same tokens");
         }
-        let mut rest = context.v_first.as_mut_slice();
+        let mut rest = context.values_mut();
         for block in x.chunks_mut(BLOCK * self.channels) {
             let take = rest.len().min(block.len() / self.channels * self.attention);
-            let (v_first, later) = rest.split_at_mut(take);
+            let (v_first, later) = std::mem::take(&mut rest).split_at_mut(take);
             rest = later;
             self.time_mix(block, state, v_first);
             match &self.feed_forward {
@@ -150,11 +129,12 @@ fn check_sizes(description: &ModelDescription) -> Result<(), KernelError> {
     let sizes = &description.hyperparameters;
     let heads = if description.version == Version::V4 { sizes.attention } else { sizes.heads.saturating_mul(sizes.head_size) };
     if sizes.channels == 0 || sizes.ffn == 0 || sizes.attention != sizes.channels || heads != sizes.attention {
-        return Err(KernelError::ShapeMismatch {
+        return Err(WeightsError::ShapeMismatch {
             tensor: "(hyperparameters)".to_owned(),
             found: format!("C {}, A {}, F {}, H {}, N {}", sizes.channels, sizes.attention, sizes.ffn, sizes.heads, sizes.head_size),
             expected: "C = A = H * N, all positive".to_owned(),
-        });
+        }
+        .into());
     }
     Ok(())
 }

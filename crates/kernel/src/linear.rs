@@ -116,7 +116,7 @@ pub(crate) fn apply<F: Real>(weights: &[F], columns: usize, x: &[F]) -> Vec<F> {
     } else {
         by_row.par_chunks_mut(ROWS * tokens).zip(weights.par_chunks(ROWS * columns)).for_each(task);
     }
-    if tokens == 1 { by_row } else { crate::load::transpose(&by_row, rows, tokens) }
+    if tokens == 1 { by_row } else { transpose(&by_row, rows, tokens) }
 }
 
 /// All tokens through a few rows; `out` is `[rows, tokens]`.
@@ -160,4 +160,15 @@ mod tests {
         assert_eq!(dot(&a, &a), plain);
         assert_eq!(sum(&a), a.iter().sum::<f64>());
     }
+}
+
+/// Swaps the dimensions of `[rows, columns]`.
+pub(crate) fn transpose<F: Real>(data: &[F], rows: usize, columns: usize) -> Vec<F> {
+    let mut out = vec![F::ZERO; data.len()];
+    for (r, row) in data.chunks_exact(columns.max(1)).enumerate() {
+        for (c, value) in row.iter().enumerate() {
+            out[c * rows + r] = *value;
+        }
+    }
+    out
 }

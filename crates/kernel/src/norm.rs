@@ -1,5 +1,7 @@
 //! Layer norm and group norm, and the other operations on rows of channels that all versions share.
 
+use rwkv_forge_weights::WeightsError;
+
 use crate::error::KernelError;
 use crate::linear::{dot, sum};
 use crate::load::Weights;
@@ -66,10 +68,11 @@ impl<F: Real> RowNorm<F> {
             return Ok(Self::Layer(Norm::load(weights, name, channels)?));
         }
         let Some(eps) = weights.description.hyperparameters.rms_epsilon else {
-            return Err(KernelError::MissingTensor {
+            return Err(WeightsError::MissingTensor {
                 tensor: "(rms epsilon)".to_owned(),
                 version: weights.description.version.to_string(),
-            });
+            }
+            .into());
         };
         Ok(Self::Rms { weight: weights.vector(&format!("{name}.weight"), channels)?, eps: f64::from(eps.value()) })
     }

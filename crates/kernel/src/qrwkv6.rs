@@ -5,6 +5,7 @@
 //! fewer heads, each of which serves a run of neighbouring heads.
 
 use rwkv_forge_model::Ranks;
+use rwkv_forge_weights::WeightsError;
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
@@ -106,11 +107,12 @@ impl<F: Real> TimeMix<F> {
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
         let kv_heads = sizes.kv_heads.unwrap_or(sizes.heads);
         let (Ranks::V6 { mix: rank, decay: decay_rank }, Some(0)) = (sizes.ranks, sizes.heads.checked_rem(kv_heads)) else {
-            return Err(KernelError::ShapeMismatch {
+            return Err(WeightsError::ShapeMismatch {
                 tensor: name("key.weight"),
                 found: format!("{} heads and {kv_heads} of keys", sizes.heads),
                 expected: "heads of keys that divide the heads".to_owned(),
-            });
+            }
+            .into());
         };
         let kv = kv_heads * sizes.head_size;
         let mix = |letter: &str| Mix::load(weights, layer, letter, rank);

@@ -1,12 +1,13 @@
 //! RWKV-6 (x060) time mix: RWKV-5.2 with a token shift and a decay that depend on the input.
 
 use rwkv_forge_model::Ranks;
+use rwkv_forge_weights::WeightsError;
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::heads::{Projections, normalise, wkv};
-use crate::linear::Matrix;
-use crate::load::{Weights, transpose};
+use crate::linear::{Matrix, transpose};
+use crate::load::Weights;
 use crate::norm::{Norm, Shifted, add, map};
 use crate::real::Real;
 
@@ -50,10 +51,11 @@ impl<F: Real> TimeMix<F> {
         let sizes = &weights.description.hyperparameters;
         let (c, a, n) = (sizes.channels, sizes.attention, sizes.head_size);
         let Ranks::V6 { mix: rank, decay: decay_rank } = sizes.ranks else {
-            return Err(KernelError::MissingTensor {
+            return Err(WeightsError::MissingTensor {
                 tensor: tensor_name(layer, "att.time_maa_w1"),
                 version: weights.description.version.to_string(),
-            });
+            }
+            .into());
         };
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
         Ok(Self {

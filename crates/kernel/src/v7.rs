@@ -4,6 +4,7 @@
 //! key before that key is rescaled; the readout comes after the state update; the bonus is added after group norm.
 
 use rwkv_forge_model::Ranks;
+use rwkv_forge_weights::WeightsError;
 
 use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
@@ -113,7 +114,7 @@ impl<F: Real> TimeMix<F> {
         let (c, a) = (sizes.channels, sizes.attention);
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
         let Ranks::V7 { decay, iclr, value, gate } = sizes.ranks else {
-            return Err(KernelError::MissingTensor { tensor: name("w1"), version: weights.description.version.to_string() });
+            return Err(WeightsError::MissingTensor { tensor: name("w1"), version: weights.description.version.to_string() }.into());
         };
         let mix = |letter: &str| weights.vector(&name(&format!("x_{letter}")), c);
         let value_mix = if layer == 0 { None } else { Some(BiasedLora::load(weights, layer, "v", value)?) };

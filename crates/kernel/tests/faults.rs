@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code: failing loudly is its purpose, numbers are small")]
 
 use crate::support::{MemorySource, TINY, Trained, fixture, npy_f32, npy_tokens};
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State, Wkv};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::ModelDescription;
+use rwkv_forge_weights::{State, Wkv};
 
 /// The tolerance of oracle.rs for these models.
 const TOLERANCE: f32 = 3e-5;
@@ -22,7 +23,7 @@ struct Case {
 impl Case {
     fn new(name: &'static str) -> Self {
         let model = Trained::tiny(name);
-        let (source, description) = MemorySource::copy_of(&*model.source, &model.description);
+        let (source, description) = MemorySource::copy_of(&model.model);
         let recorded = npy_f32(&fixture(&format!("oracles/{name}.{}.npy", model.logits)));
         let tokens = npy_tokens(&fixture("oracles/tokens-320.npy"))[..POSITIONS].to_vec();
         Self { name, source, description, recorded, tokens }
@@ -30,7 +31,7 @@ impl Case {
 
     /// Largest difference from the recorded logits, `before_step` tampering with the state before every token.
     fn worst(&self, source: &MemorySource, options: &KernelOptions, before_step: impl Fn(&mut State<f32>)) -> f32 {
-        let model = RecurrentModel::<f32>::load(source, &self.description, options).unwrap();
+        let model = RecurrentModel::<f32>::load(&source.model(&self.description), options).unwrap();
         let vocabulary = self.description.hyperparameters.vocabulary;
         let mut state = State::zero(&self.description);
         let mut logits = vec![0f32; vocabulary];

@@ -1,11 +1,12 @@
 //! The hybrids with Qwen against plain formulas in f64, written without the kernel's helpers; blocks against steps.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State, load_tensor};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Version, describe_with};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
 use rwkv_forge_testkit::models::{MemorySource, Sizes};
+use rwkv_forge_weights::{Model, State};
 
 const TOKENS: [u32; 9] = [3, 17, 39, 0, 3, 3, 21, 8, 30];
 
@@ -28,7 +29,7 @@ fn model(version: Version, variant: &Variant) -> (MemorySource, ModelDescription
 
 /// Weights by canonical name within a layer.
 struct Naive<'a> {
-    source: &'a MemorySource,
+    model: &'a Model,
     description: &'a ModelDescription,
     /// Whether the readout of QRWKV6 comes before the update, which is wrong.
     fault: bool,
@@ -43,7 +44,7 @@ fn sigmoid(x: f64) -> f64 {
 
 impl Naive<'_> {
     fn get(&self, name: &str) -> Option<Vec<f64>> {
-        self.description.find(name).map(|spec| load_tensor::<f64>(self.source, spec).unwrap())
+        self.description.find(name).map(|spec| self.model.values(spec).unwrap())
     }
 
     /// W x for a stored [out, in].
@@ -182,10 +183,10 @@ impl Naive<'_> {
     }
 }
 
-fn kernel<F: rwkv_forge_kernel::Real>(source: &MemorySource, description: &ModelDescription, tokens: &[&[u32]]) -> Vec<F> {
-    let model = RecurrentModel::<F>::load(source, description, &KernelOptions::default()).unwrap();
-    let mut state = State::zero(description);
-    tokens.iter().flat_map(|tokens| model.forward(tokens, &mut state).unwrap()).collect()
+fn kernel<F: rwkv_forge_kernel::Real>(model: &Model, tokens: &[&[u32]]) -> Vec<F> {
+    let kernel = RecurrentModel::<F>::load(model, &KernelOptions::default()).unwrap();
+    let mut state = State::zero(model.description());
+    tokens.iter().flat_map(|tokens| kernel.forward(tokens, &mut state).unwrap()).collect()
 }
 
 fn largest(a: &[f64], b: &[f64]) -> f64 {
@@ -193,32 +194,36 @@ fn largest(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
+fn of(source: &MemorySource, description: &ModelDescription) -> Model {
+    Model::new(source.clone(), description.clone())
+}
+
 #[test]
 fn the_kernel_computes_the_formulas() {
     for (version, variant) in cases() {
         let (source, description) = model(version, &variant);
-        let naive = Naive { source: &source, description: &description, fault: false }.logits(&TOKENS);
-        let ours = kernel::<f64>(&source, &description, &[&TOKENS]);
+        let naive = Naive { model: &of(&source, &description), description: &description, fault: false }.logits(&TOKENS);
+        let ours = kernel::<f64>(&of(&source, &description), &[&TOKENS]);
         // Two orders of summation in f64 over logits of size 5; one wrong term is worth 1e-3 and more.
         let difference = largest(&naive, &ours);
         assert!(difference < 1e-11, "{version} {variant:?}: {difference:e}");
-        let single: Vec<f64> = kernel::<f32>(&source, &description, &[&TOKENS]).into_iter().map(f64::from).collect();
+        let single: Vec<f64> = kernel::<f32>(&of(&source, &description), &[&TOKENS]).into_iter().map(f64::from).collect();
         assert!(largest(&naive, &single) < 1e-4, "{version} in f32: {:e}", largest(&naive, &single));
     }
     // The bound is of use: a readout before the update breaks it.
     let (source, description) = model(Version::QRwkv6, &Variant::FULL);
-    let wrong = Naive { source: &source, description: &description, fault: true }.logits(&TOKENS);
-    assert!(largest(&wrong, &kernel::<f64>(&source, &description, &[&TOKENS])) > 1e-3);
+    let wrong = Naive { model: &of(&source, &description), description: &description, fault: true }.logits(&TOKENS);
+    assert!(largest(&wrong, &kernel::<f64>(&of(&source, &description), &[&TOKENS])) > 1e-3);
 }
 
 #[test]
 fn steps_and_blocks_give_the_same_bits() {
     for (version, variant) in cases() {
         let (source, description) = model(version, &variant);
-        let whole = kernel::<f32>(&source, &description, &[&TOKENS]);
+        let whole = kernel::<f32>(&of(&source, &description), &[&TOKENS]);
         let steps: Vec<&[u32]> = TOKENS.chunks(1).collect();
-        assert_eq!(whole, kernel::<f32>(&source, &description, &steps), "{version}");
-        assert_eq!(whole, kernel::<f32>(&source, &description, &[&TOKENS[..4], &TOKENS[4..]]), "{version}");
+        assert_eq!(whole, kernel::<f32>(&of(&source, &description), &steps), "{version}");
+        assert_eq!(whole, kernel::<f32>(&of(&source, &description), &[&TOKENS[..4], &TOKENS[4..]]), "{version}");
     }
 }
 
@@ -226,10 +231,10 @@ fn steps_and_blocks_give_the_same_bits() {
 fn the_epsilon_is_the_configurations() {
     for (version, variant) in cases() {
         let (source, mut description) = model(version, &variant);
-        let before = kernel::<f64>(&source, &description, &[&TOKENS]);
+        let before = kernel::<f64>(&of(&source, &description), &[&TOKENS]);
         description.hyperparameters.rms_epsilon = Epsilon::new(1e-2);
-        assert!(largest(&before, &kernel::<f64>(&source, &description, &[&TOKENS])) > 1e-3, "{version}");
+        assert!(largest(&before, &kernel::<f64>(&of(&source, &description), &[&TOKENS])) > 1e-3, "{version}");
         description.hyperparameters.rms_epsilon = None;
-        assert!(RecurrentModel::<f32>::load(&source, &description, &KernelOptions::default()).is_err());
+        assert!(RecurrentModel::<f32>::load(&of(&source, &description), &KernelOptions::default()).is_err());
     }
 }

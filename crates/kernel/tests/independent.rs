@@ -11,16 +11,16 @@
 use crate::support::naive::{Tensors, lerp, matvec, max_difference, norm, previous, sigmoid, vecmat};
 use crate::support::random::random_model;
 use crate::support::{MemorySource, Trained, fixture, npy_tokens};
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{ModelDescription, Version};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::{Model, State};
 
 /// f64 on both sides, logits of magnitude 30 at most: rounding is 1e-13, and the recurrence multiplies it by little.
 const SAME: f64 = 1e-9;
 
-fn kernel_logits(source: &dyn TensorSource, description: &ModelDescription, tokens: &[u32]) -> Vec<f64> {
-    let model = RecurrentModel::<f64>::load(source, description, &KernelOptions::default()).unwrap();
-    model.forward(tokens, &mut State::zero(description)).unwrap()
+fn kernel_logits(model: &Model, tokens: &[u32]) -> Vec<f64> {
+    let kernel = RecurrentModel::<f64>::load(model, &KernelOptions::default()).unwrap();
+    kernel.forward(tokens, &mut State::zero(model.description())).unwrap()
 }
 
 fn tokens(count: usize) -> Vec<u32> {
@@ -87,8 +87,8 @@ fn v5_attention(t: &Tensors, d: &ModelDescription, layer: usize, x: &[Vec<f64>])
     rows.iter().map(|row| t.linear(layer, "att.output.weight", row)).collect()
 }
 
-fn v5_logits(source: &dyn TensorSource, d: &ModelDescription, tokens: &[u32]) -> Vec<f64> {
-    let t = Tensors::load(source, d);
+fn v5_logits(model: &Model, tokens: &[u32]) -> Vec<f64> {
+    let (t, d) = (Tensors::load(model), model.description());
     let mut x = embedded(&t, d, tokens);
     for layer in 0..d.hyperparameters.layers {
         let out = v5_attention(&t, d, layer, &x);
@@ -113,13 +113,13 @@ fn v5_0_and_v5_1_equal_their_parallel_form() {
     for version in [Version::V5_0, Version::V5_1] {
         let (source, description) = random_model(version, 5);
         let tokens = tokens(70);
-        let got = kernel_logits(&source, &description, &tokens);
-        let worst = max_difference(&got, &v5_logits(&source, &description, &tokens));
+        let got = kernel_logits(&source.model(&description), &tokens);
+        let worst = max_difference(&got, &v5_logits(&source.model(&description), &tokens));
         assert!(worst <= SAME, "{version}: {worst:.2e}");
         // A decay with the wrong sign must be far outside.
         let mut wrong = source.clone();
         wrong.edit("att.time_decay", |d| -d);
-        let worst = max_difference(&got, &v5_logits(&wrong, &description, &tokens));
+        let worst = max_difference(&got, &v5_logits(&wrong.model(&description), &tokens));
         assert!(worst > 1e6 * SAME, "{version}: the comparison does not see a wrong decay ({worst:.2e})");
     }
 }
@@ -141,12 +141,12 @@ fn v5_1_promoted_to_v5_2_is_the_same_model() {
         promoted.push(&spec.name, &spec.shape, &values);
     }
     let tokens = tokens(40);
-    let (a, b) = (kernel_logits(&source, &description, &tokens), kernel_logits(&promoted, &changed, &tokens));
+    let (a, b) = (kernel_logits(&source.model(&description), &tokens), kernel_logits(&promoted.model(&changed), &tokens));
     // exp(time_first) is rounded to f32 in the promoted file: a relative error of 6e-8 in one factor.
     let worst = max_difference(&a, &b);
     assert!(worst <= 1e-5, "{worst:.2e}");
     promoted.edit("att.time_faaaa", f32::ln);
-    let raw = max_difference(&a, &kernel_logits(&promoted, &changed, &tokens));
+    let raw = max_difference(&a, &kernel_logits(&promoted.model(&changed), &tokens));
     assert!(raw > 1e-4, "a bonus without its exponential goes unseen: {raw:.2e}");
 }
 
@@ -164,8 +164,8 @@ enum Mistake {
     GateActivatedTwice,
 }
 
-fn v7_logits(source: &dyn TensorSource, d: &ModelDescription, tokens: &[u32], mistake: Mistake) -> Vec<f64> {
-    let t = Tensors::load(source, d);
+fn v7_logits(model: &Model, tokens: &[u32], mistake: Mistake) -> Vec<f64> {
+    let (t, d) = (Tensors::load(model), model.description());
     let mut x = embedded(&t, d, tokens);
     let mut first = Vec::new();
     for layer in 0..d.hyperparameters.layers {
@@ -261,8 +261,8 @@ fn v7_attention(
 fn v7_equals_an_independent_implementation() {
     let (source, description) = random_model(Version::V7, 7);
     let tokens = tokens(60);
-    let got = kernel_logits(&source, &description, &tokens);
-    let worst = max_difference(&got, &v7_logits(&source, &description, &tokens, Mistake::None));
+    let got = kernel_logits(&source.model(&description), &tokens);
+    let worst = max_difference(&got, &v7_logits(&source.model(&description), &tokens, Mistake::None));
     assert!(worst <= SAME, "{worst:.2e}");
 }
 
@@ -272,8 +272,8 @@ fn known_mistakes_of_v7_break_the_tolerance() {
     let tolerance = 2e-4;
     let model = Trained::tiny("tiny-rwkv7");
     let tokens = &npy_tokens(&fixture("oracles/tokens-320.npy"))[..48];
-    let got = kernel_logits(&*model.source, &model.description, tokens);
-    let run = |mistake| max_difference(&got, &v7_logits(&*model.source, &model.description, tokens, mistake));
+    let got = kernel_logits(&model.model, tokens);
+    let run = |mistake| max_difference(&got, &v7_logits(&model.model, tokens, mistake));
     assert!(run(Mistake::None) <= SAME);
     for mistake in [
         Mistake::RemovalKeyAfterRescale,

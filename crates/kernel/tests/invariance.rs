@@ -1,10 +1,10 @@
 //! The same bits for any division of the work: steps, blocks, layer by layer, vocabulary ranges, threads.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code: failing loudly is its purpose, numbers are small")]
 
-use crate::support::MemorySource;
 use crate::support::random::random_model;
-use rwkv_forge_kernel::{HeadStream, KernelOptions, Layer, RecurrentModel, SequenceContext, State, embed, for_each_chunk};
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_kernel::{HeadStream, KernelOptions, Layer, RecurrentModel, embed, for_each_chunk};
+use rwkv_forge_model::Version;
+use rwkv_forge_weights::{Context, Model, State};
 
 /// More than two of the kernel's blocks of 128 tokens, and no multiple of them.
 const TOKENS: usize = 300;
@@ -18,17 +18,18 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Layer by layer with nothing else in memory.
-fn streamed(source: &MemorySource, description: &ModelDescription, tokens: &[u32], rows: usize) -> (Vec<f32>, State<f32>) {
+fn streamed(model: &Model, tokens: &[u32], rows: usize) -> (Vec<f32>, State<f32>) {
+    let description = model.description();
     let vocabulary = description.hyperparameters.vocabulary;
-    let mut x = embed::<f32>(source, description, tokens).unwrap();
+    let mut x = embed::<f32>(model, tokens).unwrap();
     let mut state = State::zero(description);
-    let mut context = SequenceContext::new();
+    let mut context = Context::new();
     for (index, layer_state) in state.layers.iter_mut().enumerate() {
-        let layer = Layer::load(source, description, index, &KernelOptions::default()).unwrap();
+        let layer = Layer::load(model, index, &KernelOptions::default()).unwrap();
         layer.forward(&mut x, layer_state, &mut context);
     }
     let mut out = vec![0f32; tokens.len() * vocabulary];
-    for_each_chunk(source, description, &x, rows, |first, rows, logits: &[f32]| {
+    for_each_chunk(model, &x, rows, |first, rows, logits: &[f32]| {
         for (out, logits) in out.chunks_mut(vocabulary).zip(logits.chunks(rows)) {
             out[first..first + rows].copy_from_slice(logits);
         }
@@ -42,7 +43,7 @@ fn steps_blocks_and_layers_give_the_same_bits() {
     let tokens = tokens();
     for version in Version::ALL {
         let (source, description) = random_model(version, 1);
-        let model = RecurrentModel::<f32>::load(&source, &description, &KernelOptions::default()).unwrap();
+        let model = RecurrentModel::<f32>::load(&source.model(&description), &KernelOptions::default()).unwrap();
         let vocabulary = description.hyperparameters.vocabulary;
 
         let mut whole_state = State::zero(&description);
@@ -68,7 +69,7 @@ fn steps_blocks_and_layers_give_the_same_bits() {
         }
 
         for rows in [1, 7, 50, 1000] {
-            let (logits, state) = streamed(&source, &description, &tokens, rows);
+            let (logits, state) = streamed(&source.model(&description), &tokens, rows);
             assert_eq!(bits(&logits), bits(&whole), "{version}: streamed, {rows} rows");
             assert_eq!(state, whole_state, "{version}: streamed state");
         }
@@ -83,7 +84,7 @@ fn threads_do_not_change_bits() {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let model = RecurrentModel::<f32>::load(&source, &description, &KernelOptions::default()).unwrap();
+                let model = RecurrentModel::<f32>::load(&source.model(&description), &KernelOptions::default()).unwrap();
                 bits(&model.forward(&tokens, &mut State::zero(&description)).unwrap())
             })
         };
@@ -99,7 +100,7 @@ fn a_state_carries_everything() {
     let tokens = tokens();
     for version in Version::ALL {
         let (source, description) = random_model(version, 3);
-        let model = RecurrentModel::<f32>::load(&source, &description, &KernelOptions::default()).unwrap();
+        let model = RecurrentModel::<f32>::load(&source.model(&description), &KernelOptions::default()).unwrap();
         let mut state = State::zero(&description);
         model.forward(&tokens[..100], &mut state).unwrap();
         let good = model.forward(&tokens[100..101], &mut state.clone()).unwrap();
@@ -121,7 +122,7 @@ fn a_state_carries_everything() {
 fn head_ranges_outside_the_vocabulary_are_refused() {
     let (source, description) = random_model(Version::V4, 4);
     let x = vec![1f32; description.hyperparameters.channels];
-    let head = HeadStream::new(&source, &description, &x).unwrap();
+    let head = HeadStream::new(&source.model(&description), &x).unwrap();
     assert_eq!(head.logits(40, 10).unwrap().len(), 10);
     assert!(head.logits(40, 11).is_err());
     assert!(head.logits(usize::MAX, 2).is_err());

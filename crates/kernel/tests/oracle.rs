@@ -9,7 +9,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::{TINY, Trained, fixture, npy_f32, npy_tokens};
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
+use rwkv_forge_weights::State;
 
 /// Largest difference of a logit of a tiny model. Both sides compute in f32 with different orders of summation over 3
 /// layers; logits are in -27 .. 27, where one f32 step is 2e-6. Seen: 1.2e-5. The faults in faults.rs move logits by 10
@@ -57,12 +58,12 @@ fn the_small_model_agrees_with_recorded_logits() {
 }
 
 fn check_logits(model: &Trained, recorded: &Path, tokens: &Path, positions: usize, tolerance: f32) {
-    let vocabulary = model.description.hyperparameters.vocabulary;
+    let vocabulary = model.model.description().hyperparameters.vocabulary;
     let tokens = &npy_tokens(tokens)[..positions];
     let want = npy_f32(recorded);
     assert_eq!(want.len(), positions * vocabulary, "{}", recorded.display());
-    let kernel = RecurrentModel::<f32>::load(&*model.source, &model.description, &KernelOptions::default()).unwrap();
-    let got = kernel.forward(tokens, &mut State::zero(&model.description)).unwrap();
+    let kernel = RecurrentModel::<f32>::load(&model.model, &KernelOptions::default()).unwrap();
+    let got = kernel.forward(tokens, &mut State::zero(model.model.description())).unwrap();
     for (position, (got, want)) in got.chunks(vocabulary).zip(want.chunks(vocabulary)).enumerate() {
         for (token, (got, want)) in got.iter().zip(want).enumerate() {
             let difference = (got - want).abs();
@@ -91,13 +92,13 @@ fn top(values: &[f32]) -> (usize, f32) {
 }
 
 fn check_log_probabilities(model: &Trained, recorded: &Path, tokens: &Path, tolerance: f32) {
-    let vocabulary = model.description.hyperparameters.vocabulary;
+    let vocabulary = model.model.description().hyperparameters.vocabulary;
     let tokens = npy_tokens(tokens);
     let want = npy_f32(recorded);
     let mut fed = vec![0];
     fed.extend_from_slice(&tokens[..tokens.len() - 1]);
-    let kernel = RecurrentModel::<f32>::load(&*model.source, &model.description, &KernelOptions::default()).unwrap();
-    let logits = kernel.forward(&fed, &mut State::zero(&model.description)).unwrap();
+    let kernel = RecurrentModel::<f32>::load(&model.model, &KernelOptions::default()).unwrap();
+    let logits = kernel.forward(&fed, &mut State::zero(model.model.description())).unwrap();
     let mut worst = 0f64;
     for ((row, token), want) in logits.chunks(vocabulary).zip(&tokens).zip(&want) {
         let max = row.iter().copied().fold(f32::MIN, f32::max);

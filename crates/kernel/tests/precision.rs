@@ -8,9 +8,9 @@
 
 use crate::support::random::random_model;
 use crate::support::{TINY, Trained, fixture, npy_tokens};
-use rwkv_forge_kernel::{KernelOptions, Layer, Real, SequenceContext, State, embed, for_each_chunk};
-use rwkv_forge_model::{ModelDescription, Version};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_kernel::{KernelOptions, Layer, Real, embed, for_each_chunk};
+use rwkv_forge_model::Version;
+use rwkv_forge_weights::{Context, Model, State};
 
 /// RMS of the difference over RMS of the f64 result, the residual stream or the state after any layer.
 /// f32 has 6e-8 a rounding; sums of 100 to 500 terms in 16 lanes and a recurrence that forgets multiply it by some tens.
@@ -26,19 +26,19 @@ struct Trace {
     parts: Vec<(String, Vec<f64>)>,
 }
 
-fn trace<F: Real>(source: &dyn TensorSource, description: &ModelDescription, tokens: &[u32]) -> Trace {
+fn trace<F: Real>(model: &Model, tokens: &[u32]) -> Trace {
     let mut parts = Vec::new();
-    let mut x = embed::<F>(source, description, tokens).unwrap();
-    let mut state = State::zero(description);
-    let mut context = SequenceContext::new();
+    let mut x = embed::<F>(model, tokens).unwrap();
+    let mut state = State::zero(model.description());
+    let mut context = Context::new();
     for (index, layer_state) in state.layers.iter_mut().enumerate() {
-        let layer = Layer::load(source, description, index, &KernelOptions::default()).unwrap();
+        let layer = Layer::load(model, index, &KernelOptions::default()).unwrap();
         layer.forward(&mut x, layer_state, &mut context);
         parts.push((format!("residual stream after layer {index}"), x.iter().map(|v| v.to_f64()).collect()));
-        parts.push((format!("state of layer {index}"), layer_state.values().map(Real::to_f64).collect()));
+        parts.push((format!("state of layer {index}"), layer_state.values().map(rwkv_forge_weights::Float::to_f64).collect()));
     }
     let mut logits = Vec::new();
-    for_each_chunk(source, description, &x, 64, |_, _, chunk: &[F]| logits.extend(chunk.iter().map(|v| v.to_f64()))).unwrap();
+    for_each_chunk(model, &x, 64, |_, _, chunk: &[F]| logits.extend(chunk.iter().map(|v| v.to_f64()))).unwrap();
     parts.push(("logits".to_owned(), logits));
     Trace { parts }
 }
@@ -60,8 +60,8 @@ fn ratios(label: &str, exact: &Trace, rounded: &Trace) -> Vec<f64> {
         .collect()
 }
 
-fn check(label: &str, source: &dyn TensorSource, description: &ModelDescription, tokens: &[u32]) {
-    let (exact, rounded) = (trace::<f64>(source, description, tokens), trace::<f32>(source, description, tokens));
+fn check(label: &str, model: &Model, tokens: &[u32]) {
+    let (exact, rounded) = (trace::<f64>(model, tokens), trace::<f32>(model, tokens));
     let mut ratios = ratios(label, &exact, &rounded);
     let logits = ratios.pop().unwrap();
     for (ratio, (part, _)) in ratios.iter().zip(&exact.parts) {
@@ -82,7 +82,7 @@ fn weights_of_eight_bits_break_the_tolerances() {
             let values = coarse.values(name).iter().map(|v| f32::from_bits(v.to_bits() & 0xffff_0000)).collect::<Vec<_>>();
             coarse.set(name, &values);
         }
-        let (exact, rounded) = (trace::<f64>(&source, &description, &tokens), trace::<f32>(&coarse, &description, &tokens));
+        let (exact, rounded) = (trace::<f64>(&source.model(&description), &tokens), trace::<f32>(&coarse.model(&description), &tokens));
         let mut ratios = ratios(version.name(), &exact, &rounded);
         let logits = ratios.pop().unwrap();
         let worst = ratios.iter().copied().fold(0.0, f64::max);
@@ -95,7 +95,7 @@ fn f32_follows_f64_on_trained_models() {
     let tokens = &npy_tokens(&fixture("oracles/tokens-320.npy"))[..512];
     for name in TINY {
         let model = Trained::tiny(name);
-        check(name, &*model.source, &model.description, tokens);
+        check(name, &model.model, tokens);
     }
 }
 
@@ -105,7 +105,7 @@ fn f32_follows_f64_on_random_models() {
     for version in Version::ALL {
         for seed in 0..8 {
             let (source, description) = random_model(version, seed);
-            check(&format!("{version} seed {seed}"), &source, &description, &tokens);
+            check(&format!("{version} seed {seed}"), &source.model(&description), &tokens);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Tokens lie in tiles of [`TILE`] (the last one is narrower), inside a tile column by column: the numbers that a kernel
 //! needs together are next to each other, and rows whose distance is a power of two do not fight for the same cache sets.
 
-use crate::isa::{Isa, Pass};
+use rwkv_forge_simd::{Isa, Pass};
 
 /// Tokens a tile: kernels keep up to so many sums in registers, and unpack weights once for them.
 pub(crate) const TILE: usize = 24;

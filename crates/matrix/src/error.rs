@@ -1,4 +1,4 @@
-//! Why a matrix could not be packed or an instruction set not be used.
+//! Why a matrix could not be packed.
 
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use strum::IntoStaticStr;
@@ -43,14 +43,6 @@ pub enum MatrixError {
     /// Whoever supplies the stored rows failed.
     #[error("{0}")]
     Read(BoxError),
-    /// The instruction set does not exist or this CPU lacks it.
-    #[error("instruction set {name} is unknown or this CPU lacks it; it has {known}")]
-    UnknownIsa {
-        /// What was asked for.
-        name: String,
-        /// Those that this CPU has, separated by commas.
-        known: String,
-    },
 }
 
 impl Diagnostic for MatrixError {
@@ -67,7 +59,6 @@ impl Diagnostic for MatrixError {
             Self::Values { .. } => Class::Bug,
             Self::OutOfMemory { .. } => Class::Io,
             Self::Read(error) => error.class(),
-            Self::UnknownIsa { .. } => Class::Usage,
         }
     }
 }

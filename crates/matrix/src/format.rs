@@ -1,12 +1,12 @@
 //! What a packed format can do, and the registry of those there are.
 
+use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::Encoding;
 
 use crate::activations::Activations;
 use crate::arena::Line;
 use crate::float;
 use crate::integer;
-use crate::isa::Isa;
 
 /// A way to keep 16 rows side by side. Panels lie one after the other, each `panel_lines` lines long, aligned to lines.
 pub(crate) trait Format: Sync {

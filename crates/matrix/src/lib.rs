@@ -2,9 +2,10 @@
 //!
 //! Start at [`Matrix::pack`] and [`Matrix::product`]; [`Activations`] are what matrices are multiplied with. Rows lie in panels of
 //! 16 side by side, one SIMD lane a row, so that every row's sum runs over the columns in their order: all instruction sets give
-//! the same bits, and one token gives the same bits alone or in a batch. Kernels are written once over `lanes::Lanes`.
+//! the same bits, and one token gives the same bits alone or in a batch. Kernels are written once over
+//! [`rwkv_forge_simd::Registers`].
 //!
-//! No files, no models, no threads but those that pack. Unsafe code is in `isa.rs`, in the register types of `lanes` and in `arena.rs`.
+//! No files, no models, no threads but those that pack. Unsafe code is in `arena.rs`.
 #![deny(unsafe_code)]
 
 mod activations;
@@ -14,15 +15,11 @@ mod error;
 mod float;
 mod format;
 mod integer;
-#[allow(unsafe_code, reason = "calls functions compiled for CPU features that were detected first")]
-mod isa;
-#[allow(unsafe_code, reason = "operations on registers of CPU features that `isa` has detected")]
-mod lanes;
 mod matrix;
 #[cfg(test)]
 mod tests;
 
 pub use activations::{Activations, Form, Part};
 pub use error::MatrixError;
-pub use isa::{Isa, Pass};
 pub use matrix::{Matrix, PANEL, ReadRows};
+pub use rwkv_forge_simd::{Isa, Pass, SimdError};

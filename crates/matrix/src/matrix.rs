@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
+use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::{BoxError, Encoding, f32_to_bf16, f32_to_f16};
 
 use crate::activations::{Activations, Form};
 use crate::arena::{Arena, LINE};
 use crate::error::MatrixError;
 use crate::format::{self, Format};
-use crate::isa::Isa;
 
 /// Rows a panel: one lane each.
 pub const PANEL: usize = 16;

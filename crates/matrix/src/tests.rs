@@ -451,7 +451,7 @@ fn what_cannot_be_packed_is_refused() {
     }
     assert!(matches!(Matrix::pack(usize::MAX, 32, case.format.encoding(), &never), Err(crate::MatrixError::OutOfMemory { .. })));
     assert!(matches!(Matrix::pack(1 << 50, 32, case.format.encoding(), &never), Err(crate::MatrixError::OutOfMemory { .. })));
-    let failing = |_: usize, _: &mut [u8]| Err(crate::MatrixError::UnknownIsa { name: String::new(), known: String::new() }.into());
+    let failing = |_: usize, _: &mut [u8]| Err(crate::SimdError::UnknownIsa { name: String::new(), known: String::new() }.into());
     assert!(matches!(Matrix::pack(4, 32, case.format.encoding(), &failing), Err(crate::MatrixError::Read(_))));
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use rwkv_forge_tensor::TensorInfo;
 
 use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, HYBRID_MARKERS, HYBRIDS, Presence};
-use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDescription, Ranks, TensorSpec, Version};
+use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDescription, TensorSpec, Version};
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
+use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix};
 use crate::names::Convention;
 use crate::relatives;
 
@@ -66,7 +67,7 @@ pub fn describe_mapped_with(
     check_complete(architecture.version, &found, wanted(architecture, &found, layers))?;
     let plan: Vec<Wanted> = wanted(architecture, &found, layers).collect();
     let unused = account_for_all(architecture, infos, &mapped, &found, &plan)?;
-    let hyperparameters = hyperparameters(architecture, &found, layers, configuration)?;
+    let (hyperparameters, mechanisms) = resolve(architecture, &found, layers, configuration)?;
     let mut tensors = Vec::with_capacity(plan.len());
     for wanted in &plan {
         if let Some(entry) = found.entry(&wanted.name) {
@@ -75,10 +76,10 @@ pub fn describe_mapped_with(
     }
     for row in architecture.layer_rows().filter(|row| row.presence == Presence::Later) {
         if let Some(entry) = found.entry(&format!("blocks.0.{}", row.suffix)) {
-            check_unused_shape(&hyperparameters, entry)?;
+            check_unused_shape(&hyperparameters, mechanisms.time_mix, entry)?;
         }
     }
-    Ok(ModelDescription { version: architecture.version, hyperparameters, tensors, unused })
+    Ok(ModelDescription { version: architecture.version, mechanisms, hyperparameters, tensors, unused })
 }
 
 /// A tensor that the model must have.
@@ -132,7 +133,7 @@ fn count_layers(found: &Found<'_>) -> Result<usize, ModelError> {
 fn wanted(architecture: &'static Architecture, found: &Found<'_>, layers: usize) -> impl Iterator<Item = Wanted> {
     let outside = |row: &'static Expected| Wanted { name: row.suffix.to_owned(), layer: None, row };
     let rows: Vec<(&'static Expected, &'static str)> =
-        architecture.layer_rows().filter(|row| is_there(row, found)).map(|row| (row, chosen_suffix(row, found))).collect();
+        architecture.layer_rows().filter(|row| is_there(row, found)).map(|row| (row, row.chosen_suffix(found))).collect();
     let of_layer = move |layer: usize| {
         let required = rows.clone().into_iter().filter(move |(row, _)| row.presence.requires(layer));
         required.map(move |(row, suffix)| Wanted { name: format!("blocks.{layer}.{suffix}"), layer: Some(layer), row })
@@ -143,17 +144,8 @@ fn wanted(architecture: &'static Architecture, found: &Found<'_>, layers: usize)
 /// False for a tensor that this model has in no layer, as it may.
 fn is_there(row: &Expected, found: &Found<'_>) -> bool {
     match row.presence {
-        Presence::Together(names) => found.layers().values().any(|suffixes| names.iter().any(|name| suffixes.contains(name))),
-        _ => true,
-    }
-}
-
-/// The name of a tensor that has two: the alternative if some layer has it and none has the usual one.
-fn chosen_suffix(row: &'static Expected, found: &Found<'_>) -> &'static str {
-    let present = |suffix: &str| found.layers().values().any(|suffixes| suffixes.contains(suffix));
-    match row.alternative {
-        Some(alternative) if present(alternative) && !present(row.suffix) => alternative,
-        _ => row.suffix,
+        Presence::Together(names) => names.iter().any(|name| found.has_in_a_layer(name)),
+        Presence::First | Presence::Every | Presence::Later => true,
     }
 }
 
@@ -197,20 +189,24 @@ fn account_for_all(
     Err(ModelError::UnknownTensor { names, total: all.len(), version: architecture.version, hint })
 }
 
-fn hyperparameters(
+fn resolve(
     architecture: &Architecture,
     found: &Found<'_>,
     layers: usize,
     configuration: &Configuration,
-) -> Result<Hyperparameters, ModelError> {
+) -> Result<(Hyperparameters, Mechanisms), ModelError> {
     let version = architecture.version;
-    if version.is_hybrid() && configuration.rms_epsilon.is_none() {
-        return Err(ModelError::ConfigurationNeeded { version, what: "epsilon of the RMS norms", key: "rms_norm_eps" });
-    }
+    let norm = match (architecture.norm, configuration.rms_epsilon) {
+        (NormKind::Layer, _) => Norm::Layer,
+        (NormKind::Rms, Some(epsilon)) => Norm::Rms { epsilon },
+        (NormKind::Rms, None) => {
+            return Err(ModelError::ConfigurationNeeded { version, what: "epsilon of the RMS norms", key: "rms_norm_eps" });
+        }
+    };
     let (vocabulary, channels) = found.matrix("emb.weight", "[V, C]")?;
-    let ffn_name = ffn_name(version);
+    let ffn_name = ffn_name(architecture);
     let (ffn, _) = found.matrix(ffn_name, "[F, C]")?;
-    let sizes = (architecture.sizes)(found, Common { layers, channels, configuration: *configuration })?;
+    let sizes = (architecture.resolve)(found, Common { layers, channels, configuration: *configuration })?;
     let checked = |name: &str, value: u64| {
         usize::try_from(value).map_err(|_| ModelError::UnreadableSize {
             name: name.to_owned(),
@@ -219,7 +215,7 @@ fn hyperparameters(
         })
     };
     let channels = checked("emb.weight", channels)?;
-    Ok(Hyperparameters {
+    let hyperparameters = Hyperparameters {
         layers,
         channels,
         attention: channels,
@@ -227,18 +223,33 @@ fn hyperparameters(
         vocabulary: checked("emb.weight", vocabulary)?,
         heads: checked("emb.weight", sizes.heads)?,
         head_size: checked("emb.weight", sizes.head_size)?,
-        ranks: sizes.ranks,
-        kv_heads: match (version, configuration.kv_heads) {
-            (Version::QRwkv6, Some(kv_heads)) => Some(checked("blocks.0.att.key.weight", kv_heads)?),
-            _ => None,
+        ranks: sizes.time_mix.ranks(),
+        kv_heads: match sizes.time_mix {
+            TimeMix::Qrwkv6 { kv_heads, .. } => Some(kv_heads),
+            TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } => None,
         },
-        rms_epsilon: configuration.rms_epsilon.filter(|_| version.is_hybrid()),
-    })
+        rms_epsilon: match norm {
+            Norm::Layer => None,
+            Norm::Rms { epsilon } => Some(epsilon),
+        },
+    };
+    let mechanisms = Mechanisms {
+        time_mix: sizes.time_mix,
+        time_shift: sizes.time_shift,
+        channel_mix: architecture.channel_mix,
+        channel_shift: architecture.channel_shift,
+        norms: Norms { kind: norm, ln0: architecture.ln0, group: sizes.group_norm },
+        vocabulary: architecture.vocabulary,
+    };
+    Ok((hyperparameters, mechanisms))
 }
 
 /// The tensor that F is read from.
-fn ffn_name(version: Version) -> &'static str {
-    if version.is_hybrid() { "blocks.0.ffn.up.weight" } else { "blocks.0.ffn.key.weight" }
+fn ffn_name(architecture: &Architecture) -> &'static str {
+    match architecture.channel_mix {
+        ChannelMix::SwiGlu => "blocks.0.ffn.up.weight",
+        ChannelMix::ReluSquared { .. } => "blocks.0.ffn.key.weight",
+    }
 }
 
 /// The description of one tensor, its shape checked against the sizes.
@@ -265,7 +276,7 @@ fn specify(architecture: &Architecture, sizes: &Hyperparameters, wanted: &Wanted
 }
 
 fn origin(architecture: &Architecture) -> String {
-    let common = format!("V and C from emb.weight, F from {}", ffn_name(architecture.version));
+    let common = format!("V and C from emb.weight, F from {}", ffn_name(architecture));
     match architecture.origin {
         "" => common,
         own => format!("{common}, {own}"),
@@ -279,7 +290,7 @@ fn same_but_for_ones(one: &[u64], other: &[u64]) -> bool {
 }
 
 /// What layer 0 stores in vain has no rank to be compared with, but one dimension must still be C.
-fn check_unused_shape(sizes: &Hyperparameters, entry: &Entry<'_>) -> Result<(), ModelError> {
+fn check_unused_shape(sizes: &Hyperparameters, time_mix: TimeMix, entry: &Entry<'_>) -> Result<(), ModelError> {
     let channels = sizes.channels as u64;
     let others = entry.shape.iter().filter(|dim| **dim != 1 && **dim != channels).count();
     if entry.shape.contains(&channels) && others <= 1 {
@@ -288,15 +299,15 @@ fn check_unused_shape(sizes: &Hyperparameters, entry: &Entry<'_>) -> Result<(), 
     Err(ModelError::ShapeMismatch {
         name: entry.info.name.clone(),
         found: entry.shape.clone(),
-        expected: vec![channels, value_rank(sizes)],
+        expected: vec![channels, value_rank(time_mix)],
         formula: "[C, value rank] or its transpose".to_owned(),
         origin: "C from emb.weight (never used in layer 0)".to_owned(),
     })
 }
 
-fn value_rank(sizes: &Hyperparameters) -> u64 {
-    match sizes.ranks {
-        Ranks::V7 { value, .. } => value as u64,
-        _ => 0,
+fn value_rank(time_mix: TimeMix) -> u64 {
+    match time_mix {
+        TimeMix::Wkv7 { value, .. } => value.unwrap_or(0) as u64,
+        TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Qrwkv6 { .. } => 0,
     }
 }

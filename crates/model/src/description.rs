@@ -5,6 +5,7 @@ use std::ops::Range;
 use rwkv_forge_tensor::{BoxError, TensorSource, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use serde::Serialize;
 
+use crate::mechanism::Mechanisms;
 use crate::names::split_layer;
 
 /// Released RWKV architectures.
@@ -279,30 +280,55 @@ impl TensorRole {
         }
     }
 
+    /// How layers use it.
+    #[must_use]
+    pub fn tensor_use(self) -> TensorUse {
+        match self {
+            Self::Embedding => TensorUse::RowByToken,
+            Self::Head
+            | Self::AttReceptance
+            | Self::AttKey
+            | Self::AttValue
+            | Self::AttGate
+            | Self::AttOutput
+            | Self::FfnKey
+            | Self::FfnValue
+            | Self::FfnReceptance
+            | Self::FfnGate => TensorUse::Linear,
+            Self::TokenShiftLora | Self::DecayLora | Self::IclrLora | Self::ValueLora | Self::GateLora => TensorUse::Factor,
+            Self::LayerNorm | Self::GroupNorm | Self::TokenShift | Self::Decay | Self::Bonus | Self::Vector | Self::AttBias => {
+                TensorUse::Vector
+            }
+        }
+    }
+
     /// True for the large matrices of plain linear layers: what block formats are made for.
     #[must_use]
     pub fn is_matrix(self) -> bool {
-        matches!(
-            self,
-            Self::Embedding
-                | Self::Head
-                | Self::AttReceptance
-                | Self::AttKey
-                | Self::AttValue
-                | Self::AttGate
-                | Self::AttOutput
-                | Self::FfnKey
-                | Self::FfnValue
-                | Self::FfnReceptance
-                | Self::FfnGate
-        )
+        match self.tensor_use() {
+            TensorUse::RowByToken | TensorUse::Linear => true,
+            TensorUse::Factor | TensorUse::Vector => false,
+        }
     }
 
     /// True for the factors of low-rank pairs.
     #[must_use]
     pub fn is_lora(self) -> bool {
-        matches!(self, Self::TokenShiftLora | Self::DecayLora | Self::IclrLora | Self::ValueLora | Self::GateLora)
+        self.tensor_use() == TensorUse::Factor
     }
+}
+
+/// How layers use a tensor, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TensorUse {
+    /// A table of which each token takes one row.
+    RowByToken,
+    /// A large matrix that activations are multiplied with.
+    Linear,
+    /// A factor of a low-rank pair.
+    Factor,
+    /// A few numbers for each channel or head.
+    Vector,
 }
 
 /// How to get the canonical tensor back from what a file stores.
@@ -472,6 +498,8 @@ impl TensorSpec {
 pub struct ModelDescription {
     /// Architecture.
     pub version: Version,
+    /// How its layers compute, as far as this model goes.
+    pub mechanisms: Mechanisms,
     /// Sizes.
     pub hyperparameters: Hyperparameters,
     /// Every tensor in canonical order: emb, layers in order (each in the order of its architecture's table), ln_out,
@@ -550,6 +578,18 @@ impl ModelDescription {
     #[must_use]
     pub fn layer_bytes_f32(&self, layer: usize) -> u64 {
         self.layer_tensors(layer).iter().map(|spec| spec.elements().saturating_mul(4)).fold(0, u64::saturating_add)
+    }
+
+    /// True for a tensor that holds the logarithm of RWKV-5's bonus, which most containers want as it is.
+    #[must_use]
+    pub fn is_logarithmic_bonus(&self, spec: &TensorSpec) -> bool {
+        spec.role == TensorRole::Bonus && self.mechanisms.time_mix.has_logarithmic_bonus()
+    }
+
+    /// True for a decay or a bonus of one number a head.
+    #[must_use]
+    pub fn is_per_head(&self, spec: &TensorSpec) -> bool {
+        [TensorRole::Decay, TensorRole::Bonus].contains(&spec.role) && self.mechanisms.time_mix.is_per_head()
     }
 
     /// One line for people: `RWKV-7, 12 layers, 768 channels, 12 heads of 64, ffn 3072, vocabulary 65536`.

@@ -85,6 +85,11 @@ impl<'a> Found<'a> {
         &self.layers
     }
 
+    /// True if some layer has a tensor of this name.
+    pub(crate) fn has_in_a_layer(&self, suffix: &str) -> bool {
+        self.layers.values().any(|suffixes| suffixes.contains(suffix))
+    }
+
     /// A canonical tensor of two dimensions; further dimensions must be of size 1.
     pub(crate) fn matrix(&self, name: &str, meaning: &str) -> Result<(u64, u64), ModelError> {
         let mut dims = self.shape(name).unwrap_or(&[]);

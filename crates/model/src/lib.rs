@@ -12,14 +12,18 @@ mod description;
 mod error;
 mod found;
 mod layout;
+pub mod mechanism;
 pub mod names;
 mod relatives;
 
 pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
 pub use description::{
-    Configuration, Epsilon, Hyperparameters, MappedTensor, ModelDescription, ModelFile, Ranks, Recover, TensorRole, TensorSpec, ValueForm,
-    Version,
+    Configuration, Epsilon, Hyperparameters, MappedTensor, ModelDescription, ModelFile, Ranks, Recover, TensorRole, TensorSpec, TensorUse,
+    ValueForm, Version,
 };
 pub use error::ModelError;
 pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};
+pub use mechanism::{
+    Axis, BonusForm, ChannelMix, Mechanisms, Norm, NormKind, Norms, Per, StateBuffer, TimeMix, TokenShift, VocabularyFamily,
+};
 pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};

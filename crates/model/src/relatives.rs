@@ -142,7 +142,7 @@ pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
             witness: first.name.clone(),
         });
     }
-    let transformer = (!crate::names::is_hybrid(infos)).then_some(&TRANSFORMER);
+    let transformer = (!crate::names::needs_configuration(infos)).then_some(&TRANSFORMER);
     for relative in RELATIVES.iter().chain(transformer) {
         let witnesses: Option<Vec<&TensorInfo>> =
             relative.marks.iter().map(|mark| infos.iter().find(|info| mark.meets(&info.name))).collect();

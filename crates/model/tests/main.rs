@@ -3,7 +3,9 @@
 mod bad_models;
 mod common;
 mod hybrids;
+mod mechanisms;
 mod recognition;
 mod relatives;
+mod sources;
 mod value_form;
 mod web_rwkv;

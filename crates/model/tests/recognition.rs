@@ -5,7 +5,7 @@
 use crate::common;
 
 use crate::common::{find, info, model, model_with};
-use rwkv_forge_model::architecture::{ARCHITECTURES, Architecture};
+use rwkv_forge_model::architecture::ARCHITECTURES;
 use rwkv_forge_model::{MappedTensor, Ranks, Recover, TensorRole, TensorSpec, Version, describe, describe_mapped};
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape};
 use rwkv_forge_testkit::models::{
@@ -287,7 +287,7 @@ fn the_registry_has_every_version_once() {
     let versions: Vec<Version> = ARCHITECTURES.iter().map(|architecture| architecture.version).collect();
     assert_eq!(versions, Version::ALL);
     for version in Version::ALL {
-        let architecture = Architecture::of(version).unwrap();
+        let architecture = version.architecture();
         let mut names: Vec<&str> = architecture.layer_rows().map(|row| row.suffix).collect();
         names.sort_unstable();
         let count = names.len();

@@ -9,6 +9,7 @@ use rwkv_forge_io::Spill;
 use rwkv_forge_model::{ModelDescription, Recover, TensorSpec, ValueForm};
 use rwkv_forge_quant::{BlockFormat, EncodeError};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_weights::Model;
 
 use crate::error::OverlayError;
 use crate::weight::Weight;
@@ -38,8 +39,8 @@ struct Lazy {
 
 /// A model with some tensors replaced. Replaced tensors are stored in rows (see [`Weight`]), as blocks of their type; the
 /// others are those of the source below.
-pub struct Overlay<'a> {
-    base: &'a dyn TensorSource,
+pub struct Overlay {
+    base: Model,
     description: ModelDescription,
     infos: Vec<TensorInfo>,
     origins: Vec<Origin>,
@@ -52,15 +53,16 @@ pub struct Overlay<'a> {
     zeroed: AtomicU64,
 }
 
-impl<'a> Overlay<'a> {
+impl Overlay {
     /// The model as it is.
     #[must_use]
-    pub fn new(base: &'a dyn TensorSource, description: &ModelDescription) -> Self {
-        let infos = base.tensors().to_vec();
+    pub fn new(base: &Model) -> Self {
+        let description = base.description();
+        let infos = base.source().tensors().to_vec();
         let origins = (0..infos.len()).map(Origin::Base).collect();
         let holds = description.stored_counts(infos.len());
         let (description, zeroed) = (description.clone(), AtomicU64::new(0));
-        Self { base, description, infos, origins, holds, file: None, last: Mutex::new(None), zeroed }
+        Self { base: base.clone(), description, infos, origins, holds, file: None, last: Mutex::new(None), zeroed }
     }
 
     /// As [`Overlay::new`], with replaced tensors in a nameless file in `directory` (where the system keeps temporary files when
@@ -68,14 +70,21 @@ impl<'a> Overlay<'a> {
     ///
     /// # Errors
     /// When no file can be made there.
-    pub fn in_file(base: &'a dyn TensorSource, description: &ModelDescription, directory: Option<&Path>) -> Result<Self, BoxError> {
-        Ok(Self { file: Some(Spill::create(directory)?), ..Self::new(base, description) })
+    pub fn in_file(base: &Model, directory: Option<&Path>) -> Result<Self, BoxError> {
+        Ok(Self { file: Some(Spill::create(directory)?), ..Self::new(base) })
     }
 
     /// What the tensors mean, the replaced ones included.
     #[must_use]
     pub fn description(&self) -> &ModelDescription {
         &self.description
+    }
+
+    /// The model with the tensors replaced.
+    #[must_use]
+    pub fn into_model(self) -> Model {
+        let description = self.description.clone();
+        Model::new(self, description)
     }
 
     /// Replaces a tensor by blocks of `encoding`, `[count * rows, columns]` of [`Weight`], that hold `form` of its canonical values.
@@ -164,7 +173,7 @@ impl<'a> Overlay<'a> {
         let skip = start - first * lazy.row_bytes;
         if lazy.is_direct() {
             let mut values = Vec::new();
-            rwkv_forge_quant::read_rows(self.base, lazy.spec.source_index, first as u64, (last - first) as u64, &mut values)?;
+            rwkv_forge_quant::read_rows(&self.base, lazy.spec.source_index, first as u64, (last - first) as u64, &mut values)?;
             if lazy.spec.recover.form != ValueForm::Canonical {
                 values.iter_mut().for_each(|value| *value = lazy.spec.recover.form.undo(*value));
             }
@@ -192,7 +201,7 @@ impl<'a> Overlay<'a> {
         if let Some((_, bytes)) = last.as_ref().filter(|(kept, _)| *kept == index) {
             return Ok(Arc::clone(bytes));
         }
-        let values = Weight::read(self.base, &lazy.spec)?;
+        let values = Weight::read(&self.base, &lazy.spec)?;
         let mut bytes = vec![0; lazy.weight.all_rows() * lazy.row_bytes];
         self.rows(lazy, &values, &mut bytes)?;
         let bytes = Arc::new(bytes);
@@ -231,7 +240,7 @@ fn failed(tensor: &str, error: impl Into<BoxError>) -> OverlayError {
     OverlayError::Read { tensor: tensor.to_owned(), error: error.into() }
 }
 
-impl TensorSource for Overlay<'_> {
+impl TensorSource for Overlay {
     fn path(&self) -> &Path {
         self.base.path()
     }

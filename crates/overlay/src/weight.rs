@@ -1,8 +1,8 @@
 //! How a canonical tensor is used as the weight of a linear layer.
 
-use rwkv_forge_kernel::load_tensor;
 use rwkv_forge_model::TensorSpec;
-use rwkv_forge_tensor::{BoxError, TensorSource, format_shape};
+use rwkv_forge_tensor::{BoxError, format_shape};
+use rwkv_forge_weights::{Model, View};
 
 use crate::error::OverlayError;
 
@@ -50,22 +50,9 @@ impl Weight {
     ///
     /// # Errors
     /// When the tensor cannot be read or is no matrix.
-    pub fn read(source: &dyn TensorSource, spec: &TensorSpec) -> Result<Vec<f32>, BoxError> {
-        let weight = Self::of(spec)?;
-        let values = load_tensor::<f32>(source, spec)?;
-        if !spec.role.is_lora() {
-            return Ok(values);
-        }
-        let mut out = vec![0.0; values.len()];
-        let plane = (weight.rows * weight.columns).max(1);
-        for (out, values) in out.chunks_exact_mut(plane).zip(values.chunks_exact(plane)) {
-            for (input, values) in values.chunks_exact(weight.rows).enumerate() {
-                for (output, value) in values.iter().enumerate() {
-                    out[output * weight.columns + input] = *value;
-                }
-            }
-        }
-        Ok(out)
+    pub fn read(model: &Model, spec: &TensorSpec) -> Result<Vec<f32>, BoxError> {
+        Self::of(spec)?;
+        Ok(model.read(spec, if spec.role.is_lora() { View::TURNED } else { View::CANONICAL })?)
     }
 
     /// The shape in which rows are stored.

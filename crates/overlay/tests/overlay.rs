@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use rwkv_forge_kernel::load_tensor;
 use rwkv_forge_model::{ValueForm, Version};
 use rwkv_forge_overlay::{Overlay, OverlayError, Weight};
 use rwkv_forge_tensor::{Diagnostic, Encoding, TensorSource};
 use rwkv_forge_testkit::models::{Sizes, random_model};
+use rwkv_forge_weights::Model;
 
 /// Rows of whole blocks of 32, factors included.
 const SIZES: Sizes = Sizes { ffn: 64, ranks: [32, 32, 32, 64], ..Sizes::TINY };
@@ -29,22 +29,23 @@ fn encoded(values: &[f32], name: &str, importance: Option<&[f32]>) -> (Encoding,
 #[test]
 fn replaced_tensors_have_the_values_of_their_format() {
     for version in Version::ALL {
-        let source = random_model(version, &SIZES, 3);
-        let description = rwkv_forge_model::describe(source.tensors()).expect("a model");
+        let model = Model::describe(random_model(version, &SIZES, 3)).expect("a model");
+        let description = model.description();
         for spec in description.tensors.iter().filter(|spec| spec.role.is_matrix() || spec.role.is_lora()) {
             let weight = Weight::of(spec).expect("a matrix");
             if !weight.columns.is_multiple_of(32) {
                 continue;
             }
-            let values = Weight::read(&source, spec).expect("it is in memory");
+            let values = Weight::read(&model, spec).expect("it is in memory");
             let importance: Vec<f32> = (0..weight.columns).map(|column| 1.0 + (column % 7) as f32).collect();
             let (encoding, bytes, decoded) = encoded(&values, "q4_0", Some(&importance));
-            let mut lazy = Overlay::new(&source, &description);
+            let mut lazy = Overlay::new(&model);
             lazy.encode(&spec.name, encoding, Some(Arc::from(importance))).expect("it fits");
-            let mut kept = Overlay::new(&source, &description);
+            let mut kept = Overlay::new(&model);
             kept.replace(&spec.name, encoding, ValueForm::Canonical, bytes.clone()).expect("it fits");
-            let mut filed = Overlay::in_file(&source, &description, None).expect("a temporary file");
+            let mut filed = Overlay::in_file(&model, None).expect("a temporary file");
             filed.replace(&spec.name, encoding, ValueForm::Canonical, bytes.clone()).expect("it fits");
+            let [lazy, kept, filed] = [lazy, kept, filed].map(Overlay::into_model);
             for overlay in [&lazy, &kept, &filed] {
                 let own = overlay.description().find(&spec.name).expect("it is still there");
                 assert_eq!(Weight::read(overlay, own).expect("it reads"), decoded, "{version} {}", spec.name);
@@ -58,7 +59,7 @@ fn replaced_tensors_have_the_values_of_their_format() {
             // The others are as they were.
             for other in description.tensors.iter().filter(|other| other.name != spec.name) {
                 let own = lazy.description().find(&other.name).expect("it is still there");
-                let (a, b) = (load_tensor::<f32>(&lazy, own), load_tensor::<f32>(&source, other));
+                let (a, b) = (lazy.values::<f32>(own), model.values::<f32>(other));
                 assert_eq!(a.expect("it reads"), b.expect("it reads"), "{version} {}", other.name);
             }
         }
@@ -67,9 +68,8 @@ fn replaced_tensors_have_the_values_of_their_format() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let source = random_model(Version::V7, &SIZES, 3);
-    let description = rwkv_forge_model::describe(source.tensors()).expect("a model");
-    let mut overlay = Overlay::new(&source, &description);
+    let model = Model::describe(random_model(Version::V7, &SIZES, 3)).expect("a model");
+    let mut overlay = Overlay::new(&model);
     let q4 = rwkv_forge_quant::by_name("q4_0").expect("a format").encoding();
     let kind = |result: Result<(), OverlayError>| result.expect_err("it does not fit").kind();
     assert_eq!(kind(overlay.encode("blocks.9.att.key.weight", q4, None)), "NoSuchTensor");

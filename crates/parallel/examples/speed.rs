@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_parallel::{ParallelModel, ParallelOptions};
+use rwkv_forge_weights::Model;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,16 +21,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (count, chunk, runs) = (number(0, 512)?, number(1, ParallelOptions::DEFAULT_CHUNK)?, number(2, 5)?);
     let source = rwkv_forge_checkpoint::open(Path::new(file), &Limits::default())?;
     let description = rwkv_forge_model::describe(source.tensors())?;
+    let model = Model::over(source.into(), description.clone());
     let vocabulary = u32::try_from(description.hyperparameters.vocabulary)?;
     let tokens: Vec<u32> = (0..u32::try_from(count)?).map(|index| index.wrapping_mul(7919) % vocabulary).collect();
     let begin = Instant::now();
-    let model = ParallelModel::<f32>::load(source.as_ref(), &description, &ParallelOptions::default().with_chunk(chunk))?;
+    let parallel = ParallelModel::<f32>::load(&model, &ParallelOptions::default().with_chunk(chunk))?;
     println!("{}; loaded in {:.2} s", description.summary(), begin.elapsed().as_secs_f64());
-    let start = model.zero_states();
+    let start = parallel.zero_states();
     let (mut best, mut least) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..runs {
         let (begin, cpu) = (Instant::now(), cpu_seconds());
-        model.last_logits(&tokens, &start)?;
+        parallel.last_logits(&tokens, &start)?;
         best = best.min(begin.elapsed().as_secs_f64());
         least = least.min(cpu_seconds() - cpu);
     }

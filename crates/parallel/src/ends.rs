@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::Model;
 
 use crate::error::ParallelError;
 use crate::faults::Fault;
@@ -22,26 +22,17 @@ use crate::weights::Weights;
 /// # Errors
 /// For hybrids, for tokens outside of the vocabulary, for no tokens, when a tensor is missing or has the wrong size, or when
 /// reading or candle fails.
-pub fn embed<F: Real>(
-    source: &dyn TensorSource,
-    description: &ModelDescription,
-    tokens: &[u32],
-    options: &ParallelOptions,
-) -> Result<Vec<F>, ParallelError> {
-    values(&embedded::<F>(source, description, tokens, options)?)
+pub fn embed<F: Real>(model: &Model, tokens: &[u32], options: &ParallelOptions) -> Result<Vec<F>, ParallelError> {
+    values(&embedded::<F>(model, tokens, options)?)
 }
 
 /// As [`embed`], on the device.
-pub(crate) fn embedded<F: Real>(
-    source: &dyn TensorSource,
-    description: &ModelDescription,
-    tokens: &[u32],
-    options: &ParallelOptions,
-) -> Result<Tensor, ParallelError> {
+pub(crate) fn embedded<F: Real>(model: &Model, tokens: &[u32], options: &ParallelOptions) -> Result<Tensor, ParallelError> {
+    let description = model.description();
     check(description, options)?;
     check_tokens(description, tokens)?;
     let channels = description.hyperparameters.channels;
-    let outside = Weights { source, description, layer: None, device: &options.device };
+    let outside = Weights { source: model.source(), description, layer: None, device: &options.device };
     let mut rows = Vec::with_capacity(tokens.len() * channels);
     for token in tokens {
         let row = *token as usize;
@@ -82,15 +73,11 @@ impl<F: Real> Head<F> {
     /// # Errors
     /// For hybrids, when a tensor is missing or has the wrong size, when the range is not inside the vocabulary, or when
     /// reading or candle fails.
-    pub fn load(
-        source: &dyn TensorSource,
-        description: &ModelDescription,
-        rows: Range<usize>,
-        options: &ParallelOptions,
-    ) -> Result<Self, ParallelError> {
+    pub fn load(model: &Model, rows: Range<usize>, options: &ParallelOptions) -> Result<Self, ParallelError> {
+        let description = model.description();
         check(description, options)?;
         let channels = description.hyperparameters.channels;
-        let outside = Weights { source, description, layer: None, device: &options.device };
+        let outside = Weights { source: model.source(), description, layer: None, device: &options.device };
         let shape = (rows.len(), channels);
         let matrix = Tensor::from_vec(outside.rows::<F>("head.weight", rows, channels)?, shape, &options.device)?.t()?;
         Ok(Self {
@@ -127,17 +114,16 @@ impl<F: Real> Head<F> {
 /// # Errors
 /// As [`Head::load`] and [`Head::logits`].
 pub fn for_each_logits<F: Real>(
-    source: &dyn TensorSource,
-    description: &ModelDescription,
+    model: &Model,
     x: &[F],
     options: &ParallelOptions,
     max_rows: usize,
     mut sink: impl FnMut(usize, usize, &[F]),
 ) -> Result<(), ParallelError> {
-    let vocabulary = description.hyperparameters.vocabulary;
+    let vocabulary = model.description().hyperparameters.vocabulary;
     for first in (0..vocabulary).step_by(max_rows.max(1)) {
         let rows = first..vocabulary.min(first + max_rows.max(1));
-        let logits = Head::<F>::load(source, description, rows.clone(), options)?.logits(x)?;
+        let logits = Head::<F>::load(model, rows.clone(), options)?.logits(x)?;
         sink(first, rows.len(), &logits);
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use candle_core::{Device, Tensor};
 use rwkv_forge_model::{ModelDescription, Version};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::Model;
 
 use crate::channel_mix::ChannelMix;
 use crate::cpu;
@@ -56,12 +56,8 @@ impl<F: Real> Layer<F> {
     /// # Errors
     /// For hybrids; when the layer does not exist, a tensor is missing or has the wrong size, reading fails, or the device
     /// is out of memory or has no such type.
-    pub fn load(
-        source: &dyn TensorSource,
-        description: &ModelDescription,
-        index: usize,
-        options: &ParallelOptions,
-    ) -> Result<Self, ParallelError> {
+    pub fn load(model: &Model, index: usize, options: &ParallelOptions) -> Result<Self, ParallelError> {
+        let description = model.description();
         check(description, options)?;
         let layers = description.hyperparameters.layers;
         if index >= layers {
@@ -69,7 +65,7 @@ impl<F: Real> Layer<F> {
         }
         cpu::keep_freed_memory();
         let planted = options.planted;
-        let weights = Weights { source, description, layer: Some(index), device: &options.device };
+        let weights = Weights { source: model.source(), description, layer: Some(index), device: &options.device };
         let norm = |name: &str| weights.norm::<F>(name);
         let time_mix = match description.version {
             Version::V4 => TimeMix::V4(v4::TimeMix::load::<F>(&weights, planted)?),
@@ -87,6 +83,7 @@ impl<F: Real> Layer<F> {
             // Sizes are all that is needed of it: a list of all tensors for each layer would grow with the square of their number.
             description: ModelDescription {
                 version: description.version,
+                mechanisms: description.mechanisms,
                 hyperparameters: description.hyperparameters,
                 tensors: Vec::new(),
                 unused: Vec::new(),

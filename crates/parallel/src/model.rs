@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::Model;
 
 use crate::ends::{Head, embedded};
 use crate::error::ParallelError;
@@ -14,9 +14,8 @@ use crate::state::{DeviceState, LayerState, check_len, values};
 /// All layers and the head of a model as F: `parameters * size_of::<F>()` bytes, but for the embedding, of which only the
 /// rows of the tokens at hand are read. Where that is too much, use [`crate::embed`], [`Layer`] and
 /// [`crate::for_each_logits`].
-pub struct ParallelModel<'a, F> {
-    source: &'a dyn TensorSource,
-    description: ModelDescription,
+pub struct ParallelModel<F> {
+    model: Model,
     options: ParallelOptions,
     layers: Vec<Layer<F>>,
     head: Head<F>,
@@ -31,32 +30,32 @@ pub struct ModelOutput<F> {
     pub states: Vec<LayerState<F>>,
 }
 
-impl<'a, F: Real> ParallelModel<'a, F> {
+impl<F: Real> ParallelModel<F> {
     /// Reads and decodes the weights.
     ///
     /// # Errors
     /// As [`Layer::load`] and [`Head::load`].
-    pub fn load(source: &'a dyn TensorSource, description: &ModelDescription, options: &ParallelOptions) -> Result<Self, ParallelError> {
-        let layers = (0..description.hyperparameters.layers).map(|index| Layer::load(source, description, index, options));
+    pub fn load(model: &Model, options: &ParallelOptions) -> Result<Self, ParallelError> {
+        let sizes = &model.description().hyperparameters;
+        let layers = (0..sizes.layers).map(|index| Layer::load(model, index, options));
         Ok(Self {
-            source,
-            description: description.clone(),
+            model: model.clone(),
             options: options.clone(),
             layers: layers.collect::<Result<_, _>>()?,
-            head: Head::load(source, description, 0..description.hyperparameters.vocabulary, options)?,
+            head: Head::load(model, 0..sizes.vocabulary, options)?,
         })
     }
 
     /// What the model is.
     #[must_use]
     pub fn description(&self) -> &ModelDescription {
-        &self.description
+        self.model.description()
     }
 
     /// The states of all layers before the first token.
     #[must_use]
     pub fn zero_states(&self) -> Vec<LayerState<F>> {
-        vec![LayerState::zero(&self.description); self.layers.len()]
+        vec![LayerState::zero(self.model.description()); self.layers.len()]
     }
 
     /// Sends `tokens` (at least one) through the model from the states `start`, one a layer.
@@ -79,7 +78,7 @@ impl<'a, F: Real> ParallelModel<'a, F> {
     ) -> Result<ModelOutput<F>, ParallelError> {
         let mut states = Vec::with_capacity(start.len());
         let x = self.run(tokens, start, |layer, x, state| {
-            let state = state.download::<F>(self.description.version)?;
+            let state = state.download::<F>(self.model.description().version)?;
             each(LayerOutput { layer, x: values(x)?, state: state.clone() });
             states.push(state);
             Ok(())
@@ -94,7 +93,7 @@ impl<'a, F: Real> ParallelModel<'a, F> {
     pub fn last_logits(&self, tokens: &[u32], start: &[LayerState<F>]) -> Result<ModelOutput<F>, ParallelError> {
         let mut states = Vec::with_capacity(start.len());
         let x = self.run(tokens, start, |_, _, state| {
-            states.push(state.download::<F>(self.description.version)?);
+            states.push(state.download::<F>(self.model.description().version)?);
             Ok(())
         })?;
         let last = x.narrow(0, tokens.len() - 1, 1)?;
@@ -109,10 +108,10 @@ impl<'a, F: Real> ParallelModel<'a, F> {
         mut each: impl FnMut(usize, &Tensor, &DeviceState) -> Result<(), ParallelError>,
     ) -> Result<Tensor, ParallelError> {
         check_len("the list of layer states", start.len(), self.layers.len())?;
-        let mut x = embedded::<F>(self.source, &self.description, tokens, &self.options)?;
+        let mut x = embedded::<F>(&self.model, tokens, &self.options)?;
         let mut v_first = None;
         for (index, (layer, start)) in self.layers.iter().zip(start).enumerate() {
-            let start = DeviceState::upload(start, &self.description, &self.options.device)?;
+            let start = DeviceState::upload(start, self.model.description(), &self.options.device)?;
             let (next, end) = layer.run(&x, start, &mut v_first)?;
             each(index, &next, &end)?;
             x = next;

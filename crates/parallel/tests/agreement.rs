@@ -5,12 +5,13 @@ use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Float, Model, Run, Worst, parallel, parallel_from, random, random_states, recurrent, recurrent_from, tokens};
+use crate::support::{Float, Made, Run, Worst, parallel, parallel_from, random, random_states, recurrent, recurrent_from, tokens};
 use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_model::Version;
 use rwkv_forge_parallel::{Fault, LayerState, ParallelModel, ParallelOptions};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::models::{Decay, MemorySource, Sizes, encode};
+use rwkv_forge_weights::Model;
 
 /// f64 separates algebra from rounding: rounding stays below 1e-14 here, the smallest of the planted faults of `faults.rs`
 /// is above 5e-4.
@@ -23,7 +24,7 @@ const SINGLE: f64 = 5e-5;
 
 const DECAYS: [Decay; 3] = [Decay::Typical, Decay::Fast, Decay::Slow];
 
-fn zero<F: Float>(model: &Model) -> Vec<LayerState<F>> {
+fn zero<F: Float>(model: &Made) -> Vec<LayerState<F>> {
     vec![LayerState::zero(&model.description); model.description.hyperparameters.layers]
 }
 
@@ -82,7 +83,7 @@ fn pieces_of_a_sequence_are_the_sequence() {
         for ends in [vec![1, 90], vec![1, 2, 3, 20, 84, 90], vec![45, 90], vec![89, 90]] {
             let (mut state, mut first, mut logits, mut last) = (start.clone(), 0, Vec::new(), Vec::new());
             for end in ends.clone() {
-                let (run, states) = parallel_from(&model.source, &model.description, &tokens[first..end], &state, &with_chunk(16));
+                let (run, states) = parallel_from(&model.model(), &tokens[first..end], &state, &with_chunk(16));
                 logits.extend(run.logits);
                 last = run.layers;
                 (state, first) = (states, end);
@@ -127,7 +128,7 @@ fn double(run: &Run<f32>) -> Run<f64> {
 }
 
 /// Replaces all values of the tensors whose names end so.
-fn overwrite(model: Model, suffix: &str, value: impl Fn(usize) -> f32) -> Model {
+fn overwrite(model: Made, suffix: &str, value: impl Fn(usize) -> f32) -> Made {
     let mut tensors = model.source.into_tensors();
     let mut replaced = 0;
     for tensor in tensors.iter_mut().filter(|tensor| tensor.info.name.ends_with(suffix)) {
@@ -136,7 +137,7 @@ fn overwrite(model: Model, suffix: &str, value: impl Fn(usize) -> f32) -> Model 
         replaced += 1;
     }
     assert!(replaced > 0, "no tensor {suffix}");
-    Model { source: MemorySource::from_tensors(tensors), description: model.description }
+    Made { source: MemorySource::from_tensors(tensors), description: model.description }
 }
 
 /// Decays of exactly 0 and 1 and beyond what exp can take, side by side in one head.
@@ -218,11 +219,12 @@ fn a_larger_trained_model_agrees() {
 fn agrees(path: &Path, count: usize) {
     let source = rwkv_forge_checkpoint::open(path, &Limits::default()).unwrap();
     let description = rwkv_forge_model::describe(source.tensors()).unwrap();
+    let model = Model::over(source.into(), description.clone());
     let tokens = tokens(&description, count, 11);
     let start = vec![LayerState::<f64>::zero(&description); description.hyperparameters.layers];
-    let expected = recurrent_from(source.as_ref(), &description, &tokens, &start);
+    let expected = recurrent_from(&model, &tokens, &start);
     for chunk in [16, 33] {
-        let (found, _) = parallel_from(source.as_ref(), &description, &tokens, &start, &with_chunk(chunk));
+        let (found, _) = parallel_from(&model, &tokens, &start, &with_chunk(chunk));
         let worst = Worst::of(&found, &expected);
         println!("{}, chunk {chunk}: {worst:?}", path.display());
         assert!(worst.any() <= ALGEBRA, "{}, chunk {chunk}: {worst:?}", path.display());
@@ -235,8 +237,8 @@ fn a_model_in_memory_is_its_layers_one_after_another() {
         let model = random(version, &Sizes::TINY, Decay::Typical, 12);
         let tokens = tokens(&model.description, 21, 12);
         let start = random_states::<f32>(&model.description, 81);
-        let (run, states) = parallel_from(&model.source, &model.description, &tokens, &start, &with_chunk(8));
-        let whole = ParallelModel::<f32>::load(&model.source, &model.description, &with_chunk(8)).unwrap();
+        let (run, states) = parallel_from(&model.model(), &tokens, &start, &with_chunk(8));
+        let whole = ParallelModel::<f32>::load(&model.model(), &with_chunk(8)).unwrap();
         let mut seen = Vec::new();
         let output = whole.forward_with(&tokens, &start, |layer| seen.push(layer.x)).unwrap();
         assert_eq!(output.logits, run.logits, "{version}");
@@ -259,7 +261,7 @@ fn logits_do_not_depend_on_the_rows_at_once() {
     let collect = |max_rows| {
         let mut all = vec![0.0; 3 * vocabulary];
         let options = ParallelOptions::default();
-        rwkv_forge_parallel::for_each_logits(&model.source, &model.description, &x, &options, max_rows, |first, rows, part| {
+        rwkv_forge_parallel::for_each_logits(&model.model(), &x, &options, max_rows, |first, rows, part| {
             for (token, part) in part.chunks_exact(rows).enumerate() {
                 all[token * vocabulary + first..][..rows].copy_from_slice(part);
             }

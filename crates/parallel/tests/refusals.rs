@@ -1,13 +1,13 @@
 //! What the parallel form refuses, and how it says so.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use crate::support::{Model, random};
+use crate::support::{Made, random};
 use rwkv_forge_model::Version;
 use rwkv_forge_parallel::{Layer, LayerState, ParallelError, ParallelModel, ParallelOptions, Wkv, embed};
 use rwkv_forge_tensor::{Class, Diagnostic};
 use rwkv_forge_testkit::models::{Decay, MemorySource, Sizes};
 
-fn model() -> Model {
+fn model() -> Made {
     random(Version::V7, &Sizes::TINY, Decay::Typical, 1)
 }
 
@@ -20,23 +20,31 @@ fn kind<T>(result: Result<T, ParallelError>) -> (&'static str, Class, String) {
 
 #[test]
 fn callers_mistakes_are_usage_errors() {
-    let Model { source, description } = model();
+    let Made { source, description } = model();
     let options = ParallelOptions::default();
-    let (kind_of, class, _) = kind(Layer::<f32>::load(&source, &description, 0, &options.clone().with_chunk(0)));
+    let (kind_of, class, _) = kind(Layer::<f32>::load(
+        &Made { source: source.clone(), description: description.clone() }.model(),
+        0,
+        &options.clone().with_chunk(0),
+    ));
     assert_eq!((kind_of, class), ("EmptyChunk", Class::Usage));
-    let (kind_of, class, text) = kind(Layer::<f32>::load(&source, &description, 2, &options));
+    let (kind_of, class, text) =
+        kind(Layer::<f32>::load(&Made { source: source.clone(), description: description.clone() }.model(), 2, &options));
     assert_eq!((kind_of, class), ("LayerOutOfRange", Class::Usage));
     assert!(text.contains("layer 2"), "{text}");
-    assert_eq!(kind(embed::<f32>(&source, &description, &[], &options)).0, "NoTokens");
-    let (kind_of, class, text) = kind(embed::<f32>(&source, &description, &[0, 40], &options));
+    assert_eq!(kind(embed::<f32>(&Made { source: source.clone(), description: description.clone() }.model(), &[], &options)).0, "NoTokens");
+    let (kind_of, class, text) =
+        kind(embed::<f32>(&Made { source: source.clone(), description: description.clone() }.model(), &[0, 40], &options));
     assert_eq!((kind_of, class), ("TokenOutOfRange", Class::Usage));
     assert!(text.contains("position 1"), "{text}");
 }
 
 #[test]
 fn buffers_of_another_model_are_refused() {
-    let Model { source, description } = model();
-    let layer = Layer::<f32>::load(&source, &description, 1, &ParallelOptions::default()).unwrap();
+    let Made { source, description } = model();
+    let layer =
+        Layer::<f32>::load(&Made { source: source.clone(), description: description.clone() }.model(), 1, &ParallelOptions::default())
+            .unwrap();
     let zero = LayerState::zero(&description);
     let x = vec![0.5; 2 * 32];
     let first = vec![0.5; 2 * 32];
@@ -48,28 +56,38 @@ fn buffers_of_another_model_are_refused() {
     assert_eq!(kind(layer.forward(&x, &short, &mut first.clone())).0, "BufferMismatch");
     let other = LayerState { wkv: Wkv::Scalars { aa: vec![0.0; 32], bb: vec![0.0; 32], pp: vec![0.0; 32] }, ..zero.clone() };
     assert_eq!(kind(layer.forward(&x, &other, &mut first.clone())).0, "BufferMismatch");
-    let whole = ParallelModel::<f32>::load(&source, &description, &ParallelOptions::default()).unwrap();
+    let whole =
+        ParallelModel::<f32>::load(&Made { source: source.clone(), description: description.clone() }.model(), &ParallelOptions::default())
+            .unwrap();
     assert_eq!(kind(whole.forward(&[1], &[zero])).0, "BufferMismatch");
 }
 
 #[test]
 fn missing_tensors_are_named() {
-    let Model { source, mut description } = model();
+    let Made { source, mut description } = model();
     description.tensors.retain(|spec| spec.name != "blocks.0.att.k_a");
-    let (kind, class, text) = kind(Layer::<f32>::load(&source, &description, 0, &ParallelOptions::default()));
+    let (kind, class, text) = kind(Layer::<f32>::load(
+        &Made { source: source.clone(), description: description.clone() }.model(),
+        0,
+        &ParallelOptions::default(),
+    ));
     assert_eq!((kind, class), ("MissingTensor", Class::Refused));
     assert!(text.contains("blocks.0.att.k_a"), "{text}");
 }
 
 #[test]
 fn a_shorter_file_than_described_is_refused() {
-    let Model { source, description } = model();
+    let Made { source, description } = model();
     let mut tensors = source.into_tensors();
     let index = tensors.iter().position(|tensor| tensor.info.name == "blocks.1.ffn.key.weight").unwrap();
     tensors[index].info.shape = vec![48, 31];
     tensors[index].bytes.truncate(48 * 31 * 4);
     let source = MemorySource::from_tensors(tensors);
-    let (kind, class, text) = kind(Layer::<f32>::load(&source, &description, 1, &ParallelOptions::default()));
+    let (kind, class, text) = kind(Layer::<f32>::load(
+        &Made { source: source.clone(), description: description.clone() }.model(),
+        1,
+        &ParallelOptions::default(),
+    ));
     assert_eq!((kind, class), ("ShapeMismatch", Class::Refused));
     assert!(text.contains("1488") && text.contains("1536"), "{text}");
 }
@@ -77,9 +95,13 @@ fn a_shorter_file_than_described_is_refused() {
 #[test]
 fn hybrids_are_refused_by_name() {
     for (version, name) in [(Version::QRwkv6, "QRWKV6"), (Version::ARwkv7, "ARWKV")] {
-        let Model { source, mut description } = model();
+        let Made { source, mut description } = model();
         description.version = version;
-        let (kind, class, text) = kind(Layer::<f32>::load(&source, &description, 0, &ParallelOptions::default()));
+        let (kind, class, text) = kind(Layer::<f32>::load(
+            &Made { source: source.clone(), description: description.clone() }.model(),
+            0,
+            &ParallelOptions::default(),
+        ));
         assert_eq!((kind, class), ("UnsupportedVersion", Class::Refused));
         assert!(text.contains(name), "{text}");
     }

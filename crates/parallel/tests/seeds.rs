@@ -34,7 +34,7 @@ fn seed(version: Version, seed: u64, table: &mut Table) {
     let options = ParallelOptions::default().with_chunk(at(&[16, 1, 3, 64, 32, 7, 128, 512], 1));
     let tokens = tokens(&model.description, length, seed);
     let layers = model.description.hyperparameters.layers;
-    fn start<F: Float>(model: &support::Model, layers: usize, seed: u64) -> Vec<LayerState<F>> {
+    fn start<F: Float>(model: &support::Made, layers: usize, seed: u64) -> Vec<LayerState<F>> {
         match seed % 2 {
             0 => vec![LayerState::zero(&model.description); layers],
             _ => random_states(&model.description, seed),

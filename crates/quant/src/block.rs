@@ -2,12 +2,12 @@
 
 use std::marker::PhantomData;
 
+use rwkv_forge_simd::{Isa, Pass};
 use rwkv_forge_tensor::Encoding;
 
 use crate::convert::{INFINITY, MAGNITUDE, f16_to_f32, f32_to_f16};
 use crate::searched::{SearchPass, Searched};
-use crate::simd::{Level, Pass};
-use crate::{BlockFormat, EncodeError, EncodeStats};
+use crate::{BlockFormat, EncodeError, EncodeStats, Facts};
 
 /// Elements a block of most formats.
 pub(crate) const LEN: usize = 32;
@@ -47,14 +47,14 @@ impl<const N: usize> ByteArray for [u8; N] {
     }
 }
 
-/// A format of blocks: [`BlockFormat`] follows from it. `decode` is `#[inline(always)]` so that [`Level::run`] can compile it.
+/// A format of blocks: [`BlockFormat`] follows from it. `decode` is `#[inline(always)]` so that [`Isa::run`] can compile it.
 pub(crate) trait Block: Sync + Sized {
     /// The values of a block.
     type Values: FloatArray;
     /// The stored bytes.
     type Stored: ByteArray;
     const ENCODING: Encoding;
-    const GGML_TYPE: Option<u32>;
+    const FACTS: Facts;
 
     /// Encodes the blocks of a job; how many were flushed, or the first refused block.
     fn encode(job: Job) -> Result<Flushed, usize>;
@@ -70,7 +70,7 @@ pub(crate) trait OneByOne: Block {
 
 /// Whole blocks to encode.
 pub(crate) struct Job<'a> {
-    pub(crate) level: Level,
+    pub(crate) isa: Isa,
     pub(crate) values: &'a [f32],
     /// The importance of each column, `[row length]`; rows are whole blocks, and `values` whole rows.
     pub(crate) importance: Option<&'a [f32]>,
@@ -78,14 +78,19 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// What formats for reading answer. They are never asked: [`encode_at`] has refused before.
+    pub(crate) fn refused(self) -> Result<Flushed, usize> {
+        Err(0)
+    }
+
     /// Encodes block after block; importance does not matter.
     pub(crate) fn one_by_one<B: OneByOne>(self) -> Result<Flushed, usize> {
-        self.level.run(EncodePass::<B> { blocks: B::Values::cut(self.values).0, out: B::Stored::cut_mut(self.out) })
+        self.isa.run(EncodePass::<B> { blocks: B::Values::cut(self.values).0, out: B::Stored::cut_mut(self.out) })
     }
 
     /// Encodes sub-blocks side by side.
     pub(crate) fn searched<B: Searched>(self) -> Result<Flushed, usize> {
-        self.level.run_lanes(SearchPass::<B>(self, PhantomData))
+        self.isa.run_lanes(SearchPass::<B>(self, PhantomData))
     }
 }
 
@@ -139,21 +144,21 @@ impl<B: Block> BlockFormat for B {
         B::ENCODING
     }
 
-    fn ggml_type(&self) -> Option<u32> {
-        B::GGML_TYPE
+    fn facts(&self) -> Facts {
+        B::FACTS
     }
 
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
-        encode_at::<B>(Level::best(), values, None, out)
+        encode_at::<B>(Isa::best(), values, None, out)
     }
 
     fn encode_weighted(&self, values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
         check_importance(self.encoding(), values, importance)?;
-        encode_at::<B>(Level::best(), values, Some(importance), out)
+        encode_at::<B>(Isa::best(), values, Some(importance), out)
     }
 
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
-        decode_at::<B>(Level::best(), bytes, out);
+        decode_at::<B>(Isa::best(), bytes, out);
     }
 
     fn validate(&self, bytes: &[u8]) -> Result<(), usize> {
@@ -163,18 +168,21 @@ impl<B: Block> BlockFormat for B {
 
 /// [`BlockFormat::encode`], or with importance [`BlockFormat::encode_weighted`], with a chosen instruction set.
 pub(crate) fn encode_at<B: Block>(
-    level: Level,
+    isa: Isa,
     values: &[f32],
     importance: Option<&[f32]>,
     out: &mut [u8],
 ) -> Result<EncodeStats, EncodeError> {
     let format = B::ENCODING.name;
+    if !B::FACTS.encodes {
+        return Err(EncodeError::ReadOnly { format });
+    }
     let error = EncodeError::Length { values: values.len(), bytes: out.len(), format };
     let (blocks, rest) = B::Values::cut(values);
     if !rest.is_empty() || out.len() != size_of::<B::Stored>() * blocks.len() {
         return Err(error);
     }
-    match B::encode(Job { level, values, importance, out }) {
+    match B::encode(Job { isa, values, importance, out }) {
         Ok(Flushed { scales, blocks }) => Ok(EncodeStats { flushed_blocks: scales, zeroed_blocks: blocks, ..EncodeStats::default() }),
         Err(block) => Err(match blocks[block].as_ref().iter().position(|value| !value.is_finite()) {
             Some(offset) => EncodeError::NonFinite { index: block * blocks[block].as_ref().len() + offset, format },
@@ -198,8 +206,8 @@ pub(crate) fn check_importance(encoding: Encoding, values: &[f32], importance: &
 }
 
 /// [`BlockFormat::decode`] with a chosen instruction set.
-pub(crate) fn decode_at<B: Block>(level: Level, bytes: &[u8], out: &mut [f32]) {
-    level.run(DecodePass::<B> { stored: B::Stored::cut(bytes), out: B::Values::cut_mut(out) });
+pub(crate) fn decode_at<B: Block>(isa: Isa, bytes: &[u8], out: &mut [f32]) {
+    isa.run(DecodePass::<B> { stored: B::Stored::cut(bytes), out: B::Values::cut_mut(out) });
 }
 
 struct EncodePass<'a, B: OneByOne> {
@@ -209,6 +217,7 @@ struct EncodePass<'a, B: OneByOne> {
 
 impl<B: OneByOne> Pass for EncodePass<'_, B> {
     type Output = Result<Flushed, usize>;
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
@@ -231,6 +240,7 @@ struct DecodePass<'a, B: Block> {
 
 impl<B: Block> Pass for DecodePass<'_, B> {
     type Output = ();
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn run(self) {

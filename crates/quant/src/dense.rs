@@ -1,10 +1,10 @@
 //! The dense floats as formats: every element is a block of its own.
 
+use rwkv_forge_simd::{Isa, Pass};
 use rwkv_forge_tensor::Encoding;
 
 use crate::convert::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
-use crate::simd::{Level, Pass};
-use crate::{BlockFormat, EncodeError, EncodeStats};
+use crate::{BlockFormat, EncodeError, EncodeStats, Facts, Family, Rows};
 
 /// IEEE binary32, little endian.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ const CHUNK: usize = 4096;
 /// One element of a 16-bit float. Both functions are `#[inline(always)]`.
 pub(crate) trait Half: Sync {
     const ENCODING: Encoding;
-    const GGML_TYPE: u32;
+    const FACTS: Facts;
     /// The exponent bits: a magnitude at or above them is infinite or NaN.
     const EXPONENT: u16;
     /// The smallest normal number, as bits.
@@ -35,7 +35,7 @@ pub(crate) trait Half: Sync {
 
 impl Half for F16 {
     const ENCODING: Encoding = Encoding::F16;
-    const GGML_TYPE: u32 = 1;
+    const FACTS: Facts = Facts::new(Family::Dense).ggml(1, 1).planned(Rows::All).harm(2e-5);
     const EXPONENT: u16 = 0x7c00;
     const MIN_NORMAL: u16 = 0x0400;
 
@@ -52,7 +52,7 @@ impl Half for F16 {
 
 impl Half for BF16 {
     const ENCODING: Encoding = Encoding::BF16;
-    const GGML_TYPE: u32 = 30;
+    const FACTS: Facts = Facts::new(Family::Dense).ggml(30, 32);
     const EXPONENT: u16 = 0x7f80;
     const MIN_NORMAL: u16 = 0x0080;
 
@@ -68,7 +68,7 @@ impl Half for BF16 {
 }
 
 /// [`BlockFormat::encode`] of a 16-bit float with a chosen instruction set.
-pub(crate) fn encode_at<H: Half>(level: Level, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
+pub(crate) fn encode_at<H: Half>(isa: Isa, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
     let format = H::ENCODING.name;
     let bytes = out.len();
     let (halves, rest) = out.as_chunks_mut::<2>();
@@ -77,7 +77,7 @@ pub(crate) fn encode_at<H: Half>(level: Level, values: &[f32], out: &mut [u8]) -
     }
     let mut stats = EncodeStats::default();
     for (chunk, (values, out)) in values.chunks(CHUNK).zip(halves.chunks_mut(CHUNK)).enumerate() {
-        let counts = level.run(NarrowPass::<H> { values, out, format: std::marker::PhantomData });
+        let counts = isa.run(NarrowPass::<H> { values, out, format: std::marker::PhantomData });
         if counts.refused != 0 {
             return Err(diagnose::<H>(values, chunk * CHUNK));
         }
@@ -97,8 +97,8 @@ fn diagnose<H: Half>(values: &[f32], start: usize) -> EncodeError {
 }
 
 /// [`BlockFormat::decode`] of a 16-bit float with a chosen instruction set.
-pub(crate) fn decode_at<H: Half>(level: Level, bytes: &[u8], out: &mut [f32]) {
-    level.run(WidenPass::<H> { halves: bytes.as_chunks().0, out, format: std::marker::PhantomData });
+pub(crate) fn decode_at<H: Half>(isa: Isa, bytes: &[u8], out: &mut [f32]) {
+    isa.run(WidenPass::<H> { halves: bytes.as_chunks().0, out, format: std::marker::PhantomData });
 }
 
 /// Elements of a chunk that were refused, became zero, or became subnormal and changed.
@@ -116,6 +116,7 @@ struct NarrowPass<'a, H> {
 
 impl<H: Half> Pass for NarrowPass<'_, H> {
     type Output = Counts;
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn run(self) -> Counts {
@@ -142,6 +143,7 @@ struct WidenPass<'a, H> {
 
 impl<H: Half> Pass for WidenPass<'_, H> {
     type Output = ();
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn run(self) {
@@ -159,16 +161,16 @@ macro_rules! half_format {
                 <$half as Half>::ENCODING
             }
 
-            fn ggml_type(&self) -> Option<u32> {
-                Some(<$half as Half>::GGML_TYPE)
+            fn facts(&self) -> Facts {
+                <$half as Half>::FACTS
             }
 
             fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {
-                encode_at::<$half>(Level::best(), values, out)
+                encode_at::<$half>(Isa::best(), values, out)
             }
 
             fn decode(&self, bytes: &[u8], out: &mut [f32]) {
-                decode_at::<$half>(Level::best(), bytes, out);
+                decode_at::<$half>(Isa::best(), bytes, out);
             }
 
             fn validate(&self, bytes: &[u8]) -> Result<(), usize> {
@@ -188,8 +190,8 @@ impl BlockFormat for F32 {
         Encoding::F32
     }
 
-    fn ggml_type(&self) -> Option<u32> {
-        Some(0)
+    fn facts(&self) -> Facts {
+        Facts::new(Family::Dense).ggml(0, 0)
     }
 
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError> {

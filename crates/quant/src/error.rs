@@ -48,6 +48,13 @@ pub enum EncodeError {
         /// Name of the format.
         format: &'static str,
     },
+    /// The format is there for reading files only.
+    #[strum(serialize = "ReadOnlyType")]
+    #[error("{format} is for reading only: nothing can be stored as it; choose a type that is written")]
+    ReadOnly {
+        /// Name of the format.
+        format: &'static str,
+    },
     /// The slices are no whole blocks, or not the same number of blocks.
     #[strum(serialize = "BlockLength")]
     #[error("{values} values do not fill {bytes} bytes of {format} exactly; rows must be whole blocks")]
@@ -89,7 +96,7 @@ impl Diagnostic for EncodeError {
     fn class(&self) -> Class {
         match self {
             Self::NonFinite { .. } | Self::Overflow { .. } | Self::Importance { .. } => Class::Refused,
-            Self::Length { .. } | Self::Rows { .. } => Class::Usage,
+            Self::ReadOnly { .. } | Self::Length { .. } | Self::Rows { .. } => Class::Usage,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::block::{Block, Flushed, Job, OneByOne, Outcome, half_is_finite, load}
 use crate::convert::{MAGNITUDE, f32_to_f16};
 use crate::int8::through_f16;
 use crate::parts::{self, Parted, Parts};
+use crate::{Facts, Family, Grid, Rows, Scheme};
 
 /// Quantiles of the normal distribution, scaled to the range -1..1; the table of bitsandbytes.
 pub const NF4_TABLE: [f32; 16] = [
@@ -70,12 +71,12 @@ const LEN: usize = 64;
 const ZERO: u8 = 7;
 
 macro_rules! float4_format {
-    ($format:ty, $name:literal, $table:ident) => {
+    ($format:ident, $name:literal, $table:ident, $facts:expr) => {
         impl Block for $format {
             type Values = [f32; LEN];
             type Stored = [u8; 34];
             const ENCODING: Encoding = Encoding::new($name, 64, 34);
-            const GGML_TYPE: Option<u32> = None;
+            const FACTS: Facts = $facts.grid(Grid::table(&$format, LEN, &$table, Scheme::One));
 
             fn encode(job: Job) -> Result<Flushed, usize> {
                 job.one_by_one::<Self>()
@@ -123,8 +124,8 @@ macro_rules! float4_format {
     };
 }
 
-float4_format!(NF4, "nf4", NF4_TABLE);
-float4_format!(SF4, "sf4", SF4_TABLE);
+float4_format!(NF4, "nf4", NF4_TABLE, Facts::new(Family::Table).planned(Rows::Short).harm(1.3));
+float4_format!(SF4, "sf4", SF4_TABLE, Facts::new(Family::Table));
 
 #[inline(always)]
 fn encode(table: &[f32; 16], values: &[f32; LEN], out: &mut [u8; 34]) -> Outcome {

@@ -4,8 +4,8 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::block::check_importance;
 use crate::{
-    BF16, EncodeError, EncodeStats, F16, F32, IQ4_NL, IQ4_XS, Int8, MXFP4, NF4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0,
-    SF4,
+    BF16, EncodeError, EncodeStats, F16, F32, Facts, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, Int8, MXFP4,
+    NF4, NVFP4, Q1_0, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SF4, TQ1_0, TQ2_0,
 };
 
 /// A way to store rows of f32. Rows never share blocks. All methods are pure: same input, same bytes, on any machine.
@@ -13,8 +13,19 @@ pub trait BlockFormat: Sync {
     /// Name, block length and block bytes.
     fn encoding(&self) -> Encoding;
 
+    /// What else the format says of itself: family, numbers, what planners may do with it.
+    fn facts(&self) -> Facts;
+
     /// The type number of ggml/GGUF, if it has one.
-    fn ggml_type(&self) -> Option<u32>;
+    fn ggml_type(&self) -> Option<u32> {
+        self.facts().ggml.map(|ggml| ggml.number)
+    }
+
+    /// Bits that a weight takes, scales included.
+    fn bits(&self) -> f64 {
+        let encoding = self.encoding();
+        f64::from(encoding.block_bytes) * 8.0 / f64::from(encoding.block_len)
+    }
 
     /// Encodes whole blocks: `values` `[blocks * block_len]` to `out` `[blocks * block_bytes]`.
     ///
@@ -24,7 +35,7 @@ pub trait BlockFormat: Sync {
     ///
     /// # Errors
     /// [`EncodeError::NonFinite`] at the first NaN or infinity, [`EncodeError::Overflow`] when a value, scale or minimum
-    /// exceeds what the format can hold, [`EncodeError::Length`] when the lengths are no whole blocks or do not fit
+    /// exceeds what the format can hold, [`EncodeError::ReadOnly`] for formats that are only read, [`EncodeError::Length`] when the lengths are no whole blocks or do not fit
     /// together. The content of `out` is unspecified after an error.
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<EncodeStats, EncodeError>;
 
@@ -52,9 +63,61 @@ pub trait BlockFormat: Sync {
     fn validate(&self, bytes: &[u8]) -> Result<(), usize>;
 }
 
-/// All formats, dense ones first.
-pub const FORMATS: &[&dyn BlockFormat] =
-    &[&F32, &F16, &BF16, &Q8_0, &Q6_K, &Q5_K, &Q5_1, &Q5_0, &Q4_K, &Q4_1, &Q4_0, &IQ4_NL, &IQ4_XS, &MXFP4, &Q3_K, &Q2_K, &Int8, &NF4, &SF4];
+impl std::fmt::Debug for dyn BlockFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.encoding().name)
+    }
+}
+
+/// Formats of the same encoding are the same.
+impl PartialEq for dyn BlockFormat {
+    fn eq(&self, other: &Self) -> bool {
+        self.encoding() == other.encoding()
+    }
+}
+
+impl Eq for dyn BlockFormat {}
+
+/// All formats, dense ones first, those that are only read last: a line each.
+#[rustfmt::skip]
+pub const FORMATS: &[&dyn BlockFormat] = &[
+    &F32,
+    &F16,
+    &BF16,
+    &Q8_0,
+    &Q6_K,
+    &Q5_K,
+    &Q5_1,
+    &Q5_0,
+    &Q4_K,
+    &Q4_1,
+    &Q4_0,
+    &IQ4_NL,
+    &IQ4_XS,
+    &MXFP4,
+    &NVFP4,
+    &Q3_K,
+    &Q2_K,
+    &Int8,
+    &NF4,
+    &SF4,
+    &IQ3_S,
+    &IQ3_XXS,
+    &IQ2_S,
+    &IQ2_XS,
+    &Q2_0,
+    &TQ2_0,
+    &IQ2_XXS,
+    &IQ1_M,
+    &TQ1_0,
+    &IQ1_S,
+    &Q1_0,
+];
+
+/// The formats that values can be encoded to.
+pub fn encodable() -> impl Iterator<Item = &'static dyn BlockFormat> {
+    FORMATS.iter().copied().filter(|format| format.facts().encodes)
+}
 
 /// The format that users call `name` (`q8_0`, `bf16`; lower case).
 #[must_use]

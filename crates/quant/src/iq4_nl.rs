@@ -8,6 +8,7 @@ use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, inverse, is_special, square_or_weigh, sum_of_squares};
+use crate::{Facts, Family, Grid, Scheme};
 
 /// 4.5 bits a weight: least squares over 16 scales, the squares weighted by themselves or by the importance.
 ///
@@ -20,7 +21,7 @@ impl Block for IQ4_NL {
     type Values = Values;
     type Stored = [u8; 18];
     const ENCODING: Encoding = Encoding::new("iq4_nl", 32, 18);
-    const GGML_TYPE: Option<u32> = Some(20);
+    const FACTS: Facts = Facts::new(Family::Table).ggml(20, 25).grid(Grid::table(&IQ4_NL, 32, &TABLE, Scheme::One));
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()

@@ -9,6 +9,7 @@ use crate::lanes::{Lanes, nearest};
 use crate::parts::{Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, inverse, is_special, largest_scale, square_or_weigh, sum_of_squares};
+use crate::{Facts, Family, Grid, IQ4_NL, Rows, Scheme};
 
 /// 4.25 bits a weight: least squares over 16 scales for each 32 values, the squares weighted by themselves or by the importance.
 ///
@@ -21,7 +22,11 @@ impl Block for IQ4_XS {
     type Values = [f32; 256];
     type Stored = [u8; 136];
     const ENCODING: Encoding = Encoding::new("iq4_xs", 256, 136);
-    const GGML_TYPE: Option<u32> = Some(23);
+    const FACTS: Facts = Facts::new(Family::Table)
+        .ggml(23, 30)
+        .grid(Grid::table(&IQ4_XS, 32, &TABLE, Scheme::Scales(-32, 31)))
+        .planned(Rows::Long)
+        .stand_in(&IQ4_NL);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()

@@ -4,6 +4,7 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, OneByOne, Outcome, Values, largest_magnitude, pack_nibbles, unpack_nibbles};
 use crate::convert::{INFINITY, MAGNITUDE};
+use crate::{Facts, Family};
 
 /// 4.25 bits a weight. The exponent is that of the largest magnitude, so that its code is one of the last three; of two equally
 /// near entries the smaller one is taken.
@@ -24,7 +25,7 @@ impl Block for MXFP4 {
     type Values = Values;
     type Stored = [u8; 17];
     const ENCODING: Encoding = Encoding::new("mxfp4", 32, 17);
-    const GGML_TYPE: Option<u32> = Some(39);
+    const FACTS: Facts = Facts::new(Family::Float4).ggml(39, 38).exact_in_f16();
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.one_by_one::<Self>()

@@ -10,6 +10,7 @@ use crate::parts::{self, Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::{Searched, codes_of, is_special, search_codes, sum_of_squares, weigh};
 use crate::super_block::{LEN, Values, no_fits, pack_two_bits, steps_by_weight, steps_of_largest, unpack_two_bits};
+use crate::{Facts, Family, Grid, Q4_0, Rows, Scheme};
 
 /// 2.625 bits a weight: for each 16 values the best of 16 fits, an absolute error weighing as much as its value; with importance
 /// of 37 least-squares fits.
@@ -21,7 +22,11 @@ impl Block for Q2_K {
     type Values = Values;
     type Stored = [u8; 84];
     const ENCODING: Encoding = Encoding::new("q2_k", 256, 84);
-    const GGML_TYPE: Option<u32> = Some(10);
+    const FACTS: Facts = Facts::new(Family::Super)
+        .ggml(10, 10)
+        .grid(Grid::even(&Q2_K, 16, (0.0, 3.0), 0, Scheme::ScalesAndMinima(15)))
+        .planned(Rows::Long)
+        .stand_in(&Q4_0);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()

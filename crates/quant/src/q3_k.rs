@@ -12,6 +12,7 @@ use crate::searched::{Searched, codes_of, is_special, largest_scale, search_code
 use crate::super_block::{
     LEN, Steps, Values, add_bit, low_byte, no_fits, pack_bit, pack_two_bits, signed_steps_by_weight, unpack_two_bits,
 };
+use crate::{Facts, Family, Grid, Q4_0, Rows, Scheme};
 
 /// 3.4375 bits a weight: for each 16 values a descent from code to code, the squares weighted by themselves; with importance
 /// the best of 19 least-squares fits.
@@ -23,7 +24,11 @@ impl Block for Q3_K {
     type Values = Values;
     type Stored = [u8; 110];
     const ENCODING: Encoding = Encoding::new("q3_k", 256, 110);
-    const GGML_TYPE: Option<u32> = Some(11);
+    const FACTS: Facts = Facts::new(Family::Super)
+        .ggml(11, 12)
+        .grid(Grid::even(&Q3_K, 16, (-4.0, 3.0), 4, Scheme::Scales(-32, 31)))
+        .planned(Rows::Long)
+        .stand_in(&Q4_0);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()

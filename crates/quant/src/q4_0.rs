@@ -9,6 +9,7 @@ use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
+use crate::{Facts, Family, Grid, Rows, Scheme};
 
 /// 4.5 bits a weight. The value of largest magnitude gets code 0, so `d` has the opposite sign of it.
 ///
@@ -20,7 +21,8 @@ impl Block for Q4_0 {
     type Values = Values;
     type Stored = [u8; 18];
     const ENCODING: Encoding = Encoding::new("q4_0", 32, 18);
-    const GGML_TYPE: Option<u32> = Some(2);
+    const FACTS: Facts =
+        Facts::new(Family::Even).ggml(2, 2).grid(Grid::even(&Q4_0, 32, (-8.0, 7.0), 8, Scheme::One)).planned(Rows::Short).harm(1.5);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }

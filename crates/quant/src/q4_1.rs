@@ -10,6 +10,7 @@ use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
+use crate::{Facts, Family, Grid, Rows, Scheme};
 
 /// 5 bits a weight: 16 steps from the smallest to the largest value.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +20,8 @@ impl Block for Q4_1 {
     type Values = Values;
     type Stored = [u8; 20];
     const ENCODING: Encoding = Encoding::new("q4_1", 32, 20);
-    const GGML_TYPE: Option<u32> = Some(3);
+    const FACTS: Facts =
+        Facts::new(Family::Even).ggml(3, 3).grid(Grid::even(&Q4_1, 32, (0.0, 15.0), 0, Scheme::Two)).planned(Rows::Short).harm(1.1);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }

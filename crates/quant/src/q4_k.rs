@@ -10,6 +10,7 @@ use crate::search::{Affine, Columns, Fit};
 use crate::searched::Searched;
 use crate::six_bits;
 use crate::super_block::{Values, pack_four_bits, unpack_four_bits};
+use crate::{Facts, Family, Grid, Q5_0, Rows, Scheme};
 
 /// 4.5 bits a weight: the best of 21 weighted least-squares fits for each 32 values, of 37 with importance.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,12 @@ impl Block for Q4_K {
     type Values = Values;
     type Stored = [u8; 144];
     const ENCODING: Encoding = Encoding::new("q4_k", 256, 144);
-    const GGML_TYPE: Option<u32> = Some(12);
+    const FACTS: Facts = Facts::new(Family::Super)
+        .ggml(12, 15)
+        .grid(Grid::even(&Q4_K, 32, (0.0, 15.0), 0, Scheme::ScalesAndMinima(63)))
+        .planned(Rows::Long)
+        .harm(1.0)
+        .stand_in(&Q5_0);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()

@@ -10,6 +10,7 @@ use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
+use crate::{Facts, Family, Grid, Rows, Scheme};
 
 /// 5.5 bits a weight. The value of largest magnitude gets code 0, so `d` has the opposite sign of it.
 ///
@@ -21,7 +22,8 @@ impl Block for Q5_0 {
     type Values = Values;
     type Stored = [u8; 22];
     const ENCODING: Encoding = Encoding::new("q5_0", 32, 22);
-    const GGML_TYPE: Option<u32> = Some(6);
+    const FACTS: Facts =
+        Facts::new(Family::Even).ggml(6, 8).grid(Grid::even(&Q5_0, 32, (-16.0, 15.0), 16, Scheme::One)).planned(Rows::Short).harm(0.45);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }

@@ -11,6 +11,7 @@ use crate::lanes::Lanes;
 use crate::parts::{self, Parted, Parts};
 use crate::search::{Affine, Columns, Fit};
 use crate::searched::{Searched, is_special, search_codes, square_or_weigh};
+use crate::{Facts, Family, Grid, Rows, Scheme};
 
 /// 6 bits a weight: 32 steps from the smallest to the largest value.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,8 @@ impl Block for Q5_1 {
     type Values = Values;
     type Stored = [u8; 24];
     const ENCODING: Encoding = Encoding::new("q5_1", 32, 24);
-    const GGML_TYPE: Option<u32> = Some(7);
+    const FACTS: Facts =
+        Facts::new(Family::Even).ggml(7, 9).grid(Grid::even(&Q5_1, 32, (0.0, 31.0), 0, Scheme::Two)).planned(Rows::Short).harm(0.32);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         if job.importance.is_some() { job.searched::<Self>() } else { job.one_by_one::<Self>() }

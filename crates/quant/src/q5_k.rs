@@ -10,6 +10,7 @@ use crate::search::{Affine, Columns, Fit};
 use crate::searched::Searched;
 use crate::six_bits;
 use crate::super_block::{Values, add_bit, pack_bit, pack_four_bits, unpack_four_bits};
+use crate::{Facts, Family, Grid, Q5_1, Rows, Scheme};
 
 /// 5.5 bits a weight: the best of 16 weighted least-squares fits for each 32 values, of 37 with importance.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,12 @@ impl Block for Q5_K {
     type Values = Values;
     type Stored = [u8; 176];
     const ENCODING: Encoding = Encoding::new("q5_k", 256, 176);
-    const GGML_TYPE: Option<u32> = Some(13);
+    const FACTS: Facts = Facts::new(Family::Super)
+        .ggml(13, 17)
+        .grid(Grid::even(&Q5_K, 32, (0.0, 31.0), 0, Scheme::ScalesAndMinima(63)))
+        .planned(Rows::Long)
+        .harm(0.29)
+        .stand_in(&Q5_1);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()

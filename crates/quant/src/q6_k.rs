@@ -10,6 +10,7 @@ use crate::parts::{self, Parted, Parts};
 use crate::search::{self, Columns, Fit};
 use crate::searched::{Searched, codes_of, is_special, largest_scale, search_codes, square_or_weigh};
 use crate::super_block::{LEN, Values, low_byte, no_fits};
+use crate::{Facts, Family, Grid, Q8_0, Rows, Scheme};
 
 /// 6.5625 bits a weight: the best of 19 least-squares fits for each 16 values, the squares weighted by themselves or by the
 /// importance alone.
@@ -23,7 +24,12 @@ impl Block for Q6_K {
     type Values = Values;
     type Stored = [u8; 210];
     const ENCODING: Encoding = Encoding::new("q6_k", 256, 210);
-    const GGML_TYPE: Option<u32> = Some(14);
+    const FACTS: Facts = Facts::new(Family::Super)
+        .ggml(14, 18)
+        .grid(Grid::even(&Q6_K, 16, (-32.0, 31.0), 32, Scheme::Scales(-128, 127)))
+        .planned(Rows::Long)
+        .harm(0.085)
+        .stand_in(&Q8_0);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.searched::<Self>()

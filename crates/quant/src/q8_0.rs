@@ -4,6 +4,7 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::block::{Block, Flushed, Job, OneByOne, Outcome, Scale, Values, half_is_finite, largest_magnitude, load};
 use crate::parts::{self, Parted, Parts};
+use crate::{Facts, Family, Grid, Rows, Scheme};
 
 /// 8.5 bits a weight: the code is the value divided by `largest magnitude / 127`, rounded, halves away from zero.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +14,8 @@ impl Block for Q8_0 {
     type Values = Values;
     type Stored = [u8; 34];
     const ENCODING: Encoding = Encoding::new("q8_0", 32, 34);
-    const GGML_TYPE: Option<u32> = Some(8);
+    const FACTS: Facts =
+        Facts::new(Family::Even).ggml(8, 7).grid(Grid::even(&Q8_0, 32, (-127.0, 127.0), 0, Scheme::One)).planned(Rows::All).harm(0.012);
 
     fn encode(job: Job) -> Result<Flushed, usize> {
         job.one_by_one::<Self>()

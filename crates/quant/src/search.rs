@@ -4,6 +4,7 @@
 //! the last. A search remembers the numbers that its codes came from rather than the codes: those are computed again by the
 //! few sub-blocks that need them.
 
+use crate::iq4::nearest_entry;
 use crate::lanes::{Lanes, ROUND};
 
 /// Longest sub-block.
@@ -320,7 +321,7 @@ pub(crate) fn table<S: Lanes>(x: &Columns<S>, w: &Columns<S>) -> Fit<S> {
 fn table_sums<S: Lanes>(x: &Columns<S>, w: &Columns<S>, inverse: S) -> (S, S) {
     let (mut qx, mut qq) = (S::splat(0.0), S::splat(0.0));
     for (x, w) in x.iter().zip(w) {
-        let q = inverse.mul(*x).nearest_entry();
+        let q = nearest_entry(inverse.mul(*x));
         let wq = w.mul(q);
         qx = qx.add(wq.mul(*x));
         qq = qq.add(wq.mul(q));

@@ -1,11 +1,12 @@
 //! The formats whose scales are searched: groups of sub-blocks are turned so that each lane holds one, searched together,
 //! and put together block by block.
 
+use rwkv_forge_simd::{LanePass, Registers};
+
 use crate::block::{Block, ByteArray, FloatArray, Flushed, Job, Outcome};
 use crate::convert::{INFINITY, MAGNITUDE};
 use crate::lanes::{Lanes, MOST, nearest};
 use crate::search::{Columns, Fit, LONGEST};
-use crate::simd::LanePass;
 
 /// A format of sub-blocks. `search` and `finish` are `#[inline(always)]` so that every instruction set gets its own copy.
 pub(crate) trait Searched: Block {
@@ -35,10 +36,18 @@ type Fits = [Fit<f32>; MOST];
 
 impl<B: Searched> LanePass for SearchPass<'_, B> {
     type Output = Result<Flushed, usize>;
-    const WAITS: bool = B::WAITS;
+    const BYTE_PRODUCTS: bool = false;
 
     #[inline(always)]
-    fn run<S: Lanes>(self) -> Self::Output {
+    fn run<R: Registers>(self) -> Self::Output {
+        if B::WAITS { self.search::<R::Latency>() } else { self.search::<R::Throughput>() }
+    }
+}
+
+impl<B: Searched> SearchPass<'_, B> {
+    /// Encodes the blocks with so many lanes at once, which decides nothing but speed.
+    #[inline(always)]
+    pub(crate) fn search<S: Lanes>(self) -> Result<Flushed, usize> {
         let length = B::ENCODING.block_len as usize;
         let blocks_a_batch = MOST * B::SUB_LENGTH / length;
         let importance = self.0.importance.map(|columns| Importance::new(columns, self.0.values));

@@ -41,11 +41,11 @@ fn shape(name: &str) -> (f32, bool) {
 
 #[test]
 fn w12_nan_and_infinity_are_refused_at_every_position() {
-    for format in FORMATS {
+    for format in rwkv_forge_quant::encodable() {
         let name = format.encoding().name;
         for bad in [f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0xff80_0001), f32::INFINITY, f32::NEG_INFINITY] {
             for (others, sign) in [(0.0, 1.0), (0.5, 1.0), (0.5, -1.0)] {
-                let (count, step) = counts(*format);
+                let (count, step) = counts(format);
                 for position in (0..count).step_by(step) {
                     let mut values: Vec<f32> = (0..count).map(|i| sign * others * (i % 7) as f32).collect();
                     values[position] = bad;
@@ -160,9 +160,29 @@ fn w15_scales_and_minima_beyond_f16_are_refused_with_their_block() {
     }
 }
 
+/// What is only read says so, whatever it is given, and is decoded like anything else.
+#[test]
+fn formats_that_are_only_read_refuse_by_name() {
+    let mut found = 0;
+    for format in FORMATS.iter().filter(|format| !format.facts().encodes) {
+        let name = format.encoding().name;
+        let length = format.encoding().block_len as usize;
+        let mut out = vec![0; format.encoding().block_bytes as usize];
+        for error in [format.encode(&vec![0.5; length], &mut out), format.encode_weighted(&vec![0.5; length], &vec![1.0; length], &mut out)]
+        {
+            let error = error.expect_err(name);
+            assert_eq!((error.kind(), &error), ("ReadOnlyType", &EncodeError::ReadOnly { format: name }));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert_eq!(decode(name, &out).len(), length);
+        found += 1;
+    }
+    assert!(found > 0 && found + rwkv_forge_quant::encodable().count() == FORMATS.len());
+}
+
 #[test]
 fn w18_lengths_that_are_no_whole_blocks_are_refused() {
-    for format in FORMATS {
+    for format in rwkv_forge_quant::encodable() {
         let encoding = format.encoding();
         let mut out = vec![0; 3 * encoding.block_bytes as usize];
         for values in [0, 1, 31, 33, 64, 65, 127, 129, 255, 257, 512] {
@@ -186,30 +206,31 @@ fn g10_the_first_block_with_a_bad_scale_is_named() {
     for format in FORMATS {
         let encoding = format.encoding();
         let size = encoding.block_bytes as usize;
-        let halves: &[usize] = match encoding.name {
-            "q4_1" | "q5_1" | "q4_k" | "q5_k" | "int8" => &[0, 2],
-            "q2_k" => &[80, 82],
-            "q3_k" => &[108],
-            "q6_k" => &[208],
-            // Its exponent is a byte.
-            "mxfp4" => continue,
-            "f32" => &[2],
-            _ => &[0],
-        };
         let good = vec![0; 5 * size];
         assert_eq!(format.validate(&good), Ok(()));
-        for at in halves {
-            let special: &[u16] = if size == 4 || encoding.name == "bf16" { &[0x7f80, 0xff80, 0x7fc1] } else { &[0x7c00, 0xfc00, 0x7e01] };
-            for bits in special {
-                for block in 0..5 {
+        let mut found = 0;
+        // `finite.rs` tells which places make a block bad.
+        for at in 0..size {
+            for bits in [0x7f80u32, 0xff80, 0x7fc1, 0x7c00, 0xfc00, 0x7e01, 0xffff, 0xffff_ffff] {
+                // Four bytes for the scale of IQ1_M, which lies in quarters.
+                let length = if bits > 0xffff { 4 } else { 2 };
+                if at + length > size {
+                    continue;
+                }
+                let spoiled = |block: usize| {
                     let mut bytes = good.clone();
                     for later in block..5 {
-                        bytes[later * size + at..][..2].copy_from_slice(&bits.to_le_bytes());
+                        bytes[later * size + at..][..length].copy_from_slice(&bits.to_le_bytes()[..length]);
                     }
-                    assert_eq!(format.validate(&bytes), Err(block), "{encoding} {bits:04x}");
+                    format.validate(&bytes)
+                };
+                if spoiled(0).is_err() {
+                    found += 1;
+                    (0..5).for_each(|block| assert_eq!(spoiled(block), Err(block), "{encoding} {bits:04x} at {at}"));
                 }
             }
         }
+        assert!(found > 0, "{encoding}");
     }
 }
 
@@ -264,7 +285,7 @@ proptest! {
     #[test]
     fn random_bit_patterns_never_panic_and_never_store_infinity(bits in proptest::collection::vec(any::<u32>(), 256)) {
         let values: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
-        for format in FORMATS {
+        for format in rwkv_forge_quant::encodable() {
             let name = format.encoding().name;
             match encode(name, &values) {
                 Ok((bytes, _)) => prop_assert!(format.validate(&bytes).is_ok()),

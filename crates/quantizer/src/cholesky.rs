@@ -5,7 +5,7 @@
 //! fused operations, so that neither threads nor the machine change a bit.
 
 use rayon::prelude::*;
-use rwkv_forge_matrix::{Isa, Pass};
+use rwkv_forge_simd::{Isa, Pass};
 
 /// Columns a panel.
 pub(crate) const PANEL: usize = 32;

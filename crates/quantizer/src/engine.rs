@@ -1,7 +1,7 @@
 //! The two quantizers for rows of one format, compiled for the widest instructions of the CPU.
 
-use rwkv_forge_matrix::Isa;
 use rwkv_forge_quant::EncodeError;
+use rwkv_forge_simd::Isa;
 
 use crate::factor::Factor;
 use crate::feedback::{Feedback, FeedbackLoss};

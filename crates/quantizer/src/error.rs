@@ -57,6 +57,13 @@ pub enum QuantizerError {
         /// Name of the format.
         format: &'static str,
     },
+    /// The format is there for reading files only.
+    #[strum(serialize = "ReadOnlyType")]
+    #[error("{format} is for reading only: nothing can be stored as it; choose a type that is written")]
+    ReadOnly {
+        /// Name of the format.
+        format: &'static str,
+    },
     /// An importance is negative, NaN or infinite.
     #[strum(serialize = "BadImportance")]
     #[error("the importance of column {column} is no finite number from 0 on; collect the importance again")]
@@ -107,6 +114,7 @@ impl QuantizerError {
             EncodeError::Overflow { block: index, format } => {
                 Self::Overflow { row: first + index * block / columns, column: index * block % columns, format }
             }
+            EncodeError::ReadOnly { format } => Self::ReadOnly { format },
             EncodeError::Importance { index, .. } => Self::Importance { column: index },
             EncodeError::Length { values, bytes, .. } => Self::Length { what: "bytes of the blocks", found: bytes, expected: values },
             EncodeError::Rows { columns: found, .. } => Self::Length { what: "importance", found, expected: columns },
@@ -121,9 +129,12 @@ impl Diagnostic for QuantizerError {
 
     fn class(&self) -> Class {
         match self {
-            Self::UnsupportedFormat { .. } | Self::Length { .. } | Self::Rows { .. } | Self::HessianBlock { .. } | Self::Damping { .. } => {
-                Class::Usage
-            }
+            Self::UnsupportedFormat { .. }
+            | Self::ReadOnly { .. }
+            | Self::Length { .. }
+            | Self::Rows { .. }
+            | Self::HessianBlock { .. }
+            | Self::Damping { .. } => Class::Usage,
             _ => Class::Refused,
         }
     }

@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
-use rwkv_forge_matrix::Pass;
 use rwkv_forge_quant::EncodeError;
+use rwkv_forge_simd::Pass;
 
 use crate::cholesky::PANEL;
 use crate::engine::Rows;

@@ -1,8 +1,8 @@
 //! The quantizers as callers see them: checks, threads, and what was lost.
 
 use rayon::prelude::*;
-use rwkv_forge_matrix::Isa;
 use rwkv_forge_quant::{BlockFormat, EncodeError, FORMATS};
+use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::Encoding;
 
 use crate::engine::{self, Rows};
@@ -80,7 +80,7 @@ pub struct Loss {
 #[must_use]
 pub fn supports(quantizer: Quantizer, format: Encoding) -> bool {
     match quantizer {
-        Quantizer::Ggml => rwkv_forge_quant::by_encoding(format).is_some() && !format.is_dense(),
+        Quantizer::Ggml => rwkv_forge_quant::by_encoding(format).is_some_and(|format| format.facts().encodes) && !format.is_dense(),
         Quantizer::Search | Quantizer::Gptq => format::by_encoding(format).is_some(),
     }
 }

@@ -1,6 +1,6 @@
 //! The quantizer `search`: every block by itself, from the reference encoder's bytes to something no worse.
 
-use rwkv_forge_matrix::Pass;
+use rwkv_forge_simd::Pass;
 
 use crate::engine::Rows;
 use crate::format::Format;

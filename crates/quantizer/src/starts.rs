@@ -1,8 +1,8 @@
 //! Grids to start a descent from: the one that the reference encoder finds, and others that reach further or less far.
 
+use rwkv_forge_quant::Scheme;
 use rwkv_forge_tensor::f32_to_f16;
 
-use crate::format::Scheme;
 use crate::grid::{Block, Grid, descend, refit};
 use crate::levels::Levels;
 

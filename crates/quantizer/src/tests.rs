@@ -1,7 +1,7 @@
 //! What only the inside can see: grids against the decoder, factors against their Hessians, instruction sets, planted faults.
 #![allow(clippy::cast_possible_truncation, reason = "indices of small matrices and clamped codes")]
 
-use rwkv_forge_matrix::Isa;
+use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::f32_to_f16;
 
 use crate::engine::{self, Rows};
@@ -60,7 +60,7 @@ fn by_grid<L: Levels>(format: &Format, levels: L, grid: &Grid, x: &[f32]) -> Vec
 #[test]
 fn grids_decode_bit_for_bit_as_the_format_does() {
     let mut normal = normals(3);
-    for format in FORMATS {
+    for format in FORMATS.iter() {
         for _ in 0..300 {
             let scale = 10f32.powf(normal());
             let x: Vec<f32> = (0..format.block()).map(|_| normal() * scale).collect();
@@ -161,7 +161,7 @@ fn instruction_sets_agree_bit_for_bit() {
     // Rows that fill one tile and start another; 512 columns are two groups.
     let values: Vec<f32> = (0..19 * 512).map(|_| normal() * 0.02).collect();
     let factor = Factor::new(&Hessian { columns: 512, block: 512, values: &hessian(512) }, 0.1).unwrap();
-    for format in FORMATS {
+    for format in FORMATS.iter() {
         for gptq in [false, true] {
             let first = quantize(Isa::by_name("scalar").unwrap(), format, &values, &factor, gptq);
             for isa in Isa::all() {

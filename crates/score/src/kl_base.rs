@@ -12,7 +12,7 @@
 
 use std::io::{Read, Write};
 
-use rwkv_forge_matrix::{Isa, Pass};
+use rwkv_forge_simd::{Isa, Pass};
 
 use crate::error::ScoreError;
 use crate::plan::Plan;

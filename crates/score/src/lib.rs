@@ -31,7 +31,7 @@ pub use pairs::{PairScore, PairScores};
 pub use plan::{Document, DocumentInfo, Pair, Plan, Sequence, Window};
 pub use protocol::{LLAMA_CONTEXT, Protocol, RUN, UNCHEATABLE_2024_CHUNK, UNCHEATABLE_CHUNK};
 pub use row::{Compared, Precision, Reference, Row, Scorer};
-pub use rwkv_forge_matrix::Isa;
+pub use rwkv_forge_simd::Isa;
 pub use scores::{ComparedScores, Scores};
 pub use slices::Slice;
 pub use summary::{DeltaP, Evaluation, KlSummary, PerplexityRatio, Quantile, evaluate};

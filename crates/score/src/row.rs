@@ -2,7 +2,7 @@
 //!
 //! Everything is summed in f64 in a fixed number of lanes, so that results have the same bits on every instruction set.
 
-use rwkv_forge_matrix::{Isa, Pass};
+use rwkv_forge_simd::{Isa, Pass};
 use rwkv_forge_tensor::{bf16_to_f32, f32_to_bf16};
 use serde::Serialize;
 

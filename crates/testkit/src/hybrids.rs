@@ -40,6 +40,8 @@ impl Variant {
 /// For other versions.
 #[must_use]
 pub fn random_hybrid(version: Version, sizes: &Sizes, variant: &Variant, seed: u64) -> MemorySource {
+    let layers: [(Version, fn(&mut Maker)); 2] = [(Version::ARwkv7, Maker::arwkv), (Version::QRwkv6, Maker::qrwkv)];
+    let Some((_, layer_of)) = layers.iter().find(|(of, _)| *of == version) else { panic!("{version} is no hybrid") };
     let mut maker = Maker { rng: SplitMix64::new(seed), sizes: *sizes, variant: *variant, layer: 0, tensors: Vec::new() };
     let Sizes { layers, channels, vocabulary, .. } = *sizes;
     maker.put("model.embed_tokens.weight", &[vocabulary, channels], 0.0, 0.5);
@@ -47,11 +49,7 @@ pub fn random_hybrid(version: Version, sizes: &Sizes, variant: &Variant, seed: u
         maker.layer = layer;
         maker.inner("input_layernorm.weight", &[channels], 1.0, 0.1);
         maker.inner("post_attention_layernorm.weight", &[channels], 1.0, 0.1);
-        match version {
-            Version::ARwkv7 => maker.arwkv(),
-            Version::QRwkv6 => maker.qrwkv(),
-            _ => panic!("{version} is no hybrid"),
-        }
+        layer_of(&mut maker);
         maker.matrix("mlp.gate_proj.weight", sizes.ffn, channels, 1.0);
         maker.matrix("mlp.up_proj.weight", sizes.ffn, channels, 1.0);
         maker.matrix("mlp.down_proj.weight", channels, sizes.ffn, 0.7);
@@ -162,13 +160,11 @@ impl Maker {
 #[must_use]
 pub fn config_json(version: Version, sizes: &Sizes, variant: &Variant) -> Value {
     let heads = sizes.channels / sizes.head_size;
-    match version {
-        Version::QRwkv6 => {
-            json!({ "rms_norm_eps": 1e-5, "num_attention_heads": heads, "num_key_value_heads": variant.kv_heads, "eos_token_id": 257 })
-        }
-        // The heads of the Qwen model it was made from say nothing about its time mix.
-        _ => json!({ "rms_norm_eps": 1e-6, "num_attention_heads": 28, "num_key_value_heads": 4, "eos_token_id": 257 }),
+    if version == Version::QRwkv6 {
+        return json!({ "rms_norm_eps": 1e-5, "num_attention_heads": heads, "num_key_value_heads": variant.kv_heads, "eos_token_id": 257 });
     }
+    // The heads of the Qwen model that ARWKV was made from say nothing about its time mix.
+    json!({ "rms_norm_eps": 1e-6, "num_attention_heads": 28, "num_key_value_heads": 4, "eos_token_id": 257 })
 }
 
 /// A `tokenizer.json` of Qwen's kind: the 256 bytes, two special tokens, and a few merges. It needs 264 rows.

@@ -216,6 +216,16 @@ pub fn random_model_with(version: Version, sizes: &Sizes, options: &Options, see
     MemorySource::from_tensors(maker.tensors)
 }
 
+/// What makes a layer of each version.
+static LAYERS: &[(Version, fn(&mut Maker))] = &[
+    (Version::V4, Maker::layer_4),
+    (Version::V5_0, |maker| maker.layer_5(false, false)),
+    (Version::V5_1, |maker| maker.layer_5(false, true)),
+    (Version::V5_2, |maker| maker.layer_5(true, true)),
+    (Version::V6, Maker::layer_6),
+    (Version::V7, Maker::layer_7),
+];
+
 struct Maker {
     rng: SplitMix64,
     sizes: Sizes,
@@ -310,6 +320,8 @@ impl Maker {
     }
 
     fn model(&mut self, version: Version) {
+        let maker = LAYERS.iter().find(|(of, _)| *of == version);
+        let Some((_, layer_of)) = maker else { panic!("there are no random layers of {version}; hybrids are made by random_hybrid") };
         let Sizes { layers, channels, vocabulary, .. } = self.sizes;
         let embedding = self.normals(vocabulary * channels, 0.0, 0.5);
         self.put("emb.weight", &[vocabulary, channels], &embedding);
@@ -320,13 +332,7 @@ impl Maker {
             if layer == 0 {
                 self.norm_in_layer("ln0");
             }
-            match version {
-                Version::V4 => self.layer_4(),
-                Version::V5_0 | Version::V5_1 | Version::V5_2 => self.layer_5(version),
-                Version::V6 => self.layer_6(),
-                Version::V7 => self.layer_7(),
-                Version::QRwkv6 | Version::ARwkv7 => panic!("hybrids are made by random_hybrid"),
-            }
+            layer_of(self);
         }
         self.norm("ln_out");
         let head = self.normals(vocabulary * channels, 0.0, 2.0 / (channels as f32).sqrt());
@@ -348,10 +354,10 @@ impl Maker {
         self.channel_mix(true);
     }
 
-    fn layer_5(&mut self, version: Version) {
+    fn layer_5(&mut self, per_channel: bool, gate: bool) {
         let Sizes { channels, head_size, .. } = self.sizes;
         let heads = channels / head_size.max(1);
-        let shape = if version == Version::V5_2 { vec![heads, head_size] } else { vec![heads] };
+        let shape = if per_channel { vec![heads, head_size] } else { vec![heads] };
         let count = shape.iter().product();
         let decay = self.exponential_decay(count);
         self.put_in_layer("att.time_decay", &shape, &decay);
@@ -366,7 +372,7 @@ impl Maker {
             self.mix(name);
         }
         self.projections();
-        if version != Version::V5_0 {
+        if gate {
             self.mix("att.time_mix_g");
             self.matrix("att.gate.weight", channels, channels, 1.0);
         }

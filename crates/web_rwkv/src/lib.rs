@@ -31,14 +31,7 @@ use rwkv_forge_model::{Hyperparameters, Version};
 /// # Errors
 /// [`WebRwkvError::CannotCarry`] with the reason.
 pub fn can_carry(version: Version) -> Result<(), WebRwkvError> {
-    let why = match version {
-        Version::V4 | Version::V5_1 | Version::V5_2 | Version::V6 | Version::V7 => return Ok(()),
-        Version::V5_0 => {
-            "web-rwkv takes a model with heads and without a gate for none that it knows; the container safetensors can carry it"
-        }
-        _ => "web-rwkv computes RWKV-4, 5.1, 5.2, 6 and 7 only; the container gguf may carry it",
-    };
-    Err(WebRwkvError::CannotCarry { version: version.to_string(), why: why.to_owned() })
+    prefab::row(version).map(|_| ())
 }
 
 /// Sizes that web-rwkv's kernels cannot step through: they read four numbers at a time and pad embedding and head to rows

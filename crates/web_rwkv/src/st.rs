@@ -1,11 +1,12 @@
 //! `.st`: a safetensors file in f16, with a few names of its own and the low-rank factors transposed.
 
 use rwkv_forge_checkpoint::safetensors::PlannedTensor;
-use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, TensorRole, TensorSpec, ValueForm, Version};
+use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, TensorSpec, ValueForm};
 use rwkv_forge_tensor::Encoding;
 
+use crate::check_sizes;
 use crate::error::WebRwkvError;
-use crate::{can_carry, check_sizes};
+use crate::prefab::row;
 
 /// What a `.st` can hold for a tensor.
 #[must_use]
@@ -44,17 +45,17 @@ pub fn layout(
 /// # Errors
 /// [`WebRwkvError::CannotCarry`].
 pub(crate) fn check_model(model: &ModelDescription) -> Result<(), WebRwkvError> {
-    can_carry(model.version)?;
+    let row = row(model.version)?;
     check_sizes(model.version, &model.hyperparameters)?;
     let rows = model.hyperparameters.vocabulary;
-    if matches!(model.version, Version::V4 | Version::V5_1 | Version::V5_2) && !rows.is_multiple_of(8) {
+    if !row.pads_head && !rows.is_multiple_of(8) {
         let why = format!(
             "web-rwkv 0.10 does not pad the head of this version while loading, and cannot compute one of {rows} rows, which is no \
              multiple of 8; the container prefab can carry it"
         );
         return Err(WebRwkvError::CannotCarry { version: model.version.to_string(), why });
     }
-    if model.version == Version::V7 && model.hyperparameters.layers < 2 {
+    if row.reads_layer_1 && model.hyperparameters.layers < 2 {
         let why = "web-rwkv reads a rank from layer 1 of a .st, and this model has one layer; the container prefab can carry it".to_owned();
         return Err(WebRwkvError::CannotCarry { version: model.version.to_string(), why });
     }
@@ -69,8 +70,7 @@ fn planned(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &C
         shape.swap(last.saturating_sub(1), last);
         assembly = assembly.transposed();
     }
-    let per_head = matches!(spec.role, TensorRole::Decay | TensorRole::Bonus) && model.version == Version::V5_1;
-    if per_head {
+    if model.is_per_head(spec) {
         let head_size = model.hyperparameters.head_size;
         assembly = assembly.repeated(head_size);
         shape = vec![model.hyperparameters.heads as u64, head_size as u64];
@@ -80,12 +80,11 @@ fn planned(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &C
         shape,
         encoding: choice.encoding,
         reason: choice.reason.clone(),
-        assembly: assembly.with_form(bonus_form(model.version, spec)),
+        assembly: assembly.with_form(bonus_form(model, spec)),
     }
 }
 
 /// web-rwkv knows the bonus of RWKV-5 only as it is, never as a logarithm.
-pub(crate) fn bonus_form(version: Version, spec: &TensorSpec) -> ValueForm {
-    let logarithm = matches!(version, Version::V5_1 | Version::V5_2) && spec.suffix() == "att.time_first";
-    if logarithm { ValueForm::Exp } else { ValueForm::Canonical }
+pub(crate) fn bonus_form(model: &ModelDescription, spec: &TensorSpec) -> ValueForm {
+    if model.is_logarithmic_bonus(spec) { ValueForm::Exp } else { ValueForm::Canonical }
 }

@@ -3,7 +3,8 @@
 use rwkv_forge_engine::{Engine, EngineError, EngineOptions, Logits, State};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::{LayerState, ParallelModel, ParallelOptions, Wkv, embed};
-use rwkv_forge_tensor::{SplitMix64, TensorSource};
+use rwkv_forge_tensor::SplitMix64;
+use rwkv_forge_weights::Model;
 
 use super::Generator;
 use super::attention::{Attention, AttentionSizes};
@@ -33,8 +34,8 @@ impl Tokens {
 }
 
 /// (a) The recurrent form: one step of the state a token, by the engine.
-pub struct RecurrentForm<'a> {
-    engine: Engine<'a>,
+pub struct RecurrentForm {
+    engine: Engine,
     tokens: Tokens,
     state: State,
     /// The state that a run works on.
@@ -43,14 +44,14 @@ pub struct RecurrentForm<'a> {
     position: usize,
 }
 
-impl<'a> RecurrentForm<'a> {
+impl RecurrentForm {
     /// Loads the model.
     ///
     /// # Errors
     /// What the engine refuses.
-    pub fn load(source: &'a dyn TensorSource, description: &ModelDescription, options: &EngineOptions) -> Result<Self, BenchError> {
-        let engine = Engine::load(source, description, options, &mut |_, _| ()).map_err(recurrent)?;
-        let vocabulary = description.hyperparameters.vocabulary;
+    pub fn load(model: &Model, options: &EngineOptions) -> Result<Self, BenchError> {
+        let engine = Engine::load(model, options, &mut |_, _| ()).map_err(recurrent)?;
+        let vocabulary = model.description().hyperparameters.vocabulary;
         let state = engine.new_state();
         let scratch = state.clone();
         Ok(Self { engine, tokens: Tokens::new(vocabulary), state, scratch, logits: vec![0.0; vocabulary], position: 0 })
@@ -61,7 +62,7 @@ fn recurrent(error: EngineError) -> BenchError {
     BenchError::Engine { file: "the recurrent form".to_owned(), error }
 }
 
-impl Generator for RecurrentForm<'_> {
+impl Generator for RecurrentForm {
     fn name(&self) -> &'static str {
         "recurrent"
     }
@@ -83,7 +84,7 @@ impl Generator for RecurrentForm<'_> {
 
     fn token(&mut self) -> Result<(), BenchError> {
         self.engine.step(self.tokens.next(), &mut self.scratch, &mut self.logits).map_err(recurrent)?;
-        rwkv_forge_engine::check_logits(self.position, &self.logits).map_err(recurrent)
+        rwkv_forge_weights::check_logits(self.position, &self.logits).map_err(|error| recurrent(error.into()))
     }
 
     fn bytes(&self) -> Result<u64, BenchError> {
@@ -97,8 +98,8 @@ impl Generator for RecurrentForm<'_> {
 
 /// (b) The parallel form: each token takes a pass over all tokens before it.
 pub struct ParallelForm<'a> {
-    model: &'a ParallelModel<'a, f32>,
-    source: &'a dyn TensorSource,
+    model: &'a ParallelModel<f32>,
+    weights: Model,
     random: Tokens,
     start: Vec<LayerState<f32>>,
     /// All tokens so far, and the one to come.
@@ -109,9 +110,9 @@ pub struct ParallelForm<'a> {
 impl<'a> ParallelForm<'a> {
     /// Of a model in memory.
     #[must_use]
-    pub fn new(source: &'a dyn TensorSource, model: &'a ParallelModel<'a, f32>) -> Self {
+    pub fn new(weights: &Model, model: &'a ParallelModel<f32>) -> Self {
         let random = Tokens::new(model.description().hyperparameters.vocabulary);
-        Self { model, source, random, start: model.zero_states(), tokens: Vec::new(), bytes: 0 }
+        Self { model, weights: weights.clone(), random, start: model.zero_states(), tokens: Vec::new(), bytes: 0 }
     }
 }
 
@@ -128,7 +129,7 @@ impl Generator for ParallelForm<'_> {
     fn seek(&mut self, position: usize) -> Result<(), BenchError> {
         let more = self.random.take((position + 1).saturating_sub(self.tokens.len()));
         self.tokens.extend(more);
-        let stream = embed::<f32>(self.source, self.model.description(), &self.tokens, &ParallelOptions::default())?;
+        let stream = embed::<f32>(&self.weights, &self.tokens, &ParallelOptions::default())?;
         self.bytes = (size_of_val(self.tokens.as_slice()) + size_of_val(stream.as_slice())) as u64;
         Ok(())
     }
@@ -150,7 +151,7 @@ impl Generator for ParallelForm<'_> {
 /// The recurrent form once more, on candle: the formulas of the parallel form, one token a call, the state carried on. It
 /// shows how much of the distance between the engine and candle is the library.
 pub struct StepwiseForm<'a> {
-    model: &'a ParallelModel<'a, f32>,
+    model: &'a ParallelModel<f32>,
     tokens: Tokens,
     states: Vec<LayerState<f32>>,
     position: usize,
@@ -159,7 +160,7 @@ pub struct StepwiseForm<'a> {
 impl<'a> StepwiseForm<'a> {
     /// Of a model in memory.
     #[must_use]
-    pub fn new(model: &'a ParallelModel<'a, f32>) -> Self {
+    pub fn new(model: &'a ParallelModel<f32>) -> Self {
         let tokens = Tokens::new(model.description().hyperparameters.vocabulary);
         Self { model, tokens, states: model.zero_states(), position: 0 }
     }

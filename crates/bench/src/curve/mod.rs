@@ -13,9 +13,8 @@ mod law;
 use std::time::{Duration, Instant};
 
 use rwkv_forge_engine::EngineOptions;
-use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::{ParallelModel, ParallelOptions};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::Model;
 use serde::Serialize;
 
 pub use attention::{Attention, AttentionSizes};
@@ -165,8 +164,7 @@ pub struct Curve {
 /// # Errors
 /// What one of the forms refuses: hybrids with Qwen, for example, have no parallel form.
 pub fn run(
-    source: &dyn TensorSource,
-    description: &ModelDescription,
+    model: &Model,
     engine: &EngineOptions,
     options: &CurveOptions,
     progress: &mut dyn FnMut(usize, usize),
@@ -178,12 +176,12 @@ pub fn run(
         series.push(measure(generator, options, &mut |positions| progress(done + positions, 4 * each))?);
         Ok::<_, BenchError>(())
     };
-    next(&mut RecurrentForm::load(source, description, engine)?)?;
-    next(&mut AttentionForm::new(description, options.positions)?)?;
-    let parallel = ParallelModel::load(source, description, &ParallelOptions::default())?;
+    next(&mut RecurrentForm::load(model, engine)?)?;
+    next(&mut AttentionForm::new(model.description(), options.positions)?)?;
+    let parallel = ParallelModel::load(model, &ParallelOptions::default())?;
     next(&mut StepwiseForm::new(&parallel))?;
-    next(&mut ParallelForm::new(source, &parallel))?;
-    Ok(Curve { model: description.version.to_string(), threads: engine.threads.get(), series })
+    next(&mut ParallelForm::new(model, &parallel))?;
+    Ok(Curve { model: model.description().version.to_string(), threads: engine.threads.get(), series })
 }
 
 /// Measures one form at each sampled position. `progress` hears how many positions are done.

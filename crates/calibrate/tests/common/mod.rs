@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rwkv_forge_calibrate::{CalibrateError, Hessians, InputStatistics, Options, Receiver};
 use rwkv_forge_engine::Batch;
@@ -36,7 +37,7 @@ impl Drop for TestFile {
 }
 
 pub(crate) struct Model {
-    pub(crate) source: Box<dyn TensorSource>,
+    pub(crate) source: Arc<dyn TensorSource>,
     pub(crate) description: ModelDescription,
 }
 
@@ -44,7 +45,11 @@ impl Model {
     pub(crate) fn open(path: &Path) -> Self {
         let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).unwrap();
         let description = describe(source.tensors()).unwrap();
-        Self { source, description }
+        Self { source: source.into(), description }
+    }
+
+    pub(crate) fn model(&self) -> rwkv_forge_weights::Model {
+        rwkv_forge_weights::Model::over(Arc::clone(&self.source), self.description.clone())
     }
 
     pub(crate) fn tiny(version: u32) -> Self {
@@ -88,7 +93,7 @@ impl Receiver for Kept {
 impl Kept {
     pub(crate) fn of(model: &Model, sequences: &[&[u32]], options: &Options) -> Self {
         let mut kept = Self::default();
-        rwkv_forge_calibrate::calibrate(model.source.as_ref(), &model.description, sequences, options, &mut kept, &|_| {}).unwrap();
+        rwkv_forge_calibrate::calibrate(&model.model(), sequences, options, &mut kept, &|_| {}).unwrap();
         kept
     }
 

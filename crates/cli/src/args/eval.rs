@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::Args;
+use rwkv_forge_choose::Limits;
 use rwkv_forge_score::Protocol;
 
 use super::VocabularyArg;
@@ -98,6 +99,14 @@ pub(crate) struct EvalLimits {
     /// Largest perplexity over that of the baseline
     #[arg(long, value_name = "RATIO", value_parser = loss)]
     pub max_ppl_ratio: Option<f64>,
+}
+
+impl EvalLimits {
+    /// As the library takes them.
+    pub(crate) fn limits(self) -> Limits {
+        let Self { max_kl, min_top1, max_ppl_ratio } = self;
+        Limits { max_kl, min_top1, max_ppl_ratio }
+    }
 }
 
 /// What belongs to --levels.

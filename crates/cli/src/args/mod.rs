@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 use rwkv_forge_convert::container::CONTAINERS;
-use rwkv_forge_convert::preset::type_names;
+use rwkv_forge_convert::preset::{read_only_names, type_names};
 use rwkv_forge_convert::state::StateFormat;
 use rwkv_forge_io::{Claims, OutputOptions};
-use rwkv_forge_model::Version;
+use rwkv_forge_model::architecture::ARCHITECTURES;
 
 pub(crate) use bench::{Bench, BenchKind};
 pub(crate) use calibration::Calibration;
@@ -124,7 +124,7 @@ pub(crate) struct Convert {
     #[arg(long, value_name = "CONTAINER", value_parser = containers())]
     pub to: String,
     /// Type of everything that may be quantized
-    #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(type_names()))]
+    #[arg(long = "type", value_name = "TYPE", value_parser = types())]
     pub encoding: Option<String>,
     /// Type, and after a colon the quantizer, of the tensors whose original name matches a regular expression; may be repeated,
     /// the last match wins
@@ -415,6 +415,12 @@ fn size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// Types that are only read are no choice, but what is wrong with them is more than a name that nobody knows.
+fn types() -> PossibleValuesParser {
+    let read_only = read_only_names().into_iter().map(|name| PossibleValue::new(name).hide(true));
+    PossibleValuesParser::new(type_names().into_iter().map(PossibleValue::new).chain(read_only))
+}
+
 /// The registry of containers as the values of `--to`.
 fn containers() -> PossibleValuesParser {
     PossibleValuesParser::new(CONTAINERS.iter().map(|container| PossibleValue::new(container.name()).help(container.summary())))
@@ -427,7 +433,7 @@ fn state_formats() -> PossibleValuesParser {
 
 /// Versions as the values of `--model-version`.
 fn model_versions() -> PossibleValuesParser {
-    PossibleValuesParser::new(Version::ALL.map(|version| PossibleValue::new(version.name())))
+    PossibleValuesParser::new(ARCHITECTURES.iter().map(|row| PossibleValue::new(row.version.name())))
 }
 
 #[cfg(test)]

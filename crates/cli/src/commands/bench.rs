@@ -82,14 +82,13 @@ fn ways(args: &Bench, global: &Global, terminal: &Terminal) -> Result<Vec<Engine
     Ok(ways)
 }
 
-fn subjects<'a>(args: &Bench, models: &'a [OpenModel], ways: &[EngineOptions]) -> Result<Vec<Subject<'a>>, Failure> {
+fn subjects(args: &Bench, models: &[OpenModel], ways: &[EngineOptions]) -> Result<Vec<Subject>, Failure> {
     let mut subjects = Vec::new();
     for (path, model) in args.models.iter().zip(models) {
         let file_bytes = model.source_bytes()?;
         subjects.extend(ways.iter().map(|options| Subject {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-            source: model.source(),
-            description: &model.description,
+            model: model.model.clone(),
             file_bytes,
             options: *options,
         }));

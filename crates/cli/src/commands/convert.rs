@@ -12,9 +12,9 @@ use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_engine::EngineError;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_io::OutputFile;
-use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_report::sink;
+use rwkv_forge_weights::Model;
 use serde_json::{Value, json};
 
 use super::calibration::{self, Known};
@@ -37,12 +37,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     recipe.keep_factors = args.compat.is_some();
     recipe.keep_importance = args.compat.is_some();
     if let Some(name) = &args.quantizer {
-        recipe.quantizer = quantizer_by_name(name)?;
-    } else if recipe.preset.ready.is_some() && recipe.quantizer == Quantizer::Ggml {
-        recipe.quantizer = if args.calibration.calibrate.is_empty() { Quantizer::Search } else { Quantizer::Gptq };
+        recipe.quantizer = Some(quantizer_by_name(name)?);
     }
     let vocabulary = vocabulary(&args.vocabulary)?;
-    let (model, tokens) = open(args, &vocabulary, &mut recipe, global)?;
+    let model = open(args, global)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.as_deref().or(stem.as_deref());
@@ -70,10 +68,14 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     for note in model.source().notes() {
         terminal.note(note);
     }
-    if kernel(&args.kernel) == Kernel::Engine && model.description.version.is_hybrid() {
+    if kernel(&args.kernel) == Kernel::Engine && model.description().version.is_hybrid() {
         // Said before the work rather than after it.
-        return Err(EngineError::UnsupportedVersion { version: model.description.version.to_string() }.into());
+        return Err(EngineError::UnsupportedVersion { version: model.description().version.to_string() }.into());
     }
+    // So are all other refusals that need no text.
+    rwkv_forge_convert::check(&model, &options)?;
+    let (recipe, tokens) = calibrate(args, &model, &vocabulary, &recipe)?;
+    let options = ConvertOptions { recipe: &recipe, ..options };
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
     }
@@ -89,7 +91,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
     });
     if args.vocab_json.is_some() && plan.tokenizer.is_none() {
-        let rows = model.description.hyperparameters.vocabulary;
+        let rows = model.description().hyperparameters.vocabulary;
         return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
     }
     if args.dry_run {
@@ -108,7 +110,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let importance = importance(args);
-    let preparation = prepared.as_ref().map(|(overlay, tensors)| Preparation { overlay, tensors, importance: importance.as_deref() });
+    let preparation = prepared.as_ref().map(|(model, tensors)| Preparation { model, tensors, importance: importance.as_deref() });
     for warning in preparation.iter().flat_map(|preparation| preparation.tensors).filter_map(Prepared::note) {
         terminal.warn(&warning);
     }
@@ -118,26 +120,29 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     Ok(0)
 }
 
-/// The model, and the tokens of the calibration text, whose digest goes into the recipe. A recipe that was made with statistics
-/// demands the same.
-fn open(args: &Convert, vocabulary: &Vocabulary, recipe: &mut Recipe, global: &Global) -> Result<(OpenModel, Option<Vec<u32>>), Failure> {
+fn open(args: &Convert, global: &Global) -> Result<OpenModel, Failure> {
     let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
-    let model = match &args.lora {
+    Ok(match &args.lora {
         Some(path) => rwkv_forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
         None => model,
-    };
+    })
+}
+
+/// The recipe with the digest of the calibration text, and the text's tokens. A recipe that was made with statistics demands the same.
+fn calibrate(args: &Convert, model: &OpenModel, vocabulary: &Vocabulary, recipe: &Recipe) -> Result<(Recipe, Option<Vec<u32>>), Failure> {
     let (mut tokens, mut record) = (None, None);
     if !args.calibration.calibrate.is_empty() {
         let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
-        let found = calibration::tokens(&model, vocabulary, &text)?;
-        record = Some(calibration::record(&args.calibration, &model, &found)?);
+        let found = calibration::tokens(model, vocabulary, &text)?;
+        record = Some(calibration::record(&args.calibration, model, &found)?);
         tokens = Some(found);
     }
     if let Some(wanted) = &recipe.calibration {
         wanted.demand(record.as_ref())?;
     }
+    let mut recipe = recipe.clone();
     recipe.calibration = record;
-    Ok((model, tokens))
+    Ok((recipe, tokens))
 }
 
 /// What is done besides the recipe, for provenance.
@@ -175,14 +180,14 @@ fn known(
 }
 
 /// Quantizes before writing what the executor's own encoder does not.
-fn prepare<'m>(
-    model: &'m OpenModel,
+fn prepare(
+    model: &OpenModel,
     plan: &Plan,
     recipe: &Recipe,
     calibration: Option<&dyn Calibration>,
     output: &Path,
     terminal: &Terminal,
-) -> Result<Option<(Overlay<'m>, Vec<Prepared>)>, Failure> {
+) -> Result<Option<(Model, Vec<Prepared>)>, Failure> {
     if !recipe.needs_preparation() && calibration.is_none() {
         return Ok(None);
     }
@@ -190,7 +195,8 @@ fn prepare<'m>(
     // Beside the output there is room for it, or there will be none for the output either.
     let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let set = |done: u64, total: u64| progress.set(done, total);
-    Ok(Some(rwkv_forge_convert::prepare(model, plan, recipe, calibration, Some(directory), &set)?))
+    let (overlay, prepared) = rwkv_forge_convert::prepare(model, plan, recipe, calibration, Some(directory), &set)?;
+    Ok(Some((overlay.into_model(), prepared)))
 }
 
 /// What is written beside the model: begun before the work, so that a name that cannot be fails early and never takes
@@ -240,7 +246,7 @@ fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
 
 fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
     let (tensors, rows) = tensor_rows(plan);
-    terminal.print(&format!("{}\n", model_line(&model.description)));
+    terminal.print(&format!("{}\n", model_line(model.description())));
     terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
@@ -272,8 +278,8 @@ fn report(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let speed = record.source_bytes as f64 / 1e6 / record.write_seconds.max(1e-9);
-    let bits = record.output_bytes as f64 * 8.0 / model.description.parameters().max(1) as f64;
-    terminal.print(&format!("{}\n", model_line(&model.description)));
+    let bits = record.output_bytes as f64 * 8.0 / model.description().parameters().max(1) as f64;
+    terminal.print(&format!("{}\n", model_line(model.description())));
     if let Some(agreement) = &record.agreement {
         terminal.print(&agreement_table(agreement));
     }
@@ -318,7 +324,7 @@ fn report(
         "output": output.display().to_string(),
         "container": plan.container.name(),
         "recipe": plan.recipe,
-        "model": { "version": model.description.version, "hyperparameters": model.description.hyperparameters },
+        "model": { "version": model.description().version, "hyperparameters": model.description().hyperparameters },
         "record": record,
         "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
         "tensors": tensors,

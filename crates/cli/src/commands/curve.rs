@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<
     let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
     let engine = EngineOptions { threads, ..EngineOptions::default() };
     let progress = Progress::new(terminal, "measuring", false);
-    let measured = curve::run(model.source(), &model.description, &engine, &options, &mut |done, total| {
+    let measured = curve::run(&model.model, &engine, &options, &mut |done, total| {
         progress.set(done as u64, total as u64);
     })?;
     drop(progress);
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<
     let threads = measured.threads;
     terminal.print(&format!(
         "{}\n{threads} threads for every form; medians at powers of two, sums over straight lines between them\n\n{}\n{}\nwrote {}\n",
-        model_line(&model.description),
+        model_line(model.description()),
         curve::costs(&measured).to_markdown()?,
         curve::laws(&measured).to_markdown()?,
         names.map(|path| shown(&path)).join(", "),

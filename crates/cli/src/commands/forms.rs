@@ -1,7 +1,7 @@
 //! `forms`: the recurrent form of a model against its parallel form.
 
 use rwkv_forge_convert::{OpenModel, PROBE_TEXT, probe_tokens};
-use rwkv_forge_forms::{FormsOptions, FormsReport, Model, Tier};
+use rwkv_forge_forms::{FormsOptions, FormsReport, Tier};
 use rwkv_forge_io::OutputFile;
 use rwkv_forge_parallel::ParallelOptions;
 use serde_json::{Value, json};
@@ -22,8 +22,9 @@ pub(crate) fn run(args: &args::Forms, global: &Global, terminal: &Terminal) -> R
     let tokens = tokens(args, &model, &mut options, terminal)?;
     model.source().check_integrity(&|_| ())?;
     let progress = Progress::new(terminal, "comparing", false);
-    let one = Model { source: model.source(), description: &model.description };
-    let report = rwkv_forge_forms::compare(one, one, &tokens, &options, &mut |step| progress.set(step.done as u64, step.total as u64))?;
+    let report = rwkv_forge_forms::compare(&model.model, &model.model, &tokens, &options, &mut |step| {
+        progress.set(step.done as u64, step.total as u64)
+    })?;
     drop(progress);
     if let Some(file) = junit {
         file.write_all_at(0, report.junit().to_xml()?.as_bytes())?;
@@ -55,7 +56,7 @@ fn options(args: &args::Forms) -> FormsOptions {
 /// The token ids to feed, as many as the longest sequence has. Lengths that there are too few tokens for are cut.
 fn tokens(args: &args::Forms, model: &OpenModel, options: &mut FormsOptions, terminal: &Terminal) -> Result<Vec<u32>, Failure> {
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
-    let rows = model.description.hyperparameters.vocabulary;
+    let rows = model.description().hyperparameters.vocabulary;
     // Any numbers exercise both forms.
     let tokenizer = tokenizer_or_bytes(&vocabulary(&args.vocabulary)?, rows, text.is_some(), terminal)?;
     let longest = options.lengths.iter().copied().max().unwrap_or(1);
@@ -76,7 +77,7 @@ fn print(args: &args::Forms, model: &OpenModel, report: &FormsReport, terminal: 
     let list = |values: Vec<String>| values.join(", ");
     terminal.print(&format!(
         "{}\nsequences of {} tokens, chunks of {}, start states {}; each form feeds its own stream from layer to layer\n\n{}\n",
-        model_line(&model.description),
+        model_line(model.description()),
         list(report.lengths.iter().map(ToString::to_string).collect()),
         list(report.chunks.iter().map(ToString::to_string).collect()),
         list(report.starts.iter().map(ToString::to_string).collect()),

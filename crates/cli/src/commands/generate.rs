@@ -6,8 +6,9 @@ use rwkv_forge_convert::OpenModel;
 use rwkv_forge_convert::state::{StateHints, StateSizes};
 use rwkv_forge_engine::{Engine, EngineOptions, Logits};
 use rwkv_forge_eval::Kernel;
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, State, check_logits};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_tensor::SplitMix64;
+use rwkv_forge_weights::{State, check_logits};
 use serde_json::json;
 
 use super::{kernel, open_options, tokenizer, vocabulary};
@@ -21,16 +22,16 @@ use crate::terminal::Terminal;
 pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
     let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
-    let rows = model.description.hyperparameters.vocabulary;
+    let rows = model.description().hyperparameters.vocabulary;
     let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "generating text", terminal)?;
     let prompt = tokenizer.encode(args.prompt.as_bytes())?;
     if prompt.is_empty() {
         return Err(Failure::usage("EmptyPrompt", "the prompt is empty: give at least one character with --prompt".to_owned()));
     }
-    let mut state = State::zero(&model.description);
+    let mut state = State::zero(model.description());
     if let Some(path) = &args.state {
-        let hints = StateHints { sizes: Some(StateSizes::of(&model.description)?), ..StateHints::default() };
-        rwkv_forge_convert::state::read(path, &hints)?.0.put_into_kernel(&mut state, &model.description)?;
+        let hints = StateHints { sizes: Some(StateSizes::of(model.description())?), ..StateHints::default() };
+        rwkv_forge_convert::state::read(path, &hints)?.0.put_into_kernel(&mut state, model.description())?;
     }
     model.source().check_integrity(&|_| ())?;
     let by = choose(args, &model, terminal);
@@ -68,35 +69,35 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
 /// The kernel that is asked for, or the reference where the engine cannot run the model.
 fn choose(args: &Generate, model: &OpenModel, terminal: &Terminal) -> Kernel {
     let by = kernel(&args.kernel);
-    if by == Kernel::Engine && model.description.version.is_hybrid() {
-        terminal.note(&format!("the engine does not run {}: using the reference kernel", model.description.version));
+    if by == Kernel::Engine && model.description().version.is_hybrid() {
+        terminal.note(&format!("the engine does not run {}: using the reference kernel", model.description().version));
         return Kernel::Reference;
     }
     by
 }
 
 /// A model in memory with the state of the text so far.
-enum Loaded<'a> {
+enum Loaded {
     Reference(Box<RecurrentModel<f32>>, State<f32>),
-    Engine(Box<Engine<'a>>, rwkv_forge_engine::State),
+    Engine(Box<Engine>, rwkv_forge_engine::State),
 }
 
-impl<'a> Loaded<'a> {
-    fn load(model: &'a OpenModel, by: Kernel, state: State<f32>, terminal: &Terminal) -> Result<Self, Failure> {
-        let (source, description) = (model.source(), &model.description);
+impl Loaded {
+    fn load(model: &OpenModel, by: Kernel, state: State<f32>, terminal: &Terminal) -> Result<Self, Failure> {
+        let model = &model.model;
         if by == Kernel::Reference {
-            let loaded = RecurrentModel::<f32>::load(source, description, &KernelOptions::default())?;
+            let loaded = RecurrentModel::<f32>::load(model, &KernelOptions::default())?;
             return Ok(Self::Reference(Box::new(loaded), state));
         }
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
         let options = EngineOptions { threads, ..EngineOptions::default() };
         let progress = Progress::new(terminal, "loading", false);
-        let engine = Engine::load(source, description, &options, &mut |done, total| progress.set(done as u64, total as u64))?;
+        let engine = Engine::load(model, &options, &mut |done, total| progress.set(done as u64, total as u64))?;
         drop(progress);
         for note in engine.notes() {
             terminal.detail(note);
         }
-        let state = rwkv_forge_engine::State::from_kernel(&state, description)?;
+        let state = rwkv_forge_engine::State::from_kernel(&state, model.description())?;
         Ok(Self::Engine(Box::new(engine), state))
     }
 

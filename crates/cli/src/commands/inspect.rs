@@ -55,7 +55,7 @@ fn print_lints(lints: &[Lint], terminal: &Terminal) {
 fn memory(file: &OpenFile, global: &Global) -> Result<Memory, Failure> {
     let default = EngineOptions::default();
     let options = EngineOptions { threads: global.threads.unwrap_or(default.threads), ..default };
-    Ok(rwkv_forge_engine::memory(file.source(), &file.describe()?, &options)?)
+    Ok(rwkv_forge_engine::memory(&file.model()?, &options)?)
 }
 
 fn print_memory(memory: &Memory, terminal: &Terminal) {

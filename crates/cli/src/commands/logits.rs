@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use rwkv_forge_convert::OpenModel;
 use rwkv_forge_eval::{LogitsSink, Model, PassOptions, npy};
 use rwkv_forge_io::{OutputFile, OutputOptions};
-use rwkv_forge_kernel::{KernelOptions, LayerState, Wkv};
-use rwkv_forge_model::Version;
+use rwkv_forge_kernel::KernelOptions;
+use rwkv_forge_model::TimeMix;
+use rwkv_forge_weights::{LayerState, Wkv};
 use serde::Serialize;
 
 use super::{kernel, open_options, read_small, read_text, shown, tokenizer, vocabulary};
@@ -35,15 +36,15 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
     let tokens = tokens(args, &model, terminal)?;
     model.source().check_integrity(&|_| ())?;
-    let h = model.description.hyperparameters;
+    let h = model.description().hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;
     let file = OutputFile::create(&args.output, &OutputOptions { expected_bytes, ..global.output("--output", args.force) })?;
     let layers = args.layers.as_ref().map(|directory| Layers { directory, options: global.output("--layers", args.force) });
     if let Some(layers) = &layers {
-        layers.check(h.layers, model.description.version)?;
+        layers.check(h.layers, model.description().mechanisms.time_mix)?;
     }
     let progress = Progress::new(terminal, "computing", false);
-    let reference = Model { source: model.source(), description: &model.description, options: KernelOptions { group_norm_eps: args.eps } };
+    let reference = Model { options: KernelOptions { group_norm_eps: args.eps }, ..Model::new(&model.model) };
     let mut sink = Sink {
         logits: npy::Writer::new(Appender { file: &file, offset: 0 }, &[tokens.len() as u64, h.vocabulary as u64]).map_err(write_failed)?,
         layers,
@@ -80,7 +81,7 @@ fn tokens(args: &Logits, model: &OpenModel, terminal: &Terminal) -> Result<Vec<u
         (Some(path), _) => serde_json::from_str::<Vec<u32>>(&read_text(path)?)
             .map_err(|error| Failure::refused("BadTokens", format!("{} is no JSON array of token ids: {error}", path.display())))?,
         (None, Some(path)) => {
-            let rows = model.description.hyperparameters.vocabulary;
+            let rows = model.description().hyperparameters.vocabulary;
             tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?.encode(&read_small(path)?)?
         }
         (None, None) => Vec::new(),
@@ -177,10 +178,10 @@ impl Layers<'_> {
     }
 
     /// Refuses names that cannot be before the work.
-    fn check(&self, layers: usize, version: Version) -> Result<(), Failure> {
-        let state: &[&str] = if version == Version::V4 { &["aa", "bb", "pp"] } else { &["wkv"] };
+    fn check(&self, layers: usize, time_mix: TimeMix) -> Result<(), Failure> {
+        let state: Vec<&str> = time_mix.memory().iter().map(|buffer| buffer.name).collect();
         for layer in 0..layers {
-            for name in ["output", "att-shift", "ffn-shift"].iter().chain(state) {
+            for name in ["output", "att-shift", "ffn-shift"].iter().chain(&state) {
                 OutputFile::check(&self.path(layer, name), &self.options)?;
             }
         }

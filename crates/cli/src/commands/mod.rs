@@ -1,7 +1,6 @@
 //! One file a command, and what they share.
 
 pub(crate) mod bench;
-pub(crate) mod cache;
 pub(crate) mod calibration;
 pub(crate) mod convert;
 pub(crate) mod curve;

@@ -4,17 +4,17 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use rwkv_forge_calibrate::Hessians;
+use rwkv_forge_choose::cache::{Cache, Key, Kind, of_tokens};
+use rwkv_forge_choose::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, check, harms};
 use rwkv_forge_convert::container::by_name;
-use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
+use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe, quantizer_by_name};
 use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared, Vocabulary};
 use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
 use rwkv_forge_io::OutputFile;
-use rwkv_forge_plan::{Goal, HarmOptions, Planned, Planning, Probe, ProbeOptions, Probed, TensorHarm, harms};
 use rwkv_forge_score::{AgainstUnigram, UnigramLoss};
 use serde_json::json;
 
-use super::cache::{Cache, key};
 use super::eval::texts::Texts;
 use super::{calibration, model_line, number, open_options, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
@@ -30,6 +30,14 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         let message = "a plan weighs errors by the inputs that weights have on a text: give one with --calibrate".to_owned();
         return Err(Failure::usage("CalibrationNeeded", message));
     }
+    let goal = goal(args);
+    let mut recipe = Recipe::new(None, Some(base_type(args)), &[])?;
+    // As convert names it: the name is a part of the file's bytes.
+    let name = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    // All that can be refused without a text is refused before one is read.
+    let quantizer = quantizer_by_name(&args.quantizer)?;
+    recipe.calibration = Some(CalibrationRecord::placeholder());
+    check(&model, &convert_options(args, &recipe, &vocabulary, name.as_deref(), global)?, quantizer, goal)?;
     let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
     let tokens = calibration::tokens(&model, &vocabulary, &text)?;
     let texts = texts(args, &model, &vocabulary, terminal)?;
@@ -50,40 +58,14 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let (harms, exponents) = probe(args, &model, &tokens, options, &statistics, terminal)?;
     let probing = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let mut recipe = Recipe::new(None, Some(base_type(args)), &[])?;
-    // As convert names it: the name is a part of the file's bytes.
-    let name = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     recipe.calibration = Some(statistics.record());
-    let convert = ConvertOptions {
-        container: by_name(&args.to)?,
-        recipe: &recipe,
-        vocabulary: &vocabulary,
-        treatment: None,
-        name: name.as_deref(),
-        // Nothing is written: what a short vocabulary means is said where the text is read.
-        pad_vocabulary: true,
-        requantize: false,
-        allow_f16_loss: false,
-        force: false,
-        claims: None,
-        open: open_options(global),
-        verify: None,
-        prepared: None,
-    };
+    let convert = convert_options(args, &recipe, &vocabulary, name.as_deref(), global)?;
     let loss = LossOptions { pass: pass_options(args, global), ..LossOptions::default() };
-    let planning = Planning {
-        model: &model,
-        convert,
-        calibration: Some(&statistics),
-        quantizer: quantizer_by_name(&args.quantizer)?,
-        harms: &harms,
-        loss: loss.clone(),
-    };
-    let goal = goal(args);
+    let planning = Planning { model: &model, convert, calibration: Some(&statistics), quantizer, harms: &harms, loss: loss.clone() };
     planning.estimate(goal)?;
     let progress = Progress::new(terminal, "measuring", false);
     let mut step = |step: rwkv_forge_eval::Step| progress.set(step.done as u64, step.total as u64);
-    let mut baseline = Baseline::new(Model::new(model.source(), &model.description), &texts.plan, &loss, &mut step)?;
+    let mut baseline = Baseline::new(Model::new(&model.model), &texts.plan, &loss, &mut step)?;
     let mut heard = |planned: &Planned| terminal.detail(&sentence(planned));
     let (planned, chosen) = planning.run(goal, &mut baseline, &mut heard, &mut step)?;
     drop(progress);
@@ -121,9 +103,35 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     Ok(u8::from(!planned.met))
 }
 
+/// What the planned file will be written with.
+fn convert_options<'a>(
+    args: &Plan,
+    recipe: &'a Recipe,
+    vocabulary: &'a Vocabulary,
+    name: Option<&'a str>,
+    global: &Global,
+) -> Result<ConvertOptions<'a>, Failure> {
+    Ok(ConvertOptions {
+        container: by_name(&args.to)?,
+        recipe,
+        vocabulary,
+        treatment: None,
+        name,
+        // Nothing is written: what a short vocabulary means is said where the text is read.
+        pad_vocabulary: true,
+        requantize: false,
+        allow_f16_loss: false,
+        force: false,
+        claims: None,
+        open: open_options(global),
+        verify: None,
+        prepared: None,
+    })
+}
+
 /// How well the source predicts the text on which the plan was measured.
 fn prediction(model: &OpenModel, texts: &Texts, planned: &Planned) -> Result<Option<AgainstUnigram>, Failure> {
-    let unigram = UnigramLoss::of_plan(&texts.plan, model.description.hyperparameters.vocabulary)?;
+    let unigram = UnigramLoss::of_plan(&texts.plan, model.description().hyperparameters.vocabulary)?;
     let ratio = planned.measured.as_ref().and_then(|measured| measured.perplexity_ratio.as_ref());
     Ok(unigram.zip(ratio).map(|(unigram, ratio)| unigram.against(ratio.reference.ln())))
 }
@@ -148,7 +156,7 @@ fn base_type(args: &Plan) -> &'static str {
 
 /// What the whole is measured on: windows of 512 tokens, the second halves scored.
 fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Terminal) -> Result<Texts, Failure> {
-    let tokenizer = tokenizer(vocabulary, model.description.hyperparameters.vocabulary, "reading the text", terminal)?;
+    let tokenizer = tokenizer(vocabulary, model.description().hyperparameters.vocabulary, "reading the text", terminal)?;
     let texts = EvalTexts {
         paths: args.texts.clone(),
         pairs: None,
@@ -184,12 +192,13 @@ fn probe(
     options: ProbeOptions,
     statistics: &Calibrated,
     terminal: &Terminal,
-) -> Result<(Vec<TensorHarm>, rwkv_forge_plan::Exponents), Failure> {
+) -> Result<(Vec<TensorHarm>, rwkv_forge_choose::Exponents), Failure> {
     let cache = Cache::usual(terminal);
-    let key = key("probes").with(calibration::source_digest(model)?).with(statistics.record().key());
-    let name = key.with_numbers([options.windows as u64]).with_numbers(tokens.iter().map(|token| u64::from(*token))).name();
+    let (identity, text, record) = (rwkv_forge_choose::model_identity(model)?, of_tokens(tokens), statistics.record().key());
+    let how: [(&str, &dyn std::fmt::Display); 2] = [("statistics", &record), ("windows", &options.windows)];
+    let name = Key { kind: Kind::Probes, model: &identity, against: None, text: Some(&text), how: &how }.name();
     let known: Probed = cache.get(&name).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let mut probe = Probe::new(model.source(), &model.description, tokens, options)?;
+    let mut probe = Probe::new(&model.model, tokens, options)?;
     let with = HarmOptions { container: by_name(&args.to)?, calibration: Some(statistics), budget: args.budget, known };
     let progress = Progress::new(terminal, "probing", false);
     let saved = Cell::new(Instant::now());
@@ -210,21 +219,21 @@ fn probe(
 /// Measures one pass over the probes' windows and says what all of them will take.
 fn dry_run(args: &Plan, model: &OpenModel, tokens: &[u32], options: ProbeOptions, terminal: &Terminal) -> Result<u8, Failure> {
     let started = Instant::now();
-    let probe = Probe::new(model.source(), &model.description, tokens, options)?;
+    let probe = Probe::new(&model.model, tokens, options)?;
     let pass = started.elapsed().as_secs_f64();
     let container = by_name(&args.to)?;
-    let open = model.description.tensors.iter().filter(|spec| rwkv_forge_plan::is_open(&model.description, container, spec));
+    let open = model.description().tensors.iter().filter(|spec| rwkv_forge_choose::is_open(model.description(), container, spec));
     let (mut count, mut work) = (0u64, 0.0);
     for spec in open {
         count += 1;
-        work += probe.work(rwkv_forge_plan::Place::of(spec)) + 0.1;
+        work += probe.work(rwkv_forge_choose::Place::of(spec)) + 0.1;
     }
     let fed = options.windows.min(tokens.len() / options.window) * options.window;
     let windows = args.calibration.calibration_windows.get().min(tokens.len() / options.window) * options.window;
     // Hessians cost about as much again as the pass that gathers them.
     let calibrating = pass / fed.max(1) as f64 * windows as f64 * 2.5;
     let probing = (pass * work).min(args.budget.as_secs_f64());
-    terminal.print(&format!("{}\n", model_line(&model.description)));
+    terminal.print(&format!("{}\n", model_line(model.description())));
     terminal.print(&format!(
         "{count} tensors to choose types for; about {calibrating:.0} s of calibrating and {probing:.0} s of probing, then quantizing and measuring\n"
     ));
@@ -239,7 +248,7 @@ fn header(args: &Plan, model: &OpenModel, planned: &Planned) -> String {
     let source = shown(args.source.file_name().unwrap_or(args.source.as_os_str()).as_ref());
     let windows = args.calibration.calibration_windows;
     let command = format!("rwkv-forge convert {source} --to {} --recipe FILE --calibrate TEXT --calibration-windows {windows}", args.to);
-    format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(&model.description), sentence(planned))
+    format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(model.description()), sentence(planned))
 }
 
 fn sentence(planned: &Planned) -> String {
@@ -254,7 +263,7 @@ fn sentence(planned: &Planned) -> String {
 }
 
 fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned, terminal: &Terminal) {
-    terminal.print(&format!("{}\n", model_line(&model.description)));
+    terminal.print(&format!("{}\n", model_line(model.description())));
     let mut roles: Vec<&str> = Vec::new();
     for harm in harms {
         if !roles.contains(&harm.role) {

@@ -1,7 +1,7 @@
 //! `state`: a tuned initial state from one runtime's layout into another's.
 
 use rwkv_forge_convert::state::{self, StateFormat, StateHints, StateSizes, StateTarget};
-use rwkv_forge_model::Version;
+use rwkv_forge_model::architecture;
 use rwkv_forge_tensor::Encoding;
 use serde_json::json;
 
@@ -14,10 +14,10 @@ use crate::terminal::{Terminal, thousands};
 pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = args.model.as_ref().map(|path| rwkv_forge_convert::open(path, open_options(global))).transpose()?;
     let version = match &model {
-        Some(model) => Some(model.description.version),
-        None => Version::ALL.into_iter().find(|version| args.model_version.as_deref() == Some(version.name())),
+        Some(model) => Some(model.description().version),
+        None => args.model_version.as_deref().and_then(architecture::by_name).map(|row| row.version),
     };
-    let sizes = model.as_ref().map(|model| StateSizes::of(&model.description)).transpose()?;
+    let sizes = model.as_ref().map(|model| StateSizes::of(model.description())).transpose()?;
     let hints = StateHints {
         format: args.from.as_deref().and_then(StateFormat::by_name),
         version,

@@ -3,10 +3,11 @@
 use rwkv_forge_convert::{PROBE_TEXT, probe_tokens};
 use rwkv_forge_eval::{CompareOptions, Model, Runner};
 use rwkv_forge_forms::ParallelRunner;
-use rwkv_forge_kernel::{KernelOptions, LayerState};
+use rwkv_forge_kernel::KernelOptions;
 use rwkv_forge_parallel::ParallelOptions;
 use rwkv_forge_report::sink;
 use rwkv_forge_tensor::BoxError;
+use rwkv_forge_weights::LayerState;
 use serde_json::json;
 
 use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary};
@@ -21,18 +22,16 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let reference = rwkv_forge_convert::open(&args.reference, options)?;
     let candidate = rwkv_forge_convert::open(&args.candidate, options)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
-    let rows = reference.description.hyperparameters.vocabulary;
+    let rows = reference.description().hyperparameters.vocabulary;
     let tokenizer = tokenizer_or_bytes(&vocabulary(&args.vocabulary)?, rows, text.is_some(), terminal)?;
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
     for model in [&reference, &candidate] {
         rwkv_forge_quant::examine(model.source(), &|_| ())?;
     }
     let progress = Progress::new(terminal, "comparing", false);
-    let model = |open: &'_ rwkv_forge_convert::OpenModel, eps: f64| (open.description.clone(), KernelOptions { group_norm_eps: eps });
-    let (reference_description, reference_options) = model(&reference, KernelOptions::default().group_norm_eps);
-    let (candidate_description, candidate_options) = model(&candidate, args.candidate_eps);
-    let reference_model = Model { source: reference.source(), description: &reference_description, options: reference_options };
-    let candidate_model = Model { source: candidate.source(), description: &candidate_description, options: candidate_options };
+    let reference_model = Model::new(&reference.model);
+    let options = KernelOptions { group_norm_eps: args.candidate_eps };
+    let candidate_model = Model { options, ..Model::new(&candidate.model) };
     let by = kernel(&args.kernel);
     let agreement = rwkv_forge_eval::compare_runners(
         if args.against_parallel { in_parallel(&reference_model)? } else { reference_model.runner_by(by)? },
@@ -42,7 +41,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     )?;
     drop(progress);
     let violations = thresholds(&args.thresholds, None).violations(&agreement);
-    terminal.print(&format!("{}\n{}", model_line(&reference.description), agreement_table(&agreement)));
+    terminal.print(&format!("{}\n{}", model_line(reference.description()), agreement_table(&agreement)));
     if args.against_parallel {
         terminal.print("the source was computed in its parallel form\n");
     }
@@ -70,15 +69,15 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
 }
 
 /// The model as its parallel form computes it.
-fn in_parallel<'a>(model: &Model<'a>) -> Result<Box<dyn Runner + 'a>, Failure> {
+fn in_parallel(model: &Model) -> Result<Box<dyn Runner>, Failure> {
     let options = ParallelOptions::default().with_group_norm_eps(model.options.group_norm_eps);
-    Ok(Box::new(InParallel(ParallelRunner::new(model.source, model.description, options)?)))
+    Ok(Box::new(InParallel(ParallelRunner::new(&model.weights, options)?)))
 }
 
 /// Joins the comparison, which knows nothing of the parallel form, to it.
-struct InParallel<'a>(ParallelRunner<'a>);
+struct InParallel(ParallelRunner);
 
-impl Runner for InParallel<'_> {
+impl Runner for InParallel {
     fn layers(&self) -> usize {
         self.0.description().hyperparameters.layers
     }

@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_checkpoint::{CheckpointError, Kind, Limits, Refusal};
 use rwkv_forge_io::{Backend, InputFile};
-use rwkv_forge_kernel::{State, Wkv};
 use rwkv_forge_model::{ModelDescription, Version};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, decode_dense, format_shape, shorten};
+use rwkv_forge_weights::{State, Wkv};
 use serde::Serialize;
 
 pub use error::StateError;
@@ -102,7 +102,7 @@ impl StateSizes {
     /// # Errors
     /// [`StateError::NoMatrixState`] for RWKV-4 and hybrids.
     pub fn of(model: &ModelDescription) -> Result<Self, StateError> {
-        check_version(model.version)?;
+        buffer_of(model.version)?;
         let sizes = &model.hyperparameters;
         Ok(Self { layers: sizes.layers, heads: sizes.heads, head_size: sizes.head_size })
     }
@@ -151,8 +151,8 @@ impl InitState {
     pub fn of_kernel(state: &State<f32>, model: &ModelDescription) -> Result<Self, StateError> {
         let sizes = StateSizes::of(model)?;
         let of_layer = |wkv: &Wkv<f32>| match wkv {
-            Wkv::Matrix(values) if key_first(model.version) => transposed(values, sizes.head_size),
-            Wkv::Matrix(values) => values.clone(),
+            Wkv::Matrix(values) if model.mechanisms.time_mix.is_value_first() => values.clone(),
+            Wkv::Matrix(values) => transposed(values, sizes.head_size),
             Wkv::Scalars { .. } => Vec::new(),
         };
         Ok(Self { sizes, layers: state.layers.iter().map(|layer| of_layer(&layer.wkv)).collect() })
@@ -169,27 +169,35 @@ impl InitState {
             return Err(StateError::SizeMismatch { file: PathBuf::from("state"), detail });
         }
         for (layer, values) in state.layers.iter_mut().zip(&self.layers) {
-            let values = if key_first(model.version) { transposed(values, self.sizes.head_size) } else { values.clone() };
+            let value_first = model.mechanisms.time_mix.is_value_first();
+            let values = if value_first { values.clone() } else { transposed(values, self.sizes.head_size) };
             layer.wkv = Wkv::Matrix(values);
         }
         Ok(())
     }
 }
 
-/// Whether kernel and rwkv.cpp keep the matrix state as `[heads, key, value]`.
-fn key_first(version: Version) -> bool {
-    version != Version::V7
+/// The state of a version in rwkv.cpp.
+struct Buffer {
+    version: Version,
+    /// Whether its matrices are `[heads, key, value]`.
+    key_first: bool,
+    /// Whether rwkv.cpp computes with values that are divided by 8.
+    divided: bool,
 }
 
-/// Whether rwkv.cpp computes with values that are divided by 8.
-fn is_divided(version: Version) -> bool {
-    matches!(version, Version::V5_0 | Version::V5_1 | Version::V5_2)
-}
+/// The versions of which tuned states are known. Nobody has published any of RWKV-4, which has no matrices, or of hybrids with other
+/// architectures, so nobody knows their layout.
+static BUFFERS: [Buffer; 5] = [
+    Buffer { version: Version::V5_0, key_first: true, divided: true },
+    Buffer { version: Version::V5_1, key_first: true, divided: true },
+    Buffer { version: Version::V5_2, key_first: true, divided: true },
+    Buffer { version: Version::V6, key_first: true, divided: false },
+    Buffer { version: Version::V7, key_first: false, divided: false },
+];
 
-fn check_version(version: Version) -> Result<(), StateError> {
-    // Nobody has published tuned states of hybrids with other architectures, so nobody knows their layout.
-    let known = [Version::V5_0, Version::V5_1, Version::V5_2, Version::V6, Version::V7].contains(&version);
-    if known { Ok(()) } else { Err(StateError::NoMatrixState { version }) }
+fn buffer_of(version: Version) -> Result<&'static Buffer, StateError> {
+    BUFFERS.iter().find(|buffer| buffer.version == version).ok_or(StateError::NoMatrixState { version })
 }
 
 /// The matrices of all heads with rows and columns swapped.
@@ -296,7 +304,7 @@ fn read_tensor(source: &dyn TensorSource, index: usize) -> Result<Vec<f32>, BoxE
 /// rwkv.cpp's buffer: everything about it must be known from elsewhere.
 fn read_buffer(path: &Path, hints: &StateHints) -> Result<InitState, BoxError> {
     let version = hints.version.ok_or(StateError::Unknowable { missing: "--model-version" })?;
-    check_version(version)?;
+    let buffer = buffer_of(version)?;
     let file = InputFile::open(path)?;
     let sizes = match (hints.sizes, hints.layers, hints.heads) {
         (Some(sizes), ..) => sizes,
@@ -321,8 +329,8 @@ fn read_buffer(path: &Path, hints: &StateHints) -> Result<InitState, BoxError> {
         if shifts.iter().any(|value| *value != 0.0) {
             return Err(StateError::HasTokens { file: path.to_owned(), layer }.into());
         }
-        let mut matrix = if key_first(version) { transposed(matrix, sizes.head_size) } else { matrix.to_vec() };
-        if is_divided(version) {
+        let mut matrix = if buffer.key_first { transposed(matrix, sizes.head_size) } else { matrix.to_vec() };
+        if buffer.divided {
             matrix.iter_mut().for_each(|value| *value *= 8.0);
         }
         layers.push(matrix);

@@ -8,7 +8,7 @@ use rwkv_forge_model::{Assembly, FileLayout, Version};
 use rwkv_forge_tensor::{BoxError, Encoding, F16Loss, decode_dense, f32_to_bf16, f32_to_f16};
 use serde::Serialize;
 
-use super::{InitState, StateError, StateFormat, StateSizes, check_version, is_divided, key_first, transposed};
+use super::{InitState, StateError, StateFormat, StateSizes, buffer_of, transposed};
 use crate::execute::write_checksums;
 
 /// How a state is to be written.
@@ -131,12 +131,12 @@ impl Encoder {
 
     /// rwkv.cpp's buffer.
     fn buffer(&mut self, state: &InitState, version: Version) -> Result<(FileLayout, Placed), StateError> {
-        check_version(version)?;
+        let buffer = buffer_of(version)?;
         let shifts = 2 * state.sizes.heads * state.sizes.head_size;
         let mut bytes = Vec::new();
         for values in &state.layers {
-            let mut matrix = if key_first(version) { transposed(values, state.sizes.head_size) } else { values.clone() };
-            if is_divided(version) {
+            let mut matrix = if buffer.key_first { transposed(values, state.sizes.head_size) } else { values.clone() };
+            if buffer.divided {
                 self.divide(&mut matrix);
             }
             bytes.extend(self.encode(&vec![0.0; shifts]));

@@ -9,12 +9,14 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, State};
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel, load_tensor};
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{ModelDescription, Version, describe};
 use rwkv_forge_tensor::{Encoding, TensorSource};
 use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
+use rwkv_forge_weights::Model;
 
 /// The trained models that are always there.
 pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
@@ -26,19 +28,24 @@ pub(crate) const ODD: Sizes = Sizes { layers: 3, channels: 72, head_size: 12, ff
 
 /// A model and what it is.
 pub(crate) struct Loaded {
-    pub(crate) source: Box<dyn TensorSource>,
+    pub(crate) source: Arc<dyn TensorSource>,
     pub(crate) description: ModelDescription,
 }
 
 impl Loaded {
-    pub(crate) fn new(source: Box<dyn TensorSource>) -> Self {
+    /// As everything takes it.
+    pub(crate) fn model(&self) -> Model {
+        Model::over(Arc::clone(&self.source), self.description.clone())
+    }
+
+    pub(crate) fn new(source: Arc<dyn TensorSource>) -> Self {
         let description = describe(source.tensors()).expect("a complete model");
         Self { source, description }
     }
 
     /// None when there is no such file.
     pub(crate) fn open(path: &Path) -> Self {
-        Self::new(rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).expect("the file opens"))
+        Self::new(rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).expect("the file opens").into())
     }
 
     /// One of [`TINY`].
@@ -49,43 +56,45 @@ impl Loaded {
     pub(crate) fn random(version: Version, sizes: &Sizes, seed: u64) -> Self {
         let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
         let options = Options { bonus_as_logarithm, ..Options::default() };
-        Self::new(Box::new(random_model_with(version, sizes, &options, seed)))
+        Self::new(Arc::new(random_model_with(version, sizes, &options, seed)))
     }
 
     /// A copy with all large matrices in one format, and the factors of low-rank pairs as well if `factors`; the rest in f32.
     pub(crate) fn stored_as(&self, encoding: Encoding) -> Self {
+        let model = self.model();
         let tensors = self.description.tensors.iter().map(|spec| {
-            let values: Vec<f32> = load_tensor(&*self.source, spec).unwrap();
+            let values: Vec<f32> = model.values(spec).unwrap();
             let whole = spec.role.is_matrix() && encoding.row_bytes(*spec.shape.last().unwrap()).is_ok();
             let encoding = if whole { encoding } else { Encoding::F32 };
             let mut bytes = vec![0; encoding.byte_len(&spec.shape).unwrap() as usize];
             rwkv_forge_quant::by_encoding(encoding).expect("a known format").encode(&values, &mut bytes).unwrap();
             (spec.name.clone(), spec.shape.clone(), encoding, bytes)
         });
-        Self::new(Box::new(MemorySource::new(tensors.collect())))
+        Self::new(Arc::new(MemorySource::new(tensors.collect())))
     }
 
     /// A copy in f32 with every element of the tensors whose name ends in `suffix` replaced by `f(value)`.
     pub(crate) fn edited(&self, suffix: &str, f: impl Fn(f32) -> f32) -> Self {
         assert!(self.description.tensors.iter().any(|spec| spec.name.ends_with(suffix)), "no tensor ends in {suffix}");
+        let model = self.model();
         let tensors = self.description.tensors.iter().map(|spec| {
-            let mut values: Vec<f32> = load_tensor(&*self.source, spec).unwrap();
+            let mut values: Vec<f32> = model.values(spec).unwrap();
             if spec.name.ends_with(suffix) {
                 values.iter_mut().for_each(|value| *value = f(*value));
             }
             (spec.name.clone(), spec.shape.clone(), values)
         });
-        Self::new(Box::new(MemorySource::from_f32(tensors.collect())))
+        Self::new(Arc::new(MemorySource::from_f32(tensors.collect())))
     }
 
-    pub(crate) fn engine(&self, options: &EngineOptions) -> Engine<'_> {
-        Engine::load(&*self.source, &self.description, options, &mut |_, _| ()).expect("the model loads")
+    pub(crate) fn engine(&self, options: &EngineOptions) -> Engine {
+        Engine::load(&self.model(), options, &mut |_, _| ()).expect("the model loads")
     }
 
     /// Logits of the reference kernel for every token, one after the other, and its final state.
-    pub(crate) fn reference(&self, tokens: &[u32]) -> (Vec<f32>, rwkv_forge_kernel::State<f32>) {
-        let model = RecurrentModel::<f32>::load(&*self.source, &self.description, &KernelOptions::default()).unwrap();
-        let mut state = rwkv_forge_kernel::State::zero(&self.description);
+    pub(crate) fn reference(&self, tokens: &[u32]) -> (Vec<f32>, rwkv_forge_weights::State<f32>) {
+        let model = RecurrentModel::<f32>::load(&self.model(), &KernelOptions::default()).unwrap();
+        let mut state = rwkv_forge_weights::State::zero(&self.description);
         (model.forward(tokens, &mut state).unwrap(), state)
     }
 

@@ -1,17 +1,18 @@
 //! The two kernels behind one interface.
 
 use rwkv_forge_engine::{Batch, EngineOptions, LayerStream, LoadedHead, LoadedLayer, State};
-use rwkv_forge_kernel::{HeadStream, Layer as KernelLayer, LayerState, SequenceContext, embed};
+use rwkv_forge_kernel::{HeadStream, Layer as KernelLayer, embed};
 use rwkv_forge_tensor::BoxError;
+use rwkv_forge_weights::{Context, LayerState};
 
 use crate::engine::Kernel;
 use crate::pass::PassOptions;
 use crate::run::Model;
 
 /// What computes.
-pub(crate) enum Compute<'a> {
-    Engine { model: Model<'a>, stream: Box<LayerStream<'a>> },
-    Reference(Model<'a>),
+pub(crate) enum Compute {
+    Engine { model: Model, stream: Box<LayerStream> },
+    Reference(Model),
 }
 
 /// A loaded layer.
@@ -35,15 +36,15 @@ pub(crate) enum Memory {
 /// Residual stream, values of layer 0, and a state for each piece.
 pub(crate) type Done = (Vec<f32>, Vec<f32>, Vec<Memory>);
 
-impl<'a> Compute<'a> {
-    pub(crate) fn new(model: &Model<'a>, options: &PassOptions) -> Result<Self, BoxError> {
+impl Compute {
+    pub(crate) fn new(model: &Model, options: &PassOptions) -> Result<Self, BoxError> {
         if options.kernel == Kernel::Reference {
-            return Ok(Self::Reference(*model));
+            return Ok(Self::Reference(model.clone()));
         }
         let engine =
             EngineOptions { threads: options.threads, isa: None, form: options.form, group_norm_eps: model.options.group_norm_eps };
-        let stream = Box::new(LayerStream::new(model.source, model.description, &engine)?);
-        Ok(Self::Engine { model: *model, stream })
+        let stream = Box::new(LayerStream::new(&model.weights, &engine)?);
+        Ok(Self::Engine { model: model.clone(), stream })
     }
 
     /// The residual stream before layer 0, and room for the values of layer 0.
@@ -51,18 +52,16 @@ impl<'a> Compute<'a> {
         match self {
             Self::Engine { stream, .. } => {
                 let batch = stream.embed(tokens)?;
-                Ok((batch.x, batch.v_first))
+                Ok((batch.x, batch.context.into_values()))
             }
-            Self::Reference(model) => Ok((embed(model.source, model.description, &tokens.concat())?, Vec::new())),
+            Self::Reference(model) => Ok((embed(&model.weights, &tokens.concat())?, Vec::new())),
         }
     }
 
     pub(crate) fn load(&mut self, index: usize) -> Result<Layer, BoxError> {
         match self {
             Self::Engine { stream, .. } => Ok(Layer::Engine(Box::new(stream.load(index)?))),
-            Self::Reference(model) => {
-                Ok(Layer::Reference(Box::new(KernelLayer::load(model.source, model.description, index, &model.options)?)))
-            }
+            Self::Reference(model) => Ok(Layer::Reference(Box::new(KernelLayer::load(&model.weights, index, &model.options)?))),
         }
     }
 
@@ -77,13 +76,13 @@ impl<'a> Compute<'a> {
     ) -> Result<Done, BoxError> {
         match (self, layer) {
             (Self::Engine { model, stream }, Layer::Engine(layer)) => {
-                let mut batch = Batch::resume(model.description, lengths, x, v_first)?;
+                let mut batch = Batch::resume(model.description(), lengths, x, Context::of_values(v_first))?;
                 let mut states = stream.new_states(lengths.len());
                 if let (Some(first), Some(Memory::Engine(carried))) = (states.first_mut(), carried) {
                     *first = carried;
                 }
                 stream.forward(layer, &mut batch, &mut states, None)?;
-                Ok((batch.x, batch.v_first, states.into_iter().map(Memory::Engine).collect()))
+                Ok((batch.x, batch.context.into_values(), states.into_iter().map(Memory::Engine).collect()))
             }
             (Self::Reference(model), Layer::Reference(layer)) => Ok(reference(model, layer, lengths, x, v_first, carried)),
             // A layer is loaded by the same value that runs it.
@@ -113,7 +112,7 @@ impl<'a> Compute<'a> {
         match (self, head) {
             (Self::Engine { stream, .. }, Head::Engine(head)) => Ok(stream.logits(head, x, out, None)?),
             (Self::Reference(model) | Self::Engine { model, .. }, _) => {
-                let stream = HeadStream::new(model.source, model.description, x)?;
+                let stream = HeadStream::new(&model.weights, x)?;
                 let vocabulary = model.vocabulary();
                 for first in (0..vocabulary).step_by(HEAD_ROWS) {
                     let rows = HEAD_ROWS.min(vocabulary - first);
@@ -141,27 +140,27 @@ impl<'a> Compute<'a> {
 const HEAD_ROWS: usize = 4096;
 
 fn reference(
-    model: &Model<'_>,
+    model: &Model,
     layer: &KernelLayer<f32>,
     lengths: &[usize],
     mut x: Vec<f32>,
     v_first: Vec<f32>,
     mut carried: Option<Memory>,
 ) -> Done {
-    let sizes = &model.description.hyperparameters;
+    let sizes = &model.description().hyperparameters;
     let (mut states, mut values) = (Vec::with_capacity(lengths.len()), Vec::with_capacity(v_first.len()));
     let (mut rest, mut old) = (x.as_mut_slice(), v_first.as_slice());
     for length in lengths {
         let (own, later) = rest.split_at_mut(length * sizes.channels);
         let (first, after) = old.split_at((length * sizes.attention).min(old.len()));
         (rest, old) = (later, after);
-        let mut context = SequenceContext { v_first: first.to_vec() };
+        let mut context = Context::of_values(first.to_vec());
         let mut state = match carried.take() {
             Some(Memory::Reference(state)) => state,
-            _ => LayerState::zero(model.description),
+            _ => LayerState::zero(model.description()),
         };
         layer.forward(own, &mut state, &mut context);
-        values.extend(context.v_first);
+        values.extend(context.into_values());
         states.push(Memory::Reference(state));
     }
     (x, values, states)

@@ -36,7 +36,7 @@ impl Rows<'_> {
     }
 }
 
-impl Pass<'_> {
+impl Pass {
     /// The logits after the positions `wanted(sequence)` of every sequence. `sink` gets some rows at a time, in the order of sequences and
     /// positions. With `other`, a second model that went through the same sequences, rows of both.
     ///
@@ -45,7 +45,7 @@ impl Pass<'_> {
     pub fn logits(
         &mut self,
         residuals: &Residuals,
-        mut other: Option<(&mut Pass<'_>, &Residuals)>,
+        mut other: Option<(&mut Pass, &Residuals)>,
         wanted: &dyn Fn(usize) -> Range<usize>,
         sink: &mut dyn FnMut(&Rows<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {

@@ -13,8 +13,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use rwkv_forge_engine::Form;
-use rwkv_forge_kernel::LayerState;
 use rwkv_forge_score::Tokens;
+use rwkv_forge_weights::LayerState;
 
 use crate::engine::Kernel;
 use crate::error::EvalError;
@@ -119,19 +119,19 @@ pub struct Residuals {
 }
 
 /// A model on its way through sequences.
-pub struct Pass<'a> {
+pub struct Pass {
     name: &'static str,
-    model: Model<'a>,
+    model: Model,
     options: PassOptions,
-    compute: Compute<'a>,
+    compute: Compute,
 }
 
-impl<'a> Pass<'a> {
+impl Pass {
     /// `name` is what errors call the model.
     ///
     /// # Errors
     /// When the kernel does not run this version.
-    pub fn new(name: &'static str, model: Model<'a>, options: &PassOptions) -> Result<Self, EvalError> {
+    pub fn new(name: &'static str, model: Model, options: &PassOptions) -> Result<Self, EvalError> {
         let compute = Compute::new(&model, options).map_err(|error| EvalError::Model { model: name, error })?;
         Ok(Self { name, model, options: options.clone(), compute })
     }
@@ -152,7 +152,7 @@ impl<'a> Pass<'a> {
         sink: &mut dyn LayerSink,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Residuals, EvalError> {
-        let sizes = self.model.description.hyperparameters;
+        let sizes = self.model.description().hyperparameters;
         let (channels, width) = (sizes.channels, sizes.channels.max(sizes.attention));
         let bytes = GROUP_BYTES.min(self.options.max_memory / 4);
         // A sequence of a group has a state of the layer that is at work: of many short texts, far more than their activations.
@@ -182,7 +182,7 @@ impl<'a> Pass<'a> {
     }
 
     fn layer(&mut self, index: usize, groups: &[Group], store: &mut Store, sink: &mut dyn LayerSink) -> Result<(), EvalError> {
-        let channels = self.model.description.hyperparameters.channels;
+        let channels = self.model.description().hyperparameters.channels;
         let layer = self.compute.load(index).map_err(|error| self.failed(error))?;
         let mut carried: Option<Memory> = None;
         for (number, group) in groups.iter().enumerate() {

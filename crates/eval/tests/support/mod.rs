@@ -8,10 +8,10 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rwkv_forge_eval::Model;
 use rwkv_forge_eval::npy::{Array, Elements};
-use rwkv_forge_kernel::load_tensor;
 use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Version, describe, describe_with};
 use rwkv_forge_tensor::{Encoding, TensorSource};
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
@@ -19,7 +19,7 @@ use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with
 
 /// A model and what it is.
 pub(crate) struct Loaded {
-    pub(crate) source: Box<dyn TensorSource>,
+    pub(crate) source: Arc<dyn TensorSource>,
     pub(crate) description: ModelDescription,
 }
 
@@ -28,7 +28,7 @@ fn fixture(relative: &str) -> PathBuf {
 }
 
 impl Loaded {
-    fn new(source: Box<dyn TensorSource>) -> Self {
+    fn new(source: Arc<dyn TensorSource>) -> Self {
         let description = describe(source.tensors()).expect("a complete model");
         Self { source, description }
     }
@@ -36,31 +36,38 @@ impl Loaded {
     /// A trained checkpoint of the repository.
     pub(crate) fn fixture(name: &str) -> Self {
         let path = fixture(&format!("checkpoints/{name}.pth"));
-        Self::new(rwkv_forge_checkpoint::open(&path, &rwkv_forge_checkpoint::Limits::default()).expect("the fixture opens"))
+        Self::new(rwkv_forge_checkpoint::open(&path, &rwkv_forge_checkpoint::Limits::default()).expect("the fixture opens").into())
     }
 
-    pub(crate) fn model(&self) -> Model<'_> {
-        Model::new(&*self.source, &self.description)
+    /// The model itself.
+    pub(crate) fn weights(&self) -> rwkv_forge_weights::Model {
+        rwkv_forge_weights::Model::over(Arc::clone(&self.source), self.description.clone())
+    }
+
+    pub(crate) fn model(&self) -> Model {
+        Model::new(&self.weights())
     }
 
     /// A copy in f32 with every element of one tensor replaced by `f(index, value)`.
     pub(crate) fn edited(&self, name: &str, f: impl Fn(usize, f32) -> f32) -> Self {
         assert!(self.description.find(name).is_some(), "no tensor {name}");
+        let model = self.weights();
         let tensors = self.description.tensors.iter().map(|spec| {
-            let mut values: Vec<f32> = load_tensor(&*self.source, spec).unwrap();
+            let mut values: Vec<f32> = model.values(spec).unwrap();
             if spec.name == name {
                 values.iter_mut().enumerate().for_each(|(i, value)| *value = f(i, *value));
             }
             (spec.name.clone(), spec.shape.clone(), values)
         });
-        Self::new(Box::new(MemorySource::from_f32(tensors.collect())))
+        Self::new(Arc::new(MemorySource::from_f32(tensors.collect())))
     }
 
     /// A copy with all large matrices in a block format.
     pub(crate) fn quantized(&self, format: &str) -> Self {
         let format = rwkv_forge_quant::by_name(format).expect("a known format");
+        let model = self.weights();
         let tensors = self.description.tensors.iter().map(|spec| {
-            let values: Vec<f32> = load_tensor(&*self.source, spec).unwrap();
+            let values: Vec<f32> = model.values(spec).unwrap();
             if !spec.role.is_matrix() {
                 let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
                 return (spec.name.clone(), spec.shape.clone(), Encoding::F32, bytes);
@@ -69,7 +76,7 @@ impl Loaded {
             format.encode(&values, &mut bytes).unwrap();
             (spec.name.clone(), spec.shape.clone(), format.encoding(), bytes)
         });
-        Self::new(Box::new(MemorySource::new(tensors.collect())))
+        Self::new(Arc::new(MemorySource::new(tensors.collect())))
     }
 }
 
@@ -81,11 +88,11 @@ pub(crate) fn random(version: Version, seed: u64) -> Loaded {
 const SIZES: Sizes = Sizes { layers: 3, channels: 64, head_size: 16, ffn: 96, vocabulary: 50, ranks: [8, 9, 7, 10] };
 
 pub(crate) fn random_with_vocabulary(version: Version, seed: u64, vocabulary: usize) -> Loaded {
-    Loaded::new(Box::new(random_model_with(version, &Sizes { vocabulary, ..SIZES }, &Options::default(), seed)))
+    Loaded::new(Arc::new(random_model_with(version, &Sizes { vocabulary, ..SIZES }, &Options::default(), seed)))
 }
 
 pub(crate) fn random_with_layers(version: Version, seed: u64, layers: usize) -> Loaded {
-    Loaded::new(Box::new(random_model_with(version, &Sizes { layers, ..SIZES }, &Options::default(), seed)))
+    Loaded::new(Arc::new(random_model_with(version, &Sizes { layers, ..SIZES }, &Options::default(), seed)))
 }
 
 /// A hybrid with Qwen of the same sizes.
@@ -93,7 +100,7 @@ pub(crate) fn hybrid(version: Version, seed: u64) -> Loaded {
     let source = random_hybrid(version, &SIZES, &Variant::FULL, seed);
     let configuration = Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(Variant::FULL.kv_heads as u64) };
     let description = describe_with(source.tensors(), &configuration).expect("a complete hybrid");
-    Loaded { source: Box::new(source), description }
+    Loaded { source: Arc::new(source), description }
 }
 
 /// A fixed sequence of ids below 50.

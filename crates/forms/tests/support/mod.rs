@@ -2,12 +2,15 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test helper that fails should fail loudly")]
 
+use std::sync::Arc;
+
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_forms::{FormsOptions, FormsReport, Model, Progress, compare};
+use rwkv_forge_forms::{FormsOptions, FormsReport, Progress, compare};
 use rwkv_forge_model::{ModelDescription, Version, describe};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::models::{Decay, MemorySource, Options, Sizes, SplitMix64, random_model_with};
+use rwkv_forge_weights::Model;
 
 /// Trained models that are always there.
 pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
@@ -17,24 +20,24 @@ pub(crate) const SIZES: Sizes = Sizes { layers: 3, channels: 64, head_size: 16, 
 
 /// A source and what it holds.
 pub(crate) struct Loaded {
-    pub(crate) source: Box<dyn TensorSource>,
+    pub(crate) source: Arc<dyn TensorSource>,
     pub(crate) description: ModelDescription,
 }
 
 impl Loaded {
-    pub(crate) fn of(source: Box<dyn TensorSource>) -> Self {
+    pub(crate) fn of(source: Arc<dyn TensorSource>) -> Self {
         let description = describe(source.tensors()).unwrap();
         Self { source, description }
     }
 
-    pub(crate) fn model(&self) -> Model<'_> {
-        Model { source: self.source.as_ref(), description: &self.description }
+    pub(crate) fn model(&self) -> Model {
+        Model::over(Arc::clone(&self.source), self.description.clone())
     }
 }
 
 pub(crate) fn open(path: &Path) -> Loaded {
     let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default());
-    Loaded::of(source.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    Loaded::of(source.unwrap_or_else(|error| panic!("{}: {error}", path.display())).into())
 }
 
 pub(crate) fn repository(relative: &str) -> PathBuf {
@@ -57,7 +60,7 @@ pub(crate) fn random_source(version: Version, seed: u64) -> MemorySource {
 }
 
 pub(crate) fn random(version: Version, seed: u64) -> Loaded {
-    Loaded::of(Box::new(random_source(version, seed)))
+    Loaded::of(Arc::new(random_source(version, seed)))
 }
 
 /// Token ids below the model's vocabulary.
@@ -68,5 +71,5 @@ pub(crate) fn tokens(model: &Loaded, count: usize, seed: u64) -> Vec<u32> {
 
 /// Both forms of one model.
 pub(crate) fn forms(model: &Loaded, tokens: &[u32], options: &FormsOptions) -> FormsReport {
-    compare(model.model(), model.model(), tokens, options, &mut |_: Progress| ()).unwrap()
+    compare(&model.model(), &model.model(), tokens, options, &mut |_: Progress| ()).unwrap()
 }

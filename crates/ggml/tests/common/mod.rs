@@ -23,7 +23,7 @@ pub(crate) fn model(version: Version, bonus_as_logarithm: bool) -> (MemorySource
 pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Choice> {
     let matrices = rwkv_forge_quant::by_name(matrices).unwrap().encoding();
     let float = if matrices.is_float() { matrices } else { Encoding::F16 };
-    let pick = |spec: &TensorSpec| match rwkv_forge_ggml::constraint(description.version, spec) {
+    let pick = |spec: &TensorSpec| match rwkv_forge_ggml::constraint(spec) {
         Constraint::F32Only(_) => Encoding::F32,
         Constraint::Any => matrices,
         _ => float,

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource};
+use rwkv_forge_weights::Model;
 
 /// The trained models that are always there.
 pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
 
 /// A trained model.
 pub(crate) struct Trained {
-    pub(crate) source: Box<dyn TensorSource>,
-    pub(crate) description: ModelDescription,
+    pub(crate) model: Model,
     /// Second part of the name of its recorded logits. For RWKV-4 to 6 the recorder normalises the embedding in the
     /// file's type, so that only its run over a float32 copy of the file is exact.
     pub(crate) logits: &'static str,
@@ -38,7 +38,7 @@ impl Trained {
         let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default())
             .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let description = rwkv_forge_model::describe(source.tensors()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Self { source, description, logits }
+        Self { model: Model::over(source.into(), description), logits }
     }
 }
 
@@ -114,12 +114,17 @@ impl TensorSource for MemorySource {
 }
 
 impl MemorySource {
+    /// The model that these tensors are.
+    pub(crate) fn model(&self, description: &ModelDescription) -> Model {
+        Model::new(self.clone(), description.clone())
+    }
+
     /// A copy of another source, every tensor decoded to f32 so that tests can change values.
-    pub(crate) fn copy_of(source: &dyn TensorSource, description: &ModelDescription) -> (Self, ModelDescription) {
+    pub(crate) fn copy_of(model: &Model) -> (Self, ModelDescription) {
         let mut copy = Self { tensors: Vec::new(), bytes: Vec::new() };
-        let mut changed = description.clone();
+        let mut changed = model.description().clone();
         for spec in &mut changed.tensors {
-            let values: Vec<f32> = rwkv_forge_kernel::load_tensor(source, spec).unwrap();
+            let values: Vec<f32> = model.values(spec).unwrap();
             spec.source_index = copy.tensors.len();
             spec.recover = rwkv_forge_model::Recover::AS_IS;
             copy.push(&spec.name, &spec.shape, &values);

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use rwkv_forge_model::ModelDescription;
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_weights::Model;
 
 /// All tensors of a model as f64.
 pub(crate) struct Tensors(BTreeMap<String, Vec<f64>>);
 
 impl Tensors {
-    pub(crate) fn load(source: &dyn TensorSource, description: &ModelDescription) -> Self {
-        Self(description.tensors.iter().map(|spec| (spec.name.clone(), rwkv_forge_kernel::load_tensor(source, spec).unwrap())).collect())
+    pub(crate) fn load(model: &Model) -> Self {
+        Self(model.description().tensors.iter().map(|spec| (spec.name.clone(), model.values(spec).unwrap())).collect())
     }
 
     pub(crate) fn get(&self, name: &str) -> &[f64] {

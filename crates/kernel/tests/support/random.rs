@@ -1,8 +1,8 @@
 //! Small random models of every version, as f32 tensors that tests may change.
 
-use rwkv_forge_model::{ModelDescription, Version, describe};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_model::{ModelDescription, Version};
 use rwkv_forge_testkit::models::{Decay, Options, Sizes, random_model_with};
+use rwkv_forge_weights::Model;
 
 use super::MemorySource;
 
@@ -15,7 +15,7 @@ pub(crate) fn random_model(version: Version, seed: u64) -> (MemorySource, ModelD
     let decay = [Decay::Typical, Decay::Fast, Decay::Slow][(seed % 3) as usize];
     let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
     let source = random_model_with(version, &SIZES, &Options { decay, bonus_as_logarithm, ..Options::default() }, seed);
-    let description = describe(source.tensors()).expect("a random model is complete");
-    assert_eq!(description.version, version);
-    MemorySource::copy_of(&source, &description)
+    let model = Model::describe(source).expect("a random model is complete");
+    assert_eq!(model.description().version, version);
+    MemorySource::copy_of(&model)
 }

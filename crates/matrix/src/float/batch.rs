@@ -4,11 +4,11 @@
 use std::array::from_fn;
 use std::ops::Range;
 
+use rwkv_forge_simd::{Isa, LanePass, Lanes, Registers};
+
 use super::{BLOCK, CODES, Element, ROWS, entries};
 use crate::activations::{Activations, TILE};
 use crate::arena::{LINE, Line};
-use crate::isa::Isa;
-use crate::lanes::{LanePass, Lanes};
 
 /// Columns that are converted at once.
 const COLUMNS: usize = 96;
@@ -57,7 +57,7 @@ pub(super) trait Weights {
     fn lines(start: usize, count: usize) -> Range<usize>;
 
     /// Converts such lines to a line a column.
-    fn widen<L: Lanes>(&self, lines: &[Line], wide: &mut [Line]);
+    fn widen<R: Registers>(&self, lines: &[Line], wide: &mut [Line]);
 
     /// What the sums of these columns are multiplied with before they are added to the row's: 16 f16.
     fn scale(panel: &[Line], columns: usize, start: usize) -> Option<&[u8; 32]>;
@@ -78,10 +78,10 @@ impl<E: Element> Weights for Dense<E> {
     }
 
     #[inline(always)]
-    fn widen<L: Lanes>(&self, lines: &[Line], wide: &mut [Line]) {
+    fn widen<R: Registers>(&self, lines: &[Line], wide: &mut [Line]) {
         for (line, wide) in lines.iter().zip(wide.chunks_mut(E::COLUMNS)) {
             for (index, wide) in wide.iter_mut().enumerate() {
-                put::<L>(E::column::<L>(line, index), wide);
+                put::<R>(E::column::<R>(line, index), wide);
             }
         }
     }
@@ -99,12 +99,12 @@ impl Weights for Float4<'_> {
     }
 
     #[inline(always)]
-    fn widen<L: Lanes>(&self, lines: &[Line], wide: &mut [Line]) {
-        let table = L::table(self.0);
+    fn widen<R: Registers>(&self, lines: &[Line], wide: &mut [Line]) {
+        let table = R::table(self.0);
         for (line, wide) in lines.iter().zip(wide.as_chunks_mut::<CODES>().0) {
-            let entries = entries::<L>(table, line);
+            let entries = entries::<R>(table, line);
             for (index, wide) in wide.iter_mut().enumerate() {
-                put::<L>(entries[index], wide);
+                put::<R>(entries[index], wide);
             }
         }
     }
@@ -115,11 +115,11 @@ impl Weights for Float4<'_> {
     }
 }
 
-/// Writes f32 as bytes, in the order in which [`Lanes::load_f32`] reads them.
+/// Writes f32 as bytes, in the order in which [`Registers::load_f32`] reads them.
 #[inline(always)]
-pub(crate) fn put<L: Lanes>(value: L::F, line: &mut Line) {
+pub(crate) fn put<R: Registers>(value: R::F, line: &mut Line) {
     let mut numbers = [0.0; ROWS];
-    L::store(value, &mut numbers);
+    R::F::store(value, &mut numbers);
     for (bytes, number) in line.as_chunks_mut().0.iter_mut().zip(numbers) {
         *bytes = number.to_le_bytes();
     }
@@ -171,10 +171,11 @@ struct Widen<'a, W> {
 
 impl<W: Weights> LanePass for Widen<'_, W> {
     type Output = ();
+    const BYTE_PRODUCTS: bool = false;
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
-        self.weights.widen::<L>(self.lines, self.wide);
+    fn run<R: Registers>(self) {
+        self.weights.widen::<R>(self.lines, self.wide);
     }
 }
 
@@ -189,16 +190,17 @@ pub(crate) struct Tiles<'a> {
 
 impl LanePass for Tiles<'_> {
     type Output = ();
+    const BYTE_PRODUCTS: bool = false;
 
     #[inline(always)]
-    fn run<L: Lanes>(mut self) {
+    fn run<R: Registers>(mut self) {
         let panels = self.out.len() / self.x.tokens();
         let mut first = 0;
         while first < panels {
-            first += match (panels - first).min(L::FLOAT_PANELS) {
-                4 => self.all_tokens::<L, 4>(first),
-                2 | 3 => self.all_tokens::<L, 2>(first),
-                _ => self.all_tokens::<L, 1>(first),
+            first += match (panels - first).min(R::FLOAT_PANELS) {
+                4 => self.all_tokens::<R, 4>(first),
+                2 | 3 => self.all_tokens::<R, 2>(first),
+                _ => self.all_tokens::<R, 1>(first),
             };
         }
     }
@@ -207,18 +209,18 @@ impl LanePass for Tiles<'_> {
 impl Tiles<'_> {
     /// The products of P panels from the first. Returns P.
     #[inline(always)]
-    fn all_tokens<L: Lanes, const P: usize>(&mut self, first: usize) -> usize {
+    fn all_tokens<R: Registers, const P: usize>(&mut self, first: usize) -> usize {
         let wide = from_fn(|panel| self.wide[first + panel]);
         let scales = from_fn(|panel| self.scales[first + panel]);
         let mut out = self.out[first * self.x.tokens()..].chunks_exact_mut(self.x.tokens());
         let out = from_fn(|_| out.next().unwrap_or_default());
-        all_tokens::<L, P>(wide, scales, self.x, self.start, out);
+        all_tokens::<R, P>(wide, scales, self.x, self.start, out);
         P
     }
 }
 
 #[inline(always)]
-fn all_tokens<L: Lanes, const P: usize>(
+fn all_tokens<R: Registers, const P: usize>(
     wide: [&[Line]; P],
     scales: [Option<&[u8; 32]>; P],
     x: &Activations,
@@ -227,24 +229,24 @@ fn all_tokens<L: Lanes, const P: usize>(
 ) {
     for tile in x.tiles() {
         let values = &tile.values[start * tile.width..][..wide[0].len() * tile.width];
-        for first in (0..tile.width).step_by(L::FLOAT_TOKENS) {
-            let count = L::FLOAT_TOKENS.min(tile.width - first);
+        for first in (0..tile.width).step_by(R::FLOAT_TOKENS) {
+            let count = R::FLOAT_TOKENS.min(tile.width - first);
             let out = out.each_mut().map(|out| &mut out[tile.first + first..][..count]);
             let columns = Columns { values: &values[first..], width: tile.width };
             let task = Task { wide, scales, columns, out };
             if tile.width == TILE {
-                match L::FLOAT_TOKENS {
-                    6 => task.run::<L, FullTile, 6>(),
-                    _ => task.run::<L, FullTile, 4>(),
+                match R::FLOAT_TOKENS {
+                    6 => task.run::<R, FullTile, 6>(),
+                    _ => task.run::<R, FullTile, 4>(),
                 }
             } else {
                 match count {
-                    1 => task.run::<L, AnyTile, 1>(),
-                    2 => task.run::<L, AnyTile, 2>(),
-                    3 => task.run::<L, AnyTile, 3>(),
-                    4 => task.run::<L, AnyTile, 4>(),
-                    5 => task.run::<L, AnyTile, 5>(),
-                    _ => task.run::<L, AnyTile, 6>(),
+                    1 => task.run::<R, AnyTile, 1>(),
+                    2 => task.run::<R, AnyTile, 2>(),
+                    3 => task.run::<R, AnyTile, 3>(),
+                    4 => task.run::<R, AnyTile, 4>(),
+                    5 => task.run::<R, AnyTile, 5>(),
+                    _ => task.run::<R, AnyTile, 6>(),
                 }
             }
         }
@@ -270,7 +272,7 @@ struct Task<'a, const P: usize> {
 /// How the columns of a tile are walked through.
 trait Walk {
     /// Adds all products to the sums of P panels with T tokens, column by column.
-    fn walk<L: Lanes, const P: usize, const T: usize>(wide: [&[Line]; P], x: Columns<'_>, sums: &mut [[L::F; T]; P]);
+    fn walk<R: Registers, const P: usize, const T: usize>(wide: [&[Line]; P], x: Columns<'_>, sums: &mut [[R::F; T]; P]);
 }
 
 /// A tile of [`TILE`] tokens, [`AT_ONCE`] columns at a time: no address depends on the number of tokens.
@@ -281,24 +283,24 @@ struct AnyTile;
 
 impl Walk for FullTile {
     #[inline(always)]
-    fn walk<L: Lanes, const P: usize, const T: usize>(wide: [&[Line]; P], x: Columns<'_>, sums: &mut [[L::F; T]; P]) {
+    fn walk<R: Registers, const P: usize, const T: usize>(wide: [&[Line]; P], x: Columns<'_>, sums: &mut [[R::F; T]; P]) {
         let (whole, _) = x.values.as_chunks::<TILE>();
         let (fours, _) = whole.as_chunks::<AT_ONCE>();
         let lines = wide.map(|lines| &lines.as_chunks::<AT_ONCE>().0[..fours.len()]);
         for (four, x) in fours.iter().enumerate() {
             for index in 0..AT_ONCE {
-                step::<L, P, T>(lines.each_ref().map(|lines| &lines[four][index]), x[index].first_chunk().unwrap_or(&[0.0; T]), sums);
+                step::<R, P, T>(lines.each_ref().map(|lines| &lines[four][index]), x[index].first_chunk().unwrap_or(&[0.0; T]), sums);
             }
         }
         // The last column has nothing behind it where the tokens are not the first of the tile.
         let done = fours.len() * AT_ONCE;
-        AnyTile::walk::<L, P, T>(wide.map(|lines| &lines[done..]), Columns { values: &x.values[done * TILE..], width: TILE }, sums);
+        AnyTile::walk::<R, P, T>(wide.map(|lines| &lines[done..]), Columns { values: &x.values[done * TILE..], width: TILE }, sums);
     }
 }
 
 impl Walk for AnyTile {
     #[inline(always)]
-    fn walk<L: Lanes, const P: usize, const T: usize>(wide: [&[Line]; P], x: Columns<'_>, sums: &mut [[L::F; T]; P]) {
+    fn walk<R: Registers, const P: usize, const T: usize>(wide: [&[Line]; P], x: Columns<'_>, sums: &mut [[R::F; T]; P]) {
         let count = wide[0].len();
         let wide = wide.map(|lines| &lines[..count]);
         for (column, line) in wide[0].iter().enumerate() {
@@ -307,41 +309,41 @@ impl Walk for AnyTile {
                 *line = &lines[column];
             }
             let x = x.values[column * x.width..].first_chunk().unwrap_or(&[0.0; T]);
-            step::<L, P, T>(lines, x, sums);
+            step::<R, P, T>(lines, x, sums);
         }
     }
 }
 
 /// One column.
 #[inline(always)]
-fn step<L: Lanes, const P: usize, const T: usize>(lines: [&Line; P], x: &[f32; T], sums: &mut [[L::F; T]; P]) {
-    let mut weights = [L::splat(0.0); P];
-    unrolled!(panel < P, { weights[panel] = L::load_f32(lines[panel]) });
+fn step<R: Registers, const P: usize, const T: usize>(lines: [&Line; P], x: &[f32; T], sums: &mut [[R::F; T]; P]) {
+    let mut weights = [R::F::splat(0.0); P];
+    unrolled!(panel < P, { weights[panel] = R::load_f32(lines[panel]) });
     unrolled!(token < T, {
-        let x = L::splat(x[token]);
-        unrolled!(panel < P, { sums[panel][token] = L::fma(weights[panel], x, sums[panel][token]) });
+        let x = R::F::splat(x[token]);
+        unrolled!(panel < P, { sums[panel][token] = R::F::mul_add(weights[panel], x, sums[panel][token]) });
     });
 }
 
 impl<const P: usize> Task<'_, P> {
     /// All sums in registers.
     #[inline(always)]
-    fn run<L: Lanes, W: Walk, const T: usize>(self) {
-        let mut sums = [[L::splat(0.0); T]; P];
+    fn run<R: Registers, W: Walk, const T: usize>(self) {
+        let mut sums = [[R::F::splat(0.0); T]; P];
         let mut out = self.out.map(|out| out.first_chunk_mut::<T>());
         unrolled!(panel < P, {
             if let (Some(out), None) = (&out[panel], self.scales[panel]) {
-                unrolled!(token < T, { sums[panel][token] = L::load(&out[token]) });
+                unrolled!(token < T, { sums[panel][token] = R::F::load(&out[token]) });
             }
         });
-        W::walk::<L, P, T>(self.wide, self.columns, &mut sums);
+        W::walk::<R, P, T>(self.wide, self.columns, &mut sums);
         unrolled!(panel < P, {
             let Some(out) = &mut out[panel] else { return };
             if let Some(scale) = self.scales[panel] {
-                let scale = L::load_f16(scale);
-                unrolled!(token < T, { sums[panel][token] = L::fma(sums[panel][token], scale, L::load(&out[token])) });
+                let scale = R::load_f16(scale);
+                unrolled!(token < T, { sums[panel][token] = R::F::mul_add(sums[panel][token], scale, R::F::load(&out[token])) });
             }
-            unrolled!(token < T, { L::store(sums[panel][token], &mut out[token]) });
+            unrolled!(token < T, { R::F::store(sums[panel][token], &mut out[token]) });
         });
     }
 }

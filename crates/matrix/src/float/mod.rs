@@ -13,13 +13,12 @@ mod one;
 mod tests;
 
 use rwkv_forge_quant::{NF4_TABLE, SF4_TABLE};
+use rwkv_forge_simd::{Isa, Registers};
 use rwkv_forge_tensor::Encoding;
 
 use crate::activations::Activations;
 use crate::arena::Line;
 use crate::format::Format;
-use crate::isa::Isa;
-use crate::lanes::Lanes;
 
 pub(crate) static F32: Dense<Single> = Dense(Single);
 pub(crate) static F16: Dense<Half> = Dense(Half);
@@ -49,7 +48,7 @@ pub(crate) trait Element: Copy + Sync + 'static {
     /// Columns a line.
     const COLUMNS: usize;
     /// The numbers of the `index`th column of a line, below [`Element::COLUMNS`].
-    fn column<L: Lanes>(line: &Line, index: usize) -> L::F;
+    fn column<R: Registers>(line: &Line, index: usize) -> R::F;
 }
 
 /// An f32.
@@ -69,8 +68,8 @@ impl Element for Single {
     const COLUMNS: usize = 1;
 
     #[inline(always)]
-    fn column<L: Lanes>(line: &Line, _: usize) -> L::F {
-        L::load_f32(line)
+    fn column<R: Registers>(line: &Line, _: usize) -> R::F {
+        R::load_f32(line)
     }
 }
 
@@ -79,8 +78,8 @@ impl Element for Half {
     const COLUMNS: usize = 2;
 
     #[inline(always)]
-    fn column<L: Lanes>(line: &Line, index: usize) -> L::F {
-        L::load_f16(&line.as_chunks().0[index])
+    fn column<R: Registers>(line: &Line, index: usize) -> R::F {
+        R::load_f16(&line.as_chunks().0[index])
     }
 }
 
@@ -89,8 +88,8 @@ impl Element for Brain {
     const COLUMNS: usize = 2;
 
     #[inline(always)]
-    fn column<L: Lanes>(line: &Line, index: usize) -> L::F {
-        L::load_bf16(&line.as_chunks().0[index])
+    fn column<R: Registers>(line: &Line, index: usize) -> R::F {
+        R::load_bf16(&line.as_chunks().0[index])
     }
 }
 
@@ -179,16 +178,16 @@ impl Format for Float4 {
 
 /// The eight entries of each row that a line of codes stands for.
 #[inline(always)]
-fn entries<L: Lanes>(table: L::T, line: &Line) -> [L::F; CODES] {
-    let codes = L::load_i32(line);
+fn entries<R: Registers>(table: R::T, line: &Line) -> [R::F; CODES] {
+    let codes = R::load_i32(line);
     [
-        L::entry(table, codes),
-        L::entry(table, L::shr_i32::<4>(codes)),
-        L::entry(table, L::shr_i32::<8>(codes)),
-        L::entry(table, L::shr_i32::<12>(codes)),
-        L::entry(table, L::shr_i32::<16>(codes)),
-        L::entry(table, L::shr_i32::<20>(codes)),
-        L::entry(table, L::shr_i32::<24>(codes)),
-        L::entry(table, L::shr_i32::<28>(codes)),
+        R::entry(table, codes),
+        R::entry(table, R::shr_i32::<4>(codes)),
+        R::entry(table, R::shr_i32::<8>(codes)),
+        R::entry(table, R::shr_i32::<12>(codes)),
+        R::entry(table, R::shr_i32::<16>(codes)),
+        R::entry(table, R::shr_i32::<20>(codes)),
+        R::entry(table, R::shr_i32::<24>(codes)),
+        R::entry(table, R::shr_i32::<28>(codes)),
     ]
 }

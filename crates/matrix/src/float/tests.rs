@@ -2,10 +2,10 @@
 #![allow(clippy::cast_possible_truncation, reason = "test numbers are small")]
 
 use rwkv_forge_quant::{NF4_TABLE, SF4_TABLE};
+use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::{Encoding, bf16_to_f32, f16_to_f32};
 
 use crate::activations::{Activations, Form};
-use crate::isa::Isa;
 use crate::matrix::{Matrix, PANEL};
 
 const NF4: Encoding = Encoding::new("nf4", 64, 34);

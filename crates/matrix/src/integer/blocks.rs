@@ -1,12 +1,12 @@
 //! Blocks of 32 with a scale, perhaps a minimum: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1.
 
+use rwkv_forge_simd::Registers;
 use rwkv_forge_tensor::Encoding;
 
 use super::codes::{Eight, Five, Four};
 use super::{Integer, Scales, words};
 use crate::activations::GROUP;
 use crate::arena::Line;
-use crate::lanes::Lanes;
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Q8_0;
@@ -37,12 +37,12 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
-            fn head<L: Lanes>(side: &[u8; 32]) -> [L::F; 2] {
-                [words::<L, 32>(side, 0); 2]
+            fn head<R: Registers>(side: &[u8; 32]) -> [R::F; 2] {
+                [words::<R, 32>(side, 0); 2]
             }
 
             #[inline(always)]
-            fn scales<L: Lanes>(head: [L::F; 2], _: &[u8; 32], _: usize) -> Scales<L> {
+            fn scales<R: Registers>(head: [R::F; 2], _: &[u8; 32], _: usize) -> Scales<R> {
                 Scales::one(head[0])
             }
         }
@@ -64,12 +64,12 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
-            fn head<L: Lanes>(side: &[u8; 64]) -> [L::F; 2] {
-                [words::<L, 64>(side, 0), words::<L, 64>(side, 1)]
+            fn head<R: Registers>(side: &[u8; 64]) -> [R::F; 2] {
+                [words::<R, 64>(side, 0), words::<R, 64>(side, 1)]
             }
 
             #[inline(always)]
-            fn scales<L: Lanes>(head: [L::F; 2], _: &[u8; 64], _: usize) -> Scales<L> {
+            fn scales<R: Registers>(head: [R::F; 2], _: &[u8; 64], _: usize) -> Scales<R> {
                 Scales::with_minimum(head[0], head[1])
             }
         }

@@ -3,9 +3,10 @@
 //! In a register of 64 bytes, byte 4 * row + j belongs to column 4 * quad + j: one dot product of four columns for all rows.
 //! The eight quads of 32 columns are eight such registers; codes of fewer bits share lines.
 
+use rwkv_forge_simd::Registers;
+
 use crate::activations::GROUP;
 use crate::arena::Line;
-use crate::lanes::Lanes;
 
 /// A packing of the codes of 16 rows and 32 columns.
 pub(crate) trait Code {
@@ -16,7 +17,7 @@ pub(crate) trait Code {
     /// Adds the codes of a row, as stored, to lines where the row is zero.
     fn put(codes: &[u8; GROUP], row: usize, lines: &mut [Line]);
     /// The eight quads, each `#[inline(always)]` computed from `lines`.
-    fn quads<L: Lanes>(lines: &[Line]) -> [L::B; 8];
+    fn quads<R: Registers>(lines: &[Line]) -> [R::B; 8];
 }
 
 /// Eight bits: a line a quad.
@@ -81,25 +82,25 @@ fn put_twos(quads: &[Quad; 8], place: u32, row: usize, lines: &mut [Line]) {
 }
 
 #[inline(always)]
-fn fours<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
-    let mask = L::splat_u8(15);
-    let [a, b, c, d] = [L::load_bytes(&lines[0]), L::load_bytes(&lines[1]), L::load_bytes(&lines[2]), L::load_bytes(&lines[3])];
-    [L::and(a, mask), L::and(b, mask), L::and(c, mask), L::and(d, mask), L::shr::<4>(a), L::shr::<4>(b), L::shr::<4>(c), L::shr::<4>(d)]
+fn fours<R: Registers>(lines: &[Line]) -> [R::B; 8] {
+    let mask = R::splat_u8(15);
+    let [a, b, c, d] = [R::load_bytes(&lines[0]), R::load_bytes(&lines[1]), R::load_bytes(&lines[2]), R::load_bytes(&lines[3])];
+    [R::and(a, mask), R::and(b, mask), R::and(c, mask), R::and(d, mask), R::shr::<4>(a), R::shr::<4>(b), R::shr::<4>(c), R::shr::<4>(d)]
 }
 
 #[inline(always)]
-fn twos<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
-    let mask = L::splat_u8(3);
-    let [a, b] = [L::load_bytes(&lines[0]), L::load_bytes(&lines[1])];
+fn twos<R: Registers>(lines: &[Line]) -> [R::B; 8] {
+    let mask = R::splat_u8(3);
+    let [a, b] = [R::load_bytes(&lines[0]), R::load_bytes(&lines[1])];
     [
-        L::and(a, mask),
-        L::and(b, mask),
-        L::and(L::shr::<2>(a), mask),
-        L::and(L::shr::<2>(b), mask),
-        L::and(L::shr::<4>(a), mask),
-        L::and(L::shr::<4>(b), mask),
-        L::shr::<6>(a),
-        L::shr::<6>(b),
+        R::and(a, mask),
+        R::and(b, mask),
+        R::and(R::shr::<2>(a), mask),
+        R::and(R::shr::<2>(b), mask),
+        R::and(R::shr::<4>(a), mask),
+        R::and(R::shr::<4>(b), mask),
+        R::shr::<6>(a),
+        R::shr::<6>(b),
     ]
 }
 
@@ -114,18 +115,18 @@ impl Code for Eight {
     }
 
     #[inline(always)]
-    fn quads<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
+    fn quads<R: Registers>(lines: &[Line]) -> [R::B; 8] {
         let [a, b, c, d] = [&lines[0], &lines[1], &lines[2], &lines[3]];
         let [e, f, g, h] = [&lines[4], &lines[5], &lines[6], &lines[7]];
         [
-            L::load_bytes(a),
-            L::load_bytes(b),
-            L::load_bytes(c),
-            L::load_bytes(d),
-            L::load_bytes(e),
-            L::load_bytes(f),
-            L::load_bytes(g),
-            L::load_bytes(h),
+            R::load_bytes(a),
+            R::load_bytes(b),
+            R::load_bytes(c),
+            R::load_bytes(d),
+            R::load_bytes(e),
+            R::load_bytes(f),
+            R::load_bytes(g),
+            R::load_bytes(h),
         ]
     }
 }
@@ -138,8 +139,8 @@ impl Code for Four {
     }
 
     #[inline(always)]
-    fn quads<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
-        fours::<L>(lines)
+    fn quads<R: Registers>(lines: &[Line]) -> [R::B; 8] {
+        fours::<R>(lines)
     }
 }
 
@@ -152,18 +153,18 @@ impl Code for Table {
     }
 
     #[inline(always)]
-    fn quads<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
-        let table = L::four_times(&ENTRIES);
-        let [a, b, c, d, e, f, g, h] = fours::<L>(lines);
+    fn quads<R: Registers>(lines: &[Line]) -> [R::B; 8] {
+        let table = R::four_times(&ENTRIES);
+        let [a, b, c, d, e, f, g, h] = fours::<R>(lines);
         [
-            L::look_up(table, a),
-            L::look_up(table, b),
-            L::look_up(table, c),
-            L::look_up(table, d),
-            L::look_up(table, e),
-            L::look_up(table, f),
-            L::look_up(table, g),
-            L::look_up(table, h),
+            R::look_up(table, a),
+            R::look_up(table, b),
+            R::look_up(table, c),
+            R::look_up(table, d),
+            R::look_up(table, e),
+            R::look_up(table, f),
+            R::look_up(table, g),
+            R::look_up(table, h),
         ]
     }
 }
@@ -176,8 +177,8 @@ impl Code for Two {
     }
 
     #[inline(always)]
-    fn quads<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
-        twos::<L>(lines)
+    fn quads<R: Registers>(lines: &[Line]) -> [R::B; 8] {
+        twos::<R>(lines)
     }
 }
 
@@ -191,18 +192,18 @@ impl Code for Three {
     }
 
     #[inline(always)]
-    fn quads<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
-        let [a, b, c, d, e, f, g, h] = twos::<L>(lines);
-        let (third, mask) = (L::load_bytes(&lines[2]), L::splat_u8(4));
+    fn quads<R: Registers>(lines: &[Line]) -> [R::B; 8] {
+        let [a, b, c, d, e, f, g, h] = twos::<R>(lines);
+        let (third, mask) = (R::load_bytes(&lines[2]), R::splat_u8(4));
         [
-            L::or(a, L::and(L::shl::<2>(third), mask)),
-            L::or(b, L::and(L::shl::<1>(third), mask)),
-            L::or(c, L::and(third, mask)),
-            L::or(d, L::and(L::shr::<1>(third), mask)),
-            L::or(e, L::and(L::shr::<2>(third), mask)),
-            L::or(f, L::and(L::shr::<3>(third), mask)),
-            L::or(g, L::and(L::shr::<4>(third), mask)),
-            L::or(h, L::and(L::shr::<5>(third), mask)),
+            R::or(a, R::and(R::shl::<2>(third), mask)),
+            R::or(b, R::and(R::shl::<1>(third), mask)),
+            R::or(c, R::and(third, mask)),
+            R::or(d, R::and(R::shr::<1>(third), mask)),
+            R::or(e, R::and(R::shr::<2>(third), mask)),
+            R::or(f, R::and(R::shr::<3>(third), mask)),
+            R::or(g, R::and(R::shr::<4>(third), mask)),
+            R::or(h, R::and(R::shr::<5>(third), mask)),
         ]
     }
 }
@@ -217,18 +218,18 @@ impl Code for Five {
     }
 
     #[inline(always)]
-    fn quads<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
-        let [a, b, c, d, e, f, g, h] = fours::<L>(lines);
-        let (fifth, mask) = (L::load_bytes(&lines[4]), L::splat_u8(16));
+    fn quads<R: Registers>(lines: &[Line]) -> [R::B; 8] {
+        let [a, b, c, d, e, f, g, h] = fours::<R>(lines);
+        let (fifth, mask) = (R::load_bytes(&lines[4]), R::splat_u8(16));
         [
-            L::or(a, L::and(L::shl::<4>(fifth), mask)),
-            L::or(b, L::and(L::shl::<3>(fifth), mask)),
-            L::or(c, L::and(L::shl::<2>(fifth), mask)),
-            L::or(d, L::and(L::shl::<1>(fifth), mask)),
-            L::or(e, L::and(fifth, mask)),
-            L::or(f, L::and(L::shr::<1>(fifth), mask)),
-            L::or(g, L::and(L::shr::<2>(fifth), mask)),
-            L::or(h, L::and(L::shr::<3>(fifth), mask)),
+            R::or(a, R::and(R::shl::<4>(fifth), mask)),
+            R::or(b, R::and(R::shl::<3>(fifth), mask)),
+            R::or(c, R::and(R::shl::<2>(fifth), mask)),
+            R::or(d, R::and(R::shl::<1>(fifth), mask)),
+            R::or(e, R::and(fifth, mask)),
+            R::or(f, R::and(R::shr::<1>(fifth), mask)),
+            R::or(g, R::and(R::shr::<2>(fifth), mask)),
+            R::or(h, R::and(R::shr::<3>(fifth), mask)),
         ]
     }
 }
@@ -243,18 +244,18 @@ impl Code for Six {
     }
 
     #[inline(always)]
-    fn quads<L: Lanes>(lines: &[Line]) -> [L::B; 8] {
-        let [a, b, c, d, e, f, g, h] = fours::<L>(lines);
-        let (even, odd, mask) = (L::load_bytes(&lines[4]), L::load_bytes(&lines[5]), L::splat_u8(0x30));
+    fn quads<R: Registers>(lines: &[Line]) -> [R::B; 8] {
+        let [a, b, c, d, e, f, g, h] = fours::<R>(lines);
+        let (even, odd, mask) = (R::load_bytes(&lines[4]), R::load_bytes(&lines[5]), R::splat_u8(0x30));
         [
-            L::or(a, L::and(L::shl::<4>(even), mask)),
-            L::or(b, L::and(L::shl::<4>(odd), mask)),
-            L::or(c, L::and(L::shl::<2>(even), mask)),
-            L::or(d, L::and(L::shl::<2>(odd), mask)),
-            L::or(e, L::and(even, mask)),
-            L::or(f, L::and(odd, mask)),
-            L::or(g, L::and(L::shr::<2>(even), mask)),
-            L::or(h, L::and(L::shr::<2>(odd), mask)),
+            R::or(a, R::and(R::shl::<4>(even), mask)),
+            R::or(b, R::and(R::shl::<4>(odd), mask)),
+            R::or(c, R::and(R::shl::<2>(even), mask)),
+            R::or(d, R::and(R::shl::<2>(odd), mask)),
+            R::or(e, R::and(even, mask)),
+            R::or(f, R::and(odd, mask)),
+            R::or(g, R::and(R::shr::<2>(even), mask)),
+            R::or(h, R::and(R::shr::<2>(odd), mask)),
         ]
     }
 }

@@ -1,12 +1,12 @@
 //! Products with activations in f32: blocks are decoded exactly, and then multiplied as the float formats are.
 
+use rwkv_forge_simd::{Isa, LanePass, Registers};
+
 use super::codes::Code;
 use super::kernel::Job;
 use super::{Counts, Integer, block_at};
 use crate::arena::{LINE, Line};
 use crate::float::batch::{PANELS, Tiles, put};
-use crate::isa::Isa;
-use crate::lanes::{LanePass, Lanes};
 
 /// Columns a block at most.
 const COLUMNS: usize = 256;
@@ -41,21 +41,22 @@ struct Decode<'a, F: Integer> {
 
 impl<F: Integer> LanePass for Decode<'_, F> {
     type Output = ();
+    const BYTE_PRODUCTS: bool = false;
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<R: Registers>(self) {
         let (codes, side) = self.block;
-        let head = F::head::<L>(side);
-        let offset = L::splat_i32(F::OFFSET);
+        let head = F::head::<R>(side);
+        let offset = R::splat_i32(F::OFFSET);
         let groups = codes.as_ref().chunks_exact(F::Code::LINES).zip(self.decoded.as_chunks_mut::<4>().0.as_chunks_mut::<8>().0);
         for (group, (lines, decoded)) in groups.enumerate() {
-            let scales = F::scales::<L>(head, side, group);
-            for (index, (quad, decoded)) in F::Code::quads::<L>(lines).into_iter().zip(decoded).enumerate() {
+            let scales = F::scales::<R>(head, side, group);
+            for (index, (quad, decoded)) in F::Code::quads::<R>(lines).into_iter().zip(decoded).enumerate() {
                 let half = if F::HALVES { index / 4 } else { 0 };
-                let codes = [L::column::<0>(quad), L::column::<1>(quad), L::column::<2>(quad), L::column::<3>(quad)];
+                let codes = [R::column::<0>(quad), R::column::<1>(quad), R::column::<2>(quad), R::column::<3>(quad)];
                 for (code, line) in codes.into_iter().zip(decoded) {
-                    let code = L::to_f32(L::sub_i32(code, offset));
-                    put::<L>(F::exact::<L>(code, head, scales.scale[half], scales.minimum[half]), line);
+                    let code = R::to_f32(R::sub_i32(code, offset));
+                    put::<R>(F::exact::<R>(code, head, scales.scale[half], scales.minimum[half]), line);
                 }
             }
         }

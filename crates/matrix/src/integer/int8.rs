@@ -1,12 +1,12 @@
 //! int8 of web-rwkv: blocks of 128 with the smallest and the largest value.
 
+use rwkv_forge_simd::{Lanes, Registers};
 use rwkv_forge_tensor::Encoding;
 
 use super::codes::Eight;
 use super::{Integer, Scales, words};
 use crate::activations::GROUP;
 use crate::arena::Line;
-use crate::lanes::Lanes;
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Int8;
@@ -31,24 +31,24 @@ impl Integer for Int8 {
 
     /// The span from the smallest to the largest value, and the smallest.
     #[inline(always)]
-    fn head<L: Lanes>(side: &[u8; 64]) -> [L::F; 2] {
-        let (low, high) = (words::<L, 64>(side, 0), words::<L, 64>(side, 1));
-        [L::fma(low, L::splat(-1.0), high), low]
+    fn head<R: Registers>(side: &[u8; 64]) -> [R::F; 2] {
+        let (low, high) = (words::<R, 64>(side, 0), words::<R, 64>(side, 1));
+        [R::F::mul_add(low, R::F::splat(-1.0), high), low]
     }
 
     /// The step between neighbouring codes is the span divided by 255.
     #[inline(always)]
-    fn scales<L: Lanes>(head: [L::F; 2], _: &[u8; 64], _: usize) -> Scales<L> {
-        Scales::with_minimum(L::mul(head[0], L::splat(INVERSE)), head[1])
+    fn scales<R: Registers>(head: [R::F; 2], _: &[u8; 64], _: usize) -> Scales<R> {
+        Scales::with_minimum(R::F::mul(head[0], R::F::splat(INVERSE)), head[1])
     }
 
     /// web-rwkv divides the code by 255 before it multiplies by the span: a quotient by the rounded inverse, corrected once by
     /// what is missing, is that of a division for each of the 256 codes (the tests decode them all).
     #[inline(always)]
-    fn exact<L: Lanes>(code: L::F, head: [L::F; 2], _: L::F, minimum: L::F) -> L::F {
-        let inverse = L::splat(INVERSE);
-        let near = L::mul(code, inverse);
-        let missing = L::fma(near, L::splat(-255.0), code);
-        L::add(L::mul(L::fma(missing, inverse, near), head[0]), minimum)
+    fn exact<R: Registers>(code: R::F, head: [R::F; 2], _: R::F, minimum: R::F) -> R::F {
+        let inverse = R::F::splat(INVERSE);
+        let near = R::F::mul(code, inverse);
+        let missing = R::F::mul_add(near, R::F::splat(-255.0), code);
+        R::F::add(R::F::mul(R::F::mul_add(missing, inverse, near), head[0]), minimum)
     }
 }

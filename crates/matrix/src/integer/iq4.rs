@@ -1,5 +1,6 @@
 //! Codes into the table of unequal steps: IQ4_NL with a scale for 32, IQ4_XS with scales of six bits in blocks of 256.
 
+use rwkv_forge_simd::{Lanes, Registers};
 use rwkv_forge_tensor::Encoding;
 
 use super::blocks::nibbles;
@@ -7,7 +8,6 @@ use super::codes::Table;
 use super::{Integer, Scales, bytes, words};
 use crate::activations::GROUP;
 use crate::arena::Line;
-use crate::lanes::Lanes;
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Iq4Nl;
@@ -29,12 +29,12 @@ impl Integer for Iq4Nl {
     }
 
     #[inline(always)]
-    fn head<L: Lanes>(side: &[u8; 32]) -> [L::F; 2] {
-        [words::<L, 32>(side, 0); 2]
+    fn head<R: Registers>(side: &[u8; 32]) -> [R::F; 2] {
+        [words::<R, 32>(side, 0); 2]
     }
 
     #[inline(always)]
-    fn scales<L: Lanes>(head: [L::F; 2], _: &[u8; 32], _: usize) -> Scales<L> {
+    fn scales<R: Registers>(head: [R::F; 2], _: &[u8; 32], _: usize) -> Scales<R> {
         Scales::one(head[0])
     }
 }
@@ -64,13 +64,13 @@ impl Integer for Iq4Xs {
     }
 
     #[inline(always)]
-    fn head<L: Lanes>(side: &[u8; 160]) -> [L::F; 2] {
-        [words::<L, 160>(side, 0); 2]
+    fn head<R: Registers>(side: &[u8; 160]) -> [R::F; 2] {
+        [words::<R, 160>(side, 0); 2]
     }
 
     #[inline(always)]
-    fn scales<L: Lanes>(head: [L::F; 2], side: &[u8; 160], group: usize) -> Scales<L> {
-        let scale = L::to_f32(L::load_i8(bytes(side, 32 + 16 * group)));
-        Scales::one(L::mul(head[0], scale))
+    fn scales<R: Registers>(head: [R::F; 2], side: &[u8; 160], group: usize) -> Scales<R> {
+        let scale = R::to_f32(R::load_i8(bytes(side, 32 + 16 * group)));
+        Scales::one(R::F::mul(head[0], scale))
     }
 }

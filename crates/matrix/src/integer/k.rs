@@ -1,12 +1,12 @@
 //! Blocks of 256 with scales of a few bits: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K. Scales, and minima but those of Q2_K, are widened to bytes.
 
+use rwkv_forge_simd::{Lanes, Registers};
 use rwkv_forge_tensor::Encoding;
 
 use super::codes::{Five, Four, Six, Three, Two};
 use super::{Integer, Scales, bytes, words};
 use crate::activations::GROUP;
 use crate::arena::Line;
-use crate::lanes::Lanes;
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Q2K;
@@ -40,17 +40,17 @@ impl Integer for Q2K {
     }
 
     #[inline(always)]
-    fn head<L: Lanes>(side: &[u8; 320]) -> [L::F; 2] {
-        [words::<L, 320>(side, 0), negative::<L>(words::<L, 320>(side, 1))]
+    fn head<R: Registers>(side: &[u8; 320]) -> [R::F; 2] {
+        [words::<R, 320>(side, 0), negative::<R>(words::<R, 320>(side, 1))]
     }
 
     #[inline(always)]
-    fn scales<L: Lanes>(head: [L::F; 2], side: &[u8; 320], group: usize) -> Scales<L> {
-        let (first, last) = (L::load_u8(bytes(side, 64 + 32 * group)), L::load_u8(bytes(side, 80 + 32 * group)));
-        let low = L::splat_i32(15);
+    fn scales<R: Registers>(head: [R::F; 2], side: &[u8; 320], group: usize) -> Scales<R> {
+        let (first, last) = (R::load_u8(bytes(side, 64 + 32 * group)), R::load_u8(bytes(side, 80 + 32 * group)));
+        let low = R::splat_i32(15);
         Scales {
-            scale: [L::mul(head[0], L::to_f32(L::and_i32(first, low))), L::mul(head[0], L::to_f32(L::and_i32(last, low)))],
-            minimum: [L::mul(head[1], L::to_f32(L::shr_i32::<4>(first))), L::mul(head[1], L::to_f32(L::shr_i32::<4>(last)))],
+            scale: [R::F::mul(head[0], R::to_f32(R::and_i32(first, low))), R::F::mul(head[0], R::to_f32(R::and_i32(last, low)))],
+            minimum: [R::F::mul(head[1], R::to_f32(R::shr_i32::<4>(first))), R::F::mul(head[1], R::to_f32(R::shr_i32::<4>(last)))],
         }
     }
 }
@@ -78,12 +78,12 @@ impl Integer for Q3K {
     }
 
     #[inline(always)]
-    fn head<L: Lanes>(side: &[u8; 288]) -> [L::F; 2] {
-        [words::<L, 288>(side, 0); 2]
+    fn head<R: Registers>(side: &[u8; 288]) -> [R::F; 2] {
+        [words::<R, 288>(side, 0); 2]
     }
 
     #[inline(always)]
-    fn scales<L: Lanes>(head: [L::F; 2], side: &[u8; 288], group: usize) -> Scales<L> {
+    fn scales<R: Registers>(head: [R::F; 2], side: &[u8; 288], group: usize) -> Scales<R> {
         signed_scales(head[0], side, group)
     }
 }
@@ -113,12 +113,12 @@ impl Integer for Q6K {
     }
 
     #[inline(always)]
-    fn head<L: Lanes>(side: &[u8; 288]) -> [L::F; 2] {
-        [words::<L, 288>(side, 0); 2]
+    fn head<R: Registers>(side: &[u8; 288]) -> [R::F; 2] {
+        [words::<R, 288>(side, 0); 2]
     }
 
     #[inline(always)]
-    fn scales<L: Lanes>(head: [L::F; 2], side: &[u8; 288], group: usize) -> Scales<L> {
+    fn scales<R: Registers>(head: [R::F; 2], side: &[u8; 288], group: usize) -> Scales<R> {
         signed_scales(head[0], side, group)
     }
 }
@@ -143,15 +143,15 @@ macro_rules! six_bit_scales {
             }
 
             #[inline(always)]
-            fn head<L: Lanes>(side: &[u8; 320]) -> [L::F; 2] {
-                [words::<L, 320>(side, 0), negative::<L>(words::<L, 320>(side, 1))]
+            fn head<R: Registers>(side: &[u8; 320]) -> [R::F; 2] {
+                [words::<R, 320>(side, 0), negative::<R>(words::<R, 320>(side, 1))]
             }
 
             #[inline(always)]
-            fn scales<L: Lanes>(head: [L::F; 2], side: &[u8; 320], group: usize) -> Scales<L> {
-                let scale = L::to_f32(L::load_u8(bytes(side, 64 + 32 * group)));
-                let minimum = L::to_f32(L::load_u8(bytes(side, 80 + 32 * group)));
-                Scales::with_minimum(L::mul(head[0], scale), L::mul(head[1], minimum))
+            fn scales<R: Registers>(head: [R::F; 2], side: &[u8; 320], group: usize) -> Scales<R> {
+                let scale = R::to_f32(R::load_u8(bytes(side, 64 + 32 * group)));
+                let minimum = R::to_f32(R::load_u8(bytes(side, 80 + 32 * group)));
+                Scales::with_minimum(R::F::mul(head[0], scale), R::F::mul(head[1], minimum))
             }
         }
     };
@@ -165,16 +165,16 @@ six_bit_scales!(Q5K, "q5_k", 176, Five x 40, |stored: &[u8], codes: &mut Codes| 
 
 /// Minima are stored with the opposite sign.
 #[inline(always)]
-fn negative<L: Lanes>(value: L::F) -> L::F {
-    L::mul(value, L::splat(-1.0))
+fn negative<R: Registers>(value: R::F) -> R::F {
+    R::F::mul(value, R::F::splat(-1.0))
 }
 
 /// Scales that are signed bytes, one for 16 columns.
 #[inline(always)]
-fn signed_scales<L: Lanes>(head: L::F, side: &[u8; 288], group: usize) -> Scales<L> {
-    let first = L::to_f32(L::load_i8(bytes(side, 32 + 32 * group)));
-    let last = L::to_f32(L::load_i8(bytes(side, 48 + 32 * group)));
-    Scales::two([L::mul(head, first), L::mul(head, last)])
+fn signed_scales<R: Registers>(head: R::F, side: &[u8; 288], group: usize) -> Scales<R> {
+    let first = R::to_f32(R::load_i8(bytes(side, 32 + 32 * group)));
+    let last = R::to_f32(R::load_i8(bytes(side, 48 + 32 * group)));
+    Scales::two([R::F::mul(head, first), R::F::mul(head, last)])
 }
 
 /// Scales and minima of six bits, in pairs: the first four of each in the lower bits of four bytes, the lower four bits of the

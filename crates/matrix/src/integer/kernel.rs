@@ -3,11 +3,12 @@
 //! Both add, for each row and token, one product of 32 (or 16) columns after the other in the order of the columns, so results do not
 //! depend on which of them ran.
 
+use rwkv_forge_simd::{LanePass, Lanes, Registers};
+
 use super::codes::Code;
 use super::{Counts, Integer, Scales, block_at};
 use crate::activations::{Activations, Group, Tile};
 use crate::arena::{LINE, Line};
-use crate::lanes::{LanePass, Lanes};
 
 /// Bytes of panels that a tile of tokens is multiplied with before the next tile: they stay in the second-level cache.
 const PANELS_AT_ONCE: usize = 512 * 1024;
@@ -37,22 +38,23 @@ pub(super) struct One<'a, F>(pub(super) Job<'a>, pub(super) F);
 
 impl<F: Integer> LanePass for One<'_, F> {
     type Output = ();
+    const BYTE_PRODUCTS: bool = true;
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<R: Registers>(self) {
         let Some(x) = self.0.x.tiles().next().map(|tile| tile.groups) else { return };
         let (panels, out) = (Panels { bytes: self.0.panels.as_flattened(), panel_lines: self.0.panel_lines }, self.0.out);
         let distance = out.len() / STREAMS;
         for stream in 0..STREAMS {
             for ahead in (0..AHEAD).step_by(LINE) {
-                L::prefetch(panels.bytes, stream * distance * panels.panel_lines * LINE + ahead);
+                R::prefetch(panels.bytes, stream * distance * panels.panel_lines * LINE + ahead);
             }
         }
         for first in 0..distance {
-            panels.sums::<L, F, STREAMS>(x, first, distance, out);
+            panels.sums::<R, F, STREAMS>(x, first, distance, out);
         }
         for last in distance * STREAMS..out.len() {
-            panels.sums::<L, F, 1>(x, last, 0, out);
+            panels.sums::<R, F, 1>(x, last, 0, out);
         }
     }
 }
@@ -66,27 +68,27 @@ struct Panels<'a> {
 impl Panels<'_> {
     /// The sums of P panels, the first one and others at the given distance from each other.
     #[inline(always)]
-    fn sums<L: Lanes, F: Integer, const P: usize>(self, x: &[Group], first: usize, distance: usize, out: &mut Rows) {
+    fn sums<R: Registers, F: Integer, const P: usize>(self, x: &[Group], first: usize, distance: usize, out: &mut Rows) {
         let mut starts = [first * self.panel_lines * LINE; P];
         for (index, start) in starts.iter_mut().enumerate() {
             *start += index * distance * self.panel_lines * LINE;
         }
-        let mut sums = [L::splat(0.0); P];
+        let mut sums = [R::F::splat(0.0); P];
         for x in x.chunks_exact(F::GROUPS) {
             for (sum, start) in sums.iter_mut().zip(&mut starts) {
                 let (codes, side) = block_at::<F>(self.bytes, *start);
-                let head = F::head::<L>(side);
+                let head = F::head::<R>(side);
                 for (group, (codes, x)) in codes.as_ref().chunks_exact(F::Code::LINES).zip(x).enumerate() {
                     for line in 0..F::GROUP_BYTES.div_ceil(LINE) {
-                        L::prefetch(self.bytes, *start + AHEAD + group * F::GROUP_BYTES + line * LINE);
+                        R::prefetch(self.bytes, *start + AHEAD + group * F::GROUP_BYTES + line * LINE);
                     }
-                    *sum = add_group::<L, F>(*sum, &F::Code::quads::<L>(codes), F::scales::<L>(head, side, group), x);
+                    *sum = add_group::<R, F>(*sum, &F::Code::quads::<R>(codes), F::scales::<R>(head, side, group), x);
                 }
                 *start += F::BYTES;
             }
         }
         for (index, sum) in sums.into_iter().enumerate() {
-            L::store(sum, &mut out[first + index * distance]);
+            R::F::store(sum, &mut out[first + index * distance]);
         }
     }
 }
@@ -96,16 +98,17 @@ pub(super) struct Many<'a, F>(pub(super) Job<'a>, pub(super) F);
 
 impl<F: Integer> LanePass for Many<'_, F> {
     type Output = ();
+    const BYTE_PRODUCTS: bool = true;
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<R: Registers>(self) {
         let Job { panels, panel_lines, x, out } = self.0;
         let tokens = x.tokens();
         let at_once = (PANELS_AT_ONCE / (panel_lines * LINE)).max(1);
         for (panels, out) in panels.chunks(at_once * panel_lines).zip(out.chunks_mut(at_once * tokens)) {
             for tile in x.tiles() {
                 for (panel, out) in panels.chunks_exact(panel_lines).zip(out.chunks_exact_mut(tokens)) {
-                    add_tile::<L, F>(panel, tile, &mut out[tile.first..tile.first + tile.width]);
+                    add_tile::<R, F>(panel, tile, &mut out[tile.first..tile.first + tile.width]);
                 }
             }
         }
@@ -114,25 +117,25 @@ impl<F: Integer> LanePass for Many<'_, F> {
 
 /// The sums of one panel with the tokens of a tile.
 #[inline(always)]
-fn add_tile<L: Lanes, F: Integer>(panel: &[Line], tile: Tile, out: &mut Rows) {
+fn add_tile<R: Registers, F: Integer>(panel: &[Line], tile: Tile, out: &mut Rows) {
     out.fill([0.0; 16]);
     let mut start = 0;
     for x in tile.groups.chunks_exact(F::GROUPS * tile.width) {
         let (codes, side) = block_at::<F>(panel.as_flattened(), start);
         start += F::BYTES;
-        let head = F::head::<L>(side);
+        let head = F::head::<R>(side);
         let groups = codes.as_ref().chunks_exact(F::Code::LINES).zip(x.chunks_exact(tile.width));
         for (group, (codes, x)) in groups.enumerate() {
-            let quads = F::Code::quads::<L>(codes);
-            let scales = F::scales::<L>(head, side, group);
+            let quads = F::Code::quads::<R>(codes);
+            let scales = F::scales::<R>(head, side, group);
             let ((some, rest), (x_some, x_rest)) = (out.as_chunks_mut::<TOGETHER>(), x.as_chunks::<TOGETHER>());
             for (out, x) in some.iter_mut().zip(x_some) {
                 for (out, x) in out.iter_mut().zip(x) {
-                    L::store(add_group::<L, F>(L::load(out), &quads, scales, x), out);
+                    R::F::store(add_group::<R, F>(R::F::load(out), &quads, scales, x), out);
                 }
             }
             for (out, x) in rest.iter_mut().zip(x_rest) {
-                L::store(add_group::<L, F>(L::load(out), &quads, scales, x), out);
+                R::F::store(add_group::<R, F>(R::F::load(out), &quads, scales, x), out);
             }
         }
     }
@@ -140,25 +143,25 @@ fn add_tile<L: Lanes, F: Integer>(panel: &[Line], tile: Tile, out: &mut Rows) {
 
 /// Adds the products of 32 columns and one token to a sum.
 #[inline(always)]
-fn add_group<L: Lanes, F: Integer>(sum: L::F, quads: &[L::B; 8], scales: Scales<L>, x: &Group) -> L::F {
+fn add_group<R: Registers, F: Integer>(sum: R::F, quads: &[R::B; 8], scales: Scales<R>, x: &Group) -> R::F {
     let [first, last] = [[quads[0], quads[1], quads[2], quads[3]], [quads[4], quads[5], quads[6], quads[7]]];
     let [a, b, c, d, e, f, g, h] = x.codes;
-    let scale = L::splat(x.scale);
+    let scale = R::F::splat(x.scale);
     let mut sum = sum;
     if F::HALVES {
-        let one = dots::<L, F>(start::<L, F>(x.sums[0]), first, [a, b, c, d]);
-        sum = L::fma(L::to_f32(one), L::mul(scales.scale[0], scale), sum);
-        let other = dots::<L, F>(start::<L, F>(x.sums[1]), last, [e, f, g, h]);
-        sum = L::fma(L::to_f32(other), L::mul(scales.scale[1], scale), sum);
+        let one = dots::<R, F>(start::<R, F>(x.sums[0]), first, [a, b, c, d]);
+        sum = R::F::mul_add(R::to_f32(one), R::F::mul(scales.scale[0], scale), sum);
+        let other = dots::<R, F>(start::<R, F>(x.sums[1]), last, [e, f, g, h]);
+        sum = R::F::mul_add(R::to_f32(other), R::F::mul(scales.scale[1], scale), sum);
         if F::MINIMUM {
-            sum = L::fma(scales.minimum[0], L::splat(x.products[0]), sum);
-            sum = L::fma(scales.minimum[1], L::splat(x.products[1]), sum);
+            sum = R::F::mul_add(scales.minimum[0], R::F::splat(x.products[0]), sum);
+            sum = R::F::mul_add(scales.minimum[1], R::F::splat(x.products[1]), sum);
         }
     } else {
-        let both = dots::<L, F>(dots::<L, F>(start::<L, F>(x.sum), first, [a, b, c, d]), last, [e, f, g, h]);
-        sum = L::fma(L::to_f32(both), L::mul(scales.scale[0], scale), sum);
+        let both = dots::<R, F>(dots::<R, F>(start::<R, F>(x.sum), first, [a, b, c, d]), last, [e, f, g, h]);
+        sum = R::F::mul_add(R::to_f32(both), R::F::mul(scales.scale[0], scale), sum);
         if F::MINIMUM {
-            sum = L::fma(scales.minimum[0], L::splat(x.product), sum);
+            sum = R::F::mul_add(scales.minimum[0], R::F::splat(x.product), sum);
         }
     }
     sum
@@ -166,15 +169,15 @@ fn add_group<L: Lanes, F: Integer>(sum: L::F, quads: &[L::B; 8], scales: Scales<
 
 /// What the offset contributes: minus offset times the sum of the activations' codes.
 #[inline(always)]
-fn start<L: Lanes, F: Integer>(sum: i32) -> L::I {
-    let shift = if F::Code::WIDE { L::SHIFT } else { 0 };
-    L::splat_i32(sum.wrapping_mul(shift - F::OFFSET))
+fn start<R: Registers, F: Integer>(sum: i32) -> R::I {
+    let shift = if F::Code::WIDE { R::SHIFT } else { 0 };
+    R::splat_i32(sum.wrapping_mul(shift - F::OFFSET))
 }
 
 #[inline(always)]
-fn dots<L: Lanes, F: Integer>(mut sum: L::I, quads: [L::B; 4], x: [i32; 4]) -> L::I {
+fn dots<R: Registers, F: Integer>(mut sum: R::I, quads: [R::B; 4], x: [i32; 4]) -> R::I {
     for (quad, x) in quads.into_iter().zip(x) {
-        sum = if F::Code::WIDE { L::dot_u8(sum, quad, x) } else { L::dot_u7(sum, quad, x) };
+        sum = if F::Code::WIDE { R::dot_u8(sum, quad, x) } else { R::dot_u7(sum, quad, x) };
     }
     sum
 }

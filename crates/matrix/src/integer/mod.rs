@@ -17,13 +17,12 @@ mod kernel;
 
 use std::marker::PhantomData;
 
+use rwkv_forge_simd::{Isa, Lanes, Registers};
 use rwkv_forge_tensor::Encoding;
 
 use crate::activations::{Activations, Form, GROUP};
 use crate::arena::{LINE, Line};
 use crate::format::Format;
-use crate::isa::Isa;
-use crate::lanes::Lanes;
 use codes::Code;
 
 pub(crate) static Q8_0: Packed<blocks::Q8_0> = Packed(PhantomData);
@@ -63,29 +62,29 @@ impl<T: 'static, const N: usize> Cut for [T; N] {
 /// Scales and minima of 32 columns of 16 rows, for the first and the last 16 of the columns. Where a format has one scale for all 32
 /// columns, or no minima, kernels do not look at the others.
 #[derive(Clone, Copy)]
-pub(crate) struct Scales<L: Lanes> {
-    scale: [L::F; 2],
-    minimum: [L::F; 2],
+pub(crate) struct Scales<R: Registers> {
+    scale: [R::F; 2],
+    minimum: [R::F; 2],
 }
 
-impl<L: Lanes> Scales<L> {
+impl<R: Registers> Scales<R> {
     #[inline(always)]
-    fn one(scale: L::F) -> Self {
+    fn one(scale: R::F) -> Self {
         Self { scale: [scale; 2], minimum: [scale; 2] }
     }
 
     #[inline(always)]
-    fn two(scale: [L::F; 2]) -> Self {
+    fn two(scale: [R::F; 2]) -> Self {
         Self { scale, minimum: scale }
     }
 
     #[inline(always)]
-    fn with_minimum(scale: L::F, minimum: L::F) -> Self {
+    fn with_minimum(scale: R::F, minimum: R::F) -> Self {
         Self { scale: [scale; 2], minimum: [minimum; 2] }
     }
 }
 
-/// A format of blocks: value = (code - OFFSET) * scale + minimum. All functions over [`Lanes`] are `#[inline(always)]`.
+/// A format of blocks: value = (code - OFFSET) * scale + minimum. All functions over [`Registers`] are `#[inline(always)]`.
 pub(crate) trait Integer: Copy + Default + Sync + 'static {
     /// A block as stored in files.
     type Stored: Cut<Item = u8>;
@@ -110,16 +109,16 @@ pub(crate) trait Integer: Copy + Default + Sync + 'static {
     fn take_apart(stored: &Self::Stored, codes: &mut [[u8; GROUP]], scales: &mut [u8]);
 
     /// What the scales of a block have in common.
-    fn head<L: Lanes>(side: &Self::Side) -> [L::F; 2];
+    fn head<R: Registers>(side: &Self::Side) -> [R::F; 2];
 
     /// The scales of the `group`th 32 columns of a block.
-    fn scales<L: Lanes>(head: [L::F; 2], side: &Self::Side, group: usize) -> Scales<L>;
+    fn scales<R: Registers>(head: [R::F; 2], side: &Self::Side, group: usize) -> Scales<R>;
 
     /// The value of a code less the offset, with the roundings of the format's definition.
     #[inline(always)]
-    fn exact<L: Lanes>(code: L::F, _head: [L::F; 2], scale: L::F, minimum: L::F) -> L::F {
-        let product = L::mul(code, scale);
-        if Self::MINIMUM { L::add(product, minimum) } else { product }
+    fn exact<R: Registers>(code: R::F, _head: [R::F; 2], scale: R::F, minimum: R::F) -> R::F {
+        let product = R::F::mul(code, scale);
+        if Self::MINIMUM { R::F::add(product, minimum) } else { product }
     }
 }
 
@@ -201,10 +200,10 @@ fn put_scales(scales: &[u8], words: usize, row: usize, side: &mut [u8]) {
 
 /// The `index`th 16 numbers of 16 bits.
 #[inline(always)]
-fn words<L: Lanes, const N: usize>(side: &[u8; N], index: usize) -> L::F {
+fn words<R: Registers, const N: usize>(side: &[u8; N], index: usize) -> R::F {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(&side[32 * index..32 * index + 32]);
-    L::load_f16(&bytes)
+    R::load_f16(&bytes)
 }
 
 /// 16 bytes from `start` on.

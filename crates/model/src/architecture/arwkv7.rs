@@ -1,21 +1,28 @@
 //! ARWKV: the layers of Qwen 2.5 with the time mix of RWKV-7 in place of their attention. Gate and group norm are there
 //! in some models only.
 
+use super::v7::MIXES_WITH_GATE;
 use super::{
-    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, PROJECTIONS, VersionSizes, WIDE_VECTOR, every,
+    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, PROJECTIONS, Resolved, WIDE_VECTOR, every,
     heads_by_size, later, rank, together,
 };
-use crate::description::{Ranks, TensorRole, Version};
+use crate::description::{TensorRole, Version};
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
+use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
 
 /// ARWKV.
 pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::ARwkv7,
     layer: &[HYBRID_NORMS, TIME_MIX, GATE, VECTORS, PROJECTIONS, GROUP_NORM, HYBRID_FFN],
     after_layers: HYBRID_OUTSIDE,
+    channel_mix: ChannelMix::SwiGlu,
+    channel_shift: TokenShift::None,
+    norm: NormKind::Rms,
+    ln0: false,
+    vocabulary: VocabularyFamily::Qwen,
     recognise,
-    sizes,
+    resolve,
     origin: "heads and head size from blocks.0.att.r_k, ranks from blocks.0.att.w1, a1, g1 and blocks.1.att.v1",
 };
 
@@ -45,6 +52,9 @@ static GATE: &[Expected] = &[
     together("att.g2", GATE_NAMES, TensorRole::GateLora, &[Dim::Gate, Dim::Attention]),
 ];
 
+/// Token shift of models without a gate.
+const MIXES: TokenShift = TokenShift::Lerp { factors: &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a"], lora: None };
+
 static VECTORS: &[Expected] = &[
     every("att.k_k", TensorRole::Vector, WIDE_VECTOR),
     every("att.k_a", TensorRole::Vector, WIDE_VECTOR),
@@ -64,12 +74,13 @@ fn recognise(layer: &LayerEvidence<'_>) -> Option<&'static str> {
     layer.any(MARKERS)
 }
 
-fn sizes(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
+fn resolve(found: &Found<'_>, common: Common) -> Result<Resolved, ModelError> {
     let (heads, head_size) = heads_by_size(found, "att.r_k", common.channels)?;
     let (_, decay) = found.matrix("blocks.0.att.w1", "[C, decay rank]")?;
     let (_, iclr) = found.matrix("blocks.0.att.a1", "[C, iclr rank]")?;
-    let gate = if found.shape("blocks.0.att.g1").is_some() { found.matrix("blocks.0.att.g1", "[C, gate rank]")?.1 } else { 0 };
-    let value = if common.layers > 1 { found.matrix("blocks.1.att.v1", "[C, value rank]")?.1 } else { 0 };
-    let ranks = Ranks::V7 { decay: rank(decay), iclr: rank(iclr), value: rank(value), gate: rank(gate) };
-    Ok(VersionSizes { heads, head_size, ranks })
+    let gate = if found.shape("blocks.0.att.g1").is_some() { Some(found.matrix("blocks.0.att.g1", "[C, gate rank]")?.1) } else { None };
+    let value = if common.layers > 1 { Some(found.matrix("blocks.1.att.v1", "[C, value rank]")?.1) } else { None };
+    let time_mix = TimeMix::Wkv7 { decay: rank(decay), iclr: rank(iclr), value: value.map(rank), gate: gate.map(rank) };
+    let time_shift = if gate.is_some() { MIXES_WITH_GATE } else { MIXES };
+    Ok(Resolved { heads, head_size, time_mix, time_shift, group_norm: GROUP_NORM_NAMES.iter().any(|name| found.has_in_a_layer(name)) })
 }

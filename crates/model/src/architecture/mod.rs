@@ -1,4 +1,5 @@
-//! One table of expected tensors a version: names, roles, shapes in terms of the model's sizes, canonical order.
+//! One row a version: its tensors (names, roles, shapes in terms of the model's sizes, canonical order) and the mechanisms that its
+//! layers use.
 //!
 //! A new version is one file here and one line in [`ARCHITECTURES`].
 
@@ -12,6 +13,7 @@ mod v7;
 use crate::description::{Configuration, Hyperparameters, Ranks, TensorRole, Version};
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
+use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
 
 /// Every version of RWKV itself that can be recognised, oldest first.
 pub static ARCHITECTURES: &[&Architecture] =
@@ -19,6 +21,12 @@ pub static ARCHITECTURES: &[&Architecture] =
 
 /// The hybrids with Qwen.
 pub static HYBRIDS: &[&Architecture] = &[&qrwkv6::ARCHITECTURE, &arwkv7::ARCHITECTURE];
+
+/// The architecture whose version has this name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static Architecture> {
+    ARCHITECTURES.iter().chain(HYBRIDS).copied().find(|row| row.version.name() == name)
+}
 
 /// A version: what its tensors are and how its sizes are read from shapes.
 pub struct Architecture {
@@ -30,19 +38,24 @@ pub struct Architecture {
     pub after_layers: &'static [Expected],
     /// If the names of a layer speak for this version: the one that does.
     pub(crate) recognise: fn(&LayerEvidence<'_>) -> Option<&'static str>,
-    /// Reads heads, head size and ranks; the arguments are the sizes that all versions share.
-    pub(crate) sizes: fn(&Found<'_>, Common) -> Result<VersionSizes, ModelError>,
+    /// The feed-forward half of its layers.
+    pub channel_mix: ChannelMix,
+    /// How that half looks at the token before.
+    pub channel_shift: TokenShift,
+    /// Norms in front of the halves and of the head.
+    pub norm: NormKind,
+    /// Whether the embedding goes through a norm of its own.
+    pub ln0: bool,
+    /// Where its tokens come from.
+    pub vocabulary: VocabularyFamily,
+    /// Reads heads and head size and resolves the mechanisms that differ between models of the architecture; the arguments are the
+    /// sizes that all versions share.
+    pub(crate) resolve: fn(&Found<'_>, Common) -> Result<Resolved, ModelError>,
     /// Tensors that heads, head size and ranks are read from, for messages.
     pub(crate) origin: &'static str,
 }
 
 impl Architecture {
-    /// The architecture of a version.
-    #[must_use]
-    pub fn of(version: Version) -> Option<&'static Self> {
-        ARCHITECTURES.iter().chain(HYBRIDS).copied().find(|architecture| architecture.version == version)
-    }
-
     /// Tensors of a layer in canonical order.
     pub fn layer_rows(&self) -> impl Iterator<Item = &'static Expected> {
         self.layer.iter().flat_map(|group| group.iter())
@@ -60,15 +73,36 @@ pub(crate) struct Common {
     pub(crate) configuration: Configuration,
 }
 
-/// Sizes that each version reads in its own way.
+/// What each version reads in its own way.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct VersionSizes {
+pub(crate) struct Resolved {
     /// H, 0 without heads.
     pub(crate) heads: u64,
     /// N, 0 without heads.
     pub(crate) head_size: u64,
-    /// Inner widths of low-rank pairs.
-    pub(crate) ranks: Ranks,
+    /// The recurrence.
+    pub(crate) time_mix: TimeMix,
+    /// How it looks at the token before.
+    pub(crate) time_shift: TokenShift,
+    /// Whether heads are normalised.
+    pub(crate) group_norm: bool,
+}
+
+impl Version {
+    /// What the version consists of.
+    #[must_use]
+    pub fn architecture(self) -> &'static Architecture {
+        match self {
+            Self::V4 => &v4::ARCHITECTURE,
+            Self::V5_0 => &v5::ARCHITECTURE_5_0,
+            Self::V5_1 => &v5::ARCHITECTURE_5_1,
+            Self::V5_2 => &v5::ARCHITECTURE_5_2,
+            Self::V6 => &v6::ARCHITECTURE,
+            Self::V7 => &v7::ARCHITECTURE,
+            Self::QRwkv6 => &qrwkv6::ARCHITECTURE,
+            Self::ARwkv7 => &arwkv7::ARCHITECTURE,
+        }
+    }
 }
 
 /// One expected tensor.
@@ -83,6 +117,18 @@ pub struct Expected {
     pub role: TensorRole,
     /// Shape as trainers save it.
     pub shape: &'static [Dim],
+}
+
+impl Expected {
+    /// The name of the tensor in this model: the alternative if some layer has it and none has the usual one.
+    pub(crate) fn chosen_suffix(&self, found: &Found<'_>) -> &'static str {
+        self.alternative.filter(|_| self.is_called_otherwise(found)).unwrap_or(self.suffix)
+    }
+
+    /// True if some layer has the tensor under its other name and none under the usual one.
+    pub(crate) fn is_called_otherwise(&self, found: &Found<'_>) -> bool {
+        self.alternative.is_some_and(|alternative| found.has_in_a_layer(alternative) && !found.has_in_a_layer(self.suffix))
+    }
 }
 
 /// Which layers have a tensor.
@@ -282,6 +328,15 @@ pub(crate) static FFN: &[Expected] = &[
     every("ffn.key.weight", TensorRole::FfnKey, &[Dim::Ffn, Dim::Channels]),
     every("ffn.value.weight", TensorRole::FfnValue, &[Dim::Channels, Dim::Ffn]),
 ];
+
+/// The channel mix up to RWKV-6.
+pub(crate) const WITH_RECEPTANCE: ChannelMix = ChannelMix::ReluSquared { receptance: true };
+
+/// Token shift of the time mix of RWKV-4 and RWKV-5.0.
+pub(crate) const BLEND_KVR: TokenShift = TokenShift::Blend { factors: &["att.time_mix_k", "att.time_mix_v", "att.time_mix_r"] };
+
+/// Token shift of the channel mix of RWKV-4 and RWKV-5.
+pub(crate) const FFN_BLEND: TokenShift = TokenShift::Blend { factors: &["ffn.time_mix_k", "ffn.time_mix_r"] };
 
 /// The receptance of the channel mix, up to RWKV-6.
 pub(crate) static FFN_RECEPTANCE: &[Expected] =

@@ -4,21 +4,28 @@
 //! The token-shift factors of the five inputs are tensors of their own here, because containers put them in different
 //! orders.
 
+use super::v6::MIXES;
 use super::{
-    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, VersionSizes, WIDE_VECTOR, check_heads, every, rank,
+    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, Resolved, WIDE_VECTOR, check_heads, every, rank,
     together,
 };
-use crate::description::{Ranks, TensorRole, Version};
+use crate::description::{TensorRole, Version};
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
+use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
 
 /// QRWKV6.
 pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::QRwkv6,
     layer: &[HYBRID_NORMS, TIME_MIX, PROJECTIONS, HYBRID_FFN],
     after_layers: HYBRID_OUTSIDE,
+    channel_mix: ChannelMix::SwiGlu,
+    channel_shift: TokenShift::None,
+    norm: NormKind::Rms,
+    ln0: false,
+    vocabulary: VocabularyFamily::Qwen,
     recognise,
-    sizes,
+    resolve,
     origin: "heads from num_attention_heads and num_key_value_heads of the configuration, D from blocks.0.att.time_maa_w1_r, \
              decay rank from blocks.0.att.time_decay_w1",
 };
@@ -69,7 +76,7 @@ fn recognise(layer: &LayerEvidence<'_>) -> Option<&'static str> {
     layer.any(MARKERS)
 }
 
-fn sizes(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
+fn resolve(found: &Found<'_>, common: Common) -> Result<Resolved, ModelError> {
     let needed = |what, key| ModelError::ConfigurationNeeded { version: Version::QRwkv6, what, key };
     let heads = common.configuration.heads.ok_or(needed("number of heads", "num_attention_heads"))?;
     let kv_heads = common.configuration.kv_heads.ok_or(needed("number of key and value heads", "num_key_value_heads"))?;
@@ -86,5 +93,8 @@ fn sizes(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> 
     }
     let (_, mix) = found.matrix("blocks.0.att.time_maa_w1_r", "[C, D]")?;
     let (_, decay) = found.matrix("blocks.0.att.time_decay_w1", "[C, decay rank]")?;
-    Ok(VersionSizes { heads, head_size, ranks: Ranks::V6 { mix: rank(mix), decay: rank(decay) } })
+    let (mix, decay) = (rank(mix), rank(decay));
+    let time_mix = TimeMix::Qrwkv6 { mix, decay, kv_heads: rank(kv_heads) };
+    let time_shift = TokenShift::Lerp { factors: MIXES, lora: Some(mix) };
+    Ok(Resolved { heads, head_size, time_mix, time_shift, group_norm: false })
 }

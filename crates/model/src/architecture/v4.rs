@@ -1,19 +1,25 @@
 //! RWKV-4: scalar state a channel, no heads, no group norm.
 
 use super::{
-    AFTER_LAYERS, Architecture, Expected, FFN, FFN_MIX_KR, FFN_RECEPTANCE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS, VECTOR, VersionSizes,
-    every,
+    AFTER_LAYERS, Architecture, BLEND_KVR, Expected, FFN, FFN_BLEND, FFN_MIX_KR, FFN_RECEPTANCE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS,
+    Resolved, VECTOR, WITH_RECEPTANCE, every,
 };
-use crate::description::{Ranks, TensorRole, Version};
+use crate::description::{TensorRole, Version};
 use crate::found::LayerEvidence;
+use crate::mechanism::{NormKind, TimeMix, VocabularyFamily};
 
 /// RWKV-4.
 pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::V4,
     layer: &[NORMS, DECAY, MIX_KVR, PROJECTIONS, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
+    channel_mix: WITH_RECEPTANCE,
+    channel_shift: FFN_BLEND,
+    norm: NormKind::Layer,
+    ln0: true,
+    vocabulary: VocabularyFamily::World,
     recognise,
-    sizes: |_, _| Ok(VersionSizes { heads: 0, head_size: 0, ranks: Ranks::None {} }),
+    resolve: |_, _| Ok(Resolved { heads: 0, head_size: 0, time_mix: TimeMix::Wkv4, time_shift: BLEND_KVR, group_norm: false }),
     origin: "",
 };
 

@@ -4,20 +4,27 @@
 //! values themselves. The canonical name stays the stored one, so that a kernel can tell.
 
 use super::{
-    AFTER_LAYERS, Architecture, Common, Expected, FFN, FFN_MIX_KR, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS, HEADS_BY_SIZE, MIX_KVR,
-    MIX_NAMES, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR, check_heads, either, every, heads_by_size,
+    AFTER_LAYERS, Architecture, BLEND_KVR, Common, Expected, FFN, FFN_BLEND, FFN_MIX_KR, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS,
+    HEADS_BY_SIZE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS, Resolved, WIDE_VECTOR, WITH_RECEPTANCE, check_heads, either, every,
+    heads_by_size,
 };
-use crate::description::{Ranks, TensorRole, Version};
+use crate::description::{TensorRole, Version};
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
+use crate::mechanism::{BonusForm, NormKind, Per, TimeMix, TokenShift, VocabularyFamily};
 
 /// RWKV-5.0.
 pub(crate) static ARCHITECTURE_5_0: Architecture = Architecture {
     version: Version::V5_0,
     layer: &[NORMS, DECAY_PER_HEAD, MIX_KVR, PROJECTIONS, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
+    channel_mix: WITH_RECEPTANCE,
+    channel_shift: FFN_BLEND,
+    norm: NormKind::Layer,
+    ln0: true,
+    vocabulary: VocabularyFamily::World,
     recognise: |layer| without_gate(layer),
-    sizes: sizes_per_head,
+    resolve: resolve_per_head,
     origin: "heads from blocks.0.att.time_decay",
 };
 
@@ -26,8 +33,13 @@ pub(crate) static ARCHITECTURE_5_1: Architecture = Architecture {
     version: Version::V5_1,
     layer: &[NORMS, DECAY_PER_HEAD, MIX_KVR, MIX_G, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
+    channel_mix: WITH_RECEPTANCE,
+    channel_shift: FFN_BLEND,
+    norm: NormKind::Layer,
+    ln0: true,
+    vocabulary: VocabularyFamily::World,
     recognise: |layer| with_gate(layer).filter(|_| !decay_per_channel(layer)),
-    sizes: sizes_per_head,
+    resolve: resolve_per_head,
     origin: "heads from blocks.0.att.time_decay",
 };
 
@@ -36,18 +48,26 @@ pub(crate) static ARCHITECTURE_5_2: Architecture = Architecture {
     version: Version::V5_2,
     layer: &[NORMS, DECAY_PER_CHANNEL, MIX_KVR, MIX_G, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
+    channel_mix: WITH_RECEPTANCE,
+    channel_shift: FFN_BLEND,
+    norm: NormKind::Layer,
+    ln0: true,
+    vocabulary: VocabularyFamily::World,
     recognise: |layer| with_gate(layer).filter(|_| decay_per_channel(layer)),
-    sizes: sizes_per_channel,
+    resolve: resolve_per_channel,
     origin: "heads and head size from blocks.0.att.time_decay",
 };
 
-static DECAY_PER_HEAD: &[Expected] =
-    &[every("att.time_decay", TensorRole::Decay, HEADS), either("att.time_faaaa", "att.time_first", TensorRole::Bonus, HEADS)];
+/// The bonus, under the name of its values or of their logarithms.
+const BONUS: Expected = either("att.time_faaaa", "att.time_first", TensorRole::Bonus, HEADS);
 
-static DECAY_PER_CHANNEL: &[Expected] = &[
-    every("att.time_decay", TensorRole::Decay, HEADS_BY_SIZE),
-    either("att.time_faaaa", "att.time_first", TensorRole::Bonus, HEADS_BY_SIZE),
-];
+static DECAY_PER_HEAD: &[Expected] = &[every("att.time_decay", TensorRole::Decay, HEADS), BONUS];
+
+static DECAY_PER_CHANNEL: &[Expected] =
+    &[every("att.time_decay", TensorRole::Decay, HEADS_BY_SIZE), Expected { shape: HEADS_BY_SIZE, ..BONUS }];
+
+/// Token shift of models with a gate.
+const BLEND_KVRG: TokenShift = TokenShift::Blend { factors: &["att.time_mix_k", "att.time_mix_v", "att.time_mix_r", "att.time_mix_g"] };
 
 static MIX_G: &[Expected] = &[every("att.time_mix_g", TensorRole::TokenShift, WIDE_VECTOR)];
 
@@ -76,16 +96,24 @@ fn decay_per_channel(layer: &LayerEvidence<'_>) -> bool {
     wide || shape.iter().product::<u64>() == layer.channels
 }
 
-fn sizes_per_head(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
+fn resolve_per_head(found: &Found<'_>, common: Common) -> Result<Resolved, ModelError> {
     let name = "blocks.0.att.time_decay";
     let shape = found.shape(name).unwrap_or(&[]);
     let heads = shape.iter().product::<u64>();
     let head_size = common.channels.checked_div(heads).unwrap_or(0);
     check_heads(name, shape, heads, head_size, common.channels)?;
-    Ok(VersionSizes { heads, head_size, ranks: Ranks::None {} })
+    Ok(resolved(found, heads, head_size, Per::Head))
 }
 
-fn sizes_per_channel(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
+fn resolve_per_channel(found: &Found<'_>, common: Common) -> Result<Resolved, ModelError> {
     let (heads, head_size) = heads_by_size(found, "att.time_decay", common.channels)?;
-    Ok(VersionSizes { heads, head_size, ranks: Ranks::None {} })
+    Ok(resolved(found, heads, head_size, Per::Channel))
+}
+
+/// Gate and bonus as this model has them.
+fn resolved(found: &Found<'_>, heads: u64, head_size: u64, decay: Per) -> Resolved {
+    let gate = found.has_in_a_layer("att.gate.weight");
+    let bonus = if BONUS.is_called_otherwise(found) { BonusForm::Logarithm } else { BonusForm::Value };
+    let time_mix = TimeMix::Wkv5 { decay, gate, bonus };
+    Resolved { heads, head_size, time_mix, time_shift: if gate { BLEND_KVRG } else { BLEND_KVR }, group_norm: true }
 }

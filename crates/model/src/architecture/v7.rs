@@ -1,20 +1,26 @@
 //! RWKV-7 (x070): generalised delta rule; decay, learning rate, value residual and gate come from low-rank pairs.
 
 use super::{
-    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, VersionSizes, WIDE_VECTOR,
-    every, heads_by_size, later, rank,
+    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, Resolved, WIDE_VECTOR, every,
+    heads_by_size, later, rank,
 };
-use crate::description::{Ranks, TensorRole, Version};
+use crate::description::{TensorRole, Version};
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
+use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
 
 /// RWKV-7.
 pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::V7,
     layer: &[NORMS, TIME_MIX, PROJECTIONS, GROUP_NORM, FFN_MIX, FFN],
     after_layers: AFTER_LAYERS,
+    channel_mix: ChannelMix::ReluSquared { receptance: false },
+    channel_shift: TokenShift::Lerp { factors: &["ffn.x_k"], lora: None },
+    norm: NormKind::Layer,
+    ln0: true,
+    vocabulary: VocabularyFamily::World,
     recognise,
-    sizes,
+    resolve,
     origin: "heads and head size from blocks.0.att.r_k, ranks from blocks.0.att.w1, a1, g1 and blocks.1.att.v1",
 };
 
@@ -41,6 +47,10 @@ static TIME_MIX: &[Expected] = &[
     every("att.r_k", TensorRole::Bonus, HEADS_BY_SIZE),
 ];
 
+/// Token shift of models with a gate.
+pub(super) const MIXES_WITH_GATE: TokenShift =
+    TokenShift::Lerp { factors: &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"], lora: None };
+
 static FFN_MIX: &[Expected] = &[every("ffn.x_k", TensorRole::TokenShift, WIDE_VECTOR)];
 
 static MARKERS: &[&str] = &["att.r_k", "att.k_k", "att.k_a", "att.x_r", "att.w0", "att.a0", "ffn.x_k"];
@@ -49,13 +59,13 @@ fn recognise(layer: &LayerEvidence<'_>) -> Option<&'static str> {
     layer.any(MARKERS)
 }
 
-fn sizes(found: &Found<'_>, common: Common) -> Result<VersionSizes, ModelError> {
+fn resolve(found: &Found<'_>, common: Common) -> Result<Resolved, ModelError> {
     let (heads, head_size) = heads_by_size(found, "att.r_k", common.channels)?;
     let (_, decay) = found.matrix("blocks.0.att.w1", "[C, decay rank]")?;
     let (_, iclr) = found.matrix("blocks.0.att.a1", "[C, iclr rank]")?;
     let (_, gate) = found.matrix("blocks.0.att.g1", "[C, gate rank]")?;
     // Layer 0 takes no part in the value residual: what some files store there says nothing about the rank.
-    let value = if common.layers > 1 { found.matrix("blocks.1.att.v1", "[C, value rank]")?.1 } else { 0 };
-    let ranks = Ranks::V7 { decay: rank(decay), iclr: rank(iclr), value: rank(value), gate: rank(gate) };
-    Ok(VersionSizes { heads, head_size, ranks })
+    let value = if common.layers > 1 { Some(found.matrix("blocks.1.att.v1", "[C, value rank]")?.1) } else { None };
+    let time_mix = TimeMix::Wkv7 { decay: rank(decay), iclr: rank(iclr), value: value.map(rank), gate: Some(rank(gate)) };
+    Ok(Resolved { heads, head_size, time_mix, time_shift: MIXES_WITH_GATE, group_norm: true })
 }

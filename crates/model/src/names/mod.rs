@@ -314,9 +314,9 @@ impl Convention {
     }
 }
 
-/// True if the names are those of a hybrid with Qwen.
+/// True if the names are those of an architecture of which a configuration says what no tensor does: a hybrid with Qwen.
 #[must_use]
-pub fn is_hybrid(infos: &[TensorInfo]) -> bool {
+pub fn needs_configuration(infos: &[TensorInfo]) -> bool {
     qwen::ALL.iter().any(|convention| convention.is_marked(infos))
 }
 

@@ -7,27 +7,35 @@
     reason = "each test binary uses its part; tests may fail loudly"
 )]
 
-use rwkv_forge_kernel::{KernelOptions, SequenceContext};
+use rwkv_forge_kernel::KernelOptions;
 use rwkv_forge_model::{ModelDescription, Version, describe};
 use rwkv_forge_parallel::{Layer, LayerState, ParallelOptions, Real, Wkv};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::models::{Decay, MemorySource, Options, Sizes, SplitMix64, random_model_with};
+use rwkv_forge_weights::{Context, Model};
 
 /// What both forms can compute in.
 pub trait Float: Real + rwkv_forge_kernel::Real {}
 impl Float for f32 {}
 impl Float for f64 {}
 
-pub struct Model {
+/// A model in memory, to be changed.
+pub struct Made {
     pub source: MemorySource,
     pub description: ModelDescription,
 }
 
-pub fn random(version: Version, sizes: &Sizes, decay: Decay, seed: u64) -> Model {
+pub fn random(version: Version, sizes: &Sizes, decay: Decay, seed: u64) -> Made {
     let options = Options { decay, bonus_as_logarithm: seed % 2 == 1, ..Options::default() };
     let source = random_model_with(version, sizes, &options, seed);
     let description = describe(source.tensors()).unwrap();
-    Model { source, description }
+    Made { source, description }
+}
+
+impl Made {
+    pub fn model(&self) -> Model {
+        Model::new(self.source.clone(), self.description.clone())
+    }
 }
 
 pub fn tokens(description: &ModelDescription, count: usize, seed: u64) -> Vec<u32> {
@@ -35,12 +43,12 @@ pub fn tokens(description: &ModelDescription, count: usize, seed: u64) -> Vec<u3
     (0..count).map(|_| rng.below(description.hyperparameters.vocabulary) as u32).collect()
 }
 
-pub fn to_kernel<F: Float>(state: &LayerState<F>) -> rwkv_forge_kernel::LayerState<F> {
+pub fn to_kernel<F: Float>(state: &LayerState<F>) -> rwkv_forge_weights::LayerState<F> {
     let wkv = match state.wkv.clone() {
-        Wkv::Scalars { aa, bb, pp } => rwkv_forge_kernel::Wkv::Scalars { aa, bb, pp },
-        Wkv::Matrix(matrix) => rwkv_forge_kernel::Wkv::Matrix(matrix),
+        Wkv::Scalars { aa, bb, pp } => rwkv_forge_weights::Wkv::Scalars { aa, bb, pp },
+        Wkv::Matrix(matrix) => rwkv_forge_weights::Wkv::Matrix(matrix),
     };
-    rwkv_forge_kernel::LayerState { att_shift: state.att_shift.clone(), ffn_shift: state.ffn_shift.clone(), wkv }
+    rwkv_forge_weights::LayerState { att_shift: state.att_shift.clone(), ffn_shift: state.ffn_shift.clone(), wkv }
 }
 
 pub fn state_values<F: Float>(state: &LayerState<F>) -> Vec<F> {
@@ -78,58 +86,51 @@ pub struct Run<F> {
     pub logits: Vec<F>,
 }
 
-pub fn recurrent<F: Float>(model: &Model, tokens: &[u32], start: &[LayerState<F>]) -> Run<F> {
-    recurrent_from::<F>(&model.source, &model.description, tokens, start)
+pub fn recurrent<F: Float>(model: &Made, tokens: &[u32], start: &[LayerState<F>]) -> Run<F> {
+    recurrent_from::<F>(&model.model(), tokens, start)
 }
 
-pub fn recurrent_from<F: Float>(
-    source: &dyn TensorSource,
-    description: &ModelDescription,
-    tokens: &[u32],
-    start: &[LayerState<F>],
-) -> Run<F> {
-    let mut x = rwkv_forge_kernel::embed::<F>(source, description, tokens).unwrap();
-    let mut context = SequenceContext::new();
+pub fn recurrent_from<F: Float>(model: &Model, tokens: &[u32], start: &[LayerState<F>]) -> Run<F> {
+    let mut x = rwkv_forge_kernel::embed::<F>(model, tokens).unwrap();
+    let mut context = Context::new();
     let layers = start.iter().enumerate().map(|(index, start)| {
-        let layer = rwkv_forge_kernel::Layer::<F>::load(source, description, index, &KernelOptions::default()).unwrap();
+        let layer = rwkv_forge_kernel::Layer::<F>::load(model, index, &KernelOptions::default()).unwrap();
         let mut state = to_kernel(start);
         layer.forward(&mut x, &mut state, &mut context);
         (x.clone(), state.values().collect())
     });
     let layers = layers.collect();
-    let vocabulary = description.hyperparameters.vocabulary;
+    let vocabulary = model.description().hyperparameters.vocabulary;
     let mut logits = Vec::new();
-    rwkv_forge_kernel::for_each_chunk(source, description, &x, vocabulary, |_, _, part| {
+    rwkv_forge_kernel::for_each_chunk(model, &x, vocabulary, |_, _, part| {
         logits.extend_from_slice(part);
     })
     .unwrap();
     Run { layers, logits }
 }
 
-pub fn parallel<F: Float>(model: &Model, tokens: &[u32], start: &[LayerState<F>], options: &ParallelOptions) -> Run<F> {
-    parallel_from::<F>(&model.source, &model.description, tokens, start, options).0
+pub fn parallel<F: Float>(model: &Made, tokens: &[u32], start: &[LayerState<F>], options: &ParallelOptions) -> Run<F> {
+    parallel_from::<F>(&model.model(), tokens, start, options).0
 }
 
 pub fn parallel_from<F: Float>(
-    source: &dyn TensorSource,
-    description: &ModelDescription,
+    model: &Model,
     tokens: &[u32],
     start: &[LayerState<F>],
     options: &ParallelOptions,
 ) -> (Run<F>, Vec<LayerState<F>>) {
-    let mut x = rwkv_forge_parallel::embed::<F>(source, description, tokens, options).unwrap();
+    let mut x = rwkv_forge_parallel::embed::<F>(model, tokens, options).unwrap();
     let (mut v_first, mut layers, mut states) = (Vec::new(), Vec::new(), Vec::new());
     for (index, start) in start.iter().enumerate() {
-        let output = Layer::<F>::load(source, description, index, options).unwrap().forward(&x, start, &mut v_first).unwrap();
+        let output = Layer::<F>::load(model, index, options).unwrap().forward(&x, start, &mut v_first).unwrap();
         assert_eq!(output.layer, index);
         x = output.x;
         layers.push((x.clone(), state_values(&output.state)));
         states.push(output.state);
     }
     let mut logits = Vec::new();
-    let vocabulary = description.hyperparameters.vocabulary;
-    rwkv_forge_parallel::for_each_logits(source, description, &x, options, vocabulary, |_, _, part| logits.extend_from_slice(part))
-        .unwrap();
+    let vocabulary = model.description().hyperparameters.vocabulary;
+    rwkv_forge_parallel::for_each_logits(model, &x, options, vocabulary, |_, _, part| logits.extend_from_slice(part)).unwrap();
     (Run { layers, logits }, states)
 }
 

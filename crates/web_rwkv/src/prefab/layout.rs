@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rwkv_forge_model::{
-    Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Plane, Ranks, TensorRole, TensorSpec, ValueForm, Version,
+    Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Plane, TensorRole, TensorSpec, TimeMix, ValueForm, Version,
 };
 use rwkv_forge_quant::{Int8, NF4, NF4_TABLE, SF4, SF4_TABLE};
 use rwkv_forge_tensor::Encoding;
@@ -11,9 +11,9 @@ use rwkv_forge_tensor::Encoding;
 use super::schema::{self, Field, Kind, Schema};
 use super::{FLOAT4_PARTS, INT8_PARTS, Parts};
 use crate::cbor;
+use crate::check_sizes;
 use crate::error::WebRwkvError;
 use crate::st::bonus_form;
-use crate::{can_carry, check_sizes};
 
 /// Layers after which web-rwkv sends its commands to the GPU: its own default.
 const SEP: u64 = 1024;
@@ -30,11 +30,8 @@ pub fn holds(encoding: Encoding) -> bool {
 /// What a prefab can hold for one tensor.
 #[must_use]
 pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
-    let wide = match spec.role {
-        TensorRole::Decay => matches!(version, Version::V4 | Version::V5_1 | Version::V5_2),
-        TensorRole::Bonus => version != Version::V7,
-        _ => false,
-    };
+    let field = schema::row(version).ok().and_then(|row| row.schema.field(spec.suffix()));
+    let wide = field.is_some_and(|field| matches!(field.kind, Kind::Wide(_)));
     match spec.role {
         _ if wide => Constraint::F32Only("web-rwkv holds it in f32"),
         TensorRole::Embedding | TensorRole::Head => Constraint::Float("web-rwkv holds embedding and head in f16"),
@@ -49,9 +46,8 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
 /// [`WebRwkvError::CannotCarry`] for models that web-rwkv does not compute, [`WebRwkvError::EncodingNotAllowed`] for encodings
 /// that it does not know, or not for this tensor.
 pub fn layout(model: &ModelDescription, choices: &[Choice]) -> Result<FileLayout, WebRwkvError> {
-    can_carry(model.version)?;
+    let schema = schema::row(model.version)?.schema;
     check_sizes(model.version, &model.hyperparameters)?;
-    let schema = schema::of(model.version);
     let index = model.tensors.iter().enumerate().map(|(index, spec)| (spec.name.as_str(), index)).collect();
     let mut writer = Writer {
         model,
@@ -71,7 +67,7 @@ pub fn layout(model: &ModelDescription, choices: &[Choice]) -> Result<FileLayout
 /// The runtime's own default, unless that would halve something in a model for which it means never.
 fn rescale(schema: &Schema, model: &ModelDescription) -> u64 {
     let layers = model.hyperparameters.layers as u64;
-    if model.version == Version::V7 { schema.rescale.max(layers.saturating_add(1)) } else { schema.rescale }
+    if schema.rescales_never { schema.rescale.max(layers.saturating_add(1)) } else { schema.rescale }
 }
 
 fn int8() -> Encoding {
@@ -124,7 +120,7 @@ impl Writer<'_> {
         cbor::text(out, "context");
         cbor::array(out, 0);
         cbor::text(out, "info");
-        info(out, self.schema, self.model);
+        info(out, self.schema, self.model)?;
         cbor::text(out, "rescale");
         cbor::unsigned(out, self.rescale);
         cbor::text(out, "sep");
@@ -205,8 +201,8 @@ impl Writer<'_> {
             Kind::Vector => shape = vec![channels],
             Kind::Wide(form) => {
                 shape = vec![channels];
-                let repeat = if self.model.version == Version::V5_1 { sizes.head_size } else { 1 };
-                let bonus = bonus_form(self.model.version, spec);
+                let repeat = if self.model.is_per_head(spec) { sizes.head_size } else { 1 };
+                let bonus = bonus_form(self.model, spec);
                 assembly = assembly.repeated(repeat).with_form(if bonus == ValueForm::Canonical { form } else { bonus });
             }
             Kind::Heads => shape = vec![heads, head_size],
@@ -234,7 +230,7 @@ impl Writer<'_> {
     /// Index of a canonical tensor, or of what stands in for it.
     fn find(&self, canonical: &str, layer: Option<usize>) -> Result<usize, WebRwkvError> {
         let full = |suffix: &str| layer.map_or_else(|| suffix.to_owned(), |layer| format!("blocks.{layer}.{suffix}"));
-        let logarithm = (canonical == "att.time_faaaa").then_some("att.time_first");
+        let logarithm = (canonical == schema::LOGARITHMIC_BONUS.1).then_some(schema::LOGARITHMIC_BONUS.0);
         let names = [Some(canonical), logarithm, schema::stand_in(canonical).filter(|_| layer == Some(0))];
         let found = names.into_iter().flatten().find_map(|name| self.index.get(full(name).as_str()).copied());
         found.ok_or_else(|| WebRwkvError::Internal(format!("the description has no {}", full(canonical))))
@@ -324,7 +320,7 @@ fn by_key<'a>(fields: &[(&'a str, &'static Field)]) -> Vec<(&'a str, Vec<(&'a st
     groups
 }
 
-fn info(out: &mut Vec<u8>, schema: &Schema, model: &ModelDescription) {
+fn info(out: &mut Vec<u8>, schema: &Schema, model: &ModelDescription) -> Result<(), WebRwkvError> {
     let sizes = &model.hyperparameters;
     cbor::map(out, 7);
     cbor::text(out, "version");
@@ -342,19 +338,30 @@ fn info(out: &mut Vec<u8>, schema: &Schema, model: &ModelDescription) {
         cbor::unsigned(out, value as u64);
     }
     cbor::text(out, "custom");
-    let ranks = match sizes.ranks {
-        Ranks::V6 { mix, decay } => vec![mix, decay],
+    let time_mix = model.mechanisms.time_mix;
+    let ranks = match time_mix {
+        TimeMix::Wkv4 | TimeMix::Wkv5 { .. } => Vec::new(),
+        TimeMix::Wkv6 { mix, decay } => vec![mix, decay],
         // A model of one layer has no value residual: its stand-in has the rank of what it is a copy of.
-        Ranks::V7 { decay, iclr, value, gate } => vec![decay, iclr, gate, if value == 0 { iclr } else { value }],
-        Ranks::None {} => return cbor::text(out, "None"),
+        TimeMix::Wkv7 { decay, iclr, value, gate: Some(gate) } => vec![decay, iclr, gate, value.unwrap_or(iclr)],
+        TimeMix::Wkv7 { gate: None, .. } | TimeMix::Qrwkv6 { .. } => {
+            let why =
+                format!("a prefab has no place for the ranks of {} as this model has it; the container gguf may carry it", time_mix.name());
+            return Err(WebRwkvError::CannotCarry { version: model.version.to_string(), why });
+        }
     };
+    if ranks.is_empty() {
+        cbor::text(out, "None");
+        return Ok(());
+    }
     cbor::map(out, 1);
     cbor::text(out, schema.name);
     cbor::map(out, ranks.len() as u64);
-    for (name, rank) in schema.ranks.iter().zip(ranks) {
-        cbor::text(out, name);
+    for (named, rank) in schema.ranks.iter().zip(ranks) {
+        cbor::text(out, named.name);
         cbor::unsigned(out, rank as u64);
     }
+    Ok(())
 }
 
 /// `{shape: [...], data: ` and the head of the bytes, which follow.

@@ -15,6 +15,7 @@ mod schema;
 
 pub use layout::{constraint, holds, layout};
 pub use reader::PrefabFile;
+pub(crate) use schema::row;
 
 /// Names of the types that matrices in a prefab may have.
 pub(crate) const TYPES: &[&str] = &["f16", "int8", "nf4", "sf4"];

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_io::{Backend, InputFile};
-use rwkv_forge_model::{MappedTensor, ModelFile, Plane, Recover, ValueForm, Version};
+use rwkv_forge_model::{MappedTensor, ModelFile, Plane, Recover, ValueForm};
 use rwkv_forge_quant::{BlockFormat, Int8, NF4, SF4};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 
@@ -186,13 +186,8 @@ impl Contents {
             _ => Ok(()),
         };
         check("num_hidden", self.sizes.hidden, "layers.0.ffn.w_k", 1)?;
-        let witnesses: &[(&str, u64)] = match self.sizes.schema.version {
-            Version::V6 => &[("layers.0.att.time_mix_w1", 5), ("layers.0.att.time_decay_w1", 1)],
-            Version::V7 => &[("layers.0.att.w1", 1), ("layers.0.att.a1", 1), ("layers.0.att.g1", 1), ("layers.1.att.v1", 1)],
-            _ => &[],
-        };
-        let ranks = self.sizes.schema.ranks.iter().zip(&self.sizes.ranks);
-        ranks.zip(witnesses).try_for_each(|((name, rank), (tensor, times))| check(&format!("custom.{name}"), *rank, tensor, *times))
+        let mut ranks = self.sizes.schema.ranks.iter().zip(&self.sizes.ranks);
+        ranks.try_for_each(|(named, rank)| check(&format!("custom.{}", named.name), *rank, named.witness.0, named.witness.1))
     }
 }
 
@@ -206,7 +201,8 @@ impl Sizes {
         let mut number = |name: &str| fields.unsigned(&format!("info.{name}"));
         let (layers, channels, hidden) = (number("num_layer")?, number("num_emb")?, number("num_hidden")?);
         let (vocabulary, heads) = (number("num_vocab")?, number("num_head")?);
-        let ranks = schema.ranks.iter().map(|rank| fields.unsigned(&format!("info.custom.{name}.{rank}"))).collect::<Result<_, _>>()?;
+        let ranks =
+            schema.ranks.iter().map(|rank| fields.unsigned(&format!("info.custom.{name}.{}", rank.name))).collect::<Result<_, _>>()?;
         if schema.ranks.is_empty() {
             let custom = fields.text("info.custom")?;
             if custom != "None" {

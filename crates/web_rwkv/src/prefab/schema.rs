@@ -1,7 +1,9 @@
-//! The fields of a prefab: paths in the order in which web-rwkv 0.10 writes them, and what each is made of. Reader and writer
+//! What web-rwkv makes of each architecture, one row each, and the fields of a prefab: paths in the order in which web-rwkv 0.10 writes them, and what each is made of. Reader and writer
 //! both go through these tables, so that they cannot disagree.
 
 use rwkv_forge_model::{ValueForm, Version};
+
+use crate::error::WebRwkvError;
 
 /// How a canonical tensor is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,53 +43,121 @@ const fn field(path: &'static str, canonical: &'static [&'static str], kind: Kin
     Field { path, canonical, kind }
 }
 
-/// One version.
+/// A rank in `info.custom`.
+pub(crate) struct Rank {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// A tensor that has as many rows, or this many times as many.
+    pub(crate) witness: (&'static str, u64),
+}
+
+const fn rank(name: &'static str, tensor: &'static str, times: u64) -> Rank {
+    Rank { name, witness: (tensor, times) }
+}
+
+/// One value of `info.version`.
 pub(crate) struct Schema {
-    /// Value of `info.version`.
+    /// The value.
     pub(crate) name: &'static str,
     /// What is read from such a file.
     pub(crate) version: Version,
     /// Whether there are heads, so that decay and bonus have the canonical shape `[H, N]`.
     pub(crate) has_heads: bool,
-    /// Names of the ranks in `info.custom`, in order; empty where it is the text `None`.
-    pub(crate) ranks: &'static [&'static str],
-    /// Layers of a group, after which the runtime halves the residual stream: its own default, which is far beyond any model
-    /// for RWKV-7.
+    /// The ranks in `info.custom`, in order; empty where it is the text `None`.
+    pub(crate) ranks: &'static [Rank],
+    /// Layers of a group, after which the runtime halves the residual stream: its own default.
     pub(crate) rescale: u64,
+    /// Whether that default means never.
+    pub(crate) rescales_never: bool,
     /// Tensors outside of the layers.
     pub(crate) outer: &'static [Field],
     /// Tensors of a layer.
     pub(crate) layer: &'static [Field],
 }
 
-/// All versions.
+/// All schemas.
 pub(crate) static SCHEMAS: [&Schema; 4] = [&V4, &V5, &V6, &V7];
 
-/// The schema that carries a version; the caller has asked [`crate::can_carry`].
-pub(crate) fn of(version: Version) -> &'static Schema {
-    match version {
-        Version::V4 => &V4,
-        Version::V6 => &V6,
-        Version::V7 => &V7,
-        _ => &V5,
+/// An architecture in web-rwkv's files.
+pub(crate) struct Row {
+    version: Version,
+    /// Its prefab.
+    pub(crate) schema: &'static Schema,
+    /// Whether web-rwkv pads the rows of a head while it loads a `.st`.
+    pub(crate) pads_head: bool,
+    /// Whether web-rwkv reads a rank from layer 1 of a `.st`.
+    pub(crate) reads_layer_1: bool,
+}
+
+static ROWS: [Row; 5] = [
+    Row { version: Version::V4, schema: &V4, pads_head: false, reads_layer_1: false },
+    // One decay a head is written as one a channel, which computes the same.
+    Row { version: Version::V5_1, schema: &V5, pads_head: false, reads_layer_1: false },
+    Row { version: Version::V5_2, schema: &V5, pads_head: false, reads_layer_1: false },
+    Row { version: Version::V6, schema: &V6, pads_head: true, reads_layer_1: false },
+    Row { version: Version::V7, schema: &V7, pads_head: true, reads_layer_1: true },
+];
+
+/// Why web-rwkv does not compute an architecture that one could take for another.
+static REFUSALS: [(Version, &str); 1] = [(
+    Version::V5_0,
+    "web-rwkv takes a model with heads and without a gate for none that it knows; the container safetensors can carry it",
+)];
+
+/// The row of an architecture.
+pub(crate) fn row(version: Version) -> Result<&'static Row, WebRwkvError> {
+    let found = ROWS.iter().find(|row| row.version == version);
+    found.ok_or_else(|| {
+        let known = REFUSALS.iter().find(|(other, _)| *other == version);
+        let why = known.map_or("web-rwkv computes RWKV-4, 5.1, 5.2, 6 and 7 only; the container gguf may carry it", |(_, why)| *why);
+        WebRwkvError::CannotCarry { version: version.to_string(), why: why.to_owned() }
+    })
+}
+
+impl Schema {
+    /// The field that holds a canonical tensor, under the name of a layer's tensor or the whole name of one outside of the layers.
+    pub(crate) fn field(&self, suffix: &str) -> Option<&'static Field> {
+        // The bonus has two names; which of them a model has is a matter of its values' form.
+        let name = if suffix == LOGARITHMIC_BONUS.0 { [LOGARITHMIC_BONUS.0, LOGARITHMIC_BONUS.1] } else { [suffix; 2] };
+        self.layer.iter().chain(self.outer).find(|field| name.iter().any(|name| field.canonical.contains(name)))
     }
 }
+
+/// The other name of RWKV-5's bonus, for its logarithms, and the one of the table.
+pub(crate) const LOGARITHMIC_BONUS: (&str, &str) = ("att.time_first", "att.time_faaaa");
 
 /// The default of web-rwkv for RWKV-4 to 6: activations in f16 would overflow in deep models without it.
 const RESCALE: u64 = 6;
 
-static V4: Schema =
-    Schema { name: "V4", version: Version::V4, has_heads: false, ranks: &[], rescale: RESCALE, outer: OUTER, layer: LAYER_4 };
+static V4: Schema = Schema {
+    name: "V4",
+    version: Version::V4,
+    has_heads: false,
+    ranks: &[],
+    rescale: RESCALE,
+    rescales_never: false,
+    outer: OUTER,
+    layer: LAYER_4,
+};
 
-static V5: Schema =
-    Schema { name: "V5", version: Version::V5_2, has_heads: true, ranks: &[], rescale: RESCALE, outer: OUTER, layer: LAYER_5 };
+static V5: Schema = Schema {
+    name: "V5",
+    version: Version::V5_2,
+    has_heads: true,
+    ranks: &[],
+    rescale: RESCALE,
+    rescales_never: false,
+    outer: OUTER,
+    layer: LAYER_5,
+};
 
 static V6: Schema = Schema {
     name: "V6",
     version: Version::V6,
     has_heads: true,
-    ranks: &["time_mix", "time_decay"],
+    ranks: &[rank("time_mix", "layers.0.att.time_mix_w1", 5), rank("time_decay", "layers.0.att.time_decay_w1", 1)],
     rescale: RESCALE,
+    rescales_never: false,
     outer: OUTER,
     layer: LAYER_6,
 };
@@ -96,8 +166,14 @@ static V7: Schema = Schema {
     name: "V7",
     version: Version::V7,
     has_heads: true,
-    ranks: &["w", "a", "g", "v"],
+    ranks: &[
+        rank("w", "layers.0.att.w1", 1),
+        rank("a", "layers.0.att.a1", 1),
+        rank("g", "layers.0.att.g1", 1),
+        rank("v", "layers.1.att.v1", 1),
+    ],
     rescale: 1024,
+    rescales_never: true,
     outer: OUTER_7,
     layer: LAYER_7,
 };

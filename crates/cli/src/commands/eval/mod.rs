@@ -1,19 +1,19 @@
 //! `eval`: how well models predict text, and what quantization costs.
 //!
-//! `texts.rs` makes a plan of what is fed and scored, `subject.rs` opens models, `measure.rs` runs them, `levels.rs` quantizes a model
-//! to many types in turn and chooses among them; `tables.rs` and `page.rs` show what was found.
+//! `texts.rs` makes a plan of what is fed and scored, `subject.rs` opens models, `levels.rs` asks for a model in many types;
+//! `tables.rs` and `page.rs` show what was found.
 
-mod cache;
-mod choice;
 mod levels;
-mod measure;
 mod outputs;
 mod page;
-mod prediction;
 mod subject;
 mod tables;
 pub(crate) mod texts;
 
+use std::path::PathBuf;
+
+use rwkv_forge_choose::{Cache, Candidate, Job, Measured, Predictions, Reference, Results};
+use rwkv_forge_convert::OpenModel;
 use rwkv_forge_engine::{EngineError, Form};
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_report::sink;
@@ -21,12 +21,9 @@ use rwkv_forge_score::{Precision, Protocol};
 use rwkv_forge_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use self::measure::{Candidate, Job, Measured, Reference, Results};
 use self::outputs::Outputs;
-use self::prediction::Predictions;
 use self::subject::Subject;
 use self::texts::Texts;
-use super::cache::Cache;
 use super::{kernel, tokenizer, vocabulary};
 use crate::args::{self, EvalLimits, Global};
 use crate::failure::Failure;
@@ -35,12 +32,21 @@ use crate::terminal::{Terminal, thousands};
 /// Runs the command.
 pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
-    let models = args.models.iter().map(|path| Subject::open(path, global, terminal)).collect::<Result<Vec<_>, _>>()?;
-    let baseline = args.baseline.as_ref().map(|path| Subject::open(path, global, terminal)).transpose()?;
+    let open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), Subject::open(path, global, terminal)?));
+    let opened = args.models.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let opened_baseline = args.baseline.as_ref().map(open).transpose()?;
+    // What no level can be is said before models and texts are read.
+    let decided = match opened.as_slice() {
+        [(path, source)] if !args.levels.is_empty() => Some(levels::Decided::new(args, path, source, global, terminal)?),
+        _ => None,
+    };
+    let read = |(path, open): (PathBuf, OpenModel)| Subject::read(&path, open, terminal);
+    let models = opened.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let baseline = opened_baseline.map(read).transpose()?;
     let all: Vec<&Subject> = baseline.iter().chain(&models).collect();
     let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
     same_vocabulary(first, &all)?;
-    let rows = first.open.description.hyperparameters.vocabulary;
+    let rows = first.open.description().hyperparameters.vocabulary;
     let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?;
     let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
     // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
@@ -48,22 +54,25 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let cache = cache(args, texts.plan.protocol, terminal);
     let asked = kernel(&args.computing.kernel);
     let job = Job {
-        texts: &texts,
+        plan: &texts.plan,
+        parts: &texts.parts,
         vocabulary: tokenizer.sha256(),
         precision: precision(args, texts.plan.protocol),
-        kernel: if all.iter().all(|subject| subject.open.description.version.is_hybrid()) { Kernel::Reference } else { asked },
+        kernel: if all.iter().all(|subject| subject.open.description().version.is_hybrid()) { Kernel::Reference } else { asked },
         form: if args.computing.activations == "int8" { Form::Int8 } else { Form::Float },
         max_memory: args.computing.max_memory,
         cache: &cache,
+        observer: terminal,
     };
     note_hybrids(&job, asked, &all, terminal);
-    let setting = Setting { args, tokenizer: &tokenizer, job: &job };
-    if let ([source], false) = (models.as_slice(), args.levels.is_empty()) {
-        return levels::run(&setting, source, outputs, global, terminal);
+    let setting = Setting { args, tokenizer: &tokenizer, texts: &texts, job: &job };
+    if let ([source], Some(decided)) = (models.as_slice(), &decided) {
+        return levels::run(&setting, source, decided, outputs, terminal);
     }
-    let reference = baseline.as_ref().map(|subject| Reference { model: subject.model(), identity: subject.identity() });
+    let compared = baseline.as_ref().map(|subject| (subject.model(), subject));
+    let reference = compared.as_ref().map(|(model, subject)| Reference { model, identity: subject.identity() });
     let candidates: Vec<&dyn Candidate> = models.iter().map(|subject| subject as &dyn Candidate).collect();
-    let results = outputs.logits(&texts.plan, rows, |logits| job.run(reference, &candidates, logits, terminal))?;
+    let results = outputs.logits(&texts.plan, rows, |logits| Ok(job.run(reference, &candidates, logits)?))?;
     let predictions = Predictions::of(&texts.plan, rows, baseline.as_ref().map(Subject::name), &results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = Findings { setting: &setting, baseline: baseline.as_ref(), models: &models, results: &results, predictions };
@@ -83,7 +92,9 @@ pub(crate) struct Setting<'a> {
     pub args: &'a args::Eval,
     /// The vocabulary.
     pub tokenizer: &'a Tokenizer,
-    /// Texts and ways to measure.
+    /// What is read.
+    pub texts: &'a Texts,
+    /// How it is measured.
     pub job: &'a Job<'a>,
 }
 
@@ -129,7 +140,7 @@ fn check(args: &args::Eval) -> Result<(), Failure> {
 
 /// Only distributions over the same tokens can be compared; and one text is read with one vocabulary.
 fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
-    let rows = |subject: &Subject| subject.open.description.hyperparameters.vocabulary;
+    let rows = |subject: &Subject| subject.open.description().hyperparameters.vocabulary;
     match all.iter().find(|subject| rows(subject) != rows(first)) {
         None => Ok(()),
         Some(other) => Err(rwkv_forge_eval::EvalError::VocabularyMismatch { reference: rows(first), candidate: rows(other) }.into()),
@@ -138,7 +149,7 @@ fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
 
 fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Subject], terminal: &Terminal) {
     if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != asked) {
-        let reason = EngineError::UnsupportedVersion { version: hybrid.open.description.version.to_string() };
+        let reason = EngineError::UnsupportedVersion { version: hybrid.open.description().version.to_string() };
         terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
     }
 }
@@ -166,8 +177,8 @@ fn cache<'t>(args: &args::Eval, protocol: Protocol, terminal: &'t Terminal) -> C
 impl Setting<'_> {
     /// What is the same for all models, as JSON.
     pub(crate) fn to_json(&self) -> Value {
-        let Job { texts, precision, kernel, .. } = self.job;
-        let plan = &texts.plan;
+        let Job { plan, precision, kernel, .. } = self.job;
+        let texts = self.texts;
         json!({
             "protocol": plan.protocol,
             "logits_precision": precision,
@@ -187,8 +198,8 @@ impl Setting<'_> {
 
     /// What was scored, in one line.
     pub(crate) fn line(&self) -> String {
-        let plan = &self.job.texts.plan;
-        let names: Vec<&str> = self.job.texts.sources.iter().map(|source| source.name.as_str()).collect();
+        let plan = self.job.plan;
+        let names: Vec<&str> = self.texts.sources.iter().map(|source| source.name.as_str()).collect();
         let names = if names.len() > 6 { format!("{} texts", names.len()) } else { sink::word(&names.join(", ")).into_owned() };
         let protocol = match plan.protocol {
             Protocol::Windows { tokens } => format!("stream in windows of {tokens}"),
@@ -232,7 +243,7 @@ impl Findings<'_> {
         let mut models = Vec::new();
         let models_with_results = self.models.iter().zip(&self.results.models).zip(violations);
         for (number, ((subject, measured), violations)) in models_with_results.enumerate() {
-            let fed = self.setting.job.texts.plan.fed() as f64;
+            let fed = self.setting.texts.plan.fed() as f64;
             let own = json!({
                 "layers": measured.layers,
                 "seconds": measured.seconds,

@@ -1,10 +1,10 @@
 //! The page of results: verdict, plots, tables, where they come from.
 
+use rwkv_forge_choose::{Candidate, Measured};
 use rwkv_forge_report::{Axis, Candidate as Point, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Verdict};
 use rwkv_forge_score::Slice;
 
-use super::levels::{LevelFindings, kl};
-use super::measure::{Candidate, Measured};
+use super::levels::LevelFindings;
 use super::{Findings, Setting, Subject, tables};
 use crate::failure::Failure;
 use crate::terminal::thousands;
@@ -53,8 +53,8 @@ pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
     page.sections.extend(parts_of(&shown));
     page.sections.extend(layers_of(&shown));
     let mut section = Section::new("More numbers");
-    section.table(tables::divergence(&findings.results.models));
-    section.table(tables::delta_p(&findings.results.models));
+    section.table(tables::divergence(&findings.found.results.models));
+    section.table(tables::delta_p(&findings.found.results.models));
     section.note(INTERVALS);
     findings.predictions.warnings.iter().for_each(|warning| section.note(format!("Warning: {warning}.")));
     page.sections.push(section);
@@ -120,16 +120,17 @@ fn verdict_of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> Opt
 
 fn verdict_of_levels(findings: &LevelFindings<'_>) -> Option<Verdict> {
     let sentence = findings.sentence()?;
-    let Some(index) = findings.recommended else {
+    let Some(index) = findings.found.recommended else {
         let detail = "Allow more loss or a larger file.".to_owned();
         return Some(Verdict { headline: sentence, detail, figures: Vec::new(), good: false });
     };
-    let (level, measured) = (&findings.levels[index], &findings.results.models[index]);
+    let (level, measured) = (&findings.levels[index], &findings.found.results.models[index]);
     let share = level.bytes as f64 / findings.source.bytes.max(1) as f64 * 100.0;
     let mut figures = vec![figure("file size", format!("{:.1} MB", level.bytes as f64 / 1e6), format!("{share:.0} % of the source"))];
     figures.extend(loss_figures(measured));
-    if let Some(speed) = level.speed() {
+    if let Some(speed) = findings.found.speeds[index] {
         let times = findings
+            .found
             .source_speed
             .map_or_else(String::new, |source| format!("{:.1} times the source", speed.tokens_per_second / source.tokens_per_second));
         figures.push(figure("speed", format!("{:.0} tokens/s", speed.tokens_per_second), times));
@@ -149,14 +150,14 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
         .paragraph("Further down is closer to the model as it is, further to the left is smaller. No other level beats one on the line.");
     let mut plot = Pareto::new("File size and mean KL of every level", Axis::linear("file size, MB"), Axis::log("mean KL, nats a token"));
     plot.description = format!("{} levels; on the line are those that no other one beats", findings.levels.len());
-    for (index, (level, measured)) in findings.levels.iter().zip(&findings.results.models).enumerate() {
+    for (index, (level, measured)) in findings.levels.iter().zip(&findings.found.results.models).enumerate() {
         plot.push(Point {
             label: level.names[0].clone(),
-            note: level.speed().map_or_else(String::new, |speed| format!("{:.0} tokens/s", speed.tokens_per_second)),
+            note: findings.found.speeds[index].map_or_else(String::new, |speed| format!("{:.0} tokens/s", speed.tokens_per_second)),
             x: level.bytes as f64 / 1e6,
-            y: kl(measured),
+            y: measured.kl(),
             interval: measured.evaluation.kl.as_ref().and_then(|kl| kl.interval).map(|[low, high]| (low, high)),
-            recommended: findings.recommended == Some(index),
+            recommended: findings.found.recommended == Some(index),
         });
     }
     limit_of_kl(&mut plot, findings.wish.limits.max_kl);
@@ -164,8 +165,8 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     plot.guides.extend(max_size.map(|at| Guide::Vertical { at, label: format!("--max-size {at:.0} MB") }));
     section.pareto(plot);
     // The source is the first row of the table.
-    let muted = findings.beaten().into_iter().map(|index| index + 1).collect();
-    section.table(PageTable { table: tables::levels(findings), recommended: findings.recommended.map(|index| index + 1), muted });
+    let muted = findings.found.beaten().into_iter().map(|index| index + 1).collect();
+    section.table(PageTable { table: tables::levels(findings), recommended: findings.found.recommended.map(|index| index + 1), muted });
     section.note(INTERVALS);
     if let Some(command) = findings.command() {
         section.command(command);
@@ -183,7 +184,7 @@ fn sizes(findings: &Findings<'_>) -> Section {
             label: measured.name.clone(),
             note: String::new(),
             x: subject.bytes as f64 / 1e6,
-            y: kl(measured),
+            y: measured.kl(),
             interval: measured.evaluation.kl.as_ref().and_then(|kl| kl.interval).map(|[low, high]| (low, high)),
             recommended: false,
         });
@@ -195,18 +196,18 @@ fn sizes(findings: &Findings<'_>) -> Section {
 
 /// The levels whose curves are drawn: the recommended one and those on the front, from the largest to the smallest.
 fn chosen<'f>(findings: &'f LevelFindings<'_>) -> Vec<&'f Measured> {
-    let mut indices: Vec<usize> = (0..findings.levels.len()).filter(|index| findings.front[*index]).collect();
+    let mut indices: Vec<usize> = (0..findings.levels.len()).filter(|index| findings.found.front[*index]).collect();
     indices.sort_by_key(|index| findings.levels[*index].bytes);
     // Thinned evenly, both ends kept.
     if indices.len() > SERIES {
         let last = indices.len() - 1;
         indices = (0..SERIES).map(|place| indices[place * last / (SERIES - 1)]).collect();
     }
-    if let Some(recommended) = findings.recommended.filter(|index| !indices.contains(index)) {
+    if let Some(recommended) = findings.found.recommended.filter(|index| !indices.contains(index)) {
         indices.push(recommended);
     }
     indices.sort_by_key(|index| std::cmp::Reverse(findings.levels[*index].bytes));
-    indices.into_iter().map(|index| &findings.results.models[index]).collect()
+    indices.into_iter().map(|index| &findings.found.results.models[index]).collect()
 }
 
 fn parts(models: &[Measured]) -> Option<Section> {
@@ -289,7 +290,7 @@ fn method(setting: &Setting<'_>) -> Section {
          docs/accuracy.md says what each number means."
     ));
     section.command(super::command_line());
-    if let Some(leak) = &setting.job.texts.leak {
+    if let Some(leak) = &setting.texts.leak {
         section.note(format!("Compared with the calibration text, {}.", leak.sentence()));
     }
     section
@@ -302,7 +303,7 @@ fn provenance<'s>(setting: &Setting<'_>, subjects: impl Iterator<Item = &'s Subj
             out.push(("model".to_owned(), format!("`{name}`, sha256 {digest}")));
         }
     }
-    for source in &setting.job.texts.sources {
+    for source in &setting.texts.sources {
         let (bytes, tokens) = (thousands(source.bytes), thousands(source.tokens));
         out.push(("text".to_owned(), format!("`{}`, {bytes} bytes, {tokens} tokens, digest {}", source.path, source.sha256)));
     }

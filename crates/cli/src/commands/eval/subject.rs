@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_choose::{Candidate, ChooseError};
 use rwkv_forge_convert::{ModelIdentity, OpenModel};
 use rwkv_forge_eval::Model;
 use serde_json::{Value, json};
 
 use super::super::open_options;
-use super::measure::Candidate;
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -28,12 +28,17 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Opens and checks a model.
-    pub(crate) fn open(path: &Path, global: &Global, terminal: &Terminal) -> Result<Self, Failure> {
+    /// Opens a model, of which no tensor is read.
+    pub(crate) fn open(path: &Path, global: &Global, terminal: &Terminal) -> Result<OpenModel, Failure> {
         let open = rwkv_forge_convert::open(path, open_options(global))?;
         for note in open.source().notes() {
             terminal.note(note);
         }
+        Ok(open)
+    }
+
+    /// Reads and checks an opened model.
+    pub(crate) fn read(path: &Path, open: OpenModel, terminal: &Terminal) -> Result<Self, Failure> {
         let bytes = open.source_bytes()?;
         let progress = Progress::new(terminal, "checking", true);
         let files = open.identity(&|read| progress.add(read, bytes))?;
@@ -48,13 +53,13 @@ impl Subject {
     }
 
     /// For the passes.
-    pub(crate) fn model(&self) -> Model<'_> {
-        Model::new(self.open.source(), &self.open.description)
+    pub(crate) fn model(&self) -> Model {
+        Model::new(&self.open.model)
     }
 
     /// Bits a weight: of the files, everything in them included.
     pub(crate) fn bits_per_weight(&self) -> f64 {
-        self.bytes as f64 * 8.0 / self.open.description.parameters().max(1) as f64
+        self.bytes as f64 * 8.0 / self.open.description().parameters().max(1) as f64
     }
 
     /// What the file is, without any number of an evaluation.
@@ -63,8 +68,8 @@ impl Subject {
             "file": self.path.display().to_string(),
             "name": self.name,
             "format": self.open.source().format(),
-            "version": self.open.description.version,
-            "parameters": self.open.description.parameters(),
+            "version": self.open.description().version,
+            "parameters": self.open.description().parameters(),
             "file_bytes": self.bytes,
             "sha256": self.digests().map(|(name, digest)| json!({ "file": name, "sha256": digest })).collect::<Vec<_>>(),
         })
@@ -84,7 +89,7 @@ impl Candidate for Subject {
         &self.identity
     }
 
-    fn with(&self, task: &mut dyn FnMut(Model<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
         task(self.model())
     }
 }

@@ -1,12 +1,11 @@
 //! What was found as tables, for the terminal, the page and CSV.
 
+use rwkv_forge_choose::{Candidate, Compared, Measured, Speed};
 use rwkv_forge_eval::LayerError;
 use rwkv_forge_report::{Cell, Column, Table, sink};
 use rwkv_forge_score::{Evaluation, Interval, Slice};
 
-use super::cache::Speed;
 use super::levels::LevelFindings;
-use super::measure::{Candidate, Measured};
 use super::{Findings, Setting, Subject};
 use crate::failure::Failure;
 use crate::terminal::thousands;
@@ -237,7 +236,7 @@ pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64)]) -> Tabl
         let (kl_ends, ratio_ends) = (kl.map(|kl| kl.interval), ratio.map(|ratio| ratio.ratio_interval));
         table.push([
             Cell::text(&measured.name),
-            Cell::text(setting.job.texts.plan.protocol.name()),
+            Cell::text(setting.texts.plan.protocol.name()),
             Cell::count(*bytes),
             value(Some(*bits)),
             Cell::count(e.tokens),
@@ -276,13 +275,14 @@ pub(crate) fn levels(findings: &LevelFindings<'_>) -> Table {
         ]
     };
     let source = findings.source;
-    let [rate, memory] = speed(findings.source_speed);
+    let [rate, memory] = speed(findings.found.source_speed);
     let same = ["0", "0", "100.00 %", "1"].map(Cell::text);
     let head = [Cell::text("(the source)"), Cell::count(source.bytes), Cell::fixed(source.bits_per_weight(), 2)];
     table.push(head.into_iter().chain(same).chain([rate, memory]));
-    for ((level, found), on_front) in findings.levels.iter().zip(&findings.results.models).zip(&findings.front) {
+    let Compared { results, speeds, front, .. } = findings.found;
+    for (((level, found), on_front), own) in findings.levels.iter().zip(&results.models).zip(front).zip(speeds) {
         let e = &found.evaluation;
-        let [rate, memory] = speed(level.speed());
+        let [rate, memory] = speed(*own);
         table.push([
             Cell::text(format!("{}{}", level.names[0], if *on_front { " *" } else { "" })),
             Cell::count(level.bytes),
@@ -317,7 +317,7 @@ impl Findings<'_> {
     pub(crate) fn text(&self) -> Result<String, Failure> {
         let mut out = String::new();
         if let Some(subject) = self.baseline.or(self.models.first()) {
-            out.push_str(&format!("{}\n", super::super::model_line(&subject.open.description)));
+            out.push_str(&format!("{}\n", super::super::model_line(subject.open.description())));
         }
         out.push_str(&format!("{}\n\n", self.setting.line()));
         let models = &self.results.models;
@@ -340,7 +340,7 @@ impl Findings<'_> {
     }
 
     fn speed(&self, subject: &Subject, measured: &Measured) -> String {
-        let fed = self.setting.job.texts.plan.fed();
+        let fed = self.setting.texts.plan.fed();
         let (bits, bytes) = (subject.bits_per_weight(), thousands(subject.bytes));
         let kept = if measured.kept_parts > 0 { ", partly by an earlier run" } else { "" };
         let speed = fed as f64 / measured.seconds.max(1e-9);
@@ -353,7 +353,7 @@ impl Findings<'_> {
 
     /// What llama-perplexity would print.
     fn printouts(&self) -> Result<String, Failure> {
-        let plan = &self.setting.job.texts.plan;
+        let plan = &self.setting.texts.plan;
         let mut out = String::new();
         if !matches!(plan.protocol, rwkv_forge_score::Protocol::Llama { .. }) {
             return Ok(out);

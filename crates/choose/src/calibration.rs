@@ -1,0 +1,115 @@
+//! Statistics of the inputs of weights: gathered on a text, or taken from an earlier run.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use rwkv_forge_calibrate::{Hessians, Options, Place, calibrate_to_file};
+use rwkv_forge_convert::recipe::CalibrationRecord;
+use rwkv_forge_convert::{Calibrated, OpenModel, Vocabulary, calibration_windows, vocabulary_for};
+use rwkv_forge_tensor::BoxError;
+
+use crate::cache::{Cache, Key, Kind};
+use crate::error::ChooseError;
+use crate::observer::{Observer, Work};
+
+/// What is gathered, and where it is kept.
+#[derive(Clone, Debug)]
+pub struct CalibrationOptions {
+    /// Windows of the text that are used.
+    pub windows: NonZeroUsize,
+    /// Bytes for the statistics of one layer; with less, products of distant channels are left out.
+    pub memory: u64,
+    /// Of which inputs products are gathered.
+    pub hessians: Hessians,
+    /// Threads; all if nobody says.
+    pub threads: Option<NonZeroUsize>,
+    /// The file that the user names; without one, statistics are kept in the cache.
+    pub file: Option<PathBuf>,
+}
+
+impl CalibrationOptions {
+    fn options(&self) -> Options {
+        let mut options = Options { hessians: self.hessians, memory: self.memory, ..Options::default() };
+        if let Some(threads) = self.threads {
+            options.engine.threads = threads;
+        }
+        options
+    }
+
+    fn windows<'t>(&self, tokens: &'t [u32]) -> Result<Vec<&'t [u32]>, ChooseError> {
+        let windows = calibration_windows(tokens, self.windows.get());
+        if windows.is_empty() {
+            return Err(ChooseError::CalibrationTooShort { found: tokens.len(), window: rwkv_forge_convert::CALIBRATION_WINDOW });
+        }
+        Ok(windows)
+    }
+
+    /// What a recipe says of the statistics that these tokens will give.
+    ///
+    /// # Errors
+    /// [`ChooseError::CalibrationTooShort`].
+    pub fn record(&self, model: &OpenModel, tokens: &[u32]) -> Result<CalibrationRecord, ChooseError> {
+        // Source, threads and the kind of statistics are no part of it.
+        let options = Options { memory: self.memory, ..Options::default() };
+        Ok(CalibrationRecord::of(&rwkv_forge_calibrate::Key::new("", model.description(), &self.windows(tokens)?, &options)))
+    }
+
+    /// The statistics of these tokens, from where they are kept if they are there.
+    ///
+    /// # Errors
+    /// [`ChooseError::CalibrationTooShort`], those of the engine, and those of a file that the user names.
+    pub fn gather(&self, model: &OpenModel, tokens: &[u32], observer: &dyn Observer) -> Result<Calibrated, ChooseError> {
+        let windows = self.windows(tokens)?;
+        let options = self.options();
+        let digest = model_identity(model)?;
+        let place = self.place(&rwkv_forge_calibrate::Key::new(&digest, model.description(), &windows, &options), observer);
+        if let Some(path) = place.path() {
+            observer.detail(&format!("statistics of {} windows in {}", windows.len(), path.display()));
+        }
+        let steps = observer.begin(Work::Calibrating);
+        let set = |step: rwkv_forge_calibrate::Progress| steps.set(step.layers_done as u64, step.layers as u64);
+        let found = calibrate_to_file(&place, &digest, &model.model, &windows, &options, &set)?;
+        drop(steps);
+        found.warnings().iter().for_each(|warning| observer.warn(warning));
+        Ok(Calibrated::new(found))
+    }
+
+    fn place(&self, of: &rwkv_forge_calibrate::Key, observer: &dyn Observer) -> Place {
+        if let Some(path) = &self.file {
+            return Place::Named(path.clone());
+        }
+        let hessians = match of.hessians {
+            Hessians::None => "none",
+            Hessians::Matrices => "matrices",
+            Hessians::All => "all",
+        };
+        let how: [(&str, &dyn std::fmt::Display); 2] = [("hessians", &hessians), ("block", &of.block)];
+        let key = Key { kind: Kind::Statistics, model: &of.source, against: None, text: Some(&of.sequences), how: &how };
+        Cache::usual(observer).path(&format!("{}.safetensors", key.name())).map_or(Place::Nowhere, Place::Kept)
+    }
+}
+
+/// The tokens of a calibration text, all documents one after the other. That a vocabulary is too small is said by whoever calls this.
+///
+/// # Errors
+/// Those of the vocabulary.
+pub fn calibration_tokens<'t>(
+    model: &OpenModel,
+    vocabulary: &Vocabulary,
+    documents: impl IntoIterator<Item = &'t [u8]>,
+) -> Result<Vec<u32>, BoxError> {
+    let tokenizer = vocabulary_for(vocabulary, model.description().hyperparameters.vocabulary, "reading the calibration text")?;
+    let mut tokens = Vec::new();
+    for document in documents {
+        tokens.extend(tokenizer.encode(document)?);
+    }
+    Ok(tokens)
+}
+
+/// What decides every number of the model, as one text; every byte of its files is read for it.
+///
+/// # Errors
+/// Those of reading, and for values that are none.
+pub fn model_identity(model: &OpenModel) -> Result<String, BoxError> {
+    Ok(model.identity(&|_| ())?.text(model))
+}

@@ -1,0 +1,285 @@
+//! A model in several types, quantized in memory: how large files of them would be, what each loses, and which to take.
+
+use std::cell::Cell;
+
+use rwkv_forge_convert::container::{Container, by_name};
+use rwkv_forge_convert::preset::{preset_by_name, type_names};
+use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary};
+use rwkv_forge_eval::Model;
+use rwkv_forge_model::{ModelDescription, ValueForm, VocabularyFamily};
+use rwkv_forge_overlay::{Overlay, Weight};
+use rwkv_forge_report::pareto_front;
+use rwkv_forge_tensor::{Encoding, TensorSource};
+
+use crate::error::ChooseError;
+use crate::measure::{Candidate, Job, Measured, Reference, Results};
+use crate::observer::Observer;
+use crate::speed::{Speed, Speeds};
+use crate::wish::{Choosable, Wish};
+
+/// The name that stands for every type of a container.
+pub const ALL_TYPES: &str = "all";
+
+/// Which levels there are to be.
+pub struct LevelOptions<'a> {
+    /// Names of types, or [`ALL_TYPES`].
+    pub types: &'a [String],
+    /// Whose rules and sizes apply.
+    pub container: &'static dyn Container,
+    /// Vocabulary of the model.
+    pub vocabulary: &'a Vocabulary,
+    /// Name of the model, which is a part of the file.
+    pub name: Option<&'a str>,
+    /// How input files are read.
+    pub open: OpenOptions,
+}
+
+/// A model in a type: a file that has been decided and is not written.
+pub struct Level {
+    /// The type's name, then other names that mean the same for this model.
+    pub names: Vec<String>,
+    /// Exact size of the file.
+    pub bytes: u64,
+    /// Bits a weight, everything in the file included.
+    pub bits_per_weight: f64,
+    recipe: Recipe,
+    plan: Plan,
+    /// The container, and type and quantizer of each tensor: where these are equal, the files are.
+    types: String,
+}
+
+/// The container whose rules apply when none is named: GGUF where it carries the model.
+///
+/// # Errors
+/// For a name that no container has.
+pub fn container_for(model: &ModelDescription, named: Option<&str>) -> Result<&'static dyn Container, ChooseError> {
+    if let Some(name) = named {
+        return Ok(by_name(name)?);
+    }
+    let gguf = by_name("gguf")?;
+    let carries = gguf.carries(model.version).is_ok();
+    Ok(if carries { gguf } else { by_name("rwkv-cpp")? })
+}
+
+/// The levels that are asked for, in order, or all of them from the largest on; names that mean the same for this model are one level.
+///
+/// # Errors
+/// For unknown types, and what `convert` refuses.
+pub fn levels(model: &OpenModel, options: &LevelOptions<'_>, observer: &dyn Observer) -> Result<Vec<Level>, ChooseError> {
+    let all = options.types.iter().any(|name| name == ALL_TYPES);
+    let names: Vec<String> = if all { all_types(options.container)? } else { options.types.to_vec() };
+    let mut out: Vec<Level> = Vec::new();
+    for name in names {
+        let level = Level::new(&name, model, options)?;
+        match out.iter_mut().find(|other| other.types == level.types) {
+            Some(other) => {
+                if !all {
+                    observer.note(&format!("for this model {name} is the same as {}", other.names[0]));
+                }
+                other.names.push(name);
+            }
+            None => out.push(level),
+        }
+    }
+    if all {
+        // The best known name first: `q4_k_m`, not `q4_k`.
+        out.iter_mut().for_each(|level| level.names.sort_by_key(|name| !name.ends_with("_m")));
+        out.sort_by_key(|level| std::cmp::Reverse(level.bytes));
+    }
+    Ok(out)
+}
+
+/// Every type of a container that rounds matrices to fewer than 16 bits.
+fn all_types(container: &dyn Container) -> Result<Vec<String>, ChooseError> {
+    let mut out = Vec::new();
+    for name in type_names() {
+        let preset = preset_by_name(name)?;
+        if container.holds(preset.base) && !preset.base.is_dense() && preset.name == name {
+            out.push(name.to_owned());
+        }
+    }
+    Ok(out)
+}
+
+impl Level {
+    fn new(name: &str, model: &OpenModel, options: &LevelOptions<'_>) -> Result<Self, ChooseError> {
+        let recipe = Recipe::new(None, Some(name), &[])?;
+        // The text may be read as bytes; what a hybrid's file carries is the vocabulary beside it.
+        let vocabulary = match model.description().mechanisms.vocabulary {
+            VocabularyFamily::Qwen => &Vocabulary::Auto,
+            VocabularyFamily::World => options.vocabulary,
+        };
+        let convert = ConvertOptions {
+            container: options.container,
+            recipe: &recipe,
+            vocabulary,
+            treatment: None,
+            name: options.name,
+            // Nothing is written: what a short vocabulary means is said where the text is read.
+            pad_vocabulary: true,
+            requantize: true,
+            allow_f16_loss: true,
+            force: false,
+            claims: None,
+            open: options.open,
+            verify: None,
+            prepared: None,
+        };
+        let plan = rwkv_forge_convert::plan(model, &convert)?;
+        let bytes = plan.layout.total_bytes();
+        // What a container holds in another form is quantized in that form.
+        let mut types = options.container.name().to_owned();
+        for (spec, choice) in model.description().tensors.iter().zip(&plan.choices) {
+            let quantizer = recipe.quantizer_of(&spec.name, choice.encoding).name();
+            types.push_str(&format!(" {}={}:{quantizer}", spec.name, choice.encoding.name));
+        }
+        let bits_per_weight = bytes as f64 * 8.0 / model.description().parameters().max(1) as f64;
+        Ok(Self { names: vec![name.to_owned()], bytes, bits_per_weight, recipe, plan, types })
+    }
+
+    /// The model in this type, and how many blocks became zero although their weights are not. Replaced tensors lie in a file without a
+    /// name.
+    fn quantized(&self, open: &OpenModel) -> Result<(Overlay, u64), ChooseError> {
+        let (mut overlay, prepared) = rwkv_forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
+        let mut encoder = Overlay::new(&open.model);
+        for (spec, choice) in open.description().tensors.iter().zip(&self.plan.choices) {
+            let now = overlay.description().find(&spec.name).and_then(|spec| overlay.tensors().get(spec.source_index));
+            // What the container keeps in 32 bits is not changed by it.
+            let same = now.is_none_or(|info| info.encoding == choice.encoding) || choice.encoding == Encoding::F32;
+            if same || Weight::of(spec).is_err() {
+                continue;
+            }
+            encoder.encode(&spec.name, choice.encoding, None)?;
+            let Some(index) = encoder.description().find(&spec.name).map(|spec| spec.source_index) else { continue };
+            let len = encoder.tensors()[index].byte_len().ok().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+            let mut bytes = vec![0; len];
+            encoder.read_at(index, 0, &mut bytes)?;
+            overlay.replace(&spec.name, choice.encoding, ValueForm::Canonical, bytes)?;
+        }
+        Ok((overlay, encoder.zeroed_blocks() + prepared.iter().map(|tensor| tensor.zeroed_blocks).sum::<u64>()))
+    }
+}
+
+/// The model that levels are made of.
+#[derive(Clone, Copy)]
+pub struct LevelSource<'a> {
+    /// As results call it.
+    pub name: &'a str,
+    /// It.
+    pub model: &'a OpenModel,
+    /// What decides its numbers, read after the levels were decided: what they read of files beside it counts.
+    pub identity: &'a str,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// What was found of levels.
+pub struct Compared {
+    /// Numbers, in the order of the levels.
+    pub results: Results,
+    /// Speeds, in the same order; `None` where none were to be measured.
+    pub speeds: Vec<Option<Speed>>,
+    /// Speed of the model as it is.
+    pub source_speed: Option<Speed>,
+    /// Which levels no other one beats in size and loss.
+    pub front: Vec<bool>,
+    /// Which levels are within the wish.
+    pub meets: Vec<bool>,
+    /// What to take.
+    pub recommended: Option<usize>,
+}
+
+impl Compared {
+    /// Indices of the levels that another one beats.
+    #[must_use]
+    pub fn beaten(&self) -> Vec<usize> {
+        self.front.iter().enumerate().filter(|(_, on)| !**on).map(|(index, _)| index).collect()
+    }
+}
+
+/// Measures levels against the model that they were decided for, and chooses by `wish`. With `speeds`, these are measured too.
+///
+/// # Errors
+/// When a level cannot be made or computed.
+pub fn compare_levels(
+    levels: &[Level],
+    source: LevelSource<'_>,
+    wish: &Wish,
+    job: &Job<'_>,
+    speeds: Option<&Speeds<'_>>,
+) -> Result<Compared, ChooseError> {
+    if source.model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
+        job.observer.note("the source is quantized: levels are measured against it, so its own losses are in none of the numbers");
+    }
+    let made: Vec<Made<'_>> = levels.iter().map(|level| Made::new(level, source, speeds)).collect();
+    let candidates: Vec<&dyn Candidate> = made.iter().map(|made| made as &dyn Candidate).collect();
+    let model = Model::new(&source.model.model);
+    let results = job.run(Some(Reference { model: &model, identity: source.identity }), &candidates, None)?;
+    for made in made.iter().filter(|made| speeds.is_some() && made.speed.get().is_none()) {
+        made.with(&mut |model| made.measured(model))?;
+    }
+    for made in made.iter().filter(|made| made.zeroed.get() > 0) {
+        let (name, count) = (made.name(), made.zeroed.get());
+        job.observer.warn(&format!("{name}: {count} blocks became zero although their weights are not"));
+    }
+    let source_speed = speeds.map(|speeds| speeds.of(source.name, source.identity, &model, source.bytes)).transpose()?.flatten();
+    let costs: Vec<(f64, f64)> = levels.iter().zip(&results.models).map(|(level, found)| (level.bytes as f64, found.kl())).collect();
+    let files: Vec<Choosable> = levels.iter().zip(&results.models).map(|(level, found)| choosable(level, found)).collect();
+    Ok(Compared {
+        speeds: made.iter().map(|made| made.speed.get()).collect(),
+        source_speed,
+        front: pareto_front(&costs),
+        meets: files.iter().map(|file| wish.is_met(file)).collect(),
+        recommended: wish.choose(&files),
+        results,
+    })
+}
+
+fn choosable(level: &Level, measured: &Measured) -> Choosable {
+    let e = &measured.evaluation;
+    let ratio = e.perplexity_ratio.as_ref().map_or(f64::NAN, |ratio| ratio.ratio);
+    Choosable { bytes: level.bytes, kl: measured.kl(), top1: e.top1.unwrap_or(f64::NAN), ratio }
+}
+
+/// A level that is made when it is measured.
+struct Made<'a> {
+    level: &'a Level,
+    model: &'a OpenModel,
+    identity: String,
+    speeds: Option<&'a Speeds<'a>>,
+    speed: Cell<Option<Speed>>,
+    /// Blocks that became zero although their weights are not, once the level was made.
+    zeroed: Cell<u64>,
+}
+
+impl<'a> Made<'a> {
+    fn new(level: &'a Level, source: LevelSource<'a>, speeds: Option<&'a Speeds<'a>>) -> Self {
+        let identity = format!("{} in {}", source.identity, level.types);
+        let speed = Cell::new(speeds.and_then(|speeds| speeds.known(&identity)));
+        Self { level, model: source.model, identity, speeds, speed, zeroed: Cell::new(0) }
+    }
+}
+
+impl Candidate for Made<'_> {
+    fn name(&self) -> &str {
+        &self.level.names[0]
+    }
+
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
+        let (overlay, zeroed) = self.level.quantized(self.model)?;
+        self.zeroed.set(zeroed);
+        task(Model::new(&overlay.into_model()))
+    }
+
+    fn measured(&self, model: Model) -> Result<(), ChooseError> {
+        if let Some(speeds) = self.speeds.filter(|_| self.speed.get().is_none()) {
+            self.speed.set(speeds.of(self.name(), &self.identity, &model, self.level.bytes)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,328 @@
+//! Sends models through texts, part by part, and keeps what is finished, so that a run that was stopped goes on where it was.
+
+use rwkv_forge_engine::Form;
+use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
+use rwkv_forge_score::{Evaluation, Plan, Precision, Scores};
+use rwkv_forge_tensor::BoxError;
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{Cache, Key, Kind, of_plan};
+use crate::error::ChooseError;
+use crate::observer::{Observer, Steps, Work};
+
+/// A model to be measured, which may have to be made first.
+pub trait Candidate {
+    /// As results call it.
+    fn name(&self) -> &str;
+    /// What decides its numbers: digests of its files and what is done to them.
+    fn identity(&self) -> &str;
+    /// Makes the model and calls `task` with it.
+    ///
+    /// # Errors
+    /// When it cannot be made, and those of `task`.
+    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
+    /// Called with the model once its last part is measured.
+    ///
+    /// # Errors
+    /// As implementations have it.
+    fn measured(&self, _model: Model) -> Result<(), ChooseError> {
+        Ok(())
+    }
+}
+
+/// How models are measured.
+pub struct Job<'a> {
+    /// All that is fed and scored.
+    pub plan: &'a Plan,
+    /// The same in parts that are measured one after the other; their scores in order are those of `plan`.
+    pub parts: &'a [Plan],
+    /// SHA-256 of the vocabulary.
+    pub vocabulary: &'a str,
+    /// Losses of rounded logits, or not.
+    pub precision: Precision,
+    /// What computes, unless the model is a hybrid.
+    pub kernel: Kernel,
+    /// Activations of candidates.
+    pub form: Form,
+    /// Bytes for activations of all models together.
+    pub max_memory: u64,
+    /// What is finished.
+    pub cache: &'a Cache<'a>,
+    /// Hears what goes on.
+    pub observer: &'a dyn Observer,
+}
+
+/// The model that candidates are compared with.
+#[derive(Clone, Copy)]
+pub struct Reference<'a> {
+    /// It.
+    pub model: &'a Model,
+    /// Digests of its files.
+    pub identity: &'a str,
+}
+
+/// What was found of one candidate.
+pub struct Measured {
+    /// As results call it.
+    pub name: String,
+    /// Its scores, summed up.
+    pub evaluation: Evaluation,
+    /// The scores.
+    pub scores: Scores,
+    /// Errors after each layer, against a baseline, over the first part.
+    pub layers: Vec<LayerError>,
+    /// Seconds of all parts, also of those measured in an earlier run.
+    pub seconds: f64,
+    /// Parts that were measured in an earlier run.
+    pub kept_parts: usize,
+}
+
+impl Measured {
+    /// Mean divergence; not a number if there is none, which is on no front and within no limit.
+    #[must_use]
+    pub fn kl(&self) -> f64 {
+        self.evaluation.kl.as_ref().map_or(f64::NAN, |kl| kl.mean)
+    }
+}
+
+/// All that was found.
+pub struct Results {
+    /// The baseline alone.
+    pub baseline: Option<Evaluation>,
+    /// Candidates, in order.
+    pub models: Vec<Measured>,
+}
+
+/// What is kept of a measurement besides its scores.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Note {
+    /// What the result is of, for people who look into the directory.
+    what: String,
+    /// Errors after each layer: number, of the residual stream, of the state.
+    layers: Vec<(usize, Option<f64>, Option<f64>)>,
+    /// Seconds that it took.
+    seconds: f64,
+}
+
+impl Note {
+    fn of(what: &str, loss: &Loss) -> Self {
+        let layers = loss.layers.iter().map(|layer| (layer.layer, layer.residual, layer.state)).collect();
+        Self { what: what.to_owned(), layers, seconds: loss.seconds }
+    }
+
+    fn layers(&self) -> Vec<LayerError> {
+        self.layers.iter().map(|(layer, residual, state)| LayerError { layer: *layer, residual: *residual, state: *state }).collect()
+    }
+}
+
+/// A measurement that is kept: a line of JSON, then the scores.
+fn known(cache: &Cache<'_>, name: &str) -> Option<(Note, Scores)> {
+    let bytes = cache.get(name)?;
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let note = serde_json::from_slice(bytes.get(..end)?).ok()?;
+    Some((note, Scores::from_bytes(bytes.get(end + 1..)?).ok()?))
+}
+
+fn keep(cache: &Cache<'_>, name: &str, note: &Note, scores: &Scores) -> Result<(), ChooseError> {
+    if !cache.keeps() {
+        return Ok(());
+    }
+    let mut bytes = serde_json::to_vec(note)?;
+    bytes.push(b'\n');
+    bytes.extend(scores.to_bytes());
+    cache.put(name, &bytes);
+    Ok(())
+}
+
+/// What has been collected of one candidate.
+#[derive(Default)]
+struct Collected {
+    scores: Option<Scores>,
+    layers: Vec<LayerError>,
+    seconds: f64,
+    kept_parts: usize,
+}
+
+impl Collected {
+    fn add(&mut self, scores: Scores, layers: Vec<LayerError>, seconds: f64) -> Result<(), ChooseError> {
+        self.seconds += seconds;
+        match &mut self.scores {
+            Some(before) => before.append(scores)?,
+            None => (self.scores, self.layers) = (Some(scores), layers),
+        }
+        Ok(())
+    }
+}
+
+impl Job<'_> {
+    /// What computes this model.
+    #[must_use]
+    pub fn kernel_of(&self, model: &Model) -> Kernel {
+        if model.description().version.is_hybrid() { Kernel::Reference } else { self.kernel }
+    }
+
+    fn pass(&self, model: &Model, form: Form, of: u64) -> PassOptions {
+        PassOptions { kernel: self.kernel_of(model), form, max_memory: self.max_memory / of, ..PassOptions::default() }
+    }
+
+    /// The name of a candidate's result; `text` is the digest of the part.
+    fn name(&self, candidate: &dyn Candidate, reference: Option<Reference<'_>>, text: &str) -> String {
+        let form = if self.form == Form::Int8 { "int8" } else { "float" };
+        let how: [(&str, &dyn std::fmt::Display); 4] = [
+            ("vocabulary", &self.vocabulary),
+            ("precision", &self.precision.name()),
+            ("kernel", &self.kernel.name()),
+            ("activations", &form),
+        ];
+        let against = reference.map(|reference| reference.identity);
+        Key { kind: Kind::Scores, model: candidate.identity(), against, text: Some(text), how: &how }.name()
+    }
+
+    /// Measures candidates, alone or against a reference. `logits` gets every scored row of the reference, or of the first candidate
+    /// when there is none.
+    ///
+    /// # Errors
+    /// When a model cannot be made or computed, or scores cannot be summed up.
+    pub fn run(
+        &self,
+        reference: Option<Reference<'_>>,
+        candidates: &[&dyn Candidate],
+        mut logits: Option<LogitsRow<'_>>,
+    ) -> Result<Results, ChooseError> {
+        let mut all: Vec<Collected> = candidates.iter().map(|_| Collected::default()).collect();
+        let texts = self.parts.iter().map(of_plan).collect::<Result<Vec<_>, BoxError>>()?;
+        let name = |candidate: &dyn Candidate, part: usize| self.name(candidate, reference, &texts[part]);
+        let is_missing = |candidate: &dyn Candidate, part: usize| known(self.cache, &name(candidate, part)).is_none();
+        let of_part = |part: usize| candidates.iter().map(|candidate| is_missing(*candidate, part)).collect();
+        let missing: Vec<Vec<bool>> = (0..self.parts.len()).map(of_part).collect();
+        let kept = missing.iter().flatten().filter(|missing| !**missing).count();
+        if kept > 0 {
+            self.observer.note(&format!("{kept} of {} results are those of an earlier run", self.parts.len() * candidates.len()));
+        }
+        let mut meter = Meter::new(self.observer, reference, self.parts, &missing);
+        for (number, part) in self.parts.iter().enumerate() {
+            let last = number + 1 == self.parts.len();
+            let mut baseline = match reference {
+                Some(reference) if missing[number].contains(&true) => Some(self.baseline(reference, part, logits.take(), &mut meter)?),
+                _ => None,
+            };
+            for (index, candidate) in candidates.iter().enumerate() {
+                let name = name(*candidate, number);
+                let found = if missing[number][index] { None } else { known(self.cache, &name) };
+                if let Some((note, scores)) = found {
+                    all[index].kept_parts += 1;
+                    all[index].add(scores, note.layers(), note.seconds)?;
+                    continue;
+                }
+                candidate.with(&mut |model| {
+                    let loss = self.one(&model, baseline.as_mut(), part, &mut logits, &mut meter);
+                    let loss = loss.map_err(|error| error.of(candidate.name()))?;
+                    keep(self.cache, &name, &Note::of(candidate.name(), &loss), &loss.scores)?;
+                    all[index].add(loss.scores, loss.layers, loss.seconds)?;
+                    if last { candidate.measured(model) } else { Ok(()) }
+                })?;
+            }
+        }
+        drop(meter);
+        self.results(candidates, all)
+    }
+
+    fn baseline<'m>(
+        &self,
+        reference: Reference<'m>,
+        part: &'m Plan,
+        logits: Option<LogitsRow<'_>>,
+        meter: &mut Meter<'_>,
+    ) -> Result<Baseline<'m>, ChooseError> {
+        let options = LossOptions { pass: self.pass(reference.model, Form::Float, 2), precision: self.precision };
+        let mut baseline = meter.pass(reference.model, part, 0, |step| Baseline::new(reference.model.clone(), part, &options, step))?;
+        if let Some(logits) = logits {
+            baseline.loss(Some(logits), &mut |_| ())?;
+        }
+        Ok(baseline)
+    }
+
+    fn one(
+        &self,
+        model: &Model,
+        baseline: Option<&mut Baseline<'_>>,
+        part: &Plan,
+        logits: &mut Option<LogitsRow<'_>>,
+        meter: &mut Meter<'_>,
+    ) -> Result<Loss, ChooseError> {
+        match baseline {
+            Some(baseline) => {
+                let options = self.pass(model, self.form, 2);
+                meter.pass(model, part, 2, |step| baseline.compare(model.clone(), &options, step))
+            }
+            None => {
+                let options = LossOptions { pass: self.pass(model, self.form, 1), precision: self.precision };
+                meter.pass(model, part, 1, |step| rwkv_forge_eval::loss(model.clone(), part, &options, logits.take(), step))
+            }
+        }
+    }
+
+    fn results(&self, candidates: &[&dyn Candidate], all: Vec<Collected>) -> Result<Results, ChooseError> {
+        let (mut models, mut baseline) = (Vec::new(), None);
+        for (candidate, collected) in candidates.iter().zip(all) {
+            let scores = collected.scores.unwrap_or_else(|| Scores::new(self.precision));
+            if let Some(compared) = scores.compared.as_ref().filter(|_| baseline.is_none()) {
+                let alone = Scores { precision: scores.precision, nll: compared.nll_reference.clone(), compared: None };
+                baseline = Some(rwkv_forge_score::evaluate(self.plan, &alone)?);
+            }
+            models.push(Measured {
+                name: candidate.name().to_owned(),
+                evaluation: rwkv_forge_score::evaluate(self.plan, &scores)?,
+                scores,
+                layers: collected.layers,
+                seconds: collected.seconds,
+                kept_parts: collected.kept_parts,
+            });
+        }
+        Ok(Results { baseline, models })
+    }
+}
+
+/// Progress over tokens of all passes, which knows what a layer and what a head costs.
+struct Meter<'o> {
+    steps: Box<dyn Steps + 'o>,
+    done: u64,
+    total: u64,
+}
+
+impl<'o> Meter<'o> {
+    fn new(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Plan], missing: &[Vec<bool>]) -> Self {
+        let of = |part: &Plan, missing: &[bool]| {
+            let candidates = missing.iter().filter(|missing| **missing).count();
+            let passes = candidates + usize::from(reference.is_some() && candidates > 0);
+            (passes * part.fed()) as u64
+        };
+        let total = parts.iter().zip(missing).map(|(part, missing)| of(part, missing)).sum();
+        Self { steps: observer.begin(Work::Evaluating), done: 0, total }
+    }
+
+    /// One pass of a model over a part, at whose end `heads` heads are computed.
+    fn pass<T>(
+        &mut self,
+        model: &Model,
+        part: &Plan,
+        heads: usize,
+        task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, rwkv_forge_eval::EvalError>,
+    ) -> Result<T, ChooseError> {
+        let sizes = &model.description().hyperparameters;
+        // Products with matrices, nearly all of the work; a layer has about twelve squares of the width.
+        let layers = (part.fed() * sizes.layers * 12 * sizes.channels) as f64;
+        let share = layers / (layers + (heads * part.scored() * sizes.vocabulary) as f64).max(1.0);
+        let (before, fed) = (self.done, part.fed() as f64);
+        let out = task(&mut |step| {
+            let fraction = step.done as f64 / step.total.max(1) as f64;
+            let all = if step.stage == "layers" { share * fraction } else { share + (1.0 - share) * fraction };
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of tokens")]
+            let now = before + (all * fed) as u64;
+            self.steps.set(now, self.total);
+        })?;
+        self.done = before + part.fed() as u64;
+        self.steps.set(self.done, self.total);
+        Ok(out)
+    }
+}

@@ -1,0 +1,319 @@
+//! From harms and a budget to a recipe whose whole has been measured.
+
+use std::collections::HashSet;
+
+use rwkv_forge_allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
+use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Prepared};
+use rwkv_forge_eval::{Baseline, LossOptions, Model, Step};
+use rwkv_forge_model::ModelDescription;
+use rwkv_forge_overlay::Overlay;
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_score::Evaluation;
+use serde::Serialize;
+
+use crate::error::ChooseError;
+use crate::harm::TensorHarm;
+use crate::types::{is_open, tensor_types};
+
+/// What a plan is to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Bytes of the file at most.
+    Size(u64),
+    /// Bits of the file a parameter at most.
+    BitsPerWeight(f64),
+    /// Mean KL at most, in nats a token, as measured on the text.
+    MaxKl(f64),
+    /// Ratio of the perplexities at most, as measured on the text.
+    MaxPerplexityRatio(f64),
+}
+
+impl Goal {
+    /// Bytes that a file may take by it; `None` for a loss.
+    #[must_use]
+    pub fn bytes(self, model: &ModelDescription) -> Option<u64> {
+        match self {
+            Self::Size(bytes) => Some(bytes),
+            Self::BitsPerWeight(bits) => Some(whole(bits * model.parameters().max(1) as f64 / 8.0)),
+            Self::MaxKl(_) | Self::MaxPerplexityRatio(_) => None,
+        }
+    }
+}
+
+/// A recipe, what it was expected to do and what it does.
+#[derive(Clone, Debug, Serialize)]
+pub struct Planned {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Sum of the harms, in nats a token.
+    pub predicted_kl: f64,
+    /// The search proved that no other types do less harm by these harms.
+    pub exact: bool,
+    /// The whole file on the text; `None` for a dry run.
+    pub measured: Option<Evaluation>,
+    /// Whether what was measured is within the goal.
+    pub met: bool,
+    /// How each tensor was quantized.
+    #[serde(skip)]
+    pub prepared: Vec<Prepared>,
+    /// Types by tensor, with the harm expected of each.
+    pub types: Vec<(String, &'static str, f64)>,
+}
+
+/// Everything that does not change while a plan is made.
+pub struct Planning<'a> {
+    /// The source.
+    pub model: &'a OpenModel,
+    /// What the file will be; its recipe is the one that plans start from.
+    pub convert: ConvertOptions<'a>,
+    /// Statistics of the inputs.
+    pub calibration: Option<&'a dyn Calibration>,
+    /// What chooses the codes.
+    pub quantizer: Quantizer,
+    /// Harms of the tensors.
+    pub harms: &'a [TensorHarm],
+    /// How the whole is measured.
+    pub loss: LossOptions,
+}
+
+/// Refuses what no plan can be, before anything is measured: what the container does not carry, and a size that no types are small
+/// enough for. `convert` is what [`Planning`] will get.
+///
+/// # Errors
+/// Those of [`rwkv_forge_convert::check`], and [`AllocationError::TooSmall`] with the bytes of the smallest file.
+pub fn check(model: &OpenModel, convert: &ConvertOptions<'_>, quantizer: Quantizer, goal: Goal) -> Result<(), ChooseError> {
+    let mut recipe = convert.recipe.clone();
+    recipe.quantizer = Some(quantizer);
+    // Whether types that a source has already must stay is known with the plan.
+    rwkv_forge_convert::check(model, &ConvertOptions { recipe: &recipe, requantize: true, ..again(convert) })?;
+    let Some(budget) = goal.bytes(model.description()) else { return Ok(()) };
+    for spec in model.description().tensors.iter().filter(|spec| is_open(model.description(), convert.container, spec)) {
+        let types = tensor_types(model.description().version, spec, convert.container)?;
+        if let [(smallest, _), _, ..] = types[..] {
+            recipe.set(&spec.name, smallest, None, None).map_err(other)?;
+        }
+    }
+    let least = rwkv_forge_convert::plan(model, &ConvertOptions { recipe: &reread(&recipe)?, ..again(convert) })?.layout.total_bytes();
+    if least > budget {
+        return Err(AllocationError::TooSmall { budget, least }.into());
+    }
+    Ok(())
+}
+
+/// The same options, of which nothing is compared and nothing prepared.
+fn again<'a>(options: &ConvertOptions<'a>) -> ConvertOptions<'a> {
+    ConvertOptions { verify: None, prepared: None, ..*options }
+}
+
+/// A recipe as `convert --recipe` will read it: the file's metadata say so much of it, and its bytes count.
+fn reread(recipe: &Recipe) -> Result<Recipe, ChooseError> {
+    let text = recipe.to_toml().map_err(other)?;
+    Recipe::new(Some(("plan", &text)), None, &[]).map_err(other)
+}
+
+/// Times that the limit is corrected by what was measured.
+const CORRECTIONS: usize = 4;
+/// A loss within this share below its goal is close enough.
+const CLOSE: f64 = 0.9;
+
+impl Planning<'_> {
+    /// Bytes of a file with this recipe.
+    fn bytes(&self, recipe: &Recipe) -> Result<u64, ChooseError> {
+        Ok(self.plan(recipe)?.layout.total_bytes())
+    }
+
+    fn plan(&self, recipe: &Recipe) -> Result<rwkv_forge_convert::Plan, ChooseError> {
+        Ok(rwkv_forge_convert::plan(self.model, &ConvertOptions { recipe, ..again(&self.convert) })?)
+    }
+
+    fn options(&self) -> Vec<Vec<Option_>> {
+        let option =
+            |harm: &TensorHarm| harm.types.iter().zip(&harm.harms).map(|(kind, harm)| Option_ { bytes: kind.bytes, harm: *harm }).collect();
+        self.harms.iter().map(option).collect()
+    }
+
+    /// The recipe of a pick.
+    fn recipe(&self, solution: &Solution) -> Result<Recipe, ChooseError> {
+        let mut recipe = self.convert.recipe.clone();
+        recipe.quantizer = Some(self.quantizer);
+        for (harm, picked) in self.harms.iter().zip(&solution.picked) {
+            let encoding = harm.types[*picked].encoding;
+            let set = recipe.set(&harm.tensor, encoding, None, Some(harm.harms[*picked]));
+            set.map_err(other)?;
+        }
+        reread(&recipe)
+    }
+
+    /// The best types for so many bytes of file.
+    fn within(&self, bytes: u64) -> Result<(Solution, Recipe), ChooseError> {
+        let options = self.options();
+        let smallest: Vec<usize> = options.iter().map(|_| 0).collect();
+        let sum = |picked: &[usize]| options.iter().zip(picked).map(|(options, picked)| options[*picked].bytes).sum::<u64>();
+        let least = Solution { picked: smallest.clone(), bytes: sum(&smallest), harm: 0.0, exact: true, gap: 0.0 };
+        // Everything else in the file: it depends on the types by some bytes of padding and of metadata alone.
+        let rest = self.bytes(&self.recipe(&least)?)?.saturating_sub(least.bytes);
+        let too_small = || AllocationError::TooSmall { budget: bytes, least: least.bytes.saturating_add(rest) };
+        let budget = bytes.checked_sub(rest).ok_or_else(too_small)?;
+        let found = least_harm_in_file(&options, budget, |solution| -> Result<u64, ChooseError> {
+            Ok(self.bytes(&self.recipe(solution)?)?.saturating_sub(bytes))
+        });
+        let solution = found.map_err(|error| of_file(error, bytes, rest, budget))?;
+        let recipe = self.recipe(&solution)?;
+        Ok((solution, recipe))
+    }
+
+    fn parameters(&self) -> f64 {
+        self.model.description().parameters().max(1) as f64
+    }
+
+    /// Plans without quantizing: types, exact bytes and the sum of harms. For losses the sum is taken at its word.
+    ///
+    /// # Errors
+    /// When the goal cannot be reached with the types that there are.
+    pub fn estimate(&self, goal: Goal) -> Result<(Planned, Recipe), ChooseError> {
+        let (solution, recipe) = match goal {
+            Goal::Size(bytes) => self.within(bytes)?,
+            Goal::BitsPerWeight(bits) => self.within(whole(bits * self.parameters() / 8.0))?,
+            Goal::MaxKl(limit) => self.for_harm(limit)?,
+            // The ratio's logarithm is of the size of the divergence.
+            Goal::MaxPerplexityRatio(ratio) => self.for_harm(libm::log(ratio.max(1.0)))?,
+        };
+        Ok((self.planned(&solution, &recipe)?, recipe))
+    }
+
+    fn for_harm(&self, limit: f64) -> Result<(Solution, Recipe), ChooseError> {
+        let solution = least_bytes(&self.options(), limit)?;
+        let recipe = self.recipe(&solution)?;
+        Ok((solution, recipe))
+    }
+
+    fn planned(&self, solution: &Solution, recipe: &Recipe) -> Result<Planned, ChooseError> {
+        let types = self.harms.iter().zip(&solution.picked);
+        let types = types.map(|(harm, picked)| (harm.tensor.clone(), harm.types[*picked].encoding.name, harm.harms[*picked]));
+        Ok(Planned {
+            bytes: self.bytes(recipe)?,
+            predicted_kl: solution.harm,
+            exact: solution.exact,
+            measured: None,
+            met: false,
+            prepared: Vec::new(),
+            types: types.collect(),
+        })
+    }
+
+    /// Plans, quantizes, measures the whole on the baseline's text, and for a loss corrects until what was measured is close to the
+    /// goal. `step` hears of each measurement.
+    ///
+    /// # Errors
+    /// When the goal cannot be reached, or quantizing or measuring fails.
+    pub fn run(
+        &self,
+        goal: Goal,
+        baseline: &mut Baseline<'_>,
+        step: &mut dyn FnMut(&Planned),
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<(Planned, Recipe), ChooseError> {
+        let (mut planned, mut recipe) = self.estimate(goal)?;
+        self.measure(&mut planned, &recipe, goal, baseline, progress)?;
+        step(&planned);
+        let mut best: Option<(Planned, Recipe)> = None;
+        for _ in 0..CORRECTIONS {
+            let Some((found, limit)) = loss_of(goal, &planned) else { break };
+            if planned.met && best.as_ref().is_none_or(|(best, _)| planned.bytes < best.bytes) {
+                best = Some((planned.clone(), recipe.clone()));
+            }
+            if planned.met && found >= CLOSE * limit {
+                break;
+            }
+            // Sums over tensors mispredict the whole by a factor that changes slowly from plan to plan.
+            let Ok((solution, next)) = self.for_harm(planned.predicted_kl * (limit / found.max(1e-12)) * 0.97) else { break };
+            let corrected = self.planned(&solution, &next)?;
+            // What has been measured would be measured once more, with the same result.
+            if corrected.types == planned.types {
+                break;
+            }
+            (planned, recipe) = (corrected, next);
+            self.measure(&mut planned, &recipe, goal, baseline, progress)?;
+            step(&planned);
+        }
+        match best {
+            Some((met, of)) if !planned.met || met.bytes < planned.bytes => Ok((met, of)),
+            _ => Ok((planned, recipe)),
+        }
+    }
+
+    /// Quantizes and measures the whole.
+    fn measure(
+        &self,
+        planned: &mut Planned,
+        recipe: &Recipe,
+        goal: Goal,
+        baseline: &mut Baseline<'_>,
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<(), ChooseError> {
+        let plan = self.plan(recipe)?;
+        let (overlay, prepared) = self.quantize(&plan, recipe)?;
+        let model = Model::new(&overlay.into_model());
+        let loss = baseline.compare(model, &self.loss.pass, progress)?;
+        let evaluation = rwkv_forge_score::evaluate(baseline.plan(), &loss.scores)?;
+        planned.prepared = prepared;
+        planned.measured = Some(evaluation);
+        planned.met = match (goal, loss_of(goal, planned)) {
+            (Goal::Size(bytes), _) => planned.bytes <= bytes,
+            (Goal::BitsPerWeight(bits), _) => planned.bytes as f64 * 8.0 / self.parameters() <= bits,
+            (_, Some((found, limit))) => found <= limit,
+            (_, None) => false,
+        };
+        Ok(())
+    }
+
+    /// The model as a file of this recipe will hold it.
+    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay, Vec<Prepared>), ChooseError> {
+        let directory = self.loss.pass.spill_directory.as_deref();
+        let (mut overlay, prepared) = rwkv_forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
+        let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
+        for (spec, choice) in self.model.description().tensors.iter().zip(&plan.choices) {
+            let done = done.contains(spec.name.as_str());
+            let stored = self.model.source().tensors()[spec.source_index].encoding;
+            if !done && choice.encoding != stored && !choice.encoding.is_dense() {
+                overlay.encode(&spec.name, choice.encoding, None).map_err(ChooseError::from)?;
+            }
+        }
+        Ok((overlay, prepared))
+    }
+}
+
+fn other(error: ConvertError) -> ChooseError {
+    ChooseError::Other(error.into())
+}
+
+/// The same refusal in bytes of the file, of which `rest` were not those of the tensors whose types are chosen when these had `given`.
+fn of_file(error: ChooseError, bytes: u64, rest: u64, given: u64) -> ChooseError {
+    match error {
+        ChooseError::Budget(AllocationError::TooSmall { budget, least }) => {
+            let least = least.saturating_add(rest).saturating_add(given.saturating_sub(budget));
+            AllocationError::TooSmall { budget: bytes, least }.into()
+        }
+        error => error,
+    }
+}
+
+/// What was measured of a loss goal, and its limit.
+fn loss_of(goal: Goal, planned: &Planned) -> Option<(f64, f64)> {
+    let measured = planned.measured.as_ref()?;
+    match goal {
+        Goal::MaxKl(limit) => Some((measured.kl.as_ref()?.mean, limit)),
+        Goal::MaxPerplexityRatio(limit) => {
+            let ratio = measured.perplexity_ratio.as_ref()?.ratio;
+            Some((libm::log(ratio).max(1e-9), libm::log(limit)))
+        }
+        Goal::Size(_) | Goal::BitsPerWeight(_) => None,
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size in bytes, rounded down")]
+fn whole(bytes: f64) -> u64 {
+    bytes as u64
+}

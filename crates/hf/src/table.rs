@@ -1,0 +1,173 @@
+//! What the programs that read these directories make of each architecture: one table a container. An architecture that a table does
+//! not have is refused by name.
+
+use rwkv_forge_model::Version;
+use rwkv_forge_model::names::{BLINKDL, CANDLE_6, Convention, FLA, HUGGING_FACE};
+
+use crate::error::HfError;
+
+/// Name of the container for Transformers and flash-linear-attention.
+pub(crate) const HF: &str = "hf";
+/// Name of the container for candle's float models.
+pub(crate) const CANDLE: &str = "candle";
+/// Name of the container for candle's quantized models.
+pub(crate) const CANDLE_GGUF: &str = "candle-gguf";
+
+const SAFETENSORS: &str = "`--to safetensors` carries every RWKV version under its original names";
+const GGUF: &str = "`--to gguf` carries it";
+
+/// Why a container has no place for an architecture, and which container has.
+struct Refusal {
+    version: Version,
+    why: &'static str,
+    instead: &'static str,
+}
+
+const fn refusal(version: Version, why: &'static str, instead: &'static str) -> Refusal {
+    Refusal { version, why, instead }
+}
+
+fn refused(container: &'static str, version: Version, refusals: &[Refusal]) -> HfError {
+    let known = refusals.iter().find(|refusal| refusal.version == version);
+    let (why, instead) = known.map_or(("no program is known that reads it from there", SAFETENSORS), |known| (known.why, known.instead));
+    HfError::CannotCarry { container, version, why, instead }
+}
+
+/// The library that a directory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Library {
+    /// Transformers, or classes published for it.
+    Transformers(Class),
+    /// flash-linear-attention, which keeps vectors as `[C]`.
+    FlashLinearAttention {
+        /// The class.
+        class: &'static str,
+        /// `model_type`.
+        kind: &'static str,
+    },
+}
+
+/// A class of Transformers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Class {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// `model_type`.
+    pub(crate) kind: &'static str,
+    /// `context_length`.
+    pub(crate) context: u32,
+    /// Whether it has heads.
+    pub(crate) heads: bool,
+}
+
+/// An architecture for Hugging Face's libraries.
+pub(crate) struct HfRow {
+    version: Version,
+    /// Names and orientation.
+    pub(crate) convention: &'static Convention,
+    /// Who reads it.
+    pub(crate) library: Library,
+    /// The version that the written tensors make up.
+    pub(crate) written: Version,
+}
+
+const RWKV_5: Library = Library::Transformers(Class { name: "Rwkv5ForCausalLM", kind: "rwkv5", context: 4096, heads: true });
+
+static HF_ROWS: &[HfRow] = &[
+    HfRow {
+        version: Version::V4,
+        convention: &HUGGING_FACE,
+        library: Library::Transformers(Class { name: "RwkvForCausalLM", kind: "rwkv", context: 1024, heads: false }),
+        written: Version::V4,
+    },
+    HfRow { version: Version::V5_1, convention: &HUGGING_FACE, library: RWKV_5, written: Version::V5_2 },
+    HfRow { version: Version::V5_2, convention: &HUGGING_FACE, library: RWKV_5, written: Version::V5_2 },
+    HfRow {
+        version: Version::V6,
+        convention: &HUGGING_FACE,
+        library: Library::Transformers(Class { name: "Rwkv6ForCausalLM", kind: "rwkv6", context: 4096, heads: true }),
+        written: Version::V6,
+    },
+    HfRow {
+        version: Version::V7,
+        convention: &FLA,
+        library: Library::FlashLinearAttention { class: "RWKV7ForCausalLM", kind: "rwkv7" },
+        written: Version::V7,
+    },
+];
+
+static HF_REFUSALS: &[Refusal] = &[
+    refusal(Version::V5_0, "the class of RWKV-5 has a gate, which this version has not", SAFETENSORS),
+    refusal(Version::QRwkv6, "its own repository has the files of this form already", GGUF),
+    refusal(Version::ARwkv7, "its own repository has the files of this form already", GGUF),
+];
+
+/// The row of a version for Hugging Face's libraries.
+pub(crate) fn hf_row(version: Version) -> Result<&'static HfRow, HfError> {
+    HF_ROWS.iter().find(|row| row.version == version).ok_or_else(|| refused(HF, version, HF_REFUSALS))
+}
+
+/// An architecture for candle.
+pub(crate) struct CandleRow {
+    version: Version,
+    /// Names and orientation.
+    pub(crate) convention: &'static Convention,
+    /// The version that the written tensors make up.
+    pub(crate) written: Version,
+    /// `general.architecture` of a GGUF file, where candle has a quantized model.
+    pub(crate) quantized: Option<&'static str>,
+    /// Whether candle normalises heads with the epsilon 1e-5, which value matrices divided by 8 make up for (trap T1).
+    pub(crate) eighth_value: bool,
+    /// Whether candle asks for v0, v1, v2 in layer 0, though they are never used.
+    pub(crate) stand_ins: bool,
+    /// `version` of the configuration, where it has one.
+    pub(crate) named: Option<&'static str>,
+}
+
+const CANDLE_5: CandleRow = CandleRow {
+    version: Version::V5_2,
+    convention: &HUGGING_FACE,
+    written: Version::V5_2,
+    quantized: Some("rwkv5"),
+    eighth_value: true,
+    stand_ins: false,
+    named: None,
+};
+
+static CANDLE_ROWS: &[CandleRow] = &[
+    CandleRow { version: Version::V5_1, ..CANDLE_5 },
+    CANDLE_5,
+    CandleRow { version: Version::V6, convention: &CANDLE_6, written: Version::V6, quantized: Some("rwkv6"), ..CANDLE_5 },
+    CandleRow {
+        version: Version::V7,
+        convention: &BLINKDL,
+        written: Version::V7,
+        quantized: None,
+        eighth_value: false,
+        stand_ins: true,
+        named: Some("V7"),
+    },
+];
+
+static CANDLE_REFUSALS: &[Refusal] = &[
+    refusal(Version::V4, "candle has RWKV-5 and later", "`--to hf` and `--to safetensors` carry it"),
+    refusal(Version::V5_0, "candle's RWKV-5 has a gate, which this version has not", SAFETENSORS),
+    refusal(Version::QRwkv6, "candle has no hybrids with Qwen", GGUF),
+    refusal(Version::ARwkv7, "candle has no hybrids with Qwen", GGUF),
+];
+
+static QUANTIZED_REFUSALS: &[Refusal] = &[refusal(Version::V7, "candle has no quantized RWKV-7", "`--to candle` and `--to gguf` carry it")];
+
+/// The row of a version for candle's float models.
+pub(crate) fn candle_row(version: Version) -> Result<&'static CandleRow, HfError> {
+    CANDLE_ROWS.iter().find(|row| row.version == version).ok_or_else(|| refused(CANDLE, version, CANDLE_REFUSALS))
+}
+
+/// The row of a version for candle's quantized models, and the name of its architecture.
+pub(crate) fn candle_gguf_row(version: Version) -> Result<(&'static CandleRow, &'static str), HfError> {
+    let Some(row) = CANDLE_ROWS.iter().find(|row| row.version == version) else {
+        return Err(refused(CANDLE_GGUF, version, CANDLE_REFUSALS));
+    };
+    let name = row.quantized.ok_or_else(|| refused(CANDLE_GGUF, version, QUANTIZED_REFUSALS))?;
+    Ok((row, name))
+}

@@ -1,0 +1,6 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod isa;
+mod lanes;
+mod planted;
+mod registers;

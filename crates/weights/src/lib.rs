@@ -1,0 +1,24 @@
+//! A model: tensors of a file, and what they mean.
+//!
+//! Start at [`Model`]. Whatever computes, compares, measures or writes a model takes one. It gives the values of a tensor in the
+//! layout and form that the caller wants ([`View`]), whatever the container made of them: this is the only place that undoes
+//! [`rwkv_forge_model::Recover`], besides the parallel form, which does it once more on its own as a second opinion.
+//!
+//! [`State`] is what a model remembers of the tokens it was fed, [`Context`] what its layers hand to each other.
+#![forbid(unsafe_code)]
+
+mod context;
+mod error;
+mod float;
+mod model;
+mod state;
+mod stored;
+mod tokens;
+
+pub use context::Context;
+pub use error::WeightsError;
+pub use float::Float;
+pub use model::Model;
+pub use state::{LayerState, State, Wkv};
+pub use stored::{Order, Stored, View};
+pub use tokens::{check_logits, check_tokens};

@@ -1,0 +1,143 @@
+//! A model: tensors of a file, and what they mean.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rwkv_forge_model::{ModelDescription, ModelError, TensorSpec};
+use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
+
+use crate::error::WeightsError;
+
+/// The tensors of a source and the description of what they are. A copy shares both with the original.
+#[derive(Clone)]
+pub struct Model {
+    source: Arc<dyn TensorSource>,
+    description: Arc<ModelDescription>,
+}
+
+impl Model {
+    /// The tensors of `source`, as `description` says.
+    #[must_use]
+    pub fn new(source: impl TensorSource + 'static, description: ModelDescription) -> Self {
+        Self::over(Arc::new(source), description)
+    }
+
+    /// As [`Model::new`], of a source that others hold too.
+    #[must_use]
+    pub fn over(source: Arc<dyn TensorSource>, description: ModelDescription) -> Self {
+        Self { source, description: Arc::new(description) }
+    }
+
+    /// The model that tensors with the names of a checkpoint are.
+    ///
+    /// # Errors
+    /// [`rwkv_forge_model::describe`]'s.
+    pub fn describe(source: impl TensorSource + 'static) -> Result<Self, ModelError> {
+        let description = rwkv_forge_model::describe(source.tensors())?;
+        Ok(Self::new(source, description))
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    /// The tensors as they are stored. Who wants values asks the model itself.
+    #[must_use]
+    pub fn source(&self) -> &dyn TensorSource {
+        &*self.source
+    }
+
+    /// The same source, to be held.
+    #[must_use]
+    pub fn shared_source(&self) -> Arc<dyn TensorSource> {
+        Arc::clone(&self.source)
+    }
+
+    /// The tensor with this canonical name.
+    ///
+    /// # Errors
+    /// [`WeightsError::MissingTensor`].
+    pub fn spec(&self, name: &str) -> Result<&TensorSpec, WeightsError> {
+        let version = || self.description.version.to_string();
+        self.description.find(name).ok_or_else(|| WeightsError::MissingTensor { tensor: name.to_owned(), version: version() })
+    }
+
+    /// True when the model has a tensor of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.description.find(name).is_some()
+    }
+
+    /// The path that the user gave, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    /// What kind of file the tensors are in, as people call it.
+    #[must_use]
+    pub fn format(&self) -> &'static str {
+        self.source.format()
+    }
+
+    /// All files with tensors of the model: those of a base first, then those that change it.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.source.files()
+    }
+
+    /// What the container says besides tensors: keys and values in the file's order, long values shortened.
+    #[must_use]
+    pub fn metadata(&self) -> Vec<(String, String)> {
+        self.source.metadata()
+    }
+
+    /// Things that a careful user would like to know of the file. One sentence each.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        self.source.notes()
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Model({}, {})", self.path().display(), self.description.summary())
+    }
+}
+
+/// The tensors as they are stored, and all that the source says of itself.
+impl TensorSource for Model {
+    fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    fn format(&self) -> &'static str {
+        self.source.format()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.source.files()
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        self.source.tensors()
+    }
+
+    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
+        self.source.read_at(index, start, out)
+    }
+
+    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
+        self.source.check_integrity(progress)
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        self.source.metadata()
+    }
+
+    fn notes(&self) -> &[String] {
+        self.source.notes()
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the crate, one binary.
+
+mod model;
+mod recover;
+mod refusals;
