@@ -167,7 +167,6 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
     let plain = plain_recipe(options)?;
     let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
-    container.carries_model(model.description())?;
     let qwen = match model.description().mechanisms.vocabulary {
         VocabularyFamily::Qwen => Some(companion::vocabulary(model.file.opened(), &model.beside, options.vocabulary, rows)?),
         VocabularyFamily::World => None,
@@ -191,6 +190,8 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
         Some(shortfall) if carried => Some(format!("pad-vocabulary={}", shortfall.missing())),
         _ => None,
     };
+    // Sizes last, since whoever gives another vocabulary or type is told of that first.
+    container.carries_model(model.description())?;
     Ok(Checked { plain, choices, tokenizer, qwen, lacking, padded })
 }
 
