@@ -1,5 +1,5 @@
-//! Every rule of the format broken in exactly one way, and the kind of error that it must give. Names follow the list
-//! of bad inputs (G1 to G10).
+//! Every rule of the format broken in exactly one way, and the kind of error that it must give. Names follow
+//! `docs/bad-inputs.md` (G1 to G10).
 
 use rwkv_forge_gguf::{GgufFile, Header, Limits};
 use rwkv_forge_tensor::{Diagnostic, TensorSource};
