@@ -58,7 +58,7 @@ pub fn container_for(model: &ModelDescription, named: Option<&str>) -> Result<&'
         return Ok(by_name(name)?);
     }
     let gguf = by_name("gguf")?;
-    let carries = gguf.holds_vocabularies(model.mechanisms.vocabulary) && gguf.carries(model.version).is_ok();
+    let carries = gguf.carries(model.version).is_ok();
     Ok(if carries { gguf } else { by_name("rwkv-cpp")? })
 }
 

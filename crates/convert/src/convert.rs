@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_container::{OpenOptions, Shortfall, qwen_shortfall, shortfall};
 use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
 use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version, VocabularyFamily};
@@ -15,10 +16,9 @@ use crate::companion;
 use crate::container::{CONTAINERS, Container, LayoutContext};
 use crate::error::ConvertError;
 use crate::execute::{F16Loss, Job, Rounding, ZeroedBlocks, write_checksums};
-use crate::fit::{Shortfall, qwen_shortfall, shortfall};
-use crate::open::{OpenModel, OpenOptions, open};
+use crate::open::{OpenModel, open};
 use crate::prepare::{Preparation, Prepared};
-use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
+use crate::probe::{PROBE_TEXT, Vocabulary, known_vocabulary, probe_tokens, vocabulary_for};
 use crate::ready::Ready;
 use crate::recipe::Recipe;
 use crate::target::Target;
@@ -166,25 +166,20 @@ pub fn check(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<(), BoxE
 fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, BoxError> {
     let container = options.container;
     let version = model.description().version;
-    let family = model.description().mechanisms.vocabulary;
-    if !container.holds_vocabularies(family) {
-        return Err(ConvertError::HybridNotCarried { container: container.name(), version }.into());
-    }
     container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
     let rows = model.description().hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
     let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
-    let qwen = match family {
-        VocabularyFamily::Qwen => Some(companion::vocabulary(model.source(), &model.companions, options.vocabulary, rows)?),
+    let qwen = match model.description().mechanisms.vocabulary {
+        VocabularyFamily::Qwen => Some(companion::vocabulary(model.file.opened(), &model.beside, options.vocabulary, rows)?),
         VocabularyFamily::World => None,
     };
-    let tokenizer = match vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name())) {
-        _ if qwen.is_some() => None,
-        Ok(tokenizer) => Some(tokenizer),
+    let tokenizer = match &qwen {
+        Some(_) => None,
+        None if container.needs_vocabulary() => Some(vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name()))?),
         // Without a place for a tokenizer an unknown vocabulary does no harm; a wrong one is still an error.
-        Err(error) if error.kind() == "VocabularyNeeded" && !container.needs_vocabulary() => None,
-        Err(error) => return Err(error),
+        None => known_vocabulary(options.vocabulary, rows)?,
     };
     let lacking = match (&qwen, &tokenizer) {
         (Some(qwen), _) => qwen_shortfall(qwen),
@@ -199,6 +194,8 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
         Some(shortfall) if carried => Some(format!("pad-vocabulary={}", shortfall.missing())),
         _ => None,
     };
+    // Sizes last, since whoever gives another vocabulary or type is told of that first.
+    container.carries_model(model.description())?;
     Ok(Checked { plain, choices, tokenizer, qwen, lacking, padded })
 }
 
@@ -218,6 +215,7 @@ pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, Box
         name: options.name,
         recipe: &recipe,
         file_type: options.recipe.preset.file_type,
+        tool_version: env!("CARGO_PKG_VERSION"),
     };
     if let Some((text, ready)) = plain_text.as_ref().zip(options.recipe.preset.ready) {
         let limit = container.layout(model.description(), &choices, &LayoutContext { recipe: text, ..context })?.total_bytes();

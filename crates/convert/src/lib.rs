@@ -10,7 +10,6 @@ pub mod container;
 mod convert;
 mod error;
 pub mod execute;
-mod fit;
 pub mod lint;
 pub mod lora;
 mod open;
@@ -24,14 +23,14 @@ pub mod state;
 mod target;
 
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
-pub use companion::{COMPANIONS, Companion};
+pub use companion::COMPANIONS;
 pub use convert::{
     BROKEN_KL, ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check, check_output, convert, plan,
 };
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
-pub use fit::{Shortfall, qwen_shortfall, shortfall};
-pub use open::{ModelIdentity, OpenFile, OpenModel, OpenOptions, open, open_file};
+pub use open::{ModelIdentity, OpenFile, OpenModel, open, open_file};
 pub use prepare::{Calibration, Preparation, Prepared, prepare};
-pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
+pub use probe::{PROBE_TEXT, Vocabulary, known_vocabulary, probe_tokens, vocabulary_for};
 pub use ready::is_unfit;
+pub use rwkv_forge_container::{BesideFile, OpenOptions, Shortfall, qwen_shortfall, shortfall};

@@ -368,7 +368,7 @@ struct LoraSource {
 
 impl LoraSource {
     fn open(base: OpenModel, lora: Box<dyn TensorSource>, mut parts: BTreeMap<usize, Part>, alpha: f64) -> OpenModel {
-        let OpenModel { model: base, companions, .. } = base;
+        let OpenModel { model: base, beside, .. } = base;
         let mut description = base.description().clone();
         let (merged, replaced) = parts.values().fold((0, 0), |(merged, replaced), part| match part {
             Part::Merged(_) => (merged + 1, replaced),
@@ -407,8 +407,8 @@ impl LoraSource {
             source.infos.push(TensorInfo { name: spec.name.clone(), shape: spec.shape.clone(), encoding });
             source.origins.push(origin);
         }
-        let source: Arc<dyn TensorSource> = Arc::new(source);
-        OpenModel { file: OpenFile::Checkpoint(Arc::clone(&source)), model: Model::over(source, description), companions }
+        let file = OpenFile::of(Box::new(source));
+        OpenModel { model: file.with(description), file, beside }
     }
 
     /// Elements `first .. first + count` of the base's matrix, in canonical order.

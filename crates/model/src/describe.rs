@@ -27,9 +27,16 @@ pub fn describe(infos: &[TensorInfo]) -> Result<ModelDescription, ModelError> {
 /// # Errors
 /// As [`describe`]; [`ModelError::ConfigurationNeeded`] when a hybrid's configuration lacks something.
 pub fn describe_with(infos: &[TensorInfo], configuration: &Configuration) -> Result<ModelDescription, ModelError> {
+    describe_mapped_with(infos, map_by_convention(infos)?, configuration)
+}
+
+/// The canonical names of tensors whose own names say whose conventions they follow.
+///
+/// # Errors
+/// A [`ModelError`] for the names of other models, and for those that are none of any convention.
+pub fn map_by_convention(infos: &[TensorInfo]) -> Result<Vec<MappedTensor>, ModelError> {
     relatives::refuse(infos)?;
-    let mapped = Convention::detect(infos)?.map(infos)?;
-    describe_mapped_with(infos, mapped, configuration)
+    Convention::detect(infos)?.map(infos)
 }
 
 /// As [`describe`], for containers that translate their names themselves. Tensors of `infos` that `mapped` does not

@@ -16,7 +16,7 @@ pub mod mechanism;
 pub mod names;
 mod relatives;
 
-pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with};
+pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
 pub use description::{
     Configuration, Epsilon, Hyperparameters, MappedTensor, ModelDescription, ModelFile, Ranks, Recover, TensorRole, TensorSpec, TensorUse,
     ValueForm, Version,

@@ -9,7 +9,7 @@ use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 /// Embeddings are padded to multiples of this for the kernels of training.
 const MULTIPLE: usize = 128;
 /// Rows that trainers of World models and of Qwen leave free: Qwen 2.5 has 271 or 399 of them.
-pub(crate) const RESERVED: usize = 512;
+pub const RESERVED: usize = 512;
 
 /// A vocabulary with fewer tokens than padding explains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,10 +51,10 @@ impl fmt::Display for Shortfall {
 /// or up to 512 more rows for World and what is built on it.
 #[must_use]
 pub fn shortfall(tokenizer: &Tokenizer, rows: usize) -> Option<Shortfall> {
-    let tokens = tokenizer.len() + usize::from(tokenizer.end_of_text().is_some());
+    let tokens = tokenizer.len().saturating_add(usize::from(tokenizer.end_of_text().is_some()));
     let padded = tokens.next_multiple_of(MULTIPLE);
     // World is only looked for where it matters.
-    let most = if rows > padded && tokenizer.holds_world() { tokens + RESERVED } else { padded };
+    let most = if rows > padded && tokenizer.holds_world() { tokens.saturating_add(RESERVED) } else { padded };
     Shortfall::of(tokenizer.name(), tokens, rows, most)
 }
 
@@ -63,10 +63,11 @@ pub fn shortfall(tokenizer: &Tokenizer, rows: usize) -> Option<Shortfall> {
 pub fn qwen_shortfall(vocabulary: &BpeVocabulary) -> Option<Shortfall> {
     let rows = vocabulary.tokens.len();
     let tokens = vocabulary.kinds.iter().filter(|kind| **kind != TokenKind::Unused).count();
-    Shortfall::of("of Qwen (tokenizer.json)", tokens, rows, tokens + RESERVED)
+    Shortfall::of("of Qwen (tokenizer.json)", tokens, rows, tokens.saturating_add(RESERVED))
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may fail loudly")]
 mod tests {
     use super::*;
     use rwkv_forge_tokenizer::bpe::SpecialIds;
