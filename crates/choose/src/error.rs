@@ -6,9 +6,9 @@ use rwkv_forge_calibrate::CalibrateError;
 use rwkv_forge_convert::ConvertError;
 use rwkv_forge_engine::EngineError;
 use rwkv_forge_eval::EvalError;
-use rwkv_forge_overlay::OverlayError;
 use rwkv_forge_score::ScoreError;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_weights::ReplaceError;
 use strum::IntoStaticStr;
 use thiserror::Error;
 
@@ -32,7 +32,7 @@ pub enum ChooseError {
     Convert(#[from] ConvertError),
     /// A tensor could not be replaced.
     #[error(transparent)]
-    Overlay(#[from] OverlayError),
+    Overlay(#[from] ReplaceError),
     /// Statistics could not be gathered or read.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),

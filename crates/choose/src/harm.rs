@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rwkv_forge_convert::Calibration;
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_model::{TensorRole, TensorSpec};
-use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quant::{BlockFormat, Q4_0, Q4_K, Q5_0, Q5_1, Q6_K};
 use rwkv_forge_tensor::Encoding;
+use rwkv_forge_weights::Overlay;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ChooseError;

@@ -7,10 +7,10 @@ use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary};
 use rwkv_forge_eval::Model;
-use rwkv_forge_model::{ModelDescription, ValueForm, VocabularyFamily};
-use rwkv_forge_overlay::{Overlay, Weight};
+use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_report::pareto_front;
-use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_weights::{Overlay, Weight};
 
 use crate::error::ChooseError;
 use crate::measure::{Candidate, Job, Measured, Reference, Results};
@@ -142,22 +142,15 @@ impl Level {
     /// name.
     fn quantized(&self, open: &OpenModel) -> Result<(Overlay, u64), ChooseError> {
         let (mut overlay, prepared) = rwkv_forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
-        let mut encoder = Overlay::new(&open.model);
         for (spec, choice) in open.description().tensors.iter().zip(&self.plan.choices) {
-            let now = overlay.description().find(&spec.name).and_then(|spec| overlay.tensors().get(spec.source_index));
             // What the container keeps in 32 bits is not changed by it.
-            let same = now.is_none_or(|info| info.encoding == choice.encoding) || choice.encoding == Encoding::F32;
-            if same || Weight::of(spec).is_err() {
-                continue;
+            let same = overlay.encoding(&spec.name).is_none_or(|now| now == choice.encoding) || choice.encoding == Encoding::F32;
+            if !same && Weight::of(spec).is_ok() {
+                overlay.encode_now(&spec.name, choice.encoding, None)?;
             }
-            encoder.encode(&spec.name, choice.encoding, None)?;
-            let Some(index) = encoder.description().find(&spec.name).map(|spec| spec.source_index) else { continue };
-            let len = encoder.tensors()[index].byte_len().ok().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
-            let mut bytes = vec![0; len];
-            encoder.read_at(index, 0, &mut bytes)?;
-            overlay.replace(&spec.name, choice.encoding, ValueForm::Canonical, bytes)?;
         }
-        Ok((overlay, encoder.zeroed_blocks() + prepared.iter().map(|tensor| tensor.zeroed_blocks).sum::<u64>()))
+        let zeroed = overlay.zeroed_blocks() + prepared.iter().map(|tensor| tensor.zeroed_blocks).sum::<u64>();
+        Ok((overlay, zeroed))
     }
 }
 

@@ -7,9 +7,9 @@ use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Prepared};
 use rwkv_forge_eval::{Baseline, LossOptions, Model, Step};
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::Evaluation;
+use rwkv_forge_weights::Overlay;
 use serde::Serialize;
 
 use crate::error::ChooseError;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use rwkv_forge_container::{OpenOptions, Shortfall, qwen_shortfall, shortfall};
 use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
-use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version, VocabularyFamily};
+use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, TensorSpec, ValueForm, Version, VocabularyFamily};
 use rwkv_forge_quant::EncodeStats;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
 use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_weights::{Stored, View};
 use serde::Serialize;
 
 use crate::companion;
@@ -430,7 +431,7 @@ fn check_unwritten(model: &OpenModel, plan: &Plan) -> Result<(), BoxError> {
     for (spec, _) in specs.iter().zip(written).filter(|(_, written)| *written) {
         let (seen, all) = &mut pieces[spec.source_index];
         *seen += 1;
-        *all = u64::from(spec.recover.part.1) * u64::from(spec.recover.columns.1);
+        *all = model.model.stored(spec)?.pieces();
     }
     let rest = pieces.iter().enumerate().filter(|(_, (seen, all))| seen < all).map(|(index, _)| index);
     rwkv_forge_quant::check_values(model.source(), rest, &|_| ())
@@ -468,7 +469,7 @@ fn is_lossless(model: &OpenModel, plan: &Plan, stats: EncodeStats) -> bool {
 fn keeps_values(model: &OpenModel, out: &OutputTensor) -> bool {
     let is_power_of_two = |form: ValueForm| form.is_exact();
     out.assembly.parts.iter().all(|part| {
-        let form = model.description().tensors[*part].recover.form;
+        let Ok(Stored { form, .. }) = model.model.stored(&model.description().tensors[*part]) else { return false };
         let computed = is_power_of_two(form) && (out.encoding == Encoding::F32 || is_power_of_two(out.assembly.form));
         let exact = out.assembly.form == form || computed;
         if out.encoding.is_dense() { exact } else { copies_blocks(model, out) }
@@ -479,9 +480,9 @@ fn keeps_values(model: &OpenModel, out: &OutputTensor) -> bool {
 fn copies_blocks(model: &OpenModel, out: &OutputTensor) -> bool {
     let assembly = &out.assembly;
     let [part] = assembly.parts.as_slice() else { return false };
-    let recover = model.description().tensors[*part].recover;
-    let plain = recover == Recover::AS_IS.with_form(recover.form);
-    plain && recover.form == assembly.form && !assembly.transposed && assembly.repeat == 1 && assembly.pad == 0
+    let Ok(stored) = model.model.stored(&model.description().tensors[*part]) else { return false };
+    let view = View::CANONICAL.in_form(assembly.form);
+    stored.pieces() == 1 && stored.view() == Some(view) && !assembly.transposed && assembly.repeat == 1 && assembly.pad == 0
 }
 
 /// A written file beside its source.

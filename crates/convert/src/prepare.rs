@@ -6,10 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rwkv_forge_model::{OutputTensor, TensorSpec};
-use rwkv_forge_overlay::{Overlay, Weight};
 use rwkv_forge_quantizer::{Degenerate, Factor, Fault, Quantizer, QuantizerError, Target};
 use rwkv_forge_tensor::{BoxError, Encoding};
-use rwkv_forge_weights::Model;
+use rwkv_forge_weights::{Model, Overlay, Weight};
 use serde::Serialize;
 
 use crate::convert::Plan;

@@ -201,7 +201,7 @@ impl Ready {
 
 /// Whether rows, as linear layers use them, are whole blocks.
 fn row_fits(spec: &TensorSpec, encoding: Encoding) -> bool {
-    rwkv_forge_overlay::Weight::of(spec).is_ok_and(|weight| encoding.row_bytes(weight.columns as u64).is_ok())
+    rwkv_forge_weights::Weight::of(spec).is_ok_and(|weight| encoding.row_bytes(weight.columns as u64).is_ok())
 }
 
 fn bytes(spec: &TensorSpec, encoding: Encoding) -> u64 {

@@ -352,7 +352,7 @@ impl Recipe {
     /// `docs/bad-inputs.md`); under `strict` they are refused.
     fn fit_blocks(&self, spec: &TensorSpec, version: Version, choice: Choice) -> Result<Choice, ConvertError> {
         // Low-rank factors are quantized in rows of inputs, which is how files hold them then.
-        let row = match rwkv_forge_overlay::Weight::of(spec) {
+        let row = match rwkv_forge_weights::Weight::of(spec) {
             Ok(weight) if spec.role.is_lora() && !choice.encoding.is_dense() => weight.columns as u64,
             _ => spec.shape.last().copied().unwrap_or(1),
         };

@@ -37,6 +37,17 @@ pub struct LayerState<F> {
 }
 
 /// The state of a model after some tokens: all that it remembers of them.
+///
+/// ```
+/// use rwkv_forge_weights::{Model, State};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let state: State<f32> = State::zero(model.description());
+/// state.check(model.description())?;
+/// assert!(state.layers[0].values().all(|value| value == 0.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct State<F> {
     /// One entry a layer, in order.

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use rwkv_forge_model::{ValueForm, Version};
-use rwkv_forge_overlay::{Overlay, OverlayError, Weight};
 use rwkv_forge_tensor::{Diagnostic, Encoding, TensorSource};
 use rwkv_forge_testkit::models::{Sizes, random_model};
-use rwkv_forge_weights::Model;
+use rwkv_forge_weights::{Model, Overlay, ReplaceError, Weight};
 
 /// Rows of whole blocks of 32, factors included.
 const SIZES: Sizes = Sizes { ffn: 64, ranks: [32, 32, 32, 64], ..Sizes::TINY };
@@ -71,7 +70,7 @@ fn what_does_not_fit_is_refused() {
     let model = Model::describe(random_model(Version::V7, &SIZES, 3)).expect("a model");
     let mut overlay = Overlay::new(&model);
     let q4 = rwkv_forge_quant::by_name("q4_0").expect("a format").encoding();
-    let kind = |result: Result<(), OverlayError>| result.expect_err("it does not fit").kind();
+    let kind = |result: Result<(), ReplaceError>| result.expect_err("it does not fit").kind();
     assert_eq!(kind(overlay.encode("blocks.9.att.key.weight", q4, None)), "NoSuchTensor");
     assert_eq!(kind(overlay.encode("blocks.0.ln1.weight", q4, None)), "NotAMatrix");
     assert_eq!(kind(overlay.replace("head.weight", q4, ValueForm::Canonical, vec![0; 7])), "BufferMismatch");

@@ -6,14 +6,14 @@ use thiserror::Error;
 
 /// Why a tensor cannot be replaced or encoded.
 #[derive(Debug, Error, IntoStaticStr)]
-pub enum OverlayError {
+pub enum ReplaceError {
     /// The model has no such tensor.
     #[error("the model has no tensor {tensor}")]
     NoSuchTensor {
         /// Canonical name.
         tensor: String,
     },
-    /// Only weights of linear layers, the embedding and the head are stored in rows.
+    /// Only weights of linear layers, the embedding and the head are stored in rows; only what has two dimensions can be turned.
     #[error("{tensor} {shape} is no matrix: it cannot be stored in rows")]
     NotAMatrix {
         /// Canonical name.
@@ -51,7 +51,7 @@ pub enum OverlayError {
         /// What the format said.
         reason: String,
     },
-    /// The file below, or the file that keeps the bytes, failed.
+    /// The model below, or what keeps the bytes, failed.
     #[error("{tensor}: {error}")]
     Read {
         /// Canonical name.
@@ -61,7 +61,7 @@ pub enum OverlayError {
     },
 }
 
-impl Diagnostic for OverlayError {
+impl Diagnostic for ReplaceError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Read { error, .. } => error.kind(),
