@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
 use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_model::{Recover, ValueForm, Version};
+use rwkv_forge_model::{ChannelMix, Recover, ValueForm, Version};
 use rwkv_forge_quant::BlockFormat;
 use rwkv_forge_tensor::{Diagnostic, Encoding};
 use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64};
@@ -109,6 +109,7 @@ fn hybrids_are_refused_by_name() {
     for version in Version::HYBRIDS {
         let mut model = Loaded::random(Version::V7, &sizes, 1);
         model.description.version = version;
+        model.description.mechanisms.channel_mix = ChannelMix::SwiGlu;
         let errors = [
             Engine::load(&model.model(), &EngineOptions::default(), &mut |_, _| ()).err(),
             LayerStream::new(&model.model(), &EngineOptions::default()).err(),
@@ -117,7 +118,7 @@ fn hybrids_are_refused_by_name() {
         for error in errors {
             let Some(error @ EngineError::UnsupportedVersion { .. }) = error else { panic!("{version}: {error:?}") };
             let message = error.to_string();
-            assert!(message.contains(&version.to_string()) && message.contains("reference"), "{message}");
+            assert!(message.contains(&version.to_string()) && message.contains("reference") && message.contains("SwiGLU"), "{message}");
         }
     }
 }

@@ -291,7 +291,41 @@ impl TimeMix {
     }
 }
 
+impl ChannelMix {
+    /// What people call it, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReluSquared { receptance: true } => "a channel mix of squared keys with a receptance",
+            Self::ReluSquared { receptance: false } => "a channel mix of squared keys without a receptance",
+            Self::SwiGlu => "Qwen's SwiGLU",
+        }
+    }
+}
+
+impl Norm {
+    /// What people call it, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Layer => "layer norm",
+            Self::Rms { .. } => "RMS norm",
+        }
+    }
+}
+
 impl TokenShift {
+    /// What people call it, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blend { .. } => "a token shift of two shares",
+            Self::Lerp { lora: None, .. } => "a token shift of the difference of two tokens",
+            Self::Lerp { lora: Some(_), .. } => "a token shift that depends on the data",
+            Self::None => "half a layer without a token shift",
+        }
+    }
+
     /// Names within the layer of the vectors that it mixes with.
     #[must_use]
     pub fn factors(self) -> &'static [&'static str] {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use crate::support::{Made, random};
-use rwkv_forge_model::Version;
+use rwkv_forge_model::{ChannelMix, Version};
 use rwkv_forge_parallel::{Layer, LayerState, ParallelError, ParallelModel, ParallelOptions, Wkv, embed};
 use rwkv_forge_tensor::{Class, Diagnostic};
 use rwkv_forge_testkit::models::{Decay, MemorySource, Sizes};
@@ -97,12 +97,13 @@ fn hybrids_are_refused_by_name() {
     for (version, name) in [(Version::QRwkv6, "QRWKV6"), (Version::ARwkv7, "ARWKV")] {
         let Made { source, mut description } = model();
         description.version = version;
+        description.mechanisms.channel_mix = ChannelMix::SwiGlu;
         let (kind, class, text) = kind(Layer::<f32>::load(
             &Made { source: source.clone(), description: description.clone() }.model(),
             0,
             &ParallelOptions::default(),
         ));
         assert_eq!((kind, class), ("UnsupportedVersion", Class::Refused));
-        assert!(text.contains(name), "{text}");
+        assert!(text.contains(name) && text.contains("SwiGLU"), "{text}");
     }
 }
