@@ -5,7 +5,7 @@
 //! is stored as its logarithm) stand beside those of its architecture. Who computes or stores models matches on these enums without
 //! wildcard arms: a mechanism that a crate does not know is then an error of the compiler there.
 
-use crate::description::{Epsilon, Hyperparameters, Ranks};
+use crate::description::{Epsilon, Hyperparameters, LoraRanks};
 
 /// What the layers of one model are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,11 +282,19 @@ impl TimeMix {
 
     /// Inner widths of its low-rank pairs.
     #[must_use]
-    pub fn ranks(self) -> Ranks {
+    pub fn ranks(self) -> LoraRanks {
         match self {
-            Self::Wkv4 | Self::Wkv5 { .. } => Ranks::None {},
-            Self::Wkv6 { mix, decay } | Self::Qrwkv6 { mix, decay, .. } => Ranks::V6 { mix, decay },
-            Self::Wkv7 { decay, iclr, value, gate } => Ranks::V7 { decay, iclr, value: value.unwrap_or(0), gate: gate.unwrap_or(0) },
+            Self::Wkv4 | Self::Wkv5 { .. } => LoraRanks::default(),
+            Self::Wkv6 { mix, decay } | Self::Qrwkv6 { mix, decay, .. } => {
+                LoraRanks { mix: Some(mix), decay: Some(decay), ..LoraRanks::default() }
+            }
+            Self::Wkv7 { decay, iclr, value, gate } => LoraRanks {
+                mix: None,
+                decay: Some(decay),
+                iclr: Some(iclr),
+                value: Some(value.unwrap_or(0)),
+                gate: Some(gate.unwrap_or(0)),
+            },
         }
     }
 }
