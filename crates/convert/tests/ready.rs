@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test support may fail loudly")]
 
 use crate::common::Temp;
-use rwkv_forge_convert::container::{CONTAINERS, by_name};
+use rwkv_forge_convert::container::CONTAINERS;
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
-use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary, is_unfit, open, plan};
+use rwkv_forge_convert::{OpenModel, OpenOptions, Plan, Vocabulary, is_unfit, open};
 use rwkv_forge_model::{TensorRole, TensorSpec, Version};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -35,22 +35,7 @@ fn vocabulary() -> Vocabulary {
 }
 
 fn planned_with(made: &Made, container: &str, recipe: &Recipe) -> Result<Plan, BoxError> {
-    let options = ConvertOptions {
-        container: by_name(container).unwrap(),
-        recipe,
-        vocabulary: &vocabulary(),
-        treatment: None,
-        name: Some("model"),
-        pad_vocabulary: false,
-        requantize: false,
-        allow_f16_loss: false,
-        force: false,
-        claims: None,
-        open: OpenOptions::default(),
-        verify: None,
-        prepared: None,
-    };
-    plan(&made.model, &options)
+    crate::common::planned(&made.model, container, recipe, &vocabulary(), Some("model"))
 }
 
 fn recipe(name: &str) -> Recipe {
