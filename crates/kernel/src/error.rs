@@ -12,9 +12,8 @@ pub enum KernelError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// A mechanism that the kernel does not compute.
-    #[strum(serialize = "UnsupportedVersion")]
     #[error("the kernel does not run {version}: it does not have {mechanism}")]
-    Unsupported {
+    UnsupportedVersion {
         /// The version, as people write it.
         version: String,
         /// What it lacks.
@@ -34,14 +33,14 @@ impl Diagnostic for KernelError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Weights(error) => error.kind(),
-            Self::Unsupported { .. } | Self::LayerOutOfRange { .. } => self.into(),
+            Self::UnsupportedVersion { .. } | Self::LayerOutOfRange { .. } => self.into(),
         }
     }
 
     fn class(&self) -> Class {
         match self {
             Self::Weights(error) => error.class(),
-            Self::Unsupported { .. } => Class::Refused,
+            Self::UnsupportedVersion { .. } => Class::Refused,
             Self::LayerOutOfRange { .. } => Class::Usage,
         }
     }

@@ -56,5 +56,5 @@ pub(crate) fn check(description: &ModelDescription) -> Result<(), KernelError> {
 
 /// The model has this mechanism, which the kernel does not compute.
 pub(crate) fn unsupported(description: &ModelDescription, mechanism: &'static str) -> KernelError {
-    KernelError::Unsupported { version: description.version.to_string(), mechanism }
+    KernelError::UnsupportedVersion { version: description.version.to_string(), mechanism }
 }

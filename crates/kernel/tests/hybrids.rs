@@ -1,9 +1,9 @@
 //! The hybrids with Qwen against plain formulas in f64, written without the kernel's helpers; blocks against steps.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Norm, Version, describe_with};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, supports};
+use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Norm, TokenShift, Version, describe_with};
+use rwkv_forge_tensor::{Diagnostic, TensorSource};
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
 use rwkv_forge_testkit::models::{MemorySource, Sizes};
 use rwkv_forge_weights::{Model, State};
@@ -237,5 +237,19 @@ fn the_epsilon_is_the_configurations() {
         assert!(largest(&before, &kernel::<f64>(&of(&source, &description), &[&TOKENS])) > 1e-3, "{version}");
         description.mechanisms.norms.kind = Norm::Layer;
         assert!(RecurrentModel::<f32>::load(&of(&source, &description), &KernelOptions::default()).is_err(), "layer norms have a bias");
+    }
+}
+
+#[test]
+fn what_is_supported_is_said_by_mechanism() {
+    for (version, variant) in cases() {
+        let (source, mut description) = model(version, &variant);
+        assert_eq!(supports(&description.mechanisms), Ok(()), "{version}");
+        description.mechanisms.time_shift = TokenShift::None;
+        assert_eq!(supports(&description.mechanisms), Err(TokenShift::None.name()), "{version}");
+        let error = RecurrentModel::<f32>::load(&of(&source, &description), &KernelOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), "UnsupportedVersion", "{version}");
+        let message = error.to_string();
+        assert!(message.contains(&version.to_string()) && message.contains(TokenShift::None.name()), "{message}");
     }
 }
