@@ -9,7 +9,6 @@ use rwkv_forge_convert::{
     BROKEN_KL, Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Preparation, Prepared, Record, Stage, VerifyOptions, Vocabulary,
 };
 use rwkv_forge_corpus::ReadOptions;
-use rwkv_forge_engine::EngineError;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_io::OutputFile;
 use rwkv_forge_quantizer::Quantizer;
@@ -65,9 +64,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     for note in model.source().notes() {
         terminal.note(note);
     }
-    if kernel(&args.kernel) == Kernel::Engine && model.description().version.is_hybrid() {
+    if kernel(&args.kernel) == Kernel::Engine {
         // Said before the work rather than after it.
-        return Err(EngineError::UnsupportedVersion { version: model.description().version.to_string() }.into());
+        rwkv_forge_engine::check(model.description())?;
     }
     // So are all other refusals that need no text.
     rwkv_forge_convert::check(&model, &options)?;

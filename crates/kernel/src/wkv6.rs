@@ -1,14 +1,10 @@
 //! RWKV-6 (x060) time mix: RWKV-5.2 with a token shift and a decay that depend on the input.
 
-use rwkv_forge_model::Ranks;
-use rwkv_forge_weights::WeightsError;
-
-use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::heads::{Projections, normalise, wkv};
 use crate::linear::{Matrix, transpose};
-use crate::load::Weights;
-use crate::norm::{Norm, Shifted, add, map};
+use crate::load::{Weights, tensor_name};
+use crate::norm::{Norm, RowNorm, Shifted, add, map};
 use crate::real::Real;
 
 /// One of the five inputs: how much of the previous token it takes.
@@ -20,10 +16,18 @@ struct Mix<F> {
     lora: Matrix<F>,
 }
 
+/// Inner widths of the low-rank pairs.
+#[derive(Clone, Copy)]
+pub(crate) struct Ranks {
+    /// D.
+    pub(crate) mix: usize,
+    pub(crate) decay: usize,
+}
+
 /// Weights of ln1 and the time mix of one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeMix<F> {
-    norm: Norm<F>,
+    norm: RowNorm<F>,
     mix_x: Vec<F>,
     /// time_maa_w1 as `[5 * D, C]`.
     mix_down: Matrix<F>,
@@ -47,19 +51,13 @@ pub(crate) struct TimeMix<F> {
 }
 
 impl<F: Real> TimeMix<F> {
-    pub(crate) fn load(weights: &Weights<'_>, layer: usize, group_norm_eps: f64) -> Result<Self, KernelError> {
+    pub(crate) fn load(weights: &Weights<'_>, layer: usize, ranks: Ranks, group_norm_eps: f64) -> Result<Self, KernelError> {
         let sizes = &weights.description.hyperparameters;
         let (c, a, n) = (sizes.channels, sizes.attention, sizes.head_size);
-        let Ranks::V6 { mix: rank, decay: decay_rank } = sizes.ranks else {
-            return Err(WeightsError::MissingTensor {
-                tensor: tensor_name(layer, "att.time_maa_w1"),
-                version: weights.description.version.to_string(),
-            }
-            .into());
-        };
+        let Ranks { mix: rank, decay: decay_rank } = ranks;
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
         Ok(Self {
-            norm: Norm::load(weights, &tensor_name(layer, "ln1"), c)?,
+            norm: RowNorm::load(weights, &tensor_name(layer, "ln1"), c)?,
             mix_x: weights.vector(&name("time_maa_x"), c)?,
             mix_down: weights.factor(&name("time_maa_w1"), c, 5 * rank)?,
             mixes: load_mixes(weights, layer, rank)?,
@@ -82,7 +80,7 @@ impl<F: Real> TimeMix<F> {
     /// Adds the time mix of `x [tokens, channels]` to it. `state` is `[heads, key, value]`.
     pub(crate) fn forward(&self, x: &mut [F], shift_state: &mut [F], state: &mut [F]) {
         let tokens = x.len() / shift_state.len();
-        let input = Shifted::new(self.norm.layer_norm(x), shift_state);
+        let input = Shifted::new(self.norm.apply(x), shift_state);
         // [tokens, 5 * D]: the low-rank description of all five mixes.
         let codes = map(self.mix_down.apply(&input.lerp(&self.mix_x)), F::tanh);
         let mixed = |index: usize| self.mixed(&input, &codes, index);

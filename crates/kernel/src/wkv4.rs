@@ -6,17 +6,16 @@
 
 use rwkv_forge_model::ValueForm;
 
-use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::linear::Matrix;
-use crate::load::Weights;
-use crate::norm::{Norm, Shifted, add};
+use crate::load::{Weights, tensor_name};
+use crate::norm::{RowNorm, Shifted, add};
 use crate::real::Real;
 
 /// Weights of ln1 and the time mix of one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeMix<F> {
-    norm: Norm<F>,
+    norm: RowNorm<F>,
     mix_k: Vec<F>,
     mix_v: Vec<F>,
     mix_r: Vec<F>,
@@ -43,7 +42,7 @@ impl<F: Real> TimeMix<F> {
         let a = weights.description.hyperparameters.attention;
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
         Ok(Self {
-            norm: Norm::load(weights, &tensor_name(layer, "ln1"), c)?,
+            norm: RowNorm::load(weights, &tensor_name(layer, "ln1"), c)?,
             mix_k: weights.vector(&name("time_mix_k"), c)?,
             mix_v: weights.vector(&name("time_mix_v"), c)?,
             mix_r: weights.vector(&name("time_mix_r"), c)?,
@@ -58,7 +57,7 @@ impl<F: Real> TimeMix<F> {
 
     /// Adds the time mix of `x [tokens, channels]` to it.
     pub(crate) fn forward(&self, x: &mut [F], shift_state: &mut [F], mut state: Sums<'_, F>) {
-        let input = Shifted::new(self.norm.layer_norm(x), shift_state);
+        let input = Shifted::new(self.norm.apply(x), shift_state);
         let r = self.receptance.apply(&input.blend(&self.mix_r));
         let k = self.key.apply(&input.blend(&self.mix_k));
         let v = self.value.apply(&input.blend(&self.mix_v));

@@ -1,23 +1,17 @@
-//! The channel mix of all versions, which differ in its gate and its token shift.
+//! The channel mix of squared keys; versions differ in its gate and its token shift.
 
-use rwkv_forge_model::Version;
+use rwkv_forge_model::TokenShift;
 
 use crate::error::EngineError;
-use crate::layer::{Flow, keep_shift};
+use crate::flow::{Flow, keep_shift};
 use crate::linear::{Group, add_panels, gather};
 use crate::load::{Loader, Norm, tensor_name};
 use crate::machine::{Machine, pass};
 use crate::ops;
 use crate::scratch::Scratch;
+use crate::shift::Shift;
+use crate::supports::unsupported;
 
-pass! {
-    /// Token shift of RWKV-4 and RWKV-5.
-    Blend { now: &'a [f32], before: &'a [f32], mix: &'a [f32], out: &'a mut [f32] } { ops::blend(now, before, mix, out) }
-}
-pass! {
-    /// Token shift of RWKV-6 and RWKV-7.
-    Lerp { now: &'a [f32], before: &'a [f32], mix: &'a [f32], out: &'a mut [f32] } { ops::lerp(now, before, mix, out) }
-}
 pass! {
     SquaredRelu { values: &'a mut [f32] } { ops::map(values, ops::squared_relu) }
 }
@@ -30,27 +24,8 @@ pass! {
     }
 }
 
-/// How the inputs of two tokens are mixed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shift {
-    /// RWKV-4 and RWKV-5.
-    Blend,
-    /// RWKV-6 and RWKV-7.
-    Lerp,
-}
-
-impl Shift {
-    /// All slices `[channels]`.
-    pub(crate) fn apply(self, isa: rwkv_forge_matrix::Isa, now: &[f32], before: &[f32], mix: &[f32], out: &mut [f32]) {
-        match self {
-            Self::Blend => isa.run(Blend { now, before, mix, out }),
-            Self::Lerp => isa.run(Lerp { now, before, mix, out }),
-        }
-    }
-}
-
 /// Weights of ln2 and the channel mix of one layer.
-pub(crate) struct ChannelMix {
+pub(crate) struct ReluSquared {
     norm: Norm,
     shift: Shift,
     /// Mix of the key, then of the receptance where there is one; each `[channels]`.
@@ -61,25 +36,29 @@ pub(crate) struct ChannelMix {
     hidden: usize,
 }
 
-impl ChannelMix {
-    pub(crate) fn load(loader: &mut Loader<'_>, layer: usize) -> Result<Self, EngineError> {
+impl ReluSquared {
+    /// The vectors of the token shift are those of the model's mechanisms: the key's, then the receptance's.
+    pub(crate) fn load(loader: &mut Loader<'_>, layer: usize, receptance: bool) -> Result<Self, EngineError> {
         let sizes = loader.description.hyperparameters;
         let (channels, hidden) = (sizes.channels, sizes.ffn);
         let name = |suffix: &str| tensor_name(layer, &format!("ffn.{suffix}"));
-        let (shift, names): (Shift, &[&str]) = match loader.description.version {
-            Version::V7 => (Shift::Lerp, &["x_k"]),
-            Version::V6 => (Shift::Lerp, &["time_maa_k", "time_maa_r"]),
-            _ => (Shift::Blend, &["time_mix_k", "time_mix_r"]),
+        let token_shift = loader.description.mechanisms.channel_shift;
+        let (shift, factors) = match token_shift {
+            TokenShift::Blend { factors } => (Shift::Blend, factors),
+            TokenShift::Lerp { factors, lora: None } => (Shift::Lerp, factors),
+            TokenShift::Lerp { lora: Some(_), .. } | TokenShift::None => {
+                return Err(unsupported(loader.description, token_shift.name()));
+            }
         };
         let mut members = vec![(loader.weight(&name("key.weight"), hidden, channels)?, 0)];
-        if names.len() > 1 {
+        if receptance {
             members.push((loader.weight(&name("receptance.weight"), channels, channels)?, 1));
         }
         let value = loader.weight(&name("value.weight"), channels, hidden)?;
         Ok(Self {
             norm: loader.norm(&tensor_name(layer, "ln2"), channels)?,
             shift,
-            mixes: names.iter().map(|mix| loader.vector(&name(mix), channels)).collect::<Result<_, _>>()?,
+            mixes: factors.iter().map(|name| loader.vector(&tensor_name(layer, name), channels)).collect::<Result<_, _>>()?,
             first: Group::new(members, loader.threads),
             value: Group::new(vec![(value, 0)], loader.threads),
             hidden,

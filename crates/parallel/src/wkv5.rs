@@ -1,7 +1,7 @@
 //! The time mix of RWKV-5.0, 5.1 and 5.2.
 
 use candle_core::{Result, Tensor};
-use rwkv_forge_model::Version;
+use rwkv_forge_model::{BonusForm, Per};
 
 use crate::decay::{Inputs, by_channel, by_head};
 use crate::error::ParallelError;
@@ -10,6 +10,16 @@ use crate::ops::{How, Norm, Shares};
 use crate::real::Real;
 use crate::state::values;
 use crate::weights::{Wanted, Weights};
+
+/// What models of RWKV-5 differ in.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// What has a decay and a bonus of its own.
+    pub(crate) decay: Per,
+    pub(crate) gate: bool,
+    /// What the stored bonus is.
+    pub(crate) bonus: BonusForm,
+}
 
 /// Weights of a time mix. Matrices are `[inputs, outputs]`, vectors `[1, channels]`.
 #[derive(Clone, Debug)]
@@ -37,21 +47,24 @@ enum Decay {
 }
 
 impl TimeMix {
-    pub(crate) fn load<F: Real>(weights: &Weights<'_>, planted: Planted) -> std::result::Result<Self, ParallelError> {
+    pub(crate) fn load<F: Real>(weights: &Weights<'_>, options: Options, planted: Planted) -> std::result::Result<Self, ParallelError> {
         let sizes = &weights.description.hyperparameters;
         let (channels, heads) = (sizes.channels, sizes.heads);
         let square = |name: &str| weights.linear::<F>(name, channels, channels);
-        let by_channel = weights.description.version == Version::V5_2;
+        let by_channel = match options.decay {
+            Per::Channel => true,
+            Per::Head => false,
+        };
         let sign = if planted.is(Fault::DecaySign) { Wanted::LogDecayOfNegative } else { Wanted::LogDecay };
         let decay = weights.function::<F>("att.time_decay", &[1, if by_channel { channels } else { heads }], sign)?;
-        let bonus = match weights.has("att.time_faaaa") {
-            true => ("att.time_faaaa", Wanted::Plain),
-            false => ("att.time_first", Wanted::Exp),
+        let bonus = match options.bonus {
+            BonusForm::Value => ("att.time_faaaa", Wanted::Plain),
+            BonusForm::Logarithm => ("att.time_first", Wanted::Exp),
         };
         let bonus = weights.function::<F>(bonus.0, &[heads, if by_channel { sizes.head_size } else { 1 }], bonus.1)?;
-        let gate = match weights.description.version {
-            Version::V5_0 => None,
-            _ => Some(square("att.gate.weight")?),
+        let gate = match options.gate {
+            false => None,
+            true => Some(square("att.gate.weight")?),
         };
         let shares = ["att.time_mix_k", "att.time_mix_v", "att.time_mix_r", "att.time_mix_g"];
         let shares = &shares[..if gate.is_some() { 4 } else { 3 }];

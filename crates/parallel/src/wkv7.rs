@@ -1,7 +1,6 @@
 //! The time mix of RWKV-7.
 
 use candle_core::{Result, Tensor};
-use rwkv_forge_model::Ranks;
 
 use crate::cpu;
 use crate::cpu_delta::Recipe;
@@ -21,6 +20,15 @@ pub(crate) const SHORTEST: f64 = 1e-12;
 
 /// The mixed inputs in the order that they are used in here.
 const MIXES: [&str; 6] = ["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"];
+
+/// Inner widths of the low-rank pairs; a model of one layer has none for its values.
+#[derive(Clone, Copy)]
+pub(crate) struct Ranks {
+    pub(crate) decay: usize,
+    pub(crate) iclr: usize,
+    pub(crate) value: Option<usize>,
+    pub(crate) gate: usize,
+}
 
 /// Weights of a time mix. Matrices are `[inputs, outputs]`, vectors `[1, channels]`.
 #[derive(Clone, Debug)]
@@ -71,12 +79,12 @@ impl LowRank {
 }
 
 impl TimeMix {
-    pub(crate) fn load<F: Real>(weights: &Weights<'_>) -> std::result::Result<Self, ParallelError> {
+    pub(crate) fn load<F: Real>(weights: &Weights<'_>, ranks: Ranks) -> std::result::Result<Self, ParallelError> {
         let sizes = &weights.description.hyperparameters;
         let channels = sizes.channels;
-        let Ranks::V7 { decay, iclr, value, gate } = sizes.ranks else {
-            return Err(ParallelError::MissingTensor { tensor: "blocks.0.att.w1".to_owned() });
-        };
+        let Ranks { decay, iclr, value, gate } = ranks;
+        // A rank of 0 fits no tensor.
+        let value = value.unwrap_or(0);
         let square = |name: &str| weights.linear::<F>(name, channels, channels);
         let row = |name: &str| weights.row::<F>(name, channels);
         Ok(Self {

@@ -3,23 +3,33 @@
 //! 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus a head, 5.2 has one a key channel. A bonus named
 //! `time_first` is stored as a logarithm, one named `time_faaaa` as it is used.
 
-use rwkv_forge_model::{ValueForm, Version};
+use rwkv_forge_model::{BonusForm, Per, ValueForm};
 
-use crate::channel_mix::Shift;
 use crate::error::EngineError;
+use crate::flow::{Flow, keep_shift};
 use crate::heads::{Decay, Heads, Projections};
-use crate::layer::{Flow, keep_shift};
 use crate::linear::{Group, add_panels};
 use crate::load::{Loader, Norm, tensor_name};
 use crate::machine::{Machine, pass};
 use crate::ops;
 use crate::scratch::Scratch;
+use crate::shift::Shift;
 
 /// Members of the first group and their inputs: the mixes in their order. 5.0 lacks the last.
 const R: usize = 0;
 const K: usize = 1;
 const V: usize = 2;
 const G: usize = 3;
+
+/// What models of RWKV-5 differ in.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// What has a decay and a bonus of its own.
+    pub(crate) decay: Per,
+    pub(crate) gate: bool,
+    /// What the stored bonus is.
+    pub(crate) bonus: BonusForm,
+}
 
 /// Weights of ln1 and the time mix of one layer.
 pub(crate) struct TimeMix {
@@ -39,23 +49,27 @@ pass! {
 }
 
 impl TimeMix {
-    pub(crate) fn load(loader: &mut Loader<'_>, layer: usize) -> Result<Self, EngineError> {
+    pub(crate) fn load(loader: &mut Loader<'_>, layer: usize, options: Options) -> Result<Self, EngineError> {
         let c = loader.description.hyperparameters.channels;
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
         let weights = ["receptance.weight", "key.weight", "value.weight", "gate.weight"];
-        let count = if loader.description.version == Version::V5_0 { G } else { G + 1 };
+        let count = if options.gate { G + 1 } else { G };
         let members = weights[..count].iter().enumerate();
         let members =
             members.map(|(input, weight)| Ok((loader.weight(&name(weight), c, c)?, input))).collect::<Result<_, EngineError>>()?;
         let output = loader.weight(&name("output.weight"), c, c)?;
         let mixes = ["r", "k", "v", "g"][..count].iter().map(|letter| loader.vector(&name(&format!("time_mix_{letter}")), c));
-        let bonus = load_bonus(loader, &name("time_first"), &name("time_faaaa"))?;
+        let (bonus, form) = match options.bonus {
+            BonusForm::Logarithm => ("time_first", ValueForm::Exp),
+            BonusForm::Value => ("time_faaaa", ValueForm::Canonical),
+        };
+        let bonus = per_channel(loader, &name(bonus), options.decay, form)?;
         Ok(Self {
             norm: loader.norm(&tensor_name(layer, "ln1"), c)?,
             mixes: mixes.collect::<Result<_, _>>()?,
             first: Group::new(members, loader.threads),
             output: Group::new(vec![(output, 0)], loader.threads),
-            decay: per_channel(loader, &name("time_decay"), ValueForm::ExpNegExp)?,
+            decay: per_channel(loader, &name("time_decay"), options.decay, ValueForm::ExpNegExp)?,
             heads: Heads::load(loader, &name("ln_x"), bonus)?,
         })
     }
@@ -115,19 +129,13 @@ impl TimeMix {
 }
 
 /// A function of a tensor of `[H]` or `[H, N]` elements, as `[H, N]`.
-fn per_channel(loader: &Loader<'_>, name: &str, form: ValueForm) -> Result<Vec<f32>, EngineError> {
+fn per_channel(loader: &Loader<'_>, name: &str, per: Per, form: ValueForm) -> Result<Vec<f32>, EngineError> {
     let sizes = &loader.description.hyperparameters;
-    if loader.spec(name)?.elements() != sizes.heads as u64 {
-        return loader.vector_in_form(name, sizes.channels, form);
+    match per {
+        Per::Channel => loader.vector_in_form(name, sizes.channels, form),
+        Per::Head => {
+            let heads = loader.vector_in_form(name, sizes.heads, form)?;
+            Ok(heads.into_iter().flat_map(|value| std::iter::repeat_n(value, sizes.head_size)).collect())
+        }
     }
-    let heads = loader.vector_in_form(name, sizes.heads, form)?;
-    Ok(heads.into_iter().flat_map(|value| std::iter::repeat_n(value, sizes.head_size)).collect())
-}
-
-/// The bonus as it is used: `time_first` files store its logarithm.
-fn load_bonus(loader: &Loader<'_>, logarithm: &str, plain: &str) -> Result<Vec<f32>, EngineError> {
-    if loader.has(logarithm) {
-        return per_channel(loader, logarithm, ValueForm::Exp);
-    }
-    per_channel(loader, plain, ValueForm::Canonical)
 }

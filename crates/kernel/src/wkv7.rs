@@ -3,14 +3,10 @@
 //! The order of operations matters and mistakes still give fluent text: the removal key kk is made from the projected
 //! key before that key is rescaled; the readout comes after the state update; the bonus is added after group norm.
 
-use rwkv_forge_model::Ranks;
-use rwkv_forge_weights::WeightsError;
-
-use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::heads::{by_token, for_each_head, normalise};
 use crate::linear::{Matrix, dot};
-use crate::load::Weights;
+use crate::load::{Weights, tensor_name};
 use crate::norm::{Norm, RowNorm, Shifted, add, map};
 use crate::real::Real;
 
@@ -66,6 +62,15 @@ impl<F: Real> BiasedLora<F> {
     }
 }
 
+/// Inner widths of the low-rank pairs; `None` for those that the model lacks.
+#[derive(Clone, Copy)]
+pub(crate) struct Ranks {
+    pub(crate) decay: usize,
+    pub(crate) iclr: usize,
+    pub(crate) value: Option<usize>,
+    pub(crate) gate: Option<usize>,
+}
+
 /// Weights of ln1 and the time mix of one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeMix<F> {
@@ -109,24 +114,23 @@ struct Inputs<F> {
 }
 
 impl<F: Real> TimeMix<F> {
-    pub(crate) fn load(weights: &Weights<'_>, layer: usize, group_norm_eps: f64) -> Result<Self, KernelError> {
+    pub(crate) fn load(weights: &Weights<'_>, layer: usize, ranks: Ranks, group_norm_eps: f64) -> Result<Self, KernelError> {
         let sizes = &weights.description.hyperparameters;
         let (c, a) = (sizes.channels, sizes.attention);
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
-        let Ranks::V7 { decay, iclr, value, gate } = sizes.ranks else {
-            return Err(WeightsError::MissingTensor { tensor: name("w1"), version: weights.description.version.to_string() }.into());
-        };
         let mix = |letter: &str| weights.vector(&name(&format!("x_{letter}")), c);
-        let value_mix = if layer == 0 { None } else { Some(BiasedLora::load(weights, layer, "v", value)?) };
-        // Only ARWKV may lack these; of RWKV-7 they are demanded by name.
-        let optional = weights.description.version.is_hybrid();
-        let has = |suffix: &str| !optional || weights.has(&name(suffix));
-        let gate = if has("g1") { Some((mix("g")?, Lora::load(weights, layer, "g", gate, a)?)) } else { None };
+        // A rank of 0 fits no tensor.
+        let value_mix = if layer == 0 { None } else { Some(BiasedLora::load(weights, layer, "v", ranks.value.unwrap_or(0))?) };
+        let gate = match ranks.gate {
+            Some(rank) => Some((mix("g")?, Lora::load(weights, layer, "g", rank, a)?)),
+            None => None,
+        };
+        let group_norm = if weights.description.mechanisms.norms.group { Some(Norm::load(weights, &name("ln_x"), a)?) } else { None };
         Ok(Self {
             norm: RowNorm::load(weights, &tensor_name(layer, "ln1"), c)?,
             mix: [mix("r")?, mix("w")?, mix("k")?, mix("v")?, mix("a")?],
-            decay: BiasedLora::load(weights, layer, "w", decay)?,
-            rate: BiasedLora::load(weights, layer, "a", iclr)?,
+            decay: BiasedLora::load(weights, layer, "w", ranks.decay)?,
+            rate: BiasedLora::load(weights, layer, "a", ranks.iclr)?,
             value_mix,
             gate,
             removal: weights.vector(&name("k_k"), a)?,
@@ -136,7 +140,7 @@ impl<F: Real> TimeMix<F> {
             key: weights.matrix(&name("key.weight"), a, c)?,
             value: weights.matrix(&name("value.weight"), a, c)?,
             output: weights.matrix(&name("output.weight"), c, a)?,
-            group_norm: if has("ln_x.weight") { Some(Norm::load(weights, &name("ln_x"), a)?) } else { None },
+            group_norm,
             group_norm_eps,
             head_size: sizes.head_size,
         })

@@ -4,17 +4,15 @@
 //! A head's task multiplies its own rows of the decay's second factor. For many tokens that factor has a region of its own,
 //! since a weight is to be read once.
 
-use rwkv_forge_model::Ranks;
-
-use crate::channel_mix::Shift;
 use crate::error::EngineError;
+use crate::flow::{Flow, keep_shift};
 use crate::heads::{Decay, Heads, Projections};
-use crate::layer::{Flow, keep_shift};
 use crate::linear::{Group, Stage, add_panels, gather};
 use crate::load::{Loader, Norm, tensor_name};
 use crate::machine::{Machine, pass};
 use crate::ops;
 use crate::scratch::Scratch;
+use crate::shift::Shift;
 
 /// Mixes in the order of time_maa_w2's first dimension; the members of the third group and their inputs, too. There the first
 /// is the decay's first factor.
@@ -24,6 +22,15 @@ const V: usize = 2;
 const R: usize = 3;
 const G: usize = 4;
 const LETTERS: [&str; 5] = ["w", "k", "v", "r", "g"];
+
+/// Inner widths of the low-rank pairs.
+#[derive(Clone, Copy)]
+pub(crate) struct Ranks {
+    /// D.
+    pub(crate) mix: usize,
+    /// D2.
+    pub(crate) decay: usize,
+}
 
 /// Weights of ln1 and the time mix of one layer.
 pub(crate) struct TimeMix {
@@ -64,12 +71,10 @@ pass! {
 }
 
 impl TimeMix {
-    pub(crate) fn load(loader: &mut Loader<'_>, layer: usize) -> Result<Self, EngineError> {
+    pub(crate) fn load(loader: &mut Loader<'_>, layer: usize, ranks: Ranks) -> Result<Self, EngineError> {
         let c = loader.description.hyperparameters.channels;
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
-        let Ranks::V6 { mix: rank, decay: decay_rank } = loader.description.hyperparameters.ranks else {
-            return Err(loader.missing(&name("time_maa_w1")));
-        };
+        let Ranks { mix: rank, decay: decay_rank } = ranks;
         let mix_down = loader.weight(&name("time_maa_w1"), 5 * rank, c)?;
         let mix_up = loader.weights(&name("time_maa_w2"), 5, c, rank)?;
         let mix_up = mix_up.into_iter().enumerate().map(|(input, weight)| (weight, input)).collect();

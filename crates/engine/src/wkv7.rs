@@ -5,17 +5,15 @@
 
 use std::ops::Range;
 
-use rwkv_forge_model::Ranks;
-
-use crate::channel_mix::Lerp;
 use crate::error::EngineError;
+use crate::flow::{Flow, keep_shift};
 use crate::heads::TOKENS;
-use crate::layer::{Flow, keep_shift};
 use crate::linear::{Group, Stage, add_panels, gather};
 use crate::load::{Loader, Norm, tensor_name};
 use crate::machine::{HeadPart, Local, Machine, pass};
 use crate::ops::{self, wkv::Inputs7};
 use crate::scratch::Scratch;
+use crate::shift::Lerp;
 
 /// e^(-1/2): the decay is exp(-e^(-1/2) sigmoid(..)).
 const DECAY_SCALE: f32 = 0.606_530_66;
@@ -38,6 +36,15 @@ const UP_V: usize = 3;
 
 /// Letters of the mixes, in the order of the members.
 const LETTERS: [&str; 6] = ["r", "w", "k", "v", "a", "g"];
+
+/// Inner widths of the low-rank pairs; a model of one layer has none for its values.
+#[derive(Clone, Copy)]
+pub(crate) struct Ranks {
+    pub(crate) decay: usize,
+    pub(crate) iclr: usize,
+    pub(crate) value: Option<usize>,
+    pub(crate) gate: usize,
+}
 
 /// Weights of ln1 and the time mix of one layer.
 pub(crate) struct TimeMix {
@@ -71,13 +78,13 @@ pass! {
 }
 
 impl TimeMix {
-    pub(crate) fn load(loader: &mut Loader<'_>, layer: usize) -> Result<Self, EngineError> {
+    pub(crate) fn load(loader: &mut Loader<'_>, layer: usize, ranks: Ranks) -> Result<Self, EngineError> {
         let sizes = loader.description.hyperparameters;
         let c = sizes.channels;
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
-        let Ranks::V7 { decay, iclr, value, gate } = sizes.ranks else {
-            return Err(loader.missing(&name("w1")));
-        };
+        let Ranks { decay, iclr, value, gate } = ranks;
+        // A rank of 0 fits no tensor.
+        let value = value.unwrap_or(0);
         let first = first_group(loader, layer, [decay, iclr, gate, value])?;
         let mut up = vec![
             (loader.weight(&name("w2"), c, decay)?, UP_W),

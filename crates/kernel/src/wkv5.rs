@@ -3,14 +3,13 @@
 //! 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus a head, 5.2 has one a key channel. A bonus named
 //! `time_first` is stored as a logarithm, one named `time_faaaa` as it is used.
 
-use rwkv_forge_model::{ValueForm, Version};
+use rwkv_forge_model::{BonusForm, Per, ValueForm};
 
-use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::heads::{Projections, normalise, wkv};
 use crate::linear::Matrix;
-use crate::load::Weights;
-use crate::norm::{Norm, Shifted, add};
+use crate::load::{Weights, tensor_name};
+use crate::norm::{Norm, RowNorm, Shifted, add};
 use crate::real::Real;
 
 /// The gate of 5.1 and 5.2: output * silu(gate).
@@ -20,10 +19,20 @@ struct Gate<F> {
     weight: Matrix<F>,
 }
 
+/// What models of RWKV-5 differ in.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// What has a decay and a bonus of its own.
+    pub(crate) decay: Per,
+    pub(crate) gate: bool,
+    /// What the stored bonus is.
+    pub(crate) bonus: BonusForm,
+}
+
 /// Weights of ln1 and the time mix of one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeMix<F> {
-    norm: Norm<F>,
+    norm: RowNorm<F>,
     mix_k: Vec<F>,
     mix_v: Vec<F>,
     mix_r: Vec<F>,
@@ -42,22 +51,25 @@ pub(crate) struct TimeMix<F> {
 }
 
 impl<F: Real> TimeMix<F> {
-    pub(crate) fn load(weights: &Weights<'_>, layer: usize, group_norm_eps: f64) -> Result<Self, KernelError> {
+    pub(crate) fn load(weights: &Weights<'_>, layer: usize, options: Options, group_norm_eps: f64) -> Result<Self, KernelError> {
         let sizes = &weights.description.hyperparameters;
         let (c, a, n) = (sizes.channels, sizes.attention, sizes.head_size);
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
-        let gate = if weights.description.version == Version::V5_0 {
-            None
-        } else {
-            Some(Gate { mix: weights.vector(&name("time_mix_g"), c)?, weight: weights.matrix(&name("gate.weight"), a, c)? })
+        let gate = match options.gate {
+            false => None,
+            true => Some(Gate { mix: weights.vector(&name("time_mix_g"), c)?, weight: weights.matrix(&name("gate.weight"), a, c)? }),
+        };
+        let (bonus, form) = match options.bonus {
+            BonusForm::Logarithm => ("time_first", ValueForm::Exp),
+            BonusForm::Value => ("time_faaaa", ValueForm::Canonical),
         };
         Ok(Self {
-            norm: Norm::load(weights, &tensor_name(layer, "ln1"), c)?,
+            norm: RowNorm::load(weights, &tensor_name(layer, "ln1"), c)?,
             mix_k: weights.vector(&name("time_mix_k"), c)?,
             mix_v: weights.vector(&name("time_mix_v"), c)?,
             mix_r: weights.vector(&name("time_mix_r"), c)?,
-            decay: per_channel(weights, &name("time_decay"), ValueForm::ExpNegExp)?,
-            bonus: load_bonus(weights, &name("time_first"), &name("time_faaaa"))?,
+            decay: per_channel(weights, &name("time_decay"), options.decay, ValueForm::ExpNegExp)?,
+            bonus: per_channel(weights, &name(bonus), options.decay, form)?,
             receptance: weights.matrix(&name("receptance.weight"), a, c)?,
             key: weights.matrix(&name("key.weight"), a, c)?,
             value: weights.matrix(&name("value.weight"), a, c)?,
@@ -72,7 +84,7 @@ impl<F: Real> TimeMix<F> {
     /// Adds the time mix of `x [tokens, channels]` to it. `state` is `[heads, key, value]`.
     pub(crate) fn forward(&self, x: &mut [F], shift_state: &mut [F], state: &mut [F]) {
         let tokens = x.len() / shift_state.len();
-        let input = Shifted::new(self.norm.layer_norm(x), shift_state);
+        let input = Shifted::new(self.norm.apply(x), shift_state);
         let n = self.head_size;
         let inputs = Projections {
             r: self.receptance.apply(&input.blend(&self.mix_r)),
@@ -91,21 +103,14 @@ impl<F: Real> TimeMix<F> {
 }
 
 /// A function of a tensor of `[H]` or `[H, N]` elements, as `[H, N]`.
-fn per_channel<F: Real>(weights: &Weights<'_>, name: &str, form: ValueForm) -> Result<Vec<F>, KernelError> {
+fn per_channel<F: Real>(weights: &Weights<'_>, name: &str, per: Per, form: ValueForm) -> Result<Vec<F>, KernelError> {
     let sizes = &weights.description.hyperparameters;
     let (h, n) = (sizes.heads, sizes.head_size);
-    let elements: u64 = weights.spec(name)?.shape.iter().product();
-    if elements == h as u64 {
-        let heads: Vec<F> = weights.vector_in_form(name, h, form)?;
-        return Ok(heads.into_iter().flat_map(|value| std::iter::repeat_n(value, n)).collect());
+    match per {
+        Per::Channel => weights.vector_in_form(name, h * n, form),
+        Per::Head => {
+            let heads: Vec<F> = weights.vector_in_form(name, h, form)?;
+            Ok(heads.into_iter().flat_map(|value| std::iter::repeat_n(value, n)).collect())
+        }
     }
-    weights.vector_in_form(name, h * n, form)
-}
-
-/// The bonus as it is used: `time_first` files store its logarithm.
-fn load_bonus<F: Real>(weights: &Weights<'_>, logarithm: &str, plain: &str) -> Result<Vec<F>, KernelError> {
-    if weights.description.find(logarithm).is_some() {
-        return per_channel(weights, logarithm, ValueForm::Exp);
-    }
-    per_channel(weights, plain, ValueForm::Canonical)
 }

@@ -1,7 +1,6 @@
 //! The time mix of RWKV-6: shares of the token shift and the decay depend on the data.
 
 use candle_core::{Result, Tensor};
-use rwkv_forge_model::Ranks;
 
 use crate::decay::{Inputs, by_channel};
 use crate::error::ParallelError;
@@ -12,6 +11,13 @@ use crate::weights::Weights;
 
 /// The five mixed inputs in the order of `time_maa_w1` and `time_maa_w2`.
 const MIXES: [&str; 5] = ["w", "k", "v", "r", "g"];
+
+/// Inner widths of the low-rank pairs.
+#[derive(Clone, Copy)]
+pub(crate) struct Ranks {
+    pub(crate) mix: usize,
+    pub(crate) decay: usize,
+}
 
 /// Weights of a time mix. Matrices are `[inputs, outputs]`, vectors `[1, channels]`.
 #[derive(Clone, Debug)]
@@ -35,12 +41,10 @@ pub(crate) struct TimeMix {
 }
 
 impl TimeMix {
-    pub(crate) fn load<F: Real>(weights: &Weights<'_>) -> std::result::Result<Self, ParallelError> {
+    pub(crate) fn load<F: Real>(weights: &Weights<'_>, ranks: Ranks) -> std::result::Result<Self, ParallelError> {
         let sizes = &weights.description.hyperparameters;
         let channels = sizes.channels;
-        let Ranks::V6 { mix, decay } = sizes.ranks else {
-            return Err(ParallelError::MissingTensor { tensor: "blocks.0.att.time_maa_w1".to_owned() });
-        };
+        let Ranks { mix, decay } = ranks;
         let square = |name: &str| weights.linear::<F>(name, channels, channels);
         let row = |name: &str| weights.row::<F>(name, channels);
         let up = weights.tensor::<F>("att.time_maa_w2", &[MIXES.len(), mix, channels])?;

@@ -3,15 +3,15 @@
 
 use rwkv_forge_model::ValueForm;
 
-use crate::channel_mix::Shift;
 use crate::error::EngineError;
-use crate::layer::{Flow, keep_shift};
+use crate::flow::{Flow, keep_shift};
 use crate::linear::{Group, add_panels, gather};
 use crate::load::{Loader, Norm, tensor_name};
 use crate::machine::{Local, Machine, pass};
 use crate::ops;
 use crate::ops::wkv4::{Inputs, Sums};
 use crate::scratch::Scratch;
+use crate::shift::Shift;
 
 /// Members of the first group and their inputs.
 const R: usize = 0;

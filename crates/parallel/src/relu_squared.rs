@@ -1,16 +1,17 @@
-//! The channel mix of all versions: a token shift, a squared ReLU, and before RWKV-7 a gate.
+//! The channel mix of squared keys: a token shift, a squared ReLU, and in most versions a gate.
 
 use candle_core::Tensor;
-use rwkv_forge_model::Version;
+use rwkv_forge_model::TokenShift;
 
 use crate::error::ParallelError;
 use crate::ops::{How, Shares};
 use crate::real::Real;
+use crate::supports::unsupported;
 use crate::weights::Weights;
 
 /// Weights of a channel mix. Matrices are `[inputs, outputs]`.
 #[derive(Clone, Debug)]
-pub(crate) struct ChannelMix {
+pub(crate) struct ReluSquared {
     /// Key, then receptance if there is a gate.
     shares: Shares,
     key: Tensor,
@@ -18,18 +19,18 @@ pub(crate) struct ChannelMix {
     receptance: Option<Tensor>,
 }
 
-impl ChannelMix {
-    pub(crate) fn load<F: Real>(weights: &Weights<'_>) -> Result<Self, ParallelError> {
+impl ReluSquared {
+    pub(crate) fn load<F: Real>(weights: &Weights<'_>, receptance: bool) -> Result<Self, ParallelError> {
         let (channels, ffn) = (weights.description.hyperparameters.channels, weights.description.hyperparameters.ffn);
-        let version = weights.description.version;
-        let shares = match version {
-            Version::V7 => Shares::of_previous::<F>(weights, &["ffn.x_k"])?,
-            Version::V6 => Shares::of_previous::<F>(weights, &["ffn.time_maa_k", "ffn.time_maa_r"])?,
-            _ => Shares::of_current::<F>(weights, &["ffn.time_mix_k", "ffn.time_mix_r"])?,
+        let shift = weights.description.mechanisms.channel_shift;
+        let shares = match shift {
+            TokenShift::Lerp { factors, lora: None } => Shares::of_previous::<F>(weights, factors)?,
+            TokenShift::Blend { factors } => Shares::of_current::<F>(weights, factors)?,
+            TokenShift::Lerp { lora: Some(_), .. } | TokenShift::None => return Err(unsupported(weights.description, shift.name())),
         };
-        let receptance = match version {
-            Version::V7 => None,
-            _ => Some(weights.linear::<F>("ffn.receptance.weight", channels, channels)?),
+        let receptance = match receptance {
+            false => None,
+            true => Some(weights.linear::<F>("ffn.receptance.weight", channels, channels)?),
         };
         Ok(Self {
             shares,
