@@ -23,7 +23,8 @@ use crate::ready::Ready;
 use crate::recipe::Recipe;
 use crate::target::Target;
 
-/// What is to be converted into what.
+/// What is to be converted into what. Made by [`ConvertOptions::new`], and then what differs from it.
+#[derive(Clone, Copy)]
 pub struct ConvertOptions<'a> {
     /// The container to write.
     pub container: &'static dyn Container,
@@ -49,8 +50,30 @@ pub struct ConvertOptions<'a> {
     pub open: OpenOptions,
     /// How the result is compared with its source; `None` skips it.
     pub verify: Option<VerifyOptions<'a>>,
-    /// Tensors whose blocks were made before: see [`crate::prepare`].
+    /// Tensors whose blocks were made before: see [`crate::Rendering::prepared`].
     pub prepared: Option<Preparation<'a>>,
+}
+
+impl<'a> ConvertOptions<'a> {
+    /// A file that is new, has no name in its metadata, and is compared with nothing; every doubt is a refusal.
+    #[must_use]
+    pub fn new(container: &'static dyn Container, recipe: &'a Recipe, vocabulary: &'a Vocabulary) -> Self {
+        Self {
+            container,
+            recipe,
+            vocabulary,
+            treatment: None,
+            name: None,
+            pad_vocabulary: false,
+            requantize: false,
+            allow_f16_loss: false,
+            force: false,
+            claims: None,
+            open: OpenOptions::default(),
+            verify: None,
+            prepared: None,
+        }
+    }
 }
 
 /// Largest share, in percent, of a tensor's values other than zero that f16 may turn into zero. In released checkpoints
@@ -59,6 +82,7 @@ pub struct ConvertOptions<'a> {
 pub const MAX_FLUSHED_PERCENT: u64 = 1;
 
 /// How the written file is compared with its source.
+#[derive(Clone, Copy)]
 pub struct VerifyOptions<'a> {
     /// Text to compare on; the built-in probe text when `None`.
     pub text: Option<&'a [u8]>,
@@ -474,7 +498,7 @@ fn keeps_values(model: &OpenModel, out: &OutputTensor) -> bool {
 }
 
 /// True when the blocks of an output are those of the source.
-fn copies_blocks(model: &OpenModel, out: &OutputTensor) -> bool {
+pub(crate) fn copies_blocks(model: &OpenModel, out: &OutputTensor) -> bool {
     let assembly = &out.assembly;
     let [part] = assembly.parts.as_slice() else { return false };
     let recover = model.description().tensors[*part].recover;

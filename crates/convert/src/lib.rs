@@ -20,6 +20,7 @@ pub mod preset;
 mod probe;
 mod ready;
 pub mod recipe;
+mod render;
 pub mod state;
 mod target;
 
@@ -32,6 +33,7 @@ pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
 pub use fit::{Shortfall, qwen_shortfall, shortfall};
 pub use open::{ModelIdentity, OpenFile, OpenModel, OpenOptions, open, open_file};
-pub use prepare::{Calibration, Preparation, Prepared, prepare};
+pub use prepare::{Calibration, Preparation, Prepared};
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
 pub use ready::is_unfit;
+pub use render::{Rendered, Rendering};

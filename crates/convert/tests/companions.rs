@@ -62,21 +62,7 @@ fn a_hybrid_names_every_file_that_decided_about_it() {
     assert_eq!(opened.source_bytes().unwrap(), std::fs::metadata(&model).unwrap().len(), "only files with tensors count");
 
     let recipe = Recipe::new(None, Some("q8_0"), &[]).unwrap();
-    let options = ConvertOptions {
-        container: by_name("gguf").unwrap(),
-        recipe: &recipe,
-        vocabulary: &Vocabulary::Auto,
-        treatment: None,
-        name: None,
-        pad_vocabulary: false,
-        requantize: false,
-        allow_f16_loss: false,
-        force: false,
-        claims: None,
-        open: OpenOptions::default(),
-        verify: None,
-        prepared: None,
-    };
+    let options = ConvertOptions::new(by_name("gguf").unwrap(), &recipe, &Vocabulary::Auto);
     plan(&opened, &options).unwrap();
     assert_eq!(names(), ["model.safetensors", "config.json", "tokenizer.json"], "a plan reads the vocabulary");
 

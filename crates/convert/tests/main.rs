@@ -6,4 +6,5 @@ mod companions;
 mod lint;
 mod lora;
 mod ready;
+mod render;
 mod state;

@@ -35,21 +35,8 @@ fn vocabulary() -> Vocabulary {
 }
 
 fn planned_with(made: &Made, container: &str, recipe: &Recipe) -> Result<Plan, BoxError> {
-    let options = ConvertOptions {
-        container: by_name(container).unwrap(),
-        recipe,
-        vocabulary: &vocabulary(),
-        treatment: None,
-        name: Some("model"),
-        pad_vocabulary: false,
-        requantize: false,
-        allow_f16_loss: false,
-        force: false,
-        claims: None,
-        open: OpenOptions::default(),
-        verify: None,
-        prepared: None,
-    };
+    let vocabulary = vocabulary();
+    let options = ConvertOptions { name: Some("model"), ..ConvertOptions::new(by_name(container).unwrap(), recipe, &vocabulary) };
     plan(&made.model, &options)
 }
 
@@ -265,10 +252,10 @@ fn recipes_survive_their_file() {
     recipe.quantizer = Some(Quantizer::Gptq);
     recipe.calibration = Some(CalibrationRecord { digest: "ab".repeat(32), tokens: 1024, block: Some(256) });
     let format = rwkv_forge_quant::by_name("q6_k").unwrap().encoding();
-    recipe.set("blocks.0.att.key.weight", format, None, Some(0.25)).unwrap();
+    let recipe = recipe.with_types([("blocks.0.att.key.weight", format, Some(0.25))]).unwrap();
     let text = recipe.to_toml().unwrap();
     let again = Recipe::new(Some(("recipe.toml", &text)), None, &[]).unwrap();
-    assert_eq!(again.to_toml().unwrap(), text);
+    assert_eq!((again.to_toml().unwrap(), again.text()), (text, recipe.text()));
     assert_eq!((again.quantizer, &again.calibration), (Some(Quantizer::Gptq), &recipe.calibration));
     let other = rwkv_forge_quant::by_name("q5_k").unwrap().encoding();
     assert_eq!(again.quantizer_of("blocks.1.ffn.key.weight", other), Quantizer::Search);
@@ -283,6 +270,33 @@ fn recipes_survive_their_file() {
     ];
     assert!(others.iter().all(|other| record.demand(Some(other)).is_err()) && record.demand(None).is_err());
     assert!(CalibrationRecord { block: None, ..record.clone() }.demand(Some(&record)).is_ok());
+}
+
+/// A recipe that is handed over as data is the one that its file is read as, to the digest that files say.
+#[test]
+fn a_recipe_of_types_is_its_file() {
+    let made = made(Version::V7, &WIDE);
+    let encoding = |name: &str| rwkv_forge_quant::by_name(name).unwrap().encoding();
+    let matrices = made.model.description().tensors.iter().filter(|spec| spec.role.is_matrix());
+    let types: Vec<_> =
+        matrices.zip(["q4_k", "q6_k", "f16"].iter().cycle()).map(|(spec, name)| (spec.name.as_str(), encoding(name))).collect();
+    for quantizer in [None, Some(Quantizer::Ggml), Some(Quantizer::Search)] {
+        for count in [0, 1, types.len()] {
+            let mut start = Recipe::new(None, Some("q4_k_m"), &["att=q8_0:ggml".to_owned()]).unwrap();
+            start.quantizer = quantizer;
+            let given = start.with_types(types[..count].iter().map(|(name, encoding)| (*name, *encoding, Some(0.1 / 3.0)))).unwrap();
+            let read = Recipe::new(Some(("plan", &given.to_toml().unwrap())), None, &[]).unwrap();
+            assert_eq!((given.text(), given.to_toml().unwrap()), (read.text(), read.to_toml().unwrap()));
+            assert_eq!(given.text().contains("rules of recipe"), count > 1, "the digest counts where rules are many");
+            let (ours, theirs) = (planned_with(&made, "gguf", &given).unwrap(), planned_with(&made, "gguf", &read).unwrap());
+            assert_eq!((&ours.choices, &ours.recipe), (&theirs.choices, &theirs.recipe));
+            assert_eq!(ours.layout.files().next().unwrap().1.header, theirs.layout.files().next().unwrap().1.header);
+            for (spec, choice) in made.model.description().tensors.iter().zip(&ours.choices) {
+                assert_eq!(given.quantizer_of(&spec.name, choice.encoding), read.quantizer_of(&spec.name, choice.encoding));
+                assert_eq!(given.is_set(&spec.name), read.is_set(&spec.name));
+            }
+        }
+    }
 }
 
 #[test]
