@@ -13,6 +13,7 @@ use rwkv_forge_report::pareto_front;
 use crate::error::ChooseError;
 use crate::measure::{Candidate, Job, Measured, Reference, Results};
 use crate::observer::Observer;
+use crate::ready::decide;
 use crate::speed::{Speed, Speeds};
 use crate::wish::{Choosable, Wish};
 
@@ -117,7 +118,7 @@ impl Level {
             open: options.open,
             ..ConvertOptions::new(options.container, &recipe, vocabulary)
         };
-        let plan = rwkv_forge_convert::plan(model, &convert)?;
+        let plan = decide(model, &convert)?;
         let bytes = plan.layout.total_bytes();
         // What a container holds in another form is quantized in that form.
         let mut types = options.container.name().to_owned();

@@ -1,6 +1,5 @@
 //! From harms and a budget to a recipe whose whole has been measured.
 
-use rwkv_forge_allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Calibration, ConvertOptions, OpenModel, Prepared, Rendering};
 use rwkv_forge_eval::{Baseline, LossOptions, Model, Step};
@@ -9,8 +8,10 @@ use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::Evaluation;
 use serde::Serialize;
 
+use crate::allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
 use crate::error::ChooseError;
 use crate::harm::TensorHarm;
+use crate::ready::decide;
 
 /// What a plan is to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -86,7 +87,7 @@ impl Planning<'_> {
     }
 
     fn plan(&self, recipe: &Recipe) -> Result<rwkv_forge_convert::Plan, ChooseError> {
-        Ok(rwkv_forge_convert::plan(self.model, &ConvertOptions { recipe, ..self.convert })?)
+        Ok(decide(self.model, &ConvertOptions { recipe, ..self.convert })?)
     }
 
     fn options(&self) -> Vec<Vec<Option_>> {

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use rwkv_forge_allocation::AllocationError;
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
 use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared};
@@ -13,6 +12,7 @@ use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::{AgainstUnigram, Plan, UnigramLoss};
 use serde::Serialize;
 
+use crate::allocation::AllocationError;
 use crate::cache::{Cache, Key, Kind, of_tokens};
 use crate::calibration::model_identity;
 use crate::error::ChooseError;
@@ -20,6 +20,7 @@ use crate::harm::{Exponents, HarmOptions, Probed, TensorHarm, WORK_BESIDE, harms
 use crate::observer::{Observer, Work};
 use crate::plan::{Goal, Planned, Planning};
 use crate::probe::{Place, Probe, ProbeOptions};
+use crate::ready::decide;
 use crate::types::{is_open, tensor_types};
 
 /// Seconds between two savings of what probes have found.
@@ -118,7 +119,7 @@ impl Planner<'_> {
             }
         }
         let recipe = recipe.with_types(smallest)?;
-        let plan = rwkv_forge_convert::plan(self.model, &ConvertOptions { recipe: &recipe, ..self.convert })?;
+        let plan = decide(self.model, &ConvertOptions { recipe: &recipe, ..self.convert })?;
         match plan.layout.total_bytes() {
             least if least > budget => Err(AllocationError::TooSmall { budget, least }.into()),
             _ => Ok(()),

@@ -18,8 +18,8 @@ use crate::execute::{F16Loss, Job, Rounding, ZeroedBlocks, write_checksums};
 use crate::fit::{Shortfall, qwen_shortfall, shortfall};
 use crate::open::{OpenModel, OpenOptions, open};
 use crate::prepare::{Preparation, Prepared};
+use crate::preset::Ready;
 use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
-use crate::ready::Ready;
 use crate::recipe::Recipe;
 use crate::target::Target;
 
@@ -225,28 +225,115 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
 /// Decides everything about the output without writing a byte.
 ///
 /// # Errors
-/// Those of [`check`], and of laying the file out.
+/// Those of [`check`], of laying the file out, and [`ConvertError::ReadyType`] for a type that leaves choices open.
 pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
-    let container = options.container;
-    let Checked { plain, mut choices, tokenizer, qwen, lacking, padded } = checked(model, options)?;
-    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), padded];
-    let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let plain_text = plain.as_ref().map(Recipe::text);
-    let context = LayoutContext {
-        vocabulary: tokenizer.as_ref(),
-        qwen: qwen.as_ref(),
-        name: options.name,
-        recipe: &recipe,
-        file_type: options.recipe.preset.file_type,
-    };
-    if let Some((text, ready)) = plain_text.as_ref().zip(options.recipe.preset.ready) {
-        let limit = container.layout(model.description(), &choices, &LayoutContext { recipe: text, ..context })?.total_bytes();
-        choices = improve(model, options, ready, &choices, limit, &context)?;
-        refuse_requantizing(model, &choices, options.requantize)?;
+    let draft = draft(model, options)?;
+    match draft.ready() {
+        None => draft.plan(),
+        Some(ready) => Err(ConvertError::ReadyType { name: ready.name }.into()),
     }
-    let layout = container.layout(model.description(), &choices, &context)?;
-    refuse_rearranging(model, &layout, options.requantize)?;
-    Ok(Plan { container, choices, layout, recipe, tokenizer, shortfall: lacking })
+}
+
+/// Decides what a recipe and a container say of an output. What a ready type leaves open is as its plain type has it, until
+/// [`Draft::with`] says better.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn draft<'a>(model: &'a OpenModel, options: &ConvertOptions<'a>) -> Result<Draft<'a>, BoxError> {
+    let checked = checked(model, options)?;
+    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), checked.padded.clone()];
+    let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
+    Ok(Draft { model, options: *options, checked, recipe })
+}
+
+/// An output whose types can still be exchanged.
+pub struct Draft<'a> {
+    model: &'a OpenModel,
+    options: ConvertOptions<'a>,
+    checked: Checked,
+    /// The recipe in one line.
+    recipe: String,
+}
+
+impl Draft<'_> {
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &OpenModel {
+        self.model
+    }
+
+    /// The container.
+    #[must_use]
+    pub fn container(&self) -> &'static dyn Container {
+        self.options.container
+    }
+
+    /// The ready type that is asked for, if it is one.
+    #[must_use]
+    pub fn ready(&self) -> Option<&'static Ready> {
+        self.options.recipe.preset.ready
+    }
+
+    /// Encoding and reason for each tensor of the description, as they are now.
+    #[must_use]
+    pub fn choices(&self) -> &[Choice] {
+        &self.checked.choices
+    }
+
+    /// Whether a rule or the wish to do as llama-quantize does decides the type of a tensor.
+    #[must_use]
+    pub fn is_fixed(&self, spec: &TensorSpec) -> bool {
+        self.options.recipe.is_set(&spec.name) || self.options.recipe.keep_factors && spec.role.is_lora()
+    }
+
+    /// Bytes of the file with these choices.
+    ///
+    /// # Errors
+    /// Those of laying it out.
+    pub fn bytes(&self, choices: &[Choice]) -> Result<u64, BoxError> {
+        Ok(self.layout(choices, &self.recipe)?.total_bytes())
+    }
+
+    /// Bytes of the file of the plain type.
+    ///
+    /// # Errors
+    /// Those of laying it out.
+    pub fn plain_bytes(&self) -> Result<u64, BoxError> {
+        let text = self.checked.plain.as_ref().map(Recipe::text);
+        Ok(self.layout(self.choices(), text.as_deref().unwrap_or(&self.recipe))?.total_bytes())
+    }
+
+    /// The same with other choices.
+    ///
+    /// # Errors
+    /// [`ConvertError::Requantize`].
+    pub fn with(mut self, choices: Vec<Choice>) -> Result<Self, ConvertError> {
+        refuse_requantizing(self.model, &choices, self.options.requantize)?;
+        self.checked.choices = choices;
+        Ok(self)
+    }
+
+    /// The output as it is now.
+    ///
+    /// # Errors
+    /// Those of laying it out, and [`ConvertError::Requantize`].
+    pub fn plan(self) -> Result<Plan, BoxError> {
+        let layout = self.layout(self.choices(), &self.recipe)?;
+        refuse_rearranging(self.model, &layout, self.options.requantize)?;
+        let Self { options, checked: Checked { choices, tokenizer, lacking, .. }, recipe, .. } = self;
+        Ok(Plan { container: options.container, choices, layout, recipe, tokenizer, shortfall: lacking })
+    }
+
+    fn layout(&self, choices: &[Choice], recipe: &str) -> Result<OutputLayout, BoxError> {
+        let context = LayoutContext {
+            vocabulary: self.checked.tokenizer.as_ref(),
+            qwen: self.checked.qwen.as_ref(),
+            name: self.options.name,
+            recipe,
+            file_type: self.options.recipe.preset.file_type,
+        };
+        self.options.container.layout(self.model.description(), choices, &context)
+    }
 }
 
 /// The recipe of the plain type whose bytes a ready type does not exceed.
@@ -256,26 +343,6 @@ fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertE
     let mut plain = options.recipe.clone();
     (plain.preset, plain.quantizer, plain.calibration) = (preset, Some(Quantizer::Ggml), None);
     Ok(Some(plain))
-}
-
-/// The choices of a ready type: better ones than those of its plain type, in a file of `limit` bytes.
-fn improve(
-    model: &OpenModel,
-    options: &ConvertOptions<'_>,
-    ready: &Ready,
-    plain: &[Choice],
-    limit: u64,
-    context: &LayoutContext<'_>,
-) -> Result<Vec<Choice>, BoxError> {
-    let (recipe, container) = (options.recipe, options.container);
-    let fixed = |spec: &TensorSpec| recipe.is_set(&spec.name) || recipe.keep_factors && spec.role.is_lora();
-    let extra = ready.extra(model.description(), container, plain, &fixed);
-    let open = ready.open(model.description(), container, plain, &fixed, extra);
-    // Metadata and padding depend on the types too.
-    open.allocate(|choices| {
-        let bytes = container.layout(model.description(), choices, context)?.total_bytes();
-        Ok(bytes.saturating_sub(limit + extra))
-    })
 }
 
 /// A container's refusal, with the containers that do carry the version.

@@ -18,7 +18,6 @@ mod pattern;
 mod prepare;
 pub mod preset;
 mod probe;
-mod ready;
 pub mod recipe;
 mod render;
 pub mod state;
@@ -27,13 +26,13 @@ mod target;
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
 pub use companion::{COMPANIONS, Companion};
 pub use convert::{
-    ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check, check_output, convert, plan,
+    ConvertOptions, Draft, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check, check_output, convert, draft, plan,
 };
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
 pub use fit::{Shortfall, qwen_shortfall, shortfall};
 pub use open::{ModelIdentity, OpenFile, OpenModel, OpenOptions, open, open_file};
 pub use prepare::{Calibration, Preparation, Prepared};
+pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
-pub use ready::is_unfit;
 pub use render::{Rendered, Rendering};

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::Container;
 use crate::error::ConvertError;
 use crate::pattern::{Budget, Pattern, Refused};
-use crate::preset::{Preset, format_by_name, preset_by_name, stand_in, type_names};
-use crate::ready::is_unfit;
+use crate::preset::{Preset, format_by_name, is_unfit, preset_by_name, stand_in, type_names};
 
 /// One override: tensors whose canonical name matches get this type.
 #[derive(Clone, Debug)]

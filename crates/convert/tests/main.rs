@@ -5,6 +5,6 @@ mod common;
 mod companions;
 mod lint;
 mod lora;
-mod ready;
+mod recipe;
 mod render;
 mod state;

@@ -58,7 +58,7 @@ fn what_is_rendered_is_what_is_written() {
         let source = Temp::safetensors(&random_model(version, &SIZES, 11));
         let model = open(&source.0, OpenOptions::default()).unwrap();
         for container in CONTAINERS.iter().copied() {
-            for name in ["f16", "bf16", "q8_0", "q4_0", "q4_k_m", "nf4", "int8", "4bit"] {
+            for name in ["f16", "bf16", "q8_0", "q4_0", "q4_k_m", "nf4", "int8"] {
                 let mut recipe = Recipe::new(None, Some(name), &[]).unwrap();
                 for quantizer in [None, Some(Quantizer::Search)] {
                     recipe.quantizer = quantizer;
@@ -85,7 +85,7 @@ fn quantized_sources_are_rendered_too() {
     let model = open(&quantized.0, OpenOptions::default()).unwrap();
     let mut files = 0;
     for container in CONTAINERS.iter().copied() {
-        for name in ["f16", "q8_0", "q4_k_m", "4bit"] {
+        for name in ["f16", "q8_0", "q4_k_m", "q6_k"] {
             let output = Temp::new(&format!("again.{}", container.extension()));
             files += usize::from(is_the_file(&model, container, &Recipe::new(None, Some(name), &[]).unwrap(), &output));
             drop(std::fs::remove_dir_all(&output.0));

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
     }
-    let plan = rwkv_forge_convert::plan(&model, &options)?;
+    let plan = rwkv_forge_choose::decide(&model, &options)?;
     if let Some(shortfall) = &plan.shortfall {
         terminal.note(&shortfall.to_string());
     }
