@@ -16,17 +16,21 @@ format:
 test:
     cargo test --workspace
 
-# Compile simd, quant and matrix for aarch64, tests too (needs Rust's library for it: rustup target add aarch64-unknown-linux-gnu)
-aarch64-check:
-    sh tools/test-aarch64.sh --check
-
-# Run their tests in qemu, NEON with its dot products and without (tools/test-aarch64.sh says what that needs)
+# Run the tests of simd, quant and matrix in qemu, NEON with its dot products and without (tools/test-aarch64.sh says what that needs)
 aarch64:
     sh tools/test-aarch64.sh
 
-# Licences, duplicate and banned packages (needs cargo-deny)
+# Licences, duplicate and banned packages, with cargo-deny
 deny:
-    cargo deny check licenses bans sources
+    bash .ci/beyond.sh deny
+
+# The oldest Rust that Cargo.toml promises
+msrv:
+    bash .ci/beyond.sh msrv
+
+# Compile everything for aarch64, tests too
+aarch64-check:
+    bash .ci/beyond.sh aarch64
 
 # Make the synthetic 0.4B RWKV-7 (about 0.9 GB) that docs/benchmarks.md measures with (needs Python with numpy)
 synthetic out="target/synthetic-0.4B.safetensors":

@@ -101,7 +101,28 @@ fn the_record_goes_into_the_file_and_beside_it() {
     assert_eq!(metadata["rwkv_forge.source.sha256"], support::sha256(checkpoint("7")));
     assert_eq!(metadata["rwkv_forge.verify.status"], "verified");
     let kl: f64 = metadata["rwkv_forge.verify.kl_mean"].as_str().unwrap().parse().unwrap();
-    assert_eq!(kl, printed["record"]["agreement"]["kl"]["mean"].as_f64().unwrap());
+    let agreement = &printed["record"]["agreement"];
+    assert_eq!(kl, agreement["kl"]["mean"].as_f64().unwrap());
+    // 128 positions are no eight windows: null, with the reason, which the file has too.
+    let why = "4 of the 8 windows of 32 positions that an interval needs";
+    assert_eq!((&agreement["kl"]["interval"], agreement["kl"]["no_interval"].as_str()), (&serde_json::Value::Null, Some(why)));
+    assert_eq!(metadata["rwkv_forge.verify.kl_interval"].as_str().unwrap().trim_end(), format!("none: {why}"));
+    let longer = dir.join("longer.gguf");
+    let mut args = convert_args(checkpoint("7"), "gguf", "q8_0", &longer);
+    args.extend(["--probe-tokens".to_owned(), "256".to_owned()]);
+    let kl = json(&args, 0)["record"]["agreement"]["kl"].clone();
+    let metadata = json(&["inspect", longer.to_str().unwrap()], 0)["metadata"].clone();
+    let [low, high] = [0, 1].map(|end| kl["interval"][end].as_f64().unwrap());
+    assert!(low < kl["mean"].as_f64().unwrap() && kl["mean"].as_f64().unwrap() < high && kl["no_interval"].is_null());
+    assert_eq!(metadata["rwkv_forge.verify.kl_interval"].as_str().unwrap().trim_end(), format!("{low:e} to {high:e}"));
+    for (tokens, words) in [("255", "none: 7 of the 8 windows of 32 positions that an interval needs"), ("256", " to ")] {
+        let args = ["verify", "--probe-tokens", tokens, "--vocab", vocab().to_str().unwrap()];
+        let files = [checkpoint("7").to_str().unwrap().to_owned(), output.to_str().unwrap().to_owned()];
+        let printed = run(&[args.map(str::to_owned).to_vec(), files.to_vec()].concat());
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        let row = printed.lines().find(|line| line.contains("95 % interval")).unwrap();
+        assert!(row.contains(words), "{row}");
+    }
     let unverified = dir.join("unverified.gguf");
     let mut args = convert_args(checkpoint("7"), "gguf", "q8_0", &unverified);
     args.push("--no-verify".to_owned());
@@ -128,7 +149,7 @@ fn verify_measures_and_judges() {
     assert_eq!(with(&["--max-kl", &format!("{}", kl * 0.999)], 1)["violations"].as_array().unwrap().len(), 1);
     with(&["--max-kl", &format!("{}", kl * 1.001)], 0);
     assert_eq!(with(&["--min-top1", "1", "--max-abs", "0"], 1)["violations"].as_array().unwrap().len(), 2);
-    // Another epsilon in the group norm is another model (trap T1).
+    // Another epsilon in the group norm is another model (`docs/traps.md`, "Group norm epsilon").
     let source = checkpoint("6");
     let same =
         ["verify", source.to_str().unwrap(), source.to_str().unwrap(), "--candidate-eps", "1e-5", "--vocab", vocab().to_str().unwrap()];

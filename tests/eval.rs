@@ -222,7 +222,7 @@ fn pairs_are_scored_given_their_contexts() {
     let pairs = dir.join("pairs.jsonl");
     let lines = [line("given", context, continuation), line("alone", "", continuation), line("context", "", context)];
     std::fs::write(&pairs, lines.concat()).unwrap();
-    let name = text(&pairs);
+    let (name, pairs_of_eight) = (text(&pairs), dir.join("eight.jsonl"));
     let seen = json(&eval(&[checkpoint("7")], &["--pairs", &name]), 0);
     let each = seen["models"][0]["pairs"]["each"].as_array().unwrap();
     let score = |index: usize| number(&each[index]["log_probability"]);
@@ -239,7 +239,17 @@ fn pairs_are_scored_given_their_contexts() {
     let compared = json(&eval(&[&quantized], &["--pairs", &name, "--baseline", &baseline]), 0);
     let pairs = &compared["models"][0]["pairs"];
     assert_eq!(number(&pairs["each"][0]["log_probability_reference"]), score(0));
-    assert!(pairs["change_per_pair_interval"].is_array());
+    // Three pairs are too few for an interval, which is said; eight are enough.
+    assert!(pairs["change_per_pair_interval"].is_null());
+    assert_eq!(compared["models"][0]["no_interval"], "3 of the 8 pairs that an interval needs");
+    let many: Vec<String> = (0..8).map(|number| line(&number.to_string(), &context[..number + 1], continuation)).collect();
+    std::fs::write(&pairs_of_eight, many.concat()).unwrap();
+    let compared = json(&eval(&[&quantized], &["--pairs", &text(&pairs_of_eight), "--baseline", &baseline]), 0);
+    let pairs = &compared["models"][0]["pairs"];
+    let change = number(&pairs["change_per_pair"]);
+    let ends = &pairs["change_per_pair_interval"];
+    assert!(number(&ends[0]) <= change && change <= number(&ends[1]), "{pairs:#}");
+    assert!(compared["models"][0]["no_interval"].is_null());
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Rules of this repository that a reader of its sources can check: names of kinds of errors that never change, tests that never pass
-//! without having tested.
+//! without having tested, pages that comments and names of tests speak of.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use std::collections::BTreeSet;
@@ -50,7 +50,8 @@ fn kinds(text: &str) -> Vec<String> {
     for name in derived.chain(told).collect::<BTreeSet<_>>() {
         let kind =
             text.split_once(&format!("impl Diagnostic for {name} {{")).map_or("", |(_, body)| body.split("\n    }\n").next().unwrap());
-        let forwarded: Vec<&str> = kind.split("Self::").skip(1).map(word).collect();
+        let arms = kind.lines().filter(|line| !line.contains("=> self.into()"));
+        let forwarded: Vec<&str> = arms.flat_map(|line| line.split("Self::").skip(1).map(word)).collect();
         for (variant, kind) in variants(text, name) {
             let kind = if forwarded.contains(&variant) { "->" } else { kind };
             found.push(format!("{name}::{variant} {kind}"));
@@ -93,4 +94,67 @@ fn no_test_says_that_it_was_skipped() {
     for (path, text) in files {
         assert!(!silent.iter().any(|words| text.contains(words)), "{}: mark the test as ignored instead", path.display());
     }
+}
+
+/// Names of cases as names of tests have them: `fn z4_z5_cut_…` is a test of Z4 and Z5.
+fn cases(text: &str) -> BTreeSet<String> {
+    let is_case = |word: &&str| {
+        let number = word.strip_prefix(['z', 'p', 't', 'm', 's', 'g', 'f', 'w']).unwrap_or_default();
+        !number.is_empty()
+            && number.len() < 3
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+            && *word != "f16"
+            && *word != "f32"
+            && *word != "f64"
+    };
+    let names = text.split("    fn ").flat_map(|text| text.split("\nfn ")).skip(1).map(word);
+    names.flat_map(|name| name.split('_').filter(|part| *part != "and").take_while(is_case)).map(str::to_uppercase).collect()
+}
+
+/// Numbers of cases are read somewhere: each is a line of `docs/bad-inputs.md`, with kinds that there are, and each line has a test.
+#[test]
+fn cases_of_bad_input_are_those_of_the_page() {
+    let page = std::fs::read_to_string(root().join("docs/bad-inputs.md")).unwrap();
+    let rows =
+        page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | ")).filter(|(id, _)| id.starts_with(char::is_uppercase));
+    let kinds = std::fs::read_to_string(root().join("tests/golden/kinds.txt")).unwrap();
+    let kinds: BTreeSet<&str> = kinds.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    let mut listed = BTreeSet::new();
+    for (id, row) in rows {
+        assert!(listed.insert(id.to_owned()), "{id} twice");
+        for kind in row.split('`').skip(1).step_by(2).filter(|code| code.starts_with(char::is_uppercase)) {
+            assert!(kinds.contains(kind), "{id}: no error has the kind {kind}");
+        }
+    }
+    let mut files = Vec::new();
+    for folder in ["crates", "tests"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let mut tested: BTreeSet<String> = files.iter().flat_map(|(_, text)| cases(text)).collect();
+    // The fallback is convert's; where temporaries lie is asserted in the tests of W1 and W2.
+    tested.extend(["M4", "W9"].map(str::to_owned));
+    assert!(listed.len() > 80, "{} cases", listed.len());
+    assert_eq!(listed.difference(&tested).collect::<Vec<_>>(), Vec::<&String>::new(), "no test has their names");
+    assert_eq!(tested.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new(), "not in docs/bad-inputs.md");
+    assert_eq!(cases("#[test]\nfn z4_and_w25_cut() {}\n    fn f16_is() {}\n    fn zip() {}"), ["W25", "Z4"].map(str::to_owned).into());
+}
+
+/// "trap T1" told nobody anything: comments name a heading of `docs/traps.md`.
+#[test]
+fn traps_are_named_by_headings_that_there_are() {
+    let page = std::fs::read_to_string(root().join("docs/traps.md")).unwrap();
+    let headings: BTreeSet<String> = page.lines().filter_map(|line| Some(line.strip_prefix("## ")?.to_owned())).collect();
+    let mut files = Vec::new();
+    for folder in ["crates", "tests"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let mut named = BTreeSet::new();
+    for (path, text) in files.iter().filter(|(path, _)| !path.ends_with("house.rs")) {
+        // A reference may go over the end of a line.
+        let text: Vec<&str> = text.lines().map(|line| line.trim_start().trim_start_matches('/').trim()).collect();
+        let text = text.join(" ");
+        named.extend(text.split("`docs/traps.md`, \"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+        assert!(!["trap T", "rule G", "Rule G"].iter().any(|words| text.contains(words)), "{}: name the heading or page", path.display());
+    }
+    assert_eq!(named, headings);
 }

@@ -11,6 +11,10 @@ use crate::llama::{build_llama, compile};
 use crate::table::{Fact, Report};
 use crate::tools::{Workshop, capture};
 
+/// The conversations that the template's own tests go through.
+#[path = "../../crates/gguf/tests/conversations.rs"]
+mod shared;
+
 /// The template that files carry, without the newline at its end.
 const TEMPLATE: &str = include_str!("../../crates/gguf/src/chat_template.jinja");
 /// llama.cpp's Jinja engine and what it needs, which its library does not have.
@@ -34,7 +38,7 @@ const PLANTED: [(&str, &str, &str); 2] = [
 
 /// A conversation: role and content of each message, and whether an answer is to be begun.
 struct Conversation {
-    messages: Vec<(&'static str, &'static str)>,
+    messages: Vec<shared::Message>,
     begin_answer: bool,
 }
 
@@ -86,30 +90,10 @@ pub fn facts(root: &Path, work: &Path, llama: &Path, gguf: &Path) -> Result<Vec<
     Ok(out)
 }
 
-/// One to five turns, with and without a system prompt and a last answer; contents that are empty, end in blanks or look like a
-/// template among them.
+/// All conversations, each with and without an answer that is to be begun.
 fn conversations() -> Vec<Conversation> {
-    let turns = [
-        ("hi", "Hello!"),
-        ("  trailing blanks \n", "kept\n\nparagraphs \t"),
-        ("", ""),
-        ("{{ bos_token }} '\\n'", "{% raw %}"),
-        ("Grüße 世界", "…"),
-    ];
-    let mut out = Vec::new();
-    for count in 1..=turns.len() {
-        for system in [None, Some(" Answer briefly. "), Some("")] {
-            for answered in [false, true] {
-                for begin_answer in [false, true] {
-                    let mut messages: Vec<_> = system.iter().map(|text| ("system", *text)).collect();
-                    messages.extend(turns[..count].iter().flat_map(|(user, assistant)| [("user", *user), ("assistant", *assistant)]));
-                    messages.truncate(messages.len() - usize::from(!answered));
-                    out.push(Conversation { messages, begin_answer });
-                }
-            }
-        }
-    }
-    out
+    let all = shared::conversations().into_iter();
+    all.flat_map(|messages| [false, true].map(|begin_answer| Conversation { messages: messages.clone(), begin_answer })).collect()
 }
 
 /// What minijinja makes of the template.

@@ -9,7 +9,7 @@ use rwkv_forge_model::{ModelDescription, TensorRole};
 
 use crate::error::CalibrateError;
 use crate::hessian::{Hessian, InputStatistics, block_ranges};
-use crate::key::Hessians;
+use crate::options::Hessians;
 use crate::product::{Products, ROWS};
 
 /// Columns that a task transposes.

@@ -5,32 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::CalibrateError;
-use crate::run::Options;
-
-/// Of which inputs the products of pairs of channels are gathered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Hessians {
-    /// Of none: importance only, in a tenth of the time.
-    None,
-    /// Of the inputs of the large matrices: those of time mix and channel mix, and the head.
-    #[default]
-    Matrices,
-    /// Of low-rank pairs too.
-    All,
-}
-
-impl Hessians {
-    /// True for an input of these weights.
-    pub(crate) fn wants(self, weights: &[&str]) -> bool {
-        match self {
-            Self::None => false,
-            // Matrices are named `….weight`, the halves of low-rank pairs are not.
-            Self::Matrices => weights.iter().any(|name| name.ends_with(".weight")),
-            Self::All => true,
-        }
-    }
-}
+use crate::options::{Hessians, Options};
 
 /// What statistics were gathered from. Equal keys mean equal statistics, but for digits in which programs of different versions
 /// may differ.

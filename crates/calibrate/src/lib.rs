@@ -22,6 +22,7 @@ mod hessian;
 )]
 mod imatrix;
 mod key;
+mod options;
 mod product;
 mod run;
 mod statistics;
@@ -29,6 +30,7 @@ mod statistics;
 pub use error::CalibrateError;
 pub use hessian::{Hessian, InputStatistics};
 pub use imatrix::{Channels, Imatrix, ImatrixForm};
-pub use key::{Hessians, Key};
-pub use run::{Options, Progress, Receiver, calibrate};
+pub use key::Key;
+pub use options::{Hessians, Options};
+pub use run::{Progress, Receiver, calibrate};
 pub use statistics::{Place, Statistics, calibrate_to_file};

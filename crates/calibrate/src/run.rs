@@ -4,57 +4,12 @@ use std::num::NonZeroUsize;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rwkv_forge_engine::{Batch, EngineOptions, Form, Isa, LayerStream};
-use rwkv_forge_model::ModelDescription;
 use rwkv_forge_weights::Model;
 
 use crate::collect::Collector;
 use crate::error::CalibrateError;
 use crate::hessian::InputStatistics;
-use crate::key::Hessians;
-
-/// Blocks of a Hessian begin at multiples of this: the longest block of a quantized format, whose codes are chosen together.
-const BLOCK_STEP: usize = 256;
-
-/// What to gather.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
-    /// Threads and instruction set, which change no result, and the epsilon of group norms. The form is always
-    /// [`Form::Float`]: inputs are gathered before any rounding.
-    pub engine: EngineOptions,
-    /// Which Hessians.
-    pub hessians: Hessians,
-    /// Bytes that the Hessians of one layer may take while they are gathered. Where full ones take more, each is gathered in
-    /// blocks along its diagonal.
-    pub memory: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { engine: EngineOptions { form: Form::Float, ..EngineOptions::default() }, hessians: Hessians::Matrices, memory: 2 << 30 }
-    }
-}
-
-impl Options {
-    /// Channels of a Hessian's block at most, from the memory limit: all, or the largest multiple of 256 with which a layer fits.
-    #[must_use]
-    pub fn block(&self, description: &ModelDescription) -> usize {
-        let sizes = &description.hyperparameters;
-        // At most so many different inputs as wide as the model, and one as wide as the channel mix; half of each product is held,
-        // and all of one while it is finished.
-        let (narrow, wide) = (9u64, 1u64);
-        let (channels, ffn) = (sizes.channels as u64, sizes.ffn as u64);
-        let bytes = |block: u64| {
-            let of = |columns: u64| columns.saturating_mul(columns.min(block)).saturating_mul(4);
-            (narrow * of(channels) + wide * of(ffn)) / 2 + of(channels.max(ffn))
-        };
-        let whole = channels.max(ffn).next_multiple_of(BLOCK_STEP as u64);
-        let mut block = whole;
-        while block > BLOCK_STEP as u64 && bytes(block) > self.memory {
-            block -= BLOCK_STEP as u64;
-        }
-        usize::try_from(block).unwrap_or(usize::MAX)
-    }
-}
+use crate::options::Options;
 
 /// Takes the results of a pass as they come.
 pub trait Receiver {

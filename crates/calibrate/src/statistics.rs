@@ -14,7 +14,8 @@ use crate::file::{BEGINNING, DIGEST_KEY, Entry, FORMAT, FORMAT_KEY, Header, INDE
 use crate::hessian::Hessian;
 use crate::imatrix::{Channels, Imatrix};
 use crate::key::Key;
-use crate::run::{Options, Progress, calibrate};
+use crate::options::Options;
+use crate::run::{Progress, calibrate};
 
 /// Bytes of the longest header accepted.
 const HEADER_BYTES: u64 = 32 << 20;

@@ -1,4 +1,4 @@
-//! Safetensors: genuine files and hostile files (S1 to S4).
+//! Safetensors: genuine files and hostile files (S1 to S4 of `docs/bad-inputs.md`).
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! Tensor semantics: rules T1 to T8, and the layouts that must be copied right.
+//! Tensor semantics: T1 to T8 of `docs/bad-inputs.md`, and the layouts that must be copied right.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may fail loudly")]
 
 use crate::common;

@@ -1,4 +1,4 @@
-//! The zip container: rules Z1 to Z20, each broken on its own, and the genuine forms that must pass.
+//! The zip container: Z1 to Z20 of `docs/bad-inputs.md`, each broken on its own, and the genuine forms that must pass.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests may fail loudly")]
 
 use crate::common;

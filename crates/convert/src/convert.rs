@@ -645,22 +645,33 @@ fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<
         "verify.top1" => float(agreement.map(|a| a.top1.fraction)),
         "verify.max_abs" => float(agreement.map(|a| a.max_abs.value)),
         "verify.rms_ratio" => float(agreement.map(|a| a.rms_ratio)),
+        "verify.kl_interval" => Some(agreement.map_or_else(|| "skipped".to_owned(), interval).into_bytes()),
         "verify.text_sha256" => Some(text_sha256.map_or_else(zeros, |digest| digest.as_bytes().to_vec())),
         "verify" => Some(match agreement {
             None => b"skipped".to_vec(),
             Some(a) => format!(
-                "verified positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={}",
+                "verified positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={} kl_interval={}",
                 a.positions,
                 a.kl.mean,
                 a.kl.max,
                 a.top1.fraction,
                 a.max_abs.value,
                 a.rms_ratio,
-                text_sha256.unwrap_or_default()
+                text_sha256.unwrap_or_default(),
+                interval(a)
             )
             .into_bytes(),
         }),
         _ => None,
+    }
+}
+
+/// The 95 % interval of the mean divergence, or why there is none.
+fn interval(agreement: &Agreement) -> String {
+    match (agreement.kl.interval, agreement.kl.no_interval) {
+        (Some([low, high]), _) => format!("{low:e} to {high:e}"),
+        (None, Some(why)) => format!("none: {why}"),
+        (None, None) => "none".to_owned(),
     }
 }
 

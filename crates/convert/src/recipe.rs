@@ -348,8 +348,8 @@ impl Recipe {
         }
     }
 
-    /// Rows that are no whole number of blocks are stored in a format of shorter blocks, else in f16 (M4); under
-    /// `strict` they are refused.
+    /// Rows that are no whole number of blocks are stored in a format of shorter blocks, else in f16 (M4 in
+    /// `docs/bad-inputs.md`); under `strict` they are refused.
     fn fit_blocks(&self, spec: &TensorSpec, version: Version, choice: Choice) -> Result<Choice, ConvertError> {
         // Low-rank factors are quantized in rows of inputs, which is how files hold them then.
         let row = match rwkv_forge_overlay::Weight::of(spec) {

@@ -2,9 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use crate::common::Temp;
-use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
-use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary, open, plan};
+use rwkv_forge_convert::{OpenModel, OpenOptions, Plan, Vocabulary, open};
 use rwkv_forge_model::Version;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::BoxError;
@@ -21,7 +20,7 @@ fn made() -> (Temp, OpenModel) {
 }
 
 fn planned(model: &OpenModel, recipe: &Recipe) -> Result<Plan, BoxError> {
-    plan(model, &ConvertOptions { name: Some("model"), ..ConvertOptions::new(by_name("gguf").unwrap(), recipe, &Vocabulary::Bytes) })
+    crate::common::planned(model, "gguf", recipe, &Vocabulary::Bytes, Some("model"))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The result of a comparison, and the thresholds that it can be held against.
 
-use rwkv_forge_score::{AgainstUnigram, UnigramLoss};
+use rwkv_forge_score::{AgainstUnigram, Interval, KlSummary, UnigramLoss};
 use serde::Serialize;
 
 /// How well a candidate follows a reference over one sequence of tokens, both starting from the empty state.
@@ -25,8 +25,9 @@ pub struct Agreement {
     pub reference_rms: f64,
     /// How often both predict the same token.
     pub top1: Top1,
-    /// Kullback-Leibler divergence KL(reference || candidate) of the predicted distributions, in nats.
-    pub kl: Divergence,
+    /// Kullback-Leibler divergence KL(reference || candidate) of the predicted distributions, in nats. Its intervals draw windows of 32
+    /// positions.
+    pub kl: KlSummary,
     /// Of the tokens that follow in the sequence; `None` for a sequence of one token.
     pub perplexity: Option<Perplexity>,
     /// First position at which the most likely tokens differ.
@@ -80,23 +81,6 @@ pub struct Top1 {
     pub clear_agree: usize,
 }
 
-/// A divergence over all positions, in nats, 0 or more.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Divergence {
-    /// Mean over positions.
-    pub mean: f64,
-    /// Standard error of the mean, positions taken as independent.
-    pub standard_error: f64,
-    /// 95 % bootstrap interval of the mean: lower and upper end.
-    pub interval: [f64; 2],
-    /// Half of the positions have at most this.
-    pub median: f64,
-    /// 99 % of the positions have at most this.
-    pub p99: f64,
-    /// The largest of all positions.
-    pub max: f64,
-}
-
 /// exp of the mean negative log-probability of the tokens that really follow.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Perplexity {
@@ -106,6 +90,8 @@ pub struct Perplexity {
     pub candidate: f64,
     /// candidate / reference.
     pub ratio: f64,
+    /// Of `ratio`, over windows of 32 tokens; `None` where the divergence has none either.
+    pub ratio_interval: Interval,
     /// Standard error of the natural logarithm of `ratio`, positions taken as independent.
     pub log_ratio_standard_error: f64,
     /// Number of tokens predicted: one less than fed.

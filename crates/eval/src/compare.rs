@@ -1,35 +1,33 @@
 //! Two models over the same tokens: layer by layer, then range by range of the vocabulary.
 
 use rayon::prelude::*;
+use rwkv_forge_score::{Compared, Distance, KlSummary, PerplexityRatio, Precision, ScoreError, Scorer};
 
-use crate::agreement::{Agreement, Difference, Divergence, LayerAgreement, PerPosition, Perplexity, Top1, WorstLogit};
+use crate::agreement::{Agreement, Difference, LayerAgreement, PerPosition, Perplexity, Top1, WorstLogit};
 use crate::error::EvalError;
-use crate::position::Position;
 use crate::run::{Model, Run, Runner};
-use crate::statistics::{bootstrap_interval, mean, quantile, standard_error};
 
 /// Smallest RMS of the reference's logits with which agreement means something.
 const MIN_REFERENCE_RMS: f64 = 1e-3;
 /// Two largest logits closer than this may change places by rounding.
 const CLEAR_MARGIN: f32 = 1e-3;
-/// Logits of one model that are in memory at once, when the caller does not choose.
-const LOGITS_IN_MEMORY: usize = 1 << 22;
+/// Positions whose logits are in memory at once; the head is read anew for each so many.
+const POSITIONS: usize = 256;
 
 /// What to compare on, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct CompareOptions<'a> {
     /// The sequence fed to both models from the empty state. At least one id, all below the vocabulary.
     pub tokens: &'a [u32],
-    /// Vocabulary entries whose logits are in memory at once, at least 1. Memory: 8 * tokens * head_rows bytes for the
-    /// logits of both models. The result does not depend on it.
+    /// Vocabulary entries whose logits are computed at once, at least 1. The result does not depend on it.
     pub head_rows: usize,
 }
 
 impl<'a> CompareOptions<'a> {
-    /// Ranges of the vocabulary that keep the logits of both models within 32 MiB.
+    /// Ranges of 4096 vocabulary entries.
     #[must_use]
     pub fn new(tokens: &'a [u32]) -> Self {
-        Self { tokens, head_rows: (LOGITS_IN_MEMORY / tokens.len().max(1)).clamp(64, 8192) }
+        Self { tokens, head_rows: 4096 }
     }
 }
 
@@ -38,7 +36,7 @@ impl<'a> CompareOptions<'a> {
 pub struct Progress {
     /// What was just finished: `layer` or `head`.
     pub stage: &'static str,
-    /// Steps done: one for each layer of each model, one for each range of the vocabulary.
+    /// Steps done: one for each layer of each model, one for each range of the vocabulary for some positions.
     pub done: usize,
     /// All steps.
     pub total: usize,
@@ -46,8 +44,7 @@ pub struct Progress {
 
 /// Runs both models over the same tokens and compares every layer, every state and all logits.
 ///
-/// Memory: one layer of one model in f32, the residual streams of both, and the logits of `head_rows` vocabulary
-/// entries. The result has the same bits for any number of threads and any `head_rows`.
+/// Memory: one layer of one model in f32, the residual streams of both, and the logits of 256 positions. The result has the same bits for any number of threads and any `head_rows`.
 ///
 /// # Errors
 /// When the vocabularies differ, a token is outside them, a tensor cannot be read, either model produces NaN or
@@ -75,7 +72,7 @@ pub fn compare_runners(
     if vocabulary != candidate.vocabulary() {
         return Err(EvalError::VocabularyMismatch { reference: vocabulary, candidate: candidate.vocabulary() });
     }
-    let ranges = vocabulary.div_ceil(options.head_rows.max(1));
+    let ranges = vocabulary.div_ceil(options.head_rows.max(1)) * options.tokens.len().div_ceil(POSITIONS);
     let mut steps = Steps { done: 0, total: reference.layers() + candidate.layers() + ranges, progress };
     let mut runs = [Run::start(reference, "reference", options.tokens)?, Run::start(candidate, "candidate", options.tokens)?];
     let layers = compare_layers(&mut runs, &mut steps)?;
@@ -118,59 +115,88 @@ fn compare_layers(runs: &mut [Run<'_>; 2], steps: &mut Steps<'_>) -> Result<Vec<
     Ok(out)
 }
 
+/// What is kept of one position.
+struct Position {
+    compared: Compared,
+    distance: Distance,
+}
+
+/// Rows of logits of both models, some positions at a time.
 fn compare_heads(
     runs: &mut [Run<'_>; 2],
     options: &CompareOptions<'_>,
     vocabulary: usize,
     steps: &mut Steps<'_>,
 ) -> Result<Vec<Position>, EvalError> {
-    let [reference, candidate] = runs;
-    reference.start_head()?;
-    candidate.start_head()?;
-    let next = options.tokens.iter().skip(1).map(|token| Some(*token)).chain([None]);
-    let mut positions: Vec<Position> = next.map(Position::new).collect();
     let head_rows = options.head_rows.max(1);
-    for first in (0..vocabulary).step_by(head_rows) {
-        let rows = head_rows.min(vocabulary - first);
-        let a = reference.logits(first, rows)?;
-        let b = candidate.logits(first, rows)?;
-        // Each position is summed by one thread alone.
-        let pairs = a.par_chunks_exact(rows).zip(b.par_chunks_exact(rows));
-        positions.par_iter_mut().zip(pairs).for_each(|(position, (a, b))| position.add(first, a, b));
-        for (index, position) in positions.iter().enumerate() {
-            if let Some((token, in_candidate, value)) = position.non_finite {
-                let run = if in_candidate { &*candidate } else { &*reference };
-                run.check_logit(index, token, value)?;
+    let count = options.tokens.len();
+    let mut out = Vec::with_capacity(count);
+    for start in (0..count).step_by(POSITIONS) {
+        let positions = start..count.min(start + POSITIONS);
+        let [mut a, mut b] = [(); 2].map(|()| vec![0.0; positions.len() * vocabulary]);
+        runs.iter_mut().try_for_each(|run| run.start_head(positions.clone()))?;
+        for first in (0..vocabulary).step_by(head_rows) {
+            let rows = head_rows.min(vocabulary - first);
+            for (run, all) in runs.iter().zip([&mut a, &mut b]) {
+                let part = run.logits(first, rows)?;
+                for (all, part) in all.chunks_exact_mut(vocabulary).zip(part.chunks_exact(rows)) {
+                    all[first..first + rows].copy_from_slice(part);
+                }
             }
+            steps.advance("head");
         }
-        steps.advance("head");
+        // Each position is summed by one thread alone.
+        let rows = a.par_chunks_exact(vocabulary).zip(b.par_chunks_exact(vocabulary)).enumerate();
+        let found = rows.map_init(
+            || Scorer::new(Precision::F32),
+            |scorer, (index, (a, b))| {
+                let position = start + index;
+                // After the last token comes none; what is scored there is not used.
+                let next = options.tokens.get(position + 1).copied().unwrap_or(0);
+                let placed = |model: &'static str| move |error| placed(error, model, position);
+                let mut reference = scorer.reference(a, next).map_err(placed("reference"))?;
+                let compared = reference.compare(b).map_err(placed("candidate"))?;
+                Ok(Position { compared, distance: Distance::of(a, b) })
+            },
+        );
+        out.extend(found.collect::<Result<Vec<_>, EvalError>>()?);
     }
-    Ok(positions)
+    Ok(out)
+}
+
+/// A logit that is no number, with the position of its row.
+fn placed(error: ScoreError, model: &'static str, position: usize) -> EvalError {
+    match error {
+        ScoreError::NonFinite { element, value, .. } => {
+            EvalError::NonFinite { model, value, place: "the logits".to_owned(), position, element }
+        }
+        error => error.into(),
+    }
 }
 
 fn summarise(positions: &[Position], vocabulary: usize, layers: Vec<LayerAgreement>) -> Result<Agreement, EvalError> {
-    let squares: f64 = positions.iter().map(|p| p.squares).sum();
-    let reference_squares: f64 = positions.iter().map(|p| p.reference_squares).sum();
+    let squares: f64 = positions.iter().map(|p| p.distance.squares).sum();
+    let reference_squares: f64 = positions.iter().map(|p| p.distance.reference_squares).sum();
     let reference_rms = libm::sqrt(reference_squares / (positions.len() * vocabulary).max(1) as f64);
     if reference_rms <= MIN_REFERENCE_RMS {
         return Err(EvalError::VanishingReference { rms: reference_rms, limit: MIN_REFERENCE_RMS });
     }
     let nmse = squares / reference_squares;
     let per_position = PerPosition {
-        kl: positions.iter().map(Position::kl).collect(),
-        max_abs: positions.iter().map(|p| p.max_abs).collect(),
-        top1: positions.iter().map(Position::top1).collect(),
+        kl: positions.iter().map(|p| p.compared.kl).collect(),
+        max_abs: positions.iter().map(|p| p.distance.max_abs).collect(),
+        top1: positions.iter().map(|p| p.compared.same_top1()).collect(),
     };
     Ok(Agreement {
         positions: positions.len(),
         vocabulary,
-        identical: positions.iter().all(|p| p.identical),
+        identical: positions.iter().all(|p| p.distance.identical),
         max_abs: worst_logit(positions),
         rms_ratio: libm::sqrt(nmse),
         nmse,
         reference_rms,
         top1: top1(positions),
-        kl: divergence(&per_position.kl),
+        kl: KlSummary::of_positions(&per_position.kl),
         perplexity: perplexity(positions),
         first_divergence: per_position.top1.iter().position(|same| !same),
         layers,
@@ -180,52 +206,38 @@ fn summarise(positions: &[Position], vocabulary: usize, layers: Vec<LayerAgreeme
 
 fn worst_logit(positions: &[Position]) -> WorstLogit {
     let mut worst = WorstLogit { value: 0.0, position: 0, token: 0 };
-    for (position, p) in positions.iter().enumerate() {
-        if p.max_abs > worst.value {
-            worst = WorstLogit { value: p.max_abs, position, token: p.worst_token };
+    for (position, Position { distance, .. }) in positions.iter().enumerate() {
+        if distance.max_abs > worst.value {
+            worst = WorstLogit { value: distance.max_abs, position, token: distance.token };
         }
     }
     worst
 }
 
 fn top1(positions: &[Position]) -> Top1 {
-    let clear = || positions.iter().filter(|p| p.margin() > CLEAR_MARGIN);
-    let agree = positions.iter().filter(|p| p.top1()).count();
+    let clear = || positions.iter().filter(|p| p.distance.margin > CLEAR_MARGIN);
+    let agree = positions.iter().filter(|p| p.compared.same_top1()).count();
     Top1 {
         agree,
         count: positions.len(),
         fraction: agree as f64 / positions.len().max(1) as f64,
         clear_count: clear().count(),
-        clear_agree: clear().filter(|p| p.top1()).count(),
+        clear_agree: clear().filter(|p| p.compared.same_top1()).count(),
     }
 }
 
-fn divergence(kl: &[f64]) -> Divergence {
-    let mut sorted = kl.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    Divergence {
-        mean: mean(kl),
-        standard_error: standard_error(kl),
-        interval: bootstrap_interval(kl),
-        median: quantile(&sorted, 0.5),
-        p99: quantile(&sorted, 0.99),
-        max: quantile(&sorted, 1.0),
-    }
-}
-
+/// Of the tokens that follow: at every position but the last.
 fn perplexity(positions: &[Position]) -> Option<Perplexity> {
-    let scored: Vec<(f64, f64)> = positions.iter().filter_map(Position::next_log_probabilities).collect();
-    if scored.is_empty() {
-        return None;
-    }
-    let reference: Vec<f64> = scored.iter().map(|(r, _)| -r).collect();
-    let candidate: Vec<f64> = scored.iter().map(|(_, c)| -c).collect();
-    let log_ratios: Vec<f64> = scored.iter().map(|(r, c)| r - c).collect();
+    let (_, followed) = positions.split_last()?;
+    let of = |row: fn(&Compared) -> f64| followed.iter().map(|p| row(&p.compared)).collect::<Vec<f64>>();
+    let (nll, reference) = (of(|compared| compared.candidate.nll), of(|compared| compared.reference.nll));
+    let found = PerplexityRatio::of_positions(&nll, &reference)?;
     Some(Perplexity {
-        reference: libm::exp(mean(&reference)),
-        candidate: libm::exp(mean(&candidate)),
-        ratio: libm::exp(mean(&log_ratios)),
-        log_ratio_standard_error: standard_error(&log_ratios),
-        tokens: scored.len(),
+        reference: found.reference,
+        candidate: libm::exp(nll.iter().sum::<f64>() / nll.len() as f64),
+        ratio: found.ratio,
+        ratio_interval: found.ratio_interval,
+        log_ratio_standard_error: found.ln_ratio_standard_error,
+        tokens: nll.len(),
     })
 }

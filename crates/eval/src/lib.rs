@@ -16,12 +16,10 @@ mod logits;
 mod loss;
 pub mod npy;
 mod pass;
-mod position;
 mod run;
-mod statistics;
 mod tokens;
 
-pub use agreement::{Agreement, Difference, Divergence, LayerAgreement, PerPosition, Perplexity, Thresholds, Top1, WorstLogit};
+pub use agreement::{Agreement, Difference, LayerAgreement, PerPosition, Perplexity, Thresholds, Top1, WorstLogit};
 pub use compare::{CompareOptions, Progress, compare, compare_runners};
 pub use engine::Kernel;
 pub use error::EvalError;

@@ -214,9 +214,13 @@ fn divergences_are_those_of_the_comparison_token_by_token() {
         let want = compare(&model.model(), &candidate.model(), &options, &mut |_| ()).unwrap();
         let evaluation = rwkv_forge_score::evaluate(&plan, &found.scores).unwrap();
         let kl = evaluation.kl.unwrap();
-        // Both sum in f64, one of them in pieces of the vocabulary.
-        assert!((kl.mean - want.kl.mean).abs() < 1e-9 * want.kl.mean && kl.mean > 1e-6, "{version}: {} {}", kl.mean, want.kl.mean);
-        assert!((kl.max - want.kl.max).abs() < 1e-9 * want.kl.max, "{version}");
+        // The same numbers position by position; the mean is added up by windows in one of them.
+        assert_eq!(found.scores.compared.as_ref().unwrap().kl, want.per_position.kl, "{version}");
+        assert!((kl.mean - want.kl.mean).abs() < 1e-14 * want.kl.mean && kl.mean > 1e-6, "{version}: {} {}", kl.mean, want.kl.mean);
+        assert_eq!((kl.max, kl.p99, kl.median), (want.kl.max, want.kl.p99, want.kl.median), "{version}");
+        let nll = want.perplexity.unwrap().reference.ln();
+        let reference = &found.scores.compared.as_ref().unwrap().nll_reference[..want.positions - 1];
+        assert!((nll - reference.iter().sum::<f64>() / reference.len() as f64).abs() < 1e-13, "{version}");
         assert_eq!(evaluation.top1, Some(want.top1.fraction), "{version}");
         for (found, want) in found.layers.iter().zip(&want.layers) {
             let close = |found: Option<f64>, want: f64| (found.unwrap() - want).abs() <= 1e-9 * want.max(1e-9);

@@ -63,7 +63,7 @@ impl GgmlFile {
         &self.header
     }
 
-    /// Looks for blocks whose scale is NaN or infinite (rule G10).
+    /// Looks for blocks whose scale is NaN or infinite (G10 in `docs/bad-inputs.md`).
     fn validate_blocks(&self) -> Result<(), GgmlError> {
         let mut buffer = Vec::new();
         for (info, start) in self.infos.iter().zip(&self.offsets).filter(|(info, _)| !info.encoding.is_dense()) {

@@ -1,4 +1,5 @@
-//! Parses and checks everything that is not data: the header and the records. Start at [`Records::from_bytes`]. Rule G11.
+//! Parses and checks everything that is not data: the header and the records. Start at [`Records::from_bytes`].
+//! What it refuses is G11 in `docs/bad-inputs.md`.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Every rule of the format broken in exactly one way (G11), and the kind of error that it must give.
+//! Every rule of the format broken in exactly one way (G11 of `docs/bad-inputs.md`), and the kind of error that it must give.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
 
 use crate::common;

@@ -1,5 +1,5 @@
 //! Parses and checks everything before the data: magic, metadata, tensor list, and that the tensors tile the file.
-//! Start at [`Header::parse`]. Rules G1 to G9.
+//! Start at [`Header::parse`]. What it refuses is G1 to G9 in `docs/bad-inputs.md`.
 
 use std::collections::BTreeSet;
 

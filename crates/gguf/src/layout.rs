@@ -71,7 +71,8 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
 ///
 /// Late values, all under the prefix `rwkv_forge.` in the file: `source.sha256` and `verify.text_sha256` (texts of 64
 /// bytes), `verify.status` (8 bytes: `pending`, `verified` or `skipped`, filled up with spaces), `verify.positions`
-/// (u32), `verify.kl_mean`, `verify.kl_max`, `verify.top1`, `verify.max_abs`, `verify.rms_ratio` (f64).
+/// (u32), `verify.kl_mean`, `verify.kl_max`, `verify.top1`, `verify.max_abs`, `verify.rms_ratio` (f64), `verify.kl_interval` (96 bytes, filled up
+/// with spaces: both ends, or why there are none).
 ///
 /// # Errors
 /// [`GgufError::CannotCarry`], [`GgufError::EncodingNotAllowed`], [`GgufError::BlockLength`],
@@ -389,6 +390,9 @@ fn write_tokenizer(header: &mut HeaderWriter, list: &TokenList) {
     header.text("tokenizer.chat_template", crate::CHAT_TEMPLATE.trim_end());
 }
 
+/// Bytes reserved for an interval, or for the reason why there is none.
+const INTERVAL_BYTES: usize = 96;
+
 fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Provenance) {
     let digest_place = "0".repeat(64);
     header.text(&format!("{PREFIX}.version"), &provenance.tool_version);
@@ -400,6 +404,7 @@ fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Pr
     for name in ["verify.kl_mean", "verify.kl_max", "verify.top1", "verify.max_abs", "verify.rms_ratio"] {
         header.late_f64(PREFIX, name);
     }
+    header.late_text(PREFIX, "verify.kl_interval", &" ".repeat(INTERVAL_BYTES));
     header.late_text(PREFIX, "verify.text_sha256", &digest_place);
 }
 

@@ -19,7 +19,7 @@ use crate::value::{Metadata, Value};
 /// # Errors
 /// [`GgufError::UnsupportedArchitecture`], [`GgufError::UnsupportedType`], [`GgufError::UnknownTensor`], [`GgufError::ScaleBeside`],
 /// [`GgufError::DuplicateTensor`], [`GgufError::BadShape`] for the names; [`GgufError::MissingKey`],
-/// [`GgufError::Contradiction`], [`GgufError::UnsupportedRescale`] for the metadata (rule G9).
+/// [`GgufError::Contradiction`], [`GgufError::UnsupportedRescale`] for the metadata (G9 in `docs/bad-inputs.md`).
 pub fn mapped(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
     map_file(file).map_err(|error| error.at(file.path()))
 }

@@ -77,8 +77,8 @@ impl GgufFile {
         }
     }
 
-    /// Reads every quantized tensor once and looks for blocks whose scale is NaN or infinite (rule G10). Types that
-    /// cannot be decoded are passed over. `progress` is called with the number of bytes just read.
+    /// Reads every quantized tensor once and looks for blocks whose scale is NaN or infinite (G10 in `docs/bad-inputs.md`).
+    /// Types that cannot be decoded are passed over. `progress` is called with the number of bytes just read.
     ///
     /// # Errors
     /// [`GgufError::BadBlock`] with tensor and index of the first one; read errors.

@@ -1,5 +1,5 @@
-//! Every rule of the format broken in exactly one way, and the kind of error that it must give. Names follow the list
-//! of bad inputs (G1 to G10).
+//! Every rule of the format broken in exactly one way, and the kind of error that it must give. Names follow
+//! `docs/bad-inputs.md` (G1 to G10).
 
 use rwkv_forge_gguf::{GgufFile, Header, Limits};
 use rwkv_forge_tensor::{Diagnostic, TensorSource};
@@ -127,7 +127,7 @@ fn g6_dimensions() {
 
 #[test]
 fn g7_types_and_block_lengths() {
-    for number in [4, 5, 9, 15, 31, 32, 33, 36, 40, 1000, u32::MAX] {
+    for number in [4, 5, 9, 15, 31, 32, 33, 36, 37, 38, 43, 1000, u32::MAX] {
         assert_eq!(changed(|b| b.tensors[0].kind = number), "UnknownType", "{number}");
     }
     assert_eq!(changed(|b| b.tensors[1].dims = vec![33]), "BlockLength");

@@ -4,7 +4,7 @@
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, context};
 
-type Message = (&'static str, &'static str);
+use crate::conversations::{Message, conversations};
 
 /// The template as files carry it.
 fn template() -> &'static str {
@@ -32,31 +32,6 @@ fn expected(messages: &[Message], generate: bool) -> String {
         out.push_str(&format!("{name}: {}\n\n", content.trim()));
     }
     out + if generate { "Assistant:" } else { "" }
-}
-
-/// One to five turns, with and without a system prompt and a last answer; contents that are empty or end in blanks among them.
-fn conversations() -> Vec<Vec<Message>> {
-    let contents = [
-        ("hi", "Hello!"),
-        ("  trailing blanks \n", "kept\n\nparagraphs \t"),
-        ("", ""),
-        ("{{ bos_token }} '\\n'", "{% raw %}"),
-        ("Grüße 世界", "…"),
-    ];
-    let mut out = Vec::new();
-    for turns in 1..=contents.len() {
-        for system in [None, Some(" Answer briefly. "), Some("")] {
-            for answered in [false, true] {
-                let mut messages: Vec<Message> = system.iter().map(|text| ("system", *text)).collect();
-                for (user, assistant) in &contents[..turns] {
-                    messages.extend([("user", *user), ("assistant", *assistant)]);
-                }
-                messages.truncate(messages.len() - usize::from(!answered));
-                out.push(messages);
-            }
-        }
-    }
-    out
 }
 
 /// llama.cpp's C API reads no Jinja: it looks for substrings, one kind of template after the other, and writes the conversation by

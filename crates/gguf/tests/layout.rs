@@ -124,7 +124,7 @@ fn late_values_are_found_where_the_layout_says() {
     let mut file = written(&source, &description, &layout);
     let names: Vec<&str> = layout.patches.iter().map(|patch| patch.name).collect();
     let all = ["source.sha256", "verify.status", "verify.positions", "verify.kl_mean", "verify.kl_max", "verify.top1"];
-    assert_eq!(names, [&all[..], &["verify.max_abs", "verify.rms_ratio", "verify.text_sha256"]].concat());
+    assert_eq!(names, [&all[..], &["verify.max_abs", "verify.rms_ratio", "verify.kl_interval", "verify.text_sha256"]].concat());
     let untouched = Scratch::new("late-0", &file).open_kept().1;
     assert_eq!(untouched.metadata().str("rwkv_forge.verify.status").unwrap(), Some("pending "));
     for (patch, letter) in layout.patches.iter().zip(b'a'..) {
@@ -143,7 +143,8 @@ fn late_values_are_found_where_the_layout_says() {
     assert_eq!(metadata.u64("rwkv_forge.verify.positions").unwrap(), Some(77));
     assert_eq!(metadata.f64("rwkv_forge.verify.kl_mean").unwrap(), Some(f64::from(b'd')));
     assert_eq!(metadata.f64("rwkv_forge.verify.rms_ratio").unwrap(), Some(f64::from(b'h')));
-    assert_eq!(metadata.str("rwkv_forge.verify.text_sha256").unwrap(), Some("i".repeat(64).as_str()));
+    assert_eq!(metadata.str("rwkv_forge.verify.kl_interval").unwrap(), Some("i".repeat(96).as_str()));
+    assert_eq!(metadata.str("rwkv_forge.verify.text_sha256").unwrap(), Some("j".repeat(64).as_str()));
     assert_eq!(patched.metadata().entries().len(), untouched.metadata().entries().len());
 }
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod chat_template;
 mod common;
+mod conversations;
 mod gguf_py;
 mod hybrids;
 mod layout;

@@ -68,8 +68,8 @@ pub fn gguf_constraint(spec: &TensorSpec) -> Constraint {
 /// RWKV-7 gets v0, v1, v2 of zeros.
 ///
 /// # Errors
-/// [`HfError::CannotCarry`], [`HfError::FixedSize`] for RWKV-6 sizes that candle gets wrong (trap T18), and the errors of
-/// safetensors layouts.
+/// [`HfError::CannotCarry`], [`HfError::FixedSize`] for RWKV-6 sizes that candle gets wrong (`docs/traps.md`, "Sizes that candle
+/// has built in"), and the errors of safetensors layouts.
 pub fn candle(model: &ModelDescription, choices: &[Choice], context: &Context<'_>) -> Result<OutputLayout, HfError> {
     let row = candle_row(model.version)?;
     check_sizes(CANDLE, model)?;

@@ -106,7 +106,8 @@ pub(crate) fn candle(row: &CandleRow, model: &ModelDescription) -> Value {
     config
 }
 
-/// `num_attention_heads` is read as the size of a head by all programs that have this configuration (trap T11).
+/// `num_attention_heads` is read as the size of a head by all programs that have this configuration
+/// (`docs/traps.md`, "Heads in config.json").
 fn add_heads(config: &mut Value, sizes: &Hyperparameters) {
     if let Some(entries) = config.as_object_mut() {
         entries.insert("head_size".to_owned(), json!(sizes.head_size));

@@ -14,7 +14,7 @@ pub(crate) struct Style {
     pub(crate) convention: &'static Convention,
     /// Vectors other than the token shift of the time mix are `[C]`, not `[1, 1, C]`.
     pub(crate) squeezed: bool,
-    /// The value matrices are divided by 8, for a group norm with the epsilon 1e-5 (trap T1).
+    /// The value matrices are divided by 8, for a group norm with the epsilon 1e-5 (`docs/traps.md`, "Group norm epsilon").
     pub(crate) eighth_value: bool,
     /// Layer 0 of RWKV-7 has v0, v1, v2, though they are never used.
     pub(crate) stand_ins: bool,

@@ -116,7 +116,8 @@ pub(crate) struct CandleRow {
     pub(crate) written: Version,
     /// `general.architecture` of a GGUF file, where candle has a quantized model.
     pub(crate) quantized: Option<&'static str>,
-    /// Whether candle normalises heads with the epsilon 1e-5, which value matrices divided by 8 make up for (trap T1).
+    /// Whether candle normalises heads with the epsilon 1e-5, which value matrices divided by 8 make up for
+    /// (`docs/traps.md`, "Group norm epsilon").
     pub(crate) eighth_value: bool,
     /// Whether candle asks for v0, v1, v2 in layer 0, though they are never used.
     pub(crate) stand_ins: bool,

@@ -267,7 +267,7 @@ fn candles_rwkv_7_gets_stand_ins_in_layer_0() {
 }
 
 #[test]
-fn t18_sizes_that_a_program_gets_wrong_are_refused_with_the_way_out() {
+fn sizes_that_a_program_gets_wrong_are_refused_with_the_way_out() {
     let model = described(Version::V6, &WIDE);
     for result in
         [candle(&model, &choices(&model, Encoding::F32), &CONTEXT), candle_gguf(&model, &choices(&model, Encoding::F32), &CONTEXT)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::IoError;
-use crate::input::FileIdentity;
+use crate::identity::FileIdentity;
 
 /// What the user gave, or what a reader opened, and what is to be written. Cheap to clone: clones are the same list.
 ///

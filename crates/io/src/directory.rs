@@ -7,16 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
 use crate::claims::Claims;
 use crate::error::IoError;
-use crate::input::{FileIdentity, InputFile, describe};
+use crate::identity::FileIdentity;
+use crate::input::{InputFile, describe};
 use crate::output::{OutputFile, OutputOptions};
-use crate::temporary::{ATTEMPTS, NEXT, is_temporary_of, may_create, note_leftover, patiently, temporary_name};
+use crate::temporary::{ATTEMPTS, NEXT, directories, is_temporary_of, may_create, note_leftover, temporary_name};
 
 /// Name of the file that lists what this program wrote into a directory.
 pub const MANIFEST: &str = "rwkv-forge-files.txt";
@@ -166,22 +166,6 @@ fn listed(path: &Path) -> Option<Vec<String>> {
     Some(text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect())
 }
 
-/// Temporary directories of this process that exist, for signals.
-static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-fn registry() -> MutexGuard<'static, Vec<PathBuf>> {
-    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Removes every temporary directory of this process. The list stays locked meanwhile, so that none takes its final name
-/// while half of its files are gone.
-pub(crate) fn remove_all() {
-    let Some(mut live) = patiently(&LIVE) else { return };
-    for path in std::mem::take(&mut *live) {
-        let _gone = std::fs::remove_dir_all(path);
-    }
-}
-
 /// A hidden directory beside an output; locked through its handle, as temporary files are.
 struct TemporaryDirectory {
     path: PathBuf,
@@ -202,7 +186,7 @@ impl TemporaryDirectory {
         for _ in 0..ATTEMPTS {
             let path = parent.join(temporary_name(name, NEXT.fetch_add(1, Ordering::Relaxed)));
             {
-                let mut live = registry();
+                let mut live = directories();
                 if !may_create() {
                     return Err(refused("the program is about to end".to_owned()));
                 }
@@ -213,7 +197,7 @@ impl TemporaryDirectory {
                 }
             }
             let Some(lock) = lock(&path) else {
-                registry().retain(|other| *other != path);
+                directories().retain(|other| *other != path);
                 continue;
             };
             return Ok(Self { path, target: target.to_path_buf(), parent, _lock: lock });
@@ -229,7 +213,7 @@ impl TemporaryDirectory {
     fn commit(self, force: bool, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
         sync(&self.path).map_err(self.failed("flushing the directory to the device"))?;
         {
-            let mut live = registry();
+            let mut live = directories();
             if !live.contains(&self.path) {
                 // A signal has come and its handler has removed the files.
                 return Err(self.failed("renaming the finished directory")(io::ErrorKind::Interrupted.into()));
@@ -299,7 +283,7 @@ impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         // After a commit the name is gone.
         let _gone = std::fs::remove_dir_all(&self.path);
-        registry().retain(|other| *other != self.path);
+        directories().retain(|other| *other != self.path);
     }
 }
 

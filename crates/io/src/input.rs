@@ -2,13 +2,14 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
 use crate::error::IoError;
+use crate::identity::FileIdentity;
 use crate::mmap::Map;
 
 /// Bytes a step of a sequential pass: large enough that system calls cost nothing, small enough to stay in cache.
@@ -23,45 +24,6 @@ pub enum Backend {
     /// Copies from a memory map; positioned reads where mapping is impossible. Only for files that nobody else
     /// writes: a file that shrinks at the wrong moment ends the process.
     Mmap,
-}
-
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileIdentity {
-    /// Number of the device.
-    pub dev: u64,
-    /// Number of the inode on the device.
-    pub ino: u64,
-    /// Length in bytes.
-    pub len: u64,
-    /// Time of the last modification, nanoseconds since 1970.
-    pub modified_ns: i128,
-}
-
-impl FileIdentity {
-    pub(crate) fn of(meta: &Metadata) -> Self {
-        let seconds = i128::from(meta.mtime()).saturating_mul(1_000_000_000);
-        Self { dev: meta.dev(), ino: meta.ino(), len: meta.len(), modified_ns: seconds.saturating_add(i128::from(meta.mtime_nsec())) }
-    }
-
-    /// True when both are the same file, by whatever names, and whatever its content.
-    #[must_use]
-    pub fn same_file(&self, other: &Self) -> bool {
-        self.dev == other.dev && self.ino == other.ino
-    }
-
-    /// What differs between this state and a later one, in words.
-    fn difference(&self, now: &Self) -> Option<String> {
-        if !self.same_file(now) {
-            Some("another file has taken its name".to_owned())
-        } else if self.len != now.len {
-            Some(format!("length {} became {}", self.len, now.len))
-        } else if self.modified_ns != now.modified_ns {
-            Some("it was written to".to_owned())
-        } else {
-            None
-        }
-    }
 }
 
 /// A regular file opened for reading. Every read fails with [`IoError::InputChanged`] once the file is no longer what
@@ -332,7 +294,7 @@ mod tests {
 
     use std::sync::Mutex;
 
-    use super::{FileIdentity, ReadAt, io, read_full};
+    use super::{ReadAt, io, read_full};
 
     /// Hands out `data` at most `step` bytes a call, every second call interrupted; EIO at and after `fail_at`.
     struct Awkward {
@@ -361,21 +323,6 @@ mod tests {
 
     fn awkward(step: usize, fail_at: Option<u64>) -> Awkward {
         Awkward { data: (0..=255).collect(), step, fail_at, calls: Mutex::new(0) }
-    }
-
-    #[test]
-    fn f2_each_property_alone_tells_two_states_apart() {
-        let state = FileIdentity { dev: 1, ino: 2, len: 3, modified_ns: 4 };
-        assert_eq!(state.difference(&state), None);
-        let others = [
-            (FileIdentity { dev: 9, ..state }, "another file"),
-            (FileIdentity { ino: 9, ..state }, "another file"),
-            (FileIdentity { len: 9, ..state }, "length 3 became 9"),
-            (FileIdentity { modified_ns: 9, ..state }, "written to"),
-        ];
-        for (other, words) in others {
-            assert!(state.difference(&other).is_some_and(|found| found.contains(words)), "{other:?}");
-        }
     }
 
     #[test]

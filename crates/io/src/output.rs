@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 use crate::claims::Claims;
 use crate::error::IoError;
-use crate::input::{FileIdentity, describe};
+use crate::identity::FileIdentity;
+use crate::input::describe;
 use crate::temporary::Temporary;
 
 /// What an output may replace and how large it will be.

@@ -20,6 +20,9 @@ use crate::error::IoError;
 /// Temporaries of this process that exist, for [`remove_temporaries`].
 static LIVE: Mutex<Vec<Arc<Temporary>>> = Mutex::new(Vec::new());
 
+/// Temporary directories of this process that exist, for [`remove_temporaries`].
+static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
 /// The N of the next temporary. Never used twice: removing a temporary late must not hit another one's file.
 pub(crate) static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -36,7 +39,7 @@ static FOUND: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// right before the process ends; outputs that are already complete stay.
 pub fn remove_temporaries() {
     ENDING.store(true, Ordering::SeqCst);
-    crate::directory::remove_all();
+    remove_directories();
     for temporary in patiently(&LIVE).map(|mut live| std::mem::take(&mut *live)).unwrap_or_default() {
         temporary.unlink();
     }
@@ -61,7 +64,7 @@ pub(crate) fn may_create() -> bool {
 
 /// A lock, unless it is held for longer than anything takes that is done under it: the thread that ends the process may itself
 /// have been interrupted while it held the lock.
-pub(crate) fn patiently<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+fn patiently<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     for _ in 0..200 {
         match lock.try_lock() {
             Ok(guard) => return Some(guard),
@@ -70,6 +73,20 @@ pub(crate) fn patiently<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         }
     }
     None
+}
+
+/// The list of temporary directories, locked.
+pub(crate) fn directories() -> MutexGuard<'static, Vec<PathBuf>> {
+    DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes every temporary directory of this process. The list stays locked meanwhile, so that none takes its final name
+/// while half of its files are gone.
+fn remove_directories() {
+    let Some(mut live) = patiently(&DIRECTORIES) else { return };
+    for path in std::mem::take(&mut *live) {
+        let _gone = std::fs::remove_dir_all(path);
+    }
 }
 
 fn registry() -> MutexGuard<'static, Vec<Arc<Temporary>>> {

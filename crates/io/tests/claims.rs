@@ -1,4 +1,4 @@
-//! No output takes the place of an input or of another output, by whatever name (W6).
+//! No output takes the place of an input or of another output, by whatever name (W6 of `docs/bad-inputs.md`).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test support may fail loudly")]
 
 use crate::common;

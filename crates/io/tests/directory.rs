@@ -1,4 +1,5 @@
-//! Directories appear whole or not at all, whatever happens on the way (W1 to W9, W22, W23 for several files).
+//! Directories appear whole or not at all, whatever happens on the way (W1 to W9, W22, W23 of
+//! `docs/bad-inputs.md`, for several files).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test support may fail loudly")]
 
 use crate::common;

@@ -1,4 +1,4 @@
-//! Inputs that are no files (F1), that change while they are read (F2, W10), or that are hard to map (W11).
+//! Inputs that are no files (F1), that change while they are read (F2, W10), or that are hard to map (W11): `docs/bad-inputs.md`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test support may fail loudly")]
 
 use crate::common;

@@ -1,4 +1,4 @@
-//! Outputs appear whole or not at all, whatever happens on the way (W1 to W9, W19, W20, W22, W23).
+//! Outputs appear whole or not at all, whatever happens on the way (W1 to W9, W19, W20, W22, W23 of `docs/bad-inputs.md`).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test support may fail loudly")]
 
 use crate::common;

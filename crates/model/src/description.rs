@@ -374,7 +374,8 @@ pub enum ValueForm {
     ExpNegExp,
     /// exp(x): the bonus that RWKV-5 files under the name `time_first` store as a logarithm.
     Exp,
-    /// x / 8, exact: the value matrix for runtimes whose group norm has the epsilon 1e-5 (trap T1).
+    /// x / 8, exact: the value matrix for runtimes whose group norm has the epsilon 1e-5
+    /// (`docs/traps.md`, "Group norm epsilon").
     Eighth,
     /// x / 2^n, exact but for numbers that become subnormal: for runtimes that halve the residual stream after some layers.
     /// n is at most 40, beyond which no f16 is left.

@@ -15,7 +15,8 @@ pub struct Assembly {
     pub transposed: bool,
     /// What is stored of each value.
     pub form: ValueForm,
-    /// Each element is written this many times in a row (1 = once): one decay a head becomes one a channel (trap T8).
+    /// Each element is written this many times in a row (1 = once): one decay a head becomes one a channel
+    /// (`docs/traps.md`, "One decay a head").
     pub repeat: usize,
     /// Zeros appended after the last element, for runtimes that want a multiple of rows.
     pub pad: u64,

@@ -1,11 +1,15 @@
 //! Paired bootstrap over windows: what a number would be on other texts of this kind.
 //!
 //! Whole windows are drawn, since neighbouring tokens are not independent; both models are drawn on the same ones. The ends are the
-//! 2.5 % and 97.5 % quantiles of the resamplings, which have a fixed seed.
+//! 2.5 % and 97.5 % quantiles of the resamplings, which have a fixed seed. Drawings of a few windows say nothing of other texts, so
+//! that fewer than [`MIN_WINDOWS`] give no interval but the reason why there is none.
+
+use std::fmt;
 
 use rwkv_forge_tensor::SplitMix64;
+use serde::{Serialize, Serializer};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Window};
 use crate::quantile::quantile;
 use crate::scores::Scores;
 
@@ -14,8 +18,48 @@ pub const RESAMPLES: usize = 1000;
 /// Any fixed number: an interval must not change from run to run.
 const SEED: u64 = 0x5c02_e5ee_d000_0001;
 
-/// Lower and upper end of a 95 % bootstrap interval; `None` where there is but one window to draw from.
+/// Windows without which there is no interval.
+pub const MIN_WINDOWS: usize = 8;
+/// Positions of a window where a text is too short for longer ones.
+pub const SHORT_RUN: usize = 32;
+
+/// Lower and upper end of a 95 % bootstrap interval; `None` where there are fewer than [`MIN_WINDOWS`] to draw from.
 pub type Interval = Option<[f64; 2]>;
+
+/// Why there are no intervals: too few to draw from. For people, and in JSON, it is a sentence without a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFew {
+    /// How many there are.
+    pub found: usize,
+    /// What is drawn: `windows`, `windows of 32 positions`, `texts`, `pairs`.
+    pub what: &'static str,
+}
+
+impl TooFew {
+    /// The reason, where there is one.
+    pub(crate) fn of(found: usize, what: &'static str) -> Option<Self> {
+        (found < MIN_WINDOWS).then_some(Self { found, what })
+    }
+}
+
+impl fmt::Display for TooFew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of the {MIN_WINDOWS} {} that an interval needs", self.found, self.what)
+    }
+}
+
+impl Serialize for TooFew {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// Neighbouring positions of one sequence as windows of [`SHORT_RUN`]; those that are left over go to the last window.
+pub(crate) fn runs(positions: usize) -> Vec<Window> {
+    let whole = (positions / SHORT_RUN).max(usize::from(positions > 0));
+    let end = |number: usize| if number == whole { positions } else { number * SHORT_RUN };
+    (0..whole).map(|number| Window { scores: number * SHORT_RUN..end(number + 1), document: 0, bytes: 0 }).collect()
+}
 
 /// Sums over some scored tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -42,6 +86,16 @@ impl Sums {
             self.delta_p += compared.delta_p[index];
             self.delta_p_squared += compared.delta_p[index] * compared.delta_p[index];
         }
+    }
+
+    /// Of divergences alone.
+    pub(crate) fn of_kl(kl: &[f64]) -> Self {
+        Self { tokens: kl.len() as f64, kl: kl.iter().sum(), ..Self::default() }
+    }
+
+    /// Of negative log-probabilities alone.
+    pub(crate) fn of_nll(nll: &[f64], nll_reference: &[f64]) -> Self {
+        Self { tokens: nll.len() as f64, nll: nll.iter().sum(), nll_reference: nll_reference.iter().sum(), ..Self::default() }
     }
 
     /// Adds other sums, `weight` times.
@@ -107,7 +161,7 @@ pub(crate) fn interval(mut found: Vec<f64>) -> Interval {
 /// Intervals of numbers that follow from sums.
 pub(crate) fn intervals<const N: usize>(windows: &[Sums], numbers: impl Fn(&Sums) -> [f64; N]) -> [Interval; N] {
     let mut found: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
-    if windows.len() > 1 {
+    if windows.len() >= MIN_WINDOWS {
         resample(windows.len(), |counts| {
             for (found, number) in found.iter_mut().zip(numbers(&drawn(windows, counts))) {
                 found.push(number);
@@ -141,9 +195,25 @@ mod tests {
     }
 
     #[test]
-    fn one_window_has_no_interval() {
-        assert_eq!(intervals(&windows(1), |sums| [sums.kl]), [None]);
-        assert_eq!(intervals(&windows(0), |sums| [sums.kl]), [None]);
+    fn few_windows_have_a_reason_and_no_interval() {
+        for count in [0, 1, 7] {
+            assert_eq!(intervals(&windows(count), |sums| [sums.kl]), [None]);
+            let reason = TooFew::of(count as usize, "windows").unwrap();
+            assert_eq!(reason.to_string(), format!("{count} of the 8 windows that an interval needs"));
+        }
+        assert!(intervals(&windows(8), |sums| [sums.kl])[0].is_some() && TooFew::of(8, "windows").is_none());
+    }
+
+    #[test]
+    fn runs_are_of_32_and_leave_nothing_out() {
+        for (positions, lengths) in [(0, vec![]), (1, vec![1]), (63, vec![63]), (64, vec![32; 2]), (100, vec![32, 32, 36])] {
+            let found = runs(positions);
+            assert_eq!(found.iter().map(|window| window.scores.len()).collect::<Vec<_>>(), lengths, "{positions}");
+            assert!(found.windows(2).all(|pair| pair[0].scores.end == pair[1].scores.start));
+            assert_eq!(found.last().map_or(0, |window| window.scores.end), positions);
+        }
+        // The fewest positions that have an interval.
+        assert_eq!((runs(255).len(), runs(256).len()), (MIN_WINDOWS - 1, MIN_WINDOWS));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bootstrap;
+mod distance;
 mod divergence;
 mod error;
 mod exponential;
@@ -24,7 +25,8 @@ mod tokens;
 pub mod uncheatable;
 mod unigram;
 
-pub use bootstrap::{Interval, RESAMPLES};
+pub use bootstrap::{Interval, MIN_WINDOWS, RESAMPLES, SHORT_RUN, TooFew};
+pub use distance::Distance;
 pub use divergence::FirstDivergence;
 pub use error::ScoreError;
 pub use pairs::{PairScore, PairScores};

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use crate::bootstrap::{MIN_WINDOWS, SHORT_RUN};
 use crate::error::ScoreError;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, RUN};
 use crate::tokens::Tokens;
 
 /// A text to be scored.
@@ -212,6 +213,39 @@ impl<'a> Planner<'a> {
         windows.extend((!window.scores.is_empty()).then_some(window));
         plan.windows.extend(windows);
         Ok(())
+    }
+
+    /// Where there are too few windows for an interval, cuts them into shorter ones. Not for windows that are things of their own, as
+    /// texts or pairs are.
+    pub(crate) fn shorten_windows(&mut self) -> Result<(), ScoreError> {
+        for run in [RUN, SHORT_RUN] {
+            if self.plan.windows.len() >= MIN_WINDOWS {
+                break;
+            }
+            for Window { scores, document, .. } in std::mem::take(&mut self.plan.windows) {
+                for start in scores.clone().step_by(run) {
+                    let scores = start..scores.end.min(start + run);
+                    let bytes = self.bytes_of(&scores)?;
+                    self.plan.windows.push(Window { scores, document, bytes });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of scored tokens, all of which are in the vocabulary.
+    fn bytes_of(&self, scores: &Range<usize>) -> Result<u64, ScoreError> {
+        let mut sum = 0;
+        for sequence in &self.plan.sequences {
+            let start = scores.start.max(sequence.first);
+            let end = scores.end.min(sequence.first + sequence.scored.len());
+            if start < end {
+                let first = sequence.scored.start;
+                let tokens = first + start - sequence.first..first + end - sequence.first;
+                sum += sequence.tokens.read(tokens)?.iter().map(|token| (self.bytes)(*token).unwrap_or(0) as u64).sum::<u64>();
+            }
+        }
+        Ok(sum)
     }
 
     pub(crate) fn finish(self) -> Plan {

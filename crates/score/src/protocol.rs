@@ -6,7 +6,7 @@ use crate::error::ScoreError;
 use crate::plan::{Document, Pair, Plan, Planner};
 use crate::tokens::Tokens;
 
-/// Scored tokens that the bootstrap draws together where a text is scored in one piece.
+/// Scored tokens that the bootstrap draws together where a text is scored in one piece and is long enough for several of them.
 pub const RUN: usize = 512;
 /// Context of llama-perplexity when none is given, in tokens.
 pub const LLAMA_CONTEXT: usize = 512;
@@ -107,6 +107,9 @@ impl Protocol {
                     self.text(&mut planner, &document.tokens)?;
                 }
             }
+        }
+        if matches!(self, Self::Stream | Self::Windows { .. } | Self::Llama { .. }) {
+            planner.shorten_windows()?;
         }
         let plan = planner.finish();
         if plan.sequences.is_empty() {

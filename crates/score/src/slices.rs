@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::bootstrap::{Interval, Sums, intervals};
+use crate::bootstrap::{Interval, Sums, TooFew, intervals};
 use crate::plan::{Plan, Window};
 use crate::scores::Scores;
 
@@ -18,6 +18,8 @@ pub struct Slice {
     pub name: String,
     /// Scored tokens.
     pub tokens: u64,
+    /// Why there are no intervals, where there are too few windows.
+    pub no_interval: Option<TooFew>,
     /// exp of the mean negative log-probability.
     pub perplexity: f64,
     /// Of `perplexity`.
@@ -54,6 +56,7 @@ impl Slice {
         Self {
             name,
             tokens,
+            no_interval: TooFew::of(windows.len(), "windows"),
             perplexity,
             perplexity_interval,
             bits_per_byte: (total.bytes > 0.0).then(|| total.nll / std::f64::consts::LN_2 / total.bytes),

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::bootstrap::{Interval, Sums, drawn, interval, intervals, resample};
+use crate::bootstrap::{Interval, MIN_WINDOWS, Sums, TooFew, drawn, interval, intervals, resample, runs};
 use crate::divergence::FirstDivergence;
 use crate::error::ScoreError;
 use crate::pairs::{PairScores, pair_scores};
-use crate::plan::Plan;
+use crate::plan::{Plan, Window};
 use crate::protocol::Protocol;
 use crate::quantile::{Sorted, mean, quantile, standard_error};
 use crate::row::Precision;
@@ -32,6 +32,8 @@ pub struct Evaluation {
     pub sequences: usize,
     /// Windows that the bootstrap draws.
     pub windows: usize,
+    /// Why there are no intervals, where there are too few windows.
+    pub no_interval: Option<TooFew>,
     /// Scored tokens.
     pub tokens: u64,
     /// Bytes of the scored tokens.
@@ -89,6 +91,8 @@ pub struct KlSummary {
     pub mean: f64,
     /// Of `mean`.
     pub interval: Interval,
+    /// Why there are no intervals, where there are too few windows.
+    pub no_interval: Option<TooFew>,
     /// Standard error of `mean`, tokens taken as independent.
     pub standard_error: f64,
     /// Half of the tokens have at most this.
@@ -201,6 +205,7 @@ pub fn evaluate(plan: &Plan, scores: &Scores) -> Result<Evaluation, ScoreError> 
         documents: plan.documents.len(),
         sequences: plan.sequences.len(),
         windows: windows.len(),
+        no_interval: TooFew::of(windows.len(), drawn_things(plan.protocol)),
         tokens: scores.len() as u64,
         bytes: plan.bytes(),
         nll: total.nll,
@@ -239,6 +244,18 @@ pub fn evaluate(plan: &Plan, scores: &Scores) -> Result<Evaluation, ScoreError> 
     Ok(out)
 }
 
+/// Windows of [`crate::SHORT_RUN`] positions, for people.
+const SHORT_WINDOWS: &str = "windows of 32 positions";
+
+/// What the bootstrap draws, for people.
+fn drawn_things(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Stream | Protocol::Windows { .. } | Protocol::Llama { .. } => "windows",
+        Protocol::Uncheatable | Protocol::Uncheatable2024 => "texts",
+        Protocol::Pairs => "pairs",
+    }
+}
+
 /// Perplexity and bits per byte.
 fn alone(sums: &Sums) -> [f64; 2] {
     [libm::exp(sums.nll / sums.tokens), sums.nll / std::f64::consts::LN_2 / sums.bytes]
@@ -274,30 +291,24 @@ impl Evaluation {
             ln_ratio_standard_error: standard_error(&differences),
         });
         let (kl_sorted, delta_sorted) = (Sorted::new(&compared.kl, &plan.windows), Sorted::new(&compared.delta_p, &plan.windows));
-        let (kl_quantiles, delta_quantiles) = quantiles(&kl_sorted, &delta_sorted, windows);
-        let error = standard_error(&compared.kl);
-        self.kl = Some(KlSummary::new(kl, kl_interval, error, kl_quantiles, kl_sorted.values()));
+        let delta_quantiles = quantiles(&delta_sorted, &DELTA_P_FRACTIONS, windows);
+        let no_interval = self.no_interval;
+        self.kl = Some(KlSummary { no_interval, ..KlSummary::new((kl, kl_interval), &compared.kl, &kl_sorted, windows) });
         self.delta_p = Some(DeltaP::new((delta_p, delta_p_interval), (rms, rms_interval), delta_quantiles, delta_sorted.values()));
         self.first_divergence = Some(FirstDivergence::of(plan, &compared.same_top1));
     }
 }
 
-/// Quantiles of both columns with their intervals, from the same drawings.
-fn quantiles(kl: &Sorted, delta_p: &Sorted, windows: &[Sums]) -> ([Quantile; 3], [Quantile; 11]) {
-    let mut kl_found: [Vec<f64>; 3] = std::array::from_fn(|_| Vec::new());
-    let mut delta_found: [Vec<f64>; 11] = std::array::from_fn(|_| Vec::new());
-    if windows.len() > 1 {
+/// Quantiles of a column with their intervals; all columns of a plan are drawn alike.
+fn quantiles<const N: usize>(sorted: &Sorted, fractions: &[f64; N], windows: &[Sums]) -> [Quantile; N] {
+    let mut found: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
+    if windows.len() >= MIN_WINDOWS {
         resample(windows.len(), |counts| {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
             let tokens = drawn(windows, counts).tokens as u64;
-            kl.weighted(&KL_FRACTIONS, counts, tokens, |number, value| kl_found[number].push(value));
-            delta_p.weighted(&DELTA_P_FRACTIONS, counts, tokens, |number, value| delta_found[number].push(value));
+            sorted.weighted(fractions, counts, tokens, |number, value| found[number].push(value));
         });
     }
-    (with_values(kl, KL_FRACTIONS, kl_found), with_values(delta_p, DELTA_P_FRACTIONS, delta_found))
-}
-
-fn with_values<const N: usize>(sorted: &Sorted, fractions: [f64; N], mut found: [Vec<f64>; N]) -> [Quantile; N] {
     std::array::from_fn(|number| Quantile {
         value: quantile(sorted.values(), fractions[number]),
         interval: interval(std::mem::take(&mut found[number])),
@@ -305,11 +316,24 @@ fn with_values<const N: usize>(sorted: &Sorted, fractions: [f64; N], mut found: 
 }
 
 impl KlSummary {
-    fn new(mean: f64, interval: Interval, standard_error: f64, quantiles: [Quantile; 3], sorted: &[f64]) -> Self {
-        let [median, p99, p999] = quantiles;
+    /// Of the divergences at all positions of one sequence, drawn in windows of [`crate::SHORT_RUN`] positions.
+    #[must_use]
+    pub fn of_positions(kl: &[f64]) -> Self {
+        let windows = runs(kl.len());
+        let sums: Vec<Sums> = windows.iter().map(|window| Sums::of_kl(&kl[window.scores.clone()])).collect();
+        let [interval] = intervals(&sums, |sums| [sums.kl / sums.tokens]);
+        let no_interval = TooFew::of(windows.len(), SHORT_WINDOWS);
+        Self { no_interval, ..Self::new((mean(kl), interval), kl, &Sorted::new(kl, &windows), &sums) }
+    }
+
+    /// `kl` in the plan's order and sorted. Who has drawn what says why there are no intervals.
+    fn new((mean, interval): (f64, Interval), kl: &[f64], sorted: &Sorted, windows: &[Sums]) -> Self {
+        let [median, p99, p999] = quantiles(sorted, &KL_FRACTIONS, windows);
+        let (sorted, standard_error) = (sorted.values(), standard_error(kl));
         Self {
             mean,
             interval,
+            no_interval: None,
             standard_error,
             median: median.value,
             median_interval: median.interval,
@@ -320,6 +344,34 @@ impl KlSummary {
             max: quantile(sorted, 1.0),
             min: quantile(sorted, 0.0),
         }
+    }
+}
+
+impl PerplexityRatio {
+    /// Of the negative log-probabilities of all tokens of one sequence, drawn in windows of [`crate::SHORT_RUN`] tokens; `None` for no tokens
+    /// or for columns of two lengths.
+    #[must_use]
+    pub fn of_positions(nll: &[f64], nll_reference: &[f64]) -> Option<Self> {
+        if nll.is_empty() || nll.len() != nll_reference.len() {
+            return None;
+        }
+        let of = |window: &Window| Sums::of_nll(&nll[window.scores.clone()], &nll_reference[window.scores.clone()]);
+        let windows: Vec<Sums> = runs(nll.len()).iter().map(of).collect();
+        let numbers = |sums: &Sums| {
+            let ln_ratio = (sums.nll - sums.nll_reference) / sums.tokens;
+            [ln_ratio, libm::exp(ln_ratio)]
+        };
+        let total = Sums::total(&windows);
+        let ([ln_ratio, ratio], [ln_ratio_interval, ratio_interval]) = (numbers(&total), intervals(&windows, numbers));
+        let differences: Vec<f64> = nll.iter().zip(nll_reference).map(|(nll, reference)| nll - reference).collect();
+        Some(Self {
+            reference: libm::exp(total.nll_reference / total.tokens),
+            ratio,
+            ratio_interval,
+            ln_ratio,
+            ln_ratio_interval,
+            ln_ratio_standard_error: standard_error(&differences),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::bootstrap::{Interval, Sums, intervals};
+use crate::bootstrap::{Interval, Sums, TooFew, intervals};
 use crate::plan::Plan;
 use crate::row::{Precision, round_to_bf16};
 use crate::scores::Scores;
@@ -28,6 +28,8 @@ pub struct UncheatableSet {
     pub score: f64,
     /// Of `score`.
     pub interval: Interval,
+    /// Why there are no intervals, where there are too few texts.
+    pub no_interval: Option<TooFew>,
     /// `score` of the reference.
     pub score_reference: Option<f64>,
     /// Of `score` less `score_reference`.
@@ -85,6 +87,7 @@ fn data_set(plan: &Plan, texts: &[Sums], name: &str, member: &dyn Fn(&str) -> bo
         name: name.to_owned(),
         score: percent(total.nll, total.bytes),
         interval,
+        no_interval: TooFew::of(sums.len(), "texts"),
         score_reference: compared.then(|| percent(total.nll_reference, total.bytes)),
         change_interval: if compared { change } else { None },
         texts: documents.len() as u64,

@@ -56,13 +56,31 @@ fn scored(plan: &Plan) -> Vec<Vec<u32>> {
 
 #[test]
 fn a_stream_scores_every_token_after_a_leading_zero() {
-    let plan = plan(Protocol::Stream, &[document("a", 10..1110), document("none", 5..5), document("b", 7..9)]);
-    assert_eq!(scored(&plan), [(10..1110).collect::<Vec<u32>>(), vec![7, 8]]);
+    let plan = plan(Protocol::Stream, &[document("a", 10..4010), document("none", 5..5), document("b", 7..9)]);
+    assert_eq!(scored(&plan), [(10..4010).collect::<Vec<u32>>(), vec![7, 8]]);
     assert_eq!(plan.sequences[0].fed().slice(0..1), [0]);
     assert_eq!((plan.sequences[1].document, plan.documents[2].name.as_str()), (2, "b"));
-    let lengths: Vec<usize> = plan.windows.iter().map(|window| window.scores.len()).collect();
-    assert_eq!(lengths, [512, 512, 76, 2]);
-    assert_eq!((plan.bytes(), plan.fed(), plan.positions().last()), (2 * 1102, 1102, Some(1)));
+    assert_eq!(lengths(&plan), [&[512; 7][..], &[416, 2]].concat());
+    assert_eq!((plan.bytes(), plan.fed(), plan.positions().last()), (2 * 4002, 4002, Some(1)));
+}
+
+fn lengths(plan: &Plan) -> Vec<usize> {
+    plan.windows.iter().map(|window| window.scores.len()).collect()
+}
+
+#[test]
+fn texts_too_short_for_eight_windows_have_shorter_ones() {
+    let short = plan(Protocol::Stream, &[document("a", 10..1110), document("none", 5..5), document("b", 7..9)]);
+    assert_eq!(lengths(&short), [&[32; 34][..], &[12, 2]].concat());
+    assert_eq!((short.windows[34].document, short.windows[35].document, short.windows[35].bytes), (0, 2, 4));
+    // Windows that somebody asked for are cut only as far as it takes.
+    let long = plan(Protocol::Windows { tokens: 1500 }, &[document("a", 0..4400)]);
+    assert_eq!(lengths(&long), [512, 512, 476, 512, 512, 476, 512, 512, 376]);
+    let llama = plan(Protocol::Llama { context: 200, bos: None }, &[document("a", 0..800)]);
+    assert_eq!(lengths(&llama), [[32, 32, 32, 3]; 4].concat());
+    // Texts and pairs are not cut: they are what is drawn.
+    let texts = plan(Protocol::Uncheatable, &[document("a", 0..1000), document("b", 0..40)]);
+    assert_eq!(lengths(&texts), [1000, 40]);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
-use rwkv_forge_score::{Compared, Document, Evaluation, Pair, Plan, Precision, Protocol, Row, Scores, evaluate};
+use rwkv_forge_score::{
+    Compared, Document, Evaluation, KlSummary, Pair, PerplexityRatio, Plan, Precision, Protocol, Row, Scores, evaluate,
+};
 
 /// A number from 0 to 1 that depends on `index` only.
 fn noise(index: usize, salt: u64) -> f64 {
@@ -122,6 +124,69 @@ fn intervals_hold_their_numbers_and_are_paired() {
 }
 
 #[test]
+fn too_few_to_draw_from_are_said_instead_of_an_interval() {
+    let pair = |number: usize| Pair {
+        name: number.to_string(),
+        category: String::new(),
+        context: vec![7; 5],
+        continuation: vec![7; 4],
+        bytes: 12,
+    };
+    let pairs = |count: usize| Protocol::pairs(&(0..count).map(pair).collect::<Vec<_>>(), &|_| Some(3)).unwrap();
+    let texts = |count: usize| plan(Protocol::Uncheatable, &vec![("a", 300); count]);
+    let stream = |tokens: usize| plan(Protocol::Stream, &[("a", tokens)]);
+    for (few, enough, reason) in [
+        (pairs(7), pairs(8), "7 of the 8 pairs that an interval needs"),
+        (texts(7), texts(8), "7 of the 8 texts that an interval needs"),
+        (stream(224), stream(225), "7 of the 8 windows that an interval needs"),
+    ] {
+        let found = evaluate(&few, &scores(&few)).unwrap();
+        let json = serde_json::to_value(&found).unwrap();
+        let null = [&json["kl"]["interval"], &json["kl"]["p99_interval"], &json["perplexity_interval"], &json["delta_p"]["mean_interval"]];
+        assert!(null.iter().all(|interval| interval.is_null()), "{json:#}");
+        assert_eq!(json["no_interval"], reason);
+        let found = evaluate(&enough, &scores(&enough)).unwrap();
+        let kl = found.kl.unwrap();
+        assert!(found.no_interval.is_none() && kl.no_interval.is_none());
+        assert!(kl.interval.is_some() && kl.p99_interval.is_some() && found.perplexity_interval.is_some());
+    }
+    let of = |count: usize| evaluate(&texts(count), &scores(&texts(count))).unwrap().uncheatable.unwrap().total;
+    assert_eq!(
+        (of(7).interval, of(7).no_interval.map(|reason| reason.to_string())),
+        (None, Some("7 of the 8 texts that an interval needs".to_owned()))
+    );
+    assert!(of(8).interval.is_some() && of(8).no_interval.is_none());
+}
+
+#[test]
+fn positions_of_one_sequence_are_summed_up_as_a_plan_of_short_windows_is() {
+    // 9 windows of 32 in both.
+    let plan = plan(Protocol::Stream, &[("a", 288)]);
+    let scores = scores(&plan);
+    let compared = scores.compared.as_ref().unwrap();
+    let whole = evaluate(&plan, &scores).unwrap();
+    assert_eq!(plan.windows.len(), 9);
+    let (kl, expected) = (KlSummary::of_positions(&compared.kl), whole.kl.unwrap());
+    assert_eq!(KlSummary { mean: expected.mean, ..kl }, expected);
+    assert!(close(kl.mean, expected.mean));
+    assert_eq!(PerplexityRatio::of_positions(&scores.nll, &compared.nll_reference), whole.perplexity_ratio);
+    let [low, high] = kl.interval.unwrap();
+    assert!(low < kl.mean && kl.mean < high);
+    for (positions, reason) in [
+        (256, None),
+        (255, Some("7 of the 8 windows of 32 positions that an interval needs")),
+        (1, Some("1 of the 8 windows of 32 positions that an interval needs")),
+    ] {
+        let found = KlSummary::of_positions(&compared.kl[..positions]);
+        assert_eq!(found.interval.is_some(), reason.is_none());
+        assert_eq!(found.no_interval.map(|reason| reason.to_string()), reason.map(str::to_owned));
+        assert_eq!(found.max, compared.kl[..positions].iter().copied().fold(0.0, f64::max));
+    }
+    assert_eq!(PerplexityRatio::of_positions(&[], &[]), None);
+    assert_eq!(PerplexityRatio::of_positions(&[1.0], &[]), None);
+}
+
+#[test]
 fn windows_that_differ_widen_the_interval() {
     let plan = plan(Protocol::Windows { tokens: 100 }, &[("a", 5000)]);
     let mut scores = scores(&plan);
@@ -148,7 +213,13 @@ fn slices_are_those_of_their_tokens() {
     assert_eq!(tokens, [128 + 100 + 128, 384 + 384, 1536 + 88, 6144, 808]);
     assert!(close(found.by_position[0].kl.unwrap(), of(&mut (0..128).chain(9000..9100).chain(9100..9228))));
     assert!(close(found.by_position[4].kl.unwrap(), of(&mut (8192..9000))));
-    assert_eq!((found.by_position[0].bits_per_byte, found.by_position[0].kl_interval.is_some()), (None, true));
+    // Three windows begin a text; twelve are of its tokens from 2048 to 8192.
+    let part = |number: usize| {
+        let slice = &found.by_position[number];
+        (slice.bits_per_byte, slice.kl_interval.is_some(), slice.no_interval.map(|reason| reason.to_string()))
+    };
+    assert_eq!(part(0), (None, false, Some("3 of the 8 windows that an interval needs".to_owned())));
+    assert_eq!(part(3), (None, true, None));
     let names: Vec<&str> = found.by_document.iter().map(|slice| slice.name.as_str()).collect();
     assert_eq!(names, ["text 0", "text 1", "text 2"]);
     assert!(close(found.by_document[1].perplexity, mean(&scores.nll[9000..9100]).exp()));

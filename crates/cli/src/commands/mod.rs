@@ -21,6 +21,7 @@ use rwkv_forge_eval::{Agreement, Difference, Kernel, LayerAgreement};
 use rwkv_forge_io::{Backend, InputFile};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_report::sink;
+use rwkv_forge_score::KlSummary;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::Tokenizer;
 
@@ -139,10 +140,8 @@ pub(crate) fn agreement_table(agreement: &Agreement) -> String {
         row("max |difference|", format!("{} (position {}, token {})", number(a.max_abs.value), a.max_abs.position, a.max_abs.token)),
         row("rms(difference) / rms(reference)", number(a.rms_ratio)),
         row("same top-1 token", format!("{:.2} % ({} of {})", a.top1.fraction * 100.0, a.top1.agree, a.top1.count)),
-        row(
-            "KL divergence, mean",
-            format!("{} nats [95 %: {}, {}]", number(a.kl.mean), number(a.kl.interval[0]), number(a.kl.interval[1])),
-        ),
+        row("KL divergence, mean", format!("{} nats", number(a.kl.mean))),
+        row("KL divergence, 95 % interval", interval(&a.kl)),
         row("KL divergence, median / 99 % / max", format!("{} / {} / {}", number(a.kl.median), number(a.kl.p99), number(a.kl.max))),
     ];
     if let Some(p) = &a.perplexity {
@@ -154,6 +153,15 @@ pub(crate) fn agreement_table(agreement: &Agreement) -> String {
     rows.extend(worst_layer(a, "output", |layer| layer.residual.as_ref()));
     rows.extend(worst_layer(a, "state", |layer| layer.state.as_ref()));
     table(&["agreement with the source", ""], rows, &[])
+}
+
+/// Both ends of an interval, or why there is none.
+fn interval(kl: &KlSummary) -> String {
+    match (kl.interval, kl.no_interval) {
+        (Some([low, high]), _) => format!("{} to {}", number(low), number(high)),
+        (None, Some(why)) => format!("none: {why}"),
+        (None, None) => "none".to_owned(),
+    }
 }
 
 /// The layer that differs most in one respect, as a row.

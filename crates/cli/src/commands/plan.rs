@@ -178,7 +178,11 @@ fn sentence(planned: &Planned) -> String {
     match planned.measured.as_ref().and_then(|measured| measured.kl.as_ref()) {
         None => predicted,
         Some(kl) => {
-            let interval = kl.interval.map_or_else(String::new, |interval| format!(" [{}, {}]", number(interval[0]), number(interval[1])));
+            let interval = match (kl.interval, kl.no_interval) {
+                (Some([low, high]), _) => format!(" [{}, {}]", number(low), number(high)),
+                (None, Some(why)) => format!(" (no interval: {why})"),
+                (None, None) => String::new(),
+            };
             format!("{predicted}, measured {}{interval} nats a token", number(kl.mean))
         }
     }

@@ -10,8 +10,8 @@
 //! | web-rwkv (safetensors) | the same names, `[heads, key, value]`, f16 |
 //! | rwkv.cpp (f32 buffer, no header) | a layer: the token shifts of channel mix and time mix (zeros), then `[heads, key, value]` for RWKV-5 and RWKV-6, `[heads, value, key]` for RWKV-7 |
 //!
-//! For RWKV-5, rwkv.cpp needs values divided by 8: its group norm has another epsilon (trap T1), for which converted
-//! models have their value matrices divided by 8, and the state is a sum of such values.
+//! For RWKV-5, rwkv.cpp needs values divided by 8: its group norm has another epsilon (`docs/traps.md`, "Group norm epsilon"), for
+//! which converted models have their value matrices divided by 8, and the state is a sum of such values.
 
 mod error;
 mod write;

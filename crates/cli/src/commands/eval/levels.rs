@@ -124,6 +124,9 @@ impl LevelFindings<'_> {
         let table = tables::levels(self);
         out.push_str(&format!("\n{}:\n\n{}", table.title, table.to_markdown()?));
         out.push_str("* no other level is both as small and as close; the others are beaten by one of these\n\n");
+        if let Some(why) = tables::no_interval(self.found.results.models.iter().map(|measured| &measured.evaluation)) {
+            out.push_str(&format!("{why}\n\n"));
+        }
         if self.levels.len() <= DETAILED {
             let models: Vec<&Measured> = self.found.results.models.iter().collect();
             for table in tables::parts(&models).into_iter().chain(tables::worst_layers(&self.found.results.models)) {

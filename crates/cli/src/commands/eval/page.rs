@@ -27,7 +27,7 @@ pub(crate) fn of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> 
     if findings.baseline.is_some() {
         section.table(tables::divergence(models));
         section.table(tables::delta_p(models));
-        section.note(INTERVALS);
+        section.note(intervals(models));
     }
     [tables::uncheatable(models), tables::pairs(models)].into_iter().flatten().for_each(|table| section.table(table));
     findings.predictions.warnings.iter().for_each(|warning| section.note(format!("Warning: {warning}.")));
@@ -55,7 +55,7 @@ pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
     let mut section = Section::new("More numbers");
     section.table(tables::divergence(&findings.found.results.models));
     section.table(tables::delta_p(&findings.found.results.models));
-    section.note(INTERVALS);
+    section.note(intervals(&findings.found.results.models));
     findings.predictions.warnings.iter().for_each(|warning| section.note(format!("Warning: {warning}.")));
     page.sections.push(section);
     page.sections.push(method(findings.setting));
@@ -65,6 +65,12 @@ pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
 
 const INTERVALS: &str =
     "In brackets: 95 % bootstrap intervals over windows of the text, both models drawn on the same windows. KL is in nats a token.";
+
+/// What there is to know of the intervals.
+fn intervals(models: &[Measured]) -> String {
+    let none = tables::no_interval(models.iter().map(|measured| &measured.evaluation));
+    none.map_or_else(|| INTERVALS.to_owned(), |why| format!("{why} KL is in nats a token."))
+}
 
 fn figure(label: &str, value: String, note: String) -> Figure {
     Figure { label: label.to_owned(), value, note }
@@ -167,7 +173,7 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     // The source is the first row of the table.
     let muted = findings.found.beaten().into_iter().map(|index| index + 1).collect();
     section.table(PageTable { table: tables::levels(findings), recommended: findings.found.recommended.map(|index| index + 1), muted });
-    section.note(INTERVALS);
+    section.note(intervals(&findings.found.results.models));
     if let Some(command) = findings.command() {
         section.command(command);
     }

@@ -25,6 +25,12 @@ pub(crate) fn with_interval(value: f64, interval: Interval) -> Cell {
     Cell { text, value: Some(value) }
 }
 
+/// Why numbers have no intervals, where there are too few windows, texts or pairs for any.
+pub(crate) fn no_interval<'e>(mut evaluations: impl Iterator<Item = &'e Evaluation>) -> Option<String> {
+    // All went through the same plan.
+    Some(format!("No intervals: {}.", evaluations.next()?.no_interval?))
+}
+
 /// A share as percent.
 pub(crate) fn percent(share: f64) -> Cell {
     Cell { text: format!("{:.2} %", share * 100.0), value: Some(share) }
@@ -331,6 +337,9 @@ impl Findings<'_> {
         tables.extend(worst_layers(models));
         for table in tables {
             out.push_str(&format!("{}:\n\n{}\n", table.title, table.to_markdown()?));
+        }
+        if let Some(why) = no_interval(self.evaluations().map(|(_, evaluation)| evaluation)) {
+            out.push_str(&format!("{why}\n\n"));
         }
         for (subject, measured) in self.models.iter().zip(models) {
             out.push_str(&self.speed(subject, measured));
