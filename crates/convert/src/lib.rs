@@ -4,16 +4,19 @@
 //! [`container`] is the registry of what can be written; [`execute`] streams the bytes.
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod calibration;
 mod companion;
 pub mod container;
 mod convert;
+mod draft;
 mod error;
 pub mod execute;
 mod fit;
 pub mod lint;
 pub mod lora;
 mod open;
+mod options;
 mod pattern;
 mod prepare;
 pub mod preset;
@@ -25,13 +28,13 @@ mod target;
 
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
 pub use companion::{COMPANIONS, Companion};
-pub use convert::{
-    ConvertOptions, Draft, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check, check_output, convert, draft, plan,
-};
+pub use convert::{MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, check_output, convert};
+pub use draft::{Draft, Plan, check, draft, plan};
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
 pub use fit::{Shortfall, qwen_shortfall, shortfall};
 pub use open::{ModelIdentity, OpenFile, OpenModel, OpenOptions, open, open_file};
+pub use options::{ConvertOptions, VerifyOptions};
 pub use prepare::{Calibration, Preparation, Prepared};
 pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rwkv_forge_model::{OutputTensor, TensorSpec};
+use rwkv_forge_model::{OutputLayout, OutputTensor, TensorSpec};
 use rwkv_forge_overlay::{Overlay, Weight};
 use rwkv_forge_quantizer::{Degenerate, Factor, Fault, Quantizer, QuantizerError, Target};
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -14,7 +14,6 @@ use serde::Serialize;
 use crate::error::ConvertError;
 use crate::open::OpenModel;
 use crate::recipe::Recipe;
-use crate::render::Rendering;
 
 /// What is known of the inputs that weights were multiplied with on a text.
 pub trait Calibration: Sync {
@@ -106,7 +105,7 @@ fn degenerate(found: &[Degenerate]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", and "))
 }
 
-/// Tensors that were quantized before a conversion: what [`Rendering::prepared`] made.
+/// Tensors that were quantized before a conversion: what [`crate::Rendering::prepared`] made.
 #[derive(Clone, Copy)]
 pub struct Preparation<'a> {
     /// The model with them in place. The source is then read for its digest and for the comparison alone.
@@ -124,9 +123,15 @@ const PIECE: usize = 1 << 25;
 ///
 /// # Errors
 /// When a tensor cannot be read or quantized, or a quantizer is asked for that needs a calibration and there is none.
-pub(crate) fn prepare(of: &Rendering<'_>, overlay: &mut Overlay, progress: &dyn Fn(u64, u64)) -> Result<Vec<Prepared>, BoxError> {
-    let Rendering { model, plan, recipe, calibration, .. } = *of;
-    let outputs: Vec<&OutputTensor> = plan.layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
+pub(crate) fn prepare(
+    model: &OpenModel,
+    layout: &OutputLayout,
+    recipe: &Recipe,
+    calibration: Option<&dyn Calibration>,
+    overlay: &mut Overlay,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Vec<Prepared>, BoxError> {
+    let outputs: Vec<&OutputTensor> = layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
     // The output that holds each canonical tensor alone; where several do, the first.
     let mut alone: HashMap<usize, &OutputTensor> = HashMap::new();
     for out in outputs.into_iter().filter(|out| !out.encoding.is_dense()) {

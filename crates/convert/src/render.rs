@@ -11,7 +11,8 @@ use rwkv_forge_quant::{BlockFormat, EncodeError};
 use rwkv_forge_tensor::{BoxError, Encoding};
 use rwkv_forge_weights::Model;
 
-use crate::convert::{Plan, copies_blocks};
+use crate::blocks::copies_blocks;
+use crate::draft::Plan;
 use crate::error::ConvertError;
 use crate::open::OpenModel;
 use crate::prepare::{Calibration, Prepared, prepare};
@@ -52,8 +53,7 @@ impl Rendering<'_> {
     /// # Errors
     /// When a tensor cannot be read or quantized, or a quantizer is asked for that needs a calibration and there is none.
     pub fn prepared(&self, progress: &dyn Fn(u64, u64)) -> Result<Rendered, BoxError> {
-        let mut overlay = Overlay::in_file(&self.model.model, self.directory)?;
-        let prepared = prepare(self, &mut overlay, progress)?;
+        let (overlay, prepared) = self.begin(progress)?;
         Ok(Rendered::new(overlay, prepared, 0))
     }
 
@@ -63,8 +63,7 @@ impl Rendering<'_> {
     /// # Errors
     /// As [`Rendering::prepared`], and for values that do not fit their type.
     pub fn whole(&self) -> Result<Rendered, BoxError> {
-        let mut overlay = Overlay::in_file(&self.model.model, self.directory)?;
-        let prepared = prepare(self, &mut overlay, &|_, _| ())?;
+        let (mut overlay, prepared) = self.begin(&|_, _| ())?;
         let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
         // The output that holds each canonical tensor; where several do, the first.
         let mut outputs: HashMap<usize, &OutputTensor> = HashMap::new();
@@ -83,6 +82,12 @@ impl Rendering<'_> {
             }
         }
         Ok(Rendered::new(overlay, prepared, zeroed))
+    }
+
+    fn begin(&self, progress: &dyn Fn(u64, u64)) -> Result<(Overlay, Vec<Prepared>), BoxError> {
+        let mut overlay = Overlay::in_file(&self.model.model, self.directory)?;
+        let prepared = prepare(self.model, &self.plan.layout, self.recipe, self.calibration, &mut overlay, progress)?;
+        Ok((overlay, prepared))
     }
 
     /// Whether a tensor has the same values in the file as in the source.
