@@ -79,7 +79,8 @@ fn line(from: &str, to: &BTreeSet<String>) -> String {
 
 #[test]
 fn an_arrow_that_is_not_drawn_is_found() {
-    let directories = BTreeMap::from([("rwkv-forge-tensor".to_owned(), "tensor".to_owned()), ("rwkv-forge-io".to_owned(), "io".to_owned())]);
+    let directories =
+        BTreeMap::from([("rwkv-forge-tensor".to_owned(), "tensor".to_owned()), ("rwkv-forge-io".to_owned(), "io".to_owned())]);
     let manifest = "[package]\nname = \"rwkv-forge-x\"\n\n[dependencies]\nrwkv-forge-tensor.workspace = true\nserde.workspace = true\n\
                     rwkv-forge-io = { workspace = true, optional = true }\n\n[dev-dependencies]\nrwkv-forge-testkit.workspace = true\n";
     let built = Arrows::from([("x".to_owned(), of_manifest(manifest, &directories))]);

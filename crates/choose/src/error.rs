@@ -1,6 +1,5 @@
 //! Why nothing can be chosen.
 
-use rwkv_forge_allocation::AllocationError;
 use rwkv_forge_bench::BenchError;
 use rwkv_forge_calibrate::CalibrateError;
 use rwkv_forge_convert::ConvertError;
@@ -11,6 +10,8 @@ use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use rwkv_forge_weights::ReplaceError;
 use strum::IntoStaticStr;
 use thiserror::Error;
+
+use crate::allocation::AllocationError;
 
 /// Why nothing can be chosen.
 #[derive(Debug, Error, IntoStaticStr)]

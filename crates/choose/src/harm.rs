@@ -60,6 +60,9 @@ pub struct HarmOptions<'a> {
     pub known: Probed,
 }
 
+/// Work of a probe besides computing layers, in passes.
+pub(crate) const WORK_BESIDE: f64 = 0.1;
+
 fn class(role: TensorRole) -> &'static str {
     match role {
         TensorRole::Head => "head",
@@ -123,7 +126,7 @@ impl Series<'_, '_, '_> {
 
     /// Work of a probe from here, in passes.
     fn work_of(&self, place: Place) -> f64 {
-        self.probe.work(place) + 0.1
+        self.probe.work(place) + WORK_BESIDE
     }
 }
 

@@ -11,6 +11,12 @@ use thiserror::Error;
 #[derive(Debug, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum ConvertError {
+    /// A type that leaves choices open, where none are made.
+    #[error("the type {name} leaves types open: they are chosen by rwkv-forge-choose (`decide`)")]
+    ReadyType {
+        /// Its name.
+        name: &'static str,
+    },
     /// No container of this name.
     #[error("unknown container '{name}': expected one of {known}")]
     UnknownContainer {

@@ -148,7 +148,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
     if !alpha.is_finite() {
         return Err(LoraError::BadAlpha { alpha }.into());
     }
-    let OpenModel { model, companions, .. } = base;
+    let OpenModel { model, beside, .. } = base;
     let specs = &model.description().tensors;
     let mut changes = Replacements::new();
     let (merged, replaced) = (plan.pairs.len(), plan.replaced.len());
@@ -169,7 +169,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
     changes.files_of(source);
     changes.note(format!("LoRA with alpha {alpha}: {merged} matrices merged, {replaced} tensors replaced"));
     let model = model.with(changes)?;
-    Ok(OpenModel { file: OpenFile::Checkpoint(model.shared_source()), model, companions })
+    Ok(OpenModel { file: OpenFile::of(Box::new(model.clone())), model, beside })
 }
 
 /// Which tensors of a LoRA file belong to which tensor of the model.

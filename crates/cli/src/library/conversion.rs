@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{BROKEN_KL, ConvertOptions, OpenModel, OpenOptions, Preparation, Record, VerifyOptions, Vocabulary, prepare};
+use rwkv_forge_convert::{BROKEN_KL, ConvertOptions, OpenModel, Preparation, Record, Rendering, VerifyOptions, Vocabulary};
 use rwkv_forge_eval::{Kernel, Thresholds};
 
 use super::Error;
@@ -124,28 +124,21 @@ impl<'a> Conversion<'a> {
         let recipe = Recipe::new(None, self.types, &self.sets)?;
         let verify = VerifyOptions { text: None, tokens: PROBE_TOKENS, thresholds: self.thresholds, kernel: Kernel::Reference };
         let mut options = ConvertOptions {
-            container: by_name(self.container)?,
-            recipe: &recipe,
-            vocabulary: &self.vocabulary,
-            treatment: None,
             name: self.name,
-            pad_vocabulary: false,
             requantize: self.requantize,
-            allow_f16_loss: false,
             force: self.replace,
-            claims: None,
-            open: OpenOptions::default(),
             verify: Some(verify),
-            prepared: None,
+            ..ConvertOptions::new(by_name(self.container)?, &recipe, &self.vocabulary)
         };
-        let plan = rwkv_forge_convert::plan(self.model, &options).map_err(Error::of)?;
-        let quantized = if recipe.needs_preparation() {
-            let (overlay, tensors) = prepare(self.model, &plan, &recipe, None, None, &|_, _| ()).map_err(Error::of)?;
-            Some((overlay.into_model(), tensors))
+        let plan = rwkv_forge_choose::decide(self.model, &options).map_err(Error::of)?;
+        let rendered = if recipe.needs_preparation() {
+            let rendering = Rendering { model: self.model, plan: &plan, recipe: &recipe, calibration: None, directory: None };
+            Some(rendering.prepared(&|_, _| ()).map_err(Error::of)?)
         } else {
             None
         };
-        options.prepared = quantized.as_ref().map(|(model, tensors)| Preparation { model, tensors, importance: None });
+        options.prepared =
+            rendered.as_ref().map(|rendered| Preparation { model: &rendered.model, tensors: &rendered.prepared, importance: None });
         rwkv_forge_convert::convert(self.model, &plan, output.as_ref(), &options, &|_, _, _| ()).map_err(Error::of)
     }
 }

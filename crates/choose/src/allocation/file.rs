@@ -1,6 +1,6 @@
 //! Picks for a file, whose bytes are not those of the items alone.
 
-use crate::{AllocationError, Choice, Solution, least_harm, smallest};
+use super::{AllocationError, Choice, Solution, least_harm, smallest};
 
 /// The pick of least harm whose file is not too large. What a file takes beside the items (names of types, padding) depends on the
 /// pick by some bytes, so `excess` lays the file of a pick out and says by how many bytes it is too large; 0 when it fits.

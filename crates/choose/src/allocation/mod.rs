@@ -3,8 +3,6 @@
 //! Items are tensors (or groups of them), options are types, with the bytes that they take and the harm that they do. Start at
 //! [`least_harm`] and [`least_bytes`]. Both bound the optimum by Lagrange's multiplier over the convex hulls of the options, and
 //! then search what the bound leaves open: see [`Solution::exact`].
-#![forbid(unsafe_code)]
-
 mod file;
 mod search;
 mod trail;

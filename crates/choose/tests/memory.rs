@@ -1,7 +1,7 @@
 //! What a search takes of memory.
 #![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose")]
 
-use rwkv_forge_allocation::{Choice, least_harm};
+use rwkv_forge_choose::allocation::{Choice, least_harm};
 use rwkv_forge_testkit::memory::peak_of;
 
 /// Options on one line, so that no bound and no dominance tells any apart: after some items there are as many states as are kept.
@@ -14,7 +14,7 @@ fn items(count: u64) -> Vec<Vec<Choice>> {
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "needs Linux, which tells the resident memory")]
 fn a_search_holds_no_states_of_the_items_before() {
-    let peak = peak_of("a_search_holds_no_states_of_the_items_before", || {
+    let peak = peak_of("memory::a_search_holds_no_states_of_the_items_before", || {
         let items = items(80);
         let budget = items.iter().map(|options| options[1].bytes).sum();
         let found = least_harm(&items, budget).unwrap();

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test support may fail loudly")]
 
 use crate::common::Temp;
-use rwkv_forge_convert::container::CONTAINERS;
+use rwkv_forge_choose::decide;
+use rwkv_forge_convert::container::{CONTAINERS, by_name};
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
-use rwkv_forge_convert::{OpenModel, OpenOptions, Plan, Vocabulary, is_unfit, open};
+use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary, is_unfit, open};
 use rwkv_forge_model::{TensorRole, TensorSpec, Version};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -35,7 +36,9 @@ fn vocabulary() -> Vocabulary {
 }
 
 fn planned_with(made: &Made, container: &str, recipe: &Recipe) -> Result<Plan, BoxError> {
-    crate::common::planned(&made.model, container, recipe, &vocabulary(), Some("model"))
+    let vocabulary = vocabulary();
+    let options = ConvertOptions { name: Some("model"), ..ConvertOptions::new(by_name(container).unwrap(), recipe, &vocabulary) };
+    decide(&made.model, &options)
 }
 
 fn recipe(name: &str) -> Recipe {
@@ -242,32 +245,6 @@ fn containers_without_blocks_say_so() {
             assert!(text.contains(container) && text.contains(ready) && text.contains("f16"), "{text}");
         }
     }
-}
-
-#[test]
-fn recipes_survive_their_file() {
-    let mut recipe = Recipe::new(None, Some("q4_k_m"), &["ffn=q5_k:search".to_owned()]).unwrap();
-    recipe.quantizer = Some(Quantizer::Gptq);
-    recipe.calibration = Some(CalibrationRecord { digest: "ab".repeat(32), tokens: 1024, block: Some(256) });
-    let format = rwkv_forge_quant::by_name("q6_k").unwrap().encoding();
-    recipe.set("blocks.0.att.key.weight", format, None, Some(0.25)).unwrap();
-    let text = recipe.to_toml().unwrap();
-    let again = Recipe::new(Some(("recipe.toml", &text)), None, &[]).unwrap();
-    assert_eq!(again.to_toml().unwrap(), text);
-    assert_eq!((again.quantizer, &again.calibration), (Some(Quantizer::Gptq), &recipe.calibration));
-    let other = rwkv_forge_quant::by_name("q5_k").unwrap().encoding();
-    assert_eq!(again.quantizer_of("blocks.1.ffn.key.weight", other), Quantizer::Search);
-    assert_eq!(again.quantizer_of("blocks.0.att.key.weight", format), Quantizer::Gptq);
-    // What it was made with is demanded, but for what an older file does not say.
-    let record = again.calibration.unwrap();
-    assert!(record.demand(Some(&record)).is_ok());
-    let others = [
-        CalibrationRecord { tokens: 512, ..record.clone() },
-        CalibrationRecord { block: Some(128), ..record.clone() },
-        CalibrationRecord { digest: "cd".repeat(32), ..record.clone() },
-    ];
-    assert!(others.iter().all(|other| record.demand(Some(other)).is_err()) && record.demand(None).is_err());
-    assert!(CalibrationRecord { block: None, ..record.clone() }.demand(Some(&record)).is_ok());
 }
 
 #[test]

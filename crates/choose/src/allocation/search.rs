@@ -1,6 +1,6 @@
 //! Lagrange's bound, and the search within it.
 
-use crate::trail::{START, Trail};
+use super::trail::{START, Trail};
 
 /// Weight and value of an option: the sum of values is minimised, that of weights is limited.
 #[derive(Clone, Copy, Debug)]
