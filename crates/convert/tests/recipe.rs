@@ -67,7 +67,7 @@ fn a_recipe_of_types_is_its_file() {
         matrices.zip(["q4_k", "q6_k", "f16"].iter().cycle()).map(|(spec, name)| (spec.name.as_str(), encoding(name))).collect();
     for quantizer in [None, Some(Quantizer::Ggml), Some(Quantizer::Search)] {
         for count in [0, 1, types.len()] {
-            let mut start = Recipe::new(None, Some("q4_k_m"), &["att=q8_0:ggml".to_owned()]).unwrap();
+            let mut start = Recipe::new(None, Some("q4_k_m"), &[r"att\.(key|value)\.weight=q8_0:ggml".to_owned()]).unwrap();
             start.quantizer = quantizer;
             let given = start.with_types(types[..count].iter().map(|(name, encoding)| (*name, *encoding, Some(0.1 / 3.0)))).unwrap();
             let read = Recipe::new(Some(("plan", &given.to_toml().unwrap())), None, &[]).unwrap();
