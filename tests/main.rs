@@ -1,5 +1,6 @@
 //! The tests through the built binary, one module a topic, all in one program, so that it is linked once.
 
+mod architecture;
 mod bad_input;
 mod bench;
 mod better_bits;
@@ -19,6 +20,7 @@ mod golden;
 mod house;
 mod kernels;
 mod levels;
+mod library;
 mod limits;
 mod matrix;
 mod numbers;

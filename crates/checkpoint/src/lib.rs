@@ -14,6 +14,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod container;
 mod error;
 mod layout;
 mod legacy;
@@ -29,14 +30,18 @@ mod zip;
 
 use std::path::Path;
 
+use rwkv_forge_container::Head;
 use rwkv_forge_io::{Backend, InputFile};
 use rwkv_forge_tensor::TensorSource;
 
+pub use container::{Pth, Safetensors, TensorFile, Torch};
 pub use error::{CheckpointError, Refusal};
 pub use limits::Limits;
 
+pub use sniff::Kind;
+
 use error::Result;
-use sniff::Kind;
+use sniff::is_index_name;
 
 /// Opens a checkpoint: a `.pth` file of any torch since 0.4, a safetensors file, an index of safetensors shards
 /// (`*.index.json`), or a directory with either.
@@ -55,28 +60,33 @@ pub fn open(path: &Path, limits: &Limits) -> std::result::Result<Box<dyn TensorS
 /// # Errors
 /// As [`open`].
 pub fn open_with(path: &Path, limits: &Limits, backend: Backend) -> std::result::Result<Box<dyn TensorSource>, CheckpointError> {
-    let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".index.json"));
-    if is_index || path.is_dir() {
-        return Ok(Box::new(safetensors::open(path)?));
-    }
-    let file = InputFile::open_with(path, backend)?;
-    open_file(file, limits).map_err(|error| error.in_file(path))
+    open_kind(path, limits, backend).map(|(_, source)| source)
 }
 
-fn open_file(file: InputFile, limits: &Limits) -> Result<Box<dyn TensorSource>> {
-    match kind_of(&file)? {
-        Kind::TorchZip => Ok(Box::new(torch_zip::open(file, limits)?)),
-        Kind::TorchLegacy => Ok(Box::new(legacy::open(file, limits)?)),
-        Kind::Safetensors => Ok(Box::new(safetensors::open(file.path())?)),
+/// Like [`open_with`]; also says which kind of file it is.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_kind(path: &Path, limits: &Limits, backend: Backend) -> std::result::Result<(Kind, Box<dyn TensorSource>), CheckpointError> {
+    if is_index_name(path) || path.is_dir() {
+        return Ok((Kind::Safetensors, Box::new(safetensors::open(path)?)));
     }
+    let file = InputFile::open_with(path, backend)?;
+    open_kind_of(file, limits).map_err(|error| error.in_file(path))
+}
+
+fn open_kind_of(file: InputFile, limits: &Limits) -> Result<(Kind, Box<dyn TensorSource>)> {
+    let kind = kind_of(&file)?;
+    let source: Box<dyn TensorSource> = match kind {
+        Kind::TorchZip => Box::new(torch_zip::open(file, limits)?),
+        Kind::TorchLegacy => Box::new(legacy::open(file, limits)?),
+        Kind::Safetensors => Box::new(safetensors::open(file.path())?),
+    };
+    Ok((kind, source))
 }
 
 fn kind_of(file: &InputFile) -> Result<Kind> {
-    let head = file.read_vec(0, file.len().min(sniff::HEAD_BYTES), sniff::HEAD_BYTES)?;
-    let tail_len = file.len().min(sniff::TAIL_BYTES);
-    let tail = file.read_vec(file.len().saturating_sub(tail_len), tail_len, sniff::TAIL_BYTES)?;
-    let named_safetensors = file.path().extension().is_some_and(|extension| extension == "safetensors");
-    sniff::kind_of(&head, &tail, file.len(), named_safetensors)
+    sniff::kind_of(&Head::of(file)?)
 }
 
 /// Module and name of every Python global that the pickle of a `.pth` file names, in order of appearance, permitted or

@@ -1,22 +1,79 @@
 //! Tells kinds of files apart by their first bytes.
 
-use crate::error::{Refusal, Result, refuse};
+use std::path::Path;
 
-/// The kinds that this crate reads.
+use rwkv_forge_container::{Claim, Head, looks_like};
+
+use crate::error::{Refusal, Result, refuse};
+use crate::safetensors::{INDEX, MAX_HEADER_BYTES, SINGLE};
+
+/// The kinds of files that this crate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// `torch.save` since 1.6.
     TorchZip,
     /// `torch.save` before 1.6.
     TorchLegacy,
+    /// safetensors, one file or several.
     Safetensors,
 }
 
-/// Bytes at the start of a file that [`kind_of`] wants to see.
-pub(crate) const HEAD_BYTES: u64 = 512;
+impl Kind {
+    /// True for both kinds of torch's files.
+    #[must_use]
+    pub fn is_torch(self) -> bool {
+        match self {
+            Self::TorchZip | Self::TorchLegacy => true,
+            Self::Safetensors => false,
+        }
+    }
+}
 
-/// Bytes at the end of a file that [`kind_of`] wants to see: a zip archive's end record.
-pub(crate) const TAIL_BYTES: u64 = 22;
+/// Whether the name says that a file is an index of shards.
+pub(crate) fn is_index_name(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".index.json"))
+}
+
+/// Whether a file is torch's, or a relative of which the reader says why it is not read.
+pub(crate) fn torch_claim(head: &Head) -> Option<Claim> {
+    let start = head.start();
+    if is_zip(start) || legacy_header(start).is_some() {
+        return Some(Claim::Bytes);
+    }
+    // An archive with something before it can be read in two ways: whoever claims the beginning, the end is torch's.
+    if head.tail().starts_with(ZIP_END) && !is_tar(start) {
+        return Some(Claim::Bytes);
+    }
+    is_tar(start).then_some(Claim::Relative)
+}
+
+/// Whether a file or directory is one of safetensors, or at least called one.
+pub(crate) fn safetensors_claim(head: &Head) -> Option<Claim> {
+    if head.is_directory() {
+        let has_model = head.contains(SINGLE) || head.contains(INDEX);
+        return Some(if has_model { Claim::Bytes } else { Claim::Name });
+    }
+    if is_index_name(head.path()) {
+        return Some(Claim::Name);
+    }
+    if head.len() < 4 || looks_like(head.start()).is_some() || is_tar(head.start()) {
+        return None;
+    }
+    let has_brace = head.start().get(8) == Some(&b'{');
+    let length = head.start().first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+    match (has_brace, length) {
+        (true, Some(length)) if length <= MAX_HEADER_BYTES => Some(Claim::Bytes),
+        (true, _) => Some(Claim::Relative),
+        (false, _) => head.is_named(".safetensors").then_some(Claim::Name),
+    }
+}
+
+/// Begins the record at the end of a zip archive.
+const ZIP_END: &[u8] = b"PK\x05\x06";
+
+fn is_zip(start: &[u8]) -> bool {
+    start.starts_with(b"PK\x03\x04") || start.starts_with(ZIP_END)
+}
 
 /// The 80-bit number that begins a legacy file, as LONG1 of 10 bytes.
 pub(crate) const LEGACY_MAGIC: [u8; 12] = [0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -34,18 +91,22 @@ pub(crate) fn legacy_header(head: &[u8]) -> Option<usize> {
     head.len().checked_sub(rest.len())
 }
 
-/// Which reader a file is for. `head` is its beginning, `tail` its last 22 bytes, `len` its length. With `named_safetensors`, a file
-/// of no other known kind is taken for safetensors, whose reader can say what is wrong with it.
+/// Which reader a file is for. A file of no other known kind that is called safetensors is taken for it, since its reader can say what is
+/// wrong with it.
 ///
 /// # Errors
 /// `NotACheckpoint` and `LegacyFormat`, naming what the file looks like; `PrefixData` for a zip archive that does not
 /// begin at the first byte.
-pub(crate) fn kind_of(head: &[u8], tail: &[u8], len: u64, named_safetensors: bool) -> Result<Kind> {
+pub(crate) fn kind_of(head: &Head) -> Result<Kind> {
+    kind_of_bytes(head.start(), head.tail(), head.len(), head.path().extension().is_some_and(|extension| extension == "safetensors"))
+}
+
+fn kind_of_bytes(head: &[u8], tail: &[u8], len: u64, named_safetensors: bool) -> Result<Kind> {
     if len < 4 {
         let what = if len == 0 { "the file is empty".to_owned() } else { format!("the file has only {len} bytes") };
         return refuse(Refusal::NotACheckpoint, format!("{what}; the download may have failed"));
     }
-    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+    if is_zip(head) {
         return Ok(Kind::TorchZip);
     }
     if legacy_header(head).is_some() {
@@ -56,13 +117,13 @@ pub(crate) fn kind_of(head: &[u8], tail: &[u8], len: u64, named_safetensors: boo
                        again with torch.save(state_dict, path)";
         return refuse(Refusal::LegacyFormat, message);
     }
-    if tail.starts_with(b"PK\x05\x06") {
+    if tail.starts_with(ZIP_END) {
         return refuse(
             Refusal::PrefixData,
             "a zip archive ends this file, but does not begin at its first byte; such a file can be read in two ways",
         );
     }
-    if let Some(what) = name_of(head) {
+    if let Some(what) = looks_like(head) {
         return refuse(Refusal::NotACheckpoint, format!("this is {what}; expected a .pth file or safetensors"));
     }
     if head.get(8) == Some(&b'{') || named_safetensors {
@@ -76,58 +137,18 @@ fn is_tar(head: &[u8]) -> bool {
     head.get(257..262) == Some(b"ustar")
 }
 
-fn name_of(head: &[u8]) -> Option<&'static str> {
-    const MAGICS: [(&[u8], &str); 22] = [
-        (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
-        (b"\x1f\x8b", "a gzip file: unpack it first"),
-        (b"\xfd7zXZ\0", "an xz file: unpack it first"),
-        (b"\x28\xb5\x2f\xfd", "a Zstandard file: unpack it first"),
-        (b"BZh", "a bzip2 file: unpack it first"),
-        (b"Rar!", "a RAR archive: unpack it first"),
-        (b"GGUF", "a GGUF file"),
-        (b"FUGG", "a byte-swapped GGUF file"),
-        (b"fmgg", "an rwkv.cpp (ggml) file"),
-        (b"lmgg", "a ggml file"),
-        (b"tjgg", "a ggml file"),
-        (b"\x89HDF", "an HDF5 file"),
-        (b"\x93NUMPY", "a NumPy file"),
-        (b"PAR1", "a Parquet file"),
-        (b"%PDF", "a PDF document"),
-        (b"\x7fELF", "an ELF program"),
-        (b"MZ", "a Windows program"),
-        (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
-        (b"#!", "a script"),
-        (b"PK\x07\x08", "a split zip archive"),
-        (b"PK", "a damaged zip archive"),
-        (b"\x80", "a plain Python pickle without torch's header"),
-    ];
-    if let Some((_, what)) = MAGICS.into_iter().find(|(magic, _)| head.starts_with(magic) && head.get(8) != Some(&b'{')) {
-        return Some(what);
-    }
-    let text = head.trim_ascii_start();
-    let lower: Vec<u8> = text.iter().take(16).map(u8::to_ascii_lowercase).collect();
-    if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") || lower.starts_with(b"<?xml") {
-        return Some("an HTML page, perhaps an error message instead of the download");
-    }
-    // The length of a safetensors header may look like an opening brace, but its upper half is always zero.
-    if text.starts_with(b"{") && head.get(4..8) != Some(&[0; 4]) {
-        return Some("a JSON text");
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Kind, kind_of};
+    use super::{Kind, kind_of_bytes};
 
     #[test]
     fn a_header_whose_length_looks_like_text_is_safetensors_all_the_same() {
         for length in [u64::from(b'{'), 0x7b20, 0x7b0a0d] {
             let head = [&length.to_le_bytes()[..], b"{\"emb.weight\":"].concat();
-            assert!(matches!(kind_of(&head, &[], 1 << 30, false), Ok(Kind::Safetensors)), "{length:x}");
+            assert!(matches!(kind_of_bytes(&head, &[], 1 << 30, false), Ok(Kind::Safetensors)), "{length:x}");
         }
         for text in [&b"{\"a\": 1, {"[..], b"  {\"abcd\":{}}"] {
-            assert!(kind_of(text, &[], 100, false).is_err());
+            assert!(kind_of_bytes(text, &[], 100, false).is_err());
         }
     }
 }

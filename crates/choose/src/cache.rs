@@ -62,8 +62,8 @@ impl Key<'_> {
     #[must_use]
     pub fn name(&self) -> String {
         let part = |key: CacheKey, name: &str, value: Option<&str>| match value {
-            Some(value) => key.with(name).with(value),
-            None => key.with(name).with_numbers([]),
+            Some(value) => key.with(name).with_numbers([1]).with(value),
+            None => key.with(name).with_numbers([0]),
         };
         let mut key = CacheKey::new(&format!("{} {REVISION}", env!("CARGO_PKG_VERSION")), self.kind.name());
         key = part(key, "model", Some(self.model));

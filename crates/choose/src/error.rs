@@ -1,16 +1,17 @@
 //! Why nothing can be chosen.
 
-use rwkv_forge_allocation::AllocationError;
 use rwkv_forge_bench::BenchError;
 use rwkv_forge_calibrate::CalibrateError;
 use rwkv_forge_convert::ConvertError;
 use rwkv_forge_engine::EngineError;
 use rwkv_forge_eval::EvalError;
-use rwkv_forge_overlay::OverlayError;
 use rwkv_forge_score::ScoreError;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
+use rwkv_forge_weights::ReplaceError;
 use strum::IntoStaticStr;
 use thiserror::Error;
+
+use crate::allocation::AllocationError;
 
 /// Why nothing can be chosen.
 #[derive(Debug, Error, IntoStaticStr)]
@@ -32,7 +33,7 @@ pub enum ChooseError {
     Convert(#[from] ConvertError),
     /// A tensor could not be replaced.
     #[error(transparent)]
-    Overlay(#[from] OverlayError),
+    Overlay(#[from] ReplaceError),
     /// Statistics could not be gathered or read.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rwkv_forge_convert::Calibration;
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_model::{TensorRole, TensorSpec};
-use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quant::{BlockFormat, Q4_0, Q4_K, Q5_0, Q5_1, Q6_K};
 use rwkv_forge_tensor::Encoding;
+use rwkv_forge_weights::Overlay;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ChooseError;
@@ -59,6 +59,9 @@ pub struct HarmOptions<'a> {
     /// Probes of an earlier run.
     pub known: Probed,
 }
+
+/// Work of a probe besides computing layers, in passes.
+pub(crate) const WORK_BESIDE: f64 = 0.1;
 
 fn class(role: TensorRole) -> &'static str {
     match role {
@@ -123,7 +126,7 @@ impl Series<'_, '_, '_> {
 
     /// Work of a probe from here, in passes.
     fn work_of(&self, place: Place) -> f64 {
-        self.probe.work(place) + 0.1
+        self.probe.work(place) + WORK_BESIDE
     }
 }
 

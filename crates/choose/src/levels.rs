@@ -5,16 +5,15 @@ use std::cell::Cell;
 use rwkv_forge_convert::container::{Container, by_name};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary};
+use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Rendered, Rendering, Vocabulary};
 use rwkv_forge_eval::Model;
-use rwkv_forge_model::{ModelDescription, ValueForm, VocabularyFamily};
-use rwkv_forge_overlay::{Overlay, Weight};
+use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_report::pareto_front;
-use rwkv_forge_tensor::{Encoding, TensorSource};
 
 use crate::error::ChooseError;
 use crate::measure::{Candidate, Job, Measured, Reference, Results};
 use crate::observer::Observer;
+use crate::ready::decide;
 use crate::speed::{Speed, Speeds};
 use crate::wish::{Choosable, Wish};
 
@@ -58,7 +57,7 @@ pub fn container_for(model: &ModelDescription, named: Option<&str>) -> Result<&'
         return Ok(by_name(name)?);
     }
     let gguf = by_name("gguf")?;
-    let carries = gguf.holds_vocabularies(model.mechanisms.vocabulary) && gguf.carries(model.version).is_ok();
+    let carries = gguf.carries(model.version).is_ok();
     Ok(if carries { gguf } else { by_name("rwkv-cpp")? })
 }
 
@@ -111,22 +110,15 @@ impl Level {
             VocabularyFamily::World => options.vocabulary,
         };
         let convert = ConvertOptions {
-            container: options.container,
-            recipe: &recipe,
-            vocabulary,
-            treatment: None,
             name: options.name,
             // Nothing is written: what a short vocabulary means is said where the text is read.
             pad_vocabulary: true,
             requantize: true,
             allow_f16_loss: true,
-            force: false,
-            claims: None,
             open: options.open,
-            verify: None,
-            prepared: None,
+            ..ConvertOptions::new(options.container, &recipe, vocabulary)
         };
-        let plan = rwkv_forge_convert::plan(model, &convert)?;
+        let plan = decide(model, &convert)?;
         let bytes = plan.layout.total_bytes();
         // What a container holds in another form is quantized in that form.
         let mut types = options.container.name().to_owned();
@@ -138,26 +130,9 @@ impl Level {
         Ok(Self { names: vec![name.to_owned()], bytes, bits_per_weight, recipe, plan, types })
     }
 
-    /// The model in this type, and how many blocks became zero although their weights are not. Replaced tensors lie in a file without a
-    /// name.
-    fn quantized(&self, open: &OpenModel) -> Result<(Overlay, u64), ChooseError> {
-        let (mut overlay, prepared) = rwkv_forge_convert::prepare(open, &self.plan, &self.recipe, None, None, &|_, _| ())?;
-        let mut encoder = Overlay::new(&open.model);
-        for (spec, choice) in open.description().tensors.iter().zip(&self.plan.choices) {
-            let now = overlay.description().find(&spec.name).and_then(|spec| overlay.tensors().get(spec.source_index));
-            // What the container keeps in 32 bits is not changed by it.
-            let same = now.is_none_or(|info| info.encoding == choice.encoding) || choice.encoding == Encoding::F32;
-            if same || Weight::of(spec).is_err() {
-                continue;
-            }
-            encoder.encode(&spec.name, choice.encoding, None)?;
-            let Some(index) = encoder.description().find(&spec.name).map(|spec| spec.source_index) else { continue };
-            let len = encoder.tensors()[index].byte_len().ok().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
-            let mut bytes = vec![0; len];
-            encoder.read_at(index, 0, &mut bytes)?;
-            overlay.replace(&spec.name, choice.encoding, ValueForm::Canonical, bytes)?;
-        }
-        Ok((overlay, encoder.zeroed_blocks() + prepared.iter().map(|tensor| tensor.zeroed_blocks).sum::<u64>()))
+    /// The model in this type. Replaced tensors lie in a file without a name.
+    fn rendered(&self, model: &OpenModel) -> Result<Rendered, ChooseError> {
+        Ok(Rendering { model, plan: &self.plan, recipe: &self.recipe, calibration: None, directory: None }.whole()?)
     }
 }
 
@@ -271,9 +246,9 @@ impl Candidate for Made<'_> {
     }
 
     fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
-        let (overlay, zeroed) = self.level.quantized(self.model)?;
-        self.zeroed.set(zeroed);
-        task(Model::new(&overlay.into_model()))
+        let rendered = self.level.rendered(self.model)?;
+        self.zeroed.set(rendered.zeroed_blocks);
+        task(Model::new(&rendered.model))
     }
 
     fn measured(&self, model: Model) -> Result<(), ChooseError> {

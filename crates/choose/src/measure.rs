@@ -158,7 +158,10 @@ impl Job<'_> {
     /// What computes this model.
     #[must_use]
     pub fn kernel_of(&self, model: &Model) -> Kernel {
-        if model.description().version.is_hybrid() { Kernel::Reference } else { self.kernel }
+        match rwkv_forge_engine::supports(&model.description().mechanisms) {
+            Ok(()) => self.kernel,
+            Err(_) => Kernel::Reference,
+        }
     }
 
     fn pass(&self, model: &Model, form: Form, of: u64) -> PassOptions {

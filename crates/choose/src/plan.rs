@@ -1,20 +1,17 @@
 //! From harms and a budget to a recipe whose whole has been measured.
 
-use std::collections::HashSet;
-
-use rwkv_forge_allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{Calibration, ConvertError, ConvertOptions, OpenModel, Prepared};
+use rwkv_forge_convert::{Calibration, ConvertOptions, OpenModel, Prepared, Rendering};
 use rwkv_forge_eval::{Baseline, LossOptions, Model, Step};
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_overlay::Overlay;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::Evaluation;
 use serde::Serialize;
 
+use crate::allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
 use crate::error::ChooseError;
 use crate::harm::TensorHarm;
-use crate::types::{is_open, tensor_types};
+use crate::ready::decide;
 
 /// What a plan is to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -78,41 +75,6 @@ pub struct Planning<'a> {
     pub loss: LossOptions,
 }
 
-/// Refuses what no plan can be, before anything is measured: what the container does not carry, and a size that no types are small
-/// enough for. `convert` is what [`Planning`] will get.
-///
-/// # Errors
-/// Those of [`rwkv_forge_convert::check`], and [`AllocationError::TooSmall`] with the bytes of the smallest file.
-pub fn check(model: &OpenModel, convert: &ConvertOptions<'_>, quantizer: Quantizer, goal: Goal) -> Result<(), ChooseError> {
-    let mut recipe = convert.recipe.clone();
-    recipe.quantizer = Some(quantizer);
-    // Whether types that a source has already must stay is known with the plan.
-    rwkv_forge_convert::check(model, &ConvertOptions { recipe: &recipe, requantize: true, ..again(convert) })?;
-    let Some(budget) = goal.bytes(model.description()) else { return Ok(()) };
-    for spec in model.description().tensors.iter().filter(|spec| is_open(model.description(), convert.container, spec)) {
-        let types = tensor_types(model.description().version, spec, convert.container)?;
-        if let [(smallest, _), _, ..] = types[..] {
-            recipe.set(&spec.name, smallest, None, None).map_err(other)?;
-        }
-    }
-    let least = rwkv_forge_convert::plan(model, &ConvertOptions { recipe: &reread(&recipe)?, ..again(convert) })?.layout.total_bytes();
-    if least > budget {
-        return Err(AllocationError::TooSmall { budget, least }.into());
-    }
-    Ok(())
-}
-
-/// The same options, of which nothing is compared and nothing prepared.
-fn again<'a>(options: &ConvertOptions<'a>) -> ConvertOptions<'a> {
-    ConvertOptions { verify: None, prepared: None, ..*options }
-}
-
-/// A recipe as `convert --recipe` will read it: the file's metadata say so much of it, and its bytes count.
-fn reread(recipe: &Recipe) -> Result<Recipe, ChooseError> {
-    let text = recipe.to_toml().map_err(other)?;
-    Recipe::new(Some(("plan", &text)), None, &[]).map_err(other)
-}
-
 /// Times that the limit is corrected by what was measured.
 const CORRECTIONS: usize = 4;
 /// A loss within this share below its goal is close enough.
@@ -125,7 +87,7 @@ impl Planning<'_> {
     }
 
     fn plan(&self, recipe: &Recipe) -> Result<rwkv_forge_convert::Plan, ChooseError> {
-        Ok(rwkv_forge_convert::plan(self.model, &ConvertOptions { recipe, ..again(&self.convert) })?)
+        Ok(decide(self.model, &ConvertOptions { recipe, ..self.convert })?)
     }
 
     fn options(&self) -> Vec<Vec<Option_>> {
@@ -136,14 +98,11 @@ impl Planning<'_> {
 
     /// The recipe of a pick.
     fn recipe(&self, solution: &Solution) -> Result<Recipe, ChooseError> {
-        let mut recipe = self.convert.recipe.clone();
-        recipe.quantizer = Some(self.quantizer);
-        for (harm, picked) in self.harms.iter().zip(&solution.picked) {
-            let encoding = harm.types[*picked].encoding;
-            let set = recipe.set(&harm.tensor, encoding, None, Some(harm.harms[*picked]));
-            set.map_err(other)?;
-        }
-        reread(&recipe)
+        let mut start = self.convert.recipe.clone();
+        start.quantizer = Some(self.quantizer);
+        let types = self.harms.iter().zip(&solution.picked);
+        let types = types.map(|(harm, picked)| (harm.tensor.as_str(), harm.types[*picked].encoding, Some(harm.harms[*picked])));
+        Ok(start.with_types(types)?)
     }
 
     /// The best types for so many bytes of file.
@@ -254,11 +213,11 @@ impl Planning<'_> {
         progress: &mut dyn FnMut(Step),
     ) -> Result<(), ChooseError> {
         let plan = self.plan(recipe)?;
-        let (overlay, prepared) = self.quantize(&plan, recipe)?;
-        let model = Model::new(&overlay.into_model());
-        let loss = baseline.compare(model, &self.loss.pass, progress)?;
+        let directory = self.loss.pass.spill_directory.as_deref();
+        let rendered = Rendering { model: self.model, plan: &plan, recipe, calibration: self.calibration, directory }.whole()?;
+        let loss = baseline.compare(Model::new(&rendered.model), &self.loss.pass, progress)?;
         let evaluation = rwkv_forge_score::evaluate(baseline.plan(), &loss.scores)?;
-        planned.prepared = prepared;
+        planned.prepared = rendered.prepared;
         planned.measured = Some(evaluation);
         planned.met = match (goal, loss_of(goal, planned)) {
             (Goal::Size(bytes), _) => planned.bytes <= bytes,
@@ -268,25 +227,6 @@ impl Planning<'_> {
         };
         Ok(())
     }
-
-    /// The model as a file of this recipe will hold it.
-    fn quantize(&self, plan: &rwkv_forge_convert::Plan, recipe: &Recipe) -> Result<(Overlay, Vec<Prepared>), ChooseError> {
-        let directory = self.loss.pass.spill_directory.as_deref();
-        let (mut overlay, prepared) = rwkv_forge_convert::prepare(self.model, plan, recipe, self.calibration, directory, &|_, _| ())?;
-        let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
-        for (spec, choice) in self.model.description().tensors.iter().zip(&plan.choices) {
-            let done = done.contains(spec.name.as_str());
-            let stored = self.model.source().tensors()[spec.source_index].encoding;
-            if !done && choice.encoding != stored && !choice.encoding.is_dense() {
-                overlay.encode(&spec.name, choice.encoding, None).map_err(ChooseError::from)?;
-            }
-        }
-        Ok((overlay, prepared))
-    }
-}
-
-fn other(error: ConvertError) -> ChooseError {
-    ChooseError::Other(error.into())
 }
 
 /// The same refusal in bytes of the file, of which `rest` were not those of the tensors whose types are chosen when these had `given`.

@@ -2,11 +2,10 @@
 
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Version};
-use rwkv_forge_overlay::{OverlayError, Weight};
 use rwkv_forge_quant::{BlockFormat, Family, Q6_K, Rows};
 use rwkv_forge_quantizer::{Quantizer, Target};
 use rwkv_forge_tensor::{BoxError, Encoding};
-use rwkv_forge_weights::Model;
+use rwkv_forge_weights::{Model, ReplaceError, Weight};
 use serde::Serialize;
 
 /// Rows of a tensor on which the error of a type is measured.
@@ -43,7 +42,7 @@ pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &Tenso
 ///
 /// # Errors
 /// When the tensor is no matrix.
-pub fn tensor_types(version: Version, spec: &TensorSpec, container: &dyn Container) -> Result<Vec<(Encoding, u64)>, OverlayError> {
+pub fn tensor_types(version: Version, spec: &TensorSpec, container: &dyn Container) -> Result<Vec<(Encoding, u64)>, ReplaceError> {
     let weight = Weight::of(spec)?;
     let mut out = Vec::new();
     for format in planned(container, weight.columns) {

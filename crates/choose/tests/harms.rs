@@ -8,10 +8,9 @@ use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_choose::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, tensor_types_with_errors};
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_model::{TensorRole, Version, describe};
-use rwkv_forge_overlay::Overlay;
 use rwkv_forge_tensor::Diagnostic;
 use rwkv_forge_tokenizer::Tokenizer;
-use rwkv_forge_weights::Model;
+use rwkv_forge_weights::{Model, Overlay};
 
 struct Loaded {
     model: Model,

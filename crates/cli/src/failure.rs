@@ -85,7 +85,7 @@ failures!(
     rwkv_forge_kernel::KernelError,
     rwkv_forge_matrix::SimdError,
     rwkv_forge_weights::WeightsError,
-    rwkv_forge_overlay::OverlayError,
+    rwkv_forge_weights::ReplaceError,
     rwkv_forge_report::ReportError,
     rwkv_forge_score::ScoreError,
     rwkv_forge_tokenizer::TokenizerError,

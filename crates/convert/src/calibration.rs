@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rwkv_forge_calibrate::{CalibrateError, Imatrix, Statistics};
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_overlay::Weight;
 use rwkv_forge_quantizer::{Factor, Hessian};
 use rwkv_forge_tensor::BoxError;
+use rwkv_forge_weights::Weight;
 
 use crate::prepare::Calibration;
 use crate::recipe::CalibrationRecord;

@@ -2,73 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Kernel, Model, Thresholds};
+use rwkv_forge_container::OpenOptions;
+use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Model, Thresholds};
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
-use rwkv_forge_model::{Choice, FileLayout, OutputLayout, OutputTensor, Recover, TensorSpec, ValueForm, Version, VocabularyFamily};
+use rwkv_forge_model::{FileLayout, OutputTensor, ValueForm};
 use rwkv_forge_quant::EncodeStats;
-use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
-use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_weights::Stored;
 use serde::Serialize;
 
-use crate::companion;
-use crate::container::{CONTAINERS, Container, LayoutContext};
+use crate::blocks::copies_blocks;
+use crate::draft::Plan;
 use crate::error::ConvertError;
 use crate::execute::{F16Loss, Job, Rounding, ZeroedBlocks, write_checksums};
-use crate::fit::{Shortfall, qwen_shortfall, shortfall};
-use crate::open::{OpenModel, OpenOptions, open};
+use crate::open::{OpenModel, open};
+use crate::options::{ConvertOptions, VerifyOptions};
 use crate::prepare::{Preparation, Prepared};
-use crate::probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
-use crate::ready::Ready;
-use crate::recipe::Recipe;
+use crate::probe::{PROBE_TEXT, probe_tokens};
 use crate::target::Target;
-
-/// What is to be converted into what.
-pub struct ConvertOptions<'a> {
-    /// The container to write.
-    pub container: &'static dyn Container,
-    /// Types of the tensors.
-    pub recipe: &'a Recipe,
-    /// Vocabulary of the model.
-    pub vocabulary: &'a Vocabulary,
-    /// What was done to the source before it was handed over, for provenance: `lora=FILE alpha=16`.
-    pub treatment: Option<&'a str>,
-    /// Name of the model for the metadata.
-    pub name: Option<&'a str>,
-    /// Let a container carry a vocabulary with fewer tokens than padding explains: the other rows are named `[PADn]`.
-    pub pad_vocabulary: bool,
-    /// Quantize tensors anew that are quantized in the source.
-    pub requantize: bool,
-    /// Keep a file in which f16 lost more than [`MAX_FLUSHED_PERCENT`] of a tensor's values.
-    pub allow_f16_loss: bool,
-    /// Replace an existing output.
-    pub force: bool,
-    /// What else the program reads and writes, with which the output must not collide. The model's own files are added to it.
-    pub claims: Option<&'a Claims>,
-    /// How input files are read.
-    pub open: OpenOptions,
-    /// How the result is compared with its source; `None` skips it.
-    pub verify: Option<VerifyOptions<'a>>,
-    /// Tensors whose blocks were made before: see [`crate::prepare`].
-    pub prepared: Option<Preparation<'a>>,
-}
 
 /// Largest share, in percent, of a tensor's values other than zero that f16 may turn into zero. In released checkpoints
 /// the share is below a hundred-thousandth, since such values are a millionth of the tensor's usual ones; a tensor beyond
 /// a hundredth has its values where f16 has none.
 pub const MAX_FLUSHED_PERCENT: u64 = 1;
 
-/// How the written file is compared with its source.
-pub struct VerifyOptions<'a> {
-    /// Text to compare on; the built-in probe text when `None`.
-    pub text: Option<&'a [u8]>,
-    /// Number of tokens.
-    pub tokens: usize,
-    /// What the file must reach to be kept.
-    pub thresholds: Thresholds,
-    /// What computes both models.
-    pub kernel: Kernel,
-}
+/// Mean KL in nats a token beyond which a file is no rendering of its source but a broken one: the least that is asked of a file unless
+/// somebody says otherwise.
+pub const BROKEN_KL: f64 = 1.0;
 
 /// A part of the work, for progress displays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,22 +43,6 @@ pub enum Stage {
 
 /// Called with the stage, the amount just done and the total amount of that stage (bytes; steps for verifying).
 pub type OnProgress<'a> = &'a (dyn Fn(Stage, u64, u64) + Sync);
-
-/// A conversion that has been decided but not begun: what `--dry-run` prints.
-pub struct Plan {
-    /// Container.
-    pub container: &'static dyn Container,
-    /// Encoding and reason for each tensor of the description.
-    pub choices: Vec<Choice>,
-    /// Every byte's place.
-    pub layout: OutputLayout,
-    /// The recipe in one line.
-    pub recipe: String,
-    /// The vocabulary, if it is known.
-    pub tokenizer: Option<Tokenizer>,
-    /// What the vocabulary lacks for the model: where the container carries tokens, as much as was asked to be padded.
-    pub shortfall: Option<Shortfall>,
-}
 
 /// What was done and measured.
 #[derive(Debug, Serialize)]
@@ -136,151 +80,6 @@ pub struct Record {
     /// How well the source predicts the text of the comparison, beside an adaptive unigram; `None` without a comparison, for a single
     /// token, and where nobody knows the vocabulary, so that no text was read.
     pub prediction: Option<AgainstUnigram>,
-}
-
-/// What is known of an output before anything is laid out.
-struct Checked {
-    /// For ready types, the recipe of the plain type whose bytes they do not exceed.
-    plain: Option<Recipe>,
-    /// By the recipe, or by that of the plain type.
-    choices: Vec<Choice>,
-    tokenizer: Option<Tokenizer>,
-    qwen: Option<BpeVocabulary>,
-    lacking: Option<Shortfall>,
-    /// What the record says of padding.
-    padded: Option<String>,
-}
-
-/// Refuses what [`plan`] would refuse for the options and for what the model is, before any text is read and any statistics are gathered.
-///
-/// # Errors
-/// Refusals of the container, of the recipe, and of the vocabulary.
-pub fn check(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<(), BoxError> {
-    checked(model, options).map(drop)
-}
-
-fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, BoxError> {
-    let container = options.container;
-    let version = model.description().version;
-    let family = model.description().mechanisms.vocabulary;
-    if !container.holds_vocabularies(family) {
-        return Err(ConvertError::HybridNotCarried { container: container.name(), version }.into());
-    }
-    container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
-    let rows = model.description().hyperparameters.vocabulary;
-    let plain = plain_recipe(options)?;
-    let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
-    refuse_requantizing(model, &choices, options.requantize)?;
-    let qwen = match family {
-        VocabularyFamily::Qwen => Some(companion::vocabulary(model.source(), &model.companions, options.vocabulary, rows)?),
-        VocabularyFamily::World => None,
-    };
-    let tokenizer = match vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name())) {
-        _ if qwen.is_some() => None,
-        Ok(tokenizer) => Some(tokenizer),
-        // Without a place for a tokenizer an unknown vocabulary does no harm; a wrong one is still an error.
-        Err(error) if error.kind() == "VocabularyNeeded" && !container.needs_vocabulary() => None,
-        Err(error) => return Err(error),
-    };
-    let lacking = match (&qwen, &tokenizer) {
-        (Some(qwen), _) => qwen_shortfall(qwen),
-        (None, tokenizer) => tokenizer.as_ref().and_then(|tokenizer| shortfall(tokenizer, rows)),
-    };
-    let carried = qwen.is_some() || tokenizer.as_ref().is_some_and(|tokenizer| container.carries_tokens(tokenizer));
-    let padded = match &lacking {
-        Some(shortfall) if carried && !options.pad_vocabulary => {
-            return Err(ConvertError::VocabularyTooSmall { shortfall: shortfall.clone() }.into());
-        }
-        // For whoever wonders later why most tokens of the file are called [PADn].
-        Some(shortfall) if carried => Some(format!("pad-vocabulary={}", shortfall.missing())),
-        _ => None,
-    };
-    Ok(Checked { plain, choices, tokenizer, qwen, lacking, padded })
-}
-
-/// Decides everything about the output without writing a byte.
-///
-/// # Errors
-/// Those of [`check`], and of laying the file out.
-pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
-    let container = options.container;
-    let Checked { plain, mut choices, tokenizer, qwen, lacking, padded } = checked(model, options)?;
-    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), padded];
-    let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let plain_text = plain.as_ref().map(Recipe::text);
-    let context = LayoutContext {
-        vocabulary: tokenizer.as_ref(),
-        qwen: qwen.as_ref(),
-        name: options.name,
-        recipe: &recipe,
-        file_type: options.recipe.preset.file_type,
-    };
-    if let Some((text, ready)) = plain_text.as_ref().zip(options.recipe.preset.ready) {
-        let limit = container.layout(model.description(), &choices, &LayoutContext { recipe: text, ..context })?.total_bytes();
-        choices = improve(model, options, ready, &choices, limit, &context)?;
-        refuse_requantizing(model, &choices, options.requantize)?;
-    }
-    let layout = container.layout(model.description(), &choices, &context)?;
-    refuse_rearranging(model, &layout, options.requantize)?;
-    Ok(Plan { container, choices, layout, recipe, tokenizer, shortfall: lacking })
-}
-
-/// The recipe of the plain type whose bytes a ready type does not exceed.
-fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertError> {
-    let Some(ready) = options.recipe.preset.ready else { return Ok(None) };
-    let preset = ready.reference_in(options.container)?;
-    let mut plain = options.recipe.clone();
-    (plain.preset, plain.quantizer, plain.calibration) = (preset, Some(Quantizer::Ggml), None);
-    Ok(Some(plain))
-}
-
-/// The choices of a ready type: better ones than those of its plain type, in a file of `limit` bytes.
-fn improve(
-    model: &OpenModel,
-    options: &ConvertOptions<'_>,
-    ready: &Ready,
-    plain: &[Choice],
-    limit: u64,
-    context: &LayoutContext<'_>,
-) -> Result<Vec<Choice>, BoxError> {
-    let (recipe, container) = (options.recipe, options.container);
-    let fixed = |spec: &TensorSpec| recipe.is_set(&spec.name) || recipe.keep_factors && spec.role.is_lora();
-    let extra = ready.extra(model.description(), container, plain, &fixed);
-    let open = ready.open(model.description(), container, plain, &fixed, extra);
-    // Metadata and padding depend on the types too.
-    open.allocate(|choices| {
-        let bytes = container.layout(model.description(), choices, context)?.total_bytes();
-        Ok(bytes.saturating_sub(limit + extra))
-    })
-}
-
-/// A container's refusal, with the containers that do carry the version.
-fn not_carried(version: Version, refusal: BoxError) -> ConvertError {
-    let others = CONTAINERS.iter().filter(|container| container.carries(version).is_ok()).map(|container| container.name());
-    ConvertError::CannotCarry { refusal, others: others.collect::<Vec<_>>().join(", ") }
-}
-
-fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> Result<(), ConvertError> {
-    for (spec, choice) in model.description().tensors.iter().zip(choices) {
-        let stored = model.source().tensors()[spec.source_index].encoding;
-        if !allowed && !stored.is_dense() && !choice.encoding.is_dense() && stored != choice.encoding {
-            return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: choice.encoding.name });
-        }
-    }
-    Ok(())
-}
-
-/// Blocks of the wanted type whose values the container wants in another form or order would be encoded anew.
-fn refuse_rearranging(model: &OpenModel, layout: &OutputLayout, allowed: bool) -> Result<(), ConvertError> {
-    for out in layout.files().flat_map(|(_, layout)| &layout.tensors) {
-        for spec in out.assembly.parts.iter().map(|part| &model.description().tensors[*part]) {
-            let stored = model.source().tensors()[spec.source_index].encoding;
-            if !allowed && !stored.is_dense() && !out.encoding.is_dense() && !copies_blocks(model, out) {
-                return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: out.encoding.name });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Converts `model` into `output` as planned. The output appears under its name only when it is complete and, unless
@@ -428,7 +227,7 @@ fn check_unwritten(model: &OpenModel, plan: &Plan) -> Result<(), BoxError> {
     for (spec, _) in specs.iter().zip(written).filter(|(_, written)| *written) {
         let (seen, all) = &mut pieces[spec.source_index];
         *seen += 1;
-        *all = u64::from(spec.recover.part.1) * u64::from(spec.recover.columns.1);
+        *all = model.model.stored(spec)?.pieces();
     }
     let rest = pieces.iter().enumerate().filter(|(_, (seen, all))| seen < all).map(|(index, _)| index);
     rwkv_forge_quant::check_values(model.source(), rest, &|_| ())
@@ -466,20 +265,11 @@ fn is_lossless(model: &OpenModel, plan: &Plan, stats: EncodeStats) -> bool {
 fn keeps_values(model: &OpenModel, out: &OutputTensor) -> bool {
     let is_power_of_two = |form: ValueForm| form.is_exact();
     out.assembly.parts.iter().all(|part| {
-        let form = model.description().tensors[*part].recover.form;
+        let Ok(Stored { form, .. }) = model.model.stored(&model.description().tensors[*part]) else { return false };
         let computed = is_power_of_two(form) && (out.encoding == Encoding::F32 || is_power_of_two(out.assembly.form));
         let exact = out.assembly.form == form || computed;
         if out.encoding.is_dense() { exact } else { copies_blocks(model, out) }
     })
-}
-
-/// True when the blocks of an output are those of the source.
-fn copies_blocks(model: &OpenModel, out: &OutputTensor) -> bool {
-    let assembly = &out.assembly;
-    let [part] = assembly.parts.as_slice() else { return false };
-    let recover = model.description().tensors[*part].recover;
-    let plain = recover == Recover::AS_IS.with_form(recover.form);
-    plain && recover.form == assembly.form && !assembly.transposed && assembly.repeat == 1 && assembly.pad == 0
 }
 
 /// A written file beside its source.

@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 
-use rwkv_forge_model::Version;
+use rwkv_forge_container::Shortfall;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use strum::IntoStaticStr;
 use thiserror::Error;
-
-use crate::fit::Shortfall;
 
 /// Errors of planning and executing a conversion. Errors of readers, containers and kernels pass through unchanged.
 #[derive(Debug, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum ConvertError {
+    /// A type that leaves choices open, where none are made.
+    #[error("the type {name} leaves types open: they are chosen by rwkv-forge-choose (`decide`)")]
+    ReadyType {
+        /// Its name.
+        name: &'static str,
+    },
     /// No container of this name.
     #[error("unknown container '{name}': expected one of {known}")]
     UnknownContainer {
@@ -204,14 +208,6 @@ pub enum ConvertError {
         /// Tokens and rows.
         shortfall: Shortfall,
     },
-    /// A file beside a hybrid's checkpoint cannot be used.
-    #[error("{path}: {problem}")]
-    BadCompanion {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        problem: String,
-    },
     /// A hybrid without its vocabulary.
     #[strum(serialize = "VocabularyNeeded")]
     #[error(
@@ -221,15 +217,6 @@ pub enum ConvertError {
     QwenVocabularyNeeded {
         /// Why there is none.
         why: String,
-    },
-    /// A container without a place for hybrids.
-    #[strum(serialize = "CannotCarry")]
-    #[error("container {container} cannot carry {version}, whose norms and vocabulary it has no place for; `--to gguf` carries it")]
-    HybridNotCarried {
-        /// Container.
-        container: &'static str,
-        /// The hybrid.
-        version: Version,
     },
     /// The text does not give a single token.
     #[error("the text for the verification is empty")]
@@ -282,12 +269,9 @@ impl Diagnostic for ConvertError {
 
     fn class(&self) -> Class {
         match self {
-            Self::Overflow { .. }
-            | Self::F16Loss { .. }
-            | Self::BlockLength { .. }
-            | Self::Quantizer { .. }
-            | Self::NotAModel { .. }
-            | Self::BadCompanion { .. } => Class::Refused,
+            Self::Overflow { .. } | Self::F16Loss { .. } | Self::BlockLength { .. } | Self::Quantizer { .. } | Self::NotAModel { .. } => {
+                Class::Refused
+            }
             Self::ThresholdNotMet { .. } => Class::Threshold,
             Self::NotLossless { .. } | Self::Internal(_) => Class::Bug,
             _ => Class::Usage,

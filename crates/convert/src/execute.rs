@@ -10,7 +10,7 @@ use rwkv_forge_io::{InputFile, OutputFile};
 use rwkv_forge_model::{FileLayout, OutputTensor, TensorSpec};
 use rwkv_forge_quant::{EncodeError, EncodeStats};
 use rwkv_forge_tensor::{BoxError, Encoding};
-use rwkv_forge_weights::Model;
+use rwkv_forge_weights::{Model, Order, View};
 use serde::Serialize;
 
 use crate::error::ConvertError;
@@ -84,7 +84,6 @@ impl Task {
 /// Buffers that a thread keeps between pieces.
 #[derive(Default)]
 struct Buffers {
-    raw: Vec<u8>,
     values: Vec<f32>,
     encoded: Vec<u8>,
 }
@@ -172,7 +171,7 @@ impl Job<'_> {
                 continue;
             }
             let elements = out.shape.iter().product::<u64>() - out.assembly.pad;
-            if self.is_direct(out) {
+            if self.is_direct(out)? {
                 let mut start = 0;
                 while start < elements {
                     let count = PIECE.min(elements - start);
@@ -189,14 +188,14 @@ impl Job<'_> {
     }
 
     /// True when the stored order of elements is the source's own.
-    fn is_direct(&self, out: &OutputTensor) -> bool {
+    fn is_direct(&self, out: &OutputTensor) -> Result<bool, BoxError> {
         let assembly = &out.assembly;
-        let [part] = assembly.parts.as_slice() else { return false };
-        let recover = self.model.description().tensors[*part].recover;
-        let plain = recover.part == (0, 1) && recover.columns == (0, 1) && recover.transposed == assembly.transposed;
+        let [part] = assembly.parts.as_slice() else { return Ok(false) };
+        let stored = self.model.stored(&self.model.description().tensors[*part])?;
+        let plain = stored.pieces() == 1 && stored.order == Some(view(out).order);
         // The zeros of padding are what a new file has anyway, but for blocks, whose zeros are not all zero bytes.
         let padding = assembly.pad == 0 || out.encoding.is_dense();
-        plain && assembly.repeat == 1 && padding
+        Ok(plain && assembly.repeat == 1 && padding)
     }
 
     fn task_bytes(&self, task: &Task) -> u64 {
@@ -222,23 +221,16 @@ impl Job<'_> {
         output: &OutputFile,
     ) -> Result<PieceLoss, BoxError> {
         let spec = &self.model.description().tensors[out.assembly.parts[0]];
-        let encoding = self.model.source().tensors()[spec.source_index].encoding;
-        buffers.raw.resize(to_usize(stored_bytes(encoding, count))?, 0);
-        self.model.source().read_at(spec.source_index, stored_bytes(encoding, start), &mut buffers.raw)?;
-        buffers.values.clear();
-        rwkv_forge_quant::decode_rows(encoding, &buffers.raw, &mut buffers.values)?;
-        let same_form = spec.recover.form == out.assembly.form;
-        if encoding == out.encoding && same_form {
-            // The same bits: decoding served only to look for values that no file should carry.
-            self.check_finite(spec, out, start, &buffers.values)?;
-            write_blocks(output, out, start, &buffers.raw)?;
+        let stored = self.model.stored(spec)?;
+        if stored.encoding == out.encoding && stored.view() == Some(view(out)) {
+            // The same bits.
+            buffers.encoded.resize(to_usize(stored_bytes(out.encoding, count))?, 0);
+            self.model.read_blocks(spec, &stored, to_usize(start)?, &mut buffers.encoded)?;
+            write_blocks(output, out, start, &buffers.encoded)?;
             return Ok(PieceLoss::default());
         }
-        if !same_form {
-            for value in &mut buffers.values {
-                *value = out.assembly.form.apply(spec.recover.form.undo(*value));
-            }
-        }
+        buffers.values.resize(to_usize(count)?, 0.0);
+        self.model.elements_into(spec, to_usize(start)?, view(out), &mut buffers.values)?;
         let stats = self.encode(out, spec, &buffers.values, start, &mut buffers.encoded)?;
         write_blocks(output, out, start, &buffers.encoded)?;
         Ok(stats)
@@ -248,18 +240,8 @@ impl Job<'_> {
         buffers.values.clear();
         for part in &out.assembly.parts {
             let spec = &self.model.description().tensors[*part];
-            let values = self.model.values::<f32>(spec)?;
-            self.check_finite(spec, out, 0, &values)?;
-            let first = buffers.values.len();
-            if out.assembly.transposed {
-                transpose_into(&values, &spec.shape, &mut buffers.values)?;
-            } else {
-                buffers.values.extend(values.iter().flat_map(|value| std::iter::repeat_n(*value, out.assembly.repeat)));
-            }
-            // Transposed and stacked tensors keep their values in every container; a form belongs to a tensor of its own.
-            for value in &mut buffers.values[first..] {
-                *value = out.assembly.form.apply(*value);
-            }
+            let values = self.model.read::<f32>(spec, view(out))?;
+            buffers.values.extend(values.iter().flat_map(|value| std::iter::repeat_n(*value, out.assembly.repeat)));
         }
         buffers.values.extend(std::iter::repeat_n(0.0, to_usize(out.assembly.pad)?));
         let spec = &self.model.description().tensors[out.assembly.parts[0]];
@@ -297,13 +279,6 @@ impl Job<'_> {
         Ok(PieceLoss { stats: stats?, non_zero })
     }
 
-    fn check_finite(&self, spec: &TensorSpec, out: &OutputTensor, start: u64, values: &[f32]) -> Result<(), BoxError> {
-        // Finite values times zero are zero; NaN and infinities times zero are NaN, which survives addition: one
-        // pass without branches.
-        let poisoned = values.chunks(64).any(|chunk| chunk.iter().fold(0.0f32, |sum, value| sum + value * 0.0).is_nan());
-        if poisoned { Err(self.non_finite(spec, out, start)) } else { Ok(()) }
-    }
-
     /// Reads the tensor again, to say where the first bad value is and how many there are. `element` is one of the output.
     fn non_finite(&self, spec: &TensorSpec, out: &OutputTensor, element: u64) -> BoxError {
         match rwkv_forge_quant::non_finite(self.model, spec.source_index, &|_| ()) {
@@ -319,6 +294,12 @@ impl Job<'_> {
             Err(error) => error,
         }
     }
+}
+
+/// How an output holds the values of the tensors that it is made of.
+fn view(out: &OutputTensor) -> View {
+    let order = if out.assembly.transposed { Order::Turned } else { Order::Canonical };
+    View { order, form: out.assembly.form }
 }
 
 /// Writes encoded blocks from element `start` on to their place, or, where the container keeps parts of blocks apart, to
@@ -375,18 +356,4 @@ fn stored_bytes(encoding: Encoding, elements: u64) -> u64 {
 
 fn to_usize(bytes: u64) -> Result<usize, ConvertError> {
     usize::try_from(bytes).map_err(|_| ConvertError::Internal(format!("{bytes} bytes do not fit in memory")))
-}
-
-/// Appends `values` with the last two of its dimensions swapped.
-fn transpose_into(values: &[f32], shape: &[u64], out: &mut Vec<f32>) -> Result<(), ConvertError> {
-    let [.., rows, columns] = shape else {
-        return Err(ConvertError::Internal("only matrices can be transposed".to_owned()));
-    };
-    let (rows, columns) = (to_usize(*rows)?, to_usize(*columns)?);
-    for plane in values.chunks_exact((rows * columns).max(1)) {
-        for column in 0..columns {
-            out.extend((0..rows).map(|row| plane[row * columns + column]));
-        }
-    }
-    Ok(())
 }

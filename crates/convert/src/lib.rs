@@ -4,34 +4,37 @@
 //! [`container`] is the registry of what can be written; [`execute`] streams the bytes.
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod calibration;
 mod companion;
 pub mod container;
 mod convert;
+mod draft;
 mod error;
 pub mod execute;
-mod fit;
 pub mod lint;
 pub mod lora;
 mod open;
+mod options;
 mod pattern;
 mod prepare;
 pub mod preset;
 mod probe;
-mod ready;
 pub mod recipe;
+mod render;
 pub mod state;
 mod target;
 
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
-pub use companion::{COMPANIONS, Companion};
-pub use convert::{
-    ConvertOptions, MAX_FLUSHED_PERCENT, OnProgress, Plan, Record, Stage, VerifyOptions, check, check_output, convert, plan,
-};
+pub use companion::COMPANIONS;
+pub use convert::{BROKEN_KL, MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, check_output, convert};
+pub use draft::{Draft, Plan, check, draft, plan};
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
-pub use fit::{Shortfall, qwen_shortfall, shortfall};
-pub use open::{ModelIdentity, OpenFile, OpenModel, OpenOptions, open, open_file};
-pub use prepare::{Calibration, Preparation, Prepared, prepare};
-pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens, vocabulary_for};
-pub use ready::is_unfit;
+pub use open::{ModelIdentity, OpenFile, OpenModel, open, open_file};
+pub use options::{ConvertOptions, VerifyOptions};
+pub use prepare::{Calibration, Preparation, Prepared};
+pub use preset::is_unfit;
+pub use probe::{PROBE_TEXT, Vocabulary, known_vocabulary, probe_tokens, vocabulary_for};
+pub use render::{Rendered, Rendering};
+pub use rwkv_forge_container::{BesideFile, OpenOptions, Shortfall, qwen_shortfall, shortfall};

@@ -5,22 +5,20 @@
 //! full stands under its own name and replaces the model's tensor. Alpha is in no file. Relatives of LoRA (PiSSA, Bone,
 //! DiSHA, MiSS) use the same names for other formulas and cannot be told apart: their own tools must merge them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rwkv_forge_checkpoint::Limits;
-use rwkv_forge_model::{ModelDescription, Recover, TensorSpec};
+use rwkv_forge_model::{ModelDescription, TensorSpec};
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic, Encoding, TensorInfo, TensorSource, decode_dense, format_shape, shorten};
-use rwkv_forge_weights::{Model, Order, View};
+use rwkv_forge_weights::{Bytes, Make, Replacement, Replacements, View};
 use strum::IntoStaticStr;
 use thiserror::Error;
 
 use crate::error::ConvertError;
 use crate::open::{OpenFile, OpenModel};
 
-/// Bytes of an f32.
-const F32_BYTES: u64 = 4;
 /// Largest factor of a pair that is held in memory.
 const LARGEST_FACTOR: u64 = 1 << 30;
 /// Names listed in one message.
@@ -139,8 +137,8 @@ impl Diagnostic for LoraError {
 /// # Errors
 /// [`LoraError`], [`ConvertError::Requantize`], and those of opening the file.
 pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
-    let source = rwkv_forge_checkpoint::open(lora, &Limits::default())?;
-    let plan = Plan::new(source.as_ref(), &base.description())?;
+    let source: Arc<dyn TensorSource> = rwkv_forge_checkpoint::open(lora, &Limits::default())?.into();
+    let plan = Plan::new(source.as_ref(), base.description())?;
     // Without a pair there is nothing to scale.
     let alpha = match alpha {
         None if plan.pairs.is_empty() => 1.0,
@@ -150,17 +148,28 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
     if !alpha.is_finite() {
         return Err(LoraError::BadAlpha { alpha }.into());
     }
-    let mut parts: BTreeMap<usize, Part> = BTreeMap::new();
+    let OpenModel { model, beside, .. } = base;
+    let specs = &model.description().tensors;
+    let mut changes = Replacements::new();
+    let (merged, replaced) = (plan.pairs.len(), plan.replaced.len());
     for (tensor, Pair { a, b }) in plan.pairs {
-        let spec = &base.description().tensors[tensor];
-        let stored = base.source().tensors()[spec.source_index].encoding;
+        let spec = &specs[tensor];
+        let stored = model.stored(spec)?.encoding;
         if !stored.is_dense() && !requantize {
             return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: "the merged weights" }.into());
         }
-        parts.insert(tensor, Part::Merged(Box::new(Merged::new(source.as_ref(), spec, (a, b), alpha)?)));
+        let bytes = Bytes::Made(Arc::new(Merged::new(source.as_ref(), spec, (a, b), alpha)?));
+        changes.put(&spec.name, Replacement::new(Encoding::F32, View::CANONICAL, bytes));
     }
-    parts.extend(plan.replaced.into_iter().map(|(tensor, index)| (tensor, Part::Replaced(index))));
-    Ok(LoraSource::open(base, source, parts, alpha))
+    for (tensor, index) in plan.replaced {
+        let bytes = Bytes::Tensor(Arc::clone(&source), index);
+        changes.put(&specs[tensor].name, Replacement::new(source.tensors()[index].encoding, View::CANONICAL, bytes));
+    }
+    changes.call("model with a LoRA");
+    changes.files_of(source);
+    changes.note(format!("LoRA with alpha {alpha}: {merged} matrices merged, {replaced} tensors replaced"));
+    let model = model.with(changes)?;
+    Ok(OpenModel { file: OpenFile::of(Box::new(model.clone())), model, beside })
 }
 
 /// Which tensors of a LoRA file belong to which tensor of the model.
@@ -273,17 +282,8 @@ fn unknown_tensor(file: PathBuf, unknown: &[String]) -> LoraError {
     LoraError::UnknownTensor { file, names, total: unknown.len(), hint }
 }
 
-/// A tensor of the model that the LoRA changes.
-enum Part {
-    /// W + (alpha / rank) B A.
-    Merged(Box<Merged>),
-    /// Index of the tensor in the LoRA file that takes its place.
-    Replaced(usize),
-}
-
-/// A matrix and its pair.
+/// W + (alpha / rank) B A, of a matrix and its pair.
 struct Merged {
-    spec: TensorSpec,
     columns: usize,
     rank: usize,
     /// alpha / rank.
@@ -300,7 +300,7 @@ impl Merged {
         // The shapes were compared before: a is [rank, columns].
         let columns = spec.shape.last().and_then(|columns| usize::try_from(*columns).ok()).unwrap_or(1).max(1);
         let rank = a.len() / columns;
-        Ok(Self { spec: spec.clone(), columns, rank, scale: alpha / rank as f64, a, b })
+        Ok(Self { columns, rank, scale: alpha / rank as f64, a, b })
     }
 
     /// Adds the product to elements `first .. first + values.len()` of W.
@@ -326,6 +326,20 @@ impl Merged {
     }
 }
 
+impl Make for Merged {
+    fn unit(&self) -> usize {
+        1
+    }
+
+    fn make(&self, first: usize, values: &mut [f32], out: &mut [u8]) -> Result<(), BoxError> {
+        self.add_to(values, first);
+        for (to, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+            *to = value.to_le_bytes();
+        }
+        Ok(())
+    }
+}
+
 #[allow(clippy::cast_possible_truncation, reason = "rounding to nearest is what is wanted")]
 fn round(value: f64) -> f32 {
     value as f32
@@ -343,151 +357,4 @@ fn read_factor(lora: &dyn TensorSource, index: usize) -> Result<Vec<f32>, BoxErr
         return Err(LoraError::NonFinite { file: lora.path().to_owned(), name: info.name.clone() }.into());
     }
     Ok(values)
-}
-
-/// Where a tensor of the merged source comes from.
-enum Origin {
-    /// Index in the base.
-    Base(usize),
-    /// Index in the LoRA file.
-    Lora(usize),
-    /// A merged matrix.
-    Merged(Box<Merged>),
-}
-
-/// The base with the LoRA merged into it. Affected tensors have canonical names and shapes, others are as in the base.
-struct LoraSource {
-    base: Model,
-    lora: Box<dyn TensorSource>,
-    infos: Vec<TensorInfo>,
-    origins: Vec<Origin>,
-    notes: Vec<String>,
-    /// The last matrix of the base that could not be read in pieces.
-    whole: Mutex<Option<(String, Arc<Vec<f32>>)>>,
-}
-
-impl LoraSource {
-    fn open(base: OpenModel, lora: Box<dyn TensorSource>, mut parts: BTreeMap<usize, Part>, alpha: f64) -> OpenModel {
-        let OpenModel { model: base, companions, .. } = base;
-        let mut description = base.description().clone();
-        let (merged, replaced) = parts.values().fold((0, 0), |(merged, replaced), part| match part {
-            Part::Merged(_) => (merged + 1, replaced),
-            Part::Replaced(_) => (merged, replaced + 1),
-        });
-        let notes = base.source().notes().iter().chain(lora.notes()).cloned();
-        let summary = format!("LoRA with alpha {alpha}: {merged} matrices merged, {replaced} tensors replaced");
-        let notes = notes.chain(std::iter::once(summary)).collect();
-        let mut source = Self { base, lora, infos: Vec::new(), origins: Vec::new(), notes, whole: Mutex::new(None) };
-        let kept: BTreeSet<usize> = description
-            .tensors
-            .iter()
-            .enumerate()
-            .filter(|(tensor, _)| !parts.contains_key(tensor))
-            .map(|(_, spec)| spec.source_index)
-            .chain(description.unused.iter().copied())
-            .collect();
-        // What the LoRA replaces entirely is not listed any more.
-        let moved: BTreeMap<usize, usize> = kept.iter().enumerate().map(|(new, old)| (*old, new)).collect();
-        for old in kept {
-            source.infos.push(source.base.source().tensors()[old].clone());
-            source.origins.push(Origin::Base(old));
-        }
-        description.unused.iter_mut().for_each(|index| *index = moved[index]);
-        for (tensor, spec) in description.tensors.iter_mut().enumerate() {
-            let Some(part) = parts.remove(&tensor) else {
-                spec.source_index = moved[&spec.source_index];
-                continue;
-            };
-            let (origin, encoding) = match part {
-                Part::Merged(merged) => (Origin::Merged(merged), Encoding::F32),
-                Part::Replaced(index) => (Origin::Lora(index), source.lora.tensors()[index].encoding),
-            };
-            spec.source_index = source.infos.len();
-            spec.recover = Recover::AS_IS;
-            source.infos.push(TensorInfo { name: spec.name.clone(), shape: spec.shape.clone(), encoding });
-            source.origins.push(origin);
-        }
-        let source: Arc<dyn TensorSource> = Arc::new(source);
-        OpenModel { file: OpenFile::Checkpoint(Arc::clone(&source)), model: Model::over(source, description), companions }
-    }
-
-    /// Elements `first .. first + count` of the base's matrix, in canonical order.
-    fn base_values(&self, spec: &TensorSpec, first: usize, count: usize) -> Result<Vec<f32>, BoxError> {
-        if self.base.stored(spec)?.order == Some(Order::Canonical) {
-            return Ok(self.base.elements(spec, first..first + count, View::CANONICAL)?);
-        }
-        Ok(self.whole(spec)?[first..first + count].to_vec())
-    }
-
-    /// A matrix that is stored in another order than the canonical one; the last one is kept for the next piece.
-    fn whole(&self, spec: &TensorSpec) -> Result<Arc<Vec<f32>>, BoxError> {
-        let mut last = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((name, values)) = last.as_ref().filter(|(name, _)| *name == spec.name) {
-            debug_assert_eq!(name, &spec.name);
-            return Ok(Arc::clone(values));
-        }
-        *last = None;
-        let values = Arc::new(self.base.values(spec)?);
-        *last = Some((spec.name.clone(), Arc::clone(&values)));
-        Ok(values)
-    }
-
-    /// Bytes `start .. start + out.len()` of a merged matrix.
-    fn read_merged(&self, merged: &Merged, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
-        let inside = |position: u64| usize::try_from(position).map_err(|_| ConvertError::Internal("a matrix beyond memory".to_owned()));
-        let end = start + out.len() as u64;
-        if end > merged.spec.elements() * F32_BYTES {
-            return Err(ConvertError::Internal(format!("bytes up to {end} of {} are asked for", merged.spec.name)).into());
-        }
-        let (first, last) = (inside(start / F32_BYTES)?, inside(end.div_ceil(F32_BYTES))?);
-        let mut values = self.base_values(&merged.spec, first, last - first)?;
-        merged.add_to(&mut values, first);
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let skip = inside(start % F32_BYTES)?;
-        out.copy_from_slice(&bytes[skip..skip + out.len()]);
-        Ok(())
-    }
-}
-
-impl TensorSource for LoraSource {
-    fn path(&self) -> &Path {
-        self.base.source().path()
-    }
-
-    fn format(&self) -> &'static str {
-        "model with a LoRA"
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        let mut files = self.base.source().files();
-        files.extend(self.lora.files());
-        files
-    }
-
-    fn tensors(&self) -> &[TensorInfo] {
-        &self.infos
-    }
-
-    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
-        match self.origins.get(index) {
-            Some(Origin::Base(index)) => self.base.source().read_at(*index, start, out),
-            Some(Origin::Lora(index)) => self.lora.read_at(*index, start, out),
-            Some(Origin::Merged(merged)) => self.read_merged(merged, start, out),
-            None => Err(ConvertError::Internal(format!("there is no tensor number {index}")).into()),
-        }
-    }
-
-    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
-        let mut digests = self.base.source().check_integrity(progress)?;
-        digests.extend(self.lora.check_integrity(progress)?);
-        Ok(digests)
-    }
-
-    fn metadata(&self) -> Vec<(String, String)> {
-        self.base.source().metadata()
-    }
-
-    fn notes(&self) -> &[String] {
-        &self.notes
-    }
 }

@@ -3,50 +3,49 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rwkv_forge_checkpoint::Limits;
-use rwkv_forge_ggml::GgmlFile;
-use rwkv_forge_gguf::GgufFile;
-use rwkv_forge_hf::CandleFile;
-use rwkv_forge_io::{Backend, FileIdentity, InputFile};
-use rwkv_forge_model::names::needs_configuration;
-use rwkv_forge_model::{ModelDescription, ModelFile};
+use rwkv_forge_checkpoint::TensorFile;
+use rwkv_forge_container::{Beside, BesideFile, Format, OpenOptions, Opened, Place};
+use rwkv_forge_io::{FileIdentity, InputFile};
+use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::{BoxError, TensorSource};
 use rwkv_forge_weights::Model;
 
-use crate::companion::{self, Companion, Companions};
-use rwkv_forge_web_rwkv::PrefabFile;
+use crate::container::READERS;
 
-/// How files are opened.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OpenOptions {
-    /// Positioned reads (the default), or memory mapping on request.
-    pub backend: Backend,
-}
-
-/// A readable file of any supported format.
-pub enum OpenFile {
-    /// .pth, safetensors, sharded safetensors: the convention of names is found out from the names.
-    Checkpoint(Arc<dyn TensorSource>),
-    /// A container with conventions of its own.
-    Container(Arc<dyn ModelFile>),
+/// A readable file of any registered format.
+pub struct OpenFile {
+    format: Option<&'static dyn Format>,
+    file: Arc<dyn Opened>,
 }
 
 impl OpenFile {
+    /// Tensors that were put together in memory: the convention of names is found out from the names.
+    #[must_use]
+    pub fn of(source: Box<dyn TensorSource>) -> Self {
+        Self { format: None, file: Arc::new(TensorFile::of(source)) }
+    }
+
+    /// The format that its bytes are of; `None` for tensors that lie in no file of their own.
+    #[must_use]
+    pub fn format(&self) -> Option<&'static dyn Format> {
+        self.format
+    }
+
     /// The tensors.
     #[must_use]
     pub fn source(&self) -> &dyn TensorSource {
-        match self {
-            Self::Checkpoint(source) => source.as_ref(),
-            Self::Container(file) => file.as_ref(),
-        }
+        self.file.as_ref()
     }
 
-    /// The same, to be held.
-    fn shared(&self) -> Arc<dyn TensorSource> {
-        match self {
-            Self::Checkpoint(source) => Arc::clone(source),
-            Self::Container(file) => Arc::<dyn ModelFile>::clone(file),
-        }
+    /// The file, with all that its format knows of it.
+    #[must_use]
+    pub fn opened(&self) -> &dyn Opened {
+        self.file.as_ref()
+    }
+
+    /// Its tensors as the model that `description` says.
+    pub(crate) fn with(&self, description: ModelDescription) -> Model {
+        Model::over(Arc::<dyn Opened>::clone(&self.file), description)
     }
 
     /// The model in the file.
@@ -54,7 +53,7 @@ impl OpenFile {
     /// # Errors
     /// As [`OpenFile::describe`].
     pub fn model(&self) -> Result<Model, BoxError> {
-        Ok(Model::over(self.shared(), self.describe()?))
+        Ok(self.with(self.describe()?))
     }
 
     /// Recognises the model in the file.
@@ -62,17 +61,8 @@ impl OpenFile {
     /// # Errors
     /// When names and shapes are not exactly those of one supported architecture.
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
-        self.describe_with(&Companions::of(self.source()))
-    }
-
-    fn describe_with(&self, companions: &Companions) -> Result<ModelDescription, BoxError> {
-        match self {
-            Self::Checkpoint(source) if needs_configuration(source.tensors()) => {
-                Ok(rwkv_forge_model::describe_with(source.tensors(), &companion::configuration(companions)?)?)
-            }
-            Self::Checkpoint(source) => Ok(rwkv_forge_model::describe(source.tensors())?),
-            Self::Container(file) => Ok(rwkv_forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?),
-        }
+        let file = self.file.as_ref();
+        Ok(rwkv_forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?)
     }
 }
 
@@ -82,15 +72,14 @@ pub struct OpenModel {
     pub file: OpenFile,
     /// The model.
     pub model: Model,
-    pub(crate) companions: Companions,
+    pub(crate) beside: Arc<Beside>,
 }
 
 impl OpenModel {
     /// A model in a file whose folder has nothing else that belongs to it.
     #[must_use]
     pub fn new(file: OpenFile, description: ModelDescription) -> Self {
-        let model = Model::over(file.shared(), description);
-        Self { file, model, companions: Companions::default() }
+        Self { model: file.with(description), file, beside: Arc::default() }
     }
 
     /// The files that hold tensors, in the order of [`TensorSource::files`], each in its present state.
@@ -113,8 +102,8 @@ impl OpenModel {
     /// The files without tensors that were read so far because they lie beside those with: `config.json` of a hybrid since it was
     /// opened, its vocabulary since [`crate::plan`].
     #[must_use]
-    pub fn companions(&self) -> Vec<Companion> {
-        self.companions.files()
+    pub fn companions(&self) -> Vec<BesideFile> {
+        self.beside.files()
     }
 
     /// Every file that the model was read from, so that no output takes the place of one: those with tensors, then those beside.
@@ -188,41 +177,12 @@ impl ModelIdentity {
 /// # Errors
 /// The reader's error when the file is damaged, hostile, or of no supported format.
 pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError> {
-    if path.is_dir() {
-        let quantized = path.join(rwkv_forge_hf::GGUF_FILE);
-        let names = ["model.safetensors", "model.safetensors.index.json"];
-        if quantized.is_file() && !names.iter().any(|name| path.join(name).exists()) {
-            return open_file(&quantized, options);
-        }
-        return Ok(named(rwkv_forge_checkpoint::open(path, &Limits::default())?));
-    }
-    let file = InputFile::open(path)?;
-    let mut magic = [0u8; 4];
-    if file.len() >= 4 {
-        file.read_exact_at(0, &mut magic)?;
-    }
-    let start = file.read_vec(0, file.len().min(rwkv_forge_web_rwkv::prefab::MAGIC_BYTES as u64), u64::MAX)?;
-    drop(file);
-    if rwkv_forge_web_rwkv::is_prefab(&start) {
-        return Ok(OpenFile::Container(Arc::new(PrefabFile::open_with(path, options.backend)?)));
-    }
-    if &magic == b"GGUF" || &magic == b"FUGG" {
-        let file = GgufFile::open_with(path, options.backend)?;
-        let is_candle = CandleFile::is_candle(&file);
-        return Ok(OpenFile::Container(if is_candle { Arc::new(CandleFile::new(Box::new(file))) } else { Arc::new(file) }));
-    }
-    if GgmlFile::has_magic(&magic) {
-        return Ok(OpenFile::Container(Arc::new(GgmlFile::open_with(path, options.backend)?)));
-    }
-    Ok(named(rwkv_forge_checkpoint::open_with(path, &Limits::default(), options.backend)?))
+    open_place(&Place::of(path), options)
 }
 
-/// A checkpoint, whose names say whose conventions it follows; only what candle's files change cannot be seen from names.
-fn named(source: Box<dyn TensorSource>) -> OpenFile {
-    if CandleFile::is_candle(source.as_ref()) {
-        return OpenFile::Container(Arc::new(CandleFile::new(source)));
-    }
-    OpenFile::Checkpoint(source.into())
+fn open_place(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError> {
+    let (format, file) = READERS.open(place, options)?;
+    Ok(OpenFile { format: Some(format), file: file.into() })
 }
 
 /// Opens a file and recognises the model in it.
@@ -230,8 +190,7 @@ fn named(source: Box<dyn TensorSource>) -> OpenFile {
 /// # Errors
 /// As [`open_file`] and [`OpenFile::describe`].
 pub fn open(path: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
-    let file = open_file(path, options)?;
-    let companions = Companions::of(file.source());
-    let description = file.describe_with(&companions)?;
-    Ok(OpenModel { model: Model::over(file.shared(), description), file, companions })
+    let place = Place::of(path);
+    let file = open_place(&place, options)?;
+    Ok(OpenModel { model: file.model()?, file, beside: Arc::clone(place.beside()) })
 }

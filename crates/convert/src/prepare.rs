@@ -2,17 +2,14 @@
 //! executor copies them.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use rwkv_forge_model::{OutputTensor, TensorSpec};
-use rwkv_forge_overlay::{Overlay, Weight};
+use rwkv_forge_model::{OutputLayout, OutputTensor, TensorSpec};
 use rwkv_forge_quantizer::{Degenerate, Factor, Fault, Quantizer, QuantizerError, Target};
 use rwkv_forge_tensor::{BoxError, Encoding};
-use rwkv_forge_weights::Model;
+use rwkv_forge_weights::{Model, Overlay, Weight};
 use serde::Serialize;
 
-use crate::convert::Plan;
 use crate::error::ConvertError;
 use crate::open::OpenModel;
 use crate::recipe::Recipe;
@@ -107,7 +104,7 @@ fn degenerate(found: &[Degenerate]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", and "))
 }
 
-/// Tensors that were quantized before a conversion: what [`prepare`] made.
+/// Tensors that were quantized before a conversion: what [`crate::Rendering::prepared`] made.
 #[derive(Clone, Copy)]
 pub struct Preparation<'a> {
     /// The model with them in place. The source is then read for its digest and for the comparison alone.
@@ -121,21 +118,19 @@ pub struct Preparation<'a> {
 /// Elements of a matrix that are quantized at a time.
 const PIECE: usize = 1 << 25;
 
-/// Quantizes every tensor for which the recipe names a quantizer, or has calibration's weights. Returns the model with them in
-/// place, kept in a nameless file in `directory`, and what was done.
+/// Quantizes every tensor for which the recipe names a quantizer, or has calibration's weights, and puts it into `overlay`.
 ///
 /// # Errors
 /// When a tensor cannot be read or quantized, or a quantizer is asked for that needs a calibration and there is none.
-pub fn prepare(
+pub(crate) fn prepare(
     model: &OpenModel,
-    plan: &Plan,
+    layout: &OutputLayout,
     recipe: &Recipe,
     calibration: Option<&dyn Calibration>,
-    directory: Option<&Path>,
+    overlay: &mut Overlay,
     progress: &dyn Fn(u64, u64),
-) -> Result<(Overlay, Vec<Prepared>), BoxError> {
-    let mut overlay = Overlay::in_file(&model.model, directory)?;
-    let outputs: Vec<&OutputTensor> = plan.layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
+) -> Result<Vec<Prepared>, BoxError> {
+    let outputs: Vec<&OutputTensor> = layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
     // The output that holds each canonical tensor alone; where several do, the first.
     let mut alone: HashMap<usize, &OutputTensor> = HashMap::new();
     for out in outputs.into_iter().filter(|out| !out.encoding.is_dense()) {
@@ -159,12 +154,12 @@ pub fn prepare(
         if let Some(wanted) = wanted
             && let Some(job) = Job::new(&wanted, recipe, calibration)?
         {
-            prepared.push(job.run(model, wanted.out, &mut overlay)?);
+            prepared.push(job.run(model, wanted.out, overlay)?);
         }
         done += spec.elements();
         progress(done, total);
     }
-    Ok((overlay, prepared))
+    Ok(prepared)
 }
 
 /// A tensor that is to be quantized, and what is asked to choose its codes.

@@ -5,11 +5,12 @@
 //! The presets here mean exactly that. Of the hybrids with Qwen it knows one tensor by its name, the down projection of
 //! the feed-forward part, and its mixtures give some layers' a wider type; see [`Preset::ffn_down`].
 
-use rwkv_forge_quant::{BlockFormat, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_0};
+use rwkv_forge_model::Version;
+use rwkv_forge_quant::{BlockFormat, IQ4_NL, IQ4_XS, Int8, NF4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_1, Q5_K, Q6_K, Q8_0};
 use rwkv_forge_tensor::Encoding;
 
+use crate::container::Container;
 use crate::error::ConvertError;
-use crate::ready::{READY, Ready};
 
 /// A type for a whole file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,68 @@ impl Plain {
         };
         Preset { name, base: base.encoding(), head: head_of(base).encoding(), file_type, ready: None, down }
     }
+}
+
+/// A ready type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What people call it.
+    pub alias: &'static str,
+    /// The plain type whose bytes it does not exceed, where the container has it.
+    pub(crate) reference: Plain,
+    /// What stands in for it in other containers, the first that a container has.
+    pub(crate) elsewhere: &'static [&'static dyn BlockFormat],
+    /// Sixteenths of a bit of a weight of the plain type. A container whose own types leave a gap there gets a mixture of as many bits; `None`
+    /// keeps to the bytes of what stands in.
+    pub sixteenths: Option<u64>,
+    /// No tensor gets less than the plain type gives it. Of errors as small as those of 8 bits the shares below say too little for
+    /// taking bytes from one role for another.
+    pub floor: bool,
+}
+
+/// All ready types.
+pub(crate) const READY: &[Ready] = &[
+    Ready { name: "rwkv-q4", alias: "4bit", reference: Plain::Mix(&Q4_K_M), elsewhere: &[&Q4_1, &NF4], sixteenths: None, floor: false },
+    Ready { name: "rwkv-q5", alias: "5bit", reference: Plain::Mix(&Q5_K_M), elsewhere: &[&Q5_1, &NF4], sixteenths: Some(88), floor: false },
+    Ready { name: "rwkv-q6", alias: "6bit", reference: Plain::Format(&Q6_K), elsewhere: &[&NF4], sixteenths: Some(105), floor: false },
+    Ready { name: "rwkv-q8", alias: "8bit", reference: Plain::Format(&Q8_0), elsewhere: &[&Int8], sixteenths: None, floor: true },
+];
+
+impl Ready {
+    /// The plain type that is meant.
+    #[must_use]
+    pub fn reference(&self) -> Preset {
+        self.reference.preset()
+    }
+
+    /// The plain type that a container has: the one that is meant, or what stands in for it.
+    ///
+    /// # Errors
+    /// [`ConvertError::TypeNotCarried`] where it has neither.
+    pub fn reference_in(&self, container: &dyn Container) -> Result<Preset, ConvertError> {
+        let elsewhere = self.elsewhere.iter().map(|format| Plain::Format(*format));
+        let presets = std::iter::once(self.reference).chain(elsewhere).map(Plain::preset);
+        presets.into_iter().find(|preset| container.holds(preset.base)).ok_or_else(|| {
+            let carried = rwkv_forge_quant::encodable().map(BlockFormat::encoding).filter(|encoding| container.holds(*encoding));
+            ConvertError::TypeNotCarried {
+                container: container.name(),
+                encoding: self.name,
+                carried: carried.map(|encoding| encoding.name).collect::<Vec<_>>().join(", "),
+            }
+        })
+    }
+}
+
+/// Types that are never chosen without being asked for, by architecture. RWKV-4's matrices have outlier channels: a block of Q4_0 that
+/// holds one has a single step for all 32 values and no offset, and a model of 3B came out at a perplexity of 109 instead of 8.
+static UNFIT: &[(Version, &dyn BlockFormat)] = &[(Version::V4, &Q4_0)];
+
+/// True for a type that models of this version never get without being asked for.
+#[must_use]
+pub fn is_unfit(version: Version, encoding: Encoding) -> bool {
+    UNFIT.iter().any(|(of, format)| *of == version && format.encoding() == encoding)
 }
 
 /// Names of all types that can be asked for: block formats, then the other presets.

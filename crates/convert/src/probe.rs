@@ -30,9 +30,17 @@ pub enum Vocabulary {
 /// [`ConvertError::VocabularyNeeded`] when it cannot be known, [`ConvertError::VocabularyTooLarge`] when it does not
 /// belong to the model, or the tokenizer's own errors for a bad file.
 pub fn vocabulary_for(choice: &Vocabulary, rows: usize, what: &str) -> Result<Tokenizer, rwkv_forge_tensor::BoxError> {
+    known_vocabulary(choice, rows)?.ok_or_else(|| ConvertError::VocabularyNeeded { what: what.to_owned(), rows }.into())
+}
+
+/// As [`vocabulary_for`]; `None` when nobody knows the vocabulary.
+///
+/// # Errors
+/// As [`vocabulary_for`].
+pub fn known_vocabulary(choice: &Vocabulary, rows: usize) -> Result<Option<Tokenizer>, rwkv_forge_tensor::BoxError> {
     let tokenizer = match choice {
         Vocabulary::Auto if rows == WORLD_ROWS => Tokenizer::world(),
-        Vocabulary::Auto => return Err(ConvertError::VocabularyNeeded { what: what.to_owned(), rows }.into()),
+        Vocabulary::Auto => return Ok(None),
         Vocabulary::World => Tokenizer::world(),
         Vocabulary::Bytes => Tokenizer::raw_bytes(),
         Vocabulary::File(name, bytes) => Tokenizer::from_bytes(name, bytes)?,
@@ -41,7 +49,7 @@ pub fn vocabulary_for(choice: &Vocabulary, rows: usize, what: &str) -> Result<To
     if max_id as usize >= rows {
         return Err(ConvertError::VocabularyTooLarge { vocabulary: tokenizer.name().to_owned(), max_id, rows }.into());
     }
-    Ok(tokenizer)
+    Ok(Some(tokenizer))
 }
 
 /// At most `limit` token ids for checking a model: the text under the given vocabulary, or, when the vocabulary is

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::Container;
 use crate::error::ConvertError;
 use crate::pattern::{Budget, Pattern, Refused};
-use crate::preset::{Preset, format_by_name, preset_by_name, stand_in, type_names};
-use crate::ready::is_unfit;
+use crate::preset::{Preset, format_by_name, is_unfit, preset_by_name, stand_in, type_names};
 
 /// One override: tensors whose canonical name matches get this type.
 #[derive(Clone, Debug)]
@@ -96,7 +95,7 @@ pub struct Recipe {
     pub quantizer: Option<Quantizer>,
     /// What the recipe was made with.
     pub calibration: Option<CalibrationRecord>,
-    /// First digits of the SHA-256 of the recipe file, if it came from one.
+    /// First digits of the SHA-256 of the recipe file, if it came from one or could be one.
     origin: Option<String>,
 }
 
@@ -155,7 +154,7 @@ impl Recipe {
                 reason: format!("no type is given: add --type with one of {}", type_names().join(", ")),
             });
         };
-        let origin = file.map(|(_, text)| rwkv_forge_io::sha256_hex(text.as_bytes()).chars().take(16).collect());
+        let origin = file.map(|(_, text)| digest(text));
         let (strict, keep_factors, keep_importance) = Default::default();
         Ok(Self { preset: preset_by_name(base)?, rules, strict, keep_factors, keep_importance, quantizer, calibration, origin })
     }
@@ -239,15 +238,16 @@ impl Recipe {
         Ok(choices)
     }
 
-    /// Adds a rule for one tensor, after all others. `harm` is in nats a token.
+    /// The recipe with a type for each of some tensors, after all its rules: what [`Recipe::new`] makes of its [`Recipe::to_toml`],
+    /// whose digest counts where a file says what it was made by. Harms are in nats a token.
     ///
     /// # Errors
-    /// Never for the names of tensors.
-    pub fn set(&mut self, tensor: &str, encoding: Encoding, quantizer: Option<Quantizer>, harm: Option<f64>) -> Result<(), ConvertError> {
-        let by = quantizer.map_or_else(String::new, |quantizer| format!(":{quantizer}"));
-        let rule = Rule::new(&format!("^{}$={}{by}", regex::escape(tensor), encoding.name), &mut Budget::default())?;
-        self.rules.push(Rule { harm, ..rule });
-        Ok(())
+    /// As [`Recipe::to_toml`].
+    pub fn with_types<'t>(&self, types: impl IntoIterator<Item = (&'t str, Encoding, Option<f64>)>) -> Result<Self, ConvertError> {
+        let mut recipe = self.clone();
+        types.into_iter().for_each(|(tensor, encoding, harm)| recipe.rules.push(Rule::of_tensor(tensor, encoding, harm)));
+        recipe.origin = Some(digest(&recipe.to_toml()?));
+        Ok(recipe)
     }
 
     /// Whether a rule decides this tensor.
@@ -352,7 +352,7 @@ impl Recipe {
     /// `docs/bad-inputs.md`); under `strict` they are refused.
     fn fit_blocks(&self, spec: &TensorSpec, version: Version, choice: Choice) -> Result<Choice, ConvertError> {
         // Low-rank factors are quantized in rows of inputs, which is how files hold them then.
-        let row = match rwkv_forge_overlay::Weight::of(spec) {
+        let row = match rwkv_forge_weights::Weight::of(spec) {
             Ok(weight) if spec.role.is_lora() && !choice.encoding.is_dense() => weight.columns as u64,
             _ => spec.shape.last().copied().unwrap_or(1),
         };
@@ -410,6 +410,13 @@ impl Rules {
 }
 
 impl Rule {
+    /// For one tensor, as its file will say it.
+    fn of_tensor(tensor: &str, encoding: Encoding, harm: Option<f64>) -> Self {
+        let expression = format!("^{}$", regex::escape(tensor));
+        let text = format!("{expression}={}", encoding.name);
+        Self { pattern: Pattern::Name(tensor.to_owned()), expression, encoding, quantizer: None, harm, text }
+    }
+
     /// Parses `REGEX=TYPE` and `REGEX=TYPE:QUANTIZER`.
     fn new(text: &str, budget: &mut Budget) -> Result<Self, ConvertError> {
         let bad = |reason: String| ConvertError::BadRecipe { location: format!("'{text}'"), reason };
@@ -440,6 +447,11 @@ fn check_support(quantizer: Quantizer, encoding: Encoding, location: &str) -> Re
     let known = rwkv_forge_quantizer::supported(quantizer).map(|encoding| encoding.name).collect::<Vec<_>>().join(", ");
     let reason = format!("the quantizer {quantizer} does not make {encoding}; it makes {known}");
     Err(ConvertError::BadRecipe { location: format!("'{location}'"), reason })
+}
+
+/// What files that were made by a recipe of many rules say of its text.
+fn digest(text: &str) -> String {
+    rwkv_forge_io::sha256_hex(text.as_bytes()).chars().take(16).collect()
 }
 
 /// Characters of a rule that is too large in its refusal.

@@ -16,7 +16,7 @@ const ALPHA: f64 = 5.0;
 
 fn open(source: MemorySource) -> OpenModel {
     let description = describe(source.tensors()).unwrap();
-    OpenModel::new(OpenFile::Checkpoint(std::sync::Arc::new(source)), description)
+    OpenModel::new(OpenFile::of(Box::new(source)), description)
 }
 
 fn base() -> MemorySource {

@@ -5,5 +5,7 @@ mod common;
 mod companions;
 mod lint;
 mod lora;
-mod ready;
+mod recipe;
+mod registry;
+mod render;
 mod state;

@@ -58,7 +58,7 @@ fn every_value_has_its_documented_place() {
             assert!(chunk[..2 * channels].iter().all(|value| *value == 0.0), "token shifts");
             for (head, value, key) in places() {
                 let within = if version == Version::V7 { value * 8 + key } else { key * 8 + value };
-                let divisor = if matches!(version, Version::V6 | Version::V7) { 1.0 } else { 8.0 };
+                let divisor = if [Version::V6, Version::V7].contains(&version) { 1.0 } else { 8.0 };
                 assert_eq!(chunk[2 * channels + head * square + within], number(layer, head, value, key) / divisor, "{version}");
             }
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::collection::{Collection, Document};
 
 /// Passages in the public domain; `fixtures/README.md` says from where.
-const TEXT: &str = include_str!("../../../fixtures/text/public-domain-100k.txt");
+const TEXT: &str = include_str!("../data/public-domain-100k.txt");
 
 /// Where each document begins, by its first line, and what it is.
 const PARTS: [(&str, &str, &str); 6] = [

@@ -1,5 +1,8 @@
 //! Which tokens go through the layers together, and the rows that belong to them.
 
+/// Tokens that go through the layers together at most: bounds the memory between the products.
+pub(crate) const BLOCK: usize = 144;
+
 /// Tokens of one sequence within a block, next to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -60,4 +63,29 @@ impl Block {
             to.copy_from_slice(&from[at..at + head_size]);
         }
     }
+}
+
+/// Divides sequences of these lengths into blocks of nearly the same size, at most [`BLOCK`] tokens each, with the position in
+/// its sequence where each span begins. Results do not depend on the division.
+pub(crate) fn blocks(lengths: &[usize]) -> Vec<(Block, Vec<usize>)> {
+    let total: usize = lengths.iter().sum();
+    let size = total.div_ceil(total.div_ceil(BLOCK).max(1));
+    let mut out = Vec::new();
+    let (mut block, mut starts) = (Block::default(), Vec::new());
+    for (sequence, length) in lengths.iter().enumerate() {
+        let mut position = 0;
+        while position < *length {
+            let len = (length - position).min(size - block.tokens());
+            block.push(sequence, len);
+            starts.push(position);
+            position += len;
+            if block.tokens() == size {
+                out.push((std::mem::take(&mut block), std::mem::take(&mut starts)));
+            }
+        }
+    }
+    if block.tokens() > 0 {
+        out.push((block, starts));
+    }
+    out
 }

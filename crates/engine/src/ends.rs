@@ -7,10 +7,10 @@ use rwkv_forge_tensor::{Encoding, TensorSource, bf16_to_f32, f16_to_f32};
 use rwkv_forge_weights::{Model, Stored};
 
 use crate::error::EngineError;
-use crate::layer::LayerNorm;
 use crate::linear::{Group, Stage, gather, multiply};
 use crate::load::{Loader, Norm};
 use crate::machine::Machine;
+use crate::norm::LayerNorm;
 use crate::place::Place;
 use crate::tap::Tap;
 

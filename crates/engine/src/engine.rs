@@ -4,20 +4,18 @@ use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_weights::{Model, WeightsError, check_tokens};
 
-use crate::block::Block;
+use crate::block::{Block, blocks};
 use crate::ends::{Embedding, Head};
 use crate::error::EngineError;
-use crate::layer::{Flow, Layer};
+use crate::flow::Flow;
+use crate::layer::Layer;
 use crate::load::Loader;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::options::EngineOptions;
-use crate::place::check_version;
 use crate::scratch::Scratch;
 use crate::state::State;
-
-/// Tokens that go through the layers together at most: bounds the memory between the products.
-pub(crate) const BLOCK: usize = 144;
+use crate::supports::check;
 
 /// Of which positions [`Engine::forward`] computes logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +41,7 @@ pub struct Engine {
     one: Block,
     /// Residual stream `[tokens, channels]`.
     x: Vec<f32>,
-    /// RWKV-7: values of layer 0 `[tokens, channels]`.
+    /// Values of layer 0 `[tokens, channels]`, which layers of RWKV-7 read.
     v_first: Vec<f32>,
     notes: Vec<String>,
     predicted: Memory,
@@ -57,7 +55,7 @@ impl Engine {
     /// When the engine does not run this version, a tensor does not fit the description, memory is short, or reading fails.
     pub fn load(model: &Model, options: &EngineOptions, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, EngineError> {
         let description = model.description();
-        check_version(description)?;
+        check(description)?;
         let predicted = crate::memory::memory(model, options)?;
         let machine = Machine::new(options);
         let mut loader = Loader::new(model, options, machine.pool.threads());
@@ -97,7 +95,7 @@ impl Engine {
         }
         let channels = self.model.description().hyperparameters.channels;
         for layer in &self.layers {
-            self.scratch.reserve(layer, tokens, channels);
+            self.scratch.reserve(layer.groups(), tokens, channels);
         }
         self.x.resize(tokens * channels, 0.0);
         self.v_first.resize(tokens * channels, 0.0);
@@ -231,29 +229,4 @@ impl Engine {
             layer.forward(&mut self.machine, &mut self.scratch, &mut Flow { block, x, states, slot, v_first, tap: None });
         }
     }
-}
-
-/// Divides sequences of these lengths into blocks of nearly the same size, at most [`BLOCK`] tokens each, with the position in
-/// its sequence where each span begins. Results do not depend on the division.
-pub(crate) fn blocks(lengths: &[usize]) -> Vec<(Block, Vec<usize>)> {
-    let total: usize = lengths.iter().sum();
-    let size = total.div_ceil(total.div_ceil(BLOCK).max(1));
-    let mut out = Vec::new();
-    let (mut block, mut starts) = (Block::default(), Vec::new());
-    for (sequence, length) in lengths.iter().enumerate() {
-        let mut position = 0;
-        while position < *length {
-            let len = (length - position).min(size - block.tokens());
-            block.push(sequence, len);
-            starts.push(position);
-            position += len;
-            if block.tokens() == size {
-                out.push((std::mem::take(&mut block), std::mem::take(&mut starts)));
-            }
-        }
-    }
-    if block.tokens() > 0 {
-        out.push((block, starts));
-    }
-    out
 }

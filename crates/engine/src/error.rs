@@ -11,10 +11,12 @@ use thiserror::Error;
 #[derive(Debug, Error, IntoStaticStr)]
 pub enum EngineError {
     /// A version that only the reference kernel runs.
-    #[error("the engine does not run {version}; the reference kernel does, in commands that have --kernel")]
+    #[error("the engine does not run {version}: it does not have {mechanism}; the reference kernel does, in commands that have --kernel")]
     UnsupportedVersion {
         /// The version, as people write it.
         version: String,
+        /// The first mechanism of it that the engine does not compute.
+        mechanism: &'static str,
     },
     /// A tensor cannot be read or does not fit; tokens, a state or a buffer do not belong to the model.
     #[error(transparent)]

@@ -1,36 +1,41 @@
 //! The fast recurrent runtime of RWKV-4 to RWKV-7 on quantized weights as stored.
 //!
 //! Start at [`Engine`]: a whole model in memory, one token at a time or many. [`LayerStream`] does the same with one layer in
-//! memory at a time; [`memory`] says beforehand what a model will need. The time mix of each version is in the file of its
-//! name (`v4.rs` to `v7.rs`), the channel mix of all versions in `channel_mix.rs`; both are written over `linear.rs`, which
-//! multiplies several weights in one parallel region, and over [`ops`], everything between the products.
+//! memory at a time; [`memory`] says beforehand what a model will need. Each time mix is in the file of its
+//! name (`wkv4.rs` to `wkv7.rs`), the channel mix in `relu_squared.rs`; [`supports`] says of which mechanisms a model may be
+//! made. All are written over `linear.rs`, which multiplies several weights in one parallel region, and over [`ops`],
+//! everything between the products. What goes through them is in `flow.rs`.
 //!
 //! Results have the same bits for any number of threads, on every instruction set, and however sequences are divided into
 //! calls. They differ from the reference kernel's by rounding, and with [`Form::Int8`] by the activations' 8 bits.
 #![forbid(unsafe_code)]
 
 mod block;
-mod channel_mix;
 mod ends;
 mod engine;
 mod error;
+mod flow;
 mod heads;
 mod layer;
 mod linear;
 mod load;
 mod machine;
 mod memory;
+mod norm;
 pub mod ops;
 mod options;
 mod place;
+mod relu_squared;
 mod scratch;
+mod shift;
 mod state;
 mod stream;
+mod supports;
 mod tap;
-mod v4;
-mod v5;
-mod v6;
-mod v7;
+mod wkv4;
+mod wkv5;
+mod wkv6;
+mod wkv7;
 
 pub use engine::{Engine, Logits};
 pub use error::EngineError;
@@ -39,4 +44,5 @@ pub use options::EngineOptions;
 pub use rwkv_forge_matrix::{Form, Isa};
 pub use state::State;
 pub use stream::{Batch, LayerStream, LoadedHead, LoadedLayer};
+pub use supports::{check, supports};
 pub use tap::{Inputs, Tap};

@@ -39,11 +39,6 @@ impl<'a> Loader<'a> {
         Self { model, description: model.description(), options: *options, threads, notes: Vec::new() }
     }
 
-    /// True when the model has a tensor of this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.model.has(name)
-    }
-
     pub(crate) fn spec(&self, name: &str) -> Result<&'a TensorSpec, EngineError> {
         Ok(self.model.spec(name)?)
     }

@@ -1,17 +1,18 @@
 //! What a model will need, known from names, shapes and encodings before any weight is read.
 
 use rwkv_forge_matrix::{Activations, Form, Matrix, PANEL};
-use rwkv_forge_model::{ModelDescription, Ranks, TensorRole, Version};
+use rwkv_forge_model::{ModelDescription, TensorRole, TimeMix};
 use rwkv_forge_weights::Model;
 use serde::Serialize;
 
+use crate::block::BLOCK;
 use crate::ends::POSITIONS;
-use crate::engine::BLOCK;
 use crate::error::EngineError;
 use crate::heads::TOKENS;
 use crate::options::EngineOptions;
-use crate::place::{Place, check_version};
+use crate::place::Place;
 use crate::state::State;
+use crate::supports::check;
 
 /// Bytes that a loaded model takes, and those that a token reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,7 +35,7 @@ pub struct Memory {
 /// When the engine does not run this version, or a tensor does not fit the description.
 pub fn memory(model: &Model, options: &EngineOptions) -> Result<Memory, EngineError> {
     let description = model.description();
-    check_version(description)?;
+    check(description)?;
     let mut memory = Memory { state: state_bytes(description), ..Memory::default() };
     for spec in &description.tensors {
         let place = Place::of(model, spec)?;
@@ -70,7 +71,14 @@ fn state_bytes(description: &ModelDescription) -> u64 {
 /// Buffers of one thread: a row of the widest layer, or the rows of a head.
 fn thread_bytes(description: &ModelDescription) -> usize {
     let sizes = &description.hyperparameters;
-    let rows = if description.version == Version::V7 { 10 } else { 6 };
+    let rows = match description.mechanisms.time_mix {
+        // Its tasks are runs of channels, in rows of the residual stream.
+        TimeMix::Wkv4 => 0,
+        TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } => 6,
+        TimeMix::Wkv7 { .. } => 10,
+        // Refused before.
+        TimeMix::Qrwkv6 { .. } => 0,
+    };
     sizes.ffn.max(2 * sizes.channels).max(rows * TOKENS * sizes.head_size) * size_of::<f32>()
 }
 
@@ -85,16 +93,18 @@ fn scratch_bytes(description: &ModelDescription, form: Form, tokens: usize, posi
         Form::Int8 => Activations::bytes_for(tokens, columns, form) - values(columns),
     };
     let padded = |rows: usize| rows.div_ceil(PANEL) * PANEL * tokens * size_of::<f32>();
-    // Receptance, key, value and output are everywhere; the rest depends on the version.
-    let low_rank = match sizes.ranks {
-        Ranks::None {} => padded(c),
-        Ranks::V6 { mix, decay } => {
+    // Receptance, key, value and output are everywhere; the rest depends on the time mix.
+    let low_rank = match description.mechanisms.time_mix {
+        TimeMix::Wkv4 | TimeMix::Wkv5 { .. } => padded(c),
+        TimeMix::Wkv6 { mix, decay } => {
             2 * values(c) + 5 * values(mix) + values(decay) + 5 * padded(mix) + padded(decay) + 7 * padded(c) + large(c)
         }
-        Ranks::V7 { decay, iclr, value, gate } => {
-            let ranks = [decay, iclr, value, gate];
+        TimeMix::Wkv7 { decay, iclr, value, gate } => {
+            let ranks = [decay, iclr, value.unwrap_or(0), gate.unwrap_or(0)];
             4 * values(c) + ranks.iter().map(|rank| values(*rank) + padded(*rank)).sum::<usize>() + 4 * padded(c)
         }
+        // Refused before.
+        TimeMix::Qrwkv6 { .. } => 0,
     };
     let time_mix = 4 * large(c) + low_rank + 4 * padded(c);
     let channel_mix = 2 * large(c) + large(f) + padded(f) + 2 * padded(c);

@@ -2,7 +2,7 @@
 //! both follow it.
 
 use rwkv_forge_matrix::{Form, Matrix};
-use rwkv_forge_model::{ModelDescription, TensorRole, TensorSpec, ValueForm};
+use rwkv_forge_model::{TensorRole, TensorSpec, ValueForm};
 use rwkv_forge_tensor::{Encoding, format_shape};
 use rwkv_forge_weights::{Model, View, WeightsError};
 
@@ -131,19 +131,4 @@ pub(crate) fn as_rows(spec: &TensorSpec) -> View {
 /// What the input of a weight should be.
 pub(crate) fn form_of(matrix: &Matrix, wanted: Form) -> Form {
     if wanted == Form::Float { Form::Float } else { matrix.form() }
-}
-
-/// Refuses what the engine does not run.
-pub(crate) fn check_version(description: &ModelDescription) -> Result<(), EngineError> {
-    let sizes = &description.hyperparameters;
-    if description.version.is_hybrid() {
-        return Err(EngineError::UnsupportedVersion { version: description.version.to_string() });
-    }
-    let heads = if sizes.heads == 0 { sizes.attention } else { sizes.heads.saturating_mul(sizes.head_size) };
-    if sizes.channels == 0 || sizes.ffn == 0 || sizes.layers == 0 || sizes.attention != sizes.channels || heads != sizes.attention {
-        let found = format!("C {}, A {}, F {}, H {}, N {}", sizes.channels, sizes.attention, sizes.ffn, sizes.heads, sizes.head_size);
-        let expected = "C = A = H * N, all positive".to_owned();
-        return Err(WeightsError::ShapeMismatch { tensor: "(hyperparameters)".to_owned(), found, expected }.into());
-    }
-    Ok(())
 }

@@ -1,6 +1,5 @@
 //! Buffers between the products, sized once for a number of tokens and shared by all layers.
 
-use crate::layer::Layer;
 use crate::linear::{Group, Stage};
 
 /// Scratch for up to `tokens` tokens at a time.
@@ -15,9 +14,9 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes room for a layer.
-    pub(crate) fn reserve(&mut self, layer: &Layer, tokens: usize, channels: usize) {
-        for (index, group) in layer.groups().into_iter().enumerate() {
+    /// Makes room for the groups of a layer.
+    pub(crate) fn reserve(&mut self, groups: Vec<&Group>, tokens: usize, channels: usize) {
+        for (index, group) in groups.into_iter().enumerate() {
             self.reserve_stage(index, group, tokens);
         }
         for buffer in [&mut self.normed, &mut self.heads] {

@@ -1,6 +1,6 @@
 //! The recurrent state in the engine's layout, and its way to and from the reference kernel's.
 
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ModelDescription, TimeMix};
 use rwkv_forge_weights::{LayerState as KernelLayer, State as KernelState, WeightsError, Wkv};
 
 use crate::error::EngineError;
@@ -76,7 +76,7 @@ impl State {
 /// Elements of a layer's memory besides the token shifts.
 pub(crate) fn wkv_len(description: &ModelDescription) -> usize {
     let sizes = &description.hyperparameters;
-    if description.version == Version::V4 { 3 * sizes.attention } else { sizes.heads * sizes.head_size * sizes.head_size }
+    description.mechanisms.time_mix.memory().iter().map(|buffer| buffer.values(sizes)).sum()
 }
 
 fn from_kernel(layer: &KernelLayer<f32>, description: &ModelDescription) -> LayerState {
@@ -88,12 +88,15 @@ fn from_kernel(layer: &KernelLayer<f32>, description: &ModelDescription) -> Laye
 }
 
 pub(crate) fn to_kernel(layer: &LayerState, description: &ModelDescription) -> KernelLayer<f32> {
-    let wkv = if description.version == Version::V4 {
-        let channels = layer.wkv.len() / 3;
-        let part = |index: usize| layer.wkv[index * channels..(index + 1) * channels].to_vec();
-        Wkv::Scalars { aa: part(0), bb: part(1), pp: part(2) }
-    } else {
-        Wkv::Matrix(by_key(&layer.wkv, description))
+    let wkv = match description.mechanisms.time_mix {
+        TimeMix::Wkv4 => {
+            let channels = layer.wkv.len() / 3;
+            let part = |index: usize| layer.wkv[index * channels..(index + 1) * channels].to_vec();
+            Wkv::Scalars { aa: part(0), bb: part(1), pp: part(2) }
+        }
+        TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => {
+            Wkv::Matrix(by_key(&layer.wkv, description))
+        }
     };
     KernelLayer { att_shift: layer.att_shift.clone(), ffn_shift: layer.ffn_shift.clone(), wkv }
 }
@@ -101,7 +104,7 @@ pub(crate) fn to_kernel(layer: &LayerState, description: &ModelDescription) -> K
 /// The kernel has `[heads, value, key]` for RWKV-7, the engine `[heads, key, value]` always. Its own inverse.
 fn by_key(matrix: &[f32], description: &ModelDescription) -> Vec<f32> {
     let n = description.hyperparameters.head_size;
-    if description.version != Version::V7 || n == 0 {
+    if !description.mechanisms.time_mix.is_value_first() || n == 0 {
         return matrix.to_vec();
     }
     let mut out = vec![0.0; matrix.len()];

@@ -5,17 +5,17 @@ use std::collections::HashSet;
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_weights::{Context, LayerState, Model, WeightsError, check_tokens};
 
-use crate::block::Block;
+use crate::block::{Block, blocks};
 use crate::ends::{Embedding, Head};
-use crate::engine::blocks;
 use crate::error::EngineError;
-use crate::layer::{Flow, Layer};
+use crate::flow::Flow;
+use crate::layer::Layer;
 use crate::load::Loader;
 use crate::machine::Machine;
 use crate::options::EngineOptions;
-use crate::place::check_version;
 use crate::scratch::Scratch;
 use crate::state::{State, to_kernel};
+use crate::supports::check;
 use crate::tap::Tap;
 
 /// A model of which the caller loads the layers that it wants, one at a time or as many as it likes, and sends tokens through
@@ -87,7 +87,7 @@ impl LayerStream {
     /// # Errors
     /// When the engine does not run this version.
     pub fn new(model: &Model, options: &EngineOptions) -> Result<Self, EngineError> {
-        check_version(model.description())?;
+        check(model.description())?;
         let (machine, scratch) = (Machine::new(options), Scratch::default());
         Ok(Self { model: model.clone(), options: *options, machine, scratch, notes: Vec::new(), known: HashSet::new() })
     }
@@ -198,7 +198,7 @@ impl LayerStream {
             let (x, later) = rest.split_at_mut(elements);
             let take = elements.min(rest_first.len());
             let (v_first, later_first) = rest_first.split_at_mut(take);
-            self.scratch.reserve(&layer.layer, block.tokens(), channels);
+            self.scratch.reserve(layer.layer.groups(), block.tokens(), channels);
             let mut flow = Flow { block, x, states: &mut *states, slot: 0, v_first, tap };
             layer.layer.forward(&mut self.machine, &mut self.scratch, &mut flow);
             (rest, rest_first) = (later, later_first);

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
-use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory};
+use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory, supports};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_model::{Recover, ValueForm, Version};
+use rwkv_forge_model::{ChannelMix, Mechanisms, Norms, Recover, TimeMix, TokenShift, ValueForm, Version, describe};
 use rwkv_forge_quant::BlockFormat;
-use rwkv_forge_tensor::{Diagnostic, Encoding};
-use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64};
+use rwkv_forge_tensor::{Diagnostic, Encoding, TensorSource};
+use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
 use rwkv_forge_weights::Wkv;
 
 /// As in `agreement.rs`: rounding.
@@ -109,6 +109,7 @@ fn hybrids_are_refused_by_name() {
     for version in Version::HYBRIDS {
         let mut model = Loaded::random(Version::V7, &sizes, 1);
         model.description.version = version;
+        model.description.mechanisms.channel_mix = ChannelMix::SwiGlu;
         let errors = [
             Engine::load(&model.model(), &EngineOptions::default(), &mut |_, _| ()).err(),
             LayerStream::new(&model.model(), &EngineOptions::default()).err(),
@@ -117,7 +118,7 @@ fn hybrids_are_refused_by_name() {
         for error in errors {
             let Some(error @ EngineError::UnsupportedVersion { .. }) = error else { panic!("{version}: {error:?}") };
             let message = error.to_string();
-            assert!(message.contains(&version.to_string()) && message.contains("reference"), "{message}");
+            assert!(message.contains(&version.to_string()) && message.contains("reference") && message.contains("SwiGLU"), "{message}");
         }
     }
 }
@@ -329,4 +330,21 @@ fn what_f16_would_change_is_held_in_f32() {
     let notes = check(&model, "mxfp4");
     assert_eq!(model.engine(&options(Form::Float, 1)).held_as(name), Some(Encoding::F32));
     assert!(notes.len() == 1 && notes[0].contains("decoded to f32, since f16"), "{notes:?}");
+}
+
+#[test]
+fn what_is_supported_is_said_by_mechanism() {
+    for version in Version::ALL {
+        let mechanisms = describe(random_model(version, &Sizes::TINY, 1).tensors()).unwrap().mechanisms;
+        assert_eq!(supports(&mechanisms), Ok(()), "{version}");
+        let without = Mechanisms { norms: Norms { ln0: false, ..mechanisms.norms }, ..mechanisms };
+        assert_eq!(supports(&without), Err("an embedding without a norm"), "{version}");
+        let regrouped = Mechanisms { norms: Norms { group: !mechanisms.norms.group, ..mechanisms.norms }, ..mechanisms };
+        assert!(supports(&regrouped).unwrap_err().contains("group norm"), "{version}");
+        let still = Mechanisms { time_shift: TokenShift::None, ..mechanisms };
+        assert_eq!(supports(&still), Err(TokenShift::None.name()), "{version}");
+        let attention = TimeMix::Qrwkv6 { mix: 6, decay: 7, kv_heads: 4 };
+        assert_eq!(supports(&Mechanisms { time_mix: attention, ..mechanisms }), Err(attention.name()), "{version}");
+        assert_eq!(supports(&Mechanisms { channel_mix: ChannelMix::SwiGlu, ..mechanisms }), Err(ChannelMix::SwiGlu.name()), "{version}");
+    }
 }

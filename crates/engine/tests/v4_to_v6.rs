@@ -17,7 +17,7 @@ const DECAYS: [Decay; 3] = [Decay::Typical, Decay::Fast, Decay::Slow];
 const TOLERANCE: f64 = 3e-6;
 
 fn random(version: Version, sizes: &Sizes, decay: Decay, seed: u64) -> Loaded {
-    let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
+    let bonus_as_logarithm = [Version::V5_0, Version::V5_1].contains(&version);
     Loaded::new(Arc::new(random_model_with(version, sizes, &Options { decay, bonus_as_logarithm, ..Options::default() }, seed)))
 }
 

@@ -49,7 +49,7 @@ fn against(baseline: &Loaded, candidate: &Loaded, plan: &Plan, kernels: [Kernel;
 
 /// Engine and reference; hybrids have the latter alone.
 fn kernels(version: Version) -> &'static [Kernel] {
-    if version.is_hybrid() { &[Kernel::Reference] } else { &[Kernel::Engine, Kernel::Reference] }
+    if Version::HYBRIDS.contains(&version) { &[Kernel::Reference] } else { &[Kernel::Engine, Kernel::Reference] }
 }
 
 fn every() -> impl Iterator<Item = (Version, Loaded)> {

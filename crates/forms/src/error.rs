@@ -11,10 +11,12 @@ use thiserror::Error;
 #[derive(Debug, Error, IntoStaticStr)]
 pub enum FormsError {
     /// The version has only one form here.
-    #[error("{version} has no parallel form here; the forms of RWKV-4 to RWKV-7 can be compared")]
+    #[error("{version} has no parallel form here: {mechanism} is not among its mechanisms, so there are no two forms to compare")]
     UnsupportedVersion {
         /// The version, as people write it.
         version: String,
+        /// The first mechanism of it that has no parallel form.
+        mechanism: &'static str,
     },
     /// Nothing to run.
     #[strum(serialize = "NothingToCompare")]

@@ -9,6 +9,7 @@ use crate::error::FormsError;
 use crate::measure::Meter;
 use crate::plan::{Case, FormsOptions, Start, Tier};
 use crate::report::{FormsReport, Ledger};
+use crate::runner::check;
 use crate::start::{for_kernel, parts, state};
 use crate::streams::{Number, Parallel, Recurrent};
 
@@ -65,9 +66,7 @@ pub fn compare(
 fn checked(recurrent: &Model, parallel: &Model, tokens: &[u32], options: &FormsOptions) -> Result<FormsOptions, FormsError> {
     let (a, b) = (recurrent.description(), parallel.description());
     for description in [a, b] {
-        if description.version.is_hybrid() {
-            return Err(FormsError::UnsupportedVersion { version: description.version.to_string() });
-        }
+        check(description)?;
     }
     if a.version != b.version || a.hyperparameters != b.hyperparameters {
         let name = |d: &rwkv_forge_model::ModelDescription| format!("{} {:?}", d.version, d.hyperparameters);

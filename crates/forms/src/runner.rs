@@ -7,6 +7,12 @@ use rwkv_forge_weights::{Context, LayerState, Model};
 use crate::error::FormsError;
 use crate::start::from_parallel;
 
+/// Refuses what has no parallel form.
+pub(crate) fn check(description: &ModelDescription) -> Result<(), FormsError> {
+    parallel::supports(&description.mechanisms)
+        .map_err(|mechanism| FormsError::UnsupportedVersion { version: description.version.to_string(), mechanism })
+}
+
 /// A model in its parallel form in f32, layer by layer, with states as the kernel writes them.
 pub struct ParallelRunner {
     model: Model,
@@ -17,12 +23,9 @@ impl ParallelRunner {
     /// A runner of this model.
     ///
     /// # Errors
-    /// [`FormsError::UnsupportedVersion`] for hybrids.
+    /// [`FormsError::UnsupportedVersion`] when a mechanism of the model has no parallel form.
     pub fn new(model: &Model, options: ParallelOptions) -> Result<Self, FormsError> {
-        let description = model.description();
-        if description.version.is_hybrid() {
-            return Err(FormsError::UnsupportedVersion { version: description.version.to_string() });
-        }
+        check(model.description())?;
         Ok(Self { model: model.clone(), options })
     }
 

@@ -47,7 +47,7 @@ struct Seen {
 /// Runs a fault in all the versions that it concerns.
 fn seen(fault: Fault, models: &[Loaded]) -> Seen {
     let mut out = Seen { name: words(&format!("{fault:?}")), versions: Vec::new(), excess: [f64::INFINITY; 2], first: String::new() };
-    for model in models.iter().filter(|model| fault.concerns(model.description.version)) {
+    for model in models.iter().filter(|model| fault.concerns(&model.description.mechanisms)) {
         let options = options(ParallelOptions::default().with_fault(fault));
         let report = forms(model, &tokens(model, 40, 1), &options);
         let version = model.description.version;

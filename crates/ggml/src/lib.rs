@@ -29,6 +29,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod container;
 mod error;
 mod layout;
 mod map;
@@ -37,6 +38,7 @@ mod reader;
 mod records;
 mod types;
 
+pub use container::RwkvCpp;
 pub use error::GgmlError;
 pub use layout::{can_carry, constraint, holds, layout};
 pub use reader::GgmlFile;

@@ -31,11 +31,31 @@ pub(crate) fn number(encoding: Encoding) -> Option<i32> {
     TYPES.iter().find(|(_, format)| format.encoding() == encoding).map(|(id, _)| *id)
 }
 
+/// Names of the types that can be written: those whose numbers rwkv.cpp's loader takes.
+pub(crate) fn names() -> Vec<&'static str> {
+    TYPES.iter().map(|(_, format)| format.encoding().name).collect()
+}
+
 /// What is known of a number that no record may have.
 pub(crate) fn why_not(number: i32) -> &'static str {
     match number {
         4..=6 => "it was removed from rwkv.cpp years ago; make the file anew from the checkpoint",
         10 | 16 => "it only exists while a model runs",
         _ => "rwkv.cpp defines 0 to 3, 7 to 9 and 11 to 15",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{encoding, names, number};
+
+    #[test]
+    fn every_type_that_is_named_has_a_number_and_every_other_none() {
+        let expected = ["f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"];
+        assert_eq!(names(), expected);
+        for format in rwkv_forge_quant::FORMATS {
+            let known = format.encoding();
+            assert_eq!(number(known).and_then(encoding), expected.contains(&known.name).then_some(known), "{known}");
+        }
     }
 }

@@ -16,10 +16,12 @@
     clippy::cast_possible_truncation
 )]
 
+mod container;
 mod error;
 mod free;
 mod header;
 mod layout;
+mod lint;
 mod map;
 mod names;
 mod reader;
@@ -29,14 +31,13 @@ mod vocabulary;
 mod wire;
 mod write;
 
+pub use container::{DIRECTORY_FILE, Gguf};
 pub use error::GgufError;
 pub use free::{FreeTensor, free_layout};
 pub use header::{Header, Limits};
 pub use layout::{Provenance, can_carry, constraint, layout, layout_hybrid};
-pub use map::{Loader, loader};
 pub use names::{canonical_names, configuration, mapped, stored_name};
 pub use reader::GgufFile;
-pub use types::holds;
 pub use value::{Array, Metadata, Value};
 pub use vocabulary::bpe_vocabulary;
 

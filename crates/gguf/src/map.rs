@@ -224,11 +224,11 @@ pub(crate) enum RankKeys {
 
 /// What a loader insists on that a file could lack.
 #[derive(Debug)]
-pub struct Loader {
+pub(crate) struct Loader {
     /// Keys that it asks for without a default, below the name of the architecture.
-    pub keys: &'static [&'static [&'static str]],
+    pub(crate) keys: &'static [&'static [&'static str]],
     /// Tensors of layer 0, without `blk.0.` and `.weight`, that it asks for in the shape of others and never uses.
-    pub stand_ins: &'static [(&'static str, &'static str)],
+    pub(crate) stand_ins: &'static [(&'static str, &'static str)],
 }
 
 /// Keys of every RWKV.
@@ -356,7 +356,6 @@ pub(crate) fn row_named(architecture: &str) -> Option<&'static Row> {
 }
 
 /// What loaders insist on in files of this architecture, as far as it is known.
-#[must_use]
-pub fn loader(architecture: &str) -> Option<&'static Loader> {
+pub(crate) fn loader(architecture: &str) -> Option<&'static Loader> {
     row_named(architecture)?.loader
 }

@@ -36,7 +36,15 @@ pub(crate) fn file_type(encoding: Encoding) -> Option<u32> {
 }
 
 /// Whether tensors of this encoding can be written: ggml has a number for it and there is an encoder.
-#[must_use]
-pub fn holds(encoding: Encoding) -> bool {
-    rwkv_forge_quant::by_encoding(encoding).is_some_and(|format| format.facts().ggml.is_some() && format.facts().encodes)
+pub(crate) fn holds(encoding: Encoding) -> bool {
+    rwkv_forge_quant::by_encoding(encoding).is_some_and(is_written)
+}
+
+/// Names of the types that can be written.
+pub(crate) fn names() -> Vec<&'static str> {
+    rwkv_forge_quant::FORMATS.iter().filter(|format| is_written(**format)).map(|format| format.encoding().name).collect()
+}
+
+fn is_written(format: &dyn rwkv_forge_quant::BlockFormat) -> bool {
+    format.facts().ggml.is_some() && format.facts().encodes
 }

@@ -15,7 +15,7 @@ const CONTROL: i32 = 3;
 /// Added text.
 const USER_DEFINED: i32 = 4;
 /// Rows of the embedding that no text leads to.
-const UNUSED: i32 = 5;
+pub(crate) const UNUSED: i32 = 5;
 
 /// Numbers of the kinds of a BPE vocabulary.
 const KINDS: [(TokenKind, i32); 4] =

@@ -49,6 +49,11 @@ pub fn can_carry_candle_gguf(version: Version) -> Result<(), HfError> {
     candle_gguf_row(version).map(|_| ())
 }
 
+/// Names of the types that candle's GGUF reader has code for.
+pub(crate) fn gguf_types() -> Vec<&'static str> {
+    KNOWN_TO_CANDLE.iter().map(|format| format.encoding().name).collect()
+}
+
 /// Whether candle's GGUF reader knows this encoding.
 #[must_use]
 pub fn gguf_holds(encoding: Encoding) -> bool {
@@ -121,7 +126,7 @@ pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], context: &Conte
 }
 
 /// candle's RWKV-6 takes the ranks of the low-rank pairs from the number of heads.
-fn check_sizes(container: &'static str, model: &ModelDescription) -> Result<(), HfError> {
+pub(crate) fn check_sizes(container: &'static str, model: &ModelDescription) -> Result<(), HfError> {
     let sizes = &model.hyperparameters;
     let (mix, decay) = match model.mechanisms.time_mix {
         TimeMix::Wkv6 { mix, decay } => (mix, decay),

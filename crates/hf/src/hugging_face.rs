@@ -58,7 +58,7 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Cont
     Ok(OutputLayout::Directory(all))
 }
 
-fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
+pub(crate) fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
     let sizes = &model.hyperparameters;
     let fixed = |tensor, found, what, reader, expected, why| {
         if found == expected {

@@ -15,6 +15,7 @@
 
 mod candle;
 mod config;
+mod container;
 mod error;
 mod hugging_face;
 mod plan;
@@ -28,6 +29,7 @@ use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256};
 pub use candle::{
     can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, candle_gguf_writes, candle_writes, gguf_constraint, gguf_holds,
 };
+pub use container::{Candle, CandleGguf, CandleInGguf, CandleInSafetensors, HuggingFace};
 pub use error::HfError;
 pub use hugging_face::{can_carry_hugging_face, hugging_face, hugging_face_writes};
 pub use read::CandleFile;
@@ -43,7 +45,7 @@ pub const EIGHTH: &str = "1/8";
 /// Metadata key of our candle GGUF files, whose tensors have candle's names. Its one value is `candle`.
 pub const NAMING_KEY: &str = "rwkv_forge.naming";
 /// Name of the GGUF file in a directory for candle.
-pub const GGUF_FILE: &str = "model.gguf";
+pub const GGUF_FILE: &str = rwkv_forge_gguf::DIRECTORY_FILE;
 
 /// What a directory says besides its tensors.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_container::Opened;
+use rwkv_forge_container::lint::Lint;
 use rwkv_forge_model::names::Convention;
 use rwkv_forge_model::{MappedTensor, ModelFile, ValueForm};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
+use rwkv_forge_tokenizer::BpeVocabulary;
 
 use crate::error::HfError;
 use crate::{EIGHTH, NAMING_KEY, VALUE_SCALE_KEY};
@@ -15,23 +18,26 @@ const VALUE: &str = "att.value.weight";
 /// A safetensors file whose value matrices are scaled for candle, or a GGUF file with candle's names, from this program or
 /// from others.
 pub struct CandleFile {
-    source: Box<dyn TensorSource>,
+    source: Box<dyn Opened>,
 }
 
 impl CandleFile {
-    /// True for what [`CandleFile::new`] is needed for: files that carry one of our keys, and GGUF files with the names of
-    /// Hugging Face's RWKV-4 to 6, which candle's own tool writes without any metadata.
+    /// True for files that carry one of our keys, which say what was changed for candle.
     #[must_use]
-    pub fn is_candle(source: &dyn TensorSource) -> bool {
-        let ours = source.metadata().iter().any(|(key, _)| key == VALUE_SCALE_KEY || key == NAMING_KEY);
-        let is_gguf = source.format().starts_with("GGUF");
-        ours || is_gguf && source.tensors().iter().any(|info| info.name.starts_with("rwkv.blocks."))
+    pub fn has_key(source: &dyn TensorSource) -> bool {
+        source.metadata().iter().any(|(key, _)| key == VALUE_SCALE_KEY || key == NAMING_KEY)
     }
 
-    /// Reads the tensors of `source` by candle's conventions.
+    /// True for the names of Hugging Face's RWKV-4 to 6, which candle's own tool writes into GGUF files without any metadata.
     #[must_use]
-    pub fn new(source: Box<dyn TensorSource>) -> Self {
-        Self { source }
+    pub fn has_names(source: &dyn TensorSource) -> bool {
+        source.tensors().iter().any(|info| info.name.starts_with("rwkv.blocks."))
+    }
+
+    /// Reads the tensors of `file` by candle's conventions.
+    #[must_use]
+    pub fn new(file: Box<dyn Opened>) -> Self {
+        Self { source: file }
     }
 
     /// What the value matrices are stored as.
@@ -92,6 +98,16 @@ impl TensorSource for CandleFile {
 
     fn notes(&self) -> &[String] {
         self.source.notes()
+    }
+}
+
+impl Opened for CandleFile {
+    fn qwen_vocabulary(&self) -> Result<Option<BpeVocabulary>, BoxError> {
+        self.source.qwen_vocabulary()
+    }
+
+    fn lints(&self) -> Vec<Lint> {
+        self.source.lints()
     }
 }
 

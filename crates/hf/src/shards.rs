@@ -1,14 +1,12 @@
 //! Tensors in one safetensors file, or in numbered ones with an index. Start at [`files`].
 
 use rwkv_forge_checkpoint::safetensors::{PlannedTensor, layout};
+use rwkv_forge_container::LATE_TEXTS;
 use rwkv_forge_model::FileLayout;
 use serde_json::{Map, Value, json};
 
 use crate::Context;
 use crate::error::HfError;
-
-/// Bytes reserved for the result of the comparison.
-const VERIFY_BYTES: usize = 400;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -35,11 +33,10 @@ pub(crate) fn files(
         ("rwkv_forge.recipe", context.recipe),
     ];
     let metadata: Vec<(String, String)> = own.iter().chain(extra).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let reserved = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", VERIFY_BYTES)];
     let shards = split(tensors, context.shard_bytes);
     if let [_] = shards.as_slice() {
         let all = shards.into_iter().flatten().collect();
-        return Ok(vec![(SINGLE.to_owned(), layout(all, &metadata, &reserved)?)]);
+        return Ok(vec![(SINGLE.to_owned(), layout(all, &metadata, &LATE_TEXTS)?)]);
     }
     let of = shards.len();
     let mut files = Vec::with_capacity(of.saturating_add(1));
@@ -50,7 +47,7 @@ pub(crate) fn files(
             total = total.saturating_add(bytes_of(tensor));
             map.insert(tensor.name.clone(), Value::from(name.as_str()));
         }
-        files.push((name, layout(shard, &metadata, &reserved)?));
+        files.push((name, layout(shard, &metadata, &LATE_TEXTS)?));
     }
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     files.push(text_file(INDEX, format!("{index:#}\n")));

@@ -3,8 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_checkpoint::TensorFile;
+use rwkv_forge_container::{Naming, Opened};
 use rwkv_forge_gguf::GgufFile;
-use rwkv_forge_hf::{CandleFile, Context, NAMING_KEY, SHARD_BYTES, VALUE_SCALE_KEY, candle, candle_gguf};
+use rwkv_forge_hf::{
+    CandleFile, CandleInGguf, CandleInSafetensors, Context, NAMING_KEY, SHARD_BYTES, VALUE_SCALE_KEY, candle, candle_gguf,
+};
 use rwkv_forge_model::{Choice, FileLayout, ModelDescription, ModelFile, OutputLayout, ValueForm, Version, describe, describe_mapped};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 use rwkv_forge_testkit::gguf::GgufBuilder;
@@ -66,12 +70,15 @@ fn safetensors(version: Version) -> Vec<u8> {
 /// Everything that `inspect` does.
 fn read(path: &Path) -> Result<ModelDescription, BoxError> {
     let is_gguf = std::fs::read(path).unwrap().starts_with(b"GGUF");
-    let source: Box<dyn TensorSource> =
-        if is_gguf { Box::new(GgufFile::open(path)?) } else { Box::new(rwkv_forge_checkpoint::safetensors::open(path)?) };
-    if !CandleFile::is_candle(source.as_ref()) {
-        return Ok(describe(source.tensors())?);
+    let (file, naming): (Box<dyn Opened>, &dyn Naming) = if is_gguf {
+        (Box::new(GgufFile::open(path)?), &CandleInGguf)
+    } else {
+        (Box::new(TensorFile::of(Box::new(rwkv_forge_checkpoint::safetensors::open(path)?))), &CandleInSafetensors)
+    };
+    if !naming.recognise(file.as_ref()) {
+        return Ok(describe(file.tensors())?);
     }
-    let file = CandleFile::new(source);
+    let file = naming.apply(file);
     file.check_integrity(&|_| ())?;
     Ok(describe_mapped(file.tensors(), file.mapped()?)?)
 }
@@ -152,9 +159,9 @@ fn files_of_candles_own_tool_have_no_metadata_and_no_remedy() {
 fn metadata_that_contradict_the_tensors_are_refused() {
     let plain = || random_model(Version::V5_2, &SIZES, 5);
     let refused = |source: MemorySource, key: &str, value: &str| {
-        let source = Box::new(WithMetadata(source, vec![(key.to_owned(), value.to_owned())]));
-        assert!(CandleFile::is_candle(source.as_ref()));
-        CandleFile::new(source).mapped().err().map(|error| error.kind())
+        let file = Box::new(TensorFile::of(Box::new(WithMetadata(source, vec![(key.to_owned(), value.to_owned())]))));
+        assert!(CandleInSafetensors.recognise(file.as_ref()));
+        CandleFile::new(file).mapped().err().map(|error| error.kind())
     };
     assert_eq!(refused(plain(), VALUE_SCALE_KEY, "1/8"), None);
     assert_eq!(refused(plain(), VALUE_SCALE_KEY, "1/4"), Some("Contradiction"));
@@ -165,7 +172,7 @@ fn metadata_that_contradict_the_tensors_are_refused() {
     let odd = TensorInfo { name: "blocks.0.x".to_owned(), shape: vec![256], encoding: Encoding::new("q8_k", 256, 292) };
     let odd = MemorySource::new(vec![(odd.name, odd.shape, odd.encoding, vec![0; 292])]);
     assert_eq!(refused(odd, NAMING_KEY, "candle"), Some("UnsupportedType"));
-    assert!(!CandleFile::is_candle(&plain()));
+    assert!(!CandleInSafetensors.recognise(&TensorFile::of(Box::new(plain()))));
 }
 
 #[test]

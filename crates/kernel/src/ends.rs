@@ -6,7 +6,7 @@ use rwkv_forge_weights::{Model, check_tokens};
 use crate::error::KernelError;
 use crate::linear::{self, Matrix};
 use crate::load::Weights;
-use crate::norm::{Norm, RowNorm};
+use crate::norm::RowNorm;
 use crate::real::Real;
 
 /// The embeddings of `tokens` after ln0 (hybrids have none), `[tokens, channels]`. Reads only the rows of these tokens; ln0 is computed
@@ -28,16 +28,16 @@ pub fn embed<F: Real>(model: &Model, tokens: &[u32]) -> Result<Vec<F>, KernelErr
 }
 
 /// ln0, which hybrids do not have.
-fn first_norm<F: Real>(weights: &Weights<'_>) -> Result<Option<Norm<F>>, KernelError> {
-    if weights.description.version.is_hybrid() {
+fn first_norm<F: Real>(weights: &Weights<'_>) -> Result<Option<RowNorm<F>>, KernelError> {
+    if !weights.description.mechanisms.norms.ln0 {
         return Ok(None);
     }
-    Ok(Some(Norm::load(weights, "blocks.0.ln0", weights.description.hyperparameters.channels)?))
+    Ok(Some(RowNorm::load(weights, "blocks.0.ln0", weights.description.hyperparameters.channels)?))
 }
 
-fn after_first_norm<F: Real>(norm: Option<&Norm<F>>, rows: Vec<F>) -> Vec<F> {
+fn after_first_norm<F: Real>(norm: Option<&RowNorm<F>>, rows: Vec<F>) -> Vec<F> {
     match norm {
-        Some(norm) => norm.layer_norm(&rows),
+        Some(norm) => norm.apply(&rows),
         None => rows,
     }
 }
@@ -45,7 +45,7 @@ fn after_first_norm<F: Real>(norm: Option<&Norm<F>>, rows: Vec<F>) -> Vec<F> {
 /// The whole embedding in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedding<F> {
-    norm: Option<Norm<F>>,
+    norm: Option<RowNorm<F>>,
     table: Matrix<F>,
 }
 

@@ -11,6 +11,14 @@ pub enum KernelError {
     /// A tensor cannot be read or does not fit; tokens, a state or a buffer do not belong to the model.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A mechanism that the kernel does not compute.
+    #[error("the kernel does not run {version}: it does not have {mechanism}")]
+    UnsupportedVersion {
+        /// The version, as people write it.
+        version: String,
+        /// What it lacks.
+        mechanism: &'static str,
+    },
     /// A layer number that the model does not have.
     #[error("layer {layer} does not exist: the model has {layers} layers")]
     LayerOutOfRange {
@@ -25,13 +33,14 @@ impl Diagnostic for KernelError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Weights(error) => error.kind(),
-            Self::LayerOutOfRange { .. } => self.into(),
+            Self::UnsupportedVersion { .. } | Self::LayerOutOfRange { .. } => self.into(),
         }
     }
 
     fn class(&self) -> Class {
         match self {
             Self::Weights(error) => error.class(),
+            Self::UnsupportedVersion { .. } => Class::Refused,
             Self::LayerOutOfRange { .. } => Class::Usage,
         }
     }

@@ -1,14 +1,15 @@
-//! One layer: time mix and channel mix of any version, or their counterparts in a hybrid.
+//! One layer: a time mix and a channel mix.
 
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ModelDescription, mechanism};
 use rwkv_forge_weights::{Context, LayerState, Model, WeightsError, Wkv};
 
-use crate::channel_mix::ChannelMix;
 use crate::error::KernelError;
 use crate::load::Weights;
 use crate::real::Real;
+use crate::relu_squared::ReluSquared;
+use crate::supports;
 use crate::swiglu::SwiGlu;
-use crate::{qrwkv6, v4, v5, v6, v7};
+use crate::{qrwkv6, wkv4, wkv5, wkv6, wkv7};
 
 /// Tokens that go through a layer at once; bounds the memory of the intermediate results.
 const BLOCK: usize = 128;
@@ -29,17 +30,17 @@ impl Default for KernelOptions {
 
 #[derive(Clone, Debug)]
 enum TimeMix<F> {
-    V4(v4::TimeMix<F>),
-    V5(v5::TimeMix<F>),
-    V6(v6::TimeMix<F>),
-    V7(v7::TimeMix<F>),
-    QRwkv6(qrwkv6::TimeMix<F>),
+    Wkv4(wkv4::TimeMix<F>),
+    Wkv5(wkv5::TimeMix<F>),
+    Wkv6(wkv6::TimeMix<F>),
+    Wkv7(wkv7::TimeMix<F>),
+    Qrwkv6(qrwkv6::TimeMix<F>),
 }
 
 /// The second half of a layer.
 #[derive(Clone, Debug)]
-enum FeedForward<F> {
-    ChannelMix(ChannelMix<F>),
+enum ChannelMix<F> {
+    ReluSquared(ReluSquared<F>),
     SwiGlu(SwiGlu<F>),
 }
 
@@ -50,7 +51,7 @@ pub struct Layer<F> {
     channels: usize,
     attention: usize,
     time_mix: TimeMix<F>,
-    feed_forward: FeedForward<F>,
+    channel_mix: ChannelMix<F>,
 }
 
 impl<F: Real> Layer<F> {
@@ -64,23 +65,31 @@ impl<F: Real> Layer<F> {
         if index >= sizes.layers {
             return Err(KernelError::LayerOutOfRange { layer: index, layers: sizes.layers });
         }
+        supports::check(description)?;
         check_sizes(description)?;
         let weights = Weights::of(model);
         let eps = options.group_norm_eps;
-        let time_mix = match description.version {
-            Version::V4 => TimeMix::V4(v4::TimeMix::load(&weights, index)?),
-            Version::V5_0 | Version::V5_1 | Version::V5_2 => TimeMix::V5(v5::TimeMix::load(&weights, index, eps)?),
-            Version::V6 => TimeMix::V6(v6::TimeMix::load(&weights, index, eps)?),
-            Version::V7 | Version::ARwkv7 => TimeMix::V7(v7::TimeMix::load(&weights, index, eps)?),
-            Version::QRwkv6 => TimeMix::QRwkv6(qrwkv6::TimeMix::load(&weights, index)?),
+        let mechanisms = &description.mechanisms;
+        let time_mix = match mechanisms.time_mix {
+            mechanism::TimeMix::Wkv4 => TimeMix::Wkv4(wkv4::TimeMix::load(&weights, index)?),
+            mechanism::TimeMix::Wkv5 { decay, gate, bonus } => {
+                TimeMix::Wkv5(wkv5::TimeMix::load(&weights, index, wkv5::Options { decay, gate, bonus }, eps)?)
+            }
+            mechanism::TimeMix::Wkv6 { mix, decay } => {
+                TimeMix::Wkv6(wkv6::TimeMix::load(&weights, index, wkv6::Ranks { mix, decay }, eps)?)
+            }
+            mechanism::TimeMix::Wkv7 { decay, iclr, value, gate } => {
+                TimeMix::Wkv7(wkv7::TimeMix::load(&weights, index, wkv7::Ranks { decay, iclr, value, gate }, eps)?)
+            }
+            mechanism::TimeMix::Qrwkv6 { mix, decay, kv_heads } => {
+                TimeMix::Qrwkv6(qrwkv6::TimeMix::load(&weights, index, qrwkv6::Widths { mix, decay, kv_heads })?)
+            }
         };
-        let feed_forward = match description.version {
-            Version::V4 | Version::V5_0 | Version::V5_1 | Version::V5_2 => FeedForward::ChannelMix(ChannelMix::load_v4(&weights, index)?),
-            Version::V6 => FeedForward::ChannelMix(ChannelMix::load_v6(&weights, index)?),
-            Version::V7 => FeedForward::ChannelMix(ChannelMix::load_v7(&weights, index)?),
-            Version::QRwkv6 | Version::ARwkv7 => FeedForward::SwiGlu(SwiGlu::load(&weights, index)?),
+        let channel_mix = match mechanisms.channel_mix {
+            mechanism::ChannelMix::ReluSquared { receptance } => ChannelMix::ReluSquared(ReluSquared::load(&weights, index, receptance)?),
+            mechanism::ChannelMix::SwiGlu => ChannelMix::SwiGlu(SwiGlu::load(&weights, index)?),
         };
-        Ok(Self { index, channels: sizes.channels, attention: sizes.attention, time_mix, feed_forward })
+        Ok(Self { index, channels: sizes.channels, attention: sizes.attention, time_mix, channel_mix })
     }
 
     /// Runs a block of tokens through the layer: `x [tokens, channels]`, the residual stream, and `state` are updated
@@ -92,11 +101,14 @@ impl<F: Real> Layer<F> {
     pub fn forward(&self, x: &mut [F], state: &mut LayerState<F>, context: &mut Context<F>) {
         assert_eq!(x.len() % self.channels, 0, "x is [tokens, channels]");
         let tokens = x.len() / self.channels;
-        if matches!(self.time_mix, TimeMix::V7(_)) {
-            if self.index == 0 {
-                *context = Context::of_values(vec![F::ZERO; tokens * self.attention]);
+        match self.time_mix {
+            TimeMix::Wkv7(_) => {
+                if self.index == 0 {
+                    *context = Context::of_values(vec![F::ZERO; tokens * self.attention]);
+                }
+                assert_eq!(context.values().len(), tokens * self.attention, "the context belongs to the same tokens");
             }
-            assert_eq!(context.values().len(), tokens * self.attention, "the context belongs to the same tokens");
+            TimeMix::Wkv4(_) | TimeMix::Wkv5(_) | TimeMix::Wkv6(_) | TimeMix::Qrwkv6(_) => {}
         }
         let mut rest = context.values_mut();
         for block in x.chunks_mut(BLOCK * self.channels) {
@@ -104,9 +116,9 @@ impl<F: Real> Layer<F> {
             let (v_first, later) = std::mem::take(&mut rest).split_at_mut(take);
             rest = later;
             self.time_mix(block, state, v_first);
-            match &self.feed_forward {
-                FeedForward::ChannelMix(mix) => mix.forward(block, &mut state.ffn_shift),
-                FeedForward::SwiGlu(mix) => mix.forward(block),
+            match &self.channel_mix {
+                ChannelMix::ReluSquared(mix) => mix.forward(block, &mut state.ffn_shift),
+                ChannelMix::SwiGlu(mix) => mix.forward(block),
             }
         }
     }
@@ -114,12 +126,15 @@ impl<F: Real> Layer<F> {
     fn time_mix(&self, x: &mut [F], state: &mut LayerState<F>, v_first: &mut [F]) {
         let shift = &mut state.att_shift;
         match (&self.time_mix, &mut state.wkv) {
-            (TimeMix::V4(mix), Wkv::Scalars { aa, bb, pp }) => mix.forward(x, shift, v4::Sums { aa, bb, pp }),
-            (TimeMix::V5(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
-            (TimeMix::V6(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
-            (TimeMix::QRwkv6(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
-            (TimeMix::V7(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix, v_first),
-            _ => panic!("the state belongs to another version of RWKV"),
+            (TimeMix::Wkv4(mix), Wkv::Scalars { aa, bb, pp }) => mix.forward(x, shift, wkv4::Sums { aa, bb, pp }),
+            (TimeMix::Wkv5(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
+            (TimeMix::Wkv6(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
+            (TimeMix::Qrwkv6(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix),
+            (TimeMix::Wkv7(mix), Wkv::Matrix(matrix)) => mix.forward(x, shift, matrix, v_first),
+            (TimeMix::Wkv4(_), Wkv::Matrix(_))
+            | (TimeMix::Wkv5(_) | TimeMix::Wkv6(_) | TimeMix::Wkv7(_) | TimeMix::Qrwkv6(_), Wkv::Scalars { .. }) => {
+                panic!("the state belongs to another version of RWKV")
+            }
         }
     }
 }
@@ -127,7 +142,13 @@ impl<F: Real> Layer<F> {
 /// Refuses descriptions whose sizes contradict each other, so that the arithmetic need not check.
 fn check_sizes(description: &ModelDescription) -> Result<(), KernelError> {
     let sizes = &description.hyperparameters;
-    let heads = if description.version == Version::V4 { sizes.attention } else { sizes.heads.saturating_mul(sizes.head_size) };
+    let heads = match description.mechanisms.time_mix {
+        mechanism::TimeMix::Wkv4 => sizes.attention,
+        mechanism::TimeMix::Wkv5 { .. }
+        | mechanism::TimeMix::Wkv6 { .. }
+        | mechanism::TimeMix::Wkv7 { .. }
+        | mechanism::TimeMix::Qrwkv6 { .. } => sizes.heads.saturating_mul(sizes.head_size),
+    };
     if sizes.channels == 0 || sizes.ffn == 0 || sizes.attention != sizes.channels || heads != sizes.attention {
         return Err(WeightsError::ShapeMismatch {
             tensor: "(hyperparameters)".to_owned(),

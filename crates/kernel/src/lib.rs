@@ -2,15 +2,14 @@
 //!
 //! It is what conversions are measured against, so it prefers being readable and reproducible to being fast. Start at
 //! [`Layer`]: one layer over a block of tokens. [`RecurrentModel`] keeps a whole model in memory; [`embed`], [`Layer`]
-//! and [`for_each_chunk`] do the same work with one layer in memory at a time. The time mix of each version is in the
-//! file of its name (`v4.rs`, `v5.rs`, `v6.rs`, `v7.rs`), the channel mix of all versions in `channel_mix.rs`. The hybrids
-//! with Qwen have their own in `qrwkv6.rs` and `swiglu.rs`; ARWKV uses the time mix of RWKV-7.
+//! and [`for_each_chunk`] do the same work with one layer in memory at a time. Each time mix is in the
+//! file of its name (`wkv4.rs`, `wkv5.rs`, `wkv6.rs`, `wkv7.rs`, `qrwkv6.rs`), so are the two channel mixes
+//! (`relu_squared.rs`, `swiglu.rs`); [`supports`] says of which mechanisms a model may be made.
 //!
 //! Results have the same bits on every machine, with any number of threads, and however a sequence is divided into
 //! calls: sums have one fixed order, transcendental functions come from `libm`, and nothing is fused.
 #![forbid(unsafe_code)]
 
-mod channel_mix;
 mod ends;
 mod error;
 mod heads;
@@ -21,14 +20,17 @@ mod model;
 mod norm;
 mod qrwkv6;
 mod real;
+mod relu_squared;
+mod supports;
 mod swiglu;
-mod v4;
-mod v5;
-mod v6;
-mod v7;
+mod wkv4;
+mod wkv5;
+mod wkv6;
+mod wkv7;
 
 pub use ends::{HeadStream, embed, for_each_chunk};
 pub use error::KernelError;
 pub use layer::{KernelOptions, Layer};
 pub use model::RecurrentModel;
 pub use real::Real;
+pub use supports::supports;

@@ -15,6 +15,11 @@ pub(crate) struct Weights<'a> {
     pub(crate) description: &'a ModelDescription,
 }
 
+/// The canonical name of a tensor of layer `layer`.
+pub(crate) fn tensor_name(layer: usize, suffix: &str) -> String {
+    format!("blocks.{layer}.{suffix}")
+}
+
 impl<'a> Weights<'a> {
     pub(crate) fn of(model: &'a Model) -> Self {
         Self { model, description: model.description() }

@@ -1,7 +1,5 @@
 //! Layer norm and group norm, and the other operations on rows of channels that all versions share.
 
-use rwkv_forge_weights::WeightsError;
-
 use crate::error::KernelError;
 use crate::linear::{dot, sum};
 use crate::load::Weights;
@@ -64,17 +62,12 @@ pub(crate) enum RowNorm<F> {
 
 impl<F: Real> RowNorm<F> {
     pub(crate) fn load(weights: &Weights<'_>, name: &str, channels: usize) -> Result<Self, KernelError> {
-        if !weights.description.version.is_hybrid() {
-            return Ok(Self::Layer(Norm::load(weights, name, channels)?));
-        }
-        let Some(eps) = weights.description.hyperparameters.rms_epsilon else {
-            return Err(WeightsError::MissingTensor {
-                tensor: "(rms epsilon)".to_owned(),
-                version: weights.description.version.to_string(),
+        match weights.description.mechanisms.norms.kind {
+            rwkv_forge_model::Norm::Layer => Ok(Self::Layer(Norm::load(weights, name, channels)?)),
+            rwkv_forge_model::Norm::Rms { epsilon } => {
+                Ok(Self::Rms { weight: weights.vector(&format!("{name}.weight"), channels)?, eps: f64::from(epsilon.value()) })
             }
-            .into());
-        };
-        Ok(Self::Rms { weight: weights.vector(&format!("{name}.weight"), channels)?, eps: f64::from(eps.value()) })
+        }
     }
 
     /// Of every row of `x [tokens, channels]`.

@@ -4,14 +4,12 @@
 //! readout is scaled by 1 / sqrt(head size); no group norm; the gate is a logistic function; keys and values may have
 //! fewer heads, each of which serves a run of neighbouring heads.
 
-use rwkv_forge_model::Ranks;
 use rwkv_forge_weights::WeightsError;
 
-use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::heads::{Projections, by_token, for_each_head};
 use crate::linear::Matrix;
-use crate::load::Weights;
+use crate::load::{Weights, tensor_name};
 use crate::norm::{RowNorm, Shifted, add, map};
 use crate::real::Real;
 
@@ -75,6 +73,15 @@ impl<F: Real> Linear<F> {
     }
 }
 
+/// Inner widths of the low-rank pairs, and heads of keys and values.
+#[derive(Clone, Copy)]
+pub(crate) struct Widths {
+    /// D.
+    pub(crate) mix: usize,
+    pub(crate) decay: usize,
+    pub(crate) kv_heads: usize,
+}
+
 /// Weights of ln1 and the time mix of one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeMix<F> {
@@ -101,19 +108,19 @@ pub(crate) struct TimeMix<F> {
 }
 
 impl<F: Real> TimeMix<F> {
-    pub(crate) fn load(weights: &Weights<'_>, layer: usize) -> Result<Self, KernelError> {
+    pub(crate) fn load(weights: &Weights<'_>, layer: usize, widths: Widths) -> Result<Self, KernelError> {
         let sizes = &weights.description.hyperparameters;
         let (c, a) = (sizes.channels, sizes.attention);
         let name = |suffix: &str| tensor_name(layer, &format!("att.{suffix}"));
-        let kv_heads = sizes.kv_heads.unwrap_or(sizes.heads);
-        let (Ranks::V6 { mix: rank, decay: decay_rank }, Some(0)) = (sizes.ranks, sizes.heads.checked_rem(kv_heads)) else {
+        let Widths { mix: rank, decay: decay_rank, kv_heads } = widths;
+        if sizes.heads.checked_rem(kv_heads) != Some(0) {
             return Err(WeightsError::ShapeMismatch {
                 tensor: name("key.weight"),
                 found: format!("{} heads and {kv_heads} of keys", sizes.heads),
                 expected: "heads of keys that divide the heads".to_owned(),
             }
             .into());
-        };
+        }
         let kv = kv_heads * sizes.head_size;
         let mix = |letter: &str| Mix::load(weights, layer, letter, rank);
         Ok(Self {

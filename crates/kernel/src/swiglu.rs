@@ -1,9 +1,8 @@
 //! The feed-forward part of hybrids with Qwen: down(silu(gate(x)) * up(x)), without a token shift.
 
-use crate::channel_mix::tensor_name;
 use crate::error::KernelError;
 use crate::linear::Matrix;
-use crate::load::Weights;
+use crate::load::{Weights, tensor_name};
 use crate::norm::{RowNorm, add};
 use crate::real::Real;
 

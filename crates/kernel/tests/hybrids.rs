@@ -1,9 +1,9 @@
 //! The hybrids with Qwen against plain formulas in f64, written without the kernel's helpers; blocks against steps.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Version, describe_with};
-use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_kernel::{KernelOptions, RecurrentModel, supports};
+use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Norm, TokenShift, Version, describe_with};
+use rwkv_forge_tensor::{Diagnostic, TensorSource};
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
 use rwkv_forge_testkit::models::{MemorySource, Sizes};
 use rwkv_forge_weights::{Model, State};
@@ -77,9 +77,10 @@ impl Naive<'_> {
             for (layer, memory) in memory.iter_mut().enumerate() {
                 let name = |suffix: &str| format!("blocks.{layer}.{suffix}");
                 let input = self.rms(&name("ln1"), &x);
-                let added = match self.description.version {
-                    Version::QRwkv6 => self.qrwkv(&name, &input, memory),
-                    _ => self.arwkv(&name, &input, memory, &mut v_first, layer == 0),
+                let added = if self.description.version == Version::QRwkv6 {
+                    self.qrwkv(&name, &input, memory)
+                } else {
+                    self.arwkv(&name, &input, memory, &mut v_first, layer == 0)
                 };
                 memory.0 = input;
                 x.iter_mut().zip(added).for_each(|(x, add)| *x += add);
@@ -232,9 +233,23 @@ fn the_epsilon_is_the_configurations() {
     for (version, variant) in cases() {
         let (source, mut description) = model(version, &variant);
         let before = kernel::<f64>(&of(&source, &description), &[&TOKENS]);
-        description.hyperparameters.rms_epsilon = Epsilon::new(1e-2);
+        description.mechanisms.norms.kind = Norm::Rms { epsilon: Epsilon::new(1e-2).unwrap() };
         assert!(largest(&before, &kernel::<f64>(&of(&source, &description), &[&TOKENS])) > 1e-3, "{version}");
-        description.hyperparameters.rms_epsilon = None;
-        assert!(RecurrentModel::<f32>::load(&of(&source, &description), &KernelOptions::default()).is_err());
+        description.mechanisms.norms.kind = Norm::Layer;
+        assert!(RecurrentModel::<f32>::load(&of(&source, &description), &KernelOptions::default()).is_err(), "layer norms have a bias");
+    }
+}
+
+#[test]
+fn what_is_supported_is_said_by_mechanism() {
+    for (version, variant) in cases() {
+        let (source, mut description) = model(version, &variant);
+        assert_eq!(supports(&description.mechanisms), Ok(()), "{version}");
+        description.mechanisms.time_shift = TokenShift::None;
+        assert_eq!(supports(&description.mechanisms), Err(TokenShift::None.name()), "{version}");
+        let error = RecurrentModel::<f32>::load(&of(&source, &description), &KernelOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), "UnsupportedVersion", "{version}");
+        let message = error.to_string();
+        assert!(message.contains(&version.to_string()) && message.contains(TokenShift::None.name()), "{message}");
     }
 }

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use rwkv_forge_tensor::TensorInfo;
 
 use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, HYBRID_MARKERS, HYBRIDS, Presence};
-use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDescription, TensorSpec, Version};
+use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDescription, TensorSpec};
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix};
 use crate::names::Convention;
 use crate::relatives;
+use crate::version::Version;
 
 /// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any
 /// order.
@@ -27,9 +28,16 @@ pub fn describe(infos: &[TensorInfo]) -> Result<ModelDescription, ModelError> {
 /// # Errors
 /// As [`describe`]; [`ModelError::ConfigurationNeeded`] when a hybrid's configuration lacks something.
 pub fn describe_with(infos: &[TensorInfo], configuration: &Configuration) -> Result<ModelDescription, ModelError> {
+    describe_mapped_with(infos, map_by_convention(infos)?, configuration)
+}
+
+/// The canonical names of tensors whose own names say whose conventions they follow.
+///
+/// # Errors
+/// A [`ModelError`] for the names of other models, and for those that are none of any convention.
+pub fn map_by_convention(infos: &[TensorInfo]) -> Result<Vec<MappedTensor>, ModelError> {
     relatives::refuse(infos)?;
-    let mapped = Convention::detect(infos)?.map(infos)?;
-    describe_mapped_with(infos, mapped, configuration)
+    Convention::detect(infos)?.map(infos)
 }
 
 /// As [`describe`], for containers that translate their names themselves. Tensors of `infos` that `mapped` does not

@@ -7,100 +7,7 @@ use serde::Serialize;
 
 use crate::mechanism::Mechanisms;
 use crate::names::split_layer;
-
-/// Released RWKV architectures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum Version {
-    /// RWKV-4 ("Dove"): scalar state (aa, bb, pp) per channel.
-    #[serde(rename = "4")]
-    V4,
-    /// RWKV-5.0: matrix state, one decay a head, no gate.
-    #[serde(rename = "5.0")]
-    V5_0,
-    /// RWKV-5.1: 5.0 with a gate.
-    #[serde(rename = "5.1")]
-    V5_1,
-    /// RWKV-5.2 ("Eagle"): 5.1 with a decay a channel.
-    #[serde(rename = "5.2")]
-    V5_2,
-    /// RWKV-6 ("Finch", x060): data-dependent decay and token shift.
-    #[serde(rename = "6")]
-    V6,
-    /// RWKV-7 ("Goose", x070): generalised delta rule.
-    #[serde(rename = "7")]
-    V7,
-    /// QRWKV6: the body of Qwen 2 (RMS norm, SwiGLU) with a gated linear attention after RWKV-6.
-    #[serde(rename = "rwkv6qwen2")]
-    QRwkv6,
-    /// ARWKV: the body of Qwen 2.5 with the time mix of RWKV-7.
-    #[serde(rename = "arwkv7")]
-    ARwkv7,
-}
-
-impl Version {
-    /// All versions of RWKV itself, oldest first.
-    pub const ALL: [Self; 6] = [Self::V4, Self::V5_0, Self::V5_1, Self::V5_2, Self::V6, Self::V7];
-
-    /// The hybrids with Qwen.
-    pub const HYBRIDS: [Self; 2] = [Self::QRwkv6, Self::ARwkv7];
-
-    /// True for the hybrids with Qwen: RMS norm, SwiGLU, no ln0, and a vocabulary of Qwen's.
-    #[must_use]
-    pub fn is_hybrid(self) -> bool {
-        matches!(self, Self::QRwkv6 | Self::ARwkv7)
-    }
-
-    /// `4`, `5.0`, `5.1`, `5.2`, `6` or `7`; for hybrids llama.cpp's name of the architecture.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "4",
-            Self::V5_0 => "5.0",
-            Self::V5_1 => "5.1",
-            Self::V5_2 => "5.2",
-            Self::V6 => "6",
-            Self::V7 => "7",
-            Self::QRwkv6 => "rwkv6qwen2",
-            Self::ARwkv7 => "arwkv7",
-        }
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::QRwkv6 => f.write_str("QRWKV6"),
-            Self::ARwkv7 => f.write_str("ARWKV"),
-            _ => write!(f, "RWKV-{}", self.name()),
-        }
-    }
-}
-
-/// Inner widths of the low-rank pairs, read from shapes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Ranks {
-    /// RWKV-4 and RWKV-5 have none.
-    None {},
-    /// RWKV-6.
-    V6 {
-        /// D: rank of each of the five token-shift pairs.
-        mix: usize,
-        /// D2: rank of the decay pair.
-        decay: usize,
-    },
-    /// RWKV-7.
-    V7 {
-        /// Rank of w1, w2.
-        decay: usize,
-        /// Rank of a1, a2 (in-context learning rate).
-        iclr: usize,
-        /// Rank of v1, v2 (value residual mix) in layers 1 and up; 0 in a model of one layer.
-        value: usize,
-        /// Rank of g1, g2.
-        gate: usize,
-    },
-}
+use crate::version::Version;
 
 /// The epsilon of a norm: finite and positive, compared bit by bit.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -141,6 +48,26 @@ pub struct Configuration {
     pub kv_heads: Option<u64>,
 }
 
+/// Inner widths of the low-rank pairs that a model has, read from shapes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LoraRanks {
+    /// Rank of each of the five pairs of the token shift.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mix: Option<usize>,
+    /// Rank of the decay's pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay: Option<usize>,
+    /// Rank of the in-context learning rate's pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iclr: Option<usize>,
+    /// Rank of the value residual's pair in layers 1 and up; 0 in a model of one layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<usize>,
+    /// Rank of the gate's pair; 0 in a model that could have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<usize>,
+}
+
 /// The sizes of a model. All of them come from names and shapes of tensors, but for what [`Configuration`] adds for
 /// hybrids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -160,7 +87,7 @@ pub struct Hyperparameters {
     /// N: channels a head; 0 for RWKV-4.
     pub head_size: usize,
     /// Inner widths of low-rank pairs.
-    pub ranks: Ranks,
+    pub ranks: LoraRanks,
     /// Heads of keys and values, each shared by `heads / kv_heads` heads; only QRWKV6 has fewer than `heads`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<usize>,

@@ -4,7 +4,7 @@ use rwkv_forge_tensor::{Class, Diagnostic, Encoding, format_shape};
 use strum::IntoStaticStr;
 use thiserror::Error;
 
-use crate::description::Version;
+use crate::version::Version;
 
 /// How many names a message lists before it only counts.
 pub(crate) const LISTED_NAMES: usize = 8;

@@ -15,11 +15,12 @@ mod layout;
 pub mod mechanism;
 pub mod names;
 mod relatives;
+mod version;
 
-pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with};
+pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
 pub use description::{
-    Configuration, Epsilon, Hyperparameters, MappedTensor, ModelDescription, ModelFile, Ranks, Recover, TensorRole, TensorSpec, TensorUse,
-    ValueForm, Version,
+    Configuration, Epsilon, Hyperparameters, LoraRanks, MappedTensor, ModelDescription, ModelFile, Recover, TensorRole, TensorSpec,
+    TensorUse, ValueForm,
 };
 pub use error::ModelError;
 pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};
@@ -27,3 +28,4 @@ pub use mechanism::{
     Axis, BonusForm, ChannelMix, Mechanisms, Norm, NormKind, Norms, Per, StateBuffer, TimeMix, TokenShift, VocabularyFamily,
 };
 pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};
+pub use version::Version;

@@ -5,7 +5,7 @@
 //! is stored as its logarithm) stand beside those of its architecture. Who computes or stores models matches on these enums without
 //! wildcard arms: a mechanism that a crate does not know is then an error of the compiler there.
 
-use crate::description::{Epsilon, Hyperparameters, Ranks};
+use crate::description::{Epsilon, Hyperparameters, LoraRanks};
 
 /// What the layers of one model are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,16 +282,58 @@ impl TimeMix {
 
     /// Inner widths of its low-rank pairs.
     #[must_use]
-    pub fn ranks(self) -> Ranks {
+    pub fn ranks(self) -> LoraRanks {
         match self {
-            Self::Wkv4 | Self::Wkv5 { .. } => Ranks::None {},
-            Self::Wkv6 { mix, decay } | Self::Qrwkv6 { mix, decay, .. } => Ranks::V6 { mix, decay },
-            Self::Wkv7 { decay, iclr, value, gate } => Ranks::V7 { decay, iclr, value: value.unwrap_or(0), gate: gate.unwrap_or(0) },
+            Self::Wkv4 | Self::Wkv5 { .. } => LoraRanks::default(),
+            Self::Wkv6 { mix, decay } | Self::Qrwkv6 { mix, decay, .. } => {
+                LoraRanks { mix: Some(mix), decay: Some(decay), ..LoraRanks::default() }
+            }
+            Self::Wkv7 { decay, iclr, value, gate } => LoraRanks {
+                mix: None,
+                decay: Some(decay),
+                iclr: Some(iclr),
+                value: Some(value.unwrap_or(0)),
+                gate: Some(gate.unwrap_or(0)),
+            },
+        }
+    }
+}
+
+impl ChannelMix {
+    /// What people call it, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReluSquared { receptance: true } => "a channel mix of squared keys with a receptance",
+            Self::ReluSquared { receptance: false } => "a channel mix of squared keys without a receptance",
+            Self::SwiGlu => "Qwen's SwiGLU",
+        }
+    }
+}
+
+impl Norm {
+    /// What people call it, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Layer => "layer norm",
+            Self::Rms { .. } => "RMS norm",
         }
     }
 }
 
 impl TokenShift {
+    /// What people call it, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blend { .. } => "a token shift of two shares",
+            Self::Lerp { lora: None, .. } => "a token shift of the difference of two tokens",
+            Self::Lerp { lora: Some(_), .. } => "a token shift that depends on the data",
+            Self::None => "half a layer without a token shift",
+        }
+    }
+
     /// Names within the layer of the vectors that it mixes with.
     #[must_use]
     pub fn factors(self) -> &'static [&'static str] {

@@ -1,7 +1,7 @@
 //! Hybrids with Qwen are recognised when complete, and only with what no tensor says.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, ModelError, Ranks, TensorRole, Version, describe, describe_with};
+use rwkv_forge_model::{Configuration, Epsilon, LoraRanks, ModelDescription, ModelError, TensorRole, Version, describe, describe_with};
 use rwkv_forge_tensor::{Diagnostic, TensorInfo, TensorSource};
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
 use rwkv_forge_testkit::models::Sizes;
@@ -29,16 +29,16 @@ fn sizes_come_from_shapes_and_the_configuration() {
     let full = described(Version::ARwkv7, &Variant::FULL);
     let sizes = full.hyperparameters;
     assert_eq!((full.version, sizes.heads, sizes.head_size, sizes.ffn, sizes.kv_heads), (Version::ARwkv7, 4, 8, 48, None));
-    assert_eq!(sizes.ranks, Ranks::V7 { decay: 6, iclr: 7, value: 3, gate: 9 });
+    assert_eq!(sizes.ranks, LoraRanks { mix: None, decay: Some(6), iclr: Some(7), value: Some(3), gate: Some(9) });
     assert_eq!(sizes.rms_epsilon.map(Epsilon::value), Some(1e-6));
     let bare = described(Version::ARwkv7, &Variant { stacked: true, ..Variant::BARE });
-    assert!(matches!(bare.hyperparameters.ranks, Ranks::V7 { gate: 0, .. }));
+    assert_eq!(bare.hyperparameters.ranks.gate, Some(0));
     // Two layers lose x_g, g1, g2 and both halves of ln_x each.
     assert_eq!(full.tensors.len() - bare.tensors.len(), 10);
 
     let q = described(Version::QRwkv6, &Variant { kv_heads: 2, ..Variant::FULL });
     assert_eq!((q.version, q.hyperparameters.kv_heads), (Version::QRwkv6, Some(2)));
-    assert_eq!(q.hyperparameters.ranks, Ranks::V6 { mix: 6, decay: 7 });
+    assert_eq!(q.hyperparameters.ranks, LoraRanks { mix: Some(6), decay: Some(7), ..LoraRanks::default() });
     assert_eq!(q.find("blocks.0.att.key.weight").unwrap().shape, [16, 32]);
     let w1 = q.find("blocks.1.att.time_maa_w1_v").unwrap();
     assert_eq!((w1.shape.as_slice(), w1.role, w1.recover.columns), ([32, 6].as_slice(), TensorRole::TokenShiftLora, (2, 5)));

@@ -17,16 +17,9 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("crates/hf/src/table.rs", "the tables of Hugging Face's libraries and of candle"),
     ("crates/web_rwkv/src/prefab/schema.rs", "the table of web-rwkv"),
     ("crates/convert/src/state/mod.rs", "the table of rwkv.cpp's states"),
-    ("crates/convert/src/ready.rs", "the table of types that are unfit for an architecture"),
+    ("crates/convert/src/preset.rs", "the table of types that are unfit for an architecture"),
     ("crates/report/examples/page/sample.rs", "names of files on a page of made-up results"),
     ("crates/forms/examples/figures.rs", "makes models of each version at random"),
-    // Not yet asked for their mechanisms.
-    ("crates/kernel/", "one file a version"),
-    ("crates/engine/", "one file a version"),
-    ("crates/parallel/", "one file a version"),
-    ("crates/forms/src/", "asks what has a parallel form"),
-    ("crates/cli/src/commands/", "asks what the engine runs"),
-    ("crates/choose/src/measure.rs", "asks what the engine runs"),
 ];
 
 /// Where the question for a version stands in code, per line.

@@ -1,5 +1,5 @@
 //! RWKV-7 on the CPU: all that lies between the projections and the products of matrices of the chunk form in one pass, and
-//! all that lies between those and the output matrix in another. The same as `v7.rs` and `delta.rs` do step by step.
+//! all that lies between those and the output matrix in another. The same as `wkv7.rs` and `delta.rs` do step by step.
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::cpu::{Scalar, by_type, logistic, normalise, sum, view};
 use crate::delta::{End, Prepared, meet_in_block};
 use crate::ops::Norm;
-use crate::v7::{DECAY_SCALE, SHORTEST};
+use crate::wkv7::{DECAY_SCALE, SHORTEST};
 
 /// Everything element-by-element of a layer's time mix. Tensors are `[tokens, channels]`, the bases and below
 /// `[1, channels]`.

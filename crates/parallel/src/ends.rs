@@ -9,11 +9,11 @@ use rwkv_forge_weights::Model;
 
 use crate::error::ParallelError;
 use crate::faults::Fault;
-use crate::layer::check;
 use crate::ops::{How, Norm};
 use crate::options::ParallelOptions;
 use crate::real::Real;
 use crate::state::{check_len, values};
+use crate::supports::check;
 use crate::weights::Weights;
 
 /// The embeddings of `tokens` after ln0, `[tokens, channels]`: the residual stream before layer 0. Reads only the rows of

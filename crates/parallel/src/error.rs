@@ -7,11 +7,13 @@ use thiserror::Error;
 /// Why a model could not be loaded or run in its parallel form.
 #[derive(Debug, Error, IntoStaticStr)]
 pub enum ParallelError {
-    /// A hybrid.
-    #[error("{version} has no parallel form here, only RWKV-4 to RWKV-7 have; use the recurrent kernel")]
+    /// A version of which some mechanism has no parallel form.
+    #[error("{version} has no parallel form here: {mechanism} is not among its mechanisms; use the recurrent kernel")]
     UnsupportedVersion {
         /// The version, as people write it.
         version: String,
+        /// The first mechanism of it that has no parallel form.
+        mechanism: &'static str,
     },
     /// The description lacks a tensor that the version needs.
     #[error("the model has no tensor {tensor}, which its version needs")]

@@ -83,22 +83,49 @@ impl Fault {
         Self::MissingLearningRate,
     ];
 
-    /// Whether the fault can change anything for this version.
+    /// Whether the fault can change anything in a model of these mechanisms.
     #[cfg(feature = "planted-faults")]
     #[must_use]
-    pub fn concerns(self, version: rwkv_forge_model::Version) -> bool {
-        use rwkv_forge_model::Version;
+    pub fn concerns(self, mechanisms: &rwkv_forge_model::Mechanisms) -> bool {
+        use rwkv_forge_model::TimeMix;
+        let time_mix = mechanisms.time_mix;
         match self {
             Self::KeyAfterUpdate
             | Self::KeyNotUpdated
             | Self::BonusBeforeGroupNorm
             | Self::ValueFromLayer1
             | Self::DirectionNotNormalised
-            | Self::MissingLearningRate => version == Version::V7,
-            Self::MixSwapped => version == Version::V6,
-            Self::TransposedState | Self::HeadOrder | Self::GroupNormEpsilon => version != Version::V4,
-            Self::MissingGate => !matches!(version, Version::V4 | Version::V5_0),
-            _ => true,
+            | Self::MissingLearningRate => match time_mix {
+                TimeMix::Wkv7 { .. } => true,
+                TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Qrwkv6 { .. } => false,
+            },
+            Self::MixSwapped => match time_mix {
+                TimeMix::Wkv6 { .. } => true,
+                TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => false,
+            },
+            Self::TransposedState | Self::HeadOrder => match time_mix {
+                TimeMix::Wkv4 => false,
+                TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => true,
+            },
+            Self::GroupNormEpsilon => mechanisms.norms.group,
+            Self::MissingGate => match time_mix {
+                TimeMix::Wkv4 => false,
+                TimeMix::Wkv5 { gate, .. } => gate,
+                TimeMix::Wkv7 { gate, .. } => gate.is_some(),
+                TimeMix::Wkv6 { .. } | TimeMix::Qrwkv6 { .. } => true,
+            },
+            Self::OtherDevice
+            | Self::DroppedTokenShift
+            | Self::DecaySign
+            | Self::ChunkCarry
+            | Self::LerpOrder
+            | Self::DecayPower
+            | Self::MissingBonus
+            | Self::SkippedLn0
+            | Self::ReluNotSquared
+            | Self::StartStateIgnored
+            | Self::StaleShift
+            | Self::UnbiasedVariance => true,
         }
     }
 }

@@ -3,27 +3,28 @@
 use std::marker::PhantomData;
 
 use candle_core::{Device, Tensor};
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ModelDescription, mechanism};
 use rwkv_forge_weights::Model;
 
-use crate::channel_mix::ChannelMix;
 use crate::cpu;
 use crate::error::ParallelError;
 use crate::faults::Fault;
 use crate::ops::{How, Norm};
 use crate::options::ParallelOptions;
 use crate::real::Real;
+use crate::relu_squared::ReluSquared;
 use crate::state::{DeviceState, LayerState, Memory, check_len, values};
+use crate::supports::{check, unsupported};
 use crate::weights::Weights;
-use crate::{v4, v5, v6, v7};
+use crate::{wkv4, wkv5, wkv6, wkv7};
 
 /// The first half of a layer.
 #[derive(Clone, Debug)]
 enum TimeMix {
-    V4(v4::TimeMix),
-    V5(v5::TimeMix),
-    V6(v6::TimeMix),
-    V7(v7::TimeMix),
+    Wkv4(wkv4::TimeMix),
+    Wkv5(wkv5::TimeMix),
+    Wkv6(wkv6::TimeMix),
+    Wkv7(wkv7::TimeMix),
 }
 
 /// The weights of one layer as F.
@@ -35,7 +36,7 @@ pub struct Layer<F> {
     ln1: Norm,
     ln2: Norm,
     time_mix: TimeMix,
-    channel_mix: ChannelMix,
+    channel_mix: ReluSquared,
     float: PhantomData<F>,
 }
 
@@ -67,11 +68,22 @@ impl<F: Real> Layer<F> {
         let planted = options.planted;
         let weights = Weights { source: model.source(), description, layer: Some(index), device: &options.device };
         let norm = |name: &str| weights.norm::<F>(name);
-        let time_mix = match description.version {
-            Version::V4 => TimeMix::V4(v4::TimeMix::load::<F>(&weights, planted)?),
-            Version::V6 => TimeMix::V6(v6::TimeMix::load::<F>(&weights)?),
-            Version::V7 => TimeMix::V7(v7::TimeMix::load::<F>(&weights)?),
-            _ => TimeMix::V5(v5::TimeMix::load::<F>(&weights, planted)?),
+        let time_mix = match description.mechanisms.time_mix {
+            mechanism::TimeMix::Wkv4 => TimeMix::Wkv4(wkv4::TimeMix::load::<F>(&weights, planted)?),
+            mechanism::TimeMix::Wkv5 { decay, gate, bonus } => {
+                TimeMix::Wkv5(wkv5::TimeMix::load::<F>(&weights, wkv5::Options { decay, gate, bonus }, planted)?)
+            }
+            mechanism::TimeMix::Wkv6 { mix, decay } => TimeMix::Wkv6(wkv6::TimeMix::load::<F>(&weights, wkv6::Ranks { mix, decay })?),
+            mechanism::TimeMix::Wkv7 { decay, iclr, value, gate: Some(gate) } => {
+                TimeMix::Wkv7(wkv7::TimeMix::load::<F>(&weights, wkv7::Ranks { decay, iclr, value, gate })?)
+            }
+            other @ (mechanism::TimeMix::Wkv7 { gate: None, .. } | mechanism::TimeMix::Qrwkv6 { .. }) => {
+                return Err(unsupported(description, other.name()));
+            }
+        };
+        let channel_mix = match description.mechanisms.channel_mix {
+            mechanism::ChannelMix::ReluSquared { receptance } => ReluSquared::load::<F>(&weights, receptance)?,
+            other @ mechanism::ChannelMix::SwiGlu => return Err(unsupported(description, other.name())),
         };
         Ok(Self {
             how: How::new(options, index),
@@ -79,7 +91,7 @@ impl<F: Real> Layer<F> {
             ln1: norm("ln1")?,
             ln2: norm("ln2")?,
             time_mix,
-            channel_mix: ChannelMix::load::<F>(&weights)?,
+            channel_mix,
             // Sizes are all that is needed of it: a list of all tensors for each layer would grow with the square of their number.
             description: ModelDescription {
                 version: description.version,
@@ -108,7 +120,10 @@ impl<F: Real> Layer<F> {
         check_len("the residual stream", x.len(), tokens * channels)?;
         let x = Tensor::from_slice(x, (tokens, channels), &self.device)?;
         let start = DeviceState::upload(start, &self.description, &self.device)?;
-        let needed = self.description.version == Version::V7 && self.how.layer > 0;
+        let needed = match &self.time_mix {
+            TimeMix::Wkv7(_) => self.how.layer > 0,
+            TimeMix::Wkv4(_) | TimeMix::Wkv5(_) | TimeMix::Wkv6(_) => false,
+        };
         let mut first = None;
         if needed {
             check_len("the values of layer 0", v_first.len(), tokens * channels)?;
@@ -120,7 +135,7 @@ impl<F: Real> Layer<F> {
         {
             *v_first = values(first)?;
         }
-        Ok(LayerOutput { layer: self.how.layer, x: values(&x)?, state: end.download(self.description.version)? })
+        Ok(LayerOutput { layer: self.how.layer, x: values(&x)?, state: end.download(self.description.mechanisms.time_mix)? })
     }
 
     /// As [`Layer::forward`], on the device.
@@ -147,15 +162,16 @@ impl<F: Real> Layer<F> {
         let matrix = |(add, end): (Tensor, Tensor)| (add, Memory::Matrix(end));
         let how = &self.how;
         Ok(match (&self.time_mix, start) {
-            (TimeMix::V4(mix), Memory::Scalars { aa, bb, pp }) => {
-                let (add, end) = mix.forward(x, before, v4::Run { aa, bb, pp }, how)?;
+            (TimeMix::Wkv4(mix), Memory::Scalars { aa, bb, pp }) => {
+                let (add, end) = mix.forward(x, before, wkv4::Run { aa, bb, pp }, how)?;
                 (add, Memory::Scalars { aa: end.aa, bb: end.bb, pp: end.pp })
             }
-            (TimeMix::V5(mix), Memory::Matrix(start)) => matrix(mix.forward(x, before, &start, how)?),
-            (TimeMix::V6(mix), Memory::Matrix(start)) => matrix(mix.forward(x, before, &start, how)?),
-            (TimeMix::V7(mix), Memory::Matrix(start)) => matrix(mix.forward(x, before, &start, v_first, how)?),
-            // Uploading has compared the state with the version.
-            (_, memory) => (x.zeros_like()?, memory),
+            (TimeMix::Wkv5(mix), Memory::Matrix(start)) => matrix(mix.forward(x, before, &start, how)?),
+            (TimeMix::Wkv6(mix), Memory::Matrix(start)) => matrix(mix.forward(x, before, &start, how)?),
+            (TimeMix::Wkv7(mix), Memory::Matrix(start)) => matrix(mix.forward(x, before, &start, v_first, how)?),
+            // Uploading has compared the state with the mechanism.
+            (TimeMix::Wkv4(_), memory @ Memory::Matrix(_))
+            | (TimeMix::Wkv5(_) | TimeMix::Wkv6(_) | TimeMix::Wkv7(_), memory @ Memory::Scalars { .. }) => (x.zeros_like()?, memory),
         })
     }
 
@@ -167,18 +183,7 @@ impl<F: Real> Layer<F> {
             Memory::Matrix(memory) if self.how.planted.is(Fault::TransposedState) => {
                 DeviceState { memory: Memory::Matrix(memory.transpose(1, 2)?.contiguous()?), ..start }
             }
-            _ => start,
+            Memory::Matrix(_) | Memory::Scalars { .. } => start,
         })
     }
-}
-
-/// Refuses what has no parallel form.
-pub(crate) fn check(description: &ModelDescription, options: &ParallelOptions) -> Result<(), ParallelError> {
-    if description.version.is_hybrid() {
-        return Err(ParallelError::UnsupportedVersion { version: description.version.to_string() });
-    }
-    if options.chunk == 0 {
-        return Err(ParallelError::EmptyChunk);
-    }
-    Ok(())
 }

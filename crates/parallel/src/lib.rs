@@ -5,13 +5,13 @@
 //! two share no arithmetic, so that where they agree, both are right.
 //!
 //! Start at [`ParallelModel`], which keeps a model in memory, or at [`Layer`] with [`embed`] and [`for_each_logits`],
-//! which need one layer at a time. The time mix of each version is in the file of its name; `decay.rs` holds what RWKV-5
+//! which need one layer at a time. Each time mix is in the file of its name
+//! (`wkv4.rs` to `wkv7.rs`), and [`supports`] says of which mechanisms a model may be made; `decay.rs` holds what RWKV-5
 //! and RWKV-6 share, `scan.rs` the triangular products that everything chunked is made of.
 //!
-//! Values are f32 or f64 ([`Real`]). Hybrids with Qwen have no parallel form here.
+//! Values are f32 or f64 ([`Real`]). The layers of hybrids with Qwen have no parallel form here.
 #![forbid(unsafe_code)]
 
-mod channel_mix;
 mod cpu;
 mod cpu_delta;
 mod decay;
@@ -24,14 +24,16 @@ mod model;
 mod ops;
 mod options;
 mod real;
+mod relu_squared;
 mod scan;
 mod state;
+mod supports;
 mod triangle;
-mod v4;
-mod v5;
-mod v6;
-mod v7;
 mod weights;
+mod wkv4;
+mod wkv5;
+mod wkv6;
+mod wkv7;
 
 pub use candle_core::Device;
 pub use ends::{Head, embed, for_each_logits};
@@ -44,3 +46,4 @@ pub use model::{ModelOutput, ParallelModel};
 pub use options::ParallelOptions;
 pub use real::Real;
 pub use state::{LayerState, Wkv};
+pub use supports::supports;

@@ -78,7 +78,7 @@ impl<F: Real> ParallelModel<F> {
     ) -> Result<ModelOutput<F>, ParallelError> {
         let mut states = Vec::with_capacity(start.len());
         let x = self.run(tokens, start, |layer, x, state| {
-            let state = state.download::<F>(self.model.description().version)?;
+            let state = state.download::<F>(self.model.description().mechanisms.time_mix)?;
             each(LayerOutput { layer, x: values(x)?, state: state.clone() });
             states.push(state);
             Ok(())
@@ -93,7 +93,7 @@ impl<F: Real> ParallelModel<F> {
     pub fn last_logits(&self, tokens: &[u32], start: &[LayerState<F>]) -> Result<ModelOutput<F>, ParallelError> {
         let mut states = Vec::with_capacity(start.len());
         let x = self.run(tokens, start, |_, _, state| {
-            states.push(state.download::<F>(self.model.description().version)?);
+            states.push(state.download::<F>(self.model.description().mechanisms.time_mix)?);
             Ok(())
         })?;
         let last = x.narrow(0, tokens.len() - 1, 1)?;

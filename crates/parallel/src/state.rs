@@ -1,7 +1,7 @@
 //! The state between two pieces of a sequence, as plain data, and its way to candle and back.
 
 use candle_core::{Device, Tensor};
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ModelDescription, TimeMix};
 
 use crate::error::ParallelError;
 use crate::real::Real;
@@ -42,11 +42,13 @@ impl<F: Real> LayerState<F> {
     pub fn zero(description: &ModelDescription) -> Self {
         let sizes = &description.hyperparameters;
         let zeros = |len: usize| vec![F::default(); len];
-        let wkv = match description.version {
-            Version::V4 => {
+        let wkv = match description.mechanisms.time_mix {
+            TimeMix::Wkv4 => {
                 Wkv::Scalars { aa: zeros(sizes.attention), bb: zeros(sizes.attention), pp: vec![F::from_f64(NOTHING); sizes.attention] }
             }
-            _ => Wkv::Matrix(zeros(sizes.heads * sizes.head_size * sizes.head_size)),
+            TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => {
+                Wkv::Matrix(zeros(sizes.heads * sizes.head_size * sizes.head_size))
+            }
         };
         Self { att_shift: zeros(sizes.channels), ffn_shift: zeros(sizes.channels), wkv }
     }
@@ -102,17 +104,17 @@ impl DeviceState {
             Wkv::Scalars { aa, bb, pp } => Memory::Scalars { aa: row(aa)?, bb: row(bb)?, pp: row(pp)? },
             Wkv::Matrix(values) => {
                 let stored = Tensor::from_slice(values, (sizes.heads, sizes.head_size, sizes.head_size), device)?;
-                let by_key = if description.version == Version::V7 { stored.transpose(1, 2)?.contiguous()? } else { stored };
+                let by_key = if description.mechanisms.time_mix.is_value_first() { stored.transpose(1, 2)?.contiguous()? } else { stored };
                 Memory::Matrix(by_key)
             }
         };
         Ok(Self { att_shift: row(&state.att_shift)?, ffn_shift: row(&state.ffn_shift)?, memory })
     }
 
-    pub(crate) fn download<F: Real>(&self, version: Version) -> Result<LayerState<F>, ParallelError> {
+    pub(crate) fn download<F: Real>(&self, time_mix: TimeMix) -> Result<LayerState<F>, ParallelError> {
         let wkv = match &self.memory {
             Memory::Scalars { aa, bb, pp } => Wkv::Scalars { aa: values(aa)?, bb: values(bb)?, pp: values(pp)? },
-            Memory::Matrix(by_key) if version == Version::V7 => Wkv::Matrix(values(&by_key.transpose(1, 2)?)?),
+            Memory::Matrix(by_key) if time_mix.is_value_first() => Wkv::Matrix(values(&by_key.transpose(1, 2)?)?),
             Memory::Matrix(by_key) => Wkv::Matrix(values(by_key)?),
         };
         Ok(LayerState { att_shift: values(&self.att_shift)?, ffn_shift: values(&self.ffn_shift)?, wkv })

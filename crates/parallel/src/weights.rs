@@ -74,10 +74,6 @@ impl Weights<'_> {
         }
     }
 
-    pub(crate) fn has(&self, suffix: &str) -> bool {
-        self.description.find(&self.name(suffix)).is_some()
-    }
-
     pub(crate) fn spec(&self, suffix: &str) -> Result<&TensorSpec, ParallelError> {
         let name = self.name(suffix);
         self.description.find(&name).ok_or(ParallelError::MissingTensor { tensor: name })

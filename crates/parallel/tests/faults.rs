@@ -22,7 +22,7 @@ fn every_fault_changes_what_it_should() {
         for fault in Fault::ALL {
             let options = ParallelOptions::default().with_chunk(8).with_fault(fault);
             let worst = Worst::of(&parallel(&model, &tokens, &start, &options), &expected);
-            if fault.concerns(version) {
+            if fault.concerns(&model.description.mechanisms) {
                 println!("{version} {fault:?}: output {:.1e}, state {:.1e}, logits {:.1e}", worst.output, worst.state, worst.logits);
                 assert!(worst.any() >= TEN_TIMES, "{version}, {fault:?}: {worst:?}");
             } else {

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use crate::support::{Made, random};
-use rwkv_forge_model::Version;
-use rwkv_forge_parallel::{Layer, LayerState, ParallelError, ParallelModel, ParallelOptions, Wkv, embed};
-use rwkv_forge_tensor::{Class, Diagnostic};
-use rwkv_forge_testkit::models::{Decay, MemorySource, Sizes};
+use rwkv_forge_model::{ChannelMix, Mechanisms, Norms, TimeMix, TokenShift, Version, describe};
+use rwkv_forge_parallel::{Layer, LayerState, ParallelError, ParallelModel, ParallelOptions, Wkv, embed, supports};
+use rwkv_forge_tensor::{Class, Diagnostic, TensorSource};
+use rwkv_forge_testkit::models::{Decay, MemorySource, Sizes, random_model};
 
 fn model() -> Made {
     random(Version::V7, &Sizes::TINY, Decay::Typical, 1)
@@ -97,12 +97,30 @@ fn hybrids_are_refused_by_name() {
     for (version, name) in [(Version::QRwkv6, "QRWKV6"), (Version::ARwkv7, "ARWKV")] {
         let Made { source, mut description } = model();
         description.version = version;
+        description.mechanisms.channel_mix = ChannelMix::SwiGlu;
         let (kind, class, text) = kind(Layer::<f32>::load(
             &Made { source: source.clone(), description: description.clone() }.model(),
             0,
             &ParallelOptions::default(),
         ));
         assert_eq!((kind, class), ("UnsupportedVersion", Class::Refused));
-        assert!(text.contains(name), "{text}");
+        assert!(text.contains(name) && text.contains("SwiGLU"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_supported_is_said_by_mechanism() {
+    for version in Version::ALL {
+        let mechanisms = describe(random_model(version, &Sizes::TINY, 1).tensors()).unwrap().mechanisms;
+        assert_eq!(supports(&mechanisms), Ok(()), "{version}");
+        let without = Mechanisms { norms: Norms { ln0: false, ..mechanisms.norms }, ..mechanisms };
+        assert_eq!(supports(&without), Err("an embedding without a norm"), "{version}");
+        let regrouped = Mechanisms { norms: Norms { group: !mechanisms.norms.group, ..mechanisms.norms }, ..mechanisms };
+        assert!(supports(&regrouped).unwrap_err().contains("group norm"), "{version}");
+        let still = Mechanisms { time_shift: TokenShift::None, ..mechanisms };
+        assert_eq!(supports(&still), Err(TokenShift::None.name()), "{version}");
+        let attention = TimeMix::Qrwkv6 { mix: 6, decay: 7, kv_heads: 4 };
+        assert_eq!(supports(&Mechanisms { time_mix: attention, ..mechanisms }), Err(attention.name()), "{version}");
+        assert_eq!(supports(&Mechanisms { channel_mix: ChannelMix::SwiGlu, ..mechanisms }), Err(ChannelMix::SwiGlu.name()), "{version}");
     }
 }

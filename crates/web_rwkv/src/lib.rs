@@ -15,10 +15,12 @@
 )]
 
 mod cbor;
+mod container;
 mod error;
 pub mod prefab;
 pub mod st;
 
+pub use container::{Prefab, St};
 pub use error::WebRwkvError;
 pub use prefab::{PrefabFile, is_prefab};
 

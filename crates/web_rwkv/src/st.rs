@@ -26,6 +26,25 @@ pub fn layout(
     metadata: &[(String, String)],
     reserved: &[(&'static str, usize)],
 ) -> Result<FileLayout, WebRwkvError> {
+    check_model(model)?;
+    let mut tensors = Vec::with_capacity(model.tensors.len());
+    for (index, (spec, choice)) in model.tensors.iter().zip(choices).enumerate() {
+        if choice.encoding != Encoding::F16 {
+            let why = "web-rwkv reads f16 alone";
+            return Err(WebRwkvError::EncodingNotAllowed { tensor: spec.name.clone(), encoding: choice.encoding.name, why });
+        }
+        tensors.push(planned(model, index, spec, choice));
+    }
+    let format = ("format".to_owned(), "pt".to_owned());
+    let metadata: Vec<(String, String)> = std::iter::once(format).chain(metadata.iter().cloned()).collect();
+    rwkv_forge_checkpoint::safetensors::layout(tensors, &metadata, reserved).map_err(|error| WebRwkvError::Safetensors(Box::new(error)))
+}
+
+/// Whether web-rwkv loads a model of this version and these sizes from a `.st`.
+///
+/// # Errors
+/// [`WebRwkvError::CannotCarry`].
+pub(crate) fn check_model(model: &ModelDescription) -> Result<(), WebRwkvError> {
     let row = row(model.version)?;
     check_sizes(model.version, &model.hyperparameters)?;
     let rows = model.hyperparameters.vocabulary;
@@ -40,17 +59,7 @@ pub fn layout(
         let why = "web-rwkv reads a rank from layer 1 of a .st, and this model has one layer; the container prefab can carry it".to_owned();
         return Err(WebRwkvError::CannotCarry { version: model.version.to_string(), why });
     }
-    let mut tensors = Vec::with_capacity(model.tensors.len());
-    for (index, (spec, choice)) in model.tensors.iter().zip(choices).enumerate() {
-        if choice.encoding != Encoding::F16 {
-            let why = "web-rwkv reads f16 alone";
-            return Err(WebRwkvError::EncodingNotAllowed { tensor: spec.name.clone(), encoding: choice.encoding.name, why });
-        }
-        tensors.push(planned(model, index, spec, choice));
-    }
-    let format = ("format".to_owned(), "pt".to_owned());
-    let metadata: Vec<(String, String)> = std::iter::once(format).chain(metadata.iter().cloned()).collect();
-    rwkv_forge_checkpoint::safetensors::layout(tensors, &metadata, reserved).map_err(|error| WebRwkvError::Safetensors(Box::new(error)))
+    Ok(())
 }
 
 fn planned(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choice) -> PlannedTensor {

@@ -1,6 +1,6 @@
 //! What layers hand to each other besides the residual stream.
 
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ModelDescription, TimeMix};
 
 use crate::error::WeightsError;
 use crate::float::Float;
@@ -25,9 +25,9 @@ impl<F: Float> Context<F> {
     /// Numbers that each token takes in a context that is beyond layer 0.
     #[must_use]
     pub fn width(description: &ModelDescription) -> usize {
-        match description.version {
-            Version::V7 | Version::ARwkv7 => description.hyperparameters.attention,
-            Version::V4 | Version::V5_0 | Version::V5_1 | Version::V5_2 | Version::V6 | Version::QRwkv6 => 0,
+        match description.mechanisms.time_mix {
+            TimeMix::Wkv7 { .. } => description.hyperparameters.attention,
+            TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Qrwkv6 { .. } => 0,
         }
     }
 

@@ -4,6 +4,9 @@
 //! layout and form that the caller wants ([`View`]), whatever the container made of them: this is the only place that undoes
 //! [`rwkv_forge_model::Recover`], besides the parallel form, which does it once more on its own as a second opinion.
 //!
+//! [`Model::with`] is the model with some tensors replaced; [`Overlay`] replaces matrices by quantized ones. [`Weight`] says how a canonical
+//! tensor is used: rows of outputs, columns of inputs.
+//!
 //! [`State`] is what a model remembers of the tokens it was fed, [`Context`] what its layers hand to each other.
 #![forbid(unsafe_code)]
 
@@ -11,14 +14,18 @@ mod context;
 mod error;
 mod float;
 mod model;
+mod replace;
 mod state;
 mod stored;
 mod tokens;
+mod weight;
 
 pub use context::Context;
 pub use error::WeightsError;
 pub use float::Float;
 pub use model::Model;
+pub use replace::{Bytes, Make, Overlay, ReplaceError, Replacement, Replacements};
 pub use state::{LayerState, State, Wkv};
 pub use stored::{Order, Stored, View};
 pub use tokens::{check_logits, check_tokens};
+pub use weight::Weight;

@@ -9,6 +9,29 @@ use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 use crate::error::WeightsError;
 
 /// The tensors of a source and the description of what they are. A copy shares both with the original.
+///
+/// ```
+/// use rwkv_forge_tensor::Encoding;
+/// use rwkv_forge_weights::{Bytes, Model, Replacement, Replacements, View};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// // `checkpoint` is any open file with the names that trainers save, as `rwkv_forge_checkpoint::open` returns it.
+/// let model = Model::describe(checkpoint)?;
+/// println!("{}", model.description().summary());
+///
+/// // The values as trainers save them, whatever a container made of them.
+/// let spec = model.spec("blocks.0.att.key.weight")?;
+/// let values: Vec<f32> = model.values(spec)?;
+///
+/// // The same model with half of that matrix: a model as well, which whatever takes a model takes.
+/// let bytes = values.iter().flat_map(|value| (value / 2.0).to_le_bytes()).collect();
+/// let mut changes = Replacements::new();
+/// changes.put(&spec.name, Replacement::new(Encoding::F32, View::CANONICAL, Bytes::Memory(bytes)));
+/// let changed = model.with(changes)?;
+/// let halves: Vec<f32> = changed.values(changed.spec(&spec.name)?)?;
+/// assert_eq!(halves[0], values[0] / 2.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Model {
     source: Arc<dyn TensorSource>,

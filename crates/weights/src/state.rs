@@ -1,12 +1,9 @@
 //! The recurrent state, as plain data.
 
-use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_model::{ModelDescription, StateBuffer, TimeMix};
 
 use crate::error::WeightsError;
 use crate::float::Float;
-
-/// Exponent of an empty RWKV-4 sum: small enough to vanish against any real one, and finite.
-const EMPTY_EXPONENT: f64 = -1e30;
 
 /// The memory of the attention-like part of one layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +34,17 @@ pub struct LayerState<F> {
 }
 
 /// The state of a model after some tokens: all that it remembers of them.
+///
+/// ```
+/// use rwkv_forge_weights::{Model, State};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let state: State<f32> = State::zero(model.description());
+/// state.check(model.description())?;
+/// assert!(state.layers[0].values().all(|value| value == 0.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct State<F> {
     /// One entry a layer, in order.
@@ -49,11 +57,13 @@ impl<F: Float> LayerState<F> {
     pub fn zero(description: &ModelDescription) -> Self {
         let sizes = &description.hyperparameters;
         let zeros = |len: usize| vec![F::ZERO; len];
-        let wkv = if description.version == Version::V4 {
-            let pp = vec![F::from_f64(EMPTY_EXPONENT); sizes.attention];
-            Wkv::Scalars { aa: zeros(sizes.attention), bb: zeros(sizes.attention), pp }
+        let filled = |buffer: &StateBuffer| vec![F::from_f64(buffer.initial); buffer.values(sizes)];
+        let memory = description.mechanisms.time_mix.memory();
+        let wkv = if has_sums(description) {
+            let [aa, bb, pp] = [0, 1, 2].map(|index| memory.get(index).map_or_else(Vec::new, filled));
+            Wkv::Scalars { aa, bb, pp }
         } else {
-            Wkv::Matrix(zeros(sizes.heads * sizes.head_size * sizes.head_size))
+            Wkv::Matrix(memory.iter().flat_map(filled).collect())
         };
         Self { att_shift: zeros(sizes.channels), ffn_shift: zeros(sizes.channels), wkv }
     }
@@ -76,15 +86,25 @@ impl<F: Float> LayerState<F> {
         };
         same("the time mix's token shift", self.att_shift.len(), sizes.channels)?;
         same("the channel mix's token shift", self.ffn_shift.len(), sizes.channels)?;
-        let matrix = sizes.heads * sizes.head_size * sizes.head_size;
-        match (&self.wkv, description.version) {
-            (Wkv::Scalars { aa, bb, pp }, Version::V4) => {
-                [aa, bb, pp].into_iter().try_for_each(|v| same("a sum of the WKV state", v.len(), sizes.attention))
-            }
-            (Wkv::Scalars { aa, .. }, _) => same("the WKV state", aa.len(), matrix),
-            (Wkv::Matrix(found), Version::V4) => same("the WKV state", found.len(), sizes.attention),
-            (Wkv::Matrix(found), _) => same("the WKV state", found.len(), matrix),
+        let memory = description.mechanisms.time_mix.memory();
+        let all = memory.iter().map(|buffer| buffer.values(sizes)).sum();
+        match (&self.wkv, has_sums(description)) {
+            (Wkv::Scalars { aa, bb, pp }, true) => [aa, bb, pp]
+                .into_iter()
+                .zip(memory)
+                .try_for_each(|(v, buffer)| same("a sum of the WKV state", v.len(), buffer.values(sizes))),
+            (Wkv::Scalars { aa, .. }, false) => same("the WKV state", aa.len(), all),
+            (Wkv::Matrix(found), true) => same("the WKV state", found.len(), sizes.attention),
+            (Wkv::Matrix(found), false) => same("the WKV state", found.len(), all),
         }
+    }
+}
+
+/// True when the time mix remembers [`Wkv::Scalars`], false when it remembers [`Wkv::Matrix`].
+fn has_sums(description: &ModelDescription) -> bool {
+    match description.mechanisms.time_mix {
+        TimeMix::Wkv4 => true,
+        TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => false,
     }
 }
 

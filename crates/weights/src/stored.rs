@@ -1,6 +1,7 @@
 //! From stored bytes to values in the layout and form that a caller wants: undoes stacks, pieces of rows, transposition, forms and
 //! block encodings.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -14,6 +15,11 @@ use crate::model::Model;
 
 /// Elements decoded by one task: large enough to hide the cost of a read call, small enough to bound the raw bytes.
 const CHUNK: usize = 1 << 17;
+
+thread_local! {
+    /// Bytes as they were stored, kept for the next piece.
+    static RAW: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// In which order the elements of a tensor stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +68,8 @@ pub struct Stored {
     first: usize,
     /// Elements of the part, whole rows.
     elements: usize,
+    /// Tensors that the stored one consists of.
+    pieces: u64,
 }
 
 impl Stored {
@@ -80,6 +88,12 @@ impl Stored {
     #[must_use]
     pub fn first(&self) -> usize {
         self.first
+    }
+
+    /// Of how many tensors of equal size the stored one consists, this one included: 1 for a tensor that is stored alone.
+    #[must_use]
+    pub fn pieces(&self) -> u64 {
+        self.pieces
     }
 
     /// How the values are seen that need no rearranging and no arithmetic; `None` where they are pieces of longer rows.
@@ -111,7 +125,8 @@ impl Model {
         match (found, rows) {
             (Some(found), Some(elements)) if part < of && elements.checked_mul(of) == Some(found) => {
                 let (encoding, form, index) = (info.encoding, spec.recover.form, spec.source_index);
-                Ok(Stored { encoding, form, order, index, first: part * elements, elements })
+                let all = u64::from(spec.recover.part.1) * u64::from(pieces);
+                Ok(Stored { encoding, form, order, index, first: part * elements, elements, pieces: all })
             }
             _ => Err(WeightsError::ShapeMismatch {
                 tensor: spec.name.clone(),
@@ -137,9 +152,24 @@ impl Model {
     /// When the stored tensor does not have the elements that `spec` implies, has an encoding without decoder or values that are NaN
     /// or infinite, or reading fails.
     pub fn read<F: Float>(&self, spec: &TensorSpec, view: View) -> Result<Vec<F>, WeightsError> {
+        self.read_by(spec, view, |part, start, out| part.read(start, out))
+    }
+
+    /// As [`Model::read`], on this thread alone, and without a look at the values: for who holds a lock meanwhile. Threads that wait for
+    /// others take up other work, which may need the same lock.
+    pub(crate) fn read_alone(&self, spec: &TensorSpec, view: View) -> Result<Vec<f32>, WeightsError> {
+        self.read_by(spec, view, |part, start, out| part.read_alone(start, out))
+    }
+
+    fn read_by<F: Float>(
+        &self,
+        spec: &TensorSpec,
+        view: View,
+        read: impl Fn(&Part<'_>, usize, &mut [F]) -> Result<(), WeightsError>,
+    ) -> Result<Vec<F>, WeightsError> {
         let part = Part::new(self, spec)?;
         let mut out = zeros(spec, part.stored.elements)?;
-        part.read(0, &mut out)?;
+        read(&part, 0, &mut out)?;
         if spec.recover.columns.1 > 1 {
             out = part.piece_of_rows(&out);
         }
@@ -154,18 +184,32 @@ impl Model {
     /// # Errors
     /// As [`Model::read`], and when the range is not inside the tensor.
     pub fn elements<F: Float>(&self, spec: &TensorSpec, elements: Range<usize>, view: View) -> Result<Vec<F>, WeightsError> {
-        let part = Part::new(self, spec)?;
-        let count = part.stored.elements / (spec.recover.columns.1.max(1) as usize);
-        if elements.start > elements.end || elements.end > count {
+        if elements.start > elements.end {
             return Err(shape_error(spec, format!("at least {} elements", elements.end)));
         }
-        if part.stored.order != Some(view.order) {
-            return Ok(self.read::<F>(spec, view)?[elements].to_vec());
-        }
         let mut out = zeros(spec, elements.len())?;
-        part.read(elements.start, &mut out)?;
-        convert_form(&mut out, spec.recover.form, view.form);
+        self.elements_into(spec, elements.start, view, &mut out)?;
         Ok(out)
+    }
+
+    /// As [`Model::elements`], of the elements from `first` on, into a buffer of the caller's.
+    ///
+    /// # Errors
+    /// As [`Model::elements`].
+    pub fn elements_into<F: Float>(&self, spec: &TensorSpec, first: usize, view: View, out: &mut [F]) -> Result<(), WeightsError> {
+        let part = Part::new(self, spec)?;
+        let count = part.stored.elements / (spec.recover.columns.1.max(1) as usize);
+        let end = first.saturating_add(out.len());
+        if end > count {
+            return Err(shape_error(spec, format!("at least {end} elements")));
+        }
+        if part.stored.order != Some(view.order) {
+            out.copy_from_slice(&self.read::<F>(spec, view)?[first..end]);
+            return Ok(());
+        }
+        part.read(first, out)?;
+        convert_form(out, spec.recover.form, view.form);
+        Ok(())
     }
 
     /// Canonical values of rows `rows` of a tensor whose canonical shape is `[total, columns]`. Only these rows are read from the file,
@@ -258,30 +302,48 @@ impl<'a> Part<'a> {
         out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| self.read_run(start + i * CHUNK, chunk))
     }
 
-    /// As [`Part::read`], in one go. A block format is decoded from the block that holds the first element to the
-    /// block that holds the last one.
+    /// As [`Part::read`], in one go.
     fn read_run<F: Float>(&self, start: usize, out: &mut [F]) -> Result<(), WeightsError> {
-        let encoding = self.stored.encoding;
-        let (len, bytes) = (encoding.block_len as usize, encoding.block_bytes as usize);
+        self.decode_run(start, out)?;
+        self.check(self.stored.first + start, out)
+    }
+
+    /// As [`Part::read`], piece after piece on this thread, without a look at the values.
+    fn read_alone<F: Float>(&self, start: usize, out: &mut [F]) -> Result<(), WeightsError> {
+        out.chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| self.decode_run(start + i * CHUNK, chunk))
+    }
+
+    /// Reads and decodes in one go. A block format is decoded from the block that holds the first element to the block that holds the
+    /// last one.
+    fn decode_run<F: Float>(&self, start: usize, out: &mut [F]) -> Result<(), WeightsError> {
+        let (len, bytes) = (self.stored.encoding.block_len as usize, self.stored.encoding.block_bytes as usize);
         let start = self.stored.first + start;
         let (first_block, end_block) = (start / len, (start + out.len()).div_ceil(len));
-        let mut raw = vec![0u8; (end_block - first_block) * bytes];
-        let offset = (first_block * bytes) as u64;
+        // Taken, not borrowed: a source that is read may read another model in turn.
+        let mut raw = RAW.take();
+        raw.resize((end_block - first_block) * bytes, 0);
         let failed = |error| WeightsError::Read { tensor: self.spec.name.clone(), error };
-        self.model.source().read_at(self.stored.index, offset, &mut raw).map_err(failed)?;
-        if decode_dense(encoding, &raw, out) {
-            return self.check(start, out);
+        let result = self.model.source().read_at(self.stored.index, (first_block * bytes) as u64, &mut raw).map_err(failed);
+        let result = result.and_then(|()| self.decode(&raw, start - first_block * len, out));
+        RAW.set(raw);
+        result
+    }
+
+    /// Decodes whole blocks, of which the first `skip` elements are not wanted.
+    fn decode<F: Float>(&self, raw: &[u8], skip: usize, out: &mut [F]) -> Result<(), WeightsError> {
+        let encoding = self.stored.encoding;
+        if decode_dense(encoding, raw, out) {
+            return Ok(());
         }
         let Some(format) = rwkv_forge_quant::by_encoding(encoding) else {
             return Err(WeightsError::UnsupportedEncoding { tensor: self.spec.name.clone(), encoding: encoding.name });
         };
-        let mut values = vec![0f32; (end_block - first_block) * len];
-        format.decode(&raw, &mut values);
-        let skip = start - first_block * len;
+        let mut values = vec![0f32; raw.len() / encoding.block_bytes as usize * encoding.block_len as usize];
+        format.decode(raw, &mut values);
         for (to, from) in out.iter_mut().zip(values.iter().skip(skip)) {
             *to = F::from_f32(*from);
         }
-        self.check(start, out)
+        Ok(())
     }
 
     /// Refuses values that are NaN or infinite. `start` is the index of the first one within the stored tensor.

@@ -1,5 +1,7 @@
 //! Tests of the crate, one binary.
 
 mod model;
+mod overlay;
 mod recover;
 mod refusals;
+mod replace;

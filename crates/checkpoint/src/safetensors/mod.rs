@@ -14,6 +14,11 @@ pub use error::SafetensorsError;
 pub use read::{SafetensorsSource, open, open_with};
 pub use write::{PlannedTensor, layout};
 
+/// Name of a model in one file, within a directory.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// Name of the index of a model in shards, within a directory.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
 /// Largest header in bytes, as everywhere in this format.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 

@@ -8,7 +8,7 @@ use rwkv_forge_io::{Backend, InputFile, IoError};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 use safetensors::Dtype;
 
-use super::{MAX_HEADER_BYTES, MAX_TENSORS, SafetensorsError, header, index};
+use super::{INDEX, MAX_HEADER_BYTES, MAX_TENSORS, SINGLE, SafetensorsError, header, index};
 
 /// Bytes of the header's length field.
 const PREFIX_BYTES: u64 = 8;
@@ -63,7 +63,7 @@ pub fn open_with(path: &Path, backend: Backend) -> Result<SafetensorsSource, Saf
 
 /// The one model file of a folder.
 fn model_in(folder: &Path) -> Result<PathBuf, SafetensorsError> {
-    let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+    let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
     match (single.symlink_metadata().is_ok(), index.symlink_metadata().is_ok()) {
         (true, true) => Err(SafetensorsError::AmbiguousFiles { folder: folder.display().to_string() }),
         (false, true) => Ok(index),

@@ -1,11 +1,10 @@
-//! A source whose tensors are rewritten.
+//! A model whose tensors are rewritten.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
-use rwkv_forge_model::{ModelDescription, Recover, TensorSpec};
-use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
-use rwkv_forge_weights::{Model, View};
+use rwkv_forge_model::TensorSpec;
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_weights::{Bytes, Model, Replacement, Replacements, View};
 
 use crate::edit::Edit;
 use crate::error::RewriteError;
@@ -45,23 +44,6 @@ impl Precision {
     }
 }
 
-/// Where the bytes of a tensor are.
-enum Origin {
-    /// Index in the source below.
-    Base(usize),
-    Memory(Vec<u8>),
-}
-
-/// A model with rewritten tensors, in memory; the others are those of the source below.
-struct Rewritten {
-    base: Model,
-    description: ModelDescription,
-    infos: Vec<TensorInfo>,
-    origins: Vec<Origin>,
-    /// Canonical tensors that each stored tensor holds.
-    holds: Vec<u32>,
-}
-
 /// The model after all of `rewrites`, one after the other. Tensors that they touch are kept in memory in their canonical shapes; one
 /// tensor at a time is held in f64.
 ///
@@ -76,10 +58,7 @@ pub(crate) fn apply(model: &Model, rewrites: &[Rewrite], precision: Precision) -
 /// Edits of one tensor are run in the order in which they come.
 pub(crate) fn apply_edits(model: &Model, edits: &[Edit], precision: Precision) -> Result<Model, RewriteError> {
     let description = model.description();
-    let infos = model.source().tensors().to_vec();
-    let origins = (0..infos.len()).map(Origin::Base).collect();
-    let holds = description.stored_counts(infos.len());
-    let mut out = Rewritten { base: model.clone(), description: description.clone(), infos, origins, holds };
+    let mut changes = Replacements::new();
     let mut of_tensor: BTreeMap<usize, Vec<&Edit>> = BTreeMap::new();
     for edit in edits {
         of_tensor.entry(edit.tensor).or_default().push(edit);
@@ -89,10 +68,10 @@ pub(crate) fn apply_edits(model: &Model, edits: &[Edit], precision: Precision) -
         let values = edited(model, spec, edits.into_iter())?;
         let overflow = |element: usize| RewriteError::Overflow { tensor: spec.name.clone(), element, value: values[element] };
         let bytes = precision.encode(&values).map_err(overflow)?;
-        out.put(index, precision.encoding(), bytes);
+        let view = View::CANONICAL.in_form(spec.recover.form);
+        changes.put(&spec.name, Replacement::new(precision.encoding(), view, Bytes::Memory(bytes)));
     }
-    let description = out.description.clone();
-    Ok(Model::new(out, description))
+    Ok(model.with(changes)?)
 }
 
 /// The tensor after its edits, in its canonical shape. Values that are stored as a function of the canonical ones stay that function:
@@ -108,72 +87,4 @@ fn edited<'e>(model: &Model, spec: &TensorSpec, edits: impl Iterator<Item = &'e 
         }
     }
     Ok(values)
-}
-
-impl Rewritten {
-    /// Puts a tensor in its place. One that was a part of a stored tensor gets a place of its own.
-    fn put(&mut self, tensor: usize, encoding: Encoding, bytes: Vec<u8>) {
-        let spec = &self.description.tensors[tensor];
-        let info = TensorInfo { name: spec.name.clone(), shape: spec.shape.clone(), encoding };
-        let mut place = spec.source_index;
-        if self.holds[place] > 1 {
-            self.holds[place] -= 1;
-            self.holds.push(1);
-            place = self.infos.len();
-            self.infos.push(info);
-            self.origins.push(Origin::Memory(bytes));
-        } else {
-            self.infos[place] = info;
-            self.origins[place] = Origin::Memory(bytes);
-        }
-        let spec = &mut self.description.tensors[tensor];
-        spec.recover = Recover::AS_IS.with_form(spec.recover.form);
-        spec.source_index = place;
-    }
-}
-
-impl TensorSource for Rewritten {
-    fn path(&self) -> &Path {
-        self.base.path()
-    }
-
-    fn format(&self) -> &'static str {
-        self.base.format()
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        self.base.files()
-    }
-
-    fn tensors(&self) -> &[TensorInfo] {
-        &self.infos
-    }
-
-    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
-        let bytes = match self.origins.get(index) {
-            Some(Origin::Base(index)) => return self.base.read_at(*index, start, out),
-            Some(Origin::Memory(bytes)) => bytes.as_slice(),
-            None => &[],
-        };
-        let range = usize::try_from(start).ok().and_then(|start| Some(start..start.checked_add(out.len())?));
-        let Some(found) = range.and_then(|range| bytes.get(range)) else {
-            let tensor = self.infos.get(index).map_or_else(|| format!("tensor number {index}"), |info| info.name.clone());
-            let end = start.saturating_add(out.len() as u64);
-            return Err(RewriteError::OutOfRange { tensor, start, end, bytes: bytes.len() as u64 }.into());
-        };
-        out.copy_from_slice(found);
-        Ok(())
-    }
-
-    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
-        self.base.check_integrity(progress)
-    }
-
-    fn metadata(&self) -> Vec<(String, String)> {
-        self.base.metadata()
-    }
-
-    fn notes(&self) -> &[String] {
-        self.base.notes()
-    }
 }

@@ -2,7 +2,7 @@
 
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
-use rwkv_forge_weights::WeightsError;
+use rwkv_forge_weights::{ReplaceError, WeightsError};
 use strum::IntoStaticStr;
 use thiserror::Error;
 
@@ -112,18 +112,9 @@ pub(crate) enum RewriteError {
         /// What does not fit.
         error: WeightsError,
     },
-    /// A read outside of a rewritten tensor.
-    #[error("{tensor}: bytes {start} to {end} were asked for, it has {bytes}")]
-    OutOfRange {
-        /// Canonical name.
-        tensor: String,
-        /// First byte.
-        start: u64,
-        /// Byte after the last.
-        end: u64,
-        /// Bytes of the tensor.
-        bytes: u64,
-    },
+    /// A rewritten tensor cannot take its place.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
 }
 
 impl Diagnostic for RewriteError {
@@ -131,6 +122,7 @@ impl Diagnostic for RewriteError {
         match self {
             Self::Read { error, .. } => error.kind(),
             Self::State { error, .. } => error.kind(),
+            Self::Replace(error) => error.kind(),
             _ => self.into(),
         }
     }
@@ -138,7 +130,8 @@ impl Diagnostic for RewriteError {
     fn class(&self) -> Class {
         match self {
             Self::Read { error, .. } => error.class(),
-            Self::UnknownTensor { .. } | Self::OutOfRange { .. } => Class::Bug,
+            Self::Replace(error) => error.class(),
+            Self::UnknownTensor { .. } => Class::Bug,
             Self::Overflow { .. } => Class::Refused,
             _ => Class::Usage,
         }

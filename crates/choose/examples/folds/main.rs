@@ -25,14 +25,13 @@ use std::collections::BTreeMap;
 use rwkv_forge_calibrate::{CalibrateError, Hessians, InputStatistics, Receiver, calibrate};
 use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
 use rwkv_forge_model::{TensorRole, TensorSpec, ValueForm};
-use rwkv_forge_overlay::{Overlay, Weight};
 use rwkv_forge_quant::{Q4_0, Q4_K};
 use rwkv_forge_quantizer::{Target, search};
 use rwkv_forge_score::{Document, Plan, Protocol};
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_testkit::models::SplitMix64;
 use rwkv_forge_tokenizer::Tokenizer;
-use rwkv_forge_weights::Model as Weights;
+use rwkv_forge_weights::{Model as Weights, Overlay, Weight};
 
 use crate::apply::{Precision, apply};
 use crate::rewrite::Rewrite;

@@ -6,15 +6,14 @@ use rwkv_forge_calibrate::Hessians;
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
 use rwkv_forge_convert::{
-    Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Preparation, Prepared, Record, Stage, VerifyOptions, Vocabulary,
+    BROKEN_KL, Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Preparation, Prepared, Record, Rendered, Rendering, Stage,
+    VerifyOptions, Vocabulary,
 };
 use rwkv_forge_corpus::ReadOptions;
-use rwkv_forge_engine::EngineError;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_io::OutputFile;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_report::sink;
-use rwkv_forge_weights::Model;
 use serde_json::{Value, json};
 
 use super::calibration::{self, Known};
@@ -23,9 +22,6 @@ use crate::args::{Convert, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::{Terminal, table, thousands};
-
-/// Beyond one nat a token a file is no rendering of its source but a broken one, so this is the least that is asked.
-const BROKEN_KL: f64 = 1.0;
 
 /// Runs the command.
 pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
@@ -46,10 +42,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let name = args.name.as_deref().or(stem.as_deref());
     let treatment = treatment(args);
     let options = ConvertOptions {
-        container,
         treatment: treatment.as_deref(),
-        recipe: &recipe,
-        vocabulary: &vocabulary,
         name,
         pad_vocabulary: args.pad_vocabulary,
         requantize: args.requantize,
@@ -63,14 +56,14 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
             thresholds: thresholds(&args.thresholds, Some(BROKEN_KL)),
             kernel: kernel(&args.kernel),
         }),
-        prepared: None,
+        ..ConvertOptions::new(container, &recipe, &vocabulary)
     };
     for note in model.source().notes() {
         terminal.note(note);
     }
-    if kernel(&args.kernel) == Kernel::Engine && model.description().version.is_hybrid() {
+    if kernel(&args.kernel) == Kernel::Engine {
         // Said before the work rather than after it.
-        return Err(EngineError::UnsupportedVersion { version: model.description().version.to_string() }.into());
+        rwkv_forge_engine::check(model.description())?;
     }
     // So are all other refusals that need no text.
     rwkv_forge_convert::check(&model, &options)?;
@@ -79,7 +72,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
     }
-    let plan = rwkv_forge_convert::plan(&model, &options)?;
+    let plan = rwkv_forge_choose::decide(&model, &options)?;
     if let Some(shortfall) = &plan.shortfall {
         terminal.note(&shortfall.to_string());
     }
@@ -110,7 +103,8 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
     let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let importance = importance(args);
-    let preparation = prepared.as_ref().map(|(model, tensors)| Preparation { model, tensors, importance: importance.as_deref() });
+    let preparation =
+        prepared.as_ref().map(|made| Preparation { model: &made.model, tensors: &made.prepared, importance: importance.as_deref() });
     for warning in preparation.iter().flat_map(|preparation| preparation.tensors).filter_map(Prepared::note) {
         terminal.warn(&warning);
     }
@@ -187,7 +181,7 @@ fn prepare(
     calibration: Option<&dyn Calibration>,
     output: &Path,
     terminal: &Terminal,
-) -> Result<Option<(Model, Vec<Prepared>)>, Failure> {
+) -> Result<Option<Rendered>, Failure> {
     if !recipe.needs_preparation() && calibration.is_none() {
         return Ok(None);
     }
@@ -195,8 +189,7 @@ fn prepare(
     // Beside the output there is room for it, or there will be none for the output either.
     let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let set = |done: u64, total: u64| progress.set(done, total);
-    let (overlay, prepared) = rwkv_forge_convert::prepare(model, plan, recipe, calibration, Some(directory), &set)?;
-    Ok(Some((overlay.into_model(), prepared)))
+    Ok(Some(Rendering { model, plan, recipe, calibration, directory: Some(directory) }.prepared(&set)?))
 }
 
 /// What is written beside the model: begun before the work, so that a name that cannot be fails early and never takes

@@ -69,11 +69,14 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
 /// The kernel that is asked for, or the reference where the engine cannot run the model.
 fn choose(args: &Generate, model: &OpenModel, terminal: &Terminal) -> Kernel {
     let by = kernel(&args.kernel);
-    if by == Kernel::Engine && model.description().version.is_hybrid() {
-        terminal.note(&format!("the engine does not run {}: using the reference kernel", model.description().version));
-        return Kernel::Reference;
+    match rwkv_forge_engine::supports(&model.description().mechanisms) {
+        Err(mechanism) if by == Kernel::Engine => {
+            let version = model.description().version;
+            terminal.note(&format!("the engine does not run {version}, for want of {mechanism}: using the reference kernel"));
+            Kernel::Reference
+        }
+        Ok(()) | Err(_) => by,
     }
-    by
 }
 
 /// A model in memory with the state of the text so far.

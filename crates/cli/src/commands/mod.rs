@@ -90,14 +90,11 @@ pub(crate) fn tokenizer_or_bytes(
     has_text: bool,
     terminal: &Terminal,
 ) -> Result<Option<Tokenizer>, BoxError> {
-    match tokenizer(choice, rows, "reading the text", terminal) {
-        Ok(tokenizer) => Ok(Some(tokenizer)),
-        Err(error) if error.kind() == "VocabularyNeeded" && !has_text => {
-            terminal.note(BYTES_AS_IDS);
-            Ok(None)
-        }
-        Err(error) => Err(error),
+    if !has_text && rwkv_forge_convert::known_vocabulary(choice, rows)?.is_none() {
+        terminal.note(BYTES_AS_IDS);
+        return Ok(None);
     }
+    tokenizer(choice, rows, "reading the text", terminal).map(Some)
 }
 
 /// What is said when there is no vocabulary to read a text with: nobody knows it, or it is Qwen's.

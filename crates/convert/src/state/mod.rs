@@ -18,8 +18,8 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_checkpoint::{CheckpointError, Limits, Refusal};
-use rwkv_forge_io::InputFile;
+use rwkv_forge_checkpoint::{CheckpointError, Kind, Limits, Refusal};
+use rwkv_forge_io::{Backend, InputFile};
 use rwkv_forge_model::{ModelDescription, Version};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, decode_dense, format_shape, shorten};
 use rwkv_forge_weights::{State, Wkv};
@@ -219,9 +219,8 @@ pub fn read(path: &Path, hints: &StateHints) -> Result<(InitState, StateFormat),
     let (state, format) = match hints.format {
         Some(StateFormat::RwkvCpp) => (read_buffer(path, hints)?, StateFormat::RwkvCpp),
         given => {
-            let source = open_tensors(path)?;
-            let found = if source.format().starts_with("torch") { StateFormat::Pth } else { StateFormat::WebRwkv };
-            let format = given.unwrap_or(found);
+            let (kind, source) = open_tensors(path)?;
+            let format = given.unwrap_or(if kind.is_torch() { StateFormat::Pth } else { StateFormat::WebRwkv });
             (read_tensors(source.as_ref(), format)?, format)
         }
     };
@@ -235,8 +234,8 @@ pub fn read(path: &Path, hints: &StateHints) -> Result<(InitState, StateFormat),
     }
 }
 
-fn open_tensors(path: &Path) -> Result<Box<dyn TensorSource>, BoxError> {
-    let source = rwkv_forge_checkpoint::open(path, &Limits::default()).map_err(|error| match error {
+fn open_tensors(path: &Path) -> Result<(Kind, Box<dyn TensorSource>), BoxError> {
+    let (kind, source) = rwkv_forge_checkpoint::open_kind(path, &Limits::default(), Backend::default()).map_err(|error| match error {
         CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } => {
             BoxError::from(StateError::UnknownFormat { file: path.to_owned() })
         }
@@ -244,7 +243,7 @@ fn open_tensors(path: &Path) -> Result<Box<dyn TensorSource>, BoxError> {
     })?;
     // Checksums are cheap here, and a damaged state still writes fluent text.
     source.check_integrity(&|_| ())?;
-    Ok(source)
+    Ok((kind, source))
 }
 
 /// The state in a file of named tensors.

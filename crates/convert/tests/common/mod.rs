@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rwkv_forge_checkpoint::safetensors::PlannedTensor;
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary, plan};
+use rwkv_forge_convert::{ConvertOptions, OpenModel, Plan, Vocabulary, plan};
 use rwkv_forge_model::Assembly;
 use rwkv_forge_tensor::{BoxError, TensorSource};
 use rwkv_forge_testkit::models::MemorySource;
@@ -58,21 +58,7 @@ pub fn write_safetensors(path: &Path, source: &MemorySource) {
 
 /// Plans a conversion of which nothing but this is said.
 pub fn planned(model: &OpenModel, container: &str, recipe: &Recipe, vocabulary: &Vocabulary, name: Option<&str>) -> Result<Plan, BoxError> {
-    let options = ConvertOptions {
-        container: by_name(container).unwrap(),
-        recipe,
-        vocabulary,
-        treatment: None,
-        name,
-        pad_vocabulary: false,
-        requantize: false,
-        allow_f16_loss: false,
-        force: false,
-        claims: None,
-        open: OpenOptions::default(),
-        verify: None,
-        prepared: None,
-    };
+    let options = ConvertOptions { name, ..ConvertOptions::new(by_name(container).unwrap(), recipe, vocabulary) };
     plan(model, &options)
 }
 

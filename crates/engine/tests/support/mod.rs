@@ -54,7 +54,7 @@ impl Loaded {
     }
 
     pub(crate) fn random(version: Version, sizes: &Sizes, seed: u64) -> Self {
-        let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
+        let bonus_as_logarithm = [Version::V5_0, Version::V5_1].contains(&version);
         let options = Options { bonus_as_logarithm, ..Options::default() };
         Self::new(Arc::new(random_model_with(version, sizes, &options, seed)))
     }

@@ -55,7 +55,7 @@ pub(crate) fn decay(seed: u64) -> Decay {
 }
 
 pub(crate) fn random_source(version: Version, seed: u64) -> MemorySource {
-    let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
+    let bonus_as_logarithm = [Version::V5_0, Version::V5_1].contains(&version);
     random_model_with(version, &SIZES, &Options { decay: decay(seed), bonus_as_logarithm, ..Options::default() }, seed)
 }
 

@@ -13,7 +13,7 @@ const SIZES: Sizes = Sizes { layers: 3, channels: 64, head_size: 16, ffn: 96, vo
 /// typical, as fast as possible, and nearly none.
 pub(crate) fn random_model(version: Version, seed: u64) -> (MemorySource, ModelDescription) {
     let decay = [Decay::Typical, Decay::Fast, Decay::Slow][(seed % 3) as usize];
-    let bonus_as_logarithm = matches!(version, Version::V5_0 | Version::V5_1);
+    let bonus_as_logarithm = [Version::V5_0, Version::V5_1].contains(&version);
     let source = random_model_with(version, &SIZES, &Options { decay, bonus_as_logarithm, ..Options::default() }, seed);
     let model = Model::describe(source).expect("a random model is complete");
     assert_eq!(model.description().version, version);

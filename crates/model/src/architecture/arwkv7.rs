@@ -6,10 +6,11 @@ use super::{
     Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, PROJECTIONS, Resolved, WIDE_VECTOR, every,
     heads_by_size, later, rank, together,
 };
-use crate::description::{TensorRole, Version};
+use crate::description::TensorRole;
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
+use crate::version::Version;
 
 /// ARWKV.
 pub(crate) static ARCHITECTURE: Architecture = Architecture {

@@ -3,17 +3,18 @@
 //!
 //! A new version is one file here and one line in [`ARCHITECTURES`].
 
-mod arwkv7;
-mod qrwkv6;
-mod v4;
-mod v5;
-mod v6;
-mod v7;
+pub(crate) mod arwkv7;
+pub(crate) mod qrwkv6;
+pub(crate) mod v4;
+pub(crate) mod v5;
+pub(crate) mod v6;
+pub(crate) mod v7;
 
-use crate::description::{Configuration, Hyperparameters, Ranks, TensorRole, Version};
+use crate::description::{Configuration, Hyperparameters, TensorRole};
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
+use crate::version::Version;
 
 /// Every version of RWKV itself that can be recognised, oldest first.
 pub static ARCHITECTURES: &[&Architecture] =
@@ -86,23 +87,6 @@ pub(crate) struct Resolved {
     pub(crate) time_shift: TokenShift,
     /// Whether heads are normalised.
     pub(crate) group_norm: bool,
-}
-
-impl Version {
-    /// What the version consists of.
-    #[must_use]
-    pub fn architecture(self) -> &'static Architecture {
-        match self {
-            Self::V4 => &v4::ARCHITECTURE,
-            Self::V5_0 => &v5::ARCHITECTURE_5_0,
-            Self::V5_1 => &v5::ARCHITECTURE_5_1,
-            Self::V5_2 => &v5::ARCHITECTURE_5_2,
-            Self::V6 => &v6::ARCHITECTURE,
-            Self::V7 => &v7::ARCHITECTURE,
-            Self::QRwkv6 => &qrwkv6::ARCHITECTURE,
-            Self::ARwkv7 => &arwkv7::ARCHITECTURE,
-        }
-    }
 }
 
 /// One expected tensor.
@@ -217,23 +201,23 @@ impl Dim {
     /// The number in a model of these sizes; 0 for a rank that the version does not have.
     #[must_use]
     pub fn value(self, sizes: &Hyperparameters) -> u64 {
-        let value = match (self, sizes.ranks) {
-            (Self::One, _) => 1,
-            (Self::Five, _) => 5,
-            (Self::Channels, _) => sizes.channels,
-            (Self::Attention, _) => sizes.attention,
-            (Self::Ffn, _) => sizes.ffn,
-            (Self::Vocabulary, _) => sizes.vocabulary,
-            (Self::Heads, _) => sizes.heads,
-            (Self::HeadSize, _) => sizes.head_size,
-            (Self::KeyValue, _) => sizes.kv_heads.unwrap_or(sizes.heads).saturating_mul(sizes.head_size),
-            (Self::Mix, Ranks::V6 { mix, .. }) => mix,
-            (Self::FiveMix, Ranks::V6 { mix, .. }) => mix.saturating_mul(5),
-            (Self::Decay, Ranks::V6 { decay, .. } | Ranks::V7 { decay, .. }) => decay,
-            (Self::Iclr, Ranks::V7 { iclr, .. }) => iclr,
-            (Self::Value, Ranks::V7 { value, .. }) => value,
-            (Self::Gate, Ranks::V7 { gate, .. }) => gate,
-            _ => 0,
+        let ranks = sizes.ranks;
+        let value = match self {
+            Self::One => 1,
+            Self::Five => 5,
+            Self::Channels => sizes.channels,
+            Self::Attention => sizes.attention,
+            Self::Ffn => sizes.ffn,
+            Self::Vocabulary => sizes.vocabulary,
+            Self::Heads => sizes.heads,
+            Self::HeadSize => sizes.head_size,
+            Self::KeyValue => sizes.kv_heads.unwrap_or(sizes.heads).saturating_mul(sizes.head_size),
+            Self::Mix => ranks.mix.unwrap_or(0),
+            Self::FiveMix => ranks.mix.unwrap_or(0).saturating_mul(5),
+            Self::Decay => ranks.decay.unwrap_or(0),
+            Self::Iclr => ranks.iclr.unwrap_or(0),
+            Self::Value => ranks.value.unwrap_or(0),
+            Self::Gate => ranks.gate.unwrap_or(0),
         };
         value as u64
     }

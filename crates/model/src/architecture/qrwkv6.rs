@@ -9,10 +9,11 @@ use super::{
     Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, Resolved, WIDE_VECTOR, check_heads, every, rank,
     together,
 };
-use crate::description::{TensorRole, Version};
+use crate::description::TensorRole;
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
+use crate::version::Version;
 
 /// QRWKV6.
 pub(crate) static ARCHITECTURE: Architecture = Architecture {

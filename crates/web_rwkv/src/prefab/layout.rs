@@ -24,7 +24,7 @@ const ROWS: u64 = 8;
 /// Whether a prefab has a place for matrices of this encoding.
 #[must_use]
 pub fn holds(encoding: Encoding) -> bool {
-    encoding == Encoding::F16 || table_of(encoding).is_some() || encoding == int8()
+    super::TYPES.contains(&encoding.name)
 }
 
 /// What a prefab can hold for one tensor.

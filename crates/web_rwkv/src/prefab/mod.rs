@@ -17,6 +17,9 @@ pub use layout::{constraint, holds, layout};
 pub use reader::PrefabFile;
 pub(crate) use schema::row;
 
+/// Names of the types that matrices in a prefab may have.
+pub(crate) const TYPES: &[&str] = &["f16", "int8", "nf4", "sf4"];
+
 /// Bytes that [`is_prefab`] wants to see.
 pub const MAGIC_BYTES: usize = 9;
 

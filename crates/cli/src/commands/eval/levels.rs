@@ -64,7 +64,7 @@ pub(crate) fn run(
     terminal: &Terminal,
 ) -> Result<u8, Failure> {
     let Decided { container, levels } = decided;
-    let wanted = !setting.args.quantizing.no_speed && !source.open.description().version.is_hybrid();
+    let wanted = !setting.args.quantizing.no_speed && rwkv_forge_engine::supports(&source.open.description().mechanisms).is_ok();
     let speeds = wanted.then(|| Speeds::new(setting.job.cache));
     let wish = Wish { limits: setting.args.limits.limits(), max_size: setting.args.quantizing.max_size };
     let of = LevelSource { name: source.name(), model: &source.open, identity: source.identity(), bytes: source.bytes };

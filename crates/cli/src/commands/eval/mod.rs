@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use rwkv_forge_choose::{Cache, Candidate, Job, Measured, Predictions, Reference, Results};
 use rwkv_forge_convert::OpenModel;
-use rwkv_forge_engine::{EngineError, Form};
+use rwkv_forge_engine::Form;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_report::sink;
 use rwkv_forge_score::{Precision, Protocol};
@@ -58,7 +58,11 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
         parts: &texts.parts,
         vocabulary: tokenizer.sha256(),
         precision: precision(args, texts.plan.protocol),
-        kernel: if all.iter().all(|subject| subject.open.description().version.is_hybrid()) { Kernel::Reference } else { asked },
+        kernel: if all.iter().any(|subject| rwkv_forge_engine::supports(&subject.open.description().mechanisms).is_ok()) {
+            asked
+        } else {
+            Kernel::Reference
+        },
         form: if args.computing.activations == "int8" { Form::Int8 } else { Form::Float },
         max_memory: args.computing.max_memory,
         cache: &cache,
@@ -149,8 +153,9 @@ fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
 
 fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Subject], terminal: &Terminal) {
     if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != asked) {
-        let reason = EngineError::UnsupportedVersion { version: hybrid.open.description().version.to_string() };
-        terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
+        if let Err(reason) = rwkv_forge_engine::check(hybrid.open.description()) {
+            terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
+        }
     }
 }
 

@@ -1,0 +1,234 @@
+//! `.pth` and safetensors as they are registered: two formats and two containers with the names and shapes of original checkpoints.
+//! Their tensors have the names of whoever saved them, which [`TensorFile`] finds out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rwkv_forge_container::lint::{About, Lint, Rule};
+use rwkv_forge_container::{
+    Beside, CONFIG, Claim, Container, ContainerError, DENSE, Format, Head, LATE_TEXTS, LayoutContext, OpenOptions, Opened, Place,
+    no_hybrids, provenance,
+};
+use rwkv_forge_io::InputFile;
+use rwkv_forge_model::names::needs_configuration;
+use rwkv_forge_model::{
+    Assembly, Choice, Configuration, Constraint, Epsilon, MappedTensor, ModelDescription, ModelFile, OutputLayout, TensorSpec, Version,
+};
+use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
+use serde_json::Value;
+
+use crate::error::CheckpointError;
+use crate::limits::Limits;
+use crate::safetensors::{self, PlannedTensor};
+use crate::{open_kind_of, sniff, torch_write};
+
+/// Files of `torch.save`, of any torch since 0.4.
+pub struct Torch;
+
+impl Format for Torch {
+    fn name(&self) -> &'static str {
+        "PyTorch"
+    }
+    fn recognise(&self, head: &Head) -> Option<Claim> {
+        sniff::torch_claim(head)
+    }
+    fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
+        let file = InputFile::open_with(place.path(), options.backend)?;
+        let (_, source) = open_kind_of(file, &Limits::default()).map_err(|error| error.in_file(place.path()))?;
+        Ok(Box::new(TensorFile { source, beside: Arc::clone(place.beside()), rules: TORCH_RULES }))
+    }
+    fn lints(&self) -> Vec<About> {
+        TORCH_RULES.iter().map(|rule| rule.about).collect()
+    }
+}
+
+/// A safetensors file, an index of shards, or a directory with either; the format, and the container with original names.
+pub struct Safetensors;
+
+impl Format for Safetensors {
+    fn name(&self) -> &'static str {
+        "safetensors"
+    }
+    fn recognise(&self, head: &Head) -> Option<Claim> {
+        sniff::safetensors_claim(head)
+    }
+    fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
+        let source = safetensors::open_with(place.path(), options.backend).map_err(CheckpointError::from)?;
+        Ok(Box::new(TensorFile { source: Box::new(source), beside: Arc::clone(place.beside()), rules: &[] }))
+    }
+}
+
+/// Tensors whose names say whose conventions they follow. What no tensor of a hybrid says comes from the `config.json` beside it.
+pub struct TensorFile {
+    source: Box<dyn TensorSource>,
+    beside: Arc<Beside>,
+    rules: &'static [Rule<dyn TensorSource>],
+}
+
+impl TensorFile {
+    /// Tensors that lie in no file, or in one that has nothing beside it.
+    #[must_use]
+    pub fn of(source: Box<dyn TensorSource>) -> Self {
+        Self { source, beside: Arc::default(), rules: &[] }
+    }
+}
+
+impl TensorSource for TensorFile {
+    fn path(&self) -> &Path {
+        self.source.path()
+    }
+    fn format(&self) -> &'static str {
+        self.source.format()
+    }
+    fn files(&self) -> Vec<PathBuf> {
+        self.source.files()
+    }
+    fn tensors(&self) -> &[TensorInfo] {
+        self.source.tensors()
+    }
+    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
+        self.source.read_at(index, start, out)
+    }
+    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
+        self.source.check_integrity(progress)
+    }
+    fn metadata(&self) -> Vec<(String, String)> {
+        self.source.metadata()
+    }
+    fn notes(&self) -> &[String] {
+        self.source.notes()
+    }
+}
+
+impl ModelFile for TensorFile {
+    fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
+        Ok(rwkv_forge_model::map_by_convention(self.tensors())?)
+    }
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        // RWKV itself needs no such file, and none is looked at.
+        if needs_configuration(self.tensors()) { configuration(&self.beside) } else { Ok(Configuration::default()) }
+    }
+}
+
+impl Opened for TensorFile {
+    fn lints(&self) -> Vec<Lint> {
+        self.rules.iter().filter_map(|rule| rule.find(self.source.as_ref())).collect()
+    }
+}
+
+/// What the `config.json` beside a checkpoint says; nothing when there is none.
+fn configuration(beside: &Beside) -> Result<Configuration, BoxError> {
+    let Some((path, bytes)) = beside.bytes(CONFIG)? else { return Ok(Configuration::default()) };
+    let bad = |problem: String| ContainerError::BadBeside { path: path.clone(), problem };
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    let rms_epsilon = match value.get("rms_norm_eps") {
+        None | Some(Value::Null) => None,
+        Some(number) => {
+            #[allow(clippy::cast_possible_truncation, reason = "runtimes compute with the nearest f32")]
+            let epsilon = number.as_f64().and_then(|eps| Epsilon::new(eps as f32));
+            Some(epsilon.ok_or_else(|| bad(format!("rms_norm_eps is {number}, expected a positive number")))?)
+        }
+    };
+    let count = |key: &str| match value.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(number) => match number.as_u64().filter(|count| *count > 0) {
+            Some(count) => Ok(Some(count)),
+            None => Err(bad(format!("{key} is {number}, expected a positive integer"))),
+        },
+    };
+    Ok(Configuration { rms_epsilon, heads: count("num_attention_heads")?, kv_heads: count("num_key_value_heads")? })
+}
+
+static TORCH_RULES: &[Rule<dyn TensorSource>] =
+    &[Rule::warning("key-order", "an order of keys that converters misread which stack tensors as they come", key_order)];
+
+/// The order in which RWKV-7's runtimes expect the six token-shift vectors once they are one tensor.
+const SHIFT_ORDER: [&str; 6] = ["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"];
+
+fn key_order(source: &(dyn TensorSource + 'static)) -> Option<String> {
+    let mut layers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for info in source.tensors() {
+        let Some((layer, suffix)) = info.name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) else { continue };
+        if let Some(position) = SHIFT_ORDER.iter().position(|known| *known == suffix) {
+            layers.entry(layer).or_default().push(position);
+        }
+    }
+    let (layer, _) = layers.iter().find(|(_, order)| !order.is_sorted())?;
+    Some(format!(
+        "in layer {layer} the keys x_r, x_w, x_k, x_v, x_a, x_g stand in another order: rwkv.cpp's own script stacks them as they come, and \
+         its result computes nonsense; this program goes by their names"
+    ))
+}
+
+/// Every tensor under its original name and shape.
+fn original_tensors(model: &ModelDescription, choices: &[Choice]) -> Vec<PlannedTensor> {
+    let planned = |(index, (spec, choice)): (usize, (&TensorSpec, &Choice))| PlannedTensor {
+        name: spec.name.clone(),
+        shape: spec.shape.clone(),
+        encoding: choice.encoding,
+        reason: choice.reason.clone(),
+        assembly: Assembly::of(index),
+    };
+    model.tensors.iter().zip(choices).enumerate().map(planned).collect()
+}
+
+/// `.pth` as `torch.save` writes it, with the names and shapes of the original checkpoint.
+pub struct Pth;
+
+impl Container for Pth {
+    fn name(&self) -> &'static str {
+        "pth"
+    }
+    fn extension(&self) -> &'static str {
+        "pth"
+    }
+    fn summary(&self) -> &'static str {
+        "PyTorch's file with the names and shapes of the original checkpoint, for the rwkv package and trainers"
+    }
+    fn reads_back_as(&self) -> &'static dyn Format {
+        &Torch
+    }
+    fn types(&self) -> &'static [&'static str] {
+        DENSE
+    }
+    fn carries(&self, version: Version) -> Result<(), BoxError> {
+        Ok(no_hybrids(self.name(), version)?)
+    }
+    fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
+        Constraint::Float(".pth files hold no quantized blocks")
+    }
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+        let metadata = provenance(model, context);
+        Ok(OutputLayout::File(torch_write::layout(original_tensors(model, choices), &metadata, &LATE_TEXTS)?))
+    }
+}
+
+impl Container for Safetensors {
+    fn name(&self) -> &'static str {
+        "safetensors"
+    }
+    fn extension(&self) -> &'static str {
+        "safetensors"
+    }
+    fn summary(&self) -> &'static str {
+        "safetensors with the names and shapes of the original checkpoint"
+    }
+    fn reads_back_as(&self) -> &'static dyn Format {
+        &Self
+    }
+    fn types(&self) -> &'static [&'static str] {
+        DENSE
+    }
+    fn carries(&self, version: Version) -> Result<(), BoxError> {
+        Ok(no_hybrids(Container::name(self), version)?)
+    }
+    fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
+        Constraint::Float("safetensors files hold no quantized blocks")
+    }
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+        let mut metadata = vec![("format".to_owned(), "pt".to_owned())];
+        metadata.extend(provenance(model, context));
+        Ok(OutputLayout::File(safetensors::layout(original_tensors(model, choices), &metadata, &LATE_TEXTS)?))
+    }
+}

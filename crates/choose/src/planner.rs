@@ -1,0 +1,227 @@
+//! A plan from beginning to end: what can be refused, how long it takes, probes, types, the whole measured.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use rwkv_forge_convert::container::Container;
+use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
+use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared};
+use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions, Step};
+use rwkv_forge_model::TensorSpec;
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_score::{AgainstUnigram, Plan, UnigramLoss};
+use serde::Serialize;
+
+use crate::allocation::AllocationError;
+use crate::cache::{Cache, Key, Kind, of_tokens};
+use crate::calibration::model_identity;
+use crate::error::ChooseError;
+use crate::harm::{Exponents, HarmOptions, Probed, TensorHarm, WORK_BESIDE, harms};
+use crate::observer::{Observer, Work};
+use crate::plan::{Goal, Planned, Planning};
+use crate::probe::{Place, Probe, ProbeOptions};
+use crate::ready::decide;
+use crate::types::{is_open, tensor_types};
+
+/// Seconds between two savings of what probes have found.
+const SAVED_EVERY: u64 = 10;
+/// What gathering statistics with the products of channels costs, in passes over the same windows: the products take about as long
+/// again as the pass that gathers them.
+const GATHERING: f64 = 2.5;
+
+/// Containers whose plans start from another type than [`START`].
+const STARTS: &[(&str, &str)] = &[("gguf", "q4_k_m"), ("prefab", "int8")];
+/// The type that tensors have when no rule names one: vectors and the like, which the container decides.
+const START: &str = "q8_0";
+
+/// The recipe that a plan for a container starts from.
+///
+/// # Errors
+/// Never for the types that there are.
+pub fn start(container: &dyn Container) -> Result<Recipe, ChooseError> {
+    let own = STARTS.iter().find(|(name, _)| *name == container.name());
+    Ok(Recipe::new(None, Some(own.map_or(START, |(_, base)| base)), &[])?)
+}
+
+/// Makes plans: all of it that is known before a text is read.
+pub struct Planner<'a> {
+    /// The source.
+    pub model: &'a OpenModel,
+    /// What the file will be. Its recipe is the one that the plan starts from, [`start`].
+    pub convert: ConvertOptions<'a>,
+    /// What chooses the codes.
+    pub quantizer: Quantizer,
+    /// What is to be reached.
+    pub goal: Goal,
+    /// How probes run.
+    pub probes: ProbeOptions,
+    /// Time for probes; what is left over then is judged by its neighbours.
+    pub budget: Duration,
+    /// How the whole is measured.
+    pub pass: PassOptions,
+}
+
+/// What a plan will take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Tensors to choose types for.
+    pub tensors: u64,
+    /// Seconds of calibrating.
+    pub calibrating: f64,
+    /// Seconds of probing.
+    pub probing: f64,
+}
+
+/// What a plan is made on.
+#[derive(Clone, Copy)]
+pub struct PlanTexts<'a> {
+    /// Tokens of the calibration text, on which probes are made too.
+    pub calibration: &'a [u32],
+    /// What the whole is measured on.
+    pub measured: &'a Plan,
+}
+
+/// A plan that was made.
+pub struct Finished {
+    /// The recipe, with a type for each tensor whose type is open.
+    pub recipe: Recipe,
+    /// What it was expected to do and what it does.
+    pub planned: Planned,
+    /// Harms of the tensors.
+    pub harms: Vec<TensorHarm>,
+    /// How harms follow errors.
+    pub exponents: Exponents,
+    /// How well the source predicts the text on which the whole was measured.
+    pub prediction: Option<AgainstUnigram>,
+    /// Seconds of probing.
+    pub probing: f64,
+    /// Seconds of quantizing and measuring.
+    pub measuring: f64,
+}
+
+impl Planner<'_> {
+    /// Refuses what no plan can be, before a text is read: what the container does not carry, and a size that no types are small enough
+    /// for.
+    ///
+    /// # Errors
+    /// Those of [`rwkv_forge_convert::check`], and [`AllocationError::TooSmall`] with the bytes of the smallest file.
+    pub fn check(&self) -> Result<(), ChooseError> {
+        let mut recipe = self.convert.recipe.clone();
+        (recipe.quantizer, recipe.calibration) = (Some(self.quantizer), Some(CalibrationRecord::placeholder()));
+        // Whether types that a source has already must stay is known with the plan.
+        rwkv_forge_convert::check(self.model, &ConvertOptions { recipe: &recipe, requantize: true, ..self.convert })?;
+        let Some(budget) = self.goal.bytes(self.model.description()) else { return Ok(()) };
+        let mut smallest = Vec::new();
+        for spec in self.open() {
+            let types = tensor_types(self.model.description().version, spec, self.convert.container)?;
+            if let [(encoding, _), _, ..] = types[..] {
+                smallest.push((spec.name.as_str(), encoding, None));
+            }
+        }
+        let recipe = recipe.with_types(smallest)?;
+        let plan = decide(self.model, &ConvertOptions { recipe: &recipe, ..self.convert })?;
+        match plan.layout.total_bytes() {
+            least if least > budget => Err(AllocationError::TooSmall { budget, least }.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tensors whose type the container lets a plan choose.
+    fn open(&self) -> impl Iterator<Item = &TensorSpec> {
+        let description = self.model.description();
+        description.tensors.iter().filter(|spec| is_open(description, self.convert.container, spec))
+    }
+
+    /// Measures one pass over the windows of the probes; `windows` is how many of the calibration text statistics are gathered on.
+    ///
+    /// # Errors
+    /// As [`Probe::new`].
+    pub fn estimate(&self, tokens: &[u32], windows: usize) -> Result<Estimate, ChooseError> {
+        let started = Instant::now();
+        let probe = Probe::new(&self.model.model, tokens, self.probes)?;
+        let pass = started.elapsed().as_secs_f64();
+        let (mut tensors, mut work) = (0, 0.0);
+        for spec in self.open() {
+            tensors += 1;
+            work += probe.work(Place::of(spec)) + WORK_BESIDE;
+        }
+        let fed = |windows: usize| windows.min(tokens.len() / self.probes.window) * self.probes.window;
+        let calibrating = pass / fed(self.probes.windows).max(1) as f64 * fed(windows) as f64 * GATHERING;
+        Ok(Estimate { tensors, calibrating, probing: (pass * work).min(self.budget.as_secs_f64()) })
+    }
+
+    /// Probes, picks, quantizes, measures and corrects. `heard` gets every recipe's findings that were measured.
+    ///
+    /// # Errors
+    /// When the goal cannot be reached, or anything cannot be read, quantized or measured.
+    pub fn run(
+        &self,
+        texts: PlanTexts<'_>,
+        statistics: &Calibrated,
+        cache: &Cache<'_>,
+        observer: &dyn Observer,
+        heard: &mut dyn FnMut(&Planned),
+    ) -> Result<Finished, ChooseError> {
+        let started = Instant::now();
+        let (harms, exponents) = self.probe(texts.calibration, statistics, cache, observer)?;
+        let probing = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let mut recipe = self.convert.recipe.clone();
+        recipe.calibration = Some(statistics.record());
+        let loss = LossOptions { pass: self.pass.clone(), ..LossOptions::default() };
+        let planning = Planning {
+            model: self.model,
+            convert: ConvertOptions { recipe: &recipe, ..self.convert },
+            calibration: Some(statistics),
+            quantizer: self.quantizer,
+            harms: &harms,
+            loss: loss.clone(),
+        };
+        planning.estimate(self.goal)?;
+        let steps = observer.begin(Work::Measuring);
+        let mut step = |step: Step| steps.set(step.done as u64, step.total as u64);
+        let mut baseline = Baseline::new(Model::new(&self.model.model), texts.measured, &loss, &mut step)?;
+        let (planned, recipe) = planning.run(self.goal, &mut baseline, heard, &mut step)?;
+        drop(steps);
+        let measuring = started.elapsed().as_secs_f64();
+        planned.prepared.iter().filter_map(Prepared::note).for_each(|note| observer.warn(&note));
+        let prediction = self.prediction(texts.measured, &planned)?;
+        Ok(Finished { recipe, planned, harms, exponents, prediction, probing, measuring })
+    }
+
+    /// Probes all tensors, going on from what an earlier run has measured.
+    fn probe(
+        &self,
+        tokens: &[u32],
+        statistics: &Calibrated,
+        cache: &Cache<'_>,
+        observer: &dyn Observer,
+    ) -> Result<(Vec<TensorHarm>, Exponents), ChooseError> {
+        let (identity, text, record) = (model_identity(self.model)?, of_tokens(tokens), statistics.record().key());
+        let how: [(&str, &dyn std::fmt::Display); 2] = [("statistics", &record), ("windows", &self.probes.windows)];
+        let name = Key { kind: Kind::Probes, model: &identity, against: None, text: Some(&text), how: &how }.name();
+        let known: Probed = cache.get(&name).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let mut probe = Probe::new(&self.model.model, tokens, self.probes)?;
+        let with = HarmOptions { container: self.convert.container, calibration: Some(statistics), budget: self.budget, known };
+        let steps = observer.begin(Work::Probing);
+        let saved = Cell::new(Instant::now());
+        harms(&mut probe, &with, &mut |done, total, _, probed| {
+            steps.set(done as u64, total as u64);
+            // What was measured is kept now and then, and at the end.
+            if done == total || saved.get().elapsed().as_secs() >= SAVED_EVERY {
+                saved.set(Instant::now());
+                // What cannot be kept costs time in the next run, nothing else.
+                if let Ok(bytes) = serde_json::to_vec(probed) {
+                    cache.put(&name, &bytes);
+                }
+            }
+        })
+    }
+
+    /// How well the source predicts the text.
+    fn prediction(&self, text: &Plan, planned: &Planned) -> Result<Option<AgainstUnigram>, ChooseError> {
+        let unigram = UnigramLoss::of_plan(text, self.model.description().hyperparameters.vocabulary)?;
+        let ratio = planned.measured.as_ref().and_then(|measured| measured.perplexity_ratio.as_ref());
+        Ok(unigram.zip(ratio).map(|(unigram, ratio)| unigram.against(ratio.reference.ln())))
+    }
+}

@@ -1,0 +1,6 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod common;
+mod harms;
+mod memory;
+mod ready;

@@ -1,0 +1,54 @@
+//! What the library adds to the crates below: the few steps from one of them to the next that everybody would write.
+
+mod conversion;
+mod error;
+mod evaluated;
+mod session;
+
+use std::path::Path;
+
+use rwkv_forge_convert::{OpenModel, OpenOptions, Vocabulary, vocabulary_for};
+use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, Model};
+
+pub use conversion::Conversion;
+pub use error::Error;
+pub use evaluated::Evaluated;
+pub use session::Session;
+
+/// Opens a file, or a directory of files, by its content and recognises the model in it. Tensors stay in the file until they are read.
+///
+/// # Errors
+/// When the file is damaged, hostile, of no supported format, or holds no RWKV model.
+pub fn open(path: impl AsRef<Path>) -> Result<OpenModel, Error> {
+    rwkv_forge_convert::open(path.as_ref(), OpenOptions::default()).map_err(Error::of)
+}
+
+/// The tokens of a text in the vocabulary of a model. [`Vocabulary::Auto`] is World for World models.
+///
+/// # Errors
+/// When the vocabulary is not known or does not belong to the model.
+pub fn tokens(model: &OpenModel, vocabulary: &Vocabulary, text: &str) -> Result<Vec<u32>, Error> {
+    let rows = model.description().hyperparameters.vocabulary;
+    let tokenizer = vocabulary_for(vocabulary, rows, "reading a text").map_err(Error::of)?;
+    Ok(tokenizer.encode(text.as_bytes())?)
+}
+
+/// Sends the same tokens through two models, layer after layer, by the reference kernel, with one layer of each in memory. What the
+/// numbers must be is for the caller to say: [`Thresholds::violations`](rwkv_forge_eval::Thresholds::violations).
+///
+/// ```
+/// # fn main() -> Result<(), rwkv_forge::Error> {
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/checkpoints/tiny-rwkv7.pth");
+/// let (reference, candidate) = (rwkv_forge::open(path)?, rwkv_forge::open(path)?);
+/// let agreement = rwkv_forge::verify(&reference, &candidate, &[72, 101, 108, 108, 111])?;
+/// assert!(agreement.identical);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When the vocabularies or layers differ, a token is outside the vocabulary, reading fails, or a number is not finite.
+pub fn verify(reference: &OpenModel, candidate: &OpenModel, tokens: &[u32]) -> Result<Agreement, Error> {
+    let (reference, candidate) = (Model::new(&reference.model), Model::new(&candidate.model));
+    Ok(rwkv_forge_eval::compare(&reference, &candidate, &CompareOptions::new(tokens, Kernel::Reference), &mut |_| ())?)
+}

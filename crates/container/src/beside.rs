@@ -1,0 +1,67 @@
+//! Files that lie beside a model and are in no tensor. Start at [`Beside`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rwkv_forge_io::{FileIdentity, InputFile, IoError};
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::bpe::MAX_JSON_BYTES;
+
+/// Sizes that tensors do not say.
+pub const CONFIG: &str = "config.json";
+/// A vocabulary of Hugging Face's.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// Special tokens and chat template.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// A file beside a model that was read with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BesideFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The state in which it was read.
+    pub identity: FileIdentity,
+    /// SHA-256 of the bytes that were read, in lower-case hex.
+    pub sha256: String,
+}
+
+/// Reads the files beside a model, and remembers which of them decided what.
+#[derive(Debug, Default)]
+pub struct Beside {
+    folder: Option<PathBuf>,
+    read: Mutex<BTreeMap<PathBuf, BesideFile>>,
+}
+
+impl Beside {
+    /// Those in a folder. [`Beside::default`] is for a model that has none.
+    #[must_use]
+    pub fn of(folder: &Path) -> Self {
+        Self { folder: Some(folder.to_path_buf()), read: Mutex::default() }
+    }
+
+    /// The files that were read so far, by path.
+    #[must_use]
+    pub fn files(&self) -> Vec<BesideFile> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// A small file with its path; `None` where there is none of this name. Whoever asks again gets the same bytes or an error.
+    ///
+    /// # Errors
+    /// When it cannot be read, is larger than such files are, or changed since it was read first.
+    pub fn bytes(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, BoxError> {
+        let Some(path) = self.folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists()) else { return Ok(None) };
+        let file = InputFile::open(&path)?;
+        let limit = u64::try_from(MAX_JSON_BYTES).unwrap_or(u64::MAX);
+        let bytes = file.read_vec(0, file.len(), limit)?;
+        let found = BesideFile { path: path.clone(), identity: file.identity(), sha256: rwkv_forge_io::sha256_hex(&bytes) };
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        match read.insert(path.clone(), found.clone()) {
+            Some(before) if before != found => {
+                Err(IoError::InputChanged { path, detail: "it was replaced or written to".to_owned() }.into())
+            }
+            _ => Ok(Some((path, bytes))),
+        }
+    }
+}

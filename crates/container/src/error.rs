@@ -1,0 +1,67 @@
+//! What can be wrong with a file before any format has opened it, or with the wish to write one.
+
+use std::path::PathBuf;
+
+use rwkv_forge_model::Version;
+use rwkv_forge_tensor::{Class, Diagnostic};
+use strum::IntoStaticStr;
+use thiserror::Error;
+
+/// Why a file has no reader, or a container no place for a model.
+#[derive(Debug, Error, IntoStaticStr)]
+#[non_exhaustive]
+pub enum ContainerError {
+    /// No registered format takes the file for its own. Its kind is the name that users of `--json` know it by.
+    #[strum(serialize = "NotACheckpoint")]
+    #[error("{}: {found}; what can be read: {known}", path.display())]
+    Unrecognised {
+        /// The file.
+        path: PathBuf,
+        /// What it looks like.
+        found: String,
+        /// Names of all formats.
+        known: String,
+    },
+    /// Several formats, or several namings, take the file for their own.
+    #[strum(serialize = "AmbiguousFormat")]
+    #[error("{}: {claimants} each take it for their own, so it can be read in several ways; {remedy}", path.display())]
+    Ambiguous {
+        /// The file.
+        path: PathBuf,
+        /// Names of those who claim it.
+        claimants: String,
+        /// What to do next.
+        remedy: &'static str,
+    },
+    /// A file beside a model cannot be used.
+    #[strum(serialize = "BadCompanion")]
+    #[error("{}: {problem}", path.display())]
+    BadBeside {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A container without a place for what hybrids have besides tensors.
+    #[strum(serialize = "CannotCarry")]
+    #[error("container {container} cannot carry {version}, whose norms and vocabulary it has no place for; `--to gguf` carries it")]
+    HybridNotCarried {
+        /// Container.
+        container: &'static str,
+        /// The hybrid.
+        version: Version,
+    },
+}
+
+impl Diagnostic for ContainerError {
+    fn kind(&self) -> &'static str {
+        self.into()
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Unrecognised { .. } | Self::Ambiguous { .. } | Self::BadBeside { .. } => Class::Refused,
+            Self::HybridNotCarried { .. } => Class::Usage,
+        }
+    }
+}

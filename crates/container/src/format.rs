@@ -1,0 +1,103 @@
+//! The reading side: formats, what they open, and the namings of what they opened. Start at [`Format`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rwkv_forge_io::Backend;
+use rwkv_forge_model::ModelFile;
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::BpeVocabulary;
+
+use crate::beside::Beside;
+use crate::head::Head;
+use crate::lint::{About, Lint};
+
+/// How files are opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Positioned reads (the default), or memory mapping on request.
+    pub backend: Backend,
+}
+
+/// Why a format takes a file for its own. The strongest claim wins, and must be the only one of its strength.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// Its name alone: nothing is known of the bytes, and the reader can say best what is wrong with them.
+    Name,
+    /// The bytes are those of a damaged or outdated relative, which the reader refuses for what it is.
+    Relative,
+    /// The bytes.
+    Bytes,
+}
+
+/// Where a model lies: a file or a directory, and what lies beside it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    path: PathBuf,
+    beside: Arc<Beside>,
+}
+
+impl Place {
+    /// The place of this path.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        let folder = if path.is_dir() { Some(path) } else { path.parent() };
+        Self { path: path.to_path_buf(), beside: Arc::new(folder.map_or_else(Beside::default, Beside::of)) }
+    }
+
+    /// The file or directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files beside it. All clones of a place remember together what was read.
+    #[must_use]
+    pub fn beside(&self) -> &Arc<Beside> {
+        &self.beside
+    }
+}
+
+/// The bytes of a kind of file, whoever loads them: how to know one, and how to open it. Registered once in the converter.
+pub trait Format: Sync {
+    /// Its name, as people know it; the only one of this name.
+    fn name(&self) -> &'static str;
+    /// Whether what begins like this is a file of this format, and why.
+    fn recognise(&self, head: &Head) -> Option<Claim>;
+    /// Opens a file that [`Format::recognise`] has claimed. All of it that is structure is validated.
+    ///
+    /// # Errors
+    /// The first rule of the format that the file breaks, or a failure to read it.
+    fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError>;
+    /// What [`Opened::lints`] of its files looks for.
+    fn lints(&self) -> Vec<About> {
+        Vec::new()
+    }
+}
+
+/// An opened file: tensors, their canonical names, and what else it says.
+pub trait Opened: ModelFile {
+    /// A vocabulary of Qwen's in the file.
+    ///
+    /// # Errors
+    /// When there is one that is damaged.
+    fn qwen_vocabulary(&self) -> Result<Option<BpeVocabulary>, BoxError> {
+        Ok(None)
+    }
+    /// What is known to break runtimes in files of this format. Reads no tensor.
+    fn lints(&self) -> Vec<Lint> {
+        Vec::new()
+    }
+}
+
+/// Whose conventions the tensors of a file follow, where several programs use one format. Found by metadata and names.
+pub trait Naming: Sync {
+    /// Its name, as people know it; the only one of this name.
+    fn name(&self) -> &'static str;
+    /// The format whose files it is about.
+    fn format(&self) -> &'static dyn Format;
+    /// Whether the tensors of this file follow it.
+    fn recognise(&self, file: &dyn Opened) -> bool;
+    /// The same file, its tensors understood by this naming.
+    fn apply(&self, file: Box<dyn Opened>) -> Box<dyn Opened>;
+}

@@ -1,0 +1,153 @@
+//! What a format sees of a file before it opens it. Start at [`Head`].
+
+use std::path::{Path, PathBuf};
+
+use rwkv_forge_io::{InputFile, IoError};
+
+/// Bytes at the start of a file that formats see.
+pub const HEAD_BYTES: u64 = 512;
+/// Bytes at the end of a file that formats see: a zip archive's end record.
+pub const TAIL_BYTES: u64 = 22;
+
+/// The ends of a file, or a directory.
+#[derive(Clone, Debug)]
+pub struct Head {
+    path: PathBuf,
+    is_directory: bool,
+    start: Vec<u8>,
+    tail: Vec<u8>,
+    len: u64,
+}
+
+impl Head {
+    /// Looks at what is at `path`.
+    ///
+    /// # Errors
+    /// When a file cannot be opened or read.
+    pub fn read(path: &Path) -> Result<Self, IoError> {
+        if path.is_dir() {
+            return Ok(Self { path: path.to_path_buf(), is_directory: true, start: Vec::new(), tail: Vec::new(), len: 0 });
+        }
+        Self::of(&InputFile::open(path)?)
+    }
+
+    /// Looks at a file that is open already.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(file: &InputFile) -> Result<Self, IoError> {
+        let len = file.len();
+        let start = file.read_vec(0, len.min(HEAD_BYTES), HEAD_BYTES)?;
+        let tail_len = len.min(TAIL_BYTES);
+        let tail = file.read_vec(len.saturating_sub(tail_len), tail_len, TAIL_BYTES)?;
+        Ok(Self { path: file.path().to_path_buf(), is_directory: false, start, tail, len })
+    }
+
+    /// The path as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is a directory, in which nothing was looked at yet.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        self.is_directory
+    }
+
+    /// The first [`HEAD_BYTES`] bytes of a file, or all of a shorter one.
+    #[must_use]
+    pub fn start(&self) -> &[u8] {
+        &self.start
+    }
+
+    /// The last [`TAIL_BYTES`] bytes of a file, or all of a shorter one.
+    #[must_use]
+    pub fn tail(&self) -> &[u8] {
+        &self.tail
+    }
+
+    /// Length of a file in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True for a file without a byte, and for directories.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether the name ends like this.
+    #[must_use]
+    pub fn is_named(&self, ending: &str) -> bool {
+        self.path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ending))
+    }
+
+    /// Whether a directory has an entry of this name, be it a link that leads nowhere.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.is_directory && self.path.join(name).symlink_metadata().is_ok()
+    }
+
+    /// What it looks like, for whoever cannot read it.
+    pub(crate) fn looks(&self) -> String {
+        if self.is_directory {
+            return "this is a directory without a model in it".to_owned();
+        }
+        match self.len {
+            0 => return "the file is empty; the download may have failed".to_owned(),
+            1..4 => return format!("the file has only {} bytes; the download may have failed", self.len),
+            _ => {}
+        }
+        if let Some(what) = looks_like(&self.start) {
+            return format!("this is {what}");
+        }
+        let shown: Vec<String> = self.start.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("the file begins with the bytes {}", shown.join(" "))
+    }
+}
+
+/// What a file that begins like this is known to be, where that is worth a word to whoever takes it for a model.
+#[must_use]
+pub fn looks_like(start: &[u8]) -> Option<&'static str> {
+    const MAGICS: [(&[u8], &str); 22] = [
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
+        (b"\x1f\x8b", "a gzip file: unpack it first"),
+        (b"\xfd7zXZ\0", "an xz file: unpack it first"),
+        (b"\x28\xb5\x2f\xfd", "a Zstandard file: unpack it first"),
+        (b"BZh", "a bzip2 file: unpack it first"),
+        (b"Rar!", "a RAR archive: unpack it first"),
+        (b"GGUF", "a GGUF file"),
+        (b"FUGG", "a byte-swapped GGUF file"),
+        (b"fmgg", "an rwkv.cpp (ggml) file"),
+        (b"lmgg", "a ggml file"),
+        (b"tjgg", "a ggml file"),
+        (b"\x89HDF", "an HDF5 file"),
+        (b"\x93NUMPY", "a NumPy file"),
+        (b"PAR1", "a Parquet file"),
+        (b"%PDF", "a PDF document"),
+        (b"\x7fELF", "an ELF program"),
+        (b"MZ", "a Windows program"),
+        (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+        (b"#!", "a script"),
+        (b"PK\x07\x08", "a split zip archive"),
+        (b"PK", "a damaged zip archive"),
+        (b"\x80", "a plain Python pickle without torch's header"),
+    ];
+    // The length of a safetensors header may begin like any of these; an opening brace follows it.
+    if let Some((_, what)) = MAGICS.into_iter().find(|(magic, _)| start.starts_with(magic) && start.get(8) != Some(&b'{')) {
+        return Some(what);
+    }
+    let text = start.trim_ascii_start();
+    let lower: Vec<u8> = text.iter().take(16).map(u8::to_ascii_lowercase).collect();
+    if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") || lower.starts_with(b"<?xml") {
+        return Some("an HTML page, perhaps an error message instead of the download");
+    }
+    // The length of a safetensors header may look like an opening brace, but its upper half is always zero.
+    if text.starts_with(b"{") && start.get(4..8) != Some(&[0; 4]) {
+        return Some("a JSON text");
+    }
+    None
+}

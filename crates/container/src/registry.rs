@@ -1,0 +1,75 @@
+//! The registries as a whole: who reads a file, and who is called what. Start at [`Registry::open`].
+
+use std::path::Path;
+
+use rwkv_forge_tensor::BoxError;
+
+use crate::container::Container;
+use crate::error::ContainerError;
+use crate::format::{Format, Naming, OpenOptions, Opened, Place};
+use crate::head::Head;
+
+/// The container that has this name, or an alias of it.
+#[must_use]
+pub fn by_name<'a>(containers: &[&'a dyn Container], name: &str) -> Option<&'a dyn Container> {
+    containers.iter().copied().find(|container| container.name() == name || container.aliases().contains(&name))
+}
+
+/// All formats and namings.
+#[derive(Clone, Copy)]
+pub struct Registry<'a> {
+    /// Formats: their order decides nothing but the order of messages.
+    pub formats: &'a [&'a dyn Format],
+    /// Namings, likewise.
+    pub namings: &'a [&'a dyn Naming],
+}
+
+impl<'a> Registry<'a> {
+    /// The format of a file.
+    ///
+    /// # Errors
+    /// [`ContainerError::Unrecognised`] with the formats that there are, [`ContainerError::Ambiguous`], or a failure to read.
+    pub fn format_of(&self, path: &Path) -> Result<&'a dyn Format, BoxError> {
+        let head = Head::read(path)?;
+        let claims: Vec<_> = self.formats.iter().filter_map(|format| Some((format.recognise(&head)?, *format))).collect();
+        let strongest = claims.iter().map(|(claim, _)| *claim).max();
+        let best: Vec<&dyn Format> = claims.into_iter().filter(|(claim, _)| Some(*claim) == strongest).map(|(_, format)| format).collect();
+        match best.as_slice() {
+            [format] => Ok(*format),
+            [] => {
+                let known = names(self.formats.iter().map(|format| format.name()));
+                Err(ContainerError::Unrecognised { path: path.to_path_buf(), found: head.looks(), known }.into())
+            }
+            several => {
+                let remedy = if head.is_directory() { "give the path of the one file that is meant" } else { "make it anew" };
+                let claimants = names(several.iter().map(|format| format.name()));
+                Err(ContainerError::Ambiguous { path: path.to_path_buf(), claimants, remedy }.into())
+            }
+        }
+    }
+
+    /// Opens a file by its bytes, and finds out whose names it has.
+    ///
+    /// # Errors
+    /// As [`Registry::format_of`], and the reader's own.
+    pub fn open(&self, place: &Place, options: OpenOptions) -> Result<(&'a dyn Format, Box<dyn Opened>), BoxError> {
+        let format = self.format_of(place.path())?;
+        let file = format.open(place, options)?;
+        // Names are what registered things are told apart by: each is there once.
+        let namings = self.namings.iter().filter(|naming| naming.format().name() == format.name());
+        let found: Vec<&&dyn Naming> = namings.filter(|naming| naming.recognise(file.as_ref())).collect();
+        match found.as_slice() {
+            [] => Ok((format, file)),
+            [naming] => Ok((format, naming.apply(file))),
+            several => {
+                let claimants = names(several.iter().map(|naming| naming.name()));
+                let remedy = "its metadata contradict each other; make it anew";
+                Err(ContainerError::Ambiguous { path: place.path().to_path_buf(), claimants, remedy }.into())
+            }
+        }
+    }
+}
+
+fn names<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,3 @@
+//! All tests of this crate as one program, so that it is linked once.
+
+mod reading;

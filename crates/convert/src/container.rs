@@ -1,0 +1,45 @@
+//! The registries: what can be written and what can be read. A new container is one line here; a new format or naming, one line each. The
+//! command line's help, the tables in the documentation and the test matrix follow from them.
+
+pub use rwkv_forge_container::{Container, Format, LayoutContext, Naming, Registry};
+
+use crate::error::ConvertError;
+
+/// All containers.
+pub static CONTAINERS: &[&dyn Container] = &[
+    &rwkv_forge_hf::Candle,
+    &rwkv_forge_hf::CandleGguf,
+    &rwkv_forge_gguf::Gguf,
+    &rwkv_forge_hf::HuggingFace,
+    &rwkv_forge_checkpoint::Pth,
+    &rwkv_forge_ggml::RwkvCpp,
+    &rwkv_forge_checkpoint::Safetensors,
+    &rwkv_forge_web_rwkv::St,
+    &rwkv_forge_web_rwkv::Prefab,
+];
+
+/// All formats, in the order in which messages list them.
+pub static FORMATS: &[&dyn Format] = &[
+    &rwkv_forge_checkpoint::Torch,
+    &rwkv_forge_checkpoint::Safetensors,
+    &rwkv_forge_gguf::Gguf,
+    &rwkv_forge_ggml::RwkvCpp,
+    &rwkv_forge_web_rwkv::Prefab,
+];
+
+/// All namings that a format does not know of itself.
+pub static NAMINGS: &[&dyn Naming] = &[&rwkv_forge_hf::CandleInSafetensors, &rwkv_forge_hf::CandleInGguf];
+
+/// Everything that can be read.
+pub static READERS: Registry<'static> = Registry { formats: FORMATS, namings: NAMINGS };
+
+/// Finds a container by name.
+///
+/// # Errors
+/// [`ConvertError::UnknownContainer`] with the names that exist.
+pub fn by_name(name: &str) -> Result<&'static dyn Container, ConvertError> {
+    rwkv_forge_container::by_name(CONTAINERS, name).ok_or_else(|| ConvertError::UnknownContainer {
+        name: name.to_owned(),
+        known: CONTAINERS.iter().map(|container| container.name()).collect::<Vec<_>>().join(", "),
+    })
+}

@@ -1,0 +1,243 @@
+//! What an output will be, decided before a byte of it is written: refusals, types, the place of every byte.
+
+use rwkv_forge_container::{Shortfall, qwen_shortfall, shortfall};
+use rwkv_forge_model::{Choice, OutputLayout, TensorSpec, Version, VocabularyFamily};
+use rwkv_forge_quantizer::Quantizer;
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
+
+use crate::blocks::copies_blocks;
+use crate::companion;
+use crate::container::{CONTAINERS, Container, LayoutContext};
+use crate::error::ConvertError;
+use crate::open::OpenModel;
+use crate::options::ConvertOptions;
+use crate::preset::Ready;
+use crate::probe::{known_vocabulary, vocabulary_for};
+use crate::recipe::Recipe;
+
+/// A conversion that has been decided but not begun: what `--dry-run` prints.
+pub struct Plan {
+    /// Container.
+    pub container: &'static dyn Container,
+    /// Encoding and reason for each tensor of the description.
+    pub choices: Vec<Choice>,
+    /// Every byte's place.
+    pub layout: OutputLayout,
+    /// The recipe in one line.
+    pub recipe: String,
+    /// The vocabulary, if it is known.
+    pub tokenizer: Option<Tokenizer>,
+    /// What the vocabulary lacks for the model: where the container carries tokens, as much as was asked to be padded.
+    pub shortfall: Option<Shortfall>,
+}
+
+/// What is known of an output before anything is laid out.
+struct Checked {
+    /// For ready types, the recipe of the plain type whose bytes they do not exceed.
+    plain: Option<Recipe>,
+    /// By the recipe, or by that of the plain type.
+    choices: Vec<Choice>,
+    tokenizer: Option<Tokenizer>,
+    qwen: Option<BpeVocabulary>,
+    lacking: Option<Shortfall>,
+    /// What the record says of padding.
+    padded: Option<String>,
+}
+
+/// Refuses what [`plan`] would refuse for the options and for what the model is, before any text is read and any statistics are gathered.
+///
+/// # Errors
+/// Refusals of the container, of the recipe, and of the vocabulary.
+pub fn check(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<(), BoxError> {
+    checked(model, options).map(drop)
+}
+
+fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, BoxError> {
+    let container = options.container;
+    let version = model.description().version;
+    container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
+    let rows = model.description().hyperparameters.vocabulary;
+    let plain = plain_recipe(options)?;
+    let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
+    refuse_requantizing(model, &choices, options.requantize)?;
+    let qwen = match model.description().mechanisms.vocabulary {
+        VocabularyFamily::Qwen => Some(companion::vocabulary(model.file.opened(), &model.beside, options.vocabulary, rows)?),
+        VocabularyFamily::World => None,
+    };
+    let tokenizer = match &qwen {
+        Some(_) => None,
+        None if container.needs_vocabulary() => Some(vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name()))?),
+        // Without a place for a tokenizer an unknown vocabulary does no harm; a wrong one is still an error.
+        None => known_vocabulary(options.vocabulary, rows)?,
+    };
+    let lacking = match (&qwen, &tokenizer) {
+        (Some(qwen), _) => qwen_shortfall(qwen),
+        (None, tokenizer) => tokenizer.as_ref().and_then(|tokenizer| shortfall(tokenizer, rows)),
+    };
+    let carried = qwen.is_some() || tokenizer.as_ref().is_some_and(|tokenizer| container.carries_tokens(tokenizer));
+    let padded = match &lacking {
+        Some(shortfall) if carried && !options.pad_vocabulary => {
+            return Err(ConvertError::VocabularyTooSmall { shortfall: shortfall.clone() }.into());
+        }
+        // For whoever wonders later why most tokens of the file are called [PADn].
+        Some(shortfall) if carried => Some(format!("pad-vocabulary={}", shortfall.missing())),
+        _ => None,
+    };
+    // Sizes last, since whoever gives another vocabulary or type is told of that first.
+    container.carries_model(model.description())?;
+    Ok(Checked { plain, choices, tokenizer, qwen, lacking, padded })
+}
+
+/// Decides everything about the output without writing a byte.
+///
+/// # Errors
+/// Those of [`check`], of laying the file out, and [`ConvertError::ReadyType`] for a type that leaves choices open.
+pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
+    let draft = draft(model, options)?;
+    match draft.ready() {
+        None => draft.plan(),
+        Some(ready) => Err(ConvertError::ReadyType { name: ready.name }.into()),
+    }
+}
+
+/// Decides what a recipe and a container say of an output. What a ready type leaves open is as its plain type has it, until
+/// [`Draft::with`] says better.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn draft<'a>(model: &'a OpenModel, options: &ConvertOptions<'a>) -> Result<Draft<'a>, BoxError> {
+    let checked = checked(model, options)?;
+    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), checked.padded.clone()];
+    let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
+    Ok(Draft { model, options: *options, checked, recipe })
+}
+
+/// An output whose types can still be exchanged.
+pub struct Draft<'a> {
+    model: &'a OpenModel,
+    options: ConvertOptions<'a>,
+    checked: Checked,
+    /// The recipe in one line.
+    recipe: String,
+}
+
+impl Draft<'_> {
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &OpenModel {
+        self.model
+    }
+
+    /// The container.
+    #[must_use]
+    pub fn container(&self) -> &'static dyn Container {
+        self.options.container
+    }
+
+    /// The ready type that is asked for, if it is one.
+    #[must_use]
+    pub fn ready(&self) -> Option<&'static Ready> {
+        self.options.recipe.preset.ready
+    }
+
+    /// Encoding and reason for each tensor of the description, as they are now.
+    #[must_use]
+    pub fn choices(&self) -> &[Choice] {
+        &self.checked.choices
+    }
+
+    /// Whether a rule or the wish to do as llama-quantize does decides the type of a tensor.
+    #[must_use]
+    pub fn is_fixed(&self, spec: &TensorSpec) -> bool {
+        self.options.recipe.is_set(&spec.name) || self.options.recipe.keep_factors && spec.role.is_lora()
+    }
+
+    /// Bytes of the file with these choices.
+    ///
+    /// # Errors
+    /// Those of laying it out.
+    pub fn bytes(&self, choices: &[Choice]) -> Result<u64, BoxError> {
+        Ok(self.layout(choices, &self.recipe)?.total_bytes())
+    }
+
+    /// Bytes of the file of the plain type.
+    ///
+    /// # Errors
+    /// Those of laying it out.
+    pub fn plain_bytes(&self) -> Result<u64, BoxError> {
+        let text = self.checked.plain.as_ref().map(Recipe::text);
+        Ok(self.layout(self.choices(), text.as_deref().unwrap_or(&self.recipe))?.total_bytes())
+    }
+
+    /// The same with other choices.
+    ///
+    /// # Errors
+    /// [`ConvertError::Requantize`].
+    pub fn with(mut self, choices: Vec<Choice>) -> Result<Self, ConvertError> {
+        refuse_requantizing(self.model, &choices, self.options.requantize)?;
+        self.checked.choices = choices;
+        Ok(self)
+    }
+
+    /// The output as it is now.
+    ///
+    /// # Errors
+    /// Those of laying it out, and [`ConvertError::Requantize`].
+    pub fn plan(self) -> Result<Plan, BoxError> {
+        let layout = self.layout(self.choices(), &self.recipe)?;
+        refuse_rearranging(self.model, &layout, self.options.requantize)?;
+        let Self { options, checked: Checked { choices, tokenizer, lacking, .. }, recipe, .. } = self;
+        Ok(Plan { container: options.container, choices, layout, recipe, tokenizer, shortfall: lacking })
+    }
+
+    fn layout(&self, choices: &[Choice], recipe: &str) -> Result<OutputLayout, BoxError> {
+        let context = LayoutContext {
+            vocabulary: self.checked.tokenizer.as_ref(),
+            qwen: self.checked.qwen.as_ref(),
+            name: self.options.name,
+            recipe,
+            file_type: self.options.recipe.preset.file_type,
+            tool_version: env!("CARGO_PKG_VERSION"),
+        };
+        self.options.container.layout(self.model.description(), choices, &context)
+    }
+}
+
+/// The recipe of the plain type whose bytes a ready type does not exceed.
+fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertError> {
+    let Some(ready) = options.recipe.preset.ready else { return Ok(None) };
+    let preset = ready.reference_in(options.container)?;
+    let mut plain = options.recipe.clone();
+    (plain.preset, plain.quantizer, plain.calibration) = (preset, Some(Quantizer::Ggml), None);
+    Ok(Some(plain))
+}
+
+/// A container's refusal, with the containers that do carry the version.
+fn not_carried(version: Version, refusal: BoxError) -> ConvertError {
+    let others = CONTAINERS.iter().filter(|container| container.carries(version).is_ok()).map(|container| container.name());
+    ConvertError::CannotCarry { refusal, others: others.collect::<Vec<_>>().join(", ") }
+}
+
+fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> Result<(), ConvertError> {
+    for (spec, choice) in model.description().tensors.iter().zip(choices) {
+        let stored = model.source().tensors()[spec.source_index].encoding;
+        if !allowed && !stored.is_dense() && !choice.encoding.is_dense() && stored != choice.encoding {
+            return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: choice.encoding.name });
+        }
+    }
+    Ok(())
+}
+
+/// Blocks of the wanted type whose values the container wants in another form or order would be encoded anew.
+fn refuse_rearranging(model: &OpenModel, layout: &OutputLayout, allowed: bool) -> Result<(), ConvertError> {
+    for out in layout.files().flat_map(|(_, layout)| &layout.tensors) {
+        for spec in out.assembly.parts.iter().map(|part| &model.description().tensors[*part]) {
+            let stored = model.source().tensors()[spec.source_index].encoding;
+            if !allowed && !stored.is_dense() && !out.encoding.is_dense() && !copies_blocks(model, out) {
+                return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: out.encoding.name });
+            }
+        }
+    }
+    Ok(())
+}

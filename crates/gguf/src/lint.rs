@@ -1,0 +1,171 @@
+//! What is known to break llama.cpp and what is built on it, looked for in files that are valid as such. Start at [`RULES`].
+//!
+//! A new rule is one line in [`RULES`] and one function; the documentation's table follows from the registry.
+
+use rwkv_forge_container::RESERVED;
+use rwkv_forge_container::lint::{Rule, first_of};
+use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape, shorten};
+
+use crate::map::loader;
+use crate::reader::GgufFile;
+use crate::value::{Array, Value};
+use crate::vocabulary::UNUSED;
+
+/// What llama.cpp's C API recognises RWKV's chat template by, unless it has `rwkv-world` in it.
+const C_API_MARK: &str = r"{{- 'User: ' + message['content']|trim + '\n\n' -}}";
+
+/// All rules.
+pub(crate) static RULES: &[Rule<GgufFile>] = &[
+    Rule::error("gguf-required-key", "metadata keys that llama.cpp cannot load the model without", required_keys),
+    Rule::error(
+        "gguf-layer-0-value",
+        "stand-ins for v0, v1, v2 in layer 0 of RWKV-7, which llama.cpp never uses but loads",
+        layer_0_stand_ins,
+    ),
+    Rule::error("gguf-f32", "vectors in another type than f32", narrow_vectors),
+    Rule::error("gguf-token-count", "a list of tokens, or of their types, of another length than the embedding", token_count),
+    Rule::error("gguf-token-escape", "upper-case hex digits in spelled tokens, from which llama.cpp computes other bytes", token_escapes),
+    Rule::warning("gguf-end-of-turn", "no or another end-of-turn token than the empty line, so that chats do not stop", end_of_turn),
+    Rule::warning("gguf-chat-template", "no chat template, so that programs fall back on the format of another model", chat_template),
+    Rule::warning(
+        "gguf-chat-template-c-api",
+        "a template of RWKV's conversations that llama.cpp's C API does not recognise",
+        chat_template_c_api,
+    ),
+    Rule::warning(
+        "gguf-unused-tokens",
+        "more unused tokens than padding explains, so that the vocabulary is probably another model's",
+        unused_tokens,
+    ),
+];
+
+fn tensor<'f>(file: &'f GgufFile, name: &str) -> Option<&'f TensorInfo> {
+    file.tensors().iter().find(|info| info.name == name)
+}
+
+/// True for a file whose tokens are spelled as RWKV's are.
+fn has_rwkv_tokens(file: &GgufFile) -> bool {
+    file.metadata().get("tokenizer.ggml.model").and_then(Value::as_str) == Some("rwkv")
+}
+
+fn tokens(file: &GgufFile) -> Option<&[String]> {
+    match file.metadata().get("tokenizer.ggml.tokens") {
+        Some(Value::Array(Array::String(tokens))) => Some(tokens),
+        _ => None,
+    }
+}
+
+fn required_keys(file: &GgufFile) -> Option<String> {
+    let architecture = file.architecture();
+    let keys = loader(architecture)?.keys.iter().copied().flatten().map(|key| format!("{architecture}.{key}"));
+    let missing = first_of(keys.filter(|key| file.metadata().get(key).is_none()))?;
+    Some(format!("the metadata lack {missing}: llama.cpp does not load the file"))
+}
+
+fn layer_0_stand_ins(file: &GgufFile) -> Option<String> {
+    let pairs = loader(file.architecture())?.stand_ins;
+    let wrong = pairs.iter().filter_map(|(own, model)| {
+        let (own, model) = (format!("blk.0.{own}.weight"), format!("blk.0.{model}.weight"));
+        match (tensor(file, &own), tensor(file, &model)) {
+            (None, _) => Some(format!("{own} is missing")),
+            (Some(own), Some(model)) if own.shape != model.shape => {
+                Some(format!("{} is {}, expected {}", own.name, format_shape(&own.shape), format_shape(&model.shape)))
+            }
+            _ => None,
+        }
+    });
+    first_of(wrong).map(|wrong| format!("{wrong}: llama.cpp does not load the file without stand-ins of the learning rate's shape"))
+}
+
+fn narrow_vectors(file: &GgufFile) -> Option<String> {
+    let must_be_f32 = |info: &&TensorInfo| {
+        let is_vector = info.shape.iter().filter(|dim| **dim != 1).count() <= 1;
+        is_vector || info.name.contains("time_mix_lerp_fused") || info.name.contains("time_mix_first")
+    };
+    let narrow = file.tensors().iter().filter(must_be_f32).filter(|info| info.encoding != Encoding::F32);
+    let narrow = first_of(narrow.map(|info| format!("{} is {}", info.name, info.encoding)))?;
+    Some(format!("{narrow}: llama.cpp computes with vectors in f32 alone, and aborts on others"))
+}
+
+fn token_count(file: &GgufFile) -> Option<String> {
+    let tokens = tokens(file)?;
+    let rows = tensor(file, "token_embd.weight")?.shape.first().copied()?;
+    if tokens.len() as u64 != rows {
+        return Some(format!("{} tokens are listed, but the embedding has {rows} rows: llama.cpp does not load the file", tokens.len()));
+    }
+    match file.metadata().get("tokenizer.ggml.token_type") {
+        Some(Value::Array(types)) if types.len() != tokens.len() => {
+            Some(format!("{} tokens and {} types of tokens are listed: llama.cpp reads beyond the shorter list", tokens.len(), types.len()))
+        }
+        _ => None,
+    }
+}
+
+fn token_escapes(file: &GgufFile) -> Option<String> {
+    if !has_rwkv_tokens(file) {
+        return None;
+    }
+    let wrong = tokens(file)?.iter().enumerate().filter(|(_, token)| has_upper_case_escape(token));
+    let wrong = first_of(wrong.map(|(id, token)| format!("token {id} is spelled {}", shorten(token))))?;
+    Some(format!("{wrong}: llama.cpp reads lower-case hex digits only and makes other bytes of these"))
+}
+
+/// Whether a `\xNN` has an upper-case digit.
+fn has_upper_case_escape(token: &str) -> bool {
+    let mut rest = token.as_bytes();
+    loop {
+        rest = match rest {
+            [] => return false,
+            [b'\\', b'x', digits @ ..] => {
+                if digits.iter().take(2).any(u8::is_ascii_uppercase) {
+                    return true;
+                }
+                digits.get(2..).unwrap_or_default()
+            }
+            // The escaped character, which may be a backslash itself.
+            [b'\\', _, after @ ..] | [_, after @ ..] => after,
+        };
+    }
+}
+
+fn end_of_turn(file: &GgufFile) -> Option<String> {
+    const EMPTY_LINE: &str = "\\n\\n";
+    let tokens = tokens(file)?;
+    let expected = tokens.iter().position(|token| token == EMPTY_LINE).filter(|_| has_rwkv_tokens(file))?;
+    let found = file.metadata().get("tokenizer.ggml.eot_token_id").and_then(Value::as_u64);
+    match found {
+        None => Some(format!("tokenizer.ggml.eot_token_id is missing; with {expected}, the empty line, chats stop at the end of a turn")),
+        Some(id) if id == expected as u64 => None,
+        Some(id) => Some(format!("tokenizer.ggml.eot_token_id is {id}; the empty line that ends a turn is {expected}")),
+    }
+}
+
+fn chat_template(file: &GgufFile) -> Option<String> {
+    let metadata = file.metadata();
+    tokens(file)?;
+    match metadata.get("tokenizer.chat_template").and_then(Value::as_str) {
+        Some(text) if !text.trim().is_empty() => None,
+        _ => Some("tokenizer.chat_template is missing: programs take the format of another model's conversations".to_owned()),
+    }
+}
+
+fn chat_template_c_api(file: &GgufFile) -> Option<String> {
+    let template = file.metadata().get("tokenizer.chat_template").and_then(Value::as_str)?;
+    let recognised = template.contains(C_API_MARK) || template.contains("rwkv-world");
+    let missed = has_rwkv_tokens(file) && template.contains("User: ") && !recognised;
+    missed.then(|| {
+        format!(
+            "tokenizer.chat_template does not contain {C_API_MARK}, by which llama_chat_apply_template recognises RWKV's conversations: \
+             programs without a Jinja engine refuse it"
+        )
+    })
+}
+
+fn unused_tokens(file: &GgufFile) -> Option<String> {
+    let metadata = file.metadata();
+    let Some(Value::Array(Array::I32(types))) = metadata.get("tokenizer.ggml.token_type") else { return None };
+    let unused = types.iter().filter(|kind| **kind == UNUSED).count();
+    (unused > RESERVED).then(|| {
+        format!("{unused} of {} tokens are unused, where padding explains at most {RESERVED}: another model's vocabulary?", types.len())
+    })
+}

@@ -1,0 +1,133 @@
+//! The name of an architecture, as a handle: compared and written, never taken apart.
+
+use std::hash::{Hash, Hasher};
+
+use serde::{Serialize, Serializer};
+
+use crate::architecture::{self, Architecture};
+
+/// A released architecture.
+///
+/// A handle: it has names for people and files, and a row that says what it consists of ([`Version::architecture`]). What a model does
+/// is asked of its [`crate::Mechanisms`]; nobody can match on versions, so that none is taken for its neighbour.
+#[derive(Clone, Copy)]
+pub struct Version(Id);
+
+/// What a handle stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Id {
+    V4,
+    V5_0,
+    V5_1,
+    V5_2,
+    V6,
+    V7,
+    QRwkv6,
+    ARwkv7,
+}
+
+impl Version {
+    /// RWKV-4 ("Dove"): scalar state (aa, bb, pp) per channel.
+    pub const V4: Self = Self(Id::V4);
+    /// RWKV-5.0: matrix state, one decay a head, no gate.
+    pub const V5_0: Self = Self(Id::V5_0);
+    /// RWKV-5.1: 5.0 with a gate.
+    pub const V5_1: Self = Self(Id::V5_1);
+    /// RWKV-5.2 ("Eagle"): 5.1 with a decay a channel.
+    pub const V5_2: Self = Self(Id::V5_2);
+    /// RWKV-6 ("Finch", x060): data-dependent decay and token shift.
+    pub const V6: Self = Self(Id::V6);
+    /// RWKV-7 ("Goose", x070): generalised delta rule.
+    pub const V7: Self = Self(Id::V7);
+    /// QRWKV6: the body of Qwen 2 (RMS norm, SwiGLU) with a gated linear attention after RWKV-6.
+    #[allow(non_upper_case_globals, reason = "the name of the architecture")]
+    pub const QRwkv6: Self = Self(Id::QRwkv6);
+    /// ARWKV: the body of Qwen 2.5 with the time mix of RWKV-7.
+    #[allow(non_upper_case_globals, reason = "the name of the architecture")]
+    pub const ARwkv7: Self = Self(Id::ARwkv7);
+
+    /// All versions of RWKV itself, oldest first.
+    pub const ALL: [Self; 6] = [Self::V4, Self::V5_0, Self::V5_1, Self::V5_2, Self::V6, Self::V7];
+
+    /// The hybrids with Qwen.
+    pub const HYBRIDS: [Self; 2] = [Self::QRwkv6, Self::ARwkv7];
+
+    /// `4`, `5.0`, `5.1`, `5.2`, `6` or `7`; for hybrids llama.cpp's name of the architecture.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Id::V4 => "4",
+            Id::V5_0 => "5.0",
+            Id::V5_1 => "5.1",
+            Id::V5_2 => "5.2",
+            Id::V6 => "6",
+            Id::V7 => "7",
+            Id::QRwkv6 => "rwkv6qwen2",
+            Id::ARwkv7 => "arwkv7",
+        }
+    }
+
+    /// What the version consists of.
+    #[must_use]
+    pub fn architecture(self) -> &'static Architecture {
+        match self.0 {
+            Id::V4 => &architecture::v4::ARCHITECTURE,
+            Id::V5_0 => &architecture::v5::ARCHITECTURE_5_0,
+            Id::V5_1 => &architecture::v5::ARCHITECTURE_5_1,
+            Id::V5_2 => &architecture::v5::ARCHITECTURE_5_2,
+            Id::V6 => &architecture::v6::ARCHITECTURE,
+            Id::V7 => &architecture::v7::ARCHITECTURE,
+            Id::QRwkv6 => &architecture::qrwkv6::ARCHITECTURE,
+            Id::ARwkv7 => &architecture::arwkv7::ARCHITECTURE,
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Id::QRwkv6 => f.write_str("QRWKV6"),
+            Id::ARwkv7 => f.write_str("ARWKV"),
+            Id::V4 | Id::V5_0 | Id::V5_1 | Id::V5_2 | Id::V6 | Id::V7 => write!(f, "RWKV-{}", self.name()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+// By hand: constants of a type with a derived equality could be patterns.
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Version {}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Version {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+impl Hash for Version {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
