@@ -70,3 +70,7 @@ fixtures:
     python3 fixtures/blocks/make_searched.py
     python3 fixtures/torch-savings/make.py
     sha256sum --check fixtures/SHA256SUMS
+
+# Package every crate and build each against the packages of the others
+package:
+    cargo package --workspace

@@ -103,3 +103,27 @@ fn every_crate_has_its_row() {
         assert!(known.contains_key(name), "docs/architecture.md has a row for {name}, which is no crate");
     }
 }
+
+/// Rows of docs/adding.md whose file or place is not there: `| FILE | PLACE |`, both in backticks.
+fn lost_places(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for line in text.lines().filter(|line| line.starts_with("| `")) {
+        let mut cells = line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`'));
+        let (Some(file), Some(place)) = (cells.next(), cells.next()) else { continue };
+        match std::fs::read_to_string(root().join(file)) {
+            Ok(text) if text.contains(place) => {}
+            Ok(_) => out.push(format!("{file} has no {place}")),
+            Err(error) => out.push(format!("{file}: {error}")),
+        }
+    }
+    out
+}
+
+#[test]
+fn the_walks_lead_to_places_that_are_there() {
+    let text = std::fs::read_to_string(root().join("docs/adding.md")).unwrap();
+    assert_eq!(lost_places(&text), Vec::<String>::new());
+    assert!(text.lines().filter(|line| line.starts_with("| `")).count() > 25, "the walks have rows");
+    let planted = "| `crates/quant/src/nvfp4.rs` | `impl Block for NVFP5` | x |\n| `crates/quant/src/nvfp5.rs` | `x` | x |\n";
+    assert_eq!(lost_places(planted).len(), 2);
+}

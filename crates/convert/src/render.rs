@@ -91,9 +91,9 @@ impl Rendering<'_> {
 
     /// Whether a tensor has the same values in the file as in the source.
     fn keeps(&self, spec: &TensorSpec, out: &OutputTensor) -> bool {
-        let stored = self.model.source().tensors()[spec.source_index].encoding;
+        let stored = self.model.model.stored(spec);
         // What a container keeps in 32 bits is not changed by it.
-        let same = stored == out.encoding && spec.recover.form == out.assembly.form;
+        let same = stored.is_ok_and(|stored| stored.encoding == out.encoding && stored.form == out.assembly.form);
         out.encoding == Encoding::F32 || same && (out.encoding.is_dense() || copies_blocks(self.model, out))
     }
 

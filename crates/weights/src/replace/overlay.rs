@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use rwkv_forge_io::Spill;
-use rwkv_forge_model::{TensorSpec, ValueForm};
+use rwkv_forge_model::ValueForm;
 use rwkv_forge_quant::{BlockFormat, EncodeError};
 use rwkv_forge_tensor::{BoxError, Encoding};
 
 use super::error::ReplaceError;
 use super::{Bytes, Make, Replacement, Replacements};
 use crate::model::Model;
-use crate::stored::{Order, View};
+use crate::stored::Order;
 use crate::weight::Weight;
 
 /// A model some of whose matrices are to be replaced by quantized ones, in memory or in a nameless file: what measuring a type needs
@@ -61,13 +61,6 @@ impl Overlay {
         self.replacements.over(&self.base)
     }
 
-    /// How the elements of a tensor are stored by now; `None` for one that the model does not have.
-    #[must_use]
-    pub fn encoding(&self, tensor: &str) -> Option<Encoding> {
-        let below = || Some(self.base.source().tensors().get(self.base.description().find(tensor)?.source_index)?.encoding);
-        self.replacements.get(tensor).map_or_else(below, |replacement| Some(replacement.encoding))
-    }
-
     /// Replaces a tensor by blocks of `encoding`, `[count * rows, columns]` of [`Weight`], that hold `form` of its canonical values.
     ///
     /// # Errors
@@ -106,19 +99,6 @@ impl Overlay {
         Ok(())
     }
 
-    /// As [`Overlay::encode`], but encodes it now, once, and keeps the bytes. It may have been replaced before.
-    ///
-    /// # Errors
-    /// When there is no such matrix, rows are no whole blocks, it cannot be read or encoded, or the file fails.
-    pub fn encode_now(&mut self, tensor: &str, encoding: Encoding, importance: Option<Arc<[f32]>>) -> Result<(), ReplaceError> {
-        let Place { spec, weight, order, row_bytes } = self.place(tensor, encoding)?;
-        let failed = |error| ReplaceError::Read { tensor: tensor.to_owned(), error };
-        let values = self.base.read(spec, View { order, ..View::CANONICAL }).map_err(|error| failed(error.into()))?;
-        let mut bytes = vec![0; weight.all_rows() * row_bytes];
-        self.encoder(tensor, encoding, importance)?.0.rows(&values, &mut bytes)?;
-        self.replace(tensor, encoding, ValueForm::Canonical, bytes)
-    }
-
     /// Blocks that became zero although their values are not, among those that this has encoded so far: what is read twice counts twice.
     #[must_use]
     pub fn zeroed_blocks(&self) -> u64 {
@@ -133,18 +113,17 @@ impl Overlay {
         Ok((Encoder { tensor, columns, row_bytes, format, importance, zeroed }, order))
     }
 
-    fn place(&self, tensor: &str, encoding: Encoding) -> Result<Place<'_>, ReplaceError> {
+    fn place(&self, tensor: &str, encoding: Encoding) -> Result<Place, ReplaceError> {
         let spec = self.base.description().find(tensor).ok_or_else(|| ReplaceError::NoSuchTensor { tensor: tensor.to_owned() })?;
         let weight = Weight::of(spec)?;
         let row_bytes = encoding.row_bytes(weight.columns as u64).ok().and_then(|bytes| usize::try_from(bytes).ok());
         let refused = || ReplaceError::Encoding { tensor: tensor.to_owned(), columns: weight.columns, encoding: encoding.name };
-        Ok(Place { spec, weight, order: Weight::order(spec), row_bytes: row_bytes.ok_or_else(refused)? })
+        Ok(Place { weight, order: Weight::order(spec), row_bytes: row_bytes.ok_or_else(refused)? })
     }
 }
 
 /// What a replaced tensor must be.
-struct Place<'a> {
-    spec: &'a TensorSpec,
+struct Place {
     weight: Weight,
     order: Order,
     row_bytes: usize,
