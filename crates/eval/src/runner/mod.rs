@@ -143,3 +143,25 @@ impl<F: FnMut(&[f32], usize, usize) -> Result<Vec<f32>, BoxError>> RunnerHead fo
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HEAD_ROWS, HeadInRanges, RunnerHead};
+
+    #[test]
+    fn ranges_of_a_head_lie_side_by_side() {
+        for vocabulary in [7, HEAD_ROWS, HEAD_ROWS + 1, 3 * HEAD_ROWS - 5] {
+            let mut seen = Vec::new();
+            let part = |x: &[f32], first: usize, rows: usize| {
+                seen.push(first..first + rows);
+                Ok(x.iter().flat_map(|x| (first..first + rows).map(move |row| x + row as f32)).collect())
+            };
+            let x = [0.0, 1e5, 2e5];
+            let mut out = vec![f32::NAN; x.len() * vocabulary];
+            HeadInRanges::new(vocabulary, part).logits(&x, &mut out).expect("nothing fails");
+            let wanted: Vec<f32> = x.iter().flat_map(|x| (0..vocabulary).map(move |row| x + row as f32)).collect();
+            assert!(out == wanted, "{vocabulary}");
+            assert!(seen.iter().all(|range| range.len() <= HEAD_ROWS) && seen.len() == vocabulary.div_ceil(HEAD_ROWS));
+        }
+    }
+}
