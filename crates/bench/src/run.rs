@@ -71,7 +71,7 @@ impl<'a> Steps<'a> {
 }
 
 /// Divides subjects, in their order, into groups that take half of the available memory at most.
-fn groups<'s>(subjects: &'s [Subject]) -> Result<Vec<&'s [Subject]>, BenchError> {
+fn groups(subjects: &[Subject]) -> Result<Vec<&[Subject]>, BenchError> {
     let limit = available_memory().unwrap_or(u64::MAX) / 2;
     let (mut groups, mut first, mut sum) = (Vec::new(), 0, 0u64);
     for (index, subject) in subjects.iter().enumerate() {

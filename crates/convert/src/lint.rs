@@ -1,7 +1,7 @@
 //! What is known to break runtimes, looked for in files that are valid as such: rules for all files. Those for the files of one format stand
 //! with it. Start at [`lint`].
 //!
-//! A new rule is one line in [`general`], or in those of a format, and one function.
+//! A new rule is one line in `general`, or in those of a format, and one function.
 
 use rwkv_forge_container::lint::{About, Rule, first_of};
 use rwkv_forge_model::{GGML_NAME_LIMIT, ModelDescription};

@@ -13,7 +13,7 @@ use crate::real::Real;
 /// in F from the stored values.
 ///
 /// # Errors
-/// [`KernelError::TokenOutOfRange`]; when a tensor is missing or has the wrong shape; when reading fails.
+/// [`rwkv_forge_weights::WeightsError::TokenOutOfRange`]; when a tensor is missing or has the wrong shape; when reading fails.
 pub fn embed<F: Real>(model: &Model, tokens: &[u32]) -> Result<Vec<F>, KernelError> {
     check_tokens(model.description(), tokens)?;
     let weights = Weights::of(model);

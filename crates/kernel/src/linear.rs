@@ -135,6 +135,17 @@ fn row_block<F: Real>(block: &[F], columns: usize, x: &[F], tokens: usize, out: 
     }
 }
 
+/// Swaps the dimensions of `[rows, columns]`.
+pub(crate) fn transpose<F: Real>(data: &[F], rows: usize, columns: usize) -> Vec<F> {
+    let mut out = vec![F::ZERO; data.len()];
+    for (r, row) in data.chunks_exact(columns.max(1)).enumerate() {
+        for (c, value) in row.iter().enumerate() {
+            out[c * rows + r] = *value;
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,15 +171,4 @@ mod tests {
         assert_eq!(dot(&a, &a), plain);
         assert_eq!(sum(&a), a.iter().sum::<f64>());
     }
-}
-
-/// Swaps the dimensions of `[rows, columns]`.
-pub(crate) fn transpose<F: Real>(data: &[F], rows: usize, columns: usize) -> Vec<F> {
-    let mut out = vec![F::ZERO; data.len()];
-    for (r, row) in data.chunks_exact(columns.max(1)).enumerate() {
-        for (c, value) in row.iter().enumerate() {
-            out[c * rows + r] = *value;
-        }
-    }
-    out
 }

@@ -226,7 +226,6 @@ fn agrees(path: &Path, count: usize) {
     for chunk in [16, 33] {
         let (found, _) = parallel_from(&model, &tokens, &start, &with_chunk(chunk));
         let worst = Worst::of(&found, &expected);
-        println!("{}, chunk {chunk}: {worst:?}", path.display());
         assert!(worst.any() <= ALGEBRA, "{}, chunk {chunk}: {worst:?}", path.display());
     }
 }

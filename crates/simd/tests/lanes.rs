@@ -29,10 +29,11 @@ impl Round {
         let mut values = [[0.0; MOST]; 3];
         values.as_flattened_mut().fill_with(|| float(draw()));
         // Equal numbers, and zeros of both signs, side by side.
-        for lane in 0..MOST {
+        let [first, second, _] = &mut values;
+        for (a, b) in first.iter_mut().zip(second) {
             match draw() % 9 {
-                0 => values[1][lane] = values[0][lane],
-                1 => (values[0][lane], values[1][lane]) = (0.0, -0.0),
+                0 => *b = *a,
+                1 => (*a, *b) = (0.0, -0.0),
                 _ => {}
             }
         }

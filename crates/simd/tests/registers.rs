@@ -1,5 +1,5 @@
 //! Every operation of every instruction set against the scalar one, on random and extreme inputs.
-#![allow(clippy::cast_possible_truncation, reason = "test numbers are small")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "test numbers are small; tests may fail loudly")]
 
 use rwkv_forge_simd::{Isa, LanePass, Lanes, Registers, Scalar};
 

@@ -34,13 +34,16 @@ impl Variant {
     pub const BARE: Self = Self { gate: false, group_norm: false, stacked: false, bias: false, kv_heads: 4, encoding: Encoding::F32 };
 }
 
+/// What makes the tensors of a layer.
+type MakeLayer = fn(&mut Maker);
+
 /// A complete hybrid: QRWKV6 or ARWKV. `sizes.ranks` are those of RWKV-6 or RWKV-7.
 ///
 /// # Panics
 /// For other versions.
 #[must_use]
 pub fn random_hybrid(version: Version, sizes: &Sizes, variant: &Variant, seed: u64) -> MemorySource {
-    let layers: [(Version, fn(&mut Maker)); 2] = [(Version::ARwkv7, Maker::arwkv), (Version::QRwkv6, Maker::qrwkv)];
+    let layers: [(Version, MakeLayer); 2] = [(Version::ARwkv7, Maker::arwkv), (Version::QRwkv6, Maker::qrwkv)];
     let Some((_, layer_of)) = layers.iter().find(|(of, _)| *of == version) else { panic!("{version} is no hybrid") };
     let mut maker = Maker { rng: SplitMix64::new(seed), sizes: *sizes, variant: *variant, layer: 0, tensors: Vec::new() };
     let Sizes { layers, channels, vocabulary, .. } = *sizes;

@@ -216,8 +216,11 @@ pub fn random_model_with(version: Version, sizes: &Sizes, options: &Options, see
     MemorySource::from_tensors(maker.tensors)
 }
 
+/// What makes the tensors of a layer.
+type MakeLayer = fn(&mut Maker);
+
 /// What makes a layer of each version.
-static LAYERS: &[(Version, fn(&mut Maker))] = &[
+static LAYERS: &[(Version, MakeLayer)] = &[
     (Version::V4, Maker::layer_4),
     (Version::V5_0, |maker| maker.layer_5(false, false)),
     (Version::V5_1, |maker| maker.layer_5(false, true)),

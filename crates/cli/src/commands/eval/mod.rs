@@ -152,10 +152,10 @@ fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
 }
 
 fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Subject], terminal: &Terminal) {
-    if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != asked) {
-        if let Err(reason) = rwkv_forge_engine::check(hybrid.open.description()) {
-            terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
-        }
+    if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != asked)
+        && let Err(reason) = rwkv_forge_engine::check(hybrid.open.description())
+    {
+        terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
     }
 }
 
