@@ -76,7 +76,7 @@ fn results_do_not_depend_on_threads_or_groups() {
         let run = |threads, tokens_in_memory: u64| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let at_once = NonZeroUsize::new(threads).unwrap();
-            let whole_head = tokens_in_memory % 2 == 0;
+            let whole_head = tokens_in_memory.is_multiple_of(2);
             let pass = PassOptions { kernel, threads: at_once, whole_head, max_memory: tokens_in_memory * 512, ..PassOptions::default() };
             pool.install(|| try_compare(&model, &changed, &CompareOptions { tokens: &fed, pass }).unwrap())
         };
