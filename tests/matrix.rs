@@ -171,8 +171,8 @@ fn faults_are_beyond_what_types_may_lose() {
     };
     for version in Version::ALL {
         let holding = |encoding| CONTAINERS.iter().find(|container| container.carries(version).is_ok() && container.holds(encoding));
-        let blocks = rwkv_forge_quant::FORMATS.iter().filter(|format| !format.encoding().is_dense());
-        let held = blocks.filter_map(|format| Some((lost(*format), format.encoding().name, holding(format.encoding())?.name())));
+        let blocks = rwkv_forge_quant::encodable().filter(|format| !format.encoding().is_dense());
+        let held = blocks.filter_map(|format| Some((lost(format), format.encoding().name, holding(format.encoding())?.name())));
         let mut held: Vec<_> = held.collect();
         held.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (known, finest, coarsest) = (Sensitivity::of(version), held[0], held[held.len() - 1]);

@@ -71,7 +71,7 @@ fn names_of_files_are_shown_and_not_obeyed() {
     run(&["verify", model, text(&output), "--vocab", tokens, "--max-kl", "0"], 1);
     both(&["verify", model, text(&named(".missing"))], 4);
     both(&["logits", model, "--text", tokens, "--vocab", "bytes", "-o", text(&named(".npy")), "--force"], 0);
-    both(&["plan", model, "--bpw", "8", "--calibrate", text(&named(".absent"))], 4);
+    both(&["plan", model, "--bpw", "8", "--vocab", "bytes", "--calibrate", text(&named(".absent"))], 4);
     let state = copied(&dir, &fixture("states").join("tiny-state.pth"), "state");
     both(&["state", text(&state), "--to", "pth", "-o", text(&named(".out")), "--force"], 0);
     both(&["generate", text(&named(".missing"))], 4);

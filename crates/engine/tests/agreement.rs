@@ -58,7 +58,7 @@ fn every_type_agrees_in_both_forms() {
     for version in Version::ALL {
         let random = Loaded::random(version, &WIDE, 5);
         let tokens = tokens(40, WIDE.vocabulary);
-        for format in rwkv_forge_quant::FORMATS {
+        for format in rwkv_forge_quant::encodable() {
             let model = random.stored_as(format.encoding());
             let (expected, _) = model.reference(&tokens);
             for form in [Form::Float, Form::Int8] {
