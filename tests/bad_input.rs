@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::{Dir, checkpoint, error_kind, forge, json, run, safetensors_bytes};
+use crate::support::{Dir, checkpoint, error_kind, forge, json, run};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::models::{MemorySource, MemoryTensor, Sizes, random_model};
 
@@ -77,7 +77,7 @@ fn t8_values_that_are_no_numbers_are_named_and_counted() {
             })
             .collect();
         let path = dir.join("bad.safetensors");
-        std::fs::write(&path, safetensors_bytes(&MemorySource::from_tensors(tensors))).unwrap();
+        std::fs::write(&path, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
         let output = dir.join("out");
         for encoding in ["f32", "f16"] {
             let args = ["convert", path.to_str().unwrap(), "--to", "safetensors", "--type", encoding, "-o", output.to_str().unwrap()];
@@ -106,7 +106,7 @@ fn w15_what_f16_cannot_hold_is_never_infinity() {
         })
         .collect();
     let path = dir.join("large.safetensors");
-    std::fs::write(&path, safetensors_bytes(&MemorySource::from_tensors(tensors))).unwrap();
+    std::fs::write(&path, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
     let output = dir.join("out");
     let mut args = vec!["convert", path.to_str().unwrap(), "--to", "safetensors", "--type", "f16", "-o", output.to_str().unwrap()];
     let error = json(&args, 3)["error"].clone();
@@ -120,7 +120,7 @@ fn w15_what_f16_cannot_hold_is_never_infinity() {
 fn m1_m2_m3_models_that_are_not_whole() {
     let dir = Dir::new();
     let model = || random_model(rwkv_forge_model::Version::V7, &Sizes::TINY, 5).into_tensors();
-    let file = |tensors: Vec<MemoryTensor>| safetensors_bytes(&MemorySource::from_tensors(tensors));
+    let file = |tensors: Vec<MemoryTensor>| MemorySource::from_tensors(tensors).to_safetensors();
     let missing = model().into_iter().filter(|tensor| tensor.info.name != "blocks.1.ffn.value.weight").collect();
     assert_eq!(refusal(&dir, "missing.safetensors", &file(missing)), "MissingTensor");
     let mut extra = model();

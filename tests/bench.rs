@@ -7,7 +7,7 @@ use crate::support;
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::support::{Dir, checkpoint, error_kind, json, safetensors_bytes};
+use crate::support::{Dir, checkpoint, error_kind, json};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{Sizes, random_model};
 
@@ -55,7 +55,7 @@ fn memory_is_known_before_loading() {
     let dir = Dir::new();
     let file = dir.join("model.safetensors");
     let sizes = Sizes { layers: 4, channels: 768, head_size: 64, ffn: 3072, vocabulary: 500, ..Sizes::TINY };
-    std::fs::write(&file, safetensors_bytes(&random_model(Version::V7, &sizes, 3))).unwrap();
+    std::fs::write(&file, random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
     let predicted = json(&["inspect", "--memory", "--threads", "2", file.to_str().unwrap()], 0)["engine_memory"].clone();
     let report = json(&args(&[&file], "--tokens 4 --repeat 1 --loads 1 --read-mib 1 --threads 2 --prompt 0"), 0);
     assert_eq!(report["models"][0]["memory"]["predicted"], predicted);

@@ -105,7 +105,7 @@ fn divergences(dir: &Dir, source: &Path, files: &[&Path], on: &str) -> Vec<f64> 
 fn wide(dir: &Dir, version: Version, seed: u64) -> PathBuf {
     let sizes = Sizes { layers: 2, channels: 256, head_size: 64, ffn: 512, vocabulary: 320, ranks: [32, 32, 32, 64] };
     let path = dir.join(&format!("wide-{seed}.safetensors"));
-    std::fs::write(&path, support::safetensors_bytes(&random_model(version, &sizes, seed))).unwrap();
+    std::fs::write(&path, random_model(version, &sizes, seed).to_safetensors()).unwrap();
     path
 }
 
@@ -413,7 +413,7 @@ fn our_own_statistics_may_be_zero() {
     let keys = tensors.iter_mut().find(|tensor| tensor.info.name == "blocks.1.ffn.key.weight").unwrap();
     keys.bytes[..256 * 256 * 4].fill(0);
     let source = dir.join("dead.safetensors");
-    std::fs::write(&source, support::safetensors_bytes(&MemorySource::from_tensors(tensors))).unwrap();
+    std::fs::write(&source, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
     for quantizer in ["ggml", "search", "gptq"] {
         for encoding in ["q4_0", "q4_k", "q6_k"] {
             let more = ["--calibrate", &texts.calibration, "--calibration-windows", "2", "--quantizer", quantizer, "--no-verify"];
@@ -500,7 +500,7 @@ fn statistics_are_kept_and_belong_to_their_source() {
     // Statistics of another model or of other products are not what is wanted: said, and the file is left alone.
     let sizes = Sizes { layers: 3, channels: 128, head_size: 64, ffn: 512, vocabulary: 320, ranks: [32; 4] };
     let other = dir.join("other.safetensors");
-    std::fs::write(&other, support::safetensors_bytes(&random_model(Version::V7, &sizes, 9))).unwrap();
+    std::fs::write(&other, random_model(Version::V7, &sizes, 9).to_safetensors()).unwrap();
     let named = text(&statistics);
     let own = ["--calibrate", &texts.calibration, "--calibration-windows", "2", "--statistics", &named];
     assert_eq!(refused(&dir, &other, "gguf", "4bit", &own, 3).0, "OtherStatistics");
@@ -523,7 +523,7 @@ fn a_merged_lora_has_statistics_of_its_own() {
     let name = |half: &str| format!("blocks.0.att.value.lora_{half}");
     let lora = vec![(name("A"), vec![4, 128], values(512)), (name("B"), vec![128, 4], values(512))];
     let path = dir.join("lora.safetensors");
-    std::fs::write(&path, support::safetensors_bytes(&MemorySource::from_f32(lora))).unwrap();
+    std::fs::write(&path, MemorySource::from_f32(lora).to_safetensors()).unwrap();
     let of = |alpha: &str| {
         let more = ["--lora", &text(&path), "--lora-alpha", alpha, "--calibrate", &texts.calibration, "--calibration-windows", "2"];
         convert(&dir, checkpoint("7"), "gguf", "q4_0", &more);
@@ -622,7 +622,7 @@ fn hybrids_take_ready_types() {
         write("tokenizer.json", &tokenizer_json());
         write("tokenizer_config.json", &serde_json::json!({ "eos_token": "<|im_end|>", "chat_template": "{{ messages }}" }));
         let source = folder.join("model.safetensors");
-        std::fs::write(&source, support::safetensors_bytes(&random_hybrid(version, &sizes, &Variant::BARE, 2))).unwrap();
+        std::fs::write(&source, random_hybrid(version, &sizes, &Variant::BARE, 2).to_safetensors()).unwrap();
         for (ready, plain) in READY {
             let of = |name: &str| {
                 let output = dir.join(&format!("{}-{name}.gguf", version.name()));

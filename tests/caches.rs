@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use crate::support::{Dir, checkpoint, fixture, forge, safetensors_bytes, vocab};
+use crate::support::{Dir, checkpoint, fixture, forge, vocab};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
 use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
@@ -61,7 +61,7 @@ fn hybrid(dir: &Dir) -> PathBuf {
     std::fs::create_dir_all(&folder).unwrap();
     let sizes = Sizes { vocabulary: 272, ..Sizes::TINY };
     let path = folder.join("model.safetensors");
-    std::fs::write(&path, safetensors_bytes(&random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21))).unwrap();
+    std::fs::write(&path, random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21).to_safetensors()).unwrap();
     std::fs::write(folder.join("config.json"), config_json(Version::ARwkv7, &sizes, &Variant::FULL).to_string()).unwrap();
     std::fs::write(folder.join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
     std::fs::write(folder.join("tokenizer_config.json"), json!({ "eos_token": "<|im_end|>" }).to_string()).unwrap();
@@ -132,7 +132,7 @@ fn shards(folder: &Path) {
         let name = format!("model-{number:05}-of-00002.safetensors");
         let part: Vec<_> = rest.by_ref().take(count).collect();
         map.extend(part.iter().map(|tensor| (tensor.info.name.clone(), json!(name))));
-        std::fs::write(folder.join(&name), safetensors_bytes(&MemorySource::from_tensors(part))).unwrap();
+        std::fs::write(folder.join(&name), MemorySource::from_tensors(part).to_safetensors()).unwrap();
     }
     let index = json!({ "metadata": { "total_size": 1 }, "weight_map": map });
     std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();

@@ -1,8 +1,6 @@
 //! What a command writes never takes the place of what it reads, nor of what else it writes, whatever `--force` says.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use crate::support;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -194,7 +192,7 @@ fn files_that_nobody_named_are_kept_too() {
     for (name, part) in [("model-00001-of-00002.safetensors", tensors), ("model-00002-of-00002.safetensors", rest)] {
         let source = MemorySource::from_tensors(part);
         source.tensors().iter().for_each(|info| drop(map.insert(info.name.clone(), name.into())));
-        std::fs::write(dir.join(name), support::safetensors_bytes(&source)).unwrap();
+        std::fs::write(dir.join(name), source.to_safetensors()).unwrap();
     }
     let index = dir.join("model.safetensors.index.json");
     std::fs::write(&index, serde_json::json!({ "metadata": {}, "weight_map": map }).to_string()).unwrap();
@@ -205,7 +203,7 @@ fn files_that_nobody_named_are_kept_too() {
     std::fs::create_dir(&folder).unwrap();
     let sizes = Sizes { vocabulary: 272, ..Sizes::TINY };
     let model = folder.join("model.safetensors");
-    std::fs::write(&model, support::safetensors_bytes(&random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21))).unwrap();
+    std::fs::write(&model, random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21).to_safetensors()).unwrap();
     std::fs::write(folder.join("config.json"), config_json(Version::ARwkv7, &sizes, &Variant::FULL).to_string()).unwrap();
     std::fs::write(folder.join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
     for name in ["config.json", "tokenizer.json"] {
@@ -218,10 +216,10 @@ fn files_that_nobody_named_are_kept_too() {
     }
     // A LoRA.
     let base = dir.join("base.safetensors");
-    std::fs::write(&base, support::safetensors_bytes(&random_model(Version::V7, &Sizes::TINY, 3))).unwrap();
+    std::fs::write(&base, random_model(Version::V7, &Sizes::TINY, 3).to_safetensors()).unwrap();
     let factor = |name: &str, shape: Vec<u64>| (format!("blocks.0.att.key.{name}"), shape, vec![0.5; 64]);
     let lora = MemorySource::from_f32(vec![factor("lora_A", vec![2, 32]), factor("lora_B", vec![32, 2])]);
-    std::fs::write(dir.join("lora.safetensors"), support::safetensors_bytes(&lora)).unwrap();
+    std::fs::write(dir.join("lora.safetensors"), lora.to_safetensors()).unwrap();
     let lora = dir.join("lora.safetensors");
     refused(&base, &lora, &["--lora", lora.to_str().unwrap(), "--lora-alpha", "4"]);
 }

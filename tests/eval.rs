@@ -357,7 +357,7 @@ fn hybrids_are_computed_by_the_reference() {
     let dir = Dir::new();
     let sizes = Sizes { vocabulary: 300, ..Sizes::TINY };
     let model = rwkv_forge_model::Version::ARwkv7;
-    std::fs::write(dir.join("model.safetensors"), support::safetensors_bytes(&random_hybrid(model, &sizes, &Variant::FULL, 3))).unwrap();
+    std::fs::write(dir.join("model.safetensors"), random_hybrid(model, &sizes, &Variant::FULL, 3).to_safetensors()).unwrap();
     std::fs::write(dir.join("config.json"), serde_json::to_vec(&config_json(model, &sizes, &Variant::FULL)).unwrap()).unwrap();
     let args = ["eval", dir.path().to_str().unwrap(), "--vocab", "bytes", "--text", passage(), "--bytes", "200"];
     let output = run(&args);
@@ -373,7 +373,7 @@ fn wrong_calls_say_what_to_do() {
     let (tiny, short) = (checkpoint("7"), text(&short));
     let other = dir.join("other.safetensors");
     let model = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &Sizes::TINY, 5);
-    std::fs::write(&other, support::safetensors_bytes(&model)).unwrap();
+    std::fs::write(&other, model.to_safetensors()).unwrap();
     let baseline = text(&other);
     for (more, code, kind) in [
         (&["--max-kl", "1"][..], 2, "BaselineNeeded"),

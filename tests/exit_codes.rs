@@ -50,7 +50,7 @@ fn overflowing(dir: &Dir) -> String {
         *value = 3e38f32.to_le_bytes();
     }
     let path = dir.join("huge.safetensors");
-    std::fs::write(&path, support::safetensors_bytes(&MemorySource::from_tensors(tensors))).unwrap();
+    std::fs::write(&path, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
     text(&path)
 }
 

@@ -27,7 +27,7 @@ fn overflowing(dir: &Dir) -> std::path::PathBuf {
         *value = 3e38f32.to_le_bytes();
     }
     let path = dir.join("huge.safetensors");
-    std::fs::write(&path, support::safetensors_bytes(&rwkv_forge_testkit::models::MemorySource::from_tensors(tensors))).unwrap();
+    std::fs::write(&path, rwkv_forge_testkit::models::MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
     path
 }
 
@@ -109,7 +109,7 @@ fn what_cannot_be_compared_is_refused() {
     std::fs::create_dir_all(&folder).unwrap();
     let sizes = Sizes { vocabulary: 272, ..Sizes::TINY };
     let hybrid = random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21);
-    std::fs::write(folder.join("model.safetensors"), support::safetensors_bytes(&hybrid)).unwrap();
+    std::fs::write(folder.join("model.safetensors"), hybrid.to_safetensors()).unwrap();
     let config = serde_json::to_vec(&config_json(Version::ARwkv7, &sizes, &Variant::FULL)).unwrap();
     std::fs::write(folder.join("config.json"), config).unwrap();
     let refused = json(&quick(&folder), 3);

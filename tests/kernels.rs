@@ -23,7 +23,7 @@ fn hybrid(dir: &Dir) -> PathBuf {
     std::fs::create_dir_all(&folder).unwrap();
     let sizes = Sizes { vocabulary: 272, ..Sizes::TINY };
     let model = random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21);
-    std::fs::write(folder.join("model.safetensors"), support::safetensors_bytes(&model)).unwrap();
+    std::fs::write(folder.join("model.safetensors"), model.to_safetensors()).unwrap();
     let config = serde_json::to_vec(&config_json(Version::ARwkv7, &sizes, &Variant::FULL)).unwrap();
     std::fs::write(folder.join("config.json"), config).unwrap();
     folder

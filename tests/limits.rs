@@ -4,7 +4,7 @@
 
 use crate::support;
 
-use crate::support::{Dir, checkpoint, error_kind, json, safetensors_bytes};
+use crate::support::{Dir, checkpoint, error_kind, json};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Diagnostic;
@@ -15,7 +15,7 @@ use rwkv_forge_testkit::models::{Sizes, random_model};
 fn model(dir: &Dir, channels: usize, vocabulary: usize) -> String {
     let sizes = Sizes { layers: 1, channels, head_size: 8, ffn: 16, vocabulary, ranks: [4, 4, 4, 4] };
     let path = dir.join(&format!("model-{channels}-{vocabulary}.safetensors"));
-    std::fs::write(&path, safetensors_bytes(&random_model(Version::V7, &sizes, 5))).unwrap();
+    std::fs::write(&path, random_model(Version::V7, &sizes, 5).to_safetensors()).unwrap();
     path.to_str().unwrap().to_owned()
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support;
 
-use crate::support::{Dir, json, safetensors_bytes};
+use crate::support::{Dir, json};
 use rwkv_forge_convert::container::CONTAINERS;
 use rwkv_forge_model::Version;
 use rwkv_forge_quant::BlockFormat;
@@ -105,7 +105,7 @@ fn every_container_carries_every_type_of_every_version_that_it_says() {
     let mut cases = 0;
     for version in Version::ALL {
         for container in CONTAINERS.iter().filter(|container| container.carries(version).is_ok()) {
-            std::fs::write(&source, safetensors_bytes(&model(version, container.name()))).unwrap();
+            std::fs::write(&source, model(version, container.name()).to_safetensors()).unwrap();
             let mut measured: Vec<(f64, f64)> = Vec::new();
             for format in rwkv_forge_quant::FORMATS.iter().filter(|format| container.holds(format.encoding())) {
                 let encoding = format.encoding();
@@ -160,8 +160,8 @@ fn faults_are_beyond_what_types_may_lose() {
     let dir = Dir::new();
     let (source, faulty, output) = (dir.join("source.safetensors"), dir.join("faulty.safetensors"), dir.join("output"));
     let kl = |good: &MemorySource, bad: &MemorySource, container: &str, encoding: &str| {
-        std::fs::write(&source, safetensors_bytes(good)).unwrap();
-        std::fs::write(&faulty, safetensors_bytes(bad)).unwrap();
+        std::fs::write(&source, good.to_safetensors()).unwrap();
+        std::fs::write(&faulty, bad.to_safetensors()).unwrap();
         converted(&faulty, container, encoding, &output);
         let paths = [&source, &output, support::vocab()].map(|path| path.to_str().unwrap().to_owned());
         let args = ["verify", &paths[0], &paths[1], "--vocab", &paths[2], "--probe-tokens", "24", "--max-kl", "20"];

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Dir, json, safetensors_bytes};
+use crate::support::{Dir, json};
 use rwkv_forge_gguf::GgufFile;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::{Encoding, TensorSource};
@@ -23,7 +23,7 @@ fn model(dir: &Dir, name: &str, encoding: Encoding, change: impl Fn(&mut MemoryT
     let mut tensors = random_model_with(Version::V7, &SIZES, &options, 3).into_tensors();
     tensors.iter_mut().for_each(change);
     let path = dir.join(name);
-    std::fs::write(&path, safetensors_bytes(&MemorySource::from_tensors(tensors))).unwrap();
+    std::fs::write(&path, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
     path
 }
 

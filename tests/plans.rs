@@ -5,7 +5,7 @@ use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Dir, checkpoint, fixture, safetensors_bytes, sha256};
+use crate::support::{Dir, checkpoint, fixture, sha256};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{Sizes, random_model};
 use serde_json::Value;
@@ -292,7 +292,7 @@ fn a_model_with_nothing_to_choose_has_a_plan_or_a_refusal() {
     // No row of any matrix is a whole number of blocks, so that every tensor has one type alone.
     let sizes = Sizes { layers: 2, channels: 16, head_size: 4, ffn: 24, vocabulary: 256, ranks: [4, 4, 4, 4] };
     let source = dir.join("narrow.safetensors");
-    std::fs::write(&source, safetensors_bytes(&random_model(Version::V7, &sizes, 3))).unwrap();
+    std::fs::write(&source, random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
     let args = |bits: &str| -> Vec<String> {
         let mut args: Vec<String> = ["plan", "--vocab", "bytes", "--bpw", bits, "--probe-windows", "1"].map(str::to_owned).to_vec();
         args.extend(["--calibration-windows".to_owned(), "2".to_owned(), text(&source)]);

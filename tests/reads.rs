@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Dir, checkpoint, fixture, forge, safetensors_bytes, vocab};
+use crate::support::{Dir, checkpoint, fixture, forge, vocab};
 use rwkv_forge_convert::COMPANIONS;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::TensorSource;
@@ -69,7 +69,7 @@ fn sharded(folder: &Path, model: MemorySource) {
     for (name, part) in [("model-00001-of-00002.safetensors", tensors), ("model-00002-of-00002.safetensors", rest)] {
         let source = MemorySource::from_tensors(part);
         source.tensors().iter().for_each(|info| drop(map.insert(info.name.clone(), name.into())));
-        std::fs::write(folder.join(name), safetensors_bytes(&source)).unwrap();
+        std::fs::write(folder.join(name), source.to_safetensors()).unwrap();
     }
     let index = serde_json::json!({ "metadata": {}, "weight_map": map });
     std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
@@ -112,18 +112,17 @@ fn each_container_reads_what_is_documented() {
     sources.push(("an index of shards", dir.join("sharded/model.safetensors.index.json")));
     sharded(&folder("sharded-directory"), random_model(Version::V7, &Sizes::TINY, 3));
     sources.push(("a directory with an index", dir.join("sharded-directory")));
-    std::fs::write(folder("directory").join("model.safetensors"), safetensors_bytes(&random_model(Version::V7, &Sizes::TINY, 3))).unwrap();
+    std::fs::write(folder("directory").join("model.safetensors"), random_model(Version::V7, &Sizes::TINY, 3).to_safetensors()).unwrap();
     sources.push(("a directory", dir.join("directory")));
     // Ranks as candle computes them for two heads.
     let wide = Sizes { layers: 2, channels: 128, head_size: 64, ffn: 96, vocabulary: 40, ranks: [2, 4, 3, 9] };
     let six = to_candle_6(random_model_with(Version::V6, &wide, &Options::default(), 3));
-    std::fs::write(dir.join("six.safetensors"), safetensors_bytes(&six)).unwrap();
+    std::fs::write(dir.join("six.safetensors"), six.to_safetensors()).unwrap();
     let output = dir.join("candle");
     opened(&["convert", text(&dir.join("six.safetensors")), "--to", "candle-gguf", "--type", "q8_0", "-o", text(&output)]);
     sources.push(("a directory of candle's", output));
     let hybrid = folder("hybrid");
-    std::fs::write(hybrid.join("model.safetensors"), safetensors_bytes(&random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21)))
-        .unwrap();
+    std::fs::write(hybrid.join("model.safetensors"), random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21).to_safetensors()).unwrap();
     std::fs::write(hybrid.join("config.json"), config_json(Version::ARwkv7, &sizes, &Variant::FULL).to_string()).unwrap();
     std::fs::write(hybrid.join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
     std::fs::write(hybrid.join("tokenizer_config.json"), "{}").unwrap();

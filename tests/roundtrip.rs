@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use crate::support;
-
 use crate::support::{Dir, checkpoint, convert_args, json, run, vocab};
 use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 
@@ -99,7 +97,7 @@ fn all_six_versions_of_random_weights_survive_safetensors() {
     for version in rwkv_forge_model::Version::ALL {
         let source: MemorySource = random_model(version, &Sizes::TINY, 11);
         let path = dir.join(&format!("random-{}.safetensors", version.name()));
-        std::fs::write(&path, support::safetensors_bytes(&source)).unwrap();
+        std::fs::write(&path, source.to_safetensors()).unwrap();
         let output = dir.join(&format!("out-{}.safetensors", version.name()));
         let args = ["convert", path.to_str().unwrap(), "--to", "safetensors", "--type", "f32", "-o", output.to_str().unwrap()];
         let record = json(&args, 0);

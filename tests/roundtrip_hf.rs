@@ -6,7 +6,7 @@ use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Dir, checkpoint, convert_args, error_kind, json, run, safetensors_bytes, sha256, vocab};
+use crate::support::{Dir, checkpoint, convert_args, error_kind, json, run, sha256, vocab};
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_testkit::models::{
@@ -21,7 +21,7 @@ const CANDLE: Sizes = Sizes { ranks: [2, 4, 3, 9], ..WIDE };
 
 fn write(dir: &Dir, name: &str, source: &MemorySource) -> PathBuf {
     let path = dir.join(name);
-    std::fs::write(&path, safetensors_bytes(source)).unwrap();
+    std::fs::write(&path, source.to_safetensors()).unwrap();
     path
 }
 

@@ -1,8 +1,6 @@
 //! Hybrids with Qwen: from the names, the configuration and the vocabulary that their authors publish to GGUF and back.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use crate::support;
-
 use std::path::PathBuf;
 
 use crate::support::{Dir, json};
@@ -19,7 +17,7 @@ fn checkpoint(dir: &Dir, name: &str, version: Version, sizes: &Sizes, variant: &
     let folder = dir.join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("model.safetensors");
-    std::fs::write(&path, support::safetensors_bytes(&random_hybrid(version, sizes, variant, 21))).unwrap();
+    std::fs::write(&path, random_hybrid(version, sizes, variant, 21).to_safetensors()).unwrap();
     write_json(&folder.join("config.json"), &config_json(version, sizes, variant));
     write_json(&folder.join("tokenizer.json"), &tokenizer_json());
     write_json(

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Dir, checkpoint, convert_args, json, run, safetensors_bytes, sha256, vocab};
+use crate::support::{Dir, checkpoint, convert_args, json, run, sha256, vocab};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
 
@@ -40,7 +40,7 @@ fn all_six_versions_of_random_weights_survive() {
     let dir = Dir::new();
     for version in Version::ALL {
         let path = dir.join(&format!("random-{}.safetensors", version.name()));
-        std::fs::write(&path, safetensors_bytes(&random_model(version, &Sizes::TINY, 12))).unwrap();
+        std::fs::write(&path, random_model(version, &Sizes::TINY, 12).to_safetensors()).unwrap();
         let output = dir.join(&format!("out-{}.pth", version.name()));
         let record = json(&["convert", text(&path), "--to", "pth", "--type", "f32", "-o", text(&output)], 0);
         assert_eq!(record["record"]["agreement"]["identical"], true, "{version}");
@@ -130,7 +130,7 @@ fn lora(dir: &Dir) -> PathBuf {
     }
     tensors.push(("ln_out.weight".to_owned(), vec![128], (0..128).map(|_| 1.0 + 0.1 * random.normal()).collect()));
     let path = dir.join("tuned.safetensors");
-    std::fs::write(&path, safetensors_bytes(&MemorySource::from_f32(tensors))).unwrap();
+    std::fs::write(&path, MemorySource::from_f32(tensors).to_safetensors()).unwrap();
     path
 }
 
@@ -183,7 +183,7 @@ fn state(dir: &Dir) -> PathBuf {
     let mut values = || (0..2 * 64 * 64).map(|_| (random.normal() * 64.0).round() / 4.0).collect::<Vec<f32>>();
     let tensors = (0..3).map(|layer| (format!("blocks.{layer}.att.time_state"), vec![2, 64, 64], values())).collect();
     let path = dir.join("tuned.st");
-    std::fs::write(&path, safetensors_bytes(&MemorySource::from_f32(tensors))).unwrap();
+    std::fs::write(&path, MemorySource::from_f32(tensors).to_safetensors()).unwrap();
     path
 }
 

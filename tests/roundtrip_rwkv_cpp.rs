@@ -63,7 +63,7 @@ fn all_six_versions_of_random_weights_go_out_and_back() {
             let options = Options { bonus_as_logarithm, ..Options::default() };
             let source = random_model_with(version, &Sizes::TINY, &options, 11);
             let (path, there, back) = (dir.join("source.safetensors"), dir.join("there.bin"), dir.join("back.safetensors"));
-            std::fs::write(&path, support::safetensors_bytes(&source)).unwrap();
+            std::fs::write(&path, source.to_safetensors()).unwrap();
             let convert = |from: &Path, to: &str, output: &Path| {
                 let args = ["convert", from.to_str().unwrap(), "--to", to, "--type", "f32", "-f", "-o", output.to_str().unwrap()];
                 json(&args, 0)["record"].clone()
@@ -201,7 +201,7 @@ fn damaged_files_are_refused_by_every_command() {
     let dir = Dir::new();
     let path = dir.join("whole.bin");
     let source = dir.join("source.safetensors");
-    std::fs::write(&source, support::safetensors_bytes(&random_model(rwkv_forge_model::Version::V6, &Sizes::TINY, 3))).unwrap();
+    std::fs::write(&source, random_model(rwkv_forge_model::Version::V6, &Sizes::TINY, 3).to_safetensors()).unwrap();
     json(&["convert", source.to_str().unwrap(), "--to", "rwkv-cpp", "--type", "f32", "-o", path.to_str().unwrap()], 0);
     let file = std::fs::read(&path).unwrap();
     let last = rwkv_forge_ggml::Records::from_bytes(&file).unwrap();

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use crate::support;
-
 use std::path::Path;
 
 use crate::support::{Dir, checkpoint, convert_args, error_kind, json, vocab};
@@ -19,7 +17,7 @@ const SIZES: Sizes = Sizes { layers: 7, channels: 128, head_size: 32, ffn: 256, 
 
 /// Writes a random model as safetensors.
 fn source(path: &Path, version: Version, options: &Options) {
-    std::fs::write(path, support::safetensors_bytes(&random_model_with(version, &SIZES, options, 23))).unwrap();
+    std::fs::write(path, random_model_with(version, &SIZES, options, 23).to_safetensors()).unwrap();
 }
 
 fn convert(source: &Path, container: &str, encoding: &str, output: &Path) -> Vec<String> {
@@ -58,7 +56,7 @@ fn every_version_reproduces_the_logits_of_a_source_in_f16() {
     let dir = Dir::new();
     for version in VERSIONS {
         let path = dir.join(&format!("{}.safetensors", version.name()));
-        std::fs::write(&path, support::safetensors_bytes(&exact(version, &Options::default()))).unwrap();
+        std::fs::write(&path, exact(version, &Options::default()).to_safetensors()).unwrap();
         for container in CONTAINERS {
             let output = dir.join(&format!("{}.{container}", version.name()));
             let record = json(&convert(&path, container, "f16", &output), 0);

@@ -22,7 +22,7 @@ fn model(dir: &Dir, rows: usize) -> PathBuf {
 
 fn model_of(dir: &Dir, sizes: &Sizes) -> PathBuf {
     let path = dir.join(&format!("random-{}.safetensors", sizes.vocabulary));
-    std::fs::write(&path, support::safetensors_bytes(&random_model(Version::V7, sizes, 11))).unwrap();
+    std::fs::write(&path, random_model(Version::V7, sizes, 11).to_safetensors()).unwrap();
     path
 }
 
@@ -101,7 +101,7 @@ fn hybrids_may_leave_512_rows() {
         std::fs::create_dir_all(&folder).unwrap();
         let (version, variant) = (Version::ARwkv7, Variant::BARE);
         let source = folder.join("model.safetensors");
-        std::fs::write(&source, support::safetensors_bytes(&random_hybrid(version, &sizes, &variant, 2))).unwrap();
+        std::fs::write(&source, random_hybrid(version, &sizes, &variant, 2).to_safetensors()).unwrap();
         std::fs::write(folder.join("config.json"), config_json(version, &sizes, &variant).to_string()).unwrap();
         std::fs::write(folder.join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
         let output = dir.join(&format!("{rows}.gguf"));

@@ -1,8 +1,6 @@
 //! Words from files, names of files among them, do nothing to a terminal, a page, a spreadsheet or a log.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use crate::support;
-
 use std::path::{Path, PathBuf};
 
 use crate::support::{Dir, checkpoint, fixture, forge, vocab};
@@ -128,7 +126,7 @@ fn names_inside_of_files_are_shown_and_not_obeyed() {
     let header = header.to_string();
     let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 8]].concat();
     std::fs::write(dir.join("words.safetensors"), file).unwrap();
-    std::fs::write(dir.join("plain.safetensors"), support::safetensors_bytes(&source)).unwrap();
+    std::fs::write(dir.join("plain.safetensors"), source.to_safetensors()).unwrap();
     let pickle = state_dict(&[Tensor::dense(HOSTILE, "FloatStorage", 0, &[2])]);
     std::fs::write(dir.join("words.pth"), Archive::torch(&pickle, &[&[0; 8]]).build().bytes).unwrap();
     for name in ["words.safetensors", "plain.safetensors", "words.pth"] {

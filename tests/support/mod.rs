@@ -109,22 +109,3 @@ pub(crate) fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let values = bytes[10 + length..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     (shape, values)
 }
-
-/// A safetensors file of these tensors, written by the simplest code that can be right.
-pub(crate) fn safetensors_bytes(source: &rwkv_forge_testkit::models::MemorySource) -> Vec<u8> {
-    use rwkv_forge_tensor::TensorSource;
-    let mut header = serde_json::Map::new();
-    let mut data = Vec::new();
-    for info in source.tensors() {
-        let bytes = source.bytes(&info.name).unwrap();
-        let offsets = [data.len(), data.len() + bytes.len()];
-        data.extend_from_slice(bytes);
-        let dtype = info.encoding.name.to_uppercase();
-        header.insert(info.name.clone(), serde_json::json!({ "dtype": dtype, "shape": info.shape, "data_offsets": offsets }));
-    }
-    let header = Value::Object(header).to_string();
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend_from_slice(header.as_bytes());
-    file.extend_from_slice(&data);
-    file
-}

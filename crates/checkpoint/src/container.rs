@@ -2,7 +2,6 @@
 //! Their tensors have the names of whoever saved them, which [`TensorFile`] finds out.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rwkv_forge_container::lint::{About, Lint, Rule};
@@ -15,7 +14,7 @@ use rwkv_forge_model::names::needs_configuration;
 use rwkv_forge_model::{
     Assembly, Choice, Configuration, Constraint, Epsilon, MappedTensor, ModelDescription, ModelFile, OutputLayout, TensorSpec, Version,
 };
-use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
+use rwkv_forge_tensor::{BoxError, TensorSource, Wrapper};
 use serde_json::Value;
 
 use crate::error::CheckpointError;
@@ -74,30 +73,9 @@ impl TensorFile {
     }
 }
 
-impl TensorSource for TensorFile {
-    fn path(&self) -> &Path {
-        self.source.path()
-    }
-    fn format(&self) -> &'static str {
-        self.source.format()
-    }
-    fn files(&self) -> Vec<PathBuf> {
-        self.source.files()
-    }
-    fn tensors(&self) -> &[TensorInfo] {
-        self.source.tensors()
-    }
-    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
-        self.source.read_at(index, start, out)
-    }
-    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
-        self.source.check_integrity(progress)
-    }
-    fn metadata(&self) -> Vec<(String, String)> {
-        self.source.metadata()
-    }
-    fn notes(&self) -> &[String] {
-        self.source.notes()
+impl Wrapper for TensorFile {
+    fn wrapped(&self) -> &dyn TensorSource {
+        self.source.as_ref()
     }
 }
 

@@ -1,12 +1,10 @@
 //! Files with candle's names, and the undoing of what was changed for candle. Start at [`CandleFile`].
 
-use std::path::{Path, PathBuf};
-
 use rwkv_forge_container::Opened;
 use rwkv_forge_container::lint::Lint;
 use rwkv_forge_model::names::Convention;
 use rwkv_forge_model::{MappedTensor, ModelFile, ValueForm};
-use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
+use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource, Wrapper};
 use rwkv_forge_tokenizer::BpeVocabulary;
 
 use crate::error::HfError;
@@ -67,37 +65,9 @@ impl CandleFile {
     }
 }
 
-impl TensorSource for CandleFile {
-    fn path(&self) -> &Path {
-        self.source.path()
-    }
-
-    fn format(&self) -> &'static str {
-        self.source.format()
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        self.source.files()
-    }
-
-    fn tensors(&self) -> &[TensorInfo] {
-        self.source.tensors()
-    }
-
-    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
-        self.source.read_at(index, start, out)
-    }
-
-    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
-        self.source.check_integrity(progress)
-    }
-
-    fn metadata(&self) -> Vec<(String, String)> {
-        self.source.metadata()
-    }
-
-    fn notes(&self) -> &[String] {
-        self.source.notes()
+impl Wrapper for CandleFile {
+    fn wrapped(&self) -> &dyn TensorSource {
+        self.source.as_ref()
     }
 }
 

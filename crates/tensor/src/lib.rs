@@ -21,4 +21,4 @@ pub use finite::first_non_finite;
 pub use float::{F16Loss, bf16_to_f32, decode_dense, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use random::SplitMix64;
 pub use shape::{ShapeError, element_count, format_shape, shorten};
-pub use source::{TensorInfo, TensorSource};
+pub use source::{TensorInfo, TensorSource, Wrapper};

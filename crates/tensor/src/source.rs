@@ -75,3 +75,43 @@ pub trait TensorSource: Send + Sync {
         &[]
     }
 }
+
+/// What adds something to a source and leaves everything that a [`TensorSource`] says and reads as it is.
+pub trait Wrapper: Send + Sync {
+    /// The source.
+    fn wrapped(&self) -> &dyn TensorSource;
+}
+
+impl<T: Wrapper> TensorSource for T {
+    fn path(&self) -> &Path {
+        self.wrapped().path()
+    }
+
+    fn format(&self) -> &'static str {
+        self.wrapped().format()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.wrapped().files()
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        self.wrapped().tensors()
+    }
+
+    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
+        self.wrapped().read_at(index, start, out)
+    }
+
+    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
+        self.wrapped().check_integrity(progress)
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        self.wrapped().metadata()
+    }
+
+    fn notes(&self) -> &[String] {
+        self.wrapped().notes()
+    }
+}

@@ -101,6 +101,27 @@ impl MemorySource {
     }
 }
 
+impl MemorySource {
+    /// These tensors as a safetensors file, written by the simplest code that can be right.
+    ///
+    /// # Panics
+    /// Never: every tensor has bytes.
+    #[must_use]
+    pub fn to_safetensors(&self) -> Vec<u8> {
+        let mut header = serde_json::Map::new();
+        let mut data = Vec::new();
+        for info in self.tensors() {
+            let bytes = self.bytes(&info.name).expect("every tensor has bytes");
+            let offsets = [data.len(), data.len() + bytes.len()];
+            data.extend_from_slice(bytes);
+            let dtype = info.encoding.name.to_uppercase();
+            header.insert(info.name.clone(), serde_json::json!({ "dtype": dtype, "shape": info.shape, "data_offsets": offsets }));
+        }
+        let header = serde_json::Value::Object(header).to_string();
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+    }
+}
+
 impl TensorSource for MemorySource {
     fn path(&self) -> &Path {
         &self.path

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rwkv_forge_model::{ModelDescription, ModelError, TensorSpec};
-use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
+use rwkv_forge_tensor::{TensorSource, Wrapper};
 
 use crate::error::WeightsError;
 
@@ -131,36 +131,8 @@ impl std::fmt::Debug for Model {
 }
 
 /// The tensors as they are stored, and all that the source says of itself.
-impl TensorSource for Model {
-    fn path(&self) -> &Path {
-        self.source.path()
-    }
-
-    fn format(&self) -> &'static str {
-        self.source.format()
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        self.source.files()
-    }
-
-    fn tensors(&self) -> &[TensorInfo] {
-        self.source.tensors()
-    }
-
-    fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
-        self.source.read_at(index, start, out)
-    }
-
-    fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
-        self.source.check_integrity(progress)
-    }
-
-    fn metadata(&self) -> Vec<(String, String)> {
-        self.source.metadata()
-    }
-
-    fn notes(&self) -> &[String] {
-        self.source.notes()
+impl Wrapper for Model {
+    fn wrapped(&self) -> &dyn TensorSource {
+        self.source.as_ref()
     }
 }

@@ -1,16 +1,14 @@
 //! Files in a temporary directory, and conversions that are planned, for the tests of this crate.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test support may fail loudly; the numbers in it are small")]
+#![allow(clippy::unwrap_used, reason = "test support may fail loudly")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rwkv_forge_checkpoint::safetensors::PlannedTensor;
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{ConvertOptions, OpenModel, Plan, Vocabulary, plan};
-use rwkv_forge_model::Assembly;
-use rwkv_forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_tensor::BoxError;
 use rwkv_forge_testkit::models::MemorySource;
 
 /// A path that no other test uses; the file or folder goes when the test ends.
@@ -40,20 +38,7 @@ impl Temp {
 
 /// Writes these tensors as a safetensors file.
 pub fn write_safetensors(path: &Path, source: &MemorySource) {
-    let plan = |(index, info): (usize, &rwkv_forge_tensor::TensorInfo)| PlannedTensor {
-        name: info.name.clone(),
-        shape: info.shape.clone(),
-        encoding: info.encoding,
-        reason: String::new(),
-        assembly: Assembly::of(index),
-    };
-    let layout = rwkv_forge_checkpoint::safetensors::layout(source.tensors().iter().enumerate().map(plan).collect(), &[], &[]).unwrap();
-    let mut bytes = layout.header;
-    bytes.resize(layout.total_bytes as usize, 0);
-    for tensor in &layout.tensors {
-        bytes[tensor.offset as usize..][..tensor.bytes as usize].copy_from_slice(source.bytes(&tensor.name).unwrap());
-    }
-    std::fs::write(path, bytes).unwrap();
+    std::fs::write(path, source.to_safetensors()).unwrap();
 }
 
 /// Plans a conversion of which nothing but this is said.
