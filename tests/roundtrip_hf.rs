@@ -344,12 +344,12 @@ fn the_dry_run_lists_what_the_directory_will_hold() {
     let source = trained(&dir, Version::V7, &WIDE);
     let mut dry = args(&source, "candle", "bf16", &dir.join("out"));
     dry.push("--dry-run".to_owned());
-    let plan = json(&dry, 0);
+    let blueprint = json(&dry, 0);
     dry.pop();
     json(&dry, 0);
     let written: u64 = std::fs::read_dir(dir.join("out")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
-    assert_eq!(plan["total_bytes"].as_u64(), Some(written));
-    let stand_in = plan["tensors"].as_array().unwrap().iter().find(|tensor| tensor["name"] == "blocks.0.att.v1").unwrap();
+    assert_eq!(blueprint["total_bytes"].as_u64(), Some(written));
+    let stand_in = blueprint["tensors"].as_array().unwrap().iter().find(|tensor| tensor["name"] == "blocks.0.att.v1").unwrap();
     assert_eq!(stand_in["type"], "bf16");
     assert_eq!(run(&["inspect", dir.join("out").to_str().unwrap()]).status.code(), Some(0));
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::error::CheckpointError;
 use crate::limits::Limits;
-use crate::safetensors::{self, PlannedTensor};
+use crate::safetensors::{self, NewTensor};
 use crate::{open_kind_of, sniff, torch_write};
 
 /// Files of `torch.save`, of any torch since 0.4.
@@ -140,15 +140,15 @@ fn key_order(source: &(dyn TensorSource + 'static)) -> Option<String> {
 }
 
 /// Every tensor under its original name and shape.
-fn original_tensors(model: &ModelDescription, choices: &[Choice]) -> Vec<PlannedTensor> {
-    let planned = |(index, (spec, choice)): (usize, (&TensorSpec, &Choice))| PlannedTensor {
+fn original_tensors(model: &ModelDescription, choices: &[Choice]) -> Vec<NewTensor> {
+    let tensor = |(index, (spec, choice)): (usize, (&TensorSpec, &Choice))| NewTensor {
         name: spec.name.clone(),
         shape: spec.shape.clone(),
         encoding: choice.encoding,
         reason: choice.reason.clone(),
         assembly: Assembly::of(index),
     };
-    model.tensors.iter().zip(choices).enumerate().map(planned).collect()
+    model.tensors.iter().zip(choices).enumerate().map(tensor).collect()
 }
 
 /// `.pth` as `torch.save` writes it, with the names and shapes of the original checkpoint.

@@ -2,7 +2,7 @@
 //!
 //! Start at [`open`], which tells the kinds of files apart and returns a [`TensorSource`]. A `.pth` file goes through
 //! `zip` (or `legacy`), then `pickle` (a machine that only builds data), then `state_dict` (which dictionary is meant),
-//! then `layout` (where each element lies); `source` reads the tensors that came out of it. New files are planned by
+//! then `layout` (where each element lies); `source` reads the tensors that came out of it. New files are laid out by
 //! [`torch_write::layout`] and [`safetensors::layout`].
 #![forbid(unsafe_code)]
 #![deny(

@@ -1,4 +1,4 @@
-//! The plan of a new `.pth` file, as `torch.save` would write it. Start at [`layout`].
+//! The layout of a new `.pth` file, as `torch.save` would write it. Start at [`layout`].
 //!
 //! The archive begins with the small entries: `data.pkl` (a plain dict from names to tensors, pickle protocol 2),
 //! `byteorder`, `version`, and `rwkv_forge.json` with the file's provenance, which torch passes over. Then follows one
@@ -12,7 +12,7 @@ use rwkv_forge_tensor::{Encoding, format_shape};
 
 use crate::error::{CheckpointError, Refusal, Result, refuse};
 use crate::limits::Limits;
-use crate::safetensors::PlannedTensor;
+use crate::safetensors::NewTensor;
 
 /// Top folder of the archive: what torch writes when it saves to no named file.
 const TOP: &str = "archive";
@@ -27,7 +27,7 @@ const DATE: u32 = 0x0021_0000;
 /// Stands for a path in messages: the file does not exist yet.
 const NEW_FILE: &str = "new .pth file";
 
-/// Plans a `.pth` file: every byte but the tensors' own, and a place for every tensor, in the order of `tensors`.
+/// Lays out a `.pth` file: every byte but the tensors' own, and a place for every tensor, in the order of `tensors`.
 ///
 /// `metadata` goes into the provenance as it is. `reserved` are further keys with a number of bytes each: their values
 /// are spaces, and their places come back as patches, to be filled later with text that needs no JSON escapes (such as
@@ -37,15 +37,15 @@ const NEW_FILE: &str = "new .pth file";
 /// `UnsupportedDtype` for encodings other than f32, f16 and bf16, `DuplicateTensor`, `TooLarge` for a name beyond the
 /// reader's limit, `BadShape` for a dimension of 0, `SizeOverflow`, `TooManyTensors`.
 pub fn layout(
-    tensors: Vec<PlannedTensor>,
+    tensors: Vec<NewTensor>,
     metadata: &[(String, String)],
     reserved: &[(&'static str, usize)],
 ) -> std::result::Result<FileLayout, CheckpointError> {
-    check(&tensors).and_then(|()| plan(tensors, metadata, reserved)).map_err(|error| error.in_file(NEW_FILE.as_ref()))
+    check(&tensors).and_then(|()| laid_out(tensors, metadata, reserved)).map_err(|error| error.in_file(NEW_FILE.as_ref()))
 }
 
 /// What the reader would refuse must not be written.
-fn check(tensors: &[PlannedTensor]) -> Result<()> {
+fn check(tensors: &[NewTensor]) -> Result<()> {
     let limits = Limits::default();
     // The other entries and the end records need some of the reader's limit on entries.
     const OTHER_ENTRIES: usize = 8;
@@ -74,7 +74,7 @@ fn check(tensors: &[PlannedTensor]) -> Result<()> {
 }
 
 /// Torch's class for the elements of a tensor.
-fn storage_class(tensor: &PlannedTensor) -> Result<&'static str> {
+fn storage_class(tensor: &NewTensor) -> Result<&'static str> {
     match tensor.encoding {
         Encoding::F32 => Ok("FloatStorage"),
         Encoding::F16 => Ok("HalfStorage"),
@@ -86,7 +86,7 @@ fn storage_class(tensor: &PlannedTensor) -> Result<&'static str> {
     }
 }
 
-fn plan(tensors: Vec<PlannedTensor>, metadata: &[(String, String)], reserved: &[(&'static str, usize)]) -> Result<FileLayout> {
+fn laid_out(tensors: Vec<NewTensor>, metadata: &[(String, String)], reserved: &[(&'static str, usize)]) -> Result<FileLayout> {
     let mut archive = Archive::default();
     archive.text("data.pkl", &pickle(&tensors)?)?;
     archive.text("byteorder", b"little")?;
@@ -148,7 +148,7 @@ fn provenance(metadata: &[(String, String)], reserved: &[(&'static str, usize)])
 }
 
 /// The pickle of a plain dict from names to tensors, in their order; tensor number i has the storage `i`.
-fn pickle(tensors: &[PlannedTensor]) -> Result<Vec<u8>> {
+fn pickle(tensors: &[NewTensor]) -> Result<Vec<u8>> {
     let mut out = b"\x80\x02}(".to_vec();
     for (key, tensor) in tensors.iter().enumerate() {
         text(&mut out, &tensor.name);

@@ -1,22 +1,22 @@
 //! Safetensors files that our own layout makes, read back by the format's own crate and by ourselves.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test support may fail loudly; the numbers in it are small")]
 
-use rwkv_forge_checkpoint::safetensors::{PlannedTensor, SafetensorsError, layout, open};
+use rwkv_forge_checkpoint::safetensors::{NewTensor, SafetensorsError, layout, open};
 use rwkv_forge_model::{Assembly, FileLayout};
 use rwkv_forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
 
-fn planned(name: &str, shape: &[u64], encoding: Encoding) -> PlannedTensor {
+fn tensor(name: &str, shape: &[u64], encoding: Encoding) -> NewTensor {
     let assembly = Assembly::of(0);
-    PlannedTensor { name: name.to_owned(), shape: shape.to_vec(), encoding, reason: "test".to_owned(), assembly }
+    NewTensor { name: name.to_owned(), shape: shape.to_vec(), encoding, reason: "test".to_owned(), assembly }
 }
 
-fn plan() -> Vec<PlannedTensor> {
+fn tensors() -> Vec<NewTensor> {
     vec![
-        planned("head.weight", &[3, 5], Encoding::F16),
-        planned("emb.weight", &[3, 5], Encoding::F16),
-        planned("quote \" and \\ and ä", &[7], Encoding::BF16),
-        planned("blocks.0.att.w0", &[1, 1, 3], Encoding::F32),
-        planned("scalar", &[], Encoding::F32),
+        tensor("head.weight", &[3, 5], Encoding::F16),
+        tensor("emb.weight", &[3, 5], Encoding::F16),
+        tensor("quote \" and \\ and ä", &[7], Encoding::BF16),
+        tensor("blocks.0.att.w0", &[1, 1, 3], Encoding::F32),
+        tensor("scalar", &[], Encoding::F32),
     ]
 }
 
@@ -33,7 +33,7 @@ fn assemble(layout: &FileLayout) -> Vec<u8> {
 #[test]
 fn layouts_are_read_back_by_the_crate_and_by_ourselves() {
     let metadata = [("format".to_owned(), "pt".to_owned()), ("note".to_owned(), "a \"b\"\n".to_owned())];
-    let layout = layout(plan(), &metadata, &[("source.sha256", 64), ("empty", 0)]).unwrap();
+    let layout = layout(tensors(), &metadata, &[("source.sha256", 64), ("empty", 0)]).unwrap();
     assert!(layout.header.len().is_multiple_of(8));
     let mut file = assemble(&layout);
     let digest = "0123456789abcdef".repeat(4);
@@ -73,7 +73,7 @@ fn layouts_are_read_back_by_the_crate_and_by_ourselves() {
 
 #[test]
 fn b3_the_bytes_are_those_of_the_reference_writer_and_independent_of_the_order() {
-    let mut tensors = plan();
+    let mut tensors = tensors();
     let metadata = [("format".to_owned(), "pt".to_owned())];
     let file = assemble(&layout(tensors.clone(), &metadata, &[]).unwrap());
     let views = safetensors::SafeTensors::deserialize(&file).unwrap();
@@ -87,7 +87,7 @@ fn b3_the_bytes_are_those_of_the_reference_writer_and_independent_of_the_order()
 
 #[test]
 fn layouts_without_metadata_or_tensors() {
-    let bare = layout(vec![planned("a", &[2], Encoding::F32)], &[], &[]).unwrap();
+    let bare = layout(vec![tensor("a", &[2], Encoding::F32)], &[], &[]).unwrap();
     assert_eq!(safetensors::SafeTensors::deserialize(&assemble(&bare)).unwrap().names(), ["a"]);
     let empty = layout(vec![], &[], &[]).unwrap();
     assert_eq!(empty.header, b"\x08\0\0\0\0\0\0\0{}      ");
@@ -97,11 +97,11 @@ fn layouts_without_metadata_or_tensors() {
 
 #[test]
 fn plans_that_cannot_be_files() {
-    let kind = |tensors: Vec<PlannedTensor>| layout(tensors, &[], &[]).map_or_else(|error| error.kind(), |_| "ok");
-    let f32 = |name: &str, shape: &[u64]| planned(name, shape, Encoding::F32);
+    let kind = |tensors: Vec<NewTensor>| layout(tensors, &[], &[]).map_or_else(|error| error.kind(), |_| "ok");
+    let f32 = |name: &str, shape: &[u64]| tensor(name, shape, Encoding::F32);
     assert_eq!(kind(vec![f32("a", &[1]), f32("a", &[1])]), "DuplicateTensor");
-    assert_eq!(kind(vec![planned("a", &[32], Encoding::new("q8_0", 32, 34))]), "UnsupportedDtype");
-    assert_eq!(kind(vec![planned("a", &[32], Encoding::I64)]), "UnsupportedDtype");
+    assert_eq!(kind(vec![tensor("a", &[32], Encoding::new("q8_0", 32, 34))]), "UnsupportedDtype");
+    assert_eq!(kind(vec![tensor("a", &[32], Encoding::I64)]), "UnsupportedDtype");
     assert_eq!(kind(vec![f32("", &[1])]), "BadEntry");
     assert_eq!(kind(vec![f32("__metadata__", &[1])]), "BadEntry");
     assert_eq!(kind(vec![f32(&"n".repeat(1025), &[1])]), "BadEntry");

@@ -6,24 +6,24 @@ use crate::common;
 use std::os::unix::fs::FileExt;
 
 use crate::common::{TempFile, kind, read_all};
-use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_checkpoint::safetensors::NewTensor;
 use rwkv_forge_checkpoint::torch_write::layout;
 use rwkv_forge_checkpoint::{Limits, open};
 use rwkv_forge_model::{Assembly, FileLayout};
 use rwkv_forge_tensor::{Diagnostic, Encoding};
 
-fn planned(name: &str, shape: &[u64], encoding: Encoding) -> PlannedTensor {
+fn tensor(name: &str, shape: &[u64], encoding: Encoding) -> NewTensor {
     let assembly = Assembly::of(0);
-    PlannedTensor { name: name.to_owned(), shape: shape.to_vec(), encoding, reason: "test".to_owned(), assembly }
+    NewTensor { name: name.to_owned(), shape: shape.to_vec(), encoding, reason: "test".to_owned(), assembly }
 }
 
-fn plan() -> Vec<PlannedTensor> {
+fn tensors() -> Vec<NewTensor> {
     vec![
-        planned("head.weight", &[3, 5], Encoding::F16),
-        planned("emb.weight", &[3, 300], Encoding::BF16),
-        planned("quote ' and ä", &[7], Encoding::F32),
-        planned("blocks.0.att.w0", &[1, 1, 3], Encoding::F32),
-        planned("scalar", &[], Encoding::F32),
+        tensor("head.weight", &[3, 5], Encoding::F16),
+        tensor("emb.weight", &[3, 300], Encoding::BF16),
+        tensor("quote ' and ä", &[7], Encoding::F32),
+        tensor("blocks.0.att.w0", &[1, 1, 3], Encoding::F32),
+        tensor("scalar", &[], Encoding::F32),
     ]
 }
 
@@ -62,7 +62,7 @@ fn fill_in_checksums(layout: &FileLayout, file: &mut [u8]) {
 
 #[test]
 fn layouts_are_read_back_with_names_types_shapes_and_order() {
-    let layout = layout(plan(), &metadata(), &[("source.sha256", 64), ("verify", 8)]).unwrap();
+    let layout = layout(tensors(), &metadata(), &[("source.sha256", 64), ("verify", 8)]).unwrap();
     let mut bytes = assemble(&layout);
     for (patch, text) in layout.patches.iter().zip(["0123456789abcdef".repeat(4), "verified".to_owned()]) {
         assert_eq!(patch.bytes, text.len());
@@ -76,7 +76,7 @@ fn layouts_are_read_back_with_names_types_shapes_and_order() {
     let file = TempFile::new(&bytes);
     let source = open(&file.0, &Limits::default()).unwrap();
     assert_eq!((source.format(), source.notes()), ("torch zip", &[][..]));
-    let wanted = plan();
+    let wanted = tensors();
     assert_eq!(source.tensors().len(), wanted.len());
     for (index, (info, wanted)) in source.tensors().iter().zip(&wanted).enumerate() {
         assert_eq!((&info.name, &info.shape, info.encoding), (&wanted.name, &wanted.shape, wanted.encoding));
@@ -97,16 +97,16 @@ fn layouts_are_read_back_with_names_types_shapes_and_order() {
 /// No provenance, no entry for it.
 #[test]
 fn without_metadata_there_is_no_provenance() {
-    let layout = layout(plan(), &[], &[]).unwrap();
+    let layout = layout(tensors(), &[], &[]).unwrap();
     let bytes = assemble(&layout);
     assert!(!bytes.windows(10).any(|window| window == b"rwkv_forge"));
-    assert_eq!(read_all(&bytes).unwrap().len(), plan().len());
+    assert_eq!(read_all(&bytes).unwrap().len(), tensors().len());
 }
 
 /// Every single-bit fault is either refused or leaves names and values as they are (dates and paddings mean nothing).
 #[test]
 fn no_flipped_bit_changes_a_value() {
-    let tensors = || vec![planned("w", &[2, 3], Encoding::F32), planned("b", &[4], Encoding::BF16)];
+    let tensors = || vec![tensor("w", &[2, 3], Encoding::F32), tensor("b", &[4], Encoding::BF16)];
     let layout = layout(tensors(), &metadata(), &[("verify", 8)]).unwrap();
     let good = assemble(&layout);
     let expected = read_all(&good).unwrap();
@@ -132,11 +132,11 @@ fn no_flipped_bit_changes_a_value() {
 #[ignore = "needs a file system with sparse files of 14 GiB"]
 fn sizes_and_offsets_beyond_32_bits_take_zip64_fields() {
     let tensors = vec![
-        planned("emb.weight", &[65_536, 4096], Encoding::F32),
-        planned("large", &[80_000, 16_384], Encoding::F32),
-        planned("just.below", &[(1 << 30) - 2], Encoding::F32),
-        planned("just.above", &[1 << 31], Encoding::BF16),
-        planned("last", &[3], Encoding::F16),
+        tensor("emb.weight", &[65_536, 4096], Encoding::F32),
+        tensor("large", &[80_000, 16_384], Encoding::F32),
+        tensor("just.below", &[(1 << 30) - 2], Encoding::F32),
+        tensor("just.above", &[1 << 31], Encoding::BF16),
+        tensor("last", &[3], Encoding::F16),
     ];
     let layout = layout(tensors, &metadata(), &[("verify", 8)]).unwrap();
     assert!(layout.total_bytes > 13 << 30);
@@ -168,23 +168,23 @@ fn sizes_and_offsets_beyond_32_bits_take_zip64_fields() {
 
 #[test]
 fn small_files_have_no_zip64_records() {
-    let layout = layout(plan(), &[], &[]).unwrap();
+    let layout = layout(tensors(), &[], &[]).unwrap();
     assert!(!assemble(&layout).windows(4).any(|window| window == b"PK\x06\x06" || window == b"PK\x06\x07"));
 }
 
 #[test]
 fn what_a_pth_file_cannot_hold_is_refused() {
-    let kind = |tensors: Vec<PlannedTensor>| layout(tensors, &[], &[]).unwrap_err().kind();
+    let kind = |tensors: Vec<NewTensor>| layout(tensors, &[], &[]).unwrap_err().kind();
     assert_eq!(kind(vec![]), "NotAStateDict");
-    assert_eq!(kind(vec![planned("a", &[32], Encoding::new("q8_0", 32, 34))]), "UnsupportedDtype");
-    assert_eq!(kind(vec![planned("a", &[1], Encoding::F64)]), "UnsupportedDtype");
-    assert_eq!(kind(vec![planned("a", &[1], Encoding::F32), planned("a", &[1], Encoding::F32)]), "DuplicateTensor");
-    assert_eq!(kind(vec![planned("a", &[2, 0], Encoding::F32)]), "BadShape");
-    assert_eq!(kind(vec![planned("", &[1], Encoding::F32)]), "TooLarge");
-    assert_eq!(kind(vec![planned(&"n".repeat(1025), &[1], Encoding::F32)]), "TooLarge");
-    assert_eq!(kind(vec![planned("a", &[1 << 40, 1 << 40], Encoding::F32)]), "SizeOverflow");
-    assert_eq!(kind(vec![planned("a", &[1 << 61], Encoding::F32)]), "SizeOverflow");
-    let many = (0..65_530).map(|index| planned(&index.to_string(), &[1], Encoding::F16)).collect();
+    assert_eq!(kind(vec![tensor("a", &[32], Encoding::new("q8_0", 32, 34))]), "UnsupportedDtype");
+    assert_eq!(kind(vec![tensor("a", &[1], Encoding::F64)]), "UnsupportedDtype");
+    assert_eq!(kind(vec![tensor("a", &[1], Encoding::F32), tensor("a", &[1], Encoding::F32)]), "DuplicateTensor");
+    assert_eq!(kind(vec![tensor("a", &[2, 0], Encoding::F32)]), "BadShape");
+    assert_eq!(kind(vec![tensor("", &[1], Encoding::F32)]), "TooLarge");
+    assert_eq!(kind(vec![tensor(&"n".repeat(1025), &[1], Encoding::F32)]), "TooLarge");
+    assert_eq!(kind(vec![tensor("a", &[1 << 40, 1 << 40], Encoding::F32)]), "SizeOverflow");
+    assert_eq!(kind(vec![tensor("a", &[1 << 61], Encoding::F32)]), "SizeOverflow");
+    let many = (0..65_530).map(|index| tensor(&index.to_string(), &[1], Encoding::F16)).collect();
     assert_eq!(kind(many), "TooManyTensors");
 }
 

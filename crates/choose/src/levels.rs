@@ -5,7 +5,7 @@ use std::cell::Cell;
 use rwkv_forge_convert::container::{Container, by_name};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Rendered, Rendering, Vocabulary};
+use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Rendered, Rendering, Vocabulary};
 use rwkv_forge_eval::Model;
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_report::pareto_front;
@@ -43,7 +43,7 @@ pub struct Level {
     /// Bits a weight, everything in the file included.
     pub bits_per_weight: f64,
     recipe: Recipe,
-    plan: Plan,
+    blueprint: Blueprint,
     /// The container, and type and quantizer of each tensor: where these are equal, the files are.
     types: String,
 }
@@ -118,21 +118,21 @@ impl Level {
             open: options.open,
             ..ConvertOptions::new(options.container, &recipe, vocabulary)
         };
-        let plan = decide(model, &convert)?;
-        let bytes = plan.layout.total_bytes();
+        let blueprint = decide(model, &convert)?;
+        let bytes = blueprint.layout.total_bytes();
         // What a container holds in another form is quantized in that form.
         let mut types = options.container.name().to_owned();
-        for (spec, choice) in model.description().tensors.iter().zip(&plan.choices) {
+        for (spec, choice) in model.description().tensors.iter().zip(&blueprint.choices) {
             let quantizer = recipe.quantizer_of(&spec.name, choice.encoding).name();
             types.push_str(&format!(" {}={}:{quantizer}", spec.name, choice.encoding.name));
         }
         let bits_per_weight = bytes as f64 * 8.0 / model.description().parameters().max(1) as f64;
-        Ok(Self { names: vec![name.to_owned()], bytes, bits_per_weight, recipe, plan, types })
+        Ok(Self { names: vec![name.to_owned()], bytes, bits_per_weight, recipe, blueprint, types })
     }
 
     /// The model in this type. Replaced tensors lie in a file without a name.
     fn rendered(&self, model: &OpenModel) -> Result<Rendered, ChooseError> {
-        Ok(Rendering { model, plan: &self.plan, recipe: &self.recipe, calibration: None, directory: None }.whole()?)
+        Ok(Rendering { model, blueprint: &self.blueprint, recipe: &self.recipe, calibration: None, directory: None }.whole()?)
     }
 }
 

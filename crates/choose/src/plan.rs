@@ -1,7 +1,7 @@
 //! From harms and a budget to a recipe whose whole has been measured.
 
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{Calibration, ConvertOptions, OpenModel, Prepared, Rendering};
+use rwkv_forge_convert::{Blueprint, Calibration, ConvertOptions, OpenModel, Prepared, Rendering};
 use rwkv_forge_eval::{Baseline, LossOptions, Model, Step};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_quantizer::Quantizer;
@@ -83,10 +83,10 @@ const CLOSE: f64 = 0.9;
 impl Planning<'_> {
     /// Bytes of a file with this recipe.
     fn bytes(&self, recipe: &Recipe) -> Result<u64, ChooseError> {
-        Ok(self.plan(recipe)?.layout.total_bytes())
+        Ok(self.blueprint(recipe)?.layout.total_bytes())
     }
 
-    fn plan(&self, recipe: &Recipe) -> Result<rwkv_forge_convert::Plan, ChooseError> {
+    fn blueprint(&self, recipe: &Recipe) -> Result<Blueprint, ChooseError> {
         Ok(decide(self.model, &ConvertOptions { recipe, ..self.convert })?)
     }
 
@@ -212,9 +212,9 @@ impl Planning<'_> {
         baseline: &mut Baseline<'_>,
         progress: &mut dyn FnMut(Step),
     ) -> Result<(), ChooseError> {
-        let plan = self.plan(recipe)?;
+        let blueprint = self.blueprint(recipe)?;
         let directory = self.loss.pass.spill_directory.as_deref();
-        let rendered = Rendering { model: self.model, plan: &plan, recipe, calibration: self.calibration, directory }.whole()?;
+        let rendered = Rendering { model: self.model, blueprint: &blueprint, recipe, calibration: self.calibration, directory }.whole()?;
         let loss = baseline.compare(Model::new(&rendered.model), &self.loss.pass, progress)?;
         let evaluation = rwkv_forge_score::evaluate(baseline.plan(), &loss.scores)?;
         planned.prepared = rendered.prepared;

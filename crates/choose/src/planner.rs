@@ -108,7 +108,7 @@ impl Planner<'_> {
     pub fn check(&self) -> Result<(), ChooseError> {
         let mut recipe = self.convert.recipe.clone();
         (recipe.quantizer, recipe.calibration) = (Some(self.quantizer), Some(CalibrationRecord::placeholder()));
-        // Whether types that a source has already must stay is known with the plan.
+        // Whether types that a source has already must stay is known with the blueprint.
         rwkv_forge_convert::check(self.model, &ConvertOptions { recipe: &recipe, requantize: true, ..self.convert })?;
         let Some(budget) = self.goal.bytes(self.model.description()) else { return Ok(()) };
         let mut smallest = Vec::new();
@@ -119,8 +119,8 @@ impl Planner<'_> {
             }
         }
         let recipe = recipe.with_types(smallest)?;
-        let plan = decide(self.model, &ConvertOptions { recipe: &recipe, ..self.convert })?;
-        match plan.layout.total_bytes() {
+        let blueprint = decide(self.model, &ConvertOptions { recipe: &recipe, ..self.convert })?;
+        match blueprint.layout.total_bytes() {
             least if least > budget => Err(AllocationError::TooSmall { budget, least }.into()),
             _ => Ok(()),
         }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_convert::preset::Ready;
-use rwkv_forge_convert::{ConvertOptions, Draft, OpenModel, Plan, is_unfit};
+use rwkv_forge_convert::{Blueprint, ConvertOptions, Draft, OpenModel, is_unfit};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec};
 use rwkv_forge_quant::{BlockFormat, Q8_0};
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -17,17 +17,17 @@ use rwkv_forge_weights::Weight;
 
 use crate::allocation::{AllocationError, Choice as Option_, Solution, least_harm_in_file};
 
-/// Decides everything about an output without writing a byte: [`rwkv_forge_convert::plan`], for ready types too.
+/// Decides everything about an output without writing a byte: [`rwkv_forge_convert::blueprint`], for ready types too.
 ///
 /// # Errors
-/// As [`rwkv_forge_convert::plan`].
-pub fn decide(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
+/// As [`rwkv_forge_convert::blueprint`].
+pub fn decide(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Blueprint, BoxError> {
     let draft = rwkv_forge_convert::draft(model, options)?;
     match draft.ready() {
-        None => draft.plan(),
+        None => draft.blueprint(),
         Some(ready) => {
             let choices = improve(&draft, ready)?;
-            draft.with(choices)?.plan()
+            draft.with(choices)?.blueprint()
         }
     }
 }

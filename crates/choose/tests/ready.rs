@@ -5,7 +5,7 @@ use crate::common::Temp;
 use rwkv_forge_choose::decide;
 use rwkv_forge_convert::container::{CONTAINERS, by_name};
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
-use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Plan, Vocabulary, is_unfit, open};
+use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Vocabulary, is_unfit, open};
 use rwkv_forge_model::{TensorRole, TensorSpec, Version};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -35,7 +35,7 @@ fn vocabulary() -> Vocabulary {
     Vocabulary::File("vocabulary.txt".to_owned(), lines.collect::<String>().into_bytes())
 }
 
-fn planned_with(made: &Made, container: &str, recipe: &Recipe) -> Result<Plan, BoxError> {
+fn decided_with(made: &Made, container: &str, recipe: &Recipe) -> Result<Blueprint, BoxError> {
     let vocabulary = vocabulary();
     let options = ConvertOptions { name: Some("model"), ..ConvertOptions::new(by_name(container).unwrap(), recipe, &vocabulary) };
     decide(&made.model, &options)
@@ -45,20 +45,20 @@ fn recipe(name: &str) -> Recipe {
     Recipe::new(None, Some(name), &[]).unwrap()
 }
 
-fn planned(made: &Made, container: &str, name: &str) -> Result<Plan, BoxError> {
-    planned_with(made, container, &recipe(name))
+fn decided(made: &Made, container: &str, name: &str) -> Result<Blueprint, BoxError> {
+    decided_with(made, container, &recipe(name))
 }
 
 /// The type of each tensor.
-fn types<'m>(made: &'m Made, plan: &Plan) -> Vec<(&'m TensorSpec, Encoding)> {
-    made.model.description().tensors.iter().zip(plan.choices.iter().map(|choice| choice.encoding)).collect()
+fn types<'m>(made: &'m Made, blueprint: &Blueprint) -> Vec<(&'m TensorSpec, Encoding)> {
+    made.model.description().tensors.iter().zip(blueprint.choices.iter().map(|choice| choice.encoding)).collect()
 }
 
 /// Bits of a weight of the matrices, embedding and head apart.
-fn bits(made: &Made, plan: &Plan) -> f64 {
+fn bits(made: &Made, blueprint: &Blueprint) -> f64 {
     let body = |spec: &TensorSpec| spec.role.is_matrix() && spec.layer.is_some();
     let (mut bits, mut weights) = (0.0, 0.0);
-    for (spec, encoding) in types(made, plan).into_iter().filter(|(spec, _)| body(spec)) {
+    for (spec, encoding) in types(made, blueprint).into_iter().filter(|(spec, _)| body(spec)) {
         bits += spec.elements() as f64 * f64::from(encoding.block_bytes) * 8.0 / f64::from(encoding.block_len);
         weights += spec.elements() as f64;
     }
@@ -86,10 +86,10 @@ fn no_file_is_larger_than_the_plain_type() {
             let made = made(version, sizes);
             for (container, ready) in CONTAINERS.iter().flat_map(|container| READY.map(|ready| (container.name(), ready))) {
                 let Some(other) = plain(container, ready) else { continue };
-                let (Ok(found), Ok(other)) = (planned(&made, container, ready), planned(&made, container, other)) else { continue };
+                let (Ok(found), Ok(other)) = (decided(&made, container, ready), decided(&made, container, other)) else { continue };
                 let (own, limit) = (found.layout.total_bytes(), other.layout.total_bytes());
                 // Where there is nothing to free, as in versions without factors, the same types have the longer name in the metadata.
-                let encodings = |plan: &Plan| plan.choices.iter().map(|choice| choice.encoding).collect::<Vec<_>>();
+                let encodings = |blueprint: &Blueprint| blueprint.choices.iter().map(|choice| choice.encoding).collect::<Vec<_>>();
                 let limit = if encodings(&found) == encodings(&other) { limit + 64 } else { limit };
                 assert!(own <= limit, "{version} {container} {ready}: {own} bytes, the plain type takes {limit}");
                 // Freed bytes are spent: what is left is less than the step from Q8_0 to F16 of a matrix, 62 kB of 2 MB here.
@@ -109,8 +109,8 @@ fn the_name_and_the_metadata_count_too() {
     let mut long = recipe("rwkv-q4");
     long.quantizer = Some(Quantizer::Gptq);
     long.calibration = Some(CalibrationRecord { digest: "0".repeat(64), tokens: 32768, block: Some(512) });
-    let limit = planned(&made, "gguf", "q4_k_m").unwrap().layout.total_bytes();
-    let found = planned_with(&made, "gguf", &long).unwrap();
+    let limit = decided(&made, "gguf", "q4_k_m").unwrap().layout.total_bytes();
+    let found = decided_with(&made, "gguf", &long).unwrap();
     assert!(found.layout.total_bytes() <= limit && found.recipe.contains("calibration 0000000000000000"), "{}", found.recipe);
 }
 
@@ -118,7 +118,7 @@ fn the_name_and_the_metadata_count_too() {
 fn aliases_are_the_same_types() {
     let made = made(Version::V7, &WIDE);
     for (alias, ready) in ["4bit", "5bit", "6bit", "8bit"].into_iter().zip(READY) {
-        assert_eq!(planned(&made, "gguf", alias).unwrap().choices, planned(&made, "gguf", ready).unwrap().choices);
+        assert_eq!(decided(&made, "gguf", alias).unwrap().choices, decided(&made, "gguf", ready).unwrap().choices);
         assert_eq!(recipe(alias).preset.name, ready);
     }
 }
@@ -128,7 +128,7 @@ fn more_bits_in_the_name_are_more_bits_in_the_file() {
     for version in VERSIONS {
         let made = made(version, &WIDE);
         for container in CONTAINERS.iter().map(|container| container.name()) {
-            let found: Vec<f64> = READY.iter().filter_map(|ready| Some(bits(&made, &planned(&made, container, ready).ok()?))).collect();
+            let found: Vec<f64> = READY.iter().filter_map(|ready| Some(bits(&made, &decided(&made, container, ready).ok()?))).collect();
             assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "{version} {container}: {found:?}");
         }
     }
@@ -137,7 +137,7 @@ fn more_bits_in_the_name_are_more_bits_in_the_file() {
 #[test]
 fn web_rwkv_gets_mixtures_where_it_has_no_type() {
     let made = made(Version::V5_2, &WIDE);
-    let of = |name: &str| bits(&made, &planned(&made, "prefab", name).unwrap());
+    let of = |name: &str| bits(&made, &decided(&made, "prefab", name).unwrap());
     // As many bits as Q5_K and Q6_K have, less what no matrix of this model is small enough for.
     assert!((5.2..=5.5).contains(&of("rwkv-q5")), "{}", of("rwkv-q5"));
     assert!((6.2..=6.5625).contains(&of("rwkv-q6")), "{}", of("rwkv-q6"));
@@ -150,8 +150,8 @@ fn factors_are_q8_0_and_strict_keeps_them() {
     for version in [Version::V6, Version::V7] {
         let made = made(version, &WIDE);
         let factors = |recipe: &Recipe| -> Vec<&'static str> {
-            let plan = planned_with(&made, "gguf", recipe).unwrap();
-            types(&made, &plan).into_iter().filter(|(spec, _)| spec.role.is_lora()).map(|(_, encoding)| encoding.name).collect()
+            let blueprint = decided_with(&made, "gguf", recipe).unwrap();
+            types(&made, &blueprint).into_iter().filter(|(spec, _)| spec.role.is_lora()).map(|(_, encoding)| encoding.name).collect()
         };
         for ready in READY {
             let mut recipe = recipe(ready);
@@ -165,8 +165,8 @@ fn factors_are_q8_0_and_strict_keeps_them() {
     }
     // RWKV-6's five matrices in one tensor, RWKV-7's second halves: rows of inputs, which are whole blocks.
     let made = made(Version::V6, &Sizes { ranks: [24, 32, 32, 64], ..WIDE });
-    let plan = planned(&made, "gguf", "4bit").unwrap();
-    let found: Vec<_> = types(&made, &plan).into_iter().filter(|(spec, _)| spec.role == TensorRole::TokenShiftLora).collect();
+    let blueprint = decided(&made, "gguf", "4bit").unwrap();
+    let found: Vec<_> = types(&made, &blueprint).into_iter().filter(|(spec, _)| spec.role == TensorRole::TokenShiftLora).collect();
     let of = |suffix: &str| found.iter().find(|(spec, _)| spec.name.ends_with(suffix)).unwrap().1.name;
     assert_eq!((of("time_maa_w1"), of("time_maa_w2")), ("q8_0", "f32"), "rows of 24 are no blocks");
 }
@@ -181,8 +181,8 @@ fn no_default_gives_rwkv_4_a_plain_q4_0() {
         let made = made(Version::V4, sizes);
         let names = rwkv_forge_convert::preset::type_names().into_iter().filter(|name| *name != "q4_0");
         for (container, name) in CONTAINERS.iter().flat_map(|container| names.clone().map(|name| (container.name(), name))) {
-            let Ok(plan) = planned(&made, container, name) else { continue };
-            for (spec, encoding) in types(&made, &plan) {
+            let Ok(blueprint) = decided(&made, container, name) else { continue };
+            for (spec, encoding) in types(&made, &blueprint) {
                 assert_ne!(encoding.name, "q4_0", "{container} {name} {}", spec.name);
             }
             looked_at += 1;
@@ -191,8 +191,8 @@ fn no_default_gives_rwkv_4_a_plain_q4_0() {
     assert!(looked_at > 40, "{looked_at}");
     // It is what stands in for two bits elsewhere, so the above can fail; and who asks for it gets it.
     let count = |made: &Made, name: &str| {
-        let plan = planned(made, "rwkv-cpp", name).unwrap();
-        plan.choices.iter().filter(|choice| choice.encoding == q4_0).count()
+        let blueprint = decided(made, "rwkv-cpp", name).unwrap();
+        blueprint.choices.iter().filter(|choice| choice.encoding == q4_0).count()
     };
     assert!(count(&made(Version::V7, &NARROW), "q2_k") > 10);
     assert!(count(&made(Version::V4, &NARROW), "q4_0") > 10);
@@ -202,8 +202,8 @@ fn no_default_gives_rwkv_4_a_plain_q4_0() {
 fn rules_win_and_reasons_are_given() {
     let made = made(Version::V7, &WIDE);
     let recipe = Recipe::new(None, Some("4bit"), &[r"blocks\.1\.ffn\.value=q8_0".to_owned(), "att.w2=f16".to_owned()]).unwrap();
-    let plan = planned_with(&made, "gguf", &recipe).unwrap();
-    for (spec, choice) in made.model.description().tensors.iter().zip(&plan.choices) {
+    let blueprint = decided_with(&made, "gguf", &recipe).unwrap();
+    for (spec, choice) in made.model.description().tensors.iter().zip(&blueprint.choices) {
         assert!(!choice.reason.is_empty(), "{}", spec.name);
         let wanted = match spec.name.as_str() {
             "blocks.1.ffn.value.weight" => Some("q8_0"),
@@ -214,7 +214,7 @@ fn rules_win_and_reasons_are_given() {
             assert!(choice.encoding.name == wanted && choice.reason.starts_with("set "), "{}: {}", spec.name, choice.reason);
         }
     }
-    let reasons: Vec<&str> = plan.choices.iter().map(|choice| choice.reason.as_str()).collect();
+    let reasons: Vec<&str> = blueprint.choices.iter().map(|choice| choice.reason.as_str()).collect();
     assert!(reasons.contains(&"rwkv-q4: factors need no more") && reasons.contains(&"rwkv-q4: what its role needs"), "{reasons:?}");
 }
 
@@ -224,8 +224,8 @@ fn the_same_weights_matter_more_at_the_ends() {
     let sizes = Sizes { layers: 6, ..WIDE };
     let made = made(Version::V7, &sizes);
     for ready in READY {
-        let plan = planned(&made, "gguf", ready).unwrap();
-        let all = types(&made, &plan);
+        let blueprint = decided(&made, "gguf", ready).unwrap();
+        let all = types(&made, &blueprint);
         let of = |layer: usize| {
             let own = all.iter().find(|(spec, _)| spec.role == TensorRole::AttOutput && spec.layer == Some(layer)).unwrap().1;
             f64::from(own.block_bytes) / f64::from(own.block_len)
@@ -239,7 +239,7 @@ fn containers_without_blocks_say_so() {
     let made = made(Version::V6, &WIDE);
     for container in ["hf", "pth", "safetensors", "candle", "web-rwkv"] {
         for ready in READY {
-            let Err(error) = planned(&made, container, ready) else { panic!("{container} took {ready}") };
+            let Err(error) = decided(&made, container, ready) else { panic!("{container} took {ready}") };
             assert_eq!(error.kind(), "TypeNotCarried", "{container}: {error}");
             let text = error.to_string();
             assert!(text.contains(container) && text.contains(ready) && text.contains("f16"), "{text}");
@@ -259,7 +259,7 @@ fn nothing_left_to_allocate_is_a_result_at_once() {
             for (container, ready) in CONTAINERS.iter().flat_map(|container| READY.map(|ready| (container.name(), ready))) {
                 let mut recipe = Recipe::new(None, Some(ready), &sets).unwrap();
                 recipe.keep_factors = !sets.is_empty();
-                let Ok(found) = planned_with(&made, container, &recipe) else { continue };
+                let Ok(found) = decided_with(&made, container, &recipe) else { continue };
                 let reason = |choice: &rwkv_forge_model::Choice| choice.reason.contains("what its role needs");
                 assert!(sets.is_empty() || !found.choices.iter().any(reason), "{version} {container} {ready}");
                 planned_ones += 1;

@@ -1,4 +1,4 @@
-//! One conversion from beginning to end: plan, write to a temporary file, read back, compare, record, rename.
+//! One conversion from beginning to end: write to a temporary file, read back, compare, record, rename.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use rwkv_forge_weights::Stored;
 use serde::Serialize;
 
 use crate::blocks::copies_blocks;
-use crate::draft::Plan;
+use crate::draft::Blueprint;
 use crate::error::ConvertError;
 use crate::execute::{F16Loss, Job, Rounding, ZeroedBlocks, write_checksums};
 use crate::open::{OpenModel, open};
@@ -82,14 +82,14 @@ pub struct Record {
     pub prediction: Option<AgainstUnigram>,
 }
 
-/// Converts `model` into `output` as planned. The output appears under its name only when it is complete and, unless
+/// Converts `model` into `output` as its blueprint says. The output appears under its name only when it is complete and, unless
 /// skipped, has been compared with its source.
 ///
 /// # Errors
 /// Everything that readers, writers, the recipe and the comparison refuse. No partial output is left behind.
 pub fn convert(
     model: &OpenModel,
-    plan: &Plan,
+    blueprint: &Blueprint,
     output: &Path,
     options: &ConvertOptions<'_>,
     progress: OnProgress<'_>,
@@ -97,8 +97,8 @@ pub fn convert(
     let files = model.source().files();
     let claims = options.claims.cloned().unwrap_or_default();
     let source_bytes = model.source_bytes()?;
-    let total_bytes = plan.layout.total_bytes();
-    let target = Target::create(output, &plan.layout, plan.container, &output_options(model, plan, options, &claims)?)?;
+    let total_bytes = blueprint.layout.total_bytes();
+    let target = Target::create(output, &blueprint.layout, blueprint.container, &output_options(model, blueprint, options, &claims)?)?;
     let started = std::time::Instant::now();
     let (digests, stats) = rayon::join(
         || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
@@ -106,7 +106,7 @@ pub fn convert(
             let rounding = write_all(model, options.prepared.map(|prepared| prepared.model), &target, &|bytes| {
                 progress(Stage::Writing, bytes, total_bytes)
             })?;
-            check_unwritten(model, plan)?;
+            check_unwritten(model, blueprint)?;
             Ok::<_, BoxError>(rounding)
         },
     );
@@ -129,7 +129,7 @@ pub fn convert(
         zeroed,
         importance: options.prepared.map_or(&[][..], |prepared| prepared.tensors).iter().filter_map(Prepared::note).collect(),
         f16_losses,
-        lossless: is_lossless(model, plan, stats),
+        lossless: is_lossless(model, blueprint, stats),
         write_seconds: started.elapsed().as_secs_f64(),
         verify_seconds: 0.0,
         agreement: None,
@@ -140,7 +140,7 @@ pub fn convert(
         let started = std::time::Instant::now();
         // Containers with checksums cannot be read back without them; those over late values are filled in again below.
         target.each_file(|layout, file| write_checksums(layout, file.temp_path(), file))?;
-        let compared = target.staged(|written| read_back(model, plan, written, verify, options.open, progress))?;
+        let compared = target.staged(|written| read_back(model, blueprint, written, verify, options.open, progress))?;
         let importance = options.prepared.and_then(|prepared| prepared.importance);
         judge(&compared.agreement, &record, &verify.thresholds, importance)?;
         record.agreement = Some(compared.agreement.summary());
@@ -178,22 +178,22 @@ fn zeroed_before(prepared: Option<Preparation<'_>>) -> Vec<ZeroedBlocks> {
 ///
 /// # Errors
 /// As [`convert`].
-pub fn check_output(model: &OpenModel, plan: &Plan, output: &Path, options: &ConvertOptions<'_>) -> Result<(), BoxError> {
+pub fn check_output(model: &OpenModel, blueprint: &Blueprint, output: &Path, options: &ConvertOptions<'_>) -> Result<(), BoxError> {
     let claims = options.claims.cloned().unwrap_or_default();
-    Target::check(output, &plan.layout, plan.container, &output_options(model, plan, options, &claims)?)
+    Target::check(output, &blueprint.layout, blueprint.container, &output_options(model, blueprint, options, &claims)?)
 }
 
 /// With the model's own files among the claims.
 fn output_options<'c>(
     model: &OpenModel,
-    plan: &Plan,
+    blueprint: &Blueprint,
     options: &ConvertOptions<'_>,
     claims: &'c Claims,
 ) -> Result<OutputOptions<'c>, BoxError> {
     for (path, _) in model.inputs()? {
         claims.input("the source", &path);
     }
-    Ok(OutputOptions { force: options.force, claims: Some(claims), role: "--output", expected_bytes: plan.layout.total_bytes() })
+    Ok(OutputOptions { force: options.force, claims: Some(claims), role: "--output", expected_bytes: blueprint.layout.total_bytes() })
 }
 
 /// Writes all files of the target.
@@ -216,10 +216,10 @@ fn write_all(
 }
 
 /// Looks at the values of stored tensors that the executor has not seen in full: what this container does without, or the model.
-fn check_unwritten(model: &OpenModel, plan: &Plan) -> Result<(), BoxError> {
+fn check_unwritten(model: &OpenModel, blueprint: &Blueprint) -> Result<(), BoxError> {
     let specs = &model.description().tensors;
     let mut written = vec![false; specs.len()];
-    for part in plan.layout.files().flat_map(|(_, layout)| &layout.tensors).flat_map(|out| &out.assembly.parts) {
+    for part in blueprint.layout.files().flat_map(|(_, layout)| &layout.tensors).flat_map(|out| &out.assembly.parts) {
         written[*part] = true;
     }
     // Pieces of each stored tensor that were seen, and of how many it consists.
@@ -250,13 +250,13 @@ fn file_name(path: &Path) -> String {
 }
 
 /// True when every value survives unchanged: the same encoding, or a widening of 16 bits to 32.
-fn is_lossless(model: &OpenModel, plan: &Plan, stats: EncodeStats) -> bool {
-    let exact = model.description().tensors.iter().zip(&plan.choices).all(|(spec, choice)| {
+fn is_lossless(model: &OpenModel, blueprint: &Blueprint, stats: EncodeStats) -> bool {
+    let exact = model.description().tensors.iter().zip(&blueprint.choices).all(|(spec, choice)| {
         let stored = model.source().tensors()[spec.source_index].encoding;
         let narrow = stored == Encoding::F16 || stored == Encoding::BF16;
         stored == choice.encoding || (narrow && choice.encoding == Encoding::F32)
     });
-    let kept = plan.layout.files().flat_map(|(_, layout)| &layout.tensors).all(|out| keeps_values(model, out));
+    let kept = blueprint.layout.files().flat_map(|(_, layout)| &layout.tensors).all(|out| keeps_values(model, out));
     exact && kept && stats == EncodeStats::default()
 }
 
@@ -282,7 +282,7 @@ struct Compared {
 /// Opens what was written with the reader that everybody else's files go through, and compares it with the source.
 fn read_back(
     model: &OpenModel,
-    plan: &Plan,
+    blueprint: &Blueprint,
     written: &Path,
     verify: &VerifyOptions<'_>,
     open_options: OpenOptions,
@@ -291,7 +291,7 @@ fn read_back(
     let candidate = open(written, open_options)?;
     let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
     let rows = model.description().hyperparameters.vocabulary;
-    let tokens = probe_tokens(text, plan.tokenizer.as_ref(), rows, verify.tokens)?;
+    let tokens = probe_tokens(text, blueprint.tokenizer.as_ref(), rows, verify.tokens)?;
     let reference = Model::new(&model.model);
     let candidate = Model::new(&candidate.model);
     let options = CompareOptions::new(&tokens, verify.kernel);
@@ -299,7 +299,7 @@ fn read_back(
         progress(Stage::Verifying, step.done as u64, step.total as u64);
     })?;
     // Bytes that stand in for the tokens of an unknown vocabulary are no text to the model.
-    let prediction = plan.tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));
+    let prediction = blueprint.tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));
     Ok(Compared { agreement, prediction, text_sha256: rwkv_forge_io::sha256_hex(text) })
 }
 

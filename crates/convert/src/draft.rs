@@ -17,7 +17,7 @@ use crate::probe::{known_vocabulary, vocabulary_for};
 use crate::recipe::Recipe;
 
 /// A conversion that has been decided but not begun: what `--dry-run` prints.
-pub struct Plan {
+pub struct Blueprint {
     /// Container.
     pub container: &'static dyn Container,
     /// Encoding and reason for each tensor of the description.
@@ -45,7 +45,7 @@ struct Checked {
     padded: Option<String>,
 }
 
-/// Refuses what [`plan`] would refuse for the options and for what the model is, before any text is read and any statistics are gathered.
+/// Refuses what [`blueprint`] would refuse for the options and for what the model is, before any text is read and any statistics are gathered.
 ///
 /// # Errors
 /// Refusals of the container, of the recipe, and of the vocabulary.
@@ -93,10 +93,10 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
 ///
 /// # Errors
 /// Those of [`check`], of laying the file out, and [`ConvertError::ReadyType`] for a type that leaves choices open.
-pub fn plan(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Plan, BoxError> {
+pub fn blueprint(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Blueprint, BoxError> {
     let draft = draft(model, options)?;
     match draft.ready() {
-        None => draft.plan(),
+        None => draft.blueprint(),
         Some(ready) => Err(ConvertError::ReadyType { name: ready.name }.into()),
     }
 }
@@ -184,11 +184,11 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// Those of laying it out, and [`ConvertError::Requantize`].
-    pub fn plan(self) -> Result<Plan, BoxError> {
+    pub fn blueprint(self) -> Result<Blueprint, BoxError> {
         let layout = self.layout(self.choices(), &self.recipe)?;
         refuse_rearranging(self.model, &layout, self.options.requantize)?;
         let Self { options, checked: Checked { choices, tokenizer, lacking, .. }, recipe, .. } = self;
-        Ok(Plan { container: options.container, choices, layout, recipe, tokenizer, shortfall: lacking })
+        Ok(Blueprint { container: options.container, choices, layout, recipe, tokenizer, shortfall: lacking })
     }
 
     fn layout(&self, choices: &[Choice], recipe: &str) -> Result<OutputLayout, BoxError> {

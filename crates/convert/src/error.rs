@@ -7,7 +7,7 @@ use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use strum::IntoStaticStr;
 use thiserror::Error;
 
-/// Errors of planning and executing a conversion. Errors of readers, containers and kernels pass through unchanged.
+/// Errors of deciding and executing a conversion. Errors of readers, containers and kernels pass through unchanged.
 #[derive(Debug, Error, IntoStaticStr)]
 #[non_exhaustive]
 pub enum ConvertError {

@@ -28,7 +28,7 @@ mod target;
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
 pub use companion::COMPANIONS;
 pub use convert::{BROKEN_KL, MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, check_output, convert};
-pub use draft::{Draft, Plan, check, draft, plan};
+pub use draft::{Blueprint, Draft, blueprint, check, draft};
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
 pub use open::{ModelIdentity, OpenFile, OpenModel, open, open_file};

@@ -138,11 +138,11 @@ impl Diagnostic for LoraError {
 /// [`LoraError`], [`ConvertError::Requantize`], and those of opening the file.
 pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
     let source: Arc<dyn TensorSource> = rwkv_forge_checkpoint::open(lora, &Limits::default())?.into();
-    let plan = Plan::new(source.as_ref(), base.description())?;
+    let assignment = Assignment::new(source.as_ref(), base.description())?;
     // Without a pair there is nothing to scale.
     let alpha = match alpha {
-        None if plan.pairs.is_empty() => 1.0,
-        None => return Err(plan.alpha_missing(lora).into()),
+        None if assignment.pairs.is_empty() => 1.0,
+        None => return Err(assignment.alpha_missing(lora).into()),
         Some(alpha) => alpha,
     };
     if !alpha.is_finite() {
@@ -151,8 +151,8 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
     let OpenModel { model, beside, .. } = base;
     let specs = &model.description().tensors;
     let mut changes = Replacements::new();
-    let (merged, replaced) = (plan.pairs.len(), plan.replaced.len());
-    for (tensor, Pair { a, b }) in plan.pairs {
+    let (merged, replaced) = (assignment.pairs.len(), assignment.replaced.len());
+    for (tensor, Pair { a, b }) in assignment.pairs {
         let spec = &specs[tensor];
         let stored = model.stored(spec)?.encoding;
         if !stored.is_dense() && !requantize {
@@ -161,7 +161,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
         let bytes = Bytes::Made(Arc::new(Merged::new(source.as_ref(), spec, (a, b), alpha)?));
         changes.put(&spec.name, Replacement::new(Encoding::F32, View::CANONICAL, bytes));
     }
-    for (tensor, index) in plan.replaced {
+    for (tensor, index) in assignment.replaced {
         let bytes = Bytes::Tensor(Arc::clone(&source), index);
         changes.put(&specs[tensor].name, Replacement::new(source.tensors()[index].encoding, View::CANONICAL, bytes));
     }
@@ -174,7 +174,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
 
 /// Which tensors of a LoRA file belong to which tensor of the model.
 #[derive(Default)]
-struct Plan {
+struct Assignment {
     /// Index in the description -> indices in the LoRA file.
     pairs: BTreeMap<usize, Pair>,
     replaced: BTreeMap<usize, usize>,
@@ -189,12 +189,12 @@ struct Pair {
     b: usize,
 }
 
-impl Plan {
+impl Assignment {
     fn new(lora: &dyn TensorSource, model: &ModelDescription) -> Result<Self, LoraError> {
         let file = lora.path().to_owned();
         let by_name: BTreeMap<&str, usize> = lora.tensors().iter().enumerate().map(|(index, info)| (info.name.as_str(), index)).collect();
         let specs: BTreeMap<&str, usize> = model.tensors.iter().enumerate().map(|(index, spec)| (spec.name.as_str(), index)).collect();
-        let mut plan = Self::default();
+        let mut assignment = Self::default();
         let mut unknown = Vec::new();
         for (name, index) in &by_name {
             let half = [(".lora_A", ".lora_B"), (".lora_B", ".lora_A")].into_iter().find_map(|(own, other)| {
@@ -203,7 +203,7 @@ impl Plan {
             });
             let Some((stem, other, is_a)) = half else {
                 match specs.get(name) {
-                    Some(tensor) => _ = plan.replaced.insert(*tensor, *index),
+                    Some(tensor) => _ = assignment.replaced.insert(*tensor, *index),
                     None => unknown.push((*name).to_owned()),
                 }
                 continue;
@@ -213,7 +213,7 @@ impl Plan {
                 continue;
             };
             match by_name.get(other.as_str()) {
-                Some(b) if is_a => _ = plan.pairs.insert(*tensor, Pair { a: *index, b: *b }),
+                Some(b) if is_a => _ = assignment.pairs.insert(*tensor, Pair { a: *index, b: *b }),
                 Some(_) => {}
                 None => return Err(LoraError::Unpaired { file, name: (*name).to_owned(), missing: other }),
             }
@@ -221,8 +221,8 @@ impl Plan {
         if !unknown.is_empty() {
             return Err(unknown_tensor(file, &unknown));
         }
-        plan.check(lora, model)?;
-        Ok(plan)
+        assignment.check(lora, model)?;
+        Ok(assignment)
     }
 
     /// Shapes and types, before anything is read.

@@ -100,7 +100,7 @@ impl OpenModel {
     }
 
     /// The files without tensors that were read so far because they lie beside those with: `config.json` of a hybrid since it was
-    /// opened, its vocabulary since [`crate::plan`].
+    /// opened, its vocabulary since [`crate::blueprint`].
     #[must_use]
     pub fn companions(&self) -> Vec<BesideFile> {
         self.beside.files()

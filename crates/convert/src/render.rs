@@ -11,7 +11,7 @@ use rwkv_forge_tensor::{BoxError, Encoding};
 use rwkv_forge_weights::{Model, Overlay, Weight};
 
 use crate::blocks::copies_blocks;
-use crate::draft::Plan;
+use crate::draft::Blueprint;
 use crate::error::ConvertError;
 use crate::open::OpenModel;
 use crate::prepare::{Calibration, Prepared, prepare};
@@ -26,7 +26,7 @@ pub struct Rendering<'a> {
     /// The source.
     pub model: &'a OpenModel,
     /// What was decided for it.
-    pub plan: &'a Plan,
+    pub blueprint: &'a Blueprint,
     /// The recipe that it was decided by.
     pub recipe: &'a Recipe,
     /// What is known of the inputs of its weights.
@@ -66,7 +66,7 @@ impl Rendering<'_> {
         let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
         // The output that holds each canonical tensor; where several do, the first.
         let mut outputs: HashMap<usize, &OutputTensor> = HashMap::new();
-        for out in self.plan.layout.files().flat_map(|(_, layout)| &layout.tensors) {
+        for out in self.blueprint.layout.files().flat_map(|(_, layout)| &layout.tensors) {
             for part in &out.assembly.parts {
                 outputs.entry(*part).or_insert(out);
             }
@@ -85,7 +85,7 @@ impl Rendering<'_> {
 
     fn begin(&self, progress: &dyn Fn(u64, u64)) -> Result<(Overlay, Vec<Prepared>), BoxError> {
         let mut overlay = Overlay::in_file(&self.model.model, self.directory)?;
-        let prepared = prepare(self.model, &self.plan.layout, self.recipe, self.calibration, &mut overlay, progress)?;
+        let prepared = prepare(self.model, &self.blueprint.layout, self.recipe, self.calibration, &mut overlay, progress)?;
         Ok((overlay, prepared))
     }
 

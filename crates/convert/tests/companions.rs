@@ -1,7 +1,7 @@
 //! An open model says which files it was read from, those without tensors too.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use crate::common::{Temp, planned, write_safetensors};
+use crate::common::{Temp, decided, write_safetensors};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{OpenOptions, Vocabulary, open};
 use rwkv_forge_model::Version;
@@ -28,12 +28,12 @@ fn a_hybrid_names_every_file_that_decided_about_it() {
     assert_eq!(opened.source_bytes().unwrap(), std::fs::metadata(&model).unwrap().len(), "only files with tensors count");
 
     let recipe = Recipe::new(None, Some("q8_0"), &[]).unwrap();
-    let plan = || planned(&opened, "gguf", &recipe, &Vocabulary::Auto, None);
-    plan().unwrap();
-    assert_eq!(names(), ["model.safetensors", "config.json", "tokenizer.json"], "a plan reads the vocabulary");
+    let decide = || decided(&opened, "gguf", &recipe, &Vocabulary::Auto, None);
+    decide().unwrap();
+    assert_eq!(names(), ["model.safetensors", "config.json", "tokenizer.json"], "a blueprint reads the vocabulary");
 
     std::fs::write(folder.0.join("config.json"), format!("{config} ")).unwrap();
-    let error = plan().err().unwrap();
+    let error = decide().err().unwrap();
     assert_eq!(error.kind(), "InputChanged", "bytes of two states are never mixed: {error}");
 }
 

@@ -3,7 +3,7 @@
 
 use crate::common::Temp;
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
-use rwkv_forge_convert::{OpenModel, OpenOptions, Plan, Vocabulary, open};
+use rwkv_forge_convert::{Blueprint, OpenModel, OpenOptions, Vocabulary, open};
 use rwkv_forge_model::Version;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::BoxError;
@@ -19,14 +19,14 @@ fn made() -> (Temp, OpenModel) {
     (file, model)
 }
 
-fn planned(model: &OpenModel, recipe: &Recipe) -> Result<Plan, BoxError> {
-    crate::common::planned(model, "gguf", recipe, &Vocabulary::Bytes, Some("model"))
+fn decided(model: &OpenModel, recipe: &Recipe) -> Result<Blueprint, BoxError> {
+    crate::common::decided(model, "gguf", recipe, &Vocabulary::Bytes, Some("model"))
 }
 
 #[test]
 fn ready_types_are_not_decided_here() {
     let made = made();
-    let error = planned(&made.1, &Recipe::new(None, Some("4bit"), &[]).unwrap()).err().unwrap();
+    let error = decided(&made.1, &Recipe::new(None, Some("4bit"), &[]).unwrap()).err().unwrap();
     assert_eq!(error.kind(), "ReadyType");
     assert!(error.to_string().contains("rwkv-q4"), "{error}");
 }
@@ -73,7 +73,7 @@ fn a_recipe_of_types_is_its_file() {
             let read = Recipe::new(Some(("plan", &given.to_toml().unwrap())), None, &[]).unwrap();
             assert_eq!((given.text(), given.to_toml().unwrap()), (read.text(), read.to_toml().unwrap()));
             assert_eq!(given.text().contains("rules of recipe"), count > 1, "the digest counts where rules are many");
-            let (ours, theirs) = (planned(&made.1, &given).unwrap(), planned(&made.1, &read).unwrap());
+            let (ours, theirs) = (decided(&made.1, &given).unwrap(), decided(&made.1, &read).unwrap());
             assert_eq!((&ours.choices, &ours.recipe), (&theirs.choices, &theirs.recipe));
             assert_eq!(ours.layout.files().next().unwrap().1.header, theirs.layout.files().next().unwrap().1.header);
             for (spec, choice) in made.1.description().tensors.iter().zip(&ours.choices) {

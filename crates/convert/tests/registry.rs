@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rwkv_forge_convert::container::{CONTAINERS, FORMATS, NAMINGS, by_name};
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{ConvertOptions, OpenFile, OpenModel, OpenOptions, Vocabulary, convert, open, open_file, plan};
+use rwkv_forge_convert::{ConvertOptions, OpenFile, OpenModel, OpenOptions, Vocabulary, blueprint, convert, open, open_file};
 use rwkv_forge_model::{Version, describe};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::models::{Sizes, random_model};
@@ -63,8 +63,8 @@ fn every_container_reads_back_through_its_format() {
             let model = OpenModel::new(OpenFile::of(Box::new(source)), description);
             container.carries_model(model.description()).unwrap();
             let output = Temp::new("output");
-            let planned = plan(&model, &options).unwrap();
-            convert(&model, &planned, &output.0, &options, &|_, _, _| ()).unwrap();
+            let blueprint = blueprint(&model, &options).unwrap();
+            convert(&model, &blueprint, &output.0, &options, &|_, _, _| ()).unwrap();
             let file = open_file(&output.0, OpenOptions::default()).unwrap();
             assert_eq!(file.format().unwrap().name(), container.reads_back_as().name(), "{} of {version}", container.name());
             let back = open(&output.0, OpenOptions::default()).unwrap();

@@ -4,7 +4,7 @@
 use crate::common::Temp;
 use rwkv_forge_convert::container::{CONTAINERS, Container, by_name};
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Preparation, Rendering, Vocabulary, convert, open, plan};
+use rwkv_forge_convert::{ConvertOptions, OpenModel, OpenOptions, Preparation, Rendering, Vocabulary, blueprint, convert, open};
 use rwkv_forge_model::Version;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_testkit::models::{Sizes, random_model};
@@ -27,11 +27,11 @@ fn is_the_file(model: &OpenModel, container: &'static dyn Container, recipe: &Re
         allow_f16_loss: true,
         ..ConvertOptions::new(container, recipe, &vocabulary)
     };
-    let Ok(plan) = plan(model, &options) else { return false };
-    let rendering = Rendering { model, plan: &plan, recipe, calibration: None, directory: None };
+    let Ok(blueprint) = blueprint(model, &options) else { return false };
+    let rendering = Rendering { model, blueprint: &blueprint, recipe, calibration: None, directory: None };
     let made = rendering.prepared(&|_, _| ()).unwrap();
     let prepared = Some(Preparation { model: &made.model, tensors: &made.prepared, importance: None });
-    let record = convert(model, &plan, &output.0, &ConvertOptions { prepared, ..options }, &|_, _, _| ()).unwrap();
+    let record = convert(model, &blueprint, &output.0, &ConvertOptions { prepared, ..options }, &|_, _, _| ()).unwrap();
     let written = open(&output.0, OpenOptions::default()).unwrap();
     let whole = rendering.whole().unwrap();
     assert_eq!(whole.prepared, made.prepared);

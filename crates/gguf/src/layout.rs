@@ -11,7 +11,7 @@ use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::GgufError;
 use crate::header::{NAME_BYTES, byte_len, padded};
-use crate::map::{self, Entry, Form, Row};
+use crate::map::{self, Arrangement, Entry, Row};
 use crate::types;
 use crate::vocabulary::{self, TokenList, token_list};
 use crate::write::HeaderWriter;
@@ -226,7 +226,7 @@ impl<'a> Assembler<'a> {
         for (position, name) in entry.canonical.iter().enumerate() {
             let name = canonical(name);
             let is_last = position.saturating_add(1) == entry.canonical.len();
-            if entry.form == Form::StackOrLess && is_last && !self.by_name.contains_key(name.as_str()) {
+            if entry.arrangement == Arrangement::StackOrLess && is_last && !self.by_name.contains_key(name.as_str()) {
                 continue;
             }
             parts.push(*self.by_name.get(name.as_str()).ok_or(GgufError::MissingTensor { name })?);
@@ -239,7 +239,7 @@ impl<'a> Assembler<'a> {
         if parts.iter().any(differs) {
             return Err(not_allowed(&spec.name, choice.encoding, "the tensors stored together in one must have one type"));
         }
-        let shape = stored_shape(entry.form, &spec.shape, parts.len())?;
+        let shape = stored_shape(entry.arrangement, &spec.shape, parts.len())?;
         let info = TensorInfo { name: stored.clone(), shape: shape.clone(), encoding: choice.encoding };
         let bytes = byte_len(&info)?;
         Ok(OutputTensor {
@@ -249,7 +249,7 @@ impl<'a> Assembler<'a> {
             reason: choice.reason.clone(),
             offset: 0,
             bytes,
-            assembly: Assembly { transposed: entry.form.is_transposed(), ..Assembly::stack(parts) },
+            assembly: Assembly { transposed: entry.arrangement.is_transposed(), ..Assembly::stack(parts) },
             planes: Vec::new(),
         })
     }
@@ -269,19 +269,21 @@ impl<'a> Assembler<'a> {
     }
 }
 
-fn stored_shape(form: Form, shape: &[u64], parts: usize) -> Result<Vec<u64>, GgufError> {
+fn stored_shape(arrangement: Arrangement, shape: &[u64], parts: usize) -> Result<Vec<u64>, GgufError> {
     let elements = rwkv_forge_tensor::element_count(shape).map_err(|_| too_large())?;
-    Ok(match (form, shape) {
-        (Form::Same, _) => shape.to_vec(),
-        (Form::Flat, _) => vec![elements],
-        (Form::Stack | Form::StackOrLess, _) => vec![u64::try_from(parts).map_err(|_| too_large())?, 1, 1, elements],
-        (Form::Below, [rows, columns]) => {
+    Ok(match (arrangement, shape) {
+        (Arrangement::Same, _) => shape.to_vec(),
+        (Arrangement::Flat, _) => vec![elements],
+        (Arrangement::Stack | Arrangement::StackOrLess, _) => vec![u64::try_from(parts).map_err(|_| too_large())?, 1, 1, elements],
+        (Arrangement::Below, [rows, columns]) => {
             let parts = u64::try_from(parts).map_err(|_| too_large())?;
             vec![columns.checked_mul(parts).ok_or_else(too_large)?, *rows]
         }
-        (Form::Planes, [rows, columns]) => vec![u64::try_from(parts).map_err(|_| too_large())?, *columns, *rows],
-        (Form::Transposed, [outer @ .., rows, columns]) => [outer, &[*columns, *rows]].concat(),
-        (Form::Transposed | Form::Below | Form::Planes, _) => return Err(GgufError::Internal("only matrices can be transposed".into())),
+        (Arrangement::Planes, [rows, columns]) => vec![u64::try_from(parts).map_err(|_| too_large())?, *columns, *rows],
+        (Arrangement::Transposed, [outer @ .., rows, columns]) => [outer, &[*columns, *rows]].concat(),
+        (Arrangement::Transposed | Arrangement::Below | Arrangement::Planes, _) => {
+            return Err(GgufError::Internal("only matrices can be transposed".into()));
+        }
     })
 }
 

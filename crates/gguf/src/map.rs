@@ -8,7 +8,7 @@ use crate::error::GgufError;
 
 /// How a stored tensor differs from the canonical ones it is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum Arrangement {
     /// Same shape.
     Same,
     /// All elements in one dimension.
@@ -33,174 +33,174 @@ pub(crate) struct Entry {
     /// Canonical names; inside a layer without the prefix `blocks.N.`.
     pub(crate) canonical: &'static [&'static str],
     /// How they become the stored tensor.
-    pub(crate) form: Form,
+    pub(crate) arrangement: Arrangement,
 }
 
-impl Form {
+impl Arrangement {
     /// The last two dimensions of each part are swapped.
     pub(crate) fn is_transposed(self) -> bool {
         matches!(self, Self::Transposed | Self::Below | Self::Planes)
     }
 }
 
-const fn entry(stored: &'static str, canonical: &'static [&'static str], form: Form) -> Entry {
-    Entry { stored, canonical, form }
+const fn entry(stored: &'static str, canonical: &'static [&'static str], arrangement: Arrangement) -> Entry {
+    Entry { stored, canonical, arrangement }
 }
 
 /// Tensors outside layers, for RWKV-6 and RWKV-7. ln0 stands in layer 0 of a checkpoint but outside of layers here.
 const GLOBAL: &[Entry] = &[
-    entry("token_embd.weight", &["emb.weight"], Form::Same),
-    entry("token_embd_norm.weight", &["blocks.0.ln0.weight"], Form::Flat),
-    entry("token_embd_norm.bias", &["blocks.0.ln0.bias"], Form::Flat),
-    entry("output_norm.weight", &["ln_out.weight"], Form::Flat),
-    entry("output_norm.bias", &["ln_out.bias"], Form::Flat),
-    entry("output.weight", &["head.weight"], Form::Same),
+    entry("token_embd.weight", &["emb.weight"], Arrangement::Same),
+    entry("token_embd_norm.weight", &["blocks.0.ln0.weight"], Arrangement::Flat),
+    entry("token_embd_norm.bias", &["blocks.0.ln0.bias"], Arrangement::Flat),
+    entry("output_norm.weight", &["ln_out.weight"], Arrangement::Flat),
+    entry("output_norm.bias", &["ln_out.bias"], Arrangement::Flat),
+    entry("output.weight", &["head.weight"], Arrangement::Same),
 ];
 
 /// Tensors outside layers of hybrids.
 const HYBRID_GLOBAL: &[Entry] = &[
-    entry("token_embd.weight", &["emb.weight"], Form::Same),
-    entry("output_norm.weight", &["ln_out.weight"], Form::Flat),
-    entry("output.weight", &["head.weight"], Form::Same),
+    entry("token_embd.weight", &["emb.weight"], Arrangement::Same),
+    entry("output_norm.weight", &["ln_out.weight"], Arrangement::Flat),
+    entry("output.weight", &["head.weight"], Arrangement::Same),
 ];
 
 /// A layer of RWKV-7.
 const V7: &[Entry] = &[
-    entry("attn_norm.weight", &["ln1.weight"], Form::Flat),
-    entry("attn_norm.bias", &["ln1.bias"], Form::Flat),
-    entry("attn_norm_2.weight", &["ln2.weight"], Form::Flat),
-    entry("attn_norm_2.bias", &["ln2.bias"], Form::Flat),
-    entry("time_mix_lerp_fused.weight", &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"], Form::Stack),
-    entry("time_mix_w0.weight", &["att.w0"], Form::Flat),
-    entry("time_mix_w1.weight", &["att.w1"], Form::Transposed),
-    entry("time_mix_w2.weight", &["att.w2"], Form::Transposed),
-    entry("time_mix_a0.weight", &["att.a0"], Form::Flat),
-    entry("time_mix_a1.weight", &["att.a1"], Form::Transposed),
-    entry("time_mix_a2.weight", &["att.a2"], Form::Transposed),
-    entry("time_mix_v0.weight", &["att.v0"], Form::Flat),
-    entry("time_mix_v1.weight", &["att.v1"], Form::Transposed),
-    entry("time_mix_v2.weight", &["att.v2"], Form::Transposed),
-    entry("time_mix_g1.weight", &["att.g1"], Form::Transposed),
-    entry("time_mix_g2.weight", &["att.g2"], Form::Transposed),
-    entry("time_mix_k_k.weight", &["att.k_k"], Form::Flat),
-    entry("time_mix_k_a.weight", &["att.k_a"], Form::Flat),
-    entry("time_mix_r_k.weight", &["att.r_k"], Form::Flat),
-    entry("time_mix_receptance.weight", &["att.receptance.weight"], Form::Same),
-    entry("time_mix_key.weight", &["att.key.weight"], Form::Same),
-    entry("time_mix_value.weight", &["att.value.weight"], Form::Same),
-    entry("time_mix_output.weight", &["att.output.weight"], Form::Same),
-    entry("time_mix_ln.weight", &["att.ln_x.weight"], Form::Flat),
-    entry("time_mix_ln.bias", &["att.ln_x.bias"], Form::Flat),
-    entry("channel_mix_lerp_k.weight", &["ffn.x_k"], Form::Flat),
-    entry("channel_mix_key.weight", &["ffn.key.weight"], Form::Same),
-    entry("channel_mix_value.weight", &["ffn.value.weight"], Form::Same),
+    entry("attn_norm.weight", &["ln1.weight"], Arrangement::Flat),
+    entry("attn_norm.bias", &["ln1.bias"], Arrangement::Flat),
+    entry("attn_norm_2.weight", &["ln2.weight"], Arrangement::Flat),
+    entry("attn_norm_2.bias", &["ln2.bias"], Arrangement::Flat),
+    entry("time_mix_lerp_fused.weight", &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"], Arrangement::Stack),
+    entry("time_mix_w0.weight", &["att.w0"], Arrangement::Flat),
+    entry("time_mix_w1.weight", &["att.w1"], Arrangement::Transposed),
+    entry("time_mix_w2.weight", &["att.w2"], Arrangement::Transposed),
+    entry("time_mix_a0.weight", &["att.a0"], Arrangement::Flat),
+    entry("time_mix_a1.weight", &["att.a1"], Arrangement::Transposed),
+    entry("time_mix_a2.weight", &["att.a2"], Arrangement::Transposed),
+    entry("time_mix_v0.weight", &["att.v0"], Arrangement::Flat),
+    entry("time_mix_v1.weight", &["att.v1"], Arrangement::Transposed),
+    entry("time_mix_v2.weight", &["att.v2"], Arrangement::Transposed),
+    entry("time_mix_g1.weight", &["att.g1"], Arrangement::Transposed),
+    entry("time_mix_g2.weight", &["att.g2"], Arrangement::Transposed),
+    entry("time_mix_k_k.weight", &["att.k_k"], Arrangement::Flat),
+    entry("time_mix_k_a.weight", &["att.k_a"], Arrangement::Flat),
+    entry("time_mix_r_k.weight", &["att.r_k"], Arrangement::Flat),
+    entry("time_mix_receptance.weight", &["att.receptance.weight"], Arrangement::Same),
+    entry("time_mix_key.weight", &["att.key.weight"], Arrangement::Same),
+    entry("time_mix_value.weight", &["att.value.weight"], Arrangement::Same),
+    entry("time_mix_output.weight", &["att.output.weight"], Arrangement::Same),
+    entry("time_mix_ln.weight", &["att.ln_x.weight"], Arrangement::Flat),
+    entry("time_mix_ln.bias", &["att.ln_x.bias"], Arrangement::Flat),
+    entry("channel_mix_lerp_k.weight", &["ffn.x_k"], Arrangement::Flat),
+    entry("channel_mix_key.weight", &["ffn.key.weight"], Arrangement::Same),
+    entry("channel_mix_value.weight", &["ffn.value.weight"], Arrangement::Same),
 ];
 
 /// A layer of RWKV-6.
 const V6: &[Entry] = &[
-    entry("attn_norm.weight", &["ln1.weight"], Form::Flat),
-    entry("attn_norm.bias", &["ln1.bias"], Form::Flat),
-    entry("attn_norm_2.weight", &["ln2.weight"], Form::Flat),
-    entry("attn_norm_2.bias", &["ln2.bias"], Form::Flat),
-    entry("time_mix_lerp_x.weight", &["att.time_maa_x"], Form::Flat),
+    entry("attn_norm.weight", &["ln1.weight"], Arrangement::Flat),
+    entry("attn_norm.bias", &["ln1.bias"], Arrangement::Flat),
+    entry("attn_norm_2.weight", &["ln2.weight"], Arrangement::Flat),
+    entry("attn_norm_2.bias", &["ln2.bias"], Arrangement::Flat),
+    entry("time_mix_lerp_x.weight", &["att.time_maa_x"], Arrangement::Flat),
     entry(
         "time_mix_lerp_fused.weight",
         &["att.time_maa_w", "att.time_maa_k", "att.time_maa_v", "att.time_maa_r", "att.time_maa_g"],
-        Form::Stack,
+        Arrangement::Stack,
     ),
-    entry("time_mix_w1.weight", &["att.time_maa_w1"], Form::Transposed),
-    entry("time_mix_w2.weight", &["att.time_maa_w2"], Form::Transposed),
-    entry("time_mix_first.weight", &["att.time_faaaa"], Form::Same),
-    entry("time_mix_decay.weight", &["att.time_decay"], Form::Flat),
-    entry("time_mix_decay_w1.weight", &["att.time_decay_w1"], Form::Transposed),
-    entry("time_mix_decay_w2.weight", &["att.time_decay_w2"], Form::Transposed),
-    entry("time_mix_receptance.weight", &["att.receptance.weight"], Form::Same),
-    entry("time_mix_key.weight", &["att.key.weight"], Form::Same),
-    entry("time_mix_value.weight", &["att.value.weight"], Form::Same),
-    entry("time_mix_gate.weight", &["att.gate.weight"], Form::Same),
-    entry("time_mix_output.weight", &["att.output.weight"], Form::Same),
-    entry("time_mix_ln.weight", &["att.ln_x.weight"], Form::Flat),
-    entry("time_mix_ln.bias", &["att.ln_x.bias"], Form::Flat),
-    entry("channel_mix_lerp_k.weight", &["ffn.time_maa_k"], Form::Flat),
-    entry("channel_mix_lerp_r.weight", &["ffn.time_maa_r"], Form::Flat),
-    entry("channel_mix_key.weight", &["ffn.key.weight"], Form::Same),
-    entry("channel_mix_value.weight", &["ffn.value.weight"], Form::Same),
-    entry("channel_mix_receptance.weight", &["ffn.receptance.weight"], Form::Same),
+    entry("time_mix_w1.weight", &["att.time_maa_w1"], Arrangement::Transposed),
+    entry("time_mix_w2.weight", &["att.time_maa_w2"], Arrangement::Transposed),
+    entry("time_mix_first.weight", &["att.time_faaaa"], Arrangement::Same),
+    entry("time_mix_decay.weight", &["att.time_decay"], Arrangement::Flat),
+    entry("time_mix_decay_w1.weight", &["att.time_decay_w1"], Arrangement::Transposed),
+    entry("time_mix_decay_w2.weight", &["att.time_decay_w2"], Arrangement::Transposed),
+    entry("time_mix_receptance.weight", &["att.receptance.weight"], Arrangement::Same),
+    entry("time_mix_key.weight", &["att.key.weight"], Arrangement::Same),
+    entry("time_mix_value.weight", &["att.value.weight"], Arrangement::Same),
+    entry("time_mix_gate.weight", &["att.gate.weight"], Arrangement::Same),
+    entry("time_mix_output.weight", &["att.output.weight"], Arrangement::Same),
+    entry("time_mix_ln.weight", &["att.ln_x.weight"], Arrangement::Flat),
+    entry("time_mix_ln.bias", &["att.ln_x.bias"], Arrangement::Flat),
+    entry("channel_mix_lerp_k.weight", &["ffn.time_maa_k"], Arrangement::Flat),
+    entry("channel_mix_lerp_r.weight", &["ffn.time_maa_r"], Arrangement::Flat),
+    entry("channel_mix_key.weight", &["ffn.key.weight"], Arrangement::Same),
+    entry("channel_mix_value.weight", &["ffn.value.weight"], Arrangement::Same),
+    entry("channel_mix_receptance.weight", &["ffn.receptance.weight"], Arrangement::Same),
 ];
 
 /// A layer of ARWKV. Without gate, `time_mix_lerp_fused` stacks the first five only.
 const ARWKV7: &[Entry] = &[
-    entry("attn_norm.weight", &["ln1.weight"], Form::Flat),
-    entry("time_mix_lerp_fused.weight", &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"], Form::StackOrLess),
-    entry("time_mix_w0.weight", &["att.w0"], Form::Flat),
-    entry("time_mix_w1.weight", &["att.w1"], Form::Transposed),
-    entry("time_mix_w2.weight", &["att.w2"], Form::Transposed),
-    entry("time_mix_a0.weight", &["att.a0"], Form::Flat),
-    entry("time_mix_a1.weight", &["att.a1"], Form::Transposed),
-    entry("time_mix_a2.weight", &["att.a2"], Form::Transposed),
-    entry("time_mix_v0.weight", &["att.v0"], Form::Flat),
-    entry("time_mix_v1.weight", &["att.v1"], Form::Transposed),
-    entry("time_mix_v2.weight", &["att.v2"], Form::Transposed),
-    entry("time_mix_g1.weight", &["att.g1"], Form::Transposed),
-    entry("time_mix_g2.weight", &["att.g2"], Form::Transposed),
-    entry("time_mix_k_k.weight", &["att.k_k"], Form::Flat),
-    entry("time_mix_k_a.weight", &["att.k_a"], Form::Flat),
-    entry("time_mix_r_k.weight", &["att.r_k"], Form::Flat),
-    entry("time_mix_receptance.weight", &["att.receptance.weight"], Form::Same),
-    entry("time_mix_key.weight", &["att.key.weight"], Form::Same),
-    entry("time_mix_value.weight", &["att.value.weight"], Form::Same),
-    entry("time_mix_output.weight", &["att.output.weight"], Form::Same),
-    entry("time_mix_ln.weight", &["att.ln_x.weight"], Form::Flat),
-    entry("time_mix_ln.bias", &["att.ln_x.bias"], Form::Flat),
-    entry("ffn_norm.weight", &["ln2.weight"], Form::Flat),
-    entry("ffn_gate.weight", &["ffn.gate.weight"], Form::Same),
-    entry("ffn_up.weight", &["ffn.up.weight"], Form::Same),
-    entry("ffn_down.weight", &["ffn.down.weight"], Form::Same),
+    entry("attn_norm.weight", &["ln1.weight"], Arrangement::Flat),
+    entry("time_mix_lerp_fused.weight", &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"], Arrangement::StackOrLess),
+    entry("time_mix_w0.weight", &["att.w0"], Arrangement::Flat),
+    entry("time_mix_w1.weight", &["att.w1"], Arrangement::Transposed),
+    entry("time_mix_w2.weight", &["att.w2"], Arrangement::Transposed),
+    entry("time_mix_a0.weight", &["att.a0"], Arrangement::Flat),
+    entry("time_mix_a1.weight", &["att.a1"], Arrangement::Transposed),
+    entry("time_mix_a2.weight", &["att.a2"], Arrangement::Transposed),
+    entry("time_mix_v0.weight", &["att.v0"], Arrangement::Flat),
+    entry("time_mix_v1.weight", &["att.v1"], Arrangement::Transposed),
+    entry("time_mix_v2.weight", &["att.v2"], Arrangement::Transposed),
+    entry("time_mix_g1.weight", &["att.g1"], Arrangement::Transposed),
+    entry("time_mix_g2.weight", &["att.g2"], Arrangement::Transposed),
+    entry("time_mix_k_k.weight", &["att.k_k"], Arrangement::Flat),
+    entry("time_mix_k_a.weight", &["att.k_a"], Arrangement::Flat),
+    entry("time_mix_r_k.weight", &["att.r_k"], Arrangement::Flat),
+    entry("time_mix_receptance.weight", &["att.receptance.weight"], Arrangement::Same),
+    entry("time_mix_key.weight", &["att.key.weight"], Arrangement::Same),
+    entry("time_mix_value.weight", &["att.value.weight"], Arrangement::Same),
+    entry("time_mix_output.weight", &["att.output.weight"], Arrangement::Same),
+    entry("time_mix_ln.weight", &["att.ln_x.weight"], Arrangement::Flat),
+    entry("time_mix_ln.bias", &["att.ln_x.bias"], Arrangement::Flat),
+    entry("ffn_norm.weight", &["ln2.weight"], Arrangement::Flat),
+    entry("ffn_gate.weight", &["ffn.gate.weight"], Arrangement::Same),
+    entry("ffn_up.weight", &["ffn.up.weight"], Arrangement::Same),
+    entry("ffn_down.weight", &["ffn.down.weight"], Arrangement::Same),
 ];
 
 /// A layer of QRWKV6. Here the five token shifts stand in the order of RWKV-6, w, k, v, r, g.
 const RWKV6QWEN2: &[Entry] = &[
-    entry("attn_norm.weight", &["ln1.weight"], Form::Flat),
-    entry("time_mix_lerp_x.weight", &["att.time_maa_x"], Form::Flat),
+    entry("attn_norm.weight", &["ln1.weight"], Arrangement::Flat),
+    entry("time_mix_lerp_x.weight", &["att.time_maa_x"], Arrangement::Flat),
     entry(
         "time_mix_lerp_fused.weight",
         &["att.time_maa_w", "att.time_maa_k", "att.time_maa_v", "att.time_maa_r", "att.time_maa_g"],
-        Form::Stack,
+        Arrangement::Stack,
     ),
     entry(
         "time_mix_w1.weight",
         &["att.time_maa_w1_w", "att.time_maa_w1_k", "att.time_maa_w1_v", "att.time_maa_w1_r", "att.time_maa_w1_g"],
-        Form::Below,
+        Arrangement::Below,
     ),
     entry(
         "time_mix_w2.weight",
         &["att.time_maa_w2_w", "att.time_maa_w2_k", "att.time_maa_w2_v", "att.time_maa_w2_r", "att.time_maa_w2_g"],
-        Form::Planes,
+        Arrangement::Planes,
     ),
-    entry("time_mix_decay.weight", &["att.time_decay"], Form::Flat),
-    entry("time_mix_decay_w1.weight", &["att.time_decay_w1"], Form::Transposed),
-    entry("time_mix_decay_w2.weight", &["att.time_decay_w2"], Form::Transposed),
-    entry("time_mix_receptance.weight", &["att.receptance.weight"], Form::Same),
-    entry("time_mix_receptance.bias", &["att.receptance.bias"], Form::Flat),
-    entry("time_mix_key.weight", &["att.key.weight"], Form::Same),
-    entry("time_mix_key.bias", &["att.key.bias"], Form::Flat),
-    entry("time_mix_value.weight", &["att.value.weight"], Form::Same),
-    entry("time_mix_value.bias", &["att.value.bias"], Form::Flat),
-    entry("time_mix_gate.weight", &["att.gate.weight"], Form::Same),
-    entry("time_mix_output.weight", &["att.output.weight"], Form::Same),
-    entry("ffn_norm.weight", &["ln2.weight"], Form::Flat),
-    entry("ffn_gate.weight", &["ffn.gate.weight"], Form::Same),
-    entry("ffn_up.weight", &["ffn.up.weight"], Form::Same),
-    entry("ffn_down.weight", &["ffn.down.weight"], Form::Same),
+    entry("time_mix_decay.weight", &["att.time_decay"], Arrangement::Flat),
+    entry("time_mix_decay_w1.weight", &["att.time_decay_w1"], Arrangement::Transposed),
+    entry("time_mix_decay_w2.weight", &["att.time_decay_w2"], Arrangement::Transposed),
+    entry("time_mix_receptance.weight", &["att.receptance.weight"], Arrangement::Same),
+    entry("time_mix_receptance.bias", &["att.receptance.bias"], Arrangement::Flat),
+    entry("time_mix_key.weight", &["att.key.weight"], Arrangement::Same),
+    entry("time_mix_key.bias", &["att.key.bias"], Arrangement::Flat),
+    entry("time_mix_value.weight", &["att.value.weight"], Arrangement::Same),
+    entry("time_mix_value.bias", &["att.value.bias"], Arrangement::Flat),
+    entry("time_mix_gate.weight", &["att.gate.weight"], Arrangement::Same),
+    entry("time_mix_output.weight", &["att.output.weight"], Arrangement::Same),
+    entry("ffn_norm.weight", &["ln2.weight"], Arrangement::Flat),
+    entry("ffn_gate.weight", &["ffn.gate.weight"], Arrangement::Same),
+    entry("ffn_up.weight", &["ffn.up.weight"], Arrangement::Same),
+    entry("ffn_down.weight", &["ffn.down.weight"], Arrangement::Same),
 ];
 
 /// Names that older RWKV-6 files use instead of `time_mix_lerp_fused`; read, never written.
 const V6_OLDER: &[Entry] = &[
-    entry("time_mix_lerp_w.weight", &["att.time_maa_w"], Form::Flat),
-    entry("time_mix_lerp_k.weight", &["att.time_maa_k"], Form::Flat),
-    entry("time_mix_lerp_v.weight", &["att.time_maa_v"], Form::Flat),
-    entry("time_mix_lerp_r.weight", &["att.time_maa_r"], Form::Flat),
-    entry("time_mix_lerp_g.weight", &["att.time_maa_g"], Form::Flat),
+    entry("time_mix_lerp_w.weight", &["att.time_maa_w"], Arrangement::Flat),
+    entry("time_mix_lerp_k.weight", &["att.time_maa_k"], Arrangement::Flat),
+    entry("time_mix_lerp_v.weight", &["att.time_maa_v"], Arrangement::Flat),
+    entry("time_mix_lerp_r.weight", &["att.time_maa_r"], Arrangement::Flat),
+    entry("time_mix_lerp_g.weight", &["att.time_maa_g"], Arrangement::Flat),
 ];
 
 /// What stands in for v0, v1, v2 in layer 0 of RWKV-7: the loader of llama.cpp asks for them in the shape of a0, a1, a2

@@ -7,7 +7,7 @@ use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, NormKind, Recover, 
 use rwkv_forge_tensor::{TensorInfo, TensorSource, format_shape};
 
 use crate::error::GgufError;
-use crate::map::{self, Entry, Form, RankKeys, Row};
+use crate::map::{self, Arrangement, Entry, RankKeys, Row};
 use crate::reader::GgufFile;
 use crate::value::{Metadata, Value};
 
@@ -60,7 +60,9 @@ impl NameMap {
     fn push(&mut self, index: usize, info: &TensorInfo, entry: &Entry, prefix: &str) -> Result<(), GgufError> {
         let canonical = stacked(info, entry);
         let of = u32::try_from(canonical.len()).unwrap_or(u32::MAX);
-        if matches!(entry.form, Form::Stack | Form::StackOrLess | Form::Planes) && info.shape.first() != Some(&u64::from(of)) {
+        if matches!(entry.arrangement, Arrangement::Stack | Arrangement::StackOrLess | Arrangement::Planes)
+            && info.shape.first() != Some(&u64::from(of))
+        {
             let problem = format!("has shape {}, expected a stack of {of}", format_shape(&info.shape));
             return Err(GgufError::BadShape { tensor: info.name.clone(), problem });
         }
@@ -69,7 +71,7 @@ impl NameMap {
             if !self.seen.insert(name.clone()) {
                 return Err(GgufError::DuplicateTensor(format!("{} ({name})", info.name)));
             }
-            let recover = Recover { part: (part, of), transposed: entry.form.is_transposed(), ..Recover::AS_IS };
+            let recover = Recover { part: (part, of), transposed: entry.arrangement.is_transposed(), ..Recover::AS_IS };
             self.out.push(MappedTensor { name, source_index: index, recover });
         }
         Ok(())
@@ -86,8 +88,8 @@ fn scale_beside(tensors: &[TensorInfo], info: &TensorInfo) -> Option<GgufError> 
 
 /// The canonical tensors in a stored one: a stack may lack its last part.
 fn stacked(info: &TensorInfo, entry: &Entry) -> &'static [&'static str] {
-    match (entry.form, entry.canonical.split_last()) {
-        (Form::StackOrLess, Some((_, less))) if info.shape.first() == u64::try_from(less.len()).ok().as_ref() => less,
+    match (entry.arrangement, entry.canonical.split_last()) {
+        (Arrangement::StackOrLess, Some((_, less))) if info.shape.first() == u64::try_from(less.len()).ok().as_ref() => less,
         _ => entry.canonical,
     }
 }

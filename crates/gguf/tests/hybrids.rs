@@ -10,7 +10,7 @@ use rwkv_forge_testkit::hybrids::{Variant, random_hybrid, tokenizer_json};
 use rwkv_forge_testkit::models::MemorySource;
 use rwkv_forge_tokenizer::BpeVocabulary;
 
-/// Every form of both architectures.
+/// Every arrangement of both architectures.
 fn cases() -> Vec<(Version, Variant)> {
     vec![
         (Version::ARwkv7, Variant::FULL),

@@ -9,9 +9,9 @@ use rwkv_forge_tensor::Encoding;
 use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::error::HfError;
-use crate::plan::{self, Style};
 use crate::shards::{files, is_weights, text_file};
 use crate::table::{CANDLE, CANDLE_GGUF, CandleRow, candle_gguf_row, candle_row};
+use crate::tensors::{Style, tensors};
 use crate::{Context, EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, carries_tokens, config};
 
 /// The types that candle's GGUF reader has code for.
@@ -80,7 +80,7 @@ pub fn candle(model: &ModelDescription, choices: &[Choice], context: &Context<'_
     check_sizes(CANDLE, model)?;
     let style = Style { convention: row.convention, squeezed: false, eighth_value: row.eighth_value, stand_ins: row.stand_ins };
     let extra: &[(&str, &str)] = if row.eighth_value { &[(VALUE_SCALE_KEY, EIGHTH)] } else { &[] };
-    let mut all = files(plan::tensors(model, choices, style)?, row.written.name(), extra, context)?;
+    let mut all = files(tensors(model, choices, style)?, row.written.name(), extra, context)?;
     all.extend(companions(row, model, context)?);
     Ok(OutputLayout::Directory(all))
 }
@@ -102,7 +102,7 @@ pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], context: &Conte
         return Err(HfError::EncodingNotAllowed { tensor: spec.name.clone(), encoding: choice.encoding.name, why });
     }
     let style = Style { convention: row.convention, squeezed: false, eighth_value: row.eighth_value, stand_ins: row.stand_ins };
-    let tensors = plan::tensors(model, choices, style)?
+    let tensors = tensors(model, choices, style)?
         .into_iter()
         .map(|tensor| FreeTensor {
             name: tensor.name,

@@ -5,9 +5,9 @@ use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::config;
 use crate::error::HfError;
-use crate::plan::{self, Style};
 use crate::shards::{files, is_weights, text_file};
 use crate::table::{HF, Library, hf_row};
+use crate::tensors::{Style, tensors};
 use crate::{Context, carries_tokens};
 
 const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
@@ -51,7 +51,7 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Cont
     };
     let style = Style { convention: row.convention, squeezed, eighth_value: false, stand_ins: false };
     let mut all = vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION, format!("{:#}\n", config::generation()))];
-    all.extend(files(plan::tensors(model, choices, style)?, row.written.name(), &[], context)?);
+    all.extend(files(tensors(model, choices, style)?, row.written.name(), &[], context)?);
     if context.vocabulary.is_some_and(carries_tokens) {
         all.push(text_file(WORLD, Tokenizer::world_file()));
     }

@@ -1,7 +1,7 @@
 //! Directories for Hugging Face's libraries (flash-linear-attention, Transformers and the remote code of RWKV-5 and 6)
 //! and for candle, and the reader of what candle's files store differently.
 //!
-//! Start at [`hugging_face`], [`candle`] and [`candle_gguf`] to write, at [`CandleFile`] to read. `plan` decides name,
+//! Start at [`hugging_face`], [`candle`] and [`candle_gguf`] to write, at [`CandleFile`] to read. `tensors` decides name,
 //! shape and assembly of each tensor, `table` says what each program makes of an architecture; the names themselves are those of [`rwkv_forge_model::names`], which readers use too.
 #![forbid(unsafe_code)]
 #![deny(
@@ -18,10 +18,10 @@ mod config;
 mod container;
 mod error;
 mod hugging_face;
-mod plan;
 mod read;
 mod shards;
 mod table;
+mod tensors;
 
 use rwkv_forge_model::{Constraint, ModelDescription, TensorSpec};
 use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256};

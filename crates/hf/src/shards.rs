@@ -1,6 +1,6 @@
 //! Tensors in one safetensors file, or in numbered ones with an index. Start at [`files`].
 
-use rwkv_forge_checkpoint::safetensors::{PlannedTensor, layout};
+use rwkv_forge_checkpoint::safetensors::{NewTensor, layout};
 use rwkv_forge_container::LATE_TEXTS;
 use rwkv_forge_model::FileLayout;
 use serde_json::{Map, Value, json};
@@ -21,7 +21,7 @@ pub(crate) fn is_weights(name: &str) -> bool {
 /// Lays out `model.safetensors`, or shards of at most `context.shard_bytes` bytes of tensors and their index. A tensor
 /// larger than that has a shard of its own. `extra` are further metadata of each file.
 pub(crate) fn files(
-    tensors: Vec<PlannedTensor>,
+    tensors: Vec<NewTensor>,
     version: &str,
     extra: &[(&str, &str)],
     context: &Context<'_>,
@@ -54,13 +54,13 @@ pub(crate) fn files(
     Ok(files)
 }
 
-fn bytes_of(tensor: &PlannedTensor) -> u64 {
+fn bytes_of(tensor: &NewTensor) -> u64 {
     tensor.encoding.byte_len(&tensor.shape).unwrap_or(u64::MAX)
 }
 
 /// In order, each shard as full as the limit allows; never empty.
-fn split(tensors: Vec<PlannedTensor>, limit: u64) -> Vec<Vec<PlannedTensor>> {
-    let mut shards: Vec<Vec<PlannedTensor>> = Vec::new();
+fn split(tensors: Vec<NewTensor>, limit: u64) -> Vec<Vec<NewTensor>> {
+    let mut shards: Vec<Vec<NewTensor>> = Vec::new();
     let mut used = 0u64;
     for tensor in tensors {
         let bytes = bytes_of(&tensor);

@@ -179,10 +179,10 @@ fn shards_on_disk_are_one_model_again() {
 #[test]
 fn shards_hold_every_tensor_once_and_stay_below_the_limit() {
     let model = described(Version::V7, &WIDE);
-    let plan = |shard_bytes| files(hugging_face(&model, &choices(&model, Encoding::F32), &Context { shard_bytes, ..CONTEXT }).unwrap());
-    let whole = stored(&plan(SHARD_BYTES)["model.safetensors"]);
+    let laid_out = |shard_bytes| files(hugging_face(&model, &choices(&model, Encoding::F32), &Context { shard_bytes, ..CONTEXT }).unwrap());
+    let whole = stored(&laid_out(SHARD_BYTES)["model.safetensors"]);
     for limit in [1, 70_000, 200_000] {
-        let files = plan(limit);
+        let files = laid_out(limit);
         let shards: Vec<(&String, &FileLayout)> = files.iter().filter(|(name, _)| name.ends_with(".safetensors")).collect();
         let count = shards.len();
         assert!(count > 1 && !files.contains_key("model.safetensors"), "{limit}");
@@ -203,7 +203,7 @@ fn shards_hold_every_tensor_once_and_stay_below_the_limit() {
     }
     // Exactly as large as the limit is not beyond it.
     let bytes: u64 = whole.values().map(|shape| shape.iter().product::<u64>() * 4).sum();
-    assert!(plan(bytes).contains_key("model.safetensors") && !plan(bytes - 1).contains_key("model.safetensors"));
+    assert!(laid_out(bytes).contains_key("model.safetensors") && !laid_out(bytes - 1).contains_key("model.safetensors"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `.st`: a safetensors file in f16, with a few names of its own and the low-rank factors transposed.
 
-use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_checkpoint::safetensors::NewTensor;
 use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, TensorSpec, ValueForm};
 use rwkv_forge_tensor::Encoding;
 
@@ -14,7 +14,7 @@ pub fn constraint() -> Constraint {
     Constraint::Float("web-rwkv reads f16 alone and quantizes at load; the container prefab holds quantized matrices")
 }
 
-/// Plans a `.st`. `metadata` and `reserved` go to [`rwkv_forge_checkpoint::safetensors::layout`], behind the `format` that the
+/// Lays out a `.st`. `metadata` and `reserved` go to [`rwkv_forge_checkpoint::safetensors::layout`], behind the `format` that the
 /// Python programs around web-rwkv ask for.
 ///
 /// # Errors
@@ -33,7 +33,7 @@ pub fn layout(
             let why = "web-rwkv reads f16 alone";
             return Err(WebRwkvError::EncodingNotAllowed { tensor: spec.name.clone(), encoding: choice.encoding.name, why });
         }
-        tensors.push(planned(model, index, spec, choice));
+        tensors.push(tensor(model, index, spec, choice));
     }
     let format = ("format".to_owned(), "pt".to_owned());
     let metadata: Vec<(String, String)> = std::iter::once(format).chain(metadata.iter().cloned()).collect();
@@ -62,7 +62,7 @@ pub(crate) fn check_model(model: &ModelDescription) -> Result<(), WebRwkvError> 
     Ok(())
 }
 
-fn planned(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choice) -> PlannedTensor {
+fn tensor(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choice) -> NewTensor {
     let mut shape = spec.shape.clone();
     let mut assembly = Assembly::of(index);
     if spec.role.is_lora() {
@@ -75,7 +75,7 @@ fn planned(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &C
         assembly = assembly.repeated(head_size);
         shape = vec![model.hyperparameters.heads as u64, head_size as u64];
     }
-    PlannedTensor {
+    NewTensor {
         name: spec.name.replace("time_faaaa", "time_first").replace("time_maa", "time_mix"),
         shape,
         encoding: choice.encoding,

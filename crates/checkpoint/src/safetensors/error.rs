@@ -1,11 +1,11 @@
-//! What can be wrong with a safetensors file, or with the plan of a new one.
+//! What can be wrong with a safetensors file, or with the layout of a new one.
 
 use rwkv_forge_io::IoError;
 use rwkv_forge_tensor::{Class, Diagnostic};
 use strum::IntoStaticStr;
 use thiserror::Error;
 
-/// Why a safetensors file is refused, or cannot be written. `file` is the path as given, or says that it is the plan
+/// Why a safetensors file is refused, or cannot be written. `file` is the path as given, or says that it is that
 /// of a new file.
 #[derive(Debug, Error, IntoStaticStr)]
 pub enum SafetensorsError {

@@ -1,6 +1,6 @@
 //! Safetensors: a JSON header with names, dtypes, shapes and offsets, then the bytes of all tensors, little endian.
 //!
-//! [`open`] reads one file, a set of shards with its index, or a folder with either. [`layout`] plans a new file.
+//! [`open`] reads one file, a set of shards with its index, or a folder with either. [`layout`] lays out a new file.
 //! A header is parsed twice, by the strict rules in `header.rs` and by the `safetensors` crate, and both must see the
 //! same tensors.
 
@@ -12,7 +12,7 @@ mod write;
 
 pub use error::SafetensorsError;
 pub use read::{SafetensorsSource, open, open_with};
-pub use write::{PlannedTensor, layout};
+pub use write::{NewTensor, layout};
 
 /// Name of a model in one file, within a directory.
 pub(crate) const SINGLE: &str = "model.safetensors";

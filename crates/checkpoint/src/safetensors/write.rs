@@ -1,4 +1,4 @@
-//! The plan of a new safetensors file. Start at [`layout`].
+//! The layout of a new safetensors file. Start at [`layout`].
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ const NEW_FILE: &str = "new safetensors file";
 
 /// A tensor that shall be in a new file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedTensor {
+pub struct NewTensor {
     /// Name in the file.
     pub name: String,
     /// Shape in the file, last dimension fastest.
@@ -28,7 +28,7 @@ pub struct PlannedTensor {
     pub assembly: Assembly,
 }
 
-/// Plans a file: the header's bytes, and a place for every tensor. Tensors are ordered by dtype (f32, bf16, f16) and
+/// Lays out a file: the header's bytes, and a place for every tensor. Tensors are ordered by dtype (f32, bf16, f16) and
 /// then by name, whatever their order in `tensors`, so that the widest elements are aligned without padding.
 ///
 /// `metadata` goes into `__metadata__` as it is. `reserved` are further keys with a number of bytes each: their values
@@ -40,7 +40,7 @@ pub struct PlannedTensor {
 /// [`SafetensorsError::BadEntry`] for a bad name, a repeated metadata key or a size beyond 64 bits,
 /// [`SafetensorsError::TooManyTensors`], [`SafetensorsError::BadHeader`] for a header beyond 100,000,000 bytes.
 pub fn layout(
-    tensors: Vec<PlannedTensor>,
+    tensors: Vec<NewTensor>,
     metadata: &[(String, String)],
     reserved: &[(&'static str, usize)],
 ) -> Result<FileLayout, SafetensorsError> {
@@ -88,7 +88,7 @@ fn duplicate(name: &str) -> SafetensorsError {
 }
 
 /// Checks every tensor on its own, and sorts: wide dtypes first, then by name.
-fn ordered(tensors: Vec<PlannedTensor>) -> Result<Vec<(Dtype, PlannedTensor)>, SafetensorsError> {
+fn ordered(tensors: Vec<NewTensor>) -> Result<Vec<(Dtype, NewTensor)>, SafetensorsError> {
     if tensors.len() > MAX_TENSORS {
         return Err(SafetensorsError::TooManyTensors { file: NEW_FILE.to_owned(), limit: MAX_TENSORS });
     }
@@ -107,7 +107,7 @@ fn ordered(tensors: Vec<PlannedTensor>) -> Result<Vec<(Dtype, PlannedTensor)>, S
     Ok(sorted)
 }
 
-fn dtype_of(tensor: &PlannedTensor) -> Result<Dtype, SafetensorsError> {
+fn dtype_of(tensor: &NewTensor) -> Result<Dtype, SafetensorsError> {
     match tensor.encoding {
         Encoding::F32 => Ok(Dtype::F32),
         Encoding::BF16 => Ok(Dtype::BF16),
@@ -154,7 +154,7 @@ impl Header {
         Ok(())
     }
 
-    fn tensor(&mut self, tensor: &PlannedTensor, dtype: Dtype, begin: u64, end: u64) {
+    fn tensor(&mut self, tensor: &NewTensor, dtype: Dtype, begin: u64, end: u64) {
         let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
         let (name, shape) = (quote(&tensor.name), shape.join(","));
         self.text.push_str(&format!("{name}:{{\"dtype\":\"{dtype}\",\"shape\":[{shape}],\"data_offsets\":[{begin},{end}]}},"));

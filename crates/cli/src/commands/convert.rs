@@ -6,7 +6,7 @@ use rwkv_forge_calibrate::Hessians;
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
 use rwkv_forge_convert::{
-    BROKEN_KL, Calibration, ConvertError, ConvertOptions, OpenModel, Plan, Preparation, Prepared, Record, Rendered, Rendering, Stage,
+    BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, OpenModel, Preparation, Prepared, Record, Rendered, Rendering, Stage,
     VerifyOptions, Vocabulary,
 };
 use rwkv_forge_corpus::ReadOptions;
@@ -72,36 +72,36 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
     }
-    let plan = rwkv_forge_choose::decide(&model, &options)?;
-    if let Some(shortfall) = &plan.shortfall {
+    let blueprint = rwkv_forge_choose::decide(&model, &options)?;
+    if let Some(shortfall) = &blueprint.shortfall {
         terminal.note(&shortfall.to_string());
     }
-    if options.verify.is_some() && plan.tokenizer.is_none() {
+    if options.verify.is_some() && blueprint.tokenizer.is_none() {
         terminal.note(BYTES_AS_IDS);
     }
     let output = args.output.clone().unwrap_or_else(|| {
         let stem = stem.as_deref().unwrap_or("model");
         args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
     });
-    if args.vocab_json.is_some() && plan.tokenizer.is_none() {
+    if args.vocab_json.is_some() && blueprint.tokenizer.is_none() {
         let rows = model.description().hyperparameters.vocabulary;
         return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
     }
     if args.dry_run {
-        return dry_run(&model, &plan, &output, terminal);
+        return dry_run(&model, &blueprint, &output, terminal);
     }
     terminal.detail(&format!(
         "container {}, recipe {}, vocabulary {}, {} threads",
         container.name(),
-        plan.recipe,
-        plan.tokenizer.as_ref().map_or("unknown", |tokenizer| tokenizer.name()),
+        blueprint.recipe,
+        blueprint.tokenizer.as_ref().map_or("unknown", |tokenizer| tokenizer.name()),
         rayon::current_num_threads()
     ));
     // Before the work, so that a name that cannot be fails early.
-    rwkv_forge_convert::check_output(&model, &plan, &output, &options)?;
+    rwkv_forge_convert::check_output(&model, &blueprint, &output, &options)?;
     let side_files = SideFiles::create(args, global)?;
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
-    let prepared = prepare(&model, &plan, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
+    let prepared = prepare(&model, &blueprint, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
     let importance = importance(args);
     let preparation =
         prepared.as_ref().map(|made| Preparation { model: &made.model, tensors: &made.prepared, importance: importance.as_deref() });
@@ -109,8 +109,8 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         terminal.warn(&warning);
     }
     let options = ConvertOptions { prepared: preparation, ..options };
-    let record = execute(&model, &plan, &output, &options, terminal)?;
-    report(args, &model, &plan, &output, &record, side_files, terminal)?;
+    let record = execute(&model, &blueprint, &output, &options, terminal)?;
+    report(args, &model, &blueprint, &output, &record, side_files, terminal)?;
     Ok(0)
 }
 
@@ -176,7 +176,7 @@ fn known(
 /// Quantizes before writing what the executor's own encoder does not.
 fn prepare(
     model: &OpenModel,
-    plan: &Plan,
+    blueprint: &Blueprint,
     recipe: &Recipe,
     calibration: Option<&dyn Calibration>,
     output: &Path,
@@ -189,7 +189,7 @@ fn prepare(
     // Beside the output there is room for it, or there will be none for the output either.
     let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let set = |done: u64, total: u64| progress.set(done, total);
-    Ok(Some(Rendering { model, plan, recipe, calibration, directory: Some(directory) }.prepared(&set)?))
+    Ok(Some(Rendering { model, blueprint, recipe, calibration, directory: Some(directory) }.prepared(&set)?))
 }
 
 /// What is written beside the model: begun before the work, so that a name that cannot be fails early and never takes
@@ -208,7 +208,13 @@ impl SideFiles {
     }
 }
 
-fn execute(model: &OpenModel, plan: &Plan, output: &Path, options: &ConvertOptions<'_>, terminal: &Terminal) -> Result<Record, Failure> {
+fn execute(
+    model: &OpenModel,
+    blueprint: &Blueprint,
+    output: &Path,
+    options: &ConvertOptions<'_>,
+    terminal: &Terminal,
+) -> Result<Record, Failure> {
     let writing = Progress::new(terminal, "converting", true);
     let verifying = Progress::new(terminal, "comparing", false);
     let progress = |stage: Stage, amount: u64, total: u64| match stage {
@@ -216,12 +222,13 @@ fn execute(model: &OpenModel, plan: &Plan, output: &Path, options: &ConvertOptio
         Stage::Writing => writing.add(amount, total),
         Stage::Verifying => verifying.set(amount, total),
     };
-    Ok(rwkv_forge_convert::convert(model, plan, output, options, &progress)?)
+    Ok(rwkv_forge_convert::convert(model, blueprint, output, options, &progress)?)
 }
 
-/// The plan's tensors as JSON and as table rows; one line a stored tensor.
-fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
-    plan.layout
+/// The blueprint's tensors as JSON and as table rows; one line a stored tensor.
+fn tensor_rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
+    blueprint
+        .layout
         .files()
         .flat_map(|(_, layout)| &layout.tensors)
         .map(|tensor| {
@@ -237,24 +244,24 @@ fn tensor_rows(plan: &Plan) -> (Vec<Value>, Vec<Vec<String>>) {
         .unzip()
 }
 
-fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
-    let (tensors, rows) = tensor_rows(plan);
+fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
+    let (tensors, rows) = tensor_rows(blueprint);
     terminal.print(&format!("{}\n", model_line(model.description())));
     terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
         shown(output),
-        thousands(plan.layout.total_bytes()),
-        plan.layout.files().map(|(_, layout)| layout.tensors.len()).sum::<usize>()
+        thousands(blueprint.layout.total_bytes()),
+        blueprint.layout.files().map(|(_, layout)| layout.tensors.len()).sum::<usize>()
     ));
     terminal.print_json(
         "convert",
         &json!({
             "dry_run": true,
             "output": output.display().to_string(),
-            "container": plan.container.name(),
-            "recipe": plan.recipe,
-            "total_bytes": plan.layout.total_bytes(),
+            "container": blueprint.container.name(),
+            "recipe": blueprint.recipe,
+            "total_bytes": blueprint.layout.total_bytes(),
             "tensors": tensors,
         }),
     )?;
@@ -264,7 +271,7 @@ fn dry_run(model: &OpenModel, plan: &Plan, output: &Path, terminal: &Terminal) -
 fn report(
     args: &Convert,
     model: &OpenModel,
-    plan: &Plan,
+    blueprint: &Blueprint,
     output: &Path,
     record: &Record,
     side_files: SideFiles,
@@ -311,12 +318,12 @@ fn report(
             "; not compared with its source".to_owned()
         }
     ));
-    let (tensors, _) = tensor_rows(plan);
+    let (tensors, _) = tensor_rows(blueprint);
     let document = json!({
         "source": args.source.display().to_string(),
         "output": output.display().to_string(),
-        "container": plan.container.name(),
-        "recipe": plan.recipe,
+        "container": blueprint.container.name(),
+        "recipe": blueprint.recipe,
         "model": { "version": model.description().version, "hyperparameters": model.description().hyperparameters },
         "record": record,
         "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
@@ -325,7 +332,7 @@ fn report(
     if let Some(file) = side_files.record {
         finish(file, &sink::json(&format!("{document:#}\n")))?;
     }
-    if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, &plan.tokenizer) {
+    if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, &blueprint.tokenizer) {
         finish(file, &rwkv_forge_tokenizer::to_json(tokenizer))?;
     }
     terminal.print_json("convert", &document)

@@ -130,15 +130,15 @@ impl<'a> Conversion<'a> {
             verify: Some(verify),
             ..ConvertOptions::new(by_name(self.container)?, &recipe, &self.vocabulary)
         };
-        let plan = rwkv_forge_choose::decide(self.model, &options).map_err(Error::of)?;
+        let blueprint = rwkv_forge_choose::decide(self.model, &options).map_err(Error::of)?;
         let rendered = if recipe.needs_preparation() {
-            let rendering = Rendering { model: self.model, plan: &plan, recipe: &recipe, calibration: None, directory: None };
+            let rendering = Rendering { model: self.model, blueprint: &blueprint, recipe: &recipe, calibration: None, directory: None };
             Some(rendering.prepared(&|_, _| ()).map_err(Error::of)?)
         } else {
             None
         };
         options.prepared =
             rendered.as_ref().map(|rendered| Preparation { model: &rendered.model, tensors: &rendered.prepared, importance: None });
-        rwkv_forge_convert::convert(self.model, &plan, output.as_ref(), &options, &|_, _, _| ()).map_err(Error::of)
+        rwkv_forge_convert::convert(self.model, &blueprint, output.as_ref(), &options, &|_, _, _| ()).map_err(Error::of)
     }
 }

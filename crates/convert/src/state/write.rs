@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_checkpoint::safetensors::NewTensor;
 use rwkv_forge_io::{OutputFile, OutputOptions};
 use rwkv_forge_model::{Assembly, FileLayout, Version};
 use rwkv_forge_tensor::{BoxError, Encoding, F16Loss, decode_dense, f32_to_bf16, f32_to_f16};
@@ -105,8 +105,8 @@ impl Encoder {
     fn tensors(&mut self, state: &InitState, format: StateFormat) -> Result<(FileLayout, Placed), BoxError> {
         let n = state.sizes.head_size;
         let shape = vec![state.sizes.heads as u64, n as u64, n as u64];
-        let planned = (0..state.layers.len())
-            .map(|layer| PlannedTensor {
+        let tensors = (0..state.layers.len())
+            .map(|layer| NewTensor {
                 name: format!("blocks.{layer}.att.time_state"),
                 shape: shape.clone(),
                 encoding: self.encoding,
@@ -115,9 +115,9 @@ impl Encoder {
             })
             .collect();
         let layout = if format == StateFormat::Pth {
-            rwkv_forge_checkpoint::torch_write::layout(planned, &[], &[])?
+            rwkv_forge_checkpoint::torch_write::layout(tensors, &[], &[])?
         } else {
-            rwkv_forge_checkpoint::safetensors::layout(planned, &[("format".to_owned(), "pt".to_owned())], &[])?
+            rwkv_forge_checkpoint::safetensors::layout(tensors, &[("format".to_owned(), "pt".to_owned())], &[])?
         };
         let mut data = Vec::with_capacity(layout.tensors.len());
         for tensor in &layout.tensors {

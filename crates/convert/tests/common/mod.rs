@@ -1,4 +1,4 @@
-//! Files in a temporary directory, and conversions that are planned, for the tests of this crate.
+//! Files in a temporary directory, and conversions that are decided, for the tests of this crate.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "test support may fail loudly")]
 
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{ConvertOptions, OpenModel, Plan, Vocabulary, plan};
+use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, Vocabulary, blueprint};
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_testkit::models::MemorySource;
 
@@ -41,10 +41,16 @@ pub fn write_safetensors(path: &Path, source: &MemorySource) {
     std::fs::write(path, source.to_safetensors()).unwrap();
 }
 
-/// Plans a conversion of which nothing but this is said.
-pub fn planned(model: &OpenModel, container: &str, recipe: &Recipe, vocabulary: &Vocabulary, name: Option<&str>) -> Result<Plan, BoxError> {
+/// Decides a conversion of which nothing but this is said.
+pub fn decided(
+    model: &OpenModel,
+    container: &str,
+    recipe: &Recipe,
+    vocabulary: &Vocabulary,
+    name: Option<&str>,
+) -> Result<Blueprint, BoxError> {
     let options = ConvertOptions { name, ..ConvertOptions::new(by_name(container).unwrap(), recipe, vocabulary) };
-    plan(model, &options)
+    blueprint(model, &options)
 }
 
 impl Drop for Temp {

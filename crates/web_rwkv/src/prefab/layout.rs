@@ -1,4 +1,4 @@
-//! The plan of a new prefab. Start at [`layout`].
+//! The layout of a new prefab. Start at [`layout`].
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
     }
 }
 
-/// Plans a prefab.
+/// Lays out a prefab.
 ///
 /// # Errors
 /// [`WebRwkvError::CannotCarry`] for models that web-rwkv does not compute, [`WebRwkvError::EncodingNotAllowed`] for encodings

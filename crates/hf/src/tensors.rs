@@ -1,6 +1,6 @@
 //! Name, shape and assembly of every stored tensor. Start at [`tensors`].
 
-use rwkv_forge_checkpoint::safetensors::PlannedTensor;
+use rwkv_forge_checkpoint::safetensors::NewTensor;
 use rwkv_forge_model::names::Convention;
 use rwkv_forge_model::{Assembly, Choice, ModelDescription, TensorRole, TensorSpec, TimeMix, ValueForm};
 use rwkv_forge_tensor::Encoding;
@@ -20,22 +20,22 @@ pub(crate) struct Style {
     pub(crate) stand_ins: bool,
 }
 
-/// Plans all tensors of the model in canonical order.
-pub(crate) fn tensors(model: &ModelDescription, choices: &[Choice], style: Style) -> Result<Vec<PlannedTensor>, HfError> {
+/// All tensors of the model as a new file holds them, in canonical order.
+pub(crate) fn tensors(model: &ModelDescription, choices: &[Choice], style: Style) -> Result<Vec<NewTensor>, HfError> {
     if choices.len() != model.tensors.len() {
         return Err(HfError::Internal(format!("{} encodings were chosen for {} tensors", choices.len(), model.tensors.len())));
     }
-    let mut planned = Vec::with_capacity(model.tensors.len());
+    let mut tensors = Vec::with_capacity(model.tensors.len());
     for (index, (spec, choice)) in model.tensors.iter().zip(choices).enumerate() {
-        planned.push(one(model, index, spec, choice, style)?);
+        tensors.push(one(model, index, spec, choice, style)?);
     }
     if style.stand_ins {
-        planned.extend(stand_ins(model, choices)?);
+        tensors.extend(stand_ins(model, choices)?);
     }
-    Ok(planned)
+    Ok(tensors)
 }
 
-fn one(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choice, style: Style) -> Result<PlannedTensor, HfError> {
+fn one(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choice, style: Style) -> Result<NewTensor, HfError> {
     let logarithmic = model.is_logarithmic_bonus(spec);
     let canonical = if logarithmic { spec.name.replace("time_first", "time_faaaa") } else { spec.name.clone() };
     let Some((name, recover)) = style.convention.stored_name(&canonical) else {
@@ -64,7 +64,7 @@ fn one(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choic
         shape = vec![dim(sizes.heads), dim(sizes.head_size)];
         assembly = assembly.repeated(sizes.head_size);
     }
-    Ok(PlannedTensor { name, shape, encoding: choice.encoding, reason: choice.reason.clone(), assembly })
+    Ok(NewTensor { name, shape, encoding: choice.encoding, reason: choice.reason.clone(), assembly })
 }
 
 fn dim(value: usize) -> u64 {
@@ -72,7 +72,7 @@ fn dim(value: usize) -> u64 {
 }
 
 /// What candle asks for in layer 0, reads the rank of the value residual from, and never uses: zeros.
-fn stand_ins(model: &ModelDescription, choices: &[Choice]) -> Result<Vec<PlannedTensor>, HfError> {
+fn stand_ins(model: &ModelDescription, choices: &[Choice]) -> Result<Vec<NewTensor>, HfError> {
     let TimeMix::Wkv7 { value, .. } = model.mechanisms.time_mix else {
         return Err(HfError::Internal(format!("{} has no value residual", model.version)));
     };
@@ -87,7 +87,7 @@ fn stand_ins(model: &ModelDescription, choices: &[Choice]) -> Result<Vec<Planned
         .map(|(name, shape)| {
             let elements = rwkv_forge_tensor::element_count(&shape).map_err(|error| HfError::Internal(error.to_string()))?;
             let reason = "candle: asks for it in layer 0 and never uses it".to_owned();
-            Ok(PlannedTensor { name: format!("blocks.0.att.{name}"), shape, encoding, reason, assembly: Assembly::zeros(elements) })
+            Ok(NewTensor { name: format!("blocks.0.att.{name}"), shape, encoding, reason, assembly: Assembly::zeros(elements) })
         })
         .collect()
 }
