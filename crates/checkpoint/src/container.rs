@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rwkv_forge_container::lint::{About, Lint, Rule};
 use rwkv_forge_container::{
-    Beside, CONFIG, Claim, Container, ContainerError, DENSE, Format, Head, LATE_TEXTS, LayoutContext, OpenOptions, Opened, Place,
-    no_hybrids, provenance,
+    Beside, CONFIG, Claim, Container, ContainerError, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids,
+    provenance, words_of_texts,
 };
 use rwkv_forge_io::InputFile;
 use rwkv_forge_model::names::needs_configuration;
@@ -35,7 +35,8 @@ impl Format for Torch {
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
         let file = InputFile::open_with(place.path(), options.backend)?;
         let (_, source) = open_kind_of(file, &Limits::default()).map_err(|error| error.in_file(place.path()))?;
-        Ok(Box::new(TensorFile { source, beside: Arc::clone(place.beside()), rules: TORCH_RULES }))
+        let texts = source.metadata();
+        Ok(Box::new(TensorFile { source, texts, beside: Arc::clone(place.beside()), rules: TORCH_RULES }))
     }
     fn lints(&self) -> Vec<About> {
         TORCH_RULES.iter().map(|rule| rule.about).collect()
@@ -54,13 +55,16 @@ impl Format for Safetensors {
     }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
         let source = safetensors::open_with(place.path(), options.backend).map_err(CheckpointError::from)?;
-        Ok(Box::new(TensorFile { source: Box::new(source), beside: Arc::clone(place.beside()), rules: &[] }))
+        // As they are, where those for people are shortened.
+        let texts = source.metadata().clone().into_iter().collect();
+        Ok(Box::new(TensorFile { source: Box::new(source), texts, beside: Arc::clone(place.beside()), rules: &[] }))
     }
 }
 
 /// Tensors whose names say whose conventions they follow. What no tensor of a hybrid says comes from the `config.json` beside it.
 pub struct TensorFile {
     source: Box<dyn TensorSource>,
+    texts: Vec<(String, String)>,
     beside: Arc<Beside>,
     rules: &'static [Rule<dyn TensorSource>],
 }
@@ -69,7 +73,7 @@ impl TensorFile {
     /// Tensors that lie in no file, or in one that has nothing beside it.
     #[must_use]
     pub fn of(source: Box<dyn TensorSource>) -> Self {
-        Self { source, beside: Arc::default(), rules: &[] }
+        Self { source, texts: Vec::new(), beside: Arc::default(), rules: &[] }
     }
 }
 
@@ -90,6 +94,9 @@ impl ModelFile for TensorFile {
 }
 
 impl Opened for TensorFile {
+    fn words(&self, _model: &ModelDescription) -> Result<Words, BoxError> {
+        Ok(words_of_texts(self.path(), &self.texts))
+    }
     fn lints(&self) -> Vec<Lint> {
         self.rules.iter().filter_map(|rule| rule.find(self.source.as_ref())).collect()
     }
@@ -170,14 +177,17 @@ impl Container for Pth {
     fn types(&self) -> &'static [&'static str] {
         DENSE
     }
+    fn words(&self) -> &'static [Word] {
+        &[Word::Provenance]
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(no_hybrids(self.name(), version)?)
     }
     fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
         Constraint::Float(".pth files hold no quantized blocks")
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        let metadata = provenance(model, context);
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
+        let metadata = provenance(model.version, words);
         Ok(OutputLayout::File(torch_write::layout(original_tensors(model, choices), &metadata, &LATE_TEXTS)?))
     }
 }
@@ -198,15 +208,18 @@ impl Container for Safetensors {
     fn types(&self) -> &'static [&'static str] {
         DENSE
     }
+    fn words(&self) -> &'static [Word] {
+        &[Word::Provenance]
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(no_hybrids(Container::name(self), version)?)
     }
     fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
         Constraint::Float("safetensors files hold no quantized blocks")
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
         let mut metadata = vec![("format".to_owned(), "pt".to_owned())];
-        metadata.extend(provenance(model, context));
+        metadata.extend(provenance(model.version, words));
         Ok(OutputLayout::File(safetensors::layout(original_tensors(model, choices), &metadata, &LATE_TEXTS)?))
     }
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use rwkv_forge_convert::container::{Container, by_name};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Rendered, Rendering, Vocabulary};
+use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Rendered, Rendering, Vocabulary, Words};
 use rwkv_forge_eval::Model;
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_report::pareto_front;
@@ -28,8 +28,8 @@ pub struct LevelOptions<'a> {
     pub container: &'static dyn Container,
     /// Vocabulary of the model.
     pub vocabulary: &'a Vocabulary,
-    /// Name of the model, which is a part of the file.
-    pub name: Option<&'a str>,
+    /// What is said of the model in the file, its name among it.
+    pub words: &'a Words,
     /// How input files are read.
     pub open: OpenOptions,
 }
@@ -110,7 +110,7 @@ impl Level {
             VocabularyFamily::World => options.vocabulary,
         };
         let convert = ConvertOptions {
-            name: options.name,
+            words: Some(options.words),
             // Nothing is written: what a short vocabulary means is said where the text is read.
             pad_vocabulary: true,
             requantize: true,

@@ -37,7 +37,8 @@ fn vocabulary() -> Vocabulary {
 
 fn decided_with(made: &Made, container: &str, recipe: &Recipe) -> Result<Blueprint, BoxError> {
     let vocabulary = vocabulary();
-    let options = ConvertOptions { name: Some("model"), ..ConvertOptions::new(by_name(container).unwrap(), recipe, &vocabulary) };
+    let words = rwkv_forge_convert::named_after(std::path::Path::new("model.pth"));
+    let options = ConvertOptions { words: Some(&words), ..ConvertOptions::new(by_name(container).unwrap(), recipe, &vocabulary) };
     decide(&made.model, &options)
 }
 

@@ -1,34 +1,24 @@
 //! The writing side. Start at [`Container`].
 
+use std::path::Path;
+
 use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version, VocabularyFamily};
 use rwkv_forge_tensor::{BoxError, Encoding};
-use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::ContainerError;
 use crate::format::Format;
+use crate::words::{Origin, Provenance, Sourced, TokenTable, Value, Word, Words};
 
 /// Names of the types that files without blocks hold.
 pub const DENSE: &[&str] = &["f32", "f16", "bf16"];
 
+/// What our own keys begin with.
+const OWN: &str = "rwkv_forge.";
+const VERSION: &str = "rwkv_forge.version";
+const RECIPE: &str = "rwkv_forge.recipe";
+
 /// Places for what is known only later, in containers whose metadata are texts: key and bytes.
 pub const LATE_TEXTS: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
-
-/// What a container may write into its metadata besides the tensors.
-#[derive(Clone, Copy, Debug)]
-pub struct LayoutContext<'a> {
-    /// The vocabulary; always there when [`Container::needs_vocabulary`] says so.
-    pub vocabulary: Option<&'a Tokenizer>,
-    /// The vocabulary of a hybrid with Qwen.
-    pub qwen: Option<&'a BpeVocabulary>,
-    /// Name of the model, for `general.name`.
-    pub name: Option<&'a str>,
-    /// The recipe in one line, for provenance.
-    pub recipe: &'a str,
-    /// The preset's `general.file_type`, where it has one of its own.
-    pub file_type: Option<u32>,
-    /// Version of this program.
-    pub tool_version: &'a str,
-}
 
 /// What a runtime loads: a format with names, types and rules. Registered once in the converter.
 pub trait Container: Sync {
@@ -50,13 +40,15 @@ pub trait Container: Sync {
     fn holds(&self, encoding: Encoding) -> bool {
         self.types().contains(&encoding.name)
     }
-    /// Whether the file carries a tokenizer whatever the vocabulary is.
+    /// Whether there is no file without [`Words::tokens`].
     fn needs_vocabulary(&self) -> bool {
         false
     }
+    /// The kinds of words that its files hold; what else is said of a model is lost in them.
+    fn words(&self) -> &'static [Word];
     /// Whether the file carries the tokens of this vocabulary, so that a wrong one makes a wrong file.
-    fn carries_tokens(&self, _vocabulary: &Tokenizer) -> bool {
-        self.needs_vocabulary()
+    fn carries_tokens(&self, _tokens: &TokenTable) -> bool {
+        self.words().contains(&Word::Tokens)
     }
     /// Whether models of this version can be carried at all, and if not why and where instead.
     ///
@@ -77,11 +69,11 @@ pub trait Container: Sync {
     fn writes(&self, _name: &str) -> bool {
         false
     }
-    /// Lays out the file, or the directory of files.
+    /// Lays out the file, or the directory of files, with those of the words that it holds.
     ///
     /// # Errors
     /// When a name or a size does not fit the container.
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError>;
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError>;
 }
 
 /// For containers that have no place for what hybrids with Qwen have besides tensors.
@@ -95,12 +87,29 @@ pub fn no_hybrids(container: &'static str, version: Version) -> Result<(), Conta
     }
 }
 
-/// What a file says of its making, in containers whose metadata are texts.
+/// What a file says of its making, in containers whose metadata are texts: a model written as `version`.
 #[must_use]
-pub fn provenance(model: &ModelDescription, context: &LayoutContext<'_>) -> Vec<(String, String)> {
-    [("rwkv_forge.version", context.tool_version), ("rwkv_forge.rwkv_version", model.version.name()), ("rwkv_forge.recipe", context.recipe)]
+pub fn provenance(version: Version, words: &Words) -> Vec<(String, String)> {
+    let Some(Provenance { tool_version, recipe, file_type: _ }) = &words.provenance else { return Vec::new() };
+    [(VERSION, tool_version.as_str()), ("rwkv_forge.rwkv_version", version.name()), (RECIPE, recipe)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .to_vec()
+}
+
+/// What metadata say whose values are texts, in a format that has no keys of its own but `format`.
+#[must_use]
+pub fn words_of_texts(file: &Path, texts: &[(String, String)]) -> Words {
+    let find = |key: &str| Some(texts.iter().find(|(known, _)| known == key)?.1.clone());
+    let provenance = match (find(VERSION), find(RECIPE)) {
+        (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, file_type: None }),
+        _ => None,
+    };
+    let sourced = |(key, value): &(String, String)| {
+        let origin = Origin::Source { file: file.to_path_buf(), key: key.clone() };
+        (key.clone(), Sourced { value: Value::String(value.clone()), origin })
+    };
+    let other = texts.iter().filter(|(key, _)| key != "format" && !key.starts_with(OWN)).map(sourced).collect();
+    Words { provenance, other, ..Words::default() }
 }
 
 /// A directory with the list of its files, by which a later run knows it for its own.

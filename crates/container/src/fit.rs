@@ -70,7 +70,6 @@ pub fn qwen_shortfall(vocabulary: &BpeVocabulary) -> Option<Shortfall> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may fail loudly")]
 mod tests {
     use super::*;
-    use rwkv_forge_tokenizer::bpe::SpecialIds;
 
     /// Ids 1 to `last` without those in `gaps`.
     fn vocabulary(last: u32, gaps: &[u32]) -> Tokenizer {
@@ -120,8 +119,6 @@ mod tests {
             tokens: (0..rows).map(|id| id.to_string()).collect(),
             kinds: (0..rows).map(|id| if id < tokens { TokenKind::Normal } else { TokenKind::Unused }).collect(),
             merges: Vec::new(),
-            special: SpecialIds::default(),
-            chat_template: None,
             sha256: String::new(),
         };
         assert_eq!(qwen_shortfall(&qwen(300, 300 + 512)), None);

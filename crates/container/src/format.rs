@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rwkv_forge_io::Backend;
-use rwkv_forge_model::ModelFile;
+use rwkv_forge_model::{ModelDescription, ModelFile};
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_tokenizer::BpeVocabulary;
 
 use crate::beside::Beside;
 use crate::head::Head;
 use crate::lint::{About, Lint};
+use crate::words::Words;
 
 /// How files are opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,13 +77,11 @@ pub trait Format: Sync {
 
 /// An opened file: tensors, their canonical names, and what else it says.
 pub trait Opened: ModelFile {
-    /// A vocabulary of Qwen's in the file.
+    /// What the file says besides its tensors, the model in it being `model`: each word with where in the file it stands.
     ///
     /// # Errors
-    /// When there is one that is damaged.
-    fn qwen_vocabulary(&self) -> Result<Option<BpeVocabulary>, BoxError> {
-        Ok(None)
-    }
+    /// When something that is said is damaged.
+    fn words(&self, model: &ModelDescription) -> Result<Words, BoxError>;
     /// What is known to break runtimes in files of this format. Reads no tensor.
     fn lints(&self) -> Vec<Lint> {
         Vec::new()

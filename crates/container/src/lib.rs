@@ -1,6 +1,8 @@
 //! What a container is. A file is words and tensors: a [`Format`] knows its bytes, both ways; a [`Naming`] knows whose conventions the
 //! tensors in it follow, where bytes do not tell; a [`Container`] is what a runtime loads: a format with names, types and rules.
 //!
+//! [`Words`] are all that is no tensor, each with where it comes from.
+//!
 //! Reading: [`Registry::open`] asks every format whether a file is its own ([`Head`] is what they see of it), opens it, and then asks the
 //! namings. Writing: a [`Container`] says what it carries and lays a file out. Both sides of a container stand in one crate, and every
 //! crate registers its own; the lists stand in the converter. Nothing here knows a container by name.
@@ -22,11 +24,13 @@ mod format;
 mod head;
 pub mod lint;
 mod registry;
+mod words;
 
 pub use beside::{Beside, BesideFile, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
-pub use container::{Container, DENSE, LATE_TEXTS, LayoutContext, no_hybrids, provenance, with_manifest};
+pub use container::{Container, DENSE, LATE_TEXTS, no_hybrids, provenance, with_manifest, words_of_texts};
 pub use error::ContainerError;
 pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use registry::{Registry, by_name};
+pub use words::{Array, Entry, Origin, Provenance, Sourced, TokenTable, Value, WORLD_TEMPLATE, Word, Words, words_beside};

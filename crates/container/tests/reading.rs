@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rwkv_forge_container::{Claim, Container, DENSE, Format, Head, LayoutContext, Naming, OpenOptions, Opened, Place, Registry, by_name};
+use rwkv_forge_container::{Claim, Container, DENSE, Format, Head, Naming, OpenOptions, Opened, Place, Registry, Word, Words, by_name};
 use rwkv_forge_model::{
     Choice, Configuration, Constraint, MappedTensor, ModelDescription, ModelFile, OutputLayout, Recover, TensorSpec, Version,
     describe_mapped_with, map_by_convention,
@@ -51,7 +51,11 @@ impl ModelFile for ToyFile {
     }
 }
 
-impl Opened for ToyFile {}
+impl Opened for ToyFile {
+    fn words(&self, _model: &ModelDescription) -> Result<Words, BoxError> {
+        Ok(Words::default())
+    }
+}
 
 impl Format for Toy {
     fn name(&self) -> &'static str {
@@ -123,7 +127,11 @@ impl ModelFile for Renamed {
     }
 }
 
-impl Opened for Renamed {}
+impl Opened for Renamed {
+    fn words(&self, model: &ModelDescription) -> Result<Words, BoxError> {
+        self.0.words(model)
+    }
+}
 
 impl Naming for Upper {
     fn name(&self) -> &'static str {
@@ -221,7 +229,7 @@ fn an_opened_file_is_understood_by_the_naming_that_takes_it() {
         let model = describe_mapped_with(file.tensors(), file.mapped().unwrap(), &Configuration::default()).unwrap();
         assert_eq!(model.version, Version::V7);
         assert_eq!(file.lints(), []);
-        assert!(file.qwen_vocabulary().unwrap().is_none());
+        assert_eq!(file.words(&model).unwrap().beyond(&[]), []);
     }
 }
 
@@ -260,13 +268,16 @@ impl Container for Toy {
     fn types(&self) -> &'static [&'static str] {
         DENSE
     }
+    fn words(&self) -> &'static [Word] {
+        &[]
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(rwkv_forge_container::no_hybrids(Container::name(self), version)?)
     }
     fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
         Constraint::Any
     }
-    fn layout(&self, _model: &ModelDescription, _choices: &[Choice], _context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+    fn layout(&self, _model: &ModelDescription, _choices: &[Choice], _words: &Words) -> Result<OutputLayout, BoxError> {
         Ok(OutputLayout::Directory(Vec::new()))
     }
 }

@@ -1,7 +1,7 @@
 //! The registries: what can be written and what can be read. A new container is one line here; a new format or naming, one line each. The
 //! command line's help, the tables in the documentation and the test matrix follow from them.
 
-pub use rwkv_forge_container::{Container, Format, LayoutContext, Naming, Registry};
+pub use rwkv_forge_container::{Container, Format, Naming, Registry};
 
 use crate::error::ConvertError;
 

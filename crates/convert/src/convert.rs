@@ -291,7 +291,7 @@ fn read_back(
     let candidate = open(written, open_options)?;
     let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
     let rows = model.description().hyperparameters.vocabulary;
-    let tokens = probe_tokens(text, blueprint.tokenizer.as_ref(), rows, verify.tokens)?;
+    let tokens = probe_tokens(text, blueprint.tokenizer(), rows, verify.tokens)?;
     let reference = Model::new(&model.model);
     let candidate = Model::new(&candidate.model);
     let options = CompareOptions::new(&tokens, verify.kernel);
@@ -299,7 +299,7 @@ fn read_back(
         progress(Stage::Verifying, step.done as u64, step.total as u64);
     })?;
     // Bytes that stand in for the tokens of an unknown vocabulary are no text to the model.
-    let prediction = blueprint.tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));
+    let prediction = blueprint.tokenizer().and_then(|_| agreement.against_unigram(&tokens));
     Ok(Compared { agreement, prediction, text_sha256: rwkv_forge_io::sha256_hex(text) })
 }
 

@@ -1,20 +1,19 @@
 //! What an output will be, decided before a byte of it is written: refusals, types, the place of every byte.
 
-use rwkv_forge_container::{Shortfall, qwen_shortfall, shortfall};
-use rwkv_forge_model::{Choice, OutputLayout, TensorSpec, Version, VocabularyFamily};
+use rwkv_forge_container::{Provenance, Shortfall, Sourced, TokenTable, Word, Words};
+use rwkv_forge_model::{Choice, OutputLayout, TensorSpec, Version};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::blocks::copies_blocks;
-use crate::companion;
-use crate::container::{CONTAINERS, Container, LayoutContext};
+use crate::container::{CONTAINERS, Container};
 use crate::error::ConvertError;
 use crate::open::OpenModel;
 use crate::options::ConvertOptions;
 use crate::preset::Ready;
-use crate::probe::{known_vocabulary, vocabulary_for};
 use crate::recipe::Recipe;
+use crate::words::words;
 
 /// A conversion that has been decided but not begun: what `--dry-run` prints.
 pub struct Blueprint {
@@ -26,10 +25,25 @@ pub struct Blueprint {
     pub layout: OutputLayout,
     /// The recipe in one line.
     pub recipe: String,
-    /// The vocabulary, if it is known.
-    pub tokenizer: Option<Tokenizer>,
+    /// All that is said of the model. Of it the file has what [`Container::words`] names.
+    pub words: Words,
     /// What the vocabulary lacks for the model: where the container carries tokens, as much as was asked to be padded.
     pub shortfall: Option<Shortfall>,
+}
+
+impl Blueprint {
+    /// The vocabulary that texts are read with, if it is known and in the format of World's.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.words.tokenizer()
+    }
+
+    /// Whether a kind of words goes into the file.
+    #[must_use]
+    pub fn holds(&self, word: Word) -> bool {
+        let carried = |tokens: &Sourced<TokenTable>| self.container.carries_tokens(&tokens.value);
+        self.container.words().contains(&word) && (word != Word::Tokens || self.words.tokens.as_ref().is_some_and(carried))
+    }
 }
 
 /// What is known of an output before anything is laid out.
@@ -38,8 +52,7 @@ struct Checked {
     plain: Option<Recipe>,
     /// By the recipe, or by that of the plain type.
     choices: Vec<Choice>,
-    tokenizer: Option<Tokenizer>,
-    qwen: Option<BpeVocabulary>,
+    words: Words,
     lacking: Option<Shortfall>,
     /// What the record says of padding.
     padded: Option<String>,
@@ -61,21 +74,9 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
     let plain = plain_recipe(options)?;
     let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
-    let qwen = match model.description().mechanisms.vocabulary {
-        VocabularyFamily::Qwen => Some(companion::vocabulary(model.file.opened(), &model.beside, options.vocabulary, rows)?),
-        VocabularyFamily::World => None,
-    };
-    let tokenizer = match &qwen {
-        Some(_) => None,
-        None if container.needs_vocabulary() => Some(vocabulary_for(options.vocabulary, rows, &format!("container {}", container.name()))?),
-        // Without a place for a tokenizer an unknown vocabulary does no harm; a wrong one is still an error.
-        None => known_vocabulary(options.vocabulary, rows)?,
-    };
-    let lacking = match (&qwen, &tokenizer) {
-        (Some(qwen), _) => qwen_shortfall(qwen),
-        (None, tokenizer) => tokenizer.as_ref().and_then(|tokenizer| shortfall(tokenizer, rows)),
-    };
-    let carried = qwen.is_some() || tokenizer.as_ref().is_some_and(|tokenizer| container.carries_tokens(tokenizer));
+    let words = words(model, options)?;
+    let lacking = words.tokens.as_ref().and_then(|tokens| tokens.value.shortfall(rows));
+    let carried = words.tokens.as_ref().is_some_and(|tokens| container.carries_tokens(&tokens.value));
     let padded = match &lacking {
         Some(shortfall) if carried && !options.pad_vocabulary => {
             return Err(ConvertError::VocabularyTooSmall { shortfall: shortfall.clone() }.into());
@@ -86,7 +87,7 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
     };
     // Sizes last, since whoever gives another vocabulary or type is told of that first.
     container.carries_model(model.description())?;
-    Ok(Checked { plain, choices, tokenizer, qwen, lacking, padded })
+    Ok(Checked { plain, choices, words, lacking, padded })
 }
 
 /// Decides everything about the output without writing a byte.
@@ -187,20 +188,23 @@ impl Draft<'_> {
     pub fn blueprint(self) -> Result<Blueprint, BoxError> {
         let layout = self.layout(self.choices(), &self.recipe)?;
         refuse_rearranging(self.model, &layout, self.options.requantize)?;
-        let Self { options, checked: Checked { choices, tokenizer, lacking, .. }, recipe, .. } = self;
-        Ok(Blueprint { container: options.container, choices, layout, recipe, tokenizer, shortfall: lacking })
+        let words = self.words(&self.recipe);
+        let Self { options, checked: Checked { choices, lacking, .. }, recipe, .. } = self;
+        Ok(Blueprint { container: options.container, choices, layout, recipe, words, shortfall: lacking })
     }
 
     fn layout(&self, choices: &[Choice], recipe: &str) -> Result<OutputLayout, BoxError> {
-        let context = LayoutContext {
-            vocabulary: self.checked.tokenizer.as_ref(),
-            qwen: self.checked.qwen.as_ref(),
-            name: self.options.name,
-            recipe,
+        self.options.container.layout(self.model.description(), choices, &self.words(recipe))
+    }
+
+    /// With what the file says of its making.
+    fn words(&self, recipe: &str) -> Words {
+        let provenance = Provenance {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe: recipe.to_owned(),
             file_type: self.options.recipe.preset.file_type,
-            tool_version: env!("CARGO_PKG_VERSION"),
         };
-        self.options.container.layout(self.model.description(), choices, &context)
+        Words { provenance: Some(provenance), ..self.checked.words.clone() }
     }
 }
 

@@ -6,7 +6,6 @@
 
 mod blocks;
 mod calibration;
-mod companion;
 pub mod container;
 mod convert;
 mod draft;
@@ -24,9 +23,9 @@ pub mod recipe;
 mod render;
 pub mod state;
 mod target;
+mod words;
 
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
-pub use companion::COMPANIONS;
 pub use convert::{BROKEN_KL, MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, check_output, convert};
 pub use draft::{Blueprint, Draft, blueprint, check, draft};
 pub use error::ConvertError;
@@ -37,4 +36,5 @@ pub use prepare::{Calibration, Preparation, Prepared};
 pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, known_vocabulary, probe_tokens, vocabulary_for};
 pub use render::{Rendered, Rendering};
-pub use rwkv_forge_container::{BesideFile, OpenOptions, Shortfall, qwen_shortfall, shortfall};
+pub use rwkv_forge_container::{BesideFile, Entry, OpenOptions, Shortfall, Sourced, Word, Words, shortfall};
+pub use words::{COMPANIONS, named_after};

@@ -1,6 +1,6 @@
 //! What is asked for when a model is converted.
 
-use rwkv_forge_container::OpenOptions;
+use rwkv_forge_container::{OpenOptions, Words};
 use rwkv_forge_eval::{Kernel, Thresholds};
 use rwkv_forge_io::Claims;
 
@@ -20,8 +20,8 @@ pub struct ConvertOptions<'a> {
     pub vocabulary: &'a Vocabulary,
     /// What was done to the source before it was handed over, for provenance: `lora=FILE alpha=16`.
     pub treatment: Option<&'a str>,
-    /// Name of the model for the metadata.
-    pub name: Option<&'a str>,
+    /// What the caller says of the model besides its vocabulary, such as its name.
+    pub words: Option<&'a Words>,
     /// Let a container carry a vocabulary with fewer tokens than padding explains: the other rows are named `[PADn]`.
     pub pad_vocabulary: bool,
     /// Quantize tensors anew that are quantized in the source.
@@ -41,7 +41,7 @@ pub struct ConvertOptions<'a> {
 }
 
 impl<'a> ConvertOptions<'a> {
-    /// A file that is new, has no name in its metadata, and is compared with nothing; every doubt is a refusal.
+    /// A file that is new, of which nothing is said, and which is compared with nothing; every doubt is a refusal.
     #[must_use]
     pub fn new(container: &'static dyn Container, recipe: &'a Recipe, vocabulary: &'a Vocabulary) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl<'a> ConvertOptions<'a> {
             recipe,
             vocabulary,
             treatment: None,
-            name: None,
+            words: None,
             pad_vocabulary: false,
             requantize: false,
             allow_f16_loss: false,

@@ -45,7 +45,7 @@ fn every_container_reads_back_through_its_format() {
             recipe: &recipe,
             vocabulary: &Vocabulary::Bytes,
             treatment: None,
-            name: None,
+            words: None,
             pad_vocabulary: false,
             requantize: false,
             allow_f16_loss: false,

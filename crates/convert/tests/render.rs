@@ -21,8 +21,9 @@ fn vocabulary() -> Vocabulary {
 /// Writes the model, and compares every matrix and factor of the file with the rendered one. False where the container has no such file.
 fn is_the_file(model: &OpenModel, container: &'static dyn Container, recipe: &Recipe, output: &Temp) -> bool {
     let vocabulary = vocabulary();
+    let words = rwkv_forge_convert::named_after(std::path::Path::new("model.pth"));
     let options = ConvertOptions {
-        name: Some("model"),
+        words: Some(&words),
         requantize: true,
         allow_f16_loss: true,
         ..ConvertOptions::new(container, recipe, &vocabulary)

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use rwkv_forge_container::{Claim, Container, Format, Head, LayoutContext, OpenOptions, Opened, Place, no_hybrids};
+use rwkv_forge_container::{Claim, Container, Format, Head, OpenOptions, Opened, Place, Word, Words, no_hybrids};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
 
@@ -25,7 +25,12 @@ impl Format for RwkvCpp {
     }
 }
 
-impl Opened for GgmlFile {}
+impl Opened for GgmlFile {
+    fn words(&self, _model: &ModelDescription) -> Result<Words, BoxError> {
+        // There is nothing but tensors and sizes.
+        Ok(Words::default())
+    }
+}
 
 impl Container for RwkvCpp {
     fn name(&self) -> &'static str {
@@ -44,6 +49,10 @@ impl Container for RwkvCpp {
         static TYPES: LazyLock<Vec<&str>> = LazyLock::new(types::names);
         &TYPES
     }
+    fn words(&self) -> &'static [Word] {
+        // Only tensors and sizes.
+        &[]
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(Container::name(self), version)?;
         Ok(can_carry(version)?)
@@ -51,7 +60,7 @@ impl Container for RwkvCpp {
     fn constraint(&self, _model: &ModelDescription, spec: &TensorSpec) -> Constraint {
         constraint(spec)
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], _context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], _words: &Words) -> Result<OutputLayout, BoxError> {
         Ok(OutputLayout::File(layout(model, choices)?))
     }
 }

@@ -3,16 +3,14 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_container::lint::{About, Lint};
-use rwkv_forge_container::{Claim, Container, Format, Head, LayoutContext, OpenOptions, Opened, Place};
+use rwkv_forge_container::{Claim, Container, Format, Head, OpenOptions, Opened, Place, Word, Words};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_tokenizer::BpeVocabulary;
 
-use crate::error::GgufError;
-use crate::layout::{Provenance, can_carry, constraint, layout, layout_hybrid};
+use crate::layout::{can_carry, constraint, layout};
 use crate::lint::RULES;
 use crate::reader::GgufFile;
-use crate::{types, vocabulary};
+use crate::{types, words};
 
 /// Name of the file that a directory with a GGUF model has.
 pub const DIRECTORY_FILE: &str = "model.gguf";
@@ -39,8 +37,8 @@ impl Format for Gguf {
 }
 
 impl Opened for GgufFile {
-    fn qwen_vocabulary(&self) -> Result<Option<BpeVocabulary>, BoxError> {
-        Ok(vocabulary::bpe_vocabulary(self)?)
+    fn words(&self, model: &ModelDescription) -> Result<Words, BoxError> {
+        Ok(words::read(self, model)?)
     }
     fn lints(&self) -> Vec<Lint> {
         RULES.iter().filter_map(|rule| rule.find(self)).collect()
@@ -68,25 +66,16 @@ impl Container for Gguf {
     fn needs_vocabulary(&self) -> bool {
         true
     }
+    fn words(&self) -> &'static [Word] {
+        &[Word::Tokens, Word::Special, Word::Template, Word::Name, Word::Licence, Word::Author, Word::Provenance, Word::Other]
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(can_carry(version)?)
     }
     fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
         constraint(model.version, spec)
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        let provenance = Provenance {
-            name: context.name.map(str::to_owned),
-            recipe: context.recipe.to_owned(),
-            file_type: context.file_type,
-            tool_version: context.tool_version.to_owned(),
-            ..Provenance::default()
-        };
-        let file = match (context.qwen, context.vocabulary) {
-            (Some(qwen), _) => layout_hybrid(model, choices, qwen, &provenance)?,
-            (None, Some(vocabulary)) => layout(model, choices, vocabulary, &provenance)?,
-            (None, None) => return Err(GgufError::Internal("a GGUF was planned without a vocabulary".to_owned()).into()),
-        };
-        Ok(OutputLayout::File(file))
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
+        Ok(OutputLayout::File(layout(model, choices, words)?))
     }
 }

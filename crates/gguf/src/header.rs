@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use rwkv_forge_container::{Array, Value};
 use rwkv_forge_tensor::{ShapeError, TensorInfo, format_shape};
 
 use crate::error::GgufError;
 use crate::types;
-use crate::value::{Array, Metadata, Value};
+use crate::value::Metadata;
 use crate::wire::{Input, Wire};
 
 /// Bounds on what a header may ask for. The defaults are far above any released file.
@@ -255,7 +256,7 @@ fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     match metadata.get("general.alignment") {
         None => Ok(32),
         Some(Value::U32(value)) if value.is_power_of_two() && (8..=65_536).contains(value) => Ok(u64::from(*value)),
-        Some(other) => Err(GgufError::BadAlignment { found: format!("{other} ({})", other.value_type().1) }),
+        Some(other) => Err(GgufError::BadAlignment { found: format!("{other} ({})", other.value_type()) }),
     }
 }
 

@@ -2,45 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use rwkv_forge_container::Words;
 use rwkv_forge_model::{
     Assembly, Choice, Constraint, FileLayout, ModelDescription, Norm, OutputTensor, TensorRole, TensorSpec, TimeMix, Version,
-    VocabularyFamily,
 };
 use rwkv_forge_tensor::{Encoding, TensorInfo};
-use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::GgufError;
 use crate::header::{NAME_BYTES, byte_len, padded};
 use crate::map::{self, Arrangement, Entry, Row};
 use crate::types;
-use crate::vocabulary::{self, TokenList, token_list};
+use crate::words;
 use crate::write::HeaderWriter;
 
 /// Bytes to which tensors are aligned; the format's default, so that no key is needed.
 pub(crate) const ALIGNMENT: u64 = 32;
-/// Prefix of our own metadata keys.
-const PREFIX: &str = "rwkv_forge";
 /// What runtimes are told about the length of the context: RWKV has no limit, this is what other converters write.
 const CONTEXT_LENGTH: u32 = 1_048_576;
-
-/// Where a file comes from, as its metadata says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Provenance {
-    /// `general.name`; the version and size of the model when absent.
-    pub name: Option<String>,
-    /// `general.version`: the release of the model.
-    pub version: Option<String>,
-    /// `general.license`: an SPDX expression.
-    pub license: Option<String>,
-    /// `general.source.url`.
-    pub source_url: Option<String>,
-    /// Version of this program.
-    pub tool_version: String,
-    /// The recipe in one line.
-    pub recipe: String,
-    /// `general.file_type`, where it is not that of the main encoding.
-    pub file_type: Option<u32>,
-}
 
 /// Whether GGUF has a place for models of this version.
 ///
@@ -67,9 +45,9 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
 }
 
 /// Lays out the whole file: header bytes, place of every tensor, and the places of values that are known only when the
-/// data has been written. `choices` has one encoding for each of `model.tensors`.
+/// data has been written. `choices` has one encoding for each of `model.tensors`; `words` have the vocabulary of the model's family.
 ///
-/// Late values, all under the prefix `rwkv_forge.` in the file: `source.sha256` and `verify.text_sha256` (texts of 64
+/// Late values, where the words have a provenance, all under the prefix `rwkv_forge.` in the file: `source.sha256` and `verify.text_sha256` (texts of 64
 /// bytes), `verify.status` (8 bytes: `pending`, `verified` or `skipped`, filled up with spaces), `verify.positions`
 /// (u32), `verify.kl_mean`, `verify.kl_max`, `verify.top1`, `verify.max_abs`, `verify.rms_ratio` (f64), `verify.kl_interval` (96 bytes, filled up
 /// with spaces: both ends, or why there are none).
@@ -77,52 +55,8 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
 /// # Errors
 /// [`GgufError::CannotCarry`], [`GgufError::EncodingNotAllowed`], [`GgufError::BlockLength`],
 /// [`GgufError::VocabularyMismatch`], [`GgufError::NameTooLong`].
-pub fn layout(
-    model: &ModelDescription,
-    choices: &[Choice],
-    vocabulary: &Tokenizer,
-    provenance: &Provenance,
-) -> Result<FileLayout, GgufError> {
+pub fn layout(model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<FileLayout, GgufError> {
     can_carry(model.version)?;
-    require_vocabulary(model, VocabularyFamily::World)?;
-    let tokens = token_list(vocabulary, model.hyperparameters.vocabulary)?;
-    lay_out(model, choices, provenance, vocabulary.sha256(), &|header| write_tokenizer(header, &tokens))
-}
-
-/// As [`layout`], for hybrids, whose vocabulary is Qwen's.
-///
-/// # Errors
-/// As [`layout`].
-pub fn layout_hybrid(
-    model: &ModelDescription,
-    choices: &[Choice],
-    vocabulary: &BpeVocabulary,
-    provenance: &Provenance,
-) -> Result<FileLayout, GgufError> {
-    let rows = model.hyperparameters.vocabulary;
-    if vocabulary.tokens.len() != rows || vocabulary.kinds.len() != rows {
-        return Err(GgufError::VocabularyMismatch { tokens: vocabulary.tokens.len(), rows });
-    }
-    require_vocabulary(model, VocabularyFamily::Qwen)?;
-    lay_out(model, choices, provenance, &vocabulary.sha256, &|header| vocabulary::write_bpe(header, vocabulary))
-}
-
-/// A caller that brings the vocabulary of another family has not looked at the model.
-fn require_vocabulary(model: &ModelDescription, brought: VocabularyFamily) -> Result<(), GgufError> {
-    if model.mechanisms.vocabulary == brought {
-        return Ok(());
-    }
-    Err(GgufError::Internal(format!("the vocabulary of {} is not of the family {brought:?}", model.version)))
-}
-
-/// The common part; `tokenizer` writes the vocabulary's metadata, `digest` is the vocabulary's.
-fn lay_out(
-    model: &ModelDescription,
-    choices: &[Choice],
-    provenance: &Provenance,
-    digest: &str,
-    tokenizer: &dyn Fn(&mut HeaderWriter),
-) -> Result<FileLayout, GgufError> {
     if choices.len() != model.tensors.len() {
         return Err(GgufError::Internal(format!("{} encodings were chosen for {} tensors", choices.len(), model.tensors.len())));
     }
@@ -132,10 +66,9 @@ fn lay_out(
     let row = map::row(model.version)?;
     let mut tensors = Assembler::new(row, model, choices).all()?;
     let mut header = HeaderWriter::default();
-    write_general(&mut header, row, model, choices, provenance);
+    write_general(&mut header, row, model, choices, words);
     write_architecture(&mut header, row, model)?;
-    tokenizer(&mut header);
-    write_provenance(&mut header, digest, provenance);
+    words::write(&mut header, model, words)?;
     let mut relative = 0u64;
     for tensor in &mut tensors {
         let info = TensorInfo { name: tensor.name.clone(), shape: tensor.shape.clone(), encoding: tensor.encoding };
@@ -315,24 +248,20 @@ fn size_label(parameters: u64) -> String {
     format!("{}.{}{letter}", tenths.checked_div(10).unwrap_or(0), tenths.checked_rem(10).unwrap_or(0))
 }
 
-fn write_general(header: &mut HeaderWriter, row: &Row, model: &ModelDescription, choices: &[Choice], provenance: &Provenance) {
+fn write_general(header: &mut HeaderWriter, row: &Row, model: &ModelDescription, choices: &[Choice], words: &Words) {
     let label = size_label(model.parameters());
     header.text("general.architecture", row.name);
     header.text("general.type", "model");
-    let name = provenance.name.clone().unwrap_or_else(|| format!("{} {label}", model.version));
-    header.text("general.name", &name);
-    let optional = [
-        ("general.version", &provenance.version),
-        ("general.license", &provenance.license),
-        ("general.source.url", &provenance.source_url),
-    ];
-    for (key, value) in optional {
-        if let Some(value) = value {
-            header.text(key, value);
+    let name = words.name.as_ref().map_or_else(|| format!("{} {label}", model.version), |name| name.value.clone());
+    header.text(words::NAME, &name);
+    for (key, word) in [(words::AUTHOR, &words.author), (words::LICENCE, &words.licence)] {
+        if let Some(word) = word {
+            header.text(key, &word.value);
         }
     }
     header.text("general.size_label", &label);
-    if let Some(number) = provenance.file_type.or_else(|| types::file_type(main_encoding(model, choices))) {
+    let preset = words.provenance.as_ref().and_then(|provenance| provenance.file_type);
+    if let Some(number) = preset.or_else(|| types::file_type(main_encoding(model, choices))) {
         header.u32("general.file_type", number);
     }
     header.u32("general.quantization_version", 2);
@@ -376,38 +305,6 @@ fn write_architecture(header: &mut HeaderWriter, row: &Row, model: &ModelDescrip
         Norm::Layer => header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5),
     }
     Ok(())
-}
-
-fn write_tokenizer(header: &mut HeaderWriter, list: &TokenList) {
-    header.text("tokenizer.ggml.model", "rwkv");
-    header.texts("tokenizer.ggml.tokens", &list.tokens);
-    header.i32s("tokenizer.ggml.token_type", &list.types);
-    if let Some(id) = list.end_of_text {
-        header.u32("tokenizer.ggml.bos_token_id", id);
-        header.u32("tokenizer.ggml.eos_token_id", id);
-    }
-    if let Some(id) = list.end_of_turn {
-        header.u32("tokenizer.ggml.eot_token_id", id);
-    }
-    header.text("tokenizer.chat_template", crate::CHAT_TEMPLATE.trim_end());
-}
-
-/// Bytes reserved for an interval, or for the reason why there is none.
-const INTERVAL_BYTES: usize = 96;
-
-fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Provenance) {
-    let digest_place = "0".repeat(64);
-    header.text(&format!("{PREFIX}.version"), &provenance.tool_version);
-    header.text(&format!("{PREFIX}.recipe"), &provenance.recipe);
-    header.text(&format!("{PREFIX}.vocabulary.sha256"), vocabulary);
-    header.late_text(PREFIX, "source.sha256", &digest_place);
-    header.late_text(PREFIX, "verify.status", "pending ");
-    header.late_u32(PREFIX, "verify.positions");
-    for name in ["verify.kl_mean", "verify.kl_max", "verify.top1", "verify.max_abs", "verify.rms_ratio"] {
-        header.late_f64(PREFIX, name);
-    }
-    header.late_text(PREFIX, "verify.kl_interval", &" ".repeat(INTERVAL_BYTES));
-    header.late_text(PREFIX, "verify.text_sha256", &digest_place);
 }
 
 #[cfg(test)]

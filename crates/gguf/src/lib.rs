@@ -29,17 +29,15 @@ mod types;
 mod value;
 mod vocabulary;
 mod wire;
+mod words;
 mod write;
 
 pub use container::{DIRECTORY_FILE, Gguf};
 pub use error::GgufError;
 pub use free::{FreeTensor, free_layout};
 pub use header::{Header, Limits};
-pub use layout::{Provenance, can_carry, constraint, layout, layout_hybrid};
+pub use layout::{can_carry, constraint, layout};
 pub use names::{canonical_names, configuration, mapped, stored_name};
 pub use reader::GgufFile;
-pub use value::{Array, Metadata, Value};
-pub use vocabulary::bpe_vocabulary;
-
-/// The conversation format of the World and G1 models, as Jinja text for `tokenizer.chat_template`.
-pub const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
+pub use rwkv_forge_container::{Array, Value};
+pub use value::Metadata;

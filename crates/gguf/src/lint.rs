@@ -2,13 +2,12 @@
 //!
 //! A new rule is one line in [`RULES`] and one function; the documentation's table follows from the registry.
 
-use rwkv_forge_container::RESERVED;
 use rwkv_forge_container::lint::{Rule, first_of};
+use rwkv_forge_container::{Array, RESERVED, Value};
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape, shorten};
 
 use crate::map::loader;
 use crate::reader::GgufFile;
-use crate::value::{Array, Value};
 use crate::vocabulary::UNUSED;
 
 /// What llama.cpp's C API recognises RWKV's chat template by, unless it has `rwkv-world` in it.

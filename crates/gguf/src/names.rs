@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use rwkv_forge_container::Value;
 use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, NormKind, Recover, Version};
 use rwkv_forge_tensor::{TensorInfo, TensorSource, format_shape};
 
 use crate::error::GgufError;
 use crate::map::{self, Arrangement, Entry, RankKeys, Row};
 use crate::reader::GgufFile;
-use crate::value::{Metadata, Value};
+use crate::value::Metadata;
 
 /// Every tensor of a file of an RWKV architecture under its canonical name, in the file's order.
 ///
@@ -245,7 +246,7 @@ impl Check<'_> {
                     expected: "a positive number".into(),
                 }),
             },
-            Some(other) => Err(GgufError::WrongType { key, found: other.value_type().1, expected: "f32" }),
+            Some(other) => Err(GgufError::WrongType { key, found: other.value_type(), expected: "f32" }),
         }
     }
 

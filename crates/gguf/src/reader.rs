@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_container::Value;
 use rwkv_forge_io::{Backend, InputFile};
 use rwkv_forge_model::{Configuration, MappedTensor, ModelFile};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
@@ -10,7 +11,7 @@ use crate::error::GgufError;
 use crate::header::{Header, Limits, byte_len};
 use crate::map;
 use crate::types;
-use crate::value::{Metadata, Value};
+use crate::value::Metadata;
 
 /// A validated GGUF file. Every listed tensor is there in full; its blocks have not been looked at yet
 /// ([`GgufFile::validate_blocks`] does).

@@ -1,11 +1,11 @@
 //! The token list of a file: how token bytes are spelled, and what ids without bytes are called.
 
-use rwkv_forge_tokenizer::bpe::{SpecialIds, TokenKind};
+use rwkv_forge_container::{Array, Value};
+use rwkv_forge_tokenizer::bpe::TokenKind;
 use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 
 use crate::error::GgufError;
 use crate::reader::GgufFile;
-use crate::value::{Array, Value};
 use crate::write::HeaderWriter;
 
 /// Ordinary text.
@@ -29,23 +29,13 @@ pub(crate) fn write_bpe(header: &mut HeaderWriter, vocabulary: &BpeVocabulary) {
     header.texts("tokenizer.ggml.tokens", &vocabulary.tokens);
     header.i32s("tokenizer.ggml.token_type", &vocabulary.kinds.iter().map(number).collect::<Vec<_>>());
     header.texts("tokenizer.ggml.merges", &vocabulary.merges);
-    let SpecialIds { bos, eos, eot, pad } = vocabulary.special;
-    for (name, id) in [("bos", bos), ("eos", eos), ("eot", eot), ("padding", pad)] {
-        if let Some(id) = id {
-            header.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
-        }
-    }
-    header.flag("tokenizer.ggml.add_bos_token", false);
-    if let Some(template) = &vocabulary.chat_template {
-        header.text("tokenizer.chat_template", template);
-    }
 }
 
 /// Qwen's vocabulary from the metadata of a file, for another file; `None` when the file has another kind of vocabulary.
 ///
 /// # Errors
 /// [`GgufError::MissingKey`], [`GgufError::WrongType`], [`GgufError::BadValue`].
-pub fn bpe_vocabulary(file: &GgufFile) -> Result<Option<BpeVocabulary>, GgufError> {
+pub(crate) fn bpe_vocabulary(file: &GgufFile) -> Result<Option<BpeVocabulary>, GgufError> {
     let metadata = file.metadata();
     if metadata.str("tokenizer.ggml.model")? != Some("gpt2") || metadata.str("tokenizer.ggml.pre")? != Some("qwen2") {
         return Ok(None);
@@ -54,7 +44,7 @@ pub fn bpe_vocabulary(file: &GgufFile) -> Result<Option<BpeVocabulary>, GgufErro
         let key = format!("tokenizer.ggml.{name}");
         match metadata.get(&key) {
             Some(Value::Array(Array::String(texts))) => Ok(texts.clone()),
-            Some(other) => Err(GgufError::WrongType { key, found: other.value_type().1, expected: "a list of texts" }),
+            Some(other) => Err(GgufError::WrongType { key, found: other.value_type(), expected: "a list of texts" }),
             None => Err(GgufError::MissingKey { key, why: "it is a part of the vocabulary".into() }),
         }
     };
@@ -67,28 +57,28 @@ pub fn bpe_vocabulary(file: &GgufFile) -> Result<Option<BpeVocabulary>, GgufErro
         let why = "it must be a list of the numbers 1, 3, 4 and 5".to_owned();
         return Err(GgufError::MissingKey { key: "tokenizer.ggml.token_type".into(), why });
     };
-    let id =
-        |name: &str| Ok::<_, GgufError>(metadata.u64(&format!("tokenizer.ggml.{name}_token_id"))?.and_then(|id| u32::try_from(id).ok()));
     Ok(Some(BpeVocabulary {
         tokens: texts("tokens")?,
         kinds,
         merges: texts("merges")?,
-        special: SpecialIds { bos: id("bos")?, eos: id("eos")?, eot: id("eot")?, pad: id("padding")? },
-        chat_template: metadata.str("tokenizer.chat_template")?.map(str::to_owned),
         sha256: metadata.str("rwkv_forge.vocabulary.sha256")?.unwrap_or("").to_owned(),
     }))
 }
 
-/// What `tokenizer.ggml.*` says.
+/// The tokens of a vocabulary in the format of World's, as `tokenizer.ggml.*` has them.
 pub(crate) struct TokenList {
     /// Spelled tokens, one a row of the embedding.
     pub(crate) tokens: Vec<String>,
     /// Their types.
     pub(crate) types: Vec<i32>,
-    /// The end of text, which also begins it.
-    pub(crate) end_of_text: Option<u32>,
-    /// The empty line that ends a turn.
-    pub(crate) end_of_turn: Option<u32>,
+}
+
+impl TokenList {
+    pub(crate) fn write(&self, header: &mut HeaderWriter) {
+        header.text("tokenizer.ggml.model", "rwkv");
+        header.texts("tokenizer.ggml.tokens", &self.tokens);
+        header.i32s("tokenizer.ggml.token_type", &self.types);
+    }
 }
 
 /// Spells the tokens of a vocabulary for a model of `rows` rows.
@@ -99,16 +89,11 @@ pub(crate) fn token_list(vocabulary: &Tokenizer, rows: usize) -> Result<TokenLis
         return Err(mismatch(vocabulary.max_id().saturating_add(1)));
     }
     let end_of_text = vocabulary.end_of_text();
-    let mut list = TokenList { tokens: Vec::new(), types: Vec::new(), end_of_text, end_of_turn: None };
+    let mut list = TokenList { tokens: Vec::new(), types: Vec::new() };
     for id in 0..rows_u32 {
         let (text, kind) = match vocabulary.token_bytes(id) {
             _ if end_of_text == Some(id) => ("<s>".to_owned(), CONTROL),
-            Some(bytes) => {
-                if bytes == b"\n\n" {
-                    list.end_of_turn = Some(id);
-                }
-                (spell(bytes), NORMAL)
-            }
+            Some(bytes) => (spell(bytes), NORMAL),
             None => (format!("[PAD{id}]"), UNUSED),
         };
         list.tokens.push(text);
@@ -163,7 +148,7 @@ mod tests {
     fn world_has_its_special_ids() {
         let list = token_list(&Tokenizer::world(), 65_536).unwrap();
         assert_eq!((list.tokens[0].as_str(), list.types[0]), ("<s>", 3));
-        assert_eq!((list.tokens[261].as_str(), list.end_of_turn), ("\\n\\n", Some(261)));
+        assert_eq!(list.tokens[261], "\\n\\n");
         assert_eq!((list.tokens[65_529].len(), list.types[65_529]), (128, 1));
         assert_eq!((list.tokens[65_530].as_str(), list.types[65_530]), ("[PAD65530]", 5));
         assert_eq!((list.tokens.len(), list.tokens[65_535].as_str()), (65_536, "[PAD65535]"));
@@ -172,8 +157,7 @@ mod tests {
     #[test]
     fn raw_bytes_have_no_end_of_text() {
         let list = token_list(&Tokenizer::raw_bytes(), 256).unwrap();
-        assert_eq!((list.tokens[0].as_str(), list.types[0], list.end_of_text), ("\\x00", 1, None));
-        assert_eq!(list.end_of_turn, None);
+        assert_eq!((list.tokens[0].as_str(), list.types[0]), ("\\x00", 1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Builds the bytes of a header, and remembers where values stand that are known later.
 
+use rwkv_forge_container::{Array, Value};
 use rwkv_forge_model::Patch;
 use rwkv_forge_tensor::TensorInfo;
 
@@ -19,6 +20,58 @@ pub(crate) struct HeaderWriter {
 fn push_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&length(text.len()).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
+}
+
+/// The number that a file has for the type of a value.
+fn type_number(value: &Value) -> u32 {
+    match value {
+        Value::U8(_) => 0,
+        Value::I8(_) => 1,
+        Value::U16(_) => 2,
+        Value::I16(_) => 3,
+        Value::U32(_) => 4,
+        Value::I32(_) => 5,
+        Value::F32(_) => 6,
+        Value::Bool(_) => 7,
+        Value::String(_) => 8,
+        Value::Array(_) => 9,
+        Value::U64(_) => 10,
+        Value::I64(_) => 11,
+        Value::F64(_) => 12,
+    }
+}
+
+/// Type number of the elements, their number, and the elements.
+fn push_array(out: &mut Vec<u8>, array: &Array) {
+    fn begin(out: &mut Vec<u8>, kind: u32, count: usize) {
+        out.extend_from_slice(&kind.to_le_bytes());
+        out.extend_from_slice(&length(count).to_le_bytes());
+    }
+    fn numbers<T: Copy, const N: usize>(out: &mut Vec<u8>, kind: u32, values: &[T], bytes: fn(T) -> [u8; N]) {
+        begin(out, kind, values.len());
+        values.iter().for_each(|value| out.extend_from_slice(&bytes(*value)));
+    }
+    match array {
+        Array::U8(values) => numbers(out, 0, values, u8::to_le_bytes),
+        Array::I8(values) => numbers(out, 1, values, i8::to_le_bytes),
+        Array::U16(values) => numbers(out, 2, values, u16::to_le_bytes),
+        Array::I16(values) => numbers(out, 3, values, i16::to_le_bytes),
+        Array::U32(values) => numbers(out, 4, values, u32::to_le_bytes),
+        Array::I32(values) => numbers(out, 5, values, i32::to_le_bytes),
+        Array::F32(values) => numbers(out, 6, values, f32::to_le_bytes),
+        Array::Bool(values) => numbers(out, 7, values, |value| [u8::from(value)]),
+        Array::String(values) => {
+            begin(out, 8, values.len());
+            values.iter().for_each(|value| push_text(out, value));
+        }
+        Array::Array(values) => {
+            begin(out, 9, values.len());
+            values.iter().for_each(|value| push_array(out, value));
+        }
+        Array::U64(values) => numbers(out, 10, values, u64::to_le_bytes),
+        Array::I64(values) => numbers(out, 11, values, i64::to_le_bytes),
+        Array::F64(values) => numbers(out, 12, values, f64::to_le_bytes),
+    }
 }
 
 fn length(value: usize) -> u64 {
@@ -63,6 +116,27 @@ impl HeaderWriter {
         self.array(key, 5, values.len());
         for value in values {
             self.pairs.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// A value of any type.
+    pub(crate) fn value(&mut self, key: &str, value: &Value) {
+        self.key(key, type_number(value));
+        let out = &mut self.pairs;
+        match value {
+            Value::U8(value) => out.push(*value),
+            Value::I8(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Value::U16(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Value::I16(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Value::U32(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Value::I32(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Value::F32(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Value::Bool(value) => out.push(u8::from(*value)),
+            Value::String(value) => push_text(out, value),
+            Value::Array(value) => push_array(out, value),
+            Value::U64(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Value::I64(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Value::F64(value) => out.extend_from_slice(&value.to_le_bytes()),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::conversations::{Message, conversations};
 
 /// The template as files carry it.
 fn template() -> &'static str {
-    rwkv_forge_gguf::CHAT_TEMPLATE.trim_end()
+    rwkv_forge_container::WORLD_TEMPLATE.trim_end()
 }
 
 /// What a Jinja engine makes of a conversation.

@@ -1,14 +1,16 @@
 //! Files of hybrids with Qwen: laid out, written, read back; and what is wrong with others.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; a failure must stop the test")]
 
-use crate::common::{SIZES, Scratch, apart, canonical, choices, encoded, provenance, written};
-use rwkv_forge_gguf::{GgufFile, bpe_vocabulary, configuration, layout_hybrid, mapped};
+use crate::common::{SIZES, Scratch, apart, canonical, choices, encoded, said, written};
+use rwkv_forge_container::{Opened, Sourced, TokenTable, Words};
+use rwkv_forge_gguf::{GgufFile, configuration, layout, mapped};
 use rwkv_forge_model::{Configuration, Epsilon, FileLayout, ModelDescription, Version, describe_mapped_with, describe_with};
 use rwkv_forge_tensor::{Diagnostic, TensorSource};
 use rwkv_forge_testkit::gguf::RawValue;
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid, tokenizer_json};
 use rwkv_forge_testkit::models::MemorySource;
-use rwkv_forge_tokenizer::BpeVocabulary;
+use rwkv_forge_tokenizer::TokenizerFiles;
+use std::sync::Arc;
 
 /// Every arrangement of both architectures.
 fn cases() -> Vec<(Version, Variant)> {
@@ -28,17 +30,41 @@ fn hybrid(version: Version, variant: &Variant) -> (MemorySource, ModelDescriptio
     (source, description)
 }
 
-fn vocabulary() -> BpeVocabulary {
+fn words() -> Words {
     let config = br#"{"eos_token": "<|im_end|>", "chat_template": "{{ messages }}"}"#;
-    BpeVocabulary::from_json(tokenizer_json().to_string().as_bytes(), Some(config), None, SIZES.vocabulary).unwrap()
+    let read = TokenizerFiles::from_json(tokenizer_json().to_string().as_bytes(), Some(config), None, SIZES.vocabulary).unwrap();
+    let tokens = TokenTable::BytePairs(Arc::new(read.vocabulary));
+    Words {
+        tokens: Some(Sourced::option("--vocab", tokens)),
+        special: read.special.map(|(id, _)| Sourced::option("--vocab", id)),
+        template: read.chat_template.map(|text| Sourced::option("--vocab", text)),
+        ..said()
+    }
+}
+
+/// What a file says is what it was written with: the origins alone differ.
+fn assert_same_words(read: &Words, written: &Words) {
+    let pair = |words: &Words| match &words.tokens.as_ref().unwrap().value {
+        TokenTable::BytePairs(vocabulary) => Arc::clone(vocabulary),
+        TokenTable::LongestMatch(tokenizer) => panic!("{} is no vocabulary of pairs", tokenizer.name()),
+    };
+    assert_eq!(pair(read), pair(written));
+    let said = |words: &Words| words.entries().into_iter().map(|entry| (entry.word, entry.key, entry.value)).collect::<Vec<_>>();
+    assert_eq!(said(read), said(written));
+    assert_eq!(read.provenance, written.provenance);
+    assert!(read.entries().iter().all(|entry| entry.origin.kind() == "source"));
 }
 
 fn laid_out(description: &ModelDescription, matrices: &str) -> FileLayout {
-    layout_hybrid(description, &choices(description, matrices), &vocabulary(), &provenance()).unwrap()
+    layout(description, &choices(description, matrices), &words()).unwrap()
+}
+
+fn described(file: &GgufFile) -> Result<ModelDescription, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(describe_mapped_with(file.tensors(), mapped(file)?, &configuration(file)?)?)
 }
 
 fn describe(file: &GgufFile) -> ModelDescription {
-    describe_mapped_with(file.tensors(), mapped(file).unwrap(), &configuration(file).unwrap()).unwrap()
+    described(file).unwrap()
 }
 
 #[test]
@@ -59,7 +85,7 @@ fn what_was_written_is_what_is_read() {
                 rwkv_forge_quant::decode_rows(choice.encoding, &bytes, &mut expected).unwrap();
                 assert!(canonical(&file, new) == expected, "{version} {matrices} {}", old.name);
             }
-            assert_eq!(bpe_vocabulary(&file).unwrap(), Some(vocabulary()));
+            assert_same_words(&file.words(&after).unwrap(), &words());
         }
     }
 }
@@ -189,7 +215,7 @@ fn cut_and_changed_headers_never_panic() {
         let try_all = |bytes: &[u8]| {
             let scratch = Scratch::new(&format!("bent-{}", version.name()), bytes);
             let Ok(file) = GgufFile::open(scratch.path()) else { return false };
-            drop(bpe_vocabulary(&file));
+            drop(described(&file).map(|model| file.words(&model)));
             let (Ok(mapped), Ok(configuration)) = (mapped(&file), configuration(&file)) else { return false };
             describe_mapped_with(file.tensors(), mapped, &configuration).is_ok()
         };

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests; a failure must stop the test")]
 
-use crate::common::{Scratch, apart, canonical, choices, encoded, laid_out, model, provenance, values, written};
+use crate::common::{Scratch, apart, canonical, choices, encoded, laid_out, model, values, words, written};
 use rwkv_forge_gguf::{GgufFile, mapped};
 use rwkv_forge_model::{ModelDescription, Version, describe_mapped};
 use rwkv_forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
@@ -162,7 +162,7 @@ fn metadata_says_what_the_model_is() {
     assert_eq!(number("rwkv7.attention.value_residual_mix_lora_rank"), Some(3));
     assert_eq!(text("tokenizer.ggml.model").as_deref(), Some("rwkv"));
     assert_eq!(file.metadata().get("tokenizer.ggml.tokens").unwrap().to_string(), "300 x string");
-    assert_eq!(text("tokenizer.chat_template").as_deref(), Some(rwkv_forge_gguf::CHAT_TEMPLATE.trim_end()));
+    assert_eq!(text("tokenizer.chat_template").as_deref(), Some(rwkv_forge_container::WORLD_TEMPLATE.trim_end()));
     assert!(text("rwkv_forge.recipe").is_some());
 }
 
@@ -292,7 +292,7 @@ fn wishes_that_cannot_be_granted() {
         assert!(error.to_string().contains(version.name()) && error.to_string().contains("--to safetensors"), "{error}");
         let (_, description) = model(version);
         let choices = vec![rwkv_forge_model::Choice { encoding: Encoding::F32, reason: String::new() }; description.tensors.len()];
-        let error = rwkv_forge_gguf::layout(&description, &choices, &Tokenizer::raw_bytes(), &provenance()).unwrap_err();
+        let error = rwkv_forge_gguf::layout(&description, &choices, &words(Tokenizer::raw_bytes())).unwrap_err();
         assert_eq!(error.kind(), "CannotCarry");
     }
     let (_, description) = model(Version::V7);
@@ -300,7 +300,7 @@ fn wishes_that_cannot_be_granted() {
         let mut choices = choices(&description, "f16");
         let index = description.tensors.iter().position(|spec| spec.name == name).unwrap();
         choices[index].encoding = encoding;
-        rwkv_forge_gguf::layout(&description, &choices, &Tokenizer::raw_bytes(), &provenance()).map_err(|error| error.kind())
+        rwkv_forge_gguf::layout(&description, &choices, &words(Tokenizer::raw_bytes())).map_err(|error| error.kind())
     };
     let q8_0 = rwkv_forge_quant::by_name("q8_0").unwrap().encoding();
     assert!(wish("head.weight", q8_0).is_ok());
@@ -314,7 +314,7 @@ fn wishes_that_cannot_be_granted() {
     for format in rwkv_forge_quant::FORMATS.iter().filter(|format| !format.facts().encodes) {
         assert_eq!(wish("head.weight", format.encoding()), Err("EncodingNotAllowed"), "{}", format.encoding());
     }
-    let world = rwkv_forge_gguf::layout(&description, &choices(&description, "f16"), &Tokenizer::world(), &provenance());
+    let world = rwkv_forge_gguf::layout(&description, &choices(&description, "f16"), &words(Tokenizer::world()));
     assert_eq!(world.unwrap_err().kind(), "VocabularyMismatch");
 }
 

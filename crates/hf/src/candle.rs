@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rwkv_forge_container::{Words, provenance};
 use rwkv_forge_gguf::FreeTensor;
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, TimeMix, Version};
 use rwkv_forge_quant::{BF16, BlockFormat, F16, F32, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -12,7 +13,7 @@ use crate::error::HfError;
 use crate::shards::{files, is_weights, text_file};
 use crate::table::{CANDLE, CANDLE_GGUF, CandleRow, candle_gguf_row, candle_row};
 use crate::tensors::{Style, tensors};
-use crate::{Context, EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, carries_tokens, config};
+use crate::{EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, config};
 
 /// The types that candle's GGUF reader has code for.
 const KNOWN_TO_CANDLE: &[&dyn BlockFormat] = &[&F32, &F16, &BF16, &Q8_0, &Q6_K, &Q5_K, &Q5_1, &Q5_0, &Q4_K, &Q4_1, &Q4_0, &Q3_K, &Q2_K];
@@ -75,13 +76,13 @@ pub fn gguf_constraint(spec: &TensorSpec) -> Constraint {
 /// # Errors
 /// [`HfError::CannotCarry`], [`HfError::FixedSize`] for RWKV-6 sizes that candle gets wrong (`docs/traps.md`, "Sizes that candle
 /// has built in"), and the errors of safetensors layouts.
-pub fn candle(model: &ModelDescription, choices: &[Choice], context: &Context<'_>) -> Result<OutputLayout, HfError> {
+pub fn candle(model: &ModelDescription, choices: &[Choice], words: &Words, shard_bytes: u64) -> Result<OutputLayout, HfError> {
     let row = candle_row(model.version)?;
     check_sizes(CANDLE, model)?;
     let style = Style { convention: row.convention, squeezed: false, eighth_value: row.eighth_value, stand_ins: row.stand_ins };
     let extra: &[(&str, &str)] = if row.eighth_value { &[(VALUE_SCALE_KEY, EIGHTH)] } else { &[] };
-    let mut all = files(tensors(model, choices, style)?, row.written.name(), extra, context)?;
-    all.extend(companions(row, model, context)?);
+    let mut all = files(tensors(model, choices, style)?, row.written, extra, words, shard_bytes)?;
+    all.extend(companions(row, model, words)?);
     Ok(OutputLayout::Directory(all))
 }
 
@@ -90,7 +91,7 @@ pub fn candle(model: &ModelDescription, choices: &[Choice], context: &Context<'_
 ///
 /// # Errors
 /// As [`candle`], [`HfError::EncodingNotAllowed`], and the errors of GGUF layouts.
-pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], context: &Context<'_>) -> Result<OutputLayout, HfError> {
+pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, HfError> {
     let (row, architecture) = candle_gguf_row(model.version)?;
     check_sizes(CANDLE_GGUF, model)?;
     for (spec, choice) in model.tensors.iter().zip(choices) {
@@ -112,16 +113,11 @@ pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], context: &Conte
             assembly: tensor.assembly,
         })
         .collect();
-    let texts = [
-        ("general.architecture", architecture),
-        (NAMING_KEY, "candle"),
-        (VALUE_SCALE_KEY, EIGHTH),
-        ("rwkv_forge.version", context.tool_version),
-        ("rwkv_forge.rwkv_version", row.written.name()),
-        ("rwkv_forge.recipe", context.recipe),
-    ];
+    let own = provenance(row.written, words);
+    let mut texts = vec![("general.architecture", architecture), (NAMING_KEY, "candle"), (VALUE_SCALE_KEY, EIGHTH)];
+    texts.extend(own.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     let mut all = vec![(GGUF_FILE.to_owned(), rwkv_forge_gguf::free_layout(tensors, &texts)?)];
-    all.extend(companions(row, model, context)?);
+    all.extend(companions(row, model, words)?);
     Ok(OutputLayout::Directory(all))
 }
 
@@ -156,13 +152,9 @@ pub(crate) fn check_sizes(container: &'static str, model: &ModelDescription) -> 
 
 /// `config.json` and, for World, the vocabulary: a JSON object from token to id. Tokens that are no UTF-8 have no place in
 /// it; candle's tokenizer does not know them from any file.
-fn companions(
-    row: &CandleRow,
-    model: &ModelDescription,
-    context: &Context<'_>,
-) -> Result<Vec<(String, rwkv_forge_model::FileLayout)>, HfError> {
+fn companions(row: &CandleRow, model: &ModelDescription, words: &Words) -> Result<Vec<(String, rwkv_forge_model::FileLayout)>, HfError> {
     let mut all = vec![text_file(CONFIG, format!("{:#}\n", config::candle(row, model)))];
-    if let Some(world) = context.vocabulary.filter(|vocabulary| carries_tokens(vocabulary)) {
+    if let Some(world) = words.tokens.as_ref().and_then(|tokens| crate::world(&tokens.value)) {
         let text = |id: u32| Some((std::str::from_utf8(world.token_bytes(id)?).ok()?, id));
         let ids: BTreeMap<&str, u32> = (1..=Tokenizer::max_id(world)).filter_map(text).collect();
         let json = serde_json::to_string(&ids).map_err(|error| HfError::Internal(error.to_string()))?;

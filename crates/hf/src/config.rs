@@ -1,14 +1,24 @@
 //! The `config.json` of each family, from the sizes that the tensors have.
 
+use rwkv_forge_container::Sourced;
 use rwkv_forge_model::{Choice, Hyperparameters, ModelDescription, TimeMix};
 use rwkv_forge_tensor::Encoding;
+use rwkv_forge_tokenizer::SpecialIds;
 use serde_json::{Value, json};
 
 use crate::error::HfError;
 use crate::table::{CandleRow, Class};
 
+/// Special ids of a model.
+type Special = SpecialIds<Sourced<u32>>;
+
+/// An id; 0, the end of text of World, where none is known.
+fn id(special: &Option<Sourced<u32>>) -> u32 {
+    special.as_ref().map_or(0, |id| id.value)
+}
+
 /// RWKV-7 of flash-linear-attention. `value_dim` is a list, one width a layer.
-pub(crate) fn fla(model: &ModelDescription, choices: &[Choice], class: &str, kind: &str) -> Result<Value, HfError> {
+pub(crate) fn fla(model: &ModelDescription, choices: &[Choice], class: &str, kind: &str, special: &Special) -> Result<Value, HfError> {
     let sizes = &model.hyperparameters;
     let TimeMix::Wkv7 { decay, iclr, value, gate } = model.mechanisms.time_mix else {
         return Err(HfError::Internal(format!("flash-linear-attention has no {}", model.mechanisms.time_mix.name())));
@@ -20,9 +30,9 @@ pub(crate) fn fla(model: &ModelDescription, choices: &[Choice], class: &str, kin
         "a_low_rank_dim": iclr,
         "attn": null,
         "attn_mode": "chunk",
-        "bos_token_id": 0,
+        "bos_token_id": id(&special.bos),
         "decay_low_rank_dim": decay,
-        "eos_token_id": 0,
+        "eos_token_id": id(&special.eos),
         "fuse_cross_entropy": true,
         "fuse_norm": false,
         "gate_low_rank_dim": gate,
@@ -54,15 +64,15 @@ fn ratio(sizes: &Hyperparameters) -> f64 {
 }
 
 /// RWKV-4 of Transformers, and the classes of RWKV-5 and RWKV-6 that are published with their models.
-pub(crate) fn transformers(model: &ModelDescription, choices: &[Choice], class: &Class) -> Value {
+pub(crate) fn transformers(model: &ModelDescription, choices: &[Choice], class: &Class, special: &Special) -> Value {
     let sizes = &model.hyperparameters;
     let mut config = json!({
         "architectures": [class.name],
         "model_type": class.kind,
         "attention_hidden_size": sizes.attention,
-        "bos_token_id": 0,
+        "bos_token_id": id(&special.bos),
         "context_length": class.context,
-        "eos_token_id": 0,
+        "eos_token_id": id(&special.eos),
         "hidden_size": sizes.channels,
         "intermediate_size": sizes.ffn,
         "layer_norm_epsilon": 1e-5,
@@ -128,6 +138,11 @@ fn dtype(model: &ModelDescription, choices: &[Choice]) -> &'static str {
 }
 
 /// What `generate` of Transformers starts and stops with.
-pub(crate) fn generation() -> Value {
-    json!({ "_from_model_config": true, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0 })
+pub(crate) fn generation(special: &Special) -> Value {
+    json!({
+        "_from_model_config": true,
+        "bos_token_id": id(&special.bos),
+        "eos_token_id": id(&special.eos),
+        "pad_token_id": id(&special.pad),
+    })
 }

@@ -4,19 +4,20 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_checkpoint::Safetensors;
-use rwkv_forge_container::{Container, DENSE, Format, LayoutContext, Naming, Opened, no_hybrids, with_manifest};
+use rwkv_forge_container::{Container, DENSE, Format, Naming, Opened, TokenTable, Word, Words, no_hybrids, with_manifest};
 use rwkv_forge_gguf::Gguf;
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::error::HfError;
 use crate::table::{CANDLE, CANDLE_GGUF, HF};
-use crate::{CandleFile, Context, SHARD_BYTES, candle, hugging_face};
+use crate::{CandleFile, SHARD_BYTES, candle, hugging_face};
 
-fn context<'a>(context: &LayoutContext<'a>) -> Context<'a> {
-    Context { vocabulary: context.vocabulary, recipe: context.recipe, tool_version: context.tool_version, shard_bytes: SHARD_BYTES }
-}
+/// What directories hold: the tokens, where they are World's, and the special ids in their configurations.
+const WORDS: &[Word] = &[Word::Tokens, Word::Special, Word::Provenance];
+
+/// candle's configurations have no special ids.
+const CANDLE_WORDS: &[Word] = &[Word::Tokens, Word::Provenance];
 
 fn listed(layout: OutputLayout) -> Result<OutputLayout, HfError> {
     match layout {
@@ -44,8 +45,11 @@ impl Container for HuggingFace {
     fn types(&self) -> &'static [&'static str] {
         DENSE
     }
-    fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
-        crate::carries_tokens(vocabulary)
+    fn words(&self) -> &'static [Word] {
+        WORDS
+    }
+    fn carries_tokens(&self, tokens: &TokenTable) -> bool {
+        crate::world(tokens).is_some()
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(self.name(), version)?;
@@ -61,8 +65,8 @@ impl Container for HuggingFace {
     fn writes(&self, name: &str) -> bool {
         hugging_face::hugging_face_writes(name)
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(listed(hugging_face(model, choices, &context(layout))?)?)
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
+        Ok(listed(hugging_face(model, choices, words, SHARD_BYTES)?)?)
     }
 }
 
@@ -85,8 +89,11 @@ impl Container for Candle {
     fn types(&self) -> &'static [&'static str] {
         DENSE
     }
-    fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
-        crate::carries_tokens(vocabulary)
+    fn words(&self) -> &'static [Word] {
+        CANDLE_WORDS
+    }
+    fn carries_tokens(&self, tokens: &TokenTable) -> bool {
+        crate::world(tokens).is_some()
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(self.name(), version)?;
@@ -102,8 +109,8 @@ impl Container for Candle {
     fn writes(&self, name: &str) -> bool {
         candle::candle_writes(name)
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(listed(candle(model, choices, &context(layout))?)?)
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
+        Ok(listed(candle(model, choices, words, SHARD_BYTES)?)?)
     }
 }
 
@@ -127,8 +134,11 @@ impl Container for CandleGguf {
         static TYPES: LazyLock<Vec<&str>> = LazyLock::new(candle::gguf_types);
         &TYPES
     }
-    fn carries_tokens(&self, vocabulary: &Tokenizer) -> bool {
-        crate::carries_tokens(vocabulary)
+    fn words(&self) -> &'static [Word] {
+        CANDLE_WORDS
+    }
+    fn carries_tokens(&self, tokens: &TokenTable) -> bool {
+        crate::world(tokens).is_some()
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(self.name(), version)?;
@@ -144,8 +154,8 @@ impl Container for CandleGguf {
     fn writes(&self, name: &str) -> bool {
         candle::candle_gguf_writes(name)
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], layout: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        Ok(listed(candle::candle_gguf(model, choices, &context(layout))?)?)
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
+        Ok(listed(candle::candle_gguf(model, choices, words)?)?)
     }
 }
 

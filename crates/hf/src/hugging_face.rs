@@ -1,5 +1,6 @@
 //! A directory for Transformers and flash-linear-attention. Start at [`hugging_face`].
 
+use rwkv_forge_container::Words;
 use rwkv_forge_model::{Choice, ModelDescription, OutputLayout, TimeMix, Version};
 use rwkv_forge_tokenizer::Tokenizer;
 
@@ -8,7 +9,6 @@ use crate::error::HfError;
 use crate::shards::{files, is_weights, text_file};
 use crate::table::{HF, Library, hf_row};
 use crate::tensors::{Style, tensors};
-use crate::{Context, carries_tokens};
 
 const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
 /// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
@@ -35,24 +35,25 @@ pub fn can_carry_hugging_face(version: Version) -> Result<(), HfError> {
 
 /// Lays out a directory: `config.json`, `generation_config.json`, the weights in one file or in shards with an index,
 /// and the vocabulary file where it is World. No Python code is written: for RWKV-5 and RWKV-6 the classes come from the
-/// published repositories.
+/// published repositories. `shard_bytes` are the bytes of tensors in a file, [`crate::SHARD_BYTES`] but for tests.
 ///
 /// RWKV-5.1 is written as 5.2, each decay and bonus repeated for all channels of its head, which computes the same.
 ///
 /// # Errors
 /// [`HfError::CannotCarry`], [`HfError::FixedSize`] for sizes that a library does not read from the tensors, and the
 /// errors of safetensors layouts.
-pub fn hugging_face(model: &ModelDescription, choices: &[Choice], context: &Context<'_>) -> Result<OutputLayout, HfError> {
+pub fn hugging_face(model: &ModelDescription, choices: &[Choice], words: &Words, shard_bytes: u64) -> Result<OutputLayout, HfError> {
     let row = hf_row(model.version)?;
     check_sizes(model)?;
     let (config, squeezed) = match row.library {
-        Library::FlashLinearAttention { class, kind } => (config::fla(model, choices, class, kind)?, true),
-        Library::Transformers(class) => (config::transformers(model, choices, &class), false),
+        Library::FlashLinearAttention { class, kind } => (config::fla(model, choices, class, kind, &words.special)?, true),
+        Library::Transformers(class) => (config::transformers(model, choices, &class, &words.special), false),
     };
     let style = Style { convention: row.convention, squeezed, eighth_value: false, stand_ins: false };
-    let mut all = vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION, format!("{:#}\n", config::generation()))];
-    all.extend(files(tensors(model, choices, style)?, row.written.name(), &[], context)?);
-    if context.vocabulary.is_some_and(carries_tokens) {
+    let mut all =
+        vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION, format!("{:#}\n", config::generation(&words.special)))];
+    all.extend(files(tensors(model, choices, style)?, row.written, &[], words, shard_bytes)?);
+    if words.tokens.as_ref().is_some_and(|tokens| crate::world(&tokens.value).is_some()) {
         all.push(text_file(WORLD, Tokenizer::world_file()));
     }
     Ok(OutputLayout::Directory(all))

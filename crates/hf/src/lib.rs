@@ -23,6 +23,7 @@ mod shards;
 mod table;
 mod tensors;
 
+use rwkv_forge_container::TokenTable;
 use rwkv_forge_model::{Constraint, ModelDescription, TensorSpec};
 use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256};
 
@@ -47,23 +48,12 @@ pub const NAMING_KEY: &str = "rwkv_forge.naming";
 /// Name of the GGUF file in a directory for candle.
 pub const GGUF_FILE: &str = rwkv_forge_gguf::DIRECTORY_FILE;
 
-/// What a directory says besides its tensors.
-#[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
-    /// The vocabulary, if it is known; World is written beside the model.
-    pub vocabulary: Option<&'a Tokenizer>,
-    /// The recipe in one line.
-    pub recipe: &'a str,
-    /// Version of this program.
-    pub tool_version: &'a str,
-    /// Bytes of tensors in a file, [`SHARD_BYTES`] but for tests.
-    pub shard_bytes: u64,
-}
-
-/// Whether directories hold the tokens of this vocabulary: World is written beside the model, others are not.
-#[must_use]
-pub fn carries_tokens(vocabulary: &Tokenizer) -> bool {
-    vocabulary.sha256() == WORLD_SHA256
+/// The vocabulary, where directories hold its tokens: World is written beside the model, others are not.
+pub(crate) fn world(tokens: &TokenTable) -> Option<&Tokenizer> {
+    match tokens {
+        TokenTable::LongestMatch(tokenizer) => Some(tokenizer).filter(|tokenizer| tokenizer.sha256() == WORLD_SHA256),
+        TokenTable::BytePairs(_) => None,
+    }
 }
 
 /// What safetensors files of both containers can hold for a tensor.

@@ -1,11 +1,10 @@
 //! Files with candle's names, and the undoing of what was changed for candle. Start at [`CandleFile`].
 
-use rwkv_forge_container::Opened;
 use rwkv_forge_container::lint::Lint;
+use rwkv_forge_container::{Opened, Words};
 use rwkv_forge_model::names::Convention;
-use rwkv_forge_model::{MappedTensor, ModelFile, ValueForm};
+use rwkv_forge_model::{MappedTensor, ModelDescription, ModelFile, ValueForm};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource, Wrapper};
-use rwkv_forge_tokenizer::BpeVocabulary;
 
 use crate::error::HfError;
 use crate::{EIGHTH, NAMING_KEY, VALUE_SCALE_KEY};
@@ -72,8 +71,8 @@ impl Wrapper for CandleFile {
 }
 
 impl Opened for CandleFile {
-    fn qwen_vocabulary(&self) -> Result<Option<BpeVocabulary>, BoxError> {
-        self.source.qwen_vocabulary()
+    fn words(&self, model: &ModelDescription) -> Result<Words, BoxError> {
+        self.source.words(model)
     }
 
     fn lints(&self) -> Vec<Lint> {

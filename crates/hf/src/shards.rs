@@ -1,11 +1,10 @@
 //! Tensors in one safetensors file, or in numbered ones with an index. Start at [`files`].
 
 use rwkv_forge_checkpoint::safetensors::{NewTensor, layout};
-use rwkv_forge_container::LATE_TEXTS;
-use rwkv_forge_model::FileLayout;
+use rwkv_forge_container::{LATE_TEXTS, Words, provenance};
+use rwkv_forge_model::{FileLayout, Version};
 use serde_json::{Map, Value, json};
 
-use crate::Context;
 use crate::error::HfError;
 
 const SINGLE: &str = "model.safetensors";
@@ -18,22 +17,20 @@ pub(crate) fn is_weights(name: &str) -> bool {
     name == SINGLE || name == INDEX || shard().is_some_and(|(number_of, of)| number(number_of) && number(of))
 }
 
-/// Lays out `model.safetensors`, or shards of at most `context.shard_bytes` bytes of tensors and their index. A tensor
+/// Lays out `model.safetensors`, or shards of at most `shard_bytes` bytes of tensors and their index. A tensor
 /// larger than that has a shard of its own. `extra` are further metadata of each file.
 pub(crate) fn files(
     tensors: Vec<NewTensor>,
-    version: &str,
+    version: Version,
     extra: &[(&str, &str)],
-    context: &Context<'_>,
+    words: &Words,
+    shard_bytes: u64,
 ) -> Result<Vec<(String, FileLayout)>, HfError> {
-    let own = [
-        ("format", "pt"),
-        ("rwkv_forge.version", context.tool_version),
-        ("rwkv_forge.rwkv_version", version),
-        ("rwkv_forge.recipe", context.recipe),
-    ];
-    let metadata: Vec<(String, String)> = own.iter().chain(extra).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let shards = split(tensors, context.shard_bytes);
+    let text = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    let mut metadata = vec![text(&("format", "pt"))];
+    metadata.extend(provenance(version, words));
+    metadata.extend(extra.iter().map(text));
+    let shards = split(tensors, shard_bytes);
     if let [_] = shards.as_slice() {
         let all = shards.into_iter().flatten().collect();
         return Ok(vec![(SINGLE.to_owned(), layout(all, &metadata, &LATE_TEXTS)?)]);

@@ -4,18 +4,19 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_checkpoint::TensorFile;
-use rwkv_forge_container::{Naming, Opened};
+use rwkv_forge_container::{Naming, Opened, Provenance, Words};
 use rwkv_forge_gguf::GgufFile;
-use rwkv_forge_hf::{
-    CandleFile, CandleInGguf, CandleInSafetensors, Context, NAMING_KEY, SHARD_BYTES, VALUE_SCALE_KEY, candle, candle_gguf,
-};
+use rwkv_forge_hf::{CandleFile, CandleInGguf, CandleInSafetensors, NAMING_KEY, SHARD_BYTES, VALUE_SCALE_KEY, candle, candle_gguf};
 use rwkv_forge_model::{Choice, FileLayout, ModelDescription, ModelFile, OutputLayout, ValueForm, Version, describe, describe_mapped};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 use rwkv_forge_testkit::gguf::GgufBuilder;
 use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 
 const SIZES: Sizes = Sizes { layers: 2, channels: 32, head_size: 16, ffn: 48, vocabulary: 40, ranks: [2, 4, 3, 9] };
-const CONTEXT: Context<'static> = Context { vocabulary: None, recipe: "r", tool_version: "0", shard_bytes: SHARD_BYTES };
+/// What is said of the models.
+fn words() -> Words {
+    Words { provenance: Some(Provenance { tool_version: "0".into(), recipe: "r".into(), ..Provenance::default() }), ..Words::default() }
+}
 
 /// A folder that disappears with the value.
 struct Folder(PathBuf);
@@ -59,12 +60,12 @@ fn choices(model: &ModelDescription) -> Vec<Choice> {
 
 fn gguf(version: Version) -> Vec<u8> {
     let model = described(version);
-    bytes_of(candle_gguf(&model, &choices(&model), &CONTEXT).unwrap())
+    bytes_of(candle_gguf(&model, &choices(&model), &words()).unwrap())
 }
 
 fn safetensors(version: Version) -> Vec<u8> {
     let model = described(version);
-    bytes_of(candle(&model, &choices(&model), &CONTEXT).unwrap())
+    bytes_of(candle(&model, &choices(&model), &words(), SHARD_BYTES).unwrap())
 }
 
 /// Everything that `inspect` does.

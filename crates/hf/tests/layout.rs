@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use rwkv_forge_hf::{Context, HfError, SHARD_BYTES, candle, candle_gguf, hugging_face};
+use rwkv_forge_container::{Provenance, Sourced, Words};
+use rwkv_forge_hf::{HfError, SHARD_BYTES, candle, candle_gguf, hugging_face};
 use rwkv_forge_model::{Choice, FileLayout, ModelDescription, OutputLayout, ValueForm, Version, describe};
 use rwkv_forge_tensor::{Diagnostic, Encoding, TensorInfo, TensorSource};
 use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model, random_model_with, to_fla, to_hugging_face};
@@ -14,7 +15,12 @@ use serde_json::Value;
 const WIDE: Sizes = Sizes { layers: 2, channels: 128, head_size: 64, ffn: 96, vocabulary: 40, ranks: [32, 64, 3, 9] };
 /// RWKV-6 ranks as candle computes them for two heads.
 const CANDLE: Sizes = Sizes { ranks: [2, 4, 3, 9], ..WIDE };
-const CONTEXT: Context<'static> = Context { vocabulary: None, recipe: "type=f32", tool_version: "0", shard_bytes: SHARD_BYTES };
+
+/// What is said of a model of unknown vocabulary.
+fn words() -> Words {
+    let provenance = Provenance { tool_version: "0".into(), recipe: "type=f32".into(), ..Provenance::default() };
+    Words { provenance: Some(provenance), ..Words::default() }
+}
 
 fn choices(model: &ModelDescription, encoding: Encoding) -> Vec<Choice> {
     vec![Choice { encoding, reason: "test".to_owned() }; model.tensors.len()]
@@ -37,7 +43,7 @@ fn json(file: &FileLayout) -> Value {
 
 fn hf(version: Version, sizes: &Sizes) -> BTreeMap<String, FileLayout> {
     let model = described(version, sizes);
-    files(hugging_face(&model, &choices(&model, Encoding::F32), &CONTEXT).unwrap())
+    files(hugging_face(&model, &choices(&model, Encoding::F32), &words(), SHARD_BYTES).unwrap())
 }
 
 /// Names with shapes, of a layout.
@@ -67,7 +73,7 @@ fn names_and_shapes_are_those_of_the_libraries() {
     // What layer 0 may have in vain stays away, and low-rank factors are the only thing that is transposed.
     let with_value =
         describe(random_model_with(Version::V7, &WIDE, &Options { value_in_layer_0: true, ..Options::default() }, 5).tensors()).unwrap();
-    let again = self::files(hugging_face(&with_value, &choices(&with_value, Encoding::F32), &CONTEXT).unwrap());
+    let again = self::files(hugging_face(&with_value, &choices(&with_value, Encoding::F32), &words(), SHARD_BYTES).unwrap());
     assert_eq!(stored(&again["model.safetensors"]), expected(&model));
     for tensor in &files["model.safetensors"].tensors {
         let is_factor = tensor.name.ends_with("lora.0.weight") || tensor.name.ends_with("lora.2.weight");
@@ -156,8 +162,7 @@ fn shards_on_disk_are_one_model_again() {
     let model = described(Version::V7, &WIDE);
     let folder = std::env::temp_dir().join(format!("forge-hf-shards-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let context = Context { shard_bytes: 100_000, ..CONTEXT };
-    for (name, file) in files(hugging_face(&model, &choices(&model, Encoding::F32), &context).unwrap()) {
+    for (name, file) in files(hugging_face(&model, &choices(&model, Encoding::F32), &words(), 100_000).unwrap()) {
         let mut bytes = file.header;
         bytes.resize(usize::try_from(file.total_bytes).unwrap(), 0);
         std::fs::write(folder.join(name), bytes).unwrap();
@@ -179,7 +184,7 @@ fn shards_on_disk_are_one_model_again() {
 #[test]
 fn shards_hold_every_tensor_once_and_stay_below_the_limit() {
     let model = described(Version::V7, &WIDE);
-    let laid_out = |shard_bytes| files(hugging_face(&model, &choices(&model, Encoding::F32), &Context { shard_bytes, ..CONTEXT }).unwrap());
+    let laid_out = |shard_bytes| files(hugging_face(&model, &choices(&model, Encoding::F32), &words(), shard_bytes).unwrap());
     let whole = stored(&laid_out(SHARD_BYTES)["model.safetensors"]);
     for limit in [1, 70_000, 200_000] {
         let files = laid_out(limit);
@@ -211,8 +216,8 @@ fn rwkv_5_1_becomes_5_2_and_a_logarithm_becomes_a_bonus() {
     let source = random_model_with(Version::V5_1, &WIDE, &Options { bonus_as_logarithm: true, ..Options::default() }, 5);
     let model = describe(source.tensors()).unwrap();
     for layout in [
-        hugging_face(&model, &choices(&model, Encoding::F32), &CONTEXT).unwrap(),
-        candle(&model, &choices(&model, Encoding::F32), &CONTEXT).unwrap(),
+        hugging_face(&model, &choices(&model, Encoding::F32), &words(), SHARD_BYTES).unwrap(),
+        candle(&model, &choices(&model, Encoding::F32), &words(), SHARD_BYTES).unwrap(),
     ] {
         let files = files(layout);
         let find = |name: &str| files["model.safetensors"].tensors.iter().find(|tensor| tensor.name == name).cloned();
@@ -229,7 +234,7 @@ fn rwkv_5_1_becomes_5_2_and_a_logarithm_becomes_a_bonus() {
 fn candle_has_its_own_words_and_the_remedy() {
     for version in [Version::V5_2, Version::V6] {
         let model = described(version, &CANDLE);
-        let files = files(candle(&model, &choices(&model, Encoding::F32), &CONTEXT).unwrap());
+        let files = files(candle(&model, &choices(&model, Encoding::F32), &words(), SHARD_BYTES).unwrap());
         let tensors = &files["model.safetensors"].tensors;
         assert_eq!(tensors.len(), model.tensors.len());
         for tensor in tensors {
@@ -241,7 +246,7 @@ fn candle_has_its_own_words_and_the_remedy() {
         assert!(header.contains("\"rwkv_forge.att_value_scale\":\"1/8\""), "{header}");
     }
     let model = described(Version::V6, &CANDLE);
-    let shapes = stored(&files(candle(&model, &choices(&model, Encoding::F32), &CONTEXT).unwrap())["model.safetensors"]);
+    let shapes = stored(&files(candle(&model, &choices(&model, Encoding::F32), &words(), SHARD_BYTES).unwrap())["model.safetensors"]);
     let names = ["x", "w", "key", "value", "receptance", "gate"].map(|word| format!("rwkv.blocks.0.attention.time_mix_{word}"));
     assert!(names.iter().all(|name| shapes[name] == [1, 1, 128]));
     assert_eq!(shapes["rwkv.blocks.0.attention.time_mix_w1"], [128, 10]);
@@ -253,7 +258,7 @@ fn candle_has_its_own_words_and_the_remedy() {
 fn candles_rwkv_7_gets_stand_ins_in_layer_0() {
     for layers in [1, 2] {
         let model = described(Version::V7, &Sizes { layers, ..WIDE });
-        let files = files(candle(&model, &choices(&model, Encoding::BF16), &CONTEXT).unwrap());
+        let files = files(candle(&model, &choices(&model, Encoding::BF16), &words(), SHARD_BYTES).unwrap());
         let tensors = &files["model.safetensors"].tensors;
         let rank = if layers > 1 { 3 } else { 1 };
         for (name, shape) in [("v0", vec![1, 1, 128]), ("v1", vec![128, rank]), ("v2", vec![rank, 128])] {
@@ -269,20 +274,25 @@ fn candles_rwkv_7_gets_stand_ins_in_layer_0() {
 #[test]
 fn sizes_that_a_program_gets_wrong_are_refused_with_the_way_out() {
     let model = described(Version::V6, &WIDE);
-    for result in
-        [candle(&model, &choices(&model, Encoding::F32), &CONTEXT), candle_gguf(&model, &choices(&model, Encoding::F32), &CONTEXT)]
-    {
+    for result in [
+        candle(&model, &choices(&model, Encoding::F32), &words(), SHARD_BYTES),
+        candle_gguf(&model, &choices(&model, Encoding::F32), &words()),
+    ] {
         let (kind, message) = kind(result);
         assert!(kind == "FixedSize" && message.contains("32 columns a mix") && message.contains("--to gguf"), "{message}");
     }
     // The 3B model in proportion: as many heads as its channels have, ranks of another formula.
-    let (kind_mix, _) =
-        kind(hugging_face(&described(Version::V6, &CANDLE), &choices(&described(Version::V6, &CANDLE), Encoding::F32), &CONTEXT));
+    let (kind_mix, _) = kind(hugging_face(
+        &described(Version::V6, &CANDLE),
+        &choices(&described(Version::V6, &CANDLE), Encoding::F32),
+        &words(),
+        SHARD_BYTES,
+    ));
     assert_eq!(kind_mix, "FixedSize");
     let decay = described(Version::V6, &Sizes { ranks: [2, 5, 3, 9], ..WIDE });
-    assert_eq!(kind(candle(&decay, &choices(&decay, Encoding::F32), &CONTEXT)).0, "FixedSize");
+    assert_eq!(kind(candle(&decay, &choices(&decay, Encoding::F32), &words(), SHARD_BYTES)).0, "FixedSize");
     let narrow = described(Version::V7, &Sizes::TINY);
-    let (kind, message) = kind(hugging_face(&narrow, &choices(&narrow, Encoding::F32), &CONTEXT));
+    let (kind, message) = kind(hugging_face(&narrow, &choices(&narrow, Encoding::F32), &words(), SHARD_BYTES));
     assert!(kind == "FixedSize" && message.contains("8 channels a head"), "{message}");
 }
 
@@ -310,23 +320,23 @@ fn quantized_files_keep_vectors_and_refuse_what_candle_cannot_read() {
         assert!(rwkv_forge_hf::gguf_holds(q8), "{}", spec.name);
         choice.encoding = q8;
     }
-    let files = files(candle_gguf(&model, &mixed, &CONTEXT).unwrap());
+    let files = files(candle_gguf(&model, &mixed, &words()).unwrap());
     let tensors = &files["model.gguf"].tensors;
     assert!(tensors.iter().all(|tensor| (tensor.encoding == q8) == (tensor.shape.len() == 2 && tensor.name.ends_with(".weight"))));
     assert!(files.contains_key("config.json"));
-    assert_eq!(kind(candle_gguf(&model, &choices(&model, q8), &CONTEXT)).0, "EncodingNotAllowed");
+    assert_eq!(kind(candle_gguf(&model, &choices(&model, q8), &words())).0, "EncodingNotAllowed");
     assert!(!rwkv_forge_hf::gguf_holds(Encoding::new("iq4_xs", 256, 136)) && !rwkv_forge_hf::gguf_holds(Encoding::new("int8", 128, 132)));
 }
 
 #[test]
 fn the_world_vocabulary_goes_with_the_model_in_each_readers_form() {
     let world = Tokenizer::world();
-    let context = Context { vocabulary: Some(&world), ..CONTEXT };
+    let words = words().or(Words::world(Sourced::option("--vocab", world.clone())));
     let model = described(Version::V7, &WIDE);
-    let directory = files(hugging_face(&model, &choices(&model, Encoding::F32), &context).unwrap());
+    let directory = files(hugging_face(&model, &choices(&model, Encoding::F32), &words, SHARD_BYTES).unwrap());
     let copy = Tokenizer::from_bytes("copy", &directory["rwkv_vocab_v20230424.txt"].header).unwrap();
     assert_eq!(copy.sha256(), world.sha256());
-    let directory = files(candle(&model, &choices(&model, Encoding::F32), &context).unwrap());
+    let directory = files(candle(&model, &choices(&model, Encoding::F32), &words, SHARD_BYTES).unwrap());
     let ids = json(&directory["rwkv_vocab_v20230424.json"]);
     assert_eq!((ids["\n\n"].as_u64(), ids["世"].as_u64(), ids["Hello"].as_u64()), (Some(261), Some(10267), Some(33155)));
     let representable = (1..=world.max_id()).filter(|id| std::str::from_utf8(world.token_bytes(*id).unwrap()).is_ok()).count();

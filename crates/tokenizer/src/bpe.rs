@@ -35,17 +35,38 @@ pub enum TokenKind {
     Unused,
 }
 
-/// Ids with a meaning of their own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SpecialIds {
+/// Ids with a meaning of their own, or what is known of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecialIds<T = u32> {
     /// Beginning of a text.
-    pub bos: Option<u32>,
+    pub bos: Option<T>,
     /// End of a text.
-    pub eos: Option<u32>,
+    pub eos: Option<T>,
     /// End of a turn.
-    pub eot: Option<u32>,
+    pub eot: Option<T>,
     /// Filling.
-    pub pad: Option<u32>,
+    pub pad: Option<T>,
+}
+
+impl<T> Default for SpecialIds<T> {
+    /// None of them.
+    fn default() -> Self {
+        Self { bos: None, eos: None, eot: None, pad: None }
+    }
+}
+
+impl<T> SpecialIds<T> {
+    /// The same of what `change` makes of each.
+    pub fn map<U>(self, mut change: impl FnMut(T) -> U) -> SpecialIds<U> {
+        let Self { bos, eos, eot, pad } = self;
+        SpecialIds { bos: bos.map(&mut change), eos: eos.map(&mut change), eot: eot.map(&mut change), pad: pad.map(&mut change) }
+    }
+
+    /// Those that are there, by their names in GGUF files and `config.json`: `bos`, `eos`, `eot`, `pad`.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
+        let Self { bos, eos, eot, pad } = self;
+        [("bos", bos), ("eos", eos), ("eot", eot), ("pad", pad)].into_iter().filter_map(|(name, id)| Some((name, id.as_ref()?)))
+    }
 }
 
 /// A vocabulary as it goes into the metadata of a container: one entry for each row of the embedding.
@@ -57,13 +78,25 @@ pub struct BpeVocabulary {
     pub kinds: Vec<TokenKind>,
     /// `LEFT RIGHT`, in order of rank.
     pub merges: Vec<String>,
-    /// Special ids.
-    pub special: SpecialIds,
-    /// Jinja text of the conversation format.
-    pub chat_template: Option<String>,
     /// SHA-256 of what the vocabulary was read from, lower-case hexadecimal.
     pub sha256: String,
 }
+
+/// What the files that come with a checkpoint say of its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizerFiles {
+    /// The tokens.
+    pub vocabulary: BpeVocabulary,
+    /// Special ids, each with the name of the file that states it.
+    pub special: SpecialIds<(u32, &'static str)>,
+    /// Jinja text of the conversation format, of `tokenizer_config.json`.
+    pub chat_template: Option<String>,
+}
+
+/// Names of the files.
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const CONFIG: &str = "config.json";
 
 #[derive(Deserialize)]
 struct TokenizerJson {
@@ -98,7 +131,7 @@ struct Added {
     special: bool,
 }
 
-impl BpeVocabulary {
+impl TokenizerFiles {
     /// Reads the files that come with a checkpoint: `tokenizer.json`, and where there are any `tokenizer_config.json`
     /// (special tokens, chat template) and `config.json` (special ids that the former does not give). `rows` is the height
     /// of the embedding.
@@ -112,27 +145,25 @@ impl BpeVocabulary {
         config: Option<&[u8]>,
         rows: usize,
     ) -> Result<Self, TokenizerError> {
-        let parsed: TokenizerJson = parse("tokenizer.json", tokenizer)?;
+        let parsed: TokenizerJson = parse(TOKENIZER, tokenizer)?;
         if parsed.model.kind.as_deref().unwrap_or("BPE") != "BPE" {
-            return Err(bad("tokenizer.json", format!("its model is {:?}, expected \"BPE\"", parsed.model.kind.unwrap_or_default())));
+            return Err(bad(TOKENIZER, format!("its model is {:?}, expected \"BPE\"", parsed.model.kind.unwrap_or_default())));
         }
         if !splits_as_qwen2(&parsed.pre_tokenizer) {
-            return Err(bad(
-                "tokenizer.json",
-                "its pre_tokenizer does not split text as Qwen 2 does, the only way that is supported".to_owned(),
-            ));
+            return Err(bad(TOKENIZER, "its pre_tokenizer does not split text as Qwen 2 does, the only way that is supported".to_owned()));
         }
         let (tokens, kinds) = token_list(&parsed, rows)?;
         let merges = merges(parsed.model.merges)?;
-        let tokenizer_config = tokenizer_config.map(|bytes| parse::<Value>("tokenizer_config.json", bytes)).transpose()?;
-        let config = config.map(|bytes| parse::<Value>("config.json", bytes)).transpose()?;
+        let tokenizer_config = tokenizer_config.map(|bytes| parse::<Value>(TOKENIZER_CONFIG, bytes)).transpose()?;
+        let config = config.map(|bytes| parse::<Value>(CONFIG, bytes)).transpose()?;
         let special = special_ids(&parsed.added_tokens, tokenizer_config.as_ref(), config.as_ref(), rows);
         let template = tokenizer_config.as_ref().and_then(|config| config.get("chat_template")).and_then(Value::as_str);
         if let Some(text) = template.filter(|text| text.len() > MAX_TEXT_BYTES) {
-            return Err(too_large("tokenizer_config.json", "the length of chat_template", text.len(), MAX_TEXT_BYTES));
+            return Err(too_large(TOKENIZER_CONFIG, "the length of chat_template", text.len(), MAX_TEXT_BYTES));
         }
-        let digest = Sha256::digest(tokenizer).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { tokens, kinds, merges, special, chat_template: template.map(str::to_owned), sha256: digest })
+        let sha256 = Sha256::digest(tokenizer).iter().map(|byte| format!("{byte:02x}")).collect();
+        let vocabulary = BpeVocabulary { tokens, kinds, merges, sha256 };
+        Ok(Self { vocabulary, special, chat_template: template.map(str::to_owned) })
     }
 }
 
@@ -164,7 +195,7 @@ fn splits_as_qwen2(value: &Value) -> bool {
 
 /// One token and kind for each row. Ids of the vocabulary and of added tokens may name the same token twice.
 fn token_list(parsed: &TokenizerJson, rows: usize) -> Result<(Vec<String>, Vec<TokenKind>), TokenizerError> {
-    let name = "tokenizer.json";
+    let name = TOKENIZER;
     let mut slots: Vec<Option<(String, TokenKind)>> = vec![None; rows];
     let added = parsed.added_tokens.iter().map(|token| {
         let kind = if token.special { TokenKind::Control } else { TokenKind::UserDefined };
@@ -192,7 +223,7 @@ fn token_list(parsed: &TokenizerJson, rows: usize) -> Result<(Vec<String>, Vec<T
 
 fn merges(merges: Vec<Merge>) -> Result<Vec<String>, TokenizerError> {
     if merges.len() > MAX_MERGES {
-        return Err(too_large("tokenizer.json", "the number of merges", merges.len(), MAX_MERGES));
+        return Err(too_large(TOKENIZER, "the number of merges", merges.len(), MAX_MERGES));
     }
     let one = |(rank, merge): (usize, Merge)| {
         let text = match merge {
@@ -202,21 +233,22 @@ fn merges(merges: Vec<Merge>) -> Result<Vec<String>, TokenizerError> {
         // The byte-level alphabet has no space, so that one separates.
         let mut parts = text.split(' ');
         let is_pair = matches!((parts.next(), parts.next(), parts.next()), (Some(a), Some(b), None) if !a.is_empty() && !b.is_empty());
-        if is_pair { Ok(text) } else { Err(bad("tokenizer.json", format!("merge number {rank} is {text:?}, expected two tokens"))) }
+        if is_pair { Ok(text) } else { Err(bad(TOKENIZER, format!("merge number {rank} is {text:?}, expected two tokens"))) }
     };
     merges.into_iter().enumerate().map(one).collect()
 }
 
 /// Special ids by the tokens that `tokenizer_config.json` names, else as `config.json` states them.
-fn special_ids(added: &[Added], tokenizer_config: Option<&Value>, config: Option<&Value>, rows: usize) -> SpecialIds {
+fn special_ids(added: &[Added], tokenizer_config: Option<&Value>, config: Option<&Value>, rows: usize) -> SpecialIds<(u32, &'static str)> {
     let by_content = |content: &str| added.iter().find(|token| token.content == content).map(|token| token.id);
     let id = |which: &str| {
         let token = tokenizer_config.and_then(|config| config.get(format!("{which}_token")));
         let content = token.and_then(|token| token.as_str().or_else(|| token.get("content").and_then(Value::as_str)));
-        let stated = || config?.get(format!("{which}_token_id"))?.as_u64().and_then(|id| u32::try_from(id).ok());
-        content.and_then(by_content).or_else(stated).filter(|id| usize::try_from(*id).is_ok_and(|id| id < rows))
+        let named = content.and_then(by_content).map(|id| (id, TOKENIZER_CONFIG));
+        let stated = || Some((config?.get(format!("{which}_token_id"))?.as_u64().and_then(|id| u32::try_from(id).ok())?, CONFIG));
+        named.or_else(stated).filter(|(id, _)| usize::try_from(*id).is_ok_and(|id| id < rows))
     };
-    SpecialIds { bos: id("bos"), eos: id("eos"), eot: by_content("<|im_end|>"), pad: id("pad") }
+    SpecialIds { bos: id("bos"), eos: id("eos"), eot: by_content("<|im_end|>").map(|id| (id, TOKENIZER)), pad: id("pad") }
 }
 
 #[cfg(test)]
@@ -241,7 +273,7 @@ mod tests {
     }
 
     fn refused(bytes: &[u8]) -> (&'static str, String) {
-        let error = BpeVocabulary::from_json(bytes, None, None, 8).unwrap_err();
+        let error = TokenizerFiles::from_json(bytes, None, None, 8).unwrap_err();
         (error.kind(), error.to_string())
     }
 
@@ -249,18 +281,20 @@ mod tests {
     fn every_row_gets_a_token() {
         let config = br#"{"eos_token": "<|im_end|>", "pad_token": {"content": "<|endoftext|>"}, "chat_template": "{{ x }}"}"#;
         let more = br#"{"bos_token_id": 3, "eos_token_id": 3}"#;
-        let read = BpeVocabulary::from_json(&file(|_| ()), Some(config), Some(more), 8).unwrap();
-        assert_eq!(read.tokens, ["a", "b", "ab", "<|endoftext|>", "<|im_end|>", "<tool>", "[PAD6]", "[PAD7]"]);
+        let read = TokenizerFiles::from_json(&file(|_| ()), Some(config), Some(more), 8).unwrap();
+        assert_eq!(read.vocabulary.tokens, ["a", "b", "ab", "<|endoftext|>", "<|im_end|>", "<tool>", "[PAD6]", "[PAD7]"]);
         assert_eq!(
-            read.kinds[2..7],
+            read.vocabulary.kinds[2..7],
             [TokenKind::Normal, TokenKind::Control, TokenKind::Control, TokenKind::UserDefined, TokenKind::Unused]
         );
-        assert_eq!(read.merges, ["a b"]);
+        assert_eq!(read.vocabulary.merges, ["a b"]);
         // tokenizer_config.json goes before config.json.
-        assert_eq!(read.special, SpecialIds { bos: Some(3), eos: Some(4), eot: Some(4), pad: Some(3) });
+        assert_eq!(read.special.map(|(id, _)| id), SpecialIds { bos: Some(3), eos: Some(4), eot: Some(4), pad: Some(3) });
+        let files: Vec<_> = read.special.iter().map(|(name, (_, file))| (name, *file)).collect();
+        assert_eq!(files, [("bos", CONFIG), ("eos", TOKENIZER_CONFIG), ("eot", TOKENIZER), ("pad", TOKENIZER_CONFIG)]);
         assert_eq!(read.chat_template.as_deref(), Some("{{ x }}"));
         let pairs = file(|value| value["model"]["merges"] = json!([["a", "b"]]));
-        assert_eq!(BpeVocabulary::from_json(&pairs, None, None, 8).unwrap().merges, ["a b"]);
+        assert_eq!(TokenizerFiles::from_json(&pairs, None, None, 8).unwrap().vocabulary.merges, ["a b"]);
     }
 
     #[test]
@@ -293,11 +327,11 @@ mod tests {
     fn cut_and_changed_files_never_panic() {
         let whole = file(|_| ());
         for end in 0..whole.len() {
-            assert!(BpeVocabulary::from_json(&whole[..end], None, None, 8).is_err(), "cut at {end}");
+            assert!(TokenizerFiles::from_json(&whole[..end], None, None, 8).is_err(), "cut at {end}");
             for bit in [0x01, 0x20, 0x80] {
                 let mut changed = whole.clone();
                 changed[end] ^= bit;
-                drop(BpeVocabulary::from_json(&changed, Some(&changed), Some(&changed), 8));
+                drop(TokenizerFiles::from_json(&changed, Some(&changed), Some(&changed), 8));
             }
         }
         let deep = "[".repeat(100_000);

@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-pub use bpe::BpeVocabulary;
+pub use bpe::{BpeVocabulary, SpecialIds, TokenizerFiles};
 pub use error::TokenizerError;
 pub use json::to_json;
 use trie::Trie;
@@ -158,6 +158,12 @@ impl Tokenizer {
     #[must_use]
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.vocabulary.bytes_of(id).or_else(|| (self.end_of_text == Some(id)).then_some(&[]))
+    }
+
+    /// The id of the token that has these bytes.
+    #[must_use]
+    pub fn id_of(&self, bytes: &[u8]) -> Option<u32> {
+        self.trie.longest_match(bytes).filter(|(_, length)| *length == bytes.len()).map(|(id, _)| id)
     }
 
     /// The id that means end of text; `None` for raw bytes and for files that give 0 a text of its own.

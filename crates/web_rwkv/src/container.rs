@@ -1,6 +1,6 @@
 //! web-rwkv's files as they are registered. The format of a `.st` is safetensors, which another crate registers.
 
-use rwkv_forge_container::{Claim, Container, Format, Head, LATE_TEXTS, LayoutContext, OpenOptions, Opened, Place, no_hybrids, provenance};
+use rwkv_forge_container::{Claim, Container, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids, provenance};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
 
@@ -26,6 +26,9 @@ impl Container for St {
     fn types(&self) -> &'static [&'static str] {
         &["f16"]
     }
+    fn words(&self) -> &'static [Word] {
+        &[Word::Provenance]
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(self.name(), version)?;
         Ok(can_carry(version)?)
@@ -37,8 +40,8 @@ impl Container for St {
     fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
         st::constraint()
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
-        let metadata = provenance(model, context);
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
+        let metadata = provenance(model.version, words);
         Ok(OutputLayout::File(st::layout(model, choices, &metadata, &LATE_TEXTS)?))
     }
 }
@@ -58,7 +61,12 @@ impl Format for Prefab {
     }
 }
 
-impl Opened for PrefabFile {}
+impl Opened for PrefabFile {
+    fn words(&self, _model: &ModelDescription) -> Result<Words, BoxError> {
+        // There is nothing but tensors and sizes.
+        Ok(Words::default())
+    }
+}
 
 impl Container for Prefab {
     fn name(&self) -> &'static str {
@@ -76,6 +84,10 @@ impl Container for Prefab {
     fn types(&self) -> &'static [&'static str] {
         prefab::TYPES
     }
+    fn words(&self) -> &'static [Word] {
+        // Only tensors and sizes.
+        &[]
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(Container::name(self), version)?;
         Ok(can_carry(version)?)
@@ -87,7 +99,7 @@ impl Container for Prefab {
     fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
         prefab::constraint(model.version, spec)
     }
-    fn layout(&self, model: &ModelDescription, choices: &[Choice], _context: &LayoutContext<'_>) -> Result<OutputLayout, BoxError> {
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], _words: &Words) -> Result<OutputLayout, BoxError> {
         Ok(OutputLayout::File(prefab::layout(model, choices)?))
     }
 }

@@ -6,8 +6,8 @@ use rwkv_forge_calibrate::Hessians;
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
 use rwkv_forge_convert::{
-    BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, OpenModel, Preparation, Prepared, Record, Rendered, Rendering, Stage,
-    VerifyOptions, Vocabulary,
+    BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, OpenModel, Preparation, Prepared, Record, Rendered, Rendering,
+    Sourced, Stage, VerifyOptions, Vocabulary, Words,
 };
 use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_eval::Kernel;
@@ -17,7 +17,7 @@ use rwkv_forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration::{self, Known};
-use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary};
+use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary, words};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -39,11 +39,12 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let model = open(args, global)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = args.name.as_deref().or(stem.as_deref());
+    let said = Words { name: args.name.clone().map(|name| Sourced::option("--name", name)), ..Words::default() };
+    let said = said.or(rwkv_forge_convert::named_after(&args.source));
     let treatment = treatment(args);
     let options = ConvertOptions {
         treatment: treatment.as_deref(),
-        name,
+        words: Some(&said),
         pad_vocabulary: args.pad_vocabulary,
         requantize: args.requantize,
         allow_f16_loss: args.allow_f16_loss,
@@ -76,14 +77,14 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if let Some(shortfall) = &blueprint.shortfall {
         terminal.note(&shortfall.to_string());
     }
-    if options.verify.is_some() && blueprint.tokenizer.is_none() {
+    if options.verify.is_some() && blueprint.tokenizer().is_none() {
         terminal.note(BYTES_AS_IDS);
     }
     let output = args.output.clone().unwrap_or_else(|| {
         let stem = stem.as_deref().unwrap_or("model");
         args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
     });
-    if args.vocab_json.is_some() && blueprint.tokenizer.is_none() {
+    if args.vocab_json.is_some() && blueprint.tokenizer().is_none() {
         let rows = model.description().hyperparameters.vocabulary;
         return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
     }
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         "container {}, recipe {}, vocabulary {}, {} threads",
         container.name(),
         blueprint.recipe,
-        blueprint.tokenizer.as_ref().map_or("unknown", |tokenizer| tokenizer.name()),
+        blueprint.tokenizer().map_or("unknown", |tokenizer| tokenizer.name()),
         rayon::current_num_threads()
     ));
     // Before the work, so that a name that cannot be fails early.
@@ -246,8 +247,10 @@ fn tensor_rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
 
 fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
     let (tensors, rows) = tensor_rows(blueprint);
+    let (words, said) = words::rows(blueprint);
     terminal.print(&format!("{}\n", model_line(model.description())));
     terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
+    terminal.print(&table(&["word", "value", "from", "in the file"], said, &[]));
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
         shown(output),
@@ -262,6 +265,7 @@ fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &T
             "container": blueprint.container.name(),
             "recipe": blueprint.recipe,
             "total_bytes": blueprint.layout.total_bytes(),
+            "words": words,
             "tensors": tensors,
         }),
     )?;
@@ -332,7 +336,7 @@ fn report(
     if let Some(file) = side_files.record {
         finish(file, &sink::json(&format!("{document:#}\n")))?;
     }
-    if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, &blueprint.tokenizer) {
+    if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, blueprint.tokenizer()) {
         finish(file, &rwkv_forge_tokenizer::to_json(tokenizer))?;
     }
     terminal.print_json("convert", &document)

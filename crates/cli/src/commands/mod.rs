@@ -13,6 +13,7 @@ pub(crate) mod logits;
 pub(crate) mod plan;
 pub(crate) mod state;
 pub(crate) mod verify;
+mod words;
 
 use std::path::Path;
 

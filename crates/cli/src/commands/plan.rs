@@ -30,9 +30,10 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let container = by_name(&args.to)?;
     let recipe = start(container)?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let words = rwkv_forge_convert::named_after(&args.source);
     let convert = ConvertOptions {
         // As convert names it: the name is a part of the file's bytes.
-        name: stem.as_deref(),
+        words: Some(&words),
         // Nothing is written: what a short vocabulary means is said where the text is read.
         pad_vocabulary: true,
         open: open_options(global),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{BROKEN_KL, ConvertOptions, OpenModel, Preparation, Record, Rendering, VerifyOptions, Vocabulary};
+use rwkv_forge_convert::{BROKEN_KL, ConvertOptions, OpenModel, Preparation, Record, Rendering, Sourced, VerifyOptions, Vocabulary, Words};
 use rwkv_forge_eval::{Kernel, Thresholds};
 
 use super::Error;
@@ -123,8 +123,10 @@ impl<'a> Conversion<'a> {
     pub fn write(self, output: impl AsRef<Path>) -> Result<Record, Error> {
         let recipe = Recipe::new(None, self.types, &self.sets)?;
         let verify = VerifyOptions { text: None, tokens: PROBE_TOKENS, thresholds: self.thresholds, kernel: Kernel::Reference };
+        let name = self.name.map(|name| Sourced::option("name", name.to_owned()));
+        let words = Words { name, ..Words::default() };
         let mut options = ConvertOptions {
-            name: self.name,
+            words: Some(&words),
             requantize: self.requantize,
             force: self.replace,
             verify: Some(verify),

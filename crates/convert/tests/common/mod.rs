@@ -49,7 +49,8 @@ pub fn decided(
     vocabulary: &Vocabulary,
     name: Option<&str>,
 ) -> Result<Blueprint, BoxError> {
-    let options = ConvertOptions { name, ..ConvertOptions::new(by_name(container).unwrap(), recipe, vocabulary) };
+    let words = name.map(|name| rwkv_forge_convert::named_after(Path::new(name)));
+    let options = ConvertOptions { words: words.as_ref(), ..ConvertOptions::new(by_name(container).unwrap(), recipe, vocabulary) };
     blueprint(model, &options)
 }
 

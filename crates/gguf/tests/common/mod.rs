@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_gguf::{Array, GgufFile, Header, Limits, Provenance, Value};
+use rwkv_forge_container::{Provenance, Sourced, Words};
+use rwkv_forge_gguf::{Array, GgufFile, Header, Limits, Value};
 use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, TensorSpec, Version};
 use rwkv_forge_tensor::{Encoding, TensorSource};
 use rwkv_forge_testkit::gguf::{GgufBuilder, RawTensor, RawValue};
@@ -31,12 +32,19 @@ pub(crate) fn choices(description: &ModelDescription, matrices: &str) -> Vec<Cho
     description.tensors.iter().map(|spec| Choice { encoding: pick(spec), reason: "test".into() }).collect()
 }
 
-pub(crate) fn provenance() -> Provenance {
-    Provenance { name: Some("a test".into()), tool_version: "0.0.0".into(), recipe: "q8_0".into(), ..Provenance::default() }
+/// What is said besides the vocabulary.
+pub(crate) fn said() -> Words {
+    let provenance = Provenance { tool_version: "0.0.0".into(), recipe: "q8_0".into(), ..Provenance::default() };
+    Words { name: Some(Sourced::option("--name", "a test".into())), provenance: Some(provenance), ..Words::default() }
+}
+
+/// With a vocabulary and what belongs to it.
+pub(crate) fn words(tokenizer: Tokenizer) -> Words {
+    said().or(Words::world(Sourced::option("--vocab", tokenizer)))
 }
 
 pub(crate) fn laid_out(description: &ModelDescription, matrices: &str) -> FileLayout {
-    rwkv_forge_gguf::layout(description, &choices(description, matrices), &Tokenizer::raw_bytes(), &provenance()).unwrap()
+    rwkv_forge_gguf::layout(description, &choices(description, matrices), &words(Tokenizer::raw_bytes())).unwrap()
 }
 
 /// All values of a tensor as its source stores it.

@@ -29,10 +29,9 @@ pub(crate) struct Decided {
 impl Decided {
     pub(crate) fn new(args: &args::Eval, path: &Path, model: &OpenModel, global: &Global, terminal: &Terminal) -> Result<Self, Failure> {
         let container = container_for(model.description(), args.quantizing.to.as_deref())?;
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let words = rwkv_forge_convert::named_after(path);
         let vocabulary = vocabulary(&args.vocabulary)?;
-        let options =
-            LevelOptions { types: &args.levels, container, vocabulary: &vocabulary, name: stem.as_deref(), open: open_options(global) };
+        let options = LevelOptions { types: &args.levels, container, vocabulary: &vocabulary, words: &words, open: open_options(global) };
         Ok(Self { container, levels: levels(model, &options, terminal)? })
     }
 }

@@ -1,0 +1,46 @@
+//! What the files beside a model say. Start at [`words_beside`].
+
+use std::sync::Arc;
+
+use rwkv_forge_model::{ModelDescription, VocabularyFamily};
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::{SpecialIds, TokenizerFiles};
+
+use crate::beside::{Beside, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
+use crate::error::ContainerError;
+use crate::words::{Origin, Sourced, TokenTable, Words};
+
+/// What lies beside a model: for hybrids with Qwen, whose vocabulary nobody knows by heart, `tokenizer.json` and what the files around
+/// it say of special ids and of the conversation format. `given` is a `tokenizer.json` that takes the place of the one that lies there,
+/// with its name in messages. Nothing is read for other models.
+///
+/// # Errors
+/// [`ContainerError::BadBeside`], and failures to read.
+pub fn words_beside(beside: &Beside, model: &ModelDescription, given: Option<&Sourced<(String, Vec<u8>)>>) -> Result<Words, BoxError> {
+    match model.mechanisms.vocabulary {
+        VocabularyFamily::World => return Ok(Words::default()),
+        VocabularyFamily::Qwen => {}
+    }
+    let (path, bytes, origin) = match (given, beside.bytes(TOKENIZER)?) {
+        (Some(Sourced { value: (name, bytes), origin }), _) => (name.into(), bytes.clone(), origin.clone()),
+        (None, Some((path, bytes))) => (path.clone(), bytes, Origin::Beside(path)),
+        (None, None) => return Ok(Words::default()),
+    };
+    let tokenizer_config = beside.bytes(TOKENIZER_CONFIG)?;
+    let config = beside.bytes(CONFIG)?;
+    let content = |file: &Option<(_, Vec<u8>)>| file.as_ref().map(|(_, bytes)| bytes.clone());
+    let rows = model.hyperparameters.vocabulary;
+    let read = TokenizerFiles::from_json(&bytes, content(&tokenizer_config).as_deref(), content(&config).as_deref(), rows)
+        .map_err(|error| ContainerError::BadBeside { path, problem: error.to_string() })?;
+    let stated_in = |name: &str| match (name, &tokenizer_config, &config) {
+        (TOKENIZER_CONFIG, Some((path, _)), _) | (CONFIG, _, Some((path, _))) => Origin::Beside(path.clone()),
+        _ => origin.clone(),
+    };
+    let special: SpecialIds<_> = read.special.map(|(value, file)| Sourced { value, origin: stated_in(file) });
+    Ok(Words {
+        tokens: Some(Sourced { value: TokenTable::BytePairs(Arc::new(read.vocabulary)), origin: origin.clone() }),
+        special,
+        template: read.chat_template.map(|value| Sourced { value, origin: stated_in(TOKENIZER_CONFIG) }),
+        ..Words::default()
+    })
+}

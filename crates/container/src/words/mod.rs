@@ -1,0 +1,276 @@
+//! What a file says besides its tensors, each word with where it comes from. Start at [`Words`].
+//!
+//! Readers return what their file says ([`crate::Opened::words`]), [`words_beside`] what lies beside it, the converter puts both together
+//! with what the user says and what models of a kind have by default ([`Words::or`]), and a container says which of it its files hold
+//! ([`crate::Container::words`]).
+
+mod beside;
+mod entries;
+mod table;
+mod value;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use rwkv_forge_tokenizer::{SpecialIds, Tokenizer};
+
+pub use beside::words_beside;
+pub use entries::Entry;
+pub use table::TokenTable;
+pub use value::{Array, Value};
+
+/// The conversation format that World models are trained with, in Jinja.
+pub const WORLD_TEMPLATE: &str = include_str!("world.jinja");
+
+/// Where a word comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The user says so, or whoever calls the library: the name of the option.
+    Option(&'static str),
+    /// The source itself.
+    Source {
+        /// The file.
+        file: PathBuf,
+        /// Where in it: a key of its metadata.
+        key: String,
+    },
+    /// A file that lies beside the source.
+    Beside(PathBuf),
+    /// Nobody says anything; what models of this kind have, and why it is taken.
+    Default(&'static str),
+}
+
+impl Origin {
+    /// `option`, `source`, `beside` or `default`, for machines.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Option(_) => "option",
+            Self::Source { .. } => "source",
+            Self::Beside(_) => "beside",
+            Self::Default(_) => "default",
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option(name) => f.write_str(name),
+            Self::Source { file, key } => write!(f, "{key} of {}", file.display()),
+            Self::Beside(path) => write!(f, "{}", path.display()),
+            Self::Default(why) => write!(f, "default: {why}"),
+        }
+    }
+}
+
+/// A word and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sourced<T> {
+    /// What is said.
+    pub value: T,
+    /// By whom.
+    pub origin: Origin,
+}
+
+impl<T> Sourced<T> {
+    /// What the user says.
+    pub fn option(name: &'static str, value: T) -> Self {
+        Self { value, origin: Origin::Option(name) }
+    }
+
+    /// What is taken as nobody says anything.
+    pub fn default_of(why: &'static str, value: T) -> Self {
+        Self { value, origin: Origin::Default(why) }
+    }
+}
+
+/// What a file of ours says of its making. What was measured has its places beside it, which are filled in when the file is complete.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// Version of the program that wrote it.
+    pub tool_version: String,
+    /// The recipe in one line.
+    pub recipe: String,
+    /// The number that llama.cpp has for the preset of the recipe (`general.file_type`), where it has one of its own.
+    pub file_type: Option<u32>,
+}
+
+/// The kinds of words, for containers to say which of them they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Word {
+    /// [`Words::tokens`].
+    Tokens,
+    /// [`Words::special`].
+    Special,
+    /// [`Words::template`].
+    Template,
+    /// [`Words::name`].
+    Name,
+    /// [`Words::licence`].
+    Licence,
+    /// [`Words::author`].
+    Author,
+    /// [`Words::provenance`].
+    Provenance,
+    /// [`Words::other`].
+    Other,
+}
+
+impl Word {
+    /// What it is called, for people and machines: `special`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// All that a file says besides its tensors.
+///
+/// ```
+/// use rwkv_forge_container::{Sourced, Word, Words};
+/// use rwkv_forge_tokenizer::Tokenizer;
+///
+/// let given = Words { name: Some(Sourced::option("--name", "Goose".to_owned())), ..Words::default() };
+/// let words = given.or(Words::world(Sourced::option("--vocab", Tokenizer::world())));
+/// assert_eq!(words.special.eot.as_ref().map(|id| id.value), Some(261));
+/// // What a container without metadata of its own could not hold:
+/// let lost = words.beyond(&[Word::Tokens, Word::Special]);
+/// assert_eq!(lost, [Word::Template, Word::Name]);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// The vocabulary.
+    pub tokens: Option<Sourced<TokenTable>>,
+    /// Tokens with a meaning of their own.
+    pub special: SpecialIds<Sourced<u32>>,
+    /// The conversation format, in Jinja.
+    pub template: Option<Sourced<String>>,
+    /// Name of the model.
+    pub name: Option<Sourced<String>>,
+    /// Its licence, by SPDX's name where there is one.
+    pub licence: Option<Sourced<String>>,
+    /// Who made the model.
+    pub author: Option<Sourced<String>>,
+    /// What is said of the making of the file.
+    pub provenance: Option<Provenance>,
+    /// Everything else, by key, in the file's order.
+    pub other: Vec<(String, Sourced<Value>)>,
+}
+
+impl Words {
+    /// What models with the World vocabulary, or one in its file format, have unless somebody says otherwise: texts begin and end with the
+    /// end of text, where the vocabulary has one; a turn ends with the empty line, where that is one token.
+    #[must_use]
+    pub fn world(tokenizer: Sourced<Tokenizer>) -> Self {
+        const END_OF_TEXT: &str = "the end of text of vocabularies in this format";
+        const EMPTY_LINE: &str = "the empty line, which ends a turn of World models";
+        const TEMPLATE: &str = "the format that World models are trained with";
+        let end_of_text = || tokenizer.value.end_of_text().map(|id| Sourced::default_of(END_OF_TEXT, id));
+        let end_of_turn = tokenizer.value.id_of(b"\n\n").map(|id| Sourced::default_of(EMPTY_LINE, id));
+        let special = SpecialIds { bos: end_of_text(), eos: end_of_text(), eot: end_of_turn, pad: None };
+        let template = Some(Sourced::default_of(TEMPLATE, WORLD_TEMPLATE.trim_end().to_owned()));
+        let tokens = Some(Sourced { value: TokenTable::LongestMatch(tokenizer.value), origin: tokenizer.origin });
+        Self { tokens, special, template, ..Self::default() }
+    }
+
+    /// These words, and where they say nothing, the others'.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        let Self { tokens, special, template, name, licence, author, provenance, mut other } = self;
+        let more = others.other.into_iter().filter(|(key, _)| !other.iter().any(|(known, _)| known == key)).collect::<Vec<_>>();
+        other.extend(more);
+        Self {
+            tokens: tokens.or(others.tokens),
+            special: SpecialIds {
+                bos: special.bos.or(others.special.bos),
+                eos: special.eos.or(others.special.eos),
+                eot: special.eot.or(others.special.eot),
+                pad: special.pad.or(others.special.pad),
+            },
+            template: template.or(others.template),
+            name: name.or(others.name),
+            licence: licence.or(others.licence),
+            author: author.or(others.author),
+            provenance: provenance.or(others.provenance),
+            other,
+        }
+    }
+
+    /// The vocabulary, where it is one in the format of World's.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        match self.tokens.as_ref().map(|tokens| &tokens.value) {
+            Some(TokenTable::LongestMatch(tokenizer)) => Some(tokenizer),
+            Some(TokenTable::BytePairs(_)) | None => None,
+        }
+    }
+
+    /// Whether anything of a kind is said.
+    #[must_use]
+    pub fn has(&self, word: Word) -> bool {
+        match word {
+            Word::Tokens => self.tokens.is_some(),
+            Word::Special => self.special.iter().next().is_some(),
+            Word::Template => self.template.is_some(),
+            Word::Name => self.name.is_some(),
+            Word::Licence => self.licence.is_some(),
+            Word::Author => self.author.is_some(),
+            Word::Provenance => self.provenance.is_some(),
+            Word::Other => !self.other.is_empty(),
+        }
+    }
+
+    /// The kinds of what is said here that are not among `held`.
+    #[must_use]
+    pub fn beyond(&self, held: &[Word]) -> Vec<Word> {
+        <Word as strum::IntoEnumIterator>::iter().filter(|word| self.has(*word) && !held.contains(word)).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+mod tests {
+    use super::*;
+
+    fn text(origin: Origin, value: &str) -> Option<Sourced<String>> {
+        Some(Sourced { value: value.to_owned(), origin })
+    }
+
+    #[test]
+    fn the_first_who_says_something_is_heard() {
+        let source = || Origin::Source { file: PathBuf::from("m.gguf"), key: "general.name".to_owned() };
+        let first = Words {
+            name: text(Origin::Option("--name"), "ours"),
+            other: vec![("a".to_owned(), Sourced::option("--meta", Value::U32(1)))],
+            ..Words::default()
+        };
+        let second = Words {
+            name: text(source(), "theirs"),
+            licence: text(source(), "apache-2.0"),
+            special: SpecialIds { eos: Some(Sourced { value: 7, origin: source() }), ..SpecialIds::default() },
+            other: ["a", "b"].map(|key| (key.to_owned(), Sourced { value: Value::U32(2), origin: source() })).to_vec(),
+            ..Words::default()
+        };
+        let both = first.or(second).or(Words::world(Sourced::option("--vocab", Tokenizer::raw_bytes())));
+        assert_eq!(both.name, text(Origin::Option("--name"), "ours"));
+        assert_eq!(both.licence.as_ref().unwrap().origin.to_string(), "general.name of m.gguf");
+        assert_eq!(both.special.eos.as_ref().unwrap().value, 7);
+        assert_eq!(both.special.bos, None);
+        let other: Vec<_> = both.other.iter().map(|(key, value)| (key.as_str(), value.value.clone())).collect();
+        assert_eq!(other, [("a", Value::U32(1)), ("b", Value::U32(2))]);
+        assert_eq!(both.template.as_ref().unwrap().origin.kind(), "default");
+    }
+
+    #[test]
+    fn what_is_not_held_is_known_by_kind() {
+        let world = Words::world(Sourced::option("--vocab", Tokenizer::world()));
+        assert_eq!(world.special.iter().map(|(name, id)| (name, id.value)).collect::<Vec<_>>(), [("bos", 0), ("eos", 0), ("eot", 261)]);
+        assert_eq!(world.beyond(&[]), [Word::Tokens, Word::Special, Word::Template]);
+        assert!(Words::default().beyond(&[]).is_empty());
+        let made = Words { provenance: Some(Provenance::default()), ..world };
+        assert_eq!(made.beyond(&[Word::Tokens, Word::Special]), [Word::Template, Word::Provenance]);
+        assert_eq!(Word::Provenance.name(), "provenance");
+    }
+}

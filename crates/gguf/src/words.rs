@@ -1,0 +1,132 @@
+//! What a GGUF file says besides its tensors: written from [`Words`], and read into them.
+
+use std::sync::Arc;
+
+use rwkv_forge_container::{Origin, Provenance, Sourced, TokenTable, Value, Words};
+use rwkv_forge_model::{ModelDescription, VocabularyFamily};
+use rwkv_forge_tensor::TensorSource;
+use rwkv_forge_tokenizer::SpecialIds;
+
+use crate::error::GgufError;
+use crate::reader::GgufFile;
+use crate::vocabulary::{bpe_vocabulary, token_list};
+use crate::write::HeaderWriter;
+
+/// Prefix of our own metadata keys.
+const PREFIX: &str = "rwkv_forge";
+pub(crate) const NAME: &str = "general.name";
+pub(crate) const AUTHOR: &str = "general.author";
+pub(crate) const LICENCE: &str = "general.license";
+const TEMPLATE: &str = "tokenizer.chat_template";
+/// Bytes reserved for an interval, or for the reason why there is none.
+const INTERVAL_BYTES: usize = 96;
+
+/// Keys that say how the tensors lie in this very file: another one has its own.
+const OF_THE_FILE: [&str; 6] = [
+    "general.architecture",
+    "general.type",
+    "general.size_label",
+    "general.file_type",
+    "general.quantization_version",
+    "general.alignment",
+];
+
+/// Writes everything but the names of [`NAME`] and its neighbours, which come first in a file.
+pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, words: &Words) -> Result<(), GgufError> {
+    let rows = model.hyperparameters.vocabulary;
+    let lacking = |what: &str| GgufError::Internal(format!("a file of {} is laid out {what}", model.version));
+    let tokens = &words.tokens.as_ref().ok_or_else(|| lacking("without a vocabulary"))?.value;
+    // A caller that brings the vocabulary of another family has not looked at the model.
+    let is_bpe = match (tokens, model.mechanisms.vocabulary) {
+        (TokenTable::LongestMatch(_), VocabularyFamily::World) => false,
+        (TokenTable::BytePairs(_), VocabularyFamily::Qwen) => true,
+        (_, VocabularyFamily::World | VocabularyFamily::Qwen) => return Err(lacking("with the vocabulary of another family")),
+    };
+    match tokens {
+        TokenTable::LongestMatch(tokenizer) => token_list(tokenizer, rows)?.write(header),
+        TokenTable::BytePairs(vocabulary) if vocabulary.tokens.len() != rows || vocabulary.kinds.len() != rows => {
+            return Err(GgufError::VocabularyMismatch { tokens: vocabulary.tokens.len(), rows });
+        }
+        TokenTable::BytePairs(vocabulary) => crate::vocabulary::write_bpe(header, vocabulary),
+    }
+    for (name, id) in words.special.iter() {
+        header.u32(&special_key(name), id.value);
+    }
+    if is_bpe {
+        header.flag("tokenizer.ggml.add_bos_token", false);
+    }
+    if let Some(template) = &words.template {
+        header.text(TEMPLATE, &template.value);
+    }
+    for (key, word) in &words.other {
+        header.value(key, &word.value);
+    }
+    if let Some(provenance) = &words.provenance {
+        write_provenance(header, tokens.sha256(), provenance);
+    }
+    Ok(())
+}
+
+/// The key of a special id, by its name in [`SpecialIds::iter`].
+fn special_key(name: &str) -> String {
+    format!("tokenizer.ggml.{}_token_id", if name == "pad" { "padding" } else { name })
+}
+
+fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Provenance) {
+    let digest_place = "0".repeat(64);
+    header.text(&format!("{PREFIX}.version"), &provenance.tool_version);
+    header.text(&format!("{PREFIX}.recipe"), &provenance.recipe);
+    header.text(&format!("{PREFIX}.vocabulary.sha256"), vocabulary);
+    header.late_text(PREFIX, "source.sha256", &digest_place);
+    header.late_text(PREFIX, "verify.status", "pending ");
+    header.late_u32(PREFIX, "verify.positions");
+    for name in ["verify.kl_mean", "verify.kl_max", "verify.top1", "verify.max_abs", "verify.rms_ratio"] {
+        header.late_f64(PREFIX, name);
+    }
+    header.late_text(PREFIX, "verify.kl_interval", &" ".repeat(INTERVAL_BYTES));
+    header.late_text(PREFIX, "verify.text_sha256", &digest_place);
+}
+
+/// What the metadata say. The tokens of World's family are not among it: programs know them by heart.
+pub(crate) fn read(file: &GgufFile, model: &ModelDescription) -> Result<Words, GgufError> {
+    let metadata = file.metadata();
+    let origin = |key: &str| Origin::Source { file: file.path().to_path_buf(), key: key.to_owned() };
+    let text = |key: &str| {
+        let said = |value: &str| Sourced { value: value.to_owned(), origin: origin(key) };
+        Ok::<_, GgufError>(metadata.str(key)?.map(said))
+    };
+    let special = |name: &str| {
+        let key = special_key(name);
+        let said = |id| Some(Sourced { value: u32::try_from(id).ok()?, origin: origin(&key) });
+        Ok::<_, GgufError>(metadata.u64(&key)?.and_then(said))
+    };
+    let tokens = match model.mechanisms.vocabulary {
+        VocabularyFamily::Qwen => bpe_vocabulary(file)?.map(|vocabulary| TokenTable::BytePairs(Arc::new(vocabulary))),
+        VocabularyFamily::World => None,
+    };
+    let own = |name: &str| Ok::<_, GgufError>(metadata.str(&format!("{PREFIX}.{name}"))?.map(str::to_owned));
+    let provenance = match (own("version")?, own("recipe")?) {
+        (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, file_type: None }),
+        _ => None,
+    };
+    Ok(Words {
+        tokens: tokens.map(|value| Sourced { value, origin: origin("tokenizer.ggml.tokens") }),
+        special: SpecialIds { bos: special("bos")?, eos: special("eos")?, eot: special("eot")?, pad: special("pad")? },
+        template: text(TEMPLATE)?,
+        name: text(NAME)?,
+        licence: text(LICENCE)?,
+        author: text(AUTHOR)?,
+        provenance,
+        other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),
+    })
+}
+
+/// What has no place of its own in [`Words`], and is not about this file alone.
+fn other(file: &GgufFile) -> impl Iterator<Item = &(String, Value)> {
+    let sizes = format!("{}.", file.architecture());
+    file.metadata().entries().iter().filter(move |(key, _)| {
+        let has_place = [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key.as_str()) || key.starts_with("tokenizer.ggml.");
+        let is_own = key.starts_with(PREFIX) || key.starts_with("split.");
+        !has_place && !is_own && !OF_THE_FILE.contains(&key.as_str()) && !key.starts_with(&sizes)
+    })
+}
