@@ -35,6 +35,18 @@ pub enum TokenKind {
     Unused,
 }
 
+impl TokenKind {
+    /// What it is called: `normal`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Control => "control",
+            Self::UserDefined => "user-defined",
+            Self::Unused => "unused",
+        }
+    }
+}
+
 /// Ids with a meaning of their own, or what is known of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialIds<T = u32> {

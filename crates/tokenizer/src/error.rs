@@ -97,6 +97,16 @@ pub enum TokenizerError {
         /// What is wrong, and what was expected.
         problem: String,
     },
+    /// An entry of a file's list of tokens is none that can be used.
+    #[error("the list of tokens {name}: token {id} cannot be used, since {problem}; give the model's vocabulary with --vocab")]
+    BadListedToken {
+        /// Name of the list.
+        name: String,
+        /// The id.
+        id: u32,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// No token matches at this place of the text.
     #[error(
         "vocabulary {name} has no token for byte 0x{byte:02x} at offset {offset} of the text; it lacks some single bytes: give a text that it covers, or the vocabulary that the model was trained with"

@@ -16,9 +16,11 @@ pub mod bpe;
 mod error;
 mod json;
 mod literal;
+mod marks;
 mod trie;
 mod vocabulary;
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
@@ -26,6 +28,8 @@ use sha2::{Digest, Sha256};
 pub use bpe::{BpeVocabulary, SpecialIds, TokenizerFiles};
 pub use error::TokenizerError;
 pub use json::to_json;
+pub use marks::{ListedToken, Mark};
+use marks::Marks;
 use trie::Trie;
 use vocabulary::Vocabulary;
 pub use vocabulary::{MAX_FILE_BYTES, MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS};
@@ -56,6 +60,7 @@ pub struct Tokenizer {
     sha256: String,
     vocabulary: Arc<Vocabulary>,
     trie: Arc<Trie>,
+    marks: Arc<Marks>,
     end_of_text: Option<u32>,
 }
 
@@ -96,6 +101,7 @@ impl Tokenizer {
             sha256: parsed.sha256,
             vocabulary: Arc::new(parsed.vocabulary),
             trie: Arc::new(trie),
+            marks: Arc::default(),
             end_of_text,
         })
     }
@@ -105,7 +111,8 @@ impl Tokenizer {
     pub fn raw_bytes() -> Self {
         let vocabulary = Arc::new(Vocabulary::raw_bytes());
         let trie = Arc::new(Trie::of_single_bytes());
-        Self { name: "raw-bytes".to_owned(), sha256: hex_digest(&(0..=255).collect::<Vec<u8>>()), vocabulary, trie, end_of_text: None }
+        let sha256 = hex_digest(&(0..=255).collect::<Vec<u8>>());
+        Self { name: "raw-bytes".to_owned(), sha256, vocabulary, trie, marks: Arc::default(), end_of_text: None }
     }
 
     /// Token ids of `text`, which may be any bytes: from the left, always the longest token that matches.
@@ -126,11 +133,23 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`]; what came before has been handed over.
     pub fn encode_each(&self, text: &[u8], mut each: impl FnMut(u32)) -> Result<(), TokenizerError> {
-        let mut rest = text;
+        let mut done = 0;
+        for (mark, id) in self.marks.find_in(text) {
+            self.encode_plain(text, done..mark.start, &mut each)?;
+            each(id);
+            done = mark.end;
+        }
+        self.encode_plain(text, done..text.len(), &mut each)
+    }
+
+    /// A part of a text in which there is no mark.
+    fn encode_plain(&self, text: &[u8], part: Range<usize>, each: &mut impl FnMut(u32)) -> Result<(), TokenizerError> {
+        let end = part.end;
+        let mut rest = text.get(part).unwrap_or_default();
         while let Some(first) = rest.first() {
             let matched = self.trie.longest_match(rest).and_then(|(id, length)| rest.get(length..).map(|after| (id, after)));
             let Some((id, after)) = matched else {
-                let offset = text.len().saturating_sub(rest.len());
+                let offset = end.saturating_sub(rest.len());
                 return Err(TokenizerError::UncoveredByte { name: self.name.clone(), byte: *first, offset });
             };
             each(id);
@@ -157,7 +176,8 @@ impl Tokenizer {
     /// The bytes of one token; empty for the end of text, `None` for an id that does not exist.
     #[must_use]
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
-        self.vocabulary.bytes_of(id).or_else(|| (self.end_of_text == Some(id)).then_some(&[]))
+        let mark = || self.marks.bytes_of(id);
+        self.vocabulary.bytes_of(id).or_else(mark).or_else(|| (self.end_of_text == Some(id)).then_some(&[]))
     }
 
     /// The id of the token that has these bytes.
@@ -175,7 +195,7 @@ impl Tokenizer {
     /// Number of tokens that have bytes; the end of text is not counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.vocabulary.len()
+        self.vocabulary.len().saturating_add(self.marks.len())
     }
 
     /// Always false: a vocabulary without tokens is refused.
@@ -187,7 +207,7 @@ impl Tokenizer {
     /// The largest id. A model needs at least `max_id() + 1` rows in its embedding; released models have more.
     #[must_use]
     pub fn max_id(&self) -> u32 {
-        self.vocabulary.max_id()
+        self.vocabulary.max_id().max(self.marks.max_id())
     }
 
     /// True for the World vocabulary and for those that add tokens to it: all its tokens are there under their ids.

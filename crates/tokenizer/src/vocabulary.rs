@@ -40,7 +40,7 @@ impl Vocabulary {
         vocabulary
     }
 
-    fn push(&mut self, id: u32, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, id: u32, bytes: &[u8]) {
         self.ids.push(id);
         self.bytes.extend_from_slice(bytes);
         self.ends.push(self.bytes.len());
@@ -142,7 +142,7 @@ fn decimal(digits: &str) -> Option<u64> {
     (canonical && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-fn check_limit(name: &str, what: &str, found: usize, limit: usize) -> Result<(), TokenizerError> {
+pub(crate) fn check_limit(name: &str, what: &str, found: usize, limit: usize) -> Result<(), TokenizerError> {
     if found <= limit {
         return Ok(());
     }
