@@ -208,6 +208,18 @@ pub enum ConvertError {
         /// Tokens and rows.
         shortfall: Shortfall,
     },
+    /// A special id that is the id of nothing.
+    #[error("{name}_token_id is {id} ({from}), which the vocabulary does not have ({vocabulary}): give the right --vocab")]
+    SpecialOutside {
+        /// `bos`, `eos`, `eot` or `pad`.
+        name: &'static str,
+        /// The id.
+        id: u32,
+        /// Who says so.
+        from: String,
+        /// The vocabulary.
+        vocabulary: String,
+    },
     /// A hybrid without its vocabulary.
     #[strum(serialize = "VocabularyNeeded")]
     #[error(

@@ -148,6 +148,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
     if !alpha.is_finite() {
         return Err(LoraError::BadAlpha { alpha }.into());
     }
+    let words = base.words()?.clone();
     let OpenModel { model, beside, .. } = base;
     let specs = &model.description().tensors;
     let mut changes = Replacements::new();
@@ -169,7 +170,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
     changes.files_of(source);
     changes.note(format!("LoRA with alpha {alpha}: {merged} matrices merged, {replaced} tensors replaced"));
     let model = model.with(changes)?;
-    Ok(OpenModel { file: OpenFile::of(Box::new(model.clone())), model, beside })
+    Ok(OpenModel { file: OpenFile::of(Box::new(model.clone())), model, beside, words: words.into() })
 }
 
 /// Which tensors of a LoRA file belong to which tensor of the model.

@@ -1,10 +1,10 @@
 //! Recognises a file by its content and the model in it by its tensors.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rwkv_forge_checkpoint::TensorFile;
-use rwkv_forge_container::{Beside, BesideFile, Format, OpenOptions, Opened, Place};
+use rwkv_forge_container::{Beside, BesideFile, Format, OpenOptions, Opened, Place, Words};
 use rwkv_forge_io::{FileIdentity, InputFile};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::{BoxError, TensorSource};
@@ -73,13 +73,26 @@ pub struct OpenModel {
     /// The model.
     pub model: Model,
     pub(crate) beside: Arc<Beside>,
+    pub(crate) words: OnceLock<Words>,
 }
 
 impl OpenModel {
     /// A model in a file whose folder has nothing else that belongs to it.
     #[must_use]
     pub fn new(file: OpenFile, description: ModelDescription) -> Self {
-        Self { model: file.with(description), file, beside: Arc::default() }
+        Self { model: file.with(description), file, beside: Arc::default(), words: OnceLock::new() }
+    }
+
+    /// What the file says besides its tensors. Read once, when it is asked for first.
+    ///
+    /// # Errors
+    /// When something that is said is damaged.
+    pub fn words(&self) -> Result<&Words, BoxError> {
+        if let Some(words) = self.words.get() {
+            return Ok(words);
+        }
+        let words = self.file.opened().words(self.description())?;
+        Ok(self.words.get_or_init(|| words))
     }
 
     /// The files that hold tensors, in the order of [`TensorSource::files`], each in its present state.
@@ -192,5 +205,5 @@ fn open_place(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError>
 pub fn open(path: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
     let place = Place::of(path);
     let file = open_place(&place, options)?;
-    Ok(OpenModel { model: file.model()?, file, beside: Arc::clone(place.beside()) })
+    Ok(OpenModel { model: file.model()?, file, beside: Arc::clone(place.beside()), words: OnceLock::new() })
 }

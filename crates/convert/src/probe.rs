@@ -13,7 +13,7 @@ const WORLD_ROWS: usize = 65_536;
 /// Which vocabulary the user asked for.
 #[derive(Clone, Debug, Default)]
 pub enum Vocabulary {
-    /// World for World models; otherwise unknown.
+    /// That of the source, else World for models with its rows; otherwise unknown.
     #[default]
     Auto,
     /// The embedded World vocabulary.
@@ -24,20 +24,11 @@ pub enum Vocabulary {
     File(String, Vec<u8>),
 }
 
-/// The tokenizer for a model of `rows` embedding rows.
+/// The vocabulary that is chosen for a model of `rows` embedding rows; `None` when nobody knows it.
 ///
 /// # Errors
-/// [`ConvertError::VocabularyNeeded`] when it cannot be known, [`ConvertError::VocabularyTooLarge`] when it does not
-/// belong to the model, or the tokenizer's own errors for a bad file.
-pub fn vocabulary_for(choice: &Vocabulary, rows: usize, what: &str) -> Result<Tokenizer, rwkv_forge_tensor::BoxError> {
-    known_vocabulary(choice, rows)?.ok_or_else(|| ConvertError::VocabularyNeeded { what: what.to_owned(), rows }.into())
-}
-
-/// As [`vocabulary_for`]; `None` when nobody knows the vocabulary.
-///
-/// # Errors
-/// As [`vocabulary_for`].
-pub fn known_vocabulary(choice: &Vocabulary, rows: usize) -> Result<Option<Tokenizer>, rwkv_forge_tensor::BoxError> {
+/// [`ConvertError::VocabularyTooLarge`] when it does not belong to the model, or the tokenizer's own errors for a bad file.
+pub(crate) fn known_vocabulary(choice: &Vocabulary, rows: usize) -> Result<Option<Tokenizer>, rwkv_forge_tensor::BoxError> {
     let tokenizer = match choice {
         Vocabulary::Auto if rows == WORLD_ROWS => Tokenizer::world(),
         Vocabulary::Auto => return Ok(None),
@@ -45,11 +36,17 @@ pub fn known_vocabulary(choice: &Vocabulary, rows: usize) -> Result<Option<Token
         Vocabulary::Bytes => Tokenizer::raw_bytes(),
         Vocabulary::File(name, bytes) => Tokenizer::from_bytes(name, bytes)?,
     };
+    check_size(&tokenizer, rows)?;
+    Ok(Some(tokenizer))
+}
+
+/// Refuses a vocabulary with ids that the model has no row for.
+pub(crate) fn check_size(tokenizer: &Tokenizer, rows: usize) -> Result<(), ConvertError> {
     let max_id = tokenizer.max_id();
     if max_id as usize >= rows {
-        return Err(ConvertError::VocabularyTooLarge { vocabulary: tokenizer.name().to_owned(), max_id, rows }.into());
+        return Err(ConvertError::VocabularyTooLarge { vocabulary: tokenizer.name().to_owned(), max_id, rows });
     }
-    Ok(Some(tokenizer))
+    Ok(())
 }
 
 /// At most `limit` token ids for checking a model: the text under the given vocabulary, or, when the vocabulary is

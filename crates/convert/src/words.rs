@@ -3,14 +3,15 @@
 
 use std::path::Path;
 
-use rwkv_forge_container::{CONFIG, Container, Sourced, TOKENIZER, TOKENIZER_CONFIG, Word, Words, words_beside};
+use rwkv_forge_container::{CONFIG, Container, Sourced, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words, words_beside};
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::error::ConvertError;
 use crate::open::OpenModel;
 use crate::options::ConvertOptions;
-use crate::probe::{Vocabulary, known_vocabulary, vocabulary_for};
+use crate::probe::{Vocabulary, check_size, known_vocabulary};
 
 /// Names of all files that are ever read because they lie beside a checkpoint.
 pub const COMPANIONS: [&str; 3] = [CONFIG, TOKENIZER, TOKENIZER_CONFIG];
@@ -26,30 +27,70 @@ pub fn named_after(source: &Path) -> Words {
 /// Nothing is said yet of the making of the file.
 ///
 /// # Errors
-/// Refusals of the vocabulary, [`ConvertError::QwenVocabularyNeeded`] when there is none for a hybrid, and what is wrong with one that
-/// is there.
+/// Refusals of the vocabulary, [`ConvertError::QwenVocabularyNeeded`] when there is none for a hybrid, what is wrong with one that
+/// is there, and [`ConvertError::SpecialOutside`].
 pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Words, BoxError> {
     let said = match model.description().mechanisms.vocabulary {
         VocabularyFamily::Qwen => of_hybrid(model, options.vocabulary)?,
         VocabularyFamily::World => of_world(model, options.vocabulary, options.container)?,
     };
-    Ok(options.words.cloned().unwrap_or_default().or(said))
+    let words = options.words.cloned().unwrap_or_default().or(said);
+    check_special(&words, model.description().hyperparameters.vocabulary)?;
+    Ok(words)
 }
 
-/// The vocabulary that the caller gives, or World where the model has its rows, with what belongs to it.
-fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -> Result<Words, BoxError> {
-    let rows = model.description().hyperparameters.vocabulary;
-    let known = if container.needs_vocabulary() {
-        Some(vocabulary_for(choice, rows, &format!("container {}", container.name()))?)
-    } else {
-        // Without a place for a tokenizer an unknown vocabulary does no harm; a wrong one is still an error.
-        known_vocabulary(choice, rows)?
+/// A special id must be the id of something.
+fn check_special(words: &Words, rows: usize) -> Result<(), ConvertError> {
+    let exists = |id: u32| match words.tokenizer() {
+        Some(tokenizer) => tokenizer.token_bytes(id).is_some() || tokenizer.mark(id).is_some(),
+        None => usize::try_from(id).is_ok_and(|id| id < rows),
     };
+    match words.special.iter().find(|(_, said)| !exists(said.value)) {
+        None => Ok(()),
+        Some((name, said)) => Err(ConvertError::SpecialOutside {
+            name,
+            id: said.value,
+            from: said.origin.to_string(),
+            vocabulary: words.tokens.as_ref().map_or_else(|| format!("{rows} rows"), |tokens| tokens.value.summary()),
+        }),
+    }
+}
+
+/// The vocabulary that texts are read with: the caller's, else the one that the source or what lies beside it has, else World where the
+/// model has its rows. `None` when nobody knows it.
+///
+/// # Errors
+/// [`ConvertError::VocabularyTooLarge`] when it does not belong to the model, the tokenizer's own errors for a bad file, and what is wrong
+/// with what the source says.
+pub fn vocabulary_of(model: &OpenModel, choice: &Vocabulary) -> Result<Option<Sourced<Tokenizer>>, BoxError> {
+    let rows = model.description().hyperparameters.vocabulary;
+    if let Vocabulary::Auto = choice {
+        let said = match model.words()?.tokens.as_ref() {
+            Some(Sourced { value: TokenTable::LongestMatch(tokenizer), origin }) => Some((tokenizer, origin)),
+            Some(Sourced { value: TokenTable::BytePairs(_), .. }) | None => None,
+        };
+        if let Some((tokenizer, origin)) = said {
+            check_size(tokenizer, rows)?;
+            return Ok(Some(Sourced { value: tokenizer.clone(), origin: origin.clone() }));
+        }
+    }
     let sourced = |value| match choice {
         Vocabulary::Auto => Sourced::default_of("the vocabulary of models with 65,536 rows", value),
         Vocabulary::World | Vocabulary::Bytes | Vocabulary::File(..) => Sourced::option("--vocab", value),
     };
-    Ok(known.map(|tokenizer| Words::world(sourced(tokenizer))).unwrap_or_default())
+    Ok(known_vocabulary(choice, rows)?.map(sourced))
+}
+
+/// The vocabulary, what stands around it in the source, and what belongs to it by default.
+fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -> Result<Words, BoxError> {
+    let known = vocabulary_of(model, choice)?;
+    if known.is_none() && container.needs_vocabulary() {
+        let rows = model.description().hyperparameters.vocabulary;
+        return Err(ConvertError::VocabularyNeeded { what: format!("container {}", container.name()), rows }.into());
+    }
+    let usual = known.map(Words::world).unwrap_or_default();
+    let around = Words { tokens: None, provenance: None, ..model.words()?.clone() };
+    Ok(around.or(usual))
 }
 
 /// The `tokenizer.json` that the user gives with `--vocab`, else the one beside the checkpoint, else the vocabulary in the source, each
@@ -61,14 +102,8 @@ fn of_hybrid(model: &OpenModel, choice: &Vocabulary) -> Result<Words, BoxError> 
         Vocabulary::World | Vocabulary::Bytes => return Err(needed("RWKV's vocabularies do not belong to it").into()),
     };
     let beside = words_beside(&model.beside, model.description(), given.as_ref())?;
-    if beside.has(Word::Tokens) {
-        return Ok(beside);
-    }
-    let Words { tokens, special, template, .. } = model.file.opened().words(model.description())?;
-    match tokens {
-        Some(_) => Ok(Words { tokens, special, template, ..Words::default() }),
-        None => Err(needed("there is none beside the checkpoint").into()),
-    }
+    let said = beside.or(Words { provenance: None, ..model.words()?.clone() });
+    if said.has(Word::Tokens) { Ok(said) } else { Err(needed("there is none beside the checkpoint").into()) }
 }
 
 fn needed(why: &str) -> ConvertError {

@@ -285,6 +285,14 @@ pub enum GgufError {
         /// The rule.
         why: String,
     },
+    /// The tokens that the metadata list are no vocabulary.
+    #[error("{key}: {problem}; give the model's vocabulary with --vocab")]
+    BadVocabulary {
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// More tokens than rows of the embedding, or no token at all.
     #[error("the vocabulary has {tokens} ids, the embedding {rows} rows; pass the vocabulary that the model was trained with")]
     VocabularyMismatch {

@@ -2,7 +2,7 @@
 
 use rwkv_forge_container::{Array, Value};
 use rwkv_forge_tokenizer::bpe::TokenKind;
-use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_tokenizer::{BpeVocabulary, ListedToken, Tokenizer};
 
 use crate::error::GgufError;
 use crate::reader::GgufFile;
@@ -21,13 +21,22 @@ pub(crate) const UNUSED: i32 = 5;
 const KINDS: [(TokenKind, i32); 4] =
     [(TokenKind::Normal, NORMAL), (TokenKind::Control, CONTROL), (TokenKind::UserDefined, USER_DEFINED), (TokenKind::Unused, UNUSED)];
 
+/// A single byte: RWKV's tokens are spelled alike, whatever they are.
+const BYTE: i32 = 6;
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+
+fn number(kind: TokenKind) -> i32 {
+    KINDS.iter().find(|(known, _)| *known == kind).map_or(NORMAL, |(_, number)| *number)
+}
+
 /// Writes Qwen's vocabulary.
 pub(crate) fn write_bpe(header: &mut HeaderWriter, vocabulary: &BpeVocabulary) {
-    let number = |kind: &TokenKind| KINDS.iter().find(|(known, _)| known == kind).map_or(NORMAL, |(_, number)| *number);
     header.text("tokenizer.ggml.model", "gpt2");
     header.text("tokenizer.ggml.pre", "qwen2");
     header.texts("tokenizer.ggml.tokens", &vocabulary.tokens);
-    header.i32s("tokenizer.ggml.token_type", &vocabulary.kinds.iter().map(number).collect::<Vec<_>>());
+    header.i32s("tokenizer.ggml.token_type", &vocabulary.kinds.iter().map(|kind| number(*kind)).collect::<Vec<_>>());
     header.texts("tokenizer.ggml.merges", &vocabulary.merges);
 }
 
@@ -81,6 +90,42 @@ impl TokenList {
     }
 }
 
+/// The vocabulary of a file whose tokens are spelled as RWKV's are; `None` when the file has another kind of vocabulary, or none.
+///
+/// # Errors
+/// [`GgufError::MissingKey`], [`GgufError::WrongType`], [`GgufError::BadVocabulary`].
+pub(crate) fn listed_vocabulary(file: &GgufFile) -> Result<Option<Tokenizer>, GgufError> {
+    let metadata = file.metadata();
+    if metadata.str("tokenizer.ggml.model")? != Some("rwkv") {
+        return Ok(None);
+    }
+    let Some(Value::Array(Array::String(texts))) = metadata.get(TOKENS) else {
+        return Err(GgufError::MissingKey { key: TOKENS.into(), why: "it is a part of the vocabulary".into() });
+    };
+    let kinds = match metadata.get(TYPES) {
+        Some(Value::Array(Array::I32(kinds))) if kinds.len() == texts.len() => kinds.as_slice(),
+        // What llama.cpp takes them for.
+        None => &[],
+        Some(other) => {
+            return Err(GgufError::WrongType { key: TYPES.into(), found: other.value_type(), expected: "a list of i32, one a token" });
+        }
+    };
+    let mut list = Vec::with_capacity(texts.len());
+    for (id, text) in texts.iter().enumerate() {
+        let kind = match kinds.get(id) {
+            None | Some(&BYTE) => TokenKind::Normal,
+            Some(number) => KINDS.iter().find(|(_, known)| known == number).map(|(kind, _)| *kind).ok_or_else(|| {
+                let why = format!("token {id} has type {number}, expected one of 1, 3, 4, 5 and 6");
+                GgufError::BadVocabulary { key: TYPES, problem: why }
+            })?,
+        };
+        let bytes = if kind == TokenKind::Normal { unspell(text) } else { text.clone().into_bytes() };
+        list.push(ListedToken { bytes, kind });
+    }
+    let read = Tokenizer::from_list(&format!("{TOKENS} of the file"), &list);
+    Ok(Some(read.map_err(|error| GgufError::BadVocabulary { key: TOKENS, problem: error.to_string() })?))
+}
+
 /// Spells the tokens of a vocabulary for a model of `rows` rows.
 pub(crate) fn token_list(vocabulary: &Tokenizer, rows: usize) -> Result<TokenList, GgufError> {
     let mismatch = |tokens: u32| GgufError::VocabularyMismatch { tokens: usize::try_from(tokens).unwrap_or(usize::MAX), rows };
@@ -91,7 +136,9 @@ pub(crate) fn token_list(vocabulary: &Tokenizer, rows: usize) -> Result<TokenLis
     let end_of_text = vocabulary.end_of_text();
     let mut list = TokenList { tokens: Vec::new(), types: Vec::new() };
     for id in 0..rows_u32 {
+        let mark = vocabulary.mark(id).map(|mark| (mark.text.clone(), number(mark.kind)));
         let (text, kind) = match vocabulary.token_bytes(id) {
+            _ if mark.is_some() => mark.unwrap_or_default(),
             _ if end_of_text == Some(id) => ("<s>".to_owned(), CONTROL),
             Some(bytes) => (spell(bytes), NORMAL),
             None => (format!("[PAD{id}]"), UNUSED),
@@ -122,9 +169,42 @@ fn spell(bytes: &[u8]) -> String {
     out
 }
 
+/// The bytes of a spelled token, as llama.cpp takes it apart: an escape that it does not know is the character after the backslash. Hex
+/// digits may have either case here; llama.cpp makes other bytes of upper-case ones, which a lint says.
+fn unspell(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    loop {
+        rest = match rest {
+            [] => return out,
+            [b'\\', b'x', high, low, after @ ..] if hex(*high).is_some() && hex(*low).is_some() => {
+                out.push(hex(*high).unwrap_or(0) << 4 | hex(*low).unwrap_or(0));
+                after
+            }
+            [b'\\', escaped, after @ ..] => {
+                out.push(match escaped {
+                    b't' => b'\t',
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    other => *other,
+                });
+                after
+            }
+            [byte, after @ ..] => {
+                out.push(*byte);
+                after
+            }
+        };
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{spell, token_list};
+    use super::{spell, token_list, unspell};
     use rwkv_forge_tokenizer::Tokenizer;
 
     #[test]
@@ -141,6 +221,7 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             assert_eq!(spell(bytes), expected, "{bytes:?}");
+            assert_eq!(unspell(expected), bytes, "{expected}");
         }
     }
 

@@ -9,7 +9,7 @@ use rwkv_forge_tokenizer::SpecialIds;
 
 use crate::error::GgufError;
 use crate::reader::GgufFile;
-use crate::vocabulary::{bpe_vocabulary, token_list};
+use crate::vocabulary::{bpe_vocabulary, listed_vocabulary, token_list};
 use crate::write::HeaderWriter;
 
 /// Prefix of our own metadata keys.
@@ -87,7 +87,7 @@ fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Pr
     header.late_text(PREFIX, "verify.text_sha256", &digest_place);
 }
 
-/// What the metadata say. The tokens of World's family are not among it: programs know them by heart.
+/// What the metadata say.
 pub(crate) fn read(file: &GgufFile, model: &ModelDescription) -> Result<Words, GgufError> {
     let metadata = file.metadata();
     let origin = |key: &str| Origin::Source { file: file.path().to_path_buf(), key: key.to_owned() };
@@ -102,7 +102,7 @@ pub(crate) fn read(file: &GgufFile, model: &ModelDescription) -> Result<Words, G
     };
     let tokens = match model.mechanisms.vocabulary {
         VocabularyFamily::Qwen => bpe_vocabulary(file)?.map(|vocabulary| TokenTable::BytePairs(Arc::new(vocabulary))),
-        VocabularyFamily::World => None,
+        VocabularyFamily::World => listed_vocabulary(file)?.map(TokenTable::LongestMatch),
     };
     let own = |name: &str| Ok::<_, GgufError>(metadata.str(&format!("{PREFIX}.{name}"))?.map(str::to_owned));
     let provenance = match (own("version")?, own("recipe")?) {

@@ -98,7 +98,7 @@ pub enum TokenizerError {
         problem: String,
     },
     /// An entry of a file's list of tokens is none that can be used.
-    #[error("the list of tokens {name}: token {id} cannot be used, since {problem}; give the model's vocabulary with --vocab")]
+    #[error("the list of tokens {name}: token {id} cannot be used, since {problem}")]
     BadListedToken {
         /// Name of the list.
         name: String,

@@ -83,6 +83,11 @@ impl<T> Sourced<T> {
     pub fn default_of(why: &'static str, value: T) -> Self {
         Self { value, origin: Origin::Default(why) }
     }
+
+    /// Whether nobody says it.
+    pub fn is_default(&self) -> bool {
+        matches!(self.origin, Origin::Default(_))
+    }
 }
 
 /// What a file of ours says of its making. What was measured has its places beside it, which are filled in when the file is complete.
@@ -175,24 +180,35 @@ impl Words {
         Self { tokens, special, template, ..Self::default() }
     }
 
-    /// These words, and where they say nothing, the others'.
+    /// These words, and where they say nothing, the others'. A default gives way to what anybody says.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
+        fn either<T>(first: Option<Sourced<T>>, second: Option<Sourced<T>>) -> Option<Sourced<T>> {
+            match (first, second) {
+                (Some(first), Some(second)) if first.is_default() && !second.is_default() => Some(second),
+                (first, second) => first.or(second),
+            }
+        }
         let Self { tokens, special, template, name, licence, author, provenance, mut other } = self;
-        let more = others.other.into_iter().filter(|(key, _)| !other.iter().any(|(known, _)| known == key)).collect::<Vec<_>>();
-        other.extend(more);
+        for (key, value) in others.other {
+            match other.iter_mut().find(|(known, _)| *known == key) {
+                None => other.push((key, value)),
+                Some((_, known)) if known.is_default() && !value.is_default() => *known = value,
+                Some(_) => {}
+            }
+        }
         Self {
-            tokens: tokens.or(others.tokens),
+            tokens: either(tokens, others.tokens),
             special: SpecialIds {
-                bos: special.bos.or(others.special.bos),
-                eos: special.eos.or(others.special.eos),
-                eot: special.eot.or(others.special.eot),
-                pad: special.pad.or(others.special.pad),
+                bos: either(special.bos, others.special.bos),
+                eos: either(special.eos, others.special.eos),
+                eot: either(special.eot, others.special.eot),
+                pad: either(special.pad, others.special.pad),
             },
-            template: template.or(others.template),
-            name: name.or(others.name),
-            licence: licence.or(others.licence),
-            author: author.or(others.author),
+            template: either(template, others.template),
+            name: either(name, others.name),
+            licence: either(licence, others.licence),
+            author: either(author, others.author),
             provenance: provenance.or(others.provenance),
             other,
         }
@@ -261,6 +277,10 @@ mod tests {
         let other: Vec<_> = both.other.iter().map(|(key, value)| (key.as_str(), value.value.clone())).collect();
         assert_eq!(other, [("a", Value::U32(1)), ("b", Value::U32(2))]);
         assert_eq!(both.template.as_ref().unwrap().origin.kind(), "default");
+        // What is taken as nobody says anything gives way, wherever it stands.
+        let usual = Words { name: Some(Sourced::default_of("the file's name", "file".to_owned())), ..Words::default() };
+        let said = Words { name: text(source(), "theirs"), ..Words::default() };
+        assert_eq!(usual.or(said).name, text(source(), "theirs"));
     }
 
     #[test]
