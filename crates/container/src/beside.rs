@@ -30,6 +30,7 @@ pub struct BesideFile {
 #[derive(Debug, Default)]
 pub struct Beside {
     folder: Option<PathBuf>,
+    is_own: bool,
     read: Mutex<BTreeMap<PathBuf, BesideFile>>,
 }
 
@@ -37,7 +38,28 @@ impl Beside {
     /// Those in a folder. [`Beside::default`] is for a model that has none.
     #[must_use]
     pub fn of(folder: &Path) -> Self {
-        Self { folder: Some(folder.to_path_buf()), read: Mutex::default() }
+        Self { folder: Some(folder.to_path_buf()), is_own: false, read: Mutex::default() }
+    }
+
+    /// Those in a folder that is the model's own.
+    #[must_use]
+    pub fn own(folder: &Path) -> Self {
+        Self { is_own: true, ..Self::of(folder) }
+    }
+
+    /// Whether the folder is the model's own: it was named, or its index was. Beside a single file may lie anybody's.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// Names of the files that are wanted, in order.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn names(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, BoxError> {
+        let Some(folder) = &self.folder else { return Ok(Vec::new()) };
+        Ok(rwkv_forge_io::names_in(folder, wanted)?)
     }
 
     /// The files that were read so far, by path.

@@ -41,8 +41,14 @@ impl Place {
     /// The place of this path.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        let folder = if path.is_dir() { Some(path) } else { path.parent() };
-        Self { path: path.to_path_buf(), beside: Arc::new(folder.map_or_else(Beside::default, Beside::of)) }
+        let is_index = path.to_string_lossy().ends_with(".index.json");
+        let beside = match path.parent() {
+            _ if path.is_dir() => Beside::own(path),
+            Some(folder) if is_index => Beside::own(folder),
+            Some(folder) => Beside::of(folder),
+            None => Beside::default(),
+        };
+        Self { path: path.to_path_buf(), beside: Arc::new(beside) }
     }
 
     /// The file or directory.

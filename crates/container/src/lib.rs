@@ -33,4 +33,7 @@ pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use registry::{Registry, by_name};
-pub use words::{Array, Entry, Origin, Provenance, Sourced, TokenTable, Value, WORLD_TEMPLATE, Word, Words, words_beside};
+pub use words::{
+    Array, Entry, GENERATION_CONFIG, Origin, Provenance, Sourced, Standing, TEMPLATE, TokenTable, Value, WORLD_TEMPLATE, Word,
+    WordDifference, Words, is_vocabulary, words_beside,
+};

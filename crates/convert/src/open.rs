@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rwkv_forge_checkpoint::TensorFile;
 use rwkv_forge_container::{Beside, BesideFile, Format, OpenOptions, Opened, Place, Words};
 use rwkv_forge_io::{FileIdentity, InputFile};
-use rwkv_forge_model::ModelDescription;
+use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_tensor::{BoxError, TensorSource};
 use rwkv_forge_weights::Model;
 
@@ -83,7 +83,8 @@ impl OpenModel {
         Self { model: file.with(description), file, beside: Arc::default(), words: OnceLock::new() }
     }
 
-    /// What the file says besides its tensors. Read once, when it is asked for first.
+    /// What the file says besides its tensors, and before it what the files of its folder say where that is the model's own. Read once, when
+    /// it is asked for first.
     ///
     /// # Errors
     /// When something that is said is damaged.
@@ -91,7 +92,12 @@ impl OpenModel {
         if let Some(words) = self.words.get() {
             return Ok(words);
         }
-        let words = self.file.opened().words(self.description())?;
+        let said = self.file.opened().words(self.description())?;
+        let words = match self.description().mechanisms.vocabulary {
+            VocabularyFamily::World => rwkv_forge_container::words_beside(&self.beside, self.description(), None)?.or(said),
+            // A vocabulary that the caller gives takes the place of the one beside it, which then need not even be one.
+            VocabularyFamily::Qwen => said,
+        };
         Ok(self.words.get_or_init(|| words))
     }
 

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use rwkv_forge_container::{CONFIG, Container, Sourced, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words, words_beside};
+use rwkv_forge_container::{
+    CONFIG, Container, GENERATION_CONFIG, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words, words_beside,
+};
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::Tokenizer;
@@ -13,8 +15,9 @@ use crate::open::OpenModel;
 use crate::options::ConvertOptions;
 use crate::probe::{Vocabulary, check_size, known_vocabulary};
 
-/// Names of all files that are ever read because they lie beside a checkpoint.
-pub const COMPANIONS: [&str; 3] = [CONFIG, TOKENIZER, TOKENIZER_CONFIG];
+/// Names of all files that are ever read because they lie beside a checkpoint; for models with the World vocabulary only in a folder that
+/// is the model's own.
+pub const COMPANIONS: [&str; 6] = [CONFIG, TOKENIZER, TOKENIZER_CONFIG, GENERATION_CONFIG, TEMPLATE, "rwkv_vocab*.txt"];
 
 /// The name of a model for whose name nobody is asked: that of the file.
 #[must_use]

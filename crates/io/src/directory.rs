@@ -36,6 +36,22 @@ pub fn manifest<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     text
 }
 
+/// Names of the entries of a folder that are wanted, in order; those that are no UTF-8 are not.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn names_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, IoError> {
+    // A path without a folder of its own lies in the current one.
+    let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let unreadable = |source| IoError::Read { path: folder.to_path_buf(), offset: 0, source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(listed).map_err(unreadable)? {
+        names.extend(entry.map_err(unreadable)?.file_name().into_string().ok().filter(|name| wanted(name)));
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// True for the names that a writer gives its files, whatever the model: decides about directories without a [`MANIFEST`].
 type OwnNames = Box<dyn Fn(&str) -> bool + Send + Sync>;
 

@@ -30,7 +30,7 @@ mod temporary;
 pub use allocator::{Allocator, when_exhausted};
 pub use cache::{Cache, CacheError, CacheKey};
 pub use claims::Claims;
-pub use directory::{MANIFEST, OutputDirectory, manifest};
+pub use directory::{MANIFEST, OutputDirectory, manifest, names_in};
 pub use error::IoError;
 pub use identity::FileIdentity;
 pub use input::{Backend, InputFile, hex, sha256_hex};

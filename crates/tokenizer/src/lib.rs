@@ -28,8 +28,8 @@ use sha2::{Digest, Sha256};
 pub use bpe::{BpeVocabulary, SpecialIds, TokenizerFiles};
 pub use error::TokenizerError;
 pub use json::to_json;
-pub use marks::{ListedToken, Mark};
 use marks::Marks;
+pub use marks::{ListedToken, Mark};
 use trie::Trie;
 use vocabulary::Vocabulary;
 pub use vocabulary::{MAX_FILE_BYTES, MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS};
@@ -183,7 +183,8 @@ impl Tokenizer {
     /// The id of the token that has these bytes.
     #[must_use]
     pub fn id_of(&self, bytes: &[u8]) -> Option<u32> {
-        self.trie.longest_match(bytes).filter(|(_, length)| *length == bytes.len()).map(|(id, _)| id)
+        let plain = self.trie.longest_match(bytes).filter(|(_, length)| *length == bytes.len()).map(|(id, _)| id);
+        plain.or_else(|| self.marks().find(|(_, mark)| mark.text.as_bytes() == bytes).map(|(id, _)| id))
     }
 
     /// The id that means end of text; `None` for raw bytes and for files that give 0 a text of its own.

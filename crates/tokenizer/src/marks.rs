@@ -135,14 +135,41 @@ impl Tokenizer {
             };
             return Ok(Self { name, sha256, marks: Arc::new(marks), end_of_text, ..world });
         }
-        let twins = |twins: crate::trie::Twins| TokenizerError::DuplicateToken {
-            name: name.to_owned(),
-            first: twins.first,
-            second: twins.second,
-        };
+        let twins =
+            |twins: crate::trie::Twins| TokenizerError::DuplicateToken { name: name.to_owned(), first: twins.first, second: twins.second };
         let trie = Arc::new(Trie::new(&vocabulary).map_err(twins)?);
         let sha256 = hex(&digest.finalize());
         Ok(Self { name: name.to_owned(), sha256, vocabulary: Arc::new(vocabulary), trie, marks: Arc::new(marks), end_of_text })
+    }
+
+    /// The same with marks: tokens that other files add to a vocabulary file. One that names an ordinary token changes nothing.
+    ///
+    /// # Errors
+    /// [`TokenizerError::BadListedToken`] for a mark whose id is that of another text.
+    pub fn with_marks(&self, marks: BTreeMap<u32, Mark>) -> Result<Self, TokenizerError> {
+        let mut all = self.marks.by_id.clone();
+        for (id, mark) in marks {
+            match self.vocabulary.bytes_of(id) {
+                None => drop(all.insert(id, mark)),
+                Some(bytes) if bytes == mark.text.as_bytes() => {}
+                Some(_) => {
+                    let problem = "its id is that of another token";
+                    return Err(TokenizerError::BadListedToken { name: self.name.clone(), id, problem });
+                }
+            }
+        }
+        let marks = Marks::new(&self.name, all)?;
+        if marks.len() == self.marks.len() {
+            // Names of the end of text and of rows without a token: the vocabulary is the same.
+            return Ok(Self { marks: Arc::new(marks), ..self.clone() });
+        }
+        let mut digest = Sha256::new();
+        digest.update(&self.sha256);
+        for (id, mark) in marks.iter() {
+            digest.update(format!("\n{id} {} {:?}", mark.kind.name(), mark.text));
+        }
+        let name = format!("{} and {} more", self.name, marks.len());
+        Ok(Self { name, sha256: hex(&digest.finalize()), marks: Arc::new(marks), ..self.clone() })
     }
 
     /// What an id is that is no ordinary token, where the list that the vocabulary was read from says so; `None` for vocabulary files.
@@ -177,7 +204,12 @@ mod tests {
 
     #[test]
     fn marks_are_found_before_anything_else() {
-        let added = [(TokenKind::Control, "<|a|>"), (TokenKind::UserDefined, "<|ab|>"), (TokenKind::Unused, "[PAD35]"), (TokenKind::UserDefined, "<|a|>b")];
+        let added = [
+            (TokenKind::Control, "<|a|>"),
+            (TokenKind::UserDefined, "<|ab|>"),
+            (TokenKind::Unused, "[PAD35]"),
+            (TokenKind::UserDefined, "<|a|>b"),
+        ];
         let tokenizer = Tokenizer::from_list("a list", &list(&added)).unwrap();
         let id = |text: &str| tokenizer.id_of(text.as_bytes()).unwrap();
         // The pair " <" would take the first byte of the mark; of marks that begin at one place the longest is meant.
@@ -185,7 +217,10 @@ mod tests {
         assert_eq!(tokenizer.encode(b"<|a|>b<|a|>").unwrap(), [36, 33]);
         assert_eq!(tokenizer.encode(b" <s>").unwrap(), [id(" <"), id("s"), id(">")], "no text leads to the end of text");
         assert_eq!(tokenizer.decode(&[33, 0, 34]).unwrap(), b"<|a|><|ab|>");
-        assert_eq!(tokenizer.encode(b"<|ab|>!").unwrap_err(), TokenizerError::UncoveredByte { name: "a list".into(), byte: b'!', offset: 6 });
+        assert_eq!(
+            tokenizer.encode(b"<|ab|>!").unwrap_err(),
+            TokenizerError::UncoveredByte { name: "a list".into(), byte: b'!', offset: 6 }
+        );
         assert_eq!((tokenizer.len(), tokenizer.max_id(), tokenizer.end_of_text()), (35, 36, Some(0)));
         assert_eq!(tokenizer.mark(35).unwrap().kind, TokenKind::Unused);
         assert_eq!(tokenizer.token_bytes(35), None);
@@ -204,6 +239,21 @@ mod tests {
         assert_ne!(more.sha256(), WORLD_SHA256);
         assert!(more.holds_world() && more.max_id() == 65_531);
         assert_eq!(more.encode(b"<|im_start|>User").unwrap()[0], 65_531);
+    }
+
+    #[test]
+    fn marks_are_added_to_a_vocabulary_file() {
+        let world = Tokenizer::world();
+        let mark = |text: &str, kind| Mark { text: text.to_owned(), kind };
+        let names = BTreeMap::from([(0, mark("<end>", TokenKind::Control)), (261, mark("\n\n", TokenKind::Control))]);
+        let named = world.with_marks(names).unwrap();
+        assert_eq!((named.sha256(), named.mark(0).unwrap().text.as_str(), named.mark(261)), (WORLD_SHA256, "<end>", None));
+        let added = named.with_marks(BTreeMap::from([(65_530, mark("<|im_start|>", TokenKind::Control))])).unwrap();
+        assert_eq!((added.len(), added.max_id()), (world.len() + 1, 65_530));
+        assert_ne!(added.sha256(), WORLD_SHA256);
+        assert_eq!(added.id_of(b"<|im_start|>"), Some(65_530));
+        let error = world.with_marks(BTreeMap::from([(261, mark("other", TokenKind::Control))])).unwrap_err();
+        assert!(matches!(error, TokenizerError::BadListedToken { id: 261, .. }));
     }
 
     #[test]

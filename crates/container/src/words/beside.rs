@@ -8,16 +8,19 @@ use rwkv_forge_tokenizer::{SpecialIds, TokenizerFiles};
 
 use crate::beside::{Beside, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::ContainerError;
+use crate::words::folder::words_of_folder;
 use crate::words::{Origin, Sourced, TokenTable, Words};
 
 /// What lies beside a model: for hybrids with Qwen, whose vocabulary nobody knows by heart, `tokenizer.json` and what the files around
-/// it say of special ids and of the conversation format. `given` is a `tokenizer.json` that takes the place of the one that lies there,
-/// with its name in messages. Nothing is read for other models.
+/// it say of special ids and of the conversation format; for others what the files of a folder say that is the model's own. `given` is a
+/// `tokenizer.json` that takes the place of the one that lies there, with its name in messages.
 ///
 /// # Errors
 /// [`ContainerError::BadBeside`], and failures to read.
 pub fn words_beside(beside: &Beside, model: &ModelDescription, given: Option<&Sourced<(String, Vec<u8>)>>) -> Result<Words, BoxError> {
     match model.mechanisms.vocabulary {
+        // Beside a single file may lie anybody's.
+        VocabularyFamily::World if beside.is_own() => return words_of_folder(beside),
         VocabularyFamily::World => return Ok(Words::default()),
         VocabularyFamily::Qwen => {}
     }

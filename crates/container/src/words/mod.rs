@@ -5,7 +5,9 @@
 //! ([`crate::Container::words`]).
 
 mod beside;
+mod compare;
 mod entries;
+mod folder;
 mod table;
 mod value;
 
@@ -15,7 +17,9 @@ use std::path::PathBuf;
 use rwkv_forge_tokenizer::{SpecialIds, Tokenizer};
 
 pub use beside::words_beside;
+pub use compare::{Standing, WordDifference};
 pub use entries::Entry;
+pub use folder::{GENERATION_CONFIG, TEMPLATE, is_vocabulary};
 pub use table::TokenTable;
 pub use value::{Array, Value};
 

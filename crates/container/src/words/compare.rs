@@ -1,0 +1,218 @@
+//! Two files' words against each other. Start at [`Words::compare`].
+
+use rwkv_forge_tokenizer::bpe::TokenKind;
+use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
+use serde::Serialize;
+
+use crate::words::{Sourced, TokenTable, Word, Words};
+
+/// How two files stand to each other in one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Both say it, and not the same.
+    Differs,
+    /// The first alone says it.
+    OnlyFirst,
+    /// The second alone says it.
+    OnlySecond,
+}
+
+/// One thing in which two files are not the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WordDifference {
+    /// Its kind.
+    #[serde(serialize_with = "named")]
+    pub word: Word,
+    /// What it is called, as in [`crate::Entry`].
+    pub key: String,
+    /// How they stand to each other.
+    pub standing: Standing,
+    /// What the first says.
+    pub first: Option<String>,
+    /// What the second says.
+    pub second: Option<String>,
+}
+
+fn named<S: serde::Serializer>(word: &Word, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(word.name())
+}
+
+impl WordDifference {
+    /// Whether the files are no renderings of one model: both have tokens or special ids, and others. A template, a licence and the like
+    /// may differ.
+    #[must_use]
+    pub fn is_contradiction(&self) -> bool {
+        let matters = match self.word {
+            Word::Tokens | Word::Special => true,
+            Word::Template | Word::Name | Word::Licence | Word::Author | Word::Provenance | Word::Other => false,
+        };
+        matters && self.standing == Standing::Differs
+    }
+}
+
+impl Words {
+    /// Everything in which the two are not the same, in the order of [`Word`]. What is said of the making of a file is about that file
+    /// alone, and not compared.
+    #[must_use]
+    pub fn compare(&self, second: &Self) -> Vec<WordDifference> {
+        let mut all = Vec::new();
+        if let (Some(first), Some(second)) = (&self.tokens, &second.tokens) {
+            if let Some((first, second)) = differing(&first.value, &second.value) {
+                all.push(WordDifference {
+                    word: Word::Tokens,
+                    key: "tokens".to_owned(),
+                    standing: Standing::Differs,
+                    first: Some(first),
+                    second: Some(second),
+                });
+            }
+        } else {
+            all.extend(difference(
+                Word::Tokens,
+                "tokens",
+                shown(&self.tokens, TokenTable::summary),
+                shown(&second.tokens, TokenTable::summary),
+            ));
+        }
+        let ids = |words: &Self| {
+            [&words.special.bos, &words.special.eos, &words.special.eot, &words.special.pad].map(|id| shown(id, u32::to_string))
+        };
+        for ((name, first), second) in ["bos", "eos", "eot", "pad"].into_iter().zip(ids(self)).zip(ids(second)) {
+            all.extend(difference(Word::Special, name, first, second));
+        }
+        let texts = |words: &Self| [&words.template, &words.name, &words.licence, &words.author].map(|text| shown(text, String::clone));
+        let kinds = [Word::Template, Word::Name, Word::Licence, Word::Author];
+        for ((word, first), second) in kinds.into_iter().zip(texts(self)).zip(texts(second)) {
+            all.extend(difference(word, word.name(), first, second));
+        }
+        let find = |words: &Self, key: &str| words.other.iter().find(|(known, _)| known == key).map(|(_, said)| said.value.clone());
+        for (key, said) in &self.other {
+            let other = find(second, key);
+            // Lists are shown by their length alone, and compared whole.
+            if other.as_ref() != Some(&said.value) {
+                let standing = if other.is_some() { Standing::Differs } else { Standing::OnlyFirst };
+                let second = other.map(|value| value.to_string());
+                all.push(WordDifference { word: Word::Other, key: key.clone(), standing, first: Some(said.value.to_string()), second });
+            }
+        }
+        for (key, said) in second.other.iter().filter(|(key, _)| find(self, key).is_none()) {
+            all.extend(difference(Word::Other, key, None, Some(said.value.to_string())));
+        }
+        all
+    }
+}
+
+fn shown<T>(said: &Option<Sourced<T>>, show: impl Fn(&T) -> String) -> Option<String> {
+    said.as_ref().map(|said| show(&said.value))
+}
+
+fn difference(word: Word, key: &str, first: Option<String>, second: Option<String>) -> Option<WordDifference> {
+    let standing = match (&first, &second) {
+        (None, None) => return None,
+        (Some(first), Some(second)) if first == second => return None,
+        (Some(_), Some(_)) => Standing::Differs,
+        (Some(_), None) => Standing::OnlyFirst,
+        (None, Some(_)) => Standing::OnlySecond,
+    };
+    Some(WordDifference { word, key: key.to_owned(), standing, first, second })
+}
+
+/// The first token that two vocabularies do not share, as each has it. Rows without a token are named by nobody in particular.
+fn differing(first: &TokenTable, second: &TokenTable) -> Option<(String, String)> {
+    match (first, second) {
+        (TokenTable::LongestMatch(first), TokenTable::LongestMatch(second)) => {
+            let last = first.max_id().max(second.max_id());
+            (0..=last).find(|id| token(first, *id) != token(second, *id)).map(|id| (described(first, id), described(second, id)))
+        }
+        (TokenTable::BytePairs(first), TokenTable::BytePairs(second)) => differing_pairs(first, second),
+        (TokenTable::LongestMatch(_), TokenTable::BytePairs(_)) | (TokenTable::BytePairs(_), TokenTable::LongestMatch(_)) => {
+            Some((first.summary(), second.summary()))
+        }
+    }
+}
+
+/// What an id stands for. The end of text is one, whatever it is called.
+fn token(tokenizer: &Tokenizer, id: u32) -> Option<&[u8]> {
+    if tokenizer.end_of_text() == Some(id) { None } else { tokenizer.token_bytes(id) }
+}
+
+fn described(tokenizer: &Tokenizer, id: u32) -> String {
+    match token(tokenizer, id) {
+        Some(bytes) => format!("token {id} is {:?}", String::from_utf8_lossy(bytes)),
+        None => format!("no token {id}"),
+    }
+}
+
+fn differing_pairs(first: &BpeVocabulary, second: &BpeVocabulary) -> Option<(String, String)> {
+    let entry = |vocabulary: &BpeVocabulary, id: usize| {
+        let kind = vocabulary.kinds.get(id).copied().filter(|kind| *kind != TokenKind::Unused)?;
+        Some((vocabulary.tokens.get(id)?.clone(), kind))
+    };
+    let rows = first.tokens.len().max(second.tokens.len());
+    let of = |vocabulary: &BpeVocabulary, id| match entry(vocabulary, id) {
+        Some((text, kind)) => format!("token {id} is {text:?}, {kind:?}"),
+        None => format!("no token {id}"),
+    };
+    if let Some(id) = (0..rows).find(|id| entry(first, *id) != entry(second, *id)) {
+        return Some((of(first, id), of(second, id)));
+    }
+    let merges = first.merges.len().max(second.merges.len());
+    let rank = (0..merges).find(|rank| first.merges.get(*rank) != second.merges.get(*rank))?;
+    let of = |vocabulary: &BpeVocabulary| match vocabulary.merges.get(rank) {
+        Some(merge) => format!("merge {rank} is {merge:?}"),
+        None => format!("no merge {rank}"),
+    };
+    Some((of(first), of(second)))
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests may fail loudly")]
+mod tests {
+    use super::*;
+    use crate::words::Value;
+    use rwkv_forge_tokenizer::ListedToken;
+
+    fn world() -> Words {
+        Words::world(Sourced::option("--vocab", Tokenizer::world()))
+    }
+
+    #[test]
+    fn the_same_words_have_no_difference() {
+        assert_eq!(world().compare(&world()), []);
+        // A list that calls the end of text and the rows without a token something.
+        let world_list = Tokenizer::world();
+        let mut list = vec![ListedToken { bytes: b"<end>".to_vec(), kind: TokenKind::Control }];
+        let normal = |id| ListedToken { bytes: world_list.token_bytes(id).unwrap().to_vec(), kind: TokenKind::Normal };
+        list.extend((1..=world_list.max_id()).map(normal));
+        list.push(ListedToken { bytes: b"[unused]".to_vec(), kind: TokenKind::Unused });
+        let listed = Words::world(Sourced::option("--vocab", Tokenizer::from_list("a list", &list).unwrap()));
+        assert_eq!(world().compare(&listed), []);
+        list.push(ListedToken { bytes: b"<|im_end|>".to_vec(), kind: TokenKind::Control });
+        let more = Words::world(Sourced::option("--vocab", Tokenizer::from_list("a list", &list).unwrap()));
+        let found = world().compare(&more);
+        assert_eq!((found.len(), found[0].second.as_deref()), (1, Some("token 65531 is \"<|im_end|>\"")));
+        assert!(found[0].is_contradiction());
+    }
+
+    #[test]
+    fn contradictions_are_told_from_what_may_differ() {
+        let mut other = world();
+        other.special.eos = Some(Sourced::option("--eos", 261));
+        other.special.bos = None;
+        other.template = Some(Sourced::option("--chat", "{{ x }}".to_owned()));
+        other.other.push(("general.version".to_owned(), Sourced::option("--meta", Value::String("3".to_owned()))));
+        let found = world().compare(&other);
+        let seen: Vec<_> = found.iter().map(|one| (one.key.as_str(), one.standing, one.is_contradiction())).collect();
+        let expected = [
+            ("bos", Standing::OnlyFirst, false),
+            ("eos", Standing::Differs, true),
+            ("template", Standing::Differs, false),
+            ("general.version", Standing::OnlySecond, false),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(other.compare(&world())[0].standing, Standing::OnlySecond);
+        // A file that says nothing contradicts nothing.
+        assert!(world().compare(&Words::default()).iter().all(|one| one.standing == Standing::OnlyFirst && !one.is_contradiction()));
+    }
+}

@@ -1,0 +1,123 @@
+//! What the files of a folder say that is a model's own: a directory for Hugging Face's libraries. Start at [`words_of_folder`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::bpe::TokenKind;
+use rwkv_forge_tokenizer::{Mark, SpecialIds, Tokenizer};
+use serde_json::Value as Json;
+
+use crate::beside::{Beside, TOKENIZER_CONFIG};
+use crate::error::ContainerError;
+use crate::words::{Origin, Sourced, TokenTable, Words};
+
+/// What `generate` of Transformers begins and ends with.
+pub const GENERATION_CONFIG: &str = "generation_config.json";
+/// The conversation format in a file of its own.
+pub const TEMPLATE: &str = "chat_template.jinja";
+/// Most entries of `added_tokens_decoder` that are read.
+const MAX_ADDED: usize = 1 << 16;
+
+/// Whether a file of this name is a vocabulary in RWKV's format.
+#[must_use]
+pub fn is_vocabulary(name: &str) -> bool {
+    name.starts_with("rwkv_vocab") && name.ends_with(".txt")
+}
+
+/// A vocabulary file, special ids by the texts of `tokenizer_config.json`, else by `generation_config.json`, and the
+/// template of `chat_template.jinja`, else of `tokenizer_config.json`. The ids of `config.json` are those of a class, which are wrong for RWKV
+/// often enough (1 and 2 in those of flash-linear-attention), and not read.
+pub(super) fn words_of_folder(beside: &Beside) -> Result<Words, BoxError> {
+    let tokenizer_config = json(beside, TOKENIZER_CONFIG)?;
+    let mut tokens = vocabulary(beside)?;
+    if let (Some(said), Some((path, config))) = (&mut tokens, &tokenizer_config) {
+        let added = added(path, config)?;
+        said.value = said.value.with_marks(added).map_err(|error| bad(path, error.to_string()))?;
+    }
+    let tokenizer = tokens.as_ref().map(|said| &said.value);
+    let stating = json(beside, GENERATION_CONFIG)?;
+    let special = |which: &str| {
+        let named = tokenizer_config.as_ref().and_then(|(path, config)| {
+            let id = tokenizer?.id_of(content(config.get(format!("{which}_token"))?)?.as_bytes())?;
+            Some(Sourced { value: id, origin: Origin::Beside(path.clone()) })
+        });
+        let stated = || {
+            let (path, config) = stating.as_ref()?;
+            let value = first(config.get(format!("{which}_token_id"))?)?;
+            Some(Sourced { value, origin: Origin::Beside(path.clone()) })
+        };
+        named.or_else(stated)
+    };
+    Ok(Words {
+        special: SpecialIds { bos: special("bos"), eos: special("eos"), eot: special("eot"), pad: special("pad") },
+        template: template(beside, tokenizer_config.as_ref())?,
+        tokens: tokens.map(|said| Sourced { value: TokenTable::LongestMatch(said.value), origin: said.origin }),
+        ..Words::default()
+    })
+}
+
+fn bad(path: &Path, problem: String) -> ContainerError {
+    ContainerError::BadBeside { path: path.to_path_buf(), problem }
+}
+
+fn json(beside: &Beside, name: &str) -> Result<Option<(PathBuf, Json)>, BoxError> {
+    let Some((path, bytes)) = beside.bytes(name)? else { return Ok(None) };
+    let value = serde_json::from_slice(&bytes).map_err(|error| bad(&path, error.to_string()))?;
+    Ok(Some((path, value)))
+}
+
+/// The one vocabulary file, where there is one.
+fn vocabulary(beside: &Beside) -> Result<Option<Sourced<Tokenizer>>, BoxError> {
+    let names = beside.names(is_vocabulary)?;
+    let Some(name) = names.first() else { return Ok(None) };
+    let Some((path, bytes)) = beside.bytes(name)? else { return Ok(None) };
+    if let [_, second, ..] = names.as_slice() {
+        return Err(bad(
+            &path,
+            format!("{second} lies beside it, and only one can be the model's: give the one that is meant with --vocab"),
+        )
+        .into());
+    }
+    let value = Tokenizer::from_bytes(name.trim_end_matches(".txt"), &bytes)?;
+    Ok(Some(Sourced { value, origin: Origin::Beside(path) }))
+}
+
+/// The text of a special token, which is written as a text or as an object.
+fn content(token: &Json) -> Option<&str> {
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}
+
+/// An id, or the first of several.
+fn first(ids: &Json) -> Option<u32> {
+    let id = ids.as_array().map_or(Some(ids), |ids| ids.first())?;
+    u32::try_from(id.as_u64()?).ok()
+}
+
+fn added(path: &Path, config: &Json) -> Result<BTreeMap<u32, Mark>, ContainerError> {
+    let Some(entries) = config.get("added_tokens_decoder").and_then(Json::as_object) else { return Ok(BTreeMap::new()) };
+    if entries.len() > MAX_ADDED {
+        return Err(bad(path, format!("added_tokens_decoder has {} entries, at most {MAX_ADDED} are read", entries.len())));
+    }
+    let mark = |(key, entry): (&String, &Json)| {
+        let id = key.parse().map_err(|_| bad(path, format!("added_tokens_decoder has the key {key:?}, expected an id")))?;
+        let text = content(entry).ok_or_else(|| bad(path, format!("added_tokens_decoder says no content of token {id}")))?;
+        let is_control = entry.get("special").and_then(Json::as_bool).unwrap_or(false);
+        let kind = if is_control { TokenKind::Control } else { TokenKind::UserDefined };
+        Ok((id, Mark { text: text.to_owned(), kind }))
+    };
+    entries.iter().map(mark).collect()
+}
+
+fn template(beside: &Beside, config: Option<&(PathBuf, Json)>) -> Result<Option<Sourced<String>>, BoxError> {
+    if let Some((path, bytes)) = beside.bytes(TEMPLATE)? {
+        let value = String::from_utf8(bytes).map_err(|error| bad(&path, format!("it is not UTF-8 text: {error}")))?;
+        return Ok(Some(Sourced { value, origin: Origin::Beside(path) }));
+    }
+    let Some((path, said)) = config.and_then(|(path, config)| Some((path, config.get("chat_template")?))) else { return Ok(None) };
+    // One text, or a list of named ones.
+    let named =
+        |name: &str| said.as_array()?.iter().find(|one| one.get("name").and_then(Json::as_str) == Some(name))?.get("template")?.as_str();
+    let text = said.as_str().or_else(|| named("default"));
+    Ok(text.map(|text| Sourced { value: text.to_owned(), origin: Origin::Beside(path.clone()) }))
+}
