@@ -13,8 +13,8 @@ use rwkv_forge_weights::{Model, check_logits};
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};
 use crate::error::BenchError;
-use crate::plan::{Settings, Subject, Tokens};
 use crate::report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
+use crate::settings::{Settings, Subject, Tokens};
 use crate::statistics::Spread;
 use crate::system::{Machine, available_memory, resident_memory};
 

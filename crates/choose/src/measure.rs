@@ -2,11 +2,11 @@
 
 use rwkv_forge_engine::Form;
 use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
-use rwkv_forge_score::{Evaluation, Plan, Precision, Scores};
+use rwkv_forge_score::{Evaluation, Precision, Schedule, Scores};
 use rwkv_forge_tensor::BoxError;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Key, Kind, of_plan};
+use crate::cache::{Cache, Key, Kind, of_schedule};
 use crate::error::ChooseError;
 use crate::observer::{Observer, Steps, Work};
 
@@ -33,9 +33,9 @@ pub trait Candidate {
 /// How models are measured.
 pub struct Job<'a> {
     /// All that is fed and scored.
-    pub plan: &'a Plan,
-    /// The same in parts that are measured one after the other; their scores in order are those of `plan`.
-    pub parts: &'a [Plan],
+    pub schedule: &'a Schedule,
+    /// The same in parts that are measured one after the other; their scores in order are those of `schedule`.
+    pub parts: &'a [Schedule],
     /// SHA-256 of the vocabulary.
     pub vocabulary: &'a str,
     /// Losses of rounded logits, or not.
@@ -193,7 +193,7 @@ impl Job<'_> {
         mut logits: Option<LogitsRow<'_>>,
     ) -> Result<Results, ChooseError> {
         let mut all: Vec<Collected> = candidates.iter().map(|_| Collected::default()).collect();
-        let texts = self.parts.iter().map(of_plan).collect::<Result<Vec<_>, BoxError>>()?;
+        let texts = self.parts.iter().map(of_schedule).collect::<Result<Vec<_>, BoxError>>()?;
         let name = |candidate: &dyn Candidate, part: usize| self.name(candidate, reference, &texts[part]);
         let is_missing = |candidate: &dyn Candidate, part: usize| known(self.cache, &name(candidate, part)).is_none();
         let of_part = |part: usize| candidates.iter().map(|candidate| is_missing(*candidate, part)).collect();
@@ -233,7 +233,7 @@ impl Job<'_> {
     fn baseline<'m>(
         &self,
         reference: Reference<'m>,
-        part: &'m Plan,
+        part: &'m Schedule,
         logits: Option<LogitsRow<'_>>,
         meter: &mut Meter<'_>,
     ) -> Result<Baseline<'m>, ChooseError> {
@@ -249,7 +249,7 @@ impl Job<'_> {
         &self,
         model: &Model,
         baseline: Option<&mut Baseline<'_>>,
-        part: &Plan,
+        part: &Schedule,
         logits: &mut Option<LogitsRow<'_>>,
         meter: &mut Meter<'_>,
     ) -> Result<Loss, ChooseError> {
@@ -271,11 +271,11 @@ impl Job<'_> {
             let scores = collected.scores.unwrap_or_else(|| Scores::new(self.precision));
             if let Some(compared) = scores.compared.as_ref().filter(|_| baseline.is_none()) {
                 let alone = Scores { precision: scores.precision, nll: compared.nll_reference.clone(), compared: None };
-                baseline = Some(rwkv_forge_score::evaluate(self.plan, &alone)?);
+                baseline = Some(rwkv_forge_score::evaluate(self.schedule, &alone)?);
             }
             models.push(Measured {
                 name: candidate.name().to_owned(),
-                evaluation: rwkv_forge_score::evaluate(self.plan, &scores)?,
+                evaluation: rwkv_forge_score::evaluate(self.schedule, &scores)?,
                 scores,
                 layers: collected.layers,
                 seconds: collected.seconds,
@@ -294,8 +294,8 @@ struct Meter<'o> {
 }
 
 impl<'o> Meter<'o> {
-    fn new(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Plan], missing: &[Vec<bool>]) -> Self {
-        let of = |part: &Plan, missing: &[bool]| {
+    fn new(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Schedule], missing: &[Vec<bool>]) -> Self {
+        let of = |part: &Schedule, missing: &[bool]| {
             let candidates = missing.iter().filter(|missing| **missing).count();
             let passes = candidates + usize::from(reference.is_some() && candidates > 0);
             (passes * part.fed()) as u64
@@ -308,7 +308,7 @@ impl<'o> Meter<'o> {
     fn pass<T>(
         &mut self,
         model: &Model,
-        part: &Plan,
+        part: &Schedule,
         heads: usize,
         task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, rwkv_forge_eval::EvalError>,
     ) -> Result<T, ChooseError> {

@@ -216,7 +216,7 @@ impl Planning<'_> {
         let directory = self.loss.pass.spill_directory.as_deref();
         let rendered = Rendering { model: self.model, blueprint: &blueprint, recipe, calibration: self.calibration, directory }.whole()?;
         let loss = baseline.compare(Model::new(&rendered.model), &self.loss.pass, progress)?;
-        let evaluation = rwkv_forge_score::evaluate(baseline.plan(), &loss.scores)?;
+        let evaluation = rwkv_forge_score::evaluate(baseline.schedule(), &loss.scores)?;
         planned.prepared = rendered.prepared;
         planned.measured = Some(evaluation);
         planned.met = match (goal, loss_of(goal, planned)) {

@@ -3,7 +3,7 @@
 //!
 //! Start at [`compare`] or [`Baseline`]. A [`Runner`] computes a model: a kernel, or anything else. A [`Pass`] sends any number of sequences through a runner, in groups whose
 //! activations lie on the disk where they need more memory than they may. Everything else looks on: [`compare`] takes a reference and candidates
-//! through one sequence in lock step; a [`Baseline`] goes through a plan first, of which it keeps what candidates that come later are compared with;
+//! through one sequence in lock step; a [`Baseline`] goes through a schedule first, of which it keeps what candidates that come later are compared with;
 //! [`loss`] measures a model alone; [`logits`] hands on what it computes. Numbers of rows of logits and all statistics are those of
 //! `rwkv_forge_score`. [`npy`] reads and writes the NumPy files that logits travel in. Nothing here prints, and no result depends on the number
 //! of threads.

@@ -69,7 +69,7 @@ pub(crate) fn run(
     let of = LevelSource { name: source.name(), model: &source.open, identity: source.identity(), bytes: source.bytes };
     let found = compare_levels(levels, of, &wish, setting.job, speeds.as_ref())?;
     let rows = source.open.description().hyperparameters.vocabulary;
-    let predictions = Predictions::of(setting.job.plan, rows, Some(source.name()), &found.results)?;
+    let predictions = Predictions::of(setting.job.schedule, rows, Some(source.name()), &found.results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = LevelFindings { setting, source, container: *container, levels, found: &found, predictions, wish };
     terminal.print(&findings.text()?);

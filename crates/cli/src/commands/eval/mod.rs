@@ -1,6 +1,6 @@
 //! `eval`: how well models predict text, and what quantization costs.
 //!
-//! `texts.rs` makes a plan of what is fed and scored, `subject.rs` opens models, `levels.rs` asks for a model in many types;
+//! `texts.rs` makes a schedule of what is fed and scored, `subject.rs` opens models, `levels.rs` asks for a model in many types;
 //! `tables.rs` and `page.rs` show what was found.
 
 mod levels;
@@ -51,13 +51,13 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
     // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
     let mut outputs = Outputs::create(args, global)?;
-    let cache = cache(args, texts.plan.protocol, terminal);
+    let cache = cache(args, texts.schedule.protocol, terminal);
     let asked = kernel(&args.computing.kernel);
     let job = Job {
-        plan: &texts.plan,
+        schedule: &texts.schedule,
         parts: &texts.parts,
         vocabulary: tokenizer.sha256(),
-        precision: precision(args, texts.plan.protocol),
+        precision: precision(args, texts.schedule.protocol),
         kernel: if all.iter().any(|subject| rwkv_forge_engine::supports(&subject.open.description().mechanisms).is_ok()) {
             asked
         } else {
@@ -76,8 +76,8 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let compared = baseline.as_ref().map(|subject| (subject.model(), subject));
     let reference = compared.as_ref().map(|(model, subject)| Reference { model, identity: subject.identity() });
     let candidates: Vec<&dyn Candidate> = models.iter().map(|subject| subject as &dyn Candidate).collect();
-    let results = outputs.logits(&texts.plan, rows, |logits| Ok(job.run(reference, &candidates, logits)?))?;
-    let predictions = Predictions::of(&texts.plan, rows, baseline.as_ref().map(Subject::name), &results)?;
+    let results = outputs.logits(&texts.schedule, rows, |logits| Ok(job.run(reference, &candidates, logits)?))?;
+    let predictions = Predictions::of(&texts.schedule, rows, baseline.as_ref().map(Subject::name), &results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = Findings { setting: &setting, baseline: baseline.as_ref(), models: &models, results: &results, predictions };
     let violations = findings.violations();
@@ -182,18 +182,18 @@ fn cache<'t>(args: &args::Eval, protocol: Protocol, terminal: &'t Terminal) -> C
 impl Setting<'_> {
     /// What is the same for all models, as JSON.
     pub(crate) fn to_json(&self) -> Value {
-        let Job { plan, precision, kernel, .. } = self.job;
+        let Job { schedule, precision, kernel, .. } = self.job;
         let texts = self.texts;
         json!({
-            "protocol": plan.protocol,
+            "protocol": schedule.protocol,
             "logits_precision": precision,
             "kernel": kernel.name(),
             "activations": self.args.computing.activations,
             "vocabulary": { "name": self.tokenizer.name(), "sha256": self.tokenizer.sha256() },
             "texts": texts.sources,
             "plan": {
-                "documents": plan.documents.len(), "sequences": plan.sequences.len(), "windows": plan.windows.len(),
-                "fed": plan.fed(), "scored": plan.scored(), "bytes": plan.bytes(),
+                "documents": schedule.documents.len(), "sequences": schedule.sequences.len(), "windows": schedule.windows.len(),
+                "fed": schedule.fed(), "scored": schedule.scored(), "bytes": schedule.bytes(),
             },
             "calibration": texts.leak.as_ref().map(texts::Leak::to_json),
             "threads": rayon::current_num_threads(),
@@ -203,10 +203,10 @@ impl Setting<'_> {
 
     /// What was scored, in one line.
     pub(crate) fn line(&self) -> String {
-        let plan = self.job.plan;
+        let schedule = self.job.schedule;
         let names: Vec<&str> = self.texts.sources.iter().map(|source| source.name.as_str()).collect();
         let names = if names.len() > 6 { format!("{} texts", names.len()) } else { sink::word(&names.join(", ")).into_owned() };
-        let protocol = match plan.protocol {
+        let protocol = match schedule.protocol {
             Protocol::Windows { tokens } => format!("stream in windows of {tokens}"),
             Protocol::Llama { context, .. } => format!("llama in chunks of {context}"),
             other => other.name().to_owned(),
@@ -214,8 +214,8 @@ impl Setting<'_> {
         let by = if self.job.kernel == Kernel::Reference { "reference" } else { "engine" };
         format!(
             "{names}: {} tokens scored, {} bytes, protocol {protocol}, logits in {}, by the {by}",
-            thousands(plan.scored() as u64),
-            thousands(plan.bytes()),
+            thousands(schedule.scored() as u64),
+            thousands(schedule.bytes()),
             self.job.precision.name(),
         )
     }
@@ -248,7 +248,7 @@ impl Findings<'_> {
         let mut models = Vec::new();
         let models_with_results = self.models.iter().zip(&self.results.models).zip(violations);
         for (number, ((subject, measured), violations)) in models_with_results.enumerate() {
-            let fed = self.setting.texts.plan.fed() as f64;
+            let fed = self.setting.texts.schedule.fed() as f64;
             let own = json!({
                 "layers": measured.layers,
                 "seconds": measured.seconds,

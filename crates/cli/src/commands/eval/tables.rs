@@ -27,7 +27,7 @@ pub(crate) fn with_interval(value: f64, interval: Interval) -> Cell {
 
 /// Why numbers have no intervals, where there are too few windows, texts or pairs for any.
 pub(crate) fn no_interval<'e>(mut evaluations: impl Iterator<Item = &'e Evaluation>) -> Option<String> {
-    // All went through the same plan.
+    // All went through the same schedule.
     Some(format!("No intervals: {}.", evaluations.next()?.no_interval?))
 }
 
@@ -242,7 +242,7 @@ pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64)]) -> Tabl
         let (kl_ends, ratio_ends) = (kl.map(|kl| kl.interval), ratio.map(|ratio| ratio.ratio_interval));
         table.push([
             Cell::text(&measured.name),
-            Cell::text(setting.texts.plan.protocol.name()),
+            Cell::text(setting.texts.schedule.protocol.name()),
             Cell::count(*bytes),
             value(Some(*bits)),
             Cell::count(e.tokens),
@@ -349,7 +349,7 @@ impl Findings<'_> {
     }
 
     fn speed(&self, subject: &Subject, measured: &Measured) -> String {
-        let fed = self.setting.texts.plan.fed();
+        let fed = self.setting.texts.schedule.fed();
         let (bits, bytes) = (subject.bits_per_weight(), thousands(subject.bytes));
         let kept = if measured.kept_parts > 0 { ", partly by an earlier run" } else { "" };
         let speed = fed as f64 / measured.seconds.max(1e-9);
@@ -362,15 +362,15 @@ impl Findings<'_> {
 
     /// What llama-perplexity would print.
     fn printouts(&self) -> Result<String, Failure> {
-        let plan = &self.setting.texts.plan;
+        let schedule = &self.setting.texts.schedule;
         let mut out = String::new();
-        if !matches!(plan.protocol, rwkv_forge_score::Protocol::Llama { .. }) {
+        if !matches!(schedule.protocol, rwkv_forge_score::Protocol::Llama { .. }) {
             return Ok(out);
         }
         for measured in &self.results.models {
             let text = match measured.scores.compared {
-                Some(_) => rwkv_forge_score::llama::divergence_text(plan, &measured.scores)?,
-                None => rwkv_forge_score::llama::perplexity_text(plan, &measured.scores)?,
+                Some(_) => rwkv_forge_score::llama::divergence_text(schedule, &measured.scores)?,
+                None => rwkv_forge_score::llama::perplexity_text(schedule, &measured.scores)?,
             };
             out.push_str(&format!("\n{}, as llama-perplexity prints it:\n{text}", sink::word(&measured.name)));
         }
