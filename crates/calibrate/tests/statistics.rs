@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use crate::common::{Kept, Model, TestFile, options, tokens};
 use rwkv_forge_calibrate::{Hessians, InputStatistics, Options, Place, Progress, Statistics, calibrate, calibrate_to_file};
-use rwkv_forge_engine::{EngineOptions, Form, Inputs, Isa, LayerStream, Tap};
+use rwkv_forge_engine::{Arithmetic, EngineOptions, Inputs, Isa, LayerStream, Tap};
 use rwkv_forge_tensor::Diagnostic;
 
 /// All inputs of one weight, in order; of the first matrix of a tensor with several.
@@ -24,7 +24,7 @@ impl Tap for Watch<'_> {
 
 /// The inputs of `weight` in layer `layer`, row by row.
 fn inputs(model: &Model, sequences: &[&[u32]], layer: usize, weight: &str) -> Vec<Vec<f32>> {
-    let options = EngineOptions { form: Form::Float, ..EngineOptions::default() };
+    let options = EngineOptions { arithmetic: Arithmetic::Float, ..EngineOptions::default() };
     let mut stream = LayerStream::new(&model.model(), &options).unwrap();
     let mut batch = stream.embed(sequences).unwrap();
     let watch = Watch { weight, rows: Mutex::default() };
@@ -78,7 +78,7 @@ fn kept_residuals_are_those_of_a_plain_run() {
     let (model, tokens) = (Model::tiny(7), tokens(3000));
     let sequences = [&tokens[..200]];
     let kept = Kept::of(&model, &sequences, &options(1, Hessians::None));
-    let options = EngineOptions { form: Form::Float, ..EngineOptions::default() };
+    let options = EngineOptions { arithmetic: Arithmetic::Float, ..EngineOptions::default() };
     let mut stream = LayerStream::new(&model.model(), &options).unwrap();
     let mut batch = stream.embed(&sequences).unwrap();
     for layer in 0..3 {

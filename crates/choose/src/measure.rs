@@ -1,6 +1,6 @@
 //! Sends models through texts, part by part, and keeps what is finished, so that a run that was stopped goes on where it was.
 
-use rwkv_forge_engine::Form;
+use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
 use rwkv_forge_score::{Evaluation, Precision, Schedule, Scores};
 use rwkv_forge_tensor::BoxError;
@@ -43,7 +43,7 @@ pub struct Job<'a> {
     /// What computes, unless the model is a hybrid.
     pub kernel: Kernel,
     /// Activations of candidates.
-    pub form: Form,
+    pub arithmetic: Arithmetic,
     /// Bytes for activations of all models together.
     pub max_memory: u64,
     /// What is finished.
@@ -164,18 +164,18 @@ impl Job<'_> {
         }
     }
 
-    fn pass(&self, model: &Model, form: Form, of: u64) -> PassOptions {
-        PassOptions { kernel: self.kernel_of(model), form, max_memory: self.max_memory / of, ..PassOptions::default() }
+    fn pass(&self, model: &Model, arithmetic: Arithmetic, of: u64) -> PassOptions {
+        PassOptions { kernel: self.kernel_of(model), arithmetic, max_memory: self.max_memory / of, ..PassOptions::default() }
     }
 
     /// The name of a candidate's result; `text` is the digest of the part.
     fn name(&self, candidate: &dyn Candidate, reference: Option<Reference<'_>>, text: &str) -> String {
-        let form = if self.form == Form::Int8 { "int8" } else { "float" };
+        let arithmetic = if self.arithmetic == Arithmetic::Int8 { "int8" } else { "float" };
         let how: [(&str, &dyn std::fmt::Display); 4] = [
             ("vocabulary", &self.vocabulary),
             ("precision", &self.precision.name()),
             ("kernel", &self.kernel.name()),
-            ("activations", &form),
+            ("activations", &arithmetic),
         ];
         let against = reference.map(|reference| reference.identity);
         Key { kind: Kind::Scores, model: candidate.identity(), against, text: Some(text), how: &how }.name()
@@ -237,7 +237,7 @@ impl Job<'_> {
         logits: Option<LogitsRow<'_>>,
         meter: &mut Meter<'_>,
     ) -> Result<Baseline<'m>, ChooseError> {
-        let options = LossOptions { pass: self.pass(reference.model, Form::Float, 2), precision: self.precision };
+        let options = LossOptions { pass: self.pass(reference.model, Arithmetic::Float, 2), precision: self.precision };
         let mut baseline = meter.pass(reference.model, part, 0, |step| Baseline::new(reference.model.clone(), part, &options, step))?;
         if let Some(logits) = logits {
             baseline.loss(Some(logits), &mut |_| ())?;
@@ -255,11 +255,11 @@ impl Job<'_> {
     ) -> Result<Loss, ChooseError> {
         match baseline {
             Some(baseline) => {
-                let options = self.pass(model, self.form, 2);
+                let options = self.pass(model, self.arithmetic, 2);
                 meter.pass(model, part, 2, |step| baseline.compare(model.clone(), &options, step))
             }
             None => {
-                let options = LossOptions { pass: self.pass(model, self.form, 1), precision: self.precision };
+                let options = LossOptions { pass: self.pass(model, self.arithmetic, 1), precision: self.precision };
                 meter.pass(model, part, 1, |step| rwkv_forge_eval::loss(model.clone(), part, &options, logits.take(), step))
             }
         }

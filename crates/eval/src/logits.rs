@@ -60,7 +60,7 @@ impl LayerSink for Layers<'_> {
 /// to `sink`.
 ///
 /// Memory beside the layer that is loaded: what `options` allow for activations, and the logits of some hundred positions. The results have
-/// the same bits for any options but the kernel and the form.
+/// the same bits for any options but the kernel and the arithmetic.
 ///
 /// # Errors
 /// When the kernel does not run this version, a token is outside the vocabulary, a tensor cannot be read, the model produces NaN or

@@ -290,6 +290,9 @@ impl Recover {
 ///
 /// The kernel uses such values as they are, so that a file that holds exp(-exp(x)) in f32 gives the bits that the
 /// kernel gets from x itself: both compute it in f32 by `libm`.
+///
+/// It is the form of a tensor's values, and so are all fields called `form`; the forms of computing a model, token by token or by chunks, are
+/// another thing and never meet it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ValueForm {
     /// x.

@@ -15,7 +15,7 @@ mod plot;
 pub mod sink;
 mod table;
 
-pub use annotation::{Annotation, Level};
+pub use annotation::{Annotation, AnnotationKind};
 pub use error::ReportError;
 pub use junit::{Case, Outcome, Suite};
 pub use number::{significant, thousands};

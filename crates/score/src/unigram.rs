@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_of_a_plan_start_anew_and_contexts_are_seen() {
+    fn sequences_of_a_schedule_start_anew_and_contexts_are_seen() {
         let document = |tokens: Vec<u32>| Document { name: "a".to_owned(), category: String::new(), bytes: 1, tokens: tokens.into() };
         let documents = [document(tokens(70, 11)), document(tokens(45, 19))];
         let schedule = Protocol::Windows { tokens: 16 }.schedule(&documents, &|_| Some(1)).unwrap();

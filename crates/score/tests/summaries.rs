@@ -159,7 +159,7 @@ fn too_few_to_draw_from_are_said_instead_of_an_interval() {
 }
 
 #[test]
-fn positions_of_one_sequence_are_summed_up_as_a_plan_of_short_windows_is() {
+fn positions_of_one_sequence_are_summed_up_as_a_schedule_of_short_windows_is() {
     // 9 windows of 32 in both.
     let schedule = schedule(Protocol::Stream, &[("a", 288)]);
     let scores = scores(&schedule);
@@ -192,13 +192,13 @@ fn windows_that_differ_widen_the_interval() {
     let mut scores = scores(&schedule);
     let tokens = evaluate(&schedule, &scores).unwrap();
     for (number, window) in schedule.windows.iter().enumerate() {
-        let level = 0.01 * noise(number, 9);
-        scores.compared.as_mut().unwrap().kl[window.scores.clone()].iter_mut().for_each(|kl| *kl += level);
+        let shift = 0.01 * noise(number, 9);
+        scores.compared.as_mut().unwrap().kl[window.scores.clone()].iter_mut().for_each(|kl| *kl += shift);
     }
     let windows = evaluate(&schedule, &scores).unwrap();
     let width = |found: &Evaluation| found.kl.unwrap().interval.map(|[low, high]| high - low).unwrap();
     let error = |found: &Evaluation| found.kl.unwrap().standard_error;
-    // As if tokens were independent the error grows by a half; really 50 windows are 50 levels, not 5000.
+    // As if tokens were independent the error grows by a half; really 50 windows are 50 shifts, not 5000.
     assert!(width(&windows) > 5.0 * width(&tokens) && error(&windows) < 2.5 * error(&tokens));
 }
 

@@ -20,8 +20,12 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn new(model: &Model, options: &PassOptions) -> Result<Self, EngineError> {
-        let engine =
-            EngineOptions { threads: options.threads, isa: None, form: options.form, group_norm_eps: model.options.group_norm_eps };
+        let engine = EngineOptions {
+            threads: options.threads,
+            isa: None,
+            arithmetic: options.arithmetic,
+            group_norm_eps: model.options.group_norm_eps,
+        };
         let stream = LayerStream::new(&model.weights, &engine)?;
         Ok(Self { model: model.clone(), stream, whole_head: options.whole_head })
     }

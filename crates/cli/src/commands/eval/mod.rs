@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use rwkv_forge_choose::{Cache, Candidate, Job, Measured, Predictions, Reference, Results};
 use rwkv_forge_convert::OpenModel;
-use rwkv_forge_engine::Form;
+use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_report::sink;
 use rwkv_forge_score::{Precision, Protocol};
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
         } else {
             Kernel::Reference
         },
-        form: if args.computing.activations == "int8" { Form::Int8 } else { Form::Float },
+        arithmetic: if args.computing.activations == "int8" { Arithmetic::Int8 } else { Arithmetic::Float },
         max_memory: args.computing.max_memory,
         cache: &cache,
         observer: terminal,
