@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Kept, Model, TestFile, fixtures, options, tokens};
+use crate::common::{Kept, Loaded, TestFile, fixtures, options, tokens};
 use rwkv_forge_calibrate::{CalibrateError, Channels, Hessians, Imatrix, ImatrixFormat, Place, Statistics, calibrate_to_file};
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Diagnostic;
@@ -41,7 +41,7 @@ fn our_sums_are_those_of_the_tool() {
         let path = fixture(&format!("tiny-rwkv{number}.gguf"));
         let theirs = Imatrix::read(&path).unwrap().0.importance(version, &path).unwrap();
         assert_eq!(theirs.len(), expected);
-        let ours = Kept::of(&Model::tiny(number), &sequences, &options(1, Hessians::None));
+        let ours = Kept::of(&Loaded::tiny(number), &sequences, &options(1, Hessians::None));
         for (name, theirs) in &theirs {
             let ours = ours.find(name, 0).means();
             assert_eq!(ours.len(), theirs.len(), "{name}");
@@ -59,7 +59,7 @@ fn a_shifted_text_gives_other_sums() {
     let sequences: Vec<&[u32]> = tokens[1..].chunks_exact(CHUNK).take(CHUNKS).collect();
     let path = fixture("tiny-rwkv7.gguf");
     let theirs = Imatrix::read(&path).unwrap().0.importance(Version::V7, &path).unwrap();
-    let ours = Kept::of(&Model::tiny(7), &sequences, &options(1, Hessians::None));
+    let ours = Kept::of(&Loaded::tiny(7), &sequences, &options(1, Hessians::None));
     let name = "blocks.1.att.key.weight";
     let worst = ours.find(name, 0).means().iter().zip(&theirs[name]).map(|(a, b)| (a - b).abs() / b).fold(0.0, f32::max);
     assert!(worst > 1e-2, "{worst}");
@@ -67,7 +67,7 @@ fn a_shifted_text_gives_other_sums() {
 
 #[test]
 fn statistics_become_an_imatrix_file() {
-    let (model, tokens, file) = (Model::tiny(7), tokens(3000), TestFile::new("export"));
+    let (model, tokens, file) = (Loaded::tiny(7), tokens(3000), TestFile::new("export"));
     let sequences: Vec<&[u32]> = tokens.chunks_exact(CHUNK).take(CHUNKS).collect();
     let options = options(1, Hessians::None);
     let statistics = calibrate_to_file(&Place::Kept(file.0.clone()), "digest", &model.model(), &sequences, &options, &|_| {}).unwrap();

@@ -1,7 +1,7 @@
 //! Sends models through texts, part by part, and keeps what is finished, so that a run that was stopped goes on where it was.
 
 use rwkv_forge_engine::Arithmetic;
-use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
+use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, PassOptions, Runnable, Step};
 use rwkv_forge_score::{Evaluation, Precision, Schedule, Scores};
 use rwkv_forge_tensor::BoxError;
 use serde::{Deserialize, Serialize};
@@ -20,12 +20,12 @@ pub trait Candidate {
     ///
     /// # Errors
     /// When it cannot be made, and those of `task`.
-    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
+    fn with(&self, task: &mut dyn FnMut(Runnable) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
     /// Called with the model once its last part is measured.
     ///
     /// # Errors
     /// As implementations have it.
-    fn measured(&self, _model: Model) -> Result<(), ChooseError> {
+    fn measured(&self, _model: Runnable) -> Result<(), ChooseError> {
         Ok(())
     }
 }
@@ -56,7 +56,7 @@ pub struct Job<'a> {
 #[derive(Clone, Copy)]
 pub struct Reference<'a> {
     /// It.
-    pub model: &'a Model,
+    pub model: &'a Runnable,
     /// Digests of its files.
     pub identity: &'a str,
 }
@@ -157,14 +157,14 @@ impl Collected {
 impl Job<'_> {
     /// What computes this model.
     #[must_use]
-    pub fn kernel_of(&self, model: &Model) -> Kernel {
+    pub fn kernel_of(&self, model: &Runnable) -> Kernel {
         match rwkv_forge_engine::supports(&model.description().mechanisms) {
             Ok(()) => self.kernel,
             Err(_) => Kernel::Reference,
         }
     }
 
-    fn pass(&self, model: &Model, arithmetic: Arithmetic, of: u64) -> PassOptions {
+    fn pass(&self, model: &Runnable, arithmetic: Arithmetic, of: u64) -> PassOptions {
         PassOptions { kernel: self.kernel_of(model), arithmetic, max_memory: self.max_memory / of, ..PassOptions::default() }
     }
 
@@ -247,7 +247,7 @@ impl Job<'_> {
 
     fn one(
         &self,
-        model: &Model,
+        model: &Runnable,
         baseline: Option<&mut Baseline<'_>>,
         part: &Schedule,
         logits: &mut Option<LogitsRow<'_>>,
@@ -307,7 +307,7 @@ impl<'o> Meter<'o> {
     /// One pass of a model over a part, at whose end `heads` heads are computed.
     fn pass<T>(
         &mut self,
-        model: &Model,
+        model: &Runnable,
         part: &Schedule,
         heads: usize,
         task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, rwkv_forge_eval::EvalError>,

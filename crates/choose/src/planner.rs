@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
 use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared};
-use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions, Step};
+use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable, Step};
 use rwkv_forge_model::TensorSpec;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::{AgainstUnigram, Schedule, UnigramLoss};
@@ -180,7 +180,7 @@ impl Planner<'_> {
         planning.estimate(self.goal)?;
         let steps = observer.begin(Work::Measuring);
         let mut step = |step: Step| steps.set(step.done as u64, step.total as u64);
-        let mut baseline = Baseline::new(Model::new(&self.model.model), texts.measured, &loss, &mut step)?;
+        let mut baseline = Baseline::new(Runnable::new(&self.model.model), texts.measured, &loss, &mut step)?;
         let (planned, recipe) = planning.run(self.goal, &mut baseline, heard, &mut step)?;
         drop(steps);
         let measuring = started.elapsed().as_secs_f64();

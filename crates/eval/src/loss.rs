@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::error::EvalError;
 use crate::layers::{Compared, Kept, LayerError};
-use crate::model::Model;
 use crate::pass::{Pass, PassOptions, Residuals, Rows};
+use crate::runnable::Runnable;
 
 /// How losses are measured.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ fn layers<'p>(model: &'static str, progress: &'p mut dyn FnMut(Step)) -> impl Fn
 /// When the kernel does not run this version, a token is outside the vocabulary, reading fails, a number is not finite, or the
 /// receiver of logits fails.
 pub fn loss(
-    model: Model,
+    model: Runnable,
     schedule: &Schedule,
     options: &LossOptions,
     logits: Option<LogitsRow<'_>>,
@@ -92,7 +92,7 @@ impl<'a> Baseline<'a> {
     ///
     /// # Errors
     /// As [`loss`].
-    pub fn new(model: Model, schedule: &'a Schedule, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
+    pub fn new(model: Runnable, schedule: &'a Schedule, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
         let started = Instant::now();
         let mut pass = Pass::new("baseline", &model, &options.pass)?;
         let mut kept = Kept::new(options.pass.spill_directory.as_deref())?;
@@ -123,7 +123,7 @@ impl<'a> Baseline<'a> {
     ///
     /// # Errors
     /// As [`loss`]; when the vocabularies differ.
-    pub fn compare(&mut self, model: Model, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
+    pub fn compare(&mut self, model: Runnable, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
         let started = Instant::now();
         let mut pass = Pass::new("candidate", &model, options)?;
         if pass.vocabulary() != self.pass.vocabulary() {

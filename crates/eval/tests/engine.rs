@@ -12,7 +12,7 @@ fn by(kernel: Kernel) -> PassOptions {
 /// Both models, each as its options say.
 fn compared((reference, by): (&Loaded, &PassOptions), (candidate, like): (&Loaded, &PassOptions), max_memory: u64) -> Agreement {
     let tokens = tokens(30);
-    let of = |model: &Loaded, options: &PassOptions| model.model().runner(options).expect("the kernel runs this version");
+    let of = |model: &Loaded, options: &PassOptions| model.runnable().runner(options).expect("the kernel runs this version");
     let options = CompareOptions { tokens: &tokens, pass: PassOptions { max_memory, ..PassOptions::default() } };
     let (reference, candidate) = (of(reference, by), of(candidate, like));
     compare_runners(reference, candidate, &options, &mut |_| ()).expect("the models run")

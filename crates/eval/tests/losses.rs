@@ -38,13 +38,13 @@ fn options(kernel: Kernel, threads: usize, tokens_in_memory: u64) -> LossOptions
 }
 
 fn alone(model: &Loaded, schedule: &Schedule, options: &LossOptions) -> Loss {
-    loss(model.model(), schedule, options, None, &mut |_| ()).unwrap()
+    loss(model.runnable(), schedule, options, None, &mut |_| ()).unwrap()
 }
 
 fn against(baseline: &Loaded, candidate: &Loaded, schedule: &Schedule, kernels: [Kernel; 2]) -> Loss {
     let of = |kernel| options(kernel, 2, 1 << 20);
-    let mut baseline = Baseline::new(baseline.model(), schedule, &of(kernels[0]), &mut |_| ()).unwrap();
-    baseline.compare(candidate.model(), &of(kernels[1]).pass, &mut |_| ()).unwrap()
+    let mut baseline = Baseline::new(baseline.runnable(), schedule, &of(kernels[0]), &mut |_| ()).unwrap();
+    baseline.compare(candidate.runnable(), &of(kernels[1]).pass, &mut |_| ()).unwrap()
 }
 
 /// Engine and reference; hybrids have the latter alone.
@@ -126,9 +126,9 @@ fn a_state_that_is_lost_between_groups_is_seen() {
 
 /// Rows of logits by another way through the models: the kernel with all layers and all tokens in memory.
 fn rows_at_once(model: &Loaded, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let model = model.model();
-    let description = model.description();
-    let kernel = RecurrentModel::<f32>::load(&model.weights, &model.options).unwrap();
+    let runnable = model.runnable();
+    let description = runnable.description();
+    let kernel = RecurrentModel::<f32>::load(&runnable.model, &runnable.options).unwrap();
     let logits = kernel.forward(tokens, &mut State::zero(description)).unwrap();
     logits.chunks_exact(description.hyperparameters.vocabulary).map(<[f32]>::to_vec).collect()
 }
@@ -143,7 +143,8 @@ fn every_token_is_scored_by_the_row_before_it() {
                 given.push(row.to_vec());
                 Ok(())
             };
-            let found = loss(model.model(), &schedule, &options(Kernel::Reference, 2, 1 << 20), Some(&mut receive), &mut |_| ()).unwrap();
+            let found =
+                loss(model.runnable(), &schedule, &options(Kernel::Reference, 2, 1 << 20), Some(&mut receive), &mut |_| ()).unwrap();
             let (mut rows, mut want, mut shifted) = (Vec::new(), Vec::new(), 0.0f64);
             let mut scorer = Scorer::new(Precision::F32);
             for sequence in &schedule.sequences {
@@ -209,7 +210,7 @@ fn divergences_are_those_of_the_comparison_token_by_token() {
         let found = against(&model, &candidate, &schedule, [Kernel::Reference; 2]);
         let fed = schedule.sequences[0].fed().to_vec().unwrap();
         let options = CompareOptions::new(&fed, Kernel::Reference);
-        let want = compare(&model.model(), &candidate.model(), &options, &mut |_| ()).unwrap();
+        let want = compare(&model.runnable(), &candidate.runnable(), &options, &mut |_| ()).unwrap();
         let evaluation = rwkv_forge_score::evaluate(&schedule, &found.scores).unwrap();
         let kl = evaluation.kl.unwrap();
         // The same numbers position by position; the mean is added up by windows in one of them.
@@ -253,16 +254,16 @@ fn trained_models_have_the_recorded_losses() {
 fn models_that_cannot_be_compared_are_refused() {
     let schedule = schedule(&[20], Protocol::Stream);
     let (small, large) = (random(Version::V7, 15), support::random_with_vocabulary(Version::V7, 15, 51));
-    let mut baseline = Baseline::new(small.model(), &schedule, &options(Kernel::Engine, 1, 1 << 20), &mut |_| ()).unwrap();
-    let error = baseline.compare(large.model(), &PassOptions::default(), &mut |_| ()).unwrap_err();
+    let mut baseline = Baseline::new(small.runnable(), &schedule, &options(Kernel::Engine, 1, 1 << 20), &mut |_| ()).unwrap();
+    let error = baseline.compare(large.runnable(), &PassOptions::default(), &mut |_| ()).unwrap_err();
     assert_eq!(error.kind(), "VocabularyMismatch");
     // Another number of layers can be compared, but not layer by layer.
     let deeper = support::random_with_layers(Version::V7, 15, 4);
-    let found = baseline.compare(deeper.model(), &PassOptions::default(), &mut |_| ()).unwrap();
+    let found = baseline.compare(deeper.runnable(), &PassOptions::default(), &mut |_| ()).unwrap();
     assert!(found.layers.is_empty() && found.scores.len() == 20);
     let outside = Document { name: String::new(), category: String::new(), bytes: 2, tokens: vec![50, 3].into() };
     let outside = Protocol::Stream.schedule(&[outside], &|_| Some(1)).unwrap();
-    let error = loss(small.model(), &outside, &options(Kernel::Engine, 1, 9), None, &mut |_| ()).unwrap_err();
+    let error = loss(small.runnable(), &outside, &options(Kernel::Engine, 1, 9), None, &mut |_| ()).unwrap_err();
     assert!(matches!(error, EvalError::Model { .. }), "{error}");
 }
 
@@ -271,7 +272,7 @@ fn numbers_that_are_not_finite_are_found_with_their_place() {
     let model = random(Version::V7, 16).edited("blocks.1.ffn.value.weight", |_, _| 3e38);
     let schedule = schedule(&[170, 20], Protocol::Stream);
     for kernel in [Kernel::Engine, Kernel::Reference] {
-        let error = loss(model.model(), &schedule, &options(kernel, 2, 600), None, &mut |_| ()).unwrap_err();
+        let error = loss(model.runnable(), &schedule, &options(kernel, 2, 600), None, &mut |_| ()).unwrap_err();
         let EvalError::NonFinite { place, .. } = &error else { panic!("{error}") };
         assert_eq!(place, "the output of layer 1", "{error}");
     }
@@ -308,7 +309,7 @@ impl LayerSink for Seen {
 fn those_who_look_see_every_token_of_every_layer_once() {
     let model = random(Version::V6, 17);
     let fed: Vec<Tokens> = [200, 3, 100].map(|count| tokens(count).into()).to_vec();
-    let mut pass = Pass::new("model", &model.model(), &options(Kernel::Engine, 2, 600).pass).unwrap();
+    let mut pass = Pass::new("model", &model.runnable(), &options(Kernel::Engine, 2, 600).pass).unwrap();
     let mut seen = Seen::default();
     let mut steps = Vec::new();
     pass.run(&fed, &mut seen, &mut |done, total| steps.push((done, total))).unwrap();

@@ -23,7 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use rwkv_forge_calibrate::{CalibrateError, Hessians, InputStatistics, Receiver, calibrate};
-use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
+use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable};
 use rwkv_forge_model::{TensorRole, TensorSpec, ValueForm};
 use rwkv_forge_quant::{Q4_0, Q4_K};
 use rwkv_forge_quantizer::{Target, search};
@@ -31,7 +31,7 @@ use rwkv_forge_score::{Document, Protocol, Schedule};
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_testkit::models::SplitMix64;
 use rwkv_forge_tokenizer::Tokenizer;
-use rwkv_forge_weights::{Model as Weights, Overlay, Weight};
+use rwkv_forge_weights::{Model, Overlay, Weight};
 
 use crate::apply::{Precision, apply};
 use crate::rewrite::Rewrite;
@@ -167,7 +167,7 @@ struct Measured {
 }
 
 struct Experiment<'a, 'b> {
-    model: &'a Weights,
+    model: &'a Model,
     importance: Importance,
     baseline: Baseline<'b>,
     /// Blocks and errors of what was quantized before, by name and bits: a fold changes few matrices.
@@ -195,7 +195,7 @@ impl Experiment<'_, '_> {
             errors.insert(spec.name.clone(), *error);
             overlay.replace(&spec.name, format, ValueForm::Canonical, bytes.clone())?;
         }
-        let model = Model::new(&overlay.into_model());
+        let model = Runnable::new(&overlay.into_model());
         let loss = self.baseline.compare(model, &PassOptions::default(), &mut |_| ())?;
         let divergences = loss.scores.compared.ok_or("nothing compared")?.kl;
         let mean = |range: std::ops::Range<usize>| divergences[range.clone()].iter().sum::<f64>() / range.len() as f64;
@@ -286,7 +286,7 @@ fn main() -> Result<(), Failure> {
     let options = rwkv_forge_calibrate::Options { hessians: Hessians::None, ..rwkv_forge_calibrate::Options::default() };
     calibrate(model, &sequences, &options, &mut importance, &|_| ())?;
     let schedule = schedule(&tokenizer, windows.parse()?, texts)?;
-    let baseline = Baseline::new(Model::new(model), &schedule, &LossOptions::default(), &mut |_| ())?;
+    let baseline = Baseline::new(Runnable::new(model), &schedule, &LossOptions::default(), &mut |_| ())?;
     let mut experiment = Experiment { model, importance, baseline, quantized: BTreeMap::new() };
     println!("{}; {} windows of {WINDOW} tokens", model.description().summary(), schedule.windows.len());
     println!("| rewrites | mean KL | against none | weighted error of the matrices folded into |\n|---|---|---|---|");

@@ -1,7 +1,7 @@
 //! What a model loses on a text, alone or against another.
 
 use rwkv_forge_convert::{OpenModel, Vocabulary, vocabulary_for};
-use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
+use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable};
 use rwkv_forge_score::{Document, Evaluation, Protocol, Schedule, Tokens, evaluate};
 
 use super::Error;
@@ -44,7 +44,7 @@ impl Evaluated {
     /// # Errors
     /// When the model has fewer tokens than the text, reading fails, or a number is not finite.
     pub fn loss(&self, model: &OpenModel) -> Result<Evaluation, Error> {
-        let found = rwkv_forge_eval::loss(Model::new(&model.model), &self.schedule, &LossOptions::default(), None, &mut |_| ())?;
+        let found = rwkv_forge_eval::loss(Runnable::new(&model.model), &self.schedule, &LossOptions::default(), None, &mut |_| ())?;
         Ok(evaluate(&self.schedule, &found.scores)?)
     }
 
@@ -53,8 +53,8 @@ impl Evaluated {
     /// # Errors
     /// As [`Evaluated::loss`], and when the vocabularies differ.
     pub fn compare(&self, reference: &OpenModel, candidate: &OpenModel) -> Result<Evaluation, Error> {
-        let mut baseline = Baseline::new(Model::new(&reference.model), &self.schedule, &LossOptions::default(), &mut |_| ())?;
-        let found = baseline.compare(Model::new(&candidate.model), &PassOptions::default(), &mut |_| ())?;
+        let mut baseline = Baseline::new(Runnable::new(&reference.model), &self.schedule, &LossOptions::default(), &mut |_| ())?;
+        let found = baseline.compare(Runnable::new(&candidate.model), &PassOptions::default(), &mut |_| ())?;
         Ok(evaluate(&self.schedule, &found.scores)?)
     }
 }

@@ -20,7 +20,7 @@ use rwkv_forge_score::Tokens;
 use rwkv_forge_weights::{Context, LayerState};
 
 use crate::error::EvalError;
-use crate::model::Model;
+use crate::runnable::Runnable;
 use crate::runner::{Activations, Kernel, Runner, RunnerLayer};
 use store::Store;
 
@@ -142,7 +142,7 @@ impl Pass {
     ///
     /// # Errors
     /// When the kernel does not run this version.
-    pub fn new(name: &'static str, model: &Model, options: &PassOptions) -> Result<Self, EvalError> {
+    pub fn new(name: &'static str, model: &Runnable, options: &PassOptions) -> Result<Self, EvalError> {
         let runner = model.runner(options).map_err(|error| EvalError::Model { model: name, error })?;
         Ok(Self::of(name, runner, options))
     }

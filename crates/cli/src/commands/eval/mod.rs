@@ -1,12 +1,12 @@
 //! `eval`: how well models predict text, and what quantization costs.
 //!
-//! `texts.rs` makes a schedule of what is fed and scored, `subject.rs` opens models, `levels.rs` asks for a model in many types;
+//! `texts.rs` makes a schedule of what is fed and scored, `checked.rs` opens models, `levels.rs` asks for a model in many types;
 //! `tables.rs` and `page.rs` show what was found.
 
+mod checked;
 mod levels;
 mod outputs;
 mod page;
-mod subject;
 mod tables;
 pub(crate) mod texts;
 
@@ -21,8 +21,8 @@ use rwkv_forge_score::{Precision, Protocol};
 use rwkv_forge_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
+use self::checked::Checked;
 use self::outputs::Outputs;
-use self::subject::Subject;
 use self::texts::Texts;
 use super::{kernel, tokenizer, vocabulary};
 use crate::args::{self, EvalLimits, Global};
@@ -32,7 +32,7 @@ use crate::terminal::{Terminal, thousands};
 /// Runs the command.
 pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
-    let open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), Subject::open(path, global, terminal)?));
+    let open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), Checked::open(path, global, terminal)?));
     let opened = args.models.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let opened_baseline = args.baseline.as_ref().map(open).transpose()?;
     // What no level can be is said before models and texts are read.
@@ -40,10 +40,10 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
         [(path, source)] if !args.levels.is_empty() => Some(levels::Decided::new(args, path, source, global, terminal)?),
         _ => None,
     };
-    let read = |(path, open): (PathBuf, OpenModel)| Subject::read(&path, open, terminal);
+    let read = |(path, open): (PathBuf, OpenModel)| Checked::read(&path, open, terminal);
     let models = opened.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let baseline = opened_baseline.map(read).transpose()?;
-    let all: Vec<&Subject> = baseline.iter().chain(&models).collect();
+    let all: Vec<&Checked> = baseline.iter().chain(&models).collect();
     let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
     same_vocabulary(first, &all)?;
     let rows = first.open.description().hyperparameters.vocabulary;
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
         parts: &texts.parts,
         vocabulary: tokenizer.sha256(),
         precision: precision(args, texts.schedule.protocol),
-        kernel: if all.iter().any(|subject| rwkv_forge_engine::supports(&subject.open.description().mechanisms).is_ok()) {
+        kernel: if all.iter().any(|checked| rwkv_forge_engine::supports(&checked.open.description().mechanisms).is_ok()) {
             asked
         } else {
             Kernel::Reference
@@ -73,11 +73,11 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     if let ([source], Some(decided)) = (models.as_slice(), &decided) {
         return levels::run(&setting, source, decided, outputs, terminal);
     }
-    let compared = baseline.as_ref().map(|subject| (subject.model(), subject));
-    let reference = compared.as_ref().map(|(model, subject)| Reference { model, identity: subject.identity() });
-    let candidates: Vec<&dyn Candidate> = models.iter().map(|subject| subject as &dyn Candidate).collect();
+    let compared = baseline.as_ref().map(|checked| (checked.runnable(), checked));
+    let reference = compared.as_ref().map(|(model, checked)| Reference { model, identity: checked.identity() });
+    let candidates: Vec<&dyn Candidate> = models.iter().map(|checked| checked as &dyn Candidate).collect();
     let results = outputs.logits(&texts.schedule, rows, |logits| Ok(job.run(reference, &candidates, logits)?))?;
-    let predictions = Predictions::of(&texts.schedule, rows, baseline.as_ref().map(Subject::name), &results)?;
+    let predictions = Predictions::of(&texts.schedule, rows, baseline.as_ref().map(Checked::name), &results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = Findings { setting: &setting, baseline: baseline.as_ref(), models: &models, results: &results, predictions };
     let violations = findings.violations();
@@ -107,9 +107,9 @@ pub(crate) struct Findings<'a> {
     /// What the run has in common.
     pub setting: &'a Setting<'a>,
     /// The model that the others are compared with.
-    pub baseline: Option<&'a Subject>,
+    pub baseline: Option<&'a Checked>,
     /// The models, in order.
-    pub models: &'a [Subject],
+    pub models: &'a [Checked],
     /// Numbers, in the same order.
     pub results: &'a Results,
     /// Whether they predict text.
@@ -143,16 +143,16 @@ fn check(args: &args::Eval) -> Result<(), Failure> {
 }
 
 /// Only distributions over the same tokens can be compared; and one text is read with one vocabulary.
-fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
-    let rows = |subject: &Subject| subject.open.description().hyperparameters.vocabulary;
-    match all.iter().find(|subject| rows(subject) != rows(first)) {
+fn same_vocabulary(first: &Checked, all: &[&Checked]) -> Result<(), Failure> {
+    let rows = |checked: &Checked| checked.open.description().hyperparameters.vocabulary;
+    match all.iter().find(|checked| rows(checked) != rows(first)) {
         None => Ok(()),
         Some(other) => Err(rwkv_forge_eval::EvalError::VocabularyMismatch { reference: rows(first), candidate: rows(other) }.into()),
     }
 }
 
-fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Subject], terminal: &Terminal) {
-    if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != asked)
+fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Checked], terminal: &Terminal) {
+    if let Some(hybrid) = all.iter().find(|checked| job.kernel_of(&checked.runnable()) != asked)
         && let Err(reason) = rwkv_forge_engine::check(hybrid.open.description())
     {
         terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
@@ -247,7 +247,7 @@ impl Findings<'_> {
     fn to_json(&self, violations: &[Vec<String>]) -> Result<Value, Failure> {
         let mut models = Vec::new();
         let models_with_results = self.models.iter().zip(&self.results.models).zip(violations);
-        for (number, ((subject, measured), violations)) in models_with_results.enumerate() {
+        for (number, ((checked, measured), violations)) in models_with_results.enumerate() {
             let fed = self.setting.texts.schedule.fed() as f64;
             let own = json!({
                 "layers": measured.layers,
@@ -257,11 +257,11 @@ impl Findings<'_> {
                 "prediction": self.predictions.models.get(number),
                 "violations": violations,
             });
-            models.push(merged([subject.to_json(), to_value(&measured.evaluation)?, own]));
+            models.push(merged([checked.to_json(), to_value(&measured.evaluation)?, own]));
         }
         let baseline = match self.baseline.zip(self.results.baseline.as_ref()) {
-            Some((subject, evaluation)) => {
-                merged([subject.to_json(), to_value(evaluation)?, json!({ "prediction": self.predictions.baseline })])
+            Some((checked, evaluation)) => {
+                merged([checked.to_json(), to_value(evaluation)?, json!({ "prediction": self.predictions.baseline })])
             }
             None => Value::Null,
         };

@@ -6,7 +6,7 @@ use rwkv_forge_report::{Cell, Column, Table, sink};
 use rwkv_forge_score::{Evaluation, Interval, Slice};
 
 use super::levels::LevelFindings;
-use super::{Findings, Setting, Subject};
+use super::{Checked, Findings, Setting};
 use crate::failure::Failure;
 use crate::terminal::thousands;
 
@@ -306,8 +306,8 @@ pub(crate) fn levels(findings: &LevelFindings<'_>) -> Table {
 
 /// The table of models for CSV.
 pub(crate) fn models(findings: &Findings<'_>) -> Table {
-    let subjects = findings.models.iter().map(|subject| (subject.bytes, subject.bits_per_weight()));
-    let rows: Vec<_> = findings.results.models.iter().zip(subjects).map(|(measured, (bytes, bits))| (measured, bytes, bits)).collect();
+    let sizes = findings.models.iter().map(|checked| (checked.bytes, checked.bits_per_weight()));
+    let rows: Vec<_> = findings.results.models.iter().zip(sizes).map(|(measured, (bytes, bits))| (measured, bytes, bits)).collect();
     all(findings.setting, &rows)
 }
 
@@ -315,15 +315,15 @@ impl Findings<'_> {
     /// Models with the baseline before them.
     pub(crate) fn evaluations(&self) -> impl Iterator<Item = (&str, &Evaluation)> {
         let baseline = self.baseline.zip(self.results.baseline.as_ref());
-        let baseline = baseline.map(|(subject, evaluation)| (subject.name(), evaluation));
+        let baseline = baseline.map(|(checked, evaluation)| (checked.name(), evaluation));
         baseline.into_iter().chain(self.results.models.iter().map(|measured| (measured.name.as_str(), &measured.evaluation)))
     }
 
     /// Everything for the terminal.
     pub(crate) fn text(&self) -> Result<String, Failure> {
         let mut out = String::new();
-        if let Some(subject) = self.baseline.or(self.models.first()) {
-            out.push_str(&format!("{}\n", super::super::model_line(subject.open.description())));
+        if let Some(checked) = self.baseline.or(self.models.first()) {
+            out.push_str(&format!("{}\n", super::super::model_line(checked.open.description())));
         }
         out.push_str(&format!("{}\n\n", self.setting.line()));
         let models = &self.results.models;
@@ -341,16 +341,16 @@ impl Findings<'_> {
         if let Some(why) = no_interval(self.evaluations().map(|(_, evaluation)| evaluation)) {
             out.push_str(&format!("{why}\n\n"));
         }
-        for (subject, measured) in self.models.iter().zip(models) {
-            out.push_str(&self.speed(subject, measured));
+        for (checked, measured) in self.models.iter().zip(models) {
+            out.push_str(&self.speed(checked, measured));
         }
         out.push_str(&self.printouts()?);
         Ok(out)
     }
 
-    fn speed(&self, subject: &Subject, measured: &Measured) -> String {
+    fn speed(&self, checked: &Checked, measured: &Measured) -> String {
         let fed = self.setting.texts.schedule.fed();
-        let (bits, bytes) = (subject.bits_per_weight(), thousands(subject.bytes));
+        let (bits, bytes) = (checked.bits_per_weight(), thousands(checked.bytes));
         let kept = if measured.kept_parts > 0 { ", partly by an earlier run" } else { "" };
         let speed = fed as f64 / measured.seconds.max(1e-9);
         format!(
