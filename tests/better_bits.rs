@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Dir, checkpoint, convert_args, fixture, sha256};
-use rwkv_forge_calibrate::{Imatrix, ImatrixForm, Statistics};
+use rwkv_forge_calibrate::{Imatrix, ImatrixFormat, Statistics};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
 use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
@@ -309,10 +309,10 @@ fn imatrix_files_weigh_the_errors() {
 
 /// The fixture's imatrix with one entry changed.
 fn changed_imatrix(dir: &Dir, entry: &str, change: impl Fn(&mut rwkv_forge_calibrate::Channels)) -> String {
-    let (mut imatrix, form) = Imatrix::read(fixture("imatrix/tiny-rwkv7.gguf")).unwrap();
+    let (mut imatrix, format) = Imatrix::read(fixture("imatrix/tiny-rwkv7.gguf")).unwrap();
     change(imatrix.entries.get_mut(entry).unwrap());
     let path = dir.join(&format!("changed-{}.gguf", dir.names().len()));
-    imatrix.write(&path, form, false).unwrap();
+    imatrix.write(&path, format, false).unwrap();
     text(&path)
 }
 
@@ -432,7 +432,7 @@ fn importance_is_saved_as_an_imatrix() {
     for version in ["6", "7"] {
         let statistics = dir.join(&format!("statistics-{version}"));
         let mut files = Vec::new();
-        for (extension, form) in [("gguf", ImatrixForm::Gguf), ("dat", ImatrixForm::Legacy)] {
+        for (extension, format) in [("gguf", ImatrixFormat::Gguf), ("dat", ImatrixFormat::Legacy)] {
             let saved = dir.join(&format!("saved-{version}.{extension}"));
             let own = text(&saved);
             let more = [
@@ -447,8 +447,8 @@ fn importance_is_saved_as_an_imatrix() {
             ];
             let (calibrated, _) = convert(&dir, checkpoint(version), "gguf", "q4_0", &more);
             let (imatrix, found) = Imatrix::read(&saved).unwrap();
-            assert_eq!(found, form);
-            // The same numbers under other names. The legacy form has means times evaluations, which rounds once more.
+            assert_eq!(found, format);
+            // The same numbers under other names. The legacy format has means times evaluations, which rounds once more.
             let known = Statistics::open(&statistics).unwrap();
             let read = imatrix.importance(if version == "6" { Version::V6 } else { Version::V7 }, &saved).unwrap();
             assert!(read.contains_key("head.weight") && known.names().all(|name| read.contains_key(name)));

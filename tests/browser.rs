@@ -234,9 +234,8 @@ fn long_names_and_many_levels_still_fit() {
     for block in page.sections.iter_mut().flat_map(|section| &mut section.blocks) {
         if let rwkv_forge_report::Block::Pareto(plot) = block {
             // As many again right beside the others.
-            let more: Vec<_> =
-                plot.candidates.iter().cloned().map(|c| rwkv_forge_report::Candidate { x: c.x * 1.01, y: c.y * 1.1, ..c }).collect();
-            plot.candidates.extend(more);
+            let more: Vec<_> = plot.dots.iter().cloned().map(|c| rwkv_forge_report::Dot { x: c.x * 1.01, y: c.y * 1.1, ..c }).collect();
+            plot.dots.extend(more);
         }
     }
     assert_eq!(browser.examine("crowded", &page.to_html().unwrap()), Vec::<String>::new());

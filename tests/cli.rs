@@ -78,11 +78,11 @@ fn a_dry_run_knows_the_exact_size_and_writes_nothing() {
         let output = dir.join("out");
         let mut args = convert_args(checkpoint(version), container, encoding, &output);
         args.push("--dry-run".to_owned());
-        let planned = json(&args, 0);
+        let decided = json(&args, 0);
         assert_eq!(dir.names(), Vec::<String>::new());
-        assert!(planned["tensors"].as_array().unwrap().iter().all(|tensor| !tensor["reason"].as_str().unwrap().is_empty()));
+        assert!(decided["tensors"].as_array().unwrap().iter().all(|tensor| !tensor["reason"].as_str().unwrap().is_empty()));
         json(&convert_args(checkpoint(version), container, encoding, &output), 0);
-        assert_eq!(planned["total_bytes"].as_u64().unwrap(), output.metadata().unwrap().len());
+        assert_eq!(decided["total_bytes"].as_u64().unwrap(), output.metadata().unwrap().len());
         std::fs::remove_file(&output).unwrap();
     }
 }

@@ -66,7 +66,7 @@ static RANDOM: Bounds = Bounds {
 };
 
 /// A source, and how far candle may be from us on it.
-struct Model<'a> {
+struct Trial<'a> {
     name: &'static str,
     source: &'a Path,
     bounds: &'static Bounds,
@@ -87,9 +87,9 @@ pub fn run() -> Result<Report, String> {
     let random = peer.shop.work.join("random-rwkv6.safetensors");
     synthetic::rwkv6(&random)?;
     let (five, seven) = (peer.shop.fixture(5), peer.shop.fixture(7));
-    let five = Model { name: "tiny-rwkv5", source: &five, bounds: &TRAINED };
-    let six = Model { name: "random-rwkv6", source: &random, bounds: &RANDOM };
-    let seven = Model { name: "tiny-rwkv7", source: &seven, bounds: &TRAINED };
+    let five = Trial { name: "tiny-rwkv5", source: &five, bounds: &TRAINED };
+    let six = Trial { name: "random-rwkv6", source: &random, bounds: &RANDOM };
+    let seven = Trial { name: "tiny-rwkv7", source: &seven, bounds: &TRAINED };
     let mut rows = Vec::new();
     for model in [&five, &six, &seven] {
         peer.float(model, &mut rows)?;
@@ -123,7 +123,7 @@ impl Peer {
         Ok(self.shop.theirs(&mut command)?.0)
     }
 
-    fn float(&self, model: &Model, rows: &mut Vec<Row>) -> Result<(), String> {
+    fn float(&self, model: &Trial, rows: &mut Vec<Row>) -> Result<(), String> {
         for encoding in ["f32", "f16", "bf16"] {
             let directory = self.shop.convert(model.source, "candle", encoding, &format!("{}-{encoding}.candle", model.name))?;
             let ours = self.shop.logits(&directory)?;
@@ -143,7 +143,7 @@ impl Peer {
     }
 
     /// A directory for Transformers has the same names, but the value matrices as they are: candle's own fault shows.
-    fn epsilon(&self, model: &Model, rows: &mut Vec<Row>) -> Result<(), String> {
+    fn epsilon(&self, model: &Trial, rows: &mut Vec<Row>) -> Result<(), String> {
         let directory = self.shop.convert(model.source, "hf", "f32", &format!("{}.hf", model.name))?;
         let (ours, theirs) = (self.shop.logits(&directory)?, self.theirs(&directory, None)?);
         let row = Row::new([model.name, "f32", "float32"], "hf", &model.bounds.float, &ours, &theirs)?;
@@ -152,7 +152,7 @@ impl Peer {
     }
 
     /// Each type by both of candle's ways to multiply, and each with another type's file as a planted fault.
-    fn quantized(&self, model: &Model, encodings: &[&str], rows: &mut Vec<Row>) -> Result<(), String> {
+    fn quantized(&self, model: &Trial, encodings: &[&str], rows: &mut Vec<Row>) -> Result<(), String> {
         let mut all = Vec::new();
         for encoding in encodings {
             let directory = self.shop.convert(model.source, "candle-gguf", encoding, &format!("{}.candle-gguf", model.name))?;

@@ -8,16 +8,16 @@
 pub mod bandwidth;
 pub mod curve;
 mod error;
-mod plan;
 mod report;
 mod run;
+mod settings;
 mod statistics;
 mod system;
 mod view;
 
 pub use error::BenchError;
-pub use plan::{Settings, Subject};
 pub use report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
 pub use run::run;
+pub use settings::{Settings, Subject};
 pub use statistics::Spread;
 pub use system::{Machine, available_memory, resident_memory};

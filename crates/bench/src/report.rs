@@ -43,7 +43,8 @@ pub struct ModelReport {
     /// Instruction set.
     pub isa: String,
     /// `int8` or `float`: what activations are rounded to before products with integer formats.
-    pub form: &'static str,
+    #[serde(rename = "form")]
+    pub arithmetic: &'static str,
     /// Loading.
     pub load: Load,
     /// Memory.

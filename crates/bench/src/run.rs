@@ -7,14 +7,14 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use rwkv_forge_engine::{Engine, Logits, Memory, State};
-use rwkv_forge_matrix::Form;
+use rwkv_forge_matrix::Arithmetic;
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_weights::{Model, check_logits};
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};
 use crate::error::BenchError;
-use crate::plan::{Settings, Subject, Tokens};
 use crate::report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
+use crate::settings::{Settings, Subject, Tokens};
 use crate::statistics::Spread;
 use crate::system::{Machine, available_memory, resident_memory};
 
@@ -248,7 +248,7 @@ impl<'a> Loaded<'a> {
             file_bytes: *file_bytes,
             threads,
             isa: self.engine.isa().to_owned(),
-            form: if options.form == Form::Int8 { "int8" } else { "float" },
+            arithmetic: if options.arithmetic == Arithmetic::Int8 { "int8" } else { "float" },
             load: Load { seconds: Spread::of(&self.loads)?, first_seconds: self.loads.first().copied()? },
             memory,
             decode: Decode {

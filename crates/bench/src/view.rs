@@ -164,7 +164,7 @@ impl Report {
             let exact = |value: f64| Cell { text: value.to_string(), value: Some(value) };
             let rate = decode.tokens_per_second;
             let mut row: Vec<Cell> = [&model.file, &model.format, &model.version, &model.encoding, &model.isa].map(Cell::text).to_vec();
-            row.push(Cell::text(model.form));
+            row.push(Cell::text(model.arithmetic));
             row.extend([model.threads as u64, model.parameters, model.file_bytes].map(Cell::count));
             row.extend([rate.median, rate.quartile_1, rate.quartile_3].map(exact));
             row.push(Cell::count(decode.read_bytes_per_token));
@@ -220,7 +220,7 @@ impl Report {
     fn label(&self, model: &ModelReport) -> String {
         let differs = |of: fn(&ModelReport) -> &str| self.models.iter().any(|other| of(other) != of(model));
         let mut label = model.file.clone();
-        for (differs, text) in [(differs(|model| &model.isa), model.isa.as_str()), (differs(|model| model.form), model.form)] {
+        for (differs, text) in [(differs(|model| &model.isa), model.isa.as_str()), (differs(|model| model.arithmetic), model.arithmetic)] {
             if differs {
                 label += &format!(" {text}");
             }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::num::NonZeroUsize;
 
 use rwkv_forge_bench::{BenchError, Report, Settings, Subject, run};
-use rwkv_forge_engine::{EngineOptions, Form, Isa};
+use rwkv_forge_engine::{Arithmetic, EngineOptions, Isa};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
 use rwkv_forge_weights::Model;
@@ -84,7 +84,7 @@ fn the_figures_fit_together() {
 
 #[test]
 fn documents() {
-    let scalar = EngineOptions { isa: Some(Isa::by_name("scalar").unwrap()), form: Form::Float, ..way(1) };
+    let scalar = EngineOptions { isa: Some(Isa::by_name("scalar").unwrap()), arithmetic: Arithmetic::Float, ..way(1) };
     let settings = Settings { prompts: vec![4], ..SETTINGS };
     let report = measured(&[Version::V6], &[way(1), scalar], &settings);
     let json = serde_json::to_value(&report).unwrap();

@@ -29,7 +29,7 @@ mod statistics;
 
 pub use error::CalibrateError;
 pub use hessian::{Hessian, InputStatistics};
-pub use imatrix::{Channels, Imatrix, ImatrixForm};
+pub use imatrix::{Channels, Imatrix, ImatrixFormat};
 pub use key::Key;
 pub use options::{Hessians, Options};
 pub use run::{Progress, Receiver, calibrate};

@@ -1,6 +1,6 @@
 //! What to gather.
 
-use rwkv_forge_engine::{EngineOptions, Form};
+use rwkv_forge_engine::{Arithmetic, EngineOptions};
 use rwkv_forge_model::ModelDescription;
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +35,8 @@ impl Hessians {
 /// What to gather.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// Threads and instruction set, which change no result, and the epsilon of group norms. The form is always
-    /// [`Form::Float`]: inputs are gathered before any rounding.
+    /// Threads and instruction set, which change no result, and the epsilon of group norms. The arithmetic is always
+    /// [`Arithmetic::Float`]: inputs are gathered before any rounding.
     pub engine: EngineOptions,
     /// Which Hessians.
     pub hessians: Hessians,
@@ -47,7 +47,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine: EngineOptions { form: Form::Float, ..EngineOptions::default() }, hessians: Hessians::Matrices, memory: 2 << 30 }
+        Self {
+            engine: EngineOptions { arithmetic: Arithmetic::Float, ..EngineOptions::default() },
+            hessians: Hessians::Matrices,
+            memory: 2 << 30,
+        }
     }
 }
 

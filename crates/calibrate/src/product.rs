@@ -5,7 +5,7 @@
 //! fused steps: the same bits for any number of threads and on every instruction set.
 
 use rayon::prelude::*;
-use rwkv_forge_matrix::{Activations, Form, Isa, Matrix, PANEL};
+use rwkv_forge_matrix::{Activations, Arithmetic, Isa, Matrix, PANEL};
 use rwkv_forge_tensor::Encoding;
 
 use crate::error::CalibrateError;
@@ -103,7 +103,7 @@ impl Tile {
 fn factors(isa: Isa, values: &[f32], rows: usize) -> Result<Factors, CalibrateError> {
     let count = values.len() / rows;
     let matrix = Matrix::from_f32(count, rows, Encoding::F32, values)?;
-    let mut columns = Activations::new(count, rows, Form::Float);
+    let mut columns = Activations::new(count, rows, Arithmetic::Float);
     for (index, column) in values.chunks_exact(rows).enumerate() {
         columns.set_row(isa, index, column);
     }

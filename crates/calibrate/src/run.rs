@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use rwkv_forge_engine::{Batch, EngineOptions, Form, Isa, LayerStream};
+use rwkv_forge_engine::{Arithmetic, Batch, EngineOptions, Isa, LayerStream};
 use rwkv_forge_weights::Model;
 
 use crate::collect::Collector;
@@ -54,7 +54,7 @@ pub fn calibrate(
     if sequences.iter().all(|tokens| tokens.is_empty()) {
         return Err(CalibrateError::NoTokens);
     }
-    let engine = EngineOptions { form: Form::Float, ..options.engine };
+    let engine = EngineOptions { arithmetic: Arithmetic::Float, ..options.engine };
     let pool = threads(engine.threads)?;
     let isa = engine.isa.unwrap_or_else(Isa::best);
     let description = model.description();

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Kept, Model, TestFile, fixtures, options, tokens};
-use rwkv_forge_calibrate::{CalibrateError, Channels, Hessians, Imatrix, ImatrixForm, Place, Statistics, calibrate_to_file};
+use crate::common::{Kept, Loaded, TestFile, fixtures, options, tokens};
+use rwkv_forge_calibrate::{CalibrateError, Channels, Hessians, Imatrix, ImatrixFormat, Place, Statistics, calibrate_to_file};
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Diagnostic;
 
@@ -19,17 +19,17 @@ fn fixture(name: &str) -> std::path::PathBuf {
 #[test]
 fn files_of_the_tool_are_written_again_to_the_same_bytes() {
     for model in ["tiny-rwkv7", "tiny-rwkv6"] {
-        for (name, form) in [("gguf", ImatrixForm::Gguf), ("dat", ImatrixForm::Legacy)] {
+        for (name, format) in [("gguf", ImatrixFormat::Gguf), ("dat", ImatrixFormat::Legacy)] {
             let path = fixture(&format!("{model}.{name}"));
             let (imatrix, found) = Imatrix::read(&path).unwrap();
-            assert_eq!(found, form);
-            assert_eq!(imatrix.to_bytes(form), std::fs::read(&path).unwrap(), "{model}.{name}");
+            assert_eq!(found, format);
+            assert_eq!(imatrix.to_bytes(format), std::fs::read(&path).unwrap(), "{model}.{name}");
             assert_eq!((imatrix.chunk_count as usize, imatrix.datasets.as_slice()), (CHUNKS, &["head.txt".to_owned()][..]));
         }
         // The tool computed both from the same run.
         let (imatrix, _) = Imatrix::read(&fixture(&format!("{model}.gguf"))).unwrap();
         let legacy = std::fs::read(fixture(&format!("{model}.dat"))).unwrap();
-        assert_eq!(imatrix.to_bytes(ImatrixForm::Legacy), legacy, "{model}");
+        assert_eq!(imatrix.to_bytes(ImatrixFormat::Legacy), legacy, "{model}");
     }
 }
 
@@ -41,7 +41,7 @@ fn our_sums_are_those_of_the_tool() {
         let path = fixture(&format!("tiny-rwkv{number}.gguf"));
         let theirs = Imatrix::read(&path).unwrap().0.importance(version, &path).unwrap();
         assert_eq!(theirs.len(), expected);
-        let ours = Kept::of(&Model::tiny(number), &sequences, &options(1, Hessians::None));
+        let ours = Kept::of(&Loaded::tiny(number), &sequences, &options(1, Hessians::None));
         for (name, theirs) in &theirs {
             let ours = ours.find(name, 0).means();
             assert_eq!(ours.len(), theirs.len(), "{name}");
@@ -59,7 +59,7 @@ fn a_shifted_text_gives_other_sums() {
     let sequences: Vec<&[u32]> = tokens[1..].chunks_exact(CHUNK).take(CHUNKS).collect();
     let path = fixture("tiny-rwkv7.gguf");
     let theirs = Imatrix::read(&path).unwrap().0.importance(Version::V7, &path).unwrap();
-    let ours = Kept::of(&Model::tiny(7), &sequences, &options(1, Hessians::None));
+    let ours = Kept::of(&Loaded::tiny(7), &sequences, &options(1, Hessians::None));
     let name = "blocks.1.att.key.weight";
     let worst = ours.find(name, 0).means().iter().zip(&theirs[name]).map(|(a, b)| (a - b).abs() / b).fold(0.0, f32::max);
     assert!(worst > 1e-2, "{worst}");
@@ -67,7 +67,7 @@ fn a_shifted_text_gives_other_sums() {
 
 #[test]
 fn statistics_become_an_imatrix_file() {
-    let (model, tokens, file) = (Model::tiny(7), tokens(3000), TestFile::new("export"));
+    let (model, tokens, file) = (Loaded::tiny(7), tokens(3000), TestFile::new("export"));
     let sequences: Vec<&[u32]> = tokens.chunks_exact(CHUNK).take(CHUNKS).collect();
     let options = options(1, Hessians::None);
     let statistics = calibrate_to_file(&Place::Kept(file.0.clone()), "digest", &model.model(), &sequences, &options, &|_| {}).unwrap();
@@ -79,9 +79,9 @@ fn statistics_become_an_imatrix_file() {
     let without_head = statistics.imatrix(Version::V7, "head.txt", 128, false).unwrap();
     assert_eq!(without_head.entries.len() + 1, ours.entries.len());
     let out = TestFile::new("written");
-    ours.write(&out.0, ImatrixForm::Gguf, false).unwrap();
-    assert_eq!(Imatrix::read(&out.0).unwrap(), (ours.clone(), ImatrixForm::Gguf));
-    assert_eq!(ours.write(&out.0, ImatrixForm::Gguf, false).unwrap_err().kind(), "OutputExists");
+    ours.write(&out.0, ImatrixFormat::Gguf, false).unwrap();
+    assert_eq!(Imatrix::read(&out.0).unwrap(), (ours.clone(), ImatrixFormat::Gguf));
+    assert_eq!(ours.write(&out.0, ImatrixFormat::Gguf, false).unwrap_err().kind(), "OutputExists");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn several_matrices_in_a_tensor_and_none_seen() {
     let entries = BTreeMap::from([("blk.0.time_mix_w2.weight".to_owned(), channels)]);
     let imatrix = Imatrix { entries, datasets: vec!["a".to_owned(), "b".to_owned()], chunk_count: 1, chunk_size: 2 };
     let file = TestFile::new("matrices");
-    imatrix.write(&file.0, ImatrixForm::Gguf, false).unwrap();
+    imatrix.write(&file.0, ImatrixFormat::Gguf, false).unwrap();
     assert_eq!(Imatrix::read(&file.0).unwrap().0, imatrix);
 }
 

@@ -3,9 +3,9 @@
 
 use std::sync::Mutex;
 
-use crate::common::{Kept, Model, TestFile, options, tokens};
+use crate::common::{Kept, Loaded, TestFile, options, tokens};
 use rwkv_forge_calibrate::{Hessians, InputStatistics, Options, Place, Progress, Statistics, calibrate, calibrate_to_file};
-use rwkv_forge_engine::{EngineOptions, Form, Inputs, Isa, LayerStream, Tap};
+use rwkv_forge_engine::{Arithmetic, EngineOptions, Inputs, Isa, LayerStream, Tap};
 use rwkv_forge_tensor::Diagnostic;
 
 /// All inputs of one weight, in order; of the first matrix of a tensor with several.
@@ -23,8 +23,8 @@ impl Tap for Watch<'_> {
 }
 
 /// The inputs of `weight` in layer `layer`, row by row.
-fn inputs(model: &Model, sequences: &[&[u32]], layer: usize, weight: &str) -> Vec<Vec<f32>> {
-    let options = EngineOptions { form: Form::Float, ..EngineOptions::default() };
+fn inputs(model: &Loaded, sequences: &[&[u32]], layer: usize, weight: &str) -> Vec<Vec<f32>> {
+    let options = EngineOptions { arithmetic: Arithmetic::Float, ..EngineOptions::default() };
     let mut stream = LayerStream::new(&model.model(), &options).unwrap();
     let mut batch = stream.embed(sequences).unwrap();
     let watch = Watch { weight, rows: Mutex::default() };
@@ -44,7 +44,7 @@ fn sequences(tokens: &[u32]) -> Vec<&[u32]> {
 
 #[test]
 fn sums_and_products_are_those_of_plain_loops() {
-    let (model, tokens) = (Model::tiny(7), tokens(5000));
+    let (model, tokens) = (Loaded::tiny(7), tokens(5000));
     let sequences = sequences(&tokens);
     let kept = Kept::of(&model, &sequences, &options(2, Hessians::All));
     for weight in ["blocks.1.att.value.weight", "blocks.1.att.v1", "blocks.1.ffn.value.weight", "blocks.1.att.w2"] {
@@ -75,10 +75,10 @@ fn sums_and_products_are_those_of_plain_loops() {
 
 #[test]
 fn kept_residuals_are_those_of_a_plain_run() {
-    let (model, tokens) = (Model::tiny(7), tokens(3000));
+    let (model, tokens) = (Loaded::tiny(7), tokens(3000));
     let sequences = [&tokens[..200]];
     let kept = Kept::of(&model, &sequences, &options(1, Hessians::None));
-    let options = EngineOptions { form: Form::Float, ..EngineOptions::default() };
+    let options = EngineOptions { arithmetic: Arithmetic::Float, ..EngineOptions::default() };
     let mut stream = LayerStream::new(&model.model(), &options).unwrap();
     let mut batch = stream.embed(&sequences).unwrap();
     for layer in 0..3 {
@@ -102,7 +102,7 @@ fn bits(kept: &Kept) -> Vec<u64> {
 
 #[test]
 fn threads_and_instruction_sets_change_no_bit() {
-    let (model, tokens) = (Model::tiny(6), tokens(5000));
+    let (model, tokens) = (Loaded::tiny(6), tokens(5000));
     let sequences = [&tokens[..700]];
     let first = bits(&Kept::of(&model, &sequences, &options(1, Hessians::All)));
     assert_eq!(first, bits(&Kept::of(&model, &sequences, &options(3, Hessians::All))));
@@ -123,7 +123,7 @@ fn threads_and_instruction_sets_change_no_bit() {
 
 #[test]
 fn the_five_matrices_of_one_tensor_are_told_apart() {
-    let (model, tokens) = (Model::tiny(6), tokens(2000));
+    let (model, tokens) = (Loaded::tiny(6), tokens(2000));
     let kept = Kept::of(&model, &[&tokens[..200], &tokens[200..333]], &options(2, Hessians::All));
     let parts: Vec<_> = (0..5).map(|part| kept.find("blocks.2.att.time_maa_w2", part)).collect();
     let rows = inputs(&model, &[&tokens[..200], &tokens[200..333]], 2, "blocks.2.att.time_maa_w2");
@@ -139,7 +139,7 @@ fn the_five_matrices_of_one_tensor_are_told_apart() {
 #[test]
 fn every_version_has_statistics_of_every_matrix() {
     for version in [4, 5, 6, 7] {
-        let (model, tokens) = (Model::tiny(version), tokens(600));
+        let (model, tokens) = (Loaded::tiny(version), tokens(600));
         // More than the engine takes at once, so that every input comes in several pieces.
         let kept = Kept::of(&model, &[&tokens[..170]], &options(1, Hessians::Matrices));
         assert!(kept.inputs.iter().all(|(_, input)| input.tokens == 170), "RWKV-{version}");
@@ -157,7 +157,7 @@ fn every_version_has_statistics_of_every_matrix() {
 
 #[test]
 fn a_memory_limit_makes_blocks_along_the_diagonal() {
-    let (model, tokens) = (Model::tiny(7), tokens(2000));
+    let (model, tokens) = (Loaded::tiny(7), tokens(2000));
     let sequences = [&tokens[..300]];
     let all = options(2, Hessians::Matrices);
     let limited = Options { memory: 1 << 20, ..all };
@@ -176,7 +176,7 @@ fn a_memory_limit_makes_blocks_along_the_diagonal() {
 
 #[test]
 fn a_file_gives_back_what_was_gathered_and_is_used_again() {
-    let (model, tokens, file) = (Model::tiny(6), tokens(2000), TestFile::new("statistics"));
+    let (model, tokens, file) = (Loaded::tiny(6), tokens(2000), TestFile::new("statistics"));
     let sequences = [&tokens[..300]];
     let options = options(2, Hessians::All);
     let kept = Kept::of(&model, &sequences, &options);
@@ -223,7 +223,7 @@ fn a_file_gives_back_what_was_gathered_and_is_used_again() {
 
 #[test]
 fn other_files_are_not_replaced_and_any_changed_byte_is_noticed() {
-    let (model, tokens, file) = (Model::tiny(7), tokens(500), TestFile::new("damaged"));
+    let (model, tokens, file) = (Loaded::tiny(7), tokens(500), TestFile::new("damaged"));
     let sequences = [&tokens[..50]];
     let options = options(1, Hessians::Matrices);
     let named = Place::Named(file.0.clone());
@@ -255,7 +255,7 @@ fn other_files_are_not_replaced_and_any_changed_byte_is_noticed() {
 
 #[test]
 fn no_tokens_and_no_numbers_are_errors() {
-    let model = Model::tiny(7);
+    let model = Loaded::tiny(7);
     let mut kept = Kept::default();
     let run = |sequences: &[&[u32]], kept: &mut Kept| {
         calibrate(&model.model(), sequences, &options(1, Hessians::None), kept, &|_| {}).unwrap_err()

@@ -138,7 +138,7 @@ fn p5_deep_nesting() {
     assert_eq!(kind(put), "TooDeep");
     let dicts = Pickle::new(2).raw(b"}q\x00").repeat(b"0}K\x01h\x00sq\x00", 1_000_000).stop();
     assert_eq!(kind(dicts), "TooDeep");
-    // 31 levels are no fault of their own.
+    // A depth of 31 is no fault of its own.
     assert_eq!(kind(Pickle::new(2).raw(b")").repeat(b"\x85", 31).stop()), "NotAStateDict");
     // An error after a deep structure was built: nothing recurses while it is dropped.
     assert_eq!(kind(Pickle::new(2).raw(b")").repeat(b"\x85", 1_000_000).raw(b"\xff").stop()), "BadStream");

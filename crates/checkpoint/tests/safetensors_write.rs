@@ -96,7 +96,7 @@ fn layouts_without_metadata_or_tensors() {
 }
 
 #[test]
-fn plans_that_cannot_be_files() {
+fn layouts_that_cannot_be_files() {
     let kind = |tensors: Vec<NewTensor>| layout(tensors, &[], &[]).map_or_else(|error| error.kind(), |_| "ok");
     let f32 = |name: &str, shape: &[u64]| tensor(name, shape, Encoding::F32);
     assert_eq!(kind(vec![f32("a", &[1]), f32("a", &[1])]), "DuplicateTensor");

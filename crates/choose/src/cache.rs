@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use rwkv_forge_io::CacheKey;
-use rwkv_forge_score::Plan;
+use rwkv_forge_score::Schedule;
 use rwkv_forge_tensor::BoxError;
 
 use crate::observer::Observer;
@@ -50,7 +50,7 @@ pub struct Key<'a> {
     pub model: &'a str,
     /// The model that it is compared with, in the same way.
     pub against: Option<&'a str>,
-    /// Digest of what is fed and of what counts of it: [`of_tokens`], [`of_plan`].
+    /// Digest of what is fed and of what counts of it: [`of_tokens`], [`of_schedule`].
     pub text: Option<&'a str>,
     /// How it is computed: what is set, and to what. Settings that change no number, such as threads that only share the work, have no
     /// place here.
@@ -82,13 +82,13 @@ pub fn of_tokens(tokens: &[u32]) -> String {
     CacheKey::new("", "tokens").with_numbers(tokens.iter().map(|token| u64::from(*token))).name()
 }
 
-/// Digest of everything that a plan feeds and scores.
+/// Digest of everything that a schedule feeds and scores.
 ///
 /// # Errors
 /// When tokens that lie in a file cannot be read.
-pub fn of_plan(plan: &Plan) -> Result<String, BoxError> {
-    let mut key = CacheKey::new("", "plan").with(plan.protocol.name());
-    for sequence in &plan.sequences {
+pub fn of_schedule(schedule: &Schedule) -> Result<String, BoxError> {
+    let mut key = CacheKey::new("", "plan").with(schedule.protocol.name());
+    for sequence in &schedule.sequences {
         key = key.with_numbers([sequence.tokens.len() as u64, sequence.scored.start as u64, sequence.scored.end as u64]);
         sequence.tokens.pieces(|piece| {
             piece.iter().for_each(|token| key.add(token.to_le_bytes()));

@@ -6,7 +6,7 @@ use rwkv_forge_convert::container::{Container, by_name};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Rendered, Rendering, Vocabulary, Words};
-use rwkv_forge_eval::Model;
+use rwkv_forge_eval::Runnable;
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_report::pareto_front;
 
@@ -189,7 +189,7 @@ pub fn compare_levels(
     }
     let made: Vec<Made<'_>> = levels.iter().map(|level| Made::new(level, source, speeds)).collect();
     let candidates: Vec<&dyn Candidate> = made.iter().map(|made| made as &dyn Candidate).collect();
-    let model = Model::new(&source.model.model);
+    let model = Runnable::new(&source.model.model);
     let results = job.run(Some(Reference { model: &model, identity: source.identity }), &candidates, None)?;
     for made in made.iter().filter(|made| speeds.is_some() && made.speed.get().is_none()) {
         made.with(&mut |model| made.measured(model))?;
@@ -245,13 +245,13 @@ impl Candidate for Made<'_> {
         &self.identity
     }
 
-    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
+    fn with(&self, task: &mut dyn FnMut(Runnable) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
         let rendered = self.level.rendered(self.model)?;
         self.zeroed.set(rendered.zeroed_blocks);
-        task(Model::new(&rendered.model))
+        task(Runnable::new(&rendered.model))
     }
 
-    fn measured(&self, model: Model) -> Result<(), ChooseError> {
+    fn measured(&self, model: Runnable) -> Result<(), ChooseError> {
         if let Some(speeds) = self.speeds.filter(|_| self.speed.get().is_none()) {
             self.speed.set(speeds.of(self.name(), &self.identity, &model, self.level.bytes)?);
         }

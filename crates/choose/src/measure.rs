@@ -1,12 +1,12 @@
 //! Sends models through texts, part by part, and keeps what is finished, so that a run that was stopped goes on where it was.
 
-use rwkv_forge_engine::Form;
-use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, Model, PassOptions, Step};
-use rwkv_forge_score::{Evaluation, Plan, Precision, Scores};
+use rwkv_forge_engine::Arithmetic;
+use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, PassOptions, Runnable, Step};
+use rwkv_forge_score::{Evaluation, Precision, Schedule, Scores};
 use rwkv_forge_tensor::BoxError;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Key, Kind, of_plan};
+use crate::cache::{Cache, Key, Kind, of_schedule};
 use crate::error::ChooseError;
 use crate::observer::{Observer, Steps, Work};
 
@@ -20,12 +20,12 @@ pub trait Candidate {
     ///
     /// # Errors
     /// When it cannot be made, and those of `task`.
-    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
+    fn with(&self, task: &mut dyn FnMut(Runnable) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
     /// Called with the model once its last part is measured.
     ///
     /// # Errors
     /// As implementations have it.
-    fn measured(&self, _model: Model) -> Result<(), ChooseError> {
+    fn measured(&self, _model: Runnable) -> Result<(), ChooseError> {
         Ok(())
     }
 }
@@ -33,9 +33,9 @@ pub trait Candidate {
 /// How models are measured.
 pub struct Job<'a> {
     /// All that is fed and scored.
-    pub plan: &'a Plan,
-    /// The same in parts that are measured one after the other; their scores in order are those of `plan`.
-    pub parts: &'a [Plan],
+    pub schedule: &'a Schedule,
+    /// The same in parts that are measured one after the other; their scores in order are those of `schedule`.
+    pub parts: &'a [Schedule],
     /// SHA-256 of the vocabulary.
     pub vocabulary: &'a str,
     /// Losses of rounded logits, or not.
@@ -43,7 +43,7 @@ pub struct Job<'a> {
     /// What computes, unless the model is a hybrid.
     pub kernel: Kernel,
     /// Activations of candidates.
-    pub form: Form,
+    pub arithmetic: Arithmetic,
     /// Bytes for activations of all models together.
     pub max_memory: u64,
     /// What is finished.
@@ -56,7 +56,7 @@ pub struct Job<'a> {
 #[derive(Clone, Copy)]
 pub struct Reference<'a> {
     /// It.
-    pub model: &'a Model,
+    pub model: &'a Runnable,
     /// Digests of its files.
     pub identity: &'a str,
 }
@@ -157,25 +157,25 @@ impl Collected {
 impl Job<'_> {
     /// What computes this model.
     #[must_use]
-    pub fn kernel_of(&self, model: &Model) -> Kernel {
+    pub fn kernel_of(&self, model: &Runnable) -> Kernel {
         match rwkv_forge_engine::supports(&model.description().mechanisms) {
             Ok(()) => self.kernel,
             Err(_) => Kernel::Reference,
         }
     }
 
-    fn pass(&self, model: &Model, form: Form, of: u64) -> PassOptions {
-        PassOptions { kernel: self.kernel_of(model), form, max_memory: self.max_memory / of, ..PassOptions::default() }
+    fn pass(&self, model: &Runnable, arithmetic: Arithmetic, of: u64) -> PassOptions {
+        PassOptions { kernel: self.kernel_of(model), arithmetic, max_memory: self.max_memory / of, ..PassOptions::default() }
     }
 
     /// The name of a candidate's result; `text` is the digest of the part.
     fn name(&self, candidate: &dyn Candidate, reference: Option<Reference<'_>>, text: &str) -> String {
-        let form = if self.form == Form::Int8 { "int8" } else { "float" };
+        let arithmetic = if self.arithmetic == Arithmetic::Int8 { "int8" } else { "float" };
         let how: [(&str, &dyn std::fmt::Display); 4] = [
             ("vocabulary", &self.vocabulary),
             ("precision", &self.precision.name()),
             ("kernel", &self.kernel.name()),
-            ("activations", &form),
+            ("activations", &arithmetic),
         ];
         let against = reference.map(|reference| reference.identity);
         Key { kind: Kind::Scores, model: candidate.identity(), against, text: Some(text), how: &how }.name()
@@ -193,7 +193,7 @@ impl Job<'_> {
         mut logits: Option<LogitsRow<'_>>,
     ) -> Result<Results, ChooseError> {
         let mut all: Vec<Collected> = candidates.iter().map(|_| Collected::default()).collect();
-        let texts = self.parts.iter().map(of_plan).collect::<Result<Vec<_>, BoxError>>()?;
+        let texts = self.parts.iter().map(of_schedule).collect::<Result<Vec<_>, BoxError>>()?;
         let name = |candidate: &dyn Candidate, part: usize| self.name(candidate, reference, &texts[part]);
         let is_missing = |candidate: &dyn Candidate, part: usize| known(self.cache, &name(candidate, part)).is_none();
         let of_part = |part: usize| candidates.iter().map(|candidate| is_missing(*candidate, part)).collect();
@@ -233,11 +233,11 @@ impl Job<'_> {
     fn baseline<'m>(
         &self,
         reference: Reference<'m>,
-        part: &'m Plan,
+        part: &'m Schedule,
         logits: Option<LogitsRow<'_>>,
         meter: &mut Meter<'_>,
     ) -> Result<Baseline<'m>, ChooseError> {
-        let options = LossOptions { pass: self.pass(reference.model, Form::Float, 2), precision: self.precision };
+        let options = LossOptions { pass: self.pass(reference.model, Arithmetic::Float, 2), precision: self.precision };
         let mut baseline = meter.pass(reference.model, part, 0, |step| Baseline::new(reference.model.clone(), part, &options, step))?;
         if let Some(logits) = logits {
             baseline.loss(Some(logits), &mut |_| ())?;
@@ -247,19 +247,19 @@ impl Job<'_> {
 
     fn one(
         &self,
-        model: &Model,
+        model: &Runnable,
         baseline: Option<&mut Baseline<'_>>,
-        part: &Plan,
+        part: &Schedule,
         logits: &mut Option<LogitsRow<'_>>,
         meter: &mut Meter<'_>,
     ) -> Result<Loss, ChooseError> {
         match baseline {
             Some(baseline) => {
-                let options = self.pass(model, self.form, 2);
+                let options = self.pass(model, self.arithmetic, 2);
                 meter.pass(model, part, 2, |step| baseline.compare(model.clone(), &options, step))
             }
             None => {
-                let options = LossOptions { pass: self.pass(model, self.form, 1), precision: self.precision };
+                let options = LossOptions { pass: self.pass(model, self.arithmetic, 1), precision: self.precision };
                 meter.pass(model, part, 1, |step| rwkv_forge_eval::loss(model.clone(), part, &options, logits.take(), step))
             }
         }
@@ -271,11 +271,11 @@ impl Job<'_> {
             let scores = collected.scores.unwrap_or_else(|| Scores::new(self.precision));
             if let Some(compared) = scores.compared.as_ref().filter(|_| baseline.is_none()) {
                 let alone = Scores { precision: scores.precision, nll: compared.nll_reference.clone(), compared: None };
-                baseline = Some(rwkv_forge_score::evaluate(self.plan, &alone)?);
+                baseline = Some(rwkv_forge_score::evaluate(self.schedule, &alone)?);
             }
             models.push(Measured {
                 name: candidate.name().to_owned(),
-                evaluation: rwkv_forge_score::evaluate(self.plan, &scores)?,
+                evaluation: rwkv_forge_score::evaluate(self.schedule, &scores)?,
                 scores,
                 layers: collected.layers,
                 seconds: collected.seconds,
@@ -294,8 +294,8 @@ struct Meter<'o> {
 }
 
 impl<'o> Meter<'o> {
-    fn new(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Plan], missing: &[Vec<bool>]) -> Self {
-        let of = |part: &Plan, missing: &[bool]| {
+    fn new(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Schedule], missing: &[Vec<bool>]) -> Self {
+        let of = |part: &Schedule, missing: &[bool]| {
             let candidates = missing.iter().filter(|missing| **missing).count();
             let passes = candidates + usize::from(reference.is_some() && candidates > 0);
             (passes * part.fed()) as u64
@@ -307,8 +307,8 @@ impl<'o> Meter<'o> {
     /// One pass of a model over a part, at whose end `heads` heads are computed.
     fn pass<T>(
         &mut self,
-        model: &Model,
-        part: &Plan,
+        model: &Runnable,
+        part: &Schedule,
         heads: usize,
         task: impl FnOnce(&mut dyn FnMut(Step)) -> Result<T, rwkv_forge_eval::EvalError>,
     ) -> Result<T, ChooseError> {

@@ -2,7 +2,7 @@
 
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Blueprint, Calibration, ConvertOptions, OpenModel, Prepared, Rendering};
-use rwkv_forge_eval::{Baseline, LossOptions, Model, Step};
+use rwkv_forge_eval::{Baseline, LossOptions, Runnable, Step};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::Evaluation;
@@ -215,8 +215,8 @@ impl Planning<'_> {
         let blueprint = self.blueprint(recipe)?;
         let directory = self.loss.pass.spill_directory.as_deref();
         let rendered = Rendering { model: self.model, blueprint: &blueprint, recipe, calibration: self.calibration, directory }.whole()?;
-        let loss = baseline.compare(Model::new(&rendered.model), &self.loss.pass, progress)?;
-        let evaluation = rwkv_forge_score::evaluate(baseline.plan(), &loss.scores)?;
+        let loss = baseline.compare(Runnable::new(&rendered.model), &self.loss.pass, progress)?;
+        let evaluation = rwkv_forge_score::evaluate(baseline.schedule(), &loss.scores)?;
         planned.prepared = rendered.prepared;
         planned.measured = Some(evaluation);
         planned.met = match (goal, loss_of(goal, planned)) {

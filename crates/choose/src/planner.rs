@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
 use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared};
-use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions, Step};
+use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable, Step};
 use rwkv_forge_model::TensorSpec;
 use rwkv_forge_quantizer::Quantizer;
-use rwkv_forge_score::{AgainstUnigram, Plan, UnigramLoss};
+use rwkv_forge_score::{AgainstUnigram, Schedule, UnigramLoss};
 use serde::Serialize;
 
 use crate::allocation::AllocationError;
@@ -78,7 +78,7 @@ pub struct PlanTexts<'a> {
     /// Tokens of the calibration text, on which probes are made too.
     pub calibration: &'a [u32],
     /// What the whole is measured on.
-    pub measured: &'a Plan,
+    pub measured: &'a Schedule,
 }
 
 /// A plan that was made.
@@ -180,7 +180,7 @@ impl Planner<'_> {
         planning.estimate(self.goal)?;
         let steps = observer.begin(Work::Measuring);
         let mut step = |step: Step| steps.set(step.done as u64, step.total as u64);
-        let mut baseline = Baseline::new(Model::new(&self.model.model), texts.measured, &loss, &mut step)?;
+        let mut baseline = Baseline::new(Runnable::new(&self.model.model), texts.measured, &loss, &mut step)?;
         let (planned, recipe) = planning.run(self.goal, &mut baseline, heard, &mut step)?;
         drop(steps);
         let measuring = started.elapsed().as_secs_f64();
@@ -219,8 +219,8 @@ impl Planner<'_> {
     }
 
     /// How well the source predicts the text.
-    fn prediction(&self, text: &Plan, planned: &Planned) -> Result<Option<AgainstUnigram>, ChooseError> {
-        let unigram = UnigramLoss::of_plan(text, self.model.description().hyperparameters.vocabulary)?;
+    fn prediction(&self, text: &Schedule, planned: &Planned) -> Result<Option<AgainstUnigram>, ChooseError> {
+        let unigram = UnigramLoss::of_schedule(text, self.model.description().hyperparameters.vocabulary)?;
         let ratio = planned.measured.as_ref().and_then(|measured| measured.perplexity_ratio.as_ref());
         Ok(unigram.zip(ratio).map(|(unigram, ratio)| unigram.against(ratio.reference.ln())))
     }

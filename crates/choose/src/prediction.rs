@@ -1,6 +1,6 @@
 //! Whether what was evaluated predicts text at all: beside an adaptive unigram, over the same tokens.
 
-use rwkv_forge_score::{AgainstUnigram, Evaluation, Plan, ScoreError, UnigramLoss};
+use rwkv_forge_score::{AgainstUnigram, Evaluation, Schedule, ScoreError, UnigramLoss};
 
 use crate::measure::Results;
 
@@ -20,8 +20,8 @@ impl Predictions {
     ///
     /// # Errors
     /// When tokens that lie in a file cannot be read.
-    pub fn of(plan: &Plan, rows: usize, baseline: Option<&str>, results: &Results) -> Result<Self, ScoreError> {
-        let unigram = UnigramLoss::of_plan(plan, rows)?;
+    pub fn of(schedule: &Schedule, rows: usize, baseline: Option<&str>, results: &Results) -> Result<Self, ScoreError> {
+        let unigram = UnigramLoss::of_schedule(schedule, rows)?;
         let against = |evaluation: &Evaluation| Some(unigram?.against(evaluation.nll_per_token));
         let mut out = Self::default();
         if let Some((name, evaluation)) = baseline.zip(results.baseline.as_ref()) {

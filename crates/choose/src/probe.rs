@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use rayon::prelude::*;
-use rwkv_forge_engine::{Batch, EngineOptions, Form, LayerStream, LoadedHead, LoadedLayer};
+use rwkv_forge_engine::{Arithmetic, Batch, EngineOptions, LayerStream, LoadedHead, LoadedLayer};
 use rwkv_forge_model::TensorSpec;
 use rwkv_forge_score::{Precision, ScoreError, Scorer};
 use rwkv_forge_weights::{Context, Model};
@@ -87,7 +87,7 @@ impl<'a> Probe<'a> {
         if windows.is_empty() {
             return Err(ChooseError::TooLittleText { found: tokens.len(), least: options.window });
         }
-        let engine = EngineOptions { threads: options.threads, form: Form::Float, ..EngineOptions::default() };
+        let engine = EngineOptions { threads: options.threads, arithmetic: Arithmetic::Float, ..EngineOptions::default() };
         let mut stream = LayerStream::new(model, &engine)?;
         let sizes = model.description().hyperparameters;
         let head = stream.load_head(0, sizes.vocabulary)?;
@@ -181,7 +181,7 @@ impl<'a> Probe<'a> {
         let x = self.residual(changed, place)?;
         let mut head = None;
         if place == Place::Head {
-            let engine = EngineOptions { threads: self.options.threads, form: Form::Float, ..EngineOptions::default() };
+            let engine = EngineOptions { threads: self.options.threads, arithmetic: Arithmetic::Float, ..EngineOptions::default() };
             let mut stream = LayerStream::new(changed, &engine)?;
             head = Some(stream.load_head(0, self.model.description().hyperparameters.vocabulary)?);
         }
@@ -209,7 +209,7 @@ impl<'a> Probe<'a> {
         let (first, mut batch) = match place {
             Place::Head => return Ok(self.residuals.last().cloned().unwrap_or_default()),
             Place::Embedding => {
-                let engine = EngineOptions { threads: self.options.threads, form: Form::Float, ..EngineOptions::default() };
+                let engine = EngineOptions { threads: self.options.threads, arithmetic: Arithmetic::Float, ..EngineOptions::default() };
                 (0, LayerStream::new(changed, &engine)?.embed(&self.windows)?)
             }
             Place::Layer(layer) => {

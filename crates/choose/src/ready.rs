@@ -44,10 +44,10 @@ fn improve(draft: &Draft<'_>, ready: &Ready) -> Result<Vec<Choice>, BoxError> {
 }
 
 /// The types that may be chosen, those that say what harm they do, in the order of bytes; of as many bytes the more harmful first.
-fn levels() -> Vec<(Encoding, f64)> {
-    let mut levels: Vec<_> = rwkv_forge_quant::encodable().filter_map(|format| Some((format, format.facts().harm?))).collect();
-    levels.sort_by(|(a, harm_a), (b, harm_b)| a.bits().total_cmp(&b.bits()).then(harm_b.total_cmp(harm_a)));
-    levels.into_iter().map(|(format, harm)| (format.encoding(), harm)).collect()
+fn judged_types() -> Vec<(Encoding, f64)> {
+    let mut types: Vec<_> = rwkv_forge_quant::encodable().filter_map(|format| Some((format, format.facts().harm?))).collect();
+    types.sort_by(|(a, harm_a), (b, harm_b)| a.bits().total_cmp(&b.bits()).then(harm_b.total_cmp(harm_a)));
+    types.into_iter().map(|(format, harm)| (format.encoding(), harm)).collect()
 }
 
 /// Low-rank factors are stored in this type where rows are whole blocks.
@@ -206,7 +206,7 @@ fn choices(
         Constraint::Float(_) | Constraint::F32Only(_) => false,
     };
     let (mut encodings, mut options) = (Vec::new(), Vec::new());
-    for (encoding, harm) in levels() {
+    for (encoding, harm) in judged_types() {
         let fits =
             container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
         if fits && (open || encoding.is_float()) {
@@ -219,12 +219,12 @@ fn choices(
 
 #[cfg(test)]
 mod tests {
-    use super::levels;
+    use super::judged_types;
 
     /// A type that says nothing of its harm is never chosen: with more formats registered, ready types choose as before.
     #[test]
     fn types_are_chosen_by_consent() {
-        let found: Vec<(&str, f64)> = levels().into_iter().map(|(encoding, harm)| (encoding.name, harm)).collect();
+        let found: Vec<(&str, f64)> = judged_types().into_iter().map(|(encoding, harm)| (encoding.name, harm)).collect();
         let expected = [
             ("nf4", 1.3),
             ("q4_0", 1.5),

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use rwkv_forge_bench::{Machine, Settings, Subject};
 use rwkv_forge_engine::EngineOptions;
-use rwkv_forge_eval::Model;
+use rwkv_forge_eval::Runnable;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, Key, Kind};
@@ -48,13 +48,13 @@ impl<'a> Speeds<'a> {
     }
 
     /// Of a model that may be known from an earlier run.
-    pub(crate) fn of(&self, name: &str, identity: &str, model: &Model, file_bytes: u64) -> Result<Option<Speed>, ChooseError> {
+    pub(crate) fn of(&self, name: &str, identity: &str, runnable: &Runnable, file_bytes: u64) -> Result<Option<Speed>, ChooseError> {
         if let Some(speed) = self.known(identity) {
             return Ok(Some(speed));
         }
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
         let options = EngineOptions { threads, ..EngineOptions::default() };
-        let subject = Subject { name: name.to_owned(), model: model.weights.clone(), file_bytes, options };
+        let subject = Subject { name: name.to_owned(), model: runnable.model.clone(), file_bytes, options };
         let (tokens, repeat) = ROUNDS;
         let settings = Settings { tokens, repeat, prompts: Vec::new(), loads: 1, position: 0, buffer_bytes: Some(BUFFER) };
         let report = rwkv_forge_bench::run(&[subject], &settings, &|_, _| ())?;

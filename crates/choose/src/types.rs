@@ -11,7 +11,7 @@ use serde::Serialize;
 /// Rows of a tensor on which the error of a type is measured.
 const ROWS: usize = 96;
 
-/// Evenly spaced levels of no more bits a weight than this are too few for the second factor of the decay.
+/// Evenly spaced points of no more bits a weight than this are too few for the second factor of the decay.
 const FEW_BITS: f64 = 5.0;
 
 /// A type for a tensor.

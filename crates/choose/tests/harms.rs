@@ -124,7 +124,7 @@ fn types_are_those_that_the_container_and_the_rows_allow() {
         let found = tensor_types_with_errors(&model, version, spec, by_name(container).unwrap(), None).unwrap();
         let falls = found.windows(2).all(|pair| pair[0].bytes < pair[1].bytes && pair[0].error > pair[1].error);
         assert!(falls, "{found:?}");
-        found.iter().map(|level| level.encoding.name).collect()
+        found.iter().map(|kind| kind.encoding.name).collect()
     };
     let (value, key) = ("blocks.1.ffn.value.weight", "blocks.1.att.key.weight");
     assert_eq!(names("gguf", Version::V7, value), ["q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0", "f16"]);

@@ -6,8 +6,8 @@ use rwkv_forge_testkit::memory::peak_of;
 
 /// Options on one line, so that no bound and no dominance tells any apart: after some items there are as many states as are kept.
 fn items(count: u64) -> Vec<Vec<Choice>> {
-    let bytes = |item: u64, level: u64| (level << 20) + ((item * 3 + level + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44);
-    let options = |item: u64| (0..3).map(move |level| bytes(item, level));
+    let bytes = |item: u64, option: u64| (option << 20) + ((item * 3 + option + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44);
+    let options = |item: u64| (0..3).map(move |option| bytes(item, option));
     (0..count).map(|item| options(item).map(|bytes| Choice { bytes, harm: 1e8 - bytes as f64 }).collect()).collect()
 }
 

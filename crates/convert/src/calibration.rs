@@ -84,7 +84,7 @@ pub struct FromImatrix {
 }
 
 impl FromImatrix {
-    /// Reads a file of either form.
+    /// Reads a file of either format.
     ///
     /// # Errors
     /// When the file is no imatrix, or names tensors that the model's version does not have or that have other widths.

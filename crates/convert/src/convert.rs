@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::OpenOptions;
-use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Model, Thresholds};
+use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Runnable, Thresholds};
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
 use rwkv_forge_model::{FileLayout, OutputTensor, ValueForm};
 use rwkv_forge_quant::EncodeStats;
@@ -292,8 +292,8 @@ fn read_back(
     let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
     let rows = model.description().hyperparameters.vocabulary;
     let tokens = probe_tokens(text, blueprint.tokenizer(), rows, verify.tokens)?;
-    let reference = Model::new(&model.model);
-    let candidate = Model::new(&candidate.model);
+    let reference = Runnable::new(&model.model);
+    let candidate = Runnable::new(&candidate.model);
     let options = CompareOptions::new(&tokens, verify.kernel);
     let agreement = rwkv_forge_eval::compare(&reference, &candidate, &options, &mut |step| {
         progress(Stage::Verifying, step.done as u64, step.total as u64);

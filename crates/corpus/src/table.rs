@@ -177,15 +177,15 @@ struct Column {
 impl Column {
     /// The next rows, at most [`BATCH`]; `None` for a row without value.
     fn batch(&mut self) -> ParquetResult<Vec<Option<ByteArray>>> {
-        let (mut levels, mut values) = (Vec::new(), Vec::new());
-        let (rows, _, _) = self.reader.read_records(BATCH, Some(&mut levels), None, &mut values)?;
+        let (mut definitions, mut values) = (Vec::new(), Vec::new());
+        let (rows, _, _) = self.reader.read_records(BATCH, Some(&mut definitions), None, &mut values)?;
         let mut values = values.into_iter();
         if !self.optional {
             return Ok(values.map(Some).collect());
         }
         let mut out = Vec::with_capacity(rows.min(BATCH));
-        for level in levels {
-            out.push(if level > 0 {
+        for definition in definitions {
+            out.push(if definition > 0 {
                 Some(values.next().ok_or_else(|| ParquetError::General("fewer values than rows".into()))?)
             } else {
                 None

@@ -49,7 +49,7 @@ pub enum EngineError {
         layers: usize,
     },
     /// Inputs are to be seen of weights whose inputs are rounded to eight bits.
-    #[error("the inputs of weights can be seen only where they are f32 (Form::Float)")]
+    #[error("the inputs of weights can be seen only where they are f32 (Arithmetic::Float)")]
     RoundedInputs,
 }
 

@@ -7,7 +7,7 @@
 //! everything between the products. What goes through them is in `flow.rs`.
 //!
 //! Results have the same bits for any number of threads, on every instruction set, and however sequences are divided into
-//! calls. They differ from the reference kernel's by rounding, and with [`Form::Int8`] by the activations' 8 bits.
+//! calls. They differ from the reference kernel's by rounding, and with [`Arithmetic::Int8`] by the activations' 8 bits.
 #![forbid(unsafe_code)]
 
 mod block;
@@ -41,7 +41,7 @@ pub use engine::{Engine, Logits};
 pub use error::EngineError;
 pub use memory::{Memory, memory};
 pub use options::EngineOptions;
-pub use rwkv_forge_matrix::{Form, Isa};
+pub use rwkv_forge_matrix::{Arithmetic, Isa};
 pub use state::State;
 pub use stream::{Batch, LayerStream, LoadedHead, LoadedLayer};
 pub use supports::{check, supports};

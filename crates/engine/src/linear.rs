@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use rwkv_forge_matrix::{Activations, Form, Matrix, PANEL, Part};
+use rwkv_forge_matrix::{Activations, Arithmetic, Matrix, PANEL, Part};
 
 use crate::machine::{Add, Local, Machine};
 use crate::tap::{Inputs, Tap};
@@ -24,7 +24,7 @@ pub(crate) struct Weight {
     /// The canonical weight divided by the stored one: a power of two.
     pub(crate) factor: f32,
     /// What its input should be.
-    pub(crate) form: Form,
+    pub(crate) arithmetic: Arithmetic,
 }
 
 /// A weight's place in a group.
@@ -51,14 +51,14 @@ impl Input {
     }
 
     fn of(activations: &Activations) -> Self {
-        let codes = activations.form() == Form::Int8;
+        let codes = activations.arithmetic() == Arithmetic::Int8;
         Self { columns: activations.columns(), codes, values: activations.has_values() }
     }
 
     fn activations(self, tokens: usize) -> Activations {
         match (self.codes, self.values) {
             (true, false) => Activations::codes_only(tokens, self.columns),
-            (codes, _) => Activations::new(tokens, self.columns, if codes { Form::Int8 } else { Form::Float }),
+            (codes, _) => Activations::new(tokens, self.columns, if codes { Arithmetic::Int8 } else { Arithmetic::Float }),
         }
     }
 }
@@ -94,9 +94,9 @@ impl Group {
         for Member { weight, input, .. } in &self.members {
             let input = &mut inputs[*input];
             input.columns = weight.matrix.columns();
-            match weight.form {
-                Form::Int8 => input.codes = true,
-                Form::Float => input.values = true,
+            match weight.arithmetic {
+                Arithmetic::Int8 => input.codes = true,
+                Arithmetic::Float => input.values = true,
             }
         }
         inputs

@@ -10,7 +10,7 @@ use rwkv_forge_weights::{Model, Stored, View, WeightsError};
 use crate::error::EngineError;
 use crate::linear::Weight;
 use crate::options::EngineOptions;
-use crate::place::{Place, Shape, as_rows, form_of};
+use crate::place::{Place, Shape, arithmetic_of, as_rows};
 
 /// Loads tensors by their canonical names.
 pub(crate) struct Loader<'a> {
@@ -122,7 +122,7 @@ impl<'a> Loader<'a> {
     }
 
     fn finish(&self, spec: &TensorSpec, matrix: Matrix, factor: f32) -> Weight {
-        Weight { name: spec.name.clone(), form: form_of(&matrix, self.options.form), matrix, factor }
+        Weight { name: spec.name.clone(), arithmetic: arithmetic_of(&matrix, self.options.arithmetic), matrix, factor }
     }
 
     /// Whether rows of inputs are stored one after the other, in whatever type.

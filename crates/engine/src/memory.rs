@@ -1,6 +1,6 @@
 //! What a model will need, known from names, shapes and encodings before any weight is read.
 
-use rwkv_forge_matrix::{Activations, Form, Matrix, PANEL};
+use rwkv_forge_matrix::{Activations, Arithmetic, Matrix, PANEL};
 use rwkv_forge_model::{ModelDescription, TensorRole, TimeMix};
 use rwkv_forge_weights::Model;
 use serde::Serialize;
@@ -50,18 +50,18 @@ pub fn memory(model: &Model, options: &EngineOptions) -> Result<Memory, EngineEr
             Place::Table { .. } => (description.hyperparameters.channels * size_of::<f32>()) as u64,
         };
     }
-    let integer = options.form == Form::Int8 && description.tensors.iter().any(|spec| is_integer(model, spec));
-    let form = if integer { Form::Int8 } else { Form::Float };
+    let integer = options.arithmetic == Arithmetic::Int8 && description.tensors.iter().any(|spec| is_integer(model, spec));
+    let arithmetic = if integer { Arithmetic::Int8 } else { Arithmetic::Float };
     let threads = options.threads.get() * thread_bytes(description);
-    memory.scratch = (scratch_bytes(description, form, 1, 1) + threads) as u64;
-    memory.batch = scratch_bytes(description, form, BLOCK, POSITIONS) as u64;
+    memory.scratch = (scratch_bytes(description, arithmetic, 1, 1) + threads) as u64;
+    memory.batch = scratch_bytes(description, arithmetic, BLOCK, POSITIONS) as u64;
     Ok(memory)
 }
 
 fn is_integer(model: &Model, spec: &rwkv_forge_model::TensorSpec) -> bool {
     let info = &model.source().tensors()[spec.source_index];
     let columns = info.shape.last().and_then(|columns| usize::try_from(*columns).ok()).unwrap_or(0);
-    spec.role.is_matrix() && spec.role != TensorRole::Embedding && Matrix::form_for(info.encoding, columns) == Some(Form::Int8)
+    spec.role.is_matrix() && spec.role != TensorRole::Embedding && Matrix::arithmetic_for(info.encoding, columns) == Some(Arithmetic::Int8)
 }
 
 fn state_bytes(description: &ModelDescription) -> u64 {
@@ -83,14 +83,14 @@ fn thread_bytes(description: &ModelDescription) -> usize {
 }
 
 /// Buffers for so many tokens, and logits of so many positions.
-fn scratch_bytes(description: &ModelDescription, form: Form, tokens: usize, positions: usize) -> usize {
+fn scratch_bytes(description: &ModelDescription, arithmetic: Arithmetic, tokens: usize, positions: usize) -> usize {
     let sizes = &description.hyperparameters;
     let (c, f, v) = (sizes.channels, sizes.ffn, sizes.vocabulary);
     // Inputs of low-rank pairs are values; those of large matrices are codes where these are integers.
-    let values = |columns: usize| Activations::bytes_for(tokens, columns, Form::Float);
-    let large = |columns: usize| match form {
-        Form::Float => values(columns),
-        Form::Int8 => Activations::bytes_for(tokens, columns, form) - values(columns),
+    let values = |columns: usize| Activations::bytes_for(tokens, columns, Arithmetic::Float);
+    let large = |columns: usize| match arithmetic {
+        Arithmetic::Float => values(columns),
+        Arithmetic::Int8 => Activations::bytes_for(tokens, columns, arithmetic) - values(columns),
     };
     let padded = |rows: usize| rows.div_ceil(PANEL) * PANEL * tokens * size_of::<f32>();
     // Receptance, key, value and output are everywhere; the rest depends on the time mix.

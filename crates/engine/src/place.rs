@@ -1,7 +1,7 @@
 //! How each tensor will be held, decided from names, shapes and encodings alone: loading and the prediction of memory
 //! both follow it.
 
-use rwkv_forge_matrix::{Form, Matrix};
+use rwkv_forge_matrix::{Arithmetic, Matrix};
 use rwkv_forge_model::{TensorRole, TensorSpec, ValueForm};
 use rwkv_forge_tensor::{Encoding, format_shape};
 use rwkv_forge_weights::{Model, View, WeightsError};
@@ -129,6 +129,6 @@ pub(crate) fn as_rows(spec: &TensorSpec) -> View {
 }
 
 /// What the input of a weight should be.
-pub(crate) fn form_of(matrix: &Matrix, wanted: Form) -> Form {
-    if wanted == Form::Float { Form::Float } else { matrix.form() }
+pub(crate) fn arithmetic_of(matrix: &Matrix, wanted: Arithmetic) -> Arithmetic {
+    if wanted == Arithmetic::Float { Arithmetic::Float } else { matrix.arithmetic() }
 }

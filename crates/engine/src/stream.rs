@@ -176,7 +176,7 @@ impl LayerStream {
     ///
     /// # Errors
     /// When there is not one state for each sequence; when there is a tap but activations are rounded
-    /// ([`rwkv_forge_matrix::Form::Int8`]), so that there are no exact inputs to see.
+    /// ([`rwkv_forge_matrix::Arithmetic::Int8`]), so that there are no exact inputs to see.
     pub fn forward(
         &mut self,
         layer: &LoadedLayer,
@@ -188,7 +188,7 @@ impl LayerStream {
             let what = "the list of states";
             return Err(WeightsError::BufferMismatch { what, found: states.len(), expected: batch.lengths.len() }.into());
         }
-        if tap.is_some() && self.options.form != rwkv_forge_matrix::Form::Float {
+        if tap.is_some() && self.options.arithmetic != rwkv_forge_matrix::Arithmetic::Float {
             return Err(EngineError::RoundedInputs);
         }
         let channels = self.description().hyperparameters.channels;
@@ -236,7 +236,7 @@ impl LayerStream {
             let what = "the buffer for logits";
             return Err(WeightsError::BufferMismatch { what, found: out.len(), expected }.into());
         }
-        if tap.is_some() && self.options.form != rwkv_forge_matrix::Form::Float {
+        if tap.is_some() && self.options.arithmetic != rwkv_forge_matrix::Arithmetic::Float {
             return Err(EngineError::RoundedInputs);
         }
         head.head.all(&mut self.machine, x, out, tap);

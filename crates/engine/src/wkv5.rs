@@ -3,7 +3,7 @@
 //! 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus a head, 5.2 has one a key channel. A bonus named
 //! `time_first` is stored as a logarithm, one named `time_faaaa` as it is used.
 
-use rwkv_forge_model::{BonusForm, Per, ValueForm};
+use rwkv_forge_model::{Per, StoredBonus, ValueForm};
 
 use crate::error::EngineError;
 use crate::flow::{Flow, keep_shift};
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     pub(crate) decay: Per,
     pub(crate) gate: bool,
     /// What the stored bonus is.
-    pub(crate) bonus: BonusForm,
+    pub(crate) bonus: StoredBonus,
 }
 
 /// Weights of ln1 and the time mix of one layer.
@@ -60,8 +60,8 @@ impl TimeMix {
         let output = loader.weight(&name("output.weight"), c, c)?;
         let mixes = ["r", "k", "v", "g"][..count].iter().map(|letter| loader.vector(&name(&format!("time_mix_{letter}")), c));
         let (bonus, form) = match options.bonus {
-            BonusForm::Logarithm => ("time_first", ValueForm::Exp),
-            BonusForm::Value => ("time_faaaa", ValueForm::Canonical),
+            StoredBonus::Logarithm => ("time_first", ValueForm::Exp),
+            StoredBonus::Value => ("time_faaaa", ValueForm::Canonical),
         };
         let bonus = per_channel(loader, &name(bonus), options.decay, form)?;
         Ok(Self {

@@ -4,24 +4,24 @@
 use crate::support;
 
 use crate::support::{Agreement, Loaded, ODD, TINY, WIDE, agreement, options, tokens};
-use rwkv_forge_engine::Form;
+use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_model::Version;
 use rwkv_forge_weights::State as KernelState;
 
-/// Form::Float differs from the reference by rounding alone: another order of summation and fused products. A sum of n terms
+/// Arithmetic::Float differs from the reference by rounding alone: another order of summation and fused products. A sum of n terms
 /// errs by about sqrt(n) * 2^-25 of its size, some 1e-6 for the rows here, and 3 layers with about ten operations each give
 /// up to 3e-6 (RWKV-5.0, whose group norm divides by small deviations). One wrong element is a thousand times that.
 const FLOAT: f64 = 1e-5;
 
-/// Form::Int8 rounds activations to multiples of max / 127 in groups of 32: an error of max / 127 / sqrt(12), 0.6 % of the rms of
+/// Arithmetic::Int8 rounds activations to multiples of max / 127 in groups of 32: an error of max / 127 / sqrt(12), 0.6 % of the rms of
 /// a group whose largest value is 2.5 times its rms. Errors of independent products add in squares: 3 layers with up to
 /// four products one after the other give 2 %, up to 3.1 % for RWKV-5.0, which has the small deviations mentioned above.
 const INT8: Agreement = Agreement { rms_ratio: 0.05, kl: 5e-3, top1: 0.9 };
 
-fn check(name: &str, form: Form, found: Agreement) {
-    match form {
-        Form::Float => assert!(found.rms_ratio < FLOAT, "{name}: {found:?}"),
-        Form::Int8 => {
+fn check(name: &str, arithmetic: Arithmetic, found: Agreement) {
+    match arithmetic {
+        Arithmetic::Float => assert!(found.rms_ratio < FLOAT, "{name}: {found:?}"),
+        Arithmetic::Int8 => {
             let good = found.rms_ratio < INT8.rms_ratio && found.kl < INT8.kl && found.top1 >= INT8.top1;
             assert!(good, "{name}: {found:?}");
         }
@@ -45,8 +45,8 @@ fn every_version_agrees_but_for_rounding() {
             let model = Loaded::random(version, sizes, seed);
             let tokens = tokens(40, sizes.vocabulary);
             let (expected, expected_state) = model.reference(&tokens);
-            let (found, state) = model.steps(&options(Form::Float, 1), &tokens);
-            check(&version.to_string(), Form::Float, agreement(&expected, &found, sizes.vocabulary));
+            let (found, state) = model.steps(&options(Arithmetic::Float, 1), &tokens);
+            check(&version.to_string(), Arithmetic::Float, agreement(&expected, &found, sizes.vocabulary));
             let ratio = state_ratio(&expected_state, &state.to_kernel(&model.description));
             assert!(ratio < FLOAT, "{version}: state {ratio:e}");
         }
@@ -61,9 +61,9 @@ fn every_type_agrees_in_both_forms() {
         for format in rwkv_forge_quant::encodable() {
             let model = random.stored_as(format.encoding());
             let (expected, _) = model.reference(&tokens);
-            for form in [Form::Float, Form::Int8] {
-                let (found, _) = model.steps(&options(form, 2), &tokens);
-                check(&format!("{version} {}", format.encoding()), form, agreement(&expected, &found, WIDE.vocabulary));
+            for arithmetic in [Arithmetic::Float, Arithmetic::Int8] {
+                let (found, _) = model.steps(&options(arithmetic, 2), &tokens);
+                check(&format!("{version} {}", format.encoding()), arithmetic, agreement(&expected, &found, WIDE.vocabulary));
             }
         }
     }
@@ -75,13 +75,13 @@ fn trained_models_agree() {
     for name in TINY {
         let model = Loaded::tiny(name);
         let (expected, _) = model.reference(&tokens);
-        let (found, _) = model.steps(&options(Form::Float, 1), &tokens);
-        check(name, Form::Float, agreement(&expected, &found, 320));
+        let (found, _) = model.steps(&options(Arithmetic::Float, 1), &tokens);
+        check(name, Arithmetic::Float, agreement(&expected, &found, 320));
         for encoding in ["q8_0", "q4_0"] {
             let model = model.stored_as(rwkv_forge_quant::by_name(encoding).expect("a known format").encoding());
             let (expected, _) = model.reference(&tokens);
-            let (found, _) = model.steps(&options(Form::Int8, 1), &tokens);
-            check(&format!("{name} {encoding}"), Form::Int8, agreement(&expected, &found, 320));
+            let (found, _) = model.steps(&options(Arithmetic::Int8, 1), &tokens);
+            check(&format!("{name} {encoding}"), Arithmetic::Int8, agreement(&expected, &found, 320));
         }
     }
 }
@@ -94,12 +94,12 @@ fn a_larger_trained_model_agrees() {
     let vocabulary = model.description.hyperparameters.vocabulary;
     let tokens = tokens(48, vocabulary.min(4096));
     let (expected, _) = model.reference(&tokens);
-    let (found, _) = model.steps(&options(Form::Float, 2), &tokens);
-    check("small-rwkv7", Form::Float, agreement(&expected, &found, vocabulary));
+    let (found, _) = model.steps(&options(Arithmetic::Float, 2), &tokens);
+    check("small-rwkv7", Arithmetic::Float, agreement(&expected, &found, vocabulary));
 }
 
-/// What the bounds are good for: a mistake of a thousandth in one vector of every layer is beyond the one for Form::Float, and a
-/// matrix that is off by a quarter beyond the one for Form::Int8.
+/// What the bounds are good for: a mistake of a thousandth in one vector of every layer is beyond the one for Arithmetic::Float, and a
+/// matrix that is off by a quarter beyond the one for Arithmetic::Int8.
 #[test]
 fn planted_faults_break_the_bounds() {
     let q8_0 = rwkv_forge_quant::by_name("q8_0").expect("a known format").encoding();
@@ -110,12 +110,12 @@ fn planted_faults_break_the_bounds() {
         let vector = if version == Version::V4 { "ln1.weight" } else { "ln_x.weight" };
         for suffix in [vector, "ln2.weight", "ffn.value.weight"] {
             let faulty = model.edited(suffix, |value| value * 1.001);
-            let (found, _) = faulty.steps(&options(Form::Float, 1), &tokens);
+            let (found, _) = faulty.steps(&options(Arithmetic::Float, 1), &tokens);
             let found = agreement(&expected, &found, WIDE.vocabulary);
             assert!(found.rms_ratio > FLOAT, "{version} {suffix}: {found:?}");
         }
         let faulty = model.edited("ffn.value.weight", |value| value * 1.25).stored_as(q8_0);
-        let (found, _) = faulty.steps(&options(Form::Int8, 1), &tokens);
+        let (found, _) = faulty.steps(&options(Arithmetic::Int8, 1), &tokens);
         let found = agreement(&expected, &found, WIDE.vocabulary);
         assert!(found.rms_ratio > INT8.rms_ratio, "{version}: {found:?}");
     }

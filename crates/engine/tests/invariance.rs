@@ -2,7 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test that fails should fail loudly")]
 
 use crate::support::{Loaded, ODD, WIDE, bits, on, options, tokens};
-use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, LayerStream, Logits, State};
+use rwkv_forge_engine::{Arithmetic, Engine, EngineOptions, Isa, LayerStream, Logits, State};
 use rwkv_forge_model::Version;
 
 /// One model a version, its matrices of different types, so that integer and float products meet.
@@ -30,10 +30,10 @@ fn run(model: &Loaded, options: &EngineOptions, tokens: &[u32]) -> (Vec<u32>, St
 fn instruction_sets_give_the_same_bits() {
     for model in models() {
         let tokens = tokens(5, model.description.hyperparameters.vocabulary);
-        for form in [Form::Int8, Form::Float] {
-            let expected = run(&model, &on(Isa::best(), form), &tokens);
+        for arithmetic in [Arithmetic::Int8, Arithmetic::Float] {
+            let expected = run(&model, &on(Isa::best(), arithmetic), &tokens);
             for isa in Isa::all() {
-                assert!(run(&model, &on(isa, form), &tokens) == expected, "{} {form:?} {isa}", name(&model));
+                assert!(run(&model, &on(isa, arithmetic), &tokens) == expected, "{} {arithmetic:?} {isa}", name(&model));
             }
         }
     }
@@ -59,9 +59,9 @@ fn threads_and_batches_give_the_same_bits() {
         let vocabulary = model.description.hyperparameters.vocabulary;
         // One sequence is longer than a block, one is empty, one a single token.
         let sequences: Vec<Vec<u32>> = [170, 0, 1, 23].iter().map(|length| tokens(*length, vocabulary)).collect();
-        let expected: Vec<_> = sequences.iter().map(|tokens| run(&model, &options(Form::Int8, 1), tokens)).collect();
+        let expected: Vec<_> = sequences.iter().map(|tokens| run(&model, &options(Arithmetic::Int8, 1), tokens)).collect();
         for (threads, part) in [(1, 1000), (2, 1000), (3, 7), (4, 64), (2, 1)] {
-            let mut engine = model.engine(&options(Form::Int8, threads));
+            let mut engine = model.engine(&options(Arithmetic::Int8, threads));
             let (logits, states) = forward(&mut engine, &sequences, part);
             for (index, (expected, state)) in expected.iter().enumerate() {
                 let same = bits(&logits[index]) == *expected && states[index] == *state;
@@ -75,7 +75,7 @@ fn threads_and_batches_give_the_same_bits() {
 fn wanted_positions_have_the_same_bits() {
     let model = Loaded::random(Version::V7, &ODD, 8);
     let sequences = [tokens(50, 50), tokens(3, 50)];
-    let mut engine = model.engine(&options(Form::Int8, 2));
+    let mut engine = model.engine(&options(Arithmetic::Int8, 2));
     let (all, expected) = forward(&mut engine, &sequences, 1000);
     let batch: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
     for wanted in [Logits::Last, Logits::None] {
@@ -101,9 +101,9 @@ fn one_layer_at_a_time_gives_the_same_bits() {
     for model in models() {
         let sizes = model.description.hyperparameters;
         let sequences = [tokens(150, sizes.vocabulary), tokens(5, sizes.vocabulary)];
-        let mut engine = model.engine(&options(Form::Float, 2));
+        let mut engine = model.engine(&options(Arithmetic::Float, 2));
         let (expected, states) = forward(&mut engine, &sequences, 1000);
-        let mut stream = LayerStream::new(&model.model(), &options(Form::Float, 1)).expect("a known version");
+        let mut stream = LayerStream::new(&model.model(), &options(Arithmetic::Float, 1)).expect("a known version");
         // The first sequence goes through in two batches.
         let mut batches = [
             stream.embed(&[&sequences[0][..70]]).expect("tokens are in the vocabulary"),
@@ -138,6 +138,6 @@ fn a_changed_number_changes_bits() {
     let model = Loaded::random(Version::V7, &ODD, 8);
     let changed = model.edited("blocks.2.ln2.weight", |value| f32::from_bits(value.to_bits() + 1));
     let tokens = tokens(5, 50);
-    let expected = run(&model, &options(Form::Float, 1), &tokens);
-    assert!(run(&changed, &options(Form::Float, 1), &tokens) != expected);
+    let expected = run(&model, &options(Arithmetic::Float, 1), &tokens);
+    assert!(run(&changed, &options(Arithmetic::Float, 1), &tokens) != expected);
 }

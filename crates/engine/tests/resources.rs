@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rwkv_forge_engine::{Form, Logits, memory};
+use rwkv_forge_engine::{Arithmetic, Logits, memory};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::Sizes;
 use support::{Loaded, options, tokens};
@@ -68,7 +68,7 @@ fn resident() -> f64 {
 fn what_is_predicted_is_what_is_held() {
     let _alone = ALONE.lock();
     for (name, model) in models() {
-        let options = options(Form::Int8, 2);
+        let options = options(Arithmetic::Int8, 2);
         let predicted = memory(&model.model(), &options).unwrap();
         let mut engine = model.engine(&options);
         let mut state = engine.new_state();
@@ -97,7 +97,7 @@ fn what_is_predicted_is_what_becomes_resident() {
     let random = Loaded::random(Version::V7, &sizes, 1);
     for format in ["f16", "q8_0", "q4_k"] {
         let model = random.stored_as(rwkv_forge_quant::by_name(format).unwrap().encoding());
-        let options = options(Form::Int8, 2);
+        let options = options(Arithmetic::Int8, 2);
         let predicted = memory(&model.model(), &options).unwrap();
         let before = resident();
         let mut engine = model.engine(&options);
@@ -118,7 +118,7 @@ fn a_token_allocates_nothing() {
     let _alone = ALONE.lock();
     for (name, model) in models() {
         for threads in [1, 2] {
-            let mut engine = model.engine(&options(Form::Int8, threads));
+            let mut engine = model.engine(&options(Arithmetic::Int8, threads));
             let mut state = engine.new_state();
             let mut logits = vec![0.0; SIZES.vocabulary];
             // The first tokens size the scratch of each thread, whenever it takes its first part.
@@ -139,7 +139,7 @@ fn a_token_allocates_nothing() {
 #[test]
 fn a_token_reads_the_weights_as_stored() {
     for (name, model) in models() {
-        let predicted = memory(&model.model(), &options(Form::Int8, 1)).unwrap();
+        let predicted = memory(&model.model(), &options(Arithmetic::Int8, 1)).unwrap();
         let stored = |spec: &rwkv_forge_model::TensorSpec| model.source.tensors()[spec.source_index].byte_len().unwrap();
         let all: u64 = model.description.tensors.iter().map(stored).sum();
         let embedding = model.description.find("emb.weight").map(stored).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use crate::support::{Loaded, ODD, options, tokens};
-use rwkv_forge_engine::{Form, Inputs, LayerStream, Tap};
+use rwkv_forge_engine::{Arithmetic, Inputs, LayerStream, Tap};
 use rwkv_forge_model::Version;
 
 /// All inputs by name of the weight, `[tokens, columns]`; of RWKV-6's five matrices those of the last one.
@@ -35,7 +35,7 @@ fn product(model: &Loaded, name: &str, seen: &BTreeMap<String, (usize, Vec<f32>)
 fn inputs_of_every_weight_are_seen() {
     for version in Version::ALL {
         let model = Loaded::random(version, &ODD, 3);
-        let mut stream = LayerStream::new(&model.model(), &options(Form::Float, 2)).expect("a known version");
+        let mut stream = LayerStream::new(&model.model(), &options(Arithmetic::Float, 2)).expect("a known version");
         let vocabulary = model.description.hyperparameters.vocabulary;
         let (a, b) = (tokens(150, vocabulary), tokens(9, vocabulary));
         let mut batch = stream.embed(&[&a, &b]).expect("tokens are in the vocabulary");

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::support::{Loaded, ODD, WIDE, agreement, bits, options, tokens};
-use rwkv_forge_engine::{Batch, Engine, EngineError, EngineOptions, Form, Inputs, LayerStream, Logits, State, Tap, memory, supports};
+use rwkv_forge_engine::{Arithmetic, Batch, Engine, EngineError, EngineOptions, Inputs, LayerStream, Logits, State, Tap, memory, supports};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{ChannelMix, Mechanisms, Norms, Recover, TimeMix, TokenShift, ValueForm, Version, describe};
 use rwkv_forge_quant::BlockFormat;
@@ -19,7 +19,7 @@ const FLOAT: f64 = 1e-5;
 fn states_go_to_the_reference_and_back() {
     for version in Version::ALL {
         let model = Loaded::random(version, &ODD, 1);
-        let (_, state) = model.steps(&options(Form::Float, 1), &tokens(7, 50));
+        let (_, state) = model.steps(&options(Arithmetic::Float, 1), &tokens(7, 50));
         let kernel = state.to_kernel(&model.description);
         kernel.check(&model.description).expect("a state of this model");
         assert_eq!(State::from_kernel(&kernel, &model.description).expect("a state of this model"), state, "{version}");
@@ -35,7 +35,7 @@ fn the_engine_goes_on_where_the_reference_stopped() {
         let tokens = tokens(30, 50);
         let (expected, _) = model.reference(&tokens);
         let (_, half) = model.reference(&tokens[..15]);
-        let mut engine = model.engine(&options(Form::Float, 2));
+        let mut engine = model.engine(&options(Arithmetic::Float, 2));
         let mut state = State::from_kernel(&half, &model.description).unwrap();
         let mut found = Vec::new();
         let sink = |_: usize, _: usize, row: &[f32]| found.extend_from_slice(row);
@@ -43,7 +43,7 @@ fn the_engine_goes_on_where_the_reference_stopped() {
         let found = agreement(&expected[15 * 50..], &found, 50);
         assert!(found.rms_ratio < FLOAT, "{version}: {found:?}");
         // From an empty state the same tokens give something else.
-        let (fresh, _) = model.steps(&options(Form::Float, 1), &tokens[15..]);
+        let (fresh, _) = model.steps(&options(Arithmetic::Float, 1), &tokens[15..]);
         assert!(agreement(&expected[15 * 50..], &fresh, 50).rms_ratio > 100.0 * FLOAT, "{version}");
     }
 }
@@ -51,7 +51,7 @@ fn the_engine_goes_on_where_the_reference_stopped() {
 #[test]
 fn mistakes_of_the_caller_are_refused_and_change_nothing() {
     let model = Loaded::random(Version::V7, &ODD, 1);
-    let mut engine = model.engine(&options(Form::Int8, 1));
+    let mut engine = model.engine(&options(Arithmetic::Int8, 1));
     let mut state = engine.new_state();
     let mut logits = vec![0.0; 50];
     engine.step(1, &mut state, &mut logits).unwrap();
@@ -169,10 +169,10 @@ fn check(model: &Loaded, what: &str) -> Vec<String> {
     let kernel = RecurrentModel::<f32>::load(&model.model(), &KernelOptions::default()).unwrap();
     let mut state = rwkv_forge_weights::State::zero(&model.description);
     let expected = kernel.forward(&tokens, &mut state).unwrap();
-    let (found, _) = model.steps(&options(Form::Float, 1), &tokens);
+    let (found, _) = model.steps(&options(Arithmetic::Float, 1), &tokens);
     let found = agreement(&expected, &found, model.description.hyperparameters.vocabulary);
     assert!(found.rms_ratio < FLOAT, "{what}: {found:?}");
-    model.engine(&options(Form::Float, 1)).notes().to_vec()
+    model.engine(&options(Arithmetic::Float, 1)).notes().to_vec()
 }
 
 #[test]
@@ -223,13 +223,13 @@ fn every_way_to_store_a_tensor_is_read() {
 #[test]
 fn powers_of_two_in_stored_values_are_exact() {
     let model = Loaded::random(Version::V6, &WIDE, 1);
-    let (expected, _) = model.steps(&options(Form::Int8, 1), &tokens(9, 70));
+    let (expected, _) = model.steps(&options(Arithmetic::Int8, 1), &tokens(9, 70));
     for (name, form) in [("blocks.1.att.value.weight", ValueForm::Eighth), ("blocks.2.ffn.value.weight", ValueForm::Halved(3))] {
         let model = stored(&model, name, |shape, values| {
             let values: Vec<f32> = values.iter().map(|value| form.apply(*value)).collect();
             (shape.to_vec(), Encoding::F32, encode(Encoding::F32, &values), Recover::AS_IS.with_form(form))
         });
-        let (found, _) = model.steps(&options(Form::Int8, 1), &tokens(9, 70));
+        let (found, _) = model.steps(&options(Arithmetic::Int8, 1), &tokens(9, 70));
         assert_eq!(bits(&found), bits(&expected), "{name}");
     }
 }
@@ -237,7 +237,7 @@ fn powers_of_two_in_stored_values_are_exact() {
 #[test]
 fn parts_of_stacked_tensors_are_found() {
     let model = Loaded::random(Version::V7, &WIDE, 1);
-    let (expected, _) = model.steps(&options(Form::Int8, 1), &tokens(9, 70));
+    let (expected, _) = model.steps(&options(Arithmetic::Int8, 1), &tokens(9, 70));
     // A stack in which the wanted tensor is the second of three.
     for name in ["blocks.1.att.key.weight", "emb.weight"] {
         let model = stored(&model, name, |shape, values| {
@@ -246,7 +246,7 @@ fn parts_of_stacked_tensors_are_found() {
             let recover = Recover { part: (1, 3), ..Recover::AS_IS };
             (vec![shape[0] * 3, shape[1]], Encoding::F32, encode(Encoding::F32, &stack), recover)
         });
-        let (found, _) = model.steps(&options(Form::Int8, 1), &tokens(9, 70));
+        let (found, _) = model.steps(&options(Arithmetic::Int8, 1), &tokens(9, 70));
         assert_eq!(bits(&found), bits(&expected), "{name}");
     }
 }
@@ -254,7 +254,7 @@ fn parts_of_stacked_tensors_are_found() {
 #[test]
 fn a_state_knows_its_version() {
     let model = Loaded::random(Version::V7, &ODD, 1);
-    let (_, state) = model.steps(&options(Form::Float, 1), &tokens(3, 50));
+    let (_, state) = model.steps(&options(Arithmetic::Float, 1), &tokens(3, 50));
     let kernel = state.to_kernel(&model.description);
     let Wkv::Matrix(matrix) = &kernel.layers[0].wkv else { panic!("RWKV-7 has matrices") };
     // The kernel's matrices are [value, key], which only symmetric ones would not show.
@@ -295,7 +295,7 @@ fn every_registered_type_runs() {
         let made = |bytes: &[u8]| stored(&wide, name, |shape, _| (shape.to_vec(), encoding, bytes.to_vec(), Recover::AS_IS));
         let model = made(&blocks);
         let notes = check(&model, encoding.name);
-        let held = model.engine(&options(Form::Float, 1)).held_as(name).unwrap();
+        let held = model.engine(&options(Arithmetic::Float, 1)).held_as(name).unwrap();
         if held == encoding {
             assert!(notes.is_empty(), "{notes:?}");
             continue;
@@ -310,7 +310,7 @@ fn every_registered_type_runs() {
         other.copy_within(blocks.len() - size.., 0);
         let tokens = tokens(20, WIDE.vocabulary);
         let (expected, _) = model.reference(&tokens);
-        let (found, _) = made(&other).steps(&options(Form::Float, 1), &tokens);
+        let (found, _) = made(&other).steps(&options(Arithmetic::Float, 1), &tokens);
         assert!(agreement(&expected, &found, WIDE.vocabulary).rms_ratio > FLOAT, "{encoding}");
     }
     assert!(decoded > 0, "there are formats without a kernel");
@@ -328,7 +328,7 @@ fn what_f16_would_change_is_held_in_f32() {
     blocks[17 * 40 + 1..17 * 41].fill(0x31);
     let model = stored(&wide, name, |shape, _| (shape.to_vec(), mxfp4.encoding(), blocks.clone(), Recover::AS_IS));
     let notes = check(&model, "mxfp4");
-    assert_eq!(model.engine(&options(Form::Float, 1)).held_as(name), Some(Encoding::F32));
+    assert_eq!(model.engine(&options(Arithmetic::Float, 1)).held_as(name), Some(Encoding::F32));
     assert!(notes.len() == 1 && notes[0].contains("decoded to f32, since f16"), "{notes:?}");
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::support::{Loaded, ODD, TINY, WIDE, agreement, bits, fixture, on, options, tokens};
-use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, Logits, State};
+use rwkv_forge_engine::{Arithmetic, Engine, EngineOptions, Isa, Logits, State};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{ValueForm, Version};
 use rwkv_forge_testkit::models::{Decay, Options, Sizes, random_model_with};
@@ -40,7 +40,7 @@ fn random_models_agree_with_the_reference() {
                 let model = random(version, sizes, decay, seed as u64);
                 let tokens = tokens(60, sizes.vocabulary);
                 let (expected, expected_state) = model.reference(&tokens);
-                let (found, state) = model.steps(&options(Form::Float, 1), &tokens);
+                let (found, state) = model.steps(&options(Arithmetic::Float, 1), &tokens);
                 let logits = agreement(&expected, &found, sizes.vocabulary).rms_ratio;
                 assert!(logits < TOLERANCE, "{version}, {decay:?}, {} channels: {logits}", sizes.channels);
                 for (layer, (expected, found)) in expected_state.layers.iter().zip(state.to_kernel(&model.description).layers).enumerate() {
@@ -60,7 +60,7 @@ fn trained_models_agree_with_the_reference() {
         // 16-bit ids after a header of 128 bytes.
         let tokens: Vec<u32> = bytes[128..].as_chunks::<2>().0.iter().take(200).map(|id| u32::from(u16::from_le_bytes(*id))).collect();
         let (expected, _) = model.reference(&tokens);
-        let (found, _) = model.steps(&options(Form::Float, 2), &tokens);
+        let (found, _) = model.steps(&options(Arithmetic::Float, 2), &tokens);
         let seen = agreement(&expected, &found, 320);
         assert!(seen.rms_ratio < TOLERANCE && seen.kl < 1e-9 && seen.top1 == 1.0, "{name}: {seen:?}");
     }
@@ -77,7 +77,7 @@ fn a_change_of_any_tensor_is_seen() {
         let names = model.description.tensors.iter().map(|spec| spec.name.clone()).filter(|name| name.starts_with("blocks.1.att."));
         for name in names {
             let edited = model.edited(&name, |value| value + 0.01 * value.abs() + 1e-4);
-            let (found, _) = edited.steps(&options(Form::Float, 1), &tokens);
+            let (found, _) = edited.steps(&options(Arithmetic::Float, 1), &tokens);
             let seen = agreement(&expected, &found, WIDE.vocabulary).rms_ratio;
             assert!(seen > 5.0 * TOLERANCE, "{version}: {name} changes logits by {seen} only");
         }
@@ -96,12 +96,12 @@ fn together(engine: &mut Engine, sequences: &[&[u32]]) -> (Vec<Vec<f32>>, Vec<St
 fn steps_batches_sets_and_threads_give_the_same_bits() {
     for version in VERSIONS {
         for sizes in [&ODD, &WIDE] {
-            for form in [Form::Float, Form::Int8] {
+            for arithmetic in [Arithmetic::Float, Arithmetic::Int8] {
                 let model = random(version, sizes, Decay::Typical, 2);
                 let sequences = [tokens(37, sizes.vocabulary), tokens(5, sizes.vocabulary)];
-                let expected = sequences.each_ref().map(|sequence| model.steps(&options(form, 1), sequence));
-                let mut all: Vec<EngineOptions> = Isa::all().into_iter().map(|isa| on(isa, form)).collect();
-                all.extend((2..=4).map(|threads| options(form, threads)));
+                let expected = sequences.each_ref().map(|sequence| model.steps(&options(arithmetic, 1), sequence));
+                let mut all: Vec<EngineOptions> = Isa::all().into_iter().map(|isa| on(isa, arithmetic)).collect();
+                all.extend((2..=4).map(|threads| options(arithmetic, threads)));
                 for options in all {
                     let shown = format!("{version}, {} channels, {options:?}", sizes.channels);
                     let (logits, states) = together(&mut model.engine(&options), &sequences.each_ref().map(Vec::as_slice));
@@ -129,13 +129,13 @@ fn stored_forms_are_used_as_they_are() {
     ] {
         let plain = random(version, &ODD, Decay::Typical, 4);
         let tokens = tokens(20, ODD.vocabulary);
-        let (expected, _) = plain.steps(&options(Form::Float, 1), &tokens);
+        let (expected, _) = plain.steps(&options(Arithmetic::Float, 1), &tokens);
         let mut stored = plain.edited(suffix, |value| form.apply(value));
-        let wrong = stored.steps(&options(Form::Float, 1), &tokens).0;
+        let wrong = stored.steps(&options(Arithmetic::Float, 1), &tokens).0;
         for spec in stored.description.tensors.iter_mut().filter(|spec| spec.name.ends_with(suffix)) {
             spec.recover.form = form;
         }
-        let (found, _) = stored.steps(&options(Form::Float, 1), &tokens);
+        let (found, _) = stored.steps(&options(Arithmetic::Float, 1), &tokens);
         assert_eq!(bits(&found), bits(&expected), "{version}: {suffix} as {form:?}");
         assert_ne!(bits(&wrong), bits(&expected), "{version}: the form of {suffix} counts");
 
@@ -144,7 +144,7 @@ fn stored_forms_are_used_as_they_are() {
         for spec in odd.description.tensors.iter_mut().filter(|spec| spec.name.ends_with(suffix)) {
             spec.recover.form = form;
         }
-        let seen = agreement(&odd.reference(&tokens).0, &odd.steps(&options(Form::Float, 1), &tokens).0, ODD.vocabulary).rms_ratio;
+        let seen = agreement(&odd.reference(&tokens).0, &odd.steps(&options(Arithmetic::Float, 1), &tokens).0, ODD.vocabulary).rms_ratio;
         assert!(seen < TOLERANCE, "{version}: {suffix} as {form:?}: {seen}");
     }
 }
@@ -158,7 +158,7 @@ fn the_epsilon_of_the_group_norm_is_an_option() {
         let reference = RecurrentModel::<f32>::load(&model.model(), &kernel).unwrap();
         let expected = reference.forward(&tokens, &mut rwkv_forge_weights::State::zero(&model.description)).unwrap();
         let with = |group_norm_eps| {
-            let (found, _) = model.steps(&EngineOptions { group_norm_eps, ..options(Form::Float, 1) }, &tokens);
+            let (found, _) = model.steps(&EngineOptions { group_norm_eps, ..options(Arithmetic::Float, 1) }, &tokens);
             agreement(&expected, &found, ODD.vocabulary).rms_ratio
         };
         assert!(with(1e-5) < TOLERANCE, "{version}: {}", with(1e-5));
@@ -172,10 +172,11 @@ fn a_missing_tensor_is_named() {
         let model = random(version, &ODD, Decay::Typical, 6);
         let mut description = model.description.clone();
         description.tensors.retain(|spec| spec.name != format!("blocks.1.att.{suffix}"));
-        let error = Engine::load(&Model::over(Arc::clone(&model.source), description.clone()), &options(Form::Float, 1), &mut |_, _| ())
-            .err()
-            .unwrap()
-            .to_string();
+        let error =
+            Engine::load(&Model::over(Arc::clone(&model.source), description.clone()), &options(Arithmetic::Float, 1), &mut |_, _| ())
+                .err()
+                .unwrap()
+                .to_string();
         assert!(error.contains(&format!("blocks.1.att.{suffix}")), "{error}");
     }
 }

@@ -8,8 +8,8 @@ use rwkv_forge_weights::LayerState;
 use crate::agreement::{Agreement, LayerAgreement, PerPosition, Perplexity, Top1, WorstLogit};
 use crate::difference::Differences;
 use crate::error::EvalError;
-use crate::model::Model;
 use crate::pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows};
+use crate::runnable::Runnable;
 use crate::runner::{Kernel, Runner};
 
 /// Smallest RMS of the reference's logits with which agreement means something.
@@ -56,12 +56,12 @@ pub struct Progress {
 /// When the vocabularies differ, a token is outside them, a tensor cannot be read, either model produces NaN or
 /// infinities, or the reference's logits vanish.
 pub fn compare(
-    reference: &Model,
-    candidate: &Model,
+    reference: &Runnable,
+    candidate: &Runnable,
     options: &CompareOptions<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Agreement, EvalError> {
-    let run = |name: &'static str, model: &Model| -> Result<_, EvalError> {
+    let run = |name: &'static str, model: &Runnable| -> Result<_, EvalError> {
         model.runner(&options.pass).map_err(|error| EvalError::Model { model: name, error })
     };
     let (reference, candidate) = (run("reference", reference)?, run("candidate", candidate)?);

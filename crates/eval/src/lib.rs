@@ -3,7 +3,7 @@
 //!
 //! Start at [`compare`] or [`Baseline`]. A [`Runner`] computes a model: a kernel, or anything else. A [`Pass`] sends any number of sequences through a runner, in groups whose
 //! activations lie on the disk where they need more memory than they may. Everything else looks on: [`compare`] takes a reference and candidates
-//! through one sequence in lock step; a [`Baseline`] goes through a plan first, of which it keeps what candidates that come later are compared with;
+//! through one sequence in lock step; a [`Baseline`] goes through a schedule first, of which it keeps what candidates that come later are compared with;
 //! [`loss`] measures a model alone; [`logits`] hands on what it computes. Numbers of rows of logits and all statistics are those of
 //! `rwkv_forge_score`. [`npy`] reads and writes the NumPy files that logits travel in. Nothing here prints, and no result depends on the number
 //! of threads.
@@ -16,9 +16,9 @@ mod error;
 mod layers;
 mod logits;
 mod loss;
-mod model;
 pub mod npy;
 mod pass;
+mod runnable;
 mod runner;
 mod tokens;
 
@@ -29,8 +29,8 @@ pub use error::EvalError;
 pub use layers::LayerError;
 pub use logits::{LogitsSink, logits};
 pub use loss::{Baseline, LogitsRow, Loss, LossOptions, Step, loss};
-pub use model::Model;
 pub use pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows, Through};
+pub use runnable::Runnable;
 pub use runner::{Activations, HeadInRanges, Kernel, Runner, RunnerHead, RunnerLayer};
 pub use rwkv_forge_score::AgainstUnigram;
 pub use tokens::TokenWriter;

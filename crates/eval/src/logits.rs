@@ -7,8 +7,8 @@ use rwkv_forge_weights::LayerState;
 
 use crate::compare::Progress;
 use crate::error::EvalError;
-use crate::model::Model;
 use crate::pass::{LayerSink, Pass, PassOptions, Piece, Rows};
+use crate::runnable::Runnable;
 
 /// Positions that count as one step of progress.
 const STEP: usize = 256;
@@ -60,13 +60,13 @@ impl LayerSink for Layers<'_> {
 /// to `sink`.
 ///
 /// Memory beside the layer that is loaded: what `options` allow for activations, and the logits of some hundred positions. The results have
-/// the same bits for any options but the kernel and the form.
+/// the same bits for any options but the kernel and the arithmetic.
 ///
 /// # Errors
 /// When the kernel does not run this version, a token is outside the vocabulary, a tensor cannot be read, the model produces NaN or
 /// infinities, or `sink` fails.
 pub fn logits(
-    model: Model,
+    model: Runnable,
     tokens: &[u32],
     options: &PassOptions,
     sink: &mut dyn LogitsSink,

@@ -1,15 +1,15 @@
-//! The loss of a model over a plan: alone, or against a baseline that goes through the same tokens once for any number of
+//! The loss of a model over a schedule: alone, or against a baseline that goes through the same tokens once for any number of
 //! candidates.
 
 use std::time::Instant;
 
-use rwkv_forge_score::{Plan, Precision, ScoreError, Scorer, Scores, Sequence, Tokens};
+use rwkv_forge_score::{Precision, Schedule, ScoreError, Scorer, Scores, Sequence, Tokens};
 use serde::Serialize;
 
 use crate::error::EvalError;
 use crate::layers::{Compared, Kept, LayerError};
-use crate::model::Model;
 use crate::pass::{Pass, PassOptions, Residuals, Rows};
+use crate::runnable::Runnable;
 
 /// How losses are measured.
 #[derive(Clone, Debug, Default)]
@@ -46,12 +46,12 @@ pub struct Loss {
     pub fed: usize,
 }
 
-/// Gets the logits of every scored place in the plan's order.
+/// Gets the logits of every scored place in the schedule's order.
 pub type LogitsRow<'a> = &'a mut dyn FnMut(&[f32]) -> Result<(), EvalError>;
 
-/// A baseline after its pass over a plan.
+/// A baseline after its pass over a schedule.
 pub struct Baseline<'a> {
-    plan: &'a Plan,
+    schedule: &'a Schedule,
     options: LossOptions,
     pass: Pass,
     residuals: Residuals,
@@ -60,8 +60,8 @@ pub struct Baseline<'a> {
 }
 
 /// Sequences as they are fed.
-fn fed(plan: &Plan) -> Vec<Tokens> {
-    plan.sequences.iter().map(Sequence::fed).collect()
+fn fed(schedule: &Schedule) -> Vec<Tokens> {
+    schedule.sequences.iter().map(Sequence::fed).collect()
 }
 
 fn layers<'p>(model: &'static str, progress: &'p mut dyn FnMut(Step)) -> impl FnMut(usize, usize) + 'p {
@@ -74,37 +74,37 @@ fn layers<'p>(model: &'static str, progress: &'p mut dyn FnMut(Step)) -> impl Fn
 /// When the kernel does not run this version, a token is outside the vocabulary, reading fails, a number is not finite, or the
 /// receiver of logits fails.
 pub fn loss(
-    model: Model,
-    plan: &Plan,
+    model: Runnable,
+    schedule: &Schedule,
     options: &LossOptions,
     logits: Option<LogitsRow<'_>>,
     progress: &mut dyn FnMut(Step),
 ) -> Result<Loss, EvalError> {
     let started = Instant::now();
     let mut pass = Pass::new("model", &model, &options.pass)?;
-    let residuals = pass.run(&fed(plan), &mut (), &mut layers("model", progress))?;
-    let scores = alone(&mut pass, &residuals, plan, options.precision, logits, ("model", progress))?;
-    Ok(Loss { scores, layers: Vec::new(), seconds: started.elapsed().as_secs_f64(), fed: plan.fed() })
+    let residuals = pass.run(&fed(schedule), &mut (), &mut layers("model", progress))?;
+    let scores = alone(&mut pass, &residuals, schedule, options.precision, logits, ("model", progress))?;
+    Ok(Loss { scores, layers: Vec::new(), seconds: started.elapsed().as_secs_f64(), fed: schedule.fed() })
 }
 
 impl<'a> Baseline<'a> {
-    /// Sends the baseline through the plan.
+    /// Sends the baseline through the schedule.
     ///
     /// # Errors
     /// As [`loss`].
-    pub fn new(model: Model, plan: &'a Plan, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
+    pub fn new(model: Runnable, schedule: &'a Schedule, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
         let started = Instant::now();
         let mut pass = Pass::new("baseline", &model, &options.pass)?;
         let mut kept = Kept::new(options.pass.spill_directory.as_deref())?;
-        let residuals = pass.run(&fed(plan), &mut kept, &mut layers("baseline", progress))?;
+        let residuals = pass.run(&fed(schedule), &mut kept, &mut layers("baseline", progress))?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Self { plan, options: options.clone(), pass, residuals, kept, seconds })
+        Ok(Self { schedule, options: options.clone(), pass, residuals, kept, seconds })
     }
 
     /// What the baseline went through.
     #[must_use]
-    pub fn plan(&self) -> &'a Plan {
-        self.plan
+    pub fn schedule(&self) -> &'a Schedule {
+        self.schedule
     }
 
     /// The baseline alone.
@@ -113,17 +113,17 @@ impl<'a> Baseline<'a> {
     /// As [`loss`].
     pub fn loss(&mut self, logits: Option<LogitsRow<'_>>, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
         let started = Instant::now();
-        let (plan, precision) = (self.plan, self.options.precision);
-        let scores = alone(&mut self.pass, &self.residuals, plan, precision, logits, ("baseline", progress))?;
+        let (schedule, precision) = (self.schedule, self.options.precision);
+        let scores = alone(&mut self.pass, &self.residuals, schedule, precision, logits, ("baseline", progress))?;
         let seconds = self.seconds + started.elapsed().as_secs_f64();
-        Ok(Loss { scores, layers: Vec::new(), seconds, fed: plan.fed() })
+        Ok(Loss { scores, layers: Vec::new(), seconds, fed: schedule.fed() })
     }
 
     /// A candidate against the baseline: both heads in lock step, row by row.
     ///
     /// # Errors
     /// As [`loss`]; when the vocabularies differ.
-    pub fn compare(&mut self, model: Model, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
+    pub fn compare(&mut self, model: Runnable, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
         let started = Instant::now();
         let mut pass = Pass::new("candidate", &model, options)?;
         if pass.vocabulary() != self.pass.vocabulary() {
@@ -131,12 +131,12 @@ impl<'a> Baseline<'a> {
             return Err(EvalError::VocabularyMismatch { reference, candidate });
         }
         let mut compared = Compared::new(&self.kept);
-        let residuals = pass.run(&fed(self.plan), &mut compared, &mut layers("candidate", progress))?;
+        let residuals = pass.run(&fed(self.schedule), &mut compared, &mut layers("candidate", progress))?;
         let layers = compared.finish()?;
-        let (plan, precision) = (self.plan, self.options.precision);
+        let (schedule, precision) = (self.schedule, self.options.precision);
         let mut scores = Scores::against_reference(precision);
         let mut sink = |rows: &Rows<'_>| {
-            let targets = plan.targets(rows.places)?;
+            let targets = schedule.targets(rows.places)?;
             let found = rows.map(
                 || Scorer::new(precision),
                 |scorer, index| {
@@ -148,12 +148,12 @@ impl<'a> Baseline<'a> {
             for row in found {
                 scores.push_compared(row?)?;
             }
-            progress(Step { model: "candidate", stage: "head", done: scores.len(), total: plan.scored() });
+            progress(Step { model: "candidate", stage: "head", done: scores.len(), total: schedule.scored() });
             Ok(())
         };
-        let wanted = |sequence: usize| plan.sequences[sequence].rows();
+        let wanted = |sequence: usize| schedule.sequences[sequence].rows();
         self.pass.logits(&self.residuals, &mut [(&mut pass, &residuals)], &wanted, &mut sink)?;
-        Ok(Loss { scores, layers, seconds: started.elapsed().as_secs_f64(), fed: plan.fed() })
+        Ok(Loss { scores, layers, seconds: started.elapsed().as_secs_f64(), fed: schedule.fed() })
     }
 }
 
@@ -170,14 +170,14 @@ fn placed(error: ScoreError, model: &'static str, (sequence, position): (usize, 
 fn alone(
     pass: &mut Pass,
     residuals: &Residuals,
-    plan: &Plan,
+    schedule: &Schedule,
     precision: Precision,
     mut logits: Option<LogitsRow<'_>>,
     (model, progress): (&'static str, &mut dyn FnMut(Step)),
 ) -> Result<Scores, EvalError> {
     let mut scores = Scores::new(precision);
     let mut sink = |rows: &Rows<'_>| {
-        let targets = plan.targets(rows.places)?;
+        let targets = schedule.targets(rows.places)?;
         let found = rows.map(
             || Scorer::new(precision),
             |scorer, index| scorer.row(rows.row(0, index), targets[index]).map_err(|error| placed(error, model, rows.places[index])),
@@ -190,10 +190,10 @@ fn alone(
                 logits(rows.row(0, index))?;
             }
         }
-        progress(Step { model, stage: "head", done: scores.len(), total: plan.scored() });
+        progress(Step { model, stage: "head", done: scores.len(), total: schedule.scored() });
         Ok(())
     };
-    let wanted = |sequence: usize| plan.sequences[sequence].rows();
+    let wanted = |sequence: usize| schedule.sequences[sequence].rows();
     pass.logits(residuals, &mut [], &wanted, &mut sink)?;
     Ok(scores)
 }

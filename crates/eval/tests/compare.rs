@@ -6,7 +6,7 @@ use crate::support;
 use std::num::NonZeroUsize;
 
 use crate::support::{Loaded, random, tokens};
-use rwkv_forge_eval::{Agreement, CompareOptions, EvalError, Kernel, Model, PassOptions, Progress, Thresholds, compare, compare_all};
+use rwkv_forge_eval::{Agreement, CompareOptions, EvalError, Kernel, PassOptions, Progress, Runnable, Thresholds, compare, compare_all};
 use rwkv_forge_kernel::RecurrentModel;
 use rwkv_forge_model::Version;
 use rwkv_forge_tensor::Diagnostic;
@@ -17,7 +17,7 @@ fn agreement(a: &Loaded, b: &Loaded, tokens: &[u32]) -> Agreement {
 }
 
 fn try_compare(a: &Loaded, b: &Loaded, options: &CompareOptions<'_>) -> Result<Agreement, EvalError> {
-    compare(&a.model(), &b.model(), options, &mut |_| ())
+    compare(&a.runnable(), &b.runnable(), options, &mut |_| ())
 }
 
 #[test]
@@ -96,8 +96,8 @@ fn log_softmax(row: &[f64]) -> Vec<f64> {
 }
 
 fn dense(model: &Loaded, tokens: &[u32]) -> Vec<Vec<f64>> {
-    let m = model.model();
-    let kernel = RecurrentModel::<f32>::load(&m.weights, &m.options).unwrap();
+    let m = model.runnable();
+    let kernel = RecurrentModel::<f32>::load(&m.model, &m.options).unwrap();
     let logits = kernel.forward(tokens, &mut State::zero(m.description())).unwrap();
     logits.chunks(m.description().hyperparameters.vocabulary).map(|row| row.iter().map(|v| f64::from(*v)).collect()).collect()
 }
@@ -237,14 +237,14 @@ fn progress_counts_to_its_total() {
     let fed = tokens(10);
     let mut seen = Vec::new();
     let options = CompareOptions::new(&fed, Kernel::Reference);
-    compare(&model.model(), &model.model(), &options, &mut |p| seen.push(p)).unwrap();
+    compare(&model.runnable(), &model.runnable(), &options, &mut |p| seen.push(p)).unwrap();
     assert_eq!(seen.len(), 3 + 3 + 1);
     assert!(seen.iter().enumerate().all(|(i, p)| p.done == i + 1 && p.total == 7));
     assert_eq!(seen.last(), Some(&Progress { stage: "head", done: 7, total: 7 }));
     // Of more positions than the head takes at once, and of two candidates.
     let fed = tokens(600);
     let options = CompareOptions::new(&fed, Kernel::Engine);
-    let run = || model.model().runner(&options.pass).unwrap();
+    let run = || model.runnable().runner(&options.pass).unwrap();
     seen.clear();
     compare_all(run(), vec![run(), run()], &options, &mut |p| seen.push(p)).unwrap();
     assert!(seen.windows(2).all(|pair| pair[0].done <= pair[1].done) && seen.iter().all(|p| p.total == 9 + 3));
@@ -260,13 +260,13 @@ fn candidates_in_lock_step_are_compared_as_each_alone() {
     let fed = tokens(400);
     let options = CompareOptions::new(&fed, Kernel::Reference);
     let candidates = [&close, &far, &deep, &model];
-    let runners = candidates.map(|candidate| candidate.model().runner(&options.pass).unwrap());
-    let found = compare_all(model.model().runner(&options.pass).unwrap(), runners.into(), &options, &mut |_| ()).unwrap();
+    let runners = candidates.map(|candidate| candidate.runnable().runner(&options.pass).unwrap());
+    let found = compare_all(model.runnable().runner(&options.pass).unwrap(), runners.into(), &options, &mut |_| ()).unwrap();
     let alone = candidates.map(|candidate| agreement(&model, candidate, &fed));
     assert_eq!(found, alone);
     assert!(found[0].kl.mean > 0.0 && found[1].kl.mean > found[0].kl.mean && found[3].identical);
     assert!(found[2].layers.is_empty() && found[1].layers.len() == 3);
-    let empty = compare_all(model.model().runner(&options.pass).unwrap(), Vec::new(), &options, &mut |_| ()).unwrap();
+    let empty = compare_all(model.runnable().runner(&options.pass).unwrap(), Vec::new(), &options, &mut |_| ()).unwrap();
     assert!(empty.is_empty());
 }
 
@@ -306,8 +306,8 @@ fn fewer_bits_diverge_more() {
     let kl = |format: &str| agreement(&model, &model.quantized(format), fed).kl.mean;
     let (q8, q5, q4) = (kl("q8_0"), kl("q5_1"), kl("q4_0"));
     assert!(0.0 < q8 && 4.0 * q8 < q5 && q5 < q4 && q4 < 0.5, "{q8} {q5} {q4}");
-    let model = Model { options: rwkv_forge_kernel::KernelOptions { group_norm_eps: 1e-5 }, ..model.model() };
+    let model = Runnable { options: rwkv_forge_kernel::KernelOptions { group_norm_eps: 1e-5 }, ..model.runnable() };
     let original = Loaded::fixture("tiny-rwkv7");
-    let result = compare(&original.model(), &model, &CompareOptions::new(fed, Kernel::Reference), &mut |_| ()).unwrap();
+    let result = compare(&original.runnable(), &model, &CompareOptions::new(fed, Kernel::Reference), &mut |_| ()).unwrap();
     assert!(!result.identical && result.kl.mean > 0.0, "the options of each model count");
 }

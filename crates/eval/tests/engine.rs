@@ -1,7 +1,7 @@
 //! The engine in the place of the reference kernel.
 
 use crate::support::{Loaded, random, tokens};
-use rwkv_forge_engine::Form;
+use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, PassOptions, compare_runners};
 use rwkv_forge_model::Version;
 
@@ -12,7 +12,7 @@ fn by(kernel: Kernel) -> PassOptions {
 /// Both models, each as its options say.
 fn compared((reference, by): (&Loaded, &PassOptions), (candidate, like): (&Loaded, &PassOptions), max_memory: u64) -> Agreement {
     let tokens = tokens(30);
-    let of = |model: &Loaded, options: &PassOptions| model.model().runner(options).expect("the kernel runs this version");
+    let of = |model: &Loaded, options: &PassOptions| model.runnable().runner(options).expect("the kernel runs this version");
     let options = CompareOptions { tokens: &tokens, pass: PassOptions { max_memory, ..PassOptions::default() } };
     let (reference, candidate) = (of(reference, by), of(candidate, like));
     compare_runners(reference, candidate, &options, &mut |_| ()).expect("the models run")
@@ -51,7 +51,7 @@ fn the_engine_agrees_with_itself_bit_by_bit() {
 #[test]
 fn activations_of_eight_bits_differ_and_agree() {
     let loaded = random(Version::V7, 5).quantized("q8_0");
-    let rounded = PassOptions { form: Form::Int8, ..by(Kernel::Engine) };
+    let rounded = PassOptions { arithmetic: Arithmetic::Int8, ..by(Kernel::Engine) };
     let agreement = compared((&loaded, &by(Kernel::Reference)), (&loaded, &rounded), 1 << 20);
     // As in the engine's own tests: 0.6 % a product, some products one after the other.
     assert!(!agreement.identical && agreement.rms_ratio > 1e-4 && agreement.rms_ratio < 0.05, "{:e}", agreement.rms_ratio);

@@ -53,7 +53,7 @@ fn options(tokens: u64) -> PassOptions {
 
 fn collect(model: &Loaded, fed: &[u32], options: &PassOptions) -> Result<Collected, EvalError> {
     let mut sink = Collected::default();
-    logits(model.model(), fed, options, &mut sink, &mut |_| ())?;
+    logits(model.runnable(), fed, options, &mut sink, &mut |_| ())?;
     Ok(sink)
 }
 
@@ -62,7 +62,7 @@ fn rows_have_the_bits_of_the_whole_model() {
     for version in Version::ALL {
         let model = random(version, 1);
         let fed = tokens(70);
-        let kernel = RecurrentModel::<f32>::load(&model.weights(), &model.model().options).unwrap();
+        let kernel = RecurrentModel::<f32>::load(&model.model(), &model.runnable().options).unwrap();
         let mut state = State::zero(&model.description);
         let want = kernel.forward(&fed, &mut state).unwrap();
         for memory in [1, 36, 70, 1000] {
@@ -105,7 +105,7 @@ fn failures_stop_the_run() {
     let model = random(Version::V6, 2);
     let fed = tokens(10);
     let mut sink = Full(4);
-    let error = logits(model.model(), &fed, &options(1000), &mut sink, &mut |_| ()).unwrap_err();
+    let error = logits(model.runnable(), &fed, &options(1000), &mut sink, &mut |_| ()).unwrap_err();
     assert_eq!(error.kind(), "WriteFailed", "{error}");
     let broken = model.edited("head.weight", |index, value| if index == 64 * 49 { f32::NAN } else { value });
     let error = collect(&broken, &fed, &options(3)).err().unwrap();

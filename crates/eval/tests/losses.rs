@@ -1,4 +1,4 @@
-//! Losses over plans: however tokens are divided, whatever computes, alone or against a baseline.
+//! Losses over schedules: however tokens are divided, whatever computes, alone or against a baseline.
 #![allow(clippy::unwrap_used, reason = "test code: failing loudly is its purpose")]
 
 use crate::support;
@@ -11,7 +11,7 @@ use rwkv_forge_eval::{
 };
 use rwkv_forge_kernel::RecurrentModel;
 use rwkv_forge_model::Version;
-use rwkv_forge_score::{Document, Plan, Precision, Protocol, Scorer, Sequence, Tokens};
+use rwkv_forge_score::{Document, Precision, Protocol, Schedule, Scorer, Sequence, Tokens};
 use rwkv_forge_tensor::Diagnostic;
 use rwkv_forge_weights::{LayerState, State};
 
@@ -19,7 +19,7 @@ use rwkv_forge_weights::{LayerState, State};
 const TOKEN_BYTES: u64 = 64 * 8;
 
 /// Texts of these lengths, each a sequence.
-fn plan(lengths: &[usize], protocol: Protocol) -> Plan {
+fn schedule(lengths: &[usize], protocol: Protocol) -> Schedule {
     let document = |(index, length): (usize, &usize)| Document {
         name: format!("text {index}"),
         category: String::new(),
@@ -28,7 +28,7 @@ fn plan(lengths: &[usize], protocol: Protocol) -> Plan {
         tokens: tokens(*length + index).split_off(index).into(),
     };
     let documents: Vec<Document> = lengths.iter().enumerate().map(document).collect();
-    protocol.plan(&documents, &|_| Some(1)).unwrap()
+    protocol.schedule(&documents, &|_| Some(1)).unwrap()
 }
 
 fn options(kernel: Kernel, threads: usize, tokens_in_memory: u64) -> LossOptions {
@@ -37,14 +37,14 @@ fn options(kernel: Kernel, threads: usize, tokens_in_memory: u64) -> LossOptions
     LossOptions { pass, precision: Precision::F32 }
 }
 
-fn alone(model: &Loaded, plan: &Plan, options: &LossOptions) -> Loss {
-    loss(model.model(), plan, options, None, &mut |_| ()).unwrap()
+fn alone(model: &Loaded, schedule: &Schedule, options: &LossOptions) -> Loss {
+    loss(model.runnable(), schedule, options, None, &mut |_| ()).unwrap()
 }
 
-fn against(baseline: &Loaded, candidate: &Loaded, plan: &Plan, kernels: [Kernel; 2]) -> Loss {
+fn against(baseline: &Loaded, candidate: &Loaded, schedule: &Schedule, kernels: [Kernel; 2]) -> Loss {
     let of = |kernel| options(kernel, 2, 1 << 20);
-    let mut baseline = Baseline::new(baseline.model(), plan, &of(kernels[0]), &mut |_| ()).unwrap();
-    baseline.compare(candidate.model(), &of(kernels[1]).pass, &mut |_| ()).unwrap()
+    let mut baseline = Baseline::new(baseline.runnable(), schedule, &of(kernels[0]), &mut |_| ()).unwrap();
+    baseline.compare(candidate.runnable(), &of(kernels[1]).pass, &mut |_| ()).unwrap()
 }
 
 /// Engine and reference; hybrids have the latter alone.
@@ -59,14 +59,14 @@ fn every() -> impl Iterator<Item = (Version, Loaded)> {
 
 #[test]
 fn groups_spilling_and_threads_change_no_bit() {
-    let plan = plan(&[700, 1, 30, 290], Protocol::Stream);
+    let schedule = schedule(&[700, 1, 30, 290], Protocol::Stream);
     for (version, model) in every() {
         for kernel in kernels(version) {
-            let whole = alone(&model, &plan, &options(*kernel, 1, 1 << 20));
+            let whole = alone(&model, &schedule, &options(*kernel, 1, 1 << 20));
             assert_eq!(whole.scores.len(), 700 + 1 + 30 + 290);
             // 600: groups of 144 tokens on the disk, as there are more tokens than that. 6000: the same in memory.
             for (threads, memory) in [(1, 600), (2, 600), (3, 6000), (2, 40)] {
-                let divided = alone(&model, &plan, &options(*kernel, threads, memory));
+                let divided = alone(&model, &schedule, &options(*kernel, threads, memory));
                 assert_eq!(divided.scores, whole.scores, "{version} by {} with {threads} threads, {memory} tokens", kernel.name());
             }
         }
@@ -90,7 +90,7 @@ fn tokens_on_the_disk_change_no_bit() {
             bytes: 0,
             tokens: all.slice(range[0]..range[1]),
         };
-        protocol.plan(&ends.windows(2).map(document).collect::<Vec<_>>(), &|_| Some(1)).unwrap()
+        protocol.schedule(&ends.windows(2).map(document).collect::<Vec<_>>(), &|_| Some(1)).unwrap()
     };
     let model = random(Version::V7, 11);
     for protocol in
@@ -98,9 +98,9 @@ fn tokens_on_the_disk_change_no_bit() {
     {
         let (memory, disk) = (of(1 << 20, protocol), of(0, protocol));
         assert_eq!(memory, disk);
-        let scores = |plan: &Plan| alone(&model, plan, &options(Kernel::Engine, 2, 600)).scores;
+        let scores = |schedule: &Schedule| alone(&model, schedule, &options(Kernel::Engine, 2, 600)).scores;
         assert_eq!(scores(&memory), scores(&disk), "{protocol:?}");
-        let compared = |plan: &Plan| against(&model, &model, plan, [Kernel::Engine; 2]).scores;
+        let compared = |schedule: &Schedule| against(&model, &model, schedule, [Kernel::Engine; 2]).scores;
         assert_eq!(compared(&memory), compared(&disk), "{protocol:?}");
     }
 }
@@ -108,7 +108,7 @@ fn tokens_on_the_disk_change_no_bit() {
 /// What the test before would not see if states did not matter: a sequence that begins anew where a group ends.
 #[test]
 fn a_state_that_is_lost_between_groups_is_seen() {
-    let whole = plan(&[400], Protocol::Stream);
+    let whole = schedule(&[400], Protocol::Stream);
     let mut cut = whole.clone();
     let all = whole.sequences[0].tokens.clone();
     cut.sequences = vec![
@@ -116,7 +116,7 @@ fn a_state_that_is_lost_between_groups_is_seen() {
         Sequence { document: 0, tokens: all.slice(144..all.len()), scored: 1..257, first: 144 },
     ];
     for (version, model) in every() {
-        let of = |plan: &Plan| alone(&model, plan, &options(kernels(version)[0], 2, 600)).scores.nll;
+        let of = |schedule: &Schedule| alone(&model, schedule, &options(kernels(version)[0], 2, 600)).scores.nll;
         let (right, wrong) = (of(&whole), of(&cut));
         assert_eq!(right[..144], wrong[..144], "{version}");
         let worst = right[144..].iter().zip(&wrong[144..]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -126,9 +126,9 @@ fn a_state_that_is_lost_between_groups_is_seen() {
 
 /// Rows of logits by another way through the models: the kernel with all layers and all tokens in memory.
 fn rows_at_once(model: &Loaded, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let model = model.model();
-    let description = model.description();
-    let kernel = RecurrentModel::<f32>::load(&model.weights, &model.options).unwrap();
+    let runnable = model.runnable();
+    let description = runnable.description();
+    let kernel = RecurrentModel::<f32>::load(&runnable.model, &runnable.options).unwrap();
     let logits = kernel.forward(tokens, &mut State::zero(description)).unwrap();
     logits.chunks_exact(description.hyperparameters.vocabulary).map(<[f32]>::to_vec).collect()
 }
@@ -136,17 +136,18 @@ fn rows_at_once(model: &Loaded, tokens: &[u32]) -> Vec<Vec<f32>> {
 #[test]
 fn every_token_is_scored_by_the_row_before_it() {
     for protocol in [Protocol::Stream, Protocol::Llama { context: 32, bos: None }, Protocol::Uncheatable2024] {
-        let plan = plan(&[90, 40], protocol);
+        let schedule = schedule(&[90, 40], protocol);
         for (version, model) in every() {
             let mut given = Vec::new();
             let mut receive = |row: &[f32]| {
                 given.push(row.to_vec());
                 Ok(())
             };
-            let found = loss(model.model(), &plan, &options(Kernel::Reference, 2, 1 << 20), Some(&mut receive), &mut |_| ()).unwrap();
+            let found =
+                loss(model.runnable(), &schedule, &options(Kernel::Reference, 2, 1 << 20), Some(&mut receive), &mut |_| ()).unwrap();
             let (mut rows, mut want, mut shifted) = (Vec::new(), Vec::new(), 0.0f64);
             let mut scorer = Scorer::new(Precision::F32);
-            for sequence in &plan.sequences {
+            for sequence in &schedule.sequences {
                 let all = rows_at_once(&model, &sequence.fed().to_vec().unwrap());
                 let tokens = sequence.tokens.to_vec().unwrap();
                 for row in sequence.rows() {
@@ -167,10 +168,10 @@ fn every_token_is_scored_by_the_row_before_it() {
 
 #[test]
 fn the_engine_gives_the_losses_of_the_reference() {
-    let plan = plan(&[200, 60], Protocol::Stream);
+    let schedule = schedule(&[200, 60], Protocol::Stream);
     for version in Version::ALL {
         let model = random(version, 13);
-        let found = against(&model, &model, &plan, [Kernel::Reference, Kernel::Engine]);
+        let found = against(&model, &model, &schedule, [Kernel::Reference, Kernel::Engine]);
         let compared = found.scores.compared.as_ref().unwrap();
         // Logits differ by about 1e-6 of their size, losses by as much, and divergences by its square.
         let worst = found.scores.nll.iter().zip(&compared.nll_reference).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -179,7 +180,7 @@ fn the_engine_gives_the_losses_of_the_reference() {
         assert!(found.layers.iter().all(|layer| layer.residual.unwrap() < 1e-5 && layer.state.unwrap() < 1e-5), "{version}");
         // A thousandth in one vector of one layer is beyond that, from that layer on.
         let faulty = model.edited("blocks.1.ln2.weight", |_, value| value * 1.001);
-        let found = against(&model, &faulty, &plan, [Kernel::Reference, Kernel::Engine]);
+        let found = against(&model, &faulty, &schedule, [Kernel::Reference, Kernel::Engine]);
         assert!(found.scores.compared.as_ref().unwrap().kl.iter().any(|kl| *kl > 1e-10), "{version}");
         assert!(found.layers[0].residual.unwrap() < 1e-5 && found.layers[1].residual.unwrap() > 1e-5, "{version}");
     }
@@ -187,10 +188,10 @@ fn the_engine_gives_the_losses_of_the_reference() {
 
 #[test]
 fn a_model_does_not_differ_from_itself() {
-    let plan = plan(&[150, 150, 7], Protocol::Windows { tokens: 64 });
+    let schedule = schedule(&[150, 150, 7], Protocol::Windows { tokens: 64 });
     for (version, model) in every() {
         for kernel in kernels(version) {
-            let found = against(&model, &model, &plan, [*kernel; 2]);
+            let found = against(&model, &model, &schedule, [*kernel; 2]);
             let compared = found.scores.compared.as_ref().unwrap();
             assert!(compared.kl.iter().all(|kl| *kl == 0.0) && compared.same_top1.iter().all(|same| *same), "{version}");
             assert_eq!(found.scores.nll, compared.nll_reference);
@@ -202,15 +203,15 @@ fn a_model_does_not_differ_from_itself() {
 
 #[test]
 fn divergences_are_those_of_the_comparison_token_by_token() {
-    let plan = plan(&[120], Protocol::Stream);
+    let schedule = schedule(&[120], Protocol::Stream);
     for version in Version::ALL {
         let model = random(version, 14);
         let candidate = model.edited("blocks.1.att.output.weight", |index, value| if index % 7 == 0 { value * 1.1 } else { value });
-        let found = against(&model, &candidate, &plan, [Kernel::Reference; 2]);
-        let fed = plan.sequences[0].fed().to_vec().unwrap();
+        let found = against(&model, &candidate, &schedule, [Kernel::Reference; 2]);
+        let fed = schedule.sequences[0].fed().to_vec().unwrap();
         let options = CompareOptions::new(&fed, Kernel::Reference);
-        let want = compare(&model.model(), &candidate.model(), &options, &mut |_| ()).unwrap();
-        let evaluation = rwkv_forge_score::evaluate(&plan, &found.scores).unwrap();
+        let want = compare(&model.runnable(), &candidate.runnable(), &options, &mut |_| ()).unwrap();
+        let evaluation = rwkv_forge_score::evaluate(&schedule, &found.scores).unwrap();
         let kl = evaluation.kl.unwrap();
         // The same numbers position by position; the mean is added up by windows in one of them.
         assert_eq!(found.scores.compared.as_ref().unwrap().kl, want.per_position.kl, "{version}");
@@ -233,7 +234,7 @@ fn divergences_are_those_of_the_comparison_token_by_token() {
 fn trained_models_have_the_recorded_losses() {
     let recorded = recorded_tokens();
     let document = Document { name: String::new(), category: String::new(), bytes: 0, tokens: recorded.into() };
-    let plan = Protocol::Stream.plan(&[document], &|_| Some(1)).unwrap();
+    let schedule = Protocol::Stream.schedule(&[document], &|_| Some(1)).unwrap();
     for (name, oracle) in [
         ("tiny-rwkv4", "tiny-rwkv4.logprobs4096-from-f32-file"),
         ("tiny-rwkv5", "tiny-rwkv5.logprobs4096-from-f32-file"),
@@ -242,7 +243,7 @@ fn trained_models_have_the_recorded_losses() {
     ] {
         let want = npy_f32(&format!("oracles/{oracle}.npy"));
         let model = Loaded::fixture(name);
-        let found = alone(&model, &plan, &options(Kernel::Engine, 2, 1000));
+        let found = alone(&model, &schedule, &options(Kernel::Engine, 2, 1000));
         let worst = found.scores.nll.iter().zip(&want).map(|(nll, want)| (nll + f64::from(*want)).abs()).fold(0.0, f64::max);
         // f32 by both, in another order of summation; a wrong epsilon or a lost state shows as hundredths.
         assert!(found.scores.len() == want.len() && worst < 1e-3, "{name}: {worst:e}");
@@ -251,27 +252,27 @@ fn trained_models_have_the_recorded_losses() {
 
 #[test]
 fn models_that_cannot_be_compared_are_refused() {
-    let plan = plan(&[20], Protocol::Stream);
+    let schedule = schedule(&[20], Protocol::Stream);
     let (small, large) = (random(Version::V7, 15), support::random_with_vocabulary(Version::V7, 15, 51));
-    let mut baseline = Baseline::new(small.model(), &plan, &options(Kernel::Engine, 1, 1 << 20), &mut |_| ()).unwrap();
-    let error = baseline.compare(large.model(), &PassOptions::default(), &mut |_| ()).unwrap_err();
+    let mut baseline = Baseline::new(small.runnable(), &schedule, &options(Kernel::Engine, 1, 1 << 20), &mut |_| ()).unwrap();
+    let error = baseline.compare(large.runnable(), &PassOptions::default(), &mut |_| ()).unwrap_err();
     assert_eq!(error.kind(), "VocabularyMismatch");
     // Another number of layers can be compared, but not layer by layer.
     let deeper = support::random_with_layers(Version::V7, 15, 4);
-    let found = baseline.compare(deeper.model(), &PassOptions::default(), &mut |_| ()).unwrap();
+    let found = baseline.compare(deeper.runnable(), &PassOptions::default(), &mut |_| ()).unwrap();
     assert!(found.layers.is_empty() && found.scores.len() == 20);
     let outside = Document { name: String::new(), category: String::new(), bytes: 2, tokens: vec![50, 3].into() };
-    let outside = Protocol::Stream.plan(&[outside], &|_| Some(1)).unwrap();
-    let error = loss(small.model(), &outside, &options(Kernel::Engine, 1, 9), None, &mut |_| ()).unwrap_err();
+    let outside = Protocol::Stream.schedule(&[outside], &|_| Some(1)).unwrap();
+    let error = loss(small.runnable(), &outside, &options(Kernel::Engine, 1, 9), None, &mut |_| ()).unwrap_err();
     assert!(matches!(error, EvalError::Model { .. }), "{error}");
 }
 
 #[test]
 fn numbers_that_are_not_finite_are_found_with_their_place() {
     let model = random(Version::V7, 16).edited("blocks.1.ffn.value.weight", |_, _| 3e38);
-    let plan = plan(&[170, 20], Protocol::Stream);
+    let schedule = schedule(&[170, 20], Protocol::Stream);
     for kernel in [Kernel::Engine, Kernel::Reference] {
-        let error = loss(model.model(), &plan, &options(kernel, 2, 600), None, &mut |_| ()).unwrap_err();
+        let error = loss(model.runnable(), &schedule, &options(kernel, 2, 600), None, &mut |_| ()).unwrap_err();
         let EvalError::NonFinite { place, .. } = &error else { panic!("{error}") };
         assert_eq!(place, "the output of layer 1", "{error}");
     }
@@ -308,7 +309,7 @@ impl LayerSink for Seen {
 fn those_who_look_see_every_token_of_every_layer_once() {
     let model = random(Version::V6, 17);
     let fed: Vec<Tokens> = [200, 3, 100].map(|count| tokens(count).into()).to_vec();
-    let mut pass = Pass::new("model", &model.model(), &options(Kernel::Engine, 2, 600).pass).unwrap();
+    let mut pass = Pass::new("model", &model.runnable(), &options(Kernel::Engine, 2, 600).pass).unwrap();
     let mut seen = Seen::default();
     let mut steps = Vec::new();
     pass.run(&fed, &mut seen, &mut |done, total| steps.push((done, total))).unwrap();

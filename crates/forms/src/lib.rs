@@ -1,7 +1,7 @@
 //! Compares the recurrent and the parallel form of one model: every layer, every state, logits.
 //!
 //! Start at [`compare`]. Both forms get the same tokens and the same start states, and each feeds its own stream from layer to
-//! layer, so that an error shows where it arises and how it grows. `plan.rs` lists what is run, `start.rs` makes start
+//! layer, so that an error shows where it arises and how it grows. `cases.rs` lists what is run, `start.rs` makes start
 //! states, `streams.rs` carries one sequence through the layers in one form, `run.rs` does it for all of them with one layer
 //! of one form in memory at a time, `measure.rs` measures, `bounds.rs` judges and [`FormsReport`] says it.
 //!
@@ -10,9 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod bounds;
+mod cases;
 mod error;
 mod measure;
-mod plan;
 mod report;
 mod run;
 mod runner;
@@ -20,9 +20,9 @@ mod start;
 mod streams;
 
 pub use bounds::{Bounds, Quantity};
+pub use cases::{Case, Form, FormsOptions, Start, Tier};
 pub use error::FormsError;
 pub use measure::{Measure, NonFinite, Worst};
-pub use plan::{Case, Form, FormsOptions, Start, Tier};
 pub use report::{Finding, FormsReport, Row};
 pub use run::{Progress, compare};
 pub use runner::{ParallelLayer, ParallelRunner};

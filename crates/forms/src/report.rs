@@ -4,9 +4,9 @@ use rwkv_forge_report::{Annotation, Cell, Column, Outcome, Suite, Table, signifi
 use serde::Serialize;
 
 use crate::bounds::{Bounds, Quantity, vanishes};
+use crate::cases::{Case, Form, FormsOptions, Start, Tier};
 use crate::error::FormsError;
 use crate::measure::{Measure, Meter};
-use crate::plan::{Case, Form, FormsOptions, Start, Tier};
 
 /// Lines about one case in a JUnit document.
 const DETAILS: usize = 20;

@@ -5,9 +5,9 @@ use rwkv_forge_parallel::{self as parallel, Head};
 use rwkv_forge_weights::{LayerState, Model, State};
 
 use crate::bounds::Quantity;
+use crate::cases::{Case, FormsOptions, Start, Tier};
 use crate::error::FormsError;
 use crate::measure::Meter;
-use crate::plan::{Case, FormsOptions, Start, Tier};
 use crate::report::{FormsReport, Ledger};
 use crate::runner::check;
 use crate::start::{for_kernel, parts, state};

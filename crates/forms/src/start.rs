@@ -5,7 +5,7 @@ use rwkv_forge_parallel as parallel;
 use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_weights::{LayerState, State, Wkv};
 
-use crate::plan::Start;
+use crate::cases::Start;
 use crate::streams::Number;
 
 /// The states of all layers in f64. `half` is the state after the first half of the tokens.

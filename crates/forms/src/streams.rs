@@ -3,8 +3,8 @@
 use rwkv_forge_parallel as parallel;
 use rwkv_forge_weights::{Context, LayerState};
 
+use crate::cases::Case;
 use crate::error::FormsError;
-use crate::plan::Case;
 use crate::start::{for_parallel, from_parallel};
 
 /// f32 or f64, as both forms need it.

@@ -3,7 +3,7 @@
 //! 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus a head, 5.2 has one a key channel. A bonus named
 //! `time_first` is stored as a logarithm, one named `time_faaaa` as it is used.
 
-use rwkv_forge_model::{BonusForm, Per, ValueForm};
+use rwkv_forge_model::{Per, StoredBonus, ValueForm};
 
 use crate::error::KernelError;
 use crate::heads::{Projections, normalise, wkv};
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) decay: Per,
     pub(crate) gate: bool,
     /// What the stored bonus is.
-    pub(crate) bonus: BonusForm,
+    pub(crate) bonus: StoredBonus,
 }
 
 /// Weights of ln1 and the time mix of one layer.
@@ -60,8 +60,8 @@ impl<F: Real> TimeMix<F> {
             true => Some(Gate { mix: weights.vector(&name("time_mix_g"), c)?, weight: weights.matrix(&name("gate.weight"), a, c)? }),
         };
         let (bonus, form) = match options.bonus {
-            BonusForm::Logarithm => ("time_first", ValueForm::Exp),
-            BonusForm::Value => ("time_faaaa", ValueForm::Canonical),
+            StoredBonus::Logarithm => ("time_first", ValueForm::Exp),
+            StoredBonus::Value => ("time_faaaa", ValueForm::Canonical),
         };
         Ok(Self {
             norm: RowNorm::load(weights, &tensor_name(layer, "ln1"), c)?,

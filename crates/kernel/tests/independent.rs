@@ -12,7 +12,7 @@ use crate::support::naive::{Tensors, lerp, matvec, max_difference, norm, previou
 use crate::support::random::random_model;
 use crate::support::{MemorySource, Trained, fixture, npy_tokens};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
-use rwkv_forge_model::{BonusForm, ModelDescription, Per, TimeMix, Version};
+use rwkv_forge_model::{ModelDescription, Per, StoredBonus, TimeMix, Version};
 use rwkv_forge_weights::{Model, State};
 
 /// f64 on both sides, logits of magnitude 30 at most: rounding is 1e-13, and the recurrence multiplies it by little.
@@ -130,7 +130,7 @@ fn v5_1_promoted_to_v5_2_is_the_same_model() {
     let (h, n) = (description.hyperparameters.heads, description.hyperparameters.head_size);
     let mut promoted = MemorySource { tensors: Vec::new(), bytes: Vec::new() };
     let mut changed = ModelDescription { version: Version::V5_2, ..description.clone() };
-    changed.mechanisms.time_mix = TimeMix::Wkv5 { decay: Per::Channel, gate: true, bonus: BonusForm::Value };
+    changed.mechanisms.time_mix = TimeMix::Wkv5 { decay: Per::Channel, gate: true, bonus: StoredBonus::Value };
     for spec in &mut changed.tensors {
         let mut values = source.values(&spec.name);
         let bonus = spec.name.ends_with("att.time_first");

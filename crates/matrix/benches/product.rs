@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rwkv_forge_matrix::{Activations, Form, Isa, Matrix, PANEL};
+use rwkv_forge_matrix::{Activations, Arithmetic, Isa, Matrix, PANEL};
 use rwkv_forge_quant::{BlockFormat, FORMATS};
 use rwkv_forge_testkit::models::SplitMix64;
 
@@ -52,7 +52,7 @@ fn matrix(format: &dyn BlockFormat, bytes: usize) -> Matrix {
 
 fn activations(tokens: usize) -> Activations {
     let mut random = SplitMix64::new(2);
-    let mut x = Activations::new(tokens, COLUMNS, Form::Int8);
+    let mut x = Activations::new(tokens, COLUMNS, Arithmetic::Int8);
     for token in 0..tokens {
         let row: Vec<f32> = (0..COLUMNS).map(|_| random.normal()).collect();
         x.set_row(Isa::best(), token, &row);
@@ -105,7 +105,7 @@ fn batch(criterion: &mut Criterion) {
 fn set_row(criterion: &mut Criterion) {
     let mut random = SplitMix64::new(3);
     let row: Vec<f32> = (0..COLUMNS).map(|_| random.normal()).collect();
-    let mut x = Activations::new(1, COLUMNS, Form::Int8);
+    let mut x = Activations::new(1, COLUMNS, Arithmetic::Int8);
     let mut group = criterion.benchmark_group("set_row");
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
     group.throughput(Throughput::Elements(COLUMNS as u64));

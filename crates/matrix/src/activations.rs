@@ -14,9 +14,9 @@ pub(crate) const GROUP: usize = 32;
 /// 1.5 * 2^23: what is added to it is rounded to an integer.
 const ROUND: f32 = 12_582_912.0;
 
-/// In which form a product takes its activations.
+/// What a product takes its activations as, and so computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum Arithmetic {
     /// Rounded to eight bits, a scale for each 32 columns: what integer formats multiply fastest.
     Int8,
     /// As f32; weights are decoded exactly.
@@ -45,12 +45,12 @@ impl Group {
     const ZERO: Self = Self { codes: [0; 8], scale: 0.0, sum: 0, sums: [0; 2], product: 0.0, products: [0.0; 2] };
 }
 
-/// Rows `[tokens, columns]` of f32 and, in [`Form::Int8`], their codes. Memory is kept when the number of tokens changes.
+/// Rows `[tokens, columns]` of f32 and, in [`Arithmetic::Int8`], their codes. Memory is kept when the number of tokens changes.
 #[derive(Clone, Debug)]
 pub struct Activations {
     tokens: usize,
     columns: usize,
-    form: Form,
+    arithmetic: Arithmetic,
     /// Columns whose f32 values are kept: all of them, or none.
     kept: usize,
     values: Vec<f32>,
@@ -66,7 +66,7 @@ pub(crate) struct Tile<'a> {
     pub(crate) width: usize,
     /// `[columns, width]`
     pub(crate) values: &'a [f32],
-    /// `[columns / 32, width]`; empty in [`Form::Float`].
+    /// `[columns / 32, width]`; empty in [`Arithmetic::Float`].
     pub(crate) groups: &'a [Group],
 }
 
@@ -83,16 +83,16 @@ pub struct Part<'a> {
 impl Activations {
     /// Room for rows `[tokens, columns]`, zeros at first.
     #[must_use]
-    pub fn new(tokens: usize, columns: usize, form: Form) -> Self {
-        let mut new = Self { tokens: 0, columns, form, kept: columns, values: Vec::new(), groups: Vec::new() };
+    pub fn new(tokens: usize, columns: usize, arithmetic: Arithmetic) -> Self {
+        let mut new = Self { tokens: 0, columns, arithmetic, kept: columns, values: Vec::new(), groups: Vec::new() };
         new.reset(tokens);
         new
     }
 
-    /// As [`Activations::new`] with [`Form::Int8`], without the f32 values: for matrices of integer formats alone.
+    /// As [`Activations::new`] with [`Arithmetic::Int8`], without the f32 values: for matrices of integer formats alone.
     #[must_use]
     pub fn codes_only(tokens: usize, columns: usize) -> Self {
-        let mut new = Self { tokens: 0, columns, form: Form::Int8, kept: 0, values: Vec::new(), groups: Vec::new() };
+        let mut new = Self { tokens: 0, columns, arithmetic: Arithmetic::Int8, kept: 0, values: Vec::new(), groups: Vec::new() };
         new.reset(tokens);
         new
     }
@@ -131,8 +131,8 @@ impl Activations {
 
     /// Whether there are codes.
     #[must_use]
-    pub fn form(&self) -> Form {
-        self.form
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
     /// Bytes allocated.
@@ -143,8 +143,8 @@ impl Activations {
 
     /// Bytes that [`Activations::new`] will allocate.
     #[must_use]
-    pub fn bytes_for(tokens: usize, columns: usize, form: Form) -> usize {
-        let groups = if form == Form::Int8 { columns.div_ceil(GROUP) } else { 0 };
+    pub fn bytes_for(tokens: usize, columns: usize, arithmetic: Arithmetic) -> usize {
+        let groups = if arithmetic == Arithmetic::Int8 { columns.div_ceil(GROUP) } else { 0 };
         tokens.saturating_mul(columns.saturating_mul(size_of::<f32>()).saturating_add(groups.saturating_mul(size_of::<Group>())))
     }
 
@@ -213,7 +213,7 @@ impl Activations {
     }
 
     fn groups_a_row(&self) -> usize {
-        if self.form == Form::Int8 { self.columns.div_ceil(GROUP) } else { 0 }
+        if self.arithmetic == Arithmetic::Int8 { self.columns.div_ceil(GROUP) } else { 0 }
     }
 }
 

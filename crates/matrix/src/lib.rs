@@ -19,7 +19,7 @@ mod matrix;
 #[cfg(test)]
 mod tests;
 
-pub use activations::{Activations, Form, Part};
+pub use activations::{Activations, Arithmetic, Part};
 pub use error::MatrixError;
 pub use matrix::{Matrix, PANEL, ReadRows};
 pub use rwkv_forge_simd::{Isa, Pass, SimdError};

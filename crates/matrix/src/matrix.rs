@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::{BoxError, Encoding, f32_to_bf16, f32_to_f16};
 
-use crate::activations::{Activations, Form};
+use crate::activations::{Activations, Arithmetic};
 use crate::arena::{Arena, LINE};
 use crate::error::MatrixError;
 use crate::format::{self, Format};
@@ -92,10 +92,10 @@ impl Matrix {
         format::find(encoding, columns).is_some()
     }
 
-    /// The [`Matrix::form`] of a matrix that is not packed yet; `None` where [`Matrix::packs`] is false.
+    /// The [`Matrix::arithmetic`] of a matrix that is not packed yet; `None` where [`Matrix::packs`] is false.
     #[must_use]
-    pub fn form_for(encoding: Encoding, columns: usize) -> Option<Form> {
-        format::find(encoding, columns).map(|format| if format.is_integer() { Form::Int8 } else { Form::Float })
+    pub fn arithmetic_for(encoding: Encoding, columns: usize) -> Option<Arithmetic> {
+        format::find(encoding, columns).map(|format| if format.is_integer() { Arithmetic::Int8 } else { Arithmetic::Float })
     }
 
     /// Bytes of the packed matrix, known before any row is read; `usize::MAX` where they cannot be addressed, 0 where
@@ -143,10 +143,10 @@ impl Matrix {
         self.rows * (self.columns / encoding.block_len as usize) * encoding.block_bytes as usize
     }
 
-    /// The form that its product wants: [`Form::Int8`] for integer formats, [`Form::Float`] for others.
+    /// What its product computes in: [`Arithmetic::Int8`] for integer formats, [`Arithmetic::Float`] for others.
     #[must_use]
-    pub fn form(&self) -> Form {
-        if self.format.is_integer() { Form::Int8 } else { Form::Float }
+    pub fn arithmetic(&self) -> Arithmetic {
+        if self.format.is_integer() { Arithmetic::Int8 } else { Arithmetic::Float }
     }
 
     /// y = W x for the rows of some panels and all tokens of `x`: `out` `[panels, tokens, 16]`, for one token simply the rows. Rows

@@ -4,7 +4,7 @@ use rwkv_forge_quant::BlockFormat;
 use rwkv_forge_tensor::f32_to_f16;
 use rwkv_forge_testkit::models::SplitMix64;
 
-use crate::activations::{Activations, Form, GROUP};
+use crate::activations::{Activations, Arithmetic, GROUP};
 use crate::{Isa, Matrix, PANEL};
 
 /// Where a block has its f16 scales and minima.
@@ -76,8 +76,8 @@ impl Case {
     }
 }
 
-fn activations(isa: Isa, form: Form, rows: &[Vec<f32>]) -> Activations {
-    let mut x = Activations::new(rows.len(), rows[0].len(), form);
+fn activations(isa: Isa, arithmetic: Arithmetic, rows: &[Vec<f32>]) -> Activations {
+    let mut x = Activations::new(rows.len(), rows[0].len(), arithmetic);
     for (token, row) in rows.iter().enumerate() {
         x.set_row(isa, token, row);
     }
@@ -154,7 +154,7 @@ fn int8_products_agree_with_the_definition_within_rounding() {
             let (weights, matrix) = (case.decode(&stored), case.pack(rows, columns, &stored));
             let inputs = normals(&mut random, 3, columns);
             for isa in Isa::all() {
-                let x = activations(isa, Form::Int8, &inputs);
+                let x = activations(isa, Arithmetic::Int8, &inputs);
                 let y = product(isa, &matrix, &x);
                 for (token, x) in decoded(&x).iter().enumerate() {
                     for (row, weights) in weights.chunks(columns).enumerate() {
@@ -207,7 +207,7 @@ fn faults_exceed_the_tolerance_by_ten_times() {
         let mut scales = SplitMix64::new(2);
         let stored = case.stored(1, columns, &mut random, |_| (scales.normal() + 1.0) * 0.01);
         let (weights, matrix) = (case.decode(&stored), case.pack(1, columns, &stored));
-        let x = activations(Isa::best(), Form::Int8, &normals(&mut random, 1, columns));
+        let x = activations(Isa::best(), Arithmetic::Int8, &normals(&mut random, 1, columns));
         let y = f64::from(product(Isa::best(), &matrix, &x)[0][0]);
         let (_, size) = dot(&weights, &decoded(&x)[0]);
         for (fault, weights) in faults(case, &weights) {
@@ -242,7 +242,7 @@ fn integers_are_multiplied_without_any_error() {
         };
         let inputs: Vec<Vec<f32>> = (0..5).map(|_| (0..columns).map(&mut integer).collect()).collect();
         for isa in Isa::all() {
-            let y = product(isa, &matrix, &activations(isa, Form::Int8, &inputs));
+            let y = product(isa, &matrix, &activations(isa, Arithmetic::Int8, &inputs));
             for (token, x) in inputs.iter().enumerate() {
                 for (row, weights) in weights.chunks(columns).enumerate() {
                     let expected: f64 = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
@@ -267,7 +267,7 @@ fn extreme_codes_do_not_saturate() {
                 let expected: f64 = weights.iter().map(|weight| f64::from(*weight) * f64::from(x)).sum();
                 let (_, size) = dot(&weights, &vec![f64::from(x); columns]);
                 for isa in Isa::all() {
-                    let y = f64::from(product(isa, &matrix, &activations(isa, Form::Int8, &inputs))[0][1]);
+                    let y = f64::from(product(isa, &matrix, &activations(isa, Arithmetic::Int8, &inputs))[0][1]);
                     // Blocks of a single code: `code * scale` and the minimum may be larger than their difference.
                     let size = size.max(columns as f64 * 127.0 * 63.0 * 63.0);
                     assert!((y - expected).abs() <= rounding(columns) * size, "{} {isa} {fill:#x}: {y} not {expected}", case.name());
@@ -296,7 +296,7 @@ fn float_products_are_fused_multiply_adds_of_decoded_weights() {
                 })
                 .collect();
             for isa in Isa::all() {
-                let y = product(isa, &matrix, &activations(isa, Form::Float, &inputs));
+                let y = product(isa, &matrix, &activations(isa, Arithmetic::Float, &inputs));
                 assert_eq!(bits(&y), expected, "{} {isa} {tokens} tokens", case.name());
             }
         }
@@ -317,7 +317,7 @@ fn every_code_of_int8_is_decoded_exactly() {
         case.set_scales(&mut stored, &mut |_| random.normal());
         let (weights, matrix) = (case.decode(&stored), case.pack(1, 256, &stored));
         let inputs: Vec<Vec<f32>> = (0..256).map(|one| (0..256).map(|column| f32::from(u8::from(one == column))).collect()).collect();
-        let y = product(Isa::best(), &matrix, &activations(Isa::best(), Form::Float, &inputs));
+        let y = product(Isa::best(), &matrix, &activations(Isa::best(), Arithmetic::Float, &inputs));
         assert!(y[0].iter().zip(&weights).all(|(y, weight)| y == weight));
     }
 }
@@ -330,21 +330,21 @@ fn results_depend_on_neither_instruction_set_nor_batch_nor_panels() {
         let mut scales = SplitMix64::new(9);
         let stored = case.stored(rows, columns, &mut random, |_| scales.normal());
         let matrix = case.pack(rows, columns, &stored);
-        for form in [Form::Int8, Form::Float] {
+        for arithmetic in [Arithmetic::Int8, Arithmetic::Float] {
             let inputs = normals(&mut random, 53, columns);
             let scalar = Isa::by_name("scalar").unwrap();
             let alone: Vec<_> =
-                inputs.iter().map(|row| product(scalar, &matrix, &activations(scalar, form, std::slice::from_ref(row)))).collect();
+                inputs.iter().map(|row| product(scalar, &matrix, &activations(scalar, arithmetic, std::slice::from_ref(row)))).collect();
             for isa in Isa::all() {
                 for tokens in [1, 2, 23, 24, 25, 53] {
-                    let x = activations(isa, form, &inputs[..tokens]);
+                    let x = activations(isa, arithmetic, &inputs[..tokens]);
                     let mut out = vec![0.0; matrix.panels() * tokens * PANEL];
                     for (panel, out) in out.chunks_mut(2 * tokens * PANEL).enumerate() {
                         matrix.product(isa, 2 * panel..matrix.panels().min(2 * panel + 2), &x, out);
                     }
                     for (row, token) in (0..rows).flat_map(|row| (0..tokens).map(move |token| (row, token))) {
                         let y = out[(row / PANEL * tokens + token) * PANEL + row % PANEL];
-                        assert_eq!(y.to_bits(), alone[token][row][0].to_bits(), "{} {isa} {form:?} {tokens} tokens", case.name());
+                        assert_eq!(y.to_bits(), alone[token][row][0].to_bits(), "{} {isa} {arithmetic:?} {tokens} tokens", case.name());
                     }
                 }
             }
@@ -359,12 +359,17 @@ fn values_that_are_not_finite_stay_visible_and_stay_in_their_row() {
         let columns = 2 * case.block();
         let stored = case.stored(2, columns, &mut random, |_| 0.1);
         let matrix = case.pack(2, columns, &stored);
-        for (bad, form) in [(f32::NAN, Form::Int8), (f32::INFINITY, Form::Int8), (f32::NEG_INFINITY, Form::Int8), (f32::NAN, Form::Float)] {
+        for (bad, arithmetic) in [
+            (f32::NAN, Arithmetic::Int8),
+            (f32::INFINITY, Arithmetic::Int8),
+            (f32::NEG_INFINITY, Arithmetic::Int8),
+            (f32::NAN, Arithmetic::Float),
+        ] {
             for tokens in [1, 6] {
                 let mut inputs = normals(&mut random, tokens, columns);
                 inputs[tokens - 1][columns - 1] = bad;
                 for isa in Isa::all() {
-                    let y = product(isa, &matrix, &activations(isa, form, &inputs));
+                    let y = product(isa, &matrix, &activations(isa, arithmetic, &inputs));
                     for row in &y {
                         assert!(row[tokens - 1].is_nan(), "{} {isa} {bad}", case.name());
                         assert!(row[..tokens - 1].iter().all(|y| y.is_finite()), "{} {isa} {bad}", case.name());
@@ -376,7 +381,7 @@ fn values_that_are_not_finite_stay_visible_and_stay_in_their_row() {
         let mut stored = stored;
         case.set_scales(&mut stored[..columns / case.block() * case.format.encoding().block_bytes as usize], &mut |_| f32::NAN);
         let inputs = normals(&mut random, 2, columns);
-        let y = product(Isa::best(), &case.pack(2, columns, &stored), &activations(Isa::best(), Form::Int8, &inputs));
+        let y = product(Isa::best(), &case.pack(2, columns, &stored), &activations(Isa::best(), Arithmetic::Int8, &inputs));
         assert!(y[0].iter().all(|y| y.is_nan()) && y[1].iter().all(|y| y.is_finite()), "{}", case.name());
     }
 }
@@ -388,12 +393,15 @@ fn zeros_and_tiny_numbers_give_zeros() {
         let columns = case.block();
         let matrix = case.pack(5, columns, &case.stored(5, columns, &mut random, |_| 0.5));
         for value in [0.0, -0.0, f32::from_bits(1), 1e-38] {
-            let y = product(Isa::best(), &matrix, &activations(Isa::best(), Form::Int8, &[vec![value; columns]]));
+            let y = product(Isa::best(), &matrix, &activations(Isa::best(), Arithmetic::Int8, &[vec![value; columns]]));
             assert!(y.iter().all(|row| row[0].abs() < 1e-30), "{} {value}", case.name());
         }
         let zeros = case.stored(5, columns, &mut random, |_| 0.0);
-        let y =
-            product(Isa::best(), &case.pack(5, columns, &zeros), &activations(Isa::best(), Form::Int8, &normals(&mut random, 1, columns)));
+        let y = product(
+            Isa::best(),
+            &case.pack(5, columns, &zeros),
+            &activations(Isa::best(), Arithmetic::Int8, &normals(&mut random, 1, columns)),
+        );
         assert!(y.iter().all(|row| row[0] == 0.0), "{}", case.name());
     }
 }
@@ -407,9 +415,9 @@ fn codes_are_the_nearest_and_the_same_on_every_instruction_set() {
     rows[1].iter_mut().for_each(|x| *x *= 1e30);
     rows[2].iter_mut().for_each(|x| *x *= 1e-33);
     rows[3].fill(f32::MAX);
-    let expected = decoded(&activations(Isa::by_name("scalar").unwrap(), Form::Int8, &rows));
+    let expected = decoded(&activations(Isa::by_name("scalar").unwrap(), Arithmetic::Int8, &rows));
     for isa in Isa::all() {
-        assert_eq!(decoded(&activations(isa, Form::Int8, &rows)), expected, "{isa}");
+        assert_eq!(decoded(&activations(isa, Arithmetic::Int8, &rows)), expected, "{isa}");
     }
     for (row, decoded) in rows.iter().zip(&expected) {
         for (x, decoded) in row.chunks(GROUP).zip(decoded.chunks(GROUP)) {
@@ -433,7 +441,7 @@ fn packed_bytes_are_known_and_at_most_four_percent_more_than_stored() {
         assert_eq!(matrix.bytes(), Matrix::packed_bytes(rows, columns, case.format.encoding()));
         assert_eq!(matrix.stored_bytes(), rows * columns / case.block() * case.format.encoding().block_bytes as usize);
         assert!(matrix.bytes() * 100 <= matrix.stored_bytes() * 104, "{}: {} of {}", case.name(), matrix.bytes(), matrix.stored_bytes());
-        assert_eq!((matrix.rows(), matrix.columns(), matrix.panels(), matrix.form()), (rows, columns, 4, Form::Int8));
+        assert_eq!((matrix.rows(), matrix.columns(), matrix.panels(), matrix.arithmetic()), (rows, columns, 4, Arithmetic::Int8));
         assert_eq!(Matrix::packed_bytes(usize::MAX, columns, case.format.encoding()), usize::MAX);
     }
 }
@@ -460,9 +468,9 @@ fn matrices_without_rows_or_columns_are_zero() {
     let case = cases().next().unwrap();
     let empty = case.pack(0, 32, &[]);
     assert_eq!((empty.panels(), empty.bytes()), (0, 0));
-    empty.product(Isa::best(), 0..0, &Activations::new(3, 32, Form::Int8), &mut []);
+    empty.product(Isa::best(), 0..0, &Activations::new(3, 32, Arithmetic::Int8), &mut []);
     let narrow = case.pack(3, 0, &[]);
-    assert_eq!(product(Isa::best(), &narrow, &activations(Isa::best(), Form::Int8, &[vec![]])), vec![vec![0.0]; 3]);
+    assert_eq!(product(Isa::best(), &narrow, &activations(Isa::best(), Arithmetic::Int8, &[vec![]])), vec![vec![0.0]; 3]);
 }
 
 #[test]
@@ -470,9 +478,9 @@ fn parts_fill_what_rows_fill() {
     let mut random = SplitMix64::new(14);
     let rows = normals(&mut random, 60, 96);
     let isa = Isa::best();
-    let whole = activations(isa, Form::Int8, &rows);
-    let mut x = Activations::new(100, 96, Form::Int8);
-    assert_eq!(x.bytes(), Activations::bytes_for(100, 96, Form::Int8));
+    let whole = activations(isa, Arithmetic::Int8, &rows);
+    let mut x = Activations::new(100, 96, Arithmetic::Int8);
+    assert_eq!(x.bytes(), Activations::bytes_for(100, 96, Arithmetic::Int8));
     x.reset(60);
     let mut seen = 0;
     for mut part in x.parts_mut() {

@@ -66,11 +66,11 @@ pub fn describe_mapped_with(
     let architecture = recognise(&found)?.ok_or_else(not_rwkv)?;
     let layers = count_layers(&found)?;
     check_complete(architecture.version, &found, wanted(architecture, &found, layers))?;
-    let plan: Vec<Wanted> = wanted(architecture, &found, layers).collect();
-    let unused = account_for_all(architecture, infos, &mapped, &found, &plan)?;
+    let all: Vec<Wanted> = wanted(architecture, &found, layers).collect();
+    let unused = account_for_all(architecture, infos, &mapped, &found, &all)?;
     let (hyperparameters, mechanisms) = resolve(architecture, &found, layers, configuration)?;
-    let mut tensors = Vec::with_capacity(plan.len());
-    for wanted in &plan {
+    let mut tensors = Vec::with_capacity(all.len());
+    for wanted in &all {
         if let Some(entry) = found.entry(&wanted.name) {
             tensors.push(specify(architecture, &hyperparameters, wanted, entry)?);
         }
@@ -160,16 +160,16 @@ fn check_complete(version: Version, found: &Found<'_>, wanted: impl Iterator<Ite
     }
 }
 
-/// Every tensor of the file is planned for, or is one that layer 0 may have in vain. Gives the source indices of the
+/// Every tensor of the file is wanted, or is one that layer 0 may have in vain. Gives the source indices of the
 /// latter.
 fn account_for_all(
     architecture: &Architecture,
     infos: &[TensorInfo],
     mapped: &[MappedTensor],
     found: &Found<'_>,
-    plan: &[Wanted],
+    wanted: &[Wanted],
 ) -> Result<Vec<usize>, ModelError> {
-    let planned: BTreeSet<&str> = plan.iter().map(|wanted| wanted.name.as_str()).collect();
+    let names: BTreeSet<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
     let in_vain: BTreeSet<String> =
         architecture.layer_rows().filter(|row| row.presence == Presence::Later).map(|row| format!("blocks.0.{}", row.suffix)).collect();
     let mut unknown: BTreeSet<usize> = (0..infos.len()).collect();
@@ -177,7 +177,7 @@ fn account_for_all(
         unknown.remove(&tensor.source_index);
     }
     let mut unused = BTreeSet::new();
-    for entry in found.entries().filter(|entry| !planned.contains(entry.mapped.name.as_str())) {
+    for entry in found.entries().filter(|entry| !names.contains(entry.mapped.name.as_str())) {
         let set = if in_vain.contains(&entry.mapped.name) { &mut unused } else { &mut unknown };
         set.insert(entry.mapped.source_index);
     }

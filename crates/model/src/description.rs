@@ -290,6 +290,9 @@ impl Recover {
 ///
 /// The kernel uses such values as they are, so that a file that holds exp(-exp(x)) in f32 gives the bits that the
 /// kernel gets from x itself: both compute it in f32 by `libm`.
+///
+/// It is the form of a tensor's values, as is `form` of every tensor. The forms of a model, token by token and by chunks, are ways of
+/// computing; they are no fields of tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ValueForm {
     /// x.

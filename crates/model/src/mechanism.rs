@@ -36,7 +36,7 @@ pub enum TimeMix {
         /// Whether the output is gated.
         gate: bool,
         /// What the stored bonus is.
-        bonus: BonusForm,
+        bonus: StoredBonus,
     },
     /// RWKV-6: as RWKV-5 with one decay a channel, which depends on the data.
     Wkv6 {
@@ -78,7 +78,7 @@ pub enum Per {
 
 /// What a stored bonus is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BonusForm {
+pub enum StoredBonus {
     /// The bonus itself.
     Value,
     /// Its logarithm.
@@ -265,9 +265,11 @@ impl TimeMix {
     #[must_use]
     pub fn has_logarithmic_bonus(self) -> bool {
         match self {
-            Self::Wkv5 { bonus: BonusForm::Logarithm, .. } => true,
+            Self::Wkv5 { bonus: StoredBonus::Logarithm, .. } => true,
             // RWKV-4 computes with what it stores: its bonus is an exponent.
-            Self::Wkv4 | Self::Wkv5 { bonus: BonusForm::Value, .. } | Self::Wkv6 { .. } | Self::Wkv7 { .. } | Self::Qrwkv6 { .. } => false,
+            Self::Wkv4 | Self::Wkv5 { bonus: StoredBonus::Value, .. } | Self::Wkv6 { .. } | Self::Wkv7 { .. } | Self::Qrwkv6 { .. } => {
+                false
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use rwkv_forge_model::architecture::{ARCHITECTURES, HYBRIDS};
 use rwkv_forge_model::{
-    Axis, BonusForm, ChannelMix, Configuration, Epsilon, Mechanisms, ModelDescription, Norm, NormKind, Norms, Per, TimeMix, TokenShift,
+    Axis, ChannelMix, Configuration, Epsilon, Mechanisms, ModelDescription, Norm, NormKind, Norms, Per, StoredBonus, TimeMix, TokenShift,
     Version, VocabularyFamily, describe, describe_with,
 };
 use rwkv_forge_tensor::TensorSource;
@@ -27,9 +27,9 @@ fn time_mixes_with_their_options() {
     let wkv5 = |decay, gate, bonus| TimeMix::Wkv5 { decay, gate, bonus };
     let expected = [
         (Version::V4, TimeMix::Wkv4),
-        (Version::V5_0, wkv5(Per::Head, false, BonusForm::Value)),
-        (Version::V5_1, wkv5(Per::Head, true, BonusForm::Value)),
-        (Version::V5_2, wkv5(Per::Channel, true, BonusForm::Value)),
+        (Version::V5_0, wkv5(Per::Head, false, StoredBonus::Value)),
+        (Version::V5_1, wkv5(Per::Head, true, StoredBonus::Value)),
+        (Version::V5_2, wkv5(Per::Channel, true, StoredBonus::Value)),
         (Version::V6, TimeMix::Wkv6 { mix: 6, decay: 7 }),
         (Version::V7, TimeMix::Wkv7 { decay: 6, iclr: 7, value: Some(3), gate: Some(9) }),
     ];

@@ -1,7 +1,7 @@
 //! The time mix of RWKV-5.0, 5.1 and 5.2.
 
 use candle_core::{Result, Tensor};
-use rwkv_forge_model::{BonusForm, Per};
+use rwkv_forge_model::{Per, StoredBonus};
 
 use crate::decay::{Inputs, by_channel, by_head};
 use crate::error::ParallelError;
@@ -18,7 +18,7 @@ pub(crate) struct Options {
     pub(crate) decay: Per,
     pub(crate) gate: bool,
     /// What the stored bonus is.
-    pub(crate) bonus: BonusForm,
+    pub(crate) bonus: StoredBonus,
 }
 
 /// Weights of a time mix. Matrices are `[inputs, outputs]`, vectors `[1, channels]`.
@@ -58,8 +58,8 @@ impl TimeMix {
         let sign = if planted.is(Fault::DecaySign) { Wanted::LogDecayOfNegative } else { Wanted::LogDecay };
         let decay = weights.function::<F>("att.time_decay", &[1, if by_channel { channels } else { heads }], sign)?;
         let bonus = match options.bonus {
-            BonusForm::Value => ("att.time_faaaa", Wanted::Plain),
-            BonusForm::Logarithm => ("att.time_first", Wanted::Exp),
+            StoredBonus::Value => ("att.time_faaaa", Wanted::Plain),
+            StoredBonus::Logarithm => ("att.time_first", Wanted::Exp),
         };
         let bonus = weights.function::<F>(bonus.0, &[heads, if by_channel { sizes.head_size } else { 1 }], bonus.1)?;
         let gate = match options.gate {

@@ -22,7 +22,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// The caller's knowledge of all threads' time.
 #[derive(Debug)]
 pub(crate) struct Balance {
-    plan: Plan,
+    throttle: Throttle,
     window: Instant,
     /// The lap in which the window began.
     lap: u32,
@@ -34,12 +34,12 @@ pub(crate) struct Balance {
 
 impl Balance {
     pub(crate) fn new(threads: usize, now: Instant) -> Self {
-        Self { plan: Plan::new(threads, now), window: now, lap: 0, own: None, worked: Duration::ZERO }
+        Self { throttle: Throttle::new(threads, now), window: now, lap: 0, own: None, worked: Duration::ZERO }
     }
 
     /// Threads for the next region.
     pub(crate) fn limit(&self) -> usize {
-        self.plan.limit
+        self.throttle.limit
     }
 
     /// The caller spent so much time in a region.
@@ -52,10 +52,10 @@ impl Balance {
         if now.duration_since(self.window) >= WINDOW {
             let own = thread_time();
             let mut lost = usize::from(self.own.zip(own).is_some_and(|(then, now)| kept_waiting(self.worked, now.saturating_sub(then))));
-            for index in 1..self.plan.limit {
+            for index in 1..self.throttle.limit {
                 lost += usize::from(self.helper_lost(gate.slot(index)));
             }
-            self.plan.observe(lost, now);
+            self.throttle.observe(lost, now);
             (self.window, self.lap, self.own, self.worked) = (now, gate.lap().wrapping_add(1), own, Duration::ZERO);
         } else if self.own.is_none() {
             self.own = thread_time();
@@ -86,7 +86,7 @@ fn kept_waiting(wall: Duration, ran: Duration) -> bool {
 
 /// When to use how many threads: the part of the balance that has no clocks.
 #[derive(Debug)]
-struct Plan {
+struct Throttle {
     threads: usize,
     limit: usize,
     /// How long the next pause is.
@@ -97,7 +97,7 @@ struct Plan {
     since: Instant,
 }
 
-impl Plan {
+impl Throttle {
     fn new(threads: usize, now: Instant) -> Self {
         Self { threads, limit: threads, pause: FIRST_PAUSE, resume: None, since: now }
     }
@@ -172,11 +172,11 @@ mod tests {
     /// Windows of 20 ms; `busy` says for each whether other programs need the core of one of two threads.
     fn play(busy: impl Fn(u32) -> bool, windows: u32) -> Vec<usize> {
         let begun = Instant::now();
-        let mut plan = Plan::new(2, begun);
+        let mut throttle = Throttle::new(2, begun);
         let window = |index: u32| {
-            let lost = usize::from(plan.limit == 2 && busy(index));
-            plan.observe(lost, begun + WINDOW * (index + 1));
-            plan.limit
+            let lost = usize::from(throttle.limit == 2 && busy(index));
+            throttle.observe(lost, begun + WINDOW * (index + 1));
+            throttle.limit
         };
         (0..windows).map(window).collect()
     }
@@ -213,12 +213,12 @@ mod tests {
             tries.get() % 2 == 0
         };
         let begun = Instant::now();
-        let mut plan = Plan::new(2, begun);
+        let mut throttle = Throttle::new(2, begun);
         let mut used = 0;
         for index in 0..1000 {
-            let lost = usize::from(plan.limit == 2 && busy(index));
-            plan.observe(lost, begun + WINDOW * (index + 1));
-            used += u32::from(plan.limit == 2 && index >= 500);
+            let lost = usize::from(throttle.limit == 2 && busy(index));
+            throttle.observe(lost, begun + WINDOW * (index + 1));
+            used += u32::from(throttle.limit == 2 && index >= 500);
         }
         assert!(used <= 22, "{used} of 500 windows, 10 s");
     }
@@ -226,15 +226,15 @@ mod tests {
     #[test]
     fn as_many_threads_less_as_lost_time() {
         let begun = Instant::now();
-        let mut plan = Plan::new(8, begun);
-        plan.observe(3, begun + WINDOW);
-        assert_eq!(plan.limit, 5);
-        plan.observe(1, begun + WINDOW * 2);
-        assert_eq!(plan.limit, 4, "fewer still while it is bad");
-        plan.observe(9, begun + WINDOW * 3);
-        assert_eq!(plan.limit, 1);
-        plan.observe(0, begun + WINDOW * 10);
-        assert_eq!(plan.limit, 8);
+        let mut throttle = Throttle::new(8, begun);
+        throttle.observe(3, begun + WINDOW);
+        assert_eq!(throttle.limit, 5);
+        throttle.observe(1, begun + WINDOW * 2);
+        assert_eq!(throttle.limit, 4, "fewer still while it is bad");
+        throttle.observe(9, begun + WINDOW * 3);
+        assert_eq!(throttle.limit, 1);
+        throttle.observe(0, begun + WINDOW * 10);
+        assert_eq!(throttle.limit, 8);
     }
 
     #[test]

@@ -2,35 +2,35 @@
 
 use crate::block::{half_is_finite, load};
 
-/// The eight levels of an entry, two bits each.
+/// The eight points of an entry, two bits each.
 #[inline(always)]
-pub(crate) fn eight(entry: u16, levels: [f32; 4]) -> [f32; 8] {
+pub(crate) fn eight(entry: u16, points: [f32; 4]) -> [f32; 8] {
     let mut values = [0.0; 8];
     for (place, value) in values.iter_mut().enumerate() {
-        *value = levels[usize::from(entry >> (2 * place) & 3)];
+        *value = points[usize::from(entry >> (2 * place) & 3)];
     }
     values
 }
 
-/// The four levels of each of two entries, three bits each.
+/// The four points of each of two entries, three bits each.
 #[inline(always)]
-pub(crate) fn twice_four(entries: [u16; 2], levels: [f32; 8]) -> [f32; 8] {
+pub(crate) fn twice_four(entries: [u16; 2], points: [f32; 8]) -> [f32; 8] {
     let mut values = [0.0; 8];
     for (four, entry) in values.as_chunks_mut::<4>().0.iter_mut().zip(entries) {
         for (place, value) in four.iter_mut().enumerate() {
-            *value = levels[usize::from(entry >> (3 * place) & 7)];
+            *value = points[usize::from(entry >> (3 * place) & 7)];
         }
     }
     values
 }
 
-/// The levels of IQ2; there is no fourth one.
+/// The points of IQ2; there is no fourth one.
 pub(crate) const IQ2: [f32; 4] = [8.0, 25.0, 43.0, 0.0];
 
-/// The levels of IQ1; there is no fourth one.
+/// The points of IQ1; there is no fourth one.
 const IQ1: [f32; 4] = [-1.0, 0.0, 1.0, 0.0];
 
-/// How far IQ1 moves the levels of a vector, up or down.
+/// How far IQ1 moves the points of a vector, up or down.
 const SHIFT: f32 = 0.125;
 
 /// The signs of eight values by seven bits: the eighth makes the number of minus signs even.
@@ -40,21 +40,21 @@ pub(crate) fn signs(word: u32, vector: usize) -> u8 {
     seven | u8::from(!seven.count_ones().is_multiple_of(2)) << 7
 }
 
-/// Levels times a scale; a bit of `signs` makes a value negative.
+/// Points times a scale; a bit of `signs` makes a value negative.
 #[inline(always)]
-pub(crate) fn scaled(levels: [f32; 8], scale: f32, signs: u8, out: &mut [f32; 8]) {
-    for (j, (value, level)) in out.iter_mut().zip(levels).enumerate() {
-        let magnitude = scale * level;
+pub(crate) fn scaled(points: [f32; 8], scale: f32, signs: u8, out: &mut [f32; 8]) {
+    for (j, (value, point)) in out.iter_mut().zip(points).enumerate() {
+        let magnitude = scale * point;
         *value = if signs >> j & 1 == 1 { -magnitude } else { magnitude };
     }
 }
 
-/// A vector of IQ1: levels from -1 to 1, moved, times a scale.
+/// A vector of IQ1: points from -1 to 1, moved, times a scale.
 #[inline(always)]
 pub(crate) fn moved(entry: u16, scale: f32, down: bool, out: &mut [f32; 8]) {
     let shift = if down { -SHIFT } else { SHIFT };
-    for (value, level) in out.iter_mut().zip(eight(entry, IQ1)) {
-        *value = scale * (level + shift);
+    for (value, point) in out.iter_mut().zip(eight(entry, IQ1)) {
+        *value = scale * (point + shift);
     }
 }
 

@@ -7,11 +7,11 @@ use crate::{BlockFormat, Grid};
 pub enum Family {
     /// Every element is a float of its own.
     Dense,
-    /// Evenly spaced levels; a block has one scale, and perhaps a minimum.
+    /// Evenly spaced points; a block has one scale, and perhaps a minimum.
     Even,
-    /// Evenly spaced levels; a block has scales of parts, and perhaps minima, which are codes themselves.
+    /// Evenly spaced points; a block has scales of parts, and perhaps minima, which are codes themselves.
     Super,
-    /// A table of unevenly spaced levels.
+    /// A table of unevenly spaced points.
     Table,
     /// Floats of four bits.
     Float4,

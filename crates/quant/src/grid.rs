@@ -1,10 +1,10 @@
-//! Formats as searches see them: a block is sub-blocks of values `scale * level + offset`.
+//! Formats as searches see them: a block is sub-blocks of values `scale * point + offset`.
 //!
 //! [`Grid`] is what a format declares. [`Scheme`] says how the scale and the offset of a sub-block follow from what is stored.
 
 use crate::Parted;
 
-/// How a block is made of levels.
+/// How a block is made of points.
 #[derive(Clone, Copy)]
 pub struct Grid {
     /// Takes blocks apart and puts them together.
@@ -12,32 +12,32 @@ pub struct Grid {
     /// Values that share a scale, a multiple of 16.
     pub length: usize,
     /// What codes stand for.
-    pub levels: Levels,
+    pub points: Points,
     /// What scales stand for.
     pub scheme: Scheme,
 }
 
 /// What the codes of a format stand for, before scale and offset.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Levels {
-    /// All integers from `least` to `most`; the code of a level is `level + bias`, as a byte.
+pub enum Points {
+    /// All integers from `least` to `most`; the code of a point is `point + bias`, as a byte.
     Even {
-        /// The lowest level.
+        /// The lowest point.
         least: f32,
-        /// The highest level.
+        /// The highest point.
         most: f32,
-        /// What is added to a level.
+        /// What is added to a point.
         bias: i16,
     },
     /// The shares 0/255 to 255/255.
     Shares,
-    /// A table of sixteen rising levels.
+    /// A table of sixteen rising points.
     Table(&'static [f32; 16]),
 }
 
 /// How a block stores the scales and offsets of its sub-blocks, in two f16 and integer codes.
 ///
-/// A value is `level * (a * one) + c * two`, where `a` and `c` are the [`Scheme::factors`] of the sub-block and `one` and `two`
+/// A value is `point * (a * one) + c * two`, where `a` and `c` are the [`Scheme::factors`] of the sub-block and `one` and `two`
 /// belong to the block: linear, so that least squares find them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -54,16 +54,16 @@ pub enum Scheme {
 }
 
 impl Grid {
-    /// Integer levels from `least` to `most`.
+    /// Integer points from `least` to `most`.
     #[must_use]
     pub const fn even(parted: &'static dyn Parted, length: usize, (least, most): (f32, f32), bias: i16, scheme: Scheme) -> Self {
-        Self { parted, length, levels: Levels::Even { least, most, bias }, scheme }
+        Self { parted, length, points: Points::Even { least, most, bias }, scheme }
     }
 
-    /// The levels of a table.
+    /// The points of a table.
     #[must_use]
     pub const fn table(parted: &'static dyn Parted, length: usize, table: &'static [f32; 16], scheme: Scheme) -> Self {
-        Self { parted, length, levels: Levels::Table(table), scheme }
+        Self { parted, length, points: Points::Table(table), scheme }
     }
 }
 

@@ -8,7 +8,7 @@ use rwkv_forge_tensor::Encoding;
 use crate::block::{Block, Flushed, Job, OneByOne, Outcome, extremes, half_is_finite, load, truncate};
 use crate::convert::{MAGNITUDE, f16_to_f32, f32_to_f16};
 use crate::parts::{self, Parted, Parts};
-use crate::{Facts, Family, Grid, Levels, Rows, Scheme};
+use crate::{Facts, Family, Grid, Points, Rows, Scheme};
 
 /// 8.25 bits a weight: 256 steps from the smallest to the largest value.
 ///
@@ -25,7 +25,7 @@ impl Block for Int8 {
     type Stored = [u8; 132];
     const ENCODING: Encoding = Encoding::new("int8", 128, 132);
     const FACTS: Facts = Facts::new(Family::Even)
-        .grid(Grid { parted: &Int8, length: 128, levels: Levels::Shares, scheme: Scheme::Ends })
+        .grid(Grid { parted: &Int8, length: 128, points: Points::Shares, scheme: Scheme::Ends })
         .planned(Rows::Short)
         .harm(0.02);
 

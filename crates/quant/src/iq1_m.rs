@@ -1,5 +1,5 @@
 //! IQ1_M: 256 weights in vectors of eight. `[codes: u8 x 32] [bits 8 to 10 of a code and its direction, twice: u8 x 16] [scales of 3 bits x
-//! 4, a quarter of d: u16 x 4]`, value = (level + 1/8 or - 1/8) * d * (2 * scale + 1).
+//! 4, a quarter of d: u16 x 4]`, value = (point + 1/8 or - 1/8) * d * (2 * scale + 1).
 
 use rwkv_forge_tensor::Encoding;
 

@@ -1,5 +1,5 @@
 //! IQ1_S: 256 weights in vectors of eight. `[d: f16] [codes: u8 x 32] [bits 8 to 10 of four codes, scale of 3 bits, direction: u16 x 8]`,
-//! value = (level + 1/8 or - 1/8) * d * (2 * scale + 1).
+//! value = (point + 1/8 or - 1/8) * d * (2 * scale + 1).
 
 use rwkv_forge_tensor::Encoding;
 

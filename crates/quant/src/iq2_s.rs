@@ -1,5 +1,5 @@
 //! IQ2_S: 256 weights in vectors of eight. `[d: f16] [codes: u8 x 32] [signs: u8 x 32] [bits 8 and 9 of codes: u8 x 8] [scales of 4 bits:
-//! u8 x 8]`, value = sign * level * d * (scale + 1/2) / 4.
+//! u8 x 8]`, value = sign * point * d * (scale + 1/2) / 4.
 
 use rwkv_forge_tensor::Encoding;
 

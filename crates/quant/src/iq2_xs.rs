@@ -1,5 +1,5 @@
 //! IQ2_XS: 256 weights in vectors of eight. `[d: f16] [signs of 7 bits above a code of 9: u16 x 32] [scales of 4 bits: u8 x 8]`, value =
-//! sign * level * d * (scale + 1/2) / 4.
+//! sign * point * d * (scale + 1/2) / 4.
 
 use rwkv_forge_tensor::Encoding;
 

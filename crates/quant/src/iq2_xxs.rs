@@ -1,5 +1,5 @@
 //! IQ2_XXS: 256 weights in vectors of eight. `[d: f16]`, then for each 32 weights `[codes: u8 x 4] [signs of 7 bits x 4, scale of 4 bits:
-//! u32]`, value = sign * level * d * (scale + 1/2) / 4.
+//! u32]`, value = sign * point * d * (scale + 1/2) / 4.
 
 use rwkv_forge_tensor::Encoding;
 

@@ -1,5 +1,5 @@
 //! IQ3_S: 256 weights in vectors of four. `[d: f16] [codes: u8 x 64] [bit 8 of codes: u8 x 8] [signs: u8 x 32] [scales of 4 bits: u8 x 4]`,
-//! value = sign * level * d * (2 * scale + 1).
+//! value = sign * point * d * (2 * scale + 1).
 
 use rwkv_forge_tensor::Encoding;
 
@@ -35,7 +35,7 @@ impl Block for IQ3_S {
                 let high = usize::from(stored[66 + part] >> place & 1);
                 books::IQ3_S[usize::from(stored[2 + 8 * part + place]) | high << 8]
             });
-            scaled(twice_four(entries, LEVELS), scale, stored[74 + index], values);
+            scaled(twice_four(entries, POINTS), scale, stored[74 + index], values);
         }
     }
 
@@ -45,4 +45,4 @@ impl Block for IQ3_S {
 }
 
 /// What the digits of the book stand for.
-const LEVELS: [f32; 8] = [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0];
+const POINTS: [f32; 8] = [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0];

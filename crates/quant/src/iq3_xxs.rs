@@ -1,5 +1,5 @@
 //! IQ3_XXS: 256 weights in vectors of four. `[d: f16] [codes: u8 x 64]`, then for each 32 weights `[signs of 7 bits x 4, scale of 4 bits:
-//! u32]`, value = sign * level * d * (scale + 1/2) / 2.
+//! u32]`, value = sign * point * d * (scale + 1/2) / 2.
 
 use rwkv_forge_tensor::Encoding;
 
@@ -32,7 +32,7 @@ impl Block for IQ3_XXS {
             for (vector, values) in values.as_chunks_mut::<8>().0.iter_mut().enumerate() {
                 let at = 2 + 8 * part + 2 * vector;
                 let entries = [stored[at], stored[at + 1]].map(|code| books::IQ3_XXS[usize::from(code)]);
-                scaled(twice_four(entries, LEVELS), scale, signs(word, vector), values);
+                scaled(twice_four(entries, POINTS), scale, signs(word, vector), values);
             }
         }
     }
@@ -43,4 +43,4 @@ impl Block for IQ3_XXS {
 }
 
 /// What the digits of the book stand for.
-const LEVELS: [f32; 8] = [4.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0, 62.0];
+const POINTS: [f32; 8] = [4.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0, 62.0];

@@ -65,7 +65,7 @@ pub use facts::{Facts, Family, Ggml, Rows};
 pub use finite::{NonFinite, all_non_finite, check_values, examine, first_non_finite, non_finite};
 pub use float4::{NF4, NF4_TABLE, SF4, SF4_TABLE};
 pub use format::{BlockFormat, FORMATS, by_encoding, by_ggml_type, by_name, encodable};
-pub use grid::{Grid, Levels, Scheme};
+pub use grid::{Grid, Points, Scheme};
 pub use int8::Int8;
 pub use iq1_m::IQ1_M;
 pub use iq1_s::IQ1_S;

@@ -49,7 +49,7 @@ fn weights() -> Vec<f32> {
     let mut uniform = move || draw() as f32 / 2f32.powi(31) - 1.0;
     let mut values = Vec::new();
     for run in 0..3000 {
-        let (scale, level) = (2f32.powi(-10 - run % 13), uniform());
+        let (scale, offset) = (2f32.powi(-10 - run % 13), uniform());
         for _ in 0..16 {
             let normal = uniform() + uniform() + uniform();
             values.push(match run / 16 % 8 {
@@ -69,9 +69,9 @@ fn weights() -> Vec<f32> {
                         normal
                     }
                 }
-                4 => level,
+                4 => offset,
                 5 => (normal * 8.0).round() / 8.0,
-                6 => normal.abs() * if run % 2 == 0 { 1.0 } else { -1.0 } + level,
+                6 => normal.abs() * if run % 2 == 0 { 1.0 } else { -1.0 } + offset,
                 _ => normal * scale,
             });
         }

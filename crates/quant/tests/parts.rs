@@ -56,7 +56,7 @@ fn short_slices_are_left_alone() {
 
 #[test]
 fn biases_are_not_part_of_the_numbers() {
-    // A scale of 1 and codes of 1 above the code of zero decode to the first half times one level.
+    // A scale of 1 and codes of 1 above the code of zero decode to the first half times one point.
     let one = 0x3c00;
     for (format, code, value) in [(&Q3_K as &dyn Parted, 5, 1.0), (&Q6_K, 33, 1.0), (&IQ4_XS, 8, 1.0), (&Q4_K, 1, 1.0), (&Q8_0, 1, 1.0)] {
         let parts = Parts { halves: [one, 0], scales: [1; 16], minima: [0; 16], codes: [code; 256] };

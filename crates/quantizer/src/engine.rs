@@ -28,19 +28,19 @@ pub(crate) fn search(isa: Isa, format: &'static Format, rows: Rows, importance: 
     // Without importance, or where it is zero, the reference with these weights finds other scales.
     let mut start = vec![0; rows.out.len()];
     format.stored.encode_weighted(rows.values, rows.weights, &mut start)?;
-    match format.levels {
-        Kind::Even(levels) => isa.run(Search { format, levels, rows, importance, start: &start }),
-        Kind::Shares(levels) => isa.run(Search { format, levels, rows, importance, start: &start }),
-        Kind::Table(levels) => isa.run(Search { format, levels, rows, importance, start: &start }),
+    match format.points {
+        Kind::Even(points) => isa.run(Search { format, points, rows, importance, start: &start }),
+        Kind::Shares(points) => isa.run(Search { format, points, rows, importance, start: &start }),
+        Kind::Table(points) => isa.run(Search { format, points, rows, importance, start: &start }),
     }
     Ok(())
 }
 
 /// Quantizes rows column by column and moves their errors on to the columns not yet quantized.
 pub(crate) fn feedback(isa: Isa, format: &'static Format, rows: Rows, factor: &Factor) -> Result<FeedbackLoss, EncodeError> {
-    match format.levels {
-        Kind::Even(levels) => isa.run(Feedback::new(format, levels, rows, factor)),
-        Kind::Shares(levels) => isa.run(Feedback::new(format, levels, rows, factor)),
-        Kind::Table(levels) => isa.run(Feedback::new(format, levels, rows, factor)),
+    match format.points {
+        Kind::Even(points) => isa.run(Feedback::new(format, points, rows, factor)),
+        Kind::Shares(points) => isa.run(Feedback::new(format, points, rows, factor)),
+        Kind::Table(points) => isa.run(Feedback::new(format, points, rows, factor)),
     }
 }

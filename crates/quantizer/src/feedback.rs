@@ -15,7 +15,7 @@ use crate::engine::Rows;
 use crate::factor::Factor;
 use crate::format::{Format, MOST_SUBS};
 use crate::grid::{Block, Grid};
-use crate::levels::{LANES, Lanes, Levels};
+use crate::points::{LANES, Lanes, Points};
 use crate::starts::best_grid;
 
 /// Columns whose errors reach the columns after them together; a multiple of every block.
@@ -43,7 +43,7 @@ impl FeedbackLoss {
 /// Quantizes rows.
 pub(crate) struct Feedback<'a, L> {
     pub(crate) format: &'static Format,
-    pub(crate) levels: L,
+    pub(crate) points: L,
     pub(crate) rows: Rows<'a>,
     pub(crate) factor: &'a Factor,
     /// A planted fault: scales are searched on the weights as they were.
@@ -70,11 +70,11 @@ impl Lines {
     const ZERO: Self = Self { scale: [0.0; LANES], offset: [0.0; LANES], inverse: [0.0; LANES] };
 }
 
-impl<'a, L: Levels> Feedback<'a, L> {
-    pub(crate) fn new(format: &'static Format, levels: L, rows: Rows<'a>, factor: &'a Factor) -> Self {
+impl<'a, L: Points> Feedback<'a, L> {
+    pub(crate) fn new(format: &'static Format, points: L, rows: Rows<'a>, factor: &'a Factor) -> Self {
         Self {
             format,
-            levels,
+            points,
             rows,
             factor,
             #[cfg(test)]
@@ -83,7 +83,7 @@ impl<'a, L: Levels> Feedback<'a, L> {
     }
 }
 
-impl<L: Levels> Pass for Feedback<'_, L> {
+impl<L: Points> Pass for Feedback<'_, L> {
     type Output = Result<FeedbackLoss, EncodeError>;
 
     #[inline(always)]
@@ -110,7 +110,7 @@ impl<L: Levels> Pass for Feedback<'_, L> {
     }
 }
 
-impl<L: Levels> Feedback<'_, L> {
+impl<L: Points> Feedback<'_, L> {
     /// Quantizes one block of the rows of a tile; `updated` are its weights with the errors of all columns before it.
     #[inline(always)]
     fn block(&mut self, tile: &mut Tile, index: usize, block: Range<usize>, updated: &mut [Lanes]) -> Result<FeedbackLoss, EncodeError> {
@@ -159,7 +159,7 @@ impl<L: Levels> Feedback<'_, L> {
         let mut grids = [Grid::ZERO; LANES];
         for (grid, (x, stored)) in grids.iter_mut().zip(x.chunks_exact(self.format.block()).zip(stored.chunks_exact(bytes))) {
             *grid = best_grid(
-                Block { format: self.format, levels: self.levels, x, w: weights },
+                Block { format: self.format, points: self.points, x, w: weights },
                 &[Grid::of(&self.format.stored.take_apart(stored))],
             );
         }
@@ -205,9 +205,9 @@ impl<L: Levels> Feedback<'_, L> {
             for lane in 0..LANES {
                 steps[lane] = (x[lane] - offset[lane]) * inverse[lane];
             }
-            let levels = self.levels.nearest(&steps);
+            let points = self.points.nearest(&steps);
             for lane in 0..LANES {
-                let value = scale[lane] * levels[lane] + offset[lane];
+                let value = scale[lane] * points[lane] + offset[lane];
                 error[lane] -= value;
                 let (rest, square) = (x[lane] - value, error[lane] * error[lane]);
                 damped[lane] += pivot * (rest * rest);
@@ -234,7 +234,7 @@ impl<L: Levels> Feedback<'_, L> {
                 *x = updated[row];
             }
             let start = block.start / self.format.block() * bytes;
-            self.format.stored.put_together(&grid.parts(self.format, self.levels, &x), &mut out[start..start + bytes]);
+            self.format.stored.put_together(&grid.parts(self.format, self.points, &x), &mut out[start..start + bytes]);
         }
     }
 }

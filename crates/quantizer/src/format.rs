@@ -1,13 +1,13 @@
-//! The formats as the quantizers see them: a block is sub-blocks of values `scale * level + offset`.
+//! The formats as the quantizers see them: a block is sub-blocks of values `scale * point + offset`.
 //!
 //! One entry of [`FORMATS`] for every registered format that declares a grid.
 
 use std::sync::LazyLock;
 
-use rwkv_forge_quant::{Grid, Levels, Parted, Scheme};
+use rwkv_forge_quant::{Grid, Parted, Points, Scheme};
 use rwkv_forge_tensor::Encoding;
 
-use crate::levels::{Even, Shares, Table};
+use crate::points::{Even, Shares, Table};
 
 /// Most sub-blocks of a block.
 pub(crate) const MOST_SUBS: usize = 16;
@@ -21,12 +21,12 @@ pub(crate) struct Format {
     /// Sub-blocks a block, at most [`MOST_SUBS`].
     pub(crate) subs: usize,
     /// What codes stand for.
-    pub(crate) levels: Kind,
+    pub(crate) points: Kind,
     /// What scales stand for.
     pub(crate) scheme: Scheme,
 }
 
-/// The levels of a format.
+/// The points of a format.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Even(Even),
@@ -45,13 +45,13 @@ pub(crate) fn by_encoding(encoding: Encoding) -> Option<&'static Format> {
 
 impl Format {
     fn new(grid: Grid) -> Self {
-        let levels = match grid.levels {
-            Levels::Even { least, most, bias } => Kind::Even(Even { least, most, bias }),
-            Levels::Shares => Kind::Shares(Shares),
-            Levels::Table(table) => Kind::Table(Table(table)),
+        let points = match grid.points {
+            Points::Even { least, most, bias } => Kind::Even(Even { least, most, bias }),
+            Points::Shares => Kind::Shares(Shares),
+            Points::Table(table) => Kind::Table(Table(table)),
         };
         let subs = grid.parted.encoding().block_len as usize / grid.length;
-        Self { stored: grid.parted, length: grid.length, subs, levels, scheme: grid.scheme }
+        Self { stored: grid.parted, length: grid.length, subs, points, scheme: grid.scheme }
     }
 
     /// Values a block.

@@ -1,12 +1,12 @@
 //! The scales of one block, and the descent that improves them. Start at [`descend`].
 //!
-//! Every candidate is judged by what the decoder will compute: halves are rounded to f16 first, codes are nearest levels.
+//! Every candidate is judged by what the decoder will compute: halves are rounded to f16 first, codes are nearest points.
 
 use rwkv_forge_quant::Parts;
 use rwkv_forge_tensor::{f16_to_f32, f32_to_f16};
 
 use crate::format::{Format, MOST_SUBS};
-use crate::levels::{LANES, Lanes, Levels};
+use crate::points::{LANES, Lanes, Points};
 
 /// Rounds after which a descent ends even if it still finds something.
 const ROUNDS: usize = 12;
@@ -67,14 +67,14 @@ impl Grid {
         lines
     }
 
-    /// The block of this grid whose levels are nearest to `x`.
+    /// The block of this grid whose points are nearest to `x`.
     #[inline(always)]
-    pub(crate) fn parts<L: Levels>(&self, format: &Format, levels: L, x: &[f32]) -> Parts {
+    pub(crate) fn parts<L: Points>(&self, format: &Format, points: L, x: &[f32]) -> Parts {
         let mut parts = Parts { halves: self.halves, scales: self.scales, minima: self.minima, ..Parts::ZERO };
         let subs = x.chunks_exact(format.length).zip(parts.codes.chunks_exact_mut(format.length)).zip(self.lines(format));
         for ((x, codes), line) in subs {
             for (x, codes) in x.as_chunks::<LANES>().0.iter().zip(codes.as_chunks_mut::<LANES>().0) {
-                *codes = levels.codes(&line.steps(x));
+                *codes = points.codes(&line.steps(x));
             }
         }
         parts
@@ -85,7 +85,7 @@ impl Grid {
 #[derive(Clone, Copy)]
 pub(crate) struct Block<'a, L> {
     pub(crate) format: &'static Format,
-    pub(crate) levels: L,
+    pub(crate) points: L,
     pub(crate) x: &'a [f32],
     pub(crate) w: &'a [f32],
 }
@@ -101,7 +101,7 @@ struct State<'a, L> {
 /// The best grid that can be reached from `start` by changing codes of scales and minima by up to two and the halves to their
 /// weighted least squares and f16 neighbours, one after the other, rounding all values again each time. Returns its error, too.
 #[inline(always)]
-pub(crate) fn descend<L: Levels>(block: Block<L>, start: Grid) -> (Grid, f32) {
+pub(crate) fn descend<L: Points>(block: Block<L>, start: Grid) -> (Grid, f32) {
     let mut state = State::new(block, start);
     for _ in 0..ROUNDS {
         let before = state.error;
@@ -118,14 +118,14 @@ pub(crate) fn descend<L: Levels>(block: Block<L>, start: Grid) -> (Grid, f32) {
 
 /// `start` with its halves fitted to the codes that it gives, if that is better. Returns the error, too.
 #[inline(always)]
-pub(crate) fn refit<L: Levels>(block: Block<L>, start: Grid) -> (Grid, f32) {
+pub(crate) fn refit<L: Points>(block: Block<L>, start: Grid) -> (Grid, f32) {
     let mut state = State::new(block, start);
     let fitted = state.least_squares();
     state.try_halves(fitted);
     (state.grid, state.error)
 }
 
-impl<'a, L: Levels> State<'a, L> {
+impl<'a, L: Points> State<'a, L> {
     #[inline(always)]
     fn new(block: Block<'a, L>, grid: Grid) -> Self {
         let mut state = Self { block, grid, errors: [0.0; MOST_SUBS], error: f32::INFINITY };
@@ -141,9 +141,9 @@ impl<'a, L: Levels> State<'a, L> {
         let (x, w) = (&self.block.x[range.clone()], &self.block.w[range]);
         let mut sums = [0.0; LANES];
         for (x, w) in x.as_chunks::<LANES>().0.iter().zip(w.as_chunks::<LANES>().0) {
-            let levels = self.block.levels.nearest(&line.steps(x));
+            let points = self.block.points.nearest(&line.steps(x));
             for lane in 0..LANES {
-                let error = x[lane] - (line.scale * levels[lane] + line.offset);
+                let error = x[lane] - (line.scale * points[lane] + line.offset);
                 sums[lane] += w[lane] * (error * error);
             }
         }
@@ -239,7 +239,7 @@ impl<'a, L: Levels> State<'a, L> {
         if halves.iter().all(|half| half & 0x7fff < 0x7c00) { halves } else { self.grid.halves }
     }
 
-    /// Weighted sums over a sub-block: squared levels, levels, ones, levels times values, values.
+    /// Weighted sums over a sub-block: squared points, points, ones, points times values, values.
     #[inline(always)]
     fn moments(&self, sub: usize, line: Line) -> [f32; 5] {
         let length = self.block.format.length;
@@ -247,18 +247,18 @@ impl<'a, L: Levels> State<'a, L> {
         let (x, w) = (&self.block.x[range.clone()], &self.block.w[range]);
         let mut sums = [[0.0; LANES]; 5];
         for (x, w) in x.as_chunks::<LANES>().0.iter().zip(w.as_chunks::<LANES>().0) {
-            let levels = self.block.levels.nearest(&line.steps(x));
+            let points = self.block.points.nearest(&line.steps(x));
             for lane in 0..LANES {
-                let weighted = w[lane] * levels[lane];
-                sums[0][lane] += weighted * levels[lane];
+                let weighted = w[lane] * points[lane];
+                sums[0][lane] += weighted * points[lane];
                 sums[1][lane] += weighted;
                 sums[2][lane] += w[lane];
                 sums[3][lane] += weighted * x[lane];
                 sums[4][lane] += w[lane] * x[lane];
             }
         }
-        let [squares, levels, ones, products, values] = &sums;
-        [total(squares), total(levels), total(ones), total(products), total(values)]
+        let [squares, points, ones, products, values] = &sums;
+        [total(squares), total(points), total(ones), total(products), total(values)]
     }
 }
 

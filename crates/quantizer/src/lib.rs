@@ -1,6 +1,6 @@
 //! Chooses the codes of blocks, three ways: as llama-quantize does, by a search, or with error feedback.
 //!
-//! Start at [`Quantizer`]. `format.rs` describes every format as lines of levels, once for all quantizers; `grid.rs` searches
+//! Start at [`Quantizer`]. `format.rs` describes every format as lines of points, once for all quantizers; `grid.rs` searches
 //! the scales of one block; `feedback.rs` quantizes column by column with what `factor.rs` made of a Hessian. Rows are
 //! independent and quantized in parallel; the same values give the same bytes for any number of threads and on any machine.
 #![forbid(unsafe_code)]
@@ -13,7 +13,7 @@ mod feedback;
 mod format;
 mod grid;
 mod importance;
-mod levels;
+mod points;
 mod quantize;
 mod search;
 mod starts;

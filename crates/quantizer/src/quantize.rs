@@ -10,7 +10,7 @@ use crate::error::QuantizerError;
 use crate::factor::Factor;
 use crate::feedback::FeedbackLoss;
 use crate::format::{self, Format};
-use crate::levels::LANES;
+use crate::points::LANES;
 use crate::search::squared_error;
 
 /// How codes are chosen.

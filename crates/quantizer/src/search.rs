@@ -5,13 +5,13 @@ use rwkv_forge_simd::Pass;
 use crate::engine::Rows;
 use crate::format::Format;
 use crate::grid::{Block, Grid};
-use crate::levels::Levels;
+use crate::points::Points;
 use crate::starts::best_grid;
 
 /// Improves rows that hold the reference encoder's blocks.
 pub(crate) struct Search<'a, L> {
     pub(crate) format: &'static Format,
-    pub(crate) levels: L,
+    pub(crate) points: L,
     pub(crate) rows: Rows<'a>,
     /// What errors are compared by; all columns alike without it.
     pub(crate) importance: Option<&'a [f32]>,
@@ -19,12 +19,12 @@ pub(crate) struct Search<'a, L> {
     pub(crate) start: &'a [u8],
 }
 
-impl<L: Levels> Pass for Search<'_, L> {
+impl<L: Points> Pass for Search<'_, L> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { format, levels, rows, importance, start } = self;
+        let Self { format, points, rows, importance, start } = self;
         let (length, bytes) = (format.block(), format.bytes());
         let mut decoded = vec![0.0; length];
         let mut candidate = vec![0; bytes];
@@ -32,10 +32,10 @@ impl<L: Levels> Pass for Search<'_, L> {
         for (index, ((x, out), start)) in blocks.enumerate() {
             let column = index * length % rows.columns;
             let importance = importance.map(|importance| &importance[column..column + length]);
-            let block = Block { format, levels, x, w: &rows.weights[column..column + length] };
+            let block = Block { format, points, x, w: &rows.weights[column..column + length] };
             let references = [&*out, start].map(|bytes| Grid::of(&format.stored.take_apart(bytes)));
             let grid = best_grid(block, &references);
-            format.stored.put_together(&grid.parts(format, levels, x), &mut candidate);
+            format.stored.put_together(&grid.parts(format, points, x), &mut candidate);
             let mut error = |bytes: &[u8]| {
                 format.stored.decode(bytes, &mut decoded);
                 squared_error(x, &decoded, importance)

@@ -4,11 +4,11 @@ use rwkv_forge_quant::Scheme;
 use rwkv_forge_tensor::f32_to_f16;
 
 use crate::grid::{Block, Grid, descend, refit};
-use crate::levels::Levels;
+use crate::points::Points;
 
 /// The best grid for a block that descents from `references` and a few others lead to.
 #[inline(always)]
-pub(crate) fn best_grid<L: Levels>(block: Block<L>, references: &[Grid]) -> Grid {
+pub(crate) fn best_grid<L: Points>(block: Block<L>, references: &[Grid]) -> Grid {
     let mut grids = Grids { grids: [Grid::ZERO; MOST_GRIDS], count: 0 };
     for reference in references {
         grids.push(*reference);
@@ -65,25 +65,25 @@ impl Grids {
     }
 }
 
-/// Half the levels of a format: how fine its steps are against its range.
+/// Half the points of a format: how fine its steps are against its range.
 #[inline(always)]
-fn fineness(levels: impl Levels) -> f32 {
-    let (least, most) = levels.range();
-    // The levels of tables and shares are no unit apart.
+fn fineness(points: impl Points) -> f32 {
+    let (least, most) = points.range();
+    // The points of tables and shares are no unit apart.
     if most - least < 2.5 { 16.0 } else { ((most - least) * 0.5).min(64.0) }
 }
 
-/// Scales for which the extreme values lie at, or up to a third beyond, the ends of the levels, of both signs.
+/// Scales for which the extreme values lie at, or up to a third beyond, the ends of the points, of both signs.
 #[inline(always)]
-fn others_of_peak<L: Levels>(block: Block<L>, grids: &mut Grids) {
-    let (least, most) = block.levels.range();
+fn others_of_peak<L: Points>(block: Block<L>, grids: &mut Grids) {
+    let (least, most) = block.points.range();
     let (low, high) = extremes(block.x);
     let (low, high) = (low.min(0.0), high.max(0.0));
     let upright = (low / least).max(high / most);
     let turned = -(high / -least).max(-low / most);
     for scale in [upright, turned] {
         for trial in 0u8..12 {
-            let factor = 1.0 + (1.0 - f32::from(trial) * 0.35) / fineness(block.levels).max(8.0);
+            let factor = 1.0 + (1.0 - f32::from(trial) * 0.35) / fineness(block.points).max(8.0);
             grids.push(Grid { halves: [f32_to_f16(scale * factor), 0], ..Grid::ZERO });
         }
     }
@@ -91,10 +91,10 @@ fn others_of_peak<L: Levels>(block: Block<L>, grids: &mut Grids) {
 
 /// Ranges that leave up to some steps of the values at either end out.
 #[inline(always)]
-fn others_of_ends<L: Levels>(block: Block<L>, grids: &mut Grids) {
-    let (least, most) = block.levels.range();
+fn others_of_ends<L: Points>(block: Block<L>, grids: &mut Grids) {
+    let (least, most) = block.points.range();
     let (low, high) = extremes(block.x);
-    let cut = (high - low) * 0.3 / fineness(block.levels);
+    let cut = (high - low) * 0.3 / fineness(block.points);
     for below in 0u8..4 {
         for above in 0u8..4 {
             let (low, high) = (low + cut * f32::from(below), high - cut * f32::from(above));

@@ -9,7 +9,7 @@ use crate::factor::{Factor, Hessian};
 use crate::feedback::Feedback;
 use crate::format::{FORMATS, Format, Kind};
 use crate::grid::Grid;
-use crate::levels::Levels;
+use crate::points::Points;
 
 /// A generator of nearly normal numbers of unit variance.
 pub(crate) fn normals(seed: u64) -> impl FnMut() -> f32 {
@@ -47,11 +47,11 @@ fn twins(columns: usize) -> Vec<f32> {
 }
 
 /// Decoded values of a block by the grid's own arithmetic.
-fn by_grid<L: Levels>(format: &Format, levels: L, grid: &Grid, x: &[f32]) -> Vec<f32> {
+fn by_grid<L: Points>(format: &Format, points: L, grid: &Grid, x: &[f32]) -> Vec<f32> {
     let lines = grid.lines(format);
     let subs = x.chunks(format.length).zip(lines);
     let values = subs.flat_map(|(x, line)| {
-        let sixteen = move |x: &[f32; 16]| levels.nearest(&line.steps(x)).map(|level| line.scale * level + line.offset);
+        let sixteen = move |x: &[f32; 16]| points.nearest(&line.steps(x)).map(|point| line.scale * point + line.offset);
         x.as_chunks::<16>().0.iter().flat_map(sixteen)
     });
     values.collect()
@@ -71,10 +71,10 @@ fn grids_decode_bit_for_bit_as_the_format_does() {
                 scales: [(); 16].map(|()| range(normal(), least, most)),
                 minima: [(); 16].map(|()| range(normal().abs(), 0, format.scheme.most_minimum() as i8) as u8),
             };
-            let (expected, parts) = match format.levels {
-                Kind::Even(levels) => (by_grid(format, levels, &grid, &x), grid.parts(format, levels, &x)),
-                Kind::Shares(levels) => (by_grid(format, levels, &grid, &x), grid.parts(format, levels, &x)),
-                Kind::Table(levels) => (by_grid(format, levels, &grid, &x), grid.parts(format, levels, &x)),
+            let (expected, parts) = match format.points {
+                Kind::Even(points) => (by_grid(format, points, &grid, &x), grid.parts(format, points, &x)),
+                Kind::Shares(points) => (by_grid(format, points, &grid, &x), grid.parts(format, points, &x)),
+                Kind::Table(points) => (by_grid(format, points, &grid, &x), grid.parts(format, points, &x)),
             };
             let mut block = vec![0; format.bytes()];
             format.stored.put_together(&parts, &mut block);
@@ -82,11 +82,11 @@ fn grids_decode_bit_for_bit_as_the_format_does() {
             format.stored.decode(&block, &mut decoded);
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&decoded), bits(&expected), "{}", format.stored.encoding());
-            // No other level is nearer, up to the rounding of the division.
+            // No other point is nearer, up to the rounding of the division.
             let farthest = |values: &[f32]| x.iter().zip(values).map(|(x, y)| f64::from((x - y).abs())).sum::<f64>();
             for step in [1u8, 255] {
                 let mut parts = parts.clone();
-                // Q8_0 leaves one level unused that would be nearer to what lies beyond the others.
+                // Q8_0 leaves one point unused that would be nearer to what lies beyond the others.
                 let lowest = |code: u8| format.stored.encoding().name == "q8_0" && code.cast_signed() == -127;
                 parts.codes.iter_mut().filter(|code| !lowest(**code)).for_each(|code| *code = code.wrapping_add(step));
                 format.stored.put_together(&parts, &mut block);
@@ -181,10 +181,10 @@ fn trace(format: &Format, values: &[f32], factor: &Factor, bytes: &[u8]) -> f64 
 
 /// What a quantizer with a fault makes of the values, as a trace with the true factor.
 fn with_fault(format: &'static Format, values: &[f32], factor: &Factor, wrong: &Factor, stale: bool) -> f64 {
-    let Kind::Even(levels) = format.levels else { panic!("a format of even levels") };
+    let Kind::Even(points) = format.points else { panic!("a format of even points") };
     let mut out = vec![0; values.len() / format.block() * format.bytes()];
     let rows = Rows { values, columns: factor.columns(), weights: &factor.pivots, out: &mut out };
-    Isa::best().run(Feedback { format, levels, rows, factor: wrong, stale }).unwrap();
+    Isa::best().run(Feedback { format, points, rows, factor: wrong, stale }).unwrap();
     trace(format, values, factor, &out)
 }
 

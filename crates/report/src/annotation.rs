@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::sink::{annotation_message, annotation_property};
 
-/// How bad it is.
+/// Which command it is: how bad the thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub enum AnnotationKind {
     /// Worth knowing.
     Notice,
     /// Not wrong yet.
@@ -19,7 +19,7 @@ pub enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Annotation {
     /// How bad it is.
-    pub level: Level,
+    pub kind: AnnotationKind,
     /// File that the annotation belongs to, relative to the repository.
     pub file: Option<String>,
     /// Line in that file, from 1; written only with a file.
@@ -34,16 +34,16 @@ impl Annotation {
     /// An error about a file.
     #[must_use]
     pub fn error(file: impl Into<String>, title: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { level: Level::Error, file: Some(file.into()), line: None, title: title.into(), message: message.into() }
+        Self { kind: AnnotationKind::Error, file: Some(file.into()), line: None, title: title.into(), message: message.into() }
     }
 }
 
 impl fmt::Display for Annotation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.level {
-            Level::Notice => "::notice",
-            Level::Warning => "::warning",
-            Level::Error => "::error",
+        f.write_str(match self.kind {
+            AnnotationKind::Notice => "::notice",
+            AnnotationKind::Warning => "::warning",
+            AnnotationKind::Error => "::error",
         })?;
         let line = self.file.as_ref().and(self.line).map(|line| line.to_string());
         let title = Some(&self.title).filter(|title| !title.is_empty());
@@ -69,9 +69,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let bare = Annotation { level: Level::Notice, file: None, line: Some(3), title: String::new(), message: "m".to_owned() };
+        let bare = Annotation { kind: AnnotationKind::Notice, file: None, line: Some(3), title: String::new(), message: "m".to_owned() };
         assert_eq!(bare.to_string(), "::notice::m");
-        let placed = Annotation { file: Some("f".to_owned()), level: Level::Warning, ..bare };
+        let placed = Annotation { file: Some("f".to_owned()), kind: AnnotationKind::Warning, ..bare };
         assert_eq!(placed.to_string(), "::warning file=f,line=3::m");
     }
 }

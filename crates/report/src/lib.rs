@@ -15,10 +15,10 @@ mod plot;
 pub mod sink;
 mod table;
 
-pub use annotation::{Annotation, Level};
+pub use annotation::{Annotation, AnnotationKind};
 pub use error::ReportError;
 pub use junit::{Case, Outcome, Suite};
 pub use number::{significant, thousands};
 pub use page::{Attachment, Block, Figure, Page, PageTable, Section, Verdict, is_figure};
-pub use plot::{Axis, Candidate, Guide, Marks, Pareto, Plot, Scale, Series, pareto_front};
+pub use plot::{Axis, Dot, Guide, Marks, Pareto, Plot, Scale, Series, pareto_front};
 pub use table::{Align, Cell, Column, Table};

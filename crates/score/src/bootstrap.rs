@@ -9,8 +9,8 @@ use std::fmt;
 use rwkv_forge_tensor::SplitMix64;
 use serde::{Serialize, Serializer};
 
-use crate::plan::{Plan, Window};
 use crate::quantile::quantile;
+use crate::schedule::{Schedule, Window};
 use crate::scores::Scores;
 
 /// Resamplings of the bootstrap.
@@ -110,9 +110,9 @@ impl Sums {
         self.delta_p_squared += weight * other.delta_p_squared;
     }
 
-    /// Of every window of the plan.
-    pub(crate) fn of_windows(plan: &Plan, scores: &Scores) -> Vec<Self> {
-        let sums = plan.windows.iter().map(|window| {
+    /// Of every window of the schedule.
+    pub(crate) fn of_windows(schedule: &Schedule, scores: &Scores) -> Vec<Self> {
+        let sums = schedule.windows.iter().map(|window| {
             let mut sums = Self { bytes: window.bytes as f64, ..Self::default() };
             window.scores.clone().for_each(|index| sums.add_score(scores, index));
             sums

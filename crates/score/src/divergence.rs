@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::plan::Plan;
+use crate::schedule::Schedule;
 
 /// Number of scored tokens of a sequence before the first whose most likely token differs. The text goes on as it is, whatever
 /// the models predict.
@@ -19,14 +19,14 @@ pub struct FirstDivergence {
 }
 
 impl FirstDivergence {
-    pub(crate) fn of(plan: &Plan, same_top1: &[bool]) -> Self {
-        let firsts = plan.sequences.iter().filter_map(|sequence| {
+    pub(crate) fn of(schedule: &Schedule, same_top1: &[bool]) -> Self {
+        let firsts = schedule.sequences.iter().filter_map(|sequence| {
             let scores = sequence.first..sequence.first + sequence.scored.len();
             same_top1[scores].iter().position(|same| !same)
         });
         let mut firsts: Vec<usize> = firsts.collect();
         firsts.sort_unstable();
-        let sequences = plan.sequences.len();
+        let sequences = schedule.sequences.len();
         Self { min: firsts.first().copied(), median: firsts.get((sequences - 1) / 2).copied(), diverged: firsts.len(), sequences }
     }
 }

@@ -38,7 +38,7 @@ pub enum ScoreError {
         what: &'static str,
         /// Name of the protocol that has it.
         needed: &'static str,
-        /// Name of the protocol of the plan.
+        /// Name of the protocol of the schedule.
         found: &'static str,
     },
     /// Texts too short for the protocol.

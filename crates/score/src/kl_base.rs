@@ -15,9 +15,9 @@ use std::io::{Read, Write};
 use rwkv_forge_simd::{Isa, Pass};
 
 use crate::error::ScoreError;
-use crate::plan::Plan;
 use crate::protocol::Protocol;
 use crate::row::row_log_sum;
+use crate::schedule::Schedule;
 
 const MAGIC: [u8; 8] = *b"_logits_";
 /// How far below the largest logit differences are kept.
@@ -39,23 +39,23 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes the head. `plan` is one of the protocol `llama`, `vocabulary` the number of logits of a row.
+    /// Writes the head. `schedule` is one of the protocol `llama`, `vocabulary` the number of logits of a row.
     ///
     /// # Errors
     /// [`ScoreError::WrongProtocol`] for another protocol; [`ScoreError::BadLength`] for sizes that do not fit; [`ScoreError::Io`].
-    pub fn new(out: W, plan: &Plan, vocabulary: usize) -> Result<Self, ScoreError> {
-        let Protocol::Llama { context, .. } = plan.protocol else {
-            return Err(ScoreError::WrongProtocol { what: "a file of logits", needed: "llama", found: plan.protocol.name() });
+    pub fn new(out: W, schedule: &Schedule, vocabulary: usize) -> Result<Self, ScoreError> {
+        let Protocol::Llama { context, .. } = schedule.protocol else {
+            return Err(ScoreError::WrongProtocol { what: "a file of logits", needed: "llama", found: schedule.protocol.name() });
         };
         let mut head = MAGIC.to_vec();
-        for (what, size) in [("the context", context), ("the vocabulary", vocabulary), ("the number of chunks", plan.sequences.len())] {
+        for (what, size) in [("the context", context), ("the vocabulary", vocabulary), ("the number of chunks", schedule.sequences.len())] {
             let number = i32::try_from(size).ok().filter(|number| *number > 0);
             let number = number.ok_or(ScoreError::BadLength { what, found: size, least: 1 })?;
             head.extend_from_slice(&number.to_le_bytes());
         }
-        let mut writer = Self { out, isa: Isa::best(), vocabulary, rows: plan.scored(), written: 0, buffer: head };
+        let mut writer = Self { out, isa: Isa::best(), vocabulary, rows: schedule.scored(), written: 0, buffer: head };
         writer.flush()?;
-        for sequence in &plan.sequences {
+        for sequence in &schedule.sequences {
             sequence.tokens.pieces(|piece| {
                 piece.iter().for_each(|token| writer.buffer.extend_from_slice(&token.to_le_bytes()));
                 writer.flush()
@@ -64,10 +64,10 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Writes the next row of logits `[vocabulary]`, in the order of the plan's rows.
+    /// Writes the next row of logits `[vocabulary]`, in the order of the schedule's rows.
     ///
     /// # Errors
-    /// [`ScoreError::NonFinite`]; [`ScoreError::Mismatch`] for a row of another length or more rows than planned; [`ScoreError::Io`].
+    /// [`ScoreError::NonFinite`]; [`ScoreError::Mismatch`] for a row of another length or more rows than scheduled; [`ScoreError::Io`].
     pub fn row(&mut self, logits: &[f32]) -> Result<(), ScoreError> {
         if logits.len() != self.vocabulary {
             return Err(ScoreError::Mismatch { what: "logits of a row", found: logits.len(), expected: self.vocabulary });

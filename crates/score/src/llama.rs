@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use crate::error::ScoreError;
-use crate::plan::Plan;
 use crate::protocol::Protocol;
+use crate::schedule::Schedule;
 use crate::scores::{ComparedScores, Scores};
 
 /// Fewer scored tokens than this have no statistics in the printout.
@@ -18,13 +18,13 @@ const HEADING: &str =
 /// Perplexity after each chunk, and the final estimate: what `llama-perplexity -m MODEL -f TEXT` prints.
 ///
 /// # Errors
-/// [`ScoreError::WrongProtocol`] for a plan of another protocol than `llama`; [`ScoreError::Mismatch`] when the scores are not those
-/// of the plan.
-pub fn perplexity_text(plan: &Plan, scores: &Scores) -> Result<String, ScoreError> {
-    check(plan, scores, "a printout as llama-perplexity's")?;
+/// [`ScoreError::WrongProtocol`] for a schedule of another protocol than `llama`; [`ScoreError::Mismatch`] when the scores are not those
+/// of the schedule.
+pub fn perplexity_text(schedule: &Schedule, scores: &Scores) -> Result<String, ScoreError> {
+    check(schedule, scores, "a printout as llama-perplexity's")?;
     let mut out = String::new();
     let mut nll = Moments::default();
-    for (number, window) in plan.windows.iter().enumerate() {
+    for (number, window) in schedule.windows.iter().enumerate() {
         scores.nll[window.scores.clone()].iter().for_each(|value| nll.add(*value));
         line(&mut out, format_args!("[{}]{:.4},", number + 1, libm::exp(nll.mean())));
     }
@@ -44,14 +44,14 @@ pub fn perplexity_text(plan: &Plan, scores: &Scores) -> Result<String, ScoreErro
 ///
 /// # Errors
 /// As [`perplexity_text`], and [`ScoreError::Mismatch`] for scores without a reference.
-pub fn divergence_text(plan: &Plan, scores: &Scores) -> Result<String, ScoreError> {
-    check(plan, scores, "a printout as llama-perplexity's")?;
+pub fn divergence_text(schedule: &Schedule, scores: &Scores) -> Result<String, ScoreError> {
+    check(schedule, scores, "a printout as llama-perplexity's")?;
     let Some(compared) = &scores.compared else {
         return Err(ScoreError::Mismatch { what: "scores against a reference", found: 0, expected: scores.len() });
     };
     let mut out = format!("\n{HEADING}");
     let mut so_far = Running::default();
-    for (number, window) in plan.windows.iter().enumerate() {
+    for (number, window) in schedule.windows.iter().enumerate() {
         window.scores.clone().for_each(|index| so_far.add(scores.nll[index], compared, index));
         line(&mut out, format_args!("{:4}", number + 1));
         so_far.chunk(&mut out);
@@ -65,11 +65,11 @@ pub fn divergence_text(plan: &Plan, scores: &Scores) -> Result<String, ScoreErro
     Ok(out)
 }
 
-fn check(plan: &Plan, scores: &Scores, what: &'static str) -> Result<(), ScoreError> {
-    if !matches!(plan.protocol, Protocol::Llama { .. }) {
-        return Err(ScoreError::WrongProtocol { what, needed: "llama", found: plan.protocol.name() });
+fn check(schedule: &Schedule, scores: &Scores, what: &'static str) -> Result<(), ScoreError> {
+    if !matches!(schedule.protocol, Protocol::Llama { .. }) {
+        return Err(ScoreError::WrongProtocol { what, needed: "llama", found: schedule.protocol.name() });
     }
-    scores.check(plan)
+    scores.check(schedule)
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::bootstrap::{Interval, Sums, intervals};
-use crate::plan::Plan;
+use crate::schedule::Schedule;
 use crate::scores::Scores;
 
 /// The continuations of all pairs. Intervals draw pairs.
@@ -42,14 +42,14 @@ pub struct PairScore {
     pub bits_per_token: Option<f64>,
 }
 
-/// Of a plan for pairs, whose windows are the pairs with a continuation.
-pub(crate) fn pair_scores(plan: &Plan, scores: &Scores, windows: &[Sums]) -> PairScores {
+/// Of a schedule for pairs, whose windows are the pairs with a continuation.
+pub(crate) fn pair_scores(schedule: &Schedule, scores: &Scores, windows: &[Sums]) -> PairScores {
     let compared = scores.compared.is_some();
-    let mut sums = vec![Sums::default(); plan.documents.len()];
-    for (window, found) in plan.windows.iter().zip(windows) {
+    let mut sums = vec![Sums::default(); schedule.documents.len()];
+    for (window, found) in schedule.windows.iter().zip(windows) {
         sums[window.document] = *found;
     }
-    let each = plan.documents.iter().zip(sums).map(|(document, sums)| PairScore {
+    let each = schedule.documents.iter().zip(sums).map(|(document, sums)| PairScore {
         name: document.name.clone(),
         tokens: document.tokens,
         bytes: document.bytes,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::error::ScoreError;
-use crate::plan::{Document, Pair, Plan, Planner};
+use crate::schedule::{Document, Pair, Schedule, Scheduler};
 use crate::tokens::Tokens;
 
 /// Scored tokens that the bootstrap draws together where a text is scored in one piece and is long enough for several of them.
@@ -95,32 +95,32 @@ impl Protocol {
     /// # Errors
     /// [`ScoreError::TooFewTokens`] when nothing would be scored, for `llama` below two contexts, as there;
     /// [`ScoreError::UnknownToken`]; [`ScoreError::BadLength`]; [`ScoreError::UnknownProtocol`] for `pairs`, see [`Protocol::pairs`].
-    pub fn plan(self, documents: &[Document], bytes: &dyn Fn(u32) -> Option<usize>) -> Result<Plan, ScoreError> {
+    pub fn schedule(self, documents: &[Document], bytes: &dyn Fn(u32) -> Option<usize>) -> Result<Schedule, ScoreError> {
         self.check()?;
-        let mut planner = Planner::new(self, bytes);
+        let mut scheduler = Scheduler::new(self, bytes);
         match self {
-            Self::Llama { context, bos } => llama(&mut planner, documents, context, bos)?,
+            Self::Llama { context, bos } => llama(&mut scheduler, documents, context, bos)?,
             Self::Pairs => return Err(ScoreError::UnknownProtocol { name: "pairs for texts".to_owned(), known: Self::NAMES.join(", ") }),
             _ => {
                 for document in documents {
-                    planner.document(&document.name, &document.category, document.bytes, document.tokens.len());
-                    self.text(&mut planner, &document.tokens)?;
+                    scheduler.document(&document.name, &document.category, document.bytes, document.tokens.len());
+                    self.text(&mut scheduler, &document.tokens)?;
                 }
             }
         }
         if matches!(self, Self::Stream | Self::Windows { .. } | Self::Llama { .. }) {
-            planner.shorten_windows()?;
+            scheduler.shorten_windows()?;
         }
-        let plan = planner.finish();
-        if plan.sequences.is_empty() {
+        let schedule = scheduler.finish();
+        if schedule.sequences.is_empty() {
             let tokens = documents.iter().map(|document| document.tokens.len()).sum();
             return Err(ScoreError::TooFewTokens { protocol: self.name(), tokens, least: 2, hint: "" });
         }
-        Ok(plan)
+        Ok(schedule)
     }
 
     /// Sequences and windows of one text.
-    fn text(self, planner: &mut Planner<'_>, tokens: &Tokens) -> Result<(), ScoreError> {
+    fn text(self, scheduler: &mut Scheduler<'_>, tokens: &Tokens) -> Result<(), ScoreError> {
         let (chunk, leading, run) = match self {
             Self::Windows { tokens } => (tokens, true, tokens),
             Self::Uncheatable => (UNCHEATABLE_CHUNK, true, usize::MAX),
@@ -131,32 +131,32 @@ impl Protocol {
             let part = tokens.slice(start..start.saturating_add(chunk).min(tokens.len()));
             let fed = if leading { part.after(START)? } else { part };
             let scored = 1..fed.len();
-            planner.sequence(fed, scored);
+            scheduler.sequence(fed, scored);
         }
-        planner.windows(run)
+        scheduler.windows(run)
     }
 
-    /// What to feed and to score of pairs. `bytes` is as for [`Protocol::plan`].
+    /// What to feed and to score of pairs. `bytes` is as for [`Protocol::schedule`].
     ///
     /// # Errors
     /// [`ScoreError::TooFewTokens`] when nothing would be scored; [`ScoreError::UnknownToken`].
-    pub fn pairs(pairs: &[Pair], bytes: &dyn Fn(u32) -> Option<usize>) -> Result<Plan, ScoreError> {
-        let mut planner = Planner::new(Self::Pairs, bytes);
+    pub fn pairs(pairs: &[Pair], bytes: &dyn Fn(u32) -> Option<usize>) -> Result<Schedule, ScoreError> {
+        let mut scheduler = Scheduler::new(Self::Pairs, bytes);
         for pair in pairs {
-            planner.document(&pair.name, &pair.category, pair.bytes, pair.continuation.len());
+            scheduler.document(&pair.name, &pair.category, pair.bytes, pair.continuation.len());
             let scored = 1 + pair.context.len()..1 + pair.context.len() + pair.continuation.len();
-            planner.sequence(Tokens::from([&pair.context[..], &pair.continuation[..]].concat()).after(START)?, scored);
-            planner.windows(usize::MAX)?;
+            scheduler.sequence(Tokens::from([&pair.context[..], &pair.continuation[..]].concat()).after(START)?, scored);
+            scheduler.windows(usize::MAX)?;
         }
-        let plan = planner.finish();
-        if plan.sequences.is_empty() {
+        let schedule = scheduler.finish();
+        if schedule.sequences.is_empty() {
             return Err(ScoreError::TooFewTokens { protocol: "pairs", tokens: 0, least: 1, hint: "" });
         }
-        Ok(plan)
+        Ok(schedule)
     }
 }
 
-fn llama(planner: &mut Planner<'_>, documents: &[Document], context: usize, bos: Option<u32>) -> Result<(), ScoreError> {
+fn llama(scheduler: &mut Scheduler<'_>, documents: &[Document], context: usize, bos: Option<u32>) -> Result<(), ScoreError> {
     let tokens = Tokens::joined(documents.iter().map(|document| &document.tokens))?;
     if tokens.len() / 2 < context {
         let least = context.saturating_mul(2);
@@ -168,14 +168,14 @@ fn llama(planner: &mut Planner<'_>, documents: &[Document], context: usize, bos:
     };
     let category = documents.first().map(|first| first.category.as_str()).unwrap_or_default();
     let category = if documents.iter().all(|document| document.category == category) { category } else { "" };
-    planner.document(&name, category, documents.iter().map(|document| document.bytes).sum(), tokens.len());
+    scheduler.document(&name, category, documents.iter().map(|document| document.bytes).sum(), tokens.len());
     for start in (0..tokens.len() / context).map(|chunk| chunk * context) {
         let chunk = match bos {
             Some(bos) => tokens.slice(start + 1..start + context).after(bos)?,
             None => tokens.slice(start..start + context),
         };
-        planner.sequence(chunk, context / 2 + 1..context);
-        planner.windows(usize::MAX)?;
+        scheduler.sequence(chunk, context / 2 + 1..context);
+        scheduler.windows(usize::MAX)?;
     }
     Ok(())
 }

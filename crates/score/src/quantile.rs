@@ -1,6 +1,6 @@
 //! Means, standard errors and quantiles.
 
-use crate::plan::Window;
+use crate::schedule::Window;
 
 /// Arithmetic mean; 0 for no values.
 pub(crate) fn mean(values: &[f64]) -> f64 {

@@ -1,17 +1,17 @@
-//! The numbers of every scored token, as columns in the order of a plan, and their form in a cache.
+//! The numbers of every scored token, as columns in the order of a schedule, and their form in a cache.
 
 use serde::Serialize;
 
 use crate::error::ScoreError;
-use crate::plan::Plan;
 use crate::row::{Compared, Precision, Row};
+use crate::schedule::Schedule;
 
 /// First bytes of the form in a cache: a name and the version of this form.
 const MAGIC: [u8; 8] = *b"rfscore1";
 /// Bytes of the head of that form: magic, precision, whether compared, length.
 const HEAD: usize = 8 + 1 + 1 + 8;
 
-/// One entry per scored token, in the order of the plan's sequences.
+/// One entry per scored token, in the order of the schedule's sequences.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scores {
     /// On what numbers `nll` was computed.
@@ -107,13 +107,13 @@ impl Scores {
         Ok(())
     }
 
-    /// That there is one score for each scored token of the plan.
-    pub(crate) fn check(&self, plan: &Plan) -> Result<(), ScoreError> {
+    /// That there is one score for each scored token of the schedule.
+    pub(crate) fn check(&self, schedule: &Schedule) -> Result<(), ScoreError> {
         let mut lengths = vec![self.nll.len()];
         if let Some(compared) = &self.compared {
             lengths.extend([compared.kl.len(), compared.nll_reference.len(), compared.delta_p.len(), compared.same_top1.len()]);
         }
-        let expected = plan.scored();
+        let expected = schedule.scored();
         match lengths.into_iter().find(|length| *length != expected) {
             Some(found) => Err(ScoreError::Mismatch { what: "scores for the scored tokens", found, expected }),
             None => Ok(()),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::bootstrap::{Interval, Sums, TooFew, intervals};
-use crate::plan::{Plan, Window};
+use crate::schedule::{Schedule, Window};
 use crate::scores::Scores;
 
 /// Where the parts by position begin, in tokens since the start of the sequence.
@@ -71,11 +71,11 @@ impl Slice {
 }
 
 /// By the distance from the start of the sequence; parts without tokens are left out.
-pub(crate) fn by_position(plan: &Plan, scores: &Scores) -> Vec<Slice> {
-    let positions: Vec<usize> = plan.positions().collect();
+pub(crate) fn by_position(schedule: &Schedule, scores: &Scores) -> Vec<Slice> {
+    let positions: Vec<usize> = schedule.positions().collect();
     let part = |position: usize| POSITIONS.iter().rposition(|start| position >= *start).unwrap_or(0);
     let mut parts: [Vec<Sums>; POSITIONS.len()] = std::array::from_fn(|_| Vec::new());
-    for window in &plan.windows {
+    for window in &schedule.windows {
         let mut sums = [Sums::default(); POSITIONS.len()];
         window.scores.clone().for_each(|index| sums[part(positions[index])].add_score(scores, index));
         for (part, sums) in parts.iter_mut().zip(sums) {
@@ -92,7 +92,7 @@ pub(crate) fn by_position(plan: &Plan, scores: &Scores) -> Vec<Slice> {
 
 /// By what `key` says of a text's number, in the order of first appearance; nothing when all are alike.
 pub(crate) fn by_key(
-    plan: &Plan,
+    schedule: &Schedule,
     windows: &[Sums],
     compared: bool,
     key: impl Fn(usize) -> usize,
@@ -100,7 +100,7 @@ pub(crate) fn by_key(
 ) -> Vec<Slice> {
     let mut parts: Vec<(usize, Vec<Sums>)> = Vec::new();
     let mut places: HashMap<usize, usize> = HashMap::new();
-    for (Window { document, .. }, sums) in plan.windows.iter().zip(windows) {
+    for (Window { document, .. }, sums) in schedule.windows.iter().zip(windows) {
         let key = key(*document);
         let place = *places.entry(key).or_insert(parts.len());
         match parts.get_mut(place) {

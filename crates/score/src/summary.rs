@@ -8,17 +8,17 @@ use crate::bootstrap::{Interval, MIN_WINDOWS, Sums, TooFew, drawn, interval, int
 use crate::divergence::FirstDivergence;
 use crate::error::ScoreError;
 use crate::pairs::{PairScores, pair_scores};
-use crate::plan::{Plan, Window};
 use crate::protocol::Protocol;
 use crate::quantile::{Sorted, mean, quantile, standard_error};
 use crate::row::Precision;
+use crate::schedule::{Schedule, Window};
 use crate::scores::{ComparedScores, Scores};
 use crate::slices::{Slice, by_key, by_position};
 use crate::uncheatable::{Uncheatable, uncheatable};
 
 /// How well a model predicts texts, and against a reference how much it lost.
 ///
-/// Logarithms are natural unless a name says bits. Every `*_interval` is a 95 % bootstrap interval over the plan's windows; numbers
+/// Logarithms are natural unless a name says bits. Every `*_interval` is a 95 % bootstrap interval over the schedule's windows; numbers
 /// against the reference are paired, that is, both models are drawn on the same windows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
@@ -183,16 +183,16 @@ const KL_FRACTIONS: [f64; 3] = [0.5, 0.99, 0.999];
 /// Fractions of the quantiles of a change of probability.
 const DELTA_P_FRACTIONS: [f64; 11] = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999];
 
-/// Sums up the scores of a plan.
+/// Sums up the scores of a schedule.
 ///
 /// # Errors
-/// [`ScoreError::Mismatch`] when there is not one score for each scored token of the plan, or none at all.
-pub fn evaluate(plan: &Plan, scores: &Scores) -> Result<Evaluation, ScoreError> {
-    scores.check(plan)?;
+/// [`ScoreError::Mismatch`] when there is not one score for each scored token of the schedule, or none at all.
+pub fn evaluate(schedule: &Schedule, scores: &Scores) -> Result<Evaluation, ScoreError> {
+    scores.check(schedule)?;
     if scores.is_empty() {
         return Err(ScoreError::Mismatch { what: "scored tokens", found: 0, expected: 1 });
     }
-    let windows = Sums::of_windows(plan, scores);
+    let windows = Sums::of_windows(schedule, scores);
     let total = Sums::total(&windows);
     let [perplexity, bits_per_byte] = alone(&total);
     let [perplexity_interval, bits_per_byte_interval] = intervals(&windows, alone);
@@ -200,14 +200,14 @@ pub fn evaluate(plan: &Plan, scores: &Scores) -> Result<Evaluation, ScoreError> 
     let error = standard_error(&scores.nll);
     let has_bytes = total.bytes > 0.0;
     let mut out = Evaluation {
-        protocol: plan.protocol,
+        protocol: schedule.protocol,
         precision: scores.precision,
-        documents: plan.documents.len(),
-        sequences: plan.sequences.len(),
+        documents: schedule.documents.len(),
+        sequences: schedule.sequences.len(),
         windows: windows.len(),
-        no_interval: TooFew::of(windows.len(), drawn_things(plan.protocol)),
+        no_interval: TooFew::of(windows.len(), drawn_things(schedule.protocol)),
         tokens: scores.len() as u64,
-        bytes: plan.bytes(),
+        bytes: schedule.bytes(),
         nll: total.nll,
         nll_per_token,
         nll_per_token_standard_error: error,
@@ -225,21 +225,21 @@ pub fn evaluate(plan: &Plan, scores: &Scores) -> Result<Evaluation, ScoreError> 
         perplexity_ratio: None,
         delta_p: None,
         first_divergence: None,
-        by_position: by_position(plan, scores),
+        by_position: by_position(schedule, scores),
         by_document: Vec::new(),
-        by_category: by_category(plan, &windows, scores),
+        by_category: by_category(schedule, &windows, scores),
         uncheatable: None,
         pairs: None,
     };
-    match plan.protocol {
-        Protocol::Pairs => out.pairs = Some(pair_scores(plan, scores, &windows)),
-        _ => out.by_document = by_document(plan, &windows, scores),
+    match schedule.protocol {
+        Protocol::Pairs => out.pairs = Some(pair_scores(schedule, scores, &windows)),
+        _ => out.by_document = by_document(schedule, &windows, scores),
     }
-    if matches!(plan.protocol, Protocol::Uncheatable | Protocol::Uncheatable2024) {
-        out.uncheatable = Some(uncheatable(plan, scores));
+    if matches!(schedule.protocol, Protocol::Uncheatable | Protocol::Uncheatable2024) {
+        out.uncheatable = Some(uncheatable(schedule, scores));
     }
     if let Some(compared) = &scores.compared {
-        out.compare(plan, scores, compared, &windows, &total);
+        out.compare(schedule, scores, compared, &windows, &total);
     }
     Ok(out)
 }
@@ -271,7 +271,7 @@ fn against(sums: &Sums) -> [f64; 7] {
 
 impl Evaluation {
     /// Fills in what there is against a reference.
-    fn compare(&mut self, plan: &Plan, scores: &Scores, compared: &ComparedScores, windows: &[Sums], total: &Sums) {
+    fn compare(&mut self, schedule: &Schedule, scores: &Scores, compared: &ComparedScores, windows: &[Sums], total: &Sums) {
         let [kl, top1, ratio, ln_ratio, bits, delta_p, rms] = against(total);
         let [kl_interval, top1_interval, ratio_interval, ln_ratio_interval, bits_interval, delta_p_interval, rms_interval] =
             intervals(windows, against);
@@ -290,16 +290,16 @@ impl Evaluation {
             ln_ratio_interval,
             ln_ratio_standard_error: standard_error(&differences),
         });
-        let (kl_sorted, delta_sorted) = (Sorted::new(&compared.kl, &plan.windows), Sorted::new(&compared.delta_p, &plan.windows));
+        let (kl_sorted, delta_sorted) = (Sorted::new(&compared.kl, &schedule.windows), Sorted::new(&compared.delta_p, &schedule.windows));
         let delta_quantiles = quantiles(&delta_sorted, &DELTA_P_FRACTIONS, windows);
         let no_interval = self.no_interval;
         self.kl = Some(KlSummary { no_interval, ..KlSummary::new((kl, kl_interval), &compared.kl, &kl_sorted, windows) });
         self.delta_p = Some(DeltaP::new((delta_p, delta_p_interval), (rms, rms_interval), delta_quantiles, delta_sorted.values()));
-        self.first_divergence = Some(FirstDivergence::of(plan, &compared.same_top1));
+        self.first_divergence = Some(FirstDivergence::of(schedule, &compared.same_top1));
     }
 }
 
-/// Quantiles of a column with their intervals; all columns of a plan are drawn alike.
+/// Quantiles of a column with their intervals; all columns of a schedule are drawn alike.
 fn quantiles<const N: usize>(sorted: &Sorted, fractions: &[f64; N], windows: &[Sums]) -> [Quantile; N] {
     let mut found: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
     if windows.len() >= MIN_WINDOWS {
@@ -326,7 +326,7 @@ impl KlSummary {
         Self { no_interval, ..Self::new((mean(kl), interval), kl, &Sorted::new(kl, &windows), &sums) }
     }
 
-    /// `kl` in the plan's order and sorted. Who has drawn what says why there are no intervals.
+    /// `kl` in the schedule's order and sorted. Who has drawn what says why there are no intervals.
     fn new((mean, interval): (f64, Interval), kl: &[f64], sorted: &Sorted, windows: &[Sums]) -> Self {
         let [median, p99, p999] = quantiles(sorted, &KL_FRACTIONS, windows);
         let (sorted, standard_error) = (sorted.values(), standard_error(kl));
@@ -384,15 +384,15 @@ impl DeltaP {
     }
 }
 
-fn by_document(plan: &Plan, windows: &[Sums], scores: &Scores) -> Vec<Slice> {
-    let name = |document: usize| plan.documents[document].name.clone();
-    by_key(plan, windows, scores.compared.is_some(), |document| document, name)
+fn by_document(schedule: &Schedule, windows: &[Sums], scores: &Scores) -> Vec<Slice> {
+    let name = |document: usize| schedule.documents[document].name.clone();
+    by_key(schedule, windows, scores.compared.is_some(), |document| document, name)
 }
 
-fn by_category(plan: &Plan, windows: &[Sums], scores: &Scores) -> Vec<Slice> {
+fn by_category(schedule: &Schedule, windows: &[Sums], scores: &Scores) -> Vec<Slice> {
     // A category is known by the first text that has it.
-    let category = |document: usize| &plan.documents[document].category;
+    let category = |document: usize| &schedule.documents[document].category;
     let mut known: HashMap<&str, usize> = HashMap::new();
-    let first: Vec<usize> = (0..plan.documents.len()).map(|document| *known.entry(category(document)).or_insert(document)).collect();
-    by_key(plan, windows, scores.compared.is_some(), |document| first[document], |document| category(document).clone())
+    let first: Vec<usize> = (0..schedule.documents.len()).map(|document| *known.entry(category(document)).or_insert(document)).collect();
+    by_key(schedule, windows, scores.compared.is_some(), |document| first[document], |document| category(document).clone())
 }

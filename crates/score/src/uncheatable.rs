@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use crate::bootstrap::{Interval, Sums, TooFew, intervals};
-use crate::plan::Plan;
 use crate::row::{Precision, round_to_bf16};
+use crate::schedule::Schedule;
 use crate::scores::Scores;
 
-/// Scores of all data sets; a data set is a category of the plan.
+/// Scores of all data sets; a data set is a category of the schedule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Uncheatable {
     /// Mean of the data sets' scores, in percent.
@@ -44,10 +44,10 @@ pub struct UncheatableSet {
     pub nll_per_text: f64,
 }
 
-/// Of a plan of one of the two protocols.
-pub(crate) fn uncheatable(plan: &Plan, scores: &Scores) -> Uncheatable {
-    let mut texts: Vec<Sums> = plan.documents.iter().map(|document| Sums { bytes: document.bytes as f64, ..Sums::default() }).collect();
-    for sequence in &plan.sequences {
+/// Of a schedule of one of the two protocols.
+pub(crate) fn uncheatable(schedule: &Schedule, scores: &Scores) -> Uncheatable {
+    let mut texts: Vec<Sums> = schedule.documents.iter().map(|document| Sums { bytes: document.bytes as f64, ..Sums::default() }).collect();
+    for sequence in &schedule.sequences {
         let range = sequence.first..sequence.first + sequence.scored.len();
         let text = &mut texts[sequence.document];
         text.nll += chunk_sum(&scores.nll[range.clone()], scores.precision);
@@ -56,12 +56,12 @@ pub(crate) fn uncheatable(plan: &Plan, scores: &Scores) -> Uncheatable {
         }
     }
     let mut names: Vec<&str> = Vec::new();
-    for document in &plan.documents {
+    for document in &schedule.documents {
         if !names.contains(&document.category.as_str()) {
             names.push(&document.category);
         }
     }
-    let set = |name: &str, member: &dyn Fn(&str) -> bool| data_set(plan, &texts, name, member, scores.compared.is_some());
+    let set = |name: &str, member: &dyn Fn(&str) -> bool| data_set(schedule, &texts, name, member, scores.compared.is_some());
     let sets: Vec<UncheatableSet> = names.iter().map(|name| set(name, &|category| category == *name)).collect();
     let average = sets.iter().map(|set| set.score).sum::<f64>() / sets.len() as f64;
     Uncheatable { average, sets, total: set("total", &|_| true) }
@@ -76,8 +76,8 @@ fn chunk_sum(nll: &[f64], precision: Precision) -> f64 {
     }
 }
 
-fn data_set(plan: &Plan, texts: &[Sums], name: &str, member: &dyn Fn(&str) -> bool, compared: bool) -> UncheatableSet {
-    let members = plan.documents.iter().zip(texts).filter(|(document, _)| member(&document.category));
+fn data_set(schedule: &Schedule, texts: &[Sums], name: &str, member: &dyn Fn(&str) -> bool, compared: bool) -> UncheatableSet {
+    let members = schedule.documents.iter().zip(texts).filter(|(document, _)| member(&document.category));
     let (documents, sums): (Vec<_>, Vec<Sums>) = members.map(|(document, sums)| (document, *sums)).unzip();
     let percent = |nll: f64, bytes: f64| nll / bytes / std::f64::consts::LN_2 / 8.0 * 100.0;
     let total = Sums::total(&sums);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::error::ScoreError;
-use crate::plan::Plan;
+use crate::schedule::Schedule;
 
 /// Counts of the tokens so far, over a vocabulary of a fixed size. The probability of a token is its count and one, over the number of
 /// tokens so far and the size of the vocabulary (Laplace's rule).
@@ -56,13 +56,13 @@ impl UnigramLoss {
         loss.there()
     }
 
-    /// Of all sequences of a plan; `None` when nothing is scored.
+    /// Of all sequences of a schedule; `None` when nothing is scored.
     ///
     /// # Errors
     /// When tokens that lie in a file cannot be read.
-    pub fn of_plan(plan: &Plan, vocabulary: usize) -> Result<Option<Self>, ScoreError> {
+    pub fn of_schedule(schedule: &Schedule, vocabulary: usize) -> Result<Option<Self>, ScoreError> {
         let mut loss = Self { tokens: 0, nats: 0.0 };
-        for sequence in &plan.sequences {
+        for sequence in &schedule.sequences {
             let mut unigram = Unigram::new(vocabulary);
             sequence.tokens.slice(0..sequence.scored.end).pieces(|piece| {
                 let before = usize::try_from(unigram.seen).unwrap_or(usize::MAX);
@@ -174,20 +174,21 @@ mod tests {
     }
 
     #[test]
-    fn sequences_of_a_plan_start_anew_and_contexts_are_seen() {
+    fn sequences_of_a_schedule_start_anew_and_contexts_are_seen() {
         let document = |tokens: Vec<u32>| Document { name: "a".to_owned(), category: String::new(), bytes: 1, tokens: tokens.into() };
         let documents = [document(tokens(70, 11)), document(tokens(45, 19))];
-        let plan = Protocol::Windows { tokens: 16 }.plan(&documents, &|_| Some(1)).unwrap();
-        let all =
-            |plan: &Plan| plan.sequences.iter().map(|s| naive(&s.tokens.read(0..s.scored.end).unwrap(), s.scored.start, 40)).sum::<f64>();
-        let found = UnigramLoss::of_plan(&plan, 40).unwrap().unwrap();
-        assert_eq!(found.tokens, plan.scored() as u64);
-        assert!(close(found.nats, all(&plan)));
+        let schedule = Protocol::Windows { tokens: 16 }.schedule(&documents, &|_| Some(1)).unwrap();
+        let all = |schedule: &Schedule| {
+            schedule.sequences.iter().map(|s| naive(&s.tokens.read(0..s.scored.end).unwrap(), s.scored.start, 40)).sum::<f64>()
+        };
+        let found = UnigramLoss::of_schedule(&schedule, 40).unwrap().unwrap();
+        assert_eq!(found.tokens, schedule.scored() as u64);
+        assert!(close(found.nats, all(&schedule)));
         let pair = Pair { name: "p".to_owned(), category: String::new(), context: tokens(20, 5), continuation: tokens(6, 5), bytes: 6 };
-        let plan = Protocol::pairs(&[pair], &|_| Some(1)).unwrap();
-        let found = UnigramLoss::of_plan(&plan, 40).unwrap().unwrap();
+        let schedule = Protocol::pairs(&[pair], &|_| Some(1)).unwrap();
+        let found = UnigramLoss::of_schedule(&schedule, 40).unwrap().unwrap();
         assert_eq!(found.tokens, 6);
-        assert!(close(found.nats, all(&plan)));
+        assert!(close(found.nats, all(&schedule)));
     }
 
     #[test]

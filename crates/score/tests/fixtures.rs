@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rwkv_forge_score::kl_base::{Reader, Writer};
 use rwkv_forge_score::uncheatable::Uncheatable;
-use rwkv_forge_score::{ComparedScores, Document, Plan, Precision, Protocol, Row, Scorer, Scores, evaluate, llama};
+use rwkv_forge_score::{ComparedScores, Document, Precision, Protocol, Row, Schedule, Scorer, Scores, evaluate, llama};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
@@ -48,12 +48,12 @@ fn documents(expected: &serde_json::Value) -> Vec<Document> {
     out
 }
 
-fn uncheatable(plan: &Plan, precision: Precision, column: Vec<f64>) -> Uncheatable {
+fn uncheatable(schedule: &Schedule, precision: Precision, column: Vec<f64>) -> Uncheatable {
     let mut scores = Scores::new(precision);
     for nll in column {
         scores.push(Row { nll, argmax: 0, p: (-nll).exp() }).unwrap();
     }
-    evaluate(plan, &scores).unwrap().uncheatable.unwrap()
+    evaluate(schedule, &scores).unwrap().uncheatable.unwrap()
 }
 
 /// In f32 PyTorch adds up to 4000 losses with 24 bits. Measured: 9e-8 of the score. In bf16 every sum is rounded to 8 bits, which makes
@@ -65,14 +65,14 @@ fn uncheatable_scores_are_those_of_the_plain_computation() {
     let expected: serde_json::Value = serde_json::from_slice(&fixture("score/uncheatable.json")).unwrap();
     let documents = documents(&expected);
     for protocol in [Protocol::Uncheatable, Protocol::Uncheatable2024] {
-        let plan = protocol.plan(&documents, &|_| Some(1)).unwrap();
+        let schedule = protocol.schedule(&documents, &|_| Some(1)).unwrap();
         let name = protocol.name();
         let columns = [
             (Precision::F32, f32_column(&format!("score/{name}.f32")), SUMS_IN_F32),
             (Precision::Bf16, bf16_column(&format!("score/{name}.bf16")), 1e-14),
         ];
         for (precision, column, tolerance) in columns {
-            let found = uncheatable(&plan, precision, column.clone());
+            let found = uncheatable(&schedule, precision, column.clone());
             let case = format!("{name} {}", precision.name());
             assert_eq!(found.sets.len(), 2);
             for set in &found.sets {
@@ -91,8 +91,8 @@ fn uncheatable_scores_are_those_of_the_plain_computation() {
             // Faults that the tolerance must show: sums not rounded to bf16, and losses left out.
             let mut faulty = column.clone();
             faulty[4000..4200].fill(0.0);
-            let other = if precision == Precision::Bf16 { uncheatable(&plan, Precision::F32, column) } else { found.clone() };
-            for fault in [uncheatable(&plan, precision, faulty), other] {
+            let other = if precision == Precision::Bf16 { uncheatable(&schedule, Precision::F32, column) } else { found.clone() };
+            for fault in [uncheatable(&schedule, precision, faulty), other] {
                 let off = (fault.sets[0].score / found.sets[0].score - 1.0).abs();
                 assert!(off > 10.0 * tolerance || (precision == Precision::F32 && fault == found), "{case}: {off}");
             }
@@ -132,11 +132,11 @@ fn losses_on_bf16_logits_are_those_of_pytorch() {
     assert!(differ_plain > 100, "{differ_plain}");
 }
 
-fn printout() -> (Plan, Scores) {
+fn printout() -> (Schedule, Scores) {
     let column: Vec<f64> = fixture("score/printout.f64").as_chunks().0.iter().map(|v| f64::from_le_bytes(*v)).collect();
     let columns: Vec<Vec<f64>> = column.chunks(column.len() / 5).map(<[f64]>::to_vec).collect();
     let document = Document { name: "text".to_owned(), category: String::new(), bytes: 500, tokens: vec![1; 31 * 16 + 3].into() };
-    let plan = Protocol::Llama { context: 16, bos: None }.plan(&[document], &|_| Some(1)).unwrap();
+    let schedule = Protocol::Llama { context: 16, bos: None }.schedule(&[document], &|_| Some(1)).unwrap();
     let scores = Scores {
         precision: Precision::F32,
         nll: columns[0].clone(),
@@ -147,17 +147,17 @@ fn printout() -> (Plan, Scores) {
             same_top1: columns[4].iter().map(|same| *same == 1.0).collect(),
         }),
     };
-    (plan, scores)
+    (schedule, scores)
 }
 
 #[test]
 fn printouts_are_those_of_llama_perplexity() {
-    let (plan, mut scores) = printout();
-    assert_eq!(llama::perplexity_text(&plan, &scores).unwrap(), String::from_utf8(fixture("score/perplexity.txt")).unwrap());
+    let (schedule, mut scores) = printout();
+    assert_eq!(llama::perplexity_text(&schedule, &scores).unwrap(), String::from_utf8(fixture("score/perplexity.txt")).unwrap());
     let expected = String::from_utf8(fixture("score/divergence.txt")).unwrap();
-    assert_eq!(llama::divergence_text(&plan, &scores).unwrap(), expected);
+    assert_eq!(llama::divergence_text(&schedule, &scores).unwrap(), expected);
     // Our own summary is about the same numbers.
-    let found = evaluate(&plan, &scores).unwrap();
+    let found = evaluate(&schedule, &scores).unwrap();
     let ratio = found.perplexity_ratio.unwrap();
     for (what, number, digits) in [
         ("Mean PPL(Q)", found.perplexity, found.perplexity_standard_error),
@@ -169,43 +169,43 @@ fn printouts_are_those_of_llama_perplexity() {
     }
     // A single score that is off shows.
     scores.nll[100] += 0.01;
-    assert_ne!(llama::divergence_text(&plan, &scores).unwrap(), expected);
+    assert_ne!(llama::divergence_text(&schedule, &scores).unwrap(), expected);
 }
 
 #[test]
 fn printouts_of_equal_models_have_no_nan_but_the_correlation() {
-    let (plan, mut scores) = printout();
+    let (schedule, mut scores) = printout();
     let compared = scores.compared.as_mut().unwrap();
     compared.nll_reference.clone_from(&scores.nll);
     compared.kl.fill(0.0);
     compared.delta_p.fill(0.0);
     compared.same_top1.fill(true);
-    let text = llama::divergence_text(&plan, &scores).unwrap();
+    let text = llama::divergence_text(&schedule, &scores).unwrap();
     assert!(!text.contains("NaN") && text.contains("Same top p: 100.000 ± 0.000 %"), "{text}");
     let stream = Protocol::Stream
-        .plan(&[Document { name: String::new(), category: String::new(), bytes: 3, tokens: vec![1; 3].into() }], &|_| Some(1))
+        .schedule(&[Document { name: String::new(), category: String::new(), bytes: 3, tokens: vec![1; 3].into() }], &|_| Some(1))
         .unwrap();
     let error = llama::perplexity_text(&stream, &scores).unwrap_err();
     assert_eq!(error.to_string(), "a printout as llama-perplexity's needs the protocol llama, not stream");
 }
 
-/// The plan and the rows of logits that `base.kld` was made of.
-fn base() -> (Plan, Vec<Vec<f32>>) {
+/// The schedule and the rows of logits that `base.kld` was made of.
+fn base() -> (Schedule, Vec<Vec<f32>>) {
     let npy = fixture("oracles/tokens-320.npy");
     let tokens = npy[npy.len() - 8192..].as_chunks().0.iter().map(|v| u32::from(u16::from_le_bytes(*v))).take(40).collect();
     let document = Document { name: "text".to_owned(), category: String::new(), bytes: 40, tokens };
-    let plan = Protocol::Llama { context: 8, bos: None }.plan(&[document], &|_| Some(1)).unwrap();
+    let schedule = Protocol::Llama { context: 8, bos: None }.schedule(&[document], &|_| Some(1)).unwrap();
     let npy = fixture("oracles/tiny-rwkv7.logits.npy");
     let logits: Vec<f32> = npy[npy.len() - 256 * 320 * 4..].as_chunks().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
     let scale = |number: usize| if number == 7 { 0.0 } else { 1.0 + number as f32 };
     let rows = logits.chunks(320).take(15).enumerate().map(|(number, row)| row[..319].iter().map(|v| scale(number) * v).collect());
-    (plan, rows.collect())
+    (schedule, rows.collect())
 }
 
 #[test]
 fn the_file_of_logits_is_the_one_of_llama_perplexity() {
-    let (plan, rows) = base();
-    let mut writer = Writer::new(Vec::new(), &plan, 319).unwrap();
+    let (schedule, rows) = base();
+    let mut writer = Writer::new(Vec::new(), &schedule, 319).unwrap();
     rows.iter().for_each(|row| writer.row(row).unwrap());
     assert!(writer.row(&rows[0]).is_err());
     let found = writer.finish().unwrap();
@@ -219,7 +219,7 @@ fn the_file_of_logits_is_the_one_of_llama_perplexity() {
     }
     let mut reader = Reader::new(found.as_slice()).unwrap();
     assert_eq!((reader.context(), reader.vocabulary(), reader.rows_left()), (8, 319, 15));
-    assert_eq!(reader.tokens(), plan.sequences.iter().flat_map(|s| s.tokens.to_vec().unwrap()).collect::<Vec<u32>>());
+    assert_eq!(reader.tokens(), schedule.sequences.iter().flat_map(|s| s.tokens.to_vec().unwrap()).collect::<Vec<u32>>());
     let mut read = Vec::new();
     for row in &rows {
         assert!(reader.row(&mut read).unwrap());
@@ -276,15 +276,15 @@ fn damaged_files_of_logits_are_refused() {
 }
 
 #[test]
-fn a_file_of_logits_has_all_rows_of_its_plan() {
-    let (plan, rows) = base();
-    let mut writer = Writer::new(Vec::new(), &plan, 319).unwrap();
+fn a_file_of_logits_has_all_rows_of_its_schedule() {
+    let (schedule, rows) = base();
+    let mut writer = Writer::new(Vec::new(), &schedule, 319).unwrap();
     assert!(writer.row(&rows[0][1..]).is_err());
     writer.row(&rows[0]).unwrap();
     let error = writer.finish().unwrap_err();
     assert_eq!(error.to_string(), "rows of logits: 1 against 15");
     let stream = Protocol::Stream
-        .plan(&[Document { name: String::new(), category: String::new(), bytes: 3, tokens: vec![1; 3].into() }], &|_| Some(1))
+        .schedule(&[Document { name: String::new(), category: String::new(), bytes: 3, tokens: vec![1; 3].into() }], &|_| Some(1))
         .unwrap();
-    assert!(Writer::new(Vec::new(), &stream, 319).is_err() && Writer::new(Vec::new(), &plan, 0).is_err());
+    assert!(Writer::new(Vec::new(), &stream, 319).is_err() && Writer::new(Vec::new(), &schedule, 0).is_err());
 }

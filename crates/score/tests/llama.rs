@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use rwkv_forge_score::kl_base::{Reader, Writer};
-use rwkv_forge_score::{Document, Plan, Precision, Protocol, Scorer, Scores, llama};
+use rwkv_forge_score::{Document, Precision, Protocol, Schedule, Scorer, Scores, llama};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/score").join(name);
@@ -16,23 +16,23 @@ fn text(name: &str) -> String {
     String::from_utf8(fixture(name)).unwrap()
 }
 
-/// The plan and the rows of log-probabilities of a file.
-fn read(name: &str) -> (Plan, Vec<Vec<f32>>) {
+/// The schedule and the rows of log-probabilities of a file.
+fn read(name: &str) -> (Schedule, Vec<Vec<f32>>) {
     let bytes = fixture(name);
     let mut reader = Reader::new(bytes.as_slice()).unwrap();
     assert_eq!((reader.context(), reader.vocabulary(), reader.rows_left()), (16, 320, 140));
     let document = Document { name: "text".to_owned(), category: String::new(), bytes: 330, tokens: reader.tokens().to_vec().into() };
-    let plan = Protocol::Llama { context: 16, bos: None }.plan(&[document], &|_| Some(1)).unwrap();
+    let schedule = Protocol::Llama { context: 16, bos: None }.schedule(&[document], &|_| Some(1)).unwrap();
     let (mut rows, mut row) = (Vec::new(), Vec::new());
     while reader.row(&mut row).unwrap() {
         rows.push(row.clone());
     }
-    assert_eq!(rows.len(), plan.scored());
-    (plan, rows)
+    assert_eq!(rows.len(), schedule.scored());
+    (schedule, rows)
 }
 
-fn targets(plan: &Plan) -> Vec<u32> {
-    plan.sequences.iter().flat_map(|sequence| sequence.tokens.read(sequence.scored.clone()).unwrap()).collect()
+fn targets(schedule: &Schedule) -> Vec<u32> {
+    schedule.sequences.iter().flat_map(|sequence| sequence.tokens.read(sequence.scored.clone()).unwrap()).collect()
 }
 
 /// All numbers of a printout, and what is left of it without them.
@@ -66,14 +66,14 @@ const STORED: f64 = 2e-4;
 #[test]
 fn perplexities_are_those_that_llama_perplexity_prints() {
     for name in ["llama-f16", "llama-q4_0"] {
-        let (plan, rows) = read(&format!("{name}.kld"));
+        let (schedule, rows) = read(&format!("{name}.kld"));
         let mut scorer = Scorer::new(Precision::F32);
         let mut printed = |rows: &[Vec<f32>]| {
             let mut scores = Scores::new(Precision::F32);
-            for (row, target) in rows.iter().zip(targets(&plan)) {
+            for (row, target) in rows.iter().zip(targets(&schedule)) {
                 scores.push(scorer.row(row, target).unwrap()).unwrap();
             }
-            llama::perplexity_text(&plan, &scores).unwrap()
+            llama::perplexity_text(&schedule, &scores).unwrap()
         };
         let expected = text(&format!("{name}.txt"));
         let found = difference(&printed(&rows), &expected);
@@ -87,13 +87,13 @@ fn perplexities_are_those_that_llama_perplexity_prints() {
 
 #[test]
 fn divergences_are_those_that_llama_perplexity_prints() {
-    let ((plan, base), (_, rows)) = (read("llama-f16.kld"), read("llama-q4_0.kld"));
+    let ((schedule, base), (_, rows)) = (read("llama-f16.kld"), read("llama-q4_0.kld"));
     let mut scorer = Scorer::new(Precision::F32);
     let mut scores = Scores::against_reference(Precision::F32);
-    for ((base, row), target) in base.iter().zip(&rows).zip(targets(&plan)) {
+    for ((base, row), target) in base.iter().zip(&rows).zip(targets(&schedule)) {
         scores.push_compared(scorer.reference(base, target).unwrap().compare(row).unwrap()).unwrap();
     }
-    let found = llama::divergence_text(&plan, &scores).unwrap();
+    let found = llama::divergence_text(&schedule, &scores).unwrap();
     let expected = text("llama-divergence.txt");
     // Changes of probability are printed in percent: their numbers are off by up to 100 times as much. Measured: 4e-4.
     let off = difference(found.trim_start(), &expected);
@@ -111,8 +111,8 @@ fn divergences_are_those_that_llama_perplexity_prints() {
 #[test]
 fn files_of_llama_perplexity_are_written_as_they_were_read() {
     for name in ["llama-f16.kld", "llama-q4_0.kld"] {
-        let (plan, rows) = read(name);
-        let mut writer = Writer::new(Vec::new(), &plan, 320).unwrap();
+        let (schedule, rows) = read(name);
+        let mut writer = Writer::new(Vec::new(), &schedule, 320).unwrap();
         rows.iter().for_each(|row| writer.row(row).unwrap());
         let (found, expected) = (writer.finish().unwrap(), fixture(name));
         let (head, length) = (20 + 4 * 320, 8 + 2 * 320);

@@ -2,6 +2,6 @@
 
 mod fixtures;
 mod llama;
-mod plans;
 mod rows;
+mod schedules;
 mod summaries;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 use rwkv_forge_score::{
-    Compared, Document, Evaluation, KlSummary, Pair, PerplexityRatio, Plan, Precision, Protocol, Row, Scores, evaluate,
+    Compared, Document, Evaluation, KlSummary, Pair, PerplexityRatio, Precision, Protocol, Row, Schedule, Scores, evaluate,
 };
 
 /// A number from 0 to 1 that depends on `index` only.
@@ -24,14 +24,14 @@ fn documents(lengths: &[(&str, usize)]) -> Vec<Document> {
     lengths.iter().enumerate().map(document).collect()
 }
 
-fn plan(protocol: Protocol, lengths: &[(&str, usize)]) -> Plan {
-    protocol.plan(&documents(lengths), &|_| Some(3)).unwrap()
+fn schedule(protocol: Protocol, lengths: &[(&str, usize)]) -> Schedule {
+    protocol.schedule(&documents(lengths), &|_| Some(3)).unwrap()
 }
 
 /// Of a candidate that follows its reference closely; both differ far more from token to token than from each other.
-fn scores(plan: &Plan) -> Scores {
+fn scores(schedule: &Schedule) -> Scores {
     let mut out = Scores::against_reference(Precision::F32);
-    for index in 0..plan.scored() {
+    for index in 0..schedule.scored() {
         let reference = 4.0 * noise(index, 1);
         let nll = reference + 0.02 + 0.1 * (noise(index, 2) - 0.5);
         let row = |nll: f64, argmax: u32| Row { nll, argmax, p: (-nll).exp() };
@@ -42,11 +42,11 @@ fn scores(plan: &Plan) -> Scores {
     out
 }
 
-fn evaluated(protocol: Protocol, lengths: &[(&str, usize)]) -> (Plan, Scores, Evaluation) {
-    let plan = plan(protocol, lengths);
-    let scores = scores(&plan);
-    let evaluation = evaluate(&plan, &scores).unwrap();
-    (plan, scores, evaluation)
+fn evaluated(protocol: Protocol, lengths: &[(&str, usize)]) -> (Schedule, Scores, Evaluation) {
+    let schedule = schedule(protocol, lengths);
+    let scores = scores(&schedule);
+    let evaluation = evaluate(&schedule, &scores).unwrap();
+    (schedule, scores, evaluation)
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -92,8 +92,8 @@ fn the_numbers_are_those_of_plain_loops() {
 
 #[test]
 fn intervals_hold_their_numbers_and_are_paired() {
-    let (plan, _, found) = evaluated(Protocol::Stream, &[("a", 30_000)]);
-    assert_eq!(plan.windows.len(), 59);
+    let (schedule, _, found) = evaluated(Protocol::Stream, &[("a", 30_000)]);
+    assert_eq!(schedule.windows.len(), 59);
     let inside = |value: f64, interval: Option<[f64; 2]>| interval.is_some_and(|[low, high]| low < value && value < high);
     let (kl, ratio, delta) = (found.kl.unwrap(), found.perplexity_ratio.unwrap(), found.delta_p.unwrap());
     for (value, interval) in [
@@ -133,8 +133,8 @@ fn too_few_to_draw_from_are_said_instead_of_an_interval() {
         bytes: 12,
     };
     let pairs = |count: usize| Protocol::pairs(&(0..count).map(pair).collect::<Vec<_>>(), &|_| Some(3)).unwrap();
-    let texts = |count: usize| plan(Protocol::Uncheatable, &vec![("a", 300); count]);
-    let stream = |tokens: usize| plan(Protocol::Stream, &[("a", tokens)]);
+    let texts = |count: usize| schedule(Protocol::Uncheatable, &vec![("a", 300); count]);
+    let stream = |tokens: usize| schedule(Protocol::Stream, &[("a", tokens)]);
     for (few, enough, reason) in [
         (pairs(7), pairs(8), "7 of the 8 pairs that an interval needs"),
         (texts(7), texts(8), "7 of the 8 texts that an interval needs"),
@@ -159,13 +159,13 @@ fn too_few_to_draw_from_are_said_instead_of_an_interval() {
 }
 
 #[test]
-fn positions_of_one_sequence_are_summed_up_as_a_plan_of_short_windows_is() {
+fn positions_of_one_sequence_are_summed_up_as_a_schedule_of_short_windows_is() {
     // 9 windows of 32 in both.
-    let plan = plan(Protocol::Stream, &[("a", 288)]);
-    let scores = scores(&plan);
+    let schedule = schedule(Protocol::Stream, &[("a", 288)]);
+    let scores = scores(&schedule);
     let compared = scores.compared.as_ref().unwrap();
-    let whole = evaluate(&plan, &scores).unwrap();
-    assert_eq!(plan.windows.len(), 9);
+    let whole = evaluate(&schedule, &scores).unwrap();
+    assert_eq!(schedule.windows.len(), 9);
     let (kl, expected) = (KlSummary::of_positions(&compared.kl), whole.kl.unwrap());
     assert_eq!(KlSummary { mean: expected.mean, ..kl }, expected);
     assert!(close(kl.mean, expected.mean));
@@ -188,23 +188,23 @@ fn positions_of_one_sequence_are_summed_up_as_a_plan_of_short_windows_is() {
 
 #[test]
 fn windows_that_differ_widen_the_interval() {
-    let plan = plan(Protocol::Windows { tokens: 100 }, &[("a", 5000)]);
-    let mut scores = scores(&plan);
-    let tokens = evaluate(&plan, &scores).unwrap();
-    for (number, window) in plan.windows.iter().enumerate() {
-        let level = 0.01 * noise(number, 9);
-        scores.compared.as_mut().unwrap().kl[window.scores.clone()].iter_mut().for_each(|kl| *kl += level);
+    let schedule = schedule(Protocol::Windows { tokens: 100 }, &[("a", 5000)]);
+    let mut scores = scores(&schedule);
+    let tokens = evaluate(&schedule, &scores).unwrap();
+    for (number, window) in schedule.windows.iter().enumerate() {
+        let shift = 0.01 * noise(number, 9);
+        scores.compared.as_mut().unwrap().kl[window.scores.clone()].iter_mut().for_each(|kl| *kl += shift);
     }
-    let windows = evaluate(&plan, &scores).unwrap();
+    let windows = evaluate(&schedule, &scores).unwrap();
     let width = |found: &Evaluation| found.kl.unwrap().interval.map(|[low, high]| high - low).unwrap();
     let error = |found: &Evaluation| found.kl.unwrap().standard_error;
-    // As if tokens were independent the error grows by a half; really 50 windows are 50 levels, not 5000.
+    // As if tokens were independent the error grows by a half; really 50 windows are 50 shifts, not 5000.
     assert!(width(&windows) > 5.0 * width(&tokens) && error(&windows) < 2.5 * error(&tokens));
 }
 
 #[test]
 fn slices_are_those_of_their_tokens() {
-    let (plan, scores, found) = evaluated(Protocol::Stream, &[("a", 9000), ("b", 100), ("a", 600)]);
+    let (schedule, scores, found) = evaluated(Protocol::Stream, &[("a", 9000), ("b", 100), ("a", 600)]);
     let kl = &scores.compared.as_ref().unwrap().kl;
     let of = |indices: &mut dyn Iterator<Item = usize>| mean(&indices.map(|index| kl[index]).collect::<Vec<_>>());
     let names: Vec<&str> = found.by_position.iter().map(|slice| slice.name.as_str()).collect();
@@ -229,18 +229,18 @@ fn slices_are_those_of_their_tokens() {
     assert_eq!(names, ["a", "b"]);
     assert!(close(found.by_category[0].kl.unwrap(), of(&mut (0..9000).chain(9100..9700))));
     assert!(close(found.by_category[0].bits_per_byte.unwrap(), found.by_category[0].perplexity.ln() / 2f64.ln() / 3.0));
-    assert_eq!(plan.scored(), 9700);
+    assert_eq!(schedule.scored(), 9700);
 }
 
 #[test]
 fn divergence_is_the_first_different_token_of_a_sequence() {
-    let plan = plan(Protocol::Windows { tokens: 10 }, &[("a", 50)]);
-    let mut scores = scores(&plan);
+    let schedule = schedule(Protocol::Windows { tokens: 10 }, &[("a", 50)]);
+    let mut scores = scores(&schedule);
     let mut found = |different: &[usize]| {
         let same = &mut scores.compared.as_mut().unwrap().same_top1;
         same.fill(true);
         different.iter().for_each(|index| same[*index] = false);
-        let found = evaluate(&plan, &scores).unwrap().first_divergence.unwrap();
+        let found = evaluate(&schedule, &scores).unwrap().first_divergence.unwrap();
         (found.min, found.median, found.diverged, found.sequences)
     };
     assert_eq!(found(&[]), (None, None, 0, 5));
@@ -258,9 +258,9 @@ fn pairs_are_scored_each_and_together() {
         continuation: vec![7; number % 4],
         bytes: 3 * (number % 4) as u64,
     };
-    let plan = Protocol::pairs(&(0..40).map(pair).collect::<Vec<_>>(), &|_| Some(3)).unwrap();
-    let scores = scores(&plan);
-    let found = evaluate(&plan, &scores).unwrap();
+    let schedule = Protocol::pairs(&(0..40).map(pair).collect::<Vec<_>>(), &|_| Some(3)).unwrap();
+    let scores = scores(&schedule);
+    let found = evaluate(&schedule, &scores).unwrap();
     let pairs = found.pairs.unwrap();
     assert_eq!((pairs.each.len(), found.windows, found.by_document.len()), (40, 30, 0));
     // Pairs have 0, 1, 2, 3, 0, 1, ... tokens: pair 3 has the scores 3, 4 and 5.
@@ -295,14 +295,14 @@ fn the_fields_that_programs_read_are_there() {
 
 #[test]
 fn a_model_alone_has_no_comparison() {
-    let plan = plan(Protocol::Stream, &[("a", 600)]);
-    let mut scores = scores(&plan);
+    let schedule = schedule(Protocol::Stream, &[("a", 600)]);
+    let mut scores = scores(&schedule);
     scores.compared = None;
-    let found = evaluate(&plan, &scores).unwrap();
+    let found = evaluate(&schedule, &scores).unwrap();
     assert!(found.kl.is_none() && found.top1.is_none() && found.delta_p.is_none() && found.by_position[0].kl.is_none());
     assert!(found.perplexity_interval.is_some() && found.perplexity_ratio.is_none() && found.first_divergence.is_none());
     scores.nll.pop();
-    let error = evaluate(&plan, &scores).unwrap_err();
+    let error = evaluate(&schedule, &scores).unwrap_err();
     assert_eq!(error.to_string(), "scores for the scored tokens: 599 against 600");
 }
 
@@ -310,10 +310,10 @@ fn a_model_alone_has_no_comparison() {
 #[ignore = "a measurement"]
 fn speed() {
     for tokens in [32_000, 500_000] {
-        let plan = plan(Protocol::Stream, &[("a", tokens)]);
-        let scores = scores(&plan);
+        let schedule = schedule(Protocol::Stream, &[("a", tokens)]);
+        let scores = scores(&schedule);
         let start = std::time::Instant::now();
-        std::hint::black_box(evaluate(&plan, &scores).unwrap());
+        std::hint::black_box(evaluate(&schedule, &scores).unwrap());
         println!("{tokens} tokens: {:?}", start.elapsed());
     }
 }

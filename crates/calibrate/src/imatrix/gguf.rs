@@ -1,4 +1,4 @@
-//! The present form: a GGUF file with the tensors `NAME.in_sum2` `[matrices, channels]` and `NAME.counts` `[matrices, 1]`, F32, and four
+//! The present format: a GGUF file with the tensors `NAME.in_sum2` `[matrices, channels]` and `NAME.counts` `[matrices, 1]`, F32, and four
 //! metadata keys.
 
 use std::collections::BTreeMap;

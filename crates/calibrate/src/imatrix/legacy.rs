@@ -1,4 +1,4 @@
-//! The older form, all little endian: number of entries, then for each the length of its name, the name, the number of evaluations
+//! The older format, all little endian: number of entries, then for each the length of its name, the name, the number of evaluations
 //! n, the number of values, and the values, means times n; then the number of evaluations of all, the length of the text's
 //! name, and that name. Numbers are i32, values f32. Files before 2024 end with the entries.
 
@@ -83,7 +83,7 @@ impl<'a> Input<'a> {
 
 pub(super) fn write(imatrix: &Imatrix) -> Vec<u8> {
     let mut out = Vec::new();
-    // Entries that saw nothing have no place in this form.
+    // Entries that saw nothing have no place in this format.
     let entries: Vec<_> = imatrix.entries.iter().filter(|(_, channels)| channels.counts.iter().any(|count| *count > 0)).collect();
     number(&mut out, entries.len());
     for (name, channels) in entries {

@@ -1,7 +1,7 @@
-//! llama.cpp's imatrix files: read in both forms, written in both. Start at [`Imatrix`].
+//! llama.cpp's imatrix files: read in both formats, written in both. Start at [`Imatrix`].
 //!
 //! Such a file has, for weights by their GGUF names, the sum over tokens of the squares of each input channel, and the number of
-//! tokens. `gguf.rs` has the present form, `legacy.rs` the older `.dat`.
+//! tokens. `gguf.rs` has the present format, `legacy.rs` the older `.dat`.
 
 mod gguf;
 mod legacy;
@@ -22,7 +22,7 @@ const FILE_BYTES: u64 = 4 << 30;
 pub struct Channels {
     /// Sum of squares of each input channel; of several matrices in one tensor, one after the other.
     pub sums: Vec<f32>,
-    /// What the sums are divided by: tokens, or evaluations in the older form. One for each matrix of the tensor; one for all is usual.
+    /// What the sums are divided by: tokens, or evaluations in the older format. One for each matrix of the tensor; one for all is usual.
     pub counts: Vec<u32>,
 }
 
@@ -38,9 +38,9 @@ impl Channels {
     }
 }
 
-/// A form of imatrix files.
+/// A format of imatrix files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImatrixForm {
+pub enum ImatrixFormat {
     /// Since 2025: a GGUF file.
     Gguf,
     /// Before: `.dat`, means times the number of evaluations.
@@ -61,31 +61,31 @@ pub struct Imatrix {
 }
 
 impl Imatrix {
-    /// Reads a file of either form; the content says which.
+    /// Reads a file of either format; the content says which.
     ///
     /// # Errors
     /// [`CalibrateError::BadImatrix`], [`CalibrateError::Gguf`] and those of reading.
-    pub fn read(path: &Path) -> Result<(Self, ImatrixForm), CalibrateError> {
+    pub fn read(path: &Path) -> Result<(Self, ImatrixFormat), CalibrateError> {
         let file = InputFile::open(path)?;
         let mut magic = [0u8; 4];
         if file.len() >= 4 {
             file.read_exact_at(0, &mut magic)?;
         }
         if magic == *b"GGUF" {
-            return Ok((gguf::read(path)?, ImatrixForm::Gguf));
+            return Ok((gguf::read(path)?, ImatrixFormat::Gguf));
         }
         let bytes = file.read_vec(0, file.len(), FILE_BYTES)?;
         file.check_unchanged()?;
         let bad = |problem| CalibrateError::BadImatrix { path: path.to_path_buf(), problem };
-        Ok((legacy::read(&bytes).map_err(bad)?, ImatrixForm::Legacy))
+        Ok((legacy::read(&bytes).map_err(bad)?, ImatrixFormat::Legacy))
     }
 
     /// The bytes of a file, the same as llama-imatrix writes for the same numbers.
     #[must_use]
-    pub fn to_bytes(&self, form: ImatrixForm) -> Vec<u8> {
-        match form {
-            ImatrixForm::Gguf => gguf::write(self),
-            ImatrixForm::Legacy => legacy::write(self),
+    pub fn to_bytes(&self, format: ImatrixFormat) -> Vec<u8> {
+        match format {
+            ImatrixFormat::Gguf => gguf::write(self),
+            ImatrixFormat::Legacy => legacy::write(self),
         }
     }
 
@@ -93,8 +93,8 @@ impl Imatrix {
     ///
     /// # Errors
     /// Those of [`OutputFile`].
-    pub fn write(&self, path: &Path, form: ImatrixForm, force: bool) -> Result<(), CalibrateError> {
-        let bytes = self.to_bytes(form);
+    pub fn write(&self, path: &Path, format: ImatrixFormat, force: bool) -> Result<(), CalibrateError> {
+        let bytes = self.to_bytes(format);
         let options = OutputOptions { force, expected_bytes: bytes.len() as u64, ..OutputOptions::default() };
         let file = OutputFile::create(path, &options)?;
         file.write_all_at(0, &bytes)?;

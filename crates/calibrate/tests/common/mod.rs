@@ -36,12 +36,12 @@ impl Drop for TestFile {
     }
 }
 
-pub(crate) struct Model {
+pub(crate) struct Loaded {
     pub(crate) source: Arc<dyn TensorSource>,
     pub(crate) description: ModelDescription,
 }
 
-impl Model {
+impl Loaded {
     pub(crate) fn open(path: &Path) -> Self {
         let source = rwkv_forge_checkpoint::open(path, &rwkv_forge_checkpoint::Limits::default()).unwrap();
         let description = describe(source.tensors()).unwrap();
@@ -91,7 +91,7 @@ impl Receiver for Kept {
 }
 
 impl Kept {
-    pub(crate) fn of(model: &Model, sequences: &[&[u32]], options: &Options) -> Self {
+    pub(crate) fn of(model: &Loaded, sequences: &[&[u32]], options: &Options) -> Self {
         let mut kept = Self::default();
         rwkv_forge_calibrate::calibrate(&model.model(), sequences, options, &mut kept, &|_| {}).unwrap();
         kept

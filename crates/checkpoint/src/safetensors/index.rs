@@ -10,7 +10,7 @@ use serde_json::error::Category;
 use super::header::{json_object, shorten};
 use super::{MAX_TENSORS, SafetensorsError};
 
-/// Deepest nesting accepted in an index; real ones have two levels.
+/// Deepest nesting accepted in an index; real ones are two deep.
 const MAX_DEPTH: usize = 16;
 /// Most shards of a model.
 const MAX_SHARDS: usize = 1000;

@@ -23,15 +23,15 @@ mod tests;
 use std::collections::BTreeMap;
 
 use rwkv_forge_calibrate::{CalibrateError, Hessians, InputStatistics, Receiver, calibrate};
-use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
+use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable};
 use rwkv_forge_model::{TensorRole, TensorSpec, ValueForm};
 use rwkv_forge_quant::{Q4_0, Q4_K};
 use rwkv_forge_quantizer::{Target, search};
-use rwkv_forge_score::{Document, Plan, Protocol};
+use rwkv_forge_score::{Document, Protocol, Schedule};
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_testkit::models::SplitMix64;
 use rwkv_forge_tokenizer::Tokenizer;
-use rwkv_forge_weights::{Model as Weights, Overlay, Weight};
+use rwkv_forge_weights::{Model, Overlay, Weight};
 
 use crate::apply::{Precision, apply};
 use crate::rewrite::Rewrite;
@@ -167,7 +167,7 @@ struct Measured {
 }
 
 struct Experiment<'a, 'b> {
-    model: &'a Weights,
+    model: &'a Model,
     importance: Importance,
     baseline: Baseline<'b>,
     /// Blocks and errors of what was quantized before, by name and bits: a fold changes few matrices.
@@ -195,11 +195,11 @@ impl Experiment<'_, '_> {
             errors.insert(spec.name.clone(), *error);
             overlay.replace(&spec.name, format, ValueForm::Canonical, bytes.clone())?;
         }
-        let model = Model::new(&overlay.into_model());
+        let model = Runnable::new(&overlay.into_model());
         let loss = self.baseline.compare(model, &PassOptions::default(), &mut |_| ())?;
         let divergences = loss.scores.compared.ok_or("nothing compared")?.kl;
         let mean = |range: std::ops::Range<usize>| divergences[range.clone()].iter().sum::<f64>() / range.len() as f64;
-        Ok(Measured { windows: self.baseline.plan().windows.iter().map(|window| mean(window.scores.clone())).collect(), errors })
+        Ok(Measured { windows: self.baseline.schedule().windows.iter().map(|window| mean(window.scores.clone())).collect(), errors })
     }
 }
 
@@ -259,7 +259,7 @@ fn print(variant: &Variant, found: &Measured, plain: &Measured) {
     println!("| {} | {:.6} | {ratio:.3} [{low:.3}, {high:.3}] | {local} |", variant.name, mean(&found.windows));
 }
 
-fn plan(tokenizer: &Tokenizer, windows: usize, texts: &[String]) -> Result<Plan, Failure> {
+fn schedule(tokenizer: &Tokenizer, windows: usize, texts: &[String]) -> Result<Schedule, Failure> {
     let mut documents = Vec::new();
     for text in texts {
         let mut tokens = tokenizer.encode(&std::fs::read(text)?)?;
@@ -268,7 +268,7 @@ fn plan(tokenizer: &Tokenizer, windows: usize, texts: &[String]) -> Result<Plan,
         documents.push(Document { name: text.clone(), category: String::new(), bytes, tokens: tokens.into() });
     }
     let bytes = |id| tokenizer.token_bytes(id).map(<[u8]>::len);
-    Ok(Protocol::Llama { context: WINDOW, bos: None }.plan(&documents, &bytes)?)
+    Ok(Protocol::Llama { context: WINDOW, bos: None }.schedule(&documents, &bytes)?)
 }
 
 #[allow(clippy::print_stdout, reason = "an example for the terminal")]
@@ -285,10 +285,10 @@ fn main() -> Result<(), Failure> {
     let mut importance = Importance::default();
     let options = rwkv_forge_calibrate::Options { hessians: Hessians::None, ..rwkv_forge_calibrate::Options::default() };
     calibrate(model, &sequences, &options, &mut importance, &|_| ())?;
-    let plan = plan(&tokenizer, windows.parse()?, texts)?;
-    let baseline = Baseline::new(Model::new(model), &plan, &LossOptions::default(), &mut |_| ())?;
+    let schedule = schedule(&tokenizer, windows.parse()?, texts)?;
+    let baseline = Baseline::new(Runnable::new(model), &schedule, &LossOptions::default(), &mut |_| ())?;
     let mut experiment = Experiment { model, importance, baseline, quantized: BTreeMap::new() };
-    println!("{}; {} windows of {WINDOW} tokens", model.description().summary(), plan.windows.len());
+    println!("{}; {} windows of {WINDOW} tokens", model.description().summary(), schedule.windows.len());
     println!("| rewrites | mean KL | against none | weighted error of the matrices folded into |\n|---|---|---|---|");
     experiment.table(which)
 }

@@ -79,7 +79,7 @@ pub(crate) enum Rewrite {
 }
 
 /// What a rewrite comes to: a list of spaces and what happens to them.
-enum Plan<'a> {
+enum Effect<'a> {
     /// A fold of one space; the factors by which makers are divided, and readers multiplied.
     Fold(Space, Vec<f64>, &'a [f64]),
     /// All axes of some spaces in another order.
@@ -202,24 +202,24 @@ impl Rewrite {
         Ok(())
     }
 
-    fn plan(&self) -> Plan<'_> {
+    fn effect(&self) -> Effect<'_> {
         match self {
-            Self::Ln1Scale { scale, .. } => Plan::Fold(Space::AttentionInput, scale.clone(), scale),
-            Self::OutputScale { scale, .. } => Plan::Fold(Space::Value, scale.clone(), scale),
-            Self::Ln2Scale { scale, .. } => Plan::Fold(Space::FfnInput, scale.clone(), scale),
-            Self::HiddenScale { scale, .. } => Plan::Fold(Space::Hidden, scale.iter().map(|factor| factor.sqrt()).collect(), scale),
-            Self::LnOutScale { scale } => Plan::Fold(Space::HeadInput, scale.clone(), scale),
-            Self::HiddenOrder { order, .. } => Plan::Order(&[Space::Hidden], order),
-            Self::ValueOrder { order, .. } => Plan::Order(&[Space::Value], order),
-            Self::ChannelOrder { order } => Plan::Order(STREAM, order),
-            Self::HeadOrder { order, .. } => Plan::Order(&[Space::Key, Space::Value], order),
+            Self::Ln1Scale { scale, .. } => Effect::Fold(Space::AttentionInput, scale.clone(), scale),
+            Self::OutputScale { scale, .. } => Effect::Fold(Space::Value, scale.clone(), scale),
+            Self::Ln2Scale { scale, .. } => Effect::Fold(Space::FfnInput, scale.clone(), scale),
+            Self::HiddenScale { scale, .. } => Effect::Fold(Space::Hidden, scale.iter().map(|factor| factor.sqrt()).collect(), scale),
+            Self::LnOutScale { scale } => Effect::Fold(Space::HeadInput, scale.clone(), scale),
+            Self::HiddenOrder { order, .. } => Effect::Order(&[Space::Hidden], order),
+            Self::ValueOrder { order, .. } => Effect::Order(&[Space::Value], order),
+            Self::ChannelOrder { order } => Effect::Order(STREAM, order),
+            Self::HeadOrder { order, .. } => Effect::Order(&[Space::Key, Space::Value], order),
         }
     }
 
     /// The checked rewrite as changes of axes, in the order of the description's tensors.
     pub(crate) fn edits(&self, description: &ModelDescription) -> Result<Vec<Edit>, RewriteError> {
         self.check(description)?;
-        let plan = self.plan();
+        let effect = self.effect();
         let mut edits = Vec::new();
         for (tensor, spec) in description.tensors.iter().enumerate() {
             if self.layer().is_some() && spec.layer != self.layer() {
@@ -227,12 +227,12 @@ impl Rewrite {
             }
             let unknown = || RewriteError::UnknownTensor { tensor: spec.name.clone(), shape: format_shape(&spec.shape) };
             for found in uses(description.mechanisms.time_mix, spec.suffix()).ok_or_else(unknown)?.into_iter().flatten() {
-                let action = match &plan {
-                    Plan::Fold(space, divide, _) if *space == found.space && found.part == Part::Makes => Action::Divide(divide.clone()),
-                    Plan::Fold(space, _, multiply) if *space == found.space && found.part == Part::Reads => {
+                let action = match &effect {
+                    Effect::Fold(space, divide, _) if *space == found.space && found.part == Part::Makes => Action::Divide(divide.clone()),
+                    Effect::Fold(space, _, multiply) if *space == found.space && found.part == Part::Reads => {
                         Action::Multiply(multiply.to_vec())
                     }
-                    Plan::Order(spaces, order) if spaces.contains(&found.space) => Action::Reorder(order.to_vec()),
+                    Effect::Order(spaces, order) if spaces.contains(&found.space) => Action::Reorder(order.to_vec()),
                     _ => continue,
                 };
                 edits.push(Edit { tensor, axis: found.axis, action });

@@ -42,7 +42,7 @@ fn a_whole_model_is_solved() {
             let size = 1000 * (1 + item % 17);
             let weight = 0.1 + (item * 7919 % 101) as f64;
             let bits = [26u64, 34, 45, 55, 66, 85, 160];
-            bits.iter().zip(0..).map(|(bits, level)| Choice { bytes: size * bits, harm: weight * 0.25f64.powi(level) }).collect()
+            bits.iter().zip(0..).map(|(bits, option)| Choice { bytes: size * bits, harm: weight * 0.25f64.powi(option) }).collect()
         })
         .collect();
     let smallest: u64 = items.iter().map(|options| options[0].bytes).sum();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rwkv_forge_bench::{Report, Settings, Subject};
 use rwkv_forge_convert::OpenModel;
-use rwkv_forge_engine::{EngineOptions, Form, Isa};
+use rwkv_forge_engine::{Arithmetic, EngineOptions, Isa};
 use rwkv_forge_io::OutputFile;
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ fn settings(args: &Bench) -> Settings {
     }
 }
 
-/// All combinations of threads, instruction set and form.
+/// All combinations of threads, instruction set and arithmetic.
 fn ways(args: &Bench, global: &Global, terminal: &Terminal) -> Result<Vec<EngineOptions>, Failure> {
     let default = EngineOptions::default();
     let threads = match args.scaling.as_slice() {
@@ -73,9 +73,9 @@ fn ways(args: &Bench, global: &Global, terminal: &Terminal) -> Result<Vec<Engine
     let mut ways = Vec::new();
     for threads in threads {
         for isa in &sets {
-            for form in &args.form {
-                let form = if form == "float" { Form::Float } else { Form::Int8 };
-                ways.push(EngineOptions { threads, isa: *isa, form, ..default });
+            for name in &args.form {
+                let arithmetic = if name == "float" { Arithmetic::Float } else { Arithmetic::Int8 };
+                ways.push(EngineOptions { threads, isa: *isa, arithmetic, ..default });
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_calibrate::{Hessians, ImatrixForm, Statistics};
+use rwkv_forge_calibrate::{Hessians, ImatrixFormat, Statistics};
 use rwkv_forge_choose::{CalibrationOptions, calibration_tokens};
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::CalibrationRecord;
@@ -89,7 +89,7 @@ pub(crate) fn calibrated(
 /// The file of `--save-imatrix`, begun before the work, so that a name that cannot be fails early.
 struct SavedImatrix {
     file: OutputFile,
-    form: ImatrixForm,
+    format: ImatrixFormat,
 }
 
 impl SavedImatrix {
@@ -98,15 +98,15 @@ impl SavedImatrix {
         // The file names tensors as GGUF does.
         by_name("gguf")?.carries(model.description().version)?;
         let legacy = path.extension().is_some_and(|extension| extension == "dat");
-        let form = if legacy { ImatrixForm::Legacy } else { ImatrixForm::Gguf };
-        Ok(Some(Self { file: OutputFile::create(path, &global.output("--save-imatrix", force))?, form }))
+        let format = if legacy { ImatrixFormat::Legacy } else { ImatrixFormat::Gguf };
+        Ok(Some(Self { file: OutputFile::create(path, &global.output("--save-imatrix", force))?, format }))
     }
 
     fn write(self, args: &args::Calibration, model: &OpenModel, statistics: &Statistics) -> Result<(), Failure> {
         let chunk = u32::try_from(CALIBRATION_WINDOW).unwrap_or(u32::MAX);
         let mut imatrix = statistics.imatrix(model.description().version, "", chunk, true)?;
         imatrix.datasets = args.calibrate.iter().map(|path| path.display().to_string()).collect();
-        self.file.write_all_at(0, &imatrix.to_bytes(self.form))?;
+        self.file.write_all_at(0, &imatrix.to_bytes(self.format))?;
         Ok(self.file.commit()?)
     }
 }

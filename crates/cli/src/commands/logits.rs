@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_convert::OpenModel;
-use rwkv_forge_eval::{LogitsSink, Model, PassOptions, npy};
+use rwkv_forge_eval::{LogitsSink, PassOptions, Runnable, npy};
 use rwkv_forge_io::{OutputFile, OutputOptions};
 use rwkv_forge_kernel::KernelOptions;
 use rwkv_forge_model::TimeMix;
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
         layers.check(h.layers, model.description().mechanisms.time_mix)?;
     }
     let progress = Progress::new(terminal, "computing", false);
-    let reference = Model { options: KernelOptions { group_norm_eps: args.eps }, ..Model::new(&model.model) };
+    let reference = Runnable { options: KernelOptions { group_norm_eps: args.eps }, ..Runnable::new(&model.model) };
     let mut sink = Sink {
         logits: npy::Writer::new(Appender { file: &file, offset: 0 }, &[tokens.len() as u64, h.vocabulary as u64]).map_err(write_failed)?,
         layers,

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let started = Instant::now();
     let statistics = calibration::calibrated(&args.calibration, &model, &tokens, Hessians::All, args.force, global, terminal)?;
     let calibrating = started.elapsed().as_secs_f64();
-    let of = PlanTexts { calibration: &tokens, measured: &texts.plan };
+    let of = PlanTexts { calibration: &tokens, measured: &texts.schedule };
     let mut heard = |planned: &Planned| terminal.detail(&sentence(planned));
     let finished = planner.run(of, &statistics, &Cache::usual(terminal), terminal, &mut heard)?;
     let written = header(args, &model, &finished.planned) + &finished.recipe.to_toml()?;

@@ -1,7 +1,7 @@
 //! `verify`: agreement of any two readable files of one model.
 
 use rwkv_forge_convert::{PROBE_TEXT, probe_tokens};
-use rwkv_forge_eval::{Activations, CompareOptions, HeadInRanges, Model, Runner, RunnerHead, RunnerLayer};
+use rwkv_forge_eval::{Activations, CompareOptions, HeadInRanges, Runnable, Runner, RunnerHead, RunnerLayer};
 use rwkv_forge_forms::{ParallelLayer, ParallelRunner};
 use rwkv_forge_kernel::KernelOptions;
 use rwkv_forge_model::ModelDescription;
@@ -30,14 +30,14 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         rwkv_forge_quant::examine(model.source(), &|_| ())?;
     }
     let progress = Progress::new(terminal, "comparing", false);
-    let reference_model = Model::new(&reference.model);
+    let reference_runnable = Runnable::new(&reference.model);
     let options = KernelOptions { group_norm_eps: args.candidate_eps };
-    let candidate_model = Model { options, ..Model::new(&candidate.model) };
+    let candidate_runnable = Runnable { options, ..Runnable::new(&candidate.model) };
     let by = kernel(&args.kernel);
     let compare = CompareOptions::new(&tokens, by);
     let agreement = rwkv_forge_eval::compare_runners(
-        if args.against_parallel { in_parallel(&reference_model)? } else { reference_model.runner(&compare.pass)? },
-        candidate_model.runner(&compare.pass)?,
+        if args.against_parallel { in_parallel(&reference_runnable)? } else { reference_runnable.runner(&compare.pass)? },
+        candidate_runnable.runner(&compare.pass)?,
         &compare,
         &mut |step| progress.set(step.done as u64, step.total as u64),
     )?;
@@ -71,9 +71,9 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
 }
 
 /// The model as its parallel form computes it.
-fn in_parallel(model: &Model) -> Result<Box<dyn Runner>, Failure> {
-    let options = ParallelOptions::default().with_group_norm_eps(model.options.group_norm_eps);
-    Ok(Box::new(InParallel(ParallelRunner::new(&model.weights, options)?)))
+fn in_parallel(runnable: &Runnable) -> Result<Box<dyn Runner>, Failure> {
+    let options = ParallelOptions::default().with_group_norm_eps(runnable.options.group_norm_eps);
+    Ok(Box::new(InParallel(ParallelRunner::new(&runnable.model, options)?)))
 }
 
 /// Joins the comparison, which knows nothing of the parallel form, to it.

@@ -1,8 +1,8 @@
 //! What a model loses on a text, alone or against another.
 
 use rwkv_forge_convert::{OpenModel, Vocabulary, vocabulary_for};
-use rwkv_forge_eval::{Baseline, LossOptions, Model, PassOptions};
-use rwkv_forge_score::{Document, Evaluation, Plan, Protocol, Tokens, evaluate};
+use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable};
+use rwkv_forge_score::{Document, Evaluation, Protocol, Schedule, Tokens, evaluate};
 
 use super::Error;
 
@@ -22,7 +22,7 @@ use super::Error;
 /// # }
 /// ```
 pub struct Evaluated {
-    plan: Plan,
+    schedule: Schedule,
 }
 
 impl Evaluated {
@@ -35,8 +35,8 @@ impl Evaluated {
         let tokenizer = vocabulary_for(vocabulary, rows, "reading the text").map_err(Error::of)?;
         let tokens = Tokens::from(tokenizer.encode(text.as_bytes())?);
         let document = Document { name: "text".to_owned(), category: String::new(), bytes: text.len() as u64, tokens };
-        let plan = Protocol::Stream.plan(&[document], &|id| tokenizer.token_bytes(id).map(<[u8]>::len))?;
-        Ok(Self { plan })
+        let schedule = Protocol::Stream.schedule(&[document], &|id| tokenizer.token_bytes(id).map(<[u8]>::len))?;
+        Ok(Self { schedule })
     }
 
     /// Loss, perplexity and bits a byte of a model, with intervals where the text is long enough for them.
@@ -44,8 +44,8 @@ impl Evaluated {
     /// # Errors
     /// When the model has fewer tokens than the text, reading fails, or a number is not finite.
     pub fn loss(&self, model: &OpenModel) -> Result<Evaluation, Error> {
-        let found = rwkv_forge_eval::loss(Model::new(&model.model), &self.plan, &LossOptions::default(), None, &mut |_| ())?;
-        Ok(evaluate(&self.plan, &found.scores)?)
+        let found = rwkv_forge_eval::loss(Runnable::new(&model.model), &self.schedule, &LossOptions::default(), None, &mut |_| ())?;
+        Ok(evaluate(&self.schedule, &found.scores)?)
     }
 
     /// The same of a candidate, with its divergence from a reference.
@@ -53,8 +53,8 @@ impl Evaluated {
     /// # Errors
     /// As [`Evaluated::loss`], and when the vocabularies differ.
     pub fn compare(&self, reference: &OpenModel, candidate: &OpenModel) -> Result<Evaluation, Error> {
-        let mut baseline = Baseline::new(Model::new(&reference.model), &self.plan, &LossOptions::default(), &mut |_| ())?;
-        let found = baseline.compare(Model::new(&candidate.model), &PassOptions::default(), &mut |_| ())?;
-        Ok(evaluate(&self.plan, &found.scores)?)
+        let mut baseline = Baseline::new(Runnable::new(&reference.model), &self.schedule, &LossOptions::default(), &mut |_| ())?;
+        let found = baseline.compare(Runnable::new(&candidate.model), &PassOptions::default(), &mut |_| ())?;
+        Ok(evaluate(&self.schedule, &found.scores)?)
     }
 }

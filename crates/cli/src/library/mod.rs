@@ -8,7 +8,7 @@ mod session;
 use std::path::Path;
 
 use rwkv_forge_convert::{OpenModel, OpenOptions, Vocabulary, vocabulary_for};
-use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, Model};
+use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, Runnable};
 
 pub use conversion::Conversion;
 pub use error::Error;
@@ -49,6 +49,6 @@ pub fn tokens(model: &OpenModel, vocabulary: &Vocabulary, text: &str) -> Result<
 /// # Errors
 /// When the vocabularies or layers differ, a token is outside the vocabulary, reading fails, or a number is not finite.
 pub fn verify(reference: &OpenModel, candidate: &OpenModel, tokens: &[u32]) -> Result<Agreement, Error> {
-    let (reference, candidate) = (Model::new(&reference.model), Model::new(&candidate.model));
+    let (reference, candidate) = (Runnable::new(&reference.model), Runnable::new(&candidate.model));
     Ok(rwkv_forge_eval::compare(&reference, &candidate, &CompareOptions::new(tokens, Kernel::Reference), &mut |_| ())?)
 }

@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rwkv_forge_engine::{Engine, EngineOptions, Form, Isa, State};
+use rwkv_forge_engine::{Arithmetic, Engine, EngineOptions, Isa, State};
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_model::{ModelDescription, Version, describe};
 use rwkv_forge_tensor::{Encoding, TensorSource};
@@ -117,13 +117,13 @@ pub(crate) fn fixture(relative: &str) -> PathBuf {
 }
 
 /// Options of one thread, or of several.
-pub(crate) fn options(form: Form, threads: usize) -> EngineOptions {
-    EngineOptions { form, threads: NonZeroUsize::new(threads).expect("at least one"), ..EngineOptions::default() }
+pub(crate) fn options(arithmetic: Arithmetic, threads: usize) -> EngineOptions {
+    EngineOptions { arithmetic, threads: NonZeroUsize::new(threads).expect("at least one"), ..EngineOptions::default() }
 }
 
 /// As [`options`], on an instruction set.
-pub(crate) fn on(isa: Isa, form: Form) -> EngineOptions {
-    EngineOptions { isa: Some(isa), ..options(form, 1) }
+pub(crate) fn on(isa: Isa, arithmetic: Arithmetic) -> EngineOptions {
+    EngineOptions { isa: Some(isa), ..options(arithmetic, 1) }
 }
 
 /// A fixed sequence of ids below `vocabulary`.

@@ -14,13 +14,13 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use rwkv_forge_engine::Form;
+use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_model::Hyperparameters;
 use rwkv_forge_score::Tokens;
 use rwkv_forge_weights::{Context, LayerState};
 
 use crate::error::EvalError;
-use crate::model::Model;
+use crate::runnable::Runnable;
 use crate::runner::{Activations, Kernel, Runner, RunnerLayer};
 use store::Store;
 
@@ -39,9 +39,9 @@ pub struct PassOptions {
     pub threads: NonZeroUsize,
     /// What computes.
     pub kernel: Kernel,
-    /// [`Form::Float`] multiplies exactly, so that only the weights count; [`Form::Int8`] rounds activations as runtimes do. The
+    /// [`Arithmetic::Float`] multiplies exactly, so that only the weights count; [`Arithmetic::Int8`] rounds activations as runtimes do. The
     /// reference kernel is always exact.
-    pub form: Form,
+    pub arithmetic: Arithmetic,
     /// Whether the engine has the whole head in memory, which pays for many tokens; else it reads the head in ranges, anew for every 256
     /// tokens, as the reference kernel always does.
     pub whole_head: bool,
@@ -54,7 +54,14 @@ pub struct PassOptions {
 impl Default for PassOptions {
     fn default() -> Self {
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
-        Self { threads, kernel: Kernel::Engine, form: Form::Float, whole_head: true, max_memory: 1 << 30, spill_directory: None }
+        Self {
+            threads,
+            kernel: Kernel::Engine,
+            arithmetic: Arithmetic::Float,
+            whole_head: true,
+            max_memory: 1 << 30,
+            spill_directory: None,
+        }
     }
 }
 
@@ -135,12 +142,12 @@ impl Pass {
     ///
     /// # Errors
     /// When the kernel does not run this version.
-    pub fn new(name: &'static str, model: &Model, options: &PassOptions) -> Result<Self, EvalError> {
+    pub fn new(name: &'static str, model: &Runnable, options: &PassOptions) -> Result<Self, EvalError> {
         let runner = model.runner(options).map_err(|error| EvalError::Model { model: name, error })?;
         Ok(Self::of(name, runner, options))
     }
 
-    /// A model as anything else computes it; of the options, the kernel and the form do not matter then.
+    /// A model as anything else computes it; of the options, the kernel and the arithmetic do not matter then.
     #[must_use]
     pub fn of(name: &'static str, runner: Box<dyn Runner>, options: &PassOptions) -> Self {
         Self { name, runner, options: options.clone() }

@@ -6,30 +6,34 @@ use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::LayerState;
 
 use super::{Activations, HeadInRanges, Runner, RunnerHead, RunnerLayer};
-use crate::model::Model;
 use crate::pass::PassOptions;
+use crate::runnable::Runnable;
 
 /// Tokens whose logits are computed together where the head is in memory.
 const TOKENS_AT_ONCE: usize = 48;
 
 pub(super) struct Engine {
-    model: Model,
+    runnable: Runnable,
     stream: LayerStream,
     whole_head: bool,
 }
 
 impl Engine {
-    pub(super) fn new(model: &Model, options: &PassOptions) -> Result<Self, EngineError> {
-        let engine =
-            EngineOptions { threads: options.threads, isa: None, form: options.form, group_norm_eps: model.options.group_norm_eps };
-        let stream = LayerStream::new(&model.weights, &engine)?;
-        Ok(Self { model: model.clone(), stream, whole_head: options.whole_head })
+    pub(super) fn new(runnable: &Runnable, options: &PassOptions) -> Result<Self, EngineError> {
+        let engine = EngineOptions {
+            threads: options.threads,
+            isa: None,
+            arithmetic: options.arithmetic,
+            group_norm_eps: runnable.options.group_norm_eps,
+        };
+        let stream = LayerStream::new(&runnable.model, &engine)?;
+        Ok(Self { runnable: runnable.clone(), stream, whole_head: options.whole_head })
     }
 }
 
 impl Runner for Engine {
     fn description(&self) -> &ModelDescription {
-        self.model.description()
+        self.runnable.description()
     }
 
     fn embed(&mut self, pieces: &[&[u32]]) -> Result<Activations, BoxError> {
@@ -39,11 +43,11 @@ impl Runner for Engine {
 
     fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {
         let layer = self.stream.load(index)?;
-        Ok(Box::new(Loaded { description: self.model.description(), stream: &mut self.stream, layer, states: Vec::new() }))
+        Ok(Box::new(Loaded { description: self.runnable.description(), stream: &mut self.stream, layer, states: Vec::new() }))
     }
 
     fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
-        let sizes = &self.model.description().hyperparameters;
+        let sizes = &self.runnable.description().hyperparameters;
         let (vocabulary, channels) = (sizes.vocabulary, sizes.channels);
         let stream = &mut self.stream;
         if self.whole_head {

@@ -7,8 +7,8 @@ use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState};
 
-use crate::model::Model;
 use crate::pass::PassOptions;
+use crate::runnable::Runnable;
 
 /// Vocabulary entries of a head that is read in ranges.
 const HEAD_ROWS: usize = 4096;
@@ -45,7 +45,7 @@ pub struct Activations {
     pub context: Context<f32>,
 }
 
-/// A way to compute a model: a kernel ([`Model::runner`]) or any other. Layers and heads are dropped when they are done with.
+/// A way to compute a model: a kernel ([`Runnable::runner`]) or any other. Layers and heads are dropped when they are done with.
 pub trait Runner {
     /// What the model is.
     fn description(&self) -> &ModelDescription;
@@ -100,7 +100,7 @@ pub trait RunnerHead {
     fn logits(&mut self, x: &[f32], out: &mut [f32]) -> Result<(), BoxError>;
 }
 
-impl Model {
+impl Runnable {
     /// The model as the kernel of the options computes it.
     ///
     /// # Errors

@@ -6,35 +6,35 @@ use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState};
 
 use super::{Activations, HeadInRanges, Runner, RunnerHead, RunnerLayer};
-use crate::model::Model;
+use crate::runnable::Runnable;
 
 pub(super) struct Reference {
-    model: Model,
+    runnable: Runnable,
 }
 
 impl Reference {
-    pub(super) fn new(model: &Model) -> Self {
-        Self { model: model.clone() }
+    pub(super) fn new(runnable: &Runnable) -> Self {
+        Self { runnable: runnable.clone() }
     }
 }
 
 impl Runner for Reference {
     fn description(&self) -> &ModelDescription {
-        self.model.description()
+        self.runnable.description()
     }
 
     fn embed(&mut self, pieces: &[&[u32]]) -> Result<Activations, BoxError> {
-        Ok(Activations { x: embed(&self.model.weights, &pieces.concat())?, context: Context::new() })
+        Ok(Activations { x: embed(&self.runnable.model, &pieces.concat())?, context: Context::new() })
     }
 
     fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {
-        let layer = Layer::load(&self.model.weights, index, &self.model.options)?;
-        Ok(Box::new(Loaded { description: self.model.description(), layer, states: Vec::new() }))
+        let layer = Layer::load(&self.runnable.model, index, &self.runnable.options)?;
+        Ok(Box::new(Loaded { description: self.runnable.description(), layer, states: Vec::new() }))
     }
 
     fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
-        let (weights, vocabulary) = (&self.model.weights, self.description().hyperparameters.vocabulary);
-        Ok(Box::new(HeadInRanges::new(vocabulary, |x: &[f32], first, rows| Ok(HeadStream::new(weights, x)?.logits(first, rows)?))))
+        let (model, vocabulary) = (&self.runnable.model, self.description().hyperparameters.vocabulary);
+        Ok(Box::new(HeadInRanges::new(vocabulary, |x: &[f32], first, rows| Ok(HeadStream::new(model, x)?.logits(first, rows)?))))
     }
 }
 

@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rwkv_forge_eval::Model;
+use rwkv_forge_eval::Runnable;
 use rwkv_forge_eval::npy::{Array, Elements};
 use rwkv_forge_model::{Configuration, Epsilon, ModelDescription, Version, describe, describe_with};
 use rwkv_forge_tensor::{Encoding, TensorSource};
@@ -40,18 +40,18 @@ impl Loaded {
     }
 
     /// The model itself.
-    pub(crate) fn weights(&self) -> rwkv_forge_weights::Model {
+    pub(crate) fn model(&self) -> rwkv_forge_weights::Model {
         rwkv_forge_weights::Model::over(Arc::clone(&self.source), self.description.clone())
     }
 
-    pub(crate) fn model(&self) -> Model {
-        Model::new(&self.weights())
+    pub(crate) fn runnable(&self) -> Runnable {
+        Runnable::new(&self.model())
     }
 
     /// A copy in f32 with every element of one tensor replaced by `f(index, value)`.
     pub(crate) fn edited(&self, name: &str, f: impl Fn(usize, f32) -> f32) -> Self {
         assert!(self.description.find(name).is_some(), "no tensor {name}");
-        let model = self.weights();
+        let model = self.model();
         let tensors = self.description.tensors.iter().map(|spec| {
             let mut values: Vec<f32> = model.values(spec).unwrap();
             if spec.name == name {
@@ -65,7 +65,7 @@ impl Loaded {
     /// A copy with all large matrices in a block format.
     pub(crate) fn quantized(&self, format: &str) -> Self {
         let format = rwkv_forge_quant::by_name(format).expect("a known format");
-        let model = self.weights();
+        let model = self.model();
         let tensors = self.description.tensors.iter().map(|spec| {
             let values: Vec<f32> = model.values(spec).unwrap();
             if !spec.role.is_matrix() {

@@ -5,7 +5,7 @@ use rwkv_forge_quant::{NF4_TABLE, SF4_TABLE};
 use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::{Encoding, bf16_to_f32, f16_to_f32};
 
-use crate::activations::{Activations, Form};
+use crate::activations::{Activations, Arithmetic};
 use crate::matrix::{Matrix, PANEL};
 
 const NF4: Encoding = Encoding::new("nf4", 64, 34);
@@ -85,7 +85,7 @@ fn matrix(rows: usize, columns: usize, encoding: Encoding, bytes: &[u8]) -> Matr
 
 /// All rows times all tokens, `[tokens][rows]`.
 fn multiply(isa: Isa, matrix: &Matrix, x: &[Vec<f32>]) -> Vec<Vec<f32>> {
-    let mut activations = Activations::new(x.len(), matrix.columns(), Form::Float);
+    let mut activations = Activations::new(x.len(), matrix.columns(), Arithmetic::Float);
     for (token, row) in x.iter().enumerate() {
         activations.set_row(isa, token, row);
     }
@@ -207,7 +207,7 @@ fn parts_of_the_panels_give_the_same_sums() {
         let (rows, columns) = (16 * 11 - 3, 128);
         let matrix = matrix(rows, columns, encoding, &stored(rows, columns, encoding, 9));
         for tokens in [1, 3] {
-            let mut x = Activations::new(tokens, columns, Form::Float);
+            let mut x = Activations::new(tokens, columns, Arithmetic::Float);
             for (token, row) in inputs(tokens, columns, 10).iter().enumerate() {
                 x.set_row(Isa::best(), token, row);
             }

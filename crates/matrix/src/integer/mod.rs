@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 use rwkv_forge_simd::{Isa, Lanes, Registers};
 use rwkv_forge_tensor::Encoding;
 
-use crate::activations::{Activations, Form, GROUP};
+use crate::activations::{Activations, Arithmetic, GROUP};
 use crate::arena::{LINE, Line};
 use crate::format::Format;
 use codes::Code;
@@ -173,10 +173,10 @@ impl<F: Integer> Format for Packed<F> {
 
     fn product(&self, isa: Isa, columns: usize, panels: &[Line], x: &Activations, out: &mut [[f32; 16]]) {
         let job = kernel::Job { panels, panel_lines: self.panel_lines(columns), x, out };
-        match (x.form(), x.tokens()) {
-            (Form::Float, _) => exact::product::<F>(isa, columns, job),
-            (Form::Int8, 1) => isa.run_lanes(kernel::One(job, F::default())),
-            (Form::Int8, _) => isa.run_lanes(kernel::Many(job, F::default())),
+        match (x.arithmetic(), x.tokens()) {
+            (Arithmetic::Float, _) => exact::product::<F>(isa, columns, job),
+            (Arithmetic::Int8, 1) => isa.run_lanes(kernel::One(job, F::default())),
+            (Arithmetic::Int8, _) => isa.run_lanes(kernel::Many(job, F::default())),
         }
     }
 }

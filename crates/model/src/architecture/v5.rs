@@ -11,7 +11,7 @@ use super::{
 use crate::description::TensorRole;
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
-use crate::mechanism::{BonusForm, NormKind, Per, TimeMix, TokenShift, VocabularyFamily};
+use crate::mechanism::{NormKind, Per, StoredBonus, TimeMix, TokenShift, VocabularyFamily};
 use crate::version::Version;
 
 /// RWKV-5.0.
@@ -114,7 +114,7 @@ fn resolve_per_channel(found: &Found<'_>, common: Common) -> Result<Resolved, Mo
 /// Gate and bonus as this model has them.
 fn resolved(found: &Found<'_>, heads: u64, head_size: u64, decay: Per) -> Resolved {
     let gate = found.has_in_a_layer("att.gate.weight");
-    let bonus = if BONUS.is_called_otherwise(found) { BonusForm::Logarithm } else { BonusForm::Value };
+    let bonus = if BONUS.is_called_otherwise(found) { StoredBonus::Logarithm } else { StoredBonus::Value };
     let time_mix = TimeMix::Wkv5 { decay, gate, bonus };
     Resolved { heads, head_size, time_mix, time_shift: if gate { BLEND_KVRG } else { BLEND_KVR }, group_norm: true }
 }

@@ -1,7 +1,7 @@
 //! A page with everything that pages have, of invented numbers that look like those of a real evaluation.
 
 use rwkv_forge_report::{
-    Axis, Candidate, Cell, Column, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Table, Verdict, pareto_front,
+    Axis, Cell, Column, Dot, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Table, Verdict, pareto_front,
 };
 
 /// Type, bytes, KL mean, KL 99 %, top-1, perplexity ratio, tokens/s.
@@ -63,7 +63,7 @@ fn levels() -> Section {
     let mut plot = Pareto::new("File size and mean KL of every level", Axis::linear("file size, MB"), Axis::log("mean KL, nats"));
     plot.description = "Points for 11 levels; the recommended one is q5_k_m at 38.4 MB".to_owned();
     for (index, (label, bytes, kl, .., speed)) in LEVELS.into_iter().enumerate() {
-        plot.push(Candidate {
+        plot.push(Dot {
             label: label.to_owned(),
             note: format!("{speed:.0} tokens/s"),
             x: megabytes(bytes),

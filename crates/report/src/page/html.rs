@@ -197,7 +197,7 @@ fn percent(text: &str) -> String {
 mod tests {
     use super::super::{Figure, Page, PageTable, Section, Verdict};
     use super::*;
-    use crate::{Axis, Candidate, Cell, Column, Marks, Pareto, Plot, Table};
+    use crate::{Axis, Cell, Column, Dot, Marks, Pareto, Plot, Table};
 
     /// What a file name, a tensor name or a category could be.
     const HOSTILE: &str = "</td></style><script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x' ]]>--> &lt; \u{202e}\u{0}";
@@ -221,7 +221,7 @@ mod tests {
         section.plot(plot);
         let mut plot = Pareto::new(text, Axis::linear(text), Axis::log(text));
         for y in [0.0, 1.0] {
-            plot.push(Candidate { label: text.to_owned(), note: text.to_owned(), y, ..Candidate::default() });
+            plot.push(Dot { label: text.to_owned(), note: text.to_owned(), y, ..Dot::default() });
         }
         section.pareto(plot);
         page.sections = vec![section];

@@ -136,7 +136,7 @@ impl Section {
         self.blocks.push(Block::Plot(plot));
     }
 
-    /// Adds candidates to choose from.
+    /// Adds dots to choose from.
     pub fn pareto(&mut self, plot: Pareto) {
         self.blocks.push(Block::Pareto(plot));
     }
@@ -228,7 +228,7 @@ fn file_name(index: usize, title: &str, extension: &str) -> String {
 
 /// What was left out of a plot, as a sentence; none if nothing was.
 fn left_out(plot: &Pareto) -> Option<String> {
-    let names: Vec<String> = plot.left_out().iter().map(|candidate| candidate.label.replace('`', "'")).collect();
+    let names: Vec<String> = plot.left_out().iter().map(|dot| dot.label.replace('`', "'")).collect();
     match names.as_slice() {
         [] => None,
         names => Some(format!("Not drawn, since zero has no place on a logarithmic axis: {}.", names.join(", "))),

@@ -1,5 +1,5 @@
 //! Plots without a format, drawn as SVG: `axis.rs` places values and ticks, `canvas.rs` draws what all plots have in common,
-//! `lines.rs` series of points, `pareto.rs` candidates with names, which `labels.rs` keeps apart.
+//! `lines.rs` series of points, `pareto.rs` dots with names, which `labels.rs` keeps apart.
 
 mod axis;
 mod canvas;
@@ -10,7 +10,7 @@ mod pareto;
 use serde::Serialize;
 
 pub(crate) use canvas::{Frame, NARROW, WIDE, style};
-pub use pareto::{Candidate, Pareto, pareto_front};
+pub use pareto::{Dot, Pareto, pareto_front};
 
 use crate::error::ReportError;
 

@@ -1,5 +1,5 @@
-//! Candidates between which one has to choose by two quantities, less being better in both: names beside points, and a line
-//! through those that no other candidate beats.
+//! Things between which one has to choose by two quantities, less being better in both: dots with names beside them, and a line
+//! through those that no other one beats.
 
 use std::fmt::Write;
 
@@ -13,10 +13,10 @@ use crate::error::ReportError;
 use crate::number::significant;
 use crate::sink::html as escape;
 
-/// One of several to choose from.
+/// One of several things to choose from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Candidate {
-    /// Its name, written beside its point.
+pub struct Dot {
+    /// Its name, written beside it.
     pub label: String,
     /// A few characters under the name, where there is room for them; empty for none.
     pub note: String,
@@ -30,7 +30,7 @@ pub struct Candidate {
     pub recommended: bool,
 }
 
-/// A plot of candidates.
+/// A plot of dots.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Pareto {
     /// Above the plot.
@@ -42,7 +42,8 @@ pub struct Pareto {
     /// Upwards.
     pub y: Axis,
     /// In any order. Those without a place on the axes (a cost of 0 on a logarithmic axis) are not drawn; see [`Self::left_out`].
-    pub candidates: Vec<Candidate>,
+    #[serde(rename = "candidates")]
+    pub dots: Vec<Dot>,
     /// Lines at fixed values, such as the most that may be lost.
     pub guides: Vec<Guide>,
 }
@@ -56,39 +57,39 @@ pub fn pareto_front(costs: &[(f64, f64)]) -> Vec<bool> {
 }
 
 impl Pareto {
-    /// A plot without candidates.
+    /// A plot without dots.
     #[must_use]
     pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
         Self { title: title.into(), x, y, ..Self::default() }
     }
 
-    /// Adds a candidate.
-    pub fn push(&mut self, candidate: Candidate) {
-        self.candidates.push(candidate);
+    /// Adds a dot.
+    pub fn push(&mut self, dot: Dot) {
+        self.dots.push(dot);
     }
 
-    /// Which candidates no other one beats.
+    /// Which dots no other one beats.
     #[must_use]
     pub fn front(&self) -> Vec<bool> {
-        pareto_front(&self.candidates.iter().map(|candidate| (candidate.x, candidate.y)).collect::<Vec<_>>())
+        pareto_front(&self.dots.iter().map(|dot| (dot.x, dot.y)).collect::<Vec<_>>())
     }
 
     /// Candidates without a place on the axes.
     #[must_use]
-    pub fn left_out(&self) -> Vec<&Candidate> {
-        self.candidates.iter().filter(|candidate| !self.has_place(candidate)).collect()
+    pub fn left_out(&self) -> Vec<&Dot> {
+        self.dots.iter().filter(|dot| !self.has_place(dot)).collect()
     }
 
     /// A standalone SVG document, as [`super::Plot::to_svg`] makes it.
     ///
     /// # Errors
-    /// [`ReportError::NoPoints`] when no candidate has a place on the axes; [`ReportError::NoPlace`] for such a guide.
+    /// [`ReportError::NoPoints`] when no dot has a place on the axes; [`ReportError::NoPlace`] for such a guide.
     pub fn to_svg(&self) -> Result<String, ReportError> {
         self.to_figure(STANDALONE)
     }
 
-    fn has_place(&self, candidate: &Candidate) -> bool {
-        fits(self.x.scale, candidate.x) && fits(self.y.scale, candidate.y)
+    fn has_place(&self, dot: &Dot) -> bool {
+        fits(self.x.scale, dot.x) && fits(self.y.scale, dot.y)
     }
 
     pub(crate) fn to_figure(&self, frame: Frame) -> Result<String, ReportError> {
@@ -96,9 +97,9 @@ impl Pareto {
         self.guides.iter().try_for_each(|guide| check_guide(axes, guide))?;
         let front = self.front();
         // What matters most is drawn over the rest, and gets its place for a label first.
-        let mut drawn: Vec<Drawn<'_>> = self.candidates.iter().zip(front).map(|(candidate, front)| Drawn { candidate, front }).collect();
-        drawn.retain(|drawn| self.has_place(drawn.candidate));
-        drawn.sort_by_key(|drawn| (!drawn.candidate.recommended, !drawn.front));
+        let mut drawn: Vec<Drawn<'_>> = self.dots.iter().zip(front).map(|(dot, front)| Drawn { dot, front }).collect();
+        drawn.retain(|drawn| self.has_place(drawn.dot));
+        drawn.sort_by_key(|drawn| (!drawn.dot.recommended, !drawn.front));
         if drawn.is_empty() {
             return Err(ReportError::NoPoints { plot: self.title.clone() });
         }
@@ -122,30 +123,30 @@ impl Pareto {
     }
 }
 
-/// A candidate that has a place.
+/// A dot that has a place.
 struct Drawn<'a> {
-    candidate: &'a Candidate,
+    dot: &'a Dot,
     front: bool,
 }
 
 impl Drawn<'_> {
     /// The interval, as far as the axis can show it.
     fn interval(&self, scale: Scale) -> Option<(f64, f64)> {
-        self.candidate.interval.map(|(low, high)| {
-            let inside = |value: f64| if fits(scale, value) { value } else { self.candidate.y };
+        self.dot.interval.map(|(low, high)| {
+            let inside = |value: f64| if fits(scale, value) { value } else { self.dot.y };
             (inside(low), inside(high))
         })
     }
 
     /// Points that the axes have to show.
     fn extent(&self, scale: Scale) -> Vec<(f64, f64)> {
-        let (x, y) = (self.candidate.x, self.candidate.y);
+        let (x, y) = (self.dot.x, self.dot.y);
         let ends = self.interval(scale).map_or([y, y], |(low, high)| [low, high]);
         [y, ends[0], ends[1]].map(|y| (x, y)).to_vec()
     }
 
     fn class(&self) -> &'static str {
-        match (self.candidate.recommended, self.front) {
+        match (self.dot.recommended, self.front) {
             (true, _) => "r",
             (false, true) => "c0",
             (false, false) => "o",
@@ -153,14 +154,14 @@ impl Drawn<'_> {
     }
 
     fn place(&self, canvas: &Canvas) -> (f64, f64) {
-        (canvas.x.place(self.candidate.x), canvas.y.place(self.candidate.y))
+        (canvas.x.place(self.dot.x), canvas.y.place(self.dot.y))
     }
 
     fn mark(&self, canvas: &Canvas) -> String {
         let (x, y) = self.place(canvas);
-        let Candidate { label, note, .. } = self.candidate;
-        let mut tip = format!("{label}: {}, {}", canvas.x.name(self.candidate.x), significant(self.candidate.y, 3));
-        if let Some((low, high)) = self.candidate.interval {
+        let Dot { label, note, .. } = self.dot;
+        let mut tip = format!("{label}: {}, {}", canvas.x.name(self.dot.x), significant(self.dot.y, 3));
+        if let Some((low, high)) = self.dot.interval {
             let _ = write!(tip, " ({} to {})", significant(low, 3), significant(high, 3));
         }
         if !note.is_empty() {
@@ -175,16 +176,16 @@ impl Drawn<'_> {
                 r#"<path class="e" d="M{x:.2} {low:.2}V{high:.2}M{left:.2} {low:.2}H{right:.2}M{left:.2} {high:.2}H{right:.2}"/>"#
             );
         }
-        if self.candidate.recommended {
+        if self.dot.recommended {
             let _ = write!(out, r#"<circle class="ring" cx="{x:.2}" cy="{y:.2}" r="8"/>"#);
         }
-        let radius = if self.front || self.candidate.recommended { 4.5 } else { 3.5 };
+        let radius = if self.front || self.dot.recommended { 4.5 } else { 3.5 };
         let _ = write!(out, r#"<circle class="p" cx="{x:.2}" cy="{y:.2}" r="{radius}"/>"#);
         out + "</g>"
     }
 }
 
-/// The places of the candidates on the front, from the left.
+/// The places of the dots on the front, from the left.
 fn front_line(drawn: &[Drawn<'_>], canvas: &Canvas) -> Vec<(f64, f64)> {
     let mut line: Vec<(f64, f64)> = drawn.iter().filter(|drawn| drawn.front).map(|drawn| drawn.place(canvas)).collect();
     line.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -197,14 +198,14 @@ const LABEL_LINE: f64 = 15.0;
 
 /// Names and notes beside their points.
 fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &Canvas) -> String {
-    let noted = |drawn: &Drawn<'_>| !drawn.candidate.note.is_empty() && (!canvas.frame.narrow() || drawn.candidate.recommended);
+    let noted = |drawn: &Drawn<'_>| !drawn.dot.note.is_empty() && (!canvas.frame.narrow() || drawn.dot.recommended);
     let wanted = |with_notes: bool| -> Vec<Wanted> {
         let size = |drawn: &Drawn<'_>| {
             let width = |text: &str, character: f64| text.chars().count() as f64 * character + 4.0;
             let note = with_notes && noted(drawn);
-            let noted = if note { width(&drawn.candidate.note, CHARACTER) } else { 0.0 };
+            let noted = if note { width(&drawn.dot.note, CHARACTER) } else { 0.0 };
             let height = if note { 2.0 * LABEL_LINE } else { LABEL_LINE };
-            Wanted { at: drawn.place(canvas), width: width(&drawn.candidate.label, BOLD).max(noted), height }
+            Wanted { at: drawn.place(canvas), width: width(&drawn.dot.label, BOLD).max(noted), height }
         };
         drawn.iter().map(size).collect()
     };
@@ -239,9 +240,9 @@ fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &C
         } else {
             (f64::midpoint(rect.left, rect.right), "middle")
         };
-        out.push_str(&text("k", x, rect.top + 11.5, anchor, &drawn.candidate.label));
+        out.push_str(&text("k", x, rect.top + 11.5, anchor, &drawn.dot.label));
         if with_notes && noted(drawn) {
-            out.push_str(&text("s", x, rect.top + LABEL_LINE + 11.5, anchor, &drawn.candidate.note));
+            out.push_str(&text("s", x, rect.top + LABEL_LINE + 11.5, anchor, &drawn.dot.note));
         }
         out.push_str("</g>\n");
     }
@@ -276,7 +277,7 @@ mod tests {
             [("q8_0", 53.8, 8.8e-5), ("q6_k", 43.7, 6e-4), ("q4_k_m", 33.4, 5.6e-3), ("q4_0 & co", 33.5, 8e-3), ("f16", 93.0, 0.0)]
         {
             let interval = Some((y * 0.9, y * 1.1));
-            plot.push(Candidate { label: label.to_owned(), note: "41 tokens/s".to_owned(), x, y, interval, recommended: label == "q6_k" });
+            plot.push(Dot { label: label.to_owned(), note: "41 tokens/s".to_owned(), x, y, interval, recommended: label == "q6_k" });
         }
         plot.guides.push(Guide::Horizontal { at: 0.01, label: "bound".to_owned() });
         plot
@@ -298,20 +299,20 @@ mod tests {
             assert!(svg.contains("<title>q4_0 &amp; co: 33.5, 8.00e-3") || svg.contains("<title>q4_0 &amp; co: 33.5, 0.00800"), "{svg}");
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "a cost of 0 has no place on a logarithmic axis");
         }
-        assert_eq!(example().left_out().iter().map(|candidate| candidate.label.as_str()).collect::<Vec<_>>(), ["f16"]);
+        assert_eq!(example().left_out().iter().map(|dot| dot.label.as_str()).collect::<Vec<_>>(), ["f16"]);
     }
 
     #[test]
     fn an_interval_that_reaches_zero_ends_at_the_point() {
         let mut plot = example();
-        plot.candidates[0].interval = Some((0.0, 1e-4));
+        plot.dots[0].interval = Some((0.0, 1e-4));
         assert!(plot.to_svg().is_ok());
     }
 
     #[test]
     fn nothing_to_draw_is_an_error() {
         let mut plot = example();
-        plot.candidates.retain(|candidate| candidate.y == 0.0);
+        plot.dots.retain(|dot| dot.y == 0.0);
         assert_eq!(plot.to_svg(), Err(ReportError::NoPoints { plot: plot.title.clone() }));
         let mut plot = example();
         plot.guides.push(Guide::Horizontal { at: 0.0, label: "zero".to_owned() });

@@ -12,7 +12,7 @@ use rwkv_forge_convert::container::Container;
 use serde_json::{Value, json};
 
 use super::super::{open_options, shown, vocabulary};
-use super::{Outputs, Setting, Subject, merged, page, tables, to_value};
+use super::{Checked, Outputs, Setting, merged, page, tables, to_value};
 use crate::args::{self, Global};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
@@ -41,7 +41,7 @@ pub(crate) struct LevelFindings<'a> {
     /// What the run has in common.
     pub setting: &'a Setting<'a>,
     /// The model.
-    pub source: &'a Subject,
+    pub source: &'a Checked,
     /// Its container.
     pub container: &'static dyn Container,
     /// Levels, in the order of the command line.
@@ -57,7 +57,7 @@ pub(crate) struct LevelFindings<'a> {
 /// Runs `eval --levels`.
 pub(crate) fn run(
     setting: &Setting<'_>,
-    source: &Subject,
+    source: &Checked,
     decided: &Decided,
     outputs: Outputs<'_>,
     terminal: &Terminal,
@@ -69,7 +69,7 @@ pub(crate) fn run(
     let of = LevelSource { name: source.name(), model: &source.open, identity: source.identity(), bytes: source.bytes };
     let found = compare_levels(levels, of, &wish, setting.job, speeds.as_ref())?;
     let rows = source.open.description().hyperparameters.vocabulary;
-    let predictions = Predictions::of(setting.job.plan, rows, Some(source.name()), &found.results)?;
+    let predictions = Predictions::of(setting.job.schedule, rows, Some(source.name()), &found.results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = LevelFindings { setting, source, container: *container, levels, found: &found, predictions, wish };
     terminal.print(&findings.text()?);

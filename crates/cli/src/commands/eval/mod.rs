@@ -1,12 +1,12 @@
 //! `eval`: how well models predict text, and what quantization costs.
 //!
-//! `texts.rs` makes a plan of what is fed and scored, `subject.rs` opens models, `levels.rs` asks for a model in many types;
+//! `texts.rs` makes a schedule of what is fed and scored, `checked.rs` opens models, `levels.rs` asks for a model in many types;
 //! `tables.rs` and `page.rs` show what was found.
 
+mod checked;
 mod levels;
 mod outputs;
 mod page;
-mod subject;
 mod tables;
 pub(crate) mod texts;
 
@@ -14,15 +14,15 @@ use std::path::PathBuf;
 
 use rwkv_forge_choose::{Cache, Candidate, Job, Measured, Predictions, Reference, Results};
 use rwkv_forge_convert::OpenModel;
-use rwkv_forge_engine::Form;
+use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_report::sink;
 use rwkv_forge_score::{Precision, Protocol};
 use rwkv_forge_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
+use self::checked::Checked;
 use self::outputs::Outputs;
-use self::subject::Subject;
 use self::texts::Texts;
 use super::{kernel, tokenizer, vocabulary};
 use crate::args::{self, EvalLimits, Global};
@@ -32,7 +32,7 @@ use crate::terminal::{Terminal, thousands};
 /// Runs the command.
 pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
-    let open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), Subject::open(path, global, terminal)?));
+    let open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), Checked::open(path, global, terminal)?));
     let opened = args.models.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let opened_baseline = args.baseline.as_ref().map(open).transpose()?;
     // What no level can be is said before models and texts are read.
@@ -40,10 +40,10 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
         [(path, source)] if !args.levels.is_empty() => Some(levels::Decided::new(args, path, source, global, terminal)?),
         _ => None,
     };
-    let read = |(path, open): (PathBuf, OpenModel)| Subject::read(&path, open, terminal);
+    let read = |(path, open): (PathBuf, OpenModel)| Checked::read(&path, open, terminal);
     let models = opened.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let baseline = opened_baseline.map(read).transpose()?;
-    let all: Vec<&Subject> = baseline.iter().chain(&models).collect();
+    let all: Vec<&Checked> = baseline.iter().chain(&models).collect();
     let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
     same_vocabulary(first, &all)?;
     let rows = first.open.description().hyperparameters.vocabulary;
@@ -51,19 +51,19 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
     // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
     let mut outputs = Outputs::create(args, global)?;
-    let cache = cache(args, texts.plan.protocol, terminal);
+    let cache = cache(args, texts.schedule.protocol, terminal);
     let asked = kernel(&args.computing.kernel);
     let job = Job {
-        plan: &texts.plan,
+        schedule: &texts.schedule,
         parts: &texts.parts,
         vocabulary: tokenizer.sha256(),
-        precision: precision(args, texts.plan.protocol),
-        kernel: if all.iter().any(|subject| rwkv_forge_engine::supports(&subject.open.description().mechanisms).is_ok()) {
+        precision: precision(args, texts.schedule.protocol),
+        kernel: if all.iter().any(|checked| rwkv_forge_engine::supports(&checked.open.description().mechanisms).is_ok()) {
             asked
         } else {
             Kernel::Reference
         },
-        form: if args.computing.activations == "int8" { Form::Int8 } else { Form::Float },
+        arithmetic: if args.computing.activations == "int8" { Arithmetic::Int8 } else { Arithmetic::Float },
         max_memory: args.computing.max_memory,
         cache: &cache,
         observer: terminal,
@@ -73,11 +73,11 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     if let ([source], Some(decided)) = (models.as_slice(), &decided) {
         return levels::run(&setting, source, decided, outputs, terminal);
     }
-    let compared = baseline.as_ref().map(|subject| (subject.model(), subject));
-    let reference = compared.as_ref().map(|(model, subject)| Reference { model, identity: subject.identity() });
-    let candidates: Vec<&dyn Candidate> = models.iter().map(|subject| subject as &dyn Candidate).collect();
-    let results = outputs.logits(&texts.plan, rows, |logits| Ok(job.run(reference, &candidates, logits)?))?;
-    let predictions = Predictions::of(&texts.plan, rows, baseline.as_ref().map(Subject::name), &results)?;
+    let compared = baseline.as_ref().map(|checked| (checked.runnable(), checked));
+    let reference = compared.as_ref().map(|(model, checked)| Reference { model, identity: checked.identity() });
+    let candidates: Vec<&dyn Candidate> = models.iter().map(|checked| checked as &dyn Candidate).collect();
+    let results = outputs.logits(&texts.schedule, rows, |logits| Ok(job.run(reference, &candidates, logits)?))?;
+    let predictions = Predictions::of(&texts.schedule, rows, baseline.as_ref().map(Checked::name), &results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = Findings { setting: &setting, baseline: baseline.as_ref(), models: &models, results: &results, predictions };
     let violations = findings.violations();
@@ -107,9 +107,9 @@ pub(crate) struct Findings<'a> {
     /// What the run has in common.
     pub setting: &'a Setting<'a>,
     /// The model that the others are compared with.
-    pub baseline: Option<&'a Subject>,
+    pub baseline: Option<&'a Checked>,
     /// The models, in order.
-    pub models: &'a [Subject],
+    pub models: &'a [Checked],
     /// Numbers, in the same order.
     pub results: &'a Results,
     /// Whether they predict text.
@@ -143,16 +143,16 @@ fn check(args: &args::Eval) -> Result<(), Failure> {
 }
 
 /// Only distributions over the same tokens can be compared; and one text is read with one vocabulary.
-fn same_vocabulary(first: &Subject, all: &[&Subject]) -> Result<(), Failure> {
-    let rows = |subject: &Subject| subject.open.description().hyperparameters.vocabulary;
-    match all.iter().find(|subject| rows(subject) != rows(first)) {
+fn same_vocabulary(first: &Checked, all: &[&Checked]) -> Result<(), Failure> {
+    let rows = |checked: &Checked| checked.open.description().hyperparameters.vocabulary;
+    match all.iter().find(|checked| rows(checked) != rows(first)) {
         None => Ok(()),
         Some(other) => Err(rwkv_forge_eval::EvalError::VocabularyMismatch { reference: rows(first), candidate: rows(other) }.into()),
     }
 }
 
-fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Subject], terminal: &Terminal) {
-    if let Some(hybrid) = all.iter().find(|subject| job.kernel_of(&subject.model()) != asked)
+fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Checked], terminal: &Terminal) {
+    if let Some(hybrid) = all.iter().find(|checked| job.kernel_of(&checked.runnable()) != asked)
         && let Err(reason) = rwkv_forge_engine::check(hybrid.open.description())
     {
         terminal.note(&format!("{}: computed by the reference ({reason})", hybrid.name()));
@@ -182,18 +182,18 @@ fn cache<'t>(args: &args::Eval, protocol: Protocol, terminal: &'t Terminal) -> C
 impl Setting<'_> {
     /// What is the same for all models, as JSON.
     pub(crate) fn to_json(&self) -> Value {
-        let Job { plan, precision, kernel, .. } = self.job;
+        let Job { schedule, precision, kernel, .. } = self.job;
         let texts = self.texts;
         json!({
-            "protocol": plan.protocol,
+            "protocol": schedule.protocol,
             "logits_precision": precision,
             "kernel": kernel.name(),
             "activations": self.args.computing.activations,
             "vocabulary": { "name": self.tokenizer.name(), "sha256": self.tokenizer.sha256() },
             "texts": texts.sources,
             "plan": {
-                "documents": plan.documents.len(), "sequences": plan.sequences.len(), "windows": plan.windows.len(),
-                "fed": plan.fed(), "scored": plan.scored(), "bytes": plan.bytes(),
+                "documents": schedule.documents.len(), "sequences": schedule.sequences.len(), "windows": schedule.windows.len(),
+                "fed": schedule.fed(), "scored": schedule.scored(), "bytes": schedule.bytes(),
             },
             "calibration": texts.leak.as_ref().map(texts::Leak::to_json),
             "threads": rayon::current_num_threads(),
@@ -203,10 +203,10 @@ impl Setting<'_> {
 
     /// What was scored, in one line.
     pub(crate) fn line(&self) -> String {
-        let plan = self.job.plan;
+        let schedule = self.job.schedule;
         let names: Vec<&str> = self.texts.sources.iter().map(|source| source.name.as_str()).collect();
         let names = if names.len() > 6 { format!("{} texts", names.len()) } else { sink::word(&names.join(", ")).into_owned() };
-        let protocol = match plan.protocol {
+        let protocol = match schedule.protocol {
             Protocol::Windows { tokens } => format!("stream in windows of {tokens}"),
             Protocol::Llama { context, .. } => format!("llama in chunks of {context}"),
             other => other.name().to_owned(),
@@ -214,8 +214,8 @@ impl Setting<'_> {
         let by = if self.job.kernel == Kernel::Reference { "reference" } else { "engine" };
         format!(
             "{names}: {} tokens scored, {} bytes, protocol {protocol}, logits in {}, by the {by}",
-            thousands(plan.scored() as u64),
-            thousands(plan.bytes()),
+            thousands(schedule.scored() as u64),
+            thousands(schedule.bytes()),
             self.job.precision.name(),
         )
     }
@@ -247,8 +247,8 @@ impl Findings<'_> {
     fn to_json(&self, violations: &[Vec<String>]) -> Result<Value, Failure> {
         let mut models = Vec::new();
         let models_with_results = self.models.iter().zip(&self.results.models).zip(violations);
-        for (number, ((subject, measured), violations)) in models_with_results.enumerate() {
-            let fed = self.setting.texts.plan.fed() as f64;
+        for (number, ((checked, measured), violations)) in models_with_results.enumerate() {
+            let fed = self.setting.texts.schedule.fed() as f64;
             let own = json!({
                 "layers": measured.layers,
                 "seconds": measured.seconds,
@@ -257,11 +257,11 @@ impl Findings<'_> {
                 "prediction": self.predictions.models.get(number),
                 "violations": violations,
             });
-            models.push(merged([subject.to_json(), to_value(&measured.evaluation)?, own]));
+            models.push(merged([checked.to_json(), to_value(&measured.evaluation)?, own]));
         }
         let baseline = match self.baseline.zip(self.results.baseline.as_ref()) {
-            Some((subject, evaluation)) => {
-                merged([subject.to_json(), to_value(evaluation)?, json!({ "prediction": self.predictions.baseline })])
+            Some((checked, evaluation)) => {
+                merged([checked.to_json(), to_value(evaluation)?, json!({ "prediction": self.predictions.baseline })])
             }
             None => Value::Null,
         };

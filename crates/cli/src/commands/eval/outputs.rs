@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rwkv_forge_eval::{EvalError, LogitsRow};
 use rwkv_forge_io::{IoError, OutputFile};
 use rwkv_forge_report::{Page, Table};
-use rwkv_forge_score::{Plan, kl_base};
+use rwkv_forge_score::{Schedule, kl_base};
 
 use super::super::logits::Appender;
 use crate::args::{self, Global};
@@ -56,13 +56,13 @@ impl<'a> Outputs<'a> {
     /// Calls `task` with a receiver of logits if a file of them is wanted.
     pub(crate) fn logits<T>(
         &mut self,
-        plan: &Plan,
+        schedule: &Schedule,
         vocabulary: usize,
         task: impl FnOnce(Option<LogitsRow<'_>>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let Some(file) = self.logits.take() else { return task(None) };
         let appender = BufWriter::with_capacity(BUFFER, Appender { file: &file, offset: 0 });
-        let mut writer = kl_base::Writer::new(appender, plan, vocabulary)?;
+        let mut writer = kl_base::Writer::new(appender, schedule, vocabulary)?;
         let out = task(Some(&mut |row| writer.row(row).map_err(EvalError::from)))?;
         writer.finish()?.flush().map_err(EvalError::from)?;
         file.commit()?;

@@ -1,11 +1,11 @@
 //! The page of results: verdict, plots, tables, where they come from.
 
 use rwkv_forge_choose::{Candidate, Measured};
-use rwkv_forge_report::{Axis, Candidate as Point, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Verdict};
+use rwkv_forge_report::{Axis, Dot, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Verdict};
 use rwkv_forge_score::Slice;
 
 use super::levels::LevelFindings;
-use super::{Findings, Setting, Subject, tables};
+use super::{Checked, Findings, Setting, tables};
 use crate::failure::Failure;
 use crate::terminal::thousands;
 
@@ -38,8 +38,8 @@ pub(crate) fn of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> 
     page.sections.extend(parts(models));
     page.sections.extend(layers(models));
     page.sections.push(method(findings.setting));
-    let subjects = findings.baseline.iter().copied().chain(findings.models);
-    page.provenance = provenance(findings.setting, subjects);
+    let all = findings.baseline.iter().copied().chain(findings.models);
+    page.provenance = provenance(findings.setting, all);
     Ok(page)
 }
 
@@ -157,7 +157,7 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     let mut plot = Pareto::new("File size and mean KL of every level", Axis::linear("file size, MB"), Axis::log("mean KL, nats a token"));
     plot.description = format!("{} levels; on the line are those that no other one beats", findings.levels.len());
     for (index, (level, measured)) in findings.levels.iter().zip(&findings.found.results.models).enumerate() {
-        plot.push(Point {
+        plot.push(Dot {
             label: level.names[0].clone(),
             note: findings.found.speeds[index].map_or_else(String::new, |speed| format!("{:.0} tokens/s", speed.tokens_per_second)),
             x: level.bytes as f64 / 1e6,
@@ -185,11 +185,11 @@ fn sizes(findings: &Findings<'_>) -> Section {
     let mut section = Section::new("Size against loss");
     let mut plot = Pareto::new("File size and mean KL", Axis::linear("file size, MB"), Axis::log("mean KL, nats a token"));
     plot.description = format!("{} files", findings.models.len());
-    for (subject, measured) in findings.models.iter().zip(&findings.results.models) {
-        plot.push(Point {
+    for (checked, measured) in findings.models.iter().zip(&findings.results.models) {
+        plot.push(Dot {
             label: measured.name.clone(),
             note: String::new(),
-            x: subject.bytes as f64 / 1e6,
+            x: checked.bytes as f64 / 1e6,
             y: measured.kl(),
             interval: measured.evaluation.kl.as_ref().and_then(|kl| kl.interval).map(|[low, high]| (low, high)),
             recommended: false,
@@ -302,10 +302,10 @@ fn method(setting: &Setting<'_>) -> Section {
     section
 }
 
-fn provenance<'s>(setting: &Setting<'_>, subjects: impl Iterator<Item = &'s Subject>) -> Vec<(String, String)> {
+fn provenance<'s>(setting: &Setting<'_>, all: impl Iterator<Item = &'s Checked>) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    for subject in subjects {
-        for (name, digest) in subject.digests() {
+    for checked in all {
+        for (name, digest) in checked.digests() {
             out.push(("model".to_owned(), format!("`{name}`, sha256 {digest}")));
         }
     }

@@ -6,7 +6,7 @@ use rwkv_forge_report::{Cell, Column, Table, sink};
 use rwkv_forge_score::{Evaluation, Interval, Slice};
 
 use super::levels::LevelFindings;
-use super::{Findings, Setting, Subject};
+use super::{Checked, Findings, Setting};
 use crate::failure::Failure;
 use crate::terminal::thousands;
 
@@ -27,7 +27,7 @@ pub(crate) fn with_interval(value: f64, interval: Interval) -> Cell {
 
 /// Why numbers have no intervals, where there are too few windows, texts or pairs for any.
 pub(crate) fn no_interval<'e>(mut evaluations: impl Iterator<Item = &'e Evaluation>) -> Option<String> {
-    // All went through the same plan.
+    // All went through the same schedule.
     Some(format!("No intervals: {}.", evaluations.next()?.no_interval?))
 }
 
@@ -242,7 +242,7 @@ pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64)]) -> Tabl
         let (kl_ends, ratio_ends) = (kl.map(|kl| kl.interval), ratio.map(|ratio| ratio.ratio_interval));
         table.push([
             Cell::text(&measured.name),
-            Cell::text(setting.texts.plan.protocol.name()),
+            Cell::text(setting.texts.schedule.protocol.name()),
             Cell::count(*bytes),
             value(Some(*bits)),
             Cell::count(e.tokens),
@@ -306,8 +306,8 @@ pub(crate) fn levels(findings: &LevelFindings<'_>) -> Table {
 
 /// The table of models for CSV.
 pub(crate) fn models(findings: &Findings<'_>) -> Table {
-    let subjects = findings.models.iter().map(|subject| (subject.bytes, subject.bits_per_weight()));
-    let rows: Vec<_> = findings.results.models.iter().zip(subjects).map(|(measured, (bytes, bits))| (measured, bytes, bits)).collect();
+    let sizes = findings.models.iter().map(|checked| (checked.bytes, checked.bits_per_weight()));
+    let rows: Vec<_> = findings.results.models.iter().zip(sizes).map(|(measured, (bytes, bits))| (measured, bytes, bits)).collect();
     all(findings.setting, &rows)
 }
 
@@ -315,15 +315,15 @@ impl Findings<'_> {
     /// Models with the baseline before them.
     pub(crate) fn evaluations(&self) -> impl Iterator<Item = (&str, &Evaluation)> {
         let baseline = self.baseline.zip(self.results.baseline.as_ref());
-        let baseline = baseline.map(|(subject, evaluation)| (subject.name(), evaluation));
+        let baseline = baseline.map(|(checked, evaluation)| (checked.name(), evaluation));
         baseline.into_iter().chain(self.results.models.iter().map(|measured| (measured.name.as_str(), &measured.evaluation)))
     }
 
     /// Everything for the terminal.
     pub(crate) fn text(&self) -> Result<String, Failure> {
         let mut out = String::new();
-        if let Some(subject) = self.baseline.or(self.models.first()) {
-            out.push_str(&format!("{}\n", super::super::model_line(subject.open.description())));
+        if let Some(checked) = self.baseline.or(self.models.first()) {
+            out.push_str(&format!("{}\n", super::super::model_line(checked.open.description())));
         }
         out.push_str(&format!("{}\n\n", self.setting.line()));
         let models = &self.results.models;
@@ -341,16 +341,16 @@ impl Findings<'_> {
         if let Some(why) = no_interval(self.evaluations().map(|(_, evaluation)| evaluation)) {
             out.push_str(&format!("{why}\n\n"));
         }
-        for (subject, measured) in self.models.iter().zip(models) {
-            out.push_str(&self.speed(subject, measured));
+        for (checked, measured) in self.models.iter().zip(models) {
+            out.push_str(&self.speed(checked, measured));
         }
         out.push_str(&self.printouts()?);
         Ok(out)
     }
 
-    fn speed(&self, subject: &Subject, measured: &Measured) -> String {
-        let fed = self.setting.texts.plan.fed();
-        let (bits, bytes) = (subject.bits_per_weight(), thousands(subject.bytes));
+    fn speed(&self, checked: &Checked, measured: &Measured) -> String {
+        let fed = self.setting.texts.schedule.fed();
+        let (bits, bytes) = (checked.bits_per_weight(), thousands(checked.bytes));
         let kept = if measured.kept_parts > 0 { ", partly by an earlier run" } else { "" };
         let speed = fed as f64 / measured.seconds.max(1e-9);
         format!(
@@ -362,15 +362,15 @@ impl Findings<'_> {
 
     /// What llama-perplexity would print.
     fn printouts(&self) -> Result<String, Failure> {
-        let plan = &self.setting.texts.plan;
+        let schedule = &self.setting.texts.schedule;
         let mut out = String::new();
-        if !matches!(plan.protocol, rwkv_forge_score::Protocol::Llama { .. }) {
+        if !matches!(schedule.protocol, rwkv_forge_score::Protocol::Llama { .. }) {
             return Ok(out);
         }
         for measured in &self.results.models {
             let text = match measured.scores.compared {
-                Some(_) => rwkv_forge_score::llama::divergence_text(plan, &measured.scores)?,
-                None => rwkv_forge_score::llama::perplexity_text(plan, &measured.scores)?,
+                Some(_) => rwkv_forge_score::llama::divergence_text(schedule, &measured.scores)?,
+                None => rwkv_forge_score::llama::perplexity_text(schedule, &measured.scores)?,
             };
             out.push_str(&format!("\n{}, as llama-perplexity prints it:\n{text}", sink::word(&measured.name)));
         }

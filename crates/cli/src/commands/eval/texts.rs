@@ -1,4 +1,4 @@
-//! From files to a plan: texts or pairs, their tokens, and whether calibration has seen them.
+//! From files to a schedule: texts or pairs, their tokens, and whether calibration has seen them.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use rwkv_forge_corpus::{Collection, CollectionDigest, Limits, Overlap, ReadOptions};
 use rwkv_forge_eval::TokenWriter;
-use rwkv_forge_score::{Document, Pair, Plan, Protocol, Tokens};
+use rwkv_forge_score::{Document, Pair, Protocol, Schedule, Tokens};
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::Tokenizer;
 use serde::Serialize;
@@ -17,14 +17,14 @@ use crate::args::EvalTexts;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-/// What is scored, tokenized and planned.
+/// What is scored, tokenized and scheduled.
 pub(crate) struct Texts {
     /// Where it came from.
     pub sources: Vec<Source>,
     /// All of it.
-    pub plan: Plan,
-    /// The same in parts that are measured one after the other; their scores in order are those of `plan`.
-    pub parts: Vec<Plan>,
+    pub schedule: Schedule,
+    /// The same in parts that are measured one after the other; their scores in order are those of `schedule`.
+    pub parts: Vec<Schedule>,
     /// What it repeats of the calibration text, if there is one.
     pub leak: Option<Leak>,
 }
@@ -52,8 +52,8 @@ pub(crate) struct Leak {
 }
 
 impl Texts {
-    /// Reads, tokenizes and plans. Of the texts, some megabytes or one text are in memory at a time, or all of them where they are compared with
-    /// a calibration text; tokens that would take more than a quarter of `max_memory` bytes are in a temporary file.
+    /// Reads, tokenizes and schedules. Of the texts, some megabytes or one text are in memory at a time, or all of them where they are
+    /// compared with a calibration text; tokens that would take more than a quarter of `max_memory` bytes are in a temporary file.
     pub(crate) fn read(args: &EvalTexts, tokenizer: &Tokenizer, max_memory: u64, terminal: &Terminal) -> Result<Self, Failure> {
         if let Some(path) = &args.pairs {
             return Self::pairs(args, path, tokenizer, terminal);
@@ -78,15 +78,15 @@ impl Texts {
         let tokens = writer.finish()?;
         let (sources, sets) = documents(&collections, sets, digests, &tokens, by_set);
         let bytes = |id: u32| tokenizer.token_bytes(id).map(<[u8]>::len);
-        let plan = protocol.plan(&sets.concat(), &bytes)?;
+        let schedule = protocol.schedule(&sets.concat(), &bytes)?;
         let parts = if by_set {
             // A data set without a scored token has no part.
             let filled = sets.iter().filter(|set| set.iter().any(|document| document.tokens.len() > 1));
-            filled.map(|set| protocol.plan(set, &bytes)).collect::<Result<_, _>>()?
+            filled.map(|set| protocol.schedule(set, &bytes)).collect::<Result<_, _>>()?
         } else {
-            vec![plan.clone()]
+            vec![schedule.clone()]
         };
-        Ok(Self { sources, plan, parts, leak })
+        Ok(Self { sources, schedule, parts, leak })
     }
 
     fn pairs(args: &EvalTexts, path: &std::path::Path, tokenizer: &Tokenizer, terminal: &Terminal) -> Result<Self, Failure> {
@@ -109,7 +109,7 @@ impl Texts {
             })
         });
         let tokenized = tokenized.collect::<Result<Vec<_>, Failure>>()?;
-        let plan = Protocol::pairs(&tokenized, &|id| tokenizer.token_bytes(id).map(<[u8]>::len))?;
+        let schedule = Protocol::pairs(&tokenized, &|id| tokenizer.token_bytes(id).map(<[u8]>::len))?;
         let source = Source {
             name,
             path: path.display().to_string(),
@@ -118,7 +118,7 @@ impl Texts {
             documents: pairs.len(),
             tokens: tokenized.iter().map(|pair| pair.continuation.len() as u64).sum(),
         };
-        Ok(Self { sources: vec![source], parts: vec![plan.clone()], plan, leak })
+        Ok(Self { sources: vec![source], parts: vec![schedule.clone()], schedule, leak })
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_choose::{Candidate, ChooseError};
 use rwkv_forge_convert::{ModelIdentity, OpenModel};
-use rwkv_forge_eval::Model;
+use rwkv_forge_eval::Runnable;
 use serde_json::{Value, json};
 
 use super::super::open_options;
@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::terminal::Terminal;
 
 /// An opened model whose files have been read once, for their digests, the checksums of their format, and numbers that are none.
-pub(crate) struct Subject {
+pub(crate) struct Checked {
     /// As the user gave it.
     pub path: PathBuf,
     /// The model.
@@ -27,7 +27,7 @@ pub(crate) struct Subject {
     identity: String,
 }
 
-impl Subject {
+impl Checked {
     /// Opens a model, of which no tensor is read.
     pub(crate) fn open(path: &Path, global: &Global, terminal: &Terminal) -> Result<OpenModel, Failure> {
         let open = rwkv_forge_convert::open(path, open_options(global))?;
@@ -53,8 +53,8 @@ impl Subject {
     }
 
     /// For the passes.
-    pub(crate) fn model(&self) -> Model {
-        Model::new(&self.open.model)
+    pub(crate) fn runnable(&self) -> Runnable {
+        Runnable::new(&self.open.model)
     }
 
     /// Bits a weight: of the files, everything in them included.
@@ -80,7 +80,7 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-impl Candidate for Subject {
+impl Candidate for Checked {
     fn name(&self) -> &str {
         &self.name
     }
@@ -89,7 +89,7 @@ impl Candidate for Subject {
         &self.identity
     }
 
-    fn with(&self, task: &mut dyn FnMut(Model) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
-        task(self.model())
+    fn with(&self, task: &mut dyn FnMut(Runnable) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
+        task(self.runnable())
     }
 }

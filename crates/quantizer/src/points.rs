@@ -1,4 +1,4 @@
-//! The levels that the codes of a format stand for, before scale and offset: sixteen numbers at a time.
+//! The points that the codes of a format stand for, before scale and offset: sixteen numbers at a time.
 
 /// Numbers side by side.
 pub(crate) type Lanes = [f32; LANES];
@@ -9,19 +9,19 @@ pub(crate) const LANES: usize = 16;
 /// 1.5 * 2^23: adding it rounds a float of magnitude below 2^22 to an integer, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
-/// The levels of a format. Methods are `#[inline(always)]` so that every instruction set gets its own copy.
-pub(crate) trait Levels: Copy {
-    /// The lowest and the highest level.
+/// The points of a format. Methods are `#[inline(always)]` so that every instruction set gets its own copy.
+pub(crate) trait Points: Copy {
+    /// The lowest and the highest point.
     fn range(self) -> (f32, f32);
 
-    /// The levels nearest to values; those at the ends for values beyond.
+    /// The points nearest to values; those at the ends for values beyond.
     fn nearest(self, values: &Lanes) -> Lanes;
 
-    /// The codes, as stored, of what [`Levels::nearest`] gives.
+    /// The codes, as stored, of what [`Points::nearest`] gives.
     fn codes(self, values: &Lanes) -> [u8; LANES];
 }
 
-/// All integers from `least` to `most`; the code of a level is `level + bias`, as a byte.
+/// All integers from `least` to `most`; the code of a point is `point + bias`, as a byte.
 #[derive(Clone, Copy)]
 pub(crate) struct Even {
     pub(crate) least: f32,
@@ -29,7 +29,7 @@ pub(crate) struct Even {
     pub(crate) bias: i16,
 }
 
-impl Levels for Even {
+impl Points for Even {
     #[inline(always)]
     fn range(self) -> (f32, f32) {
         (self.least, self.most)
@@ -37,19 +37,19 @@ impl Levels for Even {
 
     #[inline(always)]
     fn nearest(self, values: &Lanes) -> Lanes {
-        let mut levels = [0.0; LANES];
-        for (level, value) in levels.iter_mut().zip(values) {
-            *level = (clamp(*value, self.least, self.most) + ROUND) - ROUND;
+        let mut points = [0.0; LANES];
+        for (point, value) in points.iter_mut().zip(values) {
+            *point = (clamp(*value, self.least, self.most) + ROUND) - ROUND;
         }
-        levels
+        points
     }
 
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "levels and codes have at most nine bits with their signs")]
+    #[allow(clippy::cast_possible_truncation, reason = "points and codes have at most nine bits with their signs")]
     fn codes(self, values: &Lanes) -> [u8; LANES] {
         let mut codes = [0; LANES];
-        for (code, level) in codes.iter_mut().zip(self.nearest(values)) {
-            *code = (level as i16 + self.bias).to_le_bytes()[0];
+        for (code, point) in codes.iter_mut().zip(self.nearest(values)) {
+            *code = (point as i16 + self.bias).to_le_bytes()[0];
         }
         codes
     }
@@ -59,7 +59,7 @@ impl Levels for Even {
 #[derive(Clone, Copy)]
 pub(crate) struct Shares;
 
-impl Levels for Shares {
+impl Points for Shares {
     #[inline(always)]
     fn range(self) -> (f32, f32) {
         (0.0, 1.0)
@@ -95,19 +95,19 @@ fn share_steps(values: &Lanes) -> Lanes {
     steps
 }
 
-/// A table of sixteen rising levels.
+/// A table of sixteen rising points.
 #[derive(Clone, Copy)]
 pub(crate) struct Table(pub(crate) &'static [f32; 16]);
 
 impl Table {
-    /// The upper one of two neighbouring levels, and from where on it is the nearer.
+    /// The upper one of two neighbouring points, and from where on it is the nearer.
     #[inline(always)]
     fn steps(self) -> impl Iterator<Item = (f32, f32)> {
         self.0.iter().zip(&self.0[1..]).map(|(low, high)| (*high, (low + high) * 0.5))
     }
 }
 
-impl Levels for Table {
+impl Points for Table {
     #[inline(always)]
     fn range(self) -> (f32, f32) {
         (self.0[0], self.0[15])
@@ -115,13 +115,13 @@ impl Levels for Table {
 
     #[inline(always)]
     fn nearest(self, values: &Lanes) -> Lanes {
-        let mut levels = [self.0[0]; LANES];
+        let mut points = [self.0[0]; LANES];
         for (high, middle) in self.steps() {
-            for (level, value) in levels.iter_mut().zip(values) {
-                *level = if *value >= middle { high } else { *level };
+            for (point, value) in points.iter_mut().zip(values) {
+                *point = if *value >= middle { high } else { *point };
             }
         }
-        levels
+        points
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ pub struct Subject {
     pub model: Model,
     /// Bytes of its files.
     pub file_bytes: u64,
-    /// Threads, instruction set, form of the products.
+    /// Threads, instruction set, arithmetic of the products.
     pub options: EngineOptions,
 }
 

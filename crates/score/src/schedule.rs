@@ -40,7 +40,7 @@ pub struct Pair {
     pub bytes: u64,
 }
 
-/// What a plan keeps of a text.
+/// What a schedule keeps of a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DocumentInfo {
     /// Name of the text or pair.
@@ -59,7 +59,7 @@ pub struct DocumentInfo {
 /// `t - 1` of the sequence. `scored.start` is at least 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sequence {
-    /// Index in [`Plan::documents`].
+    /// Index in [`Schedule::documents`].
     pub document: usize,
     /// Tokens in order, with the leading 0 where the protocol has one.
     pub tokens: Tokens,
@@ -103,7 +103,7 @@ impl Sequence {
 pub struct Window {
     /// Indices into the columns of [`crate::Scores`]; not empty.
     pub scores: Range<usize>,
-    /// Index in [`Plan::documents`].
+    /// Index in [`Schedule::documents`].
     pub document: usize,
     /// Bytes of the tokens scored in it.
     pub bytes: u64,
@@ -111,8 +111,8 @@ pub struct Window {
 
 /// Everything to feed and to score, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Plan {
-    /// What made the plan.
+pub struct Schedule {
+    /// What made the schedule.
     pub protocol: Protocol,
     /// The texts or pairs, those without any scored token among them.
     pub documents: Vec<DocumentInfo>,
@@ -122,7 +122,7 @@ pub struct Plan {
     pub windows: Vec<Window>,
 }
 
-impl Plan {
+impl Schedule {
     /// Number of scored tokens: the length of the columns of [`crate::Scores`].
     #[must_use]
     pub fn scored(&self) -> usize {
@@ -162,21 +162,21 @@ impl Plan {
 }
 
 /// Puts sequences and windows together.
-pub(crate) struct Planner<'a> {
-    plan: Plan,
+pub(crate) struct Scheduler<'a> {
+    schedule: Schedule,
     bytes: &'a dyn Fn(u32) -> Option<usize>,
 }
 
-impl<'a> Planner<'a> {
+impl<'a> Scheduler<'a> {
     pub(crate) fn new(protocol: Protocol, bytes: &'a dyn Fn(u32) -> Option<usize>) -> Self {
-        Self { plan: Plan { protocol, documents: Vec::new(), sequences: Vec::new(), windows: Vec::new() }, bytes }
+        Self { schedule: Schedule { protocol, documents: Vec::new(), sequences: Vec::new(), windows: Vec::new() }, bytes }
     }
 
     /// Adds a text and returns its index.
     pub(crate) fn document(&mut self, name: &str, category: &str, bytes: u64, tokens: usize) -> usize {
         let (name, category) = (name.to_owned(), category.to_owned());
-        self.plan.documents.push(DocumentInfo { name, category, bytes, tokens: tokens as u64 });
-        self.plan.documents.len() - 1
+        self.schedule.documents.push(DocumentInfo { name, category, bytes, tokens: tokens as u64 });
+        self.schedule.documents.len() - 1
     }
 
     /// Adds a sequence of the last text, unless nothing of it is scored.
@@ -184,22 +184,22 @@ impl<'a> Planner<'a> {
         if scored.is_empty() {
             return;
         }
-        let first = self.plan.sequences.last().map_or(0, |last| last.first + last.scored.len());
-        self.plan.sequences.push(Sequence { document: self.plan.documents.len() - 1, tokens, scored, first });
+        let first = self.schedule.sequences.last().map_or(0, |last| last.first + last.scored.len());
+        self.schedule.sequences.push(Sequence { document: self.schedule.documents.len() - 1, tokens, scored, first });
     }
 
     /// Makes one window of what was scored since the last one, or several of at most `longest` tokens.
     pub(crate) fn windows(&mut self, longest: usize) -> Result<(), ScoreError> {
-        let document = self.plan.documents.len() - 1;
-        let start = self.plan.scored();
-        let new = self.plan.sequences.iter().rposition(|sequence| sequence.first < start).map_or(0, |last| last + 1);
-        let Self { plan, bytes } = self;
+        let document = self.schedule.documents.len() - 1;
+        let start = self.schedule.scored();
+        let new = self.schedule.sequences.iter().rposition(|sequence| sequence.first < start).map_or(0, |last| last + 1);
+        let Self { schedule, bytes } = self;
         let mut window = Window { scores: start..start, document, bytes: 0 };
         let mut windows = Vec::new();
-        for sequence in plan.sequences.iter().skip(new) {
+        for sequence in schedule.sequences.iter().skip(new) {
             sequence.tokens.slice(sequence.scored.clone()).pieces(|piece| {
                 for token in piece {
-                    let unknown = || ScoreError::UnknownToken { token: *token, document: plan.documents[document].name.clone() };
+                    let unknown = || ScoreError::UnknownToken { token: *token, document: schedule.documents[document].name.clone() };
                     if window.scores.len() >= longest.max(1) {
                         let end = window.scores.end;
                         windows.push(std::mem::replace(&mut window, Window { scores: end..end, document, bytes: 0 }));
@@ -211,7 +211,7 @@ impl<'a> Planner<'a> {
             })?;
         }
         windows.extend((!window.scores.is_empty()).then_some(window));
-        plan.windows.extend(windows);
+        schedule.windows.extend(windows);
         Ok(())
     }
 
@@ -219,14 +219,14 @@ impl<'a> Planner<'a> {
     /// texts or pairs are.
     pub(crate) fn shorten_windows(&mut self) -> Result<(), ScoreError> {
         for run in [RUN, SHORT_RUN] {
-            if self.plan.windows.len() >= MIN_WINDOWS {
+            if self.schedule.windows.len() >= MIN_WINDOWS {
                 break;
             }
-            for Window { scores, document, .. } in std::mem::take(&mut self.plan.windows) {
+            for Window { scores, document, .. } in std::mem::take(&mut self.schedule.windows) {
                 for start in scores.clone().step_by(run) {
                     let scores = start..scores.end.min(start + run);
                     let bytes = self.bytes_of(&scores)?;
-                    self.plan.windows.push(Window { scores, document, bytes });
+                    self.schedule.windows.push(Window { scores, document, bytes });
                 }
             }
         }
@@ -236,7 +236,7 @@ impl<'a> Planner<'a> {
     /// Bytes of scored tokens, all of which are in the vocabulary.
     fn bytes_of(&self, scores: &Range<usize>) -> Result<u64, ScoreError> {
         let mut sum = 0;
-        for sequence in &self.plan.sequences {
+        for sequence in &self.schedule.sequences {
             let start = scores.start.max(sequence.first);
             let end = scores.end.min(sequence.first + sequence.scored.len());
             if start < end {
@@ -248,7 +248,7 @@ impl<'a> Planner<'a> {
         Ok(sum)
     }
 
-    pub(crate) fn finish(self) -> Plan {
-        self.plan
+    pub(crate) fn finish(self) -> Schedule {
+        self.schedule
     }
 }
