@@ -10,7 +10,7 @@ use rwkv_forge_container::{
     provenance, words_of_texts,
 };
 use rwkv_forge_io::InputFile;
-use rwkv_forge_model::names::needs_configuration;
+use rwkv_forge_model::names::{Wrapping, needs_configuration};
 use rwkv_forge_model::{
     Assembly, Choice, Configuration, Constraint, Epsilon, MappedTensor, ModelDescription, ModelFile, OutputLayout, TensorSpec, Version,
 };
@@ -35,8 +35,7 @@ impl Format for Torch {
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
         let file = InputFile::open_with(place.path(), options.backend)?;
         let (_, source) = open_kind_of(file, &Limits::default()).map_err(|error| error.in_file(place.path()))?;
-        let texts = source.metadata();
-        Ok(Box::new(TensorFile { source, texts, beside: Arc::clone(place.beside()), rules: TORCH_RULES }))
+        Ok(Box::new(TensorFile { beside: Arc::clone(place.beside()), rules: TORCH_RULES, ..TensorFile::of(source) }))
     }
     fn lints(&self) -> Vec<About> {
         TORCH_RULES.iter().map(|rule| rule.about).collect()
@@ -57,7 +56,7 @@ impl Format for Safetensors {
         let source = safetensors::open_with(place.path(), options.backend).map_err(CheckpointError::from)?;
         // As they are, where those for people are shortened.
         let texts = source.metadata().clone().into_iter().collect();
-        Ok(Box::new(TensorFile { source: Box::new(source), texts, beside: Arc::clone(place.beside()), rules: &[] }))
+        Ok(Box::new(TensorFile { texts, beside: Arc::clone(place.beside()), ..TensorFile::of(Box::new(source)) }))
     }
 }
 
@@ -66,6 +65,7 @@ pub struct TensorFile {
     source: Box<dyn TensorSource>,
     texts: Vec<(String, String)>,
     beside: Arc<Beside>,
+    notes: Vec<String>,
     rules: &'static [Rule<dyn TensorSource>],
 }
 
@@ -73,13 +73,18 @@ impl TensorFile {
     /// Tensors that lie in no file, or in one that has nothing beside it.
     #[must_use]
     pub fn of(source: Box<dyn TensorSource>) -> Self {
-        Self { source, texts: Vec::new(), beside: Arc::default(), rules: &[] }
+        let mut notes = source.notes().to_vec();
+        notes.extend(Wrapping::of(source.tensors()).note());
+        Self { texts: source.metadata(), source, beside: Arc::default(), notes, rules: &[] }
     }
 }
 
 impl Wrapper for TensorFile {
     fn wrapped(&self) -> &dyn TensorSource {
         self.source.as_ref()
+    }
+    fn noted(&self) -> &[String] {
+        &self.notes
     }
 }
 
@@ -89,7 +94,12 @@ impl ModelFile for TensorFile {
     }
     fn configuration(&self) -> Result<Configuration, BoxError> {
         // RWKV itself needs no such file, and none is looked at.
-        if needs_configuration(self.tensors()) { configuration(&self.beside) } else { Ok(Configuration::default()) }
+        let tensors = self.tensors();
+        if needs_configuration(&Wrapping::of(tensors).unwrapped(tensors)) {
+            configuration(&self.beside)
+        } else {
+            Ok(Configuration::default())
+        }
     }
 }
 

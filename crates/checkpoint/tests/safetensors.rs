@@ -507,7 +507,7 @@ fn s4_shard_names_that_lead_elsewhere() {
     let (folder, index) = sharded("s4_names");
     let outside = Folder::new("s4_outside");
     let target = outside.file("real.safetensors", &bytes(&format!("{{{}}}", entry("a", "U8", "[1]", 0, 1)), b"A"));
-    symlink(&target, folder.0.join("link.safetensors")).unwrap();
+    symlink("/dev/null", folder.0.join("device.safetensors")).unwrap();
     let absolute = target.to_str().unwrap().to_owned();
     let names = [
         "../../etc/passwd",
@@ -524,7 +524,7 @@ fn s4_shard_names_that_lead_elsewhere() {
         "a\\u0000.safetensors",
         "a\\n.safetensors",
         "model.bin",
-        "link.safetensors",
+        "device.safetensors",
         &"n".repeat(300),
     ];
     for name in names {
@@ -532,6 +532,24 @@ fn s4_shard_names_that_lead_elsewhere() {
         let error = open(&index).unwrap_err();
         assert_eq!((error.kind(), error.class()), ("BadShardName", Class::Refused), "{name}");
     }
+}
+
+/// The name is the file's, the link the user's: the cache of the Hub holds nothing but links to `../../blobs`.
+#[test]
+fn links_that_the_folder_holds_are_followed() {
+    let (folder, _) = sharded("s4_links");
+    let hub = Folder::new("s4_hub");
+    let (blobs, snapshot) = (hub.0.join("blobs"), hub.0.join("snapshots/abc"));
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    for (number, entry) in std::fs::read_dir(&folder.0).unwrap().enumerate() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), blobs.join(number.to_string())).unwrap();
+        symlink(format!("../../blobs/{number}"), snapshot.join(entry.file_name())).unwrap();
+    }
+    assert_eq!(open(&snapshot).unwrap().tensors().len(), 3);
+    std::fs::remove_dir_all(&blobs).unwrap();
+    assert!(["NotFound", "MissingShard"].contains(&open(&snapshot).unwrap_err().kind()));
 }
 
 #[test]

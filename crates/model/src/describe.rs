@@ -9,7 +9,7 @@ use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDesc
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix};
-use crate::names::Convention;
+use crate::names::{Convention, Wrapping};
 use crate::relatives;
 use crate::version::Version;
 
@@ -36,6 +36,7 @@ pub fn describe_with(infos: &[TensorInfo], configuration: &Configuration) -> Res
 /// # Errors
 /// A [`ModelError`] for the names of other models, and for those that are none of any convention.
 pub fn map_by_convention(infos: &[TensorInfo]) -> Result<Vec<MappedTensor>, ModelError> {
+    let infos = &*Wrapping::of(infos).unwrapped(infos);
     relatives::refuse(infos)?;
     Convention::detect(infos)?.map(infos)
 }

@@ -357,3 +357,44 @@ fn trained_checkpoints() {
         }
     }
 }
+
+/// The names of `RwkvForCausalLM` as its model card lists them, not as the reader's table has them.
+#[test]
+fn transformers_own_layout_is_read() {
+    let names = [
+        ("emb.weight", "model.embed_tokens.weight"),
+        ("blocks.0.ln0.", "model.embedding_norm."),
+        ("ln_out.", "model.norm."),
+        ("head.weight", "lm_head.weight"),
+        (".ln1.", ".input_layernorm."),
+        (".ln2.", ".post_attention_layernorm."),
+        (".att.receptance.", ".linear_attn.r_proj."),
+        (".att.key.", ".linear_attn.k_proj."),
+        (".att.value.", ".linear_attn.v_proj."),
+        (".att.output.", ".linear_attn.o_proj."),
+        (".att.ln_x.", ".linear_attn.g_norm."),
+        (".att.", ".linear_attn."),
+        (".ffn.", ".mlp."),
+        ("blocks.", "model.layers."),
+    ];
+    let original = random_model(Version::V7, &Sizes::TINY, 3);
+    let expected = describe(original.tensors()).unwrap();
+    let renamed =
+        original.tensors().iter().filter(|info| !["blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2"].contains(&info.name.as_str()));
+    let renamed = renamed.map(|info| {
+        let name = names.iter().fold(info.name.clone(), |name, (from, to)| name.replace(from, to));
+        // Vectors are flat; the factors lie as they are, unlike those of flash-linear-attention.
+        let shape = info.shape.iter().copied().skip_while(|dim| *dim == 1).collect();
+        TensorInfo { name, shape, ..info.clone() }
+    });
+    let infos: Vec<TensorInfo> = renamed.collect();
+    let found = describe(&infos).unwrap();
+    assert_eq!((found.version, &found.hyperparameters), (Version::V7, &expected.hyperparameters));
+    assert!(found.tensors.iter().all(|spec| !spec.recover.transposed));
+    // The words of a draft for the channel mix.
+    let draft = |info: &TensorInfo| TensorInfo {
+        name: info.name.replace("mlp.key.", "mlp.up_proj.").replace("mlp.value.", "mlp.down_proj."),
+        ..info.clone()
+    };
+    assert_eq!(describe(&infos.iter().map(draft).collect::<Vec<_>>()).unwrap().tensors.len(), found.tensors.len());
+}

@@ -80,6 +80,10 @@ pub trait TensorSource: Send + Sync {
 pub trait Wrapper: Send + Sync {
     /// The source.
     fn wrapped(&self) -> &dyn TensorSource;
+    /// What is noted of it; the source's own notes unless there is more to say.
+    fn noted(&self) -> &[String] {
+        self.wrapped().notes()
+    }
 }
 
 impl<T: Wrapper> TensorSource for T {
@@ -112,6 +116,6 @@ impl<T: Wrapper> TensorSource for T {
     }
 
     fn notes(&self) -> &[String] {
-        self.wrapped().notes()
+        self.noted()
     }
 }

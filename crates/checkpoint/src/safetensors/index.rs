@@ -31,7 +31,7 @@ pub(super) fn parse(file: &str, json: &[u8]) -> Result<BTreeMap<String, String>,
     }
 }
 
-/// The distinct shards of a weight map in order of name, each checked to be a plain file beside the index.
+/// The distinct shards of a weight map in order of name, each a plain file beside the index, or a link to one.
 pub(super) fn shards(file: &str, folder: &Path, map: &BTreeMap<String, String>) -> Result<Vec<(String, PathBuf)>, SafetensorsError> {
     let mut names: Vec<&str> = map.values().map(String::as_str).collect();
     names.sort_unstable();
@@ -55,18 +55,13 @@ fn shard_path(file: &str, folder: &Path, name: &str) -> Result<PathBuf, Safetens
         return Err(bad("does not end in .safetensors"));
     }
     let path = folder.join(name);
-    let Ok(meta) = path.symlink_metadata() else {
-        return Err(SafetensorsError::MissingShard { file: file.to_owned(), name: name.to_owned() });
-    };
-    if meta.is_symlink() {
-        let inside = path.canonicalize().ok().zip(folder.canonicalize().ok());
-        match inside {
-            None => return Err(SafetensorsError::MissingShard { file: file.to_owned(), name: name.to_owned() }),
-            Some((target, folder)) if target.parent() == Some(folder.as_path()) => {}
-            Some(_) => return Err(bad("is a symbolic link to another folder (copy the files with their content, for example with cp -L)")),
-        }
+    // The name is the content's, and stays in the folder. A link of that name is the user's, as those in the cache of the Hub are, and is
+    // followed as it would be if it were given by itself.
+    match path.metadata() {
+        Ok(meta) if meta.is_file() => Ok(path),
+        Ok(_) => Err(bad("is no plain file")),
+        Err(_) => Err(SafetensorsError::MissingShard { file: file.to_owned(), name: name.to_owned() }),
     }
-    Ok(path)
 }
 
 #[derive(Default)]

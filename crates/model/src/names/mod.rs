@@ -5,11 +5,14 @@
 mod qwen;
 
 mod web_rwkv;
+mod wrapping;
 
 use rwkv_forge_tensor::TensorInfo;
 
 use crate::description::{MappedTensor, Recover};
 use crate::error::ModelError;
+
+pub use wrapping::{WRAPPERS, Wrapping};
 
 /// Longest name that a ggml-based container stores, in bytes: its field has 64, the last one is a zero.
 pub const GGML_NAME_LIMIT: usize = 63;
@@ -35,7 +38,8 @@ pub struct Convention {
 
 /// All conventions. Of those whose marks a file bears, the one whose layer prefix most names have is taken; in a tie, the
 /// earlier one.
-pub static CONVENTIONS: &[&Convention] = &[&BLINKDL, &PREFIXED, &CANDLE_6, &HUGGING_FACE, &LAYERS, &qwen::ARWKV, &qwen::QRWKV6, &FLA];
+pub static CONVENTIONS: &[&Convention] =
+    &[&BLINKDL, &PREFIXED, &CANDLE_6, &HUGGING_FACE, &LAYERS, &NATIVE, &qwen::ARWKV, &qwen::QRWKV6, &FLA];
 
 /// RWKV-LM and all checkpoints published as `.pth`.
 pub static BLINKDL: Convention = Convention {
@@ -162,6 +166,38 @@ pub static LAYERS: Convention = Convention {
         ("ffn.", "ffn."),
         ("ln", "ln"),
     ],
+};
+
+/// RWKV-7 of Transformers itself (`RwkvForCausalLM`, since August 2026). Low-rank factors lie as in BlinkDL's files.
+pub static NATIVE: Convention = Convention {
+    name: "Hugging Face (RwkvForCausalLM, RWKV-7)",
+    layer_prefix: "model.layers.",
+    only_with: &["linear_attn."],
+    outside: &[
+        ("model.embed_tokens.weight", "emb.weight"),
+        ("model.embedding_norm.weight", "blocks.0.ln0.weight"),
+        ("model.embedding_norm.bias", "blocks.0.ln0.bias"),
+        ("model.norm.weight", "ln_out.weight"),
+        ("model.norm.bias", "ln_out.bias"),
+        ("lm_head.weight", "head.weight"),
+    ],
+    exact: &[
+        ("input_layernorm.weight", "ln1.weight", Recover::AS_IS),
+        ("input_layernorm.bias", "ln1.bias", Recover::AS_IS),
+        ("post_attention_layernorm.weight", "ln2.weight", Recover::AS_IS),
+        ("post_attention_layernorm.bias", "ln2.bias", Recover::AS_IS),
+        ("linear_attn.r_proj.weight", "att.receptance.weight", Recover::AS_IS),
+        ("linear_attn.k_proj.weight", "att.key.weight", Recover::AS_IS),
+        ("linear_attn.v_proj.weight", "att.value.weight", Recover::AS_IS),
+        ("linear_attn.o_proj.weight", "att.output.weight", Recover::AS_IS),
+        ("linear_attn.g_norm.weight", "att.ln_x.weight", Recover::AS_IS),
+        ("linear_attn.g_norm.bias", "att.ln_x.bias", Recover::AS_IS),
+        // Of a draft; what was released has BlinkDL's words.
+        ("mlp.up_proj.weight", "ffn.key.weight", Recover::AS_IS),
+        ("mlp.down_proj.weight", "ffn.value.weight", Recover::AS_IS),
+    ],
+    stacked: &[],
+    prefixes: &[("linear_attn.", "att."), ("mlp.", "ffn.")],
 };
 
 /// The order in which the token-shift vectors of RWKV-7 are stacked.
