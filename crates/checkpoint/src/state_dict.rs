@@ -7,7 +7,25 @@ use crate::limits::Limits;
 use crate::pickle::{Arena, Id, Node};
 
 /// Keys under which trainers put the state dict.
-const WRAPPERS: [&str; 3] = ["state_dict", "model", "module"];
+const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+/// Keys under which trainers keep what is needed to go on training. Tensors below them are no weights of the model.
+const OF_TRAINING: [&str; 15] = [
+    "optimizer",
+    "optimizer_state_dict",
+    "optimizer_states",
+    "optim",
+    "lr_scheduler",
+    "lr_schedulers",
+    "scheduler",
+    "scheduler_state_dict",
+    "rng",
+    "rng_state",
+    "rng_states",
+    "scaler",
+    "callbacks",
+    "loops",
+    "data_sampler",
+];
 /// Prefixes that parallel wrappers put before every name.
 const PREFIXES: [&str; 2] = ["_forward_module.", "module."];
 
@@ -83,7 +101,7 @@ fn unwrap(arena: &Arena<'_>, root: Id, limits: &Limits, notes: &mut Vec<String>)
 /// The one wrapped dict inside of a dict that contains dicts.
 fn descend(arena: &Arena<'_>, dict: Id, limits: &Limits, notes: &mut Vec<String>) -> Result<Id> {
     let mut wrapped = None;
-    let mut others = Vec::new();
+    let (mut others, mut of_training) = (Vec::new(), Vec::new());
     let mut ambiguous = false;
     let mut seen = HashSet::new();
     for (key, value) in arena.pairs(dict) {
@@ -94,13 +112,20 @@ fn descend(arena: &Arena<'_>, dict: Id, limits: &Limits, notes: &mut Vec<String>
             wrapped = Some((name, value));
         } else {
             // Something beside the wrapped dict that contains tensors could be weights too: then nobody may guess.
-            ambiguous |= has_tensors(arena, value, &mut seen);
-            others.push(name);
+            if has_tensors(arena, value, &mut seen) {
+                ambiguous |= !OF_TRAINING.contains(&name);
+                of_training.push(name);
+            } else {
+                others.push(name);
+            }
         }
     }
     match wrapped {
         Some((name, value)) if !ambiguous => {
             notes.push(format!("the state dict lies under the key `{name}`"));
+            if !of_training.is_empty() {
+                notes.push(format!("what a trainer keeps beside it was left out: {}", shorten(&of_training)));
+            }
             if !others.is_empty() {
                 notes.push(format!("keys beside it, without tensors and not used: {}", shorten(&others)));
             }
@@ -108,10 +133,13 @@ fn descend(arena: &Arena<'_>, dict: Id, limits: &Limits, notes: &mut Vec<String>
         }
         _ => {
             let keys: Vec<&str> = arena.pairs(dict).filter_map(|(key, _)| name_of(arena, key, limits).ok()).collect();
-            let message = format!(
-                "the file holds nested dictionaries with the keys {}; which of them is the state dict cannot be told. Save that one alone with torch",
-                shorten(&keys)
-            );
+            let next = if keys.contains(&"param_shapes") || keys.contains(&"zero_stage") {
+                "this is a shard of DeepSpeed's ZeRO, of which every one has a part of the weights: put them together with the script zero_to_fp32.py \
+                 that lies beside them"
+            } else {
+                "which of them is the state dict cannot be told. Save that one alone with torch"
+            };
+            let message = format!("the file holds nested dictionaries with the keys {}; {next}", shorten(&keys));
             refuse(Refusal::NotAStateDict, message)
         }
     }

@@ -39,6 +39,17 @@ fn good_pickles_read() {
 }
 
 #[test]
+fn what_torch_admits_beside_weights_is_admitted() {
+    let set = |p: Pickle| p.global("__builtin__", "set").raw(b"]\x85R0").global("builtins", "set").raw(b")R0");
+    let device = |p: Pickle| p.global("torch", "device").text("cuda").raw(b"K\x00\x86R0");
+    let encoded = |p: Pickle| p.global("_codecs", "encode").text("a").text("latin1").raw(b"\x86R0");
+    assert_eq!(kind(good_then(|p| encoded(device(set(p))))), "nothing");
+    // Nothing else may be called with their names.
+    assert_eq!(kind(good_then(|p| p.global("builtins", "set").raw(b"K\x01\x85R0"))), "BadRebuild");
+    assert_eq!(kind(good_then(|p| p.global("torch", "device").raw(b"N\x85R0"))), "BadRebuild");
+}
+
+#[test]
 fn p1_forbidden_globals() {
     let module_names = [
         ("os", "system"),
@@ -386,6 +397,11 @@ fn p13_no_state_dict() {
     assert_eq!(kind(beside), "NotAStateDict");
     assert_eq!(kind(nested(&["state_dict"])), "nothing");
     assert_eq!(kind(nested(&["model"])), "nothing");
+    // What a trainer keeps to go on with is not the model's, and named; two that may be the model are refused.
+    assert_eq!(kind(nested(&["model_state_dict", "optimizer_state_dict"])), "nothing");
+    assert_eq!(kind(nested(&["optimizer_states", "state_dict", "lr_schedulers"])), "nothing");
+    assert_eq!(kind(nested(&["model", "optimizer", "ema"])), "NotAStateDict");
+    assert!(message(&nested(&["optimizer_state_dict", "param_shapes"])).contains("zero_to_fp32.py"));
     // 2 million keys.
     let quarter = [b"(".to_vec(), b"K\x01N".repeat(500_000), b"u".to_vec()].concat();
     let many = Pickle::new(2).raw(b"}").repeat(&quarter, 4).stop();

@@ -17,6 +17,10 @@ pub(crate) enum Dtype {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Global {
     OrderedDict,
+    /// A set, of which a list is made: no weight lies in one.
+    Set,
+    /// `torch.device`, and the bytes that protocol 2 writes as text: the first argument stands for them.
+    Remark,
     Size,
     RebuildTensor,
     RebuildTensorV2,
@@ -38,6 +42,9 @@ pub(crate) enum Global {
 pub(crate) fn resolve(module: &str, name: &str) -> Option<Global> {
     match module {
         "collections" if name == "OrderedDict" => Some(Global::OrderedDict),
+        // Protocol 2 has the name of Python 2.
+        "builtins" | "__builtin__" if name == "set" => Some(Global::Set),
+        "_codecs" if name == "encode" => Some(Global::Remark),
         "torch" => torch_global(name),
         "torch._utils" => match name {
             "_rebuild_tensor" => Some(Global::RebuildTensor),
@@ -63,6 +70,7 @@ fn torch_global(name: &str) -> Option<Global> {
     match name {
         "Size" => return Some(Global::Size),
         "Tensor" => return Some(Global::TensorType),
+        "device" => return Some(Global::Remark),
         "per_tensor_affine" | "per_channel_affine" | "per_channel_affine_float_qparams" => return Some(Global::ForeignConstant),
         _ => {}
     }

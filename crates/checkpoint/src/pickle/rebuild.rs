@@ -67,6 +67,9 @@ pub(crate) fn call(arena: &mut Arena<'_>, function: Id, args: Id, ignored: &mut 
 fn apply(arena: &mut Arena<'_>, function: Global, args: &[Id], ignored: &mut Ignored) -> Result<Id> {
     match (function, args) {
         (Global::OrderedDict, []) => arena.add_dict(),
+        (Global::Set, []) => arena.add_list(),
+        (Global::Set, [values]) if matches!(arena.get(*values), Node::List(_) | Node::Tuple { .. }) => Ok(*values),
+        (Global::Remark, [text] | [text, _]) if matches!(arena.get(*text), Node::Str(_)) => Ok(*text),
         (Global::Size, [tuple]) if arena.children(*tuple).len() <= MAX_RANK && arena.ints(*tuple).is_some() => Ok(*tuple),
         (Global::RebuildTensor, [storage, offset, size, stride]) => rebuild_tensor(arena, [*storage, *offset, *size, *stride], None),
         (Global::RebuildTensorV2, [storage, offset, size, stride, grad, hooks, rest @ ..]) if rest.len() <= 1 => {
