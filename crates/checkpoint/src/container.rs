@@ -9,7 +9,6 @@ use rwkv_forge_container::{
     Beside, CONFIG, Claim, Container, ContainerError, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids,
     provenance, words_of_texts,
 };
-use rwkv_forge_io::InputFile;
 use rwkv_forge_model::names::{Wrapping, needs_configuration};
 use rwkv_forge_model::{
     Assembly, Choice, Configuration, Constraint, Epsilon, MappedTensor, ModelDescription, ModelFile, OutputLayout, TensorSpec, Version,
@@ -18,11 +17,10 @@ use rwkv_forge_tensor::{BoxError, TensorSource, Wrapper};
 use serde_json::Value;
 
 use crate::error::CheckpointError;
-use crate::limits::Limits;
 use crate::safetensors::{self, NewTensor};
-use crate::{open_kind_of, sniff, torch_write};
+use crate::{sniff, torch_shards, torch_write};
 
-/// Files of `torch.save`, of any torch since 0.4.
+/// Files of `torch.save`, of any torch since 0.4, and directories of them with the names that Transformers gives.
 pub struct Torch;
 
 impl Format for Torch {
@@ -30,11 +28,13 @@ impl Format for Torch {
         "PyTorch"
     }
     fn recognise(&self, head: &Head) -> Option<Claim> {
-        sniff::torch_claim(head)
+        torch_shards::claim(head)
     }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
-        let file = InputFile::open_with(place.path(), options.backend)?;
-        let (_, source) = open_kind_of(file, &Limits::default()).map_err(|error| error.in_file(place.path()))?;
+        let source = match torch_shards::is_one(&Head::read(place.path())?) {
+            true => torch_shards::open(place.path(), options.backend)?,
+            false => torch_shards::open_file(place.path(), options.backend)?,
+        };
         Ok(Box::new(TensorFile { beside: Arc::clone(place.beside()), rules: TORCH_RULES, ..TensorFile::of(source) }))
     }
     fn lints(&self) -> Vec<About> {

@@ -24,6 +24,7 @@ pub mod safetensors;
 mod sniff;
 mod source;
 mod state_dict;
+mod torch_shards;
 pub mod torch_write;
 mod torch_zip;
 mod zip;

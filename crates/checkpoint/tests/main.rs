@@ -8,5 +8,6 @@ mod pickle;
 mod safetensors;
 mod safetensors_write;
 mod tensors;
+mod torch_shards;
 mod torch_write;
 mod zip;

@@ -12,11 +12,13 @@ use super::{MAX_TENSORS, SafetensorsError};
 
 /// Deepest nesting accepted in an index; real ones are two deep.
 const MAX_DEPTH: usize = 16;
+/// Largest index of shards in bytes.
+pub(crate) const MAX_BYTES: u64 = 64 << 20;
 /// Most shards of a model.
 const MAX_SHARDS: usize = 1000;
 
 /// Tensor name to shard name, from the `weight_map` of an index. `file` is for messages.
-pub(super) fn parse(file: &str, json: &[u8]) -> Result<BTreeMap<String, String>, SafetensorsError> {
+pub(crate) fn parse(file: &str, json: &[u8]) -> Result<BTreeMap<String, String>, SafetensorsError> {
     let text = json_object(file, json, MAX_DEPTH)?;
     let mut collector = Collector::default();
     let mut parser = serde_json::Deserializer::from_str(text);
@@ -31,8 +33,13 @@ pub(super) fn parse(file: &str, json: &[u8]) -> Result<BTreeMap<String, String>,
     }
 }
 
-/// The distinct shards of a weight map in order of name, each a plain file beside the index, or a link to one.
-pub(super) fn shards(file: &str, folder: &Path, map: &BTreeMap<String, String>) -> Result<Vec<(String, PathBuf)>, SafetensorsError> {
+/// The distinct shards of a weight map in order of name, which end in `ending`, each a plain file beside the index, or a link to one.
+pub(crate) fn shards(
+    file: &str,
+    folder: &Path,
+    map: &BTreeMap<String, String>,
+    ending: &'static str,
+) -> Result<Vec<(String, PathBuf)>, SafetensorsError> {
     let mut names: Vec<&str> = map.values().map(String::as_str).collect();
     names.sort_unstable();
     names.dedup();
@@ -40,10 +47,27 @@ pub(super) fn shards(file: &str, folder: &Path, map: &BTreeMap<String, String>) 
         let reason = format!("the index names {} shards, at most {MAX_SHARDS} are accepted", names.len());
         return Err(SafetensorsError::BadHeader { file: file.to_owned(), reason });
     }
-    names.into_iter().map(|name| Ok((name.to_owned(), shard_path(file, folder, name)?))).collect()
+    names.into_iter().map(|name| Ok((name.to_owned(), shard_path(file, folder, name, ending)?))).collect()
 }
 
-fn shard_path(file: &str, folder: &Path, name: &str) -> Result<PathBuf, SafetensorsError> {
+/// Index and shards must list the same tensors at the same places.
+pub(crate) fn check_map(file: &str, map: &BTreeMap<String, String>, found: &BTreeMap<String, String>) -> Result<(), SafetensorsError> {
+    for (name, shard) in map {
+        if found.get(name) != Some(shard) {
+            return Err(SafetensorsError::MissingTensor { file: file.to_owned(), name: name.clone(), shard: shard.clone() });
+        }
+    }
+    match found.iter().find(|(name, _)| !map.contains_key(*name)) {
+        None => Ok(()),
+        Some((name, shard)) => {
+            let reason =
+                format!("shard {shard:?} has this tensor, but the index does not list it; index and shards belong to different models");
+            Err(SafetensorsError::BadEntry { file: file.to_owned(), name: name.clone(), reason })
+        }
+    }
+}
+
+fn shard_path(file: &str, folder: &Path, name: &str, ending: &'static str) -> Result<PathBuf, SafetensorsError> {
     let bad = |reason| SafetensorsError::BadShardName { file: file.to_owned(), name: shorten(name), reason };
     if name.is_empty() || name.len() > 255 || name.starts_with('.') {
         return Err(bad("is no usable file name"));
@@ -51,8 +75,8 @@ fn shard_path(file: &str, folder: &Path, name: &str) -> Result<PathBuf, Safetens
     if name.chars().any(|c| matches!(c, '/' | '\\' | ':') || c.is_control()) {
         return Err(bad("leads out of the folder or contains control characters"));
     }
-    if !name.ends_with(".safetensors") {
-        return Err(bad("does not end in .safetensors"));
+    if !name.ends_with(ending) {
+        return Err(bad(if ending == ".bin" { "does not end in .bin" } else { "does not end in .safetensors" }));
     }
     let path = folder.join(name);
     // The name is the content's, and stays in the folder. A link of that name is the user's, as those in the cache of the Hub are, and is

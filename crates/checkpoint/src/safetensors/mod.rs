@@ -6,7 +6,7 @@
 
 mod error;
 mod header;
-mod index;
+pub(crate) mod index;
 mod read;
 mod write;
 

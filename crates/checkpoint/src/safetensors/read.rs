@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_container::{HEAD_BYTES, looks_like};
 use rwkv_forge_io::{Backend, InputFile, IoError};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 use safetensors::Dtype;
@@ -12,8 +13,6 @@ use super::{INDEX, MAX_HEADER_BYTES, MAX_TENSORS, SINGLE, SafetensorsError, head
 
 /// Bytes of the header's length field.
 const PREFIX_BYTES: u64 = 8;
-/// Largest index of shards in bytes.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// What messages call the dtypes that [`encoding_of`] knows.
 const ACCEPTED: &str = "F64, F32, F16, BF16, I64, I32, I16, I8 and U8";
 
@@ -84,7 +83,7 @@ fn open_single(path: &Path, backend: Backend) -> Result<SafetensorsSource, Safet
 fn open_index(path: &Path, backend: Backend) -> Result<SafetensorsSource, SafetensorsError> {
     let file = path.display().to_string();
     let input = InputFile::open(path)?;
-    let map = index::parse(&file, &input.read_vec(0, input.len(), MAX_INDEX_BYTES)?)?;
+    let map = index::parse(&file, &input.read_vec(0, input.len(), index::MAX_BYTES)?)?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -93,7 +92,7 @@ fn open_index(path: &Path, backend: Backend) -> Result<SafetensorsSource, Safete
     // Which shard has a tensor, as opposed to which one the index says has it.
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     source.files.push(input);
-    for (name, shard_path) in index::shards(&file, folder, &map)? {
+    for (name, shard_path) in index::shards(&file, folder, &map, ".safetensors")? {
         let shard = open_shard(&file, &name, &shard_path, backend)?;
         for entry in &shard.header.entries {
             if let Some(other) = found.insert(entry.name.clone(), name.clone()) {
@@ -105,7 +104,7 @@ fn open_index(path: &Path, backend: Backend) -> Result<SafetensorsSource, Safete
         source.add(source.files.len(), shard.data_start, shard.header.entries)?;
         source.files.push(shard.file);
     }
-    check_map(&file, &map, &found)?;
+    index::check_map(&file, &map, &found)?;
     source.sort_files();
     Ok(source)
 }
@@ -115,23 +114,6 @@ fn open_shard(index: &str, name: &str, path: &Path, backend: Backend) -> Result<
         SafetensorsError::Io(IoError::NotFound { .. }) => SafetensorsError::MissingShard { file: index.to_owned(), name: name.to_owned() },
         other => other,
     })
-}
-
-/// Index and shards must list the same tensors at the same places.
-fn check_map(file: &str, map: &BTreeMap<String, String>, found: &BTreeMap<String, String>) -> Result<(), SafetensorsError> {
-    for (name, shard) in map {
-        if found.get(name) != Some(shard) {
-            return Err(SafetensorsError::MissingTensor { file: file.to_owned(), name: name.clone(), shard: shard.clone() });
-        }
-    }
-    match found.iter().find(|(name, _)| !map.contains_key(*name)) {
-        None => Ok(()),
-        Some((name, shard)) => {
-            let reason =
-                format!("shard {shard:?} has this tensor, but the index does not list it; index and shards belong to different models");
-            Err(SafetensorsError::BadEntry { file: file.to_owned(), name: name.clone(), reason })
-        }
-    }
 }
 
 /// One file with its header read and checked.
@@ -153,6 +135,10 @@ impl Shard {
         file.read_exact_at(0, &mut prefix)?;
         let header_bytes = u64::from_le_bytes(prefix);
         if header_bytes > MAX_HEADER_BYTES {
+            // The length is the text's: what is there instead is worth more than a number.
+            if let Some(what) = looks_like(&file.read_vec(0, file.len().min(HEAD_BYTES), HEAD_BYTES)?) {
+                return Err(bad(format!("this is {what}")));
+            }
             return Err(bad(format!("its length field says {header_bytes} bytes, at most {MAX_HEADER_BYTES} are accepted")));
         }
         let rest = file.len().saturating_sub(PREFIX_BYTES);
