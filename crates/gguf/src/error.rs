@@ -222,8 +222,8 @@ pub enum GgufError {
     UnsupportedArchitecture(String),
     /// Weights divided by powers of two.
     #[error(
-        "{key} is {every}: the output and channel_mix_value weights of this file are divided by powers of two, \
-         which is not undone here; convert from the original checkpoint instead"
+        "{key} is {every}: weights of this file are divided by powers of two, which is undone for RWKV-6 alone, and up to 2^40, beyond which \
+         no digits are left; convert from the original checkpoint instead"
     )]
     UnsupportedRescale {
         /// The key.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use rwkv_forge_container::Value;
-use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, NormKind, Recover, Version};
+use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, NormKind, Recover, ValueForm, Version};
 use rwkv_forge_tensor::{TensorInfo, TensorSource, format_shape};
 
 use crate::error::GgufError;
@@ -34,8 +34,36 @@ fn map_file(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
     for (index, info) in file.tensors().iter().enumerate() {
         names.add(index, info, architecture).map_err(|error| scale_beside(file.tensors(), info).unwrap_or(error))?;
     }
-    Check { metadata: file.metadata(), tensors: file.tensors(), architecture }.all(row, names.layers)?;
+    let check = Check { metadata: file.metadata(), tensors: file.tensors(), architecture };
+    check.all(row, names.layers)?;
+    if let Some(every) = check.rescaled()? {
+        // Nobody halves the stream of a hybrid, whose channel mix has other matrices.
+        if norm(row) == NormKind::Rms {
+            return Err(GgufError::UnsupportedRescale { key: check.key(RESCALE), every });
+        }
+        for tensor in &mut names.out {
+            if let Some(halvings) = halvings(&tensor.name, every) {
+                let halvings = u8::try_from(halvings).ok().filter(|halvings| *halvings <= MAX_HALVINGS);
+                let form =
+                    halvings.map(ValueForm::Halved).ok_or_else(|| GgufError::UnsupportedRescale { key: check.key(RESCALE), every })?;
+                tensor.recover = tensor.recover.with_form(form);
+            }
+        }
+    }
     Ok(names.out)
+}
+
+/// After so many layers runtimes halve the residual stream, and the matrices that add to it are stored divided by as much.
+const RESCALE: &str = "rescale_every_n_layers";
+/// Most halvings that [`ValueForm::Halved`] has.
+const MAX_HALVINGS: u8 = 40;
+
+/// How often the values of a tensor were halved in a file whose stream is halved after `every` layers; `None` for one that adds nothing
+/// to it, and for one that was not halved.
+fn halvings(canonical: &str, every: u64) -> Option<u64> {
+    let (layer, rest) = split_number(canonical.strip_prefix("blocks.")?)?;
+    let adds = ["att.output.weight", "ffn.value.weight"].contains(&rest);
+    layer.checked_div(every).filter(|halvings| adds && *halvings > 0)
 }
 
 /// Collects canonical names.
@@ -217,13 +245,13 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// After how many layers the residual stream is halved; `None` for never.
+    fn rescaled(&self) -> Result<Option<u64>, GgufError> {
+        Ok(self.metadata.u64(&self.key(RESCALE))?.filter(|every| *every > 0))
+    }
+
     /// RWKV-6's ranks; `bonus` is a tensor whose width is the head size.
     fn mix(&self, bonus: Option<&str>) -> Result<(), GgufError> {
-        let key = self.key("rescale_every_n_layers");
-        match self.metadata.u64(&key)? {
-            None | Some(0) => {}
-            Some(every) => return Err(GgufError::UnsupportedRescale { key, every }),
-        }
         let mix = self.required("blk.0.time_mix_w2.weight")?.shape.last().copied().unwrap_or(0);
         self.equal("time_mix_extra_dim", mix, "the width of time_mix_w2.weight")?;
         let (decay, _) = self.matrix("blk.0.time_mix_decay_w1.weight")?;

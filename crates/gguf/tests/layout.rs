@@ -4,7 +4,7 @@
 
 use crate::common::{Scratch, apart, canonical, choices, encoded, laid_out, model, values, words, written};
 use rwkv_forge_gguf::{GgufFile, mapped};
-use rwkv_forge_model::{ModelDescription, Version, describe_mapped};
+use rwkv_forge_model::{ModelDescription, ValueForm, Version, describe_mapped};
 use rwkv_forge_tensor::{Class, Diagnostic, Encoding, TensorSource};
 use rwkv_forge_testkit::gguf::{GgufBuilder, RawValue};
 use rwkv_forge_tokenizer::Tokenizer;
@@ -240,8 +240,18 @@ fn g9_rwkv6_hyperparameters_and_rescaling() {
         assert_eq!(refusal(&with(&whole, key, None), "g9-6a").0, "MissingKey", "{key}");
         assert_eq!(refusal(&with(&whole, key, Some(RawValue::u32(32))), "g9-6b").0, "Contradiction", "{key}");
     }
-    let (kind, message) = refusal(&with(&whole, "rwkv6.rescale_every_n_layers", Some(RawValue::u32(6))), "g9-6c");
-    assert!(kind == "UnsupportedRescale" && message.contains("rwkv6.rescale_every_n_layers is 6"), "{kind} {message}");
+    // Halved after every layer: the matrices that add to the residual stream of the second one are stored as halves.
+    let halved = |every: u32| {
+        let rescaled = with(&whole, "rwkv6.rescale_every_n_layers", Some(RawValue::u32(every)));
+        let file = Scratch::new(&format!("g9-6c-{every}"), &rescaled.build()).open_kept().1;
+        let forms = mapped(&file).unwrap().into_iter().filter(|tensor| tensor.recover.form != ValueForm::Canonical);
+        forms.map(|tensor| (tensor.name, tensor.recover.form)).collect::<Vec<_>>()
+    };
+    let second = ["blocks.1.att.output.weight", "blocks.1.ffn.value.weight"].map(|name| (name.to_owned(), ValueForm::Halved(1)));
+    let mut found = halved(1);
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    assert_eq!(found, second);
+    assert_eq!(halved(6), []);
     let without = with(&whole, "rwkv6.rescale_every_n_layers", None);
     let file = Scratch::new("g9-6d", &without.build()).open_kept().1;
     assert!(mapped(&file).is_ok());
