@@ -150,7 +150,7 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
             Some(calibration) => calibration.importance(&spec.name)?,
             None => None,
         };
-        let types = tensor_types_with_errors(&model, description.version, spec, options.container, importance.as_deref())?;
+        let types = tensor_types_with_errors(&model, description.mechanisms.time_mix, spec, options.container, importance.as_deref())?;
         if types.len() > 1 {
             open.push((spec.clone(), types));
         }

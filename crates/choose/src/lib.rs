@@ -28,7 +28,7 @@ mod types;
 mod wish;
 
 pub use cache::Cache;
-pub use calibration::{CalibrationOptions, calibration_tokens, model_identity};
+pub use calibration::{CalibrationOptions, calibration_tokens, model_identity, products_for};
 pub use error::ChooseError;
 pub use harm::{Exponents, HarmOptions, OnProbe, Probed, TensorHarm, harms};
 pub use levels::{ALL_TYPES, Compared, Level, LevelOptions, LevelSource, compare_levels, container_for, levels};

@@ -208,7 +208,7 @@ fn choices(
     let (mut encodings, mut options) = (Vec::new(), Vec::new());
     for (encoding, harm) in levels() {
         let fits =
-            container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
+            container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.mechanisms.time_mix, encoding) && bytes(spec, encoding) >= least;
         if fits && (open || encoding.is_float()) {
             encodings.push(encoding);
             options.push(Option_ { bytes: bytes(spec, encoding), harm: weight * harm });

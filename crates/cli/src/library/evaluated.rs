@@ -39,6 +39,10 @@ impl Evaluated {
         Ok(Self { plan })
     }
 
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// Loss, perplexity and bits a byte of a model, with intervals where the text is long enough for them.
     ///
     /// # Errors
