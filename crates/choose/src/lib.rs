@@ -9,6 +9,7 @@
 //!
 //! Both measure by a [`Job`] or like one, and keep what takes time in a [`Cache`]. An [`Observer`] hears what goes on.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod allocation;
 pub mod cache;

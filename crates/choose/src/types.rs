@@ -1,7 +1,7 @@
 //! The types that a tensor may get, and what they do to its weights.
 
 use rwkv_forge_convert::container::Container;
-use rwkv_forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, TimeMix};
+use rwkv_forge_model::{ModelDescription, TensorRole, TensorSpec, TimeMix};
 use rwkv_forge_quant::{BlockFormat, Family, Q6_K, Rows};
 use rwkv_forge_quantizer::{Quantizer, Target};
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -33,9 +33,7 @@ fn name<S: serde::Serializer>(encoding: &Encoding, serializer: S) -> Result<S::O
 /// Whether a container lets a plan choose this tensor's type.
 #[must_use]
 pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &TensorSpec) -> bool {
-    let constraint = container.constraint(model, spec);
-    let open = matches!(constraint, Constraint::Any | Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_));
-    open && (spec.role.is_matrix() || spec.role.is_lora())
+    container.constraint(model, spec).is_open() && (spec.role.is_matrix() || spec.role.is_lora())
 }
 
 /// The types that a tensor of a model with this time mix may get in a container, from the fewest bytes on, with the bytes of the tensor in each.

@@ -3,6 +3,7 @@
 //! Start at [`convert`]. [`open()`] recognises a file and its model; [`recipe`] decides each tensor's encoding;
 //! [`container`] is the registry of what can be written; [`execute`] streams the bytes.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod blocks;
 mod calibration;

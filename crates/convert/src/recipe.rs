@@ -328,12 +328,7 @@ impl Recipe {
         }
         let choice = match self.rules.last(&spec.name) {
             Some(rule) => {
-                let violation = match constraint {
-                    Constraint::F32Only(why) if rule.encoding != Encoding::F32 => Some(why),
-                    Constraint::Float(why) if !rule.encoding.is_float() => Some(why),
-                    _ => None,
-                };
-                if let Some(why) = violation {
+                if let Some(why) = constraint.refuses(rule.encoding) {
                     return Err(ConvertError::RuleViolatesContainer {
                         rule: rule.text.clone(),
                         tensor: spec.name.clone(),
