@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use rwkv_forge_convert::container::{Container, by_name};
+use rwkv_forge_convert::container::{Container, by_name, usual_for};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Rendered, Rendering, Vocabulary, Words};
@@ -48,17 +48,12 @@ pub struct Level {
     types: String,
 }
 
-/// The container whose rules apply when none is named: GGUF where it carries the model.
+/// The container that is named, or the usual one for the model.
 ///
 /// # Errors
 /// For a name that no container has.
 pub fn container_for(model: &ModelDescription, named: Option<&str>) -> Result<&'static dyn Container, ChooseError> {
-    if let Some(name) = named {
-        return Ok(by_name(name)?);
-    }
-    let gguf = by_name("gguf")?;
-    let carries = gguf.carries(model.version).is_ok();
-    Ok(if carries { gguf } else { by_name("rwkv-cpp")? })
+    Ok(named.map_or_else(|| Ok(usual_for(model.version)), by_name)?)
 }
 
 /// The levels that are asked for, in order, or all of them from the largest on; names that mean the same for this model are one level.

@@ -40,6 +40,10 @@ pub trait Container: Sync {
     fn holds(&self, encoding: Encoding) -> bool {
         self.types().contains(&encoding.name)
     }
+    /// The type that a plan for it starts from: vectors and the like have it, which no rule of a plan names.
+    fn plan_base(&self) -> &'static str {
+        "q8_0"
+    }
     /// Whether there is no file without [`Words::tokens`].
     fn needs_vocabulary(&self) -> bool {
         false

@@ -56,6 +56,20 @@ impl Rendering<'_> {
         Ok(Rendered::new(overlay, prepared, 0))
     }
 
+    /// As [`Rendering::prepared`] for a file that is to be written; `None` where the conversion encodes all tensors by itself. Without a
+    /// directory of their own tensors are kept beside `output`: there is room for them, or there will be none for the output either.
+    ///
+    /// # Errors
+    /// As [`Rendering::prepared`].
+    pub fn prepared_for(&self, output: &Path, progress: &dyn Fn(u64, u64)) -> Result<Option<Rendered>, BoxError> {
+        if !self.recipe.needs_preparation() && self.calibration.is_none() {
+            return Ok(None);
+        }
+        let beside = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = self.directory.or(Some(beside));
+        Rendering { directory, ..*self }.prepared(progress).map(Some)
+    }
+
     /// The model with every matrix and every factor of a low-rank pair as the file will hold it, the ones in 16 bits included. Vectors
     /// stay as they are.
     ///

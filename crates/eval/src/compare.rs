@@ -256,6 +256,7 @@ fn positions(scorer: &mut Scorer, rows: &Rows<'_>, index: usize, tokens: &[u32])
 }
 
 /// A logit that is no number, with the position of its row.
+#[allow(clippy::wildcard_enum_match_arm, reason = "one error is told otherwise")]
 fn placed(error: ScoreError, model: &'static str, position: usize) -> EvalError {
     match error {
         ScoreError::NonFinite { element, value, .. } => {

@@ -158,6 +158,7 @@ impl<'a> Baseline<'a> {
 }
 
 /// A logit that is no number, with the place of its row: the sequence, and the position of the token after which it comes.
+#[allow(clippy::wildcard_enum_match_arm, reason = "one error is told otherwise")]
 fn placed(error: ScoreError, model: &'static str, (sequence, position): (usize, usize)) -> EvalError {
     match error {
         ScoreError::NonFinite { element, value, .. } => {

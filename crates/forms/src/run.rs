@@ -10,8 +10,8 @@ use crate::error::FormsError;
 use crate::measure::Meter;
 use crate::report::{FormsReport, Ledger};
 use crate::runner::check;
-use crate::start::{for_kernel, parts, state};
-use crate::streams::{Number, Parallel, Recurrent};
+use crate::start::{Number, for_kernel, parts, state};
+use crate::streams::{Parallel, Recurrent};
 
 /// Vocabulary entries whose logits are in memory at once.
 const HEAD_ROWS: usize = 2048;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rwkv_forge_container::Words;
 use rwkv_forge_model::{
-    Assembly, Choice, Constraint, FileLayout, ModelDescription, Norm, OutputTensor, TensorRole, TensorSpec, TimeMix, Version,
+    Assembly, Choice, Constraint, FileLayout, ModelDescription, Norm, OutputTensor, TensorRole, TensorSpec, TensorUse, TimeMix, Version,
 };
 use rwkv_forge_tensor::{Encoding, TensorInfo};
 
@@ -32,15 +32,13 @@ pub fn can_carry(version: Version) -> Result<(), GgufError> {
 #[must_use]
 pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
     let row = map::row(version);
-    match spec.role {
-        role if role.is_matrix() => Constraint::Any,
-        TensorRole::IclrLora | TensorRole::ValueLora | TensorRole::GateLora => {
-            Constraint::FloatUnlessAsked("low-rank factors of gguf files are f32, f16 or bf16")
-        }
-        TensorRole::DecayLora | TensorRole::TokenShiftLora => {
+    match spec.role.tensor_use() {
+        TensorUse::RowByToken | TensorUse::Linear => Constraint::Any,
+        TensorUse::Factor if [TensorRole::DecayLora, TensorRole::TokenShiftLora].contains(&spec.role) => {
             Constraint::F32UnlessAsked(row.map_or("no gguf file holds this architecture", |row| row.decay_factors))
         }
-        _ => Constraint::F32Only("gguf files hold norms, mixes and other vectors in f32"),
+        TensorUse::Factor => Constraint::FloatUnlessAsked("low-rank factors of gguf files are f32, f16 or bf16"),
+        TensorUse::Vector => Constraint::F32Only("gguf files hold norms, mixes and other vectors in f32"),
     }
 }
 
@@ -99,11 +97,10 @@ fn not_allowed(tensor: &str, encoding: Encoding, why: &str) -> GgufError {
 
 fn check_choice(version: Version, spec: &TensorSpec, choice: &Choice) -> Result<(), GgufError> {
     let encoding = choice.encoding;
-    match constraint(version, spec) {
-        Constraint::F32Only(why) if encoding != Encoding::F32 => Err(not_allowed(&spec.name, encoding, why)),
-        Constraint::Float(why) if !encoding.is_float() => Err(not_allowed(&spec.name, encoding, why)),
-        _ if !types::holds(encoding) => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
-        _ => Ok(()),
+    match constraint(version, spec).refuses(encoding) {
+        Some(why) => Err(not_allowed(&spec.name, encoding, why)),
+        None if !types::holds(encoding) => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
+        None => Ok(()),
     }
 }
 

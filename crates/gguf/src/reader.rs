@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::Value;
 use rwkv_forge_io::{Backend, InputFile};
-use rwkv_forge_model::{Configuration, MappedTensor, ModelFile};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgufError;
@@ -188,6 +187,7 @@ impl TensorSource for GgufFile {
         Ok(vec![digest])
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other values are numbers")]
     fn metadata(&self) -> Vec<(String, String)> {
         let text = |value: &Value| match value {
             // Control characters of a stranger's file must not reach a terminal.
@@ -199,16 +199,6 @@ impl TensorSource for GgufFile {
 
     fn notes(&self) -> &[String] {
         &self.notes
-    }
-}
-
-impl ModelFile for GgufFile {
-    fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
-        Ok(crate::names::mapped(self)?)
-    }
-
-    fn configuration(&self) -> Result<Configuration, BoxError> {
-        Ok(crate::names::configuration(self)?)
     }
 }
 

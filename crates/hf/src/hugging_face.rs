@@ -10,7 +10,6 @@ use crate::shards::{files, is_weights, text_file};
 use crate::table::{HF, Library, hf_row};
 use crate::tensors::{Style, tensors};
 
-const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
 /// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
 /// the head size, the trainer's is always 64e-5.
 const HEAD_SIZE: usize = 64;
@@ -66,7 +65,7 @@ pub(crate) fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
             return Ok(());
         }
         let version = model.version;
-        Err(HfError::FixedSize { container: HF, version, tensor, found, what, reader, expected, why, instead: INSTEAD })
+        Err(HfError::FixedSize { container: HF, version, tensor, found, what, reader, expected, why })
     };
     match model.mechanisms.time_mix {
         TimeMix::Wkv6 { mix, decay } => {

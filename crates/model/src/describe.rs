@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use rwkv_forge_tensor::TensorInfo;
 
 use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, HYBRID_MARKERS, HYBRIDS, Presence};
-use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDescription, TensorSpec};
+use crate::description::ModelDescription;
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix};
 use crate::names::Convention;
 use crate::relatives;
+use crate::sizes::{Configuration, Hyperparameters};
+use crate::tensor::{MappedTensor, TensorSpec};
 use crate::version::Version;
 
 /// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any

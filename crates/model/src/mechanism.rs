@@ -5,7 +5,7 @@
 //! is stored as its logarithm) stand beside those of its architecture. Who computes or stores models matches on these enums without
 //! wildcard arms: a mechanism that a crate does not know is then an error of the compiler there.
 
-use crate::description::{Epsilon, Hyperparameters, LoraRanks};
+use crate::sizes::{Epsilon, Hyperparameters, LoraRanks};
 
 /// What the layers of one model are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -67,7 +67,7 @@ impl<F: Real> Layer<F> {
         cpu::keep_freed_memory();
         let planted = options.planted;
         let weights = Weights { source: model.source(), description, layer: Some(index), device: &options.device };
-        let norm = |name: &str| weights.norm::<F>(name);
+        let norm = |name: &str| Norm::load::<F>(&weights, name);
         let time_mix = match description.mechanisms.time_mix {
             mechanism::TimeMix::Wkv4 => TimeMix::Wkv4(wkv4::TimeMix::load::<F>(&weights, planted)?),
             mechanism::TimeMix::Wkv5 { decay, gate, bonus } => {

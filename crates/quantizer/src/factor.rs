@@ -8,7 +8,25 @@
 
 use crate::cholesky::{PANEL, factorize};
 use crate::error::QuantizerError;
-use crate::feedback::FeedbackLoss;
+
+/// What the errors of some rows amount to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FeedbackLoss {
+    /// Sum of squared errors times the diagonal of the Hessian.
+    pub(crate) weighted: f64,
+    /// The trace with the damped Hessian.
+    pub(crate) damped: f64,
+    /// Sum of squared errors.
+    pub(crate) squares: f64,
+}
+
+impl FeedbackLoss {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.weighted += other.weighted;
+        self.damped += other.damped;
+        self.squares += other.squares;
+    }
+}
 
 /// A Hessian as it was collected: symmetric, only the lower triangles are read.
 #[derive(Clone, Copy, Debug)]

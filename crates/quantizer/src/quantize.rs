@@ -5,12 +5,12 @@ use rwkv_forge_quant::{BlockFormat, EncodeError, FORMATS};
 use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::Encoding;
 
-use crate::engine::{self, Rows};
+use crate::engine;
 use crate::error::QuantizerError;
-use crate::factor::Factor;
-use crate::feedback::FeedbackLoss;
+use crate::factor::{Factor, FeedbackLoss};
 use crate::format::{self, Format};
 use crate::points::LANES;
+use crate::rows::Rows;
 use crate::search::squared_error;
 
 /// How codes are chosen.

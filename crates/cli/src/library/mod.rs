@@ -3,6 +3,7 @@
 mod conversion;
 mod error;
 mod evaluated;
+mod inputs;
 mod session;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, Runnable};
 pub use conversion::Conversion;
 pub use error::Error;
 pub use evaluated::Evaluated;
+pub use inputs::Inputs;
 pub use session::Session;
 
 /// Opens a file, or a directory of files, by its content and recognises the model in it. Tensors stay in the file until they are read.

@@ -8,8 +8,8 @@ mod web_rwkv;
 
 use rwkv_forge_tensor::TensorInfo;
 
-use crate::description::{MappedTensor, Recover};
 use crate::error::ModelError;
+use crate::tensor::{MappedTensor, Recover};
 
 /// Longest name that a ggml-based container stores, in bytes: its field has 64, the last one is a zero.
 pub const GGML_NAME_LIMIT: usize = 63;

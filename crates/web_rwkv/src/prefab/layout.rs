@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use rwkv_forge_model::{
-    Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Plane, TensorRole, TensorSpec, TimeMix, ValueForm, Version,
+    Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Plane, TensorRole, TensorSpec, TensorUse, TimeMix, ValueForm,
+    Version,
 };
 use rwkv_forge_quant::{Int8, NF4, NF4_TABLE, SF4, SF4_TABLE};
 use rwkv_forge_tensor::Encoding;
@@ -32,11 +33,15 @@ pub fn holds(encoding: Encoding) -> bool {
 pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
     let field = schema::row(version).ok().and_then(|row| row.schema.field(spec.suffix()));
     let wide = field.is_some_and(|field| matches!(field.kind, Kind::Wide(_)));
-    match spec.role {
-        _ if wide => Constraint::F32Only("web-rwkv holds it in f32"),
-        TensorRole::Embedding | TensorRole::Head => Constraint::Float("web-rwkv holds embedding and head in f16"),
-        role if role.is_matrix() => Constraint::Any,
-        _ => Constraint::Float("web-rwkv holds vectors and low-rank factors in f16"),
+    if wide {
+        return Constraint::F32Only("web-rwkv holds it in f32");
+    }
+    match spec.role.tensor_use() {
+        TensorUse::RowByToken | TensorUse::Linear if [TensorRole::Embedding, TensorRole::Head].contains(&spec.role) => {
+            Constraint::Float("web-rwkv holds embedding and head in f16")
+        }
+        TensorUse::RowByToken | TensorUse::Linear => Constraint::Any,
+        TensorUse::Factor | TensorUse::Vector => Constraint::Float("web-rwkv holds vectors and low-rank factors in f16"),
     }
 }
 
@@ -181,7 +186,9 @@ impl Writer<'_> {
                 self.blocks(item, &FLOAT4_PARTS, 2, 1)
             }
             Kind::Wide(_) => Err(not_allowed(&item, "web-rwkv holds it in f32")),
-            _ => Err(not_allowed(&item, "web-rwkv holds it in f16")),
+            Kind::Vector | Kind::Heads | Kind::Stack | Kind::Embedding | Kind::Factor | Kind::Head => {
+                Err(not_allowed(&item, "web-rwkv holds it in f16"))
+            }
         }
     }
 
@@ -345,8 +352,7 @@ fn info(out: &mut Vec<u8>, schema: &Schema, model: &ModelDescription) -> Result<
         // A model of one layer has no value residual: its stand-in has the rank of what it is a copy of.
         TimeMix::Wkv7 { decay, iclr, value, gate: Some(gate) } => vec![decay, iclr, gate, value.unwrap_or(iclr)],
         TimeMix::Wkv7 { gate: None, .. } | TimeMix::Qrwkv6 { .. } => {
-            let why =
-                format!("a prefab has no place for the ranks of {} as this model has it; the container gguf may carry it", time_mix.name());
+            let why = format!("a prefab has no place for the ranks of {} as this model has it", time_mix.name());
             return Err(WebRwkvError::CannotCarry { version: model.version.to_string(), why });
         }
     };

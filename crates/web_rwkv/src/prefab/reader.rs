@@ -165,7 +165,7 @@ impl Contents {
                     return Err(WebRwkvError::BadValue { at: "rescale".to_owned(), found: self.sizes.rescale.to_string(), expected });
                 }
             },
-            _ => Recover::AS_IS,
+            Kind::Vector | Kind::Heads | Kind::Stack | Kind::Matrix | Kind::Embedding | Kind::Head => Recover::AS_IS,
         };
         for (part, canonical) in (0..of).zip(field.canonical) {
             let name = layer.map_or_else(|| (*canonical).to_owned(), |layer| format!("blocks.{layer}.{canonical}"));
