@@ -39,6 +39,39 @@ pub fn start(container: &dyn Container) -> Result<Recipe, ChooseError> {
 }
 
 /// Makes plans: all of it that is known before a text is read.
+///
+/// ```
+/// use std::path::Path;
+/// use std::time::Duration;
+///
+/// use rwkv_forge_choose::{Goal, Planner, ProbeOptions, start};
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, Vocabulary, open};
+/// use rwkv_forge_eval::PassOptions;
+/// use rwkv_forge_quantizer::Quantizer;
+/// use rwkv_forge_tensor::Diagnostic;
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let container = by_name("rwkv-cpp")?;
+/// let recipe = start(container)?;
+/// let planner = |bits: f64| Planner {
+///     model: &model,
+///     convert: ConvertOptions::new(container, &recipe, &Vocabulary::Bytes),
+///     quantizer: Quantizer::Search,
+///     goal: Goal::BitsPerWeight(bits),
+///     probes: ProbeOptions { window: 32, windows: 2, ..ProbeOptions::default() },
+///     budget: Duration::from_secs(60),
+///     pass: PassOptions::default(),
+/// };
+/// // What no types are small enough for is refused before a text is read.
+/// assert_eq!(planner(2.0).check().unwrap_err().kind(), "BudgetTooSmall");
+/// planner(9.0).check()?;
+///
+/// // How long it will take, from one pass over the text.
+/// let estimate = planner(9.0).estimate(&[72; 64], 1)?;
+/// assert!(estimate.tensors > 0 && estimate.probing <= 60.0);
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub struct Planner<'a> {
     /// The source.
     pub model: &'a OpenModel,

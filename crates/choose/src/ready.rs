@@ -19,6 +19,27 @@ use crate::allocation::{AllocationError, Choice as Option_, Solution, least_harm
 
 /// Decides everything about an output without writing a byte: [`rwkv_forge_convert::blueprint`], for ready types too.
 ///
+/// ```
+/// use std::collections::BTreeSet;
+/// use std::path::Path;
+///
+/// use rwkv_forge_choose::decide;
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::recipe::Recipe;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, Vocabulary, open};
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let vocabulary = std::fs::read("../../fixtures/checkpoints/vocab-320.txt").expect("a fixture");
+/// let vocabulary = Vocabulary::File("vocab-320.txt".to_owned(), vocabulary);
+/// let recipe = Recipe::new(None, Some("4bit"), &[])?;
+/// let decided = decide(&model, &ConvertOptions::new(by_name("gguf")?, &recipe, &vocabulary))?;
+///
+/// // Matrices get what they need, so their types differ.
+/// let types: BTreeSet<&str> = decided.choices.iter().map(|choice| choice.encoding.name).collect();
+/// assert!(types.contains("q8_0") && types.len() > 2, "{types:?}");
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
+///
 /// # Errors
 /// As [`rwkv_forge_convert::blueprint`].
 pub fn decide(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Blueprint, BoxError> {

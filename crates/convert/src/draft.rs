@@ -16,6 +16,26 @@ use crate::recipe::Recipe;
 use crate::words::words;
 
 /// A conversion that has been decided but not begun: what `--dry-run` prints.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::recipe::Recipe;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, Vocabulary, blueprint, open};
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let bytes = |types: &str| {
+///     let recipe = Recipe::new(None, Some(types), &[])?;
+///     let options = ConvertOptions::new(by_name("rwkv-cpp")?, &recipe, &Vocabulary::Auto);
+///     let decided = blueprint(&model, &options)?;
+///     assert_eq!(decided.choices.len(), model.description().tensors.len());
+///     Ok::<_, rwkv_forge_tensor::BoxError>(decided.layout.total_bytes())
+/// };
+/// // The sizes of two files that nobody has written.
+/// assert!(bytes("q4_0")? < bytes("q8_0")?);
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub struct Blueprint {
     /// Container.
     pub container: &'static dyn Container,

@@ -21,6 +21,24 @@ use crate::recipe::Recipe;
 const ROWS: usize = 16;
 
 /// What a model becomes in a file.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::recipe::Recipe;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, Rendering, Vocabulary, blueprint, open};
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let recipe = Recipe::new(None, Some("q8_0"), &[])?;
+/// let decided = blueprint(&model, &ConvertOptions::new(by_name("rwkv-cpp")?, &recipe, &Vocabulary::Auto))?;
+///
+/// // What the file would hold, without the file.
+/// let rendered = Rendering { model: &model, blueprint: &decided, recipe: &recipe, calibration: None, directory: None }.whole()?;
+/// let key = rendered.model.spec("blocks.0.att.key.weight")?;
+/// assert_eq!(rendered.model.stored(key)?.encoding.name, "q8_0");
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Rendering<'a> {
     /// The source.

@@ -43,6 +43,27 @@ pub fn constraint(spec: &TensorSpec) -> Constraint {
 
 /// Lays out the whole file. `choices` has one encoding for each of `model.tensors`. The format has no place for metadata.
 ///
+/// ```
+/// use rwkv_forge_ggml::{constraint, layout};
+/// use rwkv_forge_model::{Choice, Constraint};
+/// use rwkv_forge_tensor::Encoding;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// // 16 bits wherever the runtime reads them.
+/// let choices = model.tensors.iter().map(|spec| match constraint(spec) {
+///     Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
+///     _ => Choice { encoding: Encoding::F16, reason: "a wish".to_owned() },
+/// });
+/// let file = layout(&model, &choices.collect::<Vec<_>>())?;
+///
+/// // The whole file is known, and no tensor was read.
+/// let head = file.tensors.iter().find(|tensor| tensor.name == "head.weight").expect("a head");
+/// assert_eq!((head.encoding, head.bytes), (Encoding::F16, 40 * 32 * 2));
+/// assert_eq!(file.tensors.last().map(|last| last.offset + last.bytes), Some(file.total_bytes));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`GgmlError::CannotCarry`], [`GgmlError::EncodingNotAllowed`], [`GgmlError::BlockLength`], and [`GgmlError::Internal`] for sizes beyond 31 bits.
 pub fn layout(model: &ModelDescription, choices: &[Choice]) -> Result<FileLayout, GgmlError> {

@@ -50,6 +50,31 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
 /// (u32), `verify.kl_mean`, `verify.kl_max`, `verify.top1`, `verify.max_abs`, `verify.rms_ratio` (f64), `verify.kl_interval` (96 bytes, filled up
 /// with spaces: both ends, or why there are none).
 ///
+/// ```
+/// use rwkv_forge_container::{Sourced, Words};
+/// use rwkv_forge_gguf::{constraint, layout};
+/// use rwkv_forge_model::{Choice, Constraint};
+/// use rwkv_forge_tensor::Encoding;
+/// use rwkv_forge_tokenizer::Tokenizer;
+///
+/// # use rwkv_forge_testkit::models::{Sizes, random_model};
+/// # let checkpoint = random_model(rwkv_forge_model::Version::V7, &Sizes { vocabulary: 300, ..Sizes::TINY }, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// // 16 bits wherever the runtime reads them.
+/// let choices = model.tensors.iter().map(|spec| match constraint(model.version, spec) {
+///     Constraint::F32Only(why) | Constraint::F32UnlessAsked(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
+///     _ => Choice { encoding: Encoding::F16, reason: "a wish".to_owned() },
+/// });
+/// let words = Words::world(Sourced::option("--vocab", Tokenizer::raw_bytes()));
+/// let file = layout(&model, &choices.collect::<Vec<_>>(), &words)?;
+///
+/// // The whole file is known, and no tensor was read.
+/// assert!(file.header.starts_with(b"GGUF"));
+/// let head = file.tensors.iter().find(|tensor| tensor.name == "output.weight").expect("a head");
+/// assert_eq!((head.encoding, head.bytes), (Encoding::F16, 300 * 32 * 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`GgufError::CannotCarry`], [`GgufError::EncodingNotAllowed`], [`GgufError::BlockLength`],
 /// [`GgufError::VocabularyMismatch`], [`GgufError::NameTooLong`].

@@ -38,6 +38,26 @@ pub fn can_carry_hugging_face(version: Version) -> Result<(), HfError> {
 ///
 /// RWKV-5.1 is written as 5.2, each decay and bonus repeated for all channels of its head, which computes the same.
 ///
+/// ```
+/// use rwkv_forge_container::Words;
+/// use rwkv_forge_hf::{SHARD_BYTES, hugging_face};
+/// use rwkv_forge_model::Choice;
+/// use rwkv_forge_tensor::Encoding;
+///
+/// # use rwkv_forge_testkit::models::{Sizes, random_model};
+/// # let checkpoint = random_model(rwkv_forge_model::Version::V7, &Sizes { channels: 64, head_size: 64, ..Sizes::TINY }, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// let choice = Choice { encoding: Encoding::BF16, reason: "a wish".to_owned() };
+/// let directory = hugging_face(&model, &vec![choice; model.tensors.len()], &Words::default(), SHARD_BYTES)?;
+///
+/// // Every file is known, and no tensor was read.
+/// let (_, config) = directory.files().find(|(name, _)| *name == "config.json").expect("a configuration");
+/// assert!(std::str::from_utf8(&config.header)?.contains("RWKV7ForCausalLM"));
+/// let (_, weights) = directory.files().find(|(name, _)| *name == "model.safetensors").expect("one file of weights");
+/// assert!(weights.tensors.iter().any(|tensor| tensor.name == "model.layers.1.attn.k_proj.weight"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`HfError::CannotCarry`], [`HfError::FixedSize`] for sizes that a library does not read from the tensors, and the
 /// errors of safetensors layouts.

@@ -19,6 +19,21 @@ const PIECE: usize = 512 * 1024;
 pub type ReadRows<'a> = dyn Fn(usize, &mut [u8]) -> Result<(), BoxError> + Sync + 'a;
 
 /// A matrix `[rows, columns]` of weights as stored in a file, its rows interleaved in panels of [`PANEL`]. Immutable.
+///
+/// ```
+/// use rwkv_forge_matrix::{Activations, Isa, Matrix, PANEL};
+/// use rwkv_forge_tensor::Encoding;
+///
+/// let matrix = Matrix::from_f32(2, 3, Encoding::BF16, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// let mut x = Activations::new(1, 3, matrix.arithmetic());
+/// x.set_row(Isa::best(), 0, &[1.0, 10.0, 100.0]);
+///
+/// // A panel has room for more rows than there are.
+/// let mut y = [0.0; PANEL];
+/// matrix.product(Isa::best(), 0..matrix.panels(), &x, &mut y);
+/// assert_eq!(y[..matrix.rows()], [321.0, 654.0]);
+/// # Ok::<(), rwkv_forge_matrix::MatrixError>(())
+/// ```
 pub struct Matrix {
     rows: usize,
     columns: usize,

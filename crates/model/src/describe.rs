@@ -18,6 +18,22 @@ use crate::version::Version;
 /// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any
 /// order.
 ///
+/// ```
+/// use rwkv_forge_model::{TensorRole, describe};
+/// use rwkv_forge_tensor::TensorSource;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// // `checkpoint` is any open file with the names that trainers save, as `rwkv_forge_checkpoint::open` returns it.
+/// let model = describe(checkpoint.tensors())?;
+/// assert_eq!(model.version.to_string(), "RWKV-7");
+/// assert_eq!((model.hyperparameters.layers, model.hyperparameters.channels), (2, 32));
+/// assert_eq!(model.find("blocks.1.att.key.weight").map(|spec| spec.role), Some(TensorRole::AttKey));
+///
+/// // Half a model is none.
+/// assert!(describe(&checkpoint.tensors()[1..]).is_err());
+/// # Ok::<(), rwkv_forge_model::ModelError>(())
+/// ```
+///
 /// # Errors
 /// A [`ModelError`] that names the tensor at fault. A description is given only for a complete and consistent model
 /// in which every tensor is accounted for.

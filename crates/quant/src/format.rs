@@ -5,6 +5,21 @@ use rwkv_forge_tensor::Encoding;
 use crate::{EncodeError, EncodeStats, Facts};
 
 /// A way to store rows of f32. Rows never share blocks. All methods are pure: same input, same bytes, on any machine.
+///
+/// ```
+/// let q8_0 = rwkv_forge_quant::by_name("q8_0").expect("a type of this name");
+/// let values: Vec<f32> = (0..64u8).map(|i| f32::from(i) - 31.5).collect();
+/// let mut blocks = vec![0; 2 * q8_0.encoding().block_bytes as usize];
+/// q8_0.encode(&values, &mut blocks)?;
+/// q8_0.validate(&blocks).expect("finite scales");
+///
+/// let mut decoded = vec![0.0; values.len()];
+/// q8_0.decode(&blocks, &mut decoded);
+/// let error = values.iter().zip(&decoded).map(|(value, decoded)| (value - decoded).abs()).fold(0.0, f32::max);
+/// assert!(0.0 < error && error < 31.5 / 127.0);
+/// assert_eq!(q8_0.bits(), 8.5);
+/// # Ok::<(), rwkv_forge_quant::EncodeError>(())
+/// ```
 pub trait BlockFormat: Sync {
     /// Name, block length and block bytes.
     fn encoding(&self) -> Encoding;

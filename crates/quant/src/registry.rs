@@ -8,6 +8,14 @@ use crate::{
 };
 
 /// All formats, dense ones first, those that are only read last: a line each.
+///
+/// ```
+/// use rwkv_forge_quant::FORMATS;
+///
+/// // What takes less than three bits a weight, and can be made here.
+/// let few_bits = FORMATS.iter().filter(|format| format.bits() < 3.0 && format.facts().encodes);
+/// assert_eq!(few_bits.map(|format| format.encoding().name).collect::<Vec<_>>(), ["q2_k"]);
+/// ```
 #[rustfmt::skip]
 pub const FORMATS: &[&dyn BlockFormat] = &[
     &F32,

@@ -91,6 +91,20 @@ pub(crate) struct Panel {
 }
 
 /// A factorized Hessian: made once for an input, used for all matrices of that input.
+///
+/// ```
+/// use rwkv_forge_quantizer::{Factor, Hessian, QuantizerError};
+///
+/// // What was gathered of two channels: mean products of each with each.
+/// let hessian = Hessian { columns: 2, block: 2, values: &[4.0, 1.0, 1.0, 9.0] };
+/// let factor = Factor::new(&hessian, 0.1)?;
+/// assert_eq!((factor.columns(), factor.importance()), (2, &[4.0, 9.0][..]));
+///
+/// // No inputs have a mean square below zero.
+/// let impossible = Hessian { columns: 2, block: 2, values: &[4.0, 1.0, 1.0, -9.0] };
+/// assert!(matches!(Factor::new(&impossible, 0.1), Err(QuantizerError::Hessian { row: 1, column: 1 })));
+/// # Ok::<(), QuantizerError>(())
+/// ```
 #[derive(Debug)]
 pub struct Factor {
     pub(crate) panels: Vec<Panel>,

@@ -4,6 +4,26 @@
 ///
 /// Every set but `scalar` has a fused multiply-add, so that [`f32::mul_add`] is one instruction; in `scalar` it is a slow call with
 /// the same result.
+///
+/// ```
+/// use rwkv_forge_simd::{Isa, Pass};
+///
+/// /// Halves every value.
+/// struct Halve<'a>(&'a mut [f32]);
+///
+/// impl Pass for Halve<'_> {
+///     type Output = ();
+///
+///     #[inline(always)]
+///     fn run(self) {
+///         self.0.iter_mut().for_each(|value| *value *= 0.5);
+///     }
+/// }
+///
+/// let mut values = [1.0, 2.0, 3.0];
+/// Isa::best().run(Halve(&mut values));
+/// assert_eq!(values, [0.5, 1.0, 1.5]);
+/// ```
 pub trait Pass {
     /// What the loop returns.
     type Output;

@@ -47,6 +47,27 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
 
 /// Lays out a prefab.
 ///
+/// ```
+/// use rwkv_forge_model::{Choice, Constraint};
+/// use rwkv_forge_tensor::Encoding;
+/// use rwkv_forge_web_rwkv::{is_prefab, prefab};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// let choices = model.tensors.iter().map(|spec| match prefab::constraint(model.version, spec) {
+///     Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
+///     _ => Choice { encoding: Encoding::F16, reason: "a wish".to_owned() },
+/// });
+/// let file = prefab::layout(&model, &choices.collect::<Vec<_>>())?;
+///
+/// // The whole file is known, and no tensor was read.
+/// assert!(is_prefab(&file.header));
+/// let parts: u64 = file.tensors.iter().map(|tensor| tensor.bytes).sum();
+/// let between: usize = file.literals.iter().map(|(_, bytes)| bytes.len()).sum();
+/// assert_eq!(file.total_bytes, parts + (file.header.len() + between) as u64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`WebRwkvError::CannotCarry`] for models that web-rwkv does not compute, [`WebRwkvError::EncodingNotAllowed`] for encodings
 /// that it does not know, or not for this tensor.
