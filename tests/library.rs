@@ -83,7 +83,7 @@ fn the_program_makes_the_same_file_of_a_recipe_of_the_library() {
     // What no plan can be is refused before any work.
     let refused = |conversion: Conversion<'_>, goal| conversion.plan(goal, &seen, &measured).err().unwrap().kind();
     assert_eq!(refused(conversion(), Goal::Size(1000)), "BudgetTooSmall");
-    assert_eq!(refused(conversion().to("hf"), Goal::Size(640_000)), "VocabularyNeeded");
+    assert_eq!(refused(conversion().to("hf"), Goal::Size(640_000)), "TypeNotCarried");
 }
 
 #[test]
