@@ -1,5 +1,5 @@
 //! Rules of this repository that a reader of its sources can check: names of kinds of errors that never change, tests that never pass
-//! without having tested, pages that comments and names of tests speak of.
+//! without having tested, pages that comments and names of tests speak of, main types that show how they are used.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use std::collections::BTreeSet;
@@ -157,4 +157,141 @@ fn traps_are_named_by_headings_that_there_are() {
         assert!(!["trap T", "rule G", "Rule G"].iter().any(|words| text.contains(words)), "{}: name the heading or page", path.display());
     }
     assert_eq!(named, headings);
+}
+
+/// The names in the column "where to start" of the table of crates, with the crate of each. Names that end in a slash are places in the
+/// program.
+fn main_types(page: &str) -> Vec<(String, String)> {
+    let rows = page.lines().skip_while(|line| !line.starts_with("| crate")).skip(2).take_while(|line| line.starts_with("| "));
+    let mut found = Vec::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let names = cells[cells.len() - 1].split('`').skip(1).step_by(2).filter(|name| !name.ends_with('/'));
+        found.extend(names.map(|name| (cells[0].to_owned(), name.to_owned())));
+    }
+    found
+}
+
+/// The modules of a `pub use` that end in `name`: `["layer"]` of `pub use layer::{Layer, LayerOutput};`.
+fn re_exported(text: &str, name: &str) -> Option<Vec<String>> {
+    let uses = text.split("\npub use ").skip(1).map(|rest| rest.split(';').next().unwrap());
+    let paths = uses.flat_map(|used| match used.split_once('{') {
+        None => vec![used.to_owned()],
+        Some((module, names)) => names.trim_end_matches('}').split(',').map(|name| format!("{module}{}", name.trim())).collect(),
+    });
+    let mut paths = paths.map(|path| path.split("::").map(str::to_owned).collect::<Vec<_>>());
+    let mut path = paths.find(|path| path.last().is_some_and(|last| last == name) && !path[0].starts_with("rwkv_forge"))?;
+    path.pop();
+    Some(path)
+}
+
+/// The file of the module `name` beside the file of its parent.
+fn module(parent: &Path, name: &str) -> PathBuf {
+    let is_root = ["lib.rs", "mod.rs"].iter().any(|root| parent.ends_with(root));
+    let folder = if is_root { parent.parent().unwrap().to_path_buf() } else { parent.with_extension("") };
+    let nested = folder.join(name).join("mod.rs");
+    if nested.exists() { nested } else { folder.join(format!("{name}.rs")) }
+}
+
+/// The comment above the first line for which `is_it` holds: its lines without slashes and attributes, `None` without such a line.
+fn comment_above(text: &str, is_it: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| is_it(line))?;
+    let above = lines[..at].iter().rev().map(|line| line.trim()).take_while(|line| line.starts_with("///") || line.starts_with("#["));
+    let mut comment: Vec<String> = above.filter_map(|line| Some(line.strip_prefix("///")?.trim().to_owned())).collect();
+    comment.reverse();
+    Some(comment)
+}
+
+/// Whether a line declares `name` for others to use.
+fn declares(line: &str, name: &str) -> bool {
+    let kinds = ["struct", "enum", "trait", "fn", "const fn", "const", "static"];
+    kinds.iter().any(|kind| line.strip_prefix(&format!("pub {kind} ")).is_some_and(|rest| word(rest) == name))
+}
+
+/// The comment of `path` as the file has it or re-exports it: of an item, or of a module that is public itself.
+fn comment_of(file: &Path, path: &[&str]) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let (name, rest) = path.split_first()?;
+    if text.contains(&format!("\npub mod {name};")) {
+        let file = module(file, name);
+        if !rest.is_empty() {
+            return comment_of(&file, rest);
+        }
+        let text = std::fs::read_to_string(file).ok()?;
+        return Some(text.lines().map_while(|line| Some(line.strip_prefix("//!")?.trim().to_owned())).collect());
+    }
+    if let Some(modules) = re_exported(&text, name) {
+        let file = modules.iter().fold(file.to_path_buf(), |file, name| module(&file, name));
+        return comment_of(&file, path);
+    }
+    match rest {
+        [] => comment_above(&text, |line| declares(line, name)),
+        _ => None,
+    }
+}
+
+/// The comment of `Type::method`, in whatever file of the crate it stands.
+fn comment_of_method(files: &[(PathBuf, String)], of: &str, method: &str) -> Option<Vec<String>> {
+    files.iter().find_map(|(_, text)| {
+        let blocks = text.split("\nimpl").skip(1).filter_map(|rest| rest.split("\n}\n").next());
+        let mut own = blocks.filter(|block| {
+            let head = block.lines().next().unwrap_or_default();
+            head.strip_suffix(" {").is_some_and(|head| word(head.rsplit(' ').next().unwrap_or_default()) == of)
+        });
+        own.find_map(|block| comment_above(block, |line| declares(line.trim(), method)))
+    })
+}
+
+/// Whether a comment has an example that is compiled, run and expected to end well.
+fn has_example(comment: &[String]) -> bool {
+    let opening = comment.iter().filter(|line| line.starts_with("```")).step_by(2);
+    let mut attributes = opening.map(|line| line.trim_start_matches('`').split(',').map(str::trim));
+    attributes.any(|mut attributes| attributes.all(|attribute| ["", "rust"].contains(&attribute)))
+}
+
+/// What a crate's page says to start at shows how: an example that runs with the tests.
+#[test]
+fn main_types_have_examples_that_run() {
+    let page = std::fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let named = main_types(&page);
+    assert!(named.len() > 60, "{} main types", named.len());
+    let mut problems = Vec::new();
+    for (directory, name) in &named {
+        let src = root().join("crates").join(directory).join("src");
+        let path: Vec<&str> = name.split("::").filter(|part| *part != "rwkv_forge").collect();
+        let comment = match path[..] {
+            [of, method] if of.starts_with(char::is_uppercase) => {
+                let mut files = Vec::new();
+                sources(&src, &mut files);
+                comment_of_method(&files, of, method)
+            }
+            _ => comment_of(&src.join("lib.rs"), &path),
+        };
+        match comment {
+            None => problems.push(format!("{directory}: {name} is not found")),
+            Some(comment) if !has_example(&comment) => problems.push(format!("{directory}: {name} has no example that runs")),
+            Some(_) => {}
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn an_example_that_does_not_run_is_none() {
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert!(has_example(&lines("What it is.\n\n```\nassert!(true);\n```")));
+    assert!(has_example(&lines("```text\na picture\n```\n\n```rust\n```")));
+    for none in ["What it is.", "```ignore\n```", "```no_run\n```", "```text\n```", "```compile_fail\n```", "```rust,no_run\n```"] {
+        assert!(!has_example(&lines(none)), "{none}");
+    }
+    let text = "/// Old.\npub struct Formats;\n\n/// A format.\n///\n/// ```\n/// ```\n#[derive(Debug)]\npub struct Format<'a> {\n}\n";
+    assert_eq!(comment_above(text, |line| declares(line, "Format")).unwrap(), ["A format.", "", "```", "```"]);
+    assert_eq!(comment_above(text, |line| declares(line, "Form")), None);
+    assert_eq!(re_exported("mod a;\npub use a::b::{C, D};\npub use rwkv_forge_x::E;\n", "D").unwrap(), ["a", "b"]);
+    assert_eq!(re_exported("mod a;\npub use rwkv_forge_x::E;\n", "E"), None);
+    assert_eq!(
+        main_types("| crate | what | where |\n|---|---|---|\n| x | a \"b\" | `C::d`, `e/` |\n"),
+        [("x".to_owned(), "C::d".to_owned())]
+    );
 }

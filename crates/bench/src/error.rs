@@ -64,6 +64,7 @@ pub enum BenchError {
 }
 
 impl Diagnostic for BenchError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Engine { error, .. } => error.kind(),

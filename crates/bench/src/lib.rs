@@ -4,6 +4,7 @@
 //! to become tables and a plot (`view.rs`). [`bandwidth`] is what decoding is compared with: how fast this machine reads memory.
 //! [`curve`] measures how time and memory grow with the position, beside other forms of computing.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod bandwidth;
 pub mod curve;

@@ -23,6 +23,23 @@ const AT_POSITION: usize = 16;
 
 /// Measures all subjects. `progress(done, total)` is called with numbers of steps.
 ///
+/// ```
+/// use rwkv_forge_bench::{Settings, Subject, run};
+/// use rwkv_forge_engine::EngineOptions;
+/// # use rwkv_forge_weights::Model;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let subject = Subject { name: "tiny".to_owned(), model, file_bytes: 1 << 17, options: EngineOptions::default() };
+/// let few = Settings { tokens: 4, repeat: 2, prompts: vec![8], loads: 1, position: 0, buffer_bytes: Some(1 << 20) };
+/// let report = run(&[subject], &few, &|_done, _total| ())?;
+/// let decode = &report.models[0].decode.tokens_per_second;
+/// println!("{:.0} tokens a second", decode.median);
+/// assert_eq!(decode.count, 2);
+/// assert!(0.0 < decode.min && decode.min <= decode.max);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When the settings measure nothing, the engine refuses a model, or memory is short.
 pub fn run(subjects: &[Subject], settings: &Settings, progress: &dyn Fn(usize, usize)) -> Result<Report, BenchError> {

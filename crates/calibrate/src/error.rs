@@ -99,6 +99,7 @@ pub enum CalibrateError {
 }
 
 impl Diagnostic for CalibrateError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Io(error) => error.kind(),
@@ -109,6 +110,7 @@ impl Diagnostic for CalibrateError {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::Io(error) => error.class(),

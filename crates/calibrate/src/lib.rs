@@ -7,6 +7,7 @@
 //!
 //! `collect.rs` sees the inputs, `product.rs` multiplies them, `file.rs` knows the layout of our files.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod collect;
 mod error;

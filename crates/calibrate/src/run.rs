@@ -42,6 +42,33 @@ pub struct Progress {
 /// statistics of every input of every weight to `receiver`. The bits of the results depend on the model, the sequences and their
 /// order alone, not on threads or instruction sets.
 ///
+/// ```
+/// use rwkv_forge_calibrate::{CalibrateError, InputStatistics, Options, Receiver, calibrate};
+/// use rwkv_forge_weights::Model;
+///
+/// /// The largest mean square of any channel of any input, and whose input it is.
+/// #[derive(Default)]
+/// struct Loudest(f32, String);
+///
+/// impl Receiver for Loudest {
+///     fn input(&mut self, _layer: usize, statistics: InputStatistics) -> Result<(), CalibrateError> {
+///         let most = statistics.means().into_iter().fold(0.0, f32::max);
+///         if most > self.0 {
+///             *self = Self(most, statistics.weights.join(", "));
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let mut loudest = Loudest::default();
+/// calibrate(&model, &[&[3, 14, 15], &[9, 2, 6]], &Options::default(), &mut loudest, &|_progress| ())?;
+/// println!("{} is multiplied with channels of up to {}", loudest.1, loudest.0.sqrt());
+/// assert!(loudest.0 > 0.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`CalibrateError::NoTokens`], [`CalibrateError::NonFinite`], those of the engine, and what the receiver returns.
 pub fn calibrate(

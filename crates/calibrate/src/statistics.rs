@@ -51,6 +51,22 @@ impl Place {
 }
 
 /// An open file of statistics, every byte of which is as it was written. Tensors are read when they are asked for.
+///
+/// ```
+/// use rwkv_forge_calibrate::{Options, Place, calibrate_to_file};
+/// use rwkv_forge_weights::Model;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// # let digest = "0".repeat(64);
+/// // With a place to keep them, the next run with this model and text finds them there.
+/// let sequences: [&[u32]; 2] = [&[3, 14, 15], &[9, 2, 6]];
+/// let statistics = calibrate_to_file(&Place::Nowhere, &digest, &model, &sequences, &Options::default(), &|_| ())?;
+/// assert_eq!(statistics.importance("head.weight")?.map(|channels| channels.len()), Some(32));
+/// let hessian = statistics.hessian("blocks.1.ffn.value.weight", 0)?.expect("it was gathered");
+/// assert_eq!((hessian.size, hessian.diagonal().len()), (48, 48));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Statistics {
     file: InputFile,

@@ -49,6 +49,25 @@ use sniff::is_index_name;
 ///
 /// Everything about the file but the contents of its storages is checked here; [`TensorSource::check_integrity`] checks those.
 ///
+/// ```
+/// use std::path::Path;
+///
+/// use rwkv_forge_checkpoint::{Limits, open};
+/// use rwkv_forge_tensor::{Encoding, bf16_to_f32};
+///
+/// let source = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), &Limits::default())?;
+/// assert_eq!(source.format(), "torch zip");
+/// let found = source.tensors().iter().enumerate().find(|(_, info)| info.name == "blocks.0.ln0.weight");
+/// let (index, info) = found.expect("a tensor of this name");
+/// assert_eq!((info.shape.as_slice(), info.encoding), ([128].as_slice(), Encoding::BF16));
+///
+/// // Only what is asked for is read.
+/// let mut first = [0; 2];
+/// source.read_at(index, 0, &mut first)?;
+/// assert_eq!(bf16_to_f32(u16::from_le_bytes(first)), 0.820_312_5);
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
+///
 /// # Errors
 /// [`CheckpointError::Refused`] with the rule that the file breaks, [`CheckpointError::Safetensors`], or
 /// [`CheckpointError::Io`].

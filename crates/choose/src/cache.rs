@@ -99,6 +99,22 @@ pub fn of_schedule(schedule: &Schedule) -> Result<String, BoxError> {
 }
 
 /// A directory of results; without one, nothing is kept.
+///
+/// ```
+/// use rwkv_forge_choose::cache::{Key, Kind, of_tokens};
+/// use rwkv_forge_choose::{Cache, Silent};
+///
+/// # let folder = std::env::temp_dir().join(format!("rwkv-forge-cache-{}", std::process::id()));
+/// let cache = Cache::new(Some(folder.clone()), &Silent);
+/// // All that decides the result is in the name.
+/// let text = of_tokens(&[33155, 261]);
+/// let key = Key { kind: Kind::Scores, model: "a digest", against: None, text: Some(&text), how: &[("rows", &40)] };
+/// assert_eq!(cache.get(&key.name()), None);
+/// cache.put(&key.name(), b"2.75");
+/// assert_eq!(cache.get(&key.name()).as_deref(), Some(&b"2.75"[..]));
+/// assert_eq!(cache.get(&Key { how: &[("rows", &41)], ..key }.name()), None);
+/// # std::fs::remove_dir_all(&folder).unwrap();
+/// ```
 pub struct Cache<'o> {
     entries: rwkv_forge_io::Cache,
     observer: &'o dyn Observer,

@@ -4,8 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use rwkv_forge_calibrate::{Hessians, Options, Place, calibrate_to_file};
-use rwkv_forge_convert::recipe::CalibrationRecord;
-use rwkv_forge_convert::{Calibrated, OpenModel, Vocabulary, calibration_windows, vocabulary_for};
+use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
+use rwkv_forge_convert::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, OpenModel, Vocabulary, calibration_windows, vocabulary_for};
+use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::BoxError;
 
 use crate::cache::{Cache, Key, Kind};
@@ -23,8 +24,21 @@ pub struct CalibrationOptions {
     pub hessians: Hessians,
     /// Threads; all if nobody says.
     pub threads: Option<NonZeroUsize>,
-    /// The file that the user names; without one, statistics are kept in the cache.
+    /// The file that the user names, which is there for nothing else; without one, statistics are kept in the cache.
     pub file: Option<PathBuf>,
+}
+
+impl Default for CalibrationOptions {
+    fn default() -> Self {
+        let windows = NonZeroUsize::new(CALIBRATION_WINDOWS).unwrap_or(NonZeroUsize::MIN);
+        Self { windows, memory: 1 << 30, hessians: Hessians::All, threads: None, file: None }
+    }
+}
+
+/// The products that must be gathered for what a recipe asks for.
+#[must_use]
+pub fn products_for(recipe: &Recipe) -> Hessians {
+    if recipe.uses(Quantizer::Gptq) { Hessians::All } else { Hessians::None }
 }
 
 impl CalibrationOptions {
@@ -39,7 +53,7 @@ impl CalibrationOptions {
     fn windows<'t>(&self, tokens: &'t [u32]) -> Result<Vec<&'t [u32]>, ChooseError> {
         let windows = calibration_windows(tokens, self.windows.get());
         if windows.is_empty() {
-            return Err(ChooseError::CalibrationTooShort { found: tokens.len(), window: rwkv_forge_convert::CALIBRATION_WINDOW });
+            return Err(ChooseError::CalibrationTooShort { found: tokens.len(), window: CALIBRATION_WINDOW });
         }
         Ok(windows)
     }
@@ -58,11 +72,11 @@ impl CalibrationOptions {
     ///
     /// # Errors
     /// [`ChooseError::CalibrationTooShort`], those of the engine, and those of a file that the user names.
-    pub fn gather(&self, model: &OpenModel, tokens: &[u32], observer: &dyn Observer) -> Result<Calibrated, ChooseError> {
+    pub fn gather(&self, model: &OpenModel, tokens: &[u32], cache: &Cache<'_>, observer: &dyn Observer) -> Result<Calibrated, ChooseError> {
         let windows = self.windows(tokens)?;
         let options = self.options();
         let digest = model_identity(model)?;
-        let place = self.place(&rwkv_forge_calibrate::Key::new(&digest, model.description(), &windows, &options), observer);
+        let place = self.place(&rwkv_forge_calibrate::Key::new(&digest, model.description(), &windows, &options), cache);
         if let Some(path) = place.path() {
             observer.detail(&format!("statistics of {} windows in {}", windows.len(), path.display()));
         }
@@ -74,7 +88,7 @@ impl CalibrationOptions {
         Ok(Calibrated::new(found))
     }
 
-    fn place(&self, of: &rwkv_forge_calibrate::Key, observer: &dyn Observer) -> Place {
+    fn place(&self, of: &rwkv_forge_calibrate::Key, cache: &Cache<'_>) -> Place {
         if let Some(path) = &self.file {
             return Place::Named(path.clone());
         }
@@ -85,7 +99,7 @@ impl CalibrationOptions {
         };
         let how: [(&str, &dyn std::fmt::Display); 2] = [("hessians", &hessians), ("block", &of.block)];
         let key = Key { kind: Kind::Statistics, model: &of.source, against: None, text: Some(&of.sequences), how: &how };
-        Cache::usual(observer).path(&format!("{}.safetensors", key.name())).map_or(Place::Nowhere, Place::Kept)
+        cache.path(&format!("{}.safetensors", key.name())).map_or(Place::Nowhere, Place::Kept)
     }
 }
 

@@ -87,6 +87,7 @@ impl From<BoxError> for ChooseError {
 }
 
 impl Diagnostic for ChooseError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Engine(error) => error.kind(),

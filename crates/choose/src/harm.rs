@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rwkv_forge_convert::Calibration;
 use rwkv_forge_convert::container::Container;
-use rwkv_forge_model::{TensorRole, TensorSpec};
+use rwkv_forge_model::{TensorRole, TensorSpec, TensorUse};
 use rwkv_forge_quant::{BlockFormat, Q4_0, Q4_K, Q5_0, Q5_1, Q6_K};
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_weights::Overlay;
@@ -64,11 +64,11 @@ pub struct HarmOptions<'a> {
 pub(crate) const WORK_BESIDE: f64 = 0.1;
 
 fn class(role: TensorRole) -> &'static str {
-    match role {
-        TensorRole::Head => "head",
-        TensorRole::Embedding => "embedding",
-        role if role.is_lora() => "factors",
-        _ => "body",
+    match role.tensor_use() {
+        TensorUse::RowByToken => "embedding",
+        TensorUse::Linear if role == TensorRole::Head => "head",
+        TensorUse::Factor => "factors",
+        TensorUse::Linear | TensorUse::Vector => "body",
     }
 }
 
@@ -150,7 +150,7 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
             Some(calibration) => calibration.importance(&spec.name)?,
             None => None,
         };
-        let types = tensor_types_with_errors(&model, description.version, spec, options.container, importance.as_deref())?;
+        let types = tensor_types_with_errors(&model, description.mechanisms.time_mix, spec, options.container, importance.as_deref())?;
         if types.len() > 1 {
             open.push((spec.clone(), types));
         }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use rwkv_forge_convert::container::{Container, by_name};
+use rwkv_forge_convert::container::{Container, by_name, usual_for};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Rendered, Rendering, Vocabulary, Words};
@@ -48,20 +48,35 @@ pub struct Level {
     types: String,
 }
 
-/// The container whose rules apply when none is named: GGUF where it carries the model.
+/// The container that is named, or the usual one for the model.
 ///
 /// # Errors
 /// For a name that no container has.
 pub fn container_for(model: &ModelDescription, named: Option<&str>) -> Result<&'static dyn Container, ChooseError> {
-    if let Some(name) = named {
-        return Ok(by_name(name)?);
-    }
-    let gguf = by_name("gguf")?;
-    let carries = gguf.carries(model.version).is_ok();
-    Ok(if carries { gguf } else { by_name("rwkv-cpp")? })
+    Ok(named.map_or_else(|| Ok(usual_for(model.version)), by_name)?)
 }
 
 /// The levels that are asked for, in order, or all of them from the largest on; names that mean the same for this model are one level.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use rwkv_forge_choose::{LevelOptions, Silent, container_for, levels};
+/// use rwkv_forge_convert::{OpenOptions, Vocabulary, Words, open};
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let options = LevelOptions {
+///     types: &["q8_0", "q4_0"].map(str::to_owned),
+///     container: container_for(model.description(), Some("rwkv-cpp"))?,
+///     vocabulary: &Vocabulary::Auto,
+///     words: &Words::default(),
+///     open: OpenOptions::default(),
+/// };
+/// let levels = levels(&model, &options, &Silent)?;
+/// assert_eq!(levels[1].names, ["q4_0"]);
+/// assert!(levels[1].bytes < levels[0].bytes && levels[1].bits_per_weight > 4.5);
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 ///
 /// # Errors
 /// For unknown types, and what `convert` refuses.
@@ -174,6 +189,46 @@ impl Compared {
 }
 
 /// Measures levels against the model that they were decided for, and chooses by `wish`. With `speeds`, these are measured too.
+///
+/// ```
+/// use rwkv_forge_choose::{Cache, Job, LevelSource, Limits, Silent, Wish, compare_levels, model_identity};
+/// use rwkv_forge_engine::Arithmetic;
+/// use rwkv_forge_eval::Kernel;
+/// use rwkv_forge_score::{Document, Precision, Protocol, Tokens};
+///
+/// # use rwkv_forge_choose::{LevelOptions, container_for, levels};
+/// # use rwkv_forge_convert::{OpenOptions, Vocabulary, Words, open};
+/// # let model = open(std::path::Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// # let container = container_for(model.description(), Some("rwkv-cpp"))?;
+/// # let (types, words, open) = (["q8_0", "q4_0"].map(str::to_owned), Words::default(), OpenOptions::default());
+/// # let options = LevelOptions { types: &types, container, vocabulary: &Vocabulary::Bytes, words: &words, open };
+/// # let levels = levels(&model, &options, &Silent)?;
+/// let text = "It is a truth universally acknowledged";
+/// let tokens = Tokens::from(text.bytes().map(u32::from).collect::<Vec<_>>());
+/// let document = Document { name: "a text".to_owned(), category: String::new(), bytes: text.len() as u64, tokens };
+/// let schedule = Protocol::Stream.schedule(&[document], &|_token| Some(1))?;
+///
+/// let cache = Cache::new(None, &Silent);
+/// let job = Job {
+///     schedule: &schedule,
+///     parts: std::slice::from_ref(&schedule),
+///     vocabulary: "bytes",
+///     precision: Precision::F32,
+///     kernel: Kernel::Engine,
+///     arithmetic: Arithmetic::Float,
+///     max_memory: 1 << 28,
+///     cache: &cache,
+///     observer: &Silent,
+/// };
+/// // `levels` are Q8_0 and Q4_0 of `model`. The smallest of them that loses little is wanted.
+/// let identity = model_identity(&model)?;
+/// let source = LevelSource { name: "tiny", model: &model, identity: &identity, bytes: model.source_bytes()? };
+/// let wish = Wish { limits: Limits { max_kl: Some(1.0), ..Limits::default() }, max_size: None };
+/// let compared = compare_levels(&levels, source, &wish, &job, None)?;
+/// assert!(compared.results.models[0].kl() < compared.results.models[1].kl());
+/// assert_eq!((compared.meets.as_slice(), compared.recommended), ([true, true].as_slice(), Some(1)));
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 ///
 /// # Errors
 /// When a level cannot be made or computed.

@@ -9,6 +9,7 @@
 //!
 //! Both measure by a [`Job`] or like one, and keep what takes time in a [`Cache`]. An [`Observer`] hears what goes on.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod allocation;
 pub mod cache;
@@ -28,7 +29,7 @@ mod types;
 mod wish;
 
 pub use cache::Cache;
-pub use calibration::{CalibrationOptions, calibration_tokens, model_identity};
+pub use calibration::{CalibrationOptions, calibration_tokens, model_identity, products_for};
 pub use error::ChooseError;
 pub use harm::{Exponents, HarmOptions, OnProbe, Probed, TensorHarm, harms};
 pub use levels::{ALL_TYPES, Compared, Level, LevelOptions, LevelSource, compare_levels, container_for, levels};

@@ -230,13 +230,14 @@ impl Planning<'_> {
 }
 
 /// The same refusal in bytes of the file, of which `rest` were not those of the tensors whose types are chosen when these had `given`.
+#[allow(clippy::wildcard_enum_match_arm, reason = "one refusal is told otherwise")]
 fn of_file(error: ChooseError, bytes: u64, rest: u64, given: u64) -> ChooseError {
     match error {
         ChooseError::Budget(AllocationError::TooSmall { budget, least }) => {
             let least = least.saturating_add(rest).saturating_add(given.saturating_sub(budget));
             AllocationError::TooSmall { budget: bytes, least }.into()
         }
-        error => error,
+        other => other,
     }
 }
 

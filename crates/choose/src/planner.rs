@@ -1,6 +1,7 @@
 //! A plan from beginning to end: what can be refused, how long it takes, probes, types, the whole measured.
 
 use std::cell::Cell;
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use rwkv_forge_convert::container::Container;
@@ -29,21 +30,48 @@ const SAVED_EVERY: u64 = 10;
 /// again as the pass that gathers them.
 const GATHERING: f64 = 2.5;
 
-/// Containers whose plans start from another type than [`START`].
-const STARTS: &[(&str, &str)] = &[("gguf", "q4_k_m"), ("prefab", "int8")];
-/// The type that tensors have when no rule names one: vectors and the like, which the container decides.
-const START: &str = "q8_0";
-
-/// The recipe that a plan for a container starts from.
+/// The recipe that a plan for a container starts from: of the type that the container says.
 ///
 /// # Errors
-/// Never for the types that there are.
+/// When there is no such type.
 pub fn start(container: &dyn Container) -> Result<Recipe, ChooseError> {
-    let own = STARTS.iter().find(|(name, _)| *name == container.name());
-    Ok(Recipe::new(None, Some(own.map_or(START, |(_, base)| base)), &[])?)
+    Ok(Recipe::new(None, Some(container.plan_base()), &[])?)
 }
 
 /// Makes plans: all of it that is known before a text is read.
+///
+/// ```
+/// use std::path::Path;
+/// use std::time::Duration;
+///
+/// use rwkv_forge_choose::{Goal, Planner, ProbeOptions, start};
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, Vocabulary, open};
+/// use rwkv_forge_eval::PassOptions;
+/// use rwkv_forge_quantizer::Quantizer;
+/// use rwkv_forge_tensor::Diagnostic;
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let container = by_name("rwkv-cpp")?;
+/// let recipe = start(container)?;
+/// let planner = |bits: f64| Planner {
+///     model: &model,
+///     convert: ConvertOptions::new(container, &recipe, &Vocabulary::Bytes),
+///     quantizer: Quantizer::Search,
+///     goal: Goal::BitsPerWeight(bits),
+///     probes: ProbeOptions { window: 32, windows: 2, ..ProbeOptions::default() },
+///     budget: Duration::from_secs(60),
+///     pass: PassOptions::default(),
+/// };
+/// // What no types are small enough for is refused before a text is read.
+/// assert_eq!(planner(2.0).check().unwrap_err().kind(), "BudgetTooSmall");
+/// planner(9.0).check()?;
+///
+/// // How long it will take, from one pass over the text.
+/// let estimate = planner(9.0).estimate(&[72; 64], 1)?;
+/// assert!(estimate.tensors > 0 && estimate.probing <= 60.0);
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub struct Planner<'a> {
     /// The source.
     pub model: &'a OpenModel,
@@ -99,6 +127,28 @@ pub struct Finished {
     pub measuring: f64,
 }
 
+/// Time for probes when nobody says how much.
+const BUDGET: Duration = Duration::from_secs(30 * 60);
+
+impl<'a> Planner<'a> {
+    /// A plan with codes chosen by gptq, in the usual time and memory. The recipe of `convert` is [`start`].
+    #[must_use]
+    pub fn new(model: &'a OpenModel, convert: ConvertOptions<'a>, goal: Goal) -> Self {
+        // Nothing is written: what a short vocabulary means is said where the text is read.
+        let convert = ConvertOptions { pad_vocabulary: true, ..convert };
+        let (probes, pass) = (ProbeOptions::default(), PassOptions::default());
+        Self { model, convert, quantizer: Quantizer::Gptq, goal, probes, budget: BUDGET, pass }
+    }
+
+    /// Bounds what the work takes: threads, all if nobody says, and bytes for activations and loaded layers.
+    pub fn limit(&mut self, threads: Option<NonZeroUsize>, memory: u64) {
+        if let Some(threads) = threads {
+            (self.probes.threads, self.pass.threads) = (threads, threads);
+        }
+        (self.probes.max_memory, self.pass.max_memory) = (memory / 2, memory / 4);
+    }
+}
+
 impl Planner<'_> {
     /// Refuses what no plan can be, before a text is read: what the container does not carry, and a size that no types are small enough
     /// for.
@@ -113,7 +163,7 @@ impl Planner<'_> {
         let Some(budget) = self.goal.bytes(self.model.description()) else { return Ok(()) };
         let mut smallest = Vec::new();
         for spec in self.open() {
-            let types = tensor_types(self.model.description().version, spec, self.convert.container)?;
+            let types = tensor_types(self.model.description().mechanisms.time_mix, spec, self.convert.container)?;
             if let [(encoding, _), _, ..] = types[..] {
                 smallest.push((spec.name.as_str(), encoding, None));
             }

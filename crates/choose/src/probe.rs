@@ -31,7 +31,7 @@ pub struct ProbeOptions {
 impl Default for ProbeOptions {
     fn default() -> Self {
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
-        Self { threads, window: 512, windows: 16, stride: 1, max_memory: 2 << 30 }
+        Self { threads, window: 512, windows: 8, stride: 1, max_memory: 2 << 30 }
     }
 }
 

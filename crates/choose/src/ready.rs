@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_convert::preset::Ready;
 use rwkv_forge_convert::{Blueprint, ConvertOptions, Draft, OpenModel, is_unfit};
-use rwkv_forge_model::{Choice, Constraint, ModelDescription, TensorRole, TensorSpec};
+use rwkv_forge_model::{Choice, ModelDescription, TensorRole, TensorSpec};
 use rwkv_forge_quant::{BlockFormat, Q8_0};
 use rwkv_forge_tensor::{BoxError, Encoding};
 use rwkv_forge_weights::Weight;
@@ -18,6 +18,27 @@ use rwkv_forge_weights::Weight;
 use crate::allocation::{AllocationError, Choice as Option_, Solution, least_harm_in_file};
 
 /// Decides everything about an output without writing a byte: [`rwkv_forge_convert::blueprint`], for ready types too.
+///
+/// ```
+/// use std::collections::BTreeSet;
+/// use std::path::Path;
+///
+/// use rwkv_forge_choose::decide;
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::recipe::Recipe;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, Vocabulary, open};
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let vocabulary = std::fs::read("../../fixtures/checkpoints/vocab-320.txt").expect("a fixture");
+/// let vocabulary = Vocabulary::File("vocab-320.txt".to_owned(), vocabulary);
+/// let recipe = Recipe::new(None, Some("4bit"), &[])?;
+/// let decided = decide(&model, &ConvertOptions::new(by_name("gguf")?, &recipe, &vocabulary))?;
+///
+/// // Matrices get what they need, so their types differ.
+/// let types: BTreeSet<&str> = decided.choices.iter().map(|choice| choice.encoding.name).collect();
+/// assert!(types.contains("q8_0") && types.len() > 2, "{types:?}");
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 ///
 /// # Errors
 /// As [`rwkv_forge_convert::blueprint`].
@@ -62,7 +83,24 @@ fn share(role: TensorRole) -> f64 {
         TensorRole::FfnValue => 18.0,
         TensorRole::AttOutput => 9.0,
         TensorRole::AttValue => 7.0,
-        _ => 3.5,
+        TensorRole::AttReceptance
+        | TensorRole::AttKey
+        | TensorRole::AttGate
+        | TensorRole::FfnReceptance
+        | TensorRole::FfnGate
+        // No plain type rounds these to few bits.
+        | TensorRole::LayerNorm
+        | TensorRole::GroupNorm
+        | TensorRole::TokenShift
+        | TensorRole::TokenShiftLora
+        | TensorRole::Decay
+        | TensorRole::DecayLora
+        | TensorRole::Bonus
+        | TensorRole::Vector
+        | TensorRole::IclrLora
+        | TensorRole::ValueLora
+        | TensorRole::GateLora
+        | TensorRole::AttBias => 3.5,
     }
 }
 
@@ -166,9 +204,7 @@ fn open<'r>(
 
 /// The type of a low-rank factor.
 fn factor(spec: &TensorSpec, model: &ModelDescription, container: &dyn Container) -> Option<Encoding> {
-    let constraint = container.constraint(model, spec);
-    let open = matches!(constraint, Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_) | Constraint::Any);
-    if !spec.role.is_lora() || !open {
+    if !spec.role.is_lora() || !container.constraint(model, spec).is_open() {
         return None;
     }
     let encoding = FACTORS.encoding();
@@ -201,14 +237,13 @@ fn choices(
     least: u64,
     weight: f64,
 ) -> (Vec<Encoding>, Vec<Option_>) {
-    let open = match container.constraint(model, spec) {
-        Constraint::Any | Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_) => true,
-        Constraint::Float(_) | Constraint::F32Only(_) => false,
-    };
+    let open = container.constraint(model, spec).is_open();
     let (mut encodings, mut options) = (Vec::new(), Vec::new());
     for (encoding, harm) in judged_types() {
-        let fits =
-            container.holds(encoding) && row_fits(spec, encoding) && !is_unfit(model.version, encoding) && bytes(spec, encoding) >= least;
+        let fits = container.holds(encoding)
+            && row_fits(spec, encoding)
+            && !is_unfit(model.mechanisms.time_mix, encoding)
+            && bytes(spec, encoding) >= least;
         if fits && (open || encoding.is_float()) {
             encodings.push(encoding);
             options.push(Option_ { bytes: bytes(spec, encoding), harm: weight * harm });

@@ -1,7 +1,7 @@
 //! The types that a tensor may get, and what they do to its weights.
 
 use rwkv_forge_convert::container::Container;
-use rwkv_forge_model::{Constraint, ModelDescription, TensorRole, TensorSpec, Version};
+use rwkv_forge_model::{ModelDescription, TensorRole, TensorSpec, TimeMix};
 use rwkv_forge_quant::{BlockFormat, Family, Q6_K, Rows};
 use rwkv_forge_quantizer::{Quantizer, Target};
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -33,16 +33,14 @@ fn name<S: serde::Serializer>(encoding: &Encoding, serializer: S) -> Result<S::O
 /// Whether a container lets a plan choose this tensor's type.
 #[must_use]
 pub fn is_open(model: &ModelDescription, container: &dyn Container, spec: &TensorSpec) -> bool {
-    let constraint = container.constraint(model, spec);
-    let open = matches!(constraint, Constraint::Any | Constraint::FloatUnlessAsked(_) | Constraint::F32UnlessAsked(_));
-    open && (spec.role.is_matrix() || spec.role.is_lora())
+    container.constraint(model, spec).is_open() && (spec.role.is_matrix() || spec.role.is_lora())
 }
 
-/// The types that a tensor may get in a container, from the fewest bytes on, with the bytes of the tensor in each.
+/// The types that a tensor of a model with this time mix may get in a container, from the fewest bytes on, with the bytes of the tensor in each.
 ///
 /// # Errors
 /// When the tensor is no matrix.
-pub fn tensor_types(version: Version, spec: &TensorSpec, container: &dyn Container) -> Result<Vec<(Encoding, u64)>, ReplaceError> {
+pub fn tensor_types(time_mix: TimeMix, spec: &TensorSpec, container: &dyn Container) -> Result<Vec<(Encoding, u64)>, ReplaceError> {
     let weight = Weight::of(spec)?;
     let mut out = Vec::new();
     for format in planned(container, weight.columns) {
@@ -53,7 +51,7 @@ pub fn tensor_types(version: Version, spec: &TensorSpec, container: &dyn Contain
             && weight.columns < 256
             && format.facts().family == Family::Even
             && format.bits() <= FEW_BITS;
-        if !decay && container.holds(encoding) && !rwkv_forge_convert::is_unfit(version, encoding) {
+        if !decay && container.holds(encoding) && !rwkv_forge_convert::is_unfit(time_mix, encoding) {
             out.push((encoding, row_bytes * weight.all_rows() as u64));
         }
     }
@@ -66,7 +64,7 @@ pub fn tensor_types(version: Version, spec: &TensorSpec, container: &dyn Contain
 /// When the tensor cannot be read or encoded.
 pub fn tensor_types_with_errors(
     model: &Model,
-    version: Version,
+    time_mix: TimeMix,
     spec: &TensorSpec,
     container: &dyn Container,
     importance: Option<&[f32]>,
@@ -81,7 +79,7 @@ pub fn tensor_types_with_errors(
     let importance = judged.as_deref();
     let own = square(&rows, weight.columns, importance);
     let mut out: Vec<TensorType> = Vec::new();
-    for (encoding, bytes) in tensor_types(version, spec, container)? {
+    for (encoding, bytes) in tensor_types(time_mix, spec, container)? {
         let error = if encoding.is_dense() { 0.0 } else { relative_error(&rows, weight.columns, encoding, importance)? / own.max(1e-30) };
         out.push(TensorType { encoding, bytes, error });
     }

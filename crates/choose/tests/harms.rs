@@ -7,7 +7,7 @@ use std::time::Duration;
 use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_choose::{HarmOptions, Place, Probe, ProbeOptions, Probed, TensorHarm, harms, is_open, tensor_types_with_errors};
 use rwkv_forge_convert::container::by_name;
-use rwkv_forge_model::{TensorRole, Version, describe};
+use rwkv_forge_model::{TensorRole, TimeMix, describe};
 use rwkv_forge_tensor::Diagnostic;
 use rwkv_forge_tokenizer::Tokenizer;
 use rwkv_forge_weights::{Model, Overlay};
@@ -119,21 +119,22 @@ fn known_probes_are_not_made_again() {
 #[test]
 fn types_are_those_that_the_container_and_the_rows_allow() {
     let Loaded { model, .. } = loaded("7");
-    let names = |container: &str, version: Version, tensor: &str| -> Vec<&'static str> {
+    let own = model.description().mechanisms.time_mix;
+    let names = |container: &str, time_mix: TimeMix, tensor: &str| -> Vec<&'static str> {
         let spec = model.description().find(tensor).unwrap();
-        let found = tensor_types_with_errors(&model, version, spec, by_name(container).unwrap(), None).unwrap();
+        let found = tensor_types_with_errors(&model, time_mix, spec, by_name(container).unwrap(), None).unwrap();
         let falls = found.windows(2).all(|pair| pair[0].bytes < pair[1].bytes && pair[0].error > pair[1].error);
         assert!(falls, "{found:?}");
         found.iter().map(|kind| kind.encoding.name).collect()
     };
     let (value, key) = ("blocks.1.ffn.value.weight", "blocks.1.att.key.weight");
-    assert_eq!(names("gguf", Version::V7, value), ["q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0", "f16"]);
-    assert_eq!(names("rwkv-cpp", Version::V7, value), ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0", "f16"]);
-    assert_eq!(names("prefab", Version::V7, value), ["nf4", "int8", "f16"]);
-    assert_eq!(names("gguf", Version::V7, key), ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16"]);
-    assert_eq!(names("rwkv-cpp", Version::V4, key), ["q4_1", "q5_0", "q5_1", "q8_0", "f16"], "never a plain Q4_0 for RWKV-4");
+    assert_eq!(names("gguf", own, value), ["q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0", "f16"]);
+    assert_eq!(names("rwkv-cpp", own, value), ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0", "f16"]);
+    assert_eq!(names("prefab", own, value), ["nf4", "int8", "f16"]);
+    assert_eq!(names("gguf", own, key), ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16"]);
+    assert_eq!(names("rwkv-cpp", TimeMix::Wkv4, key), ["q4_1", "q5_0", "q5_1", "q8_0", "f16"], "never a plain Q4_0 for RWKV-4");
     // The decay's second factor does not go below five bits.
-    assert_eq!(names("gguf", Version::V7, "blocks.1.att.w2"), ["q5_0", "q5_1", "q8_0", "f16"]);
+    assert_eq!(names("gguf", own, "blocks.1.att.w2"), ["q5_0", "q5_1", "q8_0", "f16"]);
     // What containers fix is not open.
     let open = |container: &str| -> Vec<TensorRole> {
         let container = by_name(container).unwrap();

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | open a file and see what it is | [`open`], [`OpenModel::description`] |
 //! | convert it, with the check that the result is the same model | [`Conversion`] |
+//! | plan a type for each tensor within bytes or a loss, and convert by it | [`Conversion::plan`], [`Inputs`] |
 //! | compare two files token by token and layer by layer | [`verify`] |
 //! | logits and states | [`Session`] |
 //! | what a model, or its quantization, loses on a text | [`Evaluated`] |
@@ -28,7 +29,7 @@
 
 mod library;
 
-pub use library::{Conversion, Error, Evaluated, Session, open, tokens, verify};
+pub use library::{Conversion, Error, Evaluated, Inputs, Session, open, tokens, verify};
 
 pub use rwkv_forge_choose as choose;
 pub use rwkv_forge_convert as convert;
@@ -42,6 +43,7 @@ pub use rwkv_forge_tensor as tensor;
 pub use rwkv_forge_tokenizer as tokenizer;
 pub use rwkv_forge_weights as weights;
 
+pub use rwkv_forge_choose::{Finished, Goal};
 pub use rwkv_forge_convert::{OpenModel, Record, Vocabulary};
 pub use rwkv_forge_eval::{Agreement, Thresholds};
 pub use rwkv_forge_score::Evaluation;

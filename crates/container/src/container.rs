@@ -21,6 +21,57 @@ const RECIPE: &str = "rwkv_forge.recipe";
 pub const LATE_TEXTS: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
 
 /// What a runtime loads: a format with names, types and rules. Registered once in the converter.
+///
+/// ```
+/// use rwkv_forge_container::{Container, DENSE, Format, Word, by_name, no_hybrids};
+/// # use rwkv_forge_container::{Claim, Head, OpenOptions, Opened, Place, Words};
+/// # use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version};
+/// # use rwkv_forge_tensor::{BoxError, Encoding};
+/// # struct Notes;
+/// # impl Format for Notes {
+/// #     fn name(&self) -> &'static str { "notes" }
+/// #     fn recognise(&self, _head: &Head) -> Option<Claim> { None }
+/// #     fn open(&self, _place: &Place, _options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> { unreachable!("nothing is read") }
+/// # }
+///
+/// /// What a runtime that knows no blocks loads: files of the format `Notes`.
+/// struct Plain;
+///
+/// impl Container for Plain {
+///     fn name(&self) -> &'static str {
+///         "plain"
+///     }
+///     fn extension(&self) -> &'static str {
+///         "note"
+///     }
+///     fn summary(&self) -> &'static str {
+///         "for people who take notes"
+///     }
+///     fn reads_back_as(&self) -> &'static dyn Format {
+///         &Notes
+///     }
+///     fn types(&self) -> &'static [&'static str] {
+///         DENSE
+///     }
+///     fn words(&self) -> &'static [Word] {
+///         &[]
+///     }
+///     fn carries(&self, version: Version) -> Result<(), BoxError> {
+///         Ok(no_hybrids(self.name(), version)?)
+///     }
+///     fn constraint(&self, _model: &ModelDescription, _spec: &TensorSpec) -> Constraint {
+///         Constraint::Float("the runtime knows no blocks")
+///     }
+///     // How it lays a file out is left out here.
+/// #     fn layout(&self, _: &ModelDescription, _: &[Choice], _: &Words) -> Result<OutputLayout, BoxError> {
+/// #         Ok(OutputLayout::File(FileLayout::default()))
+/// #     }
+/// }
+///
+/// let plain = by_name(&[&Plain], "plain").expect("it is registered");
+/// assert!(plain.holds(Encoding::F16) && plain.carries(Version::V7).is_ok());
+/// assert_eq!(plain.carries(Version::ARwkv7).unwrap_err().kind(), "CannotCarry");
+/// ```
 pub trait Container: Sync {
     /// Name on the command line.
     fn name(&self) -> &'static str;
@@ -39,6 +90,10 @@ pub trait Container: Sync {
     /// Whether the container has a place for this encoding.
     fn holds(&self, encoding: Encoding) -> bool {
         self.types().contains(&encoding.name)
+    }
+    /// The type that a plan for it starts from: vectors and the like have it, which no rule of a plan names.
+    fn plan_base(&self) -> &'static str {
+        "q8_0"
     }
     /// Whether there is no file without [`Words::tokens`].
     fn needs_vocabulary(&self) -> bool {

@@ -44,7 +44,7 @@ pub enum ContainerError {
     },
     /// A container without a place for what hybrids have besides tensors.
     #[strum(serialize = "CannotCarry")]
-    #[error("container {container} cannot carry {version}, whose norms and vocabulary it has no place for; `--to gguf` carries it")]
+    #[error("container {container} cannot carry {version}, whose norms and vocabulary it has no place for")]
     HybridNotCarried {
         /// Container.
         container: &'static str,

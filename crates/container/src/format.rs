@@ -65,6 +65,49 @@ impl Place {
 }
 
 /// The bytes of a kind of file, whoever loads them: how to know one, and how to open it. Registered once in the converter.
+///
+/// ```
+/// use rwkv_forge_container::{Claim, Format, Head, OpenOptions, Opened, Place};
+/// use rwkv_forge_tensor::BoxError;
+/// # use rwkv_forge_container::Words;
+/// # use rwkv_forge_model::{MappedTensor, ModelDescription, ModelFile, Version, map_by_convention};
+/// # use rwkv_forge_tensor::{TensorSource, Wrapper};
+/// # use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
+/// # struct NotesFile(MemorySource);
+/// # impl NotesFile {
+/// #     fn open(_path: &std::path::Path) -> Result<Self, BoxError> { Ok(Self(random_model(Version::V7, &Sizes::TINY, 1))) }
+/// # }
+/// # impl Wrapper for NotesFile { fn wrapped(&self) -> &dyn TensorSource { &self.0 } }
+/// # impl ModelFile for NotesFile {
+/// #     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> { Ok(map_by_convention(self.tensors())?) }
+/// # }
+/// # impl Opened for NotesFile {
+/// #     fn words(&self, _model: &ModelDescription) -> Result<Words, BoxError> { Ok(Words::default()) }
+/// # }
+///
+/// /// Files that begin with `NOTE`.
+/// struct Notes;
+///
+/// impl Format for Notes {
+///     fn name(&self) -> &'static str {
+///         "notes"
+///     }
+///     fn recognise(&self, head: &Head) -> Option<Claim> {
+///         head.start().starts_with(b"NOTE").then_some(Claim::Bytes)
+///     }
+///     fn open(&self, place: &Place, _options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
+///         Ok(Box::new(NotesFile::open(place.path())?))
+///     }
+/// }
+///
+/// # let path = std::env::temp_dir().join(format!("rwkv-forge-format-{}", std::process::id()));
+/// std::fs::write(&path, "NOTE 1").unwrap();
+/// assert_eq!(Notes.recognise(&Head::read(&path)?), Some(Claim::Bytes));
+/// let file = Notes.open(&Place::of(&path), OpenOptions::default())?;
+/// assert_eq!(file.mapped()?[0].name, "emb.weight");
+/// # std::fs::remove_file(&path).unwrap();
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub trait Format: Sync {
     /// Its name, as people know it; the only one of this name.
     fn name(&self) -> &'static str;

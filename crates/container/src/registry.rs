@@ -16,6 +16,49 @@ pub fn by_name<'a>(containers: &[&'a dyn Container], name: &str) -> Option<&'a d
 }
 
 /// All formats and namings.
+///
+/// ```
+/// use rwkv_forge_container::{Format, OpenOptions, Place, Registry};
+/// # use rwkv_forge_container::{Claim, Head, Opened};
+/// # use rwkv_forge_container::Words;
+/// # use rwkv_forge_model::{MappedTensor, ModelDescription, ModelFile, Version, map_by_convention};
+/// # use rwkv_forge_tensor::{BoxError, TensorSource, Wrapper};
+/// # use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
+/// # struct File(MemorySource);
+/// # impl Wrapper for File { fn wrapped(&self) -> &dyn TensorSource { &self.0 } }
+/// # impl ModelFile for File {
+/// #     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> { Ok(map_by_convention(self.tensors())?) }
+/// # }
+/// # impl Opened for File {
+/// #     fn words(&self, _model: &ModelDescription) -> Result<Words, BoxError> { Ok(Words::default()) }
+/// # }
+/// # struct Begins(&'static str);
+/// # impl Format for Begins {
+/// #     fn name(&self) -> &'static str { self.0 }
+/// #     fn recognise(&self, head: &Head) -> Option<Claim> { head.start().starts_with(self.0.as_bytes()).then_some(Claim::Bytes) }
+/// #     fn open(&self, _: &Place, _: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
+/// #         Ok(Box::new(File(random_model(Version::V7, &Sizes::TINY, 1))))
+/// #     }
+/// # }
+/// # const NOTES: Begins = Begins("NOTE");
+/// # const OTHER: Begins = Begins("OTHER");
+///
+/// # let folder = std::env::temp_dir();
+/// # let path = folder.join(format!("rwkv-forge-registry-{}", std::process::id()));
+/// // `NOTES` and `OTHER` know files by the words at their beginning.
+/// let registry = Registry { formats: &[&NOTES, &OTHER], namings: &[] };
+/// std::fs::write(&path, "NOTE 1").unwrap();
+/// let (format, file) = registry.open(&Place::of(&path), OpenOptions::default())?;
+/// assert_eq!(format.name(), "NOTE");
+/// assert!(!file.tensors().is_empty());
+///
+/// // What nobody knows is an error that says who was asked.
+/// std::fs::write(&path, "something else").unwrap();
+/// let error = registry.open(&Place::of(&path), OpenOptions::default()).err().expect("nobody claims it");
+/// assert!(error.to_string().contains("NOTE, OTHER"));
+/// # std::fs::remove_file(&path).unwrap();
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Registry<'a> {
     /// Formats: their order decides nothing but the order of messages.

@@ -3,6 +3,8 @@
 
 pub use rwkv_forge_container::{Container, Format, Naming, Registry};
 
+use rwkv_forge_model::Version;
+
 use crate::error::ConvertError;
 
 /// All containers.
@@ -32,6 +34,23 @@ pub static NAMINGS: &[&dyn Naming] = &[&rwkv_forge_hf::CandleInSafetensors, &rwk
 
 /// Everything that can be read.
 pub static READERS: Registry<'static> = Registry { formats: FORMATS, namings: NAMINGS };
+
+/// Those that are meant when none is named.
+static USUAL: &[&dyn Container] = &[&rwkv_forge_gguf::Gguf, &rwkv_forge_ggml::RwkvCpp];
+
+/// The container that is meant when none is named and no model is known.
+#[must_use]
+pub fn usual() -> &'static dyn Container {
+    USUAL[0]
+}
+
+/// The container that is meant when none is named: the first of the usual ones that carries models of this version, or the last of them,
+/// which then says why not.
+#[must_use]
+pub fn usual_for(version: Version) -> &'static dyn Container {
+    let carries = |container: &&&'static dyn Container| container.carries(version).is_ok();
+    USUAL.iter().find(carries).or(USUAL.last()).copied().unwrap_or_else(usual)
+}
 
 /// Finds a container by name.
 ///

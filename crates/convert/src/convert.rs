@@ -85,6 +85,30 @@ pub struct Record {
 /// Converts `model` into `output` as its blueprint says. The output appears under its name only when it is complete and, unless
 /// skipped, has been compared with its source.
 ///
+/// ```
+/// use std::path::Path;
+///
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::recipe::Recipe;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, VerifyOptions, Vocabulary, blueprint, convert, open};
+/// use rwkv_forge_eval::{Kernel, Thresholds};
+///
+/// # let output = std::env::temp_dir().join(format!("rwkv-forge-convert-{}.bin", std::process::id()));
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let recipe = Recipe::new(None, Some("q8_0"), &[])?;
+/// // A file that loses more than a tenth of a nat a token is not kept.
+/// let thresholds = Thresholds { max_kl: Some(0.1), ..Thresholds::default() };
+/// let verify = VerifyOptions { text: None, tokens: 16, thresholds, kernel: Kernel::Reference };
+/// let options = ConvertOptions::new(by_name("rwkv-cpp")?, &recipe, &Vocabulary::Bytes);
+/// let options = ConvertOptions { verify: Some(verify), ..options };
+/// let decided = blueprint(&model, &options)?;
+/// let record = convert(&model, &decided, &output, &options, &|_stage, _done, _total| ())?;
+/// assert_eq!(record.output_bytes, decided.layout.total_bytes());
+/// assert!(record.agreement.expect("it was compared").kl.mean < 0.1);
+/// # std::fs::remove_file(&output).unwrap();
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
+///
 /// # Errors
 /// Everything that readers, writers, the recipe and the comparison refuse. No partial output is left behind.
 pub fn convert(

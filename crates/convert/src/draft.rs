@@ -1,7 +1,7 @@
 //! What an output will be, decided before a byte of it is written: refusals, types, the place of every byte.
 
 use rwkv_forge_container::{Provenance, Shortfall, Sourced, TokenTable, Word, Words};
-use rwkv_forge_model::{Choice, OutputLayout, TensorSpec, Version};
+use rwkv_forge_model::{Choice, OutputLayout, TensorSpec};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::Tokenizer;
@@ -16,6 +16,26 @@ use crate::recipe::Recipe;
 use crate::words::words;
 
 /// A conversion that has been decided but not begun: what `--dry-run` prints.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::recipe::Recipe;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, Vocabulary, blueprint, open};
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let bytes = |types: &str| {
+///     let recipe = Recipe::new(None, Some(types), &[])?;
+///     let options = ConvertOptions::new(by_name("rwkv-cpp")?, &recipe, &Vocabulary::Auto);
+///     let decided = blueprint(&model, &options)?;
+///     assert_eq!(decided.choices.len(), model.description().tensors.len());
+///     Ok::<_, rwkv_forge_tensor::BoxError>(decided.layout.total_bytes())
+/// };
+/// // The sizes of two files that nobody has written.
+/// assert!(bytes("q4_0")? < bytes("q8_0")?);
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub struct Blueprint {
     /// Container.
     pub container: &'static dyn Container,
@@ -69,7 +89,7 @@ pub fn check(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<(), BoxE
 fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, BoxError> {
     let container = options.container;
     let version = model.description().version;
-    container.carries(version).map_err(|refusal| not_carried(version, refusal))?;
+    container.carries(version).map_err(|refusal| not_carried(model, refusal))?;
     let rows = model.description().hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
     let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
@@ -86,7 +106,7 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
         _ => None,
     };
     // Sizes last, since whoever gives another vocabulary or type is told of that first.
-    container.carries_model(model.description())?;
+    container.carries_model(model.description()).map_err(|refusal| not_carried(model, refusal))?;
     Ok(Checked { plain, choices, words, lacking, padded })
 }
 
@@ -217,9 +237,11 @@ fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertE
     Ok(Some(plain))
 }
 
-/// A container's refusal, with the containers that do carry the version.
-fn not_carried(version: Version, refusal: BoxError) -> ConvertError {
-    let others = CONTAINERS.iter().filter(|container| container.carries(version).is_ok()).map(|container| container.name());
+/// A container's refusal, with the containers that do carry the model.
+fn not_carried(model: &OpenModel, refusal: BoxError) -> ConvertError {
+    let description = model.description();
+    let carries = |other: &&&dyn Container| other.carries(description.version).is_ok() && other.carries_model(description).is_ok();
+    let others = CONTAINERS.iter().filter(carries).map(|other| other.name());
     ConvertError::CannotCarry { refusal, others: others.collect::<Vec<_>>().join(", ") }
 }
 

@@ -41,12 +41,12 @@ pub enum ConvertError {
         /// What can be written.
         known: String,
     },
-    /// The container has no place for models of this version.
-    #[error("{refusal} (containers that carry it: {others})")]
+    /// The container has no place for models of this version, or for this one. Its kind is the refusal's.
+    #[error("{refusal} (containers that carry it: {})", if others.is_empty() { "none" } else { others })]
     CannotCarry {
         /// The container's own words.
         refusal: BoxError,
-        /// Names of containers that carry the version.
+        /// Names of containers that carry it.
         others: String,
     },
     /// The container cannot hold this type at all.
@@ -275,10 +275,15 @@ fn weighed_by(importance: Option<&str>) -> String {
 }
 
 impl Diagnostic for ConvertError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
-        self.into()
+        match self {
+            Self::CannotCarry { refusal, .. } => refusal.kind(),
+            _ => self.into(),
+        }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::Overflow { .. } | Self::F16Loss { .. } | Self::BlockLength { .. } | Self::Quantizer { .. } | Self::NotAModel { .. } => {

@@ -3,6 +3,7 @@
 //! Start at [`convert`]. [`open()`] recognises a file and its model; [`recipe`] decides each tensor's encoding;
 //! [`container`] is the registry of what can be written; [`execute`] streams the bytes.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod blocks;
 mod calibration;
@@ -23,6 +24,7 @@ pub mod recipe;
 mod render;
 pub mod state;
 mod target;
+mod treatment;
 mod words;
 
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
@@ -37,4 +39,5 @@ pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens};
 pub use render::{Rendered, Rendering};
 pub use rwkv_forge_container::{BesideFile, Entry, OpenOptions, Shortfall, Sourced, Word, Words, shortfall};
+pub use treatment::{origin_of_importance, treatment};
 pub use words::{COMPANIONS, named_after, vocabulary_of};

@@ -121,6 +121,7 @@ impl Diagnostic for LoraError {
         self.into()
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::AlphaMissing { .. } | Self::BadAlpha { .. } => Class::Usage,

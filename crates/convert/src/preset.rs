@@ -5,7 +5,7 @@
 //! The presets here mean exactly that. Of the hybrids with Qwen it knows one tensor by its name, the down projection of
 //! the feed-forward part, and its mixtures give some layers' a wider type; see [`Preset::ffn_down`].
 
-use rwkv_forge_model::Version;
+use rwkv_forge_model::TimeMix;
 use rwkv_forge_quant::{BlockFormat, IQ4_NL, IQ4_XS, Int8, NF4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_1, Q5_K, Q6_K, Q8_0};
 use rwkv_forge_tensor::Encoding;
 
@@ -169,14 +169,16 @@ impl Ready {
     }
 }
 
-/// Types that are never chosen without being asked for, by architecture. RWKV-4's matrices have outlier channels: a block of Q4_0 that
-/// holds one has a single step for all 32 values and no offset, and a model of 3B came out at a perplexity of 109 instead of 8.
-static UNFIT: &[(Version, &dyn BlockFormat)] = &[(Version::V4, &Q4_0)];
-
-/// True for a type that models of this version never get without being asked for.
+/// True for a type that models with this time mix never get without being asked for.
 #[must_use]
-pub fn is_unfit(version: Version, encoding: Encoding) -> bool {
-    UNFIT.iter().any(|(of, format)| *of == version && format.encoding() == encoding)
+pub fn is_unfit(time_mix: TimeMix, encoding: Encoding) -> bool {
+    let unfit: &[&dyn BlockFormat] = match time_mix {
+        // Its matrices have outlier channels: a block of Q4_0 that holds one has a single step for all 32 values and no offset, and a
+        // model of 3B came out at a perplexity of 109 instead of 8.
+        TimeMix::Wkv4 => &[&Q4_0],
+        TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => &[],
+    };
+    unfit.iter().any(|format| format.encoding() == encoding)
 }
 
 /// Names of all types that can be asked for: block formats, then the other presets.

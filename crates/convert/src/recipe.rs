@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rwkv_forge_model::{ChannelMix, Choice, Constraint, ModelDescription, TensorRole, TensorSpec, Version};
+use rwkv_forge_model::{ChannelMix, Choice, Constraint, ModelDescription, TensorRole, TensorSpec, TimeMix};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::Encoding;
 use serde::{Deserialize, Serialize};
@@ -250,6 +250,30 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// The recipe with further rules, as `--set` has them, after all its own.
+    ///
+    /// # Errors
+    /// As [`Recipe::new`].
+    pub fn with_rules(mut self, sets: &[String]) -> Result<Self, ConvertError> {
+        let mut budget = Budget::default();
+        for text in sets {
+            self.rules.push(Rule::new(text, &mut budget)?);
+        }
+        Ok(self)
+    }
+
+    /// The recipe for statistics of this record, or for none. One that was made with statistics demands the same.
+    ///
+    /// # Errors
+    /// [`ConvertError::OtherCalibration`].
+    pub fn with_calibration(mut self, found: Option<CalibrationRecord>) -> Result<Self, ConvertError> {
+        if let Some(wanted) = &self.calibration {
+            wanted.demand(found.as_ref())?;
+        }
+        self.calibration = found;
+        Ok(self)
+    }
+
     /// Whether a rule decides this tensor.
     #[must_use]
     pub fn is_set(&self, tensor: &str) -> bool {
@@ -304,12 +328,7 @@ impl Recipe {
         }
         let choice = match self.rules.last(&spec.name) {
             Some(rule) => {
-                let violation = match constraint {
-                    Constraint::F32Only(why) if rule.encoding != Encoding::F32 => Some(why),
-                    Constraint::Float(why) if !rule.encoding.is_float() => Some(why),
-                    _ => None,
-                };
-                if let Some(why) = violation {
+                if let Some(why) = constraint.refuses(rule.encoding) {
                     return Err(ConvertError::RuleViolatesContainer {
                         rule: rule.text.clone(),
                         tensor: spec.name.clone(),
@@ -321,7 +340,7 @@ impl Recipe {
             }
             None => self.default_choice(spec, model, constraint),
         };
-        self.fit_blocks(spec, model.version, choice)
+        self.fit_blocks(spec, model.mechanisms.time_mix, choice)
     }
 
     fn default_choice(&self, spec: &TensorSpec, model: &ModelDescription, constraint: Constraint) -> Choice {
@@ -350,7 +369,7 @@ impl Recipe {
 
     /// Rows that are no whole number of blocks are stored in a format of shorter blocks, else in f16 (M4 in
     /// `docs/bad-inputs.md`); under `strict` they are refused.
-    fn fit_blocks(&self, spec: &TensorSpec, version: Version, choice: Choice) -> Result<Choice, ConvertError> {
+    fn fit_blocks(&self, spec: &TensorSpec, time_mix: TimeMix, choice: Choice) -> Result<Choice, ConvertError> {
         // Low-rank factors are quantized in rows of inputs, which is how files hold them then.
         let row = match rwkv_forge_weights::Weight::of(spec) {
             Ok(weight) if spec.role.is_lora() && !choice.encoding.is_dense() => weight.columns as u64,
@@ -364,7 +383,7 @@ impl Recipe {
         if self.strict {
             return Err(ConvertError::BlockLength { tensor: spec.name.clone(), row, block: block_len, encoding: name });
         }
-        let encoding = stand_in(choice.encoding).filter(|other| fits(other) && !is_unfit(version, *other)).unwrap_or(Encoding::F16);
+        let encoding = stand_in(choice.encoding).filter(|other| fits(other) && !is_unfit(time_mix, *other)).unwrap_or(Encoding::F16);
         let reason = format!("{encoding} instead of {name}, since rows of {row} are not whole blocks of {block_len}");
         Ok(Choice { encoding, reason })
     }

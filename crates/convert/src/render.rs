@@ -21,6 +21,24 @@ use crate::recipe::Recipe;
 const ROWS: usize = 16;
 
 /// What a model becomes in a file.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use rwkv_forge_convert::container::by_name;
+/// use rwkv_forge_convert::recipe::Recipe;
+/// use rwkv_forge_convert::{ConvertOptions, OpenOptions, Rendering, Vocabulary, blueprint, open};
+///
+/// let model = open(Path::new("../../fixtures/checkpoints/tiny-rwkv7.pth"), OpenOptions::default())?;
+/// let recipe = Recipe::new(None, Some("q8_0"), &[])?;
+/// let decided = blueprint(&model, &ConvertOptions::new(by_name("rwkv-cpp")?, &recipe, &Vocabulary::Auto))?;
+///
+/// // What the file would hold, without the file.
+/// let rendered = Rendering { model: &model, blueprint: &decided, recipe: &recipe, calibration: None, directory: None }.whole()?;
+/// let key = rendered.model.spec("blocks.0.att.key.weight")?;
+/// assert_eq!(rendered.model.stored(key)?.encoding.name, "q8_0");
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Rendering<'a> {
     /// The source.
@@ -54,6 +72,20 @@ impl Rendering<'_> {
     pub fn prepared(&self, progress: &dyn Fn(u64, u64)) -> Result<Rendered, BoxError> {
         let (overlay, prepared) = self.begin(progress)?;
         Ok(Rendered::new(overlay, prepared, 0))
+    }
+
+    /// As [`Rendering::prepared`] for a file that is to be written; `None` where the conversion encodes all tensors by itself. Without a
+    /// directory of their own tensors are kept beside `output`: there is room for them, or there will be none for the output either.
+    ///
+    /// # Errors
+    /// As [`Rendering::prepared`].
+    pub fn prepared_for(&self, output: &Path, progress: &dyn Fn(u64, u64)) -> Result<Option<Rendered>, BoxError> {
+        if !self.recipe.needs_preparation() && self.calibration.is_none() {
+            return Ok(None);
+        }
+        let beside = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = self.directory.or(Some(beside));
+        Rendering { directory, ..*self }.prepared(progress).map(Some)
     }
 
     /// The model with every matrix and every factor of a low-rank pair as the file will hold it, the ones in 16 bits included. Vectors

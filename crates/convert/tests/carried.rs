@@ -1,10 +1,15 @@
 //! Which container carries which architecture: every pair is answered, and every refusal names both.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
+use std::collections::BTreeSet;
+
 use rwkv_forge_convert::container::{CONTAINERS, by_name};
+use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_convert::{ConvertOptions, OpenFile, OpenModel, Vocabulary, check};
 use rwkv_forge_model::architecture::{ARCHITECTURES, HYBRIDS};
-use rwkv_forge_model::{Version, VocabularyFamily};
-use rwkv_forge_tensor::Class;
+use rwkv_forge_model::{Version, VocabularyFamily, describe};
+use rwkv_forge_tensor::{Class, TensorSource};
+use rwkv_forge_testkit::models::{Sizes, random_model};
 
 /// The versions that a container carries, by their names.
 fn carried(container: &str) -> Vec<&'static str> {
@@ -53,6 +58,42 @@ fn refusals_name_container_and_architecture() {
         }
     }
     assert!(refusals > 15, "{refusals}");
+}
+
+/// The way out is said once, by whoever knows all containers; a container's own words name no other one.
+#[test]
+fn refusals_list_the_containers_that_carry_the_model() {
+    let sizes = Sizes { layers: 2, channels: 128, head_size: 64, ffn: 256, vocabulary: 256, ranks: [32, 64, 24, 48] };
+    let odd = [
+        sizes,
+        Sizes { layers: 1, ..sizes },
+        Sizes { vocabulary: 260, ..sizes },
+        Sizes { head_size: 32, ranks: [16, 16, 24, 48], ..sizes },
+        Sizes { channels: 60, head_size: 30, ..sizes },
+    ];
+    let (recipe, vocabulary) = (Recipe::new(None, Some("f16"), &[]).unwrap(), Vocabulary::Bytes);
+    let mut kinds = BTreeSet::new();
+    for (version, sizes) in Version::ALL.into_iter().flat_map(|version| odd.iter().map(move |sizes| (version, sizes))) {
+        let source = random_model(version, sizes, 7);
+        let description = describe(source.tensors()).unwrap();
+        let model = OpenModel::new(OpenFile::of(Box::new(source)), description);
+        for container in CONTAINERS {
+            let options = ConvertOptions { pad_vocabulary: true, ..ConvertOptions::new(*container, &recipe, &vocabulary) };
+            let Err(error) = check(&model, &options) else { continue };
+            let message = error.to_string();
+            let (reason, listed) = message.rsplit_once(" (containers that carry it: ").unwrap_or_else(|| panic!("{message}"));
+            let carrying = CONTAINERS.iter().filter(|other| check(&model, &ConvertOptions { container: **other, ..options }).is_ok());
+            let carrying: Vec<&str> = carrying.map(|other| other.name()).collect();
+            assert_eq!(listed.trim_end_matches(')').split(", ").collect::<Vec<_>>(), carrying, "{message}");
+            assert!(!carrying.is_empty(), "{message}");
+            assert!(!reason.contains("--to"), "{message}");
+            for other in CONTAINERS.iter().filter(|other| other.name() != container.name()) {
+                assert!(!reason.contains(&format!("container {} ", other.name())), "{message}");
+            }
+            kinds.insert(error.kind());
+        }
+    }
+    assert_eq!(kinds, BTreeSet::from(["CannotCarry", "FixedSize"]));
 }
 
 #[test]

@@ -79,6 +79,21 @@ impl DocumentOverlap {
 
 /// Compares every evaluation document with all calibration documents. A word is a run of letters and digits in lower case;
 /// every other character but spaces is a word by itself, and so is each Chinese, Japanese or Korean character.
+///
+/// ```
+/// use rwkv_forge_corpus::{Document, builtin, overlap};
+///
+/// let calibration = builtin().documents;
+/// let calibration: Vec<&Document> = calibration.iter().collect();
+/// // A page of the calibration text, with a beginning of its own.
+/// let page = &calibration[0].text[1000..3000];
+/// let text = [&b"It was a dark and stormy night. "[..], page].concat();
+/// let copied = Document { name: "copied".to_owned(), category: None, text };
+///
+/// let found = overlap(&calibration, &[&copied]);
+/// assert!(found.leaks() && found.documents[0].longest > 200);
+/// assert!(found.documents[0].passages[0].offset > 30);
+/// ```
 #[must_use]
 pub fn overlap(calibration: &[&Document], evaluation: &[&Document]) -> Overlap {
     // A sorted list takes a fraction of a hash set's memory and does not depend on a seed.

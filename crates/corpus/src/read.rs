@@ -30,6 +30,20 @@ const EXPECTED: &str = "text: .txt, .md, .json, .jsonl (each also with .gz) or .
 /// only `test` is read if there is one. In a directory, names that begin with a dot and files of other kinds are passed over;
 /// links to files are followed, links to directories are not.
 ///
+/// ```
+/// use rwkv_forge_corpus::{ReadOptions, read};
+///
+/// # let folder = std::env::temp_dir().join(format!("rwkv-forge-corpus-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// std::fs::write(folder.join("letters.txt"), "Dear reader")?;
+/// std::fs::write(folder.join("news.jsonl"), "{\"text\": \"First.\"}\n{\"text\": \"Second.\"}\n")?;
+/// let collections = read(&folder, &ReadOptions::default())?;
+/// assert_eq!(collections.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), ["letters", "news"]);
+/// assert_eq!(collections[1].documents[1].text, b"Second.");
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`CorpusError`], which says file and line, row or offset. One bad file refuses all.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Vec<Collection>, CorpusError> {

@@ -29,6 +29,28 @@ pub enum Logits {
 }
 
 /// A loaded model with its threads.
+///
+/// ```
+/// use rwkv_forge_engine::{Engine, EngineOptions, Logits};
+/// use rwkv_forge_weights::Model;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let mut engine = Engine::load(&model, &EngineOptions::default(), &mut |_done, _total| ())?;
+/// let mut state = engine.new_state();
+/// let mut logits = vec![0.0; engine.description().hyperparameters.vocabulary];
+/// for token in [3, 14, 15] {
+///     engine.step(token, &mut state, &mut logits)?;
+/// }
+///
+/// // Two sequences at once: the first of them gets the same bits.
+/// let mut states = [engine.new_state(), engine.new_state()];
+/// let mut last = vec![Vec::new(); 2];
+/// engine.forward(&[&[3, 14, 15], &[9, 2]], &mut states, Logits::Last, |sequence, _position, row| last[sequence] = row.to_vec())?;
+/// assert_eq!(last[0], logits);
+/// assert_ne!(last[1], logits);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Engine {
     model: Model,
     embedding: Embedding,

@@ -54,6 +54,7 @@ pub enum EngineError {
 }
 
 impl Diagnostic for EngineError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Weights(error) => error.kind(),

@@ -9,6 +9,7 @@
 //! Results have the same bits for any number of threads, on every instruction set, and however sequences are divided into
 //! calls. They differ from the reference kernel's by rounding, and with [`Arithmetic::Int8`] by the activations' 8 bits.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod block;
 mod ends;

@@ -102,7 +102,7 @@ impl Place {
                 Some(format!("{} is stored as {stored}, which cannot be multiplied as it is: decoded to {held}{why}", spec.name))
             }
             Self::Table { .. } => Some(format!("{} is not stored row by row: decoded to f32 and kept in memory", spec.name)),
-            _ => None,
+            Self::Turned { .. } | Self::Vector { .. } | Self::Packed(_) | Self::InFile { .. } => None,
         }
     }
 }

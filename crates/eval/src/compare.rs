@@ -52,6 +52,24 @@ pub struct Progress {
 /// Memory: one layer of one model, then of both heads what the options say; the logits of some hundred positions; and of the activations
 /// what the options allow. The result has the same bits for any number of threads and any division into groups.
 ///
+/// ```
+/// use rwkv_forge_eval::{CompareOptions, Kernel, Runnable, compare};
+/// # use rwkv_forge_weights::{Model, Overlay};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// # let mut overlay = Overlay::new(&model);
+/// # overlay.encode("head.weight", rwkv_forge_quant::by_name("q8_0").expect("a type of this name").encoding(), None)?;
+/// # let quantized = overlay.into_model();
+/// // `quantized` is `model` with a head in Q8_0.
+/// let (reference, candidate) = (Runnable::new(&model), Runnable::new(&quantized));
+/// let options = CompareOptions::new(&[3, 14, 15, 9, 2], Kernel::Reference);
+/// let agreement = compare(&reference, &candidate, &options, &mut |_progress| ())?;
+/// assert!(!agreement.identical && agreement.kl.mean < 0.01);
+/// assert_eq!((agreement.positions, agreement.layers.len()), (5, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When the vocabularies differ, a token is outside them, a tensor cannot be read, either model produces NaN or
 /// infinities, or the reference's logits vanish.
@@ -256,6 +274,7 @@ fn positions(scorer: &mut Scorer, rows: &Rows<'_>, index: usize, tokens: &[u32])
 }
 
 /// A logit that is no number, with the position of its row.
+#[allow(clippy::wildcard_enum_match_arm, reason = "one error is told otherwise")]
 fn placed(error: ScoreError, model: &'static str, position: usize) -> EvalError {
     match error {
         ScoreError::NonFinite { element, value, .. } => {

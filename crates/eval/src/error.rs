@@ -62,6 +62,7 @@ pub enum EvalError {
 }
 
 impl Diagnostic for EvalError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Model { error, .. } => error.kind(),

@@ -8,6 +8,7 @@
 //! `rwkv_forge_score`. [`npy`] reads and writes the NumPy files that logits travel in. Nothing here prints, and no result depends on the number
 //! of threads.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod agreement;
 mod compare;

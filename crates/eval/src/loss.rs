@@ -50,6 +50,28 @@ pub struct Loss {
 pub type LogitsRow<'a> = &'a mut dyn FnMut(&[f32]) -> Result<(), EvalError>;
 
 /// A baseline after its pass over a schedule.
+///
+/// ```
+/// use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable};
+/// use rwkv_forge_score::{Document, Protocol, Tokens, evaluate};
+/// # use rwkv_forge_weights::{Model, Overlay};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// # let mut overlay = Overlay::new(&model);
+/// # overlay.encode("head.weight", rwkv_forge_quant::by_name("q8_0").expect("a type of this name").encoding(), None)?;
+/// # let quantized = overlay.into_model();
+/// let tokens = Tokens::from(vec![3, 14, 15, 9, 2]);
+/// let document = Document { name: "a text".to_owned(), category: String::new(), bytes: 20, tokens };
+/// let schedule = Protocol::Stream.schedule(&[document], &|_token| Some(4))?;
+///
+/// let mut baseline = Baseline::new(Runnable::new(&model), &schedule, &LossOptions::default(), &mut |_step| ())?;
+/// // `quantized` is `model` with a head in Q8_0; any number of candidates may follow.
+/// let found = baseline.compare(Runnable::new(&quantized), &PassOptions::default(), &mut |_step| ())?;
+/// let kl = evaluate(&schedule, &found.scores)?.kl.expect("there is a baseline");
+/// assert!(0.0 < kl.mean && kl.mean < 0.01);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Baseline<'a> {
     schedule: &'a Schedule,
     options: LossOptions,
@@ -158,6 +180,7 @@ impl<'a> Baseline<'a> {
 }
 
 /// A logit that is no number, with the place of its row: the sequence, and the position of the token after which it comes.
+#[allow(clippy::wildcard_enum_match_arm, reason = "one error is told otherwise")]
 fn placed(error: ScoreError, model: &'static str, (sequence, position): (usize, usize)) -> EvalError {
     match error {
         ScoreError::NonFinite { element, value, .. } => {

@@ -41,7 +41,7 @@ impl Quantity {
         match self {
             Self::Logits => "token",
             Self::Wkv => "element",
-            _ => "channel",
+            Self::Output | Self::AttShift | Self::FfnShift | Self::Aa | Self::Bb | Self::Pp => "channel",
         }
     }
 }

@@ -68,6 +68,7 @@ pub enum FormsError {
 }
 
 impl Diagnostic for FormsError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Kernel(error) => error.kind(),

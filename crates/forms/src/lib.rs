@@ -8,6 +8,7 @@
 //! Two tiers keep mistakes apart from rounding. In f64 the two forms must agree to ten digits, which no wrong formula does.
 //! In f32 both forms are held against the recurrent form in f64, with bounds that were measured.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod bounds;
 mod cases;

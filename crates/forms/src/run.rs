@@ -10,8 +10,8 @@ use crate::error::FormsError;
 use crate::measure::Meter;
 use crate::report::{FormsReport, Ledger};
 use crate::runner::check;
-use crate::start::{for_kernel, parts, state};
-use crate::streams::{Number, Parallel, Recurrent};
+use crate::start::{Number, for_kernel, parts, state};
+use crate::streams::{Parallel, Recurrent};
 
 /// Vocabulary entries whose logits are in memory at once.
 const HEAD_ROWS: usize = 2048;
@@ -29,6 +29,21 @@ pub struct Progress {
 ///
 /// Memory: one layer of one form in f64, the streams of all sequences of one start state, the states of all layers, and the
 /// logits of a range of the vocabulary.
+///
+/// ```
+/// use rwkv_forge_forms::{FormsOptions, Tier, compare};
+/// # use rwkv_forge_weights::Model;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let tokens: Vec<u32> = (0..20).collect();
+/// let options = FormsOptions { lengths: vec![1, 20], chunks: vec![7], ..FormsOptions::default() };
+/// let report = compare(&model, &model, &tokens, &options, &mut |_progress| ())?;
+/// assert!(report.agrees(), "{}", report.to_markdown()?);
+/// // How near the worst number came to its bound.
+/// assert!(report.excess(Tier::F64) < 1.0 && report.comparisons > 100);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// For hybrids, for models of different shapes, when a token is outside the vocabulary, when reading or computing fails, and

@@ -6,7 +6,12 @@ use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_weights::{LayerState, State, Wkv};
 
 use crate::cases::Start;
-use crate::streams::Number;
+
+/// f32 or f64, as both forms need it.
+pub(crate) trait Number: rwkv_forge_kernel::Real + rwkv_forge_parallel::Real {}
+
+impl Number for f32 {}
+impl Number for f64 {}
 
 /// The states of all layers in f64. `half` is the state after the first half of the tokens.
 pub(crate) fn state(start: Start, description: &ModelDescription, half: Option<&State<f64>>, seed: u64) -> State<f64> {

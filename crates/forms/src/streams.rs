@@ -5,13 +5,7 @@ use rwkv_forge_weights::{Context, LayerState};
 
 use crate::cases::Case;
 use crate::error::FormsError;
-use crate::start::{for_parallel, from_parallel};
-
-/// f32 or f64, as both forms need it.
-pub(crate) trait Number: rwkv_forge_kernel::Real + rwkv_forge_parallel::Real {}
-
-impl Number for f32 {}
-impl Number for f64 {}
+use crate::start::{Number, for_parallel, from_parallel};
 
 /// The recurrent form. It is run once for all lengths, since the first tokens of a sequence know nothing of later ones.
 pub(crate) struct Recurrent<F> {

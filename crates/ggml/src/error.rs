@@ -162,7 +162,7 @@ pub enum GgmlError {
         encoding: &'static str,
     },
     /// The format has no place for this model.
-    #[error("rwkv.cpp files cannot carry {version}: rwkv.cpp runs RWKV-4 to RWKV-7; `--to safetensors` carries every version")]
+    #[error("rwkv.cpp files cannot carry {version}: rwkv.cpp runs RWKV-4 to RWKV-7")]
     CannotCarry {
         /// The version, for people.
         version: String,
@@ -185,6 +185,7 @@ pub enum GgmlError {
 impl GgmlError {
     /// Names the file that the error is about, once.
     #[must_use]
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors name no file")]
     pub(crate) fn at(self, path: &Path) -> Self {
         match self {
             Self::In { .. } | Self::Input(_) => self,
@@ -194,6 +195,7 @@ impl GgmlError {
 }
 
 impl Diagnostic for GgmlError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::In { source, .. } => source.kind(),
@@ -202,6 +204,7 @@ impl Diagnostic for GgmlError {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::In { source, .. } => source.class(),

@@ -1,6 +1,8 @@
 //! Lays out a file before a byte is written. Start at [`layout`].
 
-use rwkv_forge_model::{Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, TensorRole, TensorSpec, Version};
+use rwkv_forge_model::{
+    Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, TensorRole, TensorSpec, TensorUse, Version,
+};
 use rwkv_forge_tensor::{Encoding, TensorInfo};
 
 use crate::error::GgmlError;
@@ -26,18 +28,41 @@ pub fn can_carry(version: Version) -> Result<(), GgmlError> {
 /// What a file can hold for one canonical tensor of a model.
 #[must_use]
 pub fn constraint(spec: &TensorSpec) -> Constraint {
-    match spec.role {
-        TensorRole::Embedding | TensorRole::Head => {
+    match spec.role.tensor_use() {
+        TensorUse::RowByToken | TensorUse::Linear if [TensorRole::Embedding, TensorRole::Head].contains(&spec.role) => {
             Constraint::FloatUnlessAsked("rwkv.cpp keeps embedding and head in 16 bits: quantized, they cost far more than they save")
         }
-        role if role.is_matrix() => Constraint::Any,
+        TensorUse::RowByToken | TensorUse::Linear => Constraint::Any,
         // The factors of RWKV-6 are few and sensitive; rwkv.cpp's converter keeps them, as everything named time_*, in f32.
-        role if role.is_lora() && !spec.name.contains(".time_") => Constraint::Float("rwkv.cpp keeps low-rank factors in 16 bits or more"),
-        _ => Constraint::F32Only("rwkv.cpp computes with norms, mixes, decays and other small tensors in f32"),
+        TensorUse::Factor if !spec.name.contains(".time_") => Constraint::Float("rwkv.cpp keeps low-rank factors in 16 bits or more"),
+        TensorUse::Factor | TensorUse::Vector => {
+            Constraint::F32Only("rwkv.cpp computes with norms, mixes, decays and other small tensors in f32")
+        }
     }
 }
 
 /// Lays out the whole file. `choices` has one encoding for each of `model.tensors`. The format has no place for metadata.
+///
+/// ```
+/// use rwkv_forge_ggml::{constraint, layout};
+/// use rwkv_forge_model::{Choice, Constraint};
+/// use rwkv_forge_tensor::Encoding;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// // 16 bits wherever the runtime reads them.
+/// let choices = model.tensors.iter().map(|spec| match constraint(spec) {
+///     Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
+///     _ => Choice { encoding: Encoding::F16, reason: "a wish".to_owned() },
+/// });
+/// let file = layout(&model, &choices.collect::<Vec<_>>())?;
+///
+/// // The whole file is known, and no tensor was read.
+/// let head = file.tensors.iter().find(|tensor| tensor.name == "head.weight").expect("a head");
+/// assert_eq!((head.encoding, head.bytes), (Encoding::F16, 40 * 32 * 2));
+/// assert_eq!(file.tensors.last().map(|last| last.offset + last.bytes), Some(file.total_bytes));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`GgmlError::CannotCarry`], [`GgmlError::EncodingNotAllowed`], [`GgmlError::BlockLength`], and [`GgmlError::Internal`] for sizes beyond 31 bits.
@@ -168,11 +193,7 @@ impl Place<'_> {
 
 fn check_choice(spec: &TensorSpec, choice: &Choice) -> Result<(), GgmlError> {
     let encoding = choice.encoding;
-    match constraint(spec) {
-        Constraint::F32Only(why) if encoding != Encoding::F32 => Err(not_allowed(&spec.name, encoding, why)),
-        Constraint::Float(why) if !encoding.is_float() => Err(not_allowed(&spec.name, encoding, why)),
-        _ => Ok(()),
-    }
+    constraint(spec).refuses(encoding).map_or(Ok(()), |why| Err(not_allowed(&spec.name, encoding, why)))
 }
 
 fn not_allowed(tensor: &str, encoding: Encoding, why: &str) -> GgmlError {

@@ -20,6 +20,32 @@ const EPSILON_NOTE: &str = "rwkv.cpp runs RWKV-5 with a group norm epsilon of 1e
 
 /// A validated file. Every listed tensor is there in full; quantized blocks are looked at by
 /// [`TensorSource::check_integrity`].
+///
+/// ```
+/// use rwkv_forge_ggml::GgmlFile;
+/// use rwkv_forge_model::{ModelFile, describe_mapped};
+/// use rwkv_forge_tensor::TensorSource;
+///
+/// # use rwkv_forge_model::{Choice, Version, describe};
+/// # use rwkv_forge_testkit::models::{Sizes, random_model};
+/// # let model = describe(random_model(Version::V7, &Sizes::TINY, 1).tensors())?;
+/// # let choice = Choice { encoding: rwkv_forge_tensor::Encoding::F32, reason: String::new() };
+/// # let layout = rwkv_forge_ggml::layout(&model, &vec![choice; model.tensors.len()])?;
+/// # let mut bytes = layout.header;
+/// # bytes.resize(layout.total_bytes as usize, 0);
+/// # layout.literals.iter().for_each(|(at, part)| bytes[*at as usize..][..part.len()].copy_from_slice(part));
+/// # let path = std::env::temp_dir().join(format!("rwkv-forge-ggml-{}.bin", std::process::id()));
+/// # std::fs::write(&path, bytes).unwrap();
+/// let file = GgmlFile::open(&path)?;
+/// assert_eq!(file.format(), "rwkv.cpp 101");
+/// assert_eq!((file.header().layers, file.header().channels), (2, 32));
+///
+/// // The names are those of checkpoints, or map to them: the model goes through the same checks as any other.
+/// let model = describe_mapped(file.tensors(), file.mapped()?)?;
+/// assert_eq!(model.version.to_string(), "RWKV-7");
+/// # std::fs::remove_file(&path).unwrap();
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub struct GgmlFile {
     path: PathBuf,
     input: InputFile,

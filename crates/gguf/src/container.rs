@@ -63,6 +63,9 @@ impl Container for Gguf {
         static TYPES: LazyLock<Vec<&str>> = LazyLock::new(types::names);
         &TYPES
     }
+    fn plan_base(&self) -> &'static str {
+        "q4_k_m"
+    }
     fn needs_vocabulary(&self) -> bool {
         true
     }

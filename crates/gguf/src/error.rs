@@ -259,10 +259,7 @@ pub enum GgufError {
         name: String,
     },
     /// GGUF has no place for this model.
-    #[error(
-        "GGUF cannot carry {version}: no runtime reads it, only rwkv6, rwkv7 and their hybrids with Qwen are defined; \
-         `--to safetensors` carries every version"
-    )]
+    #[error("GGUF cannot carry {version}: no runtime reads it, only rwkv6, rwkv7 and their hybrids with Qwen are defined")]
     CannotCarry {
         /// The version, for people.
         version: String,
@@ -309,6 +306,7 @@ pub enum GgufError {
 impl GgufError {
     /// Names the file that the error is about, once.
     #[must_use]
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors name no file")]
     pub(crate) fn at(self, path: &Path) -> Self {
         match self {
             Self::In { .. } | Self::Input(_) => self,
@@ -318,6 +316,7 @@ impl GgufError {
 }
 
 impl Diagnostic for GgufError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::In { source, .. } => source.kind(),
@@ -326,6 +325,7 @@ impl Diagnostic for GgufError {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::In { source, .. } => source.class(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rwkv_forge_container::Words;
 use rwkv_forge_model::{
-    Assembly, Choice, Constraint, FileLayout, ModelDescription, Norm, OutputTensor, TensorRole, TensorSpec, TimeMix, Version,
+    Assembly, Choice, Constraint, FileLayout, ModelDescription, Norm, OutputTensor, TensorRole, TensorSpec, TensorUse, TimeMix, Version,
 };
 use rwkv_forge_tensor::{Encoding, TensorInfo};
 
@@ -32,15 +32,13 @@ pub fn can_carry(version: Version) -> Result<(), GgufError> {
 #[must_use]
 pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
     let row = map::row(version);
-    match spec.role {
-        role if role.is_matrix() => Constraint::Any,
-        TensorRole::IclrLora | TensorRole::ValueLora | TensorRole::GateLora => {
-            Constraint::FloatUnlessAsked("low-rank factors of gguf files are f32, f16 or bf16")
-        }
-        TensorRole::DecayLora | TensorRole::TokenShiftLora => {
+    match spec.role.tensor_use() {
+        TensorUse::RowByToken | TensorUse::Linear => Constraint::Any,
+        TensorUse::Factor if [TensorRole::DecayLora, TensorRole::TokenShiftLora].contains(&spec.role) => {
             Constraint::F32UnlessAsked(row.map_or("no gguf file holds this architecture", |row| row.decay_factors))
         }
-        _ => Constraint::F32Only("gguf files hold norms, mixes and other vectors in f32"),
+        TensorUse::Factor => Constraint::FloatUnlessAsked("low-rank factors of gguf files are f32, f16 or bf16"),
+        TensorUse::Vector => Constraint::F32Only("gguf files hold norms, mixes and other vectors in f32"),
     }
 }
 
@@ -51,6 +49,31 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
 /// bytes), `verify.status` (8 bytes: `pending`, `verified` or `skipped`, filled up with spaces), `verify.positions`
 /// (u32), `verify.kl_mean`, `verify.kl_max`, `verify.top1`, `verify.max_abs`, `verify.rms_ratio` (f64), `verify.kl_interval` (96 bytes, filled up
 /// with spaces: both ends, or why there are none).
+///
+/// ```
+/// use rwkv_forge_container::{Sourced, Words};
+/// use rwkv_forge_gguf::{constraint, layout};
+/// use rwkv_forge_model::{Choice, Constraint};
+/// use rwkv_forge_tensor::Encoding;
+/// use rwkv_forge_tokenizer::Tokenizer;
+///
+/// # use rwkv_forge_testkit::models::{Sizes, random_model};
+/// # let checkpoint = random_model(rwkv_forge_model::Version::V7, &Sizes { vocabulary: 300, ..Sizes::TINY }, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// // 16 bits wherever the runtime reads them.
+/// let choices = model.tensors.iter().map(|spec| match constraint(model.version, spec) {
+///     Constraint::F32Only(why) | Constraint::F32UnlessAsked(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
+///     _ => Choice { encoding: Encoding::F16, reason: "a wish".to_owned() },
+/// });
+/// let words = Words::world(Sourced::option("--vocab", Tokenizer::raw_bytes()));
+/// let file = layout(&model, &choices.collect::<Vec<_>>(), &words)?;
+///
+/// // The whole file is known, and no tensor was read.
+/// assert!(file.header.starts_with(b"GGUF"));
+/// let head = file.tensors.iter().find(|tensor| tensor.name == "output.weight").expect("a head");
+/// assert_eq!((head.encoding, head.bytes), (Encoding::F16, 300 * 32 * 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`GgufError::CannotCarry`], [`GgufError::EncodingNotAllowed`], [`GgufError::BlockLength`],
@@ -99,11 +122,10 @@ fn not_allowed(tensor: &str, encoding: Encoding, why: &str) -> GgufError {
 
 fn check_choice(version: Version, spec: &TensorSpec, choice: &Choice) -> Result<(), GgufError> {
     let encoding = choice.encoding;
-    match constraint(version, spec) {
-        Constraint::F32Only(why) if encoding != Encoding::F32 => Err(not_allowed(&spec.name, encoding, why)),
-        Constraint::Float(why) if !encoding.is_float() => Err(not_allowed(&spec.name, encoding, why)),
-        _ if !types::holds(encoding) => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
-        _ => Ok(()),
+    match constraint(version, spec).refuses(encoding) {
+        Some(why) => Err(not_allowed(&spec.name, encoding, why)),
+        None if !types::holds(encoding) => Err(not_allowed(&spec.name, encoding, "GGUF has no such type")),
+        None => Ok(()),
     }
 }
 

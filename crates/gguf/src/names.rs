@@ -4,13 +4,23 @@
 use std::collections::BTreeSet;
 
 use rwkv_forge_container::Value;
-use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, NormKind, Recover, ValueForm, Version};
-use rwkv_forge_tensor::{TensorInfo, TensorSource, format_shape};
+use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, ModelFile, NormKind, Recover, ValueForm, Version};
+use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource, format_shape};
 
 use crate::error::GgufError;
 use crate::map::{self, Arrangement, Entry, RankKeys, Row};
 use crate::reader::GgufFile;
 use crate::value::Metadata;
+
+impl ModelFile for GgufFile {
+    fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
+        Ok(mapped(self)?)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(configuration(self)?)
+    }
+}
 
 /// Every tensor of a file of an RWKV architecture under its canonical name, in the file's order.
 ///

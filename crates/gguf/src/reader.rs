@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::Value;
 use rwkv_forge_io::{Backend, InputFile};
-use rwkv_forge_model::{Configuration, MappedTensor, ModelFile};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgufError;
@@ -15,6 +14,26 @@ use crate::value::Metadata;
 
 /// A validated GGUF file. Every listed tensor is there in full; its blocks have not been looked at yet
 /// ([`GgufFile::validate_blocks`] does).
+///
+/// ```
+/// use rwkv_forge_gguf::GgufFile;
+/// use rwkv_forge_tensor::TensorSource;
+///
+/// # let path = std::env::temp_dir().join(format!("rwkv-forge-gguf-{}.gguf", std::process::id()));
+/// # std::fs::write(&path, rwkv_forge_testkit::gguf::GgufBuilder::small().build()).unwrap();
+/// // A small file with one matrix, three columns of two rows, and a vector of Q8_0.
+/// let file = GgufFile::open(&path)?;
+/// assert_eq!(file.architecture(), "test");
+/// let [matrix, vector] = file.tensors() else { panic!("two tensors") };
+/// assert_eq!((matrix.shape.as_slice(), vector.encoding.name), ([2, 3].as_slice(), "q8_0"));
+/// file.validate_blocks(&|_bytes| ())?;
+///
+/// let mut last = [0; 4];
+/// file.read_at(0, 5 * 4, &mut last)?;
+/// assert_eq!(f32::from_le_bytes(last), 6.0);
+/// # std::fs::remove_file(&path).unwrap();
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub struct GgufFile {
     path: PathBuf,
     input: InputFile,
@@ -188,6 +207,7 @@ impl TensorSource for GgufFile {
         Ok(vec![digest])
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other values are numbers")]
     fn metadata(&self) -> Vec<(String, String)> {
         let text = |value: &Value| match value {
             // Control characters of a stranger's file must not reach a terminal.
@@ -199,16 +219,6 @@ impl TensorSource for GgufFile {
 
     fn notes(&self) -> &[String] {
         &self.notes
-    }
-}
-
-impl ModelFile for GgufFile {
-    fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
-        Ok(crate::names::mapped(self)?)
-    }
-
-    fn configuration(&self) -> Result<Configuration, BoxError> {
-        Ok(crate::names::configuration(self)?)
     }
 }
 

@@ -95,11 +95,8 @@ pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], words: &Words) 
     let (row, architecture) = candle_gguf_row(model.version)?;
     check_sizes(CANDLE_GGUF, model)?;
     for (spec, choice) in model.tensors.iter().zip(choices) {
-        let why = match gguf_constraint(spec) {
-            Constraint::F32Only(why) if choice.encoding != Encoding::F32 => why,
-            _ if !gguf_holds(choice.encoding) => "candle's GGUF reader does not know it",
-            _ => continue,
-        };
+        let unknown = (!gguf_holds(choice.encoding)).then_some("candle's GGUF reader does not know it");
+        let Some(why) = gguf_constraint(spec).refuses(choice.encoding).or(unknown) else { continue };
         return Err(HfError::EncodingNotAllowed { tensor: spec.name.clone(), encoding: choice.encoding.name, why });
     }
     let style = Style { convention: row.convention, squeezed: false, eighth_value: row.eighth_value, stand_ins: row.stand_ins };
@@ -143,7 +140,6 @@ pub(crate) fn check_sizes(container: &'static str, model: &ModelDescription) -> 
                 reader: "candle",
                 expected,
                 why: "since it takes them from the number of heads, which fits models of 2048 and 4096 channels only",
-                instead: "`--to gguf` and `--to hf` carry it",
             });
         }
     }

@@ -14,7 +14,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum HfError {
     /// No program reads this version from this container.
-    #[error("{container} cannot carry {version}: {why}; {instead}")]
+    #[error("{container} cannot carry {version}: {why}")]
     CannotCarry {
         /// Name of the container.
         container: &'static str,
@@ -22,11 +22,9 @@ pub enum HfError {
         version: Version,
         /// Why.
         why: &'static str,
-        /// Which container can.
-        instead: &'static str,
     },
     /// The program computes a size from another one instead of reading it from the tensors.
-    #[error("{container} cannot carry this {version}: {tensor} has {found} {what}, but {reader} expects {expected}, {why}; {instead}")]
+    #[error("{container} cannot carry this {version}: {tensor} has {found} {what}, but {reader} expects {expected}, {why}")]
     FixedSize {
         /// Name of the container.
         container: &'static str,
@@ -44,8 +42,6 @@ pub enum HfError {
         expected: usize,
         /// Where the program takes it from.
         why: &'static str,
-        /// Which container can.
-        instead: &'static str,
     },
     /// An encoding that the container or the tensor's use forbids.
     #[error("tensor {tensor:?} cannot be stored as {encoding}: {why}")]
@@ -104,6 +100,7 @@ pub enum HfError {
 }
 
 impl Diagnostic for HfError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Safetensors(inner) => inner.kind(),

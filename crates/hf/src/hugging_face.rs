@@ -10,7 +10,6 @@ use crate::shards::{files, is_weights, text_file};
 use crate::table::{HF, Library, hf_row};
 use crate::tensors::{Style, tensors};
 
-const INSTEAD: &str = "`--to safetensors` carries every RWKV version under its original names";
 /// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
 /// the head size, the trainer's is always 64e-5.
 const HEAD_SIZE: usize = 64;
@@ -39,6 +38,26 @@ pub fn can_carry_hugging_face(version: Version) -> Result<(), HfError> {
 ///
 /// RWKV-5.1 is written as 5.2, each decay and bonus repeated for all channels of its head, which computes the same.
 ///
+/// ```
+/// use rwkv_forge_container::Words;
+/// use rwkv_forge_hf::{SHARD_BYTES, hugging_face};
+/// use rwkv_forge_model::Choice;
+/// use rwkv_forge_tensor::Encoding;
+///
+/// # use rwkv_forge_testkit::models::{Sizes, random_model};
+/// # let checkpoint = random_model(rwkv_forge_model::Version::V7, &Sizes { channels: 64, head_size: 64, ..Sizes::TINY }, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// let choice = Choice { encoding: Encoding::BF16, reason: "a wish".to_owned() };
+/// let directory = hugging_face(&model, &vec![choice; model.tensors.len()], &Words::default(), SHARD_BYTES)?;
+///
+/// // Every file is known, and no tensor was read.
+/// let (_, config) = directory.files().find(|(name, _)| *name == "config.json").expect("a configuration");
+/// assert!(std::str::from_utf8(&config.header)?.contains("RWKV7ForCausalLM"));
+/// let (_, weights) = directory.files().find(|(name, _)| *name == "model.safetensors").expect("one file of weights");
+/// assert!(weights.tensors.iter().any(|tensor| tensor.name == "model.layers.1.attn.k_proj.weight"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`HfError::CannotCarry`], [`HfError::FixedSize`] for sizes that a library does not read from the tensors, and the
 /// errors of safetensors layouts.
@@ -66,7 +85,7 @@ pub(crate) fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {
             return Ok(());
         }
         let version = model.version;
-        Err(HfError::FixedSize { container: HF, version, tensor, found, what, reader, expected, why, instead: INSTEAD })
+        Err(HfError::FixedSize { container: HF, version, tensor, found, what, reader, expected, why })
     };
     match model.mechanisms.time_mix {
         TimeMix::Wkv6 { mix, decay } => {

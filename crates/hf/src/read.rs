@@ -14,6 +14,24 @@ const VALUE: &str = "att.value.weight";
 
 /// A safetensors file whose value matrices are scaled for candle, or a GGUF file with candle's names, from this program or
 /// from others.
+///
+/// ```
+/// use rwkv_forge_checkpoint::TensorFile;
+/// use rwkv_forge_hf::CandleFile;
+/// use rwkv_forge_model::{ModelFile, describe_mapped};
+/// use rwkv_forge_tensor::TensorSource;
+///
+/// # use rwkv_forge_model::Version;
+/// # use rwkv_forge_testkit::models::{Sizes, random_model, to_candle_6};
+/// # let source = to_candle_6(random_model(Version::V6, &Sizes::TINY, 1));
+/// // `source` is any open file with candle's names.
+/// assert!(CandleFile::has_names(&source));
+/// let file = CandleFile::new(Box::new(TensorFile::of(Box::new(source))));
+/// let model = describe_mapped(file.tensors(), file.mapped()?)?;
+/// let first = model.find("blocks.0.att.receptance.weight").expect("the name in checkpoints");
+/// assert_eq!(file.tensors()[first.source_index].name, "rwkv.blocks.0.attention.receptance.weight");
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub struct CandleFile {
     source: Box<dyn Opened>,
 }

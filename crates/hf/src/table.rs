@@ -13,24 +13,20 @@ pub(crate) const CANDLE: &str = "candle";
 /// Name of the container for candle's quantized models.
 pub(crate) const CANDLE_GGUF: &str = "candle-gguf";
 
-const SAFETENSORS: &str = "`--to safetensors` carries every RWKV version under its original names";
-const GGUF: &str = "`--to gguf` carries it";
-
-/// Why a container has no place for an architecture, and which container has.
+/// Why a container has no place for an architecture.
 struct Refusal {
     version: Version,
     why: &'static str,
-    instead: &'static str,
 }
 
-const fn refusal(version: Version, why: &'static str, instead: &'static str) -> Refusal {
-    Refusal { version, why, instead }
+const fn refusal(version: Version, why: &'static str) -> Refusal {
+    Refusal { version, why }
 }
 
 fn refused(container: &'static str, version: Version, refusals: &[Refusal]) -> HfError {
     let known = refusals.iter().find(|refusal| refusal.version == version);
-    let (why, instead) = known.map_or(("no program is known that reads it from there", SAFETENSORS), |known| (known.why, known.instead));
-    HfError::CannotCarry { container, version, why, instead }
+    let why = known.map_or("no program is known that reads it from there", |known| known.why);
+    HfError::CannotCarry { container, version, why }
 }
 
 /// The library that a directory is for.
@@ -97,9 +93,9 @@ static HF_ROWS: &[HfRow] = &[
 ];
 
 static HF_REFUSALS: &[Refusal] = &[
-    refusal(Version::V5_0, "the class of RWKV-5 has a gate, which this version has not", SAFETENSORS),
-    refusal(Version::QRwkv6, "its own repository has the files of this form already", GGUF),
-    refusal(Version::ARwkv7, "its own repository has the files of this form already", GGUF),
+    refusal(Version::V5_0, "the class of RWKV-5 has a gate, which this version has not"),
+    refusal(Version::QRwkv6, "its own repository has the files of this form already"),
+    refusal(Version::ARwkv7, "its own repository has the files of this form already"),
 ];
 
 /// The row of a version for Hugging Face's libraries.
@@ -151,13 +147,13 @@ static CANDLE_ROWS: &[CandleRow] = &[
 ];
 
 static CANDLE_REFUSALS: &[Refusal] = &[
-    refusal(Version::V4, "candle has RWKV-5 and later", "`--to hf` and `--to safetensors` carry it"),
-    refusal(Version::V5_0, "candle's RWKV-5 has a gate, which this version has not", SAFETENSORS),
-    refusal(Version::QRwkv6, "candle has no hybrids with Qwen", GGUF),
-    refusal(Version::ARwkv7, "candle has no hybrids with Qwen", GGUF),
+    refusal(Version::V4, "candle has RWKV-5 and later"),
+    refusal(Version::V5_0, "candle's RWKV-5 has a gate, which this version has not"),
+    refusal(Version::QRwkv6, "candle has no hybrids with Qwen"),
+    refusal(Version::ARwkv7, "candle has no hybrids with Qwen"),
 ];
 
-static QUANTIZED_REFUSALS: &[Refusal] = &[refusal(Version::V7, "candle has no quantized RWKV-7", "`--to candle` and `--to gguf` carry it")];
+static QUANTIZED_REFUSALS: &[Refusal] = &[refusal(Version::V7, "candle has no quantized RWKV-7")];
 
 /// The row of a version for candle's float models.
 pub(crate) fn candle_row(version: Version) -> Result<&'static CandleRow, HfError> {

@@ -20,6 +20,25 @@ const LINE: usize = 128;
 ///
 /// A cache saves time and must never cost a result: its errors are worth a warning, after which the caller goes on as if nothing
 /// had been kept.
+///
+/// ```
+/// use rwkv_forge_io::{Cache, CacheError, CacheKey};
+///
+/// # let folder = tempfile::tempdir()?;
+/// let cache = Cache::new(Some(folder.path().join("results")));
+/// // All that decides the result is in the name.
+/// let name = CacheKey::new("1", "loss").with("digest of the model").with_numbers([33155, 261]).name();
+/// assert_eq!(cache.get(&name, 1 << 20)?, None);
+/// cache.put(&name, b"2.75")?;
+/// assert_eq!(cache.get(&name, 1 << 20)?.as_deref(), Some(&b"2.75"[..]));
+///
+/// // Half an entry is none.
+/// let path = cache.path(&name).expect("it is kept");
+/// let entry = std::fs::read(&path)?;
+/// std::fs::write(&path, &entry[..entry.len() / 2])?;
+/// assert!(matches!(cache.get(&name, 1 << 20), Err(CacheError::Damaged { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
     directory: Option<PathBuf>,

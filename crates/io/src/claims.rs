@@ -14,6 +14,22 @@ use crate::identity::FileIdentity;
 ///
 /// Every output that is created with these claims ([`crate::OutputOptions::claims`]) is compared with all inputs and with all other
 /// outputs, when it is created and again when it takes its name.
+///
+/// ```
+/// use rwkv_forge_io::{Claims, IoError, OutputFile, OutputOptions};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (text, link) = (folder.path().join("text"), folder.path().join("link"));
+/// # std::fs::write(&text, "a text")?;
+/// # std::os::unix::fs::symlink(&text, &link)?;
+/// let claims = Claims::default();
+/// claims.input("--text", &text);
+///
+/// // `link` leads to `text`, which would be lost.
+/// let options = OutputOptions { force: true, claims: Some(&claims), role: "--record", ..OutputOptions::default() };
+/// assert!(matches!(OutputFile::create(&link, &options), Err(IoError::OutputIsInput { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Claims(Arc<Mutex<Lists>>);
 

@@ -28,6 +28,23 @@ pub enum Backend {
 
 /// A regular file opened for reading. Every read fails with [`IoError::InputChanged`] once the file is no longer what
 /// it was when it was opened, so that bytes of two states are never mixed. Shared between threads by reference.
+///
+/// ```
+/// use rwkv_forge_io::{InputFile, IoError};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("weights");
+/// std::fs::write(&path, "0123456789")?;
+/// let file = InputFile::open(&path)?;
+/// let mut bytes = [0; 4];
+/// file.read_exact_at(3, &mut bytes)?;
+/// assert_eq!(&bytes, b"3456");
+///
+/// // Somebody writes to it: nothing more is read.
+/// std::fs::write(&path, "another file under the same name")?;
+/// assert!(matches!(file.read_exact_at(3, &mut bytes), Err(IoError::InputChanged { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct InputFile {
     path: PathBuf,
     file: File,

@@ -86,6 +86,23 @@ impl RawFile for File {
 
 /// An output being written: bytes go to a sibling temporary, which takes the output's name in [`OutputFile::commit`]
 /// and disappears when the value is dropped without it. Shared between writing threads by reference.
+///
+/// ```
+/// use rwkv_forge_io::{IoError, OutputFile, OutputOptions};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("model.gguf");
+/// let file = OutputFile::create(&path, &OutputOptions { expected_bytes: 12, ..OutputOptions::default() })?;
+/// file.write_all_at(6, b"second")?;
+/// file.write_all_at(0, b"first ")?;
+/// assert!(!path.exists(), "nobody sees a part of it");
+/// file.commit()?;
+/// assert_eq!(std::fs::read(&path)?, b"first second");
+///
+/// // Nothing is replaced unless that is asked for.
+/// assert!(matches!(OutputFile::create(&path, &OutputOptions::default()), Err(IoError::OutputExists { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct OutputFile {
     raw: Box<dyn RawFile>,
     temporary: Arc<Temporary>,

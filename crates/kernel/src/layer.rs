@@ -45,6 +45,25 @@ enum ChannelMix<F> {
 }
 
 /// The weights of one layer, decoded to F.
+///
+/// ```
+/// use rwkv_forge_kernel::{KernelOptions, Layer, RecurrentModel, embed};
+/// use rwkv_forge_weights::{Context, Model, State};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let (tokens, options) = ([3, 14, 15], KernelOptions::default());
+/// let mut x: Vec<f64> = embed(&model, &tokens)?;
+/// let (mut state, mut context) = (State::zero(model.description()), Context::new());
+/// for (index, state) in state.layers.iter_mut().enumerate() {
+///     // One layer is in memory at a time.
+///     Layer::load(&model, index, &options)?.forward(&mut x, state, &mut context);
+/// }
+///
+/// let whole = RecurrentModel::<f64>::load(&model, &options)?;
+/// assert_eq!(x, whole.residual(&tokens, &mut State::zero(model.description()))?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Layer<F> {
     index: usize,

@@ -9,6 +9,7 @@
 //! Results have the same bits on every machine, with any number of threads, and however a sequence is divided into
 //! calls: sums have one fixed order, transcendental functions come from `libm`, and nothing is fused.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod ends;
 mod error;

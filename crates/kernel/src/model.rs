@@ -11,6 +11,26 @@ use crate::real::Real;
 
 /// All weights of a model, decoded to F: `parameters * size_of::<F>()` bytes. Where that is too much, use
 /// [`crate::embed`], [`Layer`] and [`crate::for_each_chunk`], which need one layer at a time and give the same bits.
+///
+/// ```
+/// use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
+/// use rwkv_forge_weights::{Model, State};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let recurrent = RecurrentModel::<f32>::load(&model, &KernelOptions::default())?;
+/// let mut state = State::zero(recurrent.description());
+/// let mut logits = vec![0.0; recurrent.description().hyperparameters.vocabulary];
+/// for token in [3, 14, 15] {
+///     recurrent.step(token, &mut state, &mut logits)?;
+/// }
+///
+/// // All tokens at once give the same bits.
+/// let mut other = State::zero(recurrent.description());
+/// assert!(recurrent.forward(&[3, 14, 15], &mut other)?.ends_with(&logits));
+/// assert_eq!(state, other);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct RecurrentModel<F> {
     model: Model,

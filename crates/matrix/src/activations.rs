@@ -46,6 +46,24 @@ impl Group {
 }
 
 /// Rows `[tokens, columns]` of f32 and, in [`Arithmetic::Int8`], their codes. Memory is kept when the number of tokens changes.
+///
+/// ```
+/// use rwkv_forge_matrix::{Activations, Arithmetic, Isa};
+///
+/// let tokens = [[0.5; 64], [-2.0; 64]];
+/// let mut both = Activations::new(2, 64, Arithmetic::Int8);
+/// // Matrices of integer formats do with the codes alone.
+/// let mut codes = Activations::codes_only(2, 64);
+/// for (token, row) in tokens.iter().enumerate() {
+///     both.set_row(Isa::best(), token, row);
+///     codes.set_row(Isa::best(), token, row);
+/// }
+/// assert!(codes.bytes() < both.bytes());
+///
+/// let mut rows = [0.0; 2 * 64];
+/// assert!(both.copy_rows(&mut rows) && !codes.copy_rows(&mut [0.0; 2 * 64]));
+/// assert_eq!(rows, tokens.as_flattened());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Activations {
     tokens: usize,

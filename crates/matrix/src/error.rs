@@ -46,6 +46,7 @@ pub enum MatrixError {
 }
 
 impl Diagnostic for MatrixError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Read(error) => error.kind(),

@@ -7,6 +7,7 @@
 //!
 //! No files, no models, no threads but those that pack. Unsafe code is in `arena.rs`.
 #![deny(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod activations;
 #[allow(unsafe_code, reason = "gives out disjoint parts of shared mappings")]
@@ -16,10 +17,12 @@ mod float;
 mod format;
 mod integer;
 mod matrix;
+mod registry;
 #[cfg(test)]
 mod tests;
 
 pub use activations::{Activations, Arithmetic, Part};
 pub use error::MatrixError;
-pub use matrix::{Matrix, PANEL, ReadRows};
+pub use format::PANEL;
+pub use matrix::{Matrix, ReadRows};
 pub use rwkv_forge_simd::{Isa, Pass, SimdError};

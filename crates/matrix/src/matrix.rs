@@ -9,10 +9,8 @@ use rwkv_forge_tensor::{BoxError, Encoding, f32_to_bf16, f32_to_f16};
 use crate::activations::{Activations, Arithmetic};
 use crate::arena::{Arena, LINE};
 use crate::error::MatrixError;
-use crate::format::{self, Format};
-
-/// Rows a panel: one lane each.
-pub const PANEL: usize = 16;
+use crate::format::{Format, PANEL};
+use crate::registry;
 
 /// Stored bytes that a thread reads at a time while it packs.
 const PIECE: usize = 512 * 1024;
@@ -21,6 +19,21 @@ const PIECE: usize = 512 * 1024;
 pub type ReadRows<'a> = dyn Fn(usize, &mut [u8]) -> Result<(), BoxError> + Sync + 'a;
 
 /// A matrix `[rows, columns]` of weights as stored in a file, its rows interleaved in panels of [`PANEL`]. Immutable.
+///
+/// ```
+/// use rwkv_forge_matrix::{Activations, Isa, Matrix, PANEL};
+/// use rwkv_forge_tensor::Encoding;
+///
+/// let matrix = Matrix::from_f32(2, 3, Encoding::BF16, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// let mut x = Activations::new(1, 3, matrix.arithmetic());
+/// x.set_row(Isa::best(), 0, &[1.0, 10.0, 100.0]);
+///
+/// // A panel has room for more rows than there are.
+/// let mut y = [0.0; PANEL];
+/// matrix.product(Isa::best(), 0..matrix.panels(), &x, &mut y);
+/// assert_eq!(y[..matrix.rows()], [321.0, 654.0]);
+/// # Ok::<(), rwkv_forge_matrix::MatrixError>(())
+/// ```
 pub struct Matrix {
     rows: usize,
     columns: usize,
@@ -36,7 +49,7 @@ impl Matrix {
     /// [`MatrixError::Unpackable`] where [`Matrix::packs`] is false, [`MatrixError::OutOfMemory`], and what `read` returns.
     pub fn pack(rows: usize, columns: usize, encoding: Encoding, read: &ReadRows<'_>) -> Result<Self, MatrixError> {
         let unpackable = || MatrixError::Unpackable { encoding: encoding.name, columns };
-        let format = format::find(encoding, columns).ok_or_else(unpackable)?;
+        let format = registry::find(encoding, columns).ok_or_else(unpackable)?;
         let row_bytes = encoding.row_bytes(columns as u64).ok().and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(unpackable)?;
         let panel_lines = format.panel_lines(columns);
         let bytes = Self::packed_bytes(rows, columns, encoding);
@@ -89,20 +102,20 @@ impl Matrix {
     /// Whether rows of so many columns can be multiplied as they are stored.
     #[must_use]
     pub fn packs(encoding: Encoding, columns: usize) -> bool {
-        format::find(encoding, columns).is_some()
+        registry::find(encoding, columns).is_some()
     }
 
     /// The [`Matrix::arithmetic`] of a matrix that is not packed yet; `None` where [`Matrix::packs`] is false.
     #[must_use]
     pub fn arithmetic_for(encoding: Encoding, columns: usize) -> Option<Arithmetic> {
-        format::find(encoding, columns).map(|format| if format.is_integer() { Arithmetic::Int8 } else { Arithmetic::Float })
+        registry::find(encoding, columns).map(|format| if format.is_integer() { Arithmetic::Int8 } else { Arithmetic::Float })
     }
 
     /// Bytes of the packed matrix, known before any row is read; `usize::MAX` where they cannot be addressed, 0 where
     /// [`Matrix::packs`] is false.
     #[must_use]
     pub fn packed_bytes(rows: usize, columns: usize, encoding: Encoding) -> usize {
-        let panel = format::find(encoding, columns).map_or(0, |format| format.panel_lines(columns));
+        let panel = registry::find(encoding, columns).map_or(0, |format| format.panel_lines(columns));
         rows.div_ceil(PANEL).checked_mul(panel).and_then(|lines| lines.checked_mul(LINE)).unwrap_or(usize::MAX)
     }
 

@@ -139,7 +139,7 @@ fn formats_are_those_of_the_quant_crate() {
         assert!(Matrix::packs(case.format.encoding(), case.block() * 3), "{}", case.name());
         assert!(case.block() == 1 || !Matrix::packs(case.format.encoding(), case.block() * 3 + 1), "{}", case.name());
     }
-    let integers = crate::format::FORMATS.iter().filter(|format| format.is_integer()).count();
+    let integers = crate::registry::FORMATS.iter().filter(|format| format.is_integer()).count();
     assert_eq!(integers, SCALES.len());
 }
 

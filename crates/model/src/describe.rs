@@ -5,16 +5,34 @@ use std::collections::BTreeSet;
 use rwkv_forge_tensor::TensorInfo;
 
 use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, HYBRID_MARKERS, HYBRIDS, Presence};
-use crate::description::{Configuration, Hyperparameters, MappedTensor, ModelDescription, TensorSpec};
+use crate::description::ModelDescription;
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix};
 use crate::names::{Convention, Wrapping};
 use crate::relatives;
+use crate::sizes::{Configuration, Hyperparameters};
+use crate::tensor::{MappedTensor, TensorSpec};
 use crate::version::Version;
 
 /// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any
 /// order.
+///
+/// ```
+/// use rwkv_forge_model::{TensorRole, describe};
+/// use rwkv_forge_tensor::TensorSource;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// // `checkpoint` is any open file with the names that trainers save, as `rwkv_forge_checkpoint::open` returns it.
+/// let model = describe(checkpoint.tensors())?;
+/// assert_eq!(model.version.to_string(), "RWKV-7");
+/// assert_eq!((model.hyperparameters.layers, model.hyperparameters.channels), (2, 32));
+/// assert_eq!(model.find("blocks.1.att.key.weight").map(|spec| spec.role), Some(TensorRole::AttKey));
+///
+/// // Half a model is none.
+/// assert!(describe(&checkpoint.tensors()[1..]).is_err());
+/// # Ok::<(), rwkv_forge_model::ModelError>(())
+/// ```
 ///
 /// # Errors
 /// A [`ModelError`] that names the tensor at fault. A description is given only for a complete and consistent model

@@ -196,6 +196,7 @@ impl Diagnostic for ModelError {
         self.into()
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::BadMapping { .. } => Class::Usage,

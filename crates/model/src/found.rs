@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rwkv_forge_tensor::{TensorInfo, element_count};
 
-use crate::description::{MappedTensor, Recover};
 use crate::error::ModelError;
 use crate::names::split_layer;
+use crate::tensor::{MappedTensor, Recover};
 
 /// Names of one layer, and what else tells versions apart.
 pub(crate) struct LayerEvidence<'a> {

@@ -3,7 +3,7 @@
 
 use rwkv_forge_tensor::Encoding;
 
-use crate::description::ValueForm;
+use crate::tensor::ValueForm;
 
 /// How a stored tensor is assembled from canonical ones. Parts are concatenated along the first dimension, each in
 /// its canonical layout, or with its last two dimensions swapped when `transposed`.
@@ -178,6 +178,27 @@ pub enum Constraint {
     F32UnlessAsked(&'static str),
     /// Any encoding that the container knows.
     Any,
+}
+
+impl Constraint {
+    /// Why a tensor cannot be stored as this encoding; `None` where it can, whether or not the container knows the encoding.
+    #[must_use]
+    pub fn refuses(self, encoding: Encoding) -> Option<&'static str> {
+        match self {
+            Self::F32Only(why) => (encoding != Encoding::F32).then_some(why),
+            Self::Float(why) => (!encoding.is_float()).then_some(why),
+            Self::FloatUnlessAsked(_) | Self::F32UnlessAsked(_) | Self::Any => None,
+        }
+    }
+
+    /// Whether every encoding that the container knows can be asked for.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::F32Only(_) | Self::Float(_) => false,
+            Self::FloatUnlessAsked(_) | Self::F32UnlessAsked(_) | Self::Any => true,
+        }
+    }
 }
 
 /// The encoding chosen for one canonical tensor, and where the choice comes from.

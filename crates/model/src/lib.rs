@@ -5,6 +5,7 @@
 //! other conventions become canonical ones in [`names`]; containers with their own names do it themselves and call
 //! [`describe_mapped`]. What a version consists of stands in [`architecture`].
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod architecture;
 mod describe;
@@ -15,17 +16,18 @@ mod layout;
 pub mod mechanism;
 pub mod names;
 mod relatives;
+mod sizes;
+mod tensor;
 mod version;
 
 pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
-pub use description::{
-    Configuration, Epsilon, Hyperparameters, LoraRanks, MappedTensor, ModelDescription, ModelFile, Recover, TensorRole, TensorSpec,
-    TensorUse, ValueForm,
-};
+pub use description::ModelDescription;
 pub use error::ModelError;
 pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};
 pub use mechanism::{
     Axis, ChannelMix, Mechanisms, Norm, NormKind, Norms, Per, StateBuffer, StoredBonus, TimeMix, TokenShift, VocabularyFamily,
 };
 pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};
+pub use sizes::{Configuration, Epsilon, Hyperparameters, LoraRanks};
+pub use tensor::{MappedTensor, ModelFile, Recover, TensorRole, TensorSpec, TensorUse, ValueForm};
 pub use version::Version;

@@ -5,9 +5,24 @@
 //! is stored as its logarithm) stand beside those of its architecture. Who computes or stores models matches on these enums without
 //! wildcard arms: a mechanism that a crate does not know is then an error of the compiler there.
 
-use crate::description::{Epsilon, Hyperparameters, LoraRanks};
+use crate::sizes::{Epsilon, Hyperparameters, LoraRanks};
 
 /// What the layers of one model are made of.
+///
+/// ```
+/// use rwkv_forge_model::TimeMix;
+/// # use rwkv_forge_tensor::TensorSource;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V6, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = rwkv_forge_model::describe(checkpoint.tensors())?;
+/// // Whoever computes a model asks what it consists of, and learns of a new recurrence from the compiler.
+/// let rank_of_the_decay = match model.mechanisms.time_mix {
+///     TimeMix::Wkv4 | TimeMix::Wkv5 { .. } => None,
+///     TimeMix::Wkv6 { decay, .. } | TimeMix::Wkv7 { decay, .. } | TimeMix::Qrwkv6 { decay, .. } => Some(decay),
+/// };
+/// assert_eq!(rank_of_the_decay, Some(7));
+/// # Ok::<(), rwkv_forge_model::ModelError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mechanisms {
     /// The attention-like half of a layer.

@@ -4,18 +4,16 @@ use std::hash::{Hash, Hasher};
 
 use serde::{Serialize, Serializer};
 
-use crate::architecture::{self, Architecture};
-
 /// A released architecture.
 ///
 /// A handle: it has names for people and files, and a row that says what it consists of ([`Version::architecture`]). What a model does
 /// is asked of its [`crate::Mechanisms`]; nobody can match on versions, so that none is taken for its neighbour.
 #[derive(Clone, Copy)]
-pub struct Version(Id);
+pub struct Version(pub(crate) Id);
 
 /// What a handle stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Id {
+pub(crate) enum Id {
     V4,
     V5_0,
     V5_1,
@@ -64,21 +62,6 @@ impl Version {
             Id::V7 => "7",
             Id::QRwkv6 => "rwkv6qwen2",
             Id::ARwkv7 => "arwkv7",
-        }
-    }
-
-    /// What the version consists of.
-    #[must_use]
-    pub fn architecture(self) -> &'static Architecture {
-        match self.0 {
-            Id::V4 => &architecture::v4::ARCHITECTURE,
-            Id::V5_0 => &architecture::v5::ARCHITECTURE_5_0,
-            Id::V5_1 => &architecture::v5::ARCHITECTURE_5_1,
-            Id::V5_2 => &architecture::v5::ARCHITECTURE_5_2,
-            Id::V6 => &architecture::v6::ARCHITECTURE,
-            Id::V7 => &architecture::v7::ARCHITECTURE,
-            Id::QRwkv6 => &architecture::qrwkv6::ARCHITECTURE,
-            Id::ARwkv7 => &architecture::arwkv7::ARCHITECTURE,
         }
     }
 }

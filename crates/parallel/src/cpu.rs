@@ -90,6 +90,7 @@ pub(crate) fn view(tensor: &Tensor) -> Result<View<impl Deref<Target = Storage> 
 }
 
 impl<G: Deref<Target = Storage>> View<G> {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "kinds of memory are candle's")]
     pub(crate) fn values<T: Scalar>(&self) -> Result<&[T]> {
         match &*self.storage {
             Storage::Cpu(storage) => Ok(&storage.as_slice::<T>()?[self.range.clone()]),

@@ -7,7 +7,12 @@ use rayon::prelude::*;
 use crate::cpu::{Scalar, by_type, logistic, normalise, sum, view};
 use crate::delta::{End, Prepared, meet_in_block};
 use crate::ops::Norm;
-use crate::wkv7::{DECAY_SCALE, SHORTEST};
+
+/// e^(-1/2): the fastest decay is exp of minus this.
+pub(crate) const DECAY_SCALE: f64 = 0.606_530_659_712_633_4;
+
+/// Directions shorter than this are not made longer.
+pub(crate) const SHORTEST: f64 = 1e-12;
 
 /// Everything element-by-element of a layer's time mix. Tensors are `[tokens, channels]`, the bases and below
 /// `[1, channels]`.

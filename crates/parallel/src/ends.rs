@@ -42,7 +42,7 @@ pub(crate) fn embedded<F: Real>(model: &Model, tokens: &[u32], options: &Paralle
     if options.planted.is(Fault::SkippedLn0) {
         return Ok(rows);
     }
-    Ok(Weights { layer: Some(0), ..outside }.norm::<F>("ln0")?.layer(&rows, &How::new(options, 0))?)
+    Ok(Norm::load::<F>(&Weights { layer: Some(0), ..outside }, "ln0")?.layer(&rows, &How::new(options, 0))?)
 }
 
 fn check_tokens(description: &ModelDescription, tokens: &[u32]) -> Result<(), ParallelError> {
@@ -82,7 +82,7 @@ impl<F: Real> Head<F> {
         let matrix = Tensor::from_vec(outside.rows::<F>("head.weight", rows, channels)?, shape, &options.device)?.t()?;
         Ok(Self {
             channels,
-            norm: outside.norm::<F>("ln_out")?,
+            norm: Norm::load::<F>(&outside, "ln_out")?,
             matrix,
             how: How::new(options, description.hyperparameters.layers),
             float: PhantomData,

@@ -28,6 +28,27 @@ enum TimeMix {
 }
 
 /// The weights of one layer as F.
+///
+/// ```
+/// use rwkv_forge_parallel::{Layer, LayerState, ParallelModel, ParallelOptions, embed};
+/// use rwkv_forge_weights::Model;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let (tokens, options) = ([3, 14, 15], ParallelOptions::default());
+/// let mut x: Vec<f64> = embed(&model, &tokens, &options)?;
+/// let (start, mut v_first) = (LayerState::zero(model.description()), Vec::new());
+/// for index in 0..model.description().hyperparameters.layers {
+///     // One layer is in memory at a time.
+///     x = Layer::load(&model, index, &options)?.forward(&x, &start, &mut v_first)?.x;
+/// }
+///
+/// let whole = ParallelModel::<f64>::load(&model, &options)?;
+/// let mut streams = Vec::new();
+/// whole.forward_with(&tokens, &whole.zero_states(), |layer| streams.push(layer.x))?;
+/// assert_eq!(streams.last(), Some(&x));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Layer<F> {
     description: ModelDescription,
@@ -67,7 +88,7 @@ impl<F: Real> Layer<F> {
         cpu::keep_freed_memory();
         let planted = options.planted;
         let weights = Weights { source: model.source(), description, layer: Some(index), device: &options.device };
-        let norm = |name: &str| weights.norm::<F>(name);
+        let norm = |name: &str| Norm::load::<F>(&weights, name);
         let time_mix = match description.mechanisms.time_mix {
             mechanism::TimeMix::Wkv4 => TimeMix::Wkv4(wkv4::TimeMix::load::<F>(&weights, planted)?),
             mechanism::TimeMix::Wkv5 { decay, gate, bonus } => {

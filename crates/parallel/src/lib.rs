@@ -11,6 +11,7 @@
 //!
 //! Values are f32 or f64 ([`Real`]). The layers of hybrids with Qwen have no parallel form here.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod cpu;
 mod cpu_delta;

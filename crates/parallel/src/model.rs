@@ -14,6 +14,23 @@ use crate::state::{DeviceState, LayerState, check_len, values};
 /// All layers and the head of a model as F: `parameters * size_of::<F>()` bytes, but for the embedding, of which only the
 /// rows of the tokens at hand are read. Where that is too much, use [`crate::embed`], [`Layer`] and
 /// [`crate::for_each_logits`].
+///
+/// ```
+/// use rwkv_forge_parallel::{ParallelModel, ParallelOptions};
+/// use rwkv_forge_weights::Model;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let parallel = ParallelModel::<f64>::load(&model, &ParallelOptions::default())?;
+/// let whole = parallel.forward(&[3, 14, 15, 9], &parallel.zero_states())?;
+///
+/// // The same sequence in two parts, the second from the states behind the first.
+/// let first = parallel.forward(&[3, 14], &parallel.zero_states())?;
+/// let second = parallel.forward(&[15, 9], &first.states)?;
+/// let parts = first.logits.iter().chain(&second.logits);
+/// assert!(whole.logits.iter().zip(parts).all(|(whole, part)| (whole - part).abs() < 1e-10));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct ParallelModel<F> {
     model: Model,
     options: ParallelOptions,

@@ -137,6 +137,12 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
+    /// Weight and bias of a norm over all channels.
+    pub(crate) fn load<F: Real>(weights: &Weights<'_>, name: &str) -> std::result::Result<Self, ParallelError> {
+        let row = |part: &str| weights.row::<F>(&format!("{name}.{part}"), weights.description.hyperparameters.channels);
+        Ok(Self { weight: row("weight")?, bias: row("bias")? })
+    }
+
     /// Layer norm of each row of `x [tokens, channels]`.
     pub(crate) fn layer(&self, x: &Tensor, how: &How) -> Result<Tensor> {
         self.groups(x, 1, LAYER_NORM_EPS, how)

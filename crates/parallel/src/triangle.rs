@@ -17,6 +17,7 @@ impl CustomOp1 for Substitution {
         "inverse-of-one-minus-strictly-lower"
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "types are candle's")]
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let n = layout.dims().last().copied().unwrap_or(0);
         let inverse = match storage {

@@ -8,7 +8,6 @@ use rwkv_forge_model::{ModelDescription, TensorSpec, ValueForm};
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, decode_dense};
 
 use crate::error::ParallelError;
-use crate::ops::Norm;
 use crate::real::Real;
 
 /// Elements that one task decodes: bounds the raw bytes in memory, and hides the cost of a read call.
@@ -103,12 +102,6 @@ impl Weights<'_> {
     /// The weight of a linear layer `[outputs, inputs]`, seen as `[inputs, outputs]`, what rows of tokens multiply.
     pub(crate) fn linear<F: Real>(&self, suffix: &str, outputs: usize, inputs: usize) -> Result<Tensor, ParallelError> {
         Ok(self.tensor::<F>(suffix, &[outputs, inputs])?.t()?)
-    }
-
-    /// Weight and bias of a norm over all channels.
-    pub(crate) fn norm<F: Real>(&self, name: &str) -> Result<Norm, ParallelError> {
-        let row = |part: &str| self.row::<F>(&format!("{name}.{part}"), self.description.hyperparameters.channels);
-        Ok(Norm { weight: row("weight")?, bias: row("bias")? })
     }
 
     /// Rows `rows` of a tensor `[total, columns]`.

@@ -81,7 +81,7 @@ impl TimeMix {
                 false => Decay::Heads(values::<F>(&decay)?.into_iter().map(F::to_f64).collect()),
             },
             bonus: bonus.expand((heads, sizes.head_size))?.contiguous()?.reshape((1, channels))?,
-            norm: weights.norm::<F>("att.ln_x")?,
+            norm: Norm::load::<F>(weights, "att.ln_x")?,
         })
     }
 

@@ -63,7 +63,7 @@ impl TimeMix {
             value: square("att.value.weight")?,
             gate: square("att.gate.weight")?,
             output: square("att.output.weight")?,
-            norm: weights.norm::<F>("att.ln_x")?,
+            norm: Norm::load::<F>(weights, "att.ln_x")?,
         })
     }
 

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::cpu;
-use crate::cpu_delta::Recipe;
+use crate::cpu_delta::{DECAY_SCALE, Recipe, SHORTEST};
 use crate::delta::{BLOCK, Inputs, chunked};
 use crate::error::ParallelError;
 use crate::faults::Fault;
@@ -11,12 +11,6 @@ use crate::ops::{How, Norm, Shares};
 use crate::real::Real;
 use crate::scan::pieces;
 use crate::weights::Weights;
-
-/// e^(-1/2): the fastest decay is exp of minus this.
-pub(crate) const DECAY_SCALE: f64 = 0.606_530_659_712_633_4;
-
-/// Directions shorter than this are not made longer.
-pub(crate) const SHORTEST: f64 = 1e-12;
 
 /// The mixed inputs in the order that they are used in here.
 const MIXES: [&str; 6] = ["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"];
@@ -101,7 +95,7 @@ impl TimeMix {
             direction: row("att.k_k")?,
             update: row("att.k_a")?,
             bonus: row("att.r_k")?,
-            norm: weights.norm::<F>("att.ln_x")?,
+            norm: Norm::load::<F>(weights, "att.ln_x")?,
         })
     }
 

@@ -46,6 +46,21 @@ pub const MAX_THREADS: usize = 1024;
 ///     pool.for_each(&mut [()], &mut [0], |_| (), |_, _, _| ());
 /// });
 /// ```
+///
+/// ```
+/// use std::num::NonZeroUsize;
+///
+/// let pool = rwkv_forge_pool::Pool::new(NonZeroUsize::MIN.saturating_add(1));
+/// // How many parts each thread has done.
+/// let mut done = vec![0; pool.threads()];
+/// let mut out = [0; 10];
+/// pool.run(&mut done, &mut out, &[3, 6, 10], |_done| (), |done, part, out| {
+///     out.fill(part);
+///     *done += 1;
+/// });
+/// assert_eq!(out, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]);
+/// assert_eq!(done.iter().sum::<usize>(), 3);
+/// ```
 #[derive(Debug)]
 pub struct Pool {
     gate: Arc<Gate>,

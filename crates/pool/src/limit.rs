@@ -14,6 +14,17 @@ pub fn most_threads() -> NonZeroUsize {
 }
 
 /// As many threads as were asked for, at most [`most_threads`].
+///
+/// ```
+/// use std::num::NonZeroUsize;
+///
+/// use rwkv_forge_pool::{most_threads, useful_threads};
+///
+/// assert_eq!(useful_threads(NonZeroUsize::MIN).get(), 1);
+/// // Somebody asks for a thread for each of a million things to do.
+/// let asked = NonZeroUsize::new(1_000_000).expect("it is not 0");
+/// assert_eq!(useful_threads(asked), most_threads().min(asked));
+/// ```
 #[must_use]
 pub fn useful_threads(asked: NonZeroUsize) -> NonZeroUsize {
     asked.min(most_threads())

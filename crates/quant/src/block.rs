@@ -1,12 +1,10 @@
 //! What the formats of blocks share: the loops; and for 32 elements a block the search for extremes, scales, nibbles.
 
-use std::marker::PhantomData;
-
 use rwkv_forge_simd::{Isa, Pass};
 use rwkv_forge_tensor::Encoding;
 
 use crate::convert::{INFINITY, MAGNITUDE, f16_to_f32, f32_to_f16};
-use crate::searched::{SearchPass, Searched};
+use crate::format::check_importance;
 use crate::{BlockFormat, EncodeError, EncodeStats, Facts};
 
 /// Elements a block of most formats.
@@ -86,11 +84,6 @@ impl Job<'_> {
     /// Encodes block after block; importance does not matter.
     pub(crate) fn one_by_one<B: OneByOne>(self) -> Result<Flushed, usize> {
         self.isa.run(EncodePass::<B> { blocks: B::Values::cut(self.values).0, out: B::Stored::cut_mut(self.out) })
-    }
-
-    /// Encodes sub-blocks side by side.
-    pub(crate) fn searched<B: Searched>(self) -> Result<Flushed, usize> {
-        self.isa.run_lanes(SearchPass::<B>(self, PhantomData))
     }
 }
 
@@ -189,20 +182,6 @@ pub(crate) fn encode_at<B: Block>(
             None => EncodeError::Overflow { block, format },
         }),
     }
-}
-
-/// Refuses an importance that is no vector of weights for these values.
-pub(crate) fn check_importance(encoding: Encoding, values: &[f32], importance: &[f32]) -> Result<(), EncodeError> {
-    let format = encoding.name;
-    if let Some(index) = importance.iter().position(|weight| !(0.0..f32::INFINITY).contains(weight)) {
-        return Err(EncodeError::Importance { index, format });
-    }
-    let columns = importance.len();
-    // 0 is the multiple of 0, and nothing else is.
-    if !columns.is_multiple_of(encoding.block_len as usize) || !values.len().is_multiple_of(columns) {
-        return Err(EncodeError::Rows { values: values.len(), columns, format });
-    }
-    Ok(())
 }
 
 /// [`BlockFormat::decode`] with a chosen instruction set.

@@ -62,6 +62,7 @@ pub enum DecodeError {
 }
 
 impl Diagnostic for DecodeError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::Read(error) => error.kind(),
@@ -69,6 +70,7 @@ impl Diagnostic for DecodeError {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::NoSuchRows { .. } => Class::Usage,

@@ -41,6 +41,16 @@ pub enum Rows {
 
 /// All that a format says of itself. Whatever it does not say is what keeps others from touching it: a new format has no number in other
 /// people's tables, and no plan knows it.
+///
+/// ```
+/// use rwkv_forge_quant::Family;
+///
+/// let facts = rwkv_forge_quant::by_name("q4_k").expect("a type of this name").facts();
+/// assert_eq!(facts.family, Family::Super);
+/// assert_eq!(facts.ggml.map(|ggml| ggml.number), Some(12));
+/// // Its blocks have 256 weights: shorter rows get the next larger type with blocks of 32.
+/// assert_eq!(facts.stand_in.map(|format| format.encoding().name), Some("q5_0"));
+/// ```
 #[derive(Clone, Copy)]
 pub struct Facts {
     /// How codes become numbers.

@@ -146,6 +146,15 @@ pub fn check_values(
 /// Reads a file for its digests and checksums as [`TensorSource::check_integrity`] does, and beside that looks at every value of every
 /// tensor. Both go through the file from its start at the same time, so that what one has read the other need not wait for.
 ///
+/// ```
+/// # use rwkv_forge_testkit::models::MemorySource;
+/// // `source` is any open file; in this one, a training run went astray.
+/// # let source = MemorySource::from_f32(vec![("head.weight".to_owned(), vec![2, 3], vec![1.0, 2.0, 3.0, 4.0, f32::NAN, 6.0])]);
+/// let error = rwkv_forge_quant::examine(&source, &|_bytes| ()).unwrap_err();
+/// assert_eq!(error.kind(), "NonFinite");
+/// assert!(error.to_string().contains("head.weight"));
+/// ```
+///
 /// # Errors
 /// As [`TensorSource::check_integrity`] and [`check_values`]; a wrong checksum explains whatever else is wrong and comes first.
 pub fn examine(source: &dyn TensorSource, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {

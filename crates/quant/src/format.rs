@@ -1,14 +1,25 @@
-//! The trait that every block format implements, and the registry.
+//! The trait that every block format implements.
 
 use rwkv_forge_tensor::Encoding;
 
-use crate::block::check_importance;
-use crate::{
-    BF16, EncodeError, EncodeStats, F16, F32, Facts, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, Int8, MXFP4,
-    NF4, NVFP4, Q1_0, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SF4, TQ1_0, TQ2_0,
-};
+use crate::{EncodeError, EncodeStats, Facts};
 
 /// A way to store rows of f32. Rows never share blocks. All methods are pure: same input, same bytes, on any machine.
+///
+/// ```
+/// let q8_0 = rwkv_forge_quant::by_name("q8_0").expect("a type of this name");
+/// let values: Vec<f32> = (0..64u8).map(|i| f32::from(i) - 31.5).collect();
+/// let mut blocks = vec![0; 2 * q8_0.encoding().block_bytes as usize];
+/// q8_0.encode(&values, &mut blocks)?;
+/// q8_0.validate(&blocks).expect("finite scales");
+///
+/// let mut decoded = vec![0.0; values.len()];
+/// q8_0.decode(&blocks, &mut decoded);
+/// let error = values.iter().zip(&decoded).map(|(value, decoded)| (value - decoded).abs()).fold(0.0, f32::max);
+/// assert!(0.0 < error && error < 31.5 / 127.0);
+/// assert_eq!(q8_0.bits(), 8.5);
+/// # Ok::<(), rwkv_forge_quant::EncodeError>(())
+/// ```
 pub trait BlockFormat: Sync {
     /// Name, block length and block bytes.
     fn encoding(&self) -> Encoding;
@@ -78,61 +89,16 @@ impl PartialEq for dyn BlockFormat {
 
 impl Eq for dyn BlockFormat {}
 
-/// All formats, dense ones first, those that are only read last: a line each.
-#[rustfmt::skip]
-pub const FORMATS: &[&dyn BlockFormat] = &[
-    &F32,
-    &F16,
-    &BF16,
-    &Q8_0,
-    &Q6_K,
-    &Q5_K,
-    &Q5_1,
-    &Q5_0,
-    &Q4_K,
-    &Q4_1,
-    &Q4_0,
-    &IQ4_NL,
-    &IQ4_XS,
-    &MXFP4,
-    &NVFP4,
-    &Q3_K,
-    &Q2_K,
-    &Int8,
-    &NF4,
-    &SF4,
-    &IQ3_S,
-    &IQ3_XXS,
-    &IQ2_S,
-    &IQ2_XS,
-    &Q2_0,
-    &TQ2_0,
-    &IQ2_XXS,
-    &IQ1_M,
-    &TQ1_0,
-    &IQ1_S,
-    &Q1_0,
-];
-
-/// The formats that values can be encoded to.
-pub fn encodable() -> impl Iterator<Item = &'static dyn BlockFormat> {
-    FORMATS.iter().copied().filter(|format| format.facts().encodes)
-}
-
-/// The format that users call `name` (`q8_0`, `bf16`; lower case).
-#[must_use]
-pub fn by_name(name: &str) -> Option<&'static dyn BlockFormat> {
-    FORMATS.iter().copied().find(|format| format.encoding().name == name)
-}
-
-/// The format that stores `encoding`.
-#[must_use]
-pub fn by_encoding(encoding: Encoding) -> Option<&'static dyn BlockFormat> {
-    FORMATS.iter().copied().find(|format| format.encoding() == encoding)
-}
-
-/// The format with this ggml/GGUF type number.
-#[must_use]
-pub fn by_ggml_type(number: u32) -> Option<&'static dyn BlockFormat> {
-    FORMATS.iter().copied().find(|format| format.ggml_type() == Some(number))
+/// Refuses an importance that is no vector of weights for these values.
+pub(crate) fn check_importance(encoding: Encoding, values: &[f32], importance: &[f32]) -> Result<(), EncodeError> {
+    let format = encoding.name;
+    if let Some(index) = importance.iter().position(|weight| !(0.0..f32::INFINITY).contains(weight)) {
+        return Err(EncodeError::Importance { index, format });
+    }
+    let columns = importance.len();
+    // 0 is the multiple of 0, and nothing else is.
+    if !columns.is_multiple_of(encoding.block_len as usize) || !values.len().is_multiple_of(columns) {
+        return Err(EncodeError::Rows { values: values.len(), columns, format });
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@
 //! not depend on the machine. The inner loops are plain Rust or written over lanes; `rwkv_forge_simd` compiles
 //! them for each instruction set.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod block;
 mod book;
@@ -48,6 +49,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod registry;
 mod search;
 mod searched;
 mod six_bits;
@@ -64,7 +66,7 @@ pub use error::{EncodeError, EncodeStats};
 pub use facts::{Facts, Family, Ggml, Rows};
 pub use finite::{NonFinite, all_non_finite, check_values, examine, first_non_finite, non_finite};
 pub use float4::{NF4, NF4_TABLE, SF4, SF4_TABLE};
-pub use format::{BlockFormat, FORMATS, by_encoding, by_ggml_type, by_name, encodable};
+pub use format::BlockFormat;
 pub use grid::{Grid, Points, Scheme};
 pub use int8::Int8;
 pub use iq1_m::IQ1_M;
@@ -91,5 +93,6 @@ pub use q5_1::Q5_1;
 pub use q5_k::Q5_K;
 pub use q6_k::Q6_K;
 pub use q8_0::Q8_0;
+pub use registry::{FORMATS, by_encoding, by_ggml_type, by_name, encodable};
 pub use tq1_0::TQ1_0;
 pub use tq2_0::TQ2_0;

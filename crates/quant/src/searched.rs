@@ -1,6 +1,8 @@
 //! The formats whose scales are searched: groups of sub-blocks are turned so that each lane holds one, searched together,
 //! and put together block by block.
 
+use std::marker::PhantomData;
+
 use rwkv_forge_simd::{LanePass, Registers};
 
 use crate::block::{Block, ByteArray, FloatArray, Flushed, Job, Outcome};
@@ -26,7 +28,14 @@ pub(crate) trait Searched: Block {
 }
 
 /// Encodes all blocks of a job.
-pub(crate) struct SearchPass<'a, B>(pub(crate) Job<'a>, pub(crate) std::marker::PhantomData<B>);
+pub(crate) struct SearchPass<'a, B>(pub(crate) Job<'a>, pub(crate) PhantomData<B>);
+
+impl Job<'_> {
+    /// Encodes sub-blocks side by side.
+    pub(crate) fn searched<B: Searched>(self) -> Result<Flushed, usize> {
+        self.isa.run_lanes(SearchPass::<B>(self, PhantomData))
+    }
+}
 
 /// Values of a group, element by element.
 type Rows = [f32; LONGEST * MOST];

@@ -3,21 +3,11 @@
 use rwkv_forge_quant::EncodeError;
 use rwkv_forge_simd::Isa;
 
-use crate::factor::Factor;
-use crate::feedback::{Feedback, FeedbackLoss};
+use crate::factor::{Factor, FeedbackLoss};
+use crate::feedback::Feedback;
 use crate::format::{Format, Kind};
+use crate::rows::Rows;
 use crate::search::Search;
-
-/// Rows that are quantized together: whole rows of whole blocks, finite values.
-pub(crate) struct Rows<'a> {
-    /// `[rows, columns]`
-    pub(crate) values: &'a [f32],
-    pub(crate) columns: usize,
-    /// What each column's squared errors weigh, for the search of scales, `[columns]`; positive.
-    pub(crate) weights: &'a [f32],
-    /// The blocks, rows one after the other.
-    pub(crate) out: &'a mut [u8],
-}
 
 /// Searches the scales of rows of blocks; never worse than the reference encoder with `importance`, by `importance`.
 pub(crate) fn search(isa: Isa, format: &'static Format, rows: Rows, importance: Option<&[f32]>) -> Result<(), EncodeError> {

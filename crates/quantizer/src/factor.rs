@@ -8,7 +8,25 @@
 
 use crate::cholesky::{PANEL, factorize};
 use crate::error::QuantizerError;
-use crate::feedback::FeedbackLoss;
+
+/// What the errors of some rows amount to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FeedbackLoss {
+    /// Sum of squared errors times the diagonal of the Hessian.
+    pub(crate) weighted: f64,
+    /// The trace with the damped Hessian.
+    pub(crate) damped: f64,
+    /// Sum of squared errors.
+    pub(crate) squares: f64,
+}
+
+impl FeedbackLoss {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.weighted += other.weighted;
+        self.damped += other.damped;
+        self.squares += other.squares;
+    }
+}
 
 /// A Hessian as it was collected: symmetric, only the lower triangles are read.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +91,20 @@ pub(crate) struct Panel {
 }
 
 /// A factorized Hessian: made once for an input, used for all matrices of that input.
+///
+/// ```
+/// use rwkv_forge_quantizer::{Factor, Hessian, QuantizerError};
+///
+/// // What was gathered of two channels: mean products of each with each.
+/// let hessian = Hessian { columns: 2, block: 2, values: &[4.0, 1.0, 1.0, 9.0] };
+/// let factor = Factor::new(&hessian, 0.1)?;
+/// assert_eq!((factor.columns(), factor.importance()), (2, &[4.0, 9.0][..]));
+///
+/// // No inputs have a mean square below zero.
+/// let impossible = Hessian { columns: 2, block: 2, values: &[4.0, 1.0, 1.0, -9.0] };
+/// assert!(matches!(Factor::new(&impossible, 0.1), Err(QuantizerError::Hessian { row: 1, column: 1 })));
+/// # Ok::<(), QuantizerError>(())
+/// ```
 #[derive(Debug)]
 pub struct Factor {
     pub(crate) panels: Vec<Panel>,

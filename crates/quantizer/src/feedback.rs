@@ -11,34 +11,15 @@ use rwkv_forge_quant::EncodeError;
 use rwkv_forge_simd::Pass;
 
 use crate::cholesky::PANEL;
-use crate::engine::Rows;
-use crate::factor::Factor;
+use crate::factor::{Factor, FeedbackLoss};
 use crate::format::{Format, MOST_SUBS};
 use crate::grid::{Block, Grid};
 use crate::points::{LANES, Lanes, Points};
+use crate::rows::Rows;
 use crate::starts::best_grid;
 
 /// Columns whose errors reach the columns after them together; a multiple of every block.
 const GROUP: usize = 256;
-
-/// What the errors of some rows amount to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct FeedbackLoss {
-    /// Sum of squared errors times the diagonal of the Hessian.
-    pub(crate) weighted: f64,
-    /// The trace with the damped Hessian.
-    pub(crate) damped: f64,
-    /// Sum of squared errors.
-    pub(crate) squares: f64,
-}
-
-impl FeedbackLoss {
-    pub(crate) fn add(&mut self, other: Self) {
-        self.weighted += other.weighted;
-        self.damped += other.damped;
-        self.squares += other.squares;
-    }
-}
 
 /// Quantizes rows.
 pub(crate) struct Feedback<'a, L> {
@@ -151,7 +132,10 @@ impl<L: Points> Feedback<'_, L> {
             let (row, format) = match error {
                 EncodeError::NonFinite { index, format } => (index / self.format.block(), format),
                 EncodeError::Overflow { block, format } => (block, format),
-                other => return Err(other),
+                other @ (EncodeError::ReadOnly { .. }
+                | EncodeError::Length { .. }
+                | EncodeError::Importance { .. }
+                | EncodeError::Rows { .. }) => return Err(other),
             };
             let row = index * LANES + row;
             return Err(EncodeError::Overflow { block: (row * self.rows.columns + block.start) / self.format.block(), format });

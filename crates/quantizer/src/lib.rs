@@ -4,6 +4,7 @@
 //! the scales of one block; `feedback.rs` quantizes column by column with what `factor.rs` made of a Hessian. Rows are
 //! independent and quantized in parallel; the same values give the same bytes for any number of threads and on any machine.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod cholesky;
 mod engine;
@@ -15,6 +16,7 @@ mod grid;
 mod importance;
 mod points;
 mod quantize;
+mod rows;
 mod search;
 mod starts;
 #[cfg(test)]

@@ -5,12 +5,12 @@ use rwkv_forge_quant::{BlockFormat, EncodeError, FORMATS};
 use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::Encoding;
 
-use crate::engine::{self, Rows};
+use crate::engine;
 use crate::error::QuantizerError;
-use crate::factor::Factor;
-use crate::feedback::FeedbackLoss;
+use crate::factor::{Factor, FeedbackLoss};
 use crate::format::{self, Format};
 use crate::points::LANES;
+use crate::rows::Rows;
 use crate::search::squared_error;
 
 /// How codes are chosen.
@@ -117,6 +117,22 @@ pub fn ggml(values: &[f32], target: &Target, out: &mut [u8]) -> Result<Loss, Qua
 /// the weighted sum of squared errors of what the decoder will compute as small as a descent finds. Without importance all columns
 /// weigh the same. By that measure no block is worse than what [`ggml`] makes of it.
 ///
+/// ```
+/// use rwkv_forge_quantizer::{Target, ggml, search};
+///
+/// let q4_0 = rwkv_forge_quant::by_name("q4_0").expect("a type of this name").encoding();
+/// // Two rows of 64 weights; the first channels are the ones that matter.
+/// let values: Vec<f32> = (0..128u16).map(|i| f32::from(i * 37 % 101) / 50.0 - 1.0).collect();
+/// let importance: Vec<f32> = (0..64u8).map(|column| 1.0 / (1.0 + f32::from(column))).collect();
+/// let target = Target { format: q4_0, rows: 2, columns: 64, importance: Some(&importance) };
+///
+/// let mut blocks = vec![0; 4 * q4_0.block_bytes as usize];
+/// let as_ggml_does = ggml(&values, &target, &mut blocks)?;
+/// let searched = search(&values, &target, &mut blocks)?;
+/// assert!(searched.weighted_error < as_ggml_does.weighted_error);
+/// # Ok::<(), rwkv_forge_quantizer::QuantizerError>(())
+/// ```
+///
 /// # Errors
 /// As [`ggml`].
 pub fn search(values: &[f32], target: &Target, out: &mut [u8]) -> Result<Loss, QuantizerError> {
@@ -135,6 +151,24 @@ pub fn search(values: &[f32], target: &Target, out: &mut [u8]) -> Result<Loss, Q
 /// Quantizes `values` `[rows, columns]` into `out`, column by column in natural order. The errors of a column are passed on to the
 /// columns after it, weighted so that the outputs for inputs like those of the Hessian change least, and each block's scales are
 /// searched on the weights with these errors. The importance of the target counts for the reported loss alone.
+///
+/// ```
+/// use rwkv_forge_quantizer::{Factor, Hessian, Target, gptq, loss, search};
+///
+/// let q4_0 = rwkv_forge_quant::by_name("q4_0").expect("a type of this name").encoding();
+/// let values: Vec<f32> = (0..128u16).map(|i| f32::from(i * 37 % 101) / 50.0 - 1.0).collect();
+/// // Neighbouring channels are alike: what one of them loses, the next can make up for.
+/// let products: Vec<f32> = (0..64 * 64).map(|at: i32| 0.9f32.powi((at / 64 - at % 64).abs())).collect();
+/// let factor = Factor::new(&Hessian { columns: 64, block: 64, values: &products }, 0.01)?;
+/// let target = Target { format: q4_0, rows: 2, columns: 64, importance: None };
+///
+/// let mut blocks = vec![0; 4 * q4_0.block_bytes as usize];
+/// search(&values, &target, &mut blocks)?;
+/// let alone = loss(&values, &target, Some(&factor), &blocks)?.hessian_error;
+/// let fed_back = gptq(&values, &target, &factor, &mut blocks)?.hessian_error;
+/// assert!(fed_back < alone);
+/// # Ok::<(), rwkv_forge_quantizer::QuantizerError>(())
+/// ```
 ///
 /// # Errors
 /// As [`ggml`]; [`QuantizerError::Length`] when the factor is not of `columns`.

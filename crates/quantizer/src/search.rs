@@ -2,10 +2,10 @@
 
 use rwkv_forge_simd::Pass;
 
-use crate::engine::Rows;
 use crate::format::Format;
 use crate::grid::{Block, Grid};
 use crate::points::Points;
+use crate::rows::Rows;
 use crate::starts::best_grid;
 
 /// Improves rows that hold the reference encoder's blocks.

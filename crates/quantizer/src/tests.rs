@@ -4,12 +4,13 @@
 use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::f32_to_f16;
 
-use crate::engine::{self, Rows};
+use crate::engine;
 use crate::factor::{Factor, Hessian};
 use crate::feedback::Feedback;
 use crate::format::{FORMATS, Format, Kind};
 use crate::grid::Grid;
 use crate::points::Points;
+use crate::rows::Rows;
 
 /// A generator of nearly normal numbers of unit variance.
 pub(crate) fn normals(seed: u64) -> impl FnMut() -> f32 {

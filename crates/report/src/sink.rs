@@ -3,6 +3,15 @@
 //! Names of tensors, of files, keys of metadata and the like may hold anything. What could move the cursor, change colours, turn the
 //! direction of a line, hide, or end the cell, tag or line that it stands in becomes visible: `\x1b`, `\u{202e}`. Letters of
 //! every language stay.
+//!
+//! ```
+//! use rwkv_forge_report::sink;
+//!
+//! let name = "head\u{1b}[2J.weight|<b>";
+//! assert_eq!(sink::word(name), r"head\x1b[2J.weight|<b>");
+//! assert_eq!(sink::markdown_cell("a|b"), r"a\|b");
+//! assert_eq!(sink::html("a < b"), "a &lt; b");
+//! ```
 
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -81,6 +81,17 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 /// Rows under headings.
+///
+/// ```
+/// use rwkv_forge_report::{Cell, Column, Table};
+///
+/// let mut table = Table::new("Types", [Column::left("type"), Column::right("KL")]);
+/// table.push([Cell::text("q4_0"), Cell::measured(0.041_234_5, 3)]);
+/// assert_eq!(table.to_markdown()?, "| type |     KL |\n| ---- | -----: |\n| q4_0 | 0.0412 |\n");
+/// // Spreadsheets get every digit.
+/// assert_eq!(table.to_csv()?, "type,KL\nq4_0,0.0412345\n");
+/// # Ok::<(), rwkv_forge_report::ReportError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Table {
     /// Heading of the whole; not part of the Markdown and CSV.

@@ -18,6 +18,18 @@ pub const UNCHEATABLE_2024_CHUNK: usize = 1024;
 const START: u32 = 0;
 
 /// How texts become sequences.
+///
+/// ```
+/// use rwkv_forge_score::{Document, Protocol, Tokens};
+///
+/// let tokens = Tokens::from(vec![7, 8, 9]);
+/// let document = Document { name: "a text".to_owned(), category: String::new(), bytes: 9, tokens };
+/// let schedule = Protocol::Stream.schedule(&[document], &|_token| Some(3))?;
+/// // A token 0 goes first, so that every token of the text is scored; what follows the last one is not asked for.
+/// assert_eq!(schedule.sequences[0].tokens.to_vec()?, [0, 7, 8, 9]);
+/// assert_eq!((schedule.fed(), schedule.scored()), (3, 3));
+/// # Ok::<(), rwkv_forge_score::ScoreError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum Protocol {

@@ -88,6 +88,21 @@ impl Compared {
 }
 
 /// Turns rows of logits into numbers; one for each thread, since it keeps buffers of a row's length.
+///
+/// ```
+/// use rwkv_forge_score::{Precision, Scorer};
+///
+/// let mut scorer = Scorer::new(Precision::F32);
+/// // The second of three tokens is as likely as the two others together; the third follows.
+/// let logits = [0.0, 2f32.ln(), 0.0];
+/// let row = scorer.row(&logits, 2)?;
+/// assert!((row.p - 0.25).abs() < 1e-6 && (row.nll - 4f64.ln()).abs() < 1e-6);
+/// assert_eq!(row.argmax, 1);
+///
+/// let compared = scorer.reference(&logits, 2)?.compare(&[0.0, 0.0, 0.0])?;
+/// assert!(compared.kl > 0.0 && compared.delta_p() > 0.0);
+/// # Ok::<(), rwkv_forge_score::ScoreError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Scorer {
     isa: Isa,

@@ -85,6 +85,21 @@ pub struct Evaluation {
 }
 
 /// KL(reference || candidate) over all scored tokens, in nats.
+///
+/// ```
+/// use rwkv_forge_score::KlSummary;
+///
+/// // Divergences at 320 positions: ten windows of 32.
+/// let kl: Vec<f64> = (0..320).map(|position| f64::from(position % 10) / 1000.0).collect();
+/// let summary = KlSummary::of_positions(&kl);
+/// assert!((summary.mean - 0.0045).abs() < 1e-12);
+/// assert_eq!(summary.max, 0.009);
+/// let [low, high] = summary.interval.expect("enough windows");
+/// assert!(low < summary.mean && summary.mean < high);
+///
+/// // Fewer than eight windows give no interval.
+/// assert!(KlSummary::of_positions(&kl[..100]).interval.is_none());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct KlSummary {
     /// Mean.
@@ -184,6 +199,24 @@ const KL_FRACTIONS: [f64; 3] = [0.5, 0.99, 0.999];
 const DELTA_P_FRACTIONS: [f64; 11] = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999];
 
 /// Sums up the scores of a schedule.
+///
+/// ```
+/// use rwkv_forge_score::{Document, Precision, Protocol, Scorer, Scores, Tokens, evaluate};
+///
+/// let tokens = Tokens::from(vec![7, 8, 9]);
+/// let document = Document { name: "a text".to_owned(), category: String::new(), bytes: 9, tokens };
+/// let schedule = Protocol::Stream.schedule(&[document], &|_token| Some(3))?;
+///
+/// // A model of 16 tokens that takes all of them for equally likely.
+/// let (mut scorer, mut scores) = (Scorer::new(Precision::F32), Scores::new(Precision::F32));
+/// for token in [7, 8, 9] {
+///     scores.push(scorer.row(&[0.0; 16], token)?)?;
+/// }
+/// let found = evaluate(&schedule, &scores)?;
+/// assert!((found.perplexity - 16.0).abs() < 1e-9 && (found.bits_per_token - 4.0).abs() < 1e-9);
+/// assert!(found.no_interval.is_some(), "three tokens are too few for an interval, and that is said");
+/// # Ok::<(), rwkv_forge_score::ScoreError>(())
+/// ```
 ///
 /// # Errors
 /// [`ScoreError::Mismatch`] when there is not one score for each scored token of the schedule, or none at all.

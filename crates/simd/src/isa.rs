@@ -5,24 +5,9 @@
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 use crate::neon;
-use crate::{LanePass, Scalar, SimdError};
+use crate::{LanePass, Pass, Scalar, SimdError};
 #[cfg(target_arch = "x86_64")]
 use crate::{avx2, avx512};
-
-/// A loop over data that can be compiled for several instruction sets.
-///
-/// Every set but `scalar` has a fused multiply-add, so that [`f32::mul_add`] is one instruction; in `scalar` it is a slow call with
-/// the same result.
-pub trait Pass {
-    /// What the loop returns.
-    type Output;
-    /// Whether registers of 512 bits or fused multiply-adds make the loop faster. Where they do not, one copy for AVX2 alone runs on all
-    /// sets that have it.
-    const WIDE: bool = true;
-    /// Runs the loop. Implementations are `#[inline(always)]`, with everything they call, or else they keep the baseline's
-    /// instructions.
-    fn run(self) -> Self::Output;
-}
 
 /// An instruction set that this CPU has: only detection makes one.
 ///

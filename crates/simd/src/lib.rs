@@ -96,13 +96,15 @@ mod lanes;
 mod neon;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod pair;
+mod pass;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod register;
 mod registers;
 mod scalar;
 
 pub use error::SimdError;
-pub use isa::{Isa, Pass};
+pub use isa::Isa;
 pub use lanes::{Lanes, ROUND, nearest};
+pub use pass::Pass;
 pub use registers::{LanePass, Registers};
 pub use scalar::Scalar;

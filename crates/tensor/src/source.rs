@@ -37,6 +37,51 @@ impl TensorInfo {
 
 /// A readable file (or set of shards) of named tensors. Implementations are validated when they are made: every
 /// tensor listed can be read in full unless the file changes or the device fails.
+///
+/// ```
+/// use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
+/// # use std::path::{Path, PathBuf};
+/// # struct Memory(Vec<TensorInfo>, Vec<u8>);
+/// # #[derive(Debug, thiserror::Error)]
+/// # #[error("the range is not inside the tensor")]
+/// # struct Outside;
+/// # impl rwkv_forge_tensor::Diagnostic for Outside {
+/// #     fn kind(&self) -> &'static str { "Outside" }
+/// #     fn class(&self) -> rwkv_forge_tensor::Class { rwkv_forge_tensor::Class::Usage }
+/// # }
+/// # impl TensorSource for Memory {
+/// #     fn path(&self) -> &Path { Path::new("memory") }
+/// #     fn format(&self) -> &'static str { "memory" }
+/// #     fn files(&self) -> Vec<PathBuf> { Vec::new() }
+/// #     fn tensors(&self) -> &[TensorInfo] { &self.0 }
+/// #     fn read_at(&self, _index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
+/// #         let bytes = self.1.get(usize::try_from(start).unwrap_or(usize::MAX)..).and_then(|rest| rest.get(..out.len()));
+/// #         out.copy_from_slice(bytes.ok_or(Outside)?);
+/// #         Ok(())
+/// #     }
+/// #     fn check_integrity(&self, _progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> { Ok(Vec::new()) }
+/// # }
+///
+/// /// The mean of an f32 tensor, from a file of whatever kind.
+/// fn mean(source: &dyn TensorSource, name: &str) -> Result<Option<f32>, BoxError> {
+///     let is_meant = |info: &TensorInfo| info.name == name && info.encoding == Encoding::F32;
+///     let Some(index) = source.tensors().iter().position(is_meant) else { return Ok(None) };
+///     let count = source.tensors()[index].shape.iter().product::<u64>();
+///     let (mut sum, mut bytes) = (0.0, [0; 4]);
+///     for element in 0..count {
+///         source.read_at(index, element * 4, &mut bytes)?;
+///         sum += f32::from_le_bytes(bytes);
+///     }
+///     Ok(Some(sum / count as f32))
+/// }
+///
+/// # let info = TensorInfo { name: "ln_out.bias".to_owned(), shape: vec![2], encoding: Encoding::F32 };
+/// # let source = Memory(vec![info], [1.5f32, 2.5].iter().flat_map(|value| value.to_le_bytes()).collect());
+/// // `source` is any open file; this one has a tensor of 1.5 and 2.5.
+/// assert_eq!(mean(&source, "ln_out.bias")?, Some(2.0));
+/// assert_eq!(mean(&source, "ln_out.weight")?, None);
+/// # Ok::<(), BoxError>(())
+/// ```
 pub trait TensorSource: Send + Sync {
     /// The path the user gave, for messages.
     fn path(&self) -> &Path;

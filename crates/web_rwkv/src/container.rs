@@ -88,6 +88,9 @@ impl Container for Prefab {
         // Only tensors and sizes.
         &[]
     }
+    fn plan_base(&self) -> &'static str {
+        "int8"
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(Container::name(self), version)?;
         Ok(can_carry(version)?)

@@ -210,6 +210,7 @@ pub enum WebRwkvError {
 impl WebRwkvError {
     /// Names the file that the error is about, once.
     #[must_use]
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors name no file")]
     pub(crate) fn at(self, path: &Path) -> Self {
         match self {
             Self::In { .. } | Self::Input(_) => self,
@@ -219,6 +220,7 @@ impl WebRwkvError {
 }
 
 impl Diagnostic for WebRwkvError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::In { source, .. } => source.kind(),
@@ -227,6 +229,7 @@ impl Diagnostic for WebRwkvError {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::In { source, .. } => source.class(),

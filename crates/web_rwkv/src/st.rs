@@ -51,12 +51,12 @@ pub(crate) fn check_model(model: &ModelDescription) -> Result<(), WebRwkvError> 
     if !row.pads_head && !rows.is_multiple_of(8) {
         let why = format!(
             "web-rwkv 0.10 does not pad the head of this version while loading, and cannot compute one of {rows} rows, which is no \
-             multiple of 8; the container prefab can carry it"
+             multiple of 8"
         );
         return Err(WebRwkvError::CannotCarry { version: model.version.to_string(), why });
     }
     if row.reads_layer_1 && model.hyperparameters.layers < 2 {
-        let why = "web-rwkv reads a rank from layer 1 of a .st, and this model has one layer; the container prefab can carry it".to_owned();
+        let why = "web-rwkv reads a rank from layer 1 of a .st, and this model has one layer".to_owned();
         return Err(WebRwkvError::CannotCarry { version: model.version.to_string(), why });
     }
     Ok(())

@@ -92,6 +92,7 @@ pub enum WeightsError {
 }
 
 impl Diagnostic for WeightsError {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
         match self {
             Self::NonFinite(error) => error.kind(),

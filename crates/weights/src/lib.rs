@@ -9,6 +9,7 @@
 //!
 //! [`State`] is what a model remembers of the tokens it was fed, [`Context`] what its layers hand to each other.
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod context;
 mod error;

@@ -4,6 +4,25 @@
 //!
 //! Every form is measured by the same code: it is brought to a position, the token there is generated several times, and
 //! the median counts. Between the sampled positions, powers of two, the cost is taken to be a straight line.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use rwkv_forge_bench::curve::{CurveOptions, RecurrentForm, measure};
+//! use rwkv_forge_engine::EngineOptions;
+//! # use rwkv_forge_weights::Model;
+//!
+//! # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+//! # let model = Model::describe(checkpoint)?;
+//! let mut recurrent = RecurrentForm::load(&model, &EngineOptions::default())?;
+//! let options = CurveOptions { positions: 64, limit: Duration::from_secs(1) };
+//! let series = measure(&mut recurrent, &options, &mut |_done| ())?;
+//! // The state has the same size wherever it is.
+//! let (first, last) = (&series.points[0], &series.points[series.points.len() - 1]);
+//! assert!(first.position < last.position);
+//! assert_eq!(first.bytes, last.bytes);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod attention;
 mod figure;

@@ -61,6 +61,14 @@ pub struct Imatrix {
 }
 
 impl Imatrix {
+    /// Whether the file has names for the tensors of this version, which are those of GGUF.
+    ///
+    /// # Errors
+    /// [`CalibrateError::Gguf`] with the reason.
+    pub fn names(version: Version) -> Result<(), CalibrateError> {
+        Ok(rwkv_forge_gguf::can_carry(version)?)
+    }
+
     /// Reads a file of either format; the content says which.
     ///
     /// # Errors

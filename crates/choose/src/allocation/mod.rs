@@ -74,6 +74,7 @@ impl Diagnostic for AllocationError {
         self.into()
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::BadItem { .. } => Class::Bug,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use rwkv_forge_convert::container::usual;
 
 use super::range::{TIMES, count, loss};
 use super::{Calibration, VocabularyArg};
@@ -27,7 +28,7 @@ pub(crate) struct Plan {
     #[arg(long, value_name = "RATIO", value_parser = loss)]
     pub max_ppl_ratio: Option<f64>,
     /// Container that the recipe is for
-    #[arg(long, value_name = "CONTAINER", default_value = "gguf", value_parser = super::containers())]
+    #[arg(long, value_name = "CONTAINER", default_value = usual().name(), value_parser = super::containers())]
     pub to: String,
     #[command(flatten)]
     pub calibration: Calibration,

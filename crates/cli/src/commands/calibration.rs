@@ -1,37 +1,18 @@
 //! Statistics of the inputs of weights, for the commands that quantize.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rwkv_forge_calibrate::{Hessians, ImatrixFormat, Statistics};
-use rwkv_forge_choose::{CalibrationOptions, calibration_tokens};
-use rwkv_forge_convert::container::by_name;
+use rwkv_forge_calibrate::{Hessians, Imatrix, ImatrixFormat, Statistics};
+use rwkv_forge_choose::{Cache, CalibrationOptions, calibration_tokens};
 use rwkv_forge_convert::recipe::CalibrationRecord;
-use rwkv_forge_convert::{CALIBRATION_WINDOW, Calibrated, Calibration, FromImatrix, OpenModel, Vocabulary};
+use rwkv_forge_convert::{CALIBRATION_WINDOW, Calibrated, OpenModel, Vocabulary};
 use rwkv_forge_corpus::{Collection, ReadOptions};
 use rwkv_forge_io::OutputFile;
 
 use crate::args;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
-
-/// What is known of the inputs.
-pub(crate) enum Known {
-    /// Statistics of our own.
-    Calibrated(Box<Calibrated>),
-    /// llama.cpp's.
-    Imatrix(FromImatrix),
-}
-
-impl Known {
-    /// As quantizers ask for it.
-    pub(crate) fn calibration(&self) -> &dyn Calibration {
-        match self {
-            Self::Calibrated(calibrated) => calibrated.as_ref(),
-            Self::Imatrix(imatrix) => imatrix,
-        }
-    }
-}
 
 /// Reads texts.
 pub(crate) fn collections(paths: &[PathBuf], options: &ReadOptions) -> Result<Vec<Collection>, Failure> {
@@ -79,7 +60,9 @@ pub(crate) fn calibrated(
     if let Some(path) = &args.statistics {
         global.claims.output("--statistics", path)?;
     }
-    let found = options(args, hessians, global.threads).gather(model, tokens, terminal)?;
+    // A file that the user names needs no cache.
+    let cache = if args.statistics.is_some() { Cache::new(None, terminal) } else { Cache::usual(terminal) };
+    let found = options(args, hessians, global.threads).gather(model, tokens, &cache, terminal)?;
     if let Some(saved) = saved {
         saved.write(args, model, found.statistics())?;
     }
@@ -95,8 +78,7 @@ struct SavedImatrix {
 impl SavedImatrix {
     fn create(args: &args::Calibration, model: &OpenModel, force: bool, global: &args::Global) -> Result<Option<Self>, Failure> {
         let Some(path) = &args.save_imatrix else { return Ok(None) };
-        // The file names tensors as GGUF does.
-        by_name("gguf")?.carries(model.description().version)?;
+        Imatrix::names(model.description().version)?;
         let legacy = path.extension().is_some_and(|extension| extension == "dat");
         let format = if legacy { ImatrixFormat::Legacy } else { ImatrixFormat::Gguf };
         Ok(Some(Self { file: OutputFile::create(path, &global.output("--save-imatrix", force))?, format }))
@@ -109,9 +91,4 @@ impl SavedImatrix {
         self.file.write_all_at(0, &imatrix.to_bytes(self.format))?;
         Ok(self.file.commit()?)
     }
-}
-
-/// The importance of an imatrix file.
-pub(crate) fn imatrix(path: &Path, model: &OpenModel) -> Result<Known, Failure> {
-    Ok(Known::Imatrix(FromImatrix::read(path, model.description())?))
 }

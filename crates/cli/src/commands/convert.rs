@@ -2,21 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_calibrate::Hessians;
+use rwkv_forge_choose::products_for;
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
 use rwkv_forge_convert::{
-    BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, OpenModel, Preparation, Prepared, Record, Rendered, Rendering,
-    Sourced, Stage, VerifyOptions, Vocabulary, Words,
+    BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, FromImatrix, OpenModel, Preparation, Prepared, Record, Rendered,
+    Rendering, Sourced, Stage, VerifyOptions, Vocabulary, Words, origin_of_importance, treatment,
 };
 use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_io::OutputFile;
-use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_report::sink;
 use serde_json::{Value, json};
 
-use super::calibration::{self, Known};
+use super::calibration;
 use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary, words};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
@@ -41,7 +40,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let said = Words { name: args.name.clone().map(|name| Sourced::option("--name", name)), ..Words::default() };
     let said = said.or(rwkv_forge_convert::named_after(&args.source));
-    let treatment = treatment(args);
+    let treatment = treatment(args.lora.as_deref().zip(args.lora_alpha), args.imatrix.as_deref());
     let options = ConvertOptions {
         treatment: treatment.as_deref(),
         words: Some(&said),
@@ -102,8 +101,8 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     rwkv_forge_convert::check_output(&model, &blueprint, &output, &options)?;
     let side_files = SideFiles::create(args, global)?;
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
-    let prepared = prepare(&model, &blueprint, &recipe, known.as_ref().map(Known::calibration), &output, terminal)?;
-    let importance = importance(args);
+    let prepared = prepare(&model, &blueprint, &recipe, known.as_deref(), &output, terminal)?;
+    let importance = origin_of_importance(args.imatrix.as_deref(), args.calibration.calibrate.first().map(PathBuf::as_path));
     let preparation =
         prepared.as_ref().map(|made| Preparation { model: &made.model, tensors: &made.prepared, importance: importance.as_deref() });
     for warning in preparation.iter().flat_map(|preparation| preparation.tensors).filter_map(Prepared::note) {
@@ -132,28 +131,7 @@ fn calibrate(args: &Convert, model: &OpenModel, vocabulary: &Vocabulary, recipe:
         record = Some(calibration::record(&args.calibration, model, &found)?);
         tokens = Some(found);
     }
-    if let Some(wanted) = &recipe.calibration {
-        wanted.demand(record.as_ref())?;
-    }
-    let mut recipe = recipe.clone();
-    recipe.calibration = record;
-    Ok((recipe, tokens))
-}
-
-/// What is done besides the recipe, for provenance.
-fn treatment(args: &Convert) -> Option<String> {
-    let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let lora = args.lora.as_ref().zip(args.lora_alpha).map(|(path, alpha)| format!("lora={} alpha={alpha}", name(path)));
-    let imatrix = args.imatrix.as_ref().map(|path| format!("imatrix={}", name(path)));
-    let parts: Vec<String> = lora.into_iter().chain(imatrix).collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
-}
-
-/// Where importance comes from.
-fn importance(args: &Convert) -> Option<String> {
-    let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let imatrix = args.imatrix.as_ref().map(|path| format!("the imatrix {}", name(path)));
-    imatrix.or_else(|| args.calibration.calibrate.first().map(|path| format!("the calibration text {}", name(path))))
+    Ok((recipe.clone().with_calibration(record)?, tokens))
 }
 
 /// What there is to know of the inputs of weights.
@@ -164,14 +142,13 @@ fn known(
     tokens: Option<&[u32]>,
     global: &Global,
     terminal: &Terminal,
-) -> Result<Option<Known>, Failure> {
+) -> Result<Option<Box<dyn Calibration>>, Failure> {
     if let Some(path) = &args.imatrix {
-        return Ok(Some(calibration::imatrix(path, model)?));
+        return Ok(Some(Box::new(FromImatrix::read(path, model.description())?)));
     }
     let Some(tokens) = tokens else { return Ok(None) };
-    let hessians = if recipe.uses(Quantizer::Gptq) { Hessians::All } else { Hessians::None };
-    let found = calibration::calibrated(&args.calibration, model, tokens, hessians, args.force, global, terminal)?;
-    Ok(Some(Known::Calibrated(Box::new(found))))
+    let found = calibration::calibrated(&args.calibration, model, tokens, products_for(recipe), args.force, global, terminal)?;
+    Ok(Some(Box::new(found)))
 }
 
 /// Quantizes before writing what the executor's own encoder does not.
@@ -183,14 +160,9 @@ fn prepare(
     output: &Path,
     terminal: &Terminal,
 ) -> Result<Option<Rendered>, Failure> {
-    if !recipe.needs_preparation() && calibration.is_none() {
-        return Ok(None);
-    }
     let progress = Progress::new(terminal, "quantizing", false);
-    // Beside the output there is room for it, or there will be none for the output either.
-    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let set = |done: u64, total: u64| progress.set(done, total);
-    Ok(Some(Rendering { model, blueprint, recipe, calibration, directory: Some(directory) }.prepared(&set)?))
+    Ok(Rendering { model, blueprint, recipe, calibration, directory: None }.prepared_for(output, &set)?)
 }
 
 /// What is written beside the model: begun before the work, so that a name that cannot be fails early and never takes

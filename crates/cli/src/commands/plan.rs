@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use rwkv_forge_calibrate::Hessians;
-use rwkv_forge_choose::{Cache, Estimate, Finished, Goal, PlanTexts, Planned, Planner, ProbeOptions, TensorHarm, start};
+use rwkv_forge_choose::{Cache, Estimate, Finished, Goal, PlanTexts, Planned, Planner, TensorHarm, start};
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::quantizer_by_name;
 use rwkv_forge_convert::{ConvertOptions, OpenModel, Vocabulary};
 use rwkv_forge_corpus::ReadOptions;
-use rwkv_forge_eval::PassOptions;
 use rwkv_forge_io::OutputFile;
 use serde_json::json;
 
@@ -34,20 +33,13 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let convert = ConvertOptions {
         // As convert names it: the name is a part of the file's bytes.
         words: Some(&words),
-        // Nothing is written: what a short vocabulary means is said where the text is read.
-        pad_vocabulary: true,
         open: open_options(global),
         ..ConvertOptions::new(container, &recipe, &vocabulary)
     };
-    let planner = Planner {
-        model: &model,
-        convert,
-        quantizer: quantizer_by_name(&args.quantizer)?,
-        goal: goal(args),
-        probes: probe_options(args, global),
-        budget: args.budget,
-        pass: pass_options(args, global),
-    };
+    let mut planner = Planner::new(&model, convert, goal(args));
+    (planner.quantizer, planner.budget) = (quantizer_by_name(&args.quantizer)?, args.budget);
+    planner.probes.windows = args.probe_windows.get();
+    planner.limit(global.threads, args.max_memory);
     // All that can be refused without a text is refused before one is read.
     planner.check()?;
     let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
@@ -134,21 +126,6 @@ fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Ter
         allow_leak: args.allow_leak,
     };
     Texts::read(&texts, &tokenizer, args.max_memory, terminal)
-}
-
-fn pass_options(args: &Plan, global: &Global) -> PassOptions {
-    let default = PassOptions::default();
-    PassOptions { threads: global.threads.unwrap_or(default.threads), max_memory: args.max_memory / 4, ..default }
-}
-
-fn probe_options(args: &Plan, global: &Global) -> ProbeOptions {
-    let default = ProbeOptions::default();
-    ProbeOptions {
-        threads: global.threads.unwrap_or(default.threads),
-        windows: args.probe_windows.get(),
-        max_memory: args.max_memory / 2,
-        ..default
-    }
 }
 
 /// Says what a plan will take.

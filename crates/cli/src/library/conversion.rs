@@ -1,13 +1,16 @@
-//! A conversion in a chain of calls.
+//! A conversion in a chain of calls, and a plan for one.
 
 use std::path::Path;
 
-use rwkv_forge_convert::container::by_name;
+use rwkv_forge_choose::{Cache, Finished, Goal, PlanTexts, Planner, Silent, container_for};
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{BROKEN_KL, ConvertOptions, OpenModel, Preparation, Record, Rendering, Sourced, VerifyOptions, Vocabulary, Words};
+use rwkv_forge_convert::{
+    BROKEN_KL, Calibration, ConvertOptions, FromImatrix, OpenModel, Preparation, Record, Rendering, Sourced, VerifyOptions, Vocabulary,
+    Words, origin_of_importance, treatment,
+};
 use rwkv_forge_eval::{Kernel, Thresholds};
 
-use super::Error;
+use super::{Error, Evaluated, Inputs};
 
 /// Tokens on which a written file is compared with its source.
 const PROBE_TOKENS: usize = 128;
@@ -32,9 +35,11 @@ const PROBE_TOKENS: usize = 128;
 /// ```
 pub struct Conversion<'a> {
     model: &'a OpenModel,
-    container: &'a str,
-    types: Option<&'a str>,
+    container: Option<&'a str>,
+    types: Types<'a>,
     sets: Vec<String>,
+    inputs: Option<&'a Inputs>,
+    imatrix: Option<&'a Path>,
     vocabulary: Vocabulary,
     name: Option<&'a str>,
     thresholds: Thresholds,
@@ -42,15 +47,25 @@ pub struct Conversion<'a> {
     requantize: bool,
 }
 
+/// Where types come from, besides rules.
+enum Types<'a> {
+    /// The name of a type; nobody has said one when `None`.
+    Named(Option<&'a str>),
+    /// A recipe as data.
+    Recipe(Box<Recipe>),
+}
+
 impl<'a> Conversion<'a> {
-    /// A conversion to GGUF in the container's usual type, until something else is said.
+    /// A conversion to the usual container of the model, GGUF where that carries it, until something else is said. Its type is to be said.
     #[must_use]
     pub fn of(model: &'a OpenModel) -> Self {
         Self {
             model,
-            container: "gguf",
-            types: None,
+            container: None,
+            types: Types::Named(None),
             sets: Vec::new(),
+            inputs: None,
+            imatrix: None,
             vocabulary: Vocabulary::Auto,
             name: None,
             thresholds: Thresholds { max_kl: Some(BROKEN_KL), ..Thresholds::default() },
@@ -62,21 +77,44 @@ impl<'a> Conversion<'a> {
     /// The container, by its name on the command line: `gguf`, `rwkv-cpp`, `prefab`, `hf` …
     #[must_use]
     pub fn to(mut self, container: &'a str) -> Self {
-        self.container = container;
+        self.container = Some(container);
         self
     }
 
     /// A type, a preset or a ready type: `q8_0`, `q4_k_m`, `4bit`.
     #[must_use]
     pub fn types(mut self, name: &'a str) -> Self {
-        self.types = Some(name);
+        self.types = Types::Named(Some(name));
         self
     }
 
-    /// Another type for the tensors of a pattern, as `--set` has it: `set("head.weight=q6_k")`. Later rules win.
+    /// A recipe, as [`Conversion::plan`] makes it, instead of a type. One that was made with statistics needs the same
+    /// [`Conversion::inputs`].
+    #[must_use]
+    pub fn recipe(mut self, recipe: Recipe) -> Self {
+        self.types = Types::Recipe(Box::new(recipe));
+        self
+    }
+
+    /// Another type for the tensors of a pattern, as `--set` has it: `set("head.weight=q6_k")`. Later rules win, and all of them win over
+    /// those of a recipe.
     #[must_use]
     pub fn set(mut self, rule: impl Into<String>) -> Self {
         self.sets.push(rule.into());
+        self
+    }
+
+    /// Statistics of what the weights are multiplied with, for quantizers that weigh errors by them.
+    #[must_use]
+    pub fn inputs(mut self, inputs: &'a Inputs) -> Self {
+        (self.inputs, self.imatrix) = (Some(inputs), None);
+        self
+    }
+
+    /// The same from a file of llama.cpp's, which knows importance alone.
+    #[must_use]
+    pub fn imatrix(mut self, path: &'a Path) -> Self {
+        (self.inputs, self.imatrix) = (None, Some(path));
         self
     }
 
@@ -115,32 +153,92 @@ impl<'a> Conversion<'a> {
         self
     }
 
+    /// Plans a type for each tensor of this conversion's file, within bytes or within a loss: see [`Goal`]. The whole is measured on
+    /// `text`, which the text of `inputs` must not repeat. What the conversion says of types does not count.
+    ///
+    /// Minutes for a model of some hundred million parameters; [`Planner`] has what can be said about time and memory.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), rwkv_forge::Error> {
+    /// use rwkv_forge::{Conversion, Evaluated, Goal, Inputs, Vocabulary};
+    /// # let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/checkpoints");
+    /// # let output = std::env::temp_dir().join(format!("rwkv-forge-plan-{}.gguf", std::process::id()));
+    /// # let (novel, letters) = ("It is a truth universally acknowledged, ".repeat(20), "My dear Mr. Bennet, ".repeat(8));
+    /// # let bytes = std::fs::read(format!("{root}/vocab-320.txt")).expect("a fixture");
+    /// # let vocabulary = Vocabulary::File("vocab-320.txt".to_owned(), bytes);
+    /// let model = rwkv_forge::open(format!("{root}/tiny-rwkv7.pth"))?;
+    /// let inputs = Inputs::on(&model, &vocabulary, &novel)?;
+    /// let text = Evaluated::on(&model, &vocabulary, &letters)?;
+    /// let conversion = Conversion::of(&model).to("gguf").vocabulary(vocabulary);
+    /// let plan = conversion.plan(Goal::BitsPerWeight(6.5), &inputs, &text)?;
+    /// let record = conversion.recipe(plan.recipe).inputs(&inputs).write(&output)?;
+    /// assert_eq!(record.output_bytes, plan.planned.bytes);
+    /// # std::fs::remove_file(output).expect("the file is there");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the container refuses, a goal that no types reach, texts that are too short, and what computing fails with.
+    pub fn plan(&self, goal: Goal, inputs: &Inputs, text: &Evaluated) -> Result<Finished, Error> {
+        let container = container_for(self.model.description(), self.container)?;
+        let recipe = rwkv_forge_choose::start(container)?;
+        let words = named(self.name);
+        let options = ConvertOptions {
+            words: Some(&words),
+            requantize: self.requantize,
+            ..ConvertOptions::new(container, &recipe, &self.vocabulary)
+        };
+        let planner = Planner::new(self.model, options, goal);
+        planner.check()?;
+        let texts = PlanTexts { calibration: inputs.tokens(), measured: text.schedule() };
+        Ok(planner.run(texts, inputs.statistics(), &Cache::new(None, &Silent), &Silent, &mut |_| ())?)
+    }
+
     /// Writes the file, or the directory, reads it back, and compares it with its source. Nothing is left under the name unless all of it
     /// succeeds.
     ///
     /// # Errors
     /// Everything that the readers, the recipe, the container and the comparison refuse, and what the system does.
     pub fn write(self, output: impl AsRef<Path>) -> Result<Record, Error> {
-        let recipe = Recipe::new(None, self.types, &self.sets)?;
+        let output = output.as_ref();
+        let recipe = match self.types {
+            Types::Named(name) => Recipe::new(None, name, &self.sets)?,
+            Types::Recipe(recipe) => recipe.with_rules(&self.sets)?,
+        };
+        let recipe = recipe.with_calibration(self.inputs.map(|inputs| inputs.statistics().record()))?;
         let verify = VerifyOptions { text: None, tokens: PROBE_TOKENS, thresholds: self.thresholds, kernel: Kernel::Reference };
-        let name = self.name.map(|name| Sourced::option("name", name.to_owned()));
-        let words = Words { name, ..Words::default() };
+        let treatment = treatment(None, self.imatrix);
+        let container = container_for(self.model.description(), self.container)?;
+        let words = named(self.name);
         let mut options = ConvertOptions {
+            treatment: treatment.as_deref(),
             words: Some(&words),
             requantize: self.requantize,
             force: self.replace,
             verify: Some(verify),
-            ..ConvertOptions::new(by_name(self.container)?, &recipe, &self.vocabulary)
+            ..ConvertOptions::new(container, &recipe, &self.vocabulary)
         };
         let blueprint = rwkv_forge_choose::decide(self.model, &options).map_err(Error::of)?;
-        let rendered = if recipe.needs_preparation() {
-            let rendering = Rendering { model: self.model, blueprint: &blueprint, recipe: &recipe, calibration: None, directory: None };
-            Some(rendering.prepared(&|_, _| ()).map_err(Error::of)?)
-        } else {
-            None
+        rwkv_forge_convert::check_output(self.model, &blueprint, output, &options).map_err(Error::of)?;
+        let imatrix = self.imatrix.map(|path| FromImatrix::read(path, self.model.description())).transpose().map_err(Error::of)?;
+        let calibration = match (self.inputs, &imatrix) {
+            (Some(inputs), _) => Some(inputs.statistics() as &dyn Calibration),
+            (None, imatrix) => imatrix.as_ref().map(|imatrix| imatrix as &dyn Calibration),
         };
-        options.prepared =
-            rendered.as_ref().map(|rendered| Preparation { model: &rendered.model, tensors: &rendered.prepared, importance: None });
-        rwkv_forge_convert::convert(self.model, &blueprint, output.as_ref(), &options, &|_, _, _| ()).map_err(Error::of)
+        let rendering = Rendering { model: self.model, blueprint: &blueprint, recipe: &recipe, calibration, directory: None };
+        let rendered = rendering.prepared_for(output, &|_, _| ()).map_err(Error::of)?;
+        let importance = origin_of_importance(self.imatrix, None);
+        options.prepared = rendered.as_ref().map(|rendered| Preparation {
+            model: &rendered.model,
+            tensors: &rendered.prepared,
+            importance: importance.as_deref(),
+        });
+        rwkv_forge_convert::convert(self.model, &blueprint, output, &options, &|_, _, _| ()).map_err(Error::of)
     }
+}
+
+/// What the caller says besides tensors.
+fn named(name: Option<&str>) -> Words {
+    Words { name: name.map(|name| Sourced::option("name", name.to_owned())), ..Words::default() }
 }

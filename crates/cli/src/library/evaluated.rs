@@ -39,6 +39,10 @@ impl Evaluated {
         Ok(Self { schedule })
     }
 
+    pub(crate) fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
     /// Loss, perplexity and bits a byte of a model, with intervals where the text is long enough for them.
     ///
     /// # Errors

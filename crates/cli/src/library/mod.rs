@@ -3,6 +3,7 @@
 mod conversion;
 mod error;
 mod evaluated;
+mod inputs;
 mod session;
 
 use std::path::Path;
@@ -13,9 +14,23 @@ use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, Runnable};
 pub use conversion::Conversion;
 pub use error::Error;
 pub use evaluated::Evaluated;
+pub use inputs::Inputs;
 pub use session::Session;
 
 /// Opens a file, or a directory of files, by its content and recognises the model in it. Tensors stay in the file until they are read.
+///
+/// ```
+/// # fn main() -> Result<(), rwkv_forge::Error> {
+/// # let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/checkpoints");
+/// let model = rwkv_forge::open(format!("{root}/tiny-rwkv7.pth"))?;
+/// assert_eq!(model.description().version.to_string(), "RWKV-7");
+///
+/// // A text is no model.
+/// let error = rwkv_forge::open(format!("{root}/vocab-320.txt")).err().expect("nobody claims it");
+/// assert_eq!(error.kind(), "NotACheckpoint");
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// When the file is damaged, hostile, of no supported format, or holds no RWKV model.

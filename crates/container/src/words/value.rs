@@ -121,7 +121,7 @@ impl Value {
             Self::I16(v) => u64::try_from(*v).ok(),
             Self::I32(v) => u64::try_from(*v).ok(),
             Self::I64(v) => u64::try_from(*v).ok(),
-            _ => None,
+            Self::F32(_) | Self::Bool(_) | Self::String(_) | Self::Array(_) | Self::F64(_) => None,
         }
     }
 
@@ -131,7 +131,17 @@ impl Value {
         match self {
             Self::F32(v) => Some(f64::from(*v)),
             Self::F64(v) => Some(*v),
-            _ => None,
+            Self::U8(_)
+            | Self::I8(_)
+            | Self::U16(_)
+            | Self::I16(_)
+            | Self::U32(_)
+            | Self::I32(_)
+            | Self::Bool(_)
+            | Self::String(_)
+            | Self::Array(_)
+            | Self::U64(_)
+            | Self::I64(_) => None,
         }
     }
 

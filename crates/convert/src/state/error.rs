@@ -117,6 +117,7 @@ impl Diagnostic for StateError {
         self.into()
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
             Self::UnknownFormat { .. } | Self::NoMatrixState { .. } | Self::Unknowable { .. } | Self::TypeNotCarried { .. } => Class::Usage,

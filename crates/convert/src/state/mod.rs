@@ -234,6 +234,7 @@ pub fn read(path: &Path, hints: &StateHints) -> Result<(InitState, StateFormat),
     }
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "one refusal is told otherwise")]
 fn open_tensors(path: &Path) -> Result<(Kind, Box<dyn TensorSource>), BoxError> {
     let (kind, source) = rwkv_forge_checkpoint::open_kind(path, &Limits::default(), Backend::default()).map_err(|error| match error {
         CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } => {

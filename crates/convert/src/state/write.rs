@@ -52,7 +52,7 @@ pub fn write(state: &InitState, target: &StateTarget, path: &Path, options: &Out
     let mut encoder = Encoder { encoding, loss: F16Loss::default(), rounded: 0 };
     let (layout, data) = match target.format {
         StateFormat::RwkvCpp => encoder.buffer(state, target.version.ok_or(StateError::Unknowable { missing: "--model-version" })?)?,
-        format => encoder.tensors(state, format)?,
+        format @ (StateFormat::Pth | StateFormat::WebRwkv) => encoder.tensors(state, format)?,
     };
     encoder.judge(target)?;
     let options = OutputOptions { expected_bytes: layout.total_bytes, ..*options };

@@ -131,6 +131,28 @@ pub struct Residuals {
 }
 
 /// A model on its way through sequences.
+///
+/// ```
+/// use rwkv_forge_eval::{Pass, PassOptions, Runnable};
+/// use rwkv_forge_score::Tokens;
+/// # use rwkv_forge_weights::Model;
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let sequences = [Tokens::from(vec![3, 14, 15]), Tokens::from(vec![9, 2])];
+/// let mut pass = Pass::new("a model", &Runnable::new(&model), &PassOptions::default())?;
+/// let residuals = pass.run(&sequences, &mut (), &mut |_done, _layers| ())?;
+///
+/// // The logits after the last token of each sequence.
+/// let last = |sequence: usize| sequences[sequence].len() - 1..sequences[sequence].len();
+/// let mut found = Vec::new();
+/// pass.logits(&residuals, &mut [], &last, &mut |rows| {
+///     found.extend(rows.places.iter().enumerate().map(|(index, place)| (*place, rows.row(0, index).len())));
+///     Ok(())
+/// })?;
+/// assert_eq!(found, [((0, 2), 40), ((1, 1), 40)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Pass {
     name: &'static str,
     runner: Box<dyn Runner>,

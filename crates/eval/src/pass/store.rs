@@ -31,7 +31,7 @@ impl Store {
         }
         match std::mem::replace(&mut self.places[group], Place::Nowhere) {
             Place::Memory(x, v_first) => Ok((x, v_first)),
-            _ => Ok((Vec::new(), Vec::new())),
+            Place::Nowhere | Place::Disk(..) => Ok((Vec::new(), Vec::new())),
         }
     }
 
@@ -44,7 +44,7 @@ impl Store {
         let bytes = |values: &[f32]| values.len() as u64 * 4;
         let offset = match self.places[group] {
             Place::Disk(offset, first, second) if (first, second) == (x.len(), v_first.len()) => offset,
-            _ => disk.reserve(bytes(&x) + bytes(&v_first)),
+            Place::Nowhere | Place::Memory(..) | Place::Disk(..) => disk.reserve(bytes(&x) + bytes(&v_first)),
         };
         disk.write_f32(offset, &x)?;
         disk.write_f32(offset + bytes(&x), &v_first)?;

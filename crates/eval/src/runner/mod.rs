@@ -46,6 +46,26 @@ pub struct Activations {
 }
 
 /// A way to compute a model: a kernel ([`Runnable::runner`]) or any other. Layers and heads are dropped when they are done with.
+///
+/// ```
+/// use rwkv_forge_eval::{Kernel, PassOptions, Runnable, Runner};
+/// use rwkv_forge_tensor::BoxError;
+/// # use rwkv_forge_weights::Model;
+///
+/// /// The residual stream after the first layer, whatever computes it.
+/// fn after_first_layer(runner: &mut dyn Runner, tokens: &[u32]) -> Result<Vec<f32>, BoxError> {
+///     let before = runner.embed(&[tokens])?;
+///     Ok(runner.layer(0)?.forward(&[tokens.len()], before, false)?.x)
+/// }
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = Model::describe(checkpoint)?;
+/// let by = |kernel| Runnable::new(&model).runner(&PassOptions { kernel, ..PassOptions::default() });
+/// let reference = after_first_layer(&mut *by(Kernel::Reference)?, &[3, 14, 15])?;
+/// let engine = after_first_layer(&mut *by(Kernel::Engine)?, &[3, 14, 15])?;
+/// assert!(reference.iter().zip(&engine).all(|(a, b)| (a - b).abs() < 1e-4));
+/// # Ok::<(), BoxError>(())
+/// ```
 pub trait Runner {
     /// What the model is.
     fn description(&self) -> &ModelDescription;

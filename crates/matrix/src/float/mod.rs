@@ -27,7 +27,7 @@ pub(crate) static NF4: Float4 = Float4 { name: "nf4", table: &NF4_TABLE };
 pub(crate) static SF4: Float4 = Float4 { name: "sf4", table: &SF4_TABLE };
 
 /// Rows a panel.
-const ROWS: usize = crate::matrix::PANEL;
+const ROWS: usize = crate::format::PANEL;
 
 /// Columns of a block of the four-bit formats.
 const BLOCK: usize = 64;

@@ -6,7 +6,8 @@ use rwkv_forge_simd::Isa;
 use rwkv_forge_tensor::{Encoding, bf16_to_f32, f16_to_f32};
 
 use crate::activations::{Activations, Arithmetic};
-use crate::matrix::{Matrix, PANEL};
+use crate::format::PANEL;
+use crate::matrix::Matrix;
 
 const NF4: Encoding = Encoding::new("nf4", 64, 34);
 const SF4: Encoding = Encoding::new("sf4", 64, 34);

@@ -40,7 +40,7 @@ pub(crate) static Q6_K: Packed<k::Q6K> = Packed(PhantomData);
 pub(crate) static INT8: Packed<int8::Int8> = Packed(PhantomData);
 
 /// Rows a panel.
-const ROWS: usize = crate::matrix::PANEL;
+const ROWS: usize = crate::format::PANEL;
 
 /// Arrays that slices can be cut into.
 pub(crate) trait Cut: Sized + 'static {

@@ -6,10 +6,10 @@ use super::{
     Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, PROJECTIONS, Resolved, WIDE_VECTOR, every,
     heads_by_size, later, rank, together,
 };
-use crate::description::TensorRole;
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
+use crate::tensor::TensorRole;
 use crate::version::Version;
 
 /// ARWKV.

@@ -10,11 +10,12 @@ pub(crate) mod v5;
 pub(crate) mod v6;
 pub(crate) mod v7;
 
-use crate::description::{Configuration, Hyperparameters, TensorRole};
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
-use crate::version::Version;
+use crate::sizes::{Configuration, Hyperparameters};
+use crate::tensor::TensorRole;
+use crate::version::{Id, Version};
 
 /// Every version of RWKV itself that can be recognised, oldest first.
 pub static ARCHITECTURES: &[&Architecture] =
@@ -27,6 +28,23 @@ pub static HYBRIDS: &[&Architecture] = &[&qrwkv6::ARCHITECTURE, &arwkv7::ARCHITE
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Architecture> {
     ARCHITECTURES.iter().chain(HYBRIDS).copied().find(|row| row.version.name() == name)
+}
+
+impl Version {
+    /// What the version consists of.
+    #[must_use]
+    pub fn architecture(self) -> &'static Architecture {
+        match self.0 {
+            Id::V4 => &v4::ARCHITECTURE,
+            Id::V5_0 => &v5::ARCHITECTURE_5_0,
+            Id::V5_1 => &v5::ARCHITECTURE_5_1,
+            Id::V5_2 => &v5::ARCHITECTURE_5_2,
+            Id::V6 => &v6::ARCHITECTURE,
+            Id::V7 => &v7::ARCHITECTURE,
+            Id::QRwkv6 => &qrwkv6::ARCHITECTURE,
+            Id::ARwkv7 => &arwkv7::ARCHITECTURE,
+        }
+    }
 }
 
 /// A version: what its tensors are and how its sizes are read from shapes.

@@ -9,10 +9,10 @@ use super::{
     Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, Resolved, WIDE_VECTOR, check_heads, every, rank,
     together,
 };
-use crate::description::TensorRole;
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
+use crate::tensor::TensorRole;
 use crate::version::Version;
 
 /// QRWKV6.

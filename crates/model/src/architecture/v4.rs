@@ -4,9 +4,9 @@ use super::{
     AFTER_LAYERS, Architecture, BLEND_KVR, Expected, FFN, FFN_BLEND, FFN_MIX_KR, FFN_RECEPTANCE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS,
     Resolved, VECTOR, WITH_RECEPTANCE, every,
 };
-use crate::description::TensorRole;
 use crate::found::LayerEvidence;
 use crate::mechanism::{NormKind, TimeMix, VocabularyFamily};
+use crate::tensor::TensorRole;
 use crate::version::Version;
 
 /// RWKV-4.

@@ -8,10 +8,10 @@ use super::{
     HEADS_BY_SIZE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS, Resolved, WIDE_VECTOR, WITH_RECEPTANCE, check_heads, either, every,
     heads_by_size,
 };
-use crate::description::TensorRole;
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 use crate::mechanism::{NormKind, Per, StoredBonus, TimeMix, TokenShift, VocabularyFamily};
+use crate::tensor::TensorRole;
 use crate::version::Version;
 
 /// RWKV-5.0.

@@ -4,10 +4,10 @@ use super::{
     AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, Resolved,
     WIDE_VECTOR, WITH_RECEPTANCE, every, heads_by_size, rank,
 };
-use crate::description::TensorRole;
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
 use crate::mechanism::{NormKind, TimeMix, TokenShift, VocabularyFamily};
+use crate::tensor::TensorRole;
 use crate::version::Version;
 
 /// RWKV-6.

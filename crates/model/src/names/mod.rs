@@ -9,8 +9,8 @@ mod wrapping;
 
 use rwkv_forge_tensor::TensorInfo;
 
-use crate::description::{MappedTensor, Recover};
 use crate::error::ModelError;
+use crate::tensor::{MappedTensor, Recover};
 
 pub use wrapping::{WRAPPERS, Wrapping};
 

@@ -1,7 +1,7 @@
 //! Names of the hybrids with Qwen, as their authors publish them.
 
 use super::Convention;
-use crate::description::Recover;
+use crate::tensor::Recover;
 
 /// Both.
 pub(super) static ALL: [&Convention; 2] = [&ARWKV, &QRWKV6];

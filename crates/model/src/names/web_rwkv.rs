@@ -8,8 +8,8 @@
 use rwkv_forge_tensor::{Encoding, TensorInfo};
 
 use super::{BLINKDL, Convention, split};
-use crate::description::Recover;
 use crate::error::ModelError;
+use crate::tensor::Recover;
 
 /// RWKV-5.2 in a `.st`.
 static WEB_RWKV_5: Convention =

@@ -120,6 +120,20 @@ pub enum Guide {
 }
 
 /// A plot of points over two axes.
+///
+/// ```
+/// use rwkv_forge_report::{Axis, Marks, Plot};
+///
+/// let mut plot = Plot::new("Memory", Axis::whole("position"), Axis::linear("MiB"));
+/// plot.push("state", Marks::Line, [(1.0, 4.0), (1000.0, 4.0)]);
+/// plot.push("cache", Marks::Line, [(1.0, 0.1), (1000.0, 96.0)]);
+/// let svg = plot.to_svg()?;
+/// assert!(svg.starts_with("<svg") && svg.contains(">Memory<") && svg.contains(">cache<"));
+///
+/// // A plot of nothing is an error.
+/// assert!(Plot::new("Memory", Axis::whole("position"), Axis::linear("MiB")).to_svg().is_err());
+/// # Ok::<(), rwkv_forge_report::ReportError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Plot {
     /// Above the plot.

@@ -19,6 +19,7 @@ pub(crate) struct Raw {
     pub(crate) offset: u64,
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "every other leaf is refused by its name")]
 impl Fields {
     pub(crate) fn new(leaves: BTreeMap<String, Leaf>) -> Self {
         Self { leaves }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use rwkv_forge_model::{
-    Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Plane, TensorRole, TensorSpec, TimeMix, ValueForm, Version,
+    Assembly, Choice, Constraint, FileLayout, ModelDescription, OutputTensor, Plane, TensorRole, TensorSpec, TensorUse, TimeMix, ValueForm,
+    Version,
 };
 use rwkv_forge_quant::{Int8, NF4, NF4_TABLE, SF4, SF4_TABLE};
 use rwkv_forge_tensor::Encoding;
@@ -32,15 +33,40 @@ pub fn holds(encoding: Encoding) -> bool {
 pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
     let field = schema::row(version).ok().and_then(|row| row.schema.field(spec.suffix()));
     let wide = field.is_some_and(|field| matches!(field.kind, Kind::Wide(_)));
-    match spec.role {
-        _ if wide => Constraint::F32Only("web-rwkv holds it in f32"),
-        TensorRole::Embedding | TensorRole::Head => Constraint::Float("web-rwkv holds embedding and head in f16"),
-        role if role.is_matrix() => Constraint::Any,
-        _ => Constraint::Float("web-rwkv holds vectors and low-rank factors in f16"),
+    if wide {
+        return Constraint::F32Only("web-rwkv holds it in f32");
+    }
+    match spec.role.tensor_use() {
+        TensorUse::RowByToken | TensorUse::Linear if [TensorRole::Embedding, TensorRole::Head].contains(&spec.role) => {
+            Constraint::Float("web-rwkv holds embedding and head in f16")
+        }
+        TensorUse::RowByToken | TensorUse::Linear => Constraint::Any,
+        TensorUse::Factor | TensorUse::Vector => Constraint::Float("web-rwkv holds vectors and low-rank factors in f16"),
     }
 }
 
 /// Lays out a prefab.
+///
+/// ```
+/// use rwkv_forge_model::{Choice, Constraint};
+/// use rwkv_forge_tensor::Encoding;
+/// use rwkv_forge_web_rwkv::{is_prefab, prefab};
+///
+/// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// let choices = model.tensors.iter().map(|spec| match prefab::constraint(model.version, spec) {
+///     Constraint::F32Only(why) => Choice { encoding: Encoding::F32, reason: why.to_owned() },
+///     _ => Choice { encoding: Encoding::F16, reason: "a wish".to_owned() },
+/// });
+/// let file = prefab::layout(&model, &choices.collect::<Vec<_>>())?;
+///
+/// // The whole file is known, and no tensor was read.
+/// assert!(is_prefab(&file.header));
+/// let parts: u64 = file.tensors.iter().map(|tensor| tensor.bytes).sum();
+/// let between: usize = file.literals.iter().map(|(_, bytes)| bytes.len()).sum();
+/// assert_eq!(file.total_bytes, parts + (file.header.len() + between) as u64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`WebRwkvError::CannotCarry`] for models that web-rwkv does not compute, [`WebRwkvError::EncodingNotAllowed`] for encodings
@@ -181,7 +207,9 @@ impl Writer<'_> {
                 self.blocks(item, &FLOAT4_PARTS, 2, 1)
             }
             Kind::Wide(_) => Err(not_allowed(&item, "web-rwkv holds it in f32")),
-            _ => Err(not_allowed(&item, "web-rwkv holds it in f16")),
+            Kind::Vector | Kind::Heads | Kind::Stack | Kind::Embedding | Kind::Factor | Kind::Head => {
+                Err(not_allowed(&item, "web-rwkv holds it in f16"))
+            }
         }
     }
 
@@ -345,8 +373,7 @@ fn info(out: &mut Vec<u8>, schema: &Schema, model: &ModelDescription) -> Result<
         // A model of one layer has no value residual: its stand-in has the rank of what it is a copy of.
         TimeMix::Wkv7 { decay, iclr, value, gate: Some(gate) } => vec![decay, iclr, gate, value.unwrap_or(iclr)],
         TimeMix::Wkv7 { gate: None, .. } | TimeMix::Qrwkv6 { .. } => {
-            let why =
-                format!("a prefab has no place for the ranks of {} as this model has it; the container gguf may carry it", time_mix.name());
+            let why = format!("a prefab has no place for the ranks of {} as this model has it", time_mix.name());
             return Err(WebRwkvError::CannotCarry { version: model.version.to_string(), why });
         }
     };

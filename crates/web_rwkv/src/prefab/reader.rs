@@ -18,6 +18,36 @@ use crate::cbor;
 use crate::error::WebRwkvError;
 
 /// A validated prefab. Every listed tensor is there in full.
+///
+/// ```
+/// use rwkv_forge_model::{ModelFile, describe_mapped};
+/// use rwkv_forge_tensor::{Encoding, TensorSource};
+/// use rwkv_forge_web_rwkv::PrefabFile;
+///
+/// # use rwkv_forge_model::{Choice, Constraint, Version, describe};
+/// # use rwkv_forge_testkit::models::{Sizes, random_model};
+/// # use rwkv_forge_web_rwkv::prefab::{constraint, layout};
+/// # let model = describe(random_model(Version::V7, &Sizes::TINY, 1).tensors())?;
+/// # let choice = |spec: &_| match constraint(model.version, spec) {
+/// #     Constraint::F32Only(_) => Choice { encoding: Encoding::F32, reason: String::new() },
+/// #     _ => Choice { encoding: Encoding::F16, reason: String::new() },
+/// # };
+/// # let layout = layout(&model, &model.tensors.iter().map(choice).collect::<Vec<_>>())?;
+/// # let mut bytes = layout.header;
+/// # bytes.resize(layout.total_bytes as usize, 0);
+/// # layout.literals.iter().for_each(|(at, part)| bytes[*at as usize..][..part.len()].copy_from_slice(part));
+/// # let path = std::env::temp_dir().join(format!("rwkv-forge-reader-{}.prefab", std::process::id()));
+/// # std::fs::write(&path, bytes).unwrap();
+/// let file = PrefabFile::open(&path)?;
+/// let head = file.tensors().iter().find(|info| info.name.contains("head")).expect("a head");
+/// assert_eq!(head.encoding, Encoding::F16);
+///
+/// // Fields of the CBOR map to the names of checkpoints: the model goes through the same checks as any other.
+/// let model = describe_mapped(file.tensors(), file.mapped()?)?;
+/// assert_eq!((model.version.to_string().as_str(), model.hyperparameters.layers), ("RWKV-7", 2));
+/// # std::fs::remove_file(&path).unwrap();
+/// # Ok::<(), rwkv_forge_tensor::BoxError>(())
+/// ```
 pub struct PrefabFile {
     path: PathBuf,
     input: InputFile,
@@ -165,7 +195,7 @@ impl Contents {
                     return Err(WebRwkvError::BadValue { at: "rescale".to_owned(), found: self.sizes.rescale.to_string(), expected });
                 }
             },
-            _ => Recover::AS_IS,
+            Kind::Vector | Kind::Heads | Kind::Stack | Kind::Matrix | Kind::Embedding | Kind::Head => Recover::AS_IS,
         };
         for (part, canonical) in (0..of).zip(field.canonical) {
             let name = layer.map_or_else(|| (*canonical).to_owned(), |layer| format!("blocks.{layer}.{canonical}"));

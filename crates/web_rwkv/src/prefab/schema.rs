@@ -99,17 +99,14 @@ static ROWS: [Row; 5] = [
 ];
 
 /// Why web-rwkv does not compute an architecture that one could take for another.
-static REFUSALS: [(Version, &str); 1] = [(
-    Version::V5_0,
-    "web-rwkv takes a model with heads and without a gate for none that it knows; the container safetensors can carry it",
-)];
+static REFUSALS: [(Version, &str); 1] = [(Version::V5_0, "web-rwkv takes a model with heads and without a gate for none that it knows")];
 
 /// The row of an architecture.
 pub(crate) fn row(version: Version) -> Result<&'static Row, WebRwkvError> {
     let found = ROWS.iter().find(|row| row.version == version);
     found.ok_or_else(|| {
         let known = REFUSALS.iter().find(|(other, _)| *other == version);
-        let why = known.map_or("web-rwkv computes RWKV-4, 5.1, 5.2, 6 and 7 only; the container gguf may carry it", |(_, why)| *why);
+        let why = known.map_or("web-rwkv computes RWKV-4, 5.1, 5.2, 6 and 7 only", |(_, why)| *why);
         WebRwkvError::CannotCarry { version: version.to_string(), why: why.to_owned() }
     })
 }

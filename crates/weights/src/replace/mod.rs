@@ -182,6 +182,28 @@ impl Model {
     /// The model with some tensors replaced, each stored alone. What is said of the base is said of it too; files, notes and digests of the
     /// base come first.
     ///
+    /// ```
+    /// use rwkv_forge_tensor::Encoding;
+    /// use rwkv_forge_weights::{Bytes, Model, Replacement, Replacements, View};
+    ///
+    /// # use rwkv_forge_testkit::models::{Sizes, random_model};
+    /// # let checkpoint = random_model(rwkv_forge_model::Version::V7, &Sizes::TINY, 1);
+    /// # let model = Model::describe(checkpoint)?;
+    /// // The head takes the place of the embedding: both are `[vocabulary, channels]`.
+    /// let head = model.spec("head.weight")?;
+    /// let bytes = Bytes::Tensor(model.shared_source(), head.source_index);
+    /// let mut changes = Replacements::new();
+    /// changes.put("emb.weight", Replacement::new(Encoding::F32, View::CANONICAL, bytes));
+    /// let changed = model.with(changes)?;
+    /// assert_eq!(changed.values::<f32>(changed.spec("emb.weight")?)?, model.values::<f32>(head)?);
+    ///
+    /// // What does not fit is refused.
+    /// let mut changes = Replacements::new();
+    /// changes.put("head.weight", Replacement::new(Encoding::F32, View::CANONICAL, Bytes::Memory(vec![0; 4])));
+    /// assert!(model.with(changes).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// When there is no such tensor, or a replacement is no tensor of its elements.
     pub fn with(&self, replacements: Replacements) -> Result<Self, ReplaceError> {
