@@ -112,7 +112,7 @@ pub fn calibration_tokens<'t>(
     vocabulary: &Vocabulary,
     documents: impl IntoIterator<Item = &'t [u8]>,
 ) -> Result<Vec<u32>, BoxError> {
-    let tokenizer = vocabulary_for(vocabulary, model.description().hyperparameters.vocabulary, "reading the calibration text")?;
+    let tokenizer = vocabulary_for(model, vocabulary, "reading the calibration text")?;
     let mut tokens = Vec::new();
     for document in documents {
         tokens.extend(tokenizer.encode(document)?);

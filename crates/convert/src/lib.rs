@@ -38,6 +38,8 @@ pub use prepare::{Calibration, Preparation, Prepared};
 pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens};
 pub use render::{Rendered, Rendering};
-pub use rwkv_forge_container::{BesideFile, Entry, OpenOptions, Shortfall, Sourced, Word, Words, shortfall};
+pub use rwkv_forge_container::{
+    BesideFile, Entry, OpenOptions, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word, WordDifference, Words, shortfall,
+};
 pub use treatment::{origin_of_importance, treatment};
-pub use words::{COMPANIONS, named_after, vocabulary_of};
+pub use words::{COMPANIONS, named_after, vocabulary_for, vocabulary_of};

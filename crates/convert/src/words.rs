@@ -84,6 +84,15 @@ pub fn vocabulary_of(model: &OpenModel, choice: &Vocabulary) -> Result<Option<So
     Ok(known_vocabulary(choice, rows)?.map(sourced))
 }
 
+/// The vocabulary of [`vocabulary_of`], for `what`, which cannot do without.
+///
+/// # Errors
+/// As [`vocabulary_of`], and [`ConvertError::VocabularyNeeded`].
+pub fn vocabulary_for(model: &OpenModel, choice: &Vocabulary, what: &str) -> Result<Tokenizer, BoxError> {
+    let needed = || ConvertError::VocabularyNeeded { what: what.to_owned(), rows: model.description().hyperparameters.vocabulary };
+    Ok(vocabulary_of(model, choice)?.ok_or_else(needed)?.value)
+}
+
 /// The vocabulary, what stands around it in the source, and what belongs to it by default.
 fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -> Result<Words, BoxError> {
     let known = vocabulary_of(model, choice)?;

@@ -174,9 +174,21 @@ pub(crate) struct Convert {
     /// Take a vocabulary that has fewer tokens than the model rows, beyond what padding explains, and name the other rows PADn
     #[arg(long)]
     pub pad_vocabulary: bool,
-    /// Name of the model in the metadata [default: the source's file name without its extension]
+    /// Name of the model in the metadata [default: the source's, else its file name without the extension]
     #[arg(long)]
     pub name: Option<String>,
+    /// Conversation format for the metadata: `world`, or a file with a Jinja template [default: the source's, else world]
+    #[arg(long, value_name = "world|FILE")]
+    pub chat: Option<PathBuf>,
+    /// Licence of the model for the metadata, by its SPDX name [default: the source's]
+    #[arg(long, value_name = "NAME")]
+    pub license: Option<String>,
+    /// Who made the model, for the metadata [default: the source's]
+    #[arg(long, value_name = "NAME")]
+    pub author: Option<String>,
+    /// Another text for the metadata, for example general.version=3; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub meta: Vec<String>,
     /// Refuse rows that are no whole number of blocks, instead of storing such tensors as f16
     #[arg(long)]
     pub strict: bool,

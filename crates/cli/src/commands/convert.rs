@@ -38,8 +38,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let model = open(args, global)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let said = Words { name: args.name.clone().map(|name| Sourced::option("--name", name)), ..Words::default() };
-    let said = said.or(rwkv_forge_convert::named_after(&args.source));
+    let said = words::said(args)?.or(rwkv_forge_convert::named_after(&args.source));
     let treatment = treatment(args.lora.as_deref().zip(args.lora_alpha), args.imatrix.as_deref());
     let options = ConvertOptions {
         treatment: treatment.as_deref(),
@@ -75,6 +74,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let blueprint = rwkv_forge_choose::decide(&model, &options)?;
     if let Some(shortfall) = &blueprint.shortfall {
         terminal.note(&shortfall.to_string());
+    }
+    let lost = words::lost(&blueprint);
+    if !lost.is_empty() {
+        terminal.note(&format!("the container {} has no place for {}, which the file will not have", container.name(), lost.join(", ")));
     }
     if options.verify.is_some() && blueprint.tokenizer().is_none() {
         terminal.note(BYTES_AS_IDS);

@@ -58,7 +58,7 @@ fn tokens(args: &args::Forms, model: &OpenModel, options: &mut FormsOptions, ter
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = model.description().hyperparameters.vocabulary;
     // Any numbers exercise both forms.
-    let tokenizer = tokenizer_or_bytes(&vocabulary(&args.vocabulary)?, rows, text.is_some(), terminal)?;
+    let tokenizer = tokenizer_or_bytes(model, &vocabulary(&args.vocabulary)?, text.is_some(), terminal)?;
     let longest = options.lengths.iter().copied().max().unwrap_or(1);
     let limit = args.tokens.map_or(longest, std::num::NonZeroUsize::get);
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, limit)?;

@@ -22,8 +22,7 @@ use crate::terminal::Terminal;
 pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
     let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
-    let rows = model.description().hyperparameters.vocabulary;
-    let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "generating text", terminal)?;
+    let tokenizer = tokenizer(&model, &vocabulary(&args.vocabulary)?, "generating text", terminal)?;
     let prompt = tokenizer.encode(args.prompt.as_bytes())?;
     if prompt.is_empty() {
         return Err(Failure::usage("EmptyPrompt", "the prompt is empty: give at least one character with --prompt".to_owned()));
@@ -38,6 +37,8 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut loaded = Loaded::load(&model, by, state, terminal)?;
     let mut logits = vec![0.0; rows];
     loaded.prompt(&prompt, &mut logits)?;
+    // What the file itself says of it.
+    let end = model.words()?.special.eos.as_ref().map(|said| said.value);
     let mut screen = Screen::of_stdout();
     // Text that nobody reads is not worth computing; a document comes at the end.
     let mut is_read = terminal.json() || terminal.print_bytes(&screen.shown(args.prompt.as_bytes()));
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
             return Ok(0);
         }
         let token = sample(&logits, args.temperature, args.top_p, &mut random);
-        if Some(token) == tokenizer.end_of_text() {
+        if Some(token) == tokenizer.end_of_text() || Some(token) == end {
             break;
         }
         ids.push(token);

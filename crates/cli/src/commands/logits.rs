@@ -80,10 +80,7 @@ fn tokens(args: &Logits, model: &OpenModel, terminal: &Terminal) -> Result<Vec<u
     let tokens = match (&args.tokens, &args.text) {
         (Some(path), _) => serde_json::from_str::<Vec<u32>>(&read_text(path)?)
             .map_err(|error| Failure::refused("BadTokens", format!("{} is no JSON array of token ids: {error}", path.display())))?,
-        (None, Some(path)) => {
-            let rows = model.description().hyperparameters.vocabulary;
-            tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?.encode(&read_small(path)?)?
-        }
+        (None, Some(path)) => tokenizer(model, &vocabulary(&args.vocabulary)?, "reading the text", terminal)?.encode(&read_small(path)?)?,
         (None, None) => Vec::new(),
     };
     if tokens.is_empty() {

@@ -75,9 +75,9 @@ pub(crate) fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
 
 /// The tokenizer with which a text is read for a model of `rows` rows. `what` needs it. A vocabulary that is too small for the model is
 /// no error where no file will carry it, but worth a note.
-pub(crate) fn tokenizer(choice: &Vocabulary, rows: usize, what: &str, terminal: &Terminal) -> Result<Tokenizer, BoxError> {
-    let tokenizer = rwkv_forge_convert::vocabulary_for(choice, rows, what)?;
-    if let Some(shortfall) = rwkv_forge_convert::shortfall(&tokenizer, rows) {
+pub(crate) fn tokenizer(model: &OpenModel, choice: &Vocabulary, what: &str, terminal: &Terminal) -> Result<Tokenizer, BoxError> {
+    let tokenizer = rwkv_forge_convert::vocabulary_for(model, choice, what)?;
+    if let Some(shortfall) = rwkv_forge_convert::shortfall(&tokenizer, model.description().hyperparameters.vocabulary) {
         terminal.note(&shortfall.to_string());
     }
     Ok(tokenizer)
@@ -86,16 +86,16 @@ pub(crate) fn tokenizer(choice: &Vocabulary, rows: usize, what: &str, terminal: 
 /// The tokenizer for a command that can do with the built-in text's bytes as token ids: `None` when nobody knows the vocabulary. A text
 /// of the user's is not to be taken for numbers.
 pub(crate) fn tokenizer_or_bytes(
+    model: &OpenModel,
     choice: &Vocabulary,
-    rows: usize,
     has_text: bool,
     terminal: &Terminal,
 ) -> Result<Option<Tokenizer>, BoxError> {
-    if !has_text && rwkv_forge_convert::known_vocabulary(choice, rows)?.is_none() {
+    if !has_text && rwkv_forge_convert::vocabulary_of(model, choice)?.is_none() {
         terminal.note(BYTES_AS_IDS);
         return Ok(None);
     }
-    tokenizer(choice, rows, "reading the text", terminal).map(Some)
+    tokenizer(model, choice, "reading the text", terminal).map(Some)
 }
 
 /// What is said when there is no vocabulary to read a text with: nobody knows it, or it is Qwen's.

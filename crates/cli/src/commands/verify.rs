@@ -1,6 +1,6 @@
 //! `verify`: agreement of any two readable files of one model.
 
-use rwkv_forge_convert::{PROBE_TEXT, probe_tokens};
+use rwkv_forge_convert::{PROBE_TEXT, WordDifference, probe_tokens};
 use rwkv_forge_eval::{Activations, CompareOptions, HeadInRanges, Runnable, Runner, RunnerHead, RunnerLayer};
 use rwkv_forge_forms::{ParallelLayer, ParallelRunner};
 use rwkv_forge_kernel::KernelOptions;
@@ -11,7 +11,7 @@ use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::LayerState;
 use serde_json::json;
 
-use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary};
+use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let candidate = rwkv_forge_convert::open(&args.candidate, options)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = reference.description().hyperparameters.vocabulary;
-    let tokenizer = tokenizer_or_bytes(&vocabulary(&args.vocabulary)?, rows, text.is_some(), terminal)?;
+    let tokenizer = tokenizer_or_bytes(&reference, &vocabulary(&args.vocabulary)?, text.is_some(), terminal)?;
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
     for model in [&reference, &candidate] {
         rwkv_forge_quant::examine(model.source(), &|_| ())?;
@@ -47,6 +47,8 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     if args.against_parallel {
         terminal.print("the source was computed in its parallel form\n");
     }
+    let differences = reference.words()?.compare(candidate.words()?);
+    terminal.print(&words::comparison(&differences));
     for violation in &violations {
         terminal.print(&format!("not met: {}\n", sink::word(&violation.to_string())));
     }
@@ -65,9 +67,10 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
             "agreement": agreement,
             "prediction": prediction,
             "violations": violations,
+            "words": differences,
         }),
     )?;
-    Ok(u8::from(!violations.is_empty()))
+    Ok(u8::from(!violations.is_empty() || differences.iter().any(WordDifference::is_contradiction)))
 }
 
 /// The model as its parallel form computes it.

@@ -31,8 +31,7 @@ impl Evaluated {
     /// # Errors
     /// When the vocabulary is not known or does not belong to the model, or the text is empty.
     pub fn on(model: &OpenModel, vocabulary: &Vocabulary, text: &str) -> Result<Self, Error> {
-        let rows = model.description().hyperparameters.vocabulary;
-        let tokenizer = vocabulary_for(vocabulary, rows, "reading the text").map_err(Error::of)?;
+        let tokenizer = vocabulary_for(model, vocabulary, "reading the text").map_err(Error::of)?;
         let tokens = Tokens::from(tokenizer.encode(text.as_bytes())?);
         let document = Document { name: "text".to_owned(), category: String::new(), bytes: text.len() as u64, tokens };
         let schedule = Protocol::Stream.schedule(&[document], &|id| tokenizer.token_bytes(id).map(<[u8]>::len))?;

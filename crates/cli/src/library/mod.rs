@@ -38,13 +38,12 @@ pub fn open(path: impl AsRef<Path>) -> Result<OpenModel, Error> {
     rwkv_forge_convert::open(path.as_ref(), OpenOptions::default()).map_err(Error::of)
 }
 
-/// The tokens of a text in the vocabulary of a model. [`Vocabulary::Auto`] is World for World models.
+/// The tokens of a text in the vocabulary of a model. [`Vocabulary::Auto`] is the one that the model's file has, else World for World models.
 ///
 /// # Errors
 /// When the vocabulary is not known or does not belong to the model.
 pub fn tokens(model: &OpenModel, vocabulary: &Vocabulary, text: &str) -> Result<Vec<u32>, Error> {
-    let rows = model.description().hyperparameters.vocabulary;
-    let tokenizer = vocabulary_for(vocabulary, rows, "reading a text").map_err(Error::of)?;
+    let tokenizer = vocabulary_for(model, vocabulary, "reading a text").map_err(Error::of)?;
     Ok(tokenizer.encode(text.as_bytes())?)
 }
 

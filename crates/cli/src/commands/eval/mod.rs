@@ -47,7 +47,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
     same_vocabulary(first, &all)?;
     let rows = first.open.description().hyperparameters.vocabulary;
-    let tokenizer = tokenizer(&vocabulary(&args.vocabulary)?, rows, "reading the text", terminal)?;
+    let tokenizer = tokenizer(&first.open, &vocabulary(&args.vocabulary)?, "reading the text", terminal)?;
     let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
     // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
     let mut outputs = Outputs::create(args, global)?;
