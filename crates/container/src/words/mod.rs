@@ -106,8 +106,7 @@ pub struct Provenance {
 }
 
 /// The kinds of words, for containers to say which of them they hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
-#[strum(serialize_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumIter)]
 pub enum Word {
     /// [`Words::tokens`].
     Tokens,
@@ -131,7 +130,16 @@ impl Word {
     /// What it is called, for people and machines: `special`.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.into()
+        match self {
+            Self::Tokens => "tokens",
+            Self::Special => "special",
+            Self::Template => "template",
+            Self::Name => "name",
+            Self::Licence => "licence",
+            Self::Author => "author",
+            Self::Provenance => "provenance",
+            Self::Other => "other",
+        }
     }
 }
 
