@@ -8,9 +8,10 @@ use rwkv_forge_weights::LayerState;
 use crate::agreement::{Agreement, LayerAgreement, PerPosition, Perplexity, Top1, WorstLogit};
 use crate::difference::Differences;
 use crate::error::EvalError;
-use crate::pass::{LayerSink, Pass, PassOptions, Piece, Residuals, Rows};
+use crate::options::{Kernel, PassOptions};
+use crate::pass::{LayerSink, Pass, Piece, Residuals, Rows};
 use crate::runnable::Runnable;
-use crate::runner::{Kernel, Runner};
+use crate::runner::Runner;
 
 /// Smallest RMS of the reference's logits with which agreement means something.
 const MIN_REFERENCE_RMS: f64 = 1e-3;

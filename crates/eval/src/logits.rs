@@ -7,7 +7,8 @@ use rwkv_forge_weights::LayerState;
 
 use crate::compare::Progress;
 use crate::error::EvalError;
-use crate::pass::{LayerSink, Pass, PassOptions, Piece, Rows};
+use crate::options::PassOptions;
+use crate::pass::{LayerSink, Pass, Piece, Rows};
 use crate::runnable::Runnable;
 
 /// Positions that count as one step of progress.

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::error::EvalError;
 use crate::layers::{Compared, Kept, LayerError};
-use crate::pass::{Pass, PassOptions, Residuals, Rows};
+use crate::options::PassOptions;
+use crate::pass::{Pass, Residuals, Rows};
 use crate::runnable::Runnable;
 
 /// How losses are measured.

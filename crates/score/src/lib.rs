@@ -18,6 +18,7 @@ mod protocol;
 mod quantile;
 mod row;
 mod schedule;
+mod scheduler;
 mod scores;
 mod slices;
 mod summary;

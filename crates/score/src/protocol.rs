@@ -1,10 +1,8 @@
-//! The protocols: which tokens are fed as which sequences, and which of them are scored.
+//! The protocols by their names: which tokens are fed as which sequences, and which of them are scored.
 
 use serde::Serialize;
 
 use crate::error::ScoreError;
-use crate::schedule::{Document, Pair, Schedule, Scheduler};
-use crate::tokens::Tokens;
 
 /// Scored tokens that the bootstrap draws together where a text is scored in one piece and is long enough for several of them.
 pub const RUN: usize = 512;
@@ -14,8 +12,6 @@ pub const LLAMA_CONTEXT: usize = 512;
 pub const UNCHEATABLE_CHUNK: usize = 4000;
 /// Tokens of a chunk in the uncheatable protocol up to February 2025.
 pub const UNCHEATABLE_2024_CHUNK: usize = 1024;
-/// Token that starts a sequence where a protocol has one: end of text in the vocabularies of RWKV.
-const START: u32 = 0;
 
 /// How texts become sequences.
 ///
@@ -93,101 +89,12 @@ impl Protocol {
         Ok(protocol)
     }
 
-    fn check(self) -> Result<(), ScoreError> {
+    pub(crate) fn check(self) -> Result<(), ScoreError> {
         let (what, found, least) = match self {
             Self::Windows { tokens } => ("the window", tokens, 1),
             Self::Llama { context, .. } => ("the context", context, 4),
-            _ => return Ok(()),
+            Self::Stream | Self::Uncheatable | Self::Uncheatable2024 | Self::Pairs => return Ok(()),
         };
         if found < least { Err(ScoreError::BadLength { what, found, least }) } else { Ok(()) }
     }
-
-    /// What to feed and to score of these texts. `bytes` is the length of a token in bytes, `None` for ids that the vocabulary lacks.
-    ///
-    /// # Errors
-    /// [`ScoreError::TooFewTokens`] when nothing would be scored, for `llama` below two contexts, as there;
-    /// [`ScoreError::UnknownToken`]; [`ScoreError::BadLength`]; [`ScoreError::UnknownProtocol`] for `pairs`, see [`Protocol::pairs`].
-    pub fn schedule(self, documents: &[Document], bytes: &dyn Fn(u32) -> Option<usize>) -> Result<Schedule, ScoreError> {
-        self.check()?;
-        let mut scheduler = Scheduler::new(self, bytes);
-        match self {
-            Self::Llama { context, bos } => llama(&mut scheduler, documents, context, bos)?,
-            Self::Pairs => return Err(ScoreError::UnknownProtocol { name: "pairs for texts".to_owned(), known: Self::NAMES.join(", ") }),
-            _ => {
-                for document in documents {
-                    scheduler.document(&document.name, &document.category, document.bytes, document.tokens.len());
-                    self.text(&mut scheduler, &document.tokens)?;
-                }
-            }
-        }
-        if matches!(self, Self::Stream | Self::Windows { .. } | Self::Llama { .. }) {
-            scheduler.shorten_windows()?;
-        }
-        let schedule = scheduler.finish();
-        if schedule.sequences.is_empty() {
-            let tokens = documents.iter().map(|document| document.tokens.len()).sum();
-            return Err(ScoreError::TooFewTokens { protocol: self.name(), tokens, least: 2, hint: "" });
-        }
-        Ok(schedule)
-    }
-
-    /// Sequences and windows of one text.
-    fn text(self, scheduler: &mut Scheduler<'_>, tokens: &Tokens) -> Result<(), ScoreError> {
-        let (chunk, leading, run) = match self {
-            Self::Windows { tokens } => (tokens, true, tokens),
-            Self::Uncheatable => (UNCHEATABLE_CHUNK, true, usize::MAX),
-            Self::Uncheatable2024 => (UNCHEATABLE_2024_CHUNK, false, usize::MAX),
-            _ => (usize::MAX, true, RUN),
-        };
-        for start in (0..tokens.len()).step_by(chunk) {
-            let part = tokens.slice(start..start.saturating_add(chunk).min(tokens.len()));
-            let fed = if leading { part.after(START)? } else { part };
-            let scored = 1..fed.len();
-            scheduler.sequence(fed, scored);
-        }
-        scheduler.windows(run)
-    }
-
-    /// What to feed and to score of pairs. `bytes` is as for [`Protocol::schedule`].
-    ///
-    /// # Errors
-    /// [`ScoreError::TooFewTokens`] when nothing would be scored; [`ScoreError::UnknownToken`].
-    pub fn pairs(pairs: &[Pair], bytes: &dyn Fn(u32) -> Option<usize>) -> Result<Schedule, ScoreError> {
-        let mut scheduler = Scheduler::new(Self::Pairs, bytes);
-        for pair in pairs {
-            scheduler.document(&pair.name, &pair.category, pair.bytes, pair.continuation.len());
-            let scored = 1 + pair.context.len()..1 + pair.context.len() + pair.continuation.len();
-            scheduler.sequence(Tokens::from([&pair.context[..], &pair.continuation[..]].concat()).after(START)?, scored);
-            scheduler.windows(usize::MAX)?;
-        }
-        let schedule = scheduler.finish();
-        if schedule.sequences.is_empty() {
-            return Err(ScoreError::TooFewTokens { protocol: "pairs", tokens: 0, least: 1, hint: "" });
-        }
-        Ok(schedule)
-    }
-}
-
-fn llama(scheduler: &mut Scheduler<'_>, documents: &[Document], context: usize, bos: Option<u32>) -> Result<(), ScoreError> {
-    let tokens = Tokens::joined(documents.iter().map(|document| &document.tokens))?;
-    if tokens.len() / 2 < context {
-        let least = context.saturating_mul(2);
-        return Err(ScoreError::TooFewTokens { protocol: "llama", tokens: tokens.len(), least, hint: " or a shorter context" });
-    }
-    let name = match documents {
-        [only] => only.name.clone(),
-        _ => format!("{} texts", documents.len()),
-    };
-    let category = documents.first().map(|first| first.category.as_str()).unwrap_or_default();
-    let category = if documents.iter().all(|document| document.category == category) { category } else { "" };
-    scheduler.document(&name, category, documents.iter().map(|document| document.bytes).sum(), tokens.len());
-    for start in (0..tokens.len() / context).map(|chunk| chunk * context) {
-        let chunk = match bos {
-            Some(bos) => tokens.slice(start + 1..start + context).after(bos)?,
-            None => tokens.slice(start..start + context),
-        };
-        scheduler.sequence(chunk, context / 2 + 1..context);
-        scheduler.windows(usize::MAX)?;
-    }
-    Ok(())
 }

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::bootstrap::{MIN_WINDOWS, SHORT_RUN};
 use crate::error::ScoreError;
-use crate::protocol::{Protocol, RUN};
+use crate::protocol::Protocol;
 use crate::tokens::Tokens;
 
 /// A text to be scored.
@@ -158,97 +157,5 @@ impl Schedule {
     /// its number in the text or chunk, from 0.
     pub fn positions(&self) -> impl Iterator<Item = usize> {
         self.sequences.iter().flat_map(Sequence::rows)
-    }
-}
-
-/// Puts sequences and windows together.
-pub(crate) struct Scheduler<'a> {
-    schedule: Schedule,
-    bytes: &'a dyn Fn(u32) -> Option<usize>,
-}
-
-impl<'a> Scheduler<'a> {
-    pub(crate) fn new(protocol: Protocol, bytes: &'a dyn Fn(u32) -> Option<usize>) -> Self {
-        Self { schedule: Schedule { protocol, documents: Vec::new(), sequences: Vec::new(), windows: Vec::new() }, bytes }
-    }
-
-    /// Adds a text and returns its index.
-    pub(crate) fn document(&mut self, name: &str, category: &str, bytes: u64, tokens: usize) -> usize {
-        let (name, category) = (name.to_owned(), category.to_owned());
-        self.schedule.documents.push(DocumentInfo { name, category, bytes, tokens: tokens as u64 });
-        self.schedule.documents.len() - 1
-    }
-
-    /// Adds a sequence of the last text, unless nothing of it is scored.
-    pub(crate) fn sequence(&mut self, tokens: Tokens, scored: Range<usize>) {
-        if scored.is_empty() {
-            return;
-        }
-        let first = self.schedule.sequences.last().map_or(0, |last| last.first + last.scored.len());
-        self.schedule.sequences.push(Sequence { document: self.schedule.documents.len() - 1, tokens, scored, first });
-    }
-
-    /// Makes one window of what was scored since the last one, or several of at most `longest` tokens.
-    pub(crate) fn windows(&mut self, longest: usize) -> Result<(), ScoreError> {
-        let document = self.schedule.documents.len() - 1;
-        let start = self.schedule.scored();
-        let new = self.schedule.sequences.iter().rposition(|sequence| sequence.first < start).map_or(0, |last| last + 1);
-        let Self { schedule, bytes } = self;
-        let mut window = Window { scores: start..start, document, bytes: 0 };
-        let mut windows = Vec::new();
-        for sequence in schedule.sequences.iter().skip(new) {
-            sequence.tokens.slice(sequence.scored.clone()).pieces(|piece| {
-                for token in piece {
-                    let unknown = || ScoreError::UnknownToken { token: *token, document: schedule.documents[document].name.clone() };
-                    if window.scores.len() >= longest.max(1) {
-                        let end = window.scores.end;
-                        windows.push(std::mem::replace(&mut window, Window { scores: end..end, document, bytes: 0 }));
-                    }
-                    window.scores.end += 1;
-                    window.bytes += bytes(*token).ok_or_else(unknown)? as u64;
-                }
-                Ok(())
-            })?;
-        }
-        windows.extend((!window.scores.is_empty()).then_some(window));
-        schedule.windows.extend(windows);
-        Ok(())
-    }
-
-    /// Where there are too few windows for an interval, cuts them into shorter ones. Not for windows that are things of their own, as
-    /// texts or pairs are.
-    pub(crate) fn shorten_windows(&mut self) -> Result<(), ScoreError> {
-        for run in [RUN, SHORT_RUN] {
-            if self.schedule.windows.len() >= MIN_WINDOWS {
-                break;
-            }
-            for Window { scores, document, .. } in std::mem::take(&mut self.schedule.windows) {
-                for start in scores.clone().step_by(run) {
-                    let scores = start..scores.end.min(start + run);
-                    let bytes = self.bytes_of(&scores)?;
-                    self.schedule.windows.push(Window { scores, document, bytes });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Bytes of scored tokens, all of which are in the vocabulary.
-    fn bytes_of(&self, scores: &Range<usize>) -> Result<u64, ScoreError> {
-        let mut sum = 0;
-        for sequence in &self.schedule.sequences {
-            let start = scores.start.max(sequence.first);
-            let end = scores.end.min(sequence.first + sequence.scored.len());
-            if start < end {
-                let first = sequence.scored.start;
-                let tokens = first + start - sequence.first..first + end - sequence.first;
-                sum += sequence.tokens.read(tokens)?.iter().map(|token| (self.bytes)(*token).unwrap_or(0) as u64).sum::<u64>();
-            }
-        }
-        Ok(sum)
-    }
-
-    pub(crate) fn finish(self) -> Schedule {
-        self.schedule
     }
 }

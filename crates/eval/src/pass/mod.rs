@@ -10,18 +10,16 @@
 mod heads;
 mod store;
 
-use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::PathBuf;
 
-use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_model::Hyperparameters;
 use rwkv_forge_score::Tokens;
 use rwkv_forge_weights::{Context, LayerState};
 
 use crate::error::EvalError;
+use crate::options::PassOptions;
 use crate::runnable::Runnable;
-use crate::runner::{Activations, Kernel, Runner, RunnerLayer};
+use crate::runner::{Activations, Runner, RunnerLayer};
 use store::Store;
 
 pub use heads::{Rows, Through};
@@ -31,39 +29,6 @@ const BLOCK: usize = 144;
 
 /// Bytes that the activations of a group take at most.
 const GROUP_BYTES: u64 = 64 << 20;
-
-/// How sequences are sent through a model.
-#[derive(Clone, Debug)]
-pub struct PassOptions {
-    /// Threads.
-    pub threads: NonZeroUsize,
-    /// What computes.
-    pub kernel: Kernel,
-    /// [`Arithmetic::Float`] multiplies exactly, so that only the weights count; [`Arithmetic::Int8`] rounds activations as runtimes do. The
-    /// reference kernel is always exact.
-    pub arithmetic: Arithmetic,
-    /// Whether the engine has the whole head in memory, which pays for many tokens; else it reads the head in ranges, anew for every 256
-    /// tokens, as the reference kernel always does.
-    pub whole_head: bool,
-    /// Bytes that activations may take before they are kept on the disk.
-    pub max_memory: u64,
-    /// Where temporary files are made; where the system keeps them when `None`.
-    pub spill_directory: Option<PathBuf>,
-}
-
-impl Default for PassOptions {
-    fn default() -> Self {
-        let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
-        Self {
-            threads,
-            kernel: Kernel::Engine,
-            arithmetic: Arithmetic::Float,
-            whole_head: true,
-            max_memory: 1 << 30,
-            spill_directory: None,
-        }
-    }
-}
 
 /// Who looks at the layers while tokens go through them.
 pub trait LayerSink {

@@ -6,7 +6,7 @@ use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::LayerState;
 
 use super::{Activations, HeadInRanges, Runner, RunnerHead, RunnerLayer};
-use crate::pass::PassOptions;
+use crate::options::PassOptions;
 use crate::runnable::Runnable;
 
 /// Tokens whose logits are computed together where the head is in memory.

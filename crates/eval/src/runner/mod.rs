@@ -7,34 +7,13 @@ use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState};
 
-use crate::pass::PassOptions;
+use crate::options::{Kernel, PassOptions};
 use crate::runnable::Runnable;
 
 /// Vocabulary entries of a head that is read in ranges.
 const HEAD_ROWS: usize = 4096;
 /// Tokens whose logits are computed together where the head is read anew for each so many.
 const TOKENS_A_READING: usize = 256;
-
-/// What computes a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kernel {
-    /// The reference kernel, whose numbers are the record.
-    #[default]
-    Reference,
-    /// The engine with weights decoded, which differs from the reference by rounding alone. It does not run hybrids.
-    Engine,
-}
-
-impl Kernel {
-    /// `reference` or `engine`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Reference => "reference",
-            Self::Engine => "engine",
-        }
-    }
-}
 
 /// What goes from layer to layer, of some tokens one after the other.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use rwkv_forge_bench::Machine;
 use rwkv_forge_choose::{
-    Candidate, Compared, Level, LevelOptions, LevelSource, Limits, Measured, Predictions, Speeds, Wish, compare_levels, container_for,
-    levels,
+    Candidate, Level, LevelOptions, LevelSource, Measured, Predictions, Speeds, Wish, compare_levels, container_for, levels,
 };
 use rwkv_forge_convert::OpenModel;
 use rwkv_forge_convert::container::Container;
 use serde_json::{Value, json};
 
-use super::super::{open_options, shown, vocabulary};
+use super::super::{open_options, vocabulary};
+use super::level_findings::LevelFindings;
 use super::{Checked, Outputs, Setting, merged, page, tables, to_value};
 use crate::args::{self, Global};
 use crate::failure::Failure;
@@ -34,24 +34,6 @@ impl Decided {
         let options = LevelOptions { types: &args.levels, container, vocabulary: &vocabulary, words: &words, open: open_options(global) };
         Ok(Self { container, levels: levels(model, &options, terminal)? })
     }
-}
-
-/// What was found of all levels.
-pub(crate) struct LevelFindings<'a> {
-    /// What the run has in common.
-    pub setting: &'a Setting<'a>,
-    /// The model.
-    pub source: &'a Checked,
-    /// Its container.
-    pub container: &'static dyn Container,
-    /// Levels, in the order of the command line.
-    pub levels: &'a [Level],
-    /// Numbers, in the same order, and what to take.
-    pub found: &'a Compared,
-    /// Whether the model predicts the text.
-    pub predictions: Predictions,
-    /// What was asked for.
-    pub wish: Wish,
 }
 
 /// Runs `eval --levels`.
@@ -78,46 +60,7 @@ pub(crate) fn run(
     Ok(u8::from(wish.is_there() && found.recommended.is_none()))
 }
 
-/// The wish as on the command line.
-fn wish_text(wish: &Wish) -> String {
-    let Limits { max_kl, min_top1, max_ppl_ratio } = wish.limits;
-    let parts = [
-        max_kl.map(|limit| format!("--max-kl {limit}")),
-        min_top1.map(|limit| format!("--min-top1 {limit}")),
-        max_ppl_ratio.map(|limit| format!("--max-ppl-ratio {limit}")),
-        wish.max_size.map(|limit| format!("--max-size {limit}")),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
-}
-
 impl LevelFindings<'_> {
-    /// The answer in one sentence; `None` when nothing was asked.
-    pub(crate) fn sentence(&self) -> Option<String> {
-        if !self.wish.is_there() {
-            return None;
-        }
-        let Some(index) = self.found.recommended else {
-            return Some(format!("no level meets {}", wish_text(&self.wish)));
-        };
-        let (level, found) = (&self.levels[index], &self.found.results.models[index]);
-        let why = if self.wish.max_size.is_some() { "the least loss" } else { "the smallest file" };
-        Some(format!(
-            "take {}: {why} within {} ({:.1} MB, mean KL {})",
-            level.names[0],
-            wish_text(&self.wish),
-            level.bytes as f64 / 1e6,
-            super::super::number(found.kl()),
-        ))
-    }
-
-    /// What to type to get the recommended file.
-    pub(crate) fn command(&self) -> Option<String> {
-        let level = &self.levels[self.found.recommended?];
-        let vocabulary = self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", shown(path)));
-        let (source, container) = (shown(&self.source.path), self.container.name());
-        Some(format!("rwkv-forge convert {source} --to {container} --type {}{vocabulary}", level.names[0]))
-    }
-
     fn text(&self) -> Result<String, Failure> {
         let mut out = format!("{}\n{}\n", super::super::model_line(self.source.open.description()), self.setting.line());
         let table = tables::levels(self);

@@ -4,6 +4,7 @@
 //! `tables.rs` and `page.rs` show what was found.
 
 mod checked;
+mod level_findings;
 mod levels;
 mod outputs;
 mod page;

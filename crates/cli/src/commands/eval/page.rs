@@ -4,7 +4,7 @@ use rwkv_forge_choose::{Candidate, Measured};
 use rwkv_forge_report::{Axis, Dot, Figure, Guide, Marks, Page, PageTable, Pareto, Plot, Section, Verdict};
 use rwkv_forge_score::Slice;
 
-use super::levels::LevelFindings;
+use super::level_findings::LevelFindings;
 use super::{Checked, Findings, Setting, tables};
 use crate::failure::Failure;
 use crate::terminal::thousands;

@@ -5,7 +5,7 @@ use rwkv_forge_eval::LayerError;
 use rwkv_forge_report::{Cell, Column, Table, sink};
 use rwkv_forge_score::{Evaluation, Interval, Slice};
 
-use super::levels::LevelFindings;
+use super::level_findings::LevelFindings;
 use super::{Checked, Findings, Setting};
 use crate::failure::Failure;
 use crate::terminal::thousands;
