@@ -32,6 +32,7 @@ mod roundtrip_hybrids;
 mod roundtrip_pth;
 mod roundtrip_rwkv_cpp;
 mod roundtrip_web_rwkv;
+mod said;
 mod support;
 mod vocabulary;
 mod words;

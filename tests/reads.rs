@@ -75,9 +75,28 @@ fn sharded(folder: &Path, model: MemorySource) {
     std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
 }
 
+/// A model of torch's with an index that names one shard, which has all of it.
+fn torch_sharded(folder: &Path, source: &Path, dir: &Dir) {
+    let name = "pytorch_model-00001-of-00001.bin";
+    converted(dir, source, "pth", &folder.join(name).display().to_string());
+    let model = rwkv_forge_convert::open(source, rwkv_forge_convert::OpenOptions::default()).unwrap();
+    let map: serde_json::Map<String, serde_json::Value> =
+        model.source().tensors().iter().map(|info| (info.name.clone(), name.into())).collect();
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    std::fs::write(folder.join("pytorch_model.bin.index.json"), index.to_string()).unwrap();
+}
+
 /// Files that would be read if anything looked for them.
 fn bait(folder: &Path) {
-    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.txt", "adapter_config.json"] {
+    for name in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "vocab.txt",
+        "adapter_config.json",
+    ] {
         if !folder.join(name).exists() {
             std::fs::write(folder.join(name), "{}").unwrap();
         }
@@ -114,6 +133,10 @@ fn each_container_reads_what_is_documented() {
     sources.push(("a directory with an index", dir.join("sharded-directory")));
     std::fs::write(folder("directory").join("model.safetensors"), random_model(Version::V7, &Sizes::TINY, 3).to_safetensors()).unwrap();
     sources.push(("a directory", dir.join("directory")));
+    converted(&dir, &pth, "pth", &folder("torch").join("pytorch_model.bin").display().to_string());
+    sources.push(("a directory of torch's", dir.join("torch")));
+    torch_sharded(&folder("torch-sharded"), &pth, &dir);
+    sources.push(("a directory of torch's with an index", dir.join("torch-sharded")));
     // Ranks as candle computes them for two heads.
     let wide = Sizes { layers: 2, channels: 128, head_size: 64, ffn: 96, vocabulary: 40, ranks: [2, 4, 3, 9] };
     let six = to_candle_6(random_model_with(Version::V6, &wide, &Options::default(), 3));
@@ -128,7 +151,12 @@ fn each_container_reads_what_is_documented() {
     std::fs::write(hybrid.join("tokenizer_config.json"), "{}").unwrap();
     sources.push(("a hybrid with Qwen", hybrid.join("model.safetensors")));
 
+    // What a directory says besides its tensors. A vocabulary that is none of the model's would be refused: tests/said.rs has one.
+    const WORDS: &str = "a directory or an index, for what needs a vocabulary, compares files, or writes one";
+    let beside: Vec<String> = table[WORDS].iter().filter(|name| !name.starts_with("rwkv_vocab")).cloned().collect();
+    let is_own = |path: &Path| path.is_dir() || path.extension().is_some_and(|extension| extension == "json");
     let mut met: Vec<&str> = sources.iter().map(|(row, _)| *row).collect();
+    met.push(WORDS);
     for (row, path) in &sources {
         let names = table.get(*row).unwrap_or_else(|| panic!("{row} is no row of docs/security.md"));
         let names: Vec<String> = match names.as_slice() {
@@ -138,12 +166,14 @@ fn each_container_reads_what_is_documented() {
         };
         bait(if path.is_dir() { path } else { path.parent().unwrap() });
         agrees(row, &opened(&["inspect", "--tensors", "--hashes", "--lint", text(path)]), &names);
-        agrees(row, &opened(&["verify", text(path), text(path), "--probe-tokens", "4"]), &names);
+        let said: Vec<String> = if is_own(path) { [names.as_slice(), &beside].concat() } else { names };
+        agrees(row, &opened(&["verify", text(path), text(path), "--probe-tokens", "4"]), &said);
     }
     // Its vocabulary is read where a file gets it.
     let all = &table["a hybrid with Qwen, into a file with a vocabulary"];
     let names: Vec<&str> = all.iter().map(String::as_str).collect();
-    assert!(COMPANIONS.iter().all(|name| names.contains(name)), "{names:?}");
+    let known = |name: &&str| names.contains(name) || table[WORDS].iter().any(|other| other == name);
+    assert!(COMPANIONS.iter().all(|name| known(&name)), "{names:?}");
     let path = hybrid.join("model.safetensors");
     agrees("into GGUF", &opened(&["convert", text(&path), "--to", "gguf", "--type", "q8_0", "-o", text(&dir.join("h.gguf"))]), all);
     met.push("a hybrid with Qwen, into a file with a vocabulary");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_container::OpenOptions;
+use rwkv_forge_container::{OpenOptions, Standing, WordDifference, Words};
 use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Runnable, Thresholds};
 use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
 use rwkv_forge_model::{FileLayout, OutputTensor, ValueForm};
@@ -313,6 +313,7 @@ fn read_back(
     progress: OnProgress<'_>,
 ) -> Result<Compared, BoxError> {
     let candidate = open(written, open_options)?;
+    check_words(blueprint, candidate.words()?)?;
     let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
     let rows = model.description().hyperparameters.vocabulary;
     let tokens = probe_tokens(text, blueprint.tokenizer(), rows, verify.tokens)?;
@@ -325,6 +326,20 @@ fn read_back(
     // Bytes that stand in for the tokens of an unknown vocabulary are no text to the model.
     let prediction = blueprint.tokenizer().and_then(|_| agreement.against_unigram(&tokens));
     Ok(Compared { agreement, prediction, text_sha256: rwkv_forge_io::sha256_hex(text) })
+}
+
+/// What the file was to say is what it says to whoever reads it.
+fn check_words(blueprint: &Blueprint, written: &Words) -> Result<(), ConvertError> {
+    let differences = blueprint.words.compare(written);
+    let wrong = |one: &&WordDifference| one.standing == Standing::Differs && blueprint.holds(one.word);
+    match differences.iter().find(wrong) {
+        None => Ok(()),
+        Some(WordDifference { key, first, second, .. }) => Err(ConvertError::WordsNotKept {
+            key: key.clone(),
+            said: first.clone().unwrap_or_default(),
+            found: second.clone().unwrap_or_default(),
+        }),
+    }
 }
 
 fn judge(agreement: &Agreement, record: &Record, thresholds: &Thresholds, importance: Option<&str>) -> Result<(), ConvertError> {

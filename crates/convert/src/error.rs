@@ -208,6 +208,16 @@ pub enum ConvertError {
         /// Tokens and rows.
         shortfall: Shortfall,
     },
+    /// The written file does not say what it was to say.
+    #[error("the written file was to say {said:?} as {key}, and says {found:?}; please report this")]
+    WordsNotKept {
+        /// What the word is called.
+        key: String,
+        /// What was to be said.
+        said: String,
+        /// What is said.
+        found: String,
+    },
     /// A special id that is the id of nothing.
     #[error("{name}_token_id is {id} ({from}), which the vocabulary does not have ({vocabulary}): give the right --vocab")]
     SpecialOutside {
@@ -290,7 +300,7 @@ impl Diagnostic for ConvertError {
                 Class::Refused
             }
             Self::ThresholdNotMet { .. } => Class::Threshold,
-            Self::NotLossless { .. } | Self::Internal(_) => Class::Bug,
+            Self::NotLossless { .. } | Self::WordsNotKept { .. } | Self::Internal(_) => Class::Bug,
             _ => Class::Usage,
         }
     }

@@ -7,7 +7,7 @@ use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
 use rwkv_forge_convert::{
     BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, FromImatrix, OpenModel, Preparation, Prepared, Record, Rendered,
-    Rendering, Sourced, Stage, VerifyOptions, Vocabulary, Words, origin_of_importance, treatment,
+    Rendering, Stage, VerifyOptions, Vocabulary, origin_of_importance, treatment,
 };
 use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_eval::Kernel;

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     model.source().check_integrity(&|_| ())?;
     let by = choose(args, &model, terminal);
     let mut loaded = Loaded::load(&model, by, state, terminal)?;
-    let mut logits = vec![0.0; rows];
+    let mut logits = vec![0.0; model.description().hyperparameters.vocabulary];
     loaded.prompt(&prompt, &mut logits)?;
     // What the file itself says of it.
     let end = model.words()?.special.eos.as_ref().map(|said| said.value);

@@ -17,7 +17,7 @@ mod words;
 
 use std::path::Path;
 
-use rwkv_forge_convert::{OpenOptions, Vocabulary};
+use rwkv_forge_convert::{OpenModel, OpenOptions, Vocabulary};
 use rwkv_forge_eval::{Agreement, Difference, Kernel, LayerAgreement};
 use rwkv_forge_io::{Backend, InputFile};
 use rwkv_forge_model::ModelDescription;

@@ -115,7 +115,7 @@ fn goal(args: &Plan) -> Goal {
 
 /// What the whole is measured on: windows of 512 tokens, the second halves scored.
 fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Terminal) -> Result<Texts, Failure> {
-    let tokenizer = tokenizer(vocabulary, model.description().hyperparameters.vocabulary, "reading the text", terminal)?;
+    let tokenizer = tokenizer(model, vocabulary, "reading the text", terminal)?;
     let texts = EvalTexts {
         paths: args.texts.clone(),
         pairs: None,

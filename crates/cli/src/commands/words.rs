@@ -52,7 +52,9 @@ pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
 
 /// What is said of a model, by anybody, and has no place in the file; empty where all of it has.
 pub(super) fn lost(blueprint: &Blueprint) -> Vec<String> {
-    let lost = |entry: &&Entry| entry.origin.kind() != "default" && !blueprint.holds(entry.word);
+    // A vocabulary that is given with --vocab may be there for the comparison alone.
+    let is_for_reading = |entry: &Entry| entry.word == Word::Tokens && entry.origin.kind() == "option";
+    let lost = |entry: &&Entry| entry.origin.kind() != "default" && !is_for_reading(entry) && !blueprint.holds(entry.word);
     let mut names: Vec<String> = blueprint.words.entries().iter().filter(lost).map(|entry| shorten(&entry.key)).collect();
     names.dedup();
     names

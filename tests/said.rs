@@ -1,0 +1,185 @@
+//! What files say besides their tensors: kept from source to output, shown, compared, and named where it is lost.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Dir, checkpoint, error_kind, json, run, vocab};
+use serde_json::Value;
+
+const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}{% endfor %}";
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+fn args<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    words.to_vec()
+}
+
+/// A GGUF of the tiny RWKV-7 with words of its own.
+fn with_words(dir: &Dir) -> PathBuf {
+    let (template, output) = (dir.join("chat.jinja"), dir.join("own.gguf"));
+    std::fs::write(&template, TEMPLATE).unwrap();
+    let (source, template, words, out) = (text(checkpoint("7")), text(&template), text(vocab()), text(&output));
+    let own = ["--chat", &template, "--license", "apache-2.0", "--author", "somebody", "--meta", "general.version=3", "--name", "Goose"];
+    let all = [&["convert", &source, "--to", "gguf", "--type", "f16", "--vocab", &words, "-o", &out][..], &own].concat();
+    json(&all, 0);
+    output
+}
+
+fn metadata(path: &Path) -> BTreeMap<String, Value> {
+    let seen = json(&["inspect", &text(path)], 0);
+    seen["metadata"].as_object().unwrap().clone().into_iter().collect()
+}
+
+#[test]
+fn a_gguf_of_a_gguf_has_every_key_of_its_source() {
+    let dir = Dir::new();
+    let own = with_words(&dir);
+    let (source, output) = (text(&own), text(&dir.join("again.gguf")));
+    // Without a vocabulary: the source has one.
+    json(&args(&["convert", &source, "--to", "gguf", "--type", "q8_0", "-o", &output]), 0);
+    let (before, after) = (metadata(&own), metadata(Path::new(&output)));
+    for (key, value) in &before {
+        let is_own = key.starts_with("rwkv_forge.") || key == "general.file_type";
+        assert!(is_own || after.get(key) == Some(value), "{key}: {value} became {:?}", after.get(key));
+    }
+    assert!(after.contains_key("general.version") && after.contains_key("general.author"));
+    assert_eq!(before.len(), after.len());
+    let compared = json(&args(&["verify", &source, &output]), 0);
+    assert_eq!(compared["words"].as_array().unwrap().len(), 0, "{}", compared["words"]);
+}
+
+#[test]
+fn a_dry_run_says_where_every_word_comes_from() {
+    let dir = Dir::new();
+    let source = text(&with_words(&dir));
+    let seen = json(&args(&["convert", &source, "--to", "gguf", "--type", "q8_0", "--license", "mit", "--dry-run"]), 0);
+    let said: BTreeMap<&str, (&str, &str)> = seen["words"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["key"].as_str().unwrap(), (one["value"].as_str().unwrap(), one["origin"].as_str().unwrap())))
+        .collect();
+    assert_eq!(said["licence"], ("mit", "option"));
+    assert_eq!(said["author"], ("somebody", "source"));
+    assert_eq!(said["template"], (TEMPLATE, "source"));
+    assert_eq!(said["name"], ("Goose", "source"));
+    assert_eq!(said["tokens"].1, "source");
+    assert!(seen["words"].as_array().unwrap().iter().all(|one| one["held"] == true));
+}
+
+#[test]
+fn what_a_container_has_no_place_for_is_named() {
+    let dir = Dir::new();
+    let (source, output) = (text(&with_words(&dir)), text(&dir.join("model.st")));
+    let done = run(&["convert", &source, "--to", "web-rwkv", "--type", "f16", "-o", &output]);
+    assert_eq!(done.status.code(), Some(0));
+    let notes = String::from_utf8(done.stderr).unwrap();
+    let note = notes.lines().find(|line| line.contains("has no place for")).unwrap_or_else(|| panic!("{notes}"));
+    for word in ["tokens", "template", "name", "licence", "author", "general.version"] {
+        assert!(note.contains(word), "{word}: {note}");
+    }
+    // What is only usual is no loss.
+    let plain = run(&[
+        "convert",
+        &text(checkpoint("7")),
+        "--to",
+        "web-rwkv",
+        "--type",
+        "f16",
+        "--vocab",
+        &text(vocab()),
+        "-o",
+        &text(&dir.join("plain.st")),
+    ]);
+    assert!(!String::from_utf8(plain.stderr).unwrap().contains("has no place for"));
+}
+
+/// The file with another value of a u32 key.
+fn patched(file: &Path, key: &str, value: u32, output: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    std::fs::write(output, bytes).unwrap();
+}
+
+#[test]
+fn files_that_contradict_each_other_are_not_one_model() {
+    let dir = Dir::new();
+    let (own, other) = (with_words(&dir), dir.join("other.gguf"));
+    patched(&own, "tokenizer.ggml.eos_token_id", 5, &other);
+    let found = json(&args(&["verify", &text(&own), &text(&other)]), 1);
+    assert_eq!(found["agreement"]["identical"], true);
+    let difference = &found["words"][0];
+    assert_eq!((&difference["word"], &difference["key"], &difference["standing"]), (&"special".into(), &"eos".into(), &"differs".into()));
+    // A file that says nothing contradicts nothing.
+    let nothing = json(&args(&["verify", &text(checkpoint("7")), &text(&own), "--vocab", &text(vocab())]), 0);
+    assert!(nothing["words"].as_array().unwrap().iter().all(|one| one["standing"] == "only-second"));
+    // An id that no token has.
+    patched(&own, "tokenizer.ggml.eos_token_id", 4_000_000, &other);
+    let output = text(&dir.join("never.gguf"));
+    assert_eq!(error_kind(&args(&["convert", &text(&other), "--to", "gguf", "--type", "q8_0", "-o", &output]), 2), "SpecialOutside");
+    assert!(!Path::new(&output).exists());
+}
+
+#[test]
+fn a_vocabulary_in_the_file_serves_every_command() {
+    let dir = Dir::new();
+    let source = text(&with_words(&dir));
+    let told = json(&args(&["generate", &source, "--prompt", "Once", "--tokens", "3"]), 0);
+    let given = json(&args(&["generate", &source, "--prompt", "Once", "--tokens", "3", "--vocab", &text(vocab())]), 0);
+    assert_eq!(told["tokens"], given["tokens"]);
+    let passage = dir.join("text.txt");
+    std::fs::write(&passage, "Of all things that are, some are ours and others are not. ".repeat(8)).unwrap();
+    let eval = |more: &[&str]| json(&[&["eval", &source, "--text", &text(&passage)], more].concat(), 0)["models"][0]["nll"].clone();
+    assert_eq!(eval(&[]), eval(&["--vocab", &text(vocab())]));
+}
+
+#[test]
+fn a_directory_has_the_words_of_its_files() {
+    let dir = Dir::new();
+    let folder = dir.join("hub");
+    std::fs::create_dir(&folder).unwrap();
+    let weights = text(&folder.join("model.safetensors"));
+    json(&args(&["convert", &text(checkpoint("7")), "--to", "safetensors", "--type", "f16", "-o", &weights]), 0);
+    std::fs::copy(vocab(), folder.join("rwkv_vocab_tiny.txt")).unwrap();
+    std::fs::write(folder.join("chat_template.jinja"), TEMPLATE).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": " T", "chat_template": "not this one"}"#).unwrap();
+    std::fs::write(folder.join("generation_config.json"), r#"{"bos_token_id": [7, 8], "eos_token_id": 9}"#).unwrap();
+    let said = |source: &str, more: &[&str]| {
+        let all = [&["convert", source, "--to", "gguf", "--type", "q8_0", "--dry-run"], more].concat();
+        let seen = json(&all, 0);
+        let of = |one: &Value| {
+            (
+                one["key"].as_str().unwrap().to_owned(),
+                (one["value"].as_str().unwrap().to_owned(), one["origin"].as_str().unwrap().to_owned()),
+            )
+        };
+        seen["words"].as_array().unwrap().iter().map(of).collect::<BTreeMap<_, _>>()
+    };
+    let own = said(&text(&folder), &[]);
+    let beside = |value: &str| (value.to_owned(), "beside".to_owned());
+    assert_eq!(own["tokens"].1, "beside");
+    assert_eq!((&own["bos"], &own["eos"], &own["template"]), (&beside("7"), &beside("319"), &beside(TEMPLATE)));
+    // Beside a single file may lie anybody's.
+    let single = said(&weights, &["--vocab", &text(vocab())]);
+    assert_eq!((single["tokens"].1.as_str(), single["eos"].0.as_str(), single["template"].1.as_str()), ("option", "0", "default"));
+    // What cannot be used is said by name.
+    std::fs::write(folder.join("generation_config.json"), "{").unwrap();
+    let refused = error_kind(&args(&["convert", &text(&folder), "--to", "gguf", "--type", "q8_0", "--dry-run"]), 3);
+    assert_eq!(refused, "BadCompanion");
+}
+
+#[test]
+fn words_of_the_command_line_that_are_none_are_refused() {
+    let source = text(checkpoint("7"));
+    for meta in ["general.version", "=3"] {
+        assert_eq!(error_kind(&args(&["convert", &source, "--to", "pth", "--type", "f16", "--meta", meta, "--dry-run"]), 2), "BadMeta");
+    }
+    let twice = args(&["convert", &source, "--to", "pth", "--type", "f16", "--meta", "a=1", "--meta", "a=2", "--dry-run"]);
+    assert_eq!(error_kind(&twice, 2), "BadMeta");
+    let none = args(&["convert", &source, "--to", "pth", "--type", "f16", "--chat", "no/such.jinja", "--dry-run"]);
+    assert_eq!(error_kind(&none, 4), "NotFound");
+}
