@@ -126,7 +126,7 @@ fn each_container_reads_what_is_documented() {
         folder(place);
         sources.push((row, converted(&dir, &pth, container, name)));
     }
-    sources.push((".pth", pth));
+    sources.push((".pth", pth.clone()));
     sharded(&folder("sharded"), random_model(Version::V7, &Sizes::TINY, 3));
     sources.push(("an index of shards", dir.join("sharded/model.safetensors.index.json")));
     sharded(&folder("sharded-directory"), random_model(Version::V7, &Sizes::TINY, 3));
