@@ -137,6 +137,27 @@ fn a_vocabulary_in_the_file_serves_every_command() {
     assert_eq!(eval(&[]), eval(&["--vocab", &text(vocab())]));
 }
 
+/// The way out that the refusal names is one.
+#[test]
+fn whoever_gives_a_vocabulary_has_no_need_of_a_damaged_one() {
+    let dir = Dir::new();
+    let (own, damaged) = (with_words(&dir), dir.join("damaged.gguf"));
+    let mut bytes = std::fs::read(&own).unwrap();
+    let key = b"tokenizer.ggml.token_type";
+    // Behind the key: the type of an array, that of its elements, and their number.
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 16;
+    bytes[at] = 99;
+    std::fs::write(&damaged, bytes).unwrap();
+    let (source, output, words) = (text(&damaged), text(&dir.join("mended.gguf")), text(vocab()));
+    let convert = ["convert", &source, "--to", "gguf", "--type", "q8_0", "-o", &output];
+    assert_eq!(error_kind(&convert, 3), "BadVocabulary");
+    json(&[&convert[..], &["--vocab", &words]].concat(), 0);
+    let compared = run(&["verify", &source, &output, "--vocab", &words]);
+    assert!(String::from_utf8(compared.stderr).unwrap().contains("is not compared"));
+    assert_eq!(compared.status.code(), Some(0));
+    json(&["generate", &source, "--prompt", "Once", "--tokens", "2", "--vocab", &words], 0);
+}
+
 #[test]
 fn a_directory_has_the_words_of_its_files() {
     let dir = Dir::new();

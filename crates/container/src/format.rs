@@ -10,7 +10,7 @@ use rwkv_forge_tensor::BoxError;
 use crate::beside::Beside;
 use crate::head::Head;
 use crate::lint::{About, Lint};
-use crate::words::Words;
+use crate::words::{Sourced, TokenTable, Words};
 
 /// How files are opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,11 +126,19 @@ pub trait Format: Sync {
 
 /// An opened file: tensors, their canonical names, and what else it says.
 pub trait Opened: ModelFile {
-    /// What the file says besides its tensors, the model in it being `model`: each word with where in the file it stands.
+    /// What the file says besides its tensors and [`Opened::tokens`], the model in it being `model`: each word with where in the file it
+    /// stands.
     ///
     /// # Errors
     /// When something that is said is damaged.
     fn words(&self, model: &ModelDescription) -> Result<Words, BoxError>;
+    /// The vocabulary in the file. Not among [`Opened::words`], since whoever brings another one has no need of it, be it damaged.
+    ///
+    /// # Errors
+    /// When there is one that is damaged.
+    fn tokens(&self, _model: &ModelDescription) -> Result<Option<Sourced<TokenTable>>, BoxError> {
+        Ok(None)
+    }
     /// What is known to break runtimes in files of this format. Reads no tensor.
     fn lints(&self) -> Vec<Lint> {
         Vec::new()

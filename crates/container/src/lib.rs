@@ -35,6 +35,6 @@ pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use registry::{Registry, by_name};
 pub use words::{
-    Array, Entry, GENERATION_CONFIG, Origin, Provenance, Sourced, Standing, TEMPLATE, TokenTable, Value, WORLD_TEMPLATE, Word,
+    Array, Entry, GENERATION_CONFIG, Given, Origin, Provenance, Sourced, Standing, TEMPLATE, TokenTable, Value, WORLD_TEMPLATE, Word,
     WordDifference, Words, is_vocabulary, words_beside,
 };

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rwkv_forge_checkpoint::TensorFile;
-use rwkv_forge_container::{Beside, BesideFile, Format, OpenOptions, Opened, Place, Words};
+use rwkv_forge_container::{Beside, BesideFile, Format, Given, OpenOptions, Opened, Place, Words};
 use rwkv_forge_io::{FileIdentity, InputFile};
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_tensor::{BoxError, TensorSource};
+use rwkv_forge_tokenizer::Tokenizer;
 use rwkv_forge_weights::Model;
 
 use crate::container::READERS;
@@ -92,13 +93,25 @@ impl OpenModel {
         if let Some(words) = self.words.get() {
             return Ok(words);
         }
-        let said = self.file.opened().words(self.description())?;
-        let words = match self.description().mechanisms.vocabulary {
-            VocabularyFamily::World => rwkv_forge_container::words_beside(&self.beside, self.description(), None)?.or(said),
-            // A vocabulary that the caller gives takes the place of the one beside it, which then need not even be one.
-            VocabularyFamily::Qwen => said,
-        };
+        let tokens = self.file.opened().tokens(self.description())?;
+        let words = self.words_around(None)?.or(Words { tokens, ..Words::default() });
         Ok(self.words.get_or_init(|| words))
+    }
+
+    /// The same without the vocabulary of the file; with `given`, without the one beside it too, which then need not be a usable one.
+    ///
+    /// # Errors
+    /// When something else that is said is damaged.
+    pub(crate) fn words_around(&self, given: Option<&Tokenizer>) -> Result<Words, BoxError> {
+        let said = self.file.opened().words(self.description())?;
+        Ok(match self.description().mechanisms.vocabulary {
+            VocabularyFamily::World => {
+                let given = Given { tokenizer: given, ..Given::default() };
+                rwkv_forge_container::words_beside(&self.beside, self.description(), given)?.or(said)
+            }
+            // What lies beside a hybrid is read for what gets its vocabulary.
+            VocabularyFamily::Qwen => said,
+        })
     }
 
     /// The files that hold tensors, in the order of [`TensorSource::files`], each in its present state.

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rwkv_forge_container::{
-    CONFIG, Container, GENERATION_CONFIG, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words, words_beside,
+    CONFIG, Container, GENERATION_CONFIG, Given, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words, words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::BoxError;
@@ -100,9 +100,13 @@ fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -
         let rows = model.description().hyperparameters.vocabulary;
         return Err(ConvertError::VocabularyNeeded { what: format!("container {}", container.name()), rows }.into());
     }
+    let around = match (choice, &known) {
+        (Vocabulary::Auto, _) | (_, None) => model.words()?.clone(),
+        // Whoever brings a vocabulary has no need of the source's, be it damaged.
+        (Vocabulary::World | Vocabulary::Bytes | Vocabulary::File(..), Some(given)) => model.words_around(Some(&given.value))?,
+    };
     let usual = known.map(Words::world).unwrap_or_default();
-    let around = Words { tokens: None, provenance: None, ..model.words()?.clone() };
-    Ok(around.or(usual))
+    Ok(Words { tokens: None, provenance: None, ..around }.or(usual))
 }
 
 /// The `tokenizer.json` that the user gives with `--vocab`, else the one beside the checkpoint, else the vocabulary in the source, each
@@ -113,8 +117,10 @@ fn of_hybrid(model: &OpenModel, choice: &Vocabulary) -> Result<Words, BoxError> 
         Vocabulary::File(name, bytes) => Some(Sourced::option("--vocab", (name.clone(), bytes.clone()))),
         Vocabulary::World | Vocabulary::Bytes => return Err(needed("RWKV's vocabularies do not belong to it").into()),
     };
-    let beside = words_beside(&model.beside, model.description(), given.as_ref())?;
-    let said = beside.or(Words { provenance: None, ..model.words()?.clone() });
+    let given = Given { tokenizer_json: given.as_ref(), ..Given::default() };
+    let beside = words_beside(&model.beside, model.description(), given)?;
+    let around = if beside.has(Word::Tokens) { model.words_around(None)? } else { model.words()?.clone() };
+    let said = beside.or(Words { provenance: None, ..around });
     if said.has(Word::Tokens) { Ok(said) } else { Err(needed("there is none beside the checkpoint").into()) }
 }
 

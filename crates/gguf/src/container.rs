@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_container::lint::{About, Lint};
-use rwkv_forge_container::{Claim, Container, Format, Head, OpenOptions, Opened, Place, Word, Words};
+use rwkv_forge_container::{Claim, Container, Format, Head, OpenOptions, Opened, Place, Sourced, TokenTable, Word, Words};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
 
@@ -37,8 +37,11 @@ impl Format for Gguf {
 }
 
 impl Opened for GgufFile {
-    fn words(&self, model: &ModelDescription) -> Result<Words, BoxError> {
-        Ok(words::read(self, model)?)
+    fn words(&self, _model: &ModelDescription) -> Result<Words, BoxError> {
+        Ok(words::read(self)?)
+    }
+    fn tokens(&self, model: &ModelDescription) -> Result<Option<Sourced<TokenTable>>, BoxError> {
+        Ok(words::tokens(self, model)?)
     }
     fn lints(&self) -> Vec<Lint> {
         RULES.iter().filter_map(|rule| rule.find(self)).collect()

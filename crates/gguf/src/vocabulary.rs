@@ -24,7 +24,7 @@ const KINDS: [(TokenKind, i32); 4] =
 /// A single byte: RWKV's tokens are spelled alike, whatever they are.
 const BYTE: i32 = 6;
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
 fn number(kind: TokenKind) -> i32 {

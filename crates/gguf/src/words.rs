@@ -9,7 +9,7 @@ use rwkv_forge_tokenizer::SpecialIds;
 
 use crate::error::GgufError;
 use crate::reader::GgufFile;
-use crate::vocabulary::{bpe_vocabulary, listed_vocabulary, token_list};
+use crate::vocabulary::{TOKENS, bpe_vocabulary, listed_vocabulary, token_list};
 use crate::write::HeaderWriter;
 
 /// Prefix of our own metadata keys.
@@ -87,8 +87,18 @@ fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Pr
     header.late_text(PREFIX, "verify.text_sha256", &digest_place);
 }
 
-/// What the metadata say.
-pub(crate) fn read(file: &GgufFile, model: &ModelDescription) -> Result<Words, GgufError> {
+/// The vocabulary of the metadata.
+pub(crate) fn tokens(file: &GgufFile, model: &ModelDescription) -> Result<Option<Sourced<TokenTable>>, GgufError> {
+    let tokens = match model.mechanisms.vocabulary {
+        VocabularyFamily::Qwen => bpe_vocabulary(file)?.map(|vocabulary| TokenTable::BytePairs(Arc::new(vocabulary))),
+        VocabularyFamily::World => listed_vocabulary(file)?.map(TokenTable::LongestMatch),
+    };
+    let origin = || Origin::Source { file: file.path().to_path_buf(), key: TOKENS.to_owned() };
+    Ok(tokens.map(|value| Sourced { value, origin: origin() }))
+}
+
+/// What the metadata say but for the vocabulary.
+pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
     let metadata = file.metadata();
     let origin = |key: &str| Origin::Source { file: file.path().to_path_buf(), key: key.to_owned() };
     let text = |key: &str| {
@@ -100,17 +110,13 @@ pub(crate) fn read(file: &GgufFile, model: &ModelDescription) -> Result<Words, G
         let said = |id| Some(Sourced { value: u32::try_from(id).ok()?, origin: origin(&key) });
         Ok::<_, GgufError>(metadata.u64(&key)?.and_then(said))
     };
-    let tokens = match model.mechanisms.vocabulary {
-        VocabularyFamily::Qwen => bpe_vocabulary(file)?.map(|vocabulary| TokenTable::BytePairs(Arc::new(vocabulary))),
-        VocabularyFamily::World => listed_vocabulary(file)?.map(TokenTable::LongestMatch),
-    };
     let own = |name: &str| Ok::<_, GgufError>(metadata.str(&format!("{PREFIX}.{name}"))?.map(str::to_owned));
     let provenance = match (own("version")?, own("recipe")?) {
         (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, file_type: None }),
         _ => None,
     };
     Ok(Words {
-        tokens: tokens.map(|value| Sourced { value, origin: origin("tokenizer.ggml.tokens") }),
+        tokens: None,
         special: SpecialIds { bos: special("bos")?, eos: special("eos")?, eot: special("eot")?, pad: special("pad")? },
         template: text(TEMPLATE)?,
         name: text(NAME)?,

@@ -85,7 +85,7 @@ fn what_was_written_is_what_is_read() {
                 rwkv_forge_quant::decode_rows(choice.encoding, &bytes, &mut expected).unwrap();
                 assert!(canonical(&file, new) == expected, "{version} {matrices} {}", old.name);
             }
-            assert_same_words(&file.words(&after).unwrap(), &words());
+            assert_same_words(&Words { tokens: file.tokens(&after).unwrap(), ..file.words(&after).unwrap() }, &words());
         }
     }
 }
@@ -215,7 +215,7 @@ fn cut_and_changed_headers_never_panic() {
         let try_all = |bytes: &[u8]| {
             let scratch = Scratch::new(&format!("bent-{}", version.name()), bytes);
             let Ok(file) = GgufFile::open(scratch.path()) else { return false };
-            drop(described(&file).map(|model| file.words(&model)));
+            drop(described(&file).map(|model| (file.words(&model), file.tokens(&model))));
             let (Ok(mapped), Ok(configuration)) = (mapped(&file), configuration(&file)) else { return false };
             describe_mapped_with(file.tensors(), mapped, &configuration).is_ok()
         };

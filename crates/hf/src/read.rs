@@ -1,7 +1,7 @@
 //! Files with candle's names, and the undoing of what was changed for candle. Start at [`CandleFile`].
 
 use rwkv_forge_container::lint::Lint;
-use rwkv_forge_container::{Opened, Words};
+use rwkv_forge_container::{Opened, Sourced, TokenTable, Words};
 use rwkv_forge_model::names::Convention;
 use rwkv_forge_model::{MappedTensor, ModelDescription, ModelFile, ValueForm};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource, Wrapper};
@@ -91,6 +91,10 @@ impl Wrapper for CandleFile {
 impl Opened for CandleFile {
     fn words(&self, model: &ModelDescription) -> Result<Words, BoxError> {
         self.source.words(model)
+    }
+
+    fn tokens(&self, model: &ModelDescription) -> Result<Option<Sourced<TokenTable>>, BoxError> {
+        self.source.tokens(model)
     }
 
     fn lints(&self) -> Vec<Lint> {

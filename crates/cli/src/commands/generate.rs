@@ -37,8 +37,8 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut loaded = Loaded::load(&model, by, state, terminal)?;
     let mut logits = vec![0.0; model.description().hyperparameters.vocabulary];
     loaded.prompt(&prompt, &mut logits)?;
-    // What the file itself says of it.
-    let end = model.words()?.special.eos.as_ref().map(|said| said.value);
+    // What the file itself says of it, if that can be read: a damaged vocabulary was refused above, unless another one is given.
+    let end = model.words().ok().and_then(|words| Some(words.special.eos.as_ref()?.value));
     let mut screen = Screen::of_stdout();
     // Text that nobody reads is not worth computing; a document comes at the end.
     let mut is_read = terminal.json() || terminal.print_bytes(&screen.shown(args.prompt.as_bytes()));

@@ -4,27 +4,36 @@ use std::sync::Arc;
 
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_tokenizer::{SpecialIds, TokenizerFiles};
+use rwkv_forge_tokenizer::{SpecialIds, Tokenizer, TokenizerFiles};
 
 use crate::beside::{Beside, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::ContainerError;
 use crate::words::folder::words_of_folder;
 use crate::words::{Origin, Sourced, TokenTable, Words};
 
+/// What a caller gives that takes the place of a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given<'a> {
+    /// For a hybrid: name and content of a `tokenizer.json`.
+    pub tokenizer_json: Option<&'a Sourced<(String, Vec<u8>)>>,
+    /// For other models: a vocabulary.
+    pub tokenizer: Option<&'a Tokenizer>,
+}
+
 /// What lies beside a model: for hybrids with Qwen, whose vocabulary nobody knows by heart, `tokenizer.json` and what the files around
-/// it say of special ids and of the conversation format; for others what the files of a folder say that is the model's own. `given` is a
-/// `tokenizer.json` that takes the place of the one that lies there, with its name in messages.
+/// it say of special ids and of the conversation format; for others what the files of a folder say that is the model's own. What is
+/// `given` takes the place of the file that lies there, which then need not be a usable one.
 ///
 /// # Errors
 /// [`ContainerError::BadBeside`], and failures to read.
-pub fn words_beside(beside: &Beside, model: &ModelDescription, given: Option<&Sourced<(String, Vec<u8>)>>) -> Result<Words, BoxError> {
+pub fn words_beside(beside: &Beside, model: &ModelDescription, given: Given<'_>) -> Result<Words, BoxError> {
     match model.mechanisms.vocabulary {
         // Beside a single file may lie anybody's.
-        VocabularyFamily::World if beside.is_own() => return words_of_folder(beside),
+        VocabularyFamily::World if beside.is_own() => return words_of_folder(beside, given.tokenizer),
         VocabularyFamily::World => return Ok(Words::default()),
         VocabularyFamily::Qwen => {}
     }
-    let (path, bytes, origin) = match (given, beside.bytes(TOKENIZER)?) {
+    let (path, bytes, origin) = match (given.tokenizer_json, beside.bytes(TOKENIZER)?) {
         (Some(Sourced { value: (name, bytes), origin }), _) => (name.into(), bytes.clone(), origin.clone()),
         (None, Some((path, bytes))) => (path.clone(), bytes, Origin::Beside(path)),
         (None, None) => return Ok(Words::default()),

@@ -26,16 +26,16 @@ pub fn is_vocabulary(name: &str) -> bool {
 }
 
 /// A vocabulary file, special ids by the texts of `tokenizer_config.json`, else by `generation_config.json`, and the
-/// template of `chat_template.jinja`, else of `tokenizer_config.json`. The ids of `config.json` are those of a class, which are wrong for RWKV
+/// template of `chat_template.jinja`, else of `tokenizer_config.json`. A vocabulary that is `given` takes the place of the file. The ids of `config.json` are those of a class, which are wrong for RWKV
 /// often enough (1 and 2 in those of flash-linear-attention), and not read.
-pub(super) fn words_of_folder(beside: &Beside) -> Result<Words, BoxError> {
+pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>) -> Result<Words, BoxError> {
     let tokenizer_config = json(beside, TOKENIZER_CONFIG)?;
-    let mut tokens = vocabulary(beside)?;
+    let mut tokens = if given.is_some() { None } else { vocabulary(beside)? };
     if let (Some(said), Some((path, config))) = (&mut tokens, &tokenizer_config) {
         let added = added(path, config)?;
         said.value = said.value.with_marks(added).map_err(|error| bad(path, error.to_string()))?;
     }
-    let tokenizer = tokens.as_ref().map(|said| &said.value);
+    let tokenizer = given.or(tokens.as_ref().map(|said| &said.value));
     let stating = json(beside, GENERATION_CONFIG)?;
     let special = |which: &str| {
         let named = tokenizer_config.as_ref().and_then(|(path, config)| {

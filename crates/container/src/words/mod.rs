@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use rwkv_forge_tokenizer::{SpecialIds, Tokenizer};
 
-pub use beside::words_beside;
+pub use beside::{Given, words_beside};
 pub use compare::{Standing, WordDifference};
 pub use entries::Entry;
 pub use folder::{GENERATION_CONFIG, TEMPLATE, is_vocabulary};
