@@ -199,6 +199,19 @@ fn words_of_the_command_line_that_are_none_are_refused() {
     for meta in ["general.version", "=3"] {
         assert_eq!(error_kind(&args(&["convert", &source, "--to", "pth", "--type", "f16", "--meta", meta, "--dry-run"]), 2), "BadMeta");
     }
+    let words = text(vocab());
+    for key in [
+        "general.architecture",
+        "rwkv7.block_count",
+        "general.license",
+        "tokenizer.ggml.tokens",
+        "rwkv_forge.version",
+        "tokenizer.chat_template",
+    ] {
+        let meta = format!("{key}=1");
+        let own = args(&["convert", &source, "--to", "gguf", "--type", "f16", "--vocab", &words, "--meta", &meta, "--dry-run"]);
+        assert_eq!(error_kind(&own, 2), "OwnKey", "{key}");
+    }
     let twice = args(&["convert", &source, "--to", "pth", "--type", "f16", "--meta", "a=1", "--meta", "a=2", "--dry-run"]);
     assert_eq!(error_kind(&twice, 2), "BadMeta");
     let none = args(&["convert", &source, "--to", "pth", "--type", "f16", "--chat", "no/such.jinja", "--dry-run"]);

@@ -282,6 +282,15 @@ pub enum GgufError {
         /// The rule.
         why: String,
     },
+    /// Somebody says in his own words what the file says anyway.
+    #[error(
+        "the metadata key {key} is written from the model and its words: leave it out, and give --name, --author, --license, --chat or --vocab \
+         where that is what is meant"
+    )]
+    OwnKey {
+        /// The key.
+        key: String,
+    },
     /// The tokens that the metadata list are no vocabulary.
     #[error("{key}: {problem}; give the model's vocabulary with --vocab")]
     BadVocabulary {
@@ -330,7 +339,9 @@ impl Diagnostic for GgufError {
         match self {
             Self::In { source, .. } => source.class(),
             Self::Input(inner) => inner.class(),
-            Self::CannotCarry { .. } | Self::EncodingNotAllowed { .. } | Self::VocabularyMismatch { .. } => Class::Usage,
+            Self::CannotCarry { .. } | Self::EncodingNotAllowed { .. } | Self::VocabularyMismatch { .. } | Self::OwnKey { .. } => {
+                Class::Usage
+            }
             Self::Internal(_) => Class::Bug,
             _ => Class::Refused,
         }

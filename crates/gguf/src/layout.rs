@@ -91,7 +91,7 @@ pub fn layout(model: &ModelDescription, choices: &[Choice], words: &Words) -> Re
     let mut header = HeaderWriter::default();
     write_general(&mut header, row, model, choices, words);
     write_architecture(&mut header, row, model)?;
-    words::write(&mut header, model, words)?;
+    words::write(&mut header, model, row.name, words)?;
     let mut relative = 0u64;
     for tensor in &mut tensors {
         let info = TensorInfo { name: tensor.name.clone(), shape: tensor.shape.clone(), encoding: tensor.encoding };

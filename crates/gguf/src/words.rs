@@ -32,7 +32,7 @@ const OF_THE_FILE: [&str; 6] = [
 ];
 
 /// Writes everything but the names of [`NAME`] and its neighbours, which come first in a file.
-pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, words: &Words) -> Result<(), GgufError> {
+pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, architecture: &str, words: &Words) -> Result<(), GgufError> {
     let rows = model.hyperparameters.vocabulary;
     let lacking = |what: &str| GgufError::Internal(format!("a file of {} is laid out {what}", model.version));
     let tokens = &words.tokens.as_ref().ok_or_else(|| lacking("without a vocabulary"))?.value;
@@ -59,6 +59,9 @@ pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, words: 
         header.text(TEMPLATE, &template.value);
     }
     for (key, word) in &words.other {
+        if !is_other(key, architecture) {
+            return Err(GgufError::OwnKey { key: key.clone() });
+        }
         header.value(key, &word.value);
     }
     if let Some(provenance) = &words.provenance {
@@ -129,10 +132,12 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
 
 /// What has no place of its own in [`Words`], and is not about this file alone.
 fn other(file: &GgufFile) -> impl Iterator<Item = &(String, Value)> {
-    let sizes = format!("{}.", file.architecture());
-    file.metadata().entries().iter().filter(move |(key, _)| {
-        let has_place = [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key.as_str()) || key.starts_with("tokenizer.ggml.");
-        let is_own = key.starts_with(PREFIX) || key.starts_with("split.");
-        !has_place && !is_own && !OF_THE_FILE.contains(&key.as_str()) && !key.starts_with(&sizes)
-    })
+    file.metadata().entries().iter().filter(|(key, _)| is_other(key, file.architecture()))
+}
+
+/// Whether a key is neither one of a file's own, nor one of a word that has its place in [`Words`].
+fn is_other(key: &str, architecture: &str) -> bool {
+    let has_place = [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key) || key.starts_with("tokenizer.ggml.");
+    let is_own = [PREFIX, "split", architecture].iter().any(|prefix| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')));
+    !has_place && !is_own && !OF_THE_FILE.contains(&key)
 }
