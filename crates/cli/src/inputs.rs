@@ -33,9 +33,13 @@ pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) {
         (command, matches) = (found, inner);
         for arg in paths(&command).filter(|arg| !OUTPUTS.contains(&arg.get_id().as_str())) {
             for path in matches.get_raw(arg.get_id().as_str()).into_iter().flatten().map(Path::new) {
-                // Two vocabularies have names instead of files.
-                let is_name = arg.get_id() == "vocab" && ["world", "bytes"].iter().any(|name| path == Path::new(name));
-                if !is_name {
+                // Two vocabularies and a conversation format have names instead of files.
+                let names: &[&str] = match arg.get_id().as_str() {
+                    "vocab" => &["world", "bytes"],
+                    "chat" => &["world"],
+                    _ => &[],
+                };
+                if !names.iter().any(|name| path == Path::new(name)) {
                     claims.input(&role(arg), path);
                 }
             }
@@ -81,6 +85,7 @@ mod tests {
             "calibrate",
             "calibration",
             "candidate",
+            "chat",
             "file",
             "imatrix",
             "lora",
