@@ -24,7 +24,13 @@ pub(crate) struct TestFile(pub(crate) PathBuf);
 
 impl TestFile {
     pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("forge-calibrate-{}-{name}", std::process::id()));
+        // Tests of one program may give one name to two files.
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let path = std::env::temp_dir().join(format!(
+            "forge-calibrate-{}-{}-{name}",
+            std::process::id(),
+            NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+        ));
         let _none = std::fs::remove_file(&path);
         Self(path)
     }

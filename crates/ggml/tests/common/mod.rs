@@ -119,7 +119,13 @@ pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new(name: &str, bytes: &[u8]) -> Self {
-        let path = std::env::temp_dir().join(format!("rwkv-forge-ggml-{}-{name}.bin", std::process::id()));
+        // Tests of one program may give one name to two files.
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let path = std::env::temp_dir().join(format!(
+            "rwkv-forge-ggml-{}-{}-{name}.bin",
+            std::process::id(),
+            NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+        ));
         std::fs::write(&path, bytes).unwrap();
         Self(path)
     }
