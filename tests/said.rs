@@ -56,6 +56,8 @@ fn a_dry_run_says_where_every_word_comes_from() {
     let dir = Dir::new();
     let source = text(&with_words(&dir));
     let seen = json(&args(&["convert", &source, "--to", "gguf", "--type", "q8_0", "--license", "mit", "--dry-run"]), 0);
+    // The end of a turn that is usual is that of the usual template.
+    assert!(seen["words"].as_array().unwrap().iter().all(|one| one["key"] != "eot"));
     let said: BTreeMap<&str, (&str, &str)> = seen["words"]
         .as_array()
         .unwrap()
@@ -120,8 +122,11 @@ fn files_that_contradict_each_other_are_not_one_model() {
     // An id that no token has.
     patched(&own, "tokenizer.ggml.eos_token_id", 4_000_000, &other);
     let output = text(&dir.join("never.gguf"));
-    assert_eq!(error_kind(&args(&["convert", &text(&other), "--to", "gguf", "--type", "q8_0", "-o", &output]), 2), "SpecialOutside");
+    let convert = ["convert", &text(&other), "--to", "gguf", "--type", "q8_0", "-o", &output];
+    assert_eq!(error_kind(&convert, 2), "SpecialOutside");
     assert!(!Path::new(&output).exists());
+    json(&[&convert[..], &["--meta", "tokenizer.ggml.eos_token_id=0"]].concat(), 0);
+    assert_eq!(metadata(Path::new(&output))["tokenizer.ggml.eos_token_id"], "0");
 }
 
 #[test]
@@ -188,6 +193,22 @@ fn a_directory_has_the_words_of_its_files() {
     let single = said(&weights, &["--vocab", &text(vocab())]);
     assert_eq!((single["tokens"].1.as_str(), single["eos"].0.as_str(), single["template"].1.as_str()), ("option", "0", "default"));
     // What cannot be used is said by name.
+    let refused = |file: &str, text_of: &str| {
+        let before = std::fs::read(folder.join(file)).unwrap();
+        std::fs::write(folder.join(file), text_of).unwrap();
+        let kind = error_kind(&args(&["convert", &text(&folder), "--to", "gguf", "--type", "q8_0", "--dry-run"]), 3);
+        std::fs::write(folder.join(file), before).unwrap();
+        kind
+    };
+    for (file, bad) in [
+        ("tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#),
+        ("tokenizer_config.json", r#"{"eos_token": 3}"#),
+        ("tokenizer_config.json", r#"{"added_tokens_decoder": {"5": {"content": "other"}}}"#),
+        ("generation_config.json", r#"{"bos_token_id": "9"}"#),
+        ("generation_config.json", r#"{"pad_token_id": -1}"#),
+    ] {
+        assert_eq!(refused(file, bad), "BadCompanion", "{bad}");
+    }
     std::fs::write(folder.join("generation_config.json"), "{").unwrap();
     let refused = error_kind(&args(&["convert", &text(&folder), "--to", "gguf", "--type", "q8_0", "--dry-run"]), 3);
     assert_eq!(refused, "BadCompanion");
@@ -196,7 +217,7 @@ fn a_directory_has_the_words_of_its_files() {
 #[test]
 fn words_of_the_command_line_that_are_none_are_refused() {
     let source = text(checkpoint("7"));
-    for meta in ["general.version", "=3"] {
+    for meta in ["general.version", "=3", "a b=3", "tokenizer.ggml.eos_token_id=x"] {
         assert_eq!(error_kind(&args(&["convert", &source, "--to", "pth", "--type", "f16", "--meta", meta, "--dry-run"]), 2), "BadMeta");
     }
     let words = text(vocab());

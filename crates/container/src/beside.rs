@@ -73,7 +73,9 @@ impl Beside {
     /// # Errors
     /// When it cannot be read, is larger than such files are, or changed since it was read first.
     pub fn bytes(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, BoxError> {
-        let Some(path) = self.folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists()) else { return Ok(None) };
+        let Some(path) = self.folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.symlink_metadata().is_ok()) else {
+            return Ok(None);
+        };
         let file = InputFile::open(&path)?;
         let limit = u64::try_from(MAX_JSON_BYTES).unwrap_or(u64::MAX);
         let bytes = file.read_vec(0, file.len(), limit)?;

@@ -219,7 +219,9 @@ pub enum ConvertError {
         found: String,
     },
     /// A special id that is the id of nothing.
-    #[error("{name}_token_id is {id} ({from}), which the vocabulary does not have ({vocabulary}): give the right --vocab")]
+    #[error(
+        "{name}_token_id is {id} ({from}), which the vocabulary does not have ({vocabulary}): give the right --vocab, or the right id with --meta tokenizer.ggml.{name}_token_id=ID"
+    )]
     SpecialOutside {
         /// `bos`, `eos`, `eot` or `pad`.
         name: &'static str,

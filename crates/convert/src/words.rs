@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use rwkv_forge_container::{
-    CONFIG, Container, GENERATION_CONFIG, Given, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words, words_beside,
+    CONFIG, Container, GENERATION_CONFIG, Given, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, WORLD_TEMPLATE, Word, Words,
+    words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::BoxError;
@@ -37,7 +38,12 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
         VocabularyFamily::Qwen => of_hybrid(model, options.vocabulary)?,
         VocabularyFamily::World => of_world(model, options.vocabulary, options.container)?,
     };
-    let words = options.words.cloned().unwrap_or_default().or(said);
+    let mut words = options.words.cloned().unwrap_or_default().or(said);
+    // The end of a turn that is usual is that of the usual template; nobody knows that of another one.
+    let is_usual = words.template.as_ref().is_none_or(|said| said.value.trim_end() == WORLD_TEMPLATE.trim_end());
+    if !is_usual && words.special.eot.as_ref().is_some_and(Sourced::is_default) {
+        words.special.eot = None;
+    }
     check_special(&words, model.description().hyperparameters.vocabulary)?;
     Ok(words)
 }
@@ -103,7 +109,12 @@ fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -
     let around = match (choice, &known) {
         (Vocabulary::Auto, _) | (_, None) => model.words()?.clone(),
         // Whoever brings a vocabulary has no need of the source's, be it damaged.
-        (Vocabulary::World | Vocabulary::Bytes | Vocabulary::File(..), Some(given)) => model.words_around(Some(&given.value))?,
+        (Vocabulary::World | Vocabulary::Bytes | Vocabulary::File(..), Some(given)) => {
+            let mut around = model.words_around(Some(&given.value))?;
+            // What is said token by token is said of the source's.
+            around.other.retain(|(key, _)| !key.starts_with("tokenizer."));
+            around
+        }
     };
     let usual = known.map(Words::world).unwrap_or_default();
     Ok(Words { tokens: None, provenance: None, ..around }.or(usual))

@@ -18,7 +18,7 @@ use crate::write::HeaderWriter;
 /// Bytes to which tensors are aligned; the format's default, so that no key is needed.
 pub(crate) const ALIGNMENT: u64 = 32;
 /// What runtimes are told about the length of the context: RWKV has no limit, this is what other converters write.
-const CONTEXT_LENGTH: u32 = 1_048_576;
+pub(crate) const CONTEXT_LENGTH: u32 = 1_048_576;
 
 /// Whether GGUF has a place for models of this version.
 ///
@@ -90,7 +90,7 @@ pub fn layout(model: &ModelDescription, choices: &[Choice], words: &Words) -> Re
     let mut tensors = Assembler::new(row, model, choices).all()?;
     let mut header = HeaderWriter::default();
     write_general(&mut header, row, model, choices, words);
-    write_architecture(&mut header, row, model)?;
+    write_architecture(&mut header, row, model, words)?;
     words::write(&mut header, model, row.name, words)?;
     let mut relative = 0u64;
     for tensor in &mut tensors {
@@ -289,7 +289,7 @@ fn write_general(header: &mut HeaderWriter, row: &Row, model: &ModelDescription,
     header.u32("general.quantization_version", 2);
 }
 
-fn write_architecture(header: &mut HeaderWriter, row: &Row, model: &ModelDescription) -> Result<(), GgufError> {
+fn write_architecture(header: &mut HeaderWriter, row: &Row, model: &ModelDescription, words: &Words) -> Result<(), GgufError> {
     let architecture = row.name;
     let sizes = &model.hyperparameters;
     let mut number = |name: &str, value: usize| -> Result<(), GgufError> {
@@ -321,7 +321,10 @@ fn write_architecture(header: &mut HeaderWriter, row: &Row, model: &ModelDescrip
         }
         TimeMix::Wkv4 | TimeMix::Wkv5 { .. } => return Err(GgufError::CannotCarry { version: model.version.to_string() }),
     }
-    header.u32(&format!("{architecture}.context_length"), CONTEXT_LENGTH);
+    let context = format!("{architecture}.context_length");
+    if !words.other.iter().any(|(key, _)| *key == context) {
+        header.u32(&context, CONTEXT_LENGTH);
+    }
     match model.mechanisms.norms.kind {
         Norm::Rms { epsilon } => header.f32(&format!("{architecture}.attention.layer_norm_rms_epsilon"), epsilon.value()),
         Norm::Layer => header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5),

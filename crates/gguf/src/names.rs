@@ -47,8 +47,8 @@ fn map_file(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
     let check = Check { metadata: file.metadata(), tensors: file.tensors(), architecture };
     check.all(row, names.layers)?;
     if let Some(every) = check.rescaled()? {
-        // Nobody halves the stream of a hybrid, whose channel mix has other matrices.
-        if norm(row) == NormKind::Rms {
+        // Nobody halves the stream of a hybrid, whose channel mix has other matrices, or of RWKV-7.
+        if norm(row) == NormKind::Rms || !matches!(row.rank_keys, RankKeys::Mix { .. }) {
             return Err(GgufError::UnsupportedRescale { key: check.key(RESCALE), every });
         }
         for tensor in &mut names.out {

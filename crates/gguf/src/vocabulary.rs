@@ -24,6 +24,7 @@ const KINDS: [(TokenKind, i32); 4] =
 /// A single byte: RWKV's tokens are spelled alike, whatever they are.
 const BYTE: i32 = 6;
 
+const MODEL: &str = "tokenizer.ggml.model";
 pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
@@ -96,8 +97,17 @@ impl TokenList {
 /// [`GgufError::MissingKey`], [`GgufError::WrongType`], [`GgufError::BadVocabulary`].
 pub(crate) fn listed_vocabulary(file: &GgufFile) -> Result<Option<Tokenizer>, GgufError> {
     let metadata = file.metadata();
-    if metadata.str("tokenizer.ggml.model")? != Some("rwkv") {
-        return Ok(None);
+    match metadata.str(MODEL)? {
+        Some("rwkv") => {}
+        None if metadata.get(TOKENS).is_none() => return Ok(None),
+        // To take World for it would be a guess that nobody asked for.
+        other => {
+            let found = other.map_or_else(|| "missing".to_owned(), |name| format!("{name:?}"));
+            return Err(GgufError::BadVocabulary {
+                key: MODEL,
+                problem: format!("it is {found}, and only tokens of \"rwkv\" can be read"),
+            });
+        }
     }
     let Some(Value::Array(Array::String(texts))) = metadata.get(TOKENS) else {
         return Err(GgufError::MissingKey { key: TOKENS.into(), why: "it is a part of the vocabulary".into() });

@@ -8,6 +8,7 @@ use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_tokenizer::SpecialIds;
 
 use crate::error::GgufError;
+use crate::layout::CONTEXT_LENGTH;
 use crate::reader::GgufFile;
 use crate::vocabulary::{TOKENS, bpe_vocabulary, listed_vocabulary, token_list};
 use crate::write::HeaderWriter;
@@ -21,8 +22,15 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 /// Bytes reserved for an interval, or for the reason why there is none.
 const INTERVAL_BYTES: usize = 96;
 
-/// Keys that say how the tensors lie in this very file: another one has its own.
-const OF_THE_FILE: [&str; 6] = [
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+
+/// Keys that say how tensors and tokens lie in this very file: another one has its own.
+const OF_THE_FILE: [&str; 11] = [
+    "tokenizer.ggml.model",
+    "tokenizer.ggml.pre",
+    "tokenizer.ggml.tokens",
+    "tokenizer.ggml.token_type",
+    "tokenizer.ggml.merges",
     "general.architecture",
     "general.type",
     "general.size_label",
@@ -52,17 +60,20 @@ pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, archite
     for (name, id) in words.special.iter() {
         header.u32(&special_key(name), id.value);
     }
-    if is_bpe {
-        header.flag("tokenizer.ggml.add_bos_token", false);
+    if is_bpe && !words.other.iter().any(|(key, _)| key == ADD_BOS) {
+        header.flag(ADD_BOS, false);
     }
     if let Some(template) = &words.template {
         header.text(TEMPLATE, &template.value);
     }
     for (key, word) in &words.other {
-        if !is_other(key, architecture) {
+        if matches!(word.origin, Origin::Option(_)) && is_written(key, architecture) {
             return Err(GgufError::OwnKey { key: key.clone() });
         }
-        header.value(key, &word.value);
+        // What was written from the model and its words is right; the source had it too.
+        if !header.has(key) {
+            header.value(key, &word.value);
+        }
     }
     if let Some(provenance) = &words.provenance {
         write_provenance(header, tokens.sha256(), provenance);
@@ -104,14 +115,11 @@ pub(crate) fn tokens(file: &GgufFile, model: &ModelDescription) -> Result<Option
 pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
     let metadata = file.metadata();
     let origin = |key: &str| Origin::Source { file: file.path().to_path_buf(), key: key.to_owned() };
-    let text = |key: &str| {
-        let said = |value: &str| Sourced { value: value.to_owned(), origin: origin(key) };
-        Ok::<_, GgufError>(metadata.str(key)?.map(said))
-    };
+    // What has another type than it should is kept as it is, among all else that is said.
+    let text = |key: &str| Some(Sourced { value: metadata.get(key)?.as_str()?.to_owned(), origin: origin(key) });
     let special = |name: &str| {
         let key = special_key(name);
-        let said = |id| Some(Sourced { value: u32::try_from(id).ok()?, origin: origin(&key) });
-        Ok::<_, GgufError>(metadata.u64(&key)?.and_then(said))
+        Some(Sourced { value: u32::try_from(metadata.get(&key)?.as_u64()?).ok()?, origin: origin(&key) })
     };
     let own = |name: &str| Ok::<_, GgufError>(metadata.str(&format!("{PREFIX}.{name}"))?.map(str::to_owned));
     let provenance = match (own("version")?, own("recipe")?) {
@@ -120,11 +128,11 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
     };
     Ok(Words {
         tokens: None,
-        special: SpecialIds { bos: special("bos")?, eos: special("eos")?, eot: special("eot")?, pad: special("pad")? },
-        template: text(TEMPLATE)?,
-        name: text(NAME)?,
-        licence: text(LICENCE)?,
-        author: text(AUTHOR)?,
+        special: SpecialIds { bos: special("bos"), eos: special("eos"), eot: special("eot"), pad: special("pad") },
+        template: text(TEMPLATE),
+        name: text(NAME),
+        licence: text(LICENCE),
+        author: text(AUTHOR),
         provenance,
         other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),
     })
@@ -132,12 +140,57 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
 
 /// What has no place of its own in [`Words`], and is not about this file alone.
 fn other(file: &GgufFile) -> impl Iterator<Item = &(String, Value)> {
-    file.metadata().entries().iter().filter(|(key, _)| is_other(key, file.architecture()))
+    let is_placed = |key: &str, value: &Value| match value {
+        Value::String(_) => [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key),
+        other => {
+            ["bos", "eos", "eot", "pad"].iter().any(|name| special_key(name) == key)
+                && other.as_u64().is_some_and(|id| u32::try_from(id).is_ok())
+        }
+    };
+    let architecture = file.architecture();
+    let is_hybrid_default = |key: &str, value: &Value| key == ADD_BOS && *value == Value::Bool(false) && reads_as_bpe(file);
+    let is_size = move |key: &str, value: &Value| {
+        let own = key.strip_prefix(architecture).and_then(|rest| rest.strip_prefix('.'));
+        own.is_some_and(|own| SIZES.contains(&own) || own == "context_length" && value.as_u64() == Some(u64::from(CONTEXT_LENGTH)))
+    };
+    let is_said = move |key: &str, value: &Value| {
+        !is_of_the_file(key) && !is_placed(key, value) && !is_size(key, value) && !is_hybrid_default(key, value)
+    };
+    file.metadata().entries().iter().filter(move |(key, value)| is_said(key, value))
 }
 
-/// Whether a key is neither one of a file's own, nor one of a word that has its place in [`Words`].
-fn is_other(key: &str, architecture: &str) -> bool {
-    let has_place = [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key) || key.starts_with("tokenizer.ggml.");
-    let is_own = [PREFIX, "split", architecture].iter().any(|prefix| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')));
-    !has_place && !is_own && !OF_THE_FILE.contains(&key)
+/// Whether the tokens are pairs of bytes, for which the writer says how texts begin.
+fn reads_as_bpe(file: &GgufFile) -> bool {
+    file.metadata().get("tokenizer.ggml.model").and_then(Value::as_str) == Some("gpt2")
+}
+
+/// Sizes and the like, which the tensors say and the writer writes.
+const SIZES: [&str; 16] = [
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "wkv.head_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "token_shift_count",
+    "time_mix_extra_dim",
+    "time_decay_extra_dim",
+    "rescale_every_n_layers",
+    "attention.decay_lora_rank",
+    "attention.iclr_lora_rank",
+    "attention.value_residual_mix_lora_rank",
+    "attention.gate_lora_rank",
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+];
+
+/// Whether a key says how the tensors or the tokens lie in a file, or how it was made: another file has its own.
+fn is_of_the_file(key: &str) -> bool {
+    OF_THE_FILE.contains(&key) || [PREFIX, "split"].iter().any(|prefix| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// Whether a key is one that the writer writes from something else that a caller can say.
+fn is_written(key: &str, architecture: &str) -> bool {
+    let sizes = key.strip_prefix(architecture).is_some_and(|rest| rest.starts_with('.'));
+    is_of_the_file(key) || sizes || [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key) || key.starts_with("tokenizer.")
 }

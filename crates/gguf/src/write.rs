@@ -1,5 +1,7 @@
 //! Builds the bytes of a header, and remembers where values stand that are known later.
 
+use std::collections::BTreeSet;
+
 use rwkv_forge_container::{Array, Value};
 use rwkv_forge_model::Patch;
 use rwkv_forge_tensor::TensorInfo;
@@ -15,6 +17,7 @@ pub(crate) struct HeaderWriter {
     infos: Vec<u8>,
     info_count: u64,
     patches: Vec<Patch>,
+    keys: BTreeSet<String>,
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {
@@ -80,9 +83,15 @@ fn length(value: usize) -> u64 {
 
 impl HeaderWriter {
     fn key(&mut self, key: &str, kind: u32) {
+        self.keys.insert(key.to_owned());
         push_text(&mut self.pairs, key);
         self.pairs.extend_from_slice(&kind.to_le_bytes());
         self.pair_count = self.pair_count.saturating_add(1);
+    }
+
+    /// Whether a key was written.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.keys.contains(key)
     }
 
     pub(crate) fn u32(&mut self, key: &str, value: u32) {

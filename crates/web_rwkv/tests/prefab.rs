@@ -183,7 +183,9 @@ fn what_web_rwkv_cannot_compute_is_refused() {
     };
     let without_gate = kind(Version::V5_0, &SMALL);
     assert_eq!(without_gate.kind(), "CannotCarry");
-    assert!(without_gate.to_string().contains("safetensors"), "names a way out: {without_gate}");
+    // Why; where else it goes is said by who knows all containers.
+    let message = without_gate.to_string();
+    assert!(message.contains("without a gate") && !message.contains("--to"), "{message}");
     assert_eq!(kind(Version::V7, &Sizes { channels: 12, ..SMALL }).kind(), "CannotCarry");
     assert_eq!(kind(Version::V7, &Sizes { head_size: 2, ..SMALL }).kind(), "CannotCarry");
 }

@@ -306,6 +306,7 @@ fn report(
         "model": { "version": model.description().version, "hyperparameters": model.description().hyperparameters },
         "record": record,
         "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
+        "words": words::rows(blueprint).0,
         "tensors": tensors,
     });
     if let Some(file) = side_files.record {

@@ -24,7 +24,10 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let candidate = rwkv_forge_convert::open(&args.candidate, options)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = reference.description().hyperparameters.vocabulary;
-    let tokenizer = tokenizer_or_bytes(&reference, &vocabulary(&args.vocabulary)?, text.is_some(), terminal)?;
+    let choice = vocabulary(&args.vocabulary)?;
+    // One of them may have it: a checkpoint has none, a GGUF that was made of it has.
+    let speaker = if rwkv_forge_convert::vocabulary_of(&reference, &choice)?.is_some() { &reference } else { &candidate };
+    let tokenizer = tokenizer_or_bytes(speaker, &choice, text.is_some(), terminal)?;
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
     for model in [&reference, &candidate] {
         rwkv_forge_quant::examine(model.source(), &|_| ())?;

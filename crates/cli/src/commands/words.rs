@@ -2,6 +2,7 @@
 
 use rwkv_forge_convert::{Blueprint, Entry, Sourced, Standing, Value as Said, Word, WordDifference, Words};
 use rwkv_forge_tensor::shorten;
+use rwkv_forge_tokenizer::SpecialIds;
 use serde_json::{Value, json};
 
 use super::{read_text, table};
@@ -32,9 +33,20 @@ pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
         Some((path, _)) => Some(Sourced::option("--chat", read_text(path)?)),
     };
     let mut other: Vec<(String, Sourced<Said>)> = Vec::new();
+    let mut special = SpecialIds::default();
     for rule in &args.meta {
         let pair = rule.split_once('=').filter(|(key, _)| !key.trim().is_empty());
         let (key, value) = pair.ok_or_else(|| Failure::usage("BadMeta", format!("--meta {rule:?} is not KEY=VALUE")))?;
+        if !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+            let message = format!("--meta {rule:?}: a key has letters, digits, '.', '_' and '-' alone");
+            return Err(Failure::usage("BadMeta", message));
+        }
+        let id = key.strip_prefix("tokenizer.ggml.").and_then(|rest| rest.strip_suffix("_token_id"));
+        if let Some(place) = id.and_then(|name| place_of(&mut special, name)) {
+            let id = value.parse().map_err(|_| Failure::usage("BadMeta", format!("--meta {rule:?}: a token's id is a number")))?;
+            *place = Some(Sourced::option("--meta", id));
+            continue;
+        }
         if other.iter().any(|(known, _)| known == key) {
             return Err(Failure::usage("BadMeta", format!("--meta gives {key} twice")));
         }
@@ -45,9 +57,20 @@ pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
         name: text("--name", &args.name),
         licence: text("--license", &args.license),
         author: text("--author", &args.author),
+        special,
         other,
         ..Words::default()
     })
+}
+
+fn place_of<'s>(special: &'s mut SpecialIds<Sourced<u32>>, name: &str) -> Option<&'s mut Option<Sourced<u32>>> {
+    match name {
+        "bos" => Some(&mut special.bos),
+        "eos" => Some(&mut special.eos),
+        "eot" => Some(&mut special.eot),
+        "padding" => Some(&mut special.pad),
+        _ => None,
+    }
 }
 
 /// What is said of a model, by anybody, and has no place in the file; empty where all of it has.

@@ -29,7 +29,7 @@ pub struct Given<'a> {
 pub fn words_beside(beside: &Beside, model: &ModelDescription, given: Given<'_>) -> Result<Words, BoxError> {
     match model.mechanisms.vocabulary {
         // Beside a single file may lie anybody's.
-        VocabularyFamily::World if beside.is_own() => return words_of_folder(beside, given.tokenizer),
+        VocabularyFamily::World if beside.is_own() => return words_of_folder(beside, given.tokenizer, model.hyperparameters.vocabulary),
         VocabularyFamily::World => return Ok(Words::default()),
         VocabularyFamily::Qwen => {}
     }

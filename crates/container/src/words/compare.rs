@@ -1,10 +1,12 @@
 //! Two files' words against each other. Start at [`Words::compare`].
 
+use std::collections::BTreeMap;
+
 use rwkv_forge_tokenizer::bpe::TokenKind;
 use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
 use serde::Serialize;
 
-use crate::words::{Sourced, TokenTable, Word, Words};
+use crate::words::{Sourced, TokenTable, Value, Word, Words};
 
 /// How two files stand to each other in one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,18 +88,19 @@ impl Words {
         for ((word, first), second) in kinds.into_iter().zip(texts(self)).zip(texts(second)) {
             all.extend(difference(word, word.name(), first, second));
         }
-        let find = |words: &Self, key: &str| words.other.iter().find(|(known, _)| known == key).map(|(_, said)| said.value.clone());
+        let by_key = |words: &'_ Self| words.other.iter().map(|(key, said)| (key.clone(), said.value.clone())).collect::<BTreeMap<_, _>>();
+        let (known, others) = (by_key(self), by_key(second));
         for (key, said) in &self.other {
-            let other = find(second, key);
+            let other = others.get(key);
             // Lists are shown by their length alone, and compared whole.
-            if other.as_ref() != Some(&said.value) {
+            if other != Some(&said.value) {
                 let standing = if other.is_some() { Standing::Differs } else { Standing::OnlyFirst };
-                let second = other.map(|value| value.to_string());
-                all.push(WordDifference { word: Word::Other, key: key.clone(), standing, first: Some(said.value.to_string()), second });
+                let second = other.map(Value::shown);
+                all.push(WordDifference { word: Word::Other, key: key.clone(), standing, first: Some(said.value.shown()), second });
             }
         }
-        for (key, said) in second.other.iter().filter(|(key, _)| find(self, key).is_none()) {
-            all.extend(difference(Word::Other, key, None, Some(said.value.to_string())));
+        for (key, said) in second.other.iter().filter(|(key, _)| !known.contains_key(key)) {
+            all.extend(difference(Word::Other, key, None, Some(said.value.shown())));
         }
         all
     }
@@ -170,7 +173,6 @@ fn differing_pairs(first: &BpeVocabulary, second: &BpeVocabulary) -> Option<(Str
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests may fail loudly")]
 mod tests {
     use super::*;
-    use crate::words::Value;
     use rwkv_forge_tokenizer::ListedToken;
 
     fn world() -> Words {

@@ -2,7 +2,7 @@
 
 use rwkv_forge_tokenizer::bpe::TokenKind;
 
-use crate::words::{Origin, Sourced, TokenTable, Word, Words};
+use crate::words::{Origin, Sourced, TokenTable, Value, Word, Words};
 
 /// One thing that is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Words {
         all.extend(special.iter().map(|(name, said)| entry(Word::Special, name, said, u32::to_string)));
         let texts = [(Word::Template, template), (Word::Name, name), (Word::Licence, licence), (Word::Author, author)];
         all.extend(texts.iter().filter_map(|(word, said)| Some(entry(*word, word.name(), said.as_ref()?, String::clone))));
-        all.extend(other.iter().map(|(key, said)| entry(Word::Other, key, said, ToString::to_string)));
+        all.extend(other.iter().map(|(key, said)| entry(Word::Other, key, said, Value::shown)));
         all
     }
 }
@@ -52,7 +52,6 @@ impl TokenTable {
 #[allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 mod tests {
     use super::*;
-    use crate::words::Value;
     use rwkv_forge_tokenizer::Tokenizer;
 
     #[test]

@@ -16,6 +16,8 @@ use crate::words::{Origin, Sourced, TokenTable, Words};
 pub const GENERATION_CONFIG: &str = "generation_config.json";
 /// The conversation format in a file of its own.
 pub const TEMPLATE: &str = "chat_template.jinja";
+/// Rows of the embedding of every World model.
+const WORLD_ROWS: usize = 65_536;
 /// Most entries of `added_tokens_decoder` that are read.
 const MAX_ADDED: usize = 1 << 16;
 
@@ -28,30 +30,46 @@ pub fn is_vocabulary(name: &str) -> bool {
 /// A vocabulary file, special ids by the texts of `tokenizer_config.json`, else by `generation_config.json`, and the
 /// template of `chat_template.jinja`, else of `tokenizer_config.json`. A vocabulary that is `given` takes the place of the file. The ids of `config.json` are those of a class, which are wrong for RWKV
 /// often enough (1 and 2 in those of flash-linear-attention), and not read.
-pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>) -> Result<Words, BoxError> {
+pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: usize) -> Result<Words, BoxError> {
     let tokenizer_config = json(beside, TOKENIZER_CONFIG)?;
     let mut tokens = if given.is_some() { None } else { vocabulary(beside)? };
-    if let (Some(said), Some((path, config))) = (&mut tokens, &tokenizer_config) {
+    // Without a file of its own the vocabulary is World's where the model has its rows, and so are the ids of its texts.
+    let usual = (given.is_none() && tokens.is_none() && rows == WORLD_ROWS).then(Tokenizer::world);
+    if let Some((path, config)) = &tokenizer_config {
         let added = added(path, config)?;
-        said.value = said.value.with_marks(added).map_err(|error| bad(path, error.to_string()))?;
+        let with = |base: &Tokenizer| base.with_marks(added.clone()).map_err(|error| bad(path, error.to_string()));
+        match (&mut tokens, &usual) {
+            (Some(said), _) => said.value = with(&said.value)?,
+            (None, Some(world)) if !added.is_empty() => {
+                tokens = Some(Sourced { value: with(world)?, origin: Origin::Beside(path.clone()) });
+            }
+            (None, _) => {}
+        }
     }
-    let tokenizer = given.or(tokens.as_ref().map(|said| &said.value));
+    let tokenizer = given.or(tokens.as_ref().map(|said| &said.value)).or(usual.as_ref());
     let stating = json(beside, GENERATION_CONFIG)?;
     let special = |which: &str| {
-        let named = tokenizer_config.as_ref().and_then(|(path, config)| {
-            let id = tokenizer?.id_of(content(config.get(format!("{which}_token"))?)?.as_bytes())?;
-            Some(Sourced { value: id, origin: Origin::Beside(path.clone()) })
-        });
-        let stated = || {
-            let (path, config) = stating.as_ref()?;
-            let value = first(config.get(format!("{which}_token_id"))?)?;
-            Some(Sourced { value, origin: Origin::Beside(path.clone()) })
-        };
-        named.or_else(stated)
+        let said = |value, path: &PathBuf| Some(Sourced { value, origin: Origin::Beside(path.clone()) });
+        if let (Some((path, config)), Some(tokenizer)) = (&tokenizer_config, tokenizer) {
+            let name = format!("{which}_token");
+            if let Some(text) = config.get(&name).filter(|said| !said.is_null()) {
+                let text = content(text).ok_or_else(|| bad(path, format!("{name} is {text}, expected the text of a token")))?;
+                let id = tokenizer.id_of(text.as_bytes());
+                let id = id.ok_or_else(|| bad(path, format!("{name} is {text:?}, which is no token of {}", tokenizer.name())))?;
+                return Ok::<_, ContainerError>(said(id, path));
+            }
+        }
+        let Some((path, config)) = &stating else { return Ok(None) };
+        let name = format!("{which}_token_id");
+        let Some(ids) = config.get(&name).filter(|said| !said.is_null()) else { return Ok(None) };
+        let id = first(ids).ok_or_else(|| bad(path, format!("{name} is {ids}, expected the id of a token, or several")))?;
+        Ok(said(id, path))
     };
+    let special = SpecialIds { bos: special("bos")?, eos: special("eos")?, eot: special("eot")?, pad: special("pad")? };
+    let template = template(beside, tokenizer_config.as_ref())?;
     Ok(Words {
-        special: SpecialIds { bos: special("bos"), eos: special("eos"), eot: special("eot"), pad: special("pad") },
-        template: template(beside, tokenizer_config.as_ref())?,
+        special,
+        template,
         tokens: tokens.map(|said| Sourced { value: TokenTable::LongestMatch(said.value), origin: said.origin }),
         ..Words::default()
     })
@@ -119,5 +137,9 @@ fn template(beside: &Beside, config: Option<&(PathBuf, Json)>) -> Result<Option<
     let named =
         |name: &str| said.as_array()?.iter().find(|one| one.get("name").and_then(Json::as_str) == Some(name))?.get("template")?.as_str();
     let text = said.as_str().or_else(|| named("default"));
-    Ok(text.map(|text| Sourced { value: text.to_owned(), origin: Origin::Beside(path.clone()) }))
+    match text {
+        Some(text) => Ok(Some(Sourced { value: text.to_owned(), origin: Origin::Beside(path.clone()) })),
+        None if said.is_null() => Ok(None),
+        None => Err(bad(path, "chat_template is no text, and none of its templates is called default".to_owned()).into()),
+    }
 }

@@ -11,6 +11,7 @@ mod folder;
 mod table;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -202,8 +203,9 @@ impl Words {
             }
         }
         let Self { tokens, special, template, name, licence, author, provenance, mut other } = self;
+        let places: BTreeMap<String, usize> = other.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
         for (key, value) in others.other {
-            match other.iter_mut().find(|(known, _)| *known == key) {
+            match places.get(&key).and_then(|place| other.get_mut(*place)) {
                 None => other.push((key, value)),
                 Some((_, known)) if known.is_default() && !value.is_default() => *known = value,
                 Some(_) => {}

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A value of metadata. Formats whose metadata are texts have [`Value::String`] alone.
 #[allow(missing_docs, reason = "the variants are the types that they are called after")]
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Value {
     U8(u8),
     I8(i8),
@@ -23,7 +23,7 @@ pub enum Value {
 
 /// A list of values of one type, kept in the width of its elements so that it takes no more memory than the file.
 #[allow(missing_docs, reason = "the variants are the types that they are called after")]
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Array {
     U8(Vec<u8>),
     I8(Vec<i8>),
@@ -38,6 +38,57 @@ pub enum Array {
     U64(Vec<u64>),
     I64(Vec<i64>),
     F64(Vec<f64>),
+}
+
+/// Bit by bit: a number that is none is itself.
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::U8(a), Self::U8(b)) => a == b,
+            (Self::I8(a), Self::I8(b)) => a == b,
+            (Self::U16(a), Self::U16(b)) => a == b,
+            (Self::I16(a), Self::I16(b)) => a == b,
+            (Self::U32(a), Self::U32(b)) => a == b,
+            (Self::I32(a), Self::I32(b)) => a == b,
+            (Self::F32(a), Self::F32(b)) => a.to_bits() == b.to_bits(),
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::String(a), Self::String(b)) => a == b,
+            (Self::Array(a), Self::Array(b)) => a == b,
+            (Self::U64(a), Self::U64(b)) => a == b,
+            (Self::I64(a), Self::I64(b)) => a == b,
+            (Self::F64(a), Self::F64(b)) => a.to_bits() == b.to_bits(),
+            // Of two types; each variant has its line above.
+            (first, second) => {
+                debug_assert_ne!(first.value_type(), second.value_type());
+                false
+            }
+        }
+    }
+}
+
+/// As that of [`Value`].
+impl PartialEq for Array {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::U8(a), Self::U8(b)) => a == b,
+            (Self::I8(a), Self::I8(b)) => a == b,
+            (Self::U16(a), Self::U16(b)) => a == b,
+            (Self::I16(a), Self::I16(b)) => a == b,
+            (Self::U32(a), Self::U32(b)) => a == b,
+            (Self::I32(a), Self::I32(b)) => a == b,
+            (Self::F32(a), Self::F32(b)) => a.iter().map(|value| value.to_bits()).eq(b.iter().map(|value| value.to_bits())),
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::String(a), Self::String(b)) => a == b,
+            (Self::Array(a), Self::Array(b)) => a == b,
+            (Self::U64(a), Self::U64(b)) => a == b,
+            (Self::I64(a), Self::I64(b)) => a == b,
+            (Self::F64(a), Self::F64(b)) => a.iter().map(|value| value.to_bits()).eq(b.iter().map(|value| value.to_bits())),
+            (first, second) => {
+                debug_assert_ne!(first.element_type(), second.element_type());
+                false
+            }
+        }
+    }
 }
 
 impl Array {
@@ -143,6 +194,12 @@ impl Value {
             | Self::U64(_)
             | Self::I64(_) => None,
         }
+    }
+
+    /// For tables: a text as it is, everything else as [`fmt::Display`] has it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        self.as_str().map_or_else(|| self.to_string(), str::to_owned)
     }
 
     /// The value as text.
