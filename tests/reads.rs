@@ -173,7 +173,7 @@ fn each_container_reads_what_is_documented() {
     let all = &table["a hybrid with Qwen, into a file with a vocabulary"];
     let names: Vec<&str> = all.iter().map(String::as_str).collect();
     let known = |name: &&str| names.contains(name) || table[WORDS].iter().any(|other| other == name);
-    assert!(COMPANIONS.iter().all(|name| known(&name)), "{names:?}");
+    assert!(COMPANIONS.iter().all(known), "{names:?}");
     let path = hybrid.join("model.safetensors");
     agrees("into GGUF", &opened(&["convert", text(&path), "--to", "gguf", "--type", "q8_0", "-o", text(&dir.join("h.gguf"))]), all);
     met.push("a hybrid with Qwen, into a file with a vocabulary");

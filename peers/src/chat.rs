@@ -16,7 +16,7 @@ use crate::tools::{Workshop, capture};
 mod shared;
 
 /// The template that files carry, without the newline at its end.
-const TEMPLATE: &str = include_str!("../../crates/gguf/src/chat_template.jinja");
+const TEMPLATE: &str = include_str!("../../crates/container/src/words/world.jinja");
 /// llama.cpp's Jinja engine and what it needs, which its library does not have.
 const ENGINE: &[&str] = &[
     "common/jinja/lexer.cpp",

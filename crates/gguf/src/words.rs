@@ -140,21 +140,19 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
 
 /// What has no place of its own in [`Words`], and is not about this file alone.
 fn other(file: &GgufFile) -> impl Iterator<Item = &(String, Value)> {
-    let is_placed = |key: &str, value: &Value| match value {
-        Value::String(_) => [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key),
-        other => {
-            ["bos", "eos", "eot", "pad"].iter().any(|name| special_key(name) == key)
-                && other.as_u64().is_some_and(|id| u32::try_from(id).is_ok())
-        }
+    let is_placed = |key: &str, value: &Value| {
+        let is_id = || ["bos", "eos", "eot", "pad"].iter().any(|name| special_key(name) == key);
+        let is_text = value.as_str().is_some() && [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key);
+        is_text || value.as_u64().is_some_and(|id| u32::try_from(id).is_ok()) && is_id()
     };
     let architecture = file.architecture();
-    let is_hybrid_default = |key: &str, value: &Value| key == ADD_BOS && *value == Value::Bool(false) && reads_as_bpe(file);
+    let is_usual_start = |key: &str, value: &Value| key == ADD_BOS && *value == Value::Bool(false) && reads_as_bpe(file);
     let is_size = move |key: &str, value: &Value| {
         let own = key.strip_prefix(architecture).and_then(|rest| rest.strip_prefix('.'));
         own.is_some_and(|own| SIZES.contains(&own) || own == "context_length" && value.as_u64() == Some(u64::from(CONTEXT_LENGTH)))
     };
     let is_said = move |key: &str, value: &Value| {
-        !is_of_the_file(key) && !is_placed(key, value) && !is_size(key, value) && !is_hybrid_default(key, value)
+        !is_of_the_file(key) && !is_placed(key, value) && !is_size(key, value) && !is_usual_start(key, value)
     };
     file.metadata().entries().iter().filter(move |(key, value)| is_said(key, value))
 }
