@@ -235,6 +235,14 @@ fn words_of_the_command_line_that_are_none_are_refused() {
     }
     let twice = args(&["convert", &source, "--to", "pth", "--type", "f16", "--meta", "a=1", "--meta", "a=2", "--dry-run"]);
     assert_eq!(error_kind(&twice, 2), "BadMeta");
+    // Every id that a refusal may name can be given, and only once.
+    for name in ["bos", "eos", "eot", "pad", "padding"] {
+        let id = format!("tokenizer.ggml.{name}_token_id=0");
+        let given = args(&["convert", &source, "--to", "gguf", "--type", "f16", "--vocab", &words, "--meta", &id, "--dry-run"]);
+        assert!(json(&given, 0)["words"].as_array().unwrap().iter().any(|one| one["from"] == "--meta" && one["value"] == "0"), "{name}");
+        let again = [&given[..], &["--meta", &id]].concat();
+        assert_eq!(error_kind(&again, 2), "BadMeta", "{name}");
+    }
     let none = args(&["convert", &source, "--to", "pth", "--type", "f16", "--chat", "no/such.jinja", "--dry-run"]);
     assert_eq!(error_kind(&none, 4), "NotFound");
 }

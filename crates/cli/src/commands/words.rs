@@ -44,7 +44,9 @@ pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
         let id = key.strip_prefix("tokenizer.ggml.").and_then(|rest| rest.strip_suffix("_token_id"));
         if let Some(place) = id.and_then(|name| place_of(&mut special, name)) {
             let id = value.parse().map_err(|_| Failure::usage("BadMeta", format!("--meta {rule:?}: a token's id is a number")))?;
-            *place = Some(Sourced::option("--meta", id));
+            if place.replace(Sourced::option("--meta", id)).is_some() {
+                return Err(Failure::usage("BadMeta", format!("--meta gives {key} twice")));
+            }
             continue;
         }
         if other.iter().any(|(known, _)| known == key) {
@@ -68,7 +70,8 @@ fn place_of<'s>(special: &'s mut SpecialIds<Sourced<u32>>, name: &str) -> Option
         "bos" => Some(&mut special.bos),
         "eos" => Some(&mut special.eos),
         "eot" => Some(&mut special.eot),
-        "padding" => Some(&mut special.pad),
+        // GGUF has the long word, Hugging Face the short one.
+        "padding" | "pad" => Some(&mut special.pad),
         _ => None,
     }
 }
