@@ -34,5 +34,6 @@ mod roundtrip_rwkv_cpp;
 mod roundtrip_web_rwkv;
 mod said;
 mod support;
+mod tables;
 mod vocabulary;
 mod words;

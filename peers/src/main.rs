@@ -1,4 +1,4 @@
-//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `llama`, `candle`, `web-rwkv` and `python`
+//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `metadata` compares keys; `llama`, `candle`, `web-rwkv` and `python`
 //! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer;
 //! `perplexity` compares `eval` with llama-perplexity; `speed` measures.
 //!
@@ -8,6 +8,7 @@ mod agreement;
 mod candle;
 mod chat;
 mod llama;
+mod metadata;
 mod npy;
 mod perplexity;
 mod plant;
@@ -22,7 +23,7 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|chat|presets|perplexity|candle|web-rwkv|python [--markdown FILE] [--json FILE]
+const USAGE: &str = "usage: rwkv-forge-peers llama|chat|metadata|presets|perplexity|candle|web-rwkv|python [--markdown FILE] [--json FILE]
        presets: [--model FILE [--vocab FILE]]
        speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]
        perplexity: [--model FILE [--vocab FILE]] [--text FILE] [--bytes N] [--types TYPE,...] [--threads N] [--rounds N]";
@@ -79,6 +80,7 @@ fn run() -> Result<bool, String> {
             (report.markdown(), report.json(), true)
         }
         "chat" => tables(chat::run()?),
+        "metadata" => tables(metadata::run()?),
         "candle" => tables(candle::run()?),
         "web-rwkv" => tables(web_rwkv::run()?),
         "python" => tables(python::run()?),

@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
-use rwkv_forge_report::sink;
+pub(crate) use rwkv_forge_report::thousands;
+use rwkv_forge_report::{Cell, Column, Table, sink};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -185,32 +185,12 @@ fn write_all(to: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A table in the house style; columns in `right` are aligned right.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
-    for row in rows {
-        table.add_row(row.iter().map(|cell| sink::word(cell)));
-    }
-    for index in right {
-        if let Some(column) = table.column_mut(*index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    format!("{table}\n")
-}
-
-/// 12,345,678 as people read it.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+/// A table that is Markdown too, with the empty line after it that ends it there; columns in `right` are aligned right.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> Result<String, Failure> {
+    let align = |(index, name): (usize, &&str)| if right.contains(&index) { Column::right(*name) } else { Column::left(*name) };
+    let mut table = Table::new("", header.iter().enumerate().map(align));
+    rows.into_iter().for_each(|row| table.push(row.into_iter().map(Cell::from)));
+    Ok(format!("{}\n", table.to_markdown()?))
 }
 
 #[cfg(test)]

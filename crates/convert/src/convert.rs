@@ -344,7 +344,7 @@ fn check_words(blueprint: &Blueprint, written: &Words) -> Result<(), ConvertErro
 
 fn judge(agreement: &Agreement, record: &Record, thresholds: &Thresholds, importance: Option<&str>) -> Result<(), ConvertError> {
     if record.lossless && !agreement.identical {
-        return Err(ConvertError::NotLossless { detail: format!("max |difference| {:e}", agreement.max_abs.value) });
+        return Err(ConvertError::NotLossless { detail: format!("largest difference {:e}", agreement.max_abs.value) });
     }
     let violations = thresholds.violations(agreement);
     let importance = importance.map(str::to_owned);

@@ -116,11 +116,23 @@ pub fn junit(text: &str) -> Cow<'_, str> {
     terminal(text)
 }
 
-/// A cell of a Markdown table: on one line, with the character that ends cells escaped.
+/// A cell of a Markdown table: on one line, with the character that ends cells escaped, and backslashes where they would escape
+/// something.
 #[must_use]
 pub fn markdown_cell(text: &str) -> String {
     let line = text.replace(['\n', '\r'], " ");
-    word(&line).replace('\\', "\\\\").replace('|', "\\|")
+    let safe = word(&line);
+    let mut out = String::with_capacity(safe.len());
+    let mut characters = safe.chars().peekable();
+    while let Some(c) = characters.next() {
+        match c {
+            '|' => out.push_str("\\|"),
+            // Before anything else a backslash is a backslash.
+            '\\' if characters.peek().is_none_or(char::is_ascii_punctuation) => out.push_str("\\\\"),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// A cell of CSV on one line, without the quotes that its writer adds. Spreadsheets compute what begins as a formula; a quote before it makes
@@ -219,7 +231,8 @@ mod tests {
         assert_eq!(terminal("two\nlines\u{7}"), "two\nlines\\x07");
         assert_eq!(message("one\nerror[Bug]: forged\n"), "one\n  error[Bug]: forged");
         assert_eq!(html("a<b>&\"c\"'\n\u{1}é"), "a&lt;b&gt;&amp;&quot;c&quot;&#39; \\x01é");
-        assert_eq!(markdown_cell("a|b\nc\u{1b}"), "a\\|b c\\\\x1b");
+        assert_eq!(markdown_cell("a|b\nc\u{1b}"), "a\\|b c\\x1b");
+        assert_eq!(markdown_cell("\\| \\* \\"), "\\\\\\| \\\\* \\\\");
         assert_eq!(annotation_property("a,b:c%\n\u{1b}"), "a%2Cb%3Ac%25%0A\\x1b");
     }
 

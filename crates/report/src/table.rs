@@ -1,10 +1,14 @@
 //! Tables without a format: Markdown for documents, CSV for spreadsheets.
 
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use crate::error::ReportError;
 use crate::number::significant;
 use crate::sink::{self, markdown_cell};
+
+/// Cells are filled up to the widest of their column, but to no more than this: a name of a megabyte would make each of its rows one.
+const WIDEST: usize = 200;
 
 /// Which side of its column a cell stands at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -114,7 +118,8 @@ impl Table {
         self.rows.push(row.into_iter().collect());
     }
 
-    /// Markdown with columns of even width, ending in a newline.
+    /// Markdown with columns of even width as a terminal shows them, ending in a newline. What is wider than 200 places is kept and
+    /// stands out.
     ///
     /// # Errors
     /// [`ReportError::RowLength`].
@@ -124,7 +129,7 @@ impl Table {
         let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(|cell| markdown_cell(&cell.text)).collect()).collect();
         let width = |column: usize| {
             let cells = rows.iter().chain([&header]).filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
+            cells.map(|cell| cell.width()).max().unwrap_or(0).clamp(3, WIDEST)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let rule = self.columns.iter().zip(&widths).map(|(column, width)| match column.align {
@@ -142,7 +147,7 @@ impl Table {
     fn line(&self, cells: &[String], widths: &[usize]) -> String {
         let mut out = "|".to_owned();
         for ((cell, width), column) in cells.iter().zip(widths).zip(&self.columns) {
-            let space = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let space = " ".repeat(width.saturating_sub(cell.width()));
             match column.align {
                 Align::Left => out.push_str(&format!(" {cell}{space} |")),
                 Align::Right => out.push_str(&format!(" {space}{cell} |")),
@@ -194,6 +199,18 @@ mod tests {
     fn markdown_keeps_its_columns() {
         let want = "| name      |  ratio |\n| --------- | -----: |\n| a\\|b, \"c\" |  0.333 |\n| two lines | 12,345 |\n";
         assert_eq!(example().to_markdown().unwrap(), want);
+    }
+
+    #[test]
+    fn wide_letters_take_two_places_and_a_giant_widens_no_other_row() {
+        let mut table = Table::new("t", [Column::left("name"), Column::right("n")]);
+        table.push([Cell::text("模型"), Cell::count(1)]);
+        table.push([Cell::text("model"), Cell::count(2)]);
+        assert_eq!(table.to_markdown().unwrap(), "| name  |   n |\n| ----- | --: |\n| 模型  |   1 |\n| model |   2 |\n");
+        table.push([Cell::text("x".repeat(100_000)), Cell::count(3)]);
+        let text = table.to_markdown().unwrap();
+        assert!(text.contains(&"x".repeat(100_000)));
+        assert!(text.lines().filter(|line| line.len() < 300).count() == 4, "{text:.2000}");
     }
 
     #[test]

@@ -223,9 +223,9 @@ fn tensor_rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
 fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
     let (tensors, rows) = tensor_rows(blueprint);
     let (words, said) = words::rows(blueprint);
-    terminal.print(&format!("{}\n", model_line(model.description())));
-    terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3]));
-    terminal.print(&table(&["word", "value", "from", "in the file"], said, &[]));
+    terminal.print(&format!("{}\n\n", model_line(model.description())));
+    terminal.print(&table(&["tensor", "shape", "type", "bytes", "why"], rows, &[3])?);
+    terminal.print(&table(&["word", "value", "from", "in the file"], said, &[])?);
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
         shown(output),
@@ -260,7 +260,7 @@ fn report(
     let bits = record.output_bytes as f64 * 8.0 / model.description().parameters().max(1) as f64;
     terminal.print(&format!("{}\n", model_line(model.description())));
     if let Some(agreement) = &record.agreement {
-        terminal.print(&agreement_table(agreement));
+        terminal.print(&format!("\n{}", agreement_table(agreement)?));
     }
     if let Some(warning) = record.prediction.and_then(|prediction| prediction.warning("the source")) {
         terminal.warn(&warning);

@@ -30,9 +30,9 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     let bytes = total_bytes(source)?;
     let lints = if args.lint { Some(rwkv_forge_convert::lint::lint(&file, described.as_ref().ok())?) } else { None };
     let memory = if args.memory { Some(memory(&file, global)?) } else { None };
-    print_text(args, &file, &described, hashes.as_ref(), bytes, terminal);
+    print_text(args, &file, &described, hashes.as_ref(), bytes, terminal)?;
     if let Some(memory) = &memory {
-        print_memory(memory, terminal);
+        print_memory(memory, terminal)?;
     }
     if let Some(lints) = &lints {
         print_lints(lints, terminal);
@@ -58,7 +58,7 @@ fn memory(file: &OpenFile, global: &Global) -> Result<Memory, Failure> {
     Ok(rwkv_forge_engine::memory(&file.model()?, &options)?)
 }
 
-fn print_memory(memory: &Memory, terminal: &Terminal) {
+fn print_memory(memory: &Memory, terminal: &Terminal) -> Result<(), Failure> {
     let rows = [
         ("weights", memory.weights),
         ("state of a sequence", memory.state),
@@ -67,13 +67,14 @@ fn print_memory(memory: &Memory, terminal: &Terminal) {
         ("read for each token", memory.read_per_token),
     ];
     let rows = rows.map(|(what, bytes)| vec![what.to_owned(), thousands(bytes)]).to_vec();
-    terminal.print(&table(&["memory of the engine", "bytes"], rows, &[1]));
+    terminal.print(&table(&["memory of the engine", "bytes"], rows, &[1])?);
+    Ok(())
 }
 
 fn globals(args: &Inspect, terminal: &Terminal) -> Result<u8, Failure> {
     let names = rwkv_forge_checkpoint::globals(&args.file, &rwkv_forge_checkpoint::Limits::default())?;
     let rows = names.iter().map(|(module, name)| vec![module.clone(), name.clone()]).collect();
-    terminal.print(&table(&["module", "name"], rows, &[]));
+    terminal.print(&table(&["module", "name"], rows, &[])?);
     let list: Vec<String> = names.iter().map(|(module, name)| format!("{module}.{name}")).collect();
     terminal.print_json("inspect", &json!({ "file": args.file.display().to_string(), "globals": list }))?;
     Ok(0)
@@ -158,7 +159,7 @@ fn print_text(
     hashes: Option<&Hashes>,
     bytes: u64,
     terminal: &Terminal,
-) {
+) -> Result<(), Failure> {
     let source = file.source();
     let mut text =
         format!("{}: {}, {} tensors, {} bytes of data\n", shown(&args.file), source.format(), source.tensors().len(), thousands(bytes));
@@ -172,7 +173,7 @@ fn print_text(
     let metadata = source.metadata();
     if !metadata.is_empty() {
         let rows = metadata.into_iter().map(|(key, value)| vec![key, value]).collect();
-        text.push_str(&table(&["metadata", "value"], rows, &[]));
+        text.push_str(&format!("\n{}", table(&["metadata", "value"], rows, &[])?));
     }
     if args.tensors {
         let mut roles: HashMap<usize, TensorRole> = HashMap::new();
@@ -188,7 +189,7 @@ fn print_text(
                 roles.get(&index).map_or("-", |role| role.name()).to_owned(),
             ]
         });
-        text.push_str(&table(&["tensor", "shape", "type", "bytes", "role"], rows.collect(), &[3]));
+        text.push_str(&format!("\n{}", table(&["tensor", "shape", "type", "bytes", "role"], rows.collect(), &[3])?));
     }
     for (path, digest) in hashes.map(|hashes| hashes.files.as_slice()).unwrap_or_default() {
         text.push_str(&format!("sha256 {digest}  {}\n", sink::word(path)));
@@ -197,6 +198,7 @@ fn print_text(
         text.push_str(&format!("note: {}\n", sink::word(note)));
     }
     terminal.print(&text);
+    Ok(())
 }
 
 /// What was asked for.

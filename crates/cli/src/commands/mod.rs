@@ -129,13 +129,13 @@ pub(crate) fn model_line(description: &ModelDescription) -> String {
 }
 
 /// The comparison as a table for people.
-pub(crate) fn agreement_table(agreement: &Agreement) -> String {
+pub(crate) fn agreement_table(agreement: &Agreement) -> Result<String, Failure> {
     let a = agreement;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
         row("positions compared", a.positions.to_string()),
         row("logits bit-identical", if a.identical { "yes" } else { "no" }.to_owned()),
-        row("max |difference|", format!("{} (position {}, token {})", number(a.max_abs.value), a.max_abs.position, a.max_abs.token)),
+        row("largest difference", format!("{} (position {}, token {})", number(a.max_abs.value), a.max_abs.position, a.max_abs.token)),
         row("rms(difference) / rms(reference)", number(a.rms_ratio)),
         row("same top-1 token", format!("{:.2} % ({} of {})", a.top1.fraction * 100.0, a.top1.agree, a.top1.count)),
         row("KL divergence, mean", format!("{} nats", number(a.kl.mean))),

@@ -79,7 +79,7 @@ struct Written<'a> {
 fn report(args: &Plan, planner: &Planner<'_>, finished: &Finished, written: &Written<'_>, terminal: &Terminal) -> Result<(), Failure> {
     let Finished { planned, harms, exponents, prediction, probing, measuring, .. } = finished;
     let Written { output, texts, calibrating } = written;
-    print(args, planner.model, harms, planned, terminal);
+    print(args, planner.model, harms, planned, terminal)?;
     if let Some(warning) = prediction.and_then(|prediction| prediction.warning("the source")) {
         terminal.warn(&warning);
     }
@@ -166,8 +166,8 @@ fn sentence(planned: &Planned) -> String {
     }
 }
 
-fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned, terminal: &Terminal) {
-    terminal.print(&format!("{}\n", model_line(model.description())));
+fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned, terminal: &Terminal) -> Result<(), Failure> {
+    terminal.print(&format!("{}\n\n", model_line(model.description())));
     let mut roles: Vec<&str> = Vec::new();
     for harm in harms {
         if !roles.contains(&harm.role) {
@@ -188,7 +188,7 @@ fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned
         let harm: f64 = own.iter().map(|(_, (_, _, harm))| harm).sum();
         vec![role.to_owned(), types.collect::<Vec<_>>().join(", "), number(harm)]
     });
-    terminal.print(&table(&["role", "types", "predicted KL"], rows.collect(), &[2]));
+    terminal.print(&table(&["role", "types", "predicted KL"], rows.collect(), &[2])?);
     terminal.print(&format!("{}\n", sentence(planned)));
     if let Some(measured) = &planned.measured {
         let top1 = measured.top1.map_or_else(String::new, |top1| format!(", same most likely token {:.2} %", top1 * 100.0));
@@ -200,4 +200,5 @@ fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned
     }
     let source = shown(&args.source);
     terminal.detail(&format!("write the file with: rwkv-forge convert {source} --to {} --recipe RECIPE --calibrate TEXT", args.to));
+    Ok(())
 }

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     )?;
     drop(progress);
     let violations = thresholds(&args.thresholds, None).violations(&agreement);
-    terminal.print(&format!("{}\n{}", model_line(reference.description()), agreement_table(&agreement)));
+    terminal.print(&format!("{}\n\n{}", model_line(reference.description()), agreement_table(&agreement)?));
     if args.against_parallel {
         terminal.print("the source was computed in its parallel form\n");
     }
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
             Vec::new()
         }
     };
-    terminal.print(&words::comparison(&differences));
+    terminal.print(&words::comparison(&differences)?);
     for violation in &violations {
         terminal.print(&format!("not met: {}\n", sink::word(&violation.to_string())));
     }

@@ -87,11 +87,11 @@ pub(super) fn lost(blueprint: &Blueprint) -> Vec<String> {
 }
 
 /// How two files' words stand to each other: a table of what both say and not the same, and a line each for what one alone says.
-pub(super) fn comparison(differences: &[WordDifference]) -> String {
+pub(super) fn comparison(differences: &[WordDifference]) -> Result<String, Failure> {
     let differs = differences.iter().filter(|one| one.standing == Standing::Differs);
     let cell = |text: &Option<String>| shorten(text.as_deref().unwrap_or(""));
     let rows: Vec<Vec<String>> = differs.map(|one| vec![shorten(&one.key), cell(&one.first), cell(&one.second)]).collect();
-    let mut out = if rows.is_empty() { String::new() } else { table(&["word", "the reference says", "the candidate says"], rows, &[]) };
+    let mut out = if rows.is_empty() { String::new() } else { table(&["word", "the reference says", "the candidate says"], rows, &[])? };
     for (standing, who) in [(Standing::OnlyFirst, "the reference"), (Standing::OnlySecond, "the candidate")] {
         let alone: Vec<String> = differences.iter().filter(|one| one.standing == standing).map(|one| shorten(&one.key)).collect();
         if !alone.is_empty() {
@@ -102,5 +102,5 @@ pub(super) fn comparison(differences: &[WordDifference]) -> String {
         let what = if one.word == Word::Tokens { "their tokens".to_owned() } else { format!("the {} token", one.key) };
         out.push_str(&format!("not met: the files do not agree on {what}\n"));
     }
-    out
+    Ok(out)
 }
