@@ -23,6 +23,7 @@ fn with_words(dir: &Dir) -> PathBuf {
     std::fs::write(&template, TEMPLATE).unwrap();
     let (source, template, words, out) = (text(checkpoint("7")), text(&template), text(vocab()), text(&output));
     let own = ["--chat", &template, "--license", "apache-2.0", "--author", "somebody", "--meta", "general.version=3", "--name", "Goose"];
+    let own = [&own[..], &["--meta", "general.size_label=47K"]].concat();
     let all = [&["convert", &source, "--to", "gguf", "--type", "f16", "--vocab", &words, "-o", &out][..], &own].concat();
     json(&all, 0);
     output
@@ -38,6 +39,7 @@ fn a_gguf_of_a_gguf_has_every_key_of_its_source() {
     let dir = Dir::new();
     let own = with_words(&dir);
     let (source, output) = (text(&own), text(&dir.join("again.gguf")));
+    assert_eq!(metadata(&own)["general.size_label"], "47K", "what the source counts is not counted again");
     // Without a vocabulary: the source has one.
     json(&args(&["convert", &source, "--to", "gguf", "--type", "q8_0", "-o", &output]), 0);
     let (before, after) = (metadata(&own), metadata(Path::new(&output)));

@@ -40,6 +40,8 @@ def publish(source, out):
     kind = gguf.GGUFValueType
     reader = gguf.GGUFReader(source)
     values = {name: (of, element, value) for name, of, element, value in entries(reader)}
+    # Published by somebody else: nothing of ours is in it.
+    values = {name: value for name, value in values.items() if not name.startswith("rwkv_forge.")}
     tokens = values["tokenizer.ggml.tokens"][2]
     types = values["tokenizer.ggml.token_type"][2]
     last = len(tokens) - 1

@@ -13,18 +13,8 @@ use crate::tools::{Workshop, capture};
 /// What says how the tensors are stored, and so is another in a file of another type.
 const OF_THE_TYPE: &[&str] = &["general.file_type", "general.quantization_version"];
 
-/// What llama.cpp's converter guesses from the name of the folder, or counts. We say the name as the file says it, and no guesses.
-const OF_THE_CONVERTER: &[&str] = &[
-    "general.basename",
-    "general.finetune",
-    "general.name",
-    "general.quantization_version",
-    "general.size_label",
-    "general.type",
-    "general.version",
-    // Another context than the model's own: it writes 1,048,576 for every RWKV.
-    "rwkv7.context_length",
-];
+/// What llama.cpp's converter takes from the name of the folder, and counts in a way of its own. We say a name where the source says one.
+const OF_THE_CONVERTER: &[&str] = &["general.name", "general.size_label"];
 
 /// Key and digest of the value.
 type Keys = BTreeMap<String, String>;
@@ -95,7 +85,11 @@ impl Peer {
         self.script("drop", &[&ours, &planted, "general.author".as_ref()])?;
         let lost = different(&said, &self.keys(&planted)?, &[]);
         let passed = lost == ["general.author"];
-        facts.push(Fact { what: format!("{name}, planted: a file without its author"), found: format!("missing: {}", lost.join(", ")), passed });
+        facts.push(Fact {
+            what: format!("{name}, planted: a file without its author"),
+            found: format!("missing: {}", lost.join(", ")),
+            passed,
+        });
         Ok(())
     }
 
@@ -108,6 +102,8 @@ impl Peer {
         std::fs::copy(vocabulary, directory.join("rwkv_vocab_v20230424.txt")).map_err(failed)?;
         let template = "{% for m in messages %}{{ m['content'] }}\n\n{% endfor %}";
         std::fs::write(directory.join("chat_template.jinja"), template).map_err(failed)?;
+        // Without this file the converter looks at no template.
+        std::fs::write(directory.join("tokenizer_config.json"), "{\"tokenizer_class\": \"RwkvTokenizer\"}").map_err(failed)?;
         let theirs = self.shop.work.join("converter.gguf");
         let mut command = Command::new(&self.python);
         command.arg(self.llama.join("convert_hf_to_gguf.py")).arg(&directory).args(["--outtype", "f32", "--outfile"]).arg(&theirs);
@@ -125,16 +121,27 @@ impl Peer {
 
     fn convert(&self, source: &Path, encoding: &str, more: &[&Path], out: &Path) -> Result<(), String> {
         let mut command = Command::new(&self.shop.forge);
-        command.args(["--quiet", "--json", "convert"]).arg(source).args(["--to", "gguf", "--type", encoding, "--no-verify", "--force", "-o"]);
-        let record: Value =
-            serde_json::from_str(&capture(command.arg(out).args(more))?).map_err(|error| format!("the record: {error}"))?;
+        command.args(["--quiet", "--json", "convert"]).arg(source).args([
+            "--to",
+            "gguf",
+            "--type",
+            encoding,
+            "--no-verify",
+            "--force",
+            "-o",
+        ]);
+        let record: Value = serde_json::from_str(&capture(command.arg(out).args(more))?).map_err(|error| format!("the record: {error}"))?;
         if record["output"].is_null() { Err(format!("{}: no output in the record", source.display())) } else { Ok(()) }
     }
 }
 
 /// Keys of the first that the second lacks or says differently.
 fn different(first: &Keys, second: &Keys, but: &[&str]) -> Vec<String> {
-    first.iter().filter(|(key, value)| second.get(*key) != Some(*value) && !but.contains(&key.as_str())).map(|(key, _)| key.clone()).collect()
+    first
+        .iter()
+        .filter(|(key, value)| second.get(*key) != Some(*value) && !but.contains(&key.as_str()))
+        .map(|(key, _)| key.clone())
+        .collect()
 }
 
 fn fact(what: String, lost: Vec<String>) -> Fact {

@@ -281,7 +281,9 @@ fn write_general(header: &mut HeaderWriter, row: &Row, model: &ModelDescription,
             header.text(key, &word.value);
         }
     }
-    header.text("general.size_label", &label);
+    if !words.other.iter().any(|(key, _)| key == words::SIZE_LABEL) {
+        header.text(words::SIZE_LABEL, &label);
+    }
     let preset = words.provenance.as_ref().and_then(|provenance| provenance.file_type);
     if let Some(number) = preset.or_else(|| types::file_type(main_encoding(model, choices))) {
         header.u32("general.file_type", number);

@@ -18,6 +18,8 @@ const PREFIX: &str = "rwkv_forge";
 pub(crate) const NAME: &str = "general.name";
 pub(crate) const AUTHOR: &str = "general.author";
 pub(crate) const LICENCE: &str = "general.license";
+/// Counted, unless the source says it: publishers count in ways of their own.
+pub(crate) const SIZE_LABEL: &str = "general.size_label";
 const TEMPLATE: &str = "tokenizer.chat_template";
 /// Bytes reserved for an interval, or for the reason why there is none.
 const INTERVAL_BYTES: usize = 96;
@@ -25,7 +27,7 @@ const INTERVAL_BYTES: usize = 96;
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
 /// Keys that say how tensors and tokens lie in this very file: another one has its own.
-const OF_THE_FILE: [&str; 11] = [
+const OF_THE_FILE: [&str; 10] = [
     "tokenizer.ggml.model",
     "tokenizer.ggml.pre",
     "tokenizer.ggml.tokens",
@@ -33,7 +35,6 @@ const OF_THE_FILE: [&str; 11] = [
     "tokenizer.ggml.merges",
     "general.architecture",
     "general.type",
-    "general.size_label",
     "general.file_type",
     "general.quantization_version",
     "general.alignment",
