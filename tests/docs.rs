@@ -6,7 +6,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use rwkv_forge_convert::container::CONTAINERS;
+use rwkv_forge_convert::container::{CONTAINERS, FORMATS, NAMINGS};
+use rwkv_forge_convert::published::{LAYOUTS, Reading};
 use rwkv_forge_model::Version;
 
 const BEGIN: &str = "<!-- generated from the registries -->";
@@ -49,7 +50,53 @@ fn matrix() -> String {
     }
     text.push_str("\nWhy not:\n\n");
     text.push_str(&reasons);
+    text.push_str(&layouts());
     text
+}
+
+/// Every published layout.
+fn layouts() -> String {
+    let mut text =
+        "\nLayouts in which models are published:\n\n| layout | whose | read | written by | checked against |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for layout in LAYOUTS {
+        let read = match layout.reading {
+            Reading::As(_) => "yes",
+            Reading::Refused => "no, by name",
+        };
+        let written = layout.written.map_or_else(|| "-".to_owned(), |container| format!("`--to {}`", container.name()));
+        writeln!(text, "| {} | {} | {read} | {written} | {} |", layout.name, layout.whose, layout.checked).unwrap();
+    }
+    text
+}
+
+/// What can be read or written, and stands in no row, is missing in the table.
+#[test]
+fn every_registration_is_in_a_published_layout() {
+    let names: Vec<&str> = LAYOUTS.iter().flat_map(|layout| layout.naming).copied().collect();
+    let conventions = rwkv_forge_model::names::CONVENTIONS.iter().map(|convention| convention.name);
+    let known: Vec<&str> = conventions.chain(NAMINGS.iter().map(|naming| naming.name())).collect();
+    for name in &known {
+        assert!(names.contains(name), "{name} is in no row of LAYOUTS");
+    }
+    for name in names {
+        assert!(known.contains(&name), "{name} names nothing");
+    }
+    for container in CONTAINERS {
+        let is_it = |layout: &&rwkv_forge_convert::published::Layout| layout.written.is_some_and(|one| one.name() == container.name());
+        assert!(LAYOUTS.iter().any(|layout| is_it(&layout)), "{} is in no row of LAYOUTS", container.name());
+    }
+    for format in FORMATS {
+        let is_it =
+            |layout: &rwkv_forge_convert::published::Layout| matches!(layout.reading, Reading::As(one) if one.name() == format.name());
+        assert!(LAYOUTS.iter().any(is_it), "{} is in no row of LAYOUTS", format.name());
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for layout in LAYOUTS {
+        let (file, function) = layout.test;
+        let source = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(source.contains(&format!("#[test]\nfn {function}()")), "{}: {file} has no test {function}", layout.name);
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod pattern;
 mod prepare;
 pub mod preset;
 mod probe;
+pub mod published;
 pub mod recipe;
 mod render;
 pub mod state;
