@@ -111,3 +111,19 @@ fn an_output_that_is_there_is_kept() {
     assert_eq!(error.class(), rwkv_forge::tensor::Class::Usage, "RWKV-4 in GGUF is refused: {error}");
     assert_eq!(dir.names(), ["out.safetensors"]);
 }
+
+/// What the caller says of a model goes before what its source says.
+#[test]
+fn what_the_caller_says_is_in_the_file() {
+    let dir = Dir::new();
+    let vocabulary = Vocabulary::File("vocab-320.txt".to_owned(), std::fs::read(vocab()).unwrap());
+    let model = rwkv_forge::open(checkpoint("7")).unwrap();
+    let output = dir.join("said.gguf");
+    let said = Conversion::of(&model).to("gguf").types("q8_0").vocabulary(vocabulary).named("Goose").licence("mit").author("A. Uthor");
+    let said = said.meta("general.version", rwkv_forge::Value::U32(1)).meta("general.version", rwkv_forge::Value::String("2".to_owned()));
+    said.template("{{ messages }}").write(&output).unwrap();
+    let seen = support::json(&["inspect", output.to_str().unwrap()], 0);
+    let text = |key: &str| seen["metadata"][key].as_str().unwrap();
+    let found = ["general.name", "general.license", "general.author", "general.version", "tokenizer.chat_template"].map(text);
+    assert_eq!(found, ["Goose", "mit", "A. Uthor", "2", "{{ messages }}"]);
+}

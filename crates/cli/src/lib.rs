@@ -44,6 +44,6 @@ pub use rwkv_forge_tokenizer as tokenizer;
 pub use rwkv_forge_weights as weights;
 
 pub use rwkv_forge_choose::{Finished, Goal};
-pub use rwkv_forge_convert::{OpenModel, Record, Vocabulary};
+pub use rwkv_forge_convert::{OpenModel, Record, Value, Vocabulary};
 pub use rwkv_forge_eval::{Agreement, Thresholds};
 pub use rwkv_forge_score::Evaluation;

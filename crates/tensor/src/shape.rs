@@ -28,11 +28,15 @@ pub fn element_count(shape: &[u64]) -> Result<u64, ShapeError> {
     shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim)).ok_or(ShapeError::Overflow)
 }
 
-/// Text from a file as it may be shown on a terminal: control characters escaped, at most 160 characters.
+/// Text from a file as it may be shown on a terminal: what is no printable character escaped, at most 160 characters.
 #[must_use]
 pub fn shorten(text: &str) -> String {
     const SHOWN: usize = 160;
-    let mut out: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let mut out = String::with_capacity(text.len().min(SHOWN));
+    for c in text.chars().take(SHOWN) {
+        // Templates and licences are full of quotes, which are only escaped in source text.
+        if matches!(c, '"' | '\'' | '\\') { out.push(c) } else { out.extend(c.escape_debug()) }
+    }
     if text.chars().nth(SHOWN).is_some() {
         out.push_str("...");
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use rwkv_forge_choose::{Cache, Finished, Goal, PlanTexts, Planner, Silent, container_for};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{
-    BROKEN_KL, Calibration, ConvertOptions, FromImatrix, OpenModel, Preparation, Record, Rendering, Sourced, VerifyOptions, Vocabulary,
-    Words, origin_of_importance, treatment,
+    BROKEN_KL, Calibration, ConvertOptions, FromImatrix, OpenModel, Preparation, Record, Rendering, Sourced, Value, VerifyOptions,
+    Vocabulary, Words, origin_of_importance, treatment,
 };
 use rwkv_forge_eval::{Kernel, Thresholds};
 
@@ -41,7 +41,7 @@ pub struct Conversion<'a> {
     inputs: Option<&'a Inputs>,
     imatrix: Option<&'a Path>,
     vocabulary: Vocabulary,
-    name: Option<&'a str>,
+    said: Words,
     thresholds: Thresholds,
     replace: bool,
     requantize: bool,
@@ -67,7 +67,7 @@ impl<'a> Conversion<'a> {
             inputs: None,
             imatrix: None,
             vocabulary: Vocabulary::Auto,
-            name: None,
+            said: Words::default(),
             thresholds: Thresholds { max_kl: Some(BROKEN_KL), ..Thresholds::default() },
             replace: false,
             requantize: false,
@@ -127,8 +127,38 @@ impl<'a> Conversion<'a> {
 
     /// Name of the model in the file.
     #[must_use]
-    pub fn named(mut self, name: &'a str) -> Self {
-        self.name = Some(name);
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.said.name = Some(Sourced::option("name", name.into()));
+        self
+    }
+
+    /// The model's licence, by SPDX's name where there is one, instead of what its source says.
+    #[must_use]
+    pub fn licence(mut self, licence: impl Into<String>) -> Self {
+        self.said.licence = Some(Sourced::option("licence", licence.into()));
+        self
+    }
+
+    /// Who made the model, instead of what its source says.
+    #[must_use]
+    pub fn author(mut self, author: impl Into<String>) -> Self {
+        self.said.author = Some(Sourced::option("author", author.into()));
+        self
+    }
+
+    /// The conversation format, in Jinja, instead of what the source says.
+    #[must_use]
+    pub fn template(mut self, template: impl Into<String>) -> Self {
+        self.said.template = Some(Sourced::option("template", template.into()));
+        self
+    }
+
+    /// Anything else that the file shall say, by the container's key; what is said later of the same key counts.
+    #[must_use]
+    pub fn meta(mut self, key: impl Into<String>, value: Value) -> Self {
+        let key = key.into();
+        self.said.other.retain(|(known, _)| *known != key);
+        self.said.other.push((key, Sourced::option("meta", value)));
         self
     }
 
@@ -183,9 +213,8 @@ impl<'a> Conversion<'a> {
     pub fn plan(&self, goal: Goal, inputs: &Inputs, text: &Evaluated) -> Result<Finished, Error> {
         let container = container_for(self.model.description(), self.container)?;
         let recipe = rwkv_forge_choose::start(container)?;
-        let words = named(self.name);
         let options = ConvertOptions {
-            words: Some(&words),
+            words: Some(&self.said),
             requantize: self.requantize,
             ..ConvertOptions::new(container, &recipe, &self.vocabulary)
         };
@@ -210,10 +239,9 @@ impl<'a> Conversion<'a> {
         let verify = VerifyOptions { text: None, tokens: PROBE_TOKENS, thresholds: self.thresholds, kernel: Kernel::Reference };
         let treatment = treatment(None, self.imatrix);
         let container = container_for(self.model.description(), self.container)?;
-        let words = named(self.name);
         let mut options = ConvertOptions {
             treatment: treatment.as_deref(),
-            words: Some(&words),
+            words: Some(&self.said),
             requantize: self.requantize,
             force: self.replace,
             verify: Some(verify),
@@ -236,9 +264,4 @@ impl<'a> Conversion<'a> {
         });
         rwkv_forge_convert::convert(self.model, &blueprint, output, &options, &|_, _, _| ()).map_err(Error::of)
     }
-}
-
-/// What the caller says besides tensors.
-fn named(name: Option<&str>) -> Words {
-    Words { name: name.map(|name| Sourced::option("name", name.to_owned())), ..Words::default() }
 }
