@@ -18,18 +18,6 @@ pub enum LoraPart {
 }
 
 impl LoraPart {
-    /// The half that it is nothing without; `None` for what is no half of a pair.
-    #[must_use]
-    pub fn other_half(self) -> Option<Self> {
-        match self {
-            Self::A => Some(Self::B),
-            Self::B => Some(Self::A),
-            Self::EmbeddingA => Some(Self::EmbeddingB),
-            Self::EmbeddingB => Some(Self::EmbeddingA),
-            Self::Magnitude | Self::Bias => None,
-        }
-    }
-
     /// Whether it adapts a table of rows by token.
     #[must_use]
     pub fn is_of_embedding(self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Only names are translated here. Whether the tensors make up a model is decided in [`crate::describe`].
 
+mod companions;
 mod lora;
 mod part;
 mod qwen;
@@ -13,6 +14,7 @@ use rwkv_forge_tensor::TensorInfo;
 use crate::error::ModelError;
 use crate::tensor::{MappedTensor, Recover};
 
+pub use companions::Companions;
 pub use lora::{LoraName, LoraPart};
 pub use part::Part;
 pub use wrapping::{WRAPPERS, Wrapping};
