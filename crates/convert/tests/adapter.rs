@@ -218,7 +218,7 @@ fn modules_that_were_trained_in_full_replace_the_models() {
 }
 
 #[test]
-fn targets_are_held_against_tensors() {
+fn a3_targets_are_held_against_tensors() {
     let pairs = [pair("blocks.0.att.key", [32, 32], RANK, 5), pair("blocks.0.ffn.key", [48, 32], RANK, 6)].concat();
     let model = merged(&adapter(&with(&[("target_modules", json!(["key", "gate", "output"]))]), pairs.clone()).0, None).unwrap();
     let said = notes(&model);
@@ -246,7 +246,7 @@ fn targets_are_held_against_tensors() {
 }
 
 #[test]
-fn other_formulas_are_refused_by_what_the_configuration_says() {
+fn a2_other_formulas_are_refused_by_what_the_configuration_says() {
     let pairs = || pair("blocks.0.att.key", [32, 32], RANK, 5);
     for (key, value, word) in [
         ("peft_type", json!("BONE"), "BONE"),
@@ -284,7 +284,7 @@ fn other_formulas_are_refused_by_what_the_configuration_says() {
 }
 
 #[test]
-fn a_configuration_that_is_none_is_refused() {
+fn a1_a_configuration_that_is_none_is_refused() {
     let folder = adapter(&config(), pair("blocks.0.att.key", [32, 32], RANK, 5));
     let kind = |text: &str| {
         std::fs::write(folder.0.join("adapter_config.json"), text).unwrap();
@@ -335,7 +335,7 @@ fn a_configuration_that_is_none_is_refused() {
 }
 
 #[test]
-fn the_file_of_tensors_is_the_one_that_the_directory_has() {
+fn a4_and_a5_the_file_of_tensors_is_the_one_that_the_directory_has() {
     let folder = adapter(&config(), pair("blocks.0.att.key", [32, 32], RANK, 5));
     std::fs::write(folder.0.join("adapter_model.bin"), "x").unwrap();
     let error = merged(&folder.0, None).err().unwrap();
@@ -399,7 +399,8 @@ fn a_model_with_its_own_pairs_is_merged_with_them() {
     assert_eq!(open_with_own(&plain.0, OpenOptions::default(), 12.0, false).err().unwrap().kind(), "LoraAlphaUnused");
     // An adapter alone is no model, whatever alpha is.
     let alone = Temp::safetensors(&MemorySource::from_f32(tensors));
-    assert!(open_with_own(&alone.0, OpenOptions::default(), 12.0, false).is_err());
+    let error = open_with_own(&alone.0, OpenOptions::default(), 12.0, false).err().unwrap();
+    assert!(error.kind() == "UnsupportedArchitecture" && error.to_string().contains("--lora and this file"), "{error}");
     let error = rwkv_forge_convert::open(&alone.0, OpenOptions::default()).err().unwrap();
     assert!(error.kind() == "UnsupportedArchitecture" && error.to_string().contains("--lora and this file"), "{error}");
 }

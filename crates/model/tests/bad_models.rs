@@ -24,7 +24,7 @@ fn m1_each_tensor_missing_is_named() {
 
 /// Embedding models have no head. Containers that end where they end cannot say whether it was cut off.
 #[test]
-fn m1_only_a_checkpoint_may_lack_the_head() {
+fn m8_only_a_checkpoint_may_lack_the_head() {
     for version in Version::ALL {
         let whole = model(version);
         let infos = without(&whole, "head.weight");
@@ -50,7 +50,7 @@ fn m1_missing_layer_in_the_middle() {
 
 /// What stands above a complete model is no sign of a download that broke off.
 #[test]
-fn m1_stray_layers_above_a_model() {
+fn m6_stray_layers_above_a_model() {
     for version in Version::ALL {
         let whole = model_with(version, &Sizes { layers: 3, ..Sizes::TINY }, &Options::default());
         let shape = whole.iter().find(|info| info.name == "blocks.1.att.key.weight").unwrap().shape.clone();

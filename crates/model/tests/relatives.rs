@@ -67,7 +67,7 @@ fn lora_adapters() {
 
 /// A whole model is no adapter, whatever stands before its names.
 #[test]
-fn models_with_pairs_that_were_not_merged() {
+fn m7_models_with_pairs_that_were_not_merged() {
     for (version, prefix, extra) in [
         (Version::V5_2, "", &["blocks.0.ffn.key.lora_B"][..]),
         (Version::V7, "", &["blocks.0.att.key.lora_A", "blocks.0.att.key.lora_B"]),

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use rwkv_forge_checkpoint::Limits;
 use rwkv_forge_container::{OpenOptions, Opened};
-use rwkv_forge_model::{ModelDescription, TensorSpec};
+use rwkv_forge_model::{ModelDescription, ModelError, TensorSpec};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, shorten};
 use rwkv_forge_weights::{Bytes, Replacement, Replacements, View};
 
@@ -62,6 +62,11 @@ pub fn open_with_own(path: &Path, options: OpenOptions, alpha: f64, requantize: 
     let Some((weights, pairs)) = Selection::divided(file.shared()) else {
         return Err(LoraError::NothingToScale { file: path.to_owned() }.into());
     };
+    // Pairs without a model are no model, which is said as it is said of every adapter.
+    match rwkv_forge_model::map_by_convention(file.source().tensors()) {
+        Ok(_) | Err(ModelError::UnmergedLora { .. }) => {}
+        Err(other) => return Err(other.into()),
+    }
     let format = file.format();
     let file = OpenFile::seen_as(format, Arc::new(weights) as Arc<dyn Opened>);
     let model = file.model()?;
