@@ -199,7 +199,7 @@ fn of_vocabularies_and_types() {
     // Rows that are no whole blocks.
     let odd = Sizes { ffn: 48, vocabulary: 256, ..Sizes::TINY };
     let odd = place.write("odd.safetensors", &random_model(Version::V7, &odd, 3).to_safetensors());
-    refuse(gguf(&odd, &["--type", "q8_0", "--vocab", "bytes", "--strict"]), 2, "BlockLength", &["--set", "drop --strict"]);
+    refuse(gguf(&odd, &["--type", "q8_0", "--vocab", "bytes", "--strict"]), 3, "BlockLength", &["--set", "drop --strict"]);
     work(gguf(&odd, &["--type", "q8_0", "--vocab", "bytes", "--strict", "--set", "ffn\\.value=f16"]));
     work(gguf(&odd, &["--type", "q8_0", "--vocab", "bytes"]));
     // A plan's quantizer without its text.
@@ -208,6 +208,13 @@ fn of_vocabularies_and_types() {
     refuse(gguf(model, &gptq), 2, "CalibrationNeeded", &["--calibrate", "search"]);
     work(gguf(model, &["--type", "q8_0", "--vocab", words, "--quantizer", "search"]));
     work(gguf(model, &[&gptq[..], &["--calibrate", &text_file, "--calibration-windows", "1"]].concat()));
+    // Two vocabularies beside one model.
+    let sizes = Sizes { vocabulary: 320, ..Sizes::TINY };
+    place.write("words/model.safetensors", &random_model(Version::V7, &sizes, 3).to_safetensors());
+    let (one, _) = (place.copy("words/rwkv_vocab_a.txt", vocab()), place.copy("words/rwkv_vocab_b.txt", vocab()));
+    let folder = place.path("words");
+    refuse(gguf(&folder, &["--type", "f16"]), 3, "BadCompanion", &["give the one that is meant with --vocab"]);
+    work(gguf(&folder, &["--type", "f16", "--vocab", &one]));
     // No type at all.
     refuse(gguf(model, &["--vocab", words]), 2, "BadRecipe", &["--type"]);
 }
