@@ -8,7 +8,7 @@ use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Ex
 use crate::description::ModelDescription;
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
-use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix};
+use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix, VocabularyFamily};
 use crate::names::{Companions, Convention, Wrapping};
 use crate::relatives;
 use crate::sizes::{Configuration, Hyperparameters};
@@ -102,6 +102,8 @@ fn describe_all(
     let not_rwkv = || ModelError::NotRwkv { tensors: infos.len(), example: infos.first().map(|info| info.name.clone()) };
     let architecture = recognise(&found)?.ok_or_else(not_rwkv)?;
     let layers = count_layers(&found)?;
+    // Of the hybrids with Qwen there are no models of that kind.
+    let may_lack_head = may_lack_head && architecture.vocabulary == VocabularyFamily::World;
     let is_needed = |wanted: &Wanted| !(may_lack_head && wanted.row.role == TensorRole::Head);
     check_complete(architecture.version, &found, wanted(architecture, &found, layers).filter(is_needed))?;
     let all: Vec<Wanted> = wanted(architecture, &found, layers).collect();
