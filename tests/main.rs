@@ -1,5 +1,6 @@
 //! The tests through the built binary, one module a topic, all in one program, so that it is linked once.
 
+mod adapters;
 mod architecture;
 mod bad_input;
 mod bench;
@@ -18,6 +19,8 @@ mod exit_codes;
 mod faults;
 mod forms;
 mod golden;
+mod headless;
+mod hints;
 mod house;
 mod kernels;
 mod levels;

@@ -202,6 +202,26 @@ fn commands_read_what_they_are_told_to() {
     let line = ["convert", &model, "--to", "gguf", "--vocab", &vocabulary, "--text", &words, "--recipe", &recipe, "--imatrix", &imatrix];
     let all = named(&["model.pth", "vocab.txt", "words.txt", "recipe.toml", "i.gguf"]);
     agrees("convert", &opened(&[&line[..], &["-o", &output]].concat()), &all);
+    // Of an adapter of PEFT's, what says how it is merged and what is merged; beside any other LoRA nothing.
+    let rank = |half: &str| if half == "A" { vec![2, 128] } else { vec![128, 2] };
+    let pair = |name: &dyn Fn(&str) -> String| {
+        MemorySource::from_f32(["A", "B"].map(|half| (name(half), rank(half), vec![0.01; 256])).to_vec()).to_safetensors()
+    };
+    std::fs::write(dir.join("lora.safetensors"), pair(&|half| format!("blocks.0.att.key.lora_{half}"))).unwrap();
+    std::fs::create_dir(dir.join("adapter")).unwrap();
+    let peft = pair(&|half| format!("base_model.model.blocks.0.att.key.lora_{half}.weight"));
+    std::fs::write(dir.join("adapter/adapter_model.safetensors"), peft).unwrap();
+    std::fs::write(dir.join("adapter/adapter_config.json"), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4}"#).unwrap();
+    bait(&dir.join("adapter"));
+    let merged = path("merged.pth");
+    let line = ["convert", &model, "--to", "pth", "--vocab", &vocabulary, "--type", "f32", "--force", "-o", &merged, "--lora"];
+    let (plain, adapter, inside) = (path("lora.safetensors"), path("adapter"), path("adapter/adapter_model.safetensors"));
+    let all = named(&["model.pth", "vocab.txt", "lora.safetensors"]);
+    agrees("a LoRA", &opened(&[&line[..], &[&plain, "--lora-alpha", "4"]].concat()), &all);
+    let all = named(&["model.pth", "vocab.txt", "adapter_model.safetensors", "adapter_config.json"]);
+    for adapter in [&adapter, &inside] {
+        agrees("an adapter", &opened(&[&line[..], &[adapter]].concat()), &all);
+    }
     let line = ["eval", &model, "--vocab", &vocabulary, "--text", &texts, "--cache", &cache];
     agrees("eval", &opened(&line), &named(&["model.pth", "vocab.txt", "part.txt"]));
     agrees("generate", &opened(&["generate", &model, "--vocab", &vocabulary, "-n", "2"]), &named(&["model.pth", "vocab.txt"]));

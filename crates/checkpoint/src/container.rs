@@ -9,7 +9,7 @@ use rwkv_forge_container::{
     Beside, CONFIG, Claim, Container, ContainerError, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids,
     provenance, words_of_texts,
 };
-use rwkv_forge_model::names::{Wrapping, needs_configuration};
+use rwkv_forge_model::names::{Companions, Wrapping, needs_configuration};
 use rwkv_forge_model::{
     Assembly, Choice, Configuration, Constraint, Epsilon, MappedTensor, ModelDescription, ModelFile, OutputLayout, TensorSpec, Version,
 };
@@ -74,7 +74,9 @@ impl TensorFile {
     #[must_use]
     pub fn of(source: Box<dyn TensorSource>) -> Self {
         let mut notes = source.notes().to_vec();
-        notes.extend(Wrapping::of(source.tensors()).note());
+        let wrapping = Wrapping::of(source.tensors());
+        notes.extend(wrapping.note());
+        notes.extend(Companions::of(&wrapping).note(source.tensors()));
         Self { texts: source.metadata(), source, beside: Arc::default(), notes, rules: &[] }
     }
 }
@@ -91,6 +93,10 @@ impl Wrapper for TensorFile {
 impl ModelFile for TensorFile {
     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
         Ok(rwkv_forge_model::map_by_convention(self.tensors())?)
+    }
+    fn may_lack_head(&self) -> bool {
+        // A zip archive and a header of safetensors say what belongs to the file, and an index of shards what belongs to the model.
+        true
     }
     fn configuration(&self) -> Result<Configuration, BoxError> {
         // RWKV itself needs no such file, and none is looked at.
@@ -190,6 +196,9 @@ impl Container for Pth {
     fn words(&self) -> &'static [Word] {
         &[Word::Provenance]
     }
+    fn needs_head(&self) -> bool {
+        false
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(no_hybrids(self.name(), version)?)
     }
@@ -220,6 +229,9 @@ impl Container for Safetensors {
     }
     fn words(&self) -> &'static [Word] {
         &[Word::Provenance]
+    }
+    fn needs_head(&self) -> bool {
+        false
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(no_hybrids(Container::name(self), version)?)

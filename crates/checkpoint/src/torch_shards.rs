@@ -38,7 +38,7 @@ pub(crate) fn open(path: &Path, backend: Backend) -> Result<Box<dyn TensorSource
     }
     let (single, several) = (path.join(SINGLE), path.join(INDEX));
     match (single.symlink_metadata().is_ok(), several.symlink_metadata().is_ok()) {
-        (true, true) => Err(SafetensorsError::AmbiguousFiles { folder: path.display().to_string() }.into()),
+        (true, true) => Err(SafetensorsError::AmbiguousFiles { folder: path.display().to_string(), single: SINGLE, index: INDEX }.into()),
         (_, true) => Ok(Box::new(Shards::open(path, &several, backend)?)),
         (_, false) => open_file(&single, backend),
     }

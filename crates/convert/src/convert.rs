@@ -388,7 +388,8 @@ fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<
         "verify" => Some(match agreement {
             None => b"skipped".to_vec(),
             Some(a) => format!(
-                "verified positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={} kl_interval={}",
+                "verified {}positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={} kl_interval={}",
+                if a.of_residual_stream { "residual_stream " } else { "" },
                 a.positions,
                 a.kl.mean,
                 a.kl.max,

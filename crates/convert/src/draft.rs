@@ -90,6 +90,10 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
     let container = options.container;
     let version = model.description().version;
     container.carries(version).map_err(|refusal| not_carried(model, refusal))?;
+    if container.needs_head() && !model.description().has_head() {
+        let others = CONTAINERS.iter().filter(|other| !other.needs_head() && other.carries(version).is_ok()).map(|other| other.name());
+        return Err(ConvertError::HeadNeeded { container: container.name(), others: others.collect::<Vec<_>>().join(" and --to ") }.into());
+    }
     let rows = model.description().hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
     let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;

@@ -49,6 +49,17 @@ pub enum ConvertError {
         /// Names of containers that carry it.
         others: String,
     },
+    /// A model without the matrix that makes logits, into a container that has no models of that kind.
+    #[strum(serialize = "HeadMissing")]
+    #[error(
+        "container {container} cannot carry a model without a head (head.weight), as embedding models are: --to {others} can"
+    )]
+    HeadNeeded {
+        /// Container.
+        container: &'static str,
+        /// Names of containers that can.
+        others: String,
+    },
     /// The container cannot hold this type at all.
     #[error("container {container} cannot hold type {encoding}: it carries {carried}")]
     TypeNotCarried {

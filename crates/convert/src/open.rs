@@ -44,6 +44,22 @@ impl OpenFile {
         self.file.as_ref()
     }
 
+    /// The file at a path, and what lies beside it.
+    pub(crate) fn at(path: &Path, options: OpenOptions) -> Result<(Self, Arc<Beside>), BoxError> {
+        let place = Place::of(path);
+        Ok((open_place(&place, options)?, Arc::clone(place.beside())))
+    }
+
+    /// Something that is read of a file in this format.
+    pub(crate) fn seen_as(format: Option<&'static dyn Format>, file: Arc<dyn Opened>) -> Self {
+        Self { format, file }
+    }
+
+    /// The file, to be kept.
+    pub(crate) fn shared(&self) -> &Arc<dyn Opened> {
+        &self.file
+    }
+
     /// Its tensors as the model that `description` says.
     pub(crate) fn with(&self, description: ModelDescription) -> Model {
         Model::over(Arc::<dyn Opened>::clone(&self.file), description)
@@ -62,8 +78,7 @@ impl OpenFile {
     /// # Errors
     /// When names and shapes are not exactly those of one supported architecture.
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
-        let file = self.file.as_ref();
-        Ok(rwkv_forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?)
+        rwkv_forge_model::describe_file(self.file.as_ref())
     }
 }
 
@@ -75,13 +90,22 @@ pub struct OpenModel {
     pub model: Model,
     pub(crate) beside: Arc<Beside>,
     pub(crate) words: OnceLock<Words>,
+    pub(crate) merge: Option<Merge>,
+}
+
+/// What was merged into a model.
+pub(crate) struct Merge {
+    /// What a record says of it: `lora=FILE alpha=16`.
+    pub(crate) record: String,
+    /// Files without tensors that decided how.
+    pub(crate) files: Vec<BesideFile>,
 }
 
 impl OpenModel {
     /// A model in a file whose folder has nothing else that belongs to it.
     #[must_use]
     pub fn new(file: OpenFile, description: ModelDescription) -> Self {
-        Self { model: file.with(description), file, beside: Arc::default(), words: OnceLock::new() }
+        Self { model: file.with(description), file, beside: Arc::default(), words: OnceLock::new(), merge: None }
     }
 
     /// What the file says besides its tensors, and before it what the files of its folder say where that is the model's own. Read once, when
@@ -132,10 +156,17 @@ impl OpenModel {
     }
 
     /// The files without tensors that were read so far because they lie beside those with: `config.json` of a hybrid since it was
-    /// opened, its vocabulary since [`crate::blueprint`].
+    /// opened, its vocabulary since [`crate::blueprint`]; the configuration of an adapter that was merged.
     #[must_use]
     pub fn companions(&self) -> Vec<BesideFile> {
-        self.beside.files()
+        let merged = self.merge.iter().flat_map(|merge| merge.files.iter().cloned());
+        self.beside.files().into_iter().chain(merged).collect()
+    }
+
+    /// What was merged into the model, as its record says it: `lora=FILE alpha=16`; `None` for a model as it was saved.
+    #[must_use]
+    pub fn merged(&self) -> Option<&str> {
+        self.merge.as_ref().map(|merge| merge.record.as_str())
     }
 
     /// Every file that the model was read from, so that no output takes the place of one: those with tensors, then those beside.
@@ -222,7 +253,6 @@ fn open_place(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError>
 /// # Errors
 /// As [`open_file`] and [`OpenFile::describe`].
 pub fn open(path: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
-    let place = Place::of(path);
-    let file = open_place(&place, options)?;
-    Ok(OpenModel { model: file.model()?, file, beside: Arc::clone(place.beside()), words: OnceLock::new() })
+    let (file, beside) = OpenFile::at(path, options)?;
+    Ok(OpenModel { model: file.model()?, file, beside, words: OnceLock::new(), merge: None })
 }

@@ -13,6 +13,8 @@ use rwkv_forge_web_rwkv::{Prefab, St};
 pub enum Reading {
     /// They are opened as this format.
     As(&'static dyn Format),
+    /// They are merged into the model that they are differences to (`--lora`).
+    Merged,
     /// They are refused by what they are, with the next step.
     Refused,
 }
@@ -128,6 +130,24 @@ pub static LAYOUTS: &[Layout] = &[
         written: None,
         checked: "the same model without them",
         test: ("crates/checkpoint/tests/genuine.rs", "notes_tell_what_was_unwrapped"),
+    },
+    Layout {
+        name: "adapters of PEFT, and LoRA files",
+        whose: "Hugging Face's PEFT; RWKV-LM-LoRA, RWKV-PEFT",
+        reading: Reading::Merged,
+        naming: &[],
+        written: None,
+        checked: "the formula, element by element",
+        test: ("crates/convert/tests/adapter.rs", "names_of_every_convention_find_their_matrix"),
+    },
+    Layout {
+        name: "language models within others: EmbeddingRWKV, ModRWKV",
+        whose: "rwkv-emb, rwkv-vl",
+        reading: Reading::As(&Safetensors),
+        naming: &[],
+        written: None,
+        checked: "the same model by itself",
+        test: ("tests/headless.rs", "only_known_companions_are_left_out"),
     },
     Layout {
         name: "ZeRO and FSDP shards",

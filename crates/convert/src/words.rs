@@ -20,11 +20,40 @@ use crate::probe::{Vocabulary, check_size, known_vocabulary};
 /// is the model's own.
 pub const COMPANIONS: [&str; 6] = [CONFIG, TOKENIZER, TOKENIZER_CONFIG, GENERATION_CONFIG, TEMPLATE, "rwkv_vocab*.txt"];
 
-/// The name of a model for whose name nobody is asked: that of the file.
+/// The name of a model for whose name nobody is asked: [`name_of`] the source.
 #[must_use]
 pub fn named_after(source: &Path) -> Words {
-    let name = source.file_stem().map(|stem| Sourced::default_of("the source's file name", stem.to_string_lossy().into_owned()));
+    let name = name_of(source).map(|name| Sourced::default_of("the source's file name", name));
     Words { name, ..Words::default() }
+}
+
+/// What a source is called: a file without its extension, a directory as it is, an index of shards like the model that it is of. Where that
+/// is `model` or `pytorch_model`, as every index is called, it is the directory's name.
+///
+/// ```
+/// use std::path::Path;
+/// let name = |path: &str| rwkv_forge_convert::name_of(Path::new(path)).unwrap();
+/// assert_eq!(name("models/rwkv7-g1-1.5b.pth"), "rwkv7-g1-1.5b");
+/// assert_eq!(name("rwkv7-1.5b/model.safetensors.index.json"), "rwkv7-1.5b");
+/// assert_eq!(name("rwkv7-1.5b/rwkv7.safetensors.index.json"), "rwkv7");
+/// ```
+#[must_use]
+pub fn name_of(source: &Path) -> Option<String> {
+    let whole = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // `.` has a name only where it lies.
+    let source = std::path::absolute(source).unwrap_or_else(|_| source.to_path_buf());
+    if source.is_dir() {
+        return whole(&source);
+    }
+    let name = whole(&source)?;
+    let Some(indexed) = name.strip_suffix(".index.json") else {
+        return source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    };
+    let indexed = indexed.strip_suffix(".safetensors").or_else(|| indexed.strip_suffix(".bin")).unwrap_or(indexed);
+    match indexed {
+        "model" | "pytorch_model" => source.parent().and_then(whole).or_else(|| Some(indexed.to_owned())),
+        own => Some(own.to_owned()),
+    }
 }
 
 /// What is said of a model, in this order: by the caller, by the files beside it and the source itself, and what models of its kind have.

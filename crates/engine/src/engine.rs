@@ -84,6 +84,8 @@ impl Engine {
         let machine = Machine::new(options);
         let mut loader = Loader::new(model, options, machine.pool.threads());
         let count = description.hyperparameters.layers;
+        // Before the layers, which take their time.
+        loader.spec("head.weight")?;
         let embedding = Embedding::load(&mut loader)?;
         let mut layers = Vec::with_capacity(count);
         for index in 0..count {

@@ -32,7 +32,7 @@ mod wkv5;
 mod wkv6;
 mod wkv7;
 
-pub use ends::{HeadStream, embed, for_each_chunk};
+pub use ends::{HeadStream, embed, for_each_chunk, last_norm};
 pub use error::KernelError;
 pub use layer::{KernelOptions, Layer};
 pub use model::RecurrentModel;

@@ -47,6 +47,8 @@ impl<F: Real> RecurrentModel<F> {
     /// When a tensor is missing, has the wrong shape or an encoding without decoder, or reading fails.
     pub fn load(model: &Model, options: &KernelOptions) -> Result<Self, KernelError> {
         let weights = Weights::of(model);
+        // Before the layers, which take their time.
+        weights.spec("head.weight")?;
         let layers = (0..weights.description.hyperparameters.layers).map(|index| Layer::load(model, index, options));
         Ok(Self {
             model: model.clone(),

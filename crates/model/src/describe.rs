@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use rwkv_forge_tensor::TensorInfo;
+use rwkv_forge_tensor::{BoxError, TensorInfo};
 
 use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, HYBRID_MARKERS, HYBRIDS, Presence};
 use crate::description::ModelDescription;
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
-use crate::mechanism::{Attention, Mechanisms, Norm, NormKind, Norms, TimeMix};
-use crate::names::{Convention, Wrapping};
+use crate::mechanism::{Attention, Mechanisms, Norm, NormKind, Norms, TimeMix, VocabularyFamily};
+use crate::names::{Companions, Convention, Wrapping};
 use crate::relatives;
 use crate::sizes::{Configuration, Hyperparameters, LoraRanks};
-use crate::tensor::{MappedTensor, TensorSpec};
+use crate::tensor::{MappedTensor, ModelFile, TensorRole, TensorSpec};
 use crate::version::Version;
 
 /// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any
@@ -46,7 +46,15 @@ pub fn describe(infos: &[TensorInfo]) -> Result<ModelDescription, ModelError> {
 /// # Errors
 /// As [`describe`]; [`ModelError::ConfigurationNeeded`] when a hybrid's configuration lacks something.
 pub fn describe_with(infos: &[TensorInfo], configuration: &Configuration) -> Result<ModelDescription, ModelError> {
-    describe_mapped_with(infos, map_by_convention(infos)?, configuration)
+    describe_all(infos, map_by_convention(infos)?, configuration, true)
+}
+
+/// The model in a file.
+///
+/// # Errors
+/// As [`describe_with`], and those of the file's names and configuration.
+pub fn describe_file(file: &dyn ModelFile) -> Result<ModelDescription, BoxError> {
+    Ok(describe_all(file.tensors(), file.mapped()?, &file.configuration()?, file.may_lack_head())?)
 }
 
 /// The canonical names of tensors whose own names say whose conventions they follow.
@@ -80,11 +88,24 @@ pub fn describe_mapped_with(
     mapped: Vec<MappedTensor>,
     configuration: &Configuration,
 ) -> Result<ModelDescription, ModelError> {
+    describe_all(infos, mapped, configuration, false)
+}
+
+/// As [`describe_mapped_with`]; the head may be missing where the container says of itself that it is complete.
+fn describe_all(
+    infos: &[TensorInfo],
+    mapped: Vec<MappedTensor>,
+    configuration: &Configuration,
+    may_lack_head: bool,
+) -> Result<ModelDescription, ModelError> {
     let found = Found::new(infos, &mapped)?;
     let not_rwkv = || ModelError::NotRwkv { tensors: infos.len(), example: infos.first().map(|info| info.name.clone()) };
     let architecture = recognise(&found)?.ok_or_else(not_rwkv)?;
     let layers = count_layers(&found)?;
-    check_complete(architecture.version, &found, wanted(architecture, &found, layers))?;
+    // Of the hybrids with Qwen there are no models of that kind.
+    let may_lack_head = may_lack_head && architecture.vocabulary == VocabularyFamily::World;
+    let is_needed = |wanted: &Wanted| !(may_lack_head && wanted.row.role == TensorRole::Head);
+    check_complete(architecture.version, &found, wanted(architecture, &found, layers).filter(is_needed))?;
     let all: Vec<Wanted> = wanted(architecture, &found, layers).collect();
     let unused = account_for_all(architecture, infos, &mapped, &found, &all)?;
     let (hyperparameters, mechanisms) = resolve(architecture, &found, layers, configuration)?;
@@ -140,12 +161,29 @@ fn recognise(found: &Found<'_>) -> Result<Option<&'static Architecture>, ModelEr
 
 /// L. Layer numbers come from names, so they are compared with the layers that are there and never counted up to.
 fn count_layers(found: &Found<'_>) -> Result<usize, ModelError> {
+    refuse_stray_layers(found)?;
     let layers = found.layers();
     let highest = layers.keys().next_back().copied().unwrap_or(0);
     match (0u32..).zip(layers.keys()).find(|(expected, layer)| expected != *layer) {
         Some((missing, _)) => Err(ModelError::MissingLayer { layer: u64::from(missing), highest: u64::from(highest) }),
         None => Ok(layers.len()),
     }
+}
+
+/// Refuses layers above all others that have less than half of what each of those has: no download breaks off like this.
+fn refuse_stray_layers(found: &Found<'_>) -> Result<(), ModelError> {
+    let layers = found.layers();
+    let Some(first) = layers.get(&0).map(BTreeSet::len) else { return Ok(()) };
+    let is_stray = |count: usize| count.saturating_mul(2) < first;
+    let below = layers.values().take_while(|suffixes| !is_stray(suffixes.len())).count();
+    let are_numbered = (0u32..).zip(layers.keys()).take(below).all(|(expected, layer)| expected == *layer);
+    if below == 0 || !are_numbered || !layers.values().skip(below).all(|suffixes| is_stray(suffixes.len())) {
+        return Ok(());
+    }
+    let Some((layer, suffixes)) = layers.iter().nth(below) else { return Ok(()) };
+    let each = layers.values().take(below).map(BTreeSet::len).min().unwrap_or(first);
+    let example = format!("blocks.{layer}.{}", suffixes.iter().next().copied().unwrap_or_default());
+    Err(ModelError::StrayLayer { layer: *layer, tensors: suffixes.len(), example, below, each })
 }
 
 /// All tensors of a complete model of this many layers, in canonical order. Made one by one: a hostile file can have
@@ -199,6 +237,10 @@ fn account_for_all(
     for entry in found.entries().filter(|entry| !names.contains(entry.mapped.name.as_str())) {
         let set = if in_vain.contains(&entry.mapped.name) { &mut unused } else { &mut unknown };
         set.insert(entry.mapped.source_index);
+    }
+    if !unknown.is_empty() {
+        let companions = Companions::of(&Wrapping::of(infos));
+        unknown.retain(|index| infos.get(*index).is_none_or(|info| companions.kind(&info.name).is_none()));
     }
     if unknown.is_empty() {
         return Ok(unused.into_iter().collect());

@@ -20,7 +20,7 @@ mod sizes;
 mod tensor;
 mod version;
 
-pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
+pub use describe::{describe, describe_file, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
 pub use description::ModelDescription;
 pub use error::ModelError;
 pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};

@@ -311,6 +311,12 @@ pub trait ModelFile: TensorSource {
     /// When a name is unknown, or the container's metadata contradict its tensors.
     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError>;
 
+    /// Whether a file without the matrix that makes logits can be a whole one, as those of embedding models are: only where nothing but a
+    /// missing name could ever say that the file was cut.
+    fn may_lack_head(&self) -> bool {
+        false
+    }
+
     /// What the container's metadata say about a hybrid beyond its tensors.
     ///
     /// # Errors

@@ -16,6 +16,13 @@ pub enum WeightsError {
         /// The version, as people write it.
         version: String,
     },
+    /// The matrix that makes logits is asked for, of a model that has none.
+    #[strum(serialize = "HeadMissing")]
+    #[error(
+        "the model has no head (head.weight), so no logits and no text come of it: it can be converted (--to pth, --to safetensors) and compared \
+         (verify)"
+    )]
+    NoHead,
     /// A tensor does not have the elements that the hyperparameters imply.
     #[error("tensor {tensor} has shape {found}, expected {expected}")]
     ShapeMismatch {
@@ -107,6 +114,7 @@ impl Diagnostic for WeightsError {
             Self::OutOfMemory { .. } => Class::Io,
             Self::Read { error, .. } => error.class(),
             Self::MissingTensor { .. }
+            | Self::NoHead
             | Self::ShapeMismatch { .. }
             | Self::UnsupportedEncoding { .. }
             | Self::NonFinite(_)

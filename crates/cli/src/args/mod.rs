@@ -198,12 +198,14 @@ pub(crate) struct Convert {
     /// Keep the file even if f16 turns more than a hundredth of a tensor's values into zero
     #[arg(long)]
     pub allow_f16_loss: bool,
-    /// LoRA file to merge: W + (alpha / rank) B A for each pair NAME.lora_A, NAME.lora_B; other tensors in it replace the
-    /// model's. PiSSA, Bone, DiSHA and MiSS use the same names for other formulas and must be merged by their own tools
-    #[arg(long, value_name = "FILE")]
+    /// LoRA to merge: W + (alpha / rank) B A. A directory of PEFT's (adapter_config.json says alpha, rank and formula), or a file with
+    /// NAME.lora_A and NAME.lora_B, of which PiSSA, Bone, DiSHA and MiSS use the same names for other formulas; other tensors in it
+    /// replace the model's
+    #[arg(long, value_name = "DIR|FILE")]
     pub lora: Option<PathBuf>,
-    /// Alpha that the LoRA was trained with. No file states it, and a wrong one gives a wrong model: ask whoever trained it
-    #[arg(long, value_name = "ALPHA", requires = "lora", allow_negative_numbers = true, value_parser = finite)]
+    /// Alpha that the LoRA was trained with, where no adapter_config.json says it: a wrong one gives a wrong model. Without --lora, that
+    /// of the pairs in the source itself
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true, value_parser = finite)]
     pub lora_alpha: Option<f64>,
     /// Also write the record of the conversion as JSON
     #[arg(long, value_name = "FILE.json")]

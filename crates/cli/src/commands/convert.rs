@@ -37,9 +37,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let vocabulary = vocabulary(&args.vocabulary)?;
     let model = open(args, global)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
-    let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let stem = rwkv_forge_convert::name_of(&args.source);
     let said = words::said(args)?.or(rwkv_forge_convert::named_after(&args.source));
-    let treatment = treatment(args.lora.as_deref().zip(args.lora_alpha), args.imatrix.as_deref());
+    let treatment = treatment(model.merged(), args.imatrix.as_deref());
     let options = ConvertOptions {
         treatment: treatment.as_deref(),
         words: Some(&said),
@@ -118,10 +118,14 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
 }
 
 fn open(args: &Convert, global: &Global) -> Result<OpenModel, Failure> {
-    let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
-    Ok(match &args.lora {
-        Some(path) => rwkv_forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
-        None => model,
+    let options = open_options(global);
+    Ok(match (&args.lora, args.lora_alpha) {
+        (None, None) => rwkv_forge_convert::open(&args.source, options)?,
+        (None, Some(alpha)) => rwkv_forge_convert::lora::open_with_own(&args.source, options, alpha, args.requantize)?,
+        (Some(path), alpha) => {
+            let model = rwkv_forge_convert::open(&args.source, options)?;
+            rwkv_forge_convert::lora::merge(model, path, alpha, args.requantize)?
+        }
     })
 }
 

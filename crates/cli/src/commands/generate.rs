@@ -11,7 +11,7 @@ use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_weights::{State, check_logits};
 use serde_json::json;
 
-use super::{kernel, open_options, tokenizer, vocabulary};
+use super::{kernel, needs_head, open_options, tokenizer, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -22,6 +22,7 @@ use crate::terminal::Terminal;
 pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
     let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
+    needs_head(&model)?;
     let tokenizer = tokenizer(&model, &vocabulary(&args.vocabulary)?, "generating text", terminal)?;
     let prompt = tokenizer.encode(args.prompt.as_bytes())?;
     if prompt.is_empty() {

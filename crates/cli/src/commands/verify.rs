@@ -11,7 +11,7 @@ use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState};
 use serde_json::json;
 
-use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
+use super::{agreement_table, kernel, model_line, needs_head, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -22,6 +22,10 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let options = open_options(global);
     let reference = rwkv_forge_convert::open(&args.reference, options)?;
     let candidate = rwkv_forge_convert::open(&args.candidate, options)?;
+    if args.against_parallel {
+        // The parallel form has logits for its end.
+        needs_head(&reference)?;
+    }
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = reference.description().hyperparameters.vocabulary;
     let choice = vocabulary(&args.vocabulary)?;

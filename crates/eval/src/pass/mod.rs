@@ -144,10 +144,27 @@ impl Pass {
         &self.runner.description().hyperparameters
     }
 
-    /// Number of logits a token.
+    /// Number of logits a token; for a model without a head, of the channels that stand for them.
     #[must_use]
     pub fn vocabulary(&self) -> usize {
-        self.sizes().vocabulary
+        self.runner.description().outputs()
+    }
+
+    /// Whether the model makes logits.
+    #[must_use]
+    pub fn has_head(&self) -> bool {
+        self.runner.description().has_head()
+    }
+
+    /// Refuses a model that makes no logits, before its layers are computed.
+    ///
+    /// # Errors
+    /// [`WeightsError::NoHead`](rwkv_forge_weights::WeightsError::NoHead).
+    pub(crate) fn needs_head(&self) -> Result<(), EvalError> {
+        if self.has_head() {
+            return Ok(());
+        }
+        Err(EvalError::Model { model: self.name, error: rwkv_forge_weights::WeightsError::NoHead.into() })
     }
 
     /// Number of layers.

@@ -5,7 +5,7 @@ use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState};
 
-use super::{Activations, HeadInRanges, Runner, RunnerHead, RunnerLayer};
+use super::{Activations, HeadInRanges, LastNorm, Runner, RunnerHead, RunnerLayer};
 use crate::runnable::Runnable;
 
 pub(super) struct Reference {
@@ -36,6 +36,9 @@ impl Runner for Reference {
 
     fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
         let (model, vocabulary) = (&self.runnable.model, self.description().hyperparameters.vocabulary);
+        if !self.description().has_head() {
+            return Ok(Box::new(LastNorm(model)));
+        }
         Ok(Box::new(HeadInRanges::new(vocabulary, |x: &[f32], first, rows| Ok(HeadStream::new(model, x)?.logits(first, rows)?))))
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Only names are translated here. Whether the tensors make up a model is decided in [`crate::describe`].
 
+mod companions;
+mod lora;
+mod part;
 mod qwen;
-
 mod web_rwkv;
 mod wrapping;
 
@@ -12,12 +14,16 @@ use rwkv_forge_tensor::TensorInfo;
 use crate::error::ModelError;
 use crate::tensor::{MappedTensor, Recover};
 
+pub use companions::Companions;
+pub use lora::{LoraName, LoraPart};
+pub use part::Part;
 pub use wrapping::{WRAPPERS, Wrapping};
 
 /// Longest name that a ggml-based container stores, in bytes: its field has 64, the last one is a zero.
 pub const GGML_NAME_LIMIT: usize = 63;
 
 /// How one family of programs names the tensors of a model.
+#[derive(Debug)]
 pub struct Convention {
     /// What people call it.
     pub name: &'static str,

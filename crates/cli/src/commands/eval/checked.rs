@@ -7,7 +7,7 @@ use rwkv_forge_convert::{ModelIdentity, OpenModel};
 use rwkv_forge_eval::Runnable;
 use serde_json::{Value, json};
 
-use super::super::open_options;
+use super::super::{needs_head, open_options};
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -31,6 +31,7 @@ impl Checked {
     /// Opens a model, of which no tensor is read.
     pub(crate) fn open(path: &Path, global: &Global, terminal: &Terminal) -> Result<OpenModel, Failure> {
         let open = rwkv_forge_convert::open(path, open_options(global))?;
+        needs_head(&open)?;
         for note in open.source().notes() {
             terminal.note(note);
         }
