@@ -150,7 +150,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
         return Err(LoraError::BadAlpha { alpha }.into());
     }
     let words = base.words()?.clone();
-    let OpenModel { model, beside, .. } = base;
+    let OpenModel { model, key, constants, beside, .. } = base;
     let specs = &model.description().tensors;
     let mut changes = Replacements::new();
     let (merged, replaced) = (assignment.pairs.len(), assignment.replaced.len());
@@ -171,7 +171,7 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
     changes.files_of(source);
     changes.note(format!("LoRA with alpha {alpha}: {merged} matrices merged, {replaced} tensors replaced"));
     let model = model.with(changes)?;
-    Ok(OpenModel { file: OpenFile::of(Box::new(model.clone())), model, beside, words: words.into() })
+    Ok(OpenModel { file: OpenFile::of(Box::new(model.clone())), model, key, constants, beside, words: words.into() })
 }
 
 /// Which tensors of a LoRA file belong to which tensor of the model.

@@ -16,6 +16,7 @@ use rwkv_forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration;
+use super::models::open_model;
 use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary, words};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         recipe.quantizer = Some(quantizer_by_name(name)?);
     }
     let vocabulary = vocabulary(&args.vocabulary)?;
-    let model = open(args, global)?;
+    let model = open(args, global, terminal)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let said = words::said(args)?.or(rwkv_forge_convert::named_after(&args.source));
@@ -117,8 +118,8 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     Ok(0)
 }
 
-fn open(args: &Convert, global: &Global) -> Result<OpenModel, Failure> {
-    let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
+fn open(args: &Convert, global: &Global, terminal: &Terminal) -> Result<OpenModel, Failure> {
+    let model = open_model(&args.source, &args.source_args, global, terminal)?;
     Ok(match &args.lora {
         Some(path) => rwkv_forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
         None => model,

@@ -10,6 +10,7 @@ pub(crate) mod generate;
 pub(crate) mod help;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+mod models;
 pub(crate) mod plan;
 pub(crate) mod state;
 pub(crate) mod verify;
@@ -35,7 +36,7 @@ const SMALL_FILE: u64 = 64 << 20;
 
 /// How the user wants input files to be read.
 pub(crate) fn open_options(global: &Global) -> OpenOptions {
-    OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread } }
+    OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread }, ..OpenOptions::default() }
 }
 
 /// What `--kernel` names.
