@@ -10,7 +10,7 @@ use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model, to_fla};
 use rwkv_forge_testkit::pickle::{Pickle, Tensor};
 use rwkv_forge_testkit::zip::Archive;
 
-const SIZES: Sizes = Sizes { vocabulary: 256, channels: 64, head_size: 64, ffn: 96, ..Sizes::TINY };
+const SIZES: Sizes = Sizes { vocabulary: 256, channels: 128, head_size: 64, ffn: 96, ..Sizes::TINY };
 
 fn seven(seed: u64) -> MemorySource {
     random_model(Version::V7, &SIZES, seed)

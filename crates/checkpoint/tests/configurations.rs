@@ -41,7 +41,7 @@ impl Drop for Folder {
 }
 
 /// Heads of 64, with which flash-linear-attention's group norm is the trainer's.
-const SIZES: Sizes = Sizes { layers: 2, channels: 64, head_size: 64, ffn: 96, vocabulary: 40, ranks: [6, 7, 3, 9] };
+const SIZES: Sizes = Sizes { layers: 2, channels: 128, head_size: 64, ffn: 96, vocabulary: 40, ranks: [6, 7, 3, 9] };
 
 fn fla() -> MemorySource {
     to_fla(random_model(Version::V7, &SIZES, 1), false)
@@ -91,16 +91,16 @@ fn m7_what_is_computed_otherwise_is_refused_by_name() {
 #[test]
 fn what_agrees_or_says_nothing_is_silent() {
     let usual = json!({
-        "norm_eps": 1e-5, "hidden_act": "sqrelu", "tie_word_embeddings": false, "head_dim": 64, "num_heads": null, "hidden_size": 64,
+        "norm_eps": 1e-5, "hidden_act": "sqrelu", "tie_word_embeddings": false, "head_dim": 64, "num_heads": null, "hidden_size": 128,
         "num_hidden_layers": 2, "vocab_size": 40, "intermediate_size": 96, "decay_low_rank_dim": 6, "a_low_rank_dim": 7,
-        "v_low_rank_dim": null, "gate_low_rank_dim": 9, "hidden_ratio": 4.0, "value_dim": [64, 64]
+        "v_low_rank_dim": null, "gate_low_rank_dim": 9, "hidden_ratio": 4.0, "value_dim": [128, 128]
     });
     for config in [usual, json!({}), json!({ "norm_eps": null, "hidden_act": null, "tie_word_embeddings": null })] {
         let (file, _) = Folder::of(&fla(), Some(&config)).open("").unwrap();
         assert_eq!(file.notes(), [""; 0], "{config}");
     }
     // Transformers' RWKV-5 calls the size of a head the number of heads; rescaling is about its own arithmetic.
-    let config = json!({ "layer_norm_epsilon": 1e-5, "head_size_divisor": 8, "num_attention_heads": 64, "rescale_every": 6, "hidden_size": 64 });
+    let config = json!({ "layer_norm_epsilon": 1e-5, "head_size_divisor": 8, "num_attention_heads": 64, "rescale_every": 6, "hidden_size": 128 });
     for version in [Version::V5_2, Version::V6] {
         let model = to_hugging_face(random_model(version, &SIZES, 1));
         assert_eq!(Folder::of(&model, Some(&config)).open("").unwrap().0.notes(), [""; 0], "{version}");
