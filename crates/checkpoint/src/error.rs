@@ -76,6 +76,8 @@ pub enum Refusal {
     BadStorageId,
     /// The pickled object is no dictionary from names to tensors.
     NotAStateDict,
+    /// Nothing, or no dictionary, stands under the key that is asked for.
+    NoSuchKey,
     /// More tensors than the limit.
     TooManyTensors,
     /// Two tensors have the same name.
@@ -166,6 +168,7 @@ impl Diagnostic for CheckpointError {
 
     fn class(&self) -> Class {
         match self {
+            Self::Refused { kind: Refusal::NoSuchKey, .. } => Class::Usage,
             Self::Refused { .. } => Class::Refused,
             Self::Io(error) => error.class(),
             Self::Safetensors(error) => error.class(),

@@ -1,7 +1,9 @@
 //! All tests of this crate as one program, so that it is linked once.
 
 mod common;
+mod configurations;
 mod genuine;
+mod keys;
 mod legacy;
 mod memory;
 mod pickle;

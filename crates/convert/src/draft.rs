@@ -133,7 +133,9 @@ pub fn blueprint(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Blue
 /// Those of [`check`].
 pub fn draft<'a>(model: &'a OpenModel, options: &ConvertOptions<'a>) -> Result<Draft<'a>, BoxError> {
     let checked = checked(model, options)?;
-    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), checked.padded.clone()];
+    let key = model.key().map(|key| format!("key={key}"));
+    let holes = model.holes().next().map(|_| "allow-zero-tensors".to_owned());
+    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), checked.padded.clone(), key, holes];
     let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
     Ok(Draft { model, options: *options, checked, recipe })
 }

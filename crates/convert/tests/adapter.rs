@@ -388,7 +388,7 @@ fn a_model_with_its_own_pairs_is_merged_with_them() {
         let error = rwkv_forge_convert::open(&file.0, OpenOptions::default()).err().unwrap();
         assert_eq!(error.kind(), "UnmergedLora");
         assert!(error.to_string().contains("1 pair(s)") && error.to_string().contains("--lora-alpha"), "{error}");
-        let model = open_with_own(&file.0, OpenOptions::default(), 12.0, false).unwrap();
+        let model = open_with_own(&rwkv_forge_convert::Place::of(&file.0), OpenOptions::default(), 12.0, false).unwrap();
         assert!(values(&model, key) == want);
         assert!(values(&model, "head.weight") == values(&base(), "head.weight"));
         assert_eq!((model.merged(), model.source().files()), (Some("lora=own alpha=12"), vec![file.0.clone()]));
@@ -396,10 +396,10 @@ fn a_model_with_its_own_pairs_is_merged_with_them() {
         assert_eq!(model.source().check_integrity(&|_| ()).unwrap().len(), 1);
     }
     let plain = Temp::safetensors(&random_model(Version::V7, &Sizes::TINY, 3));
-    assert_eq!(open_with_own(&plain.0, OpenOptions::default(), 12.0, false).err().unwrap().kind(), "LoraAlphaUnused");
+    assert_eq!(open_with_own(&rwkv_forge_convert::Place::of(&plain.0), OpenOptions::default(), 12.0, false).err().unwrap().kind(), "LoraAlphaUnused");
     // An adapter alone is no model, whatever alpha is.
     let alone = Temp::safetensors(&MemorySource::from_f32(tensors));
-    let error = open_with_own(&alone.0, OpenOptions::default(), 12.0, false).err().unwrap();
+    let error = open_with_own(&rwkv_forge_convert::Place::of(&alone.0), OpenOptions::default(), 12.0, false).err().unwrap();
     assert!(error.kind() == "UnsupportedArchitecture" && error.to_string().contains("--lora and this file"), "{error}");
     let error = rwkv_forge_convert::open(&alone.0, OpenOptions::default()).err().unwrap();
     assert!(error.kind() == "UnsupportedArchitecture" && error.to_string().contains("--lora and this file"), "{error}");

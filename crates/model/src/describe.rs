@@ -15,6 +15,11 @@ use crate::sizes::{Configuration, Hyperparameters, LoraRanks};
 use crate::tensor::{MappedTensor, ModelFile, TensorRole, TensorSpec};
 use crate::version::Version;
 
+/// Rows by token.
+const EMBEDDING: &str = "emb.weight";
+/// What gives the logits.
+const HEAD: &str = "head.weight";
+
 /// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any
 /// order.
 ///
@@ -98,6 +103,7 @@ fn describe_all(
     configuration: &Configuration,
     may_lack_head: bool,
 ) -> Result<ModelDescription, ModelError> {
+    let mapped = if configuration.tied_head { tied(mapped) } else { mapped };
     let found = Found::new(infos, &mapped)?;
     let not_rwkv = || ModelError::NotRwkv { tensors: infos.len(), example: infos.first().map(|info| info.name.clone()) };
     let architecture = recognise(&found)?.ok_or_else(not_rwkv)?;
@@ -121,6 +127,18 @@ fn describe_all(
         }
     }
     Ok(ModelDescription { version: architecture.version, mechanisms, hyperparameters, tensors, unused })
+}
+
+/// The tensors of a model whose head is its embedding: what the file has of the two stands for both. A file that has neither gains none.
+fn tied(mut mapped: Vec<MappedTensor>) -> Vec<MappedTensor> {
+    let find = |name: &str| mapped.iter().find(|tensor| tensor.name == name);
+    let copy = match (find(EMBEDDING), find(HEAD)) {
+        (Some(embedding), None) => Some(MappedTensor { name: HEAD.to_owned(), ..embedding.clone() }),
+        (None, Some(head)) => Some(MappedTensor { name: EMBEDDING.to_owned(), ..head.clone() }),
+        (Some(_), Some(_)) | (None, None) => None,
+    };
+    mapped.extend(copy);
+    mapped
 }
 
 /// A tensor that the model must have.

@@ -108,6 +108,13 @@ impl ModelDescription {
         if self.has_head() { self.hyperparameters.vocabulary } else { self.hyperparameters.channels }
     }
 
+    /// True when the file has one tensor for the embedding and the head.
+    #[must_use]
+    pub fn has_tied_head(&self) -> bool {
+        let index = |role: TensorRole| self.outer_tensors().find(|spec| spec.role == role).map(|spec| spec.source_index);
+        index(TensorRole::Head).is_some_and(|head| index(TensorRole::Embedding) == Some(head))
+    }
+
     /// True for a tensor that holds the logarithm of RWKV-5's bonus, which most containers want as it is.
     #[must_use]
     pub fn is_logarithmic_bonus(&self, spec: &TensorSpec) -> bool {

@@ -29,5 +29,5 @@ pub use mechanism::{
 };
 pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};
 pub use sizes::{Configuration, Epsilon, Hyperparameters, LoraRanks};
-pub use tensor::{MappedTensor, ModelFile, Recover, TensorRole, TensorSpec, TensorUse, ValueForm};
+pub use tensor::{MappedTensor, ModelFile, Recover, TensorRole, TensorSpec, TensorUse, ValueForm, WhenConstant};
 pub use version::Version;

@@ -29,8 +29,8 @@ impl PartialEq for Epsilon {
 
 impl Eq for Epsilon {}
 
-/// What no tensor of a hybrid says: it comes from the `config.json` beside the checkpoint, or from the metadata of a
-/// container. RWKV itself needs none of it.
+/// What no tensor says: it comes from the `config.json` beside the checkpoint, or from the metadata of a container. RWKV itself needs none of
+/// it but where its head is the embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// Epsilon of all RMS norms (`rms_norm_eps`).
@@ -39,6 +39,8 @@ pub struct Configuration {
     pub heads: Option<u64>,
     /// Heads of keys and values (`num_key_value_heads`).
     pub kv_heads: Option<u64>,
+    /// Whether the head is the embedding (`tie_word_embeddings`), so that a file need not have both.
+    pub tied_head: bool,
 }
 
 /// Inner widths of the low-rank pairs that a model has, read from shapes.

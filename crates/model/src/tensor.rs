@@ -174,6 +174,17 @@ impl TensorRole {
     }
 }
 
+/// What it says of a model that all values of one of its tensors are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenConstant {
+    /// Nothing: trained models have such tensors.
+    Usual,
+    /// Training has not changed the tensor, or not reached it: worth a word, and nothing is lost.
+    Untrained,
+    /// No trained model has such a tensor: the file has holes, or the model was never trained.
+    Hole,
+}
+
 /// How layers use a tensor, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TensorUse {
@@ -348,6 +359,20 @@ impl TensorSpec {
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
+    }
+
+    /// What it says of the model that all values of this tensor are `value`.
+    ///
+    /// Biases begin at zero and may stay there, as do those of norms whose weights begin at one. Matrices and the factors of low-rank pairs
+    /// begin at zero, if at all, in order to leave it with the first step of training. A norm whose weight is zero lets nothing through.
+    #[must_use]
+    pub fn when_constant(&self, value: f32) -> WhenConstant {
+        match self.role.tensor_use() {
+            TensorUse::RowByToken | TensorUse::Linear | TensorUse::Factor => WhenConstant::Hole,
+            TensorUse::Vector if self.name.ends_with(".bias") => WhenConstant::Usual,
+            TensorUse::Vector if value == 0.0 && matches!(self.role, TensorRole::LayerNorm | TensorRole::GroupNorm) => WhenConstant::Hole,
+            TensorUse::Vector => WhenConstant::Untrained,
+        }
     }
 
     /// Name within the layer (`att.key.weight`), or the whole name outside of the layers.

@@ -11,7 +11,7 @@ fn infos(version: Version, variant: &Variant) -> Vec<TensorInfo> {
 }
 
 fn configuration(kv_heads: u64) -> Configuration {
-    Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(kv_heads) }
+    Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(kv_heads), ..Configuration::default() }
 }
 
 fn described(version: Version, variant: &Variant) -> ModelDescription {

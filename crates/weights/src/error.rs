@@ -1,5 +1,7 @@
 //! What can go wrong with a model's tensors, and with what is fed to it.
 
+use std::path::PathBuf;
+
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use strum::IntoStaticStr;
@@ -74,6 +76,21 @@ pub enum WeightsError {
         /// Number of elements.
         elements: usize,
     },
+    /// A tensor of one value, as no trained model has it.
+    #[error(
+        "{}: {found}{}: no trained model has such a tensor, so parts of the file are probably missing; download it again and compare what \
+         `inspect --hashes` says of it with the published SHA-256, or give --allow-zero-tensors if the model is meant to be so",
+        file.display(),
+        others(*more)
+    )]
+    ZeroTensor {
+        /// The path that the user gave.
+        file: PathBuf,
+        /// The tensor, its shape and its value.
+        found: String,
+        /// How many more there are.
+        more: usize,
+    },
     /// Weights that are NaN or infinite.
     #[error(transparent)]
     NonFinite(#[from] NonFinite),
@@ -98,6 +115,10 @@ pub enum WeightsError {
     },
 }
 
+fn others(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" ({more} more tensors are like it)") }
+}
+
 impl Diagnostic for WeightsError {
     #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
@@ -117,6 +138,7 @@ impl Diagnostic for WeightsError {
             | Self::NoHead
             | Self::ShapeMismatch { .. }
             | Self::UnsupportedEncoding { .. }
+            | Self::ZeroTensor { .. }
             | Self::NonFinite(_)
             | Self::NonFiniteLogit { .. } => Class::Refused,
         }

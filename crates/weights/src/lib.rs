@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod constant;
 mod context;
 mod error;
 mod float;
@@ -21,6 +22,7 @@ mod stored;
 mod tokens;
 mod weight;
 
+pub use constant::Constant;
 pub use context::{Context, Packing, Parts};
 pub use error::WeightsError;
 pub use float::Float;

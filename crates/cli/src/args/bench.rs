@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Curve;
+use super::{Curve, KeyArg};
 use super::range::{MIB, THREADS, TIMES, TOKENS, count, number};
 
 /// What else can be measured.
@@ -23,6 +23,8 @@ pub(crate) struct Bench {
     /// Any readable models of RWKV-4 to RWKV-7a; all of them are measured in every round
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<PathBuf>,
+    #[command(flatten)]
+    pub key: KeyArg,
     /// Tokens that are generated a round
     #[arg(long, value_name = "N", default_value = "64", value_parser = count::<TOKENS>)]
     pub tokens: NonZeroUsize,

@@ -7,7 +7,7 @@ use clap::Args;
 use rwkv_forge_choose::Limits;
 use rwkv_forge_score::Protocol;
 
-use super::VocabularyArg;
+use super::{SourceArgs, VocabularyArg};
 use super::range::{TOKENS, count, loss, share};
 
 #[derive(Debug, Args)]
@@ -31,6 +31,8 @@ pub(crate) struct Eval {
     pub quantizing: EvalLevels,
     #[command(flatten)]
     pub outputs: EvalOutputs,
+    #[command(flatten)]
+    pub source_args: SourceArgs,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }

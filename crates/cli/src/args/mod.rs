@@ -6,6 +6,7 @@ mod curve;
 mod eval;
 mod plan;
 mod range;
+mod source;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
 pub(crate) use plan::Plan;
+pub(crate) use source::{KeyArg, SourceArgs};
 use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
@@ -114,6 +116,8 @@ pub(crate) struct Inspect {
     /// For .pth: list the names that its pickle refers to, building nothing
     #[arg(long)]
     pub globals: bool,
+    #[command(flatten)]
+    pub key: KeyArg,
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +173,8 @@ pub(crate) struct Convert {
     pub kernel: String,
     #[command(flatten)]
     pub thresholds: Thresholds,
+    #[command(flatten)]
+    pub source_args: SourceArgs,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
     /// Take a vocabulary that has fewer tokens than the model rows, beyond what padding explains, and name the other rows PADn
@@ -253,6 +259,8 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub thresholds: Thresholds,
     #[command(flatten)]
+    pub source_args: SourceArgs,
+    #[command(flatten)]
     pub vocabulary: VocabularyArg,
     /// Group-norm epsilon of the candidate, for files of runtimes that use another one (1e-5 instead of 64e-5)
     #[arg(long, value_name = "EPS", default_value = "64e-5", value_parser = epsilon)]
@@ -303,6 +311,8 @@ pub(crate) struct Forms {
     #[arg(long)]
     pub github: bool,
     #[command(flatten)]
+    pub source_args: SourceArgs,
+    #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }
 
@@ -332,6 +342,8 @@ pub(crate) struct Generate {
     /// reference
     #[arg(long, value_name = "KERNEL", default_value = "engine", value_parser = ["engine", "reference"])]
     pub kernel: String,
+    #[command(flatten)]
+    pub source_args: SourceArgs,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }
@@ -363,6 +375,8 @@ pub(crate) struct Logits {
     #[arg(long, short)]
     pub force: bool,
     #[command(flatten)]
+    pub source_args: SourceArgs,
+    #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }
 
@@ -373,6 +387,8 @@ pub(crate) struct State {
     /// Layout to write
     #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
     pub to: String,
+    #[command(flatten)]
+    pub key: KeyArg,
     /// Layout of the source [default: by content; a buffer of rwkv.cpp must be named, since it looks like nothing]
     #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
     pub from: Option<String>,

@@ -16,6 +16,7 @@ use rwkv_forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration;
+use super::models::{open_model, open_with_own};
 use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary, words};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         recipe.quantizer = Some(quantizer_by_name(name)?);
     }
     let vocabulary = vocabulary(&args.vocabulary)?;
-    let model = open(args, global)?;
+    let model = open(args, global, terminal)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let stem = rwkv_forge_convert::name_of(&args.source);
     let said = words::said(args)?.or(rwkv_forge_convert::named_after(&args.source));
@@ -117,15 +118,14 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     Ok(0)
 }
 
-fn open(args: &Convert, global: &Global) -> Result<OpenModel, Failure> {
-    let options = open_options(global);
-    Ok(match (&args.lora, args.lora_alpha) {
-        (None, None) => rwkv_forge_convert::open(&args.source, options)?,
-        (None, Some(alpha)) => rwkv_forge_convert::lora::open_with_own(&args.source, options, alpha, args.requantize)?,
-        (Some(path), alpha) => {
-            let model = rwkv_forge_convert::open(&args.source, options)?;
-            rwkv_forge_convert::lora::merge(model, path, alpha, args.requantize)?
-        }
+fn open(args: &Convert, global: &Global, terminal: &Terminal) -> Result<OpenModel, Failure> {
+    if let (None, Some(alpha)) = (&args.lora, args.lora_alpha) {
+        return open_with_own(&args.source, &args.source_args, global, terminal, (alpha, args.requantize));
+    }
+    let model = open_model(&args.source, &args.source_args, global, terminal)?;
+    Ok(match &args.lora {
+        Some(path) => rwkv_forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
+        None => model,
     })
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod generate;
 pub(crate) mod help;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+mod models;
 pub(crate) mod plan;
 pub(crate) mod state;
 pub(crate) mod verify;
@@ -35,7 +36,7 @@ const SMALL_FILE: u64 = 64 << 20;
 
 /// How the user wants input files to be read.
 pub(crate) fn open_options(global: &Global) -> OpenOptions {
-    OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread } }
+    OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread }, ..OpenOptions::default() }
 }
 
 /// What `--kernel` names.
@@ -168,7 +169,7 @@ pub(crate) fn agreement_table(agreement: &Agreement) -> Result<String, Failure> 
 }
 
 /// The comparison of models without a head.
-fn residual_table(a: &Agreement) -> String {
+fn residual_table(a: &Agreement) -> Result<String, Failure> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let place = format!("(position {}, channel {})", a.max_abs.position, a.max_abs.token);
     let mut rows = vec![

@@ -13,6 +13,7 @@ use rwkv_forge_io::OutputFile;
 use serde_json::json;
 
 use super::eval::texts::Texts;
+use super::models::open_model;
 use super::{calibration, model_line, needs_head, number, open_options, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
@@ -20,7 +21,7 @@ use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
+    let model = open_model(&args.source, &args.source_args, global, terminal)?;
     needs_head(&model)?;
     let vocabulary = vocabulary(&args.vocabulary)?;
     if args.calibration.calibrate.is_empty() {

@@ -5,14 +5,16 @@ use rwkv_forge_model::architecture;
 use rwkv_forge_tensor::Encoding;
 use serde_json::json;
 
-use super::{open_options, shown};
+use super::models::Models;
+use super::shown;
 use crate::args::{Global, State};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = args.model.as_ref().map(|path| rwkv_forge_convert::open(path, open_options(global))).transpose()?;
+    let mut models = Models::unweighed(&args.key, global);
+    let model = args.model.as_ref().map(|path| models.open(path, terminal)).transpose()?;
     let version = match &model {
         Some(model) => Some(model.description().version),
         None => args.model_version.as_deref().and_then(architecture::by_name).map(|row| row.version),
@@ -25,7 +27,8 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         heads: args.heads.map(usize::from),
         sizes,
     };
-    let (tuned, from) = state::read(&args.source, &hints)?;
+    let (tuned, from) = models.open_by(|key| state::read_at(&args.source, key, &hints))?;
+    models.finish()?;
     let format = StateFormat::by_name(&args.to).unwrap_or(StateFormat::Pth);
     let encoding = [Encoding::F32, Encoding::F16, Encoding::BF16].into_iter().find(|e| args.encoding.as_deref() == Some(e.name));
     let target = StateTarget { format, version, encoding, allow_loss: args.allow_f16_loss };

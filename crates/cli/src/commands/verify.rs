@@ -11,7 +11,8 @@ use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState};
 use serde_json::json;
 
-use super::{agreement_table, kernel, model_line, needs_head, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
+use super::models::Models;
+use super::{agreement_table, kernel, model_line, needs_head, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -19,9 +20,10 @@ use crate::terminal::Terminal;
 
 /// Runs the command.
 pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let options = open_options(global);
-    let reference = rwkv_forge_convert::open(&args.reference, options)?;
-    let candidate = rwkv_forge_convert::open(&args.candidate, options)?;
+    let mut models = Models::new(&args.source_args, global);
+    let reference = models.open(&args.reference, terminal)?;
+    let candidate = models.open(&args.candidate, terminal)?;
+    models.finish()?;
     if args.against_parallel {
         // The parallel form has logits for its end.
         needs_head(&reference)?;
@@ -76,6 +78,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         &json!({
             "reference": args.reference.display().to_string(),
             "candidate": args.candidate.display().to_string(),
+            "key": args.source_args.key.key,
             "kernel": by.name(),
             "reference_form": if args.against_parallel { "parallel" } else { "recurrent" },
             "agreement": agreement,

@@ -17,16 +17,16 @@ mod merged;
 mod own;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rwkv_forge_checkpoint::Limits;
-use rwkv_forge_container::{OpenOptions, Opened};
+use rwkv_forge_container::{OpenOptions, Opened, Place};
 use rwkv_forge_model::{ModelDescription, ModelError, TensorSpec};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, shorten};
 use rwkv_forge_weights::{Bytes, Replacement, Replacements, View};
 
 use crate::error::ConvertError;
-use crate::open::{Merge, OpenFile, OpenModel};
+use crate::open::{Merge, OpenFile, OpenModel, open_file_at};
 
 use assign::{Assignment, Pair};
 use config::{Config, is_within};
@@ -57,8 +57,8 @@ pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool)
 ///
 /// # Errors
 /// [`LoraError::NothingToScale`] for a file without pairs, and as [`merge`].
-pub fn open_with_own(path: &Path, options: OpenOptions, alpha: f64, requantize: bool) -> Result<OpenModel, BoxError> {
-    let (file, beside) = OpenFile::at(path, options)?;
+pub fn open_with_own(place: &Place, options: OpenOptions, alpha: f64, requantize: bool) -> Result<OpenModel, BoxError> {
+    let (file, path) = (open_file_at(place, options)?, place.path());
     let Some((weights, pairs)) = Selection::divided(file.shared()) else {
         return Err(LoraError::NothingToScale { file: path.to_owned() }.into());
     };
@@ -68,9 +68,7 @@ pub fn open_with_own(path: &Path, options: OpenOptions, alpha: f64, requantize: 
         Err(other) => return Err(other.into()),
     }
     let format = file.format();
-    let file = OpenFile::seen_as(format, Arc::new(weights) as Arc<dyn Opened>);
-    let model = file.model()?;
-    let base = OpenModel { file, model, beside, words: OnceLock::new(), merge: None };
+    let base = OpenFile::seen_as(format, Arc::new(weights) as Arc<dyn Opened>).into_model(place, options)?;
     Adapter { path: path.to_owned(), source: Arc::new(pairs), config: None, is_own: true }.apply(base, Some(alpha), requantize)
 }
 
@@ -141,7 +139,7 @@ impl Adapter {
             None => Vec::new(),
         };
         let words = base.words()?.clone();
-        let OpenModel { model, beside, .. } = base;
+        let OpenModel { model, key, constants, beside, .. } = base;
         let specs = &model.description().tensors;
         let mut changes = Replacements::new();
         for (tensor, pair) in &assignment.pairs {
@@ -174,7 +172,8 @@ impl Adapter {
         let name = if self.is_own { "own".into() } else { self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy() };
         let merge = Merge { record: format!("lora={name} {record}"), files: self.config.into_iter().map(|config| config.file).collect() };
         let model = model.with(changes)?;
-        Ok(OpenModel { file: OpenFile::of(Box::new(model.clone())), model, beside, words: words.into(), merge: Some(merge) })
+        let file = OpenFile::of(Box::new(model.clone()));
+        Ok(OpenModel { file, model, key, constants, beside, words: words.into(), merge: Some(merge) })
     }
 }
 

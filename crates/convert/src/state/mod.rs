@@ -19,6 +19,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_checkpoint::{CheckpointError, Kind, Limits, Refusal};
+use rwkv_forge_container::ContainerError;
 use rwkv_forge_io::{Backend, InputFile};
 use rwkv_forge_model::{ModelDescription, Version};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, decode_dense, format_shape, shorten};
@@ -234,10 +235,29 @@ fn transposed(values: &[f32], n: usize) -> Vec<f32> {
 /// # Errors
 /// [`StateError`], and the readers' own.
 pub fn read(path: &Path, hints: &StateHints) -> Result<(InitState, StateFormat), BoxError> {
+    read_with(path, hints, |limits| rwkv_forge_checkpoint::open_kind(path, limits, Backend::default()))
+}
+
+/// As [`read`], of what stands under a key of a file of torch.save that holds several dictionaries.
+///
+/// # Errors
+/// As [`read`], and when nothing stands under the key.
+pub fn read_at(path: &Path, key: Option<&str>, hints: &StateHints) -> Result<(InitState, StateFormat), BoxError> {
+    if let (Some(key), Some(StateFormat::RwkvCpp)) = (key, hints.format) {
+        let (path, key) = (path.to_owned(), shorten(key));
+        return Err(ContainerError::NoKeys { path, format: StateFormat::RwkvCpp.name(), key }.into());
+    }
+    read_with(path, hints, |limits| rwkv_forge_checkpoint::open_at(path, key, limits, Backend::default()))
+}
+
+/// A file of named tensors, and its kind.
+type Opened = Result<(Kind, Box<dyn TensorSource>), CheckpointError>;
+
+fn read_with(path: &Path, hints: &StateHints, open: impl FnOnce(&Limits) -> Opened) -> Result<(InitState, StateFormat), BoxError> {
     let (state, format) = match hints.format {
         Some(StateFormat::RwkvCpp) => (read_buffer(path, hints)?, StateFormat::RwkvCpp),
         given => {
-            let (kind, source) = open_tensors(path)?;
+            let (kind, source) = open_tensors(path, open(&Limits::default()))?;
             let format = given.unwrap_or(if kind.is_torch() { StateFormat::Pth } else { StateFormat::WebRwkv });
             (read_tensors(source.as_ref(), format)?, format)
         }
@@ -253,8 +273,8 @@ pub fn read(path: &Path, hints: &StateHints) -> Result<(InitState, StateFormat),
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "one refusal is told otherwise")]
-fn open_tensors(path: &Path) -> Result<(Kind, Box<dyn TensorSource>), BoxError> {
-    let (kind, source) = rwkv_forge_checkpoint::open_kind(path, &Limits::default(), Backend::default()).map_err(|error| match error {
+fn open_tensors(path: &Path, opened: Opened) -> Result<(Kind, Box<dyn TensorSource>), BoxError> {
+    let (kind, source) = opened.map_err(|error| match error {
         CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } => {
             BoxError::from(StateError::UnknownFormat { file: path.to_owned() })
         }

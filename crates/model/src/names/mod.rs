@@ -386,6 +386,21 @@ fn split<'a>(prefix: &str, name: &'a str) -> Result<Option<(u32, &'a str)>, Mode
     }
 }
 
+/// Whether a name is one that some convention has for this canonical tensor outside of the layers, whatever wraps it.
+///
+/// ```
+/// use rwkv_forge_model::names::is_called;
+///
+/// assert!(is_called("head.weight", "head.weight") && is_called("model.llm.lm_head.weight", "head.weight"));
+/// assert!(is_called("model.embed_tokens.weight", "emb.weight") && !is_called("blocks.0.att.key.weight", "emb.weight"));
+/// ```
+#[must_use]
+pub fn is_called(name: &str, canonical: &str) -> bool {
+    let own = |stored: &str| name.strip_suffix(stored).is_some_and(|before| before.is_empty() || before.ends_with('.'));
+    let outside = CONVENTIONS.iter().flat_map(|convention| convention.outside);
+    outside.filter(|(_, known)| *known == canonical).any(|(stored, _)| own(stored))
+}
+
 /// Checks that a ggml-based container can store this name.
 ///
 /// # Errors

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use self::checked::Checked;
 use self::outputs::Outputs;
 use self::texts::Texts;
+use super::models::Models;
 use super::{kernel, tokenizer, vocabulary};
 use crate::args::{self, EvalLimits, Global};
 use crate::failure::Failure;
@@ -33,9 +34,11 @@ use crate::terminal::{Terminal, thousands};
 /// Runs the command.
 pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
-    let open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), Checked::open(path, global, terminal)?));
-    let opened = args.models.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let mut opening = Models::new(&args.source_args, global);
+    let mut open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), Checked::open(path, &mut opening, terminal)?));
+    let opened = args.models.iter().map(&mut open).collect::<Result<Vec<_>, _>>()?;
     let opened_baseline = args.baseline.as_ref().map(open).transpose()?;
+    opening.finish()?;
     // What no level can be is said before models and texts are read.
     let decided = match opened.as_slice() {
         [(path, source)] if !args.levels.is_empty() => Some(levels::Decided::new(args, path, source, global, terminal)?),
