@@ -26,6 +26,7 @@ mod matrix;
 mod numbers;
 mod plans;
 mod reads;
+mod rivals;
 mod roundtrip;
 mod roundtrip_hf;
 mod roundtrip_hybrids;

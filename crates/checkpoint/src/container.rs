@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::error::CheckpointError;
 use crate::safetensors::{self, NewTensor};
-use crate::{sniff, torch_shards, torch_write};
+use crate::{albatross, rwkvq, sniff, torch_shards, torch_write};
 
 /// Files of `torch.save`, of any torch since 0.4, and directories of them with the names that Transformers gives.
 pub struct Torch;
@@ -35,6 +35,7 @@ impl Format for Torch {
             true => torch_shards::open(place.path(), options.backend)?,
             false => torch_shards::open_file(place.path(), options.backend)?,
         };
+        let source = albatross::join(source).map_err(|error| error.in_file(place.path()))?;
         Ok(Box::new(TensorFile { beside: Arc::clone(place.beside()), rules: TORCH_RULES, ..TensorFile::of(source) }))
     }
     fn lints(&self) -> Vec<About> {
@@ -54,9 +55,14 @@ impl Format for Safetensors {
     }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
         let source = safetensors::open_with(place.path(), options.backend).map_err(CheckpointError::from)?;
+        let beside = Arc::clone(place.beside());
+        if rwkvq::is_one(&source) {
+            return rwkvq::open(source, |source, texts| TensorFile { texts, beside, ..TensorFile::of(source) });
+        }
         // As they are, where those for people are shortened.
         let texts = source.metadata().clone().into_iter().collect();
-        Ok(Box::new(TensorFile { texts, beside: Arc::clone(place.beside()), ..TensorFile::of(Box::new(source)) }))
+        let source = albatross::join(Box::new(source)).map_err(|error| error.in_file(place.path()))?;
+        Ok(Box::new(TensorFile { texts, beside, ..TensorFile::of(source) }))
     }
 }
 
