@@ -32,6 +32,7 @@ mod matrix;
 mod numbers;
 mod plans;
 mod reads;
+mod rivals;
 mod roundtrip;
 mod roundtrip_hf;
 mod roundtrip_hybrids;

@@ -118,8 +118,8 @@ fn each_container_reads_what_is_documented() {
     for (row, container, name) in [
         ("GGUF", "gguf", "gguf/model.gguf"),
         ("rwkv.cpp", "rwkv-cpp", "bin/model.bin"),
-        ("safetensors, .st", "safetensors", "safetensors/model.safetensors"),
-        ("safetensors, .st", "web-rwkv", "st/model.st"),
+        ("safetensors, .st, .rwkvq", "safetensors", "safetensors/model.safetensors"),
+        ("safetensors, .st, .rwkvq", "web-rwkv", "st/model.st"),
         (".prefab", "prefab", "prefab/model.prefab"),
     ] {
         let (place, _) = name.split_once('/').unwrap();

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::CheckpointError;
 use crate::safetensors::{self, NewTensor};
 use crate::state_dict::Wanted;
-use crate::{sniff, torch_shards, torch_write};
+use crate::{albatross, rwkvq, sniff, torch_shards, torch_write};
 
 /// Bytes that are compared in one step.
 const COMPARED: u64 = 1 << 20;
@@ -40,6 +40,7 @@ impl Format for Torch {
             true => torch_shards::open(place.path(), options.backend, wanted)?,
             false => torch_shards::open_file(place.path(), options.backend, wanted)?,
         };
+        let source = albatross::join(source).map_err(|error| error.in_file(place.path()))?;
         Ok(Box::new(TensorFile::at(place, TensorFile { rules: TORCH_RULES, ..TensorFile::of(source) })))
     }
     fn has_keys(&self) -> bool {
@@ -62,9 +63,13 @@ impl Format for Safetensors {
     }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
         let source = safetensors::open_with(place.path(), options.backend).map_err(CheckpointError::from)?;
+        if rwkvq::is_one(&source) {
+            return rwkvq::open(source, |source, texts| TensorFile::at(place, TensorFile { texts, ..TensorFile::of(source) }));
+        }
         // As they are, where those for people are shortened.
         let texts = source.metadata().clone().into_iter().collect();
-        Ok(Box::new(TensorFile::at(place, TensorFile { texts, ..TensorFile::of(Box::new(source)) })))
+        let source = albatross::join(Box::new(source)).map_err(|error| error.in_file(place.path()))?;
+        Ok(Box::new(TensorFile::at(place, TensorFile { texts, ..TensorFile::of(source) })))
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Start at [`open`], which tells the kinds of files apart and returns a [`TensorSource`]. A `.pth` file goes through
 //! `zip` (or `legacy`), then `pickle` (a machine that only builds data), then `state_dict` (which dictionary is meant),
-//! then `layout` (where each element lies); `source` reads the tensors that came out of it. New files are laid out by
-//! [`torch_write::layout`] and [`safetensors::layout`].
+//! then `layout` (where each element lies); `source` reads the tensors that came out of it. What other programs quantize and
+//! keep in parts (`rwkvq`, `albatross`) is put together by `assembled`. New files are laid out by [`torch_write::layout`] and
+//! [`safetensors::layout`].
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -14,6 +15,8 @@
     clippy::cast_possible_truncation
 )]
 
+mod albatross;
+mod assembled;
 mod config;
 mod container;
 mod error;
@@ -21,6 +24,7 @@ mod layout;
 mod legacy;
 mod limits;
 mod pickle;
+mod rwkvq;
 pub mod safetensors;
 mod sniff;
 mod source;

@@ -1,5 +1,6 @@
 //! All tests of this crate as one program, so that it is linked once.
 
+mod albatross;
 mod common;
 mod configurations;
 mod genuine;
@@ -7,6 +8,7 @@ mod keys;
 mod legacy;
 mod memory;
 mod pickle;
+mod rwkvq;
 mod safetensors;
 mod safetensors_write;
 mod tensors;
