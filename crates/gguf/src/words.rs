@@ -136,6 +136,7 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
         author: text(AUTHOR),
         provenance,
         other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),
+        unkept: Vec::new(),
     })
 }
 

@@ -79,6 +79,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if !lost.is_empty() {
         terminal.note(&format!("the container {} has no place for {}, which the file will not have", container.name(), lost.join(", ")));
     }
+    for note in words::notes(&blueprint, &args.source) {
+        terminal.note(&note);
+    }
     if options.verify.is_some() && blueprint.tokenizer().is_none() {
         terminal.note(BYTES_AS_IDS);
     }

@@ -5,9 +5,11 @@
 //! ([`crate::Container::words`]).
 
 mod beside;
+mod chat;
 mod compare;
 mod entries;
 mod folder;
+mod jinja;
 mod table;
 mod value;
 
@@ -18,9 +20,11 @@ use std::path::PathBuf;
 use rwkv_forge_tokenizer::{SpecialIds, Tokenizer};
 
 pub use beside::{Given, words_beside};
+pub use chat::{CHAT_FORMATS, ChatFormat};
 pub use compare::{Standing, WordDifference};
 pub use entries::Entry;
 pub use folder::{GENERATION_CONFIG, TEMPLATE, is_vocabulary};
+pub use jinja::{MAX_TEMPLATE_BYTES, Unrendered, check_template, rendered};
 pub use table::TokenTable;
 pub use value::{Array, Value};
 
@@ -175,6 +179,8 @@ pub struct Words {
     pub provenance: Option<Provenance>,
     /// Everything else, by key, in the file's order.
     pub other: Vec<(String, Sourced<Value>)>,
+    /// What somebody says that has no place here: a sentence each, for people.
+    pub unkept: Vec<String>,
 }
 
 impl Words {
@@ -202,7 +208,8 @@ impl Words {
                 (first, second) => first.or(second),
             }
         }
-        let Self { tokens, special, template, name, licence, author, provenance, mut other } = self;
+        let Self { tokens, special, template, name, licence, author, provenance, mut other, mut unkept } = self;
+        unkept.extend(others.unkept);
         let places: BTreeMap<String, usize> = other.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
         for (key, value) in others.other {
             match places.get(&key).and_then(|place| other.get_mut(*place)) {
@@ -225,6 +232,7 @@ impl Words {
             author: either(author, others.author),
             provenance: provenance.or(others.provenance),
             other,
+            unkept,
         }
     }
 
