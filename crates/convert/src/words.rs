@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use rwkv_forge_container::{
-    CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, Origin, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words,
-    words_beside,
+    CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, Origin, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word,
+    Words, words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::BoxError;
@@ -89,7 +89,9 @@ pub fn vocabulary_of(model: &OpenModel, choice: &Vocabulary) -> Result<Option<So
     let rows = model.description().hyperparameters.vocabulary;
     if let Vocabulary::Auto = choice {
         let said = match model.words()?.tokens.as_ref() {
-            Some(Sourced { value: TokenTable::LongestMatch(tokenizer), origin }) => Some((tokenizer, origin)),
+            Some(Sourced { value: TokenTable::LongestMatch(tokenizer) | TokenTable::Merges(tokenizer), origin }) => {
+                Some((tokenizer, origin))
+            }
             Some(Sourced { value: TokenTable::BytePairs(_), .. }) | None => None,
         };
         if let Some((tokenizer, origin)) = said {
@@ -116,9 +118,17 @@ pub fn vocabulary_for(model: &OpenModel, choice: &Vocabulary, what: &str) -> Res
 /// The vocabulary, what stands around it in the source, and what belongs to it by default.
 fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -> Result<Words, BoxError> {
     let known = vocabulary_of(model, choice)?;
-    if known.is_none() && container.needs_vocabulary() {
+    if container.needs_vocabulary() {
         let rows = model.description().hyperparameters.vocabulary;
-        return Err(ConvertError::VocabularyNeeded { what: format!("container {}", container.name()), rows }.into());
+        let needed = || ConvertError::VocabularyNeeded { what: format!("container {}", container.name()), rows };
+        let tokenizer = &known.as_ref().ok_or_else(needed)?.value;
+        if !container.carries_tokens(&TokenTable::of(tokenizer.clone())) {
+            return Err(ConvertError::VocabularyIsNoList {
+                what: format!("container {}", container.name()),
+                vocabulary: tokenizer.name().to_owned(),
+            }
+            .into());
+        }
     }
     let around = match (choice, &known) {
         (Vocabulary::Auto, _) | (_, None) => model.words()?.clone(),

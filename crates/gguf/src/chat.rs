@@ -86,7 +86,8 @@ pub(crate) fn end_of_turn(file: &GgufFile) -> Option<String> {
         Some(Err(_)) => return None,
     };
     let end = special(file, "eot");
-    let stops = |special: &Option<(u64, Vec<u8>)>| special.as_ref().is_some_and(|(_, text)| !text.is_empty() && after.as_bytes().starts_with(text));
+    let stops =
+        |special: &Option<(u64, Vec<u8>)>| special.as_ref().is_some_and(|(_, text)| !text.is_empty() && after.as_bytes().starts_with(text));
     if stops(&end) || stops(&special(file, "eos")) {
         return None;
     }

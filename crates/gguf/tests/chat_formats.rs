@@ -233,8 +233,18 @@ fn other_roles_are_refused() {
 #[test]
 fn the_c_api_takes_the_assistant_for_world_and_nothing_for_another_model() {
     // What it looks for before RWKV's marks, as far as a template of this kind could have it.
-    let earlier =
-        ["<|", "[INST]", "[SYSTEM_PROMPT]", "[gMASK]", "<start_of_turn>", "bos_token + message", "eos_token", "USER: ", "GPT4", "### Instruction:"];
+    let earlier = [
+        "<|",
+        "[INST]",
+        "[SYSTEM_PROMPT]",
+        "[gMASK]",
+        "<start_of_turn>",
+        "bos_token + message",
+        "eos_token",
+        "USER: ",
+        "GPT4",
+        "### Instruction:",
+    ];
     for format in &CHAT_FORMATS {
         for text in earlier {
             assert!(!format.template().contains(text), "{}: {text}", format.name);

@@ -232,7 +232,8 @@ pub(crate) struct Thresholds {
 
 #[derive(Debug, Args)]
 pub(crate) struct VocabularyArg {
-    /// Vocabulary file, or `world`, or `bytes` (token id = byte) [default: World for models of 65,536 rows]
+    /// Vocabulary file (RWKV's list, web-rwkv's JSON, or the tokenizer.json of Hugging Face), or `world`, or `bytes` (token id = byte)
+    /// [default: the model's own, else World for models of 65,536 rows]
     #[arg(long, value_name = "FILE")]
     pub vocab: Option<PathBuf>,
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rwkv_forge_convert::{Blueprint, ChatFormat, Entry, Sourced, Standing, Value as Said, Word, WordDifference, Words, check_template};
-use rwkv_forge_tensor::shorten;
+use rwkv_forge_tensor::{BoxError, shorten};
 use rwkv_forge_tokenizer::SpecialIds;
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ fn template(chosen: &Path) -> Result<Sourced<String>, Failure> {
         return Ok(Sourced::option("--chat", format.template().to_owned()));
     }
     let text = read_text(chosen)?;
-    check_template(&chosen.display().to_string(), &text)?;
+    check_template(&chosen.display().to_string(), &text).map_err(BoxError::from)?;
     Ok(Sourced::option("--chat", text))
 }
 

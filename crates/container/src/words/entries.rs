@@ -39,7 +39,7 @@ impl TokenTable {
     #[must_use]
     pub fn summary(&self) -> String {
         match self {
-            Self::LongestMatch(tokenizer) => format!("{}, {} tokens", tokenizer.name(), tokenizer.len()),
+            Self::LongestMatch(tokenizer) | Self::Merges(tokenizer) => format!("{}, {} tokens", tokenizer.name(), tokenizer.len()),
             Self::BytePairs(vocabulary) => {
                 let tokens = vocabulary.kinds.iter().filter(|kind| **kind != TokenKind::Unused).count();
                 format!("of Qwen, {tokens} tokens")

@@ -8,7 +8,7 @@ use rwkv_forge_tokenizer::bpe::TokenKind;
 use rwkv_forge_tokenizer::{Mark, SpecialIds, Tokenizer};
 use serde_json::Value as Json;
 
-use crate::beside::{Beside, TOKENIZER_CONFIG};
+use crate::beside::{Beside, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::ContainerError;
 use crate::words::{Array, Origin, Sourced, TokenTable, Value, Words};
 
@@ -32,7 +32,7 @@ pub fn is_vocabulary(name: &str) -> bool {
     name.starts_with("rwkv_vocab") && name.ends_with(".txt")
 }
 
-/// A vocabulary file, special ids by the texts of `tokenizer_config.json`, else by `generation_config.json`, and the
+/// A vocabulary file (RWKV's, else `tokenizer.json`), special ids by the texts of `tokenizer_config.json`, else by `generation_config.json`, and the
 /// template of `chat_template.jinja`, else of `tokenizer_config.json`, with those that have a name there. Of several ids that end a text
 /// the second is the end of a turn where nobody says another. A vocabulary that is `given` takes the place of the file. The ids of `config.json` are those of a class, which are wrong for RWKV
 /// often enough (1 and 2 in those of flash-linear-attention), and not read.
@@ -45,6 +45,8 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
         let added = added(path, config)?;
         let with = |base: &Tokenizer| base.with_marks(added.clone()).map_err(|error| bad(path, error.to_string()));
         match (&mut tokens, &usual) {
+            // All that is added stands in a tokenizer.json itself.
+            (Some(said), _) if !said.value.is_list() => {}
             (Some(said), _) => said.value = with(&said.value)?,
             (None, Some(world)) if !added.is_empty() => {
                 tokens = Some(Sourced { value: with(world)?, origin: Origin::Beside(path.clone()) });
@@ -82,7 +84,7 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
         template,
         other,
         unkept,
-        tokens: tokens.map(|said| Sourced { value: TokenTable::LongestMatch(said.value), origin: said.origin }),
+        tokens: tokens.map(|said| Sourced { value: TokenTable::of(said.value), origin: said.origin }),
         ..Words::default()
     })
 }
@@ -100,7 +102,12 @@ fn json(beside: &Beside, name: &str) -> Result<Option<(PathBuf, Json)>, BoxError
 /// The one vocabulary file, where there is one.
 fn vocabulary(beside: &Beside) -> Result<Option<Sourced<Tokenizer>>, BoxError> {
     let names = beside.names(is_vocabulary)?;
-    let Some(name) = names.first() else { return Ok(None) };
+    let Some(name) = names.first() else {
+        let Some((path, bytes)) = beside.bytes(TOKENIZER)? else { return Ok(None) };
+        let value = Tokenizer::from_bytes(TOKENIZER, &bytes);
+        let value = value.map_err(|error| bad(&path, format!("{error}; or give the model's vocabulary with --vocab")))?;
+        return Ok(Some(Sourced { value, origin: Origin::Beside(path) }));
+    };
     let Some((path, bytes)) = beside.bytes(name)? else { return Ok(None) };
     if let [_, second, ..] = names.as_slice() {
         return Err(bad(
