@@ -72,6 +72,18 @@ pub enum ContainerError {
         /// What the tensors are.
         version: Version,
     },
+    /// A template for conversations that no engine for Jinja can read.
+    #[error("{name}{}: {problem}; give a file with a template in Jinja, or one of the formats {formats}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    BadTemplate {
+        /// What it is called.
+        name: String,
+        /// Line, from 1, where it is known.
+        line: Option<usize>,
+        /// What is wrong.
+        problem: String,
+        /// Names of the formats that need no file.
+        formats: String,
+    },
     /// A container without a place for what hybrids have besides tensors.
     #[strum(serialize = "CannotCarry")]
     #[error("container {container} cannot carry {version}, whose norms and vocabulary it has no place for")]
@@ -90,7 +102,11 @@ impl Diagnostic for ContainerError {
 
     fn class(&self) -> Class {
         match self {
-            Self::Unrecognised { .. } | Self::Ambiguous { .. } | Self::BadBeside { .. } | Self::Setting { .. } => Class::Refused,
+            Self::Unrecognised { .. }
+            | Self::Ambiguous { .. }
+            | Self::BadBeside { .. }
+            | Self::Setting { .. }
+            | Self::BadTemplate { .. } => Class::Refused,
             Self::HybridNotCarried { .. } | Self::NoKeys { .. } => Class::Usage,
         }
     }

@@ -201,6 +201,17 @@ pub enum ConvertError {
         /// V of the model.
         rows: usize,
     },
+    /// A vocabulary of merges where only one works that is a list of tokens.
+    #[error(
+        "{what} holds lists of tokens of which always the longest is meant, and {vocabulary} is a tokenizer.json, which divides texts by merges; \
+         convert to a container without a vocabulary, such as safetensors or pth, where --vocab {vocabulary} serves the comparison"
+    )]
+    VocabularyIsNoList {
+        /// What cannot hold it.
+        what: String,
+        /// Name of the vocabulary.
+        vocabulary: String,
+    },
     /// The vocabulary has ids that the model lacks.
     #[error(
         "the vocabulary {vocabulary} has token ids up to {max_id}, but the model has {rows} rows: it belongs to another model; give the right --vocab"

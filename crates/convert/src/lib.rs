@@ -40,7 +40,8 @@ pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens};
 pub use render::{Rendered, Rendering};
 pub use rwkv_forge_container::{
-    BesideFile, Entry, OpenOptions, Place, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word, WordDifference, Words, shortfall,
+    BesideFile, CHAT_FORMATS, ChatFormat, Entry, OpenOptions, Place, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word,
+    WordDifference, Words, check_template, shortfall,
 };
 pub use treatment::{origin_of_importance, treatment};
 pub use words::{COMPANIONS, name_of, named_after, vocabulary_for, vocabulary_of};

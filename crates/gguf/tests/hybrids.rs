@@ -46,7 +46,7 @@ fn words() -> Words {
 fn assert_same_words(read: &Words, written: &Words) {
     let pair = |words: &Words| match &words.tokens.as_ref().unwrap().value {
         TokenTable::BytePairs(vocabulary) => Arc::clone(vocabulary),
-        TokenTable::LongestMatch(tokenizer) => panic!("{} is no vocabulary of pairs", tokenizer.name()),
+        TokenTable::LongestMatch(tokenizer) | TokenTable::Merges(tokenizer) => panic!("{} is no vocabulary of pairs", tokenizer.name()),
     };
     assert_eq!(pair(read), pair(written));
     let said = |words: &Words| words.entries().into_iter().map(|entry| (entry.word, entry.key, entry.value)).collect::<Vec<_>>();

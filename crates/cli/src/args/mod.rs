@@ -183,8 +183,9 @@ pub(crate) struct Convert {
     /// Name of the model in the metadata [default: the source's, else its file name without the extension]
     #[arg(long)]
     pub name: Option<String>,
-    /// Conversation format for the metadata: `world`, or a file with a Jinja template [default: the source's, else world]
-    #[arg(long, value_name = "world|FILE")]
+    /// Conversation format for the metadata: `assistant`, `bot`, `tools` (all of the G1 series), `world`, or a file with a Jinja template
+    /// [default: the source's, else world]
+    #[arg(long, value_name = "FORMAT|FILE")]
     pub chat: Option<PathBuf>,
     /// Licence of the model for the metadata, by its SPDX name [default: the source's]
     #[arg(long, value_name = "NAME")]
@@ -239,7 +240,8 @@ pub(crate) struct Thresholds {
 
 #[derive(Debug, Args)]
 pub(crate) struct VocabularyArg {
-    /// Vocabulary file, or `world`, or `bytes` (token id = byte) [default: World for models of 65,536 rows]
+    /// Vocabulary file (RWKV's list, web-rwkv's JSON, or the tokenizer.json of Hugging Face), or `world`, or `bytes` (token id = byte)
+    /// [default: the model's own, else World for models of 65,536 rows]
     #[arg(long, value_name = "FILE")]
     pub vocab: Option<PathBuf>,
 }

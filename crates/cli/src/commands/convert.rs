@@ -80,6 +80,12 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if !lost.is_empty() {
         terminal.note(&format!("the container {} has no place for {}, which the file will not have", container.name(), lost.join(", ")));
     }
+    for note in blueprint.tokenizer().iter().flat_map(|tokenizer| tokenizer.notes()) {
+        terminal.note(note);
+    }
+    for note in words::notes(&blueprint, &args.source) {
+        terminal.note(&note);
+    }
     if options.verify.is_some() && blueprint.tokenizer().is_none() {
         terminal.note(BYTES_AS_IDS);
     }
@@ -90,6 +96,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if args.vocab_json.is_some() && blueprint.tokenizer().is_none() {
         let rows = model.description().hyperparameters.vocabulary;
         return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
+    }
+    if let Some(tokenizer) = blueprint.tokenizer().filter(|tokenizer| args.vocab_json.is_some() && !tokenizer.is_list()) {
+        let vocabulary = tokenizer.name().to_owned();
+        return Err(ConvertError::VocabularyIsNoList { what: "--vocab-json".to_owned(), vocabulary }.into());
     }
     if args.dry_run {
         return dry_run(&model, &blueprint, &output, terminal);

@@ -88,6 +88,9 @@ pub(crate) fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
 /// no error where no file will carry it, but worth a note.
 pub(crate) fn tokenizer(model: &OpenModel, choice: &Vocabulary, what: &str, terminal: &Terminal) -> Result<Tokenizer, BoxError> {
     let tokenizer = rwkv_forge_convert::vocabulary_for(model, choice, what)?;
+    for note in tokenizer.notes() {
+        terminal.note(note);
+    }
     if let Some(shortfall) = rwkv_forge_convert::shortfall(&tokenizer, model.description().hyperparameters.vocabulary) {
         terminal.note(&shortfall.to_string());
     }
