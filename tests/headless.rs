@@ -105,7 +105,8 @@ fn only_known_companions_are_left_out() {
     let strange = embedding_model(&dir, "strange.safetensors", &["adapter.weight"]);
     let error = json(&["inspect", "--lint", text(&strange)], 1);
     assert!(error.to_string().contains("adapter.weight"), "{error}");
-    let args = ["convert", text(&strange), "--to", "pth", "--type", "f32", "-o", text(&dir.join("never.pth"))];
+    let never = dir.join("never.pth");
+    let args = ["convert", text(&strange), "--to", "pth", "--type", "f32", "-o", text(&never)];
     assert_eq!(error_kind(&args, 3), "UnknownTensor");
     // ModRWKV: fla's names with another beginning, the head outside, an encoder and a projector.
     let (plain, output) = (write(&dir, "plain.safetensors", model()), dir.join("language.pth"));

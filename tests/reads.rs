@@ -215,7 +215,7 @@ fn commands_read_what_they_are_told_to() {
     let peft = pair(&|half| format!("base_model.model.blocks.0.att.key.lora_{half}.weight"));
     std::fs::write(dir.join("adapter/adapter_model.safetensors"), peft).unwrap();
     std::fs::write(dir.join("adapter/adapter_config.json"), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4}"#).unwrap();
-    bait(&dir.join("adapter"));
+    bait(&dir.join("adapter"), false);
     let merged = path("merged.pth");
     let line = ["convert", &model, "--to", "pth", "--vocab", &vocabulary, "--type", "f32", "--force", "-o", &merged, "--lora"];
     let (plain, adapter, inside) = (path("lora.safetensors"), path("adapter"), path("adapter/adapter_model.safetensors"));
