@@ -12,6 +12,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod block;
+mod deep_embed;
 mod ends;
 mod engine;
 mod error;
@@ -27,6 +28,7 @@ pub mod ops;
 mod options;
 mod place;
 mod relu_squared;
+mod rows;
 mod scratch;
 mod shift;
 mod state;

@@ -2,7 +2,7 @@
 
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::{self as parallel, Head, ParallelError, ParallelOptions};
-use rwkv_forge_weights::{Context, LayerState, Model};
+use rwkv_forge_weights::{Context, LayerState, Model, Packing};
 
 use crate::error::FormsError;
 use crate::start::from_parallel;
@@ -86,17 +86,17 @@ impl ParallelLayer<'_> {
     ) -> Result<(Vec<f32>, Context<f32>), ParallelError> {
         let mut carried = self.states.pop().filter(|_| goes_on);
         self.states.clear();
-        let kept = context.into_values();
+        let (kept, packing) = (context.into_values(), Packing::of(self.description));
         let tokens = lengths.iter().sum::<usize>().max(1);
         let (channels, width) = (x.len() / tokens, kept.len() / tokens);
         let (mut out, mut values, mut start) = (Vec::with_capacity(x.len()), Vec::with_capacity(kept.len()), 0);
         for length in lengths {
             let end = start + length;
-            let mut first = kept[start * width..end * width].to_vec();
+            let mut between = Context::of_values(kept[start * width..end * width].to_vec()).into_parts(packing);
             let state = carried.take().unwrap_or_else(|| parallel::LayerState::zero(self.description));
-            let done = self.layer.forward(&x[start * channels..end * channels], &state, &mut first)?;
+            let done = self.layer.forward(&x[start * channels..end * channels], &state, &mut between)?;
             out.extend(done.x);
-            values.extend(first);
+            values.extend(between.into_context(packing).into_values());
             self.states.push(done.state);
             start = end;
         }

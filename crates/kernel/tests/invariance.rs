@@ -26,7 +26,7 @@ fn streamed(model: &Model, tokens: &[u32], rows: usize) -> (Vec<f32>, State<f32>
     let mut context = Context::new();
     for (index, layer_state) in state.layers.iter_mut().enumerate() {
         let layer = Layer::load(model, index, &KernelOptions::default()).unwrap();
-        layer.forward(&mut x, layer_state, &mut context);
+        layer.forward(&mut x, layer_state, &mut context).unwrap();
     }
     let mut out = vec![0f32; tokens.len() * vocabulary];
     for_each_chunk(model, &x, rows, |first, rows, logits: &[f32]| {

@@ -33,7 +33,7 @@ fn trace<F: Real>(model: &Model, tokens: &[u32]) -> Trace {
     let mut context = Context::new();
     for (index, layer_state) in state.layers.iter_mut().enumerate() {
         let layer = Layer::load(model, index, &KernelOptions::default()).unwrap();
-        layer.forward(&mut x, layer_state, &mut context);
+        layer.forward(&mut x, layer_state, &mut context).unwrap();
         parts.push((format!("residual stream after layer {index}"), x.iter().map(|v| v.to_f64()).collect()));
         parts.push((format!("state of layer {index}"), layer_state.values().map(rwkv_forge_weights::Float::to_f64).collect()));
     }

@@ -8,10 +8,10 @@ use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Ex
 use crate::description::ModelDescription;
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
-use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix};
+use crate::mechanism::{Attention, Mechanisms, Norm, NormKind, Norms, TimeMix};
 use crate::names::{Convention, Wrapping};
 use crate::relatives;
-use crate::sizes::{Configuration, Hyperparameters};
+use crate::sizes::{Configuration, Hyperparameters, LoraRanks};
 use crate::tensor::{MappedTensor, TensorSpec};
 use crate::version::Version;
 
@@ -224,7 +224,7 @@ fn resolve(
         }
     };
     let (vocabulary, channels) = found.matrix("emb.weight", "[V, C]")?;
-    let ffn_name = ffn_name(architecture);
+    let ffn_name = architecture.hidden;
     let (ffn, _) = found.matrix(ffn_name, "[F, C]")?;
     let sizes = (architecture.resolve)(found, Common { layers, channels, configuration: *configuration })?;
     let checked = |name: &str, value: u64| {
@@ -243,10 +243,14 @@ fn resolve(
         vocabulary: checked("emb.weight", vocabulary)?,
         heads: checked("emb.weight", sizes.heads)?,
         head_size: checked("emb.weight", sizes.head_size)?,
-        ranks: sizes.time_mix.ranks(),
+        ranks: LoraRanks { deep: sizes.channel_mix.rank(), kept: sizes.attention.rank(), ..sizes.time_mix.ranks() },
         kv_heads: match sizes.time_mix {
             TimeMix::Qrwkv6 { kv_heads, .. } => Some(kv_heads),
             TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } => None,
+        },
+        query: match sizes.attention {
+            Attention::None => None,
+            Attention::Deep { width, .. } => Some(width),
         },
         rms_epsilon: match norm {
             Norm::Layer => None,
@@ -256,20 +260,13 @@ fn resolve(
     let mechanisms = Mechanisms {
         time_mix: sizes.time_mix,
         time_shift: sizes.time_shift,
-        channel_mix: architecture.channel_mix,
+        channel_mix: sizes.channel_mix,
         channel_shift: architecture.channel_shift,
+        attention: sizes.attention,
         norms: Norms { kind: norm, ln0: architecture.ln0, group: sizes.group_norm },
         vocabulary: architecture.vocabulary,
     };
     Ok((hyperparameters, mechanisms))
-}
-
-/// The tensor that F is read from.
-fn ffn_name(architecture: &Architecture) -> &'static str {
-    match architecture.channel_mix {
-        ChannelMix::SwiGlu => "blocks.0.ffn.up.weight",
-        ChannelMix::ReluSquared { .. } => "blocks.0.ffn.key.weight",
-    }
 }
 
 /// The description of one tensor, its shape checked against the sizes.
@@ -296,7 +293,7 @@ fn specify(architecture: &Architecture, sizes: &Hyperparameters, wanted: &Wanted
 }
 
 fn origin(architecture: &Architecture) -> String {
-    let common = format!("V and C from emb.weight, F from {}", ffn_name(architecture));
+    let common = format!("V and C from emb.weight, F from {}", architecture.hidden);
     match architecture.origin {
         "" => common,
         own => format!("{common}, {own}"),

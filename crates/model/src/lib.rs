@@ -25,7 +25,7 @@ pub use description::ModelDescription;
 pub use error::ModelError;
 pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};
 pub use mechanism::{
-    Axis, ChannelMix, Mechanisms, Norm, NormKind, Norms, Per, StateBuffer, StoredBonus, TimeMix, TokenShift, VocabularyFamily,
+    Attention, Axis, ChannelMix, Mechanisms, Norm, NormKind, Norms, Per, StateBuffer, StoredBonus, TimeMix, TokenShift, VocabularyFamily,
 };
 pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};
 pub use sizes::{Configuration, Epsilon, Hyperparameters, LoraRanks};

@@ -34,7 +34,7 @@ impl Mark {
     }
 }
 
-const NO_READER: &str = "convert it with the tools of its authors, or give a plain RWKV-4 to RWKV-7 checkpoint";
+const NO_READER: &str = "convert it with the tools of its authors, or give an RWKV-4 to RWKV-7b checkpoint";
 
 /// Special cases stand before the general ones that share their marks.
 static RELATIVES: &[Relative] = &[
@@ -73,18 +73,6 @@ static RELATIVES: &[Relative] = &[
         why: "its channel mix multiplies by a table per token, which this program does not compute",
         advice: NO_READER,
         marks: &[Mark::Ends("ffn.enn.weight")],
-    },
-    Relative {
-        name: "RWKV-7b",
-        why: "its layers attend over all earlier tokens and look up tables per token, which this program does not compute",
-        advice: NO_READER,
-        marks: &[Mark::Ends(".qkv.qq.weight"), Mark::Ends("ffn.s_emb.weight")],
-    },
-    Relative {
-        name: "RWKV-7a",
-        why: "its channel mix looks up a table per token (DeepEmbed), which this program does not compute",
-        advice: NO_READER,
-        marks: &[Mark::Contains(".ffn.s_emb")],
     },
     Relative {
         name: "a research variant of RWKV-6 (x060a, x060b or x060c)",

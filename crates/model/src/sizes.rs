@@ -59,6 +59,12 @@ pub struct LoraRanks {
     /// Rank of the gate's pair; 0 in a model that could have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<usize>,
+    /// Rank of the pair around each table of the channel mix: a row of it is a matrix of this many rows and columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deep: Option<usize>,
+    /// Rank of the pairs that keys and values of RWKV-7b's attention are made by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<usize>,
 }
 
 /// The sizes of a model. All of them come from names and shapes of tensors, but for what [`Configuration`] adds for
@@ -84,6 +90,9 @@ pub struct Hyperparameters {
     /// Heads of keys and values, each shared by `heads / kv_heads` heads; only QRWKV6 has fewer than `heads`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<usize>,
+    /// Width of queries and keys of the attention over all earlier tokens; only RWKV-7b has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<usize>,
     /// Epsilon of the RMS norms of a hybrid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rms_epsilon: Option<Epsilon>,

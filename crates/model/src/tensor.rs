@@ -56,11 +56,19 @@ pub enum TensorRole {
     FfnGate,
     /// Biases of the projections of QRWKV6.
     AttBias,
+    /// Tables of RWKV-7a and 7b, of which a token takes a row: ffn.s_emb [V, r*r], qkv.k_emb [V, Q], qkv.v_emb [V, C].
+    DeepTable,
+    /// What makes the rest of such a row of the token's embedding: ffn.s_emb_x, qkv.k_emb_x, qkv.v_emb_x.
+    DeepRest,
+    /// ffn.s1/s2, qkv.k1/k2, qkv.v1/v2 of RWKV-7a and 7b.
+    DeepLora,
+    /// qkv.qq.weight [Q, C] of RWKV-7b.
+    DeepQuery,
 }
 
 impl TensorRole {
     /// All roles.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::Embedding,
         Self::Head,
         Self::LayerNorm,
@@ -84,6 +92,10 @@ impl TensorRole {
         Self::FfnReceptance,
         Self::FfnGate,
         Self::AttBias,
+        Self::DeepTable,
+        Self::DeepRest,
+        Self::DeepLora,
+        Self::DeepQuery,
     ];
 
     /// Lower-case name with underscores, as in JSON: `att_key`.
@@ -113,6 +125,10 @@ impl TensorRole {
             Self::FfnReceptance => "ffn_receptance",
             Self::FfnGate => "ffn_gate",
             Self::AttBias => "att_bias",
+            Self::DeepTable => "deep_table",
+            Self::DeepRest => "deep_rest",
+            Self::DeepLora => "deep_lora",
+            Self::DeepQuery => "deep_query",
         }
     }
 
@@ -120,7 +136,7 @@ impl TensorRole {
     #[must_use]
     pub fn tensor_use(self) -> TensorUse {
         match self {
-            Self::Embedding => TensorUse::RowByToken,
+            Self::Embedding | Self::DeepTable => TensorUse::RowByToken,
             Self::Head
             | Self::AttReceptance
             | Self::AttKey
@@ -130,8 +146,12 @@ impl TensorRole {
             | Self::FfnKey
             | Self::FfnValue
             | Self::FfnReceptance
-            | Self::FfnGate => TensorUse::Linear,
-            Self::TokenShiftLora | Self::DecayLora | Self::IclrLora | Self::ValueLora | Self::GateLora => TensorUse::Factor,
+            | Self::FfnGate
+            | Self::DeepRest
+            | Self::DeepQuery => TensorUse::Linear,
+            Self::TokenShiftLora | Self::DecayLora | Self::IclrLora | Self::ValueLora | Self::GateLora | Self::DeepLora => {
+                TensorUse::Factor
+            }
             Self::LayerNorm | Self::GroupNorm | Self::TokenShift | Self::Decay | Self::Bonus | Self::Vector | Self::AttBias => {
                 TensorUse::Vector
             }

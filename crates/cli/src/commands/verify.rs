@@ -8,7 +8,7 @@ use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::ParallelOptions;
 use rwkv_forge_report::sink;
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_weights::LayerState;
+use rwkv_forge_weights::{Context, LayerState};
 use serde_json::json;
 
 use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
@@ -98,7 +98,9 @@ impl Runner for InParallel {
     }
 
     fn embed(&mut self, pieces: &[&[u32]]) -> Result<Activations, BoxError> {
-        Ok(Activations { x: self.0.embed(&pieces.concat())?, ..Activations::default() })
+        let tokens = pieces.concat();
+        let x = self.0.embed(&tokens)?;
+        Ok(Activations { context: Context::of_tokens(self.0.description(), &tokens, &x), x })
     }
 
     fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {

@@ -96,7 +96,7 @@ pub fn recurrent_from<F: Float>(model: &Model, tokens: &[u32], start: &[LayerSta
     let layers = start.iter().enumerate().map(|(index, start)| {
         let layer = rwkv_forge_kernel::Layer::<F>::load(model, index, &KernelOptions::default()).unwrap();
         let mut state = to_kernel(start);
-        layer.forward(&mut x, &mut state, &mut context);
+        layer.forward(&mut x, &mut state, &mut context).unwrap();
         (x.clone(), state.values().collect())
     });
     let layers = layers.collect();
