@@ -30,7 +30,7 @@ fn trace<F: Real>(model: &Model, tokens: &[u32]) -> Trace {
     let mut parts = Vec::new();
     let mut x = embed::<F>(model, tokens).unwrap();
     let mut state = State::zero(model.description());
-    let mut context = Context::new();
+    let mut context = Context::of_tokens(model.description(), tokens, &x);
     for (index, layer_state) in state.layers.iter_mut().enumerate() {
         let layer = Layer::load(model, index, &KernelOptions::default()).unwrap();
         layer.forward(&mut x, layer_state, &mut context).unwrap();

@@ -12,16 +12,6 @@ fn refused_with(version: Version, extra: &[&str], name: &str) {
 }
 
 #[test]
-fn rwkv_7a_has_deep_embeddings() {
-    refused_with(Version::V7, &["blocks.0.ffn.s_emb.weight", "blocks.0.ffn.s0"], "this is RWKV-7a");
-}
-
-#[test]
-fn rwkv_7b_has_deep_embeddings_and_attention() {
-    refused_with(Version::V7, &["blocks.0.qkv.qq.weight", "blocks.0.ffn.s_emb.weight"], "this is RWKV-7b");
-}
-
-#[test]
 fn rwkv_8_release_candidate() {
     refused_with(Version::V7, &["blocks.0.ffn.enn.weight"], "release candidate of RWKV-8");
     refused_with(Version::V7, &["blocks.0.ffn.enn.weight", "blocks.0.qkv.qq.weight"], "release candidate of RWKV-8");

@@ -100,7 +100,7 @@ impl StateSizes {
     /// Those of a model.
     ///
     /// # Errors
-    /// [`StateError::NoMatrixState`] for RWKV-4 and hybrids.
+    /// [`StateError::NoMatrixState`] for RWKV-4 and hybrids, [`StateError::Grows`] for RWKV-7b.
     pub fn of(model: &ModelDescription) -> Result<Self, StateError> {
         buffer_of(model.version)?;
         let sizes = &model.hyperparameters;
@@ -188,16 +188,34 @@ struct Buffer {
 
 /// The versions of which tuned states are known. Nobody has published any of RWKV-4, which has no matrices, or of hybrids with other
 /// architectures, so nobody knows their layout.
-static BUFFERS: [Buffer; 5] = [
+static BUFFERS: [Buffer; 6] = [
     Buffer { version: Version::V5_0, key_first: true, divided: true },
     Buffer { version: Version::V5_1, key_first: true, divided: true },
     Buffer { version: Version::V5_2, key_first: true, divided: true },
     Buffer { version: Version::V6, key_first: true, divided: false },
     Buffer { version: Version::V7, key_first: false, divided: false },
+    Buffer { version: Version::V7a, key_first: false, divided: false },
 ];
 
+/// The versions of which no state of a fixed size says all.
+static GROWING: [Version; 1] = [Version::V7b];
+
+/// The versions that rwkv.cpp does not have, though the others' states are known.
+static NOT_IN_RWKV_CPP: [Version; 1] = [Version::V7a];
+
 fn buffer_of(version: Version) -> Result<&'static Buffer, StateError> {
+    if GROWING.contains(&version) {
+        return Err(StateError::Grows { version });
+    }
     BUFFERS.iter().find(|buffer| buffer.version == version).ok_or(StateError::NoMatrixState { version })
+}
+
+/// As [`buffer_of`], for rwkv.cpp's own buffer.
+fn buffer_in_rwkv_cpp(version: Version) -> Result<&'static Buffer, StateError> {
+    if NOT_IN_RWKV_CPP.contains(&version) {
+        return Err(StateError::NotInRwkvCpp { version });
+    }
+    buffer_of(version)
 }
 
 /// The matrices of all heads with rows and columns swapped.
@@ -305,7 +323,7 @@ fn read_tensor(source: &dyn TensorSource, index: usize) -> Result<Vec<f32>, BoxE
 /// rwkv.cpp's buffer: everything about it must be known from elsewhere.
 fn read_buffer(path: &Path, hints: &StateHints) -> Result<InitState, BoxError> {
     let version = hints.version.ok_or(StateError::Unknowable { missing: "--model-version" })?;
-    let buffer = buffer_of(version)?;
+    let buffer = buffer_in_rwkv_cpp(version)?;
     let file = InputFile::open(path)?;
     let sizes = match (hints.sizes, hints.layers, hints.heads) {
         (Some(sizes), ..) => sizes,

@@ -8,7 +8,7 @@ use rwkv_forge_model::{Assembly, FileLayout, Version};
 use rwkv_forge_tensor::{BoxError, Encoding, F16Loss, decode_dense, f32_to_bf16, f32_to_f16};
 use serde::Serialize;
 
-use super::{InitState, StateError, StateFormat, StateSizes, buffer_of, transposed};
+use super::{InitState, StateError, StateFormat, StateSizes, buffer_in_rwkv_cpp, transposed};
 use crate::execute::write_checksums;
 
 /// How a state is to be written.
@@ -131,7 +131,7 @@ impl Encoder {
 
     /// rwkv.cpp's buffer.
     fn buffer(&mut self, state: &InitState, version: Version) -> Result<(FileLayout, Placed), StateError> {
-        let buffer = buffer_of(version)?;
+        let buffer = buffer_in_rwkv_cpp(version)?;
         let shifts = 2 * state.sizes.heads * state.sizes.head_size;
         let mut bytes = Vec::new();
         for values in &state.layers {
