@@ -10,6 +10,7 @@ mod ci_steps;
 mod claims;
 mod cli;
 mod curve;
+mod deep;
 mod determinism;
 mod docs;
 mod eval;

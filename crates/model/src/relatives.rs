@@ -116,7 +116,7 @@ static RELATIVES: &[Relative] = &[
 static TRANSFORMER: Relative = Relative {
     name: "a transformer",
     why: "self-attention is no part of any RWKV version",
-    advice: "give an RWKV-4 to RWKV-7 checkpoint",
+    advice: "give an RWKV-4 to RWKV-7b checkpoint",
     marks: &[Mark::Contains(".self_attn.")],
 };
 

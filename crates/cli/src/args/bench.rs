@@ -20,7 +20,7 @@ pub(crate) enum BenchKind {
 pub(crate) struct Bench {
     #[command(subcommand)]
     pub kind: Option<BenchKind>,
-    /// Any readable models of RWKV-4 to RWKV-7; all of them are measured in every round
+    /// Any readable models of RWKV-4 to RWKV-7a; all of them are measured in every round
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<PathBuf>,
     /// Tokens that are generated a round

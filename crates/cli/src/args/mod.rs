@@ -265,7 +265,7 @@ pub(crate) struct Verify {
 
 #[derive(Debug, Args)]
 pub(crate) struct Forms {
-    /// Any readable model of RWKV-4 to RWKV-7
+    /// Any readable model of RWKV-4 to RWKV-7b
     pub model: PathBuf,
     /// Text to run on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
