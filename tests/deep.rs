@@ -40,8 +40,7 @@ fn three_containers_carry_them_and_all_others_refuse_by_name() {
         for container in CONTAINERS.iter().map(|container| container.name()) {
             let output = dir.join(&format!("{name}.{container}"));
             let args = |encoding: &'static str| {
-                ["convert", text(source), "--to", container, "--type", encoding, "--vocab", "bytes", "--force", "-o", text(&output)]
-                    .map(str::to_owned)
+                ["convert", text(source), "--to", container, "--type", encoding, "--force", "-o", text(&output)].map(str::to_owned)
             };
             if !["pth", "safetensors", "candle"].contains(&container) {
                 assert_eq!(error_kind(&args("f16"), 2), "CannotCarry", "{container}");
@@ -76,7 +75,7 @@ fn three_containers_carry_them_and_all_others_refuse_by_name() {
         }
         // Blocks are for containers that hold them, none of which has these versions.
         let output = dir.join("blocks");
-        let args = ["convert", text(source), "--to", "safetensors", "--type", "q8_0", "--vocab", "bytes", "-o", text(&output)];
+        let args = ["convert", text(source), "--to", "safetensors", "--type", "q8_0", "-o", text(&output)];
         assert_eq!(error_kind(&args, 2), "TypeNotCarried", "{version}");
     }
     // candle has sizes of the tables built in.
