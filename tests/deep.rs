@@ -40,12 +40,15 @@ fn three_containers_carry_them_and_all_others_refuse_by_name() {
         for container in CONTAINERS.iter().map(|container| container.name()) {
             let output = dir.join(&format!("{name}.{container}"));
             let args = |encoding: &'static str| {
-                ["convert", text(source), "--to", container, "--type", encoding, "--vocab", "bytes", "--force", "-o", text(&output)].map(str::to_owned)
+                ["convert", text(source), "--to", container, "--type", encoding, "--force", "-o", text(&output)].map(str::to_owned)
             };
             if !["pth", "safetensors", "candle"].contains(&container) {
                 assert_eq!(error_kind(&args("f16"), 2), "CannotCarry", "{container}");
                 let words = String::from_utf8(run(&args("f16")).stderr).unwrap();
-                assert!(words.contains(&format!("RWKV-{name}")) && words.contains("containers that carry it: candle, pth, safetensors"), "{words}");
+                assert!(
+                    words.contains(&format!("RWKV-{name}")) && words.contains("containers that carry it: candle, pth, safetensors"),
+                    "{words}"
+                );
                 continue;
             }
             for (encoding, lossless) in [("f32", true), ("bf16", true), ("f16", false)] {
@@ -55,7 +58,8 @@ fn three_containers_carry_them_and_all_others_refuse_by_name() {
                 let seen = json(&["inspect", text(&output)], 0);
                 assert_eq!(seen["model"]["version"], name, "{container}");
                 // Tables are kept in the type that was asked for, and nowhere blocks.
-                let table = seen["tensors"].as_array().unwrap().iter().find(|tensor| tensor["name"] == "blocks.1.ffn.s_emb.weight").unwrap();
+                let table =
+                    seen["tensors"].as_array().unwrap().iter().find(|tensor| tensor["name"] == "blocks.1.ffn.s_emb.weight").unwrap();
                 assert_eq!((table["type"].as_str(), table["shape"].clone()), (Some(encoding), serde_json::json!([32, 1024])));
             }
             // The numbers are those of candle itself and of a script in float64.
@@ -71,7 +75,7 @@ fn three_containers_carry_them_and_all_others_refuse_by_name() {
         }
         // Blocks are for containers that hold them, none of which has these versions.
         let output = dir.join("blocks");
-        let args = ["convert", text(source), "--to", "safetensors", "--type", "q8_0", "--vocab", "bytes", "-o", text(&output)];
+        let args = ["convert", text(source), "--to", "safetensors", "--type", "q8_0", "-o", text(&output)];
         assert_eq!(error_kind(&args, 2), "TypeNotCarried", "{version}");
     }
     // candle has sizes of the tables built in.
@@ -114,10 +118,30 @@ fn what_grows_has_no_initial_state() {
     // A tuned state of RWKV-7a is one of RWKV-7.
     let tuned = dir.join("tuned.bin");
     let (heads, size, layers) = (2, 32, 2);
-    let values: Vec<u8> = (0..layers * (2 * heads * size + heads * size * size)).flat_map(|i| (if i % (128 + 2048) < 128 { 0.0f32 } else { (i % 7) as f32 / 64.0 }).to_le_bytes()).collect();
+    let values: Vec<u8> = (0..layers * (2 * heads * size + heads * size * size))
+        .flat_map(|i| (if i % (128 + 2048) < 128 { 0.0f32 } else { (i % 7) as f32 / 64.0 }).to_le_bytes())
+        .collect();
     std::fs::write(&tuned, values).unwrap();
     let pth = dir.join("tuned.pth");
-    json(&["state", text(&tuned), "--from", "rwkv-cpp", "--model-version", "7", "--layers", "2", "--heads", "2", "--to", "pth", "-o", text(&pth)], 0);
+    json(
+        &[
+            "state",
+            text(&tuned),
+            "--from",
+            "rwkv-cpp",
+            "--model-version",
+            "7",
+            "--layers",
+            "2",
+            "--heads",
+            "2",
+            "--to",
+            "pth",
+            "-o",
+            text(&pth),
+        ],
+        0,
+    );
     let generate = |model: &Path| {
         ["generate", text(model), "--vocab", "bytes", "--prompt", "The ", "--tokens", "8", "--state", text(&pth)].map(str::to_owned)
     };

@@ -51,13 +51,22 @@ pub static LAYOUTS: &[Layout] = &[
         test: ("tests/roundtrip_pth.rs", "float_files_reproduce_the_logits_of_the_source"),
     },
     Layout {
+        name: "`.pth`, RWKV-7a and 7b",
+        whose: "BlinkDL, the `rwkv` package (7a), candle",
+        reading: Reading::As(&Torch),
+        naming: &["BlinkDL"],
+        written: Some(&Pth),
+        checked: "logits of the `rwkv` package (7a) and of candle-transformers (both), random weights",
+        test: ("crates/kernel/tests/deep.rs", "logits_are_those_of_other_programs"),
+    },
+    Layout {
         name: "safetensors with the names of the `.pth`",
         whose: "ports",
         reading: Reading::As(&Safetensors),
         naming: &["BlinkDL with the prefix model."],
         written: Some(&Safetensors),
         checked: "the safetensors package, tensor by tensor",
-        test: ("tests/roundtrip.rs", "all_six_versions_of_random_weights_survive_safetensors"),
+        test: ("tests/roundtrip.rs", "all_versions_of_random_weights_survive_safetensors"),
     },
     Layout {
         name: "`RwkvForCausalLM`, RWKV-7",

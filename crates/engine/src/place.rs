@@ -2,7 +2,7 @@
 //! both follow it.
 
 use rwkv_forge_matrix::{Arithmetic, Matrix};
-use rwkv_forge_model::{TensorUse, TensorSpec, ValueForm};
+use rwkv_forge_model::{TensorSpec, TensorUse, ValueForm};
 use rwkv_forge_tensor::{Encoding, format_shape};
 use rwkv_forge_weights::{Model, View, WeightsError};
 

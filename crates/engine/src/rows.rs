@@ -19,11 +19,7 @@ pub(crate) struct Rows {
 
 enum Held {
     /// Read when they are wanted.
-    InFile {
-        stored: Stored,
-        format: Option<&'static dyn BlockFormat>,
-        row_bytes: usize,
-    },
+    InFile { stored: Stored, format: Option<&'static dyn BlockFormat>, row_bytes: usize },
     /// Decoded, since the file does not have them row by row.
     Decoded(Vec<f32>),
 }

@@ -227,7 +227,10 @@ impl Run<'_> {
         if tier == Tier::F32 {
             let x = embed::<F>(self.recurrent, self.tokens)?;
             let cases = self.options.recurrent_cases(start, tier).into_iter().map(|case| (case.clone(), self.ledger.case(case)));
-            recurrent = Some(Lengths { stream: Recurrent::new(self.recurrent.description(), self.tokens, x, self.options.lengths.clone()), cases: cases.collect() });
+            recurrent = Some(Lengths {
+                stream: Recurrent::new(self.recurrent.description(), self.tokens, x, self.options.lengths.clone()),
+                cases: cases.collect(),
+            });
         }
         let x = parallel::embed::<F>(self.parallel, self.tokens, &self.options.parallel)?;
         let cases = self.options.parallel_cases(start, tier).into_iter();

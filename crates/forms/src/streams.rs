@@ -1,7 +1,7 @@
 //! A sequence on its way through the layers, in one form and one precision.
 
-use rwkv_forge_parallel as parallel;
 use rwkv_forge_model::ModelDescription;
+use rwkv_forge_parallel as parallel;
 use rwkv_forge_weights::{Context, LayerState, Parts};
 
 use crate::cases::Case;
@@ -23,15 +23,18 @@ impl<F: Number> Recurrent<F> {
     pub(crate) fn new(description: &ModelDescription, tokens: &[u32], x: Vec<F>, ends: Vec<usize>) -> Self {
         let channels = description.hyperparameters.channels;
         let firsts = std::iter::once(&0).chain(&ends);
-        let context = |(first, end): (&usize, &usize)| {
-            Context::of_tokens(description, &tokens[*first..*end], &x[first * channels..end * channels])
-        };
+        let context =
+            |(first, end): (&usize, &usize)| Context::of_tokens(description, &tokens[*first..*end], &x[first * channels..end * channels]);
         let contexts = firsts.zip(&ends).map(context).collect();
         Self { x, channels, ends, contexts }
     }
 
     /// Sends all tokens through a layer; the states after each of `ends`, with their positions.
-    pub(crate) fn advance(&mut self, layer: &rwkv_forge_kernel::Layer<F>, start: LayerState<F>) -> Result<Vec<(usize, LayerState<F>)>, FormsError> {
+    pub(crate) fn advance(
+        &mut self,
+        layer: &rwkv_forge_kernel::Layer<F>,
+        start: LayerState<F>,
+    ) -> Result<Vec<(usize, LayerState<F>)>, FormsError> {
         let mut state = start;
         let mut first = 0;
         let mut out = Vec::with_capacity(self.ends.len());

@@ -35,7 +35,10 @@ pub fn supports(mechanisms: &Mechanisms) -> Result<(), &'static str> {
         (ChannelMix::ReluSquared { receptance }, TokenShift::Blend { factors } | TokenShift::Lerp { factors, lora: None })
             if factors.len() == 1 + usize::from(receptance) => {}
         (ChannelMix::DeepEmbed { .. }, TokenShift::Lerp { factors: ["ffn.x_k"], lora: None }) | (ChannelMix::SwiGlu, TokenShift::None) => {}
-        (ChannelMix::ReluSquared { .. } | ChannelMix::DeepEmbed { .. }, TokenShift::Blend { .. } | TokenShift::Lerp { .. } | TokenShift::None)
+        (
+            ChannelMix::ReluSquared { .. } | ChannelMix::DeepEmbed { .. },
+            TokenShift::Blend { .. } | TokenShift::Lerp { .. } | TokenShift::None,
+        )
         | (ChannelMix::SwiGlu, TokenShift::Blend { .. } | TokenShift::Lerp { .. }) => return Err(channel_shift.name()),
     }
     Ok(())

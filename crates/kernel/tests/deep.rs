@@ -21,7 +21,11 @@ fn recorded(name: &str, by: &str) -> Vec<f32> {
 
 fn worst(found: &[f32], wanted: &[f32]) -> f32 {
     assert_eq!(found.len(), wanted.len());
-    found.iter().zip(wanted).map(|(found, wanted)| (found - wanted).abs()).fold(0.0, |worst, one| if one.is_nan() { one } else { one.max(worst) })
+    found
+        .iter()
+        .zip(wanted)
+        .map(|(found, wanted)| (found - wanted).abs())
+        .fold(0.0, |worst, one| if one.is_nan() { one } else { one.max(worst) })
 }
 
 #[test]

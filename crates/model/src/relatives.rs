@@ -78,6 +78,12 @@ static RELATIVES: &[Relative] = &[
         marks: &[Mark::Ends("ffn.enn.weight")],
     },
     Relative {
+        name: "RWKV-X",
+        why: "blocks of attention stand between its layers, which this program does not compute and no format can carry",
+        advice: NO_READER,
+        marks: &[Mark::Starts("moba.")],
+    },
+    Relative {
         name: "a research variant of RWKV-6 (x060a, x060b or x060c)",
         why: "it was never released and no format can carry it",
         advice: NO_READER,

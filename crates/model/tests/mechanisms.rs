@@ -3,8 +3,8 @@
 
 use rwkv_forge_model::architecture::{ARCHITECTURES, HYBRIDS};
 use rwkv_forge_model::{
-    Attention, Axis, ChannelMix, Configuration, Epsilon, Mechanisms, ModelDescription, Norm, NormKind, Norms, Per, StoredBonus, TimeMix, TokenShift,
-    Version, VocabularyFamily, describe, describe_with,
+    Attention, Axis, ChannelMix, Configuration, Epsilon, Mechanisms, ModelDescription, Norm, NormKind, Norms, Per, StoredBonus, TimeMix,
+    TokenShift, Version, VocabularyFamily, describe, describe_with,
 };
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};

@@ -356,7 +356,10 @@ fn trained_checkpoints() {
             assert_eq!(spec.shape, source.tensors()[spec.source_index].shape, "{file}: {}", spec.name);
         }
         if version == Version::V6 {
-            assert!(matches!(sizes.ranks, LoraRanks { mix: Some(32), decay: Some(_), iclr: None, value: None, gate: None, deep: None, kept: None }));
+            assert!(matches!(
+                sizes.ranks,
+                LoraRanks { mix: Some(32), decay: Some(_), iclr: None, value: None, gate: None, deep: None, kept: None }
+            ));
         } else if version == Version::V7 {
             assert_eq!(sizes.ranks, ranks_of_7(32, 32, 32, 64));
         } else {

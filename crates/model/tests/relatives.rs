@@ -24,6 +24,16 @@ fn rwkv_8_rosa() {
 }
 
 #[test]
+fn rwkv_x() {
+    refused_with(Version::V7, &["moba.0.att.key.weight"], "this is RWKV-X");
+    // As it is saved: the layers of RWKV-7 behind a prefix.
+    let mut infos = model(Version::V7);
+    infos.iter_mut().for_each(|info| info.name.insert_str(0, "rwkv."));
+    infos.push(info("moba.0.att.key.weight", &[32, 32]));
+    assert_refused(&infos, "UnsupportedArchitecture", "this is RWKV-X");
+}
+
+#[test]
 fn research_variants_of_rwkv_6() {
     refused_with(Version::V6, &["blocks.0.att.time_maa_rkvw_w1"], "x060a");
     refused_with(Version::V6, &["blocks.0.att.gate_w1"], "x060a");

@@ -195,7 +195,8 @@ impl<F: Real> Layer<F> {
     ) -> Result<(Tensor, DeviceState), ParallelError> {
         let how = &self.how;
         let start = self.with_planted(start)?;
-        let no_tokens = || ParallelError::BufferMismatch { what: "the list of tokens", found: 0, expected: x.dims().first().copied().unwrap_or(0) };
+        let no_tokens =
+            || ParallelError::BufferMismatch { what: "the list of tokens", found: 0, expected: x.dims().first().copied().unwrap_or(0) };
         let mut found = None;
         let mut past = None;
         if let (Some(attention), Some(before)) = (&self.attention, &start.past) {

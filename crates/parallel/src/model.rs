@@ -11,6 +11,7 @@ use crate::options::ParallelOptions;
 use crate::real::Real;
 use crate::tables::Tokens;
 use crate::state::{DeviceState, LayerState, check_len, values};
+use crate::tables::Tokens;
 
 /// All layers and the head of a model as F: `parameters * size_of::<F>()` bytes, but for the embedding and the tables of RWKV-7a and 7b,
 /// of which only the rows of the tokens at hand are read. Where that is too much, use [`crate::embed`], [`Layer`] and

@@ -3,8 +3,8 @@
 
 use super::v7::MIXES_WITH_GATE;
 use super::{
-    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_HIDDEN, HYBRID_NORMS, HYBRID_OUTSIDE, PLAIN, PROJECTIONS, Resolved, WIDE_VECTOR, every,
-    heads_by_size, later, rank, together,
+    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_HIDDEN, HYBRID_NORMS, HYBRID_OUTSIDE, PLAIN, PROJECTIONS, Resolved,
+    WIDE_VECTOR, every, heads_by_size, later, rank, together,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};

@@ -6,8 +6,8 @@
 
 use super::v6::MIXES;
 use super::{
-    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_HIDDEN, HYBRID_NORMS, HYBRID_OUTSIDE, PLAIN, Resolved, WIDE_VECTOR, check_heads, every, rank,
-    together,
+    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_HIDDEN, HYBRID_NORMS, HYBRID_OUTSIDE, PLAIN, Resolved, WIDE_VECTOR,
+    check_heads, every, rank, together,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};

@@ -4,9 +4,9 @@
 //! values themselves. The canonical name stays the stored one, so that a kernel can tell.
 
 use super::{
-    AFTER_LAYERS, Architecture, BLEND_KVR, Common, Expected, FFN, FFN_BLEND, FFN_MIX_KR, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS, HIDDEN,
-    HEADS_BY_SIZE, MIX_KVR, MIX_NAMES, NORMS, PLAIN, PROJECTIONS, Resolved, WIDE_VECTOR, WITH_RECEPTANCE, check_heads, either, every,
-    heads_by_size,
+    AFTER_LAYERS, Architecture, BLEND_KVR, Common, Expected, FFN, FFN_BLEND, FFN_MIX_KR, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS,
+    HEADS_BY_SIZE, HIDDEN, MIX_KVR, MIX_NAMES, NORMS, PLAIN, PROJECTIONS, Resolved, WIDE_VECTOR, WITH_RECEPTANCE, check_heads, either,
+    every, heads_by_size,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};

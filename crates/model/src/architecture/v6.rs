@@ -1,8 +1,8 @@
 //! RWKV-6 (x060): token shift and decay depend on the data through low-rank pairs.
 
 use super::{
-    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, HIDDEN, NORMS, PLAIN, PROJECTIONS, Resolved,
-    WIDE_VECTOR, WITH_RECEPTANCE, every, heads_by_size, rank,
+    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, HIDDEN, NORMS, PLAIN,
+    PROJECTIONS, Resolved, WIDE_VECTOR, WITH_RECEPTANCE, every, heads_by_size, rank,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};

@@ -1,8 +1,8 @@
 //! RWKV-7 (x070): generalised delta rule; decay, learning rate, value residual and gate come from low-rank pairs.
 
 use super::{
-    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, GROUP_NORM, HEADS_BY_SIZE, HIDDEN, NORMS, PLAIN, PROJECTIONS, Resolved, WIDE_VECTOR, deep, every,
-    heads_by_size, later, rank,
+    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, GROUP_NORM, HEADS_BY_SIZE, HIDDEN, NORMS, PLAIN, PROJECTIONS, Resolved,
+    WIDE_VECTOR, deep, every, heads_by_size, later, rank,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
