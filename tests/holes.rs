@@ -7,7 +7,7 @@ use crate::support::{Dir, error_kind, fixture, json};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, encode, random_model_with};
 
-const SIZES: Sizes = Sizes { vocabulary: 256, channels: 64, head_size: 64, ffn: 96, ..Sizes::TINY };
+const SIZES: Sizes = Sizes { vocabulary: 256, channels: 128, head_size: 64, ffn: 96, ..Sizes::TINY };
 
 /// A model in which all values of these tensors are this.
 fn model(dir: &Dir, name: &str, tensors: &[&str], value: f32) -> String {
@@ -29,7 +29,7 @@ fn lints(path: &str, code: i32) -> Vec<String> {
 #[test]
 fn every_command_that_computes_refuses_holes_and_takes_them_when_allowed() {
     let dir = Dir::new();
-    let (whole, holed) = (model(&dir, "whole.safetensors", &[], 0.0), model(&dir, "holed.safetensors", &["blocks.1.ln1.weight", "head.weight"], 0.0));
+    let (whole, holed) = (model(&dir, "whole.safetensors", &[], 0.0), model(&dir, "holed.safetensors", &["blocks.1.ln1.weight", "blocks.1.ffn.key.weight"], 0.0));
     let words = fixture("text").join("public-domain-100k.txt").to_str().unwrap().to_owned();
     let text = dir.join("words.txt");
     std::fs::write(&text, &std::fs::read(&words).unwrap()[..2000]).unwrap();
@@ -51,7 +51,7 @@ fn every_command_that_computes_refuses_holes_and_takes_them_when_allowed() {
         let seen = json(command, 3);
         let said = seen["error"]["message"].as_str().unwrap();
         assert_eq!(seen["error"]["kind"], "ZeroTensor", "{command:?}");
-        for part in [holed.as_str(), "blocks.1.ln1.weight [64] holds nothing but 0 (1 more", "download it again", "--allow-zero-tensors"] {
+        for part in [holed.as_str(), "blocks.1.ln1.weight [128] holds nothing but 0 (1 more", "download it again", "--allow-zero-tensors"] {
             assert!(said.contains(part), "{part}: {said}");
         }
         json(&[command, &["--allow-zero-tensors"]].concat(), 0);
@@ -71,7 +71,7 @@ fn what_was_allowed_stays_on_record() {
     let output = dir.join("out.gguf").to_str().unwrap().to_owned();
     let line = ["convert", &holed, "--to", "gguf", "--type", "q8_0", "--vocab", "bytes", "-o", &output];
     let seen = json(&[&line[..], &["--allow-zero-tensors"]].concat(), 0);
-    assert_eq!(seen["record"]["zero_tensors"][0], "blocks.0.ffn.key.weight [96, 64] holds nothing but 0.25");
+    assert_eq!(seen["record"]["zero_tensors"][0], "blocks.0.ffn.key.weight [96, 128] holds nothing but 0.25");
     assert!(seen["recipe"].as_str().unwrap().contains("allow-zero-tensors"), "{}", seen["recipe"]);
     // The quantized file is a source with a hole, as its values say.
     assert_eq!(error_kind(&["verify", &output, &output, "--probe-tokens", "4"], 3), "ZeroTensor");

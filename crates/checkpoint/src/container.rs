@@ -92,17 +92,20 @@ impl TensorFile {
         notes.extend(Companions::of(&wrapping).note(source.tensors()));
         Self { texts: source.metadata(), source, beside: Arc::default(), notes, rules: &[] }
     }
-}
 
-impl TensorFile {
     /// The file of this source, with what is beside it.
     fn at(place: &Place, file: Self) -> Self {
         let mut file = Self { beside: Arc::clone(place.beside()), ..file };
         // Whatever is wrong is an error once the model is looked at.
-        if let Ok(Some(notes)) = file.configured().map(|found| found.map(|(config, configuration)| file.notes_of(&config, &configuration))) {
-            file.notes.extend(notes);
-        } else if let Some(note) = file.described(&file.said_by_itself()).as_ref().and_then(tied_note) {
-            file.notes.push(note);
+        let (config, configuration) = match file.configured() {
+            Ok(Some((config, configuration))) => (Some(config), configuration),
+            Ok(None) | Err(_) => (None, file.said_by_itself()),
+        };
+        if (config.is_some() || configuration.tied_head)
+            && let Some(model) = file.described(&configuration)
+        {
+            file.notes.extend(tied_note(&model));
+            file.notes.extend(config.iter().flat_map(|config| config.notes(&model)));
         }
         file
     }
@@ -142,11 +145,6 @@ impl TensorFile {
     /// The model that the tensors are, if they are one.
     fn described(&self, configuration: &Configuration) -> Option<ModelDescription> {
         rwkv_forge_model::describe_mapped_with(self.tensors(), self.mapped().ok()?, configuration).ok()
-    }
-
-    fn notes_of(&self, config: &Config, configuration: &Configuration) -> Vec<String> {
-        let Some(model) = self.described(configuration) else { return Vec::new() };
-        tied_note(&model).into_iter().chain(config.notes(&model)).collect()
     }
 
     /// Names in the file of the embedding and the head.

@@ -72,8 +72,8 @@ fn m7_what_is_computed_otherwise_is_refused_by_name() {
     of_hybrid["hidden_act"] = json!("gelu");
     for (model, config, said) in [
         (fla(), json!({ "norm_eps": 1e-6 }), ["norm_eps is 1e-6", "RWKV-7 is computed with 0.00001"]),
-        (fla(), json!({ "norm_eps": "small" }), ["norm_eps is \\\"small\\\"", "0.00001"]),
-        (fla(), json!({ "hidden_act": "relu" }), ["hidden_act is \\\"relu\\\"", "computed with sqrelu"]),
+        (fla(), json!({ "norm_eps": "small" }), ["norm_eps is \"small\"", "0.00001"]),
+        (fla(), json!({ "hidden_act": "relu" }), ["hidden_act is \"relu\"", "computed with sqrelu"]),
         (fla(), json!({ "group_norm_epsilon": 1e-5, "layer_norm_epsilon": 1e-5 }), ["group_norm_epsilon is", "0.00064"]),
         (hf(Version::V4), json!({ "layer_norm_epsilon": 1e-12, "rescale_every": 6 }), ["layer_norm_epsilon is 1e-12", "RWKV-4"]),
         (hf(Version::V5_2), json!({ "head_size_divisor": 4 }), ["head_size_divisor is 4", "computed with 8"]),
