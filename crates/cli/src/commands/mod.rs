@@ -168,7 +168,7 @@ pub(crate) fn agreement_table(agreement: &Agreement) -> Result<String, Failure> 
 }
 
 /// The comparison of models without a head.
-fn residual_table(a: &Agreement) -> String {
+fn residual_table(a: &Agreement) -> Result<String, Failure> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let place = format!("(position {}, channel {})", a.max_abs.position, a.max_abs.token);
     let mut rows = vec![

@@ -189,12 +189,7 @@ fn tensors_in(folder: PathBuf) -> Result<PathBuf, LoraError> {
 }
 
 /// Holds the tensors against what the configuration says of them. Gives what is worth a note.
-fn compared(
-    config: &Config,
-    assignment: &Assignment,
-    model: &ModelDescription,
-    lora: &dyn TensorSource,
-) -> Result<Vec<String>, LoraError> {
+fn compared(config: &Config, assignment: &Assignment, model: &ModelDescription, lora: &dyn TensorSource) -> Result<Vec<String>, LoraError> {
     for (tensor, pair) in &assignment.pairs {
         if !config.targets(&pair.module, model.tensors[*tensor].layer) {
             let what = format!("there is a pair for {}, which it does not tell of", shorten(&pair.module));
@@ -209,12 +204,8 @@ fn compared(
     let mut notes = Vec::new();
     let whole = |index: usize| lora.tensors()[index].name.as_str();
     let in_full: Vec<&str> = assignment.replaced.values().map(|found| whole(found.index)).collect();
-    let modules: Vec<(usize, &TensorSpec, String)> = model
-        .tensors
-        .iter()
-        .enumerate()
-        .filter_map(|(index, spec)| Some((index, spec, assignment.module_of(spec)?)))
-        .collect();
+    let modules: Vec<(usize, &TensorSpec, String)> =
+        model.tensors.iter().enumerate().filter_map(|(index, spec)| Some((index, spec, assignment.module_of(spec)?))).collect();
     for module in &config.saved {
         if in_full.iter().any(|tensor| is_within(tensor, module)) {
             continue;
@@ -227,7 +218,10 @@ fn compared(
     }
     let unannounced: Vec<&str> = in_full.into_iter().filter(|tensor| !config.announces(tensor)).collect();
     if !unannounced.is_empty() {
-        notes.push(format!("{ADAPTER_CONFIG} does not tell of tensors that are there in full and replace the model's: {}", listed(&unannounced)));
+        notes.push(format!(
+            "{ADAPTER_CONFIG} does not tell of tensors that are there in full and replace the model's: {}",
+            listed(&unannounced)
+        ));
     }
     if config.tells_modules() {
         let is_left = |(index, spec, module): &&(usize, &TensorSpec, String)| {
