@@ -78,7 +78,8 @@ fn an_adapter_says_its_alpha_itself() {
     assert_eq!(record["recipe"], "type=f32; lora=stable alpha=8 rslora");
     assert!(same(&merged("sixteen.pth", &plain, &["--lora-alpha", "16"]).1, &output) && !same(&expected, &output));
     // What the two files do not agree on is said.
-    let output = forge().args(convert_args(checkpoint("7"), "pth", "f32", &dir.join("noted.pth"))).arg("--lora").arg(&folder).output().unwrap();
+    let output =
+        forge().args(convert_args(checkpoint("7"), "pth", "f32", &dir.join("noted.pth"))).arg("--lora").arg(&folder).output().unwrap();
     let notes = String::from_utf8(output.stderr).unwrap();
     assert!(notes.contains("alpha 8 and rank 4 of adapter_config.json") && notes.contains("have no pair and stay as they are"), "{notes}");
     let refused = |change: &str, more: &[&str], code: i32| {

@@ -48,12 +48,17 @@ fn a_model_without_a_head_is_converted_and_compared_on_its_residual_stream() {
         let args = ["convert", text(&source), "--to", container, "--type", encoding, "-o", text(&output)];
         let record = json(&[&args[..], &["--force"]].concat(), 0);
         let agreement = &record["record"]["agreement"];
-        assert_eq!((&agreement["of_residual_stream"], &agreement["identical"]), (&true.into(), &identical.into()), "{container} {encoding}");
+        assert_eq!(
+            (&agreement["of_residual_stream"], &agreement["identical"]),
+            (&true.into(), &identical.into()),
+            "{container} {encoding}"
+        );
         assert_eq!((&agreement["vocabulary"], &agreement["perplexity"]), (&32.into(), &serde_json::Value::Null));
         assert_eq!(json(&["verify", text(&source), text(&output)], 0)["agreement"]["identical"], identical);
         assert_eq!(json(&["verify", text(&source), text(&output), "--kernel", "engine"], 0)["agreement"]["identical"], identical);
     }
-    let said = forge().args(["convert", text(&source), "--to", "pth", "--type", "f32", "-o", text(&dir.join("again.pth"))]).output().unwrap();
+    let said =
+        forge().args(["convert", text(&source), "--to", "pth", "--type", "f32", "-o", text(&dir.join("again.pth"))]).output().unwrap();
     let (table, notes) = (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap());
     assert!(table.contains("the residual stream after the last norm") && !table.contains("top-1"), "{table}");
     assert!(notes.contains("4 tensors of EmbeddingRWKV are no part of the language model and are left out"), "{notes}");

@@ -59,7 +59,9 @@ impl Place {
 
 fn pairs(name: impl Fn(&str) -> String) -> Vec<u8> {
     let mut random = SplitMix64::new(9);
-    let mut of = |half: &str| (name(half), if half == "A" { vec![4, 128] } else { vec![128, 4] }, (0..512).map(|_| 0.01 * random.normal()).collect());
+    let mut of = |half: &str| {
+        (name(half), if half == "A" { vec![4, 128] } else { vec![128, 4] }, (0..512).map(|_| 0.01 * random.normal()).collect())
+    };
     MemorySource::from_f32(vec![of("A"), of("B")]).to_safetensors()
 }
 
@@ -250,7 +252,10 @@ fn a_file_made_from_an_index_is_not_called_after_the_index() {
         assert_eq!(name, Some("tiny-1.5b".into()), "{plan}");
     }
     // From within the directory, too.
-    let output = forge().current_dir(place.dir.join("tiny-1.5b")).args(["--json", "convert", ".", "--to", "pth", "--type", "f16", "--dry-run"]).output();
+    let output = forge()
+        .current_dir(place.dir.join("tiny-1.5b"))
+        .args(["--json", "convert", ".", "--to", "pth", "--type", "f16", "--dry-run"])
+        .output();
     let plan: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     assert!(plan["output"].as_str().unwrap().ends_with("tiny-1.5b-f16.pth"), "{plan}");
 }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Dir, checkpoint, convert_args, json, run, sha256, vocab};
+use crate::support::{Dir, checkpoint, convert_args, json, sha256, vocab};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
 

@@ -51,9 +51,7 @@ pub enum ConvertError {
     },
     /// A model without the matrix that makes logits, into a container that has no models of that kind.
     #[strum(serialize = "HeadMissing")]
-    #[error(
-        "container {container} cannot carry a model without a head (head.weight), as embedding models are: --to {others} can"
-    )]
+    #[error("container {container} cannot carry a model without a head (head.weight), as embedding models are: --to {others} can")]
     HeadNeeded {
         /// Container.
         container: &'static str,

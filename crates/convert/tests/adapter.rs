@@ -118,7 +118,8 @@ fn names_of_every_convention_find_their_matrix() {
         let folder = adapter(&with(&[("target_modules", json!(target))]), named);
         let error = merged(&folder.0, None).err().unwrap();
         assert_eq!(error.kind(), "AdapterContradiction", "a text is an expression for the whole name: {error}");
-        std::fs::write(folder.0.join("adapter_config.json"), with(&[("target_modules", json!(format!(".*\\.{target}")))]).to_string()).unwrap();
+        std::fs::write(folder.0.join("adapter_config.json"), with(&[("target_modules", json!(format!(".*\\.{target}")))]).to_string())
+            .unwrap();
         assert!(values(&merged(&folder.0, None).unwrap(), key) == want, "{module}");
     }
 }
@@ -194,7 +195,11 @@ fn modules_that_were_trained_in_full_replace_the_models() {
     let saved = ("modules_to_save", json!(["head"]));
     let model = merged(&adapter(&with(&[saved.clone(), ("bias", json!("all"))]), tensors.clone()).0, None).unwrap();
     assert!(values(&model, "head.weight") == random(77, &[40, 32]) && values(&model, "blocks.1.ln1.bias") == random(77, &[32]));
-    assert!(notes(&model).contains("1 matrices merged, 2 tensors replaced") && !notes(&model).contains("does not tell of"), "{}", notes(&model));
+    assert!(
+        notes(&model).contains("1 matrices merged, 2 tensors replaced") && !notes(&model).contains("does not tell of"),
+        "{}",
+        notes(&model)
+    );
     // What the configuration does not tell of is taken, as PEFT takes it, and said.
     let model = merged(&adapter(&with(&[saved.clone()]), tensors).0, None).unwrap();
     assert!(notes(&model).contains("does not tell of tensors") && notes(&model).contains("blocks.1.ln1.bias"), "{}", notes(&model));
@@ -357,10 +362,8 @@ fn a4_and_a5_the_file_of_tensors_is_the_one_that_the_directory_has() {
     assert_eq!(error.kind(), "SeveralAdapters");
     assert!(error.to_string().contains("default, other"), "{error}");
     // A rank of zero is none.
-    let none = vec![
-        ("blocks.0.att.key.lora_A".to_owned(), vec![0, 32], vec![]),
-        ("blocks.0.att.key.lora_B".to_owned(), vec![32, 0], vec![]),
-    ];
+    let none =
+        vec![("blocks.0.att.key.lora_A".to_owned(), vec![0, 32], vec![]), ("blocks.0.att.key.lora_B".to_owned(), vec![32, 0], vec![])];
     let file = Temp::safetensors(&MemorySource::from_f32(none));
     assert!(merged(&file.0, Some(1.0)).is_err());
 }

@@ -243,9 +243,9 @@ enum Modules {
 impl Modules {
     fn has(&self, module: &str) -> bool {
         match self {
-            Self::Names(names) => names.iter().any(|name| {
-                module.strip_suffix(name.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-            }),
+            Self::Names(names) => {
+                names.iter().any(|name| module.strip_suffix(name.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.')))
+            }
             Self::Matching(pattern) => pattern.is_match(module),
             Self::AllLinear => true,
         }

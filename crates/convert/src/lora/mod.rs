@@ -188,12 +188,42 @@ fn tensors_in(folder: PathBuf) -> Result<PathBuf, LoraError> {
 }
 
 /// Holds the tensors against what the configuration says of them. Gives what is worth a note.
-fn compared(
-    config: &Config,
-    assignment: &Assignment,
-    model: &ModelDescription,
-    lora: &dyn TensorSource,
-) -> Result<Vec<String>, LoraError> {
+fn compared(config: &Config, assignment: &Assignment, model: &ModelDescription, lora: &dyn TensorSource) -> Result<Vec<String>, LoraError> {
+    check_pairs(config, assignment, model)?;
+    let modules = model.tensors.iter().enumerate().filter_map(|(index, spec)| Some((index, spec, assignment.module_of(spec)?)));
+    let modules: Vec<Module<'_>> = modules.collect();
+    let in_full: Vec<&str> = assignment.replaced.values().map(|whole| lora.tensors()[whole.index].name.as_str()).collect();
+    let mut notes = missing_in_full(config, &modules, &in_full)?;
+    let mut say = |what: &str, names: &[&str]| {
+        if !names.is_empty() {
+            notes.push(format!("{ADAPTER_CONFIG} {what}: {}", listed(names)));
+        }
+    };
+    let unannounced: Vec<&str> = in_full.into_iter().filter(|tensor| !config.announces(tensor)).collect();
+    say("does not tell of tensors that are there in full and replace the model's", &unannounced);
+    if config.tells_modules() {
+        let is_left = |(index, spec, module): &&Module<'_>| {
+            !assignment.pairs.contains_key(index) && spec.shape.len() == 2 && config.targets(module, spec.layer)
+        };
+        let left: Vec<&str> = modules.iter().filter(is_left).map(|(.., module)| module.as_str()).collect();
+        say(&format!("tells of {} matrices that have no pair and stay as they are", left.len()), &left);
+    }
+    let ends = |module: &str, name: &str| module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'));
+    let strangers = config.target_names().iter().filter(|name| !modules.iter().any(|(.., module)| ends(module, name)));
+    say("names modules that the model does not have", &strangers.map(String::as_str).collect::<Vec<_>>());
+    let unknown: Vec<&str> = config.unknown.iter().map(String::as_str).collect();
+    say("has keys that this program does not know and does without", &unknown);
+    if let Some(base) = config.base.as_deref().filter(|base| !base.is_empty()) {
+        notes.push(format!("the adapter was trained on {}, as it says", shorten(base)));
+    }
+    Ok(notes)
+}
+
+/// A tensor of the model, with its index in the description and the name of its module as the adapter would have it.
+type Module<'m> = (usize, &'m TensorSpec, String);
+
+/// Every pair must be one that the configuration tells of, of the rank that it says.
+fn check_pairs(config: &Config, assignment: &Assignment, model: &ModelDescription) -> Result<(), LoraError> {
     for (tensor, pair) in &assignment.pairs {
         if !config.targets(&pair.module, model.tensors[*tensor].layer) {
             let what = format!("there is a pair for {}, which it does not tell of", shorten(&pair.module));
@@ -205,51 +235,18 @@ fn compared(
             return Err(config.contradiction(what));
         }
     }
+    Ok(())
+}
+
+/// Modules that were trained in full must be there in full. Gives a note for each that no such model has.
+fn missing_in_full(config: &Config, modules: &[Module<'_>], in_full: &[&str]) -> Result<Vec<String>, LoraError> {
     let mut notes = Vec::new();
-    let whole = |index: usize| lora.tensors()[index].name.as_str();
-    let in_full: Vec<&str> = assignment.replaced.values().map(|found| whole(found.index)).collect();
-    let modules: Vec<(usize, &TensorSpec, String)> = model
-        .tensors
-        .iter()
-        .enumerate()
-        .filter_map(|(index, spec)| Some((index, spec, assignment.module_of(spec)?)))
-        .collect();
-    for module in &config.saved {
-        if in_full.iter().any(|tensor| is_within(tensor, module)) {
-            continue;
-        }
+    for module in config.saved.iter().filter(|module| !in_full.iter().any(|tensor| is_within(tensor, module))) {
         if modules.iter().any(|(.., name)| is_within(&format!("{name}."), module)) {
             let what = format!("modules_to_save has {}, of which there is no tensor", shorten(module));
             return Err(config.contradiction(what));
         }
         notes.push(format!("modules_to_save of {ADAPTER_CONFIG} has {}, which the model does not have", shorten(module)));
-    }
-    let unannounced: Vec<&str> = in_full.into_iter().filter(|tensor| !config.announces(tensor)).collect();
-    if !unannounced.is_empty() {
-        notes.push(format!("{ADAPTER_CONFIG} does not tell of tensors that are there in full and replace the model's: {}", listed(&unannounced)));
-    }
-    if config.tells_modules() {
-        let is_left = |(index, spec, module): &&(usize, &TensorSpec, String)| {
-            !assignment.pairs.contains_key(index) && spec.shape.len() == 2 && config.targets(module, spec.layer)
-        };
-        let left: Vec<&str> = modules.iter().filter(is_left).map(|(.., module)| module.as_str()).collect();
-        if !left.is_empty() {
-            let count = left.len();
-            notes.push(format!("{ADAPTER_CONFIG} tells of {count} matrices that have no pair and stay as they are: {}", listed(&left)));
-        }
-    }
-    let ends = |module: &str, name: &str| module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'));
-    let strangers = config.target_names().iter().filter(|name| !modules.iter().any(|(.., module)| ends(module, name)));
-    let strangers: Vec<&str> = strangers.map(String::as_str).collect();
-    if !strangers.is_empty() {
-        notes.push(format!("target_modules of {ADAPTER_CONFIG} names modules that the model does not have: {}", listed(&strangers)));
-    }
-    if !config.unknown.is_empty() {
-        let keys: Vec<&str> = config.unknown.iter().map(String::as_str).collect();
-        notes.push(format!("{ADAPTER_CONFIG} has keys that this program does not know and does without: {}", listed(&keys)));
-    }
-    if let Some(base) = config.base.as_deref().filter(|base| !base.is_empty()) {
-        notes.push(format!("the adapter was trained on {}, as it says", shorten(base)));
     }
     Ok(notes)
 }
