@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Dir, checkpoint, convert_args, error_kind, forge, json, vocab};
 use rwkv_forge_convert::{OpenOptions, open};
-use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::models::{MemorySource, MemoryTensor, SplitMix64};
 
 fn text(path: &Path) -> &str {

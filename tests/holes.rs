@@ -29,7 +29,10 @@ fn lints(path: &str, code: i32) -> Vec<String> {
 #[test]
 fn every_command_that_computes_refuses_holes_and_takes_them_when_allowed() {
     let dir = Dir::new();
-    let (whole, holed) = (model(&dir, "whole.safetensors", &[], 0.0), model(&dir, "holed.safetensors", &["blocks.1.ln1.weight", "blocks.1.ffn.key.weight"], 0.0));
+    let (whole, holed) = (
+        model(&dir, "whole.safetensors", &[], 0.0),
+        model(&dir, "holed.safetensors", &["blocks.1.ln1.weight", "blocks.1.ffn.key.weight"], 0.0),
+    );
     let words = fixture("text").join("public-domain-100k.txt").to_str().unwrap().to_owned();
     let text = dir.join("words.txt");
     std::fs::write(&text, &std::fs::read(&words).unwrap()[..2000]).unwrap();
@@ -78,7 +81,8 @@ fn what_was_allowed_stays_on_record() {
     assert!(lints(&output, 1).contains(&"zero-tensor".to_owned()));
     // A sound source says nothing of the kind.
     let whole = model(&dir, "whole.safetensors", &[], 0.0);
-    let seen = json(&["convert", &whole, "--to", "pth", "--type", "f32", "-o", dir.join("w.pth").to_str().unwrap(), "--allow-zero-tensors"], 0);
+    let seen =
+        json(&["convert", &whole, "--to", "pth", "--type", "f32", "-o", dir.join("w.pth").to_str().unwrap(), "--allow-zero-tensors"], 0);
     assert_eq!(seen["record"]["zero_tensors"].as_array().unwrap().len(), 0);
     assert!(!seen["recipe"].as_str().unwrap().contains("allow-zero"), "{}", seen["recipe"]);
 }

@@ -127,7 +127,9 @@ fn a_key_takes_one_of_several_states() {
     assert_eq!(error_kind(&line, 3), "NotAStateDict");
     assert_eq!(error_kind(&[&line[..], &["--key", "first"]].concat(), 2), "NoSuchKey");
     json(&[&line[..], &["--key", "last"]].concat(), 0);
-    let seen = |path: &str, more: &[&str]| json(&[&["inspect", path, "--hashes", "--tensors"][..], more].concat(), 0)["tensors"][0]["sha256"].clone();
+    let seen = |path: &str, more: &[&str]| {
+        json(&[&["inspect", path, "--hashes", "--tensors"][..], more].concat(), 0)["tensors"][0]["sha256"].clone()
+    };
     assert!(seen(&output, &[]).is_string());
     assert_eq!(seen(&output, &[]), seen(&file, &["--key", "last"]));
     assert_ne!(seen(&output, &[]), seen(&file, &["--key", "mean"]));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rwkv_forge_container::lint::{About, Lint, Rule};
 use rwkv_forge_container::{
-    Beside, Claim, Container, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids,
-    provenance, words_of_texts,
+    Beside, Claim, Container, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids, provenance,
+    words_of_texts,
 };
 use rwkv_forge_model::names::{Companions, Wrapping, is_called, needs_configuration};
 use rwkv_forge_model::{
@@ -166,7 +166,9 @@ impl TensorFile {
 
 /// What is said of a file that has one tensor for both.
 fn tied_note(model: &ModelDescription) -> Option<String> {
-    model.has_tied_head().then(|| "embedding and head are one tensor in the file (a tied head); what is written has a copy for each".to_owned())
+    model
+        .has_tied_head()
+        .then(|| "embedding and head are one tensor in the file (a tied head); what is written has a copy for each".to_owned())
 }
 
 /// Whether two tensors are stored alike, to the last byte.

@@ -130,7 +130,10 @@ fn no_key(wanted: Wanted<'_>) -> Result<()> {
         None => Ok(()),
         Some(key) => refuse(
             Refusal::NoSuchKey,
-            format!("safetensors have no keys, so nothing stands under `{}`: leave --key out, which is for files of torch.save", key.escape_default()),
+            format!(
+                "safetensors have no keys, so nothing stands under `{}`: leave --key out, which is for files of torch.save",
+                key.escape_default()
+            ),
         ),
     }
 }

@@ -120,7 +120,9 @@ impl Search<'_, '_> {
                 }
                 return Ok(id);
             }
-            Some(id) => format!("the file has {} under the key `{shown}`, where a dictionary of tensors is expected", self.arena.get(id).describe()),
+            Some(id) => {
+                format!("the file has {} under the key `{shown}`, where a dictionary of tensors is expected", self.arena.get(id).describe())
+            }
             None => format!("the file has no key `{shown}`"),
         };
         let next = match self.choice(root, "") {

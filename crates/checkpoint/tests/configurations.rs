@@ -100,7 +100,8 @@ fn what_agrees_or_says_nothing_is_silent() {
         assert_eq!(file.notes(), [""; 0], "{config}");
     }
     // Transformers' RWKV-5 calls the size of a head the number of heads; rescaling is about its own arithmetic.
-    let config = json!({ "layer_norm_epsilon": 1e-5, "head_size_divisor": 8, "num_attention_heads": 64, "rescale_every": 6, "hidden_size": 128 });
+    let config =
+        json!({ "layer_norm_epsilon": 1e-5, "head_size_divisor": 8, "num_attention_heads": 64, "rescale_every": 6, "hidden_size": 128 });
     for version in [Version::V5_2, Version::V6] {
         let model = to_hugging_face(random_model(version, &SIZES, 1));
         assert_eq!(Folder::of(&model, Some(&config)).open("").unwrap().0.notes(), [""; 0], "{version}");
@@ -167,7 +168,8 @@ fn a_tied_head_is_the_embedding() {
         // Both are there and the same.
         let bytes = model.bytes(embedding).unwrap().to_vec();
         let mut tensors = without(model, head).into_tensors();
-        let info = TensorInfo { name: head.to_owned(), ..tensors.iter().find(|tensor| tensor.info.name == embedding).unwrap().info.clone() };
+        let info =
+            TensorInfo { name: head.to_owned(), ..tensors.iter().find(|tensor| tensor.info.name == embedding).unwrap().info.clone() };
         tensors.push(MemoryTensor { info, bytes });
         Folder::of(&MemorySource::from_tensors(tensors), Some(&tied)).open("").unwrap();
     }
@@ -193,7 +195,8 @@ fn safetensors_say_which_of_two_names_they_left_out() {
             let (file, description) = folder.open(name).unwrap();
             assert!(description.has_tied_head() && file.notes().join("\n").contains("tied head"), "{name}: {:?}", file.notes());
         }
-        std::fs::write(folder.0.join("model.safetensors"), with_metadata(&rest, &json!({ "format": "pt", missing: "ln_out.weight" }))).unwrap();
+        std::fs::write(folder.0.join("model.safetensors"), with_metadata(&rest, &json!({ "format": "pt", missing: "ln_out.weight" })))
+            .unwrap();
         assert!(!folder.open("").is_ok_and(|(_, model)| model.has_tied_head()));
     }
 }

@@ -76,7 +76,9 @@ fn non_finite(facts: &Facts<'_>) -> Option<String> {
 
 fn zero_tensor(facts: &Facts<'_>) -> Option<String> {
     let found = first_of(facts.of(WhenConstant::Hole))?;
-    Some(format!("{found}: no trained model has such a tensor; the download may have holes, and commands take it with --allow-zero-tensors alone"))
+    Some(format!(
+        "{found}: no trained model has such a tensor; the download may have holes, and commands take it with --allow-zero-tensors alone"
+    ))
 }
 
 fn constant_tensor(facts: &Facts<'_>) -> Option<String> {

@@ -399,7 +399,10 @@ fn a_model_with_its_own_pairs_is_merged_with_them() {
         assert_eq!(model.source().check_integrity(&|_| ()).unwrap().len(), 1);
     }
     let plain = Temp::safetensors(&random_model(Version::V7, &Sizes::TINY, 3));
-    assert_eq!(open_with_own(&rwkv_forge_convert::Place::of(&plain.0), OpenOptions::default(), 12.0, false).err().unwrap().kind(), "LoraAlphaUnused");
+    assert_eq!(
+        open_with_own(&rwkv_forge_convert::Place::of(&plain.0), OpenOptions::default(), 12.0, false).err().unwrap().kind(),
+        "LoraAlphaUnused"
+    );
     // An adapter alone is no model, whatever alpha is.
     let alone = Temp::safetensors(&MemorySource::from_f32(tensors));
     let error = open_with_own(&rwkv_forge_convert::Place::of(&alone.0), OpenOptions::default(), 12.0, false).err().unwrap();

@@ -25,7 +25,12 @@ fn cases() -> Vec<(Version, Variant)> {
 
 fn hybrid(version: Version, variant: &Variant) -> (MemorySource, ModelDescription) {
     let source = random_hybrid(version, &SIZES, variant, 9);
-    let configuration = Configuration { rms_epsilon: Epsilon::new(1e-5), heads: Some(4), kv_heads: Some(variant.kv_heads as u64), ..Configuration::default() };
+    let configuration = Configuration {
+        rms_epsilon: Epsilon::new(1e-5),
+        heads: Some(4),
+        kv_heads: Some(variant.kv_heads as u64),
+        ..Configuration::default()
+    };
     let description = describe_with(source.tensors(), &configuration).unwrap();
     (source, description)
 }

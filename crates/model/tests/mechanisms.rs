@@ -18,7 +18,12 @@ fn of(version: Version) -> ModelDescription {
 
 fn hybrid(version: Version, variant: &Variant) -> ModelDescription {
     let infos = random_hybrid(version, &Sizes::TINY, variant, 3).tensors().to_vec();
-    let configuration = Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(variant.kv_heads as u64), ..Configuration::default() };
+    let configuration = Configuration {
+        rms_epsilon: Epsilon::new(1e-6),
+        heads: Some(4),
+        kv_heads: Some(variant.kv_heads as u64),
+        ..Configuration::default()
+    };
     describe_with(&infos, &configuration).unwrap()
 }
 

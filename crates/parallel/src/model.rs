@@ -9,7 +9,6 @@ use crate::error::ParallelError;
 use crate::layer::{Layer, LayerOutput};
 use crate::options::ParallelOptions;
 use crate::real::Real;
-use crate::tables::Tokens;
 use crate::state::{DeviceState, LayerState, check_len, values};
 use crate::tables::Tokens;
 

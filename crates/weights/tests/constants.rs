@@ -87,7 +87,10 @@ fn a_first_piece_of_one_value_is_not_the_whole() {
     }
     assert_eq!(found(with(model(), "emb.weight", |_| 0.0)).len(), 1);
     // Zeros of both signs are one value; NaN is for others to find.
-    assert_eq!(found(with(model(), "emb.weight", |index| if index % 2 == 0 { 0.0 } else { -0.0 })), [("emb.weight".to_owned(), WhenConstant::Hole, 0.0)]);
+    assert_eq!(
+        found(with(model(), "emb.weight", |index| if index % 2 == 0 { 0.0 } else { -0.0 })),
+        [("emb.weight".to_owned(), WhenConstant::Hole, 0.0)]
+    );
     assert_eq!(found(with(model(), "emb.weight", |_| f32::NAN)), []);
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Curve, KeyArg};
 use super::range::{MIB, THREADS, TIMES, TOKENS, count, number};
+use super::{Curve, KeyArg};
 
 /// What else can be measured.
 #[derive(Debug, Subcommand)]

@@ -7,8 +7,8 @@ use clap::Args;
 use rwkv_forge_choose::Limits;
 use rwkv_forge_score::Protocol;
 
-use super::{SourceArgs, VocabularyArg};
 use super::range::{TOKENS, count, loss, share};
+use super::{SourceArgs, VocabularyArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct Eval {

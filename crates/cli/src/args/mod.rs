@@ -24,8 +24,8 @@ pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
 pub(crate) use plan::Plan;
-pub(crate) use source::{KeyArg, SourceArgs};
 use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
+pub(crate) use source::{KeyArg, SourceArgs};
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]

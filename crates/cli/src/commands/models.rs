@@ -117,8 +117,8 @@ pub(crate) fn open_with_own(
     (alpha, requantize): (f64, bool),
 ) -> Result<OpenModel, Failure> {
     let mut models = Models::new(args, global);
-    let model = models
-        .open_as(terminal, |key, options| rwkv_forge_convert::lora::open_with_own(&place(path, key), options, alpha, requantize))?;
+    let model =
+        models.open_as(terminal, |key, options| rwkv_forge_convert::lora::open_with_own(&place(path, key), options, alpha, requantize))?;
     models.finish()?;
     Ok(model)
 }
