@@ -7,7 +7,7 @@ impl Maker {
         self.layer_7();
         let Sizes { channels, ffn, vocabulary, .. } = self.sizes;
         let [rank, ..] = self.options.deep;
-        self.table("ffn.s_emb", vocabulary, rank * rank, 1.0);
+        self.table("ffn.s_emb", vocabulary, rank * rank, 0.3);
         self.factor("ffn.s1", channels, rank, 1.0);
         self.factor("ffn.s2", rank, ffn, 0.5);
         let scale = self.normals(ffn, 1.0, 0.2);
