@@ -43,4 +43,4 @@ pub use rwkv_forge_container::{
     BesideFile, Entry, OpenOptions, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word, WordDifference, Words, shortfall,
 };
 pub use treatment::{origin_of_importance, treatment};
-pub use words::{COMPANIONS, named_after, vocabulary_for, vocabulary_of};
+pub use words::{COMPANIONS, named_after, stem_of, vocabulary_for, vocabulary_of};

@@ -20,10 +20,17 @@ use crate::probe::{Vocabulary, check_size, known_vocabulary};
 /// is the model's own.
 pub const COMPANIONS: [&str; 6] = [CONFIG, TOKENIZER, TOKENIZER_CONFIG, GENERATION_CONFIG, TEMPLATE, "rwkv_vocab*.txt"];
 
+/// The name of a file without its extension, and without the number of a part.
+#[must_use]
+pub fn stem_of(source: &Path) -> Option<String> {
+    let whole = rwkv_forge_gguf::split_name(source);
+    Some(whole.as_deref().or_else(|| source.file_stem())?.to_string_lossy().into_owned())
+}
+
 /// The name of a model for whose name nobody is asked: that of the file.
 #[must_use]
 pub fn named_after(source: &Path) -> Words {
-    let name = source.file_stem().map(|stem| Sourced::default_of("the source's file name", stem.to_string_lossy().into_owned()));
+    let name = stem_of(source).map(|stem| Sourced::default_of("the source's file name", stem));
     Words { name, ..Words::default() }
 }
 

@@ -7,3 +7,4 @@ mod conversations;
 mod gguf_py;
 mod hybrids;
 mod layout;
+mod split;

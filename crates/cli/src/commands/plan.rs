@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     }
     let container = by_name(&args.to)?;
     let recipe = start(container)?;
-    let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let stem = rwkv_forge_convert::stem_of(&args.source);
     let words = rwkv_forge_convert::named_after(&args.source);
     let convert = ConvertOptions {
         // As convert names it: the name is a part of the file's bytes.
