@@ -129,6 +129,13 @@ fn each_container_reads_what_is_documented() {
         sources.push((row, converted(&dir, &pth, container, name)));
     }
     sources.push((".pth", pth.clone()));
+    for (row, name) in [("a part of a split GGUF", "parts"), ("a directory with a split GGUF", "parts-directory")] {
+        let output = folder(name).join("model.gguf");
+        let line = ["convert", text(&pth), "--to", "gguf", "--type", "f16", "--vocab", text(vocab()), "--split-size", "300K"];
+        opened(&[&line[..], &["-o", text(&output)]].concat());
+        let part = std::fs::read_dir(dir.join(name)).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+        sources.push((row, if row.starts_with("a part") { part } else { dir.join(name) }));
+    }
     sharded(&folder("sharded"), random_model(Version::V7, &Sizes::TINY, 3));
     sources.push(("an index of shards", dir.join("sharded/model.safetensors.index.json")));
     sharded(&folder("sharded-directory"), random_model(Version::V7, &Sizes::TINY, 3));

@@ -1,5 +1,6 @@
 //! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `metadata` compares keys; `llama`, `candle`, `web-rwkv` and `python`
-//! compare logits; `rwkvq` compares values of rwkv-quant's files; `presets` compares quantized files with those of llama.cpp's own quantizer;
+//! compare logits; `rwkvq` compares values of rwkv-quant's files; `presets` compares quantized files with those of llama.cpp's own quantizer, `split` models in
+//! parts with those of its gguf-split;
 //! `perplexity` compares `eval` with llama-perplexity; `speed` measures.
 //!
 //! Start at the module of a subcommand; which differences are admitted is there or in `agreement`.
@@ -16,6 +17,7 @@ mod presets;
 mod python;
 mod rwkvq;
 mod speed;
+mod split;
 mod synthetic;
 mod table;
 mod tools;
@@ -24,7 +26,7 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|chat|metadata|presets|perplexity|candle|web-rwkv|python|rwkvq [--markdown FILE] [--json FILE]
+const USAGE: &str = "usage: rwkv-forge-peers llama|chat|metadata|split|presets|perplexity|candle|web-rwkv|python|rwkvq [--markdown FILE] [--json FILE]
        presets: [--model FILE [--vocab FILE]]
        speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]
        perplexity: [--model FILE [--vocab FILE]] [--text FILE] [--bytes N] [--types TYPE,...] [--threads N] [--rounds N]";
@@ -82,6 +84,7 @@ fn run() -> Result<bool, String> {
         }
         "chat" => tables(chat::run()?),
         "metadata" => tables(metadata::run()?),
+        "split" => tables(split::run()?),
         "candle" => tables(candle::run()?),
         "web-rwkv" => tables(web_rwkv::run()?),
         "python" => tables(python::run()?),

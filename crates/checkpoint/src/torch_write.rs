@@ -319,6 +319,7 @@ impl Archive {
             patches: self.patches,
             literals: self.literals,
             checksums,
+            digests: Vec::new(),
         })
     }
 }

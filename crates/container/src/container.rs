@@ -128,11 +128,24 @@ pub trait Container: Sync {
     fn writes(&self, _name: &str) -> bool {
         false
     }
+    /// How the model is laid out in several files side by side; `None` for a container that has no such form.
+    fn in_parts(&self) -> Option<&dyn InParts> {
+        None
+    }
     /// Lays out the file, or the directory of files, with those of the words that it holds.
     ///
     /// # Errors
     /// When a name or a size does not fit the container.
     fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError>;
+}
+
+/// A container whose files may be cut into parts, each a file that its readers take for one.
+pub trait InParts: Sync {
+    /// Lays out parts of at most `bytes` bytes of tensors each, unless one tensor has more: [`OutputLayout::Parts`].
+    ///
+    /// # Errors
+    /// As [`Container::layout`], and when there would be too many parts.
+    fn layout_parts(&self, model: &ModelDescription, choices: &[Choice], words: &Words, bytes: u64) -> Result<OutputLayout, BoxError>;
 }
 
 /// For containers that have no place for what hybrids with Qwen have besides tensors.
@@ -149,7 +162,7 @@ pub fn no_hybrids(container: &'static str, version: Version) -> Result<(), Conta
 /// What a file says of its making, in containers whose metadata are texts: a model written as `version`.
 #[must_use]
 pub fn provenance(version: Version, words: &Words) -> Vec<(String, String)> {
-    let Some(Provenance { tool_version, recipe, file_type: _ }) = &words.provenance else { return Vec::new() };
+    let Some(Provenance { tool_version, recipe, .. }) = &words.provenance else { return Vec::new() };
     [(VERSION, tool_version.as_str()), ("rwkv_forge.rwkv_version", version.name()), (RECIPE, recipe)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .to_vec()
@@ -160,7 +173,7 @@ pub fn provenance(version: Version, words: &Words) -> Vec<(String, String)> {
 pub fn words_of_texts(file: &Path, texts: &[(String, String)]) -> Words {
     let find = |key: &str| Some(texts.iter().find(|(known, _)| known == key)?.1.clone());
     let provenance = match (find(VERSION), find(RECIPE)) {
-        (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, file_type: None }),
+        (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, ..Provenance::default() }),
         _ => None,
     };
     let sourced = |(key, value): &(String, String)| {

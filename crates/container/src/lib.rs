@@ -28,7 +28,7 @@ mod registry;
 mod words;
 
 pub use beside::{Beside, BesideFile, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
-pub use container::{Container, DENSE, LATE_TEXTS, no_hybrids, provenance, with_manifest, words_of_texts};
+pub use container::{Container, DENSE, InParts, LATE_TEXTS, no_hybrids, provenance, with_manifest, words_of_texts};
 pub use error::ContainerError;
 pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};

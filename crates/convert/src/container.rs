@@ -13,6 +13,7 @@ pub static CONTAINERS: &[&dyn Container] = &[
     &rwkv_forge_hf::CandleGguf,
     &rwkv_forge_gguf::Gguf,
     &rwkv_forge_hf::HuggingFace,
+    &rwkv_forge_hf::HuggingFaceNative,
     &rwkv_forge_checkpoint::Pth,
     &rwkv_forge_ggml::RwkvCpp,
     &rwkv_forge_checkpoint::Safetensors,

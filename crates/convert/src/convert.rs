@@ -1,11 +1,12 @@
 //! One conversion from beginning to end: write to a temporary file, read back, compare, record, rename.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{OpenOptions, Standing, WordDifference, Words};
 use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Runnable, Thresholds};
-use rwkv_forge_io::{Claims, OutputFile, OutputOptions};
-use rwkv_forge_model::{FileLayout, OutputTensor, ValueForm};
+use rwkv_forge_io::{Claims, InputFile, OutputFile, OutputOptions};
+use rwkv_forge_model::{DigestOf, FileLayout, OutputTensor, ValueForm};
 use rwkv_forge_quant::EncodeStats;
 use rwkv_forge_tensor::{BoxError, Encoding};
 use rwkv_forge_weights::Stored;
@@ -187,13 +188,42 @@ pub fn convert(
         record.output_sha256 = target.staged(|written| {
             let reread = open(written, options.open)?;
             // A single file still lies under the name of its temporary.
-            let name = |path: &PathBuf| file_name(if path == written { output } else { path });
+            let name = |path: &PathBuf| file_name(if path == written && target.is_renamed_later() { output } else { path });
             let names = reread.source().files().iter().map(name).collect::<Vec<_>>();
             Ok(names.into_iter().zip(reread.source().check_integrity(&|_| ())?).collect())
         })?;
     }
+    write_digests(&target, &record)?;
     target.commit()?;
     Ok(record)
+}
+
+/// Fills in the digests of whole files. Those of files that were read back are known; the others are read for it.
+fn write_digests(target: &Target<'_>, record: &Record) -> Result<(), BoxError> {
+    let mut places = Vec::new();
+    target.each_file(|layout, _| {
+        places.extend(layout.digests.iter().map(|place| &place.of).cloned());
+        Ok(())
+    })?;
+    let mut written: BTreeMap<String, String> = record.output_sha256.iter().cloned().collect();
+    target.each_file(|_, file| {
+        let name = file_name(file.path());
+        if places.contains(&DigestOf::Output(name.clone())) && !written.contains_key(&name) {
+            written.insert(name, InputFile::open(file.temp_path())?.sha256(&|_| (), &mut |_, _| ())?);
+        }
+        Ok(())
+    })?;
+    target.each_file(|layout, file| {
+        for place in &layout.digests {
+            let digest = match &place.of {
+                DigestOf::Source(index) => record.source_sha256.get(*index).map(|(_, digest)| digest),
+                DigestOf::Output(name) => written.get(name),
+            };
+            let digest = digest.ok_or_else(|| ConvertError::Internal(format!("nothing is known of {:?}", place.of)))?;
+            file.write_all_at(place.offset, digest.as_bytes())?;
+        }
+        Ok(())
+    })
 }
 
 /// Blocks that became zero when tensors were quantized before the conversion.
@@ -384,6 +414,10 @@ fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<
         "verify.positions" => {
             let positions = agreement.map_or(0, |a| a.positions);
             Some(u32::try_from(positions).unwrap_or(u32::MAX).to_le_bytes().to_vec())
+        }
+        "lossless" => {
+            let said: &[u8] = if record.lossless { b"yes" } else { b"no, some were rounded to the type of the file" };
+            Some(said.to_vec())
         }
         "verify.kl_mean" => float(agreement.map(|a| a.kl.mean)),
         "verify.kl_max" => float(agreement.map(|a| a.kl.max)),

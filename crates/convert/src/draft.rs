@@ -1,5 +1,7 @@
 //! What an output will be, decided before a byte of it is written: refusals, types, the place of every byte.
 
+use std::path::{Path, PathBuf};
+
 use rwkv_forge_container::{Provenance, Shortfall, Sourced, TokenTable, Word, Words};
 use rwkv_forge_model::{Choice, OutputLayout, TensorSpec};
 use rwkv_forge_quantizer::Quantizer;
@@ -49,6 +51,8 @@ pub struct Blueprint {
     pub words: Words,
     /// What the vocabulary lacks for the model: where the container carries tokens, as much as was asked to be padded.
     pub shortfall: Option<Shortfall>,
+    /// Most bytes of tensors in a part, where the output is in parts.
+    pub split_bytes: Option<u64>,
 }
 
 impl Blueprint {
@@ -56,6 +60,20 @@ impl Blueprint {
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.words.tokenizer()
+    }
+
+    /// The paths that appear when it is written as `output`: that one, or those of its parts.
+    #[must_use]
+    pub fn paths(&self, output: &Path) -> Vec<PathBuf> {
+        crate::target::paths(output, &self.layout, self.container)
+    }
+
+    /// Tensors that have more bytes than a part was to have, and so a part of their own: name and bytes.
+    #[must_use]
+    pub fn oversized(&self) -> Vec<(&str, u64)> {
+        let Some(most) = self.split_bytes else { return Vec::new() };
+        let tensors = self.layout.files().flat_map(|(_, layout)| &layout.tensors);
+        tensors.filter(|tensor| tensor.bytes > most).map(|tensor| (tensor.name.as_str(), tensor.bytes)).collect()
     }
 
     /// Whether a kind of words goes into the file.
@@ -93,6 +111,9 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
     if container.needs_head() && !model.description().has_head() {
         let others = CONTAINERS.iter().filter(|other| !other.needs_head() && other.carries(version).is_ok()).map(|other| other.name());
         return Err(ConvertError::HeadNeeded { container: container.name(), others: others.collect::<Vec<_>>().join(" and --to ") }.into());
+    }
+    if options.split_bytes.is_some() && container.in_parts().is_none() {
+        return Err(not_in_parts(container).into());
     }
     let rows = model.description().hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
@@ -180,7 +201,7 @@ impl Draft<'_> {
         self.options.recipe.is_set(&spec.name) || self.options.recipe.keep_factors && spec.role.is_lora()
     }
 
-    /// Bytes of the file with these choices.
+    /// Bytes of the file with these choices, in one piece: types do not depend on how the file is cut.
     ///
     /// # Errors
     /// Those of laying it out.
@@ -212,15 +233,26 @@ impl Draft<'_> {
     /// # Errors
     /// Those of laying it out, and [`ConvertError::Requantize`].
     pub fn blueprint(self) -> Result<Blueprint, BoxError> {
-        let layout = self.layout(self.choices(), &self.recipe)?;
+        let layout = self.layout_of_output()?;
         refuse_rearranging(self.model, &layout, self.options.requantize)?;
         let words = self.words(&self.recipe);
         let Self { options, checked: Checked { choices, lacking, .. }, recipe, .. } = self;
-        Ok(Blueprint { container: options.container, choices, layout, recipe, words, shortfall: lacking })
+        let split_bytes = options.split_bytes;
+        Ok(Blueprint { container: options.container, choices, layout, recipe, words, shortfall: lacking, split_bytes })
     }
 
+    /// The file as a whole.
     fn layout(&self, choices: &[Choice], recipe: &str) -> Result<OutputLayout, BoxError> {
         self.options.container.layout(self.model.description(), choices, &self.words(recipe))
+    }
+
+    /// The files that are written.
+    fn layout_of_output(&self) -> Result<OutputLayout, BoxError> {
+        match (self.options.split_bytes, self.options.container.in_parts()) {
+            (None, _) => self.layout(self.choices(), &self.recipe),
+            (Some(bytes), Some(parts)) => parts.layout_parts(self.model.description(), self.choices(), &self.words(&self.recipe), bytes),
+            (Some(_), None) => Err(not_in_parts(self.options.container).into()),
+        }
     }
 
     /// With what the file says of its making.
@@ -229,9 +261,27 @@ impl Draft<'_> {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             recipe: recipe.to_owned(),
             file_type: self.options.recipe.preset.file_type,
+            sources: self.model.source().files().iter().map(|path| file_name(path)).collect(),
+            revision: revision(self.model.source().path()),
         };
         Words { provenance: Some(provenance), ..self.checked.words.clone() }
     }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// What a path in the cache of the Hub says: `…/models--ORG--NAME/snapshots/REVISION/…` is a revision of a repository.
+fn revision(path: &Path) -> Option<String> {
+    let path = std::path::absolute(path).ok()?;
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.windows(3).rev().find_map(|parts| {
+        let [repository, snapshots, revision] = parts else { return None };
+        let is_revision = revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let name = repository.strip_prefix("models--").filter(|_| snapshots == "snapshots" && is_revision)?;
+        Some(format!("{}@{revision}", name.replace("--", "/")))
+    })
 }
 
 /// The recipe of the plain type whose bytes a ready type does not exceed.
@@ -241,6 +291,11 @@ fn plain_recipe(options: &ConvertOptions<'_>) -> Result<Option<Recipe>, ConvertE
     let mut plain = options.recipe.clone();
     (plain.preset, plain.quantizer, plain.calibration) = (preset, Some(Quantizer::Ggml), None);
     Ok(Some(plain))
+}
+
+fn not_in_parts(container: &dyn Container) -> ConvertError {
+    let others = CONTAINERS.iter().filter(|other| other.in_parts().is_some()).map(|other| other.name());
+    ConvertError::NotInParts { container: container.name(), others: others.collect::<Vec<_>>().join(", ") }
 }
 
 /// A container's refusal, with the containers that do carry the model.
@@ -272,4 +327,21 @@ fn refuse_rearranging(model: &OpenModel, layout: &OutputLayout, allowed: bool) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::revision;
+
+    #[test]
+    fn the_cache_of_the_hub_says_what_a_file_is_a_revision_of() {
+        let digest = "0123456789abcdef0123456789abcdef01234567";
+        let path = format!("/home/u/.cache/hub/models--org--name-7b/snapshots/{digest}/model.safetensors.index.json");
+        assert_eq!(revision(Path::new(&path)), Some(format!("org/name-7b@{digest}")));
+        for other in [&path.replace("snapshots", "blobs"), &path.replace(digest, "main"), &path.replace("models--", ""), "model.pth"] {
+            assert_eq!(revision(Path::new(other)), None, "{other}");
+        }
+    }
 }

@@ -58,6 +58,14 @@ pub enum ConvertError {
         /// Names of containers that can.
         others: String,
     },
+    /// The container has no form in several files.
+    #[error("container {container} is not written in parts: --split-size is for {others}; leave it out")]
+    NotInParts {
+        /// Container.
+        container: &'static str,
+        /// Containers that are.
+        others: String,
+    },
     /// The container cannot hold this type at all.
     #[error("container {container} cannot hold type {encoding}: it carries {carried}")]
     TypeNotCarried {

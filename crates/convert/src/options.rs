@@ -28,6 +28,8 @@ pub struct ConvertOptions<'a> {
     pub requantize: bool,
     /// Keep a file in which f16 lost more than [`crate::MAX_FLUSHED_PERCENT`] of a tensor's values.
     pub allow_f16_loss: bool,
+    /// Write parts of at most so many bytes of tensors each, where the container has that form.
+    pub split_bytes: Option<u64>,
     /// Replace an existing output.
     pub force: bool,
     /// What else the program reads and writes, with which the output must not collide. The model's own files are added to it.
@@ -53,6 +55,7 @@ impl<'a> ConvertOptions<'a> {
             pad_vocabulary: false,
             requantize: false,
             allow_f16_loss: false,
+            split_bytes: None,
             force: false,
             claims: None,
             open: OpenOptions::default(),

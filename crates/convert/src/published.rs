@@ -5,7 +5,7 @@ use rwkv_forge_checkpoint::{Pth, Safetensors, Torch};
 use rwkv_forge_container::{Container, Format};
 use rwkv_forge_ggml::RwkvCpp;
 use rwkv_forge_gguf::Gguf;
-use rwkv_forge_hf::{Candle, CandleGguf, HuggingFace};
+use rwkv_forge_hf::{Candle, CandleGguf, HuggingFace, HuggingFaceNative};
 use rwkv_forge_web_rwkv::{Prefab, St};
 
 /// What becomes of files of a layout that are given as a source.
@@ -73,9 +73,9 @@ pub static LAYOUTS: &[Layout] = &[
         whose: "the official directories for Transformers and vLLM",
         reading: Reading::As(&Safetensors),
         naming: &["Hugging Face (RwkvForCausalLM, RWKV-7)"],
-        written: None,
-        checked: "the same tensors as the `.pth`",
-        test: ("crates/model/tests/recognition.rs", "transformers_own_layout_is_read"),
+        written: Some(&HuggingFaceNative),
+        checked: "the same tensors as the `.pth`; names, shapes and configurations by a table of the check's own",
+        test: ("tests/roundtrip_native.rs", "a_checkpoint_comes_back_bit_for_bit"),
     },
     Layout {
         name: "flash-linear-attention, RWKV-7",
@@ -202,6 +202,15 @@ pub static LAYOUTS: &[Layout] = &[
         written: Some(&Gguf),
         checked: "logits of llama.cpp; its quantizer's bytes; its converter's metadata",
         test: ("tests/roundtrip.rs", "gguf_is_a_source_too"),
+    },
+    Layout {
+        name: "GGUF in parts, `-00001-of-00003.gguf`",
+        whose: "llama.cpp's gguf-split, the Hub",
+        reading: Reading::As(&Gguf),
+        naming: &[],
+        written: Some(&Gguf),
+        checked: "gguf-split's parts, byte for byte; our parts merged by it; logits of llama.cpp",
+        test: ("tests/split.rs", "parts_are_the_model_of_the_whole_file_for_every_command"),
     },
     Layout {
         name: "rwkv.cpp's `.bin`, RWKV-4 to RWKV-7",

@@ -36,6 +36,7 @@ pub fn named_after(source: &Path) -> Words {
 /// assert_eq!(name("models/rwkv7-g1-1.5b.pth"), "rwkv7-g1-1.5b");
 /// assert_eq!(name("rwkv7-1.5b/model.safetensors.index.json"), "rwkv7-1.5b");
 /// assert_eq!(name("rwkv7-1.5b/rwkv7.safetensors.index.json"), "rwkv7");
+/// assert_eq!(name("rwkv7-00001-of-00003.gguf"), "rwkv7");
 /// ```
 #[must_use]
 pub fn name_of(source: &Path) -> Option<String> {
@@ -46,6 +47,9 @@ pub fn name_of(source: &Path) -> Option<String> {
         return whole(&source);
     }
     let name = whole(&source)?;
+    if let Some(parts) = rwkv_forge_gguf::split_name(&source) {
+        return Some(parts.to_string_lossy().into_owned());
+    }
     let Some(indexed) = name.strip_suffix(".index.json") else {
         return source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     };

@@ -49,6 +49,7 @@ fn every_container_reads_back_through_its_format() {
             pad_vocabulary: false,
             requantize: false,
             allow_f16_loss: false,
+            split_bytes: None,
             force: false,
             claims: None,
             open: OpenOptions::default(),

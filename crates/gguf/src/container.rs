@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_container::lint::{About, Lint};
-use rwkv_forge_container::{Claim, Container, Format, Head, OpenOptions, Opened, Place, Sourced, TokenTable, Word, Words};
+use rwkv_forge_container::{Claim, Container, Format, Head, InParts, OpenOptions, Opened, Place, Sourced, TokenTable, Word, Words};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
 
-use crate::layout::{can_carry, constraint, layout};
+use crate::layout::{can_carry, constraint, layout, layout_in_parts};
 use crate::lint::RULES;
 use crate::reader::GgufFile;
-use crate::{types, words};
+use crate::{split, types, words};
 
 /// Name of the file that a directory with a GGUF model has.
 pub const DIRECTORY_FILE: &str = "model.gguf";
@@ -24,11 +24,16 @@ impl Format for Gguf {
     }
     fn recognise(&self, head: &Head) -> Option<Claim> {
         let is_own = head.start().starts_with(b"GGUF") || head.start().starts_with(b"FUGG");
-        (is_own || head.contains(DIRECTORY_FILE)).then_some(Claim::Bytes)
+        let in_directory = || head.is_directory() && !split::splits_in(head.path()).is_empty();
+        (is_own || head.contains(DIRECTORY_FILE) || in_directory()).then_some(Claim::Bytes)
     }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
         let path = place.path();
-        let path = if path.is_dir() { path.join(DIRECTORY_FILE) } else { path.to_path_buf() };
+        let path = match path.is_dir() {
+            true if path.join(DIRECTORY_FILE).symlink_metadata().is_ok() => path.join(DIRECTORY_FILE),
+            true => split::only_split_in(path)?,
+            false => path.to_path_buf(),
+        };
         Ok(Box::new(GgufFile::open_with(&path, options.backend)?))
     }
     fn lints(&self) -> Vec<About> {
@@ -90,5 +95,14 @@ impl Container for Gguf {
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
         Ok(OutputLayout::File(layout(model, choices, words)?))
+    }
+    fn in_parts(&self) -> Option<&dyn InParts> {
+        Some(self)
+    }
+}
+
+impl InParts for Gguf {
+    fn layout_parts(&self, model: &ModelDescription, choices: &[Choice], words: &Words, bytes: u64) -> Result<OutputLayout, BoxError> {
+        Ok(OutputLayout::Parts(layout_in_parts(model, choices, words, bytes)?))
     }
 }

@@ -165,6 +165,72 @@ pub enum GgufError {
     /// Two tensors with one name.
     #[error("tensor {0:?} is there twice")]
     DuplicateTensor(String),
+    /// A tensor in two parts of a split model.
+    #[strum(serialize = "DuplicateTensor")]
+    #[error("tensor {name:?} is in {first} and in {second}; the parts belong to different files")]
+    DuplicateInParts {
+        /// Its name.
+        name: String,
+        /// Name of the part that has it first.
+        first: String,
+        /// Name of the other part.
+        second: String,
+    },
+    /// Parts of a split model that are not there.
+    #[error(
+        "{missing} of the {count} parts of this model {} missing: {names}; put {} into the same folder",
+        if *missing == 1 { "is" } else { "are" },
+        if *missing == 1 { "it" } else { "them" }
+    )]
+    MissingPart {
+        /// Names of the missing files.
+        names: String,
+        /// How many are missing.
+        missing: usize,
+        /// Number of all parts.
+        count: u64,
+    },
+    /// A part of a split model whose name says something else than the part.
+    #[error(
+        "the file says that it is part {part} of {count}, and its name does not; the other parts are found by the name, so call it {expected:?}, \
+         and the others likewise"
+    )]
+    PartName {
+        /// Number of the part, from 1.
+        part: u64,
+        /// Number of all parts.
+        count: u64,
+        /// A name that would do.
+        expected: String,
+    },
+    /// A folder with parts of several models.
+    #[error("the folder has parts of several models: give one of them, {names}")]
+    SeveralModels {
+        /// A part of each.
+        names: String,
+    },
+    /// More parts than anybody makes.
+    #[error("split.count is {count}, at most {most} parts are read; merge them with llama-gguf-split --merge")]
+    TooManyParts {
+        /// The number in the file.
+        count: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// A size of parts that makes too many.
+    #[error(
+        "with parts of {bytes} bytes the file has {parts} of them, at most {most} are written; give a larger --split-size, {least} bytes or more"
+    )]
+    PartsTooSmall {
+        /// Bytes of a part.
+        bytes: u64,
+        /// Parts that there would be.
+        parts: usize,
+        /// The limit.
+        most: u64,
+        /// Bytes of a part that are enough.
+        least: u64,
+    },
     /// The file ends too early.
     #[error("the file ends at {len}, but {what} needs the bytes up to {needed}; the file is cut off, fetch it again")]
     Truncated {
@@ -339,9 +405,11 @@ impl Diagnostic for GgufError {
         match self {
             Self::In { source, .. } => source.class(),
             Self::Input(inner) => inner.class(),
-            Self::CannotCarry { .. } | Self::EncodingNotAllowed { .. } | Self::VocabularyMismatch { .. } | Self::OwnKey { .. } => {
-                Class::Usage
-            }
+            Self::CannotCarry { .. }
+            | Self::EncodingNotAllowed { .. }
+            | Self::VocabularyMismatch { .. }
+            | Self::OwnKey { .. }
+            | Self::PartsTooSmall { .. } => Class::Usage,
             Self::Internal(_) => Class::Bug,
             _ => Class::Refused,
         }

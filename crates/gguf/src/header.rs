@@ -7,6 +7,7 @@ use rwkv_forge_container::{Array, Value};
 use rwkv_forge_tensor::{ShapeError, TensorInfo, format_shape};
 
 use crate::error::GgufError;
+use crate::split;
 use crate::types;
 use crate::value::Metadata;
 use crate::wire::{Input, Wire};
@@ -46,9 +47,9 @@ pub struct Header {
     pub version: u32,
     /// All metadata.
     pub metadata: Metadata,
-    /// All tensors in file order, dimensions in PyTorch's order.
+    /// All tensors in file order, dimensions in PyTorch's order; of a model in parts, those of all parts.
     pub tensors: Vec<TensorInfo>,
-    /// Offset of each tensor from the start of the file.
+    /// Offset of each tensor from the start of the file that it is in.
     pub offsets: Vec<u64>,
     /// Offset of the data from the start of the file.
     pub data_start: u64,
@@ -76,7 +77,10 @@ impl Header {
         let alignment = alignment(&metadata)?;
         let raw = read_tensors(&mut wire, tensor_count)?;
         let header_end = wire.position();
-        check_required(&metadata, &raw)?;
+        // Of a model in parts the first has them for all; what all have is looked at when they are together.
+        if !split::is_part(&metadata)? {
+            check_required(&metadata, raw.iter().map(|tensor| &tensor.info))?;
+        }
         let data_start = if raw.is_empty() { header_end } else { padded(header_end, alignment, "")? };
         let offsets = place(&raw, data_start, alignment, input.len())?;
         Ok(Self { version, metadata, tensors: raw.into_iter().map(|tensor| tensor.info).collect(), offsets, data_start, alignment })
@@ -314,8 +318,10 @@ fn read_tensor(wire: &mut Wire<'_>, name: String) -> Result<RawTensor, GgufError
 /// Keys that no file can do without, but for files that have no metadata at all: candle's tool writes its quantized
 /// models so, and their tensors are named and typed as well as any. llama.cpp's files of importance, which say what they are, have
 /// no architecture either. A file with some metadata and not these is damaged.
-fn check_required(metadata: &Metadata, tensors: &[RawTensor]) -> Result<(), GgufError> {
-    if metadata.entries().is_empty() && !tensors.is_empty() || metadata.str("general.type")? == Some("imatrix") {
+pub(crate) fn check_required<'t>(metadata: &Metadata, tensors: impl Iterator<Item = &'t TensorInfo>) -> Result<(), GgufError> {
+    let mut tensors = tensors.peekable();
+    let is_bare = metadata.entries().is_empty() && tensors.peek().is_some();
+    if is_bare || metadata.str("general.type")? == Some("imatrix") {
         return Ok(());
     }
     let missing = |key: &str, why: String| Err(GgufError::MissingKey { key: key.into(), why });
@@ -324,7 +330,7 @@ fn check_required(metadata: &Metadata, tensors: &[RawTensor]) -> Result<(), Gguf
         Some("") => return missing("general.architecture", "it is there but empty".into()),
         Some(_) => {}
     }
-    let Some(quantized) = tensors.iter().find(|tensor| types::is_quantized(tensor.info.encoding)) else { return Ok(()) };
+    let Some(quantized) = tensors.find(|info| types::is_quantized(info.encoding)) else { return Ok(()) };
     match metadata.u64("general.quantization_version")? {
         Some(2) => Ok(()),
         Some(other) => Err(GgufError::Contradiction {
@@ -333,7 +339,7 @@ fn check_required(metadata: &Metadata, tensors: &[RawTensor]) -> Result<(), Gguf
             what: "the version of the block layouts that are in use".into(),
             expected: "2".into(),
         }),
-        None => missing("general.quantization_version", format!("tensor {:?} is {}", quantized.info.name, quantized.info.encoding)),
+        None => missing("general.quantization_version", format!("tensor {:?} is {}", quantized.name, quantized.encoding)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rwkv_forge_container::Words;
+use rwkv_forge_container::{Value, Words};
 use rwkv_forge_model::{
     Assembly, Choice, Constraint, FileLayout, ModelDescription, Norm, OutputTensor, TensorRole, TensorSpec, TensorUse, TimeMix, Version,
 };
@@ -11,6 +11,7 @@ use rwkv_forge_tensor::{Encoding, TensorInfo};
 use crate::error::GgufError;
 use crate::header::{NAME_BYTES, byte_len, padded};
 use crate::map::{self, Arrangement, Entry, Row};
+use crate::split::{self, MAX_PARTS, part_suffix};
 use crate::types;
 use crate::words;
 use crate::write::HeaderWriter;
@@ -79,6 +80,64 @@ pub fn constraint(version: Version, spec: &TensorSpec) -> Constraint {
 /// [`GgufError::CannotCarry`], [`GgufError::EncodingNotAllowed`], [`GgufError::BlockLength`],
 /// [`GgufError::VocabularyMismatch`], [`GgufError::NameTooLong`].
 pub fn layout(model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<FileLayout, GgufError> {
+    let (header, tensors) = composed(model, choices, words)?;
+    placed(header, tensors)
+}
+
+/// Lays the same out in several files, each with the end of its name ([`part_suffix`]): as many tensors a part as fit into `bytes`, padding
+/// counted, headers not; a tensor that is larger stands alone. The first part has the metadata and all late values. The parts are those of
+/// llama.cpp's gguf-split.
+///
+/// # Errors
+/// As [`layout`], and [`GgufError::PartsTooSmall`].
+pub fn layout_in_parts(
+    model: &ModelDescription,
+    choices: &[Choice],
+    words: &Words,
+    bytes: u64,
+) -> Result<Vec<(String, FileLayout)>, GgufError> {
+    let (header, tensors) = composed(model, choices, words)?;
+    let all = i32::try_from(tensors.len()).map_err(|_| too_large())?;
+    let parts = grouped(tensors, bytes)?;
+    let count = u16::try_from(parts.len()).ok().filter(|count| u64::from(*count) <= MAX_PARTS);
+    let Some(count) = count else {
+        let total = parts.iter().flatten().map(|tensor| tensor.bytes.saturating_add(ALIGNMENT)).fold(0, u64::saturating_add);
+        // Two parts that follow each other have more than `bytes` together.
+        let least = total.div_ceil(MAX_PARTS).saturating_mul(2);
+        return Err(GgufError::PartsTooSmall { bytes, parts: parts.len(), most: MAX_PARTS, least });
+    };
+    let mut header = Some(header);
+    let part = |(number, tensors): (u16, Vec<OutputTensor>)| {
+        let mut header = header.take().unwrap_or_default();
+        // In gguf-split's order.
+        header.value(split::NUMBER, &Value::U16(number));
+        header.value(split::TENSORS, &Value::I32(all));
+        header.value(split::COUNT, &Value::U16(count));
+        Ok((part_suffix(u64::from(number).saturating_add(1), u64::from(count)), placed(header, tensors)?))
+    };
+    (0..count).zip(parts).map(part).collect()
+}
+
+/// The tensors of each part.
+fn grouped(tensors: Vec<OutputTensor>, bytes: u64) -> Result<Vec<Vec<OutputTensor>>, GgufError> {
+    let mut parts: Vec<Vec<OutputTensor>> = Vec::new();
+    let mut filled = 0u64;
+    for tensor in tensors {
+        let size = padded(tensor.bytes, ALIGNMENT, &tensor.name)?;
+        filled = add(filled, size)?;
+        match parts.last_mut() {
+            Some(part) if filled <= bytes => part.push(tensor),
+            _ => {
+                filled = size;
+                parts.push(vec![tensor]);
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// The header but for the list of tensors, and the tensors without their places.
+fn composed(model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<(HeaderWriter, Vec<OutputTensor>), GgufError> {
     can_carry(model.version)?;
     if choices.len() != model.tensors.len() {
         return Err(GgufError::Internal(format!("{} encodings were chosen for {} tensors", choices.len(), model.tensors.len())));
@@ -87,11 +146,16 @@ pub fn layout(model: &ModelDescription, choices: &[Choice], words: &Words) -> Re
         check_choice(model.version, spec, choice)?;
     }
     let row = map::row(model.version)?;
-    let mut tensors = Assembler::new(row, model, choices).all()?;
+    let tensors = Assembler::new(row, model, choices).all()?;
     let mut header = HeaderWriter::default();
     write_general(&mut header, row, model, choices, words);
     write_architecture(&mut header, row, model, words)?;
     words::write(&mut header, model, row.name, words)?;
+    Ok((header, tensors))
+}
+
+/// Gives every tensor its place, and the header the list of them.
+fn placed(mut header: HeaderWriter, mut tensors: Vec<OutputTensor>) -> Result<FileLayout, GgufError> {
     let mut relative = 0u64;
     for tensor in &mut tensors {
         let info = TensorInfo { name: tensor.name.clone(), shape: tensor.shape.clone(), encoding: tensor.encoding };

@@ -1,5 +1,6 @@
 //! An opened GGUF file as a [`TensorSource`]. Start at [`GgufFile::open`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::Value;
@@ -7,13 +8,14 @@ use rwkv_forge_io::{Backend, InputFile};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::GgufError;
-use crate::header::{Header, Limits, byte_len};
+use crate::header::{Header, Limits, byte_len, check_required};
 use crate::map;
+use crate::split::{self, Split};
 use crate::types;
 use crate::value::Metadata;
 
-/// A validated GGUF file. Every listed tensor is there in full; its blocks have not been looked at yet
-/// ([`GgufFile::validate_blocks`] does).
+/// A validated GGUF file, or all parts of a model that is in several (`NAME-00001-of-00003.gguf`). Every listed tensor is there in full; its
+/// blocks have not been looked at yet ([`GgufFile::validate_blocks`] does).
 ///
 /// ```
 /// use rwkv_forge_gguf::GgufFile;
@@ -36,8 +38,14 @@ use crate::value::Metadata;
 /// ```
 pub struct GgufFile {
     path: PathBuf,
-    input: InputFile,
+    /// The file, or the parts in order.
+    inputs: Vec<InputFile>,
+    /// That of the only or the first file, with the tensors of all.
     header: Header,
+    /// Index of the file of each tensor.
+    places: Vec<usize>,
+    /// Which part the path names, from 1, and of how many.
+    part: Option<(usize, usize)>,
     infos: Vec<TensorInfo>,
     notes: Vec<String>,
     format: &'static str,
@@ -55,17 +63,66 @@ impl GgufFile {
         Self::open_with(path, Backend::default())
     }
 
-    /// Opens and validates a file.
+    /// Opens and validates a file. One that is a part of a model is opened with the other parts, which lie beside it.
     ///
     /// # Errors
     /// As [`GgufFile::open`].
     pub fn open_with(path: &Path, backend: Backend) -> Result<Self, GgufError> {
-        let input = InputFile::open_with(path, backend).map_err(|error| GgufError::Input(Box::new(error)))?;
-        let header = Header::parse(&input, &Limits::default()).map_err(|error| error.at(path))?;
+        let (input, header) = open_one(path, backend)?;
+        match Split::of(&header.metadata).map_err(|error| error.at(path))? {
+            None => {
+                let places = vec![0; header.tensors.len()];
+                Ok(Self::of(path, vec![input], header, places, None, Vec::new()))
+            }
+            Some(split) => Self::open_parts(path, split, backend).map_err(|error| error.at(path)),
+        }
+    }
+
+    /// Opens the parts of a model, of which `path` says what `split` says.
+    fn open_parts(path: &Path, split: Split, backend: Backend) -> Result<Self, GgufError> {
+        let name = split.name(path)?;
+        let mut all = Gathered::default();
+        for (index, part) in split::parts_beside(path, &name)?.into_iter().enumerate() {
+            let (input, header) = open_one(&part, backend)?;
+            split.check(Split::of(&header.metadata), index).map_err(|error| error.at(&part))?;
+            all.add(input, header).map_err(|error| error.at(&part))?;
+        }
+        let Gathered { inputs, header: Some(header), places, notes, .. } = all else {
+            return Err(GgufError::Internal("a model without parts".to_owned()));
+        };
+        split.check_tensors(header.tensors.len())?;
+        check_required(&header.metadata, header.tensors.iter()).map_err(|error| error.at(inputs.first().map_or(path, InputFile::path)))?;
+        let part = (usize::try_from(name.number).unwrap_or(0), inputs.len());
+        Ok(Self::of(path, inputs, header, places, Some(part), notes))
+    }
+
+    fn of(
+        path: &Path,
+        inputs: Vec<InputFile>,
+        header: Header,
+        places: Vec<usize>,
+        part: Option<(usize, usize)>,
+        mut noted: Vec<String>,
+    ) -> Self {
         let infos = logical_infos(&header);
-        let format = if header.version == 2 { "GGUF v2" } else { "GGUF v3" };
-        let notes = notes(&header);
-        Ok(Self { path: path.to_path_buf(), input, header, infos, notes, format })
+        let format = match (header.version, part) {
+            (2, None) => "GGUF v2",
+            (2, Some(_)) => "GGUF v2 (split)",
+            (_, None) => "GGUF v3",
+            (_, Some(_)) => "GGUF v3 (split)",
+        };
+        noted.extend(notes(&header));
+        Self { path: path.to_path_buf(), inputs, header, places, part, infos, notes: noted, format }
+    }
+
+    /// The file that has the metadata: the only one, or the first part.
+    pub(crate) fn first(&self) -> &Path {
+        self.inputs.first().map_or(&self.path, InputFile::path)
+    }
+
+    /// The file that a tensor is in, and its offset there.
+    fn place(&self, index: usize) -> Option<(&InputFile, u64)> {
+        Some((self.inputs.get(*self.places.get(index)?)?, *self.header.offsets.get(index)?))
     }
 
     /// All metadata.
@@ -104,21 +161,20 @@ impl GgufFile {
     /// [`GgufError::BadBlock`] with tensor and index of the first one; read errors.
     pub fn validate_blocks(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(), GgufError> {
         let mut buffer = Vec::new();
-        for (info, start) in self.infos.iter().zip(&self.header.offsets) {
-            if types::is_quantized(info.encoding) {
-                self.validate_tensor(info, *start, &mut buffer, progress)?;
-            }
+        for (index, info) in self.infos.iter().enumerate().filter(|(_, info)| types::is_quantized(info.encoding)) {
+            self.validate_tensor(index, info, &mut buffer, progress)?;
         }
         Ok(())
     }
 
     fn validate_tensor(
         &self,
+        index: usize,
         info: &TensorInfo,
-        start: u64,
         buffer: &mut Vec<u8>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), GgufError> {
+        let (input, start) = self.place(index).ok_or_else(|| GgufError::Internal(format!("there is no tensor number {index}")))?;
         let Some(format) = rwkv_forge_quant::by_encoding(info.encoding) else { return Ok(()) };
         let block = u64::from(info.encoding.block_bytes).max(1);
         let step = STEP.checked_next_multiple_of(block).unwrap_or(block);
@@ -126,17 +182,75 @@ impl GgufFile {
         while done < total {
             let size = step.min(total.saturating_sub(done));
             buffer.resize(usize::try_from(size).unwrap_or(0), 0);
-            self.input.read_exact_at(start.saturating_add(done), buffer).map_err(|error| GgufError::Input(Box::new(error)))?;
+            input.read_exact_at(start.saturating_add(done), buffer).map_err(|error| GgufError::Input(Box::new(error)))?;
             progress(size);
             if let Err(index) = format.validate(buffer) {
                 let before = done.checked_div(block).unwrap_or(0);
                 let block = before.saturating_add(u64::try_from(index).unwrap_or(u64::MAX));
-                return Err(GgufError::BadBlock { tensor: info.name.clone(), block, encoding: info.encoding.name }.at(&self.path));
+                return Err(GgufError::BadBlock { tensor: info.name.clone(), block, encoding: info.encoding.name }.at(input.path()));
             }
             done = done.saturating_add(size);
         }
         Ok(())
     }
+}
+
+/// The parts of a model that were opened so far.
+#[derive(Default)]
+struct Gathered {
+    inputs: Vec<InputFile>,
+    /// That of the first, with the tensors of all.
+    header: Option<Header>,
+    places: Vec<usize>,
+    notes: Vec<String>,
+    /// Tensor -> part.
+    found: BTreeMap<String, usize>,
+}
+
+impl Gathered {
+    fn add(&mut self, input: InputFile, part: Header) -> Result<(), GgufError> {
+        let index = self.inputs.len();
+        for info in &part.tensors {
+            if let Some(first) = self.found.insert(info.name.clone(), index) {
+                let first = self.inputs.get(first).map_or(input.path(), InputFile::path);
+                return Err(GgufError::DuplicateInParts {
+                    name: info.name.clone(),
+                    first: file_name(first),
+                    second: file_name(input.path()),
+                });
+            }
+        }
+        self.places.extend(std::iter::repeat_n(index, part.tensors.len()));
+        match &mut self.header {
+            None => self.header = Some(part),
+            Some(all) => {
+                self.notes.extend(ignored(input.path(), &split::compare_metadata(&all.metadata, &part.metadata)?));
+                all.tensors.extend(part.tensors);
+                all.offsets.extend(part.offsets);
+            }
+        }
+        self.inputs.push(input);
+        Ok(())
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn open_one(path: &Path, backend: Backend) -> Result<(InputFile, Header), GgufError> {
+    let input = InputFile::open_with(path, backend).map_err(|error| GgufError::Input(Box::new(error)))?;
+    let header = Header::parse(&input, &Limits::default()).map_err(|error| error.at(path))?;
+    Ok((input, header))
+}
+
+/// What is said of keys that only a later part has.
+fn ignored(path: &Path, keys: &[String]) -> Option<String> {
+    let first = keys.first()?;
+    let name = file_name(path);
+    let more = keys.len().saturating_sub(1);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Some(format!("{name}: the metadata key {first}{more} is not read: those of a model in parts stand in the first"))
 }
 
 /// The tensors as consumers see them: as stored, but the flattened `r_k` of RWKV-7 and ARWKV as [heads, head size], the shape that
@@ -180,7 +294,7 @@ impl TensorSource for GgufFile {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        vec![self.path.clone()]
+        self.inputs.iter().map(|input| input.path().to_path_buf()).collect()
     }
 
     fn tensors(&self) -> &[TensorInfo] {
@@ -188,7 +302,7 @@ impl TensorSource for GgufFile {
     }
 
     fn read_at(&self, index: usize, start: u64, out: &mut [u8]) -> Result<(), BoxError> {
-        let (Some(info), Some(offset)) = (self.infos.get(index), self.header.offsets.get(index)) else {
+        let (Some(info), Some((input, offset))) = (self.infos.get(index), self.place(index)) else {
             return Err(GgufError::Internal(format!("there is no tensor number {index}")).into());
         };
         let wanted = u64::try_from(out.len()).unwrap_or(u64::MAX);
@@ -197,14 +311,14 @@ impl TensorSource for GgufFile {
             let what = format!("bytes {start} and {wanted} more of tensor {:?} are asked for, which has {total}", info.name);
             return Err(GgufError::Internal(what).into());
         }
-        Ok(self.input.read_exact_at(offset.saturating_add(start), out)?)
+        Ok(input.read_exact_at(offset.saturating_add(start), out)?)
     }
 
     fn check_integrity(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>, BoxError> {
-        let digest = self.input.sha256(progress, &mut |_, _| {})?;
+        let digests = self.inputs.iter().map(|input| Ok(input.sha256(progress, &mut |_, _| {})?)).collect::<Result<_, BoxError>>()?;
         // A second pass over what has just been read; it is in the page cache unless the file is larger than memory.
         self.validate_blocks(&|_| {})?;
-        Ok(vec![digest])
+        Ok(digests)
     }
 
     #[allow(clippy::wildcard_enum_match_arm, reason = "all other values are numbers")]
@@ -219,6 +333,10 @@ impl TensorSource for GgufFile {
 
     fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    fn part(&self) -> Option<(usize, usize)> {
+        self.part
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rwkv_forge_container::{Origin, Provenance, Sourced, TokenTable, Value, Words};
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
-use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_tokenizer::SpecialIds;
 
 use crate::error::GgufError;
@@ -109,14 +108,14 @@ pub(crate) fn tokens(file: &GgufFile, model: &ModelDescription) -> Result<Option
         VocabularyFamily::Qwen => bpe_vocabulary(file)?.map(|vocabulary| TokenTable::BytePairs(Arc::new(vocabulary))),
         VocabularyFamily::World => listed_vocabulary(file)?.map(TokenTable::LongestMatch),
     };
-    let origin = || Origin::Source { file: file.path().to_path_buf(), key: TOKENS.to_owned() };
+    let origin = || Origin::Source { file: file.first().to_path_buf(), key: TOKENS.to_owned() };
     Ok(tokens.map(|value| Sourced { value, origin: origin() }))
 }
 
 /// What the metadata say but for the vocabulary.
 pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
     let metadata = file.metadata();
-    let origin = |key: &str| Origin::Source { file: file.path().to_path_buf(), key: key.to_owned() };
+    let origin = |key: &str| Origin::Source { file: file.first().to_path_buf(), key: key.to_owned() };
     // What has another type than it should is kept as it is, among all else that is said.
     let text = |key: &str| Some(Sourced { value: metadata.get(key)?.as_str()?.to_owned(), origin: origin(key) });
     let special = |name: &str| {
@@ -125,7 +124,7 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
     };
     let own = |name: &str| Ok::<_, GgufError>(metadata.str(&format!("{PREFIX}.{name}"))?.map(str::to_owned));
     let provenance = match (own("version")?, own("recipe")?) {
-        (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, file_type: None }),
+        (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, ..Provenance::default() }),
         _ => None,
     };
     Ok(Words {

@@ -8,3 +8,4 @@ mod conversations;
 mod gguf_py;
 mod hybrids;
 mod layout;
+mod split;

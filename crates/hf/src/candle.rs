@@ -12,7 +12,7 @@ use rwkv_forge_tokenizer::Tokenizer;
 use crate::error::HfError;
 use crate::shards::{files, is_weights, text_file};
 use crate::table::{CANDLE, CANDLE_GGUF, CandleRow, candle_gguf_row, candle_row};
-use crate::tensors::{Style, tensors};
+use crate::tensors::{Squeezed, Style, tensors};
 use crate::{EIGHTH, GGUF_FILE, NAMING_KEY, VALUE_SCALE_KEY, config};
 
 /// The types that candle's GGUF reader has code for.
@@ -79,7 +79,7 @@ pub fn gguf_constraint(spec: &TensorSpec) -> Constraint {
 pub fn candle(model: &ModelDescription, choices: &[Choice], words: &Words, shard_bytes: u64) -> Result<OutputLayout, HfError> {
     let row = candle_row(model.version)?;
     check_sizes(CANDLE, model)?;
-    let style = Style { convention: row.convention, squeezed: false, eighth_value: row.eighth_value, stand_ins: row.stand_ins };
+    let style = Style { convention: row.convention, squeezed: Squeezed::No, eighth_value: row.eighth_value, stand_ins: row.stand_ins };
     let extra: &[(&str, &str)] = if row.eighth_value { &[(VALUE_SCALE_KEY, EIGHTH)] } else { &[] };
     let mut all = files(tensors(model, choices, style)?, row.written, extra, words, shard_bytes)?;
     all.extend(companions(row, model, words)?);
@@ -99,7 +99,7 @@ pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], words: &Words) 
         let Some(why) = gguf_constraint(spec).refuses(choice.encoding).or(unknown) else { continue };
         return Err(HfError::EncodingNotAllowed { tensor: spec.name.clone(), encoding: choice.encoding.name, why });
     }
-    let style = Style { convention: row.convention, squeezed: false, eighth_value: row.eighth_value, stand_ins: row.stand_ins };
+    let style = Style { convention: row.convention, squeezed: Squeezed::No, eighth_value: row.eighth_value, stand_ins: row.stand_ins };
     let tensors = tensors(model, choices, style)?
         .into_iter()
         .map(|tensor| FreeTensor {

@@ -127,7 +127,7 @@ fn add_heads(config: &mut Value, sizes: &Hyperparameters) {
 }
 
 /// How most elements are stored; the widest of equals.
-fn dtype(model: &ModelDescription, choices: &[Choice]) -> &'static str {
+pub(crate) fn dtype(model: &ModelDescription, choices: &[Choice]) -> &'static str {
     let names = [(Encoding::F32, "float32"), (Encoding::BF16, "bfloat16"), (Encoding::F16, "float16")];
     let elements = |encoding: Encoding| {
         let of = model.tensors.iter().zip(choices).filter(|(_, choice)| choice.encoding == encoding);

@@ -10,8 +10,8 @@ use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, Tenso
 use rwkv_forge_tensor::BoxError;
 
 use crate::error::HfError;
-use crate::table::{CANDLE, CANDLE_GGUF, HF};
-use crate::{CandleFile, SHARD_BYTES, candle, hugging_face};
+use crate::table::{CANDLE, CANDLE_GGUF, HF, HF_NATIVE};
+use crate::{CandleFile, SHARD_BYTES, candle, hugging_face, native};
 
 /// What directories hold: the tokens, where they are World's, and the special ids in their configurations.
 const WORDS: &[Word] = &[Word::Tokens, Word::Special, Word::Provenance];
@@ -22,7 +22,9 @@ const CANDLE_WORDS: &[Word] = &[Word::Tokens, Word::Provenance];
 fn listed(layout: OutputLayout) -> Result<OutputLayout, HfError> {
     match layout {
         OutputLayout::Directory(files) => Ok(with_manifest(files)),
-        OutputLayout::File(_) => Err(HfError::Internal("one file was laid out where a directory is meant".to_owned())),
+        OutputLayout::File(_) | OutputLayout::Parts(_) => {
+            Err(HfError::Internal("files were laid out where a directory is meant".to_owned()))
+        }
     }
 }
 
@@ -67,6 +69,46 @@ impl Container for HuggingFace {
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
         Ok(listed(hugging_face(model, choices, words, SHARD_BYTES)?)?)
+    }
+}
+
+/// `config.json` and safetensors in the names of Transformers' own class of RWKV-7.
+pub struct HuggingFaceNative;
+
+impl Container for HuggingFaceNative {
+    fn name(&self) -> &'static str {
+        HF_NATIVE
+    }
+    fn extension(&self) -> &'static str {
+        "hf-native"
+    }
+    fn summary(&self) -> &'static str {
+        "directory for RwkvForCausalLM of Transformers and what loads it (RWKV-7)"
+    }
+    fn reads_back_as(&self) -> &'static dyn Format {
+        &Safetensors
+    }
+    fn types(&self) -> &'static [&'static str] {
+        DENSE
+    }
+    fn words(&self) -> &'static [Word] {
+        &[Word::Tokens, Word::Special, Word::Template, Word::Provenance]
+    }
+    fn carries_tokens(&self, tokens: &TokenTable) -> bool {
+        crate::world(tokens).is_some()
+    }
+    fn carries(&self, version: Version) -> Result<(), BoxError> {
+        no_hybrids(self.name(), version)?;
+        Ok(native::can_carry_native(version)?)
+    }
+    fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
+        crate::float_constraint(model, spec)
+    }
+    fn writes(&self, name: &str) -> bool {
+        native::native_writes(name)
+    }
+    fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
+        Ok(listed(native(model, choices, words, SHARD_BYTES)?)?)
     }
 }
 

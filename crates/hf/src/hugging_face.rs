@@ -8,15 +8,15 @@ use crate::config;
 use crate::error::HfError;
 use crate::shards::{files, is_weights, text_file};
 use crate::table::{HF, Library, hf_row};
-use crate::tensors::{Style, tensors};
+use crate::tensors::{Squeezed, Style, tensors};
 
 /// The only head size for which flash-linear-attention normalises as the model was trained: its epsilon is 1e-5 times
 /// the head size, the trainer's is always 64e-5.
 const HEAD_SIZE: usize = 64;
 
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
-const WORLD: &str = "rwkv_vocab_v20230424.txt";
+pub(crate) const WORLD: &str = "rwkv_vocab_v20230424.txt";
 
 /// Whether a directory of [`hugging_face`] may have a file of this name.
 #[must_use]
@@ -65,8 +65,10 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], words: &Words,
     let row = hf_row(model.version)?;
     check_sizes(model)?;
     let (config, squeezed) = match row.library {
-        Library::FlashLinearAttention { class, kind } => (config::fla(model, choices, class, kind, &words.special)?, true),
-        Library::Transformers(class) => (config::transformers(model, choices, &class, &words.special), false),
+        Library::FlashLinearAttention { class, kind } => {
+            (config::fla(model, choices, class, kind, &words.special)?, Squeezed::NotTokenShift)
+        }
+        Library::Transformers(class) => (config::transformers(model, choices, &class, &words.special), Squeezed::No),
     };
     let style = Style { convention: row.convention, squeezed, eighth_value: false, stand_ins: false };
     let mut all =

@@ -1,7 +1,7 @@
 //! Directories for Hugging Face's libraries (flash-linear-attention, Transformers and the remote code of RWKV-5 and 6)
 //! and for candle, and the reader of what candle's files store differently.
 //!
-//! Start at [`hugging_face`], [`candle`] and [`candle_gguf`] to write, at [`CandleFile`] to read. `tensors` decides name,
+//! Start at [`hugging_face`], [`native`], [`candle`] and [`candle_gguf`] to write, at [`CandleFile`] to read. `tensors` decides name,
 //! shape and assembly of each tensor, `table` says what each program makes of an architecture; the names themselves are those of [`rwkv_forge_model::names`], which readers use too.
 #![forbid(unsafe_code)]
 #![deny(
@@ -19,6 +19,7 @@ mod config;
 mod container;
 mod error;
 mod hugging_face;
+mod native;
 mod read;
 mod shards;
 mod table;
@@ -31,9 +32,10 @@ use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256};
 pub use candle::{
     can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, candle_gguf_writes, candle_writes, gguf_constraint, gguf_holds,
 };
-pub use container::{Candle, CandleGguf, CandleInGguf, CandleInSafetensors, HuggingFace};
+pub use container::{Candle, CandleGguf, CandleInGguf, CandleInSafetensors, HuggingFace, HuggingFaceNative};
 pub use error::HfError;
 pub use hugging_face::{can_carry_hugging_face, hugging_face, hugging_face_writes};
+pub use native::{can_carry_native, native, native_writes};
 pub use read::CandleFile;
 
 /// Bytes of tensors in one safetensors file; beyond this, a model is written in shards. The figure is the one that

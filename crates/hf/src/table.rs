@@ -2,12 +2,14 @@
 //! not have is refused by name.
 
 use rwkv_forge_model::Version;
-use rwkv_forge_model::names::{BLINKDL, CANDLE_6, Convention, FLA, HUGGING_FACE};
+use rwkv_forge_model::names::{BLINKDL, CANDLE_6, Convention, FLA, HUGGING_FACE, NATIVE};
 
 use crate::error::HfError;
 
 /// Name of the container for Transformers and flash-linear-attention.
 pub(crate) const HF: &str = "hf";
+/// Name of the container for Transformers' own RWKV-7.
+pub(crate) const HF_NATIVE: &str = "hf-native";
 /// Name of the container for candle's float models.
 pub(crate) const CANDLE: &str = "candle";
 /// Name of the container for candle's quantized models.
@@ -103,6 +105,34 @@ static HF_REFUSALS: &[Refusal] = &[
 /// The row of a version for Hugging Face's libraries.
 pub(crate) fn hf_row(version: Version) -> Result<&'static HfRow, HfError> {
     HF_ROWS.iter().find(|row| row.version == version).ok_or_else(|| refused(HF, version, HF_REFUSALS))
+}
+
+/// An architecture for Transformers' own class.
+pub(crate) struct NativeRow {
+    version: Version,
+    /// Names and orientation.
+    pub(crate) convention: &'static Convention,
+    /// `architecture_version`.
+    pub(crate) kind: &'static str,
+}
+
+static NATIVE_ROWS: &[NativeRow] = &[NativeRow { version: Version::V7, convention: &NATIVE, kind: "rwkv7" }];
+
+static NATIVE_REFUSALS: &[Refusal] = &[
+    refusal(Version::V4, OLDER),
+    refusal(Version::V5_0, OLDER),
+    refusal(Version::V5_1, OLDER),
+    refusal(Version::V5_2, OLDER),
+    refusal(Version::V6, OLDER),
+    refusal(Version::QRwkv6, "Transformers' own class has no hybrids with Qwen"),
+    refusal(Version::ARwkv7, "Transformers' own class has no hybrids with Qwen"),
+];
+
+const OLDER: &str = "Transformers' own class has RWKV-7 alone; the classes of older versions are those of hf";
+
+/// The row of a version for Transformers' own class.
+pub(crate) fn native_row(version: Version) -> Result<&'static NativeRow, HfError> {
+    NATIVE_ROWS.iter().find(|row| row.version == version).ok_or_else(|| refused(HF_NATIVE, version, NATIVE_REFUSALS))
 }
 
 /// An architecture for candle.

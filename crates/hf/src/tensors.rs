@@ -7,13 +7,24 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::error::HfError;
 
+/// Which vectors have one dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Squeezed {
+    /// None.
+    No,
+    /// All but the token shift of the time mix, as flash-linear-attention keeps them.
+    NotTokenShift,
+    /// All.
+    All,
+}
+
 /// How one program wants its tensors.
 #[derive(Clone, Copy)]
 pub(crate) struct Style {
     /// Names and orientation.
     pub(crate) convention: &'static Convention,
-    /// Vectors other than the token shift of the time mix are `[C]`, not `[1, 1, C]`.
-    pub(crate) squeezed: bool,
+    /// Which vectors are `[C]`, not `[1, 1, C]`.
+    pub(crate) squeezed: Squeezed,
     /// The value matrices are divided by 8, for a group norm with the epsilon 1e-5 (`docs/traps.md`, "Group norm epsilon").
     pub(crate) eighth_value: bool,
     /// Layer 0 of RWKV-7 has v0, v1, v2, though they are never used.
@@ -49,8 +60,12 @@ fn one(model: &ModelDescription, index: usize, spec: &TensorSpec, choice: &Choic
         }
         assembly = assembly.transposed();
     }
-    // flash-linear-attention keeps [1, 1, C] for the token shift of the time mix alone.
-    if let (true, [1, 1, channels]) = (style.squeezed && !spec.suffix().starts_with("att.x_"), shape.as_slice()) {
+    let squeezed = match style.squeezed {
+        Squeezed::No => false,
+        Squeezed::NotTokenShift => !spec.suffix().starts_with("att.x_"),
+        Squeezed::All => true,
+    };
+    if let (true, [1, 1, channels]) = (squeezed, shape.as_slice()) {
         shape = vec![*channels];
     }
     if logarithmic {

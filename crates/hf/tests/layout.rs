@@ -33,7 +33,7 @@ fn described(version: Version, sizes: &Sizes) -> ModelDescription {
 fn files(layout: OutputLayout) -> BTreeMap<String, FileLayout> {
     match layout {
         OutputLayout::Directory(files) => files.into_iter().collect(),
-        OutputLayout::File(_) => panic!("a single file"),
+        OutputLayout::File(_) | OutputLayout::Parts(_) => panic!("no directory"),
     }
 }
 

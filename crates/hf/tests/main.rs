@@ -2,3 +2,4 @@
 
 mod candle_files;
 mod layout;
+mod native;

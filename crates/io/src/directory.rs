@@ -183,15 +183,15 @@ fn listed(path: &Path) -> Option<Vec<String>> {
 }
 
 /// A hidden directory beside an output; locked through its handle, as temporary files are.
-struct TemporaryDirectory {
-    path: PathBuf,
-    target: PathBuf,
+pub(crate) struct TemporaryDirectory {
+    pub(crate) path: PathBuf,
+    pub(crate) target: PathBuf,
     parent: PathBuf,
     _lock: File,
 }
 
 impl TemporaryDirectory {
-    fn create(target: &Path, own: &dyn Fn(&str) -> bool) -> Result<Self, IoError> {
+    pub(crate) fn create(target: &Path, own: &dyn Fn(&str) -> bool) -> Result<Self, IoError> {
         let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
         let Some(name) = target.file_name() else { return Err(refused("the path does not end in a name".to_owned())) };
         let parent = match target.parent() {
@@ -221,13 +221,23 @@ impl TemporaryDirectory {
         Err(refused(format!("{ATTEMPTS} temporaries of this name exist")))
     }
 
-    fn free_bytes(&self) -> Option<u64> {
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
         let stat = rustix::fs::statvfs(&self.path).ok()?;
         if stat.f_blocks == 0 { None } else { stat.f_bavail.checked_mul(stat.f_frsize) }
     }
 
+    /// The names in it to the device.
+    pub(crate) fn sync(&self) -> Result<(), IoError> {
+        sync(&self.path).map_err(self.failed("flushing the directory to the device"))
+    }
+
+    /// The names beside it to the device.
+    pub(crate) fn sync_parent(&self) -> Result<(), IoError> {
+        sync(&self.parent).map_err(self.failed("flushing the parent directory to the device"))
+    }
+
     fn commit(self, force: bool, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
-        sync(&self.path).map_err(self.failed("flushing the directory to the device"))?;
+        self.sync()?;
         {
             let mut live = directories();
             if !live.contains(&self.path) {
@@ -237,7 +247,7 @@ impl TemporaryDirectory {
             self.take_name(force)?;
             live.retain(|other| *other != self.path);
         }
-        sync(&self.parent).map_err(self.failed("flushing the parent directory to the device"))?;
+        self.sync_parent()?;
         self.spare_foreign(own)?;
         match std::fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("removing the replaced directory")(error)),

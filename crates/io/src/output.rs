@@ -246,7 +246,7 @@ impl std::fmt::Debug for OutputFile {
 }
 
 /// Refuses a name that may not be replaced: claimed by another file, not a regular file, or an existing one without `force`.
-fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &str)>) -> Result<(), IoError> {
+pub(crate) fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &str)>) -> Result<(), IoError> {
     let owned = || path.to_path_buf();
     if let Some((claims, role)) = claim {
         claims.output(role, path)?;

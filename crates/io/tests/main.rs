@@ -5,3 +5,4 @@ mod common;
 mod directory;
 mod input;
 mod output;
+mod parts;

@@ -137,6 +137,26 @@ pub struct FileLayout {
     pub literals: Vec<(u64, Vec<u8>)>,
     /// Checksums of what was written, filled in last.
     pub checksums: Vec<Checksum>,
+    /// Places of digests of whole files, this one not among them, filled in when all others are complete.
+    pub digests: Vec<DigestPlace>,
+}
+
+/// A place for the SHA-256 of a file, as 64 lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DigestPlace {
+    /// The file.
+    pub of: DigestOf,
+    /// Offset from the start of the file that says it.
+    pub offset: u64,
+}
+
+/// Which file a digest is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DigestOf {
+    /// A file of the source, by its index.
+    Source(usize),
+    /// A file of the output, by its name within the directory. One that has no digests of others.
+    Output(String),
 }
 
 /// What a container writes: one file, or a directory of files.
@@ -146,14 +166,17 @@ pub enum OutputLayout {
     File(FileLayout),
     /// A directory of named files, in the order they are written. Names are plain: no path separators.
     Directory(Vec<(String, FileLayout)>),
+    /// Several files side by side that make up one model, in order, each with what follows the output's name without its extension. Readers
+    /// find all of them by the first.
+    Parts(Vec<(String, FileLayout)>),
 }
 
 impl OutputLayout {
-    /// The files, with their names within a directory (empty for a single file).
+    /// The files, with their names within a directory, or the ends of the names of parts (empty for a single file).
     pub fn files(&self) -> impl Iterator<Item = (&str, &FileLayout)> {
         let (one, many) = match self {
             Self::File(layout) => (Some(("", layout)), &[][..]),
-            Self::Directory(files) => (None, files.as_slice()),
+            Self::Directory(files) | Self::Parts(files) => (None, files.as_slice()),
         };
         one.into_iter().chain(many.iter().map(|(name, layout)| (name.as_str(), layout)))
     }

@@ -23,7 +23,7 @@ mod version;
 pub use describe::{describe, describe_file, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
 pub use description::ModelDescription;
 pub use error::ModelError;
-pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};
+pub use layout::{Assembly, Checksum, Choice, Constraint, DigestOf, DigestPlace, FileLayout, OutputLayout, OutputTensor, Patch, Plane};
 pub use mechanism::{
     Attention, Axis, ChannelMix, Mechanisms, Norm, NormKind, Norms, Per, StateBuffer, StoredBonus, TimeMix, TokenShift, VocabularyFamily,
 };

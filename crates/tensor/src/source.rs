@@ -119,6 +119,12 @@ pub trait TensorSource: Send + Sync {
     fn notes(&self) -> &[String] {
         &[]
     }
+
+    /// Where [`TensorSource::path`] is one of several files that are one model, each a part of it by its own words: which one, from 1, and
+    /// of how many.
+    fn part(&self) -> Option<(usize, usize)> {
+        None
+    }
 }
 
 /// What adds something to a source and leaves everything that a [`TensorSource`] says and reads as it is.
@@ -162,5 +168,9 @@ impl<T: Wrapper> TensorSource for T {
 
     fn notes(&self) -> &[String] {
         self.noted()
+    }
+
+    fn part(&self) -> Option<(usize, usize)> {
+        self.wrapped().part()
     }
 }

@@ -156,6 +156,10 @@ pub(crate) struct Convert {
     /// Print every tensor's type with the reason and the exact size of the file; write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Write parts, NAME-00001-of-0000N.gguf and so on, with at most so many bytes of tensors each, for example 2G (K, M, G, T are powers of
+    /// 1024; llama-gguf-split takes powers of 1000). The first part has the metadata too; a larger tensor has a part of its own
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub split_size: Option<u64>,
     /// Replace the output if it exists
     #[arg(long, short)]
     pub force: bool,

@@ -47,6 +47,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         pad_vocabulary: args.pad_vocabulary,
         requantize: args.requantize,
         allow_f16_loss: args.allow_f16_loss,
+        split_bytes: args.split_size,
         force: args.force,
         claims: Some(&global.claims),
         open: open_options(global),
@@ -85,6 +86,12 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     }
     for note in words::notes(&blueprint, &args.source) {
         terminal.note(&note);
+    }
+    if let Some(left_out) = left_out(&model) {
+        terminal.note(&left_out);
+    }
+    for (tensor, bytes) in blueprint.oversized() {
+        terminal.note(&format!("{tensor} has {} bytes, more than --split-size, and has a part of its own", thousands(bytes)));
     }
     if options.verify.is_some() && blueprint.tokenizer().is_none() {
         terminal.note(BYTES_AS_IDS);
@@ -234,6 +241,23 @@ fn tensor_rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
         .unzip()
 }
 
+/// What is said of tensors that no model of the source's kind uses.
+fn left_out(model: &OpenModel) -> Option<String> {
+    let tensors = model.source().tensors();
+    let names: Vec<&str> = model.description().unused.iter().filter_map(|index| Some(tensors.get(*index)?.name.as_str())).collect();
+    (!names.is_empty()).then(|| format!("{} are left out: the source has them, and no model of its kind uses them", names.join(", ")))
+}
+
+/// The files that make up the output, for people.
+fn all_shown(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ")
+}
+
+/// The same for programs.
+fn outputs(blueprint: &Blueprint, output: &Path) -> Vec<String> {
+    blueprint.paths(output).iter().map(|path| path.display().to_string()).collect()
+}
+
 fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
     let (tensors, rows) = tensor_rows(blueprint);
     let (words, said) = words::rows(blueprint);
@@ -242,7 +266,7 @@ fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &T
     terminal.print(&table(&["word", "value", "from", "in the file"], said, &[])?);
     terminal.print(&format!(
         "would write {} ({} bytes, {} tensors)\n",
-        shown(output),
+        all_shown(&blueprint.paths(output)),
         thousands(blueprint.layout.total_bytes()),
         blueprint.layout.files().map(|(_, layout)| layout.tensors.len()).sum::<usize>()
     ));
@@ -251,6 +275,7 @@ fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &T
         &json!({
             "dry_run": true,
             "output": output.display().to_string(),
+            "outputs": outputs(blueprint, output),
             "container": blueprint.container.name(),
             "recipe": blueprint.recipe,
             "total_bytes": blueprint.layout.total_bytes(),
@@ -302,7 +327,7 @@ fn report(
     }
     terminal.print(&format!(
         "wrote {} ({} bytes, {bits:.2} bits a parameter) in {:.2} s ({speed:.0} MB/s of source){}\n",
-        shown(output),
+        all_shown(&blueprint.paths(output)),
         thousands(record.output_bytes),
         record.write_seconds,
         if record.agreement.is_some() {
@@ -315,6 +340,7 @@ fn report(
     let document = json!({
         "source": args.source.display().to_string(),
         "output": output.display().to_string(),
+        "outputs": outputs(blueprint, output),
         "container": blueprint.container.name(),
         "recipe": blueprint.recipe,
         "model": { "version": model.description().version, "hyperparameters": model.description().hyperparameters },

@@ -164,8 +164,14 @@ fn print_text(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let source = file.source();
-    let mut text =
-        format!("{}: {}, {} tensors, {} bytes of data\n", shown(&args.file), source.format(), source.tensors().len(), thousands(bytes));
+    let part = source.part().map_or_else(String::new, |(number, count)| format!(" part {number} of {count},"));
+    let mut text = format!(
+        "{}: {},{part} {} tensors, {} bytes of data\n",
+        shown(&args.file),
+        source.format(),
+        source.tensors().len(),
+        thousands(bytes)
+    );
     match described {
         Ok(model) => text.push_str(&format!("{}\n", model_line(model))),
         Err(error) => text.push_str(&format!("no model that this version knows: {}\n", sink::message(&error.to_string()))),
@@ -250,6 +256,8 @@ fn print_json(
         &json!({
             "file": source.path().display().to_string(),
             "format": source.format(),
+            "part": source.part().map(|(number, count)| json!({ "number": number, "count": count })),
+            "files": source.files().iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
             "data_bytes": bytes,
             "types": types,
             "model": model,

@@ -45,6 +45,7 @@ pub struct Conversion<'a> {
     thresholds: Thresholds,
     replace: bool,
     requantize: bool,
+    split_bytes: Option<u64>,
 }
 
 /// Where types come from, besides rules.
@@ -71,6 +72,7 @@ impl<'a> Conversion<'a> {
             thresholds: Thresholds { max_kl: Some(BROKEN_KL), ..Thresholds::default() },
             replace: false,
             requantize: false,
+            split_bytes: None,
         }
     }
 
@@ -169,6 +171,13 @@ impl<'a> Conversion<'a> {
         self
     }
 
+    /// Writes parts of at most so many bytes of tensors each: `NAME-00001-of-0000N.gguf` and so on for an output `NAME.gguf`.
+    #[must_use]
+    pub fn in_parts_of(mut self, bytes: u64) -> Self {
+        self.split_bytes = Some(bytes);
+        self
+    }
+
     /// Lets a file of this name be replaced.
     #[must_use]
     pub fn replacing(mut self) -> Self {
@@ -243,6 +252,7 @@ impl<'a> Conversion<'a> {
             treatment: treatment.as_deref(),
             words: Some(&self.said),
             requantize: self.requantize,
+            split_bytes: self.split_bytes,
             force: self.replace,
             verify: Some(verify),
             ..ConvertOptions::new(container, &recipe, &self.vocabulary)

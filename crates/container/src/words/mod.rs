@@ -108,6 +108,10 @@ pub struct Provenance {
     pub recipe: String,
     /// The number that llama.cpp has for the preset of the recipe (`general.file_type`), where it has one of its own.
     pub file_type: Option<u32>,
+    /// Names of the source's files.
+    pub sources: Vec<String>,
+    /// Where the source was published, and which revision of that it is, where its path says so: `org/name@0123…`.
+    pub revision: Option<String>,
 }
 
 /// The kinds of words, for containers to say which of them they hold.

@@ -173,7 +173,9 @@ pub(crate) fn apart(file: &[u8]) -> GgufBuilder {
 
 fn raw(value: &Value) -> RawValue {
     match value {
+        Value::U16(v) => RawValue { kind: 2, bytes: v.to_le_bytes().to_vec() },
         Value::U32(v) => RawValue::u32(*v),
+        Value::I32(v) => RawValue { kind: 5, bytes: v.to_le_bytes().to_vec() },
         Value::F32(v) => RawValue::f32(*v),
         Value::F64(v) => RawValue { kind: 12, bytes: v.to_le_bytes().to_vec() },
         Value::Bool(v) => RawValue { kind: 7, bytes: vec![u8::from(*v)] },

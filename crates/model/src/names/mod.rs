@@ -198,7 +198,9 @@ pub static NATIVE: Convention = Convention {
         ("linear_attn.o_proj.weight", "att.output.weight", Recover::AS_IS),
         ("linear_attn.g_norm.weight", "att.ln_x.weight", Recover::AS_IS),
         ("linear_attn.g_norm.bias", "att.ln_x.bias", Recover::AS_IS),
-        // Of a draft; what was released has BlinkDL's words.
+        ("mlp.key.weight", "ffn.key.weight", Recover::AS_IS),
+        ("mlp.value.weight", "ffn.value.weight", Recover::AS_IS),
+        // Of a draft; what was released has the words above, which are written, since they come first.
         ("mlp.up_proj.weight", "ffn.key.weight", Recover::AS_IS),
         ("mlp.down_proj.weight", "ffn.value.weight", Recover::AS_IS),
     ],

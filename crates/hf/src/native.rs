@@ -1,0 +1,283 @@
+//! A directory for `RwkvForCausalLM` of Transformers, RWKV-7 as its makers publish it since August 2026. Start at [`native`].
+
+use rwkv_forge_container::{GENERATION_CONFIG, Sourced, TEMPLATE, Words};
+use rwkv_forge_model::{Choice, DigestOf, DigestPlace, FileLayout, ModelDescription, OutputLayout, Patch, TimeMix, Version};
+use rwkv_forge_tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+use crate::config::dtype;
+use crate::error::HfError;
+use crate::hugging_face::{CONFIG, WORLD};
+use crate::shards::{files, is_weights, text_file};
+use crate::table::native_row;
+use crate::tensors::{Squeezed, Style, tensors};
+
+/// Decoding with few steps of thought, beside [`GENERATION_CONFIG`].
+const FAKE_THINK: &str = "fake_think_generation_config.json";
+/// Decoding for calls of tools.
+const TOOLS: &str = "tools_generation_config.json";
+/// What the weights were made of.
+const PROVENANCE: &str = "PROVENANCE.md";
+/// The length of context that is stated where neither the name nor the source says what the model was trained with.
+const CONTEXT: u64 = 4096;
+/// Bytes kept for the result of the comparison, and for whether it changed a value.
+const VERIFY_BYTES: usize = 400;
+const LOSSLESS_BYTES: usize = 64;
+/// Hexadecimal digits of a SHA-256.
+const DIGEST_BYTES: usize = 64;
+
+/// Whether a directory of [`native`] may have a file of this name.
+#[must_use]
+pub fn native_writes(name: &str) -> bool {
+    [CONFIG, GENERATION_CONFIG, FAKE_THINK, TOOLS, TEMPLATE, WORLD, PROVENANCE].contains(&name) || is_weights(name)
+}
+
+/// Whether the class reads models of this version.
+///
+/// # Errors
+/// [`HfError::CannotCarry`] for all but RWKV-7.
+pub fn can_carry_native(version: Version) -> Result<(), HfError> {
+    native_row(version).map(|_| ())
+}
+
+/// Lays out a directory: the weights in one file or in shards with an index, `config.json`, the decoding that is published for answers with
+/// thought, almost without, and for tools, `chat_template.jinja` where a template is known, the vocabulary file where it is World, and
+/// `PROVENANCE.md` with the digests of the source and of the weights. `shard_bytes` are the bytes of tensors in a file,
+/// [`crate::SHARD_BYTES`] but for tests.
+///
+/// ```
+/// use rwkv_forge_container::Words;
+/// use rwkv_forge_hf::{SHARD_BYTES, native};
+/// use rwkv_forge_model::Choice;
+/// use rwkv_forge_tensor::Encoding;
+///
+/// # use rwkv_forge_testkit::models::{Sizes, random_model};
+/// # let checkpoint = random_model(rwkv_forge_model::Version::V7, &Sizes::TINY, 1);
+/// # let model = rwkv_forge_model::describe(rwkv_forge_tensor::TensorSource::tensors(&checkpoint))?;
+/// let choice = Choice { encoding: Encoding::BF16, reason: "a wish".to_owned() };
+/// let directory = native(&model, &vec![choice; model.tensors.len()], &Words::default(), SHARD_BYTES)?;
+///
+/// // Every file is known, and no tensor was read.
+/// let (_, config) = directory.files().find(|(name, _)| *name == "config.json").expect("a configuration");
+/// assert!(std::str::from_utf8(&config.header)?.contains("RwkvForCausalLM"));
+/// let (_, weights) = directory.files().find(|(name, _)| *name == "model.safetensors").expect("one file of weights");
+/// assert!(weights.tensors.iter().any(|tensor| tensor.name == "model.layers.1.linear_attn.k_proj.weight"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`HfError::CannotCarry`], and the errors of safetensors layouts.
+pub fn native(model: &ModelDescription, choices: &[Choice], words: &Words, shard_bytes: u64) -> Result<OutputLayout, HfError> {
+    let row = native_row(model.version)?;
+    let style = Style { convention: row.convention, squeezed: Squeezed::All, eighth_value: false, stand_ins: false };
+    let mut all = files(tensors(model, choices, style)?, model.version, &[], words, shard_bytes)?;
+    let context = context(words);
+    let provenance = provenance(model, words, &all, &context);
+    all.push(text_file(CONFIG, format!("{:#}\n", config(model, choices, row.kind, words, context.length)?)));
+    for (name, decoding) in [(GENERATION_CONFIG, &OPEN), (FAKE_THINK, &FAKE), (TOOLS, &CALLS)] {
+        all.push(text_file(name, format!("{:#}\n", generation(decoding, words))));
+    }
+    if let Some(template) = &words.template {
+        all.push(text_file(TEMPLATE, template.value.clone()));
+    }
+    if words.tokens.as_ref().is_some_and(|tokens| crate::world(&tokens.value).is_some()) {
+        all.push(text_file(WORLD, Tokenizer::world_file()));
+    }
+    all.push((PROVENANCE.to_owned(), provenance));
+    Ok(OutputLayout::Directory(all))
+}
+
+/// How tokens are chosen.
+struct Decoding {
+    temperature: f64,
+    top_p: f64,
+    top_k: u32,
+    /// Presence, frequency, and what the counts are multiplied with at each token.
+    penalties: Option<[f64; 3]>,
+}
+
+/// With open thought.
+static OPEN: Decoding = Decoding { temperature: 0.96, top_p: 0.76, top_k: 32, penalties: Some([1.0, 0.1, 0.988]) };
+/// With thought that is closed at once.
+static FAKE: Decoding = Decoding { temperature: 1.0, top_p: 0.28, top_k: 32, penalties: None };
+/// For calls of tools: as with open thought, without penalties.
+static CALLS: Decoding = Decoding { temperature: 0.96, top_p: 0.76, top_k: 32, penalties: Some([0.0, 0.0, OPEN_DECAY]) };
+const OPEN_DECAY: f64 = 0.988;
+
+/// An id; 0, the end of text of World, where none is known.
+fn id(special: &Option<Sourced<u32>>) -> u32 {
+    special.as_ref().map_or(0, |id| id.value)
+}
+
+fn generation(decoding: &Decoding, words: &Words) -> Value {
+    let mut config = json!({
+        "bos_token_id": id(&words.special.bos),
+        "eos_token_id": id(&words.special.eos),
+        "do_sample": true,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "top_k": decoding.top_k,
+    });
+    let mut more: Vec<(&str, Value)> = Vec::new();
+    if let Some([presence, frequency, decay]) = decoding.penalties {
+        more.extend([("presence_penalty", json!(presence)), ("frequency_penalty", json!(frequency)), ("penalty_decay", json!(decay))]);
+    }
+    // World has no padding of its own.
+    more.extend(words.special.pad.as_ref().map(|pad| ("pad_token_id", json!(pad.value))));
+    if let Some(entries) = config.as_object_mut() {
+        entries.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    }
+    config
+}
+
+fn config(model: &ModelDescription, choices: &[Choice], kind: &str, words: &Words, context: u64) -> Result<Value, HfError> {
+    let sizes = &model.hyperparameters;
+    let TimeMix::Wkv7 { decay, iclr, value, gate } = model.mechanisms.time_mix else {
+        return Err(HfError::Internal(format!("RwkvForCausalLM has no {}", model.mechanisms.time_mix.name())));
+    };
+    Ok(json!({
+        "architectures": ["RwkvForCausalLM"],
+        "model_type": "rwkv",
+        "architecture_version": kind,
+        "a_low_rank_dim": iclr,
+        "bos_token_id": id(&words.special.bos),
+        "context_length": context,
+        "decay_low_rank_dim": decay,
+        "eos_token_id": id(&words.special.eos),
+        "gate_low_rank_dim": gate.unwrap_or(0),
+        "group_norm_epsilon": 64e-5,
+        "head_size": sizes.head_size,
+        "hidden_size": sizes.channels,
+        "intermediate_size": sizes.ffn,
+        "layer_norm_epsilon": 1e-5,
+        "num_attention_heads": sizes.heads,
+        "num_hidden_layers": sizes.layers,
+        "tie_word_embeddings": false,
+        "torch_dtype": dtype(model, choices),
+        "v_low_rank_dim": value.unwrap_or(0),
+        "vocab_size": sizes.vocabulary,
+        "wkv_mode": "fp32io16",
+    }))
+}
+
+/// The length of context that the model was trained with, and who says so.
+struct Context {
+    length: u64,
+    said_by: &'static str,
+}
+
+/// No tensor says it; names of released models do (`-ctx8192`).
+fn context(words: &Words) -> Context {
+    let name = words.name.as_ref().map_or("", |name| name.value.as_str());
+    let digits = name.rsplit_once("-ctx").map_or("", |(_, rest)| rest);
+    let end = digits.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(digits.len());
+    match digits.get(..end).unwrap_or_default().parse() {
+        Ok(length) if length > 0 => Context { length, said_by: "by the model's name" },
+        _ => Context { length: CONTEXT, said_by: "a guess: nobody says what the model was trained with, and no length limits it" },
+    }
+}
+
+/// The text of `PROVENANCE.md`, with places for what is known when the weights are written.
+fn provenance(model: &ModelDescription, words: &Words, weights: &[(String, FileLayout)], context: &Context) -> FileLayout {
+    let mut page = Page::default();
+    page.text("# Provenance\n\n");
+    let made = words.provenance.clone().unwrap_or_default();
+    page.text(&format!("Written by rwkv-forge {} from a checkpoint of {}.\n\n", made.tool_version, model.version));
+    page.text(&format!("- recipe: `{}`\n", plain(&made.recipe)));
+    page.text(&format!(
+        "- source revision: {}\n",
+        made.revision.as_deref().map_or("not known".to_owned(), |said| format!("`{}`", plain(said)))
+    ));
+    page.text("- every tensor holds the values of the source: ");
+    page.late("lossless", LOSSLESS_BYTES);
+    page.text("\n- logits compared with those of the source: ");
+    page.late("verify", VERIFY_BYTES);
+    page.text(&format!("\n- context_length of config.json: {}, {}\n", context.length, context.said_by));
+    if !model.unused.is_empty() {
+        let count = model.unused.len();
+        page.text(&format!("- left out: {count} tensors of the source that no model of its kind uses\n"));
+    }
+    page.text("\nSHA-256 of the source:\n\n```\n");
+    for (index, name) in made.sources.iter().enumerate() {
+        page.digest(DigestOf::Source(index));
+        page.text(&format!("  {}\n", plain(name)));
+    }
+    page.text("```\n\nSHA-256 of the weights, for `sha256sum -c`:\n\n```\n");
+    for (name, _) in weights {
+        page.digest(DigestOf::Output(name.clone()));
+        page.text(&format!("  {name}\n"));
+    }
+    page.text("```\n");
+    page.finish()
+}
+
+/// Without what would end the code that it stands in.
+fn plain(text: &str) -> String {
+    rwkv_forge_tensor::shorten(text).replace('`', "'")
+}
+
+/// A text with places that are filled in later.
+#[derive(Default)]
+struct Page {
+    text: Vec<u8>,
+    patches: Vec<Patch>,
+    digests: Vec<DigestPlace>,
+}
+
+impl Page {
+    fn text(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+
+    fn offset(&self) -> u64 {
+        u64::try_from(self.text.len()).unwrap_or(u64::MAX)
+    }
+
+    fn gap(&mut self, bytes: usize, filler: u8) {
+        self.text.resize(self.text.len().saturating_add(bytes), filler);
+    }
+
+    fn late(&mut self, name: &'static str, bytes: usize) {
+        self.patches.push(Patch { name, offset: self.offset(), bytes });
+        self.gap(bytes, b' ');
+    }
+
+    fn digest(&mut self, of: DigestOf) {
+        self.digests.push(DigestPlace { of, offset: self.offset() });
+        self.gap(DIGEST_BYTES, b'0');
+    }
+
+    fn finish(self) -> FileLayout {
+        let total_bytes = self.offset();
+        FileLayout { header: self.text, total_bytes, patches: self.patches, digests: self.digests, ..FileLayout::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv_forge_container::{Sourced, Words};
+
+    use super::{CALLS, OPEN, OPEN_DECAY, context};
+
+    #[test]
+    fn decoding_for_tools_is_that_of_open_thought_without_penalties() {
+        assert_eq!(OPEN.penalties.map(|penalties| penalties[2]), Some(OPEN_DECAY));
+        assert_eq!(CALLS.penalties, Some([0.0, 0.0, OPEN_DECAY]));
+        assert!((CALLS.top_p - OPEN.top_p).abs() < 1e-9 && CALLS.top_k == OPEN.top_k);
+    }
+
+    #[test]
+    fn the_context_is_that_of_the_name() {
+        for (name, length) in [
+            ("rwkv7-g1j-1.5b-20260831-ctx16384", 16_384),
+            ("rwkv7-g1d-0.1b-20260129-ctx8192-q8_0", 8192),
+            ("rwkv-g1k-3b-temp-5441", 4096),
+            ("x-ctx", 4096),
+            ("x-ctx0", 4096),
+            ("x-ctx99999999999999999999", 4096),
+        ] {
+            let words = Words { name: Some(Sourced::option("--name", name.to_owned())), ..Words::default() };
+            assert_eq!(context(&words).length, length, "{name}");
+        }
+    }
+}
