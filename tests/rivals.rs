@@ -16,8 +16,11 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Name, shape and values of every tensor of the trained RWKV-7.
-fn trained() -> Vec<(String, Vec<u64>, Vec<f32>)> {
+/// Names, shapes and values.
+type Tensors = Vec<(String, Vec<u64>, Vec<f32>)>;
+
+/// Every tensor of the trained RWKV-7.
+fn trained() -> Tensors {
     let model = rwkv_forge_convert::open(checkpoint("7"), OpenOptions::default()).unwrap();
     let read =
         |spec: &rwkv_forge_model::TensorSpec| (spec.name.clone(), spec.shape.clone(), model.model.read(spec, View::CANONICAL).unwrap());
@@ -150,7 +153,7 @@ fn turned(shape: &[u64], values: &[f32]) -> Vec<f32> {
 }
 
 /// The trained model as such a file; and the values of its tensors as checkpoints have them.
-fn rwkvq(dir: &Dir) -> (PathBuf, Vec<(String, Vec<u64>, Vec<f32>)>) {
+fn rwkvq(dir: &Dir) -> (PathBuf, Tensors) {
     let (mut entries, mut header, mut data, mut expected) = (serde_json::Map::new(), serde_json::Map::new(), Vec::new(), Vec::new());
     for (name, shape, values) in trained() {
         let suffix = name.rsplit('.').next().unwrap();
@@ -229,14 +232,14 @@ fn an_rwkvq_is_a_source_for_every_command() {
     json(&[&again[..], &["--requantize"]].concat(), 0);
     let kept = dir.join("f32.safetensors");
     let report = json(&["convert", file, "--to", "safetensors", "--type", "f32", "--vocab", vocabulary, "-o", text(&kept)], 0);
-    assert_eq!(report["agreement"]["identical"], true, "{report}");
+    assert_eq!(report["record"]["agreement"]["identical"], true, "{report}");
     has_values(&kept, &expected);
     let words = run(&["inspect", text(&output)]);
     assert!(String::from_utf8_lossy(&words.stdout).contains("QuantConfig(proj=8)"), "what the file says is kept");
 }
 
 /// The trained model as Albatross's script leaves it: f16, dimensions of 1 dropped, six kinds of matrices in int8.
-fn albatross() -> (MemorySource, Vec<(String, Vec<u64>, Vec<f32>)>) {
+fn albatross() -> (MemorySource, Tensors) {
     let (mut tensors, mut expected) = (Vec::new(), Vec::new());
     let quantized = ["att.receptance.weight", "att.key.weight", "att.value.weight", "att.output.weight", "ffn.key.weight", "head.weight"];
     for (name, shape, values) in trained() {
@@ -304,7 +307,7 @@ fn int8_of_albatross_is_a_source() {
 /// What is no model at all is inspected by what it holds.
 #[test]
 fn a_file_of_every_kind_is_inspected() {
-    let seen = json(&["inspect", text(&fixture("rwkvq/kinds.rwkvq").to_path_buf()), "--hashes"], 0);
+    let seen = json(&["inspect", text(fixture("rwkvq/kinds.rwkvq")), "--hashes"], 0);
     let types: Vec<&String> = seen["types"].as_object().unwrap().keys().collect();
     assert_eq!(types, ["asym", "asym_8", "bf16", "int4_row", "int8_row", "rtn", "sb6_4", "sb6_5", "sb6_6", "sym6", "sym8"]);
     assert!(seen["model"].is_null() && seen["notes"].to_string().contains("pieces of 8 weights"), "{seen}");

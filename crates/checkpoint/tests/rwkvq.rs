@@ -152,7 +152,7 @@ fn every_kind_has_the_values_of_the_package() {
         ]
     );
     assert_eq!(opened.format(), "rwkvq v2");
-    assert_eq!(opened.files(), [file.0.clone()]);
+    assert_eq!(opened.files(), std::slice::from_ref(&file.0));
     let note = opened.notes().concat();
     assert!(note.contains("`asym.short`, `asym.narrow`, `asym.other`, `rtn.7` and 3 more"), "{note}");
     let said = |key: &str| opened.metadata().into_iter().find(|(known, _)| known == key).map(|(_, value)| value);

@@ -167,10 +167,10 @@ fn outliers<'a>(
                 return Ok(());
             }
             let within = place.saturating_sub(range.weight(range.first));
-            let (block, place) = (size(within >> 3), size(within & 7));
+            let (block, place) = (size(within >> 3), u32::try_from(within & 7).unwrap_or(0));
             let Some((which, values)) = parts.get_mut(block).and_then(|part| part.split_first_mut()) else { continue };
-            *which |= 1 << place;
-            copy(values.get_mut(place.saturating_mul(2)..).unwrap_or_default(), value);
+            *which |= 1u8.wrapping_shl(place);
+            copy(values.get_mut(size(u64::from(place).saturating_mul(2))..).unwrap_or_default(), value);
         }
         low = low.saturating_add(now);
     }

@@ -46,7 +46,7 @@ fn nibbles(packed: &[u8], length: usize, codes: &mut [u8]) {
 }
 
 /// Whether all values of a block are finite. Scales are products here, so that finite numbers may overflow in them.
-fn decodes_to_numbers<B: Block, const N: usize>(stored: &B::Stored) -> bool
+fn decodes_to_numbers<B, const N: usize>(stored: &B::Stored) -> bool
 where
     B: Block<Values = [f32; N]>,
 {
