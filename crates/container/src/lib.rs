@@ -36,5 +36,5 @@ pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use registry::{Registry, by_name};
 pub use words::{
     Array, CHAT_FORMATS, ChatFormat, Entry, GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, Origin, Provenance, Sourced, Standing, TEMPLATE,
-    TokenTable, Unrendered, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template, is_vocabulary, rendered, words_beside,
+    TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template, is_vocabulary, words_beside,
 };

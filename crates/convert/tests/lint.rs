@@ -110,9 +110,9 @@ fn each_fault_of_a_gguf_file_is_found_alone() {
     assert_eq!(gguf(&marked("{{ eos_token }}")), ["gguf-end-of-turn"]);
     assert_eq!(gguf(&marked("<|im_end|>")), ["gguf-end-of-turn"]);
     assert_eq!(gguf(&world("{% for message in messages %}")), ["gguf-chat-template-jinja", "gguf-chat-template-c-api"]);
-    assert_eq!(gguf(&world("{{ raise_exception('rwkv-world') }}")), ["gguf-chat-template-jinja"]);
-    // What the engine here does not know may be known elsewhere.
-    assert_eq!(gguf(&world("{{ 'rwkv-world'|unheard_of }}")), [""; 0]);
+    // What no engine here runs is read: filters may be known elsewhere.
+    assert_eq!(gguf(&world("{{ 'rwkv-world\\n\\n'|unheard_of }}")), [""; 0]);
+    assert_eq!(gguf(&world("{{ 'rwkv-world'|unheard_of }}")), ["gguf-end-of-turn"]);
     // Every format of ours: what llama.cpp's C API knows, and where a token ends a turn.
     let flower = ["<s>", "\\xe2\\x9c\\xbf", "\\n\\n", "b"];
     for (name, eot, findings) in [

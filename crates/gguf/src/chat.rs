@@ -1,20 +1,16 @@
 //! What programs make of the chat template of a file. The rules of [`crate::lint`] about it.
 
-use rwkv_forge_container::{Array, ChatFormat, Unrendered, Value, rendered};
+use rwkv_forge_container::{Array, ChatFormat, Value, check_template};
 use rwkv_forge_tensor::shorten;
 
 use crate::lint::{has_rwkv_tokens, tokens};
 use crate::reader::GgufFile;
-use crate::vocabulary::{NORMAL, unspell};
+use crate::vocabulary::{CONTROL, UNUSED, USER_DEFINED, unspell};
 
 /// What llama.cpp's C API recognises RWKV's chat template by.
 const C_API_MARKS: [&str; 2] = ["rwkv-world", r"{{- 'User: ' + message['content']|trim + '\n\n' -}}"];
 /// Templates of others that it recognises before RWKV's, as far as one of an RWKV model may have their marks.
 const C_API_OTHERS: [&str; 5] = ["<|im_start|>", "[INST]", "[gMASK]", "<start_of_turn>", "<|start_header_id|>"];
-/// How a token of the empty line is spelled.
-const EMPTY_LINE: &str = "\\n\\n";
-/// An answer that no template writes by itself.
-const ANSWER: &str = "an-answer-of-nobody";
 
 /// The template, where there is one with anything in it.
 fn template(file: &GgufFile) -> Option<&str> {
@@ -31,14 +27,8 @@ pub(crate) fn chat_template(file: &GgufFile) -> Option<String> {
 }
 
 pub(crate) fn chat_template_jinja(file: &GgufFile) -> Option<String> {
-    match conversation(file, template(file)?) {
-        Ok(_) | Err(Unrendered::Beyond(_)) => None,
-        Err(Unrendered::Fails(why)) => Some(format!(
-            "tokenizer.chat_template fails on a question and an answer ({}): programs with an engine for Jinja refuse the conversation or \
-             the file",
-            shorten(&why)
-        )),
-    }
+    let why = check_template("tokenizer.chat_template", template(file)?).err()?;
+    Some(format!("{}: programs with an engine for Jinja, such as llama-server, cannot read it", shorten(&why.to_string())))
 }
 
 pub(crate) fn chat_template_c_api(file: &GgufFile) -> Option<String> {
@@ -56,53 +46,67 @@ pub(crate) fn chat_template_c_api(file: &GgufFile) -> Option<String> {
     ))
 }
 
-/// A question, an answer and a question by the template.
-fn conversation(file: &GgufFile, template: &str) -> Result<String, Unrendered> {
-    let text = |name: &str| special(file, name).map(|(_, text)| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-    let turns = [("user", "a question"), ("assistant", ANSWER), ("user", "a question")];
-    rendered(template, &turns, [&text("bos"), &text("eos")], true)
-}
-
 /// A special token: its id and its text.
 fn special(file: &GgufFile, name: &str) -> Option<(u64, Vec<u8>)> {
     let metadata = file.metadata();
     let id = metadata.get(&format!("tokenizer.ggml.{name}_token_id")).and_then(Value::as_u64)?;
     let place = usize::try_from(id).ok();
     let kind = match metadata.get("tokenizer.ggml.token_type") {
-        Some(Value::Array(Array::I32(kinds))) => place.and_then(|place| kinds.get(place)).copied().unwrap_or(NORMAL),
-        _ => NORMAL,
+        Some(Value::Array(Array::I32(kinds))) => place.and_then(|place| kinds.get(place)),
+        _ => None,
     };
     let text = place.and_then(|place| tokens(file)?.get(place)).map(String::as_str).unwrap_or_default();
-    Some((id, if kind == NORMAL && has_rwkv_tokens(file) { unspell(text) } else { text.as_bytes().to_vec() }))
+    // The names of those are no spelled bytes.
+    let is_name = kind.is_some_and(|kind| [CONTROL, USER_DEFINED, UNUSED].contains(kind));
+    Some((id, if is_name { text.as_bytes().to_vec() } else { unspell(text) }))
+}
+
+/// Whether a template can end an answer with a token: of a known format that is known; another one has to have its text somewhere, as it
+/// is or as Jinja escapes it, or the variable that stands for it.
+fn ends_with(template: Option<&str>, name: &str, token: &(u64, Vec<u8>)) -> bool {
+    let Some(text) = std::str::from_utf8(&token.1).ok().filter(|text| !text.is_empty()) else { return false };
+    // Without a template programs that know RWKV take World's.
+    let known = template.map_or_else(|| ChatFormat::by_name("world"), ChatFormat::of);
+    match (known, template) {
+        (Some(format), _) => format.end_of_turn == Some(text),
+        (None, template) => {
+            let writes = |text: &str| template.is_some_and(|template| template.contains(text));
+            writes(text) || writes(&text.replace('\n', "\\n")) || writes(&format!("{name}_token"))
+        }
+    }
 }
 
 pub(crate) fn end_of_turn(file: &GgufFile) -> Option<String> {
     // Of other tokens nothing is known by which programs stop.
     let tokens = tokens(file).filter(|_| has_rwkv_tokens(file))?;
-    let after = match template(file).map(|template| conversation(file, template)) {
-        None => "\n\n".to_owned(),
-        Some(Ok(text)) => text.rsplit_once(ANSWER)?.1.to_owned(),
+    let template = template(file);
+    if template.is_some_and(|template| check_template("", template).is_err()) {
         // Another rule's matter.
-        Some(Err(_)) => return None,
-    };
+        return None;
+    }
     let end = special(file, "eot");
-    let stops =
-        |special: &Option<(u64, Vec<u8>)>| special.as_ref().is_some_and(|(_, text)| !text.is_empty() && after.as_bytes().starts_with(text));
-    if stops(&end) || stops(&special(file, "eos")) {
+    let stops = |name: &str, token: &Option<(u64, Vec<u8>)>| token.as_ref().is_some_and(|token| ends_with(template, name, token));
+    if stops("eot", &end) || stops("eos", &special(file, "eos")) {
         return None;
     }
     let found = match end {
         None => "tokenizer.ggml.eot_token_id is missing".to_owned(),
         Some((id, text)) => format!("tokenizer.ggml.eot_token_id is {id} ({:?})", shorten(&String::from_utf8_lossy(&text))),
     };
-    let empty_line = after.starts_with("\n\n").then(|| tokens.iter().position(|token| token == EMPTY_LINE)).flatten();
-    let stop = after.chars().take(16).collect::<String>();
-    Some(match empty_line {
-        Some(id) => format!("{found}; with {id}, the empty line, chats stop at the end of a turn"),
-        None if template(file).is_none() => return None,
-        None => format!(
-            "{found}, and by the template {stop:?} follows an answer, which begins neither with that token nor with the end of text: chats stop \
-             only in programs that are told to stop at a text"
+    let known = template.map_or_else(|| ChatFormat::by_name("world"), ChatFormat::of);
+    let wanted = known.and_then(|format| format.end_of_turn);
+    let place = wanted.and_then(|wanted| tokens.iter().position(|token| unspell(token) == wanted.as_bytes()));
+    Some(match (known, place) {
+        (Some(_), Some(id)) => format!("{found}; with {id} ({:?}), chats stop at the end of a turn", wanted.unwrap_or_default()),
+        // No template and no such token: nothing is known of the conversations of such a model.
+        (Some(_), None) if template.is_none() => return None,
+        (Some(format), None) => format!(
+            "{found}, and no token ends a turn of the format {}: chats stop only in programs that are told to stop at the text {:?}",
+            format.name, format.stop
+        ),
+        (None, _) => format!(
+            "{found}, and tokenizer.chat_template has neither its text nor that of the end of text in it: chats stop only in programs that are \
+             told to stop at a text"
         ),
     })
 }

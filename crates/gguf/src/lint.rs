@@ -22,9 +22,13 @@ pub(crate) static RULES: &[Rule<GgufFile>] = &[
     Rule::error("gguf-f32", "vectors in another type than f32", narrow_vectors),
     Rule::error("gguf-token-count", "a list of tokens, or of their types, of another length than the embedding", token_count),
     Rule::error("gguf-token-escape", "upper-case hex digits in spelled tokens, from which llama.cpp computes other bytes", token_escapes),
-    Rule::warning("gguf-end-of-turn", "an answer that ends with no token at which programs stop, so that chats do not", end_of_turn),
+    Rule::warning(
+        "gguf-end-of-turn",
+        "a template whose answers end with no token at which programs stop, so that chats do not",
+        end_of_turn,
+    ),
     Rule::warning("gguf-chat-template", "no chat template, so that programs fall back on the format of another model", chat_template),
-    Rule::warning("gguf-chat-template-jinja", "a chat template that engines for Jinja fail on", chat_template_jinja),
+    Rule::warning("gguf-chat-template-jinja", "a chat template that engines for Jinja cannot read", chat_template_jinja),
     Rule::warning(
         "gguf-chat-template-c-api",
         "a template of RWKV's conversations that llama.cpp's C API does not recognise, so that it needs an engine for Jinja",

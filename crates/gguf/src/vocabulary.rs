@@ -9,11 +9,11 @@ use crate::reader::GgufFile;
 use crate::write::HeaderWriter;
 
 /// Ordinary text.
-pub(crate) const NORMAL: i32 = 1;
+const NORMAL: i32 = 1;
 /// The end of text.
-const CONTROL: i32 = 3;
+pub(crate) const CONTROL: i32 = 3;
 /// Added text.
-const USER_DEFINED: i32 = 4;
+pub(crate) const USER_DEFINED: i32 = 4;
 /// Rows of the embedding that no text leads to.
 pub(crate) const UNUSED: i32 = 5;
 

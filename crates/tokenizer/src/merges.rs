@@ -70,8 +70,8 @@ impl Merges {
 /// Where the first piece of a text ends: before a space between two letters, which no token of a word goes beyond.
 fn between_words(text: &str) -> usize {
     let is_between = |window: &[u8]| matches!(window, [before, b' ', after] if before.is_ascii_alphabetic() && after.is_ascii_alphabetic());
-    let ends = text.as_bytes().windows(3).enumerate().skip(PIECE);
-    ends.into_iter().find(|(_, window)| is_between(window)).map_or(text.len(), |(at, _)| at.saturating_add(1))
+    let mut places = text.as_bytes().windows(3).enumerate().skip(PIECE);
+    places.find(|(_, window)| is_between(window)).map_or(text.len(), |(at, _)| at.saturating_add(1))
 }
 
 fn bad(name: &str, problem: String) -> TokenizerError {
@@ -105,6 +105,7 @@ pub(crate) fn read(name: &str, file: &[u8], mut value: Value) -> Result<Tokenize
             *place = Value::Null;
         }
     }
+    number_added(name, &mut value)?;
     for token in value.get_mut("added_tokens").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
         // What older files do not say.
         let is_special = token.get("special").and_then(Value::as_bool).unwrap_or(false);
@@ -129,6 +130,24 @@ pub(crate) fn read(name: &str, file: &[u8], mut value: Value) -> Result<Tokenize
         end_of_text: parts.end_of_text,
         notes: Vec::new().into(),
     })
+}
+
+/// The package numbers tokens that were added as it finds them in the model, and goes on counting for others: so that they have the ids that the
+/// file says, all of them go into the model. No merge leads to one.
+fn number_added(name: &str, value: &mut Value) -> Result<(), TokenizerError> {
+    let of = |token: &Value| Some((token.get("content")?.as_str()?.to_owned(), token.get("id")?.as_u64()?));
+    let added: Vec<_> = value.get("added_tokens").and_then(Value::as_array).into_iter().flatten().map(of).collect();
+    check_limit(name, "the number of added tokens", added.len(), MAX_TOKENS)?;
+    let vocab = value.get_mut("model").and_then(|model| model.get_mut("vocab")).and_then(Value::as_object_mut);
+    let vocab = vocab.ok_or_else(|| bad(name, "its vocab is no object of tokens and ids".to_owned()))?;
+    for token in added {
+        let (text, id) = token.ok_or_else(|| bad(name, "an entry of added_tokens has no id or no content".to_owned()))?;
+        let known = vocab.entry(text.as_str()).or_insert_with(|| id.into());
+        if known.as_u64() != Some(id) {
+            return Err(bad(name, format!("the added token {:?} has the ids {id} and {known}", rwkv_forge_tensor::shorten(&text))));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a text has a space between two letters.
@@ -176,12 +195,17 @@ fn check_steps(name: &str, value: &Value) -> Result<bool, TokenizerError> {
     for text in steps.iter().filter_map(|step| pattern(step)) {
         check_limit(name, "the length of a pattern of its pre_tokenizer", text.len(), MAX_PATTERN_BYTES)?;
     }
+    if steps.iter().any(|step| step.get("behavior").and_then(Value::as_str) == Some("Removed")) {
+        return Err(bad(
+            name,
+            "its pre_tokenizer removes what it finds (behavior Removed), so that parts of a text would be lost".to_owned(),
+        ));
+    }
     if !steps.iter().any(|step| is(step, "ByteLevel")) {
         return Err(bad(name, "its pre_tokenizer has no step ByteLevel, so that its tokens are no bytes".to_owned()));
     }
-    let by_words = |step: &&Value| match is(step, "ByteLevel") {
-        true => flag(step, "use_regex", true),
-        false => pattern(step).as_deref() == Some(QWEN2_SPLIT),
+    let by_words = |step: &&Value| {
+        if is(step, "ByteLevel") { flag(step, "use_regex", true) } else { pattern(step).as_deref() == Some(QWEN2_SPLIT) }
     };
     let begins_with_space = |step: &&Value| is(step, "ByteLevel") && flag(step, "add_prefix_space", true);
     Ok(steps.iter().copied().any(|step| by_words(&step)) && !steps.iter().copied().any(|step| begins_with_space(&step)))

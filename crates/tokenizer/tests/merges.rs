@@ -96,6 +96,12 @@ fn words_are_merged_in_their_order() {
     let (three, two) = (tokenizer.id_of(b"   ").unwrap(), tokenizer.id_of(b"  ").unwrap());
     assert_eq!(tokenizer.encode(b"a     ").unwrap(), [tokenizer.id_of(b"a").unwrap(), three, two]);
     assert_eq!(tokenizer.encode(b"<|endoftext|>").unwrap(), [0]);
+    // An id is what the file says, wherever it is.
+    let far = file(|value| {
+        let added = value["added_tokens"].as_array_mut().unwrap();
+        added.push(json!({ "id": 300, "content": "<far>", "special": false }));
+    });
+    assert_eq!(Tokenizer::from_bytes("far", &far).unwrap().encode(b"a<far>").unwrap(), [tokenizer.id_of(b"a").unwrap(), 300]);
     assert_eq!((tokenizer.len(), tokenizer.max_id()), (256 + 8 + 2, two.max(three)));
     assert_eq!(tokenizer.id_of(b"<|endoftext|>"), Some(0), "by its name, which configurations give");
 }
@@ -173,7 +179,15 @@ fn what_cannot_be_used_is_called_by_its_name() {
         ),
         ("pre_tokenizer is Metaspace", Box::new(|value: &mut Value| value["pre_tokenizer"] = json!({ "type": "Metaspace" }))),
         ("no step ByteLevel", Box::new(|value: &mut Value| value["pre_tokenizer"] = Value::Null)),
+        (
+            "parts of a text would be lost",
+            Box::new(|value: &mut Value| {
+                let split = json!({ "type": "Split", "pattern": { "String": " " }, "behavior": "Removed", "invert": false });
+                value["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": [split, { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true }] });
+            }),
+        ),
         ("spelled in bytes", Box::new(|value: &mut Value| value["model"]["vocab"]["世"] = json!(290))),
+        ("has the ids 7 and 0", Box::new(|value: &mut Value| value["added_tokens"][0]["id"] = json!(7))),
         ("another token's", Box::new(|value: &mut Value| value["model"]["vocab"]["ab"] = json!(5))),
         ("", Box::new(|value: &mut Value| value["model"]["merges"] = json!(["q"]))),
         ("", Box::new(|value: &mut Value| value["model"]["merges"] = json!(["unheard of"]))),

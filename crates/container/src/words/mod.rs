@@ -24,7 +24,7 @@ pub use chat::{CHAT_FORMATS, ChatFormat};
 pub use compare::{Standing, WordDifference};
 pub use entries::Entry;
 pub use folder::{GENERATION_CONFIG, TEMPLATE, is_vocabulary};
-pub use jinja::{MAX_TEMPLATE_BYTES, Unrendered, check_template, rendered};
+pub use jinja::{MAX_TEMPLATE_BYTES, check_template};
 pub use table::TokenTable;
 pub use value::{Array, Value};
 
