@@ -37,6 +37,8 @@ fn every_command_that_computes_refuses_holes_and_takes_them_when_allowed() {
     let text = dir.join("words.txt");
     std::fs::write(&text, &std::fs::read(&words).unwrap()[..2000]).unwrap();
     let text = text.to_str().unwrap();
+    let other = dir.join("other.txt").to_str().unwrap().to_owned();
+    std::fs::write(&other, "words that nothing else repeats, one after the other, with some more of them. ".repeat(40)).unwrap();
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let (gguf, npy) = (path("out.gguf"), path("out.npy"));
     let commands: [&[&str]; 9] = [
@@ -48,7 +50,7 @@ fn every_command_that_computes_refuses_holes_and_takes_them_when_allowed() {
         &["generate", &holed, "--vocab", "bytes", "-n", "2"],
         &["logits", &holed, "--vocab", "bytes", "--text", text, "-o", &npy],
         &["forms", &holed, "--quick", "--vocab", "bytes", "--tokens", "8"],
-        &["plan", &holed, "--bpw", "8", "--calibrate", &words, "--vocab", "bytes", "--dry-run"],
+        &["plan", &holed, "--bpw", "8", "--calibrate", &words, "--text", &other, "--vocab", "bytes", "--dry-run"],
     ];
     for command in commands {
         let seen = json(command, 3);

@@ -103,7 +103,7 @@ fn a_key_takes_one_of_several_state_dicts_in_every_command() {
     assert_eq!(identical(&first, &file, &["--key", "critic.ema"]), false);
     // A plan is for one of them too; what has no keys refuses one.
     let long = text(&fixture("text").join("public-domain-100k.txt"));
-    let plan = ["plan", &file, "--bpw", "8", "--calibrate", &long, "--vocab", "bytes", "--dry-run"];
+    let plan = ["plan", &file, "--bpw", "8", "--calibrate", &long, "--text", &words, "--vocab", "bytes", "--dry-run"];
     assert_eq!(error_kind(&plan, 3), "NotAStateDict");
     json(&[&plan[..], &["--key", "critic.ema"]].concat(), 0);
     let said = json(&["inspect", &first, "--key", "ema"], 2);
@@ -156,7 +156,7 @@ fn a_tied_head_becomes_a_copy() {
     std::fs::write(folder.join("config.json"), r#"{"tie_word_embeddings": true, "norm_eps": 1e-5, "head_dim": 32}"#).unwrap();
     for source in [shared, text(&folder)] {
         for (container, encoding) in [("gguf", "q8_0"), ("gguf", "f32"), ("pth", "f32"), ("hf", "f32"), ("rwkv-cpp", "f32")] {
-            let output = text(&dir.join(&format!("{}.{container}", Path::new(&source).file_stem().unwrap().to_str().unwrap())));
+            let output = text(&dir.join(&format!("{}-out.{container}", Path::new(&source).file_stem().unwrap().to_str().unwrap())));
             let made = run(&["convert", &source, "--to", container, "--type", encoding, "--vocab", "bytes", "-o", &output, "--force"]);
             let said = String::from_utf8(made.stderr).unwrap();
             assert!(made.status.success() && said.contains("a tied head"), "{source} {container}: {said}");

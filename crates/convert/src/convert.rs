@@ -186,7 +186,7 @@ pub fn convert(
     if options.verify.is_some() {
         // The patched header is read once more, by the same reader that users' files go through.
         record.output_sha256 = target.staged(|written| {
-            let reread = open(written, options.open)?;
+            let reread = open_written(written, options.open)?;
             // A single file still lies under the name of its temporary.
             let name = |path: &PathBuf| file_name(if path == written && target.is_renamed_later() { output } else { path });
             let names = reread.source().files().iter().map(name).collect::<Vec<_>>();
@@ -339,6 +339,11 @@ struct Compared {
     text_sha256: String,
 }
 
+/// A file that was just written. What a type made of a matrix is for the comparison to say, and holes of the source were allowed.
+fn open_written(written: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
+    open(written, OpenOptions { allow_zero_tensors: true, ..options })
+}
+
 /// Opens what was written with the reader that everybody else's files go through, and compares it with the source.
 fn read_back(
     model: &OpenModel,
@@ -348,8 +353,7 @@ fn read_back(
     open_options: OpenOptions,
     progress: OnProgress<'_>,
 ) -> Result<Compared, BoxError> {
-    // What a type made of a matrix is for the comparison to say.
-    let candidate = open(written, OpenOptions { allow_zero_tensors: true, ..open_options })?;
+    let candidate = open_written(written, open_options)?;
     check_words(blueprint, candidate.words()?)?;
     let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
     let rows = model.description().hyperparameters.vocabulary;
