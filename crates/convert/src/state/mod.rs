@@ -275,7 +275,7 @@ fn read_with(path: &Path, hints: &StateHints, open: impl FnOnce(&Limits) -> Open
 #[allow(clippy::wildcard_enum_match_arm, reason = "one refusal is told otherwise")]
 fn open_tensors(path: &Path, opened: Opened) -> Result<(Kind, Box<dyn TensorSource>), BoxError> {
     let (kind, source) = opened.map_err(|error| match error {
-        CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } => {
+        CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } if !is_pointer(path) => {
             BoxError::from(StateError::UnknownFormat { file: path.to_owned() })
         }
         other => other.into(),
@@ -283,6 +283,13 @@ fn open_tensors(path: &Path, opened: Opened) -> Result<(Kind, Box<dyn TensorSour
     // Checksums are cheap here, and a damaged state still writes fluent text.
     source.check_integrity(&|_| ())?;
     Ok((kind, source))
+}
+
+/// Whether a pointer of Git LFS stands in the file's place, which the reader of checkpoints calls by its name.
+fn is_pointer(path: &Path) -> bool {
+    const START: u64 = 64;
+    let start = InputFile::open(path).and_then(|file| file.read_vec(0, file.len().min(START), START));
+    start.is_ok_and(|start| rwkv_forge_io::lfs_pointer(&start).is_some())
 }
 
 /// The state in a file of named tensors.
