@@ -33,6 +33,7 @@ mod roundtrip_pth;
 mod roundtrip_rwkv_cpp;
 mod roundtrip_web_rwkv;
 mod said;
+mod start_states;
 mod support;
 mod tables;
 mod vocabulary;

@@ -1,4 +1,4 @@
-//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `metadata` compares keys; `llama`, `candle`, `web-rwkv` and `python`
+//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `states` starts llama.cpp from tuned states; `metadata` compares keys; `llama`, `candle`, `web-rwkv` and `python`
 //! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer;
 //! `perplexity` compares `eval` with llama-perplexity; `speed` measures.
 //!
@@ -15,6 +15,7 @@ mod plant;
 mod presets;
 mod python;
 mod speed;
+mod states;
 mod synthetic;
 mod table;
 mod tools;
@@ -23,7 +24,7 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|chat|metadata|presets|perplexity|candle|web-rwkv|python [--markdown FILE] [--json FILE]
+const USAGE: &str = "usage: rwkv-forge-peers llama|chat|states|metadata|presets|perplexity|candle|web-rwkv|python [--markdown FILE] [--json FILE]
        presets: [--model FILE [--vocab FILE]]
        speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]
        perplexity: [--model FILE [--vocab FILE]] [--text FILE] [--bytes N] [--types TYPE,...] [--threads N] [--rounds N]";
@@ -81,6 +82,7 @@ fn run() -> Result<bool, String> {
         }
         "chat" => tables(chat::run()?),
         "metadata" => tables(metadata::run()?),
+        "states" => tables(states::run()?),
         "candle" => tables(candle::run()?),
         "web-rwkv" => tables(web_rwkv::run()?),
         "python" => tables(python::run()?),

@@ -8,4 +8,6 @@ mod lora;
 mod recipe;
 mod registry;
 mod render;
+mod start;
 mod state;
+mod state_files;

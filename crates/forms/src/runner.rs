@@ -1,11 +1,12 @@
 //! The parallel form where something else than forms is compared.
 
-use rwkv_forge_model::ModelDescription;
+use rwkv_forge_model::{ModelDescription, TIME_STATE};
 use rwkv_forge_parallel::{self as parallel, Head, ParallelError, ParallelOptions};
+use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState, Model};
 
 use crate::error::FormsError;
-use crate::start::from_parallel;
+use crate::start::{from_parallel, to_parallel};
 
 /// Refuses what has no parallel form.
 pub(crate) fn check(description: &ModelDescription) -> Result<(), FormsError> {
@@ -47,9 +48,11 @@ impl ParallelRunner {
     ///
     /// # Errors
     /// As [`parallel::Layer::load`].
-    pub fn layer(&self, index: usize) -> Result<ParallelLayer<'_>, ParallelError> {
+    pub fn layer(&self, index: usize) -> Result<ParallelLayer, ParallelError> {
         let layer = parallel::Layer::load(&self.model, index, &self.options)?;
-        Ok(ParallelLayer { description: self.model.description(), layer, states: Vec::new() })
+        let unreadable = |error| ParallelError::Read { tensor: format!("blocks.{index}.{TIME_STATE}"), error: BoxError::from(error) };
+        let start = to_parallel(self.model.start(index).map_err(unreadable)?);
+        Ok(ParallelLayer { start, layer, states: Vec::new() })
     }
 
     /// Logits of the vocabulary entries `first .. first + rows`, `[tokens, rows]`, of rows of the residual stream after the last layer,
@@ -63,17 +66,18 @@ impl ParallelRunner {
 }
 
 /// A layer in its parallel form.
-pub struct ParallelLayer<'a> {
-    description: &'a ModelDescription,
+pub struct ParallelLayer {
+    /// Before the first token of a sequence.
+    start: parallel::LayerState<f32>,
     layer: parallel::Layer<f32>,
     /// Of the pieces of the last call.
     states: Vec<parallel::LayerState<f32>>,
 }
 
-impl ParallelLayer<'_> {
+impl ParallelLayer {
     /// Sends pieces of these lengths through the layer: `x [tokens, channels]` is the residual stream, `context` what layers hand to each other
     /// besides; both come back as they are afterwards. With `goes_on` the first piece starts where the last one of the call before ended, all
-    /// others from the empty state.
+    /// others from the state that the model starts from.
     ///
     /// # Errors
     /// As [`parallel::Layer::forward`].
@@ -93,7 +97,7 @@ impl ParallelLayer<'_> {
         for length in lengths {
             let end = start + length;
             let mut first = kept[start * width..end * width].to_vec();
-            let state = carried.take().unwrap_or_else(|| parallel::LayerState::zero(self.description));
+            let state = carried.take().unwrap_or_else(|| self.start.clone());
             let done = self.layer.forward(&x[start * channels..end * channels], &state, &mut first)?;
             out.extend(done.x);
             values.extend(first);

@@ -138,7 +138,7 @@ pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
         return Err(ModelError::UnsupportedArchitecture {
             name: "a tuned initial state",
             why: "it holds states only and no weights",
-            advice: "give the model that the state was tuned for",
+            advice: "give the model that the state was tuned for, and the state with --state; `state` converts it for other runtimes",
             witness: first.name.clone(),
         });
     }
@@ -161,7 +161,7 @@ pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
 /// What tensors of these names may be, in a file that is otherwise a model.
 pub(crate) fn explain(names: &[String]) -> &'static str {
     if names.iter().any(|name| name.ends_with(".time_state")) {
-        return "time_state is a tuned initial state merged into the model, which no converted file can carry; \
+        return "time_state is a tuned initial state merged into the model, and models of this version have none; \
                 save the model without it";
     }
     if names.iter().any(|name| name.contains("lm_head") || name.contains("embed_tokens")) {

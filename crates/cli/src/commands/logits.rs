@@ -11,6 +11,7 @@ use rwkv_forge_model::TimeMix;
 use rwkv_forge_weights::{LayerState, Wkv};
 use serde::Serialize;
 
+use super::start::started;
 use super::{kernel, open_options, read_small, read_text, shown, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
@@ -35,6 +36,7 @@ struct Written<'a> {
 pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
     let tokens = tokens(args, &model, terminal)?;
+    let model = started(model, &args.state, terminal)?;
     model.source().check_integrity(&|_| ())?;
     let h = model.description().hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;

@@ -11,6 +11,7 @@ pub(crate) mod help;
 pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod plan;
+mod start;
 pub(crate) mod state;
 pub(crate) mod verify;
 mod words;

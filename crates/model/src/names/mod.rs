@@ -3,6 +3,7 @@
 //! Only names are translated here. Whether the tensors make up a model is decided in [`crate::describe`].
 
 mod qwen;
+mod state;
 
 mod web_rwkv;
 mod wrapping;
@@ -12,6 +13,7 @@ use rwkv_forge_tensor::TensorInfo;
 use crate::error::ModelError;
 use crate::tensor::{MappedTensor, Recover};
 
+pub use state::{StateNames, StatePart};
 pub use wrapping::{WRAPPERS, Wrapping};
 
 /// Longest name that a ggml-based container stores, in bytes: its field has 64, the last one is a zero.

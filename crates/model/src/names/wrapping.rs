@@ -38,9 +38,14 @@ impl Wrapping {
     /// The shortest that lets most names be known; none where names are known as they are.
     #[must_use]
     pub fn of(infos: &[TensorInfo]) -> Self {
+        Self::by(infos, |wrapping| wrapping.known(infos))
+    }
+
+    /// The shortest for which `known` is the largest: the number of names that are known once it is off.
+    pub(crate) fn by(infos: &[TensorInfo], known: impl Fn(&Self) -> usize) -> Self {
         let compiled = infos.iter().any(|info| info.name.contains(COMPILED));
         let bare = Self { compiled, ..Self::default() };
-        let mut best = (bare.known(infos), bare);
+        let mut best = (known(&bare), bare);
         let mut open = vec![best.1.clone()];
         for _ in 0..DEPTH {
             let longer = open.iter().flat_map(|wrapping| {
@@ -53,7 +58,7 @@ impl Wrapping {
             counted.truncate(WIDTH);
             open = counted.into_iter().map(|(_, wrapping)| wrapping).collect();
             for wrapping in &open {
-                let known = wrapping.known(infos);
+                let known = known(wrapping);
                 if known > best.0 {
                     best = (known, wrapping.clone());
                 }

@@ -8,6 +8,7 @@ use rwkv_forge_eval::Runnable;
 use serde_json::{Value, json};
 
 use super::super::open_options;
+use super::super::start::digest;
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -25,6 +26,8 @@ pub(crate) struct Checked {
     pub bytes: u64,
     name: String,
     identity: String,
+    /// Digest of the state that its texts start from; `None` for zeros.
+    start: Option<String>,
 }
 
 impl Checked {
@@ -43,8 +46,13 @@ impl Checked {
         let progress = Progress::new(terminal, "checking", true);
         let files = open.identity(&|read| progress.add(read, bytes))?;
         drop(progress);
-        let identity = files.text(&open);
-        Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity })
+        let start = digest(&open.model)?;
+        let mut identity = files.text(&open);
+        if let Some(start) = &start {
+            // Whether it lies in the file or not: the numbers depend on it.
+            identity.push_str(&format!(" from {start}"));
+        }
+        Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity, start })
     }
 
     /// Names of its files and their SHA-256.
@@ -71,6 +79,7 @@ impl Checked {
             "version": self.open.description().version,
             "parameters": self.open.description().parameters(),
             "file_bytes": self.bytes,
+            "start_state": self.start,
             "sha256": self.digests().map(|(name, digest)| json!({ "file": name, "sha256": digest })).collect::<Vec<_>>(),
         })
     }
