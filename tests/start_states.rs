@@ -243,8 +243,10 @@ fn what_has_no_state_says_so() {
     // A state alone is no model: the error says what takes it, and that does.
     let state = fixture("states/tiny-state.pth");
     let refused = json(&["convert", text(&state), "--to", "pth", "--type", "f32", "-o", text(&out)], 3);
-    assert!(refused["error"]["message"].as_str().unwrap().contains("--state"), "{refused}");
+    let advice = refused["error"]["message"].as_str().unwrap().to_owned();
+    assert!(advice.contains("generate MODEL --state FILE") && advice.contains("state FILE --to FORMAT"), "{advice}");
     json(&["state", text(&state), "--to", "pth", "-o", text(&out)], 0);
+    json(&["generate", text(checkpoint("7")), "--vocab", text(vocab()), "-n", "2", "--state", text(&state)], 0);
     let refused = ["generate", text(checkpoint("4")), "--vocab", text(vocab()), "--state", text(&state)];
     assert_eq!(kind(&refused, 2), "NoMatrixState");
     // Layers without a state.
@@ -252,5 +254,11 @@ fn what_has_no_state_says_so() {
     all.extend(states("", Encoding::F32).into_iter().take(2));
     let half = dir.join("half.safetensors");
     std::fs::write(&half, MemorySource::new(all).to_safetensors()).unwrap();
-    assert_eq!(kind(&["inspect", text(&half)], 3), "MissingStart");
+    assert_eq!(kind(&["state", text(&half), "--to", "pth", "-o", text(&dir.join("half.pth"))], 3), "MissingStart");
+    // What `inspect` says of the two.
+    let whole = with_states(&dir, "7", Encoding::F32);
+    assert_eq!(json(&["inspect", text(&half)], 0)["model_error"]["kind"], "MissingStart");
+    assert_eq!(json(&["inspect", text(&whole)], 0)["model"]["start_state"], true);
+    assert_eq!(json(&["inspect", text(checkpoint("7"))], 0)["model"]["start_state"], false);
+    assert!(String::from_utf8_lossy(&run(&["inspect", text(&whole)]).stdout).contains("starts from a tuned state in the file"));
 }

@@ -4,6 +4,7 @@
 use rwkv_forge_tensor::TensorInfo;
 
 use crate::error::ModelError;
+use crate::names::StateNames;
 
 /// One kind of file that is recognised in order to be refused.
 struct Relative {
@@ -134,11 +135,12 @@ static TRANSFORMER: Relative = Relative {
 
 /// Refuses what is recognised as one of the relatives.
 pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
-    if let Some(first) = infos.first().filter(|_| infos.iter().all(|info| info.name.ends_with(".time_state"))) {
+    if let Some(first) = infos.first().filter(|_| StateNames::of(infos).is_all()) {
         return Err(ModelError::UnsupportedArchitecture {
             name: "a tuned initial state",
             why: "it holds states only and no weights",
-            advice: "give the model that the state was tuned for, and the state with --state; `state` converts it for other runtimes",
+            advice: "give the model that the state was tuned for: `generate MODEL --state FILE` starts it there, and `state FILE --to FORMAT` \
+                     converts the state",
             witness: first.name.clone(),
         });
     }

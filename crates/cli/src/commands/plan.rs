@@ -13,6 +13,7 @@ use rwkv_forge_io::OutputFile;
 use serde_json::json;
 
 use super::eval::texts::Texts;
+use super::start::note_own;
 use super::{calibration, model_line, number, open_options, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
@@ -21,6 +22,7 @@ use crate::terminal::{Terminal, table, thousands};
 /// Runs the command.
 pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
+    note_own(&model, terminal);
     let vocabulary = vocabulary(&args.vocabulary)?;
     if args.calibration.calibrate.is_empty() {
         let message = "a plan weighs errors by the inputs that weights have on a text: give one with --calibrate".to_owned();
