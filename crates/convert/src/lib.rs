@@ -43,6 +43,6 @@ pub use render::{Rendered, Rendering};
 pub use rwkv_forge_container::{
     BesideFile, Entry, OpenOptions, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word, WordDifference, Words, shortfall,
 };
-pub use start::{start_beside, starting_like};
+pub use start::{start_beside, start_digest, starting_like};
 pub use treatment::{origin_of_importance, treatment};
 pub use words::{COMPANIONS, named_after, vocabulary_for, vocabulary_of};

@@ -45,6 +45,22 @@ pub fn starting_like(model: &Model, other: &Model) -> Result<Option<Model>, BoxE
     Ok(Some(InitState::of_start(other)?.start(model)?))
 }
 
+/// Digest of the numbers that a model starts from; `None` for zeros.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn start_digest(model: &Model) -> Result<Option<String>, BoxError> {
+    if !model.has_start() {
+        return Ok(None);
+    }
+    let mut digests = String::new();
+    for layer in 0..model.description().hyperparameters.layers {
+        let bytes: Vec<u8> = model.start(layer)?.values().flat_map(f32::to_le_bytes).collect();
+        digests.push_str(&rwkv_forge_io::sha256_hex(&bytes));
+    }
+    Ok(Some(rwkv_forge_io::sha256_hex(digests.as_bytes())))
+}
+
 /// The type that keeps every bit of the state.
 fn encoding(model: &Model) -> Encoding {
     let held = [Encoding::BF16, Encoding::F16];

@@ -1,9 +1,7 @@
 //! What models start from: the state that `--state` names, the one among their weights, or zeros.
 
-use rwkv_forge_convert::OpenModel;
-use rwkv_forge_convert::starting_like;
 use rwkv_forge_convert::state::{self, StateHints};
-use rwkv_forge_weights::{Model, Wkv};
+use rwkv_forge_convert::{OpenModel, starting_like};
 
 use super::shown;
 use crate::args::StateArg;
@@ -50,20 +48,4 @@ pub(crate) fn like(mut model: OpenModel, other: &OpenModel, terminal: &Terminal)
         model.model = started;
     }
     Ok(model)
-}
-
-/// Digest of the numbers that a model starts from; `None` for zeros.
-pub(crate) fn digest(model: &Model) -> Result<Option<String>, Failure> {
-    if !model.has_start() {
-        return Ok(None);
-    }
-    let mut digests = String::new();
-    for layer in 0..model.description().hyperparameters.layers {
-        let state = model.start(layer)?;
-        let matrices = if let Wkv::Matrix(values) = &state.wkv { values.as_slice() } else { &[] };
-        let values = matrices.iter().chain(&state.att_shift).chain(&state.ffn_shift);
-        let bytes: Vec<u8> = values.flat_map(|value| value.to_le_bytes()).collect();
-        digests.push_str(&rwkv_forge_io::sha256_hex(&bytes));
-    }
-    Ok(Some(rwkv_forge_io::sha256_hex(digests.as_bytes())))
 }

@@ -55,7 +55,11 @@ fn open_tensors(path: &Path) -> Result<(Kind, Box<dyn TensorSource>), BoxError> 
 
 /// The state that lies among the weights of a model. `other` is what there is besides states.
 fn of_model(path: &Path, other: &str) -> Result<FoundState, BoxError> {
-    let model = crate::open::open(path, OpenOptions::default())?;
+    let model = match crate::open::open(path, OpenOptions::default()) {
+        // Neither a model nor a state: what is in the way of the state helps more.
+        Err(error) if error.kind() == "NotRwkv" => return Err(not_a_state(path, other.to_owned()).into()),
+        opened => opened?,
+    };
     if model.description().start.is_empty() {
         return Err(not_a_state(path, other.to_owned()).into());
     }

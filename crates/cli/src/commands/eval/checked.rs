@@ -8,7 +8,6 @@ use rwkv_forge_eval::Runnable;
 use serde_json::{Value, json};
 
 use super::super::open_options;
-use super::super::start::digest;
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -46,12 +45,7 @@ impl Checked {
         let progress = Progress::new(terminal, "checking", true);
         let files = open.identity(&|read| progress.add(read, bytes))?;
         drop(progress);
-        let start = digest(&open.model)?;
-        let mut identity = files.text(&open);
-        if let Some(start) = &start {
-            // Whether it lies in the file or not: the numbers depend on it.
-            identity.push_str(&format!(" from {start}"));
-        }
+        let (identity, start) = (files.text(&open), rwkv_forge_convert::start_digest(&open.model)?);
         Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity, start })
     }
 
