@@ -62,6 +62,7 @@ fn layouts() -> String {
     for layout in LAYOUTS {
         let read = match layout.reading {
             Reading::As(_) => "yes",
+            Reading::Merged => "by `--lora`",
             Reading::Refused => "no, by name",
         };
         let written = layout.written.map_or_else(|| "-".to_owned(), |container| format!("`--to {}`", container.name()));

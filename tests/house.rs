@@ -99,7 +99,7 @@ fn no_test_says_that_it_was_skipped() {
 /// Names of cases as names of tests have them: `fn z4_z5_cut_…` is a test of Z4 and Z5.
 fn cases(text: &str) -> BTreeSet<String> {
     let is_case = |word: &&str| {
-        let number = word.strip_prefix(['z', 'p', 't', 'm', 's', 'g', 'f', 'w']).unwrap_or_default();
+        let number = word.strip_prefix(['a', 'z', 'p', 't', 'm', 's', 'g', 'f', 'w', 'r']).unwrap_or_default();
         !number.is_empty()
             && number.len() < 3
             && number.bytes().all(|byte| byte.is_ascii_digit())

@@ -26,7 +26,7 @@ fn sizes(container: &str) -> Sizes {
 
 /// A model of this version as `container` may have it.
 fn model(version: Version, container: &str) -> MemorySource {
-    random_model_with(version, &sizes(container), &Options { encoding: Encoding::BF16, ..Options::default() }, 5)
+    random_model_with(version, &sizes(container), &Options { encoding: Encoding::BF16, deep: Options::RELEASED, ..Options::default() }, 5)
 }
 
 /// What becomes of lost weights in a version's predictions. With random weights the KL is almost linear in what a type loses, by a
@@ -175,11 +175,16 @@ fn faults_are_beyond_what_types_may_lose() {
         let held = blocks.filter_map(|format| Some((lost(format), format.encoding().name, holding(format.encoding())?.name())));
         let mut held: Vec<_> = held.collect();
         held.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (known, finest, coarsest) = (Sensitivity::of(version), held[0], held[held.len() - 1]);
 
         let good = model(version, "safetensors");
         let found = kl(&good, &one_lost(&good), "safetensors", "f16");
         assert!(found > F16, "{version}: one weight lost: kl {found:e}");
+        // Of RWKV-7a and 7b every container that has them holds floats alone.
+        let (Some(finest), Some(coarsest)) = (held.first().copied(), held.last().copied()) else {
+            assert!([Version::V7a, Version::V7b].contains(&version), "{version}");
+            continue;
+        };
+        let known = Sensitivity::of(version);
         for ((lost, encoding, container), of) in [(finest, "blocks.0.ffn.value."), (coarsest, "blocks.")] {
             let good = model(version, container);
             let found = kl(&good, &halves_exchanged(&good, of), container, encoding);

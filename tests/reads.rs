@@ -87,10 +87,12 @@ fn torch_sharded(folder: &Path, source: &Path, dir: &Dir) {
 }
 
 /// Files that would be read if anything looked for them.
-fn bait(folder: &Path) {
+fn bait(folder: &Path, is_own: bool) {
+    // In a folder of the model's own a tokenizer.json is its vocabulary, which must be one: tests/tokenizers.rs has such.
+    let tokenizer = if is_own { "tokenizer.jsn" } else { "tokenizer.json" };
     for name in [
         "config.json",
-        "tokenizer.json",
+        tokenizer,
         "tokenizer_config.json",
         "generation_config.json",
         "chat_template.jinja",
@@ -118,8 +120,8 @@ fn each_container_reads_what_is_documented() {
     for (row, container, name) in [
         ("GGUF", "gguf", "gguf/model.gguf"),
         ("rwkv.cpp", "rwkv-cpp", "bin/model.bin"),
-        ("safetensors, .st", "safetensors", "safetensors/model.safetensors"),
-        ("safetensors, .st", "web-rwkv", "st/model.st"),
+        ("safetensors, .st, .rwkvq", "safetensors", "safetensors/model.safetensors"),
+        ("safetensors, .st, .rwkvq", "web-rwkv", "st/model.st"),
         (".prefab", "prefab", "prefab/model.prefab"),
     ] {
         let (place, _) = name.split_once('/').unwrap();
@@ -151,9 +153,10 @@ fn each_container_reads_what_is_documented() {
     std::fs::write(hybrid.join("tokenizer_config.json"), "{}").unwrap();
     sources.push(("a hybrid with Qwen", hybrid.join("model.safetensors")));
 
-    // What a directory says besides its tensors. A vocabulary that is none of the model's would be refused: tests/said.rs has one.
+    // What a directory says besides its tensors. A vocabulary that is none of the model's would be refused: tests/said.rs and tests/tokenizers.rs have some.
     const WORDS: &str = "a directory or an index, for what needs a vocabulary, compares files, or writes one";
-    let beside: Vec<String> = table[WORDS].iter().filter(|name| !name.starts_with("rwkv_vocab")).cloned().collect();
+    let beside: Vec<String> =
+        table[WORDS].iter().filter(|name| !name.starts_with("rwkv_vocab") && *name != "tokenizer.json").cloned().collect();
     let is_own = |path: &Path| path.is_dir() || path.extension().is_some_and(|extension| extension == "json");
     let mut met: Vec<&str> = sources.iter().map(|(row, _)| *row).collect();
     met.push(WORDS);
@@ -164,7 +167,7 @@ fn each_container_reads_what_is_documented() {
             [] => vec![path.file_name().unwrap().to_str().unwrap().to_owned()],
             names => names.to_vec(),
         };
-        bait(if path.is_dir() { path } else { path.parent().unwrap() });
+        bait(if path.is_dir() { path } else { path.parent().unwrap() }, is_own(path));
         agrees(row, &opened(&["inspect", "--tensors", "--hashes", "--lint", text(path)]), &names);
         let said: Vec<String> = if is_own(path) { [names.as_slice(), &beside].concat() } else { names };
         agrees(row, &opened(&["verify", text(path), text(path), "--probe-tokens", "4"]), &said);
@@ -195,13 +198,33 @@ fn commands_read_what_they_are_told_to() {
         std::fs::write(dir.join("texts").join(name), "words and words").unwrap();
     }
     std::fs::write(dir.join("recipe.toml"), "type = \"q4_0\"\n").unwrap();
-    bait(dir.path());
+    bait(dir.path(), false);
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let (texts, recipe, output, cache) = (path("texts"), path("recipe.toml"), path("out.gguf"), path("cache"));
     let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let line = ["convert", &model, "--to", "gguf", "--vocab", &vocabulary, "--text", &words, "--recipe", &recipe, "--imatrix", &imatrix];
     let all = named(&["model.pth", "vocab.txt", "words.txt", "recipe.toml", "i.gguf"]);
     agrees("convert", &opened(&[&line[..], &["-o", &output]].concat()), &all);
+    // Of an adapter of PEFT's, what says how it is merged and what is merged; beside any other LoRA nothing.
+    let rank = |half: &str| if half == "A" { vec![2, 128] } else { vec![128, 2] };
+    let pair = |name: &dyn Fn(&str) -> String| {
+        MemorySource::from_f32(["A", "B"].map(|half| (name(half), rank(half), vec![0.01; 256])).to_vec()).to_safetensors()
+    };
+    std::fs::write(dir.join("lora.safetensors"), pair(&|half| format!("blocks.0.att.key.lora_{half}"))).unwrap();
+    std::fs::create_dir(dir.join("adapter")).unwrap();
+    let peft = pair(&|half| format!("base_model.model.blocks.0.att.key.lora_{half}.weight"));
+    std::fs::write(dir.join("adapter/adapter_model.safetensors"), peft).unwrap();
+    std::fs::write(dir.join("adapter/adapter_config.json"), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4}"#).unwrap();
+    bait(&dir.join("adapter"), false);
+    let merged = path("merged.pth");
+    let line = ["convert", &model, "--to", "pth", "--vocab", &vocabulary, "--type", "f32", "--force", "-o", &merged, "--lora"];
+    let (plain, adapter, inside) = (path("lora.safetensors"), path("adapter"), path("adapter/adapter_model.safetensors"));
+    let all = named(&["model.pth", "vocab.txt", "lora.safetensors"]);
+    agrees("a LoRA", &opened(&[&line[..], &[&plain, "--lora-alpha", "4"]].concat()), &all);
+    let all = named(&["model.pth", "vocab.txt", "adapter_model.safetensors", "adapter_config.json"]);
+    for adapter in [&adapter, &inside] {
+        agrees("an adapter", &opened(&[&line[..], &[adapter]].concat()), &all);
+    }
     let line = ["eval", &model, "--vocab", &vocabulary, "--text", &texts, "--cache", &cache];
     agrees("eval", &opened(&line), &named(&["model.pth", "vocab.txt", "part.txt"]));
     agrees("generate", &opened(&["generate", &model, "--vocab", &vocabulary, "-n", "2"]), &named(&["model.pth", "vocab.txt"]));

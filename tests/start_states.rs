@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::{Dir, checkpoint, convert_args, fixture, json, run, sha256, vocab};
-use rwkv_forge_tensor::{Encoding, TensorSource};
+use rwkv_forge_tensor::Encoding;
 use rwkv_forge_testkit::models::{MemorySource, SplitMix64, encode};
 
 fn text(path: &Path) -> &str {
@@ -224,7 +224,8 @@ fn states_go_around_through_files_of_llama_and_rwkv_mobile() {
         assert!(refused["error"]["message"].as_str().unwrap().contains("--from rwkv-cpp --model MODEL --to pth"));
         assert_eq!(generated(&file("pth")), tokens);
         let other = if version == "6" { "7" } else { "6" };
-        let wrong = ["generate", text(checkpoint(other)), "--vocab", text(vocab()), "--state", text(&file("llama-session"))];
+        let session = file("llama-session");
+        let wrong = ["generate", text(checkpoint(other)), "--vocab", text(vocab()), "--state", text(&session)];
         assert_eq!(json(&wrong, 3)["error"]["kind"], "StateSizeMismatch");
     }
     let model = text(checkpoint("5"));

@@ -16,4 +16,9 @@ if [ ! -e "$venv/.installed" ]; then
     nice "$venv/bin/pip" install --quiet --no-deps rwkv7-hf==0.9.0 >&2
     touch "$venv/.installed"
 fi
+if [ ! -e "$venv/.rwkv-quant" ]; then
+    # Its dependencies are there, but for those of macOS.
+    nice "$venv/bin/pip" install --quiet --no-deps rwkv-quant==0.3.0 >&2
+    touch "$venv/.rwkv-quant"
+fi
 echo "$venv/bin/python"

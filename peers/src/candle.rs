@@ -90,8 +90,13 @@ pub fn run() -> Result<Report, String> {
     let five = Trial { name: "tiny-rwkv5", source: &five, bounds: &TRAINED };
     let six = Trial { name: "random-rwkv6", source: &random, bounds: &RANDOM };
     let seven = Trial { name: "tiny-rwkv7", source: &seven, bounds: &TRAINED };
+    let (with_tables, with_attention) = (peer.shop.work.join("random-rwkv7a.safetensors"), peer.shop.work.join("random-rwkv7b.safetensors"));
+    synthetic::rwkv7a(&with_tables)?;
+    synthetic::rwkv7b(&with_attention)?;
+    let with_tables = Trial { name: "random-rwkv7a", source: &with_tables, bounds: &RANDOM };
+    let with_attention = Trial { name: "random-rwkv7b", source: &with_attention, bounds: &RANDOM };
     let mut rows = Vec::new();
-    for model in [&five, &six, &seven] {
+    for model in [&five, &six, &seven, &with_tables, &with_attention] {
         peer.float(model, &mut rows)?;
     }
     peer.epsilon(&five, &mut rows)?;
@@ -132,7 +137,7 @@ impl Peer {
                 |directory: &Path| Row::new([model.name, encoding, "float32"], "candle", bound, &ours, &self.theirs(directory, None)?);
             rows.push(row(&directory)?);
             let wrong = self.shop.work.join("planted.candle");
-            let matrix = if model.name == "tiny-rwkv7" { "blocks.1.att.output.weight" } else { "blocks.1.attention.output.weight" };
+            let matrix = if model.name.contains("rwkv7") { "blocks.1.att.output.weight" } else { "blocks.1.attention.output.weight" };
             swap_rows(&directory, &wrong, matrix)?;
             rows.push(row(&wrong)?.planted(ROWS_SWAPPED));
             for directory in [wrong, directory] {

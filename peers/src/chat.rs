@@ -15,8 +15,53 @@ use crate::tools::{Workshop, capture};
 #[path = "../../crates/gguf/tests/conversations.rs"]
 mod shared;
 
-/// The template that files carry, without the newline at its end.
+/// A format that files carry: its name on the command line, its template, and what llama.cpp's C API takes it for.
+struct Format {
+    name: &'static str,
+    template: &'static str,
+    c_api: CApi,
+}
+
+/// What the C API, which reads no Jinja, makes of a template.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CApi {
+    /// World's turns.
+    World,
+    /// Nothing: it answers -1.
+    Unknown,
+}
+
+/// World's template, by whose rules the C API writes.
 const TEMPLATE: &str = include_str!("../../crates/container/src/words/world.jinja");
+
+/// All formats, as files carry them but for the newline at the end.
+const FORMATS: [Format; 4] = [
+    Format { name: "world", template: TEMPLATE, c_api: CApi::World },
+    Format {
+        name: "assistant",
+        template: concat!(
+            include_str!("../../crates/container/src/words/clean.jinja"),
+            include_str!("../../crates/container/src/words/assistant.jinja")
+        ),
+        c_api: CApi::World,
+    },
+    Format {
+        name: "bot",
+        template: concat!(
+            include_str!("../../crates/container/src/words/clean.jinja"),
+            include_str!("../../crates/container/src/words/bot.jinja")
+        ),
+        c_api: CApi::Unknown,
+    },
+    Format {
+        name: "tools",
+        template: concat!(
+            include_str!("../../crates/container/src/words/clean.jinja"),
+            include_str!("../../crates/container/src/words/tools.jinja")
+        ),
+        c_api: CApi::Unknown,
+    },
+];
 /// llama.cpp's Jinja engine and what it needs, which its library does not have.
 const ENGINE: &[&str] = &[
     "common/jinja/lexer.cpp",
@@ -52,15 +97,21 @@ struct Theirs {
 pub fn run() -> Result<Report, String> {
     let shop = Workshop::new("chat", 1)?;
     let llama = build_llama(&shop.root, &[])?;
-    let (gguf, vocabulary) = (shop.work.join("tiny-rwkv7.gguf"), shop.root.join("fixtures/checkpoints/vocab-320.txt"));
-    let mut convert = Command::new(&shop.forge);
-    convert.args(["--quiet", "convert"]).arg(shop.fixture(7)).args(["--to", "gguf", "--type", "q8_0", "--force", "--no-verify", "--vocab"]);
-    capture(convert.arg(vocabulary).arg("-o").arg(&gguf))?;
+    let vocabulary = shop.root.join("fixtures/checkpoints/vocab-320.txt");
+    let mut all = Vec::new();
+    for format in &FORMATS {
+        let gguf = shop.work.join(format!("tiny-rwkv7-{}.gguf", format.name));
+        let mut convert = Command::new(&shop.forge);
+        convert.args(["--quiet", "convert"]).arg(shop.fixture(7)).args(["--to", "gguf", "--type", "q8_0", "--force", "--no-verify"]);
+        convert.args(["--chat", format.name, "--vocab"]).arg(&vocabulary);
+        capture(convert.arg("-o").arg(&gguf))?;
+        all.extend(of_format(&shop.root, &shop.work, &llama, &gguf, format)?);
+    }
     Ok(Report {
         peer: "llama.cpp".to_owned(),
         about: "Conversations by the chat template in a converted file".to_owned(),
         rows: Vec::new(),
-        facts: facts(&shop.root, &shop.work, &llama, &gguf)?,
+        facts: all,
         bounds: Vec::new(),
         remarks: vec![
             "The C API begins an answer when the user spoke last and never otherwise, whatever it is told; the Jinja engine goes by what it is told.",
@@ -68,22 +119,27 @@ pub fn run() -> Result<Report, String> {
     })
 }
 
-/// Compares all conversations on a file of ours, and on copies with planted faults.
+/// Compares all conversations on a file of ours that has World's format, and on copies with planted faults.
 pub fn facts(root: &Path, work: &Path, llama: &Path, gguf: &Path) -> Result<Vec<Fact>, String> {
+    of_format(root, work, llama, gguf, &FORMATS[0])
+}
+
+/// The same for any format.
+fn of_format(root: &Path, work: &Path, llama: &Path, gguf: &Path, format: &Format) -> Result<Vec<Fact>, String> {
     let program = compile(root, work, llama, "chat", ENGINE)?;
     let conversations = conversations();
-    let [c_api, jinja] = differences(&conversations, &theirs(&program, work, gguf, &conversations)?)?;
+    let [c_api, jinja] = differences(&conversations, &theirs(&program, work, gguf, &conversations)?, format)?;
     let fact = |what: &str, different: &[String]| Fact {
-        what: format!("{what}, {} conversations", conversations.len()),
+        what: format!("{}: {what}, {} conversations", format.name, conversations.len()),
         found: different
             .first()
             .map_or_else(|| "as minijinja renders them".to_owned(), |first| format!("{} differ: {first}", different.len())),
         passed: different.is_empty(),
     };
     let mut out = vec![fact("llama_chat_apply_template", &c_api), fact("llama.cpp's Jinja engine", &jinja)];
-    for (what, from, to) in PLANTED {
+    for (what, from, to) in PLANTED.into_iter().filter(|_| format.name == "world") {
         let copy = planted(gguf, work, from, to)?;
-        let found = differences(&conversations, &theirs(&program, work, &copy, &conversations)?)?;
+        let found = differences(&conversations, &theirs(&program, work, &copy, &conversations)?, format)?;
         let count: usize = found.iter().map(Vec::len).sum();
         out.push(Fact { what: format!("planted: {what}"), found: format!("{count} renderings differ"), passed: count > 0 });
     }
@@ -96,25 +152,42 @@ fn conversations() -> Vec<Conversation> {
     all.flat_map(|messages| [false, true].map(|begin_answer| Conversation { messages: messages.clone(), begin_answer })).collect()
 }
 
-/// What minijinja makes of the template.
-fn rendered(conversation: &Conversation, begin_answer: bool) -> Result<String, String> {
+/// A method of Python's texts that the templates use and minijinja has not.
+fn method(value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    let given = arguments.first().and_then(Value::as_str).unwrap_or_default();
+    match (value.as_str(), name) {
+        (Some(text), "split") => Ok(Value::from(text.split(given).map(Value::from).collect::<Vec<_>>())),
+        (Some(text), "startswith") => Ok(Value::from(text.starts_with(given))),
+        _ => Err(Error::new(ErrorKind::UnknownMethod, name.to_owned())),
+    }
+}
+
+/// What minijinja makes of a template.
+fn rendered(conversation: &Conversation, begin_answer: bool, template: &str) -> Result<String, String> {
     let mut environment = Environment::new();
     let raise = |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message));
     environment.add_function("raise_exception", raise);
+    environment.set_unknown_method_callback(|_, value, name, arguments| method(value, name, arguments));
     let messages = conversation.messages.iter().map(|(role, content)| context! { role => *role, content => *content });
     let messages: Vec<Value> = messages.collect();
     let values = context! { messages => messages, bos_token => "", add_generation_prompt => begin_answer };
-    environment.render_str(TEMPLATE.trim_end(), values).map_err(|error| format!("minijinja: {error}"))
+    environment.render_str(template.trim_end(), values).map_err(|error| format!("minijinja: {error}"))
 }
 
 /// What differs, of both ways: the C API's and the Jinja engine's.
-fn differences(conversations: &[Conversation], theirs: &[Theirs]) -> Result<[Vec<String>; 2], String> {
+fn differences(conversations: &[Conversation], theirs: &[Theirs], format: &Format) -> Result<[Vec<String>; 2], String> {
     let (mut c_api, mut jinja) = (Vec::new(), Vec::new());
     for (conversation, theirs) in conversations.iter().zip(theirs) {
         // The C API begins an answer when the user spoke last, whatever it is told.
         let user_spoke = conversation.messages.last().is_some_and(|(role, _)| *role == "user");
-        for (found, begin, out) in [(&theirs.c_api, user_spoke, &mut c_api), (&theirs.jinja, conversation.begin_answer, &mut jinja)] {
-            let expected = rendered(conversation, begin)?;
+        // A template that it does not know is refused, which is what is expected then.
+        if format.c_api == CApi::Unknown && !theirs.c_api.starts_with(REFUSED) {
+            c_api.push(format!("{:?} where a refusal is expected", theirs.c_api));
+        }
+        let by_substrings = (format.c_api == CApi::World).then_some((&theirs.c_api, user_spoke, TEMPLATE, &mut c_api));
+        let by_engine = (&theirs.jinja, conversation.begin_answer, format.template, &mut jinja);
+        for (found, begin, template, out) in by_substrings.into_iter().chain([by_engine]) {
+            let expected = rendered(conversation, begin, template)?;
             if *found != expected {
                 out.push(match found.strip_prefix(REFUSED) {
                     Some(why) => why.to_owned(),
@@ -178,7 +251,8 @@ mod tests {
         let has = |test: &dyn Fn(&str) -> bool| all.iter().flat_map(|one| &one.messages).any(|(_, content)| test(content));
         assert!(has(&str::is_empty) && has(&|text| text.ends_with(' ')) && has(&|text| text.ends_with('\n')));
         let simple = all.iter().find(|one| one.messages.len() == 1 && one.begin_answer).unwrap();
-        assert_eq!(rendered(simple, true).unwrap(), "User: hi\n\nAssistant:");
+        assert_eq!(rendered(simple, true, TEMPLATE).unwrap(), "User: hi\n\nAssistant:");
+        assert_eq!(rendered(simple, true, FORMATS[2].template).unwrap(), "User✿hi✿\nBot✿<think");
     }
 
     #[test]
@@ -186,13 +260,19 @@ mod tests {
         let conversation = |begin_answer| Conversation { messages: vec![("user", "hi")], begin_answer };
         let theirs = |c_api: &str, jinja: &str| Theirs { c_api: c_api.to_owned(), jinja: jinja.to_owned() };
         let good = "User: hi\n\nAssistant:";
-        let found = differences(&[conversation(true)], &[theirs(good, good)]).unwrap();
+        let found = differences(&[conversation(true)], &[theirs(good, good)], &FORMATS[0]).unwrap();
         assert!(found.iter().all(Vec::is_empty));
         // Not asked for an answer, the engine begins none, the C API does.
-        let found = differences(&[conversation(false)], &[theirs(good, "User: hi\n\n")]).unwrap();
+        let found = differences(&[conversation(false)], &[theirs(good, "User: hi\n\n")], &FORMATS[0]).unwrap();
         assert!(found.iter().all(Vec::is_empty));
-        let found = differences(&[conversation(true)], &[theirs("\u{1}it returns -1", "User: hi")]).unwrap();
+        let found = differences(&[conversation(true)], &[theirs("\u{1}it returns -1", "User: hi")], &FORMATS[0]).unwrap();
         assert_eq!(found[0], ["it returns -1"]);
         assert_eq!(found[1].len(), 1);
+        // Of a format that the C API does not know, a refusal is right and anything else is not.
+        let bot = "User✿hi✿\nBot✿<think";
+        let found = differences(&[conversation(true)], &[theirs("\u{1}it returns -1", bot)], &FORMATS[2]).unwrap();
+        assert!(found.iter().all(Vec::is_empty));
+        let found = differences(&[conversation(true)], &[theirs(bot, bot)], &FORMATS[2]).unwrap();
+        assert_eq!(found[0].len(), 1);
     }
 }

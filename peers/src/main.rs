@@ -1,5 +1,5 @@
 //! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `states` starts llama.cpp from tuned states; `metadata` compares keys; `llama`, `candle`, `web-rwkv` and `python`
-//! compare logits; `presets` compares quantized files with those of llama.cpp's own quantizer;
+//! compare logits; `rwkvq` compares values of rwkv-quant's files; `presets` compares quantized files with those of llama.cpp's own quantizer;
 //! `perplexity` compares `eval` with llama-perplexity; `speed` measures.
 //!
 //! Start at the module of a subcommand; which differences are admitted is there or in `agreement`.
@@ -14,6 +14,7 @@ mod perplexity;
 mod plant;
 mod presets;
 mod python;
+mod rwkvq;
 mod speed;
 mod states;
 mod synthetic;
@@ -24,7 +25,7 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|chat|states|metadata|presets|perplexity|candle|web-rwkv|python [--markdown FILE] [--json FILE]
+const USAGE: &str = "usage: rwkv-forge-peers llama|chat|states|metadata|presets|perplexity|candle|web-rwkv|python|rwkvq [--markdown FILE] [--json FILE]
        presets: [--model FILE [--vocab FILE]]
        speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]
        perplexity: [--model FILE [--vocab FILE]] [--text FILE] [--bytes N] [--types TYPE,...] [--threads N] [--rounds N]";
@@ -86,6 +87,7 @@ fn run() -> Result<bool, String> {
         "candle" => tables(candle::run()?),
         "web-rwkv" => tables(web_rwkv::run()?),
         "python" => tables(python::run()?),
+        "rwkvq" => tables(rwkvq::run()?),
         _ => return Err(USAGE.to_owned()),
     };
     print!("{table}");

@@ -298,7 +298,7 @@ fn rate(seconds: &[f64]) -> f64 {
 fn main_type(model: &Model, engine: &Engine) -> (String, String) {
     let mut types = std::collections::BTreeMap::<&str, (u64, Option<Encoding>)>::new();
     let tensors = &model.description().tensors;
-    for spec in tensors.iter().filter(|spec| spec.role.is_matrix() && spec.role != rwkv_forge_model::TensorRole::Embedding) {
+    for spec in tensors.iter().filter(|spec| spec.role.tensor_use() == rwkv_forge_model::TensorUse::Linear) {
         if let Some(info) = model.source().tensors().get(spec.source_index) {
             let (bytes, held) = types.entry(info.encoding.name).or_default();
             *bytes += info.byte_len().unwrap_or(0);

@@ -6,20 +6,24 @@ use std::sync::Arc;
 
 use rwkv_forge_container::lint::{About, Lint, Rule};
 use rwkv_forge_container::{
-    Beside, CONFIG, Claim, Container, ContainerError, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids,
-    provenance, words_of_texts,
+    Beside, Claim, Container, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids, provenance,
+    words_of_texts,
 };
-use rwkv_forge_model::names::{Wrapping, needs_configuration};
+use rwkv_forge_model::names::{Companions, Wrapping, is_called, needs_configuration};
 use rwkv_forge_model::{
-    Assembly, Choice, Configuration, Constraint, Epsilon, MappedTensor, ModelDescription, ModelFile, OutputLayout, StartTensor, TensorSpec,
-    Version,
+    Assembly, Choice, Configuration, Constraint, MappedTensor, ModelDescription, ModelFile, OutputLayout, StartTensor, TensorRole,
+    TensorSpec, Version,
 };
-use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, Wrapper};
-use serde_json::Value;
+use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, Wrapper, shorten};
 
+use crate::config::Config;
 use crate::error::CheckpointError;
 use crate::safetensors::{self, NewTensor};
-use crate::{sniff, torch_shards, torch_write};
+use crate::state_dict::Wanted;
+use crate::{albatross, rwkvq, sniff, torch_shards, torch_write};
+
+/// Bytes that are compared in one step.
+const COMPARED: u64 = 1 << 20;
 
 /// Files of `torch.save`, of any torch since 0.4, and directories of them with the names that Transformers gives.
 pub struct Torch;
@@ -32,11 +36,16 @@ impl Format for Torch {
         torch_shards::claim(head)
     }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
+        let wanted = Wanted { key: place.key(), takes_keys: true };
         let source = match torch_shards::is_one(&Head::read(place.path())?) {
-            true => torch_shards::open(place.path(), options.backend)?,
-            false => torch_shards::open_file(place.path(), options.backend)?,
+            true => torch_shards::open(place.path(), options.backend, wanted)?,
+            false => torch_shards::open_file(place.path(), options.backend, wanted)?,
         };
-        Ok(Box::new(TensorFile { beside: Arc::clone(place.beside()), rules: TORCH_RULES, ..TensorFile::of(source) }))
+        let source = albatross::join(source).map_err(|error| error.in_file(place.path()))?;
+        Ok(Box::new(TensorFile::at(place, TensorFile { rules: TORCH_RULES, ..TensorFile::of(source) })))
+    }
+    fn has_keys(&self) -> bool {
+        true
     }
     fn lints(&self) -> Vec<About> {
         TORCH_RULES.iter().map(|rule| rule.about).collect()
@@ -55,9 +64,13 @@ impl Format for Safetensors {
     }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
         let source = safetensors::open_with(place.path(), options.backend).map_err(CheckpointError::from)?;
+        if rwkvq::is_one(&source) {
+            return rwkvq::open(source, |source, texts| TensorFile::at(place, TensorFile { texts, ..TensorFile::of(source) }));
+        }
         // As they are, where those for people are shortened.
         let texts = source.metadata().clone().into_iter().collect();
-        Ok(Box::new(TensorFile { texts, beside: Arc::clone(place.beside()), ..TensorFile::of(Box::new(source)) }))
+        let source = albatross::join(Box::new(source)).map_err(|error| error.in_file(place.path()))?;
+        Ok(Box::new(TensorFile::at(place, TensorFile { texts, ..TensorFile::of(source) })))
     }
 }
 
@@ -75,9 +88,110 @@ impl TensorFile {
     #[must_use]
     pub fn of(source: Box<dyn TensorSource>) -> Self {
         let mut notes = source.notes().to_vec();
-        notes.extend(Wrapping::of(source.tensors()).note());
+        let wrapping = Wrapping::of(source.tensors());
+        notes.extend(wrapping.note());
+        notes.extend(Companions::of(&wrapping).note(source.tensors()));
         Self { texts: source.metadata(), source, beside: Arc::default(), notes, rules: &[] }
     }
+
+    /// The file of this source, with what is beside it.
+    fn at(place: &Place, file: Self) -> Self {
+        let mut file = Self { beside: Arc::clone(place.beside()), ..file };
+        // Whatever is wrong is an error once the model is looked at.
+        let (config, configuration) = match file.configured() {
+            Ok(Some((config, configuration))) => (Some(config), configuration),
+            Ok(None) | Err(_) => (None, file.said_by_itself()),
+        };
+        if (config.is_some() || configuration.tied_head)
+            && let Some(model) = file.described(&configuration)
+        {
+            file.notes.extend(tied_note(&model));
+            file.notes.extend(config.iter().flat_map(|config| config.notes(&model)));
+        }
+        file
+    }
+
+    /// What the `config.json` beside it says, checked; `None` where there is none, and where it may be anybody's: beside a single file it
+    /// is read for a hybrid alone, which needs it.
+    fn configured(&self) -> Result<Option<(Config, Configuration)>, BoxError> {
+        let tensors = self.tensors();
+        let hybrid = needs_configuration(&Wrapping::of(tensors).unwrapped(tensors));
+        if !hybrid && !self.beside.is_own() {
+            return Ok(None);
+        }
+        let Some(config) = Config::read(&self.beside)? else { return Ok(None) };
+        let mut configuration = config.configuration(hybrid)?;
+        configuration.tied_head |= self.said_by_itself().tied_head;
+        if let Some(model) = self.described(&configuration) {
+            config.check(&model)?;
+            if configuration.tied_head && !self.is_tied(&model)? {
+                let both = self.outer_names(&model).join(" and ");
+                let problem = format!(
+                    "tie_word_embeddings is true, but {both} are two tensors of different values, of which Transformers would take the \
+                     embedding for both; if the model has a head of its own, set it to false there"
+                );
+                return Err(config.bad(problem).into());
+            }
+        }
+        Ok(Some((config, configuration)))
+    }
+
+    /// What the metadata of the file say: safetensors' own `save_model` leaves one of two names of a tensor out, and says which.
+    fn said_by_itself(&self) -> Configuration {
+        let pair = |one: &str, other: &str| is_called(one, "head.weight") && is_called(other, "emb.weight");
+        let tied_head = self.texts.iter().any(|(left_out, kept)| pair(left_out, kept) || pair(kept, left_out));
+        Configuration { tied_head, ..Configuration::default() }
+    }
+
+    /// The model that the tensors are, if they are one.
+    fn described(&self, configuration: &Configuration) -> Option<ModelDescription> {
+        rwkv_forge_model::describe_mapped_with(self.tensors(), self.mapped().ok()?, configuration).ok()
+    }
+
+    /// Names in the file of the embedding and the head.
+    fn outer_names(&self, model: &ModelDescription) -> Vec<String> {
+        let of = |role: TensorRole| model.outer_tensors().find(move |spec| spec.role == role);
+        let specs = [TensorRole::Embedding, TensorRole::Head].into_iter().filter_map(of);
+        specs.filter_map(|spec| self.tensors().get(spec.source_index)).map(|info| shorten(&info.name)).collect()
+    }
+
+    /// Whether embedding and head are one tensor, or two with the same bytes.
+    fn is_tied(&self, model: &ModelDescription) -> Result<bool, BoxError> {
+        let of = |role: TensorRole| model.outer_tensors().find(move |spec| spec.role == role).map(|spec| spec.source_index);
+        match (of(TensorRole::Embedding), of(TensorRole::Head)) {
+            (Some(one), Some(other)) if one != other => same_bytes(self, one, other),
+            _ => Ok(true),
+        }
+    }
+}
+
+/// What is said of a file that has one tensor for both.
+fn tied_note(model: &ModelDescription) -> Option<String> {
+    model
+        .has_tied_head()
+        .then(|| "embedding and head are one tensor in the file (a tied head); what is written has a copy for each".to_owned())
+}
+
+/// Whether two tensors are stored alike, to the last byte.
+fn same_bytes(source: &dyn TensorSource, one: usize, other: usize) -> Result<bool, BoxError> {
+    let (Some(first), Some(second)) = (source.tensors().get(one), source.tensors().get(other)) else { return Ok(false) };
+    let (Ok(total), true) = (first.byte_len(), first.encoding == second.encoding && first.byte_len() == second.byte_len()) else {
+        return Ok(false);
+    };
+    let mut buffers = [Vec::new(), Vec::new()];
+    let mut start = 0u64;
+    while start < total {
+        let step = COMPARED.min(total.saturating_sub(start));
+        for (buffer, index) in buffers.iter_mut().zip([one, other]) {
+            buffer.resize(usize::try_from(step).unwrap_or(0), 0);
+            source.read_at(index, start, buffer)?;
+        }
+        if buffers[0] != buffers[1] {
+            return Ok(false);
+        }
+        start = start.saturating_add(step);
+    }
+    Ok(true)
 }
 
 impl Wrapper for TensorFile {
@@ -93,14 +207,12 @@ impl ModelFile for TensorFile {
     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
         Ok(rwkv_forge_model::map_by_convention(self.tensors())?)
     }
+    fn may_lack_head(&self) -> bool {
+        // A zip archive and a header of safetensors say what belongs to the file, and an index of shards what belongs to the model.
+        true
+    }
     fn configuration(&self) -> Result<Configuration, BoxError> {
-        // RWKV itself needs no such file, and none is looked at.
-        let tensors = self.tensors();
-        if needs_configuration(&Wrapping::of(tensors).unwrapped(tensors)) {
-            configuration(&self.beside)
-        } else {
-            Ok(Configuration::default())
-        }
+        Ok(self.configured()?.map_or_else(|| self.said_by_itself(), |(_, configuration)| configuration))
     }
 }
 
@@ -111,29 +223,6 @@ impl Opened for TensorFile {
     fn lints(&self) -> Vec<Lint> {
         self.rules.iter().filter_map(|rule| rule.find(self.source.as_ref())).collect()
     }
-}
-
-/// What the `config.json` beside a checkpoint says; nothing when there is none.
-fn configuration(beside: &Beside) -> Result<Configuration, BoxError> {
-    let Some((path, bytes)) = beside.bytes(CONFIG)? else { return Ok(Configuration::default()) };
-    let bad = |problem: String| ContainerError::BadBeside { path: path.clone(), problem };
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-    let rms_epsilon = match value.get("rms_norm_eps") {
-        None | Some(Value::Null) => None,
-        Some(number) => {
-            #[allow(clippy::cast_possible_truncation, reason = "runtimes compute with the nearest f32")]
-            let epsilon = number.as_f64().and_then(|eps| Epsilon::new(eps as f32));
-            Some(epsilon.ok_or_else(|| bad(format!("rms_norm_eps is {number}, expected a positive number")))?)
-        }
-    };
-    let count = |key: &str| match value.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(number) => match number.as_u64().filter(|count| *count > 0) {
-            Some(count) => Ok(Some(count)),
-            None => Err(bad(format!("{key} is {number}, expected a positive integer"))),
-        },
-    };
-    Ok(Configuration { rms_epsilon, heads: count("num_attention_heads")?, kv_heads: count("num_key_value_heads")? })
 }
 
 static TORCH_RULES: &[Rule<dyn TensorSource>] =
@@ -203,6 +292,9 @@ impl Container for Pth {
     fn words(&self) -> &'static [Word] {
         &[Word::Provenance]
     }
+    fn needs_head(&self) -> bool {
+        false
+    }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(no_hybrids(self.name(), version)?)
     }
@@ -236,6 +328,9 @@ impl Container for Safetensors {
     }
     fn words(&self) -> &'static [Word] {
         &[Word::Provenance]
+    }
+    fn needs_head(&self) -> bool {
+        false
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(no_hybrids(Container::name(self), version)?)

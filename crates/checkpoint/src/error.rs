@@ -76,6 +76,8 @@ pub enum Refusal {
     BadStorageId,
     /// The pickled object is no dictionary from names to tensors.
     NotAStateDict,
+    /// Nothing, or no dictionary, stands under the key that is asked for.
+    NoSuchKey,
     /// More tensors than the limit.
     TooManyTensors,
     /// Two tensors have the same name.
@@ -100,6 +102,18 @@ pub enum Refusal {
     UnsupportedDtype,
     /// A dimension of a tensor is zero or negative.
     BadShape,
+    /// What a .rwkvq file says of its tensors is no such thing, or contradicts itself or the tensors.
+    BadManifest,
+    /// A tensor is quantized in a way that is not read here.
+    UnsupportedKind,
+    /// A quantized tensor lacks a part.
+    MissingBuffer,
+    /// A part of a quantized tensor that its kind does not have, or that is no tensor's.
+    ExtraBuffer,
+    /// A part of a quantized tensor has another type or shape than the tensor needs.
+    BadBuffer,
+    /// The place of an outlier is outside of its matrix, or out of order.
+    BadOutlier,
 }
 
 impl Refusal {
@@ -166,6 +180,7 @@ impl Diagnostic for CheckpointError {
 
     fn class(&self) -> Class {
         match self {
+            Self::Refused { kind: Refusal::NoSuchKey, .. } => Class::Usage,
             Self::Refused { .. } => Class::Refused,
             Self::Io(error) => error.class(),
             Self::Safetensors(error) => error.class(),

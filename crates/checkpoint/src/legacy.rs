@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::pickle::{self, Arena, Dtype, Node, Outcome, Rules};
 use crate::sniff::legacy_header;
 use crate::source::{Bound, Place, TorchFile, bind};
-use crate::state_dict;
+use crate::state_dict::{self, Wanted};
 
 const PLAIN: Rules = Rules { persistent_id: 0, trailing: true };
 const OBJECT: Rules = Rules { persistent_id: 6, trailing: true };
@@ -24,13 +24,13 @@ const FIRST_WINDOW: u64 = 1 << 20;
 /// # Errors
 /// The refusals of sections "Pickle" and "Tensor semantics"; `LegacyFormat` for another protocol than 1001,
 /// `UnsupportedByteOrder`, `TrailingData`, `Truncated`, `DuplicateEntry`.
-pub(crate) fn open(file: InputFile, limits: &Limits) -> Result<TorchFile> {
+pub(crate) fn open(file: InputFile, limits: &Limits, wanted: Wanted<'_>) -> Result<TorchFile> {
     let longest = file.len().min(limits.pickle_bytes);
     let mut window = longest.min(FIRST_WINDOW);
     loop {
         let bytes = file.read_vec(0, window, longest)?;
         let mut notes = Vec::new();
-        match read(&file, &bytes, limits, &mut notes) {
+        match read(&file, &bytes, limits, wanted, &mut notes) {
             Ok(bound) => {
                 notes.push("this kind of file has no checksums".to_owned());
                 return Ok(TorchFile::new(file, "torch legacy", bound, Vec::new(), notes));
@@ -60,15 +60,17 @@ pub(crate) fn object_pickle<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a 
     Ok(rest)
 }
 
-fn read(file: &InputFile, bytes: &[u8], limits: &Limits, notes: &mut Vec<String>) -> Result<Bound> {
+fn read(file: &InputFile, bytes: &[u8], limits: &Limits, wanted: Wanted<'_>, notes: &mut Vec<String>) -> Result<Bound> {
     let mut rest = object_pickle(bytes, limits)?;
     let object = next(&mut rest, limits, OBJECT)?;
     let keys = next(&mut rest, limits, PLAIN)?;
     let data_start = (bytes.len() as u64).saturating_sub(rest.len() as u64);
-    let named = state_dict::find(&object.arena, object.root, limits, notes)?;
+    let named = state_dict::find(&object.arena, object.root, limits, wanted, notes)?;
     let places = storages(file, data_start, &keys, &object.arena, limits)?;
+    let bound = bind(&object.arena, &named, &|key| places.get(key).copied())?;
+    notes.extend(bound.note());
     notes.extend(object.ignored.notes());
-    bind(&object.arena, &named, &|key| places.get(key).copied())
+    Ok(bound)
 }
 
 /// Runs the pickle at the beginning of `rest` and steps over it.

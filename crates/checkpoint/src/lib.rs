@@ -2,8 +2,9 @@
 //!
 //! Start at [`open`], which tells the kinds of files apart and returns a [`TensorSource`]. A `.pth` file goes through
 //! `zip` (or `legacy`), then `pickle` (a machine that only builds data), then `state_dict` (which dictionary is meant),
-//! then `layout` (where each element lies); `source` reads the tensors that came out of it. New files are laid out by
-//! [`torch_write::layout`] and [`safetensors::layout`].
+//! then `layout` (where each element lies); `source` reads the tensors that came out of it. What other programs quantize and
+//! keep in parts (`rwkvq`, `albatross`) is put together by `assembled`. New files are laid out by [`torch_write::layout`] and
+//! [`safetensors::layout`].
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -14,12 +15,16 @@
     clippy::cast_possible_truncation
 )]
 
+mod albatross;
+mod assembled;
+mod config;
 mod container;
 mod error;
 mod layout;
 mod legacy;
 mod limits;
 mod pickle;
+mod rwkvq;
 pub mod safetensors;
 mod sniff;
 mod source;
@@ -41,8 +46,9 @@ pub use limits::Limits;
 
 pub use sniff::Kind;
 
-use error::Result;
+use error::{Result, refuse};
 use sniff::is_index_name;
+use state_dict::Wanted;
 
 /// Opens a checkpoint: a `.pth` file of any torch since 0.4, a safetensors file, an index of safetensors shards
 /// (`*.index.json`), or a directory with either.
@@ -88,19 +94,59 @@ pub fn open_with(path: &Path, limits: &Limits, backend: Backend) -> std::result:
 /// # Errors
 /// As [`open`].
 pub fn open_kind(path: &Path, limits: &Limits, backend: Backend) -> std::result::Result<(Kind, Box<dyn TensorSource>), CheckpointError> {
+    open_wanted(path, limits, backend, Wanted::default())
+}
+
+/// Like [`open_kind`], of what stands under a key of the file, `a.b` for `b` in what stands under `a`; for whoever can be told to name one.
+///
+/// # Errors
+/// As [`open`]; [`Refusal::NoSuchKey`] when no dictionary stands there, and for what has no keys.
+pub fn open_at(
+    path: &Path,
+    key: Option<&str>,
+    limits: &Limits,
+    backend: Backend,
+) -> std::result::Result<(Kind, Box<dyn TensorSource>), CheckpointError> {
+    open_wanted(path, limits, backend, Wanted { key, takes_keys: true })
+}
+
+fn open_wanted(
+    path: &Path,
+    limits: &Limits,
+    backend: Backend,
+    wanted: Wanted<'_>,
+) -> std::result::Result<(Kind, Box<dyn TensorSource>), CheckpointError> {
     if is_index_name(path) || path.is_dir() {
+        no_key(wanted).map_err(|error| error.in_file(path))?;
         return Ok((Kind::Safetensors, Box::new(safetensors::open(path)?)));
     }
     let file = InputFile::open_with(path, backend)?;
-    open_kind_of(file, limits).map_err(|error| error.in_file(path))
+    open_kind_of(file, limits, wanted).map_err(|error| error.in_file(path))
 }
 
-fn open_kind_of(file: InputFile, limits: &Limits) -> Result<(Kind, Box<dyn TensorSource>)> {
+/// Refuses a key of what has none.
+fn no_key(wanted: Wanted<'_>) -> Result<()> {
+    match wanted.key {
+        None => Ok(()),
+        Some(key) => refuse(
+            Refusal::NoSuchKey,
+            format!(
+                "safetensors have no keys, so nothing stands under `{}`: leave --key out, which is for files of torch.save",
+                key.escape_default()
+            ),
+        ),
+    }
+}
+
+fn open_kind_of(file: InputFile, limits: &Limits, wanted: Wanted<'_>) -> Result<(Kind, Box<dyn TensorSource>)> {
     let kind = kind_of(&file)?;
     let source: Box<dyn TensorSource> = match kind {
-        Kind::TorchZip => Box::new(torch_zip::open(file, limits)?),
-        Kind::TorchLegacy => Box::new(legacy::open(file, limits)?),
-        Kind::Safetensors => Box::new(safetensors::open(file.path())?),
+        Kind::TorchZip => Box::new(torch_zip::open(file, limits, wanted)?),
+        Kind::TorchLegacy => Box::new(legacy::open(file, limits, wanted)?),
+        Kind::Safetensors => {
+            no_key(wanted)?;
+            Box::new(safetensors::open(file.path())?)
+        }
     };
     Ok((kind, source))
 }

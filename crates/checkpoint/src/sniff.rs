@@ -50,8 +50,7 @@ pub(crate) fn torch_claim(head: &Head) -> Option<Claim> {
 /// Whether a file or directory is one of safetensors, or at least called one.
 pub(crate) fn safetensors_claim(head: &Head) -> Option<Claim> {
     if head.is_directory() {
-        let has_model = head.contains(SINGLE) || head.contains(INDEX);
-        return Some(if has_model { Claim::Bytes } else { Claim::Name });
+        return (head.contains(SINGLE) || head.contains(INDEX)).then_some(Claim::Bytes);
     }
     if is_index_name(head.path()) {
         return Some(Claim::Name);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rwkv_forge_io::{InputFile, IoError};
+use rwkv_forge_model::names::is_called;
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 
 use crate::error::{Refusal, Result, refuse};
@@ -35,10 +36,39 @@ pub(crate) struct TorchFile {
     gathered: Mutex<Option<(usize, Arc<Vec<u8>>)>>,
 }
 
+/// Tensors of one file that may be called embedding, or head. A model has one of each, and its companions may have one.
+const MOST_CALLED: usize = 8;
+
 /// Tensors and their places, ready to be read.
 pub(crate) struct Bound {
     tensors: Vec<TensorInfo>,
     layouts: Vec<Layout>,
+    /// Names of embedding and head, where they are one tensor.
+    tied: Option<(String, String)>,
+}
+
+impl Bound {
+    /// What a careful user would like to know.
+    pub(crate) fn note(&self) -> Option<String> {
+        let (embedding, head) = self.tied.as_ref()?;
+        Some(format!("`{head}` and `{embedding}` are one tensor in the file (a tied head); what is written has a copy for each"))
+    }
+}
+
+/// The embedding and the head of a model that has one tensor for both: same storage, same place in it.
+fn tied(arena: &Arena<'_>, named: &Named) -> Option<(String, String)> {
+    // Each mention of a storage is one of its own; they have its key in common.
+    let place = |index: u32| {
+        let spec = arena.tensors.get(index as usize)?;
+        let storage = arena.storages.get(spec.storage as usize)?;
+        Some((storage.key, spec.offset, arena.ints(spec.size)?, arena.ints(spec.stride)?))
+    };
+    let called = |canonical: &'static str| named.iter().filter(move |(name, _)| is_called(name, canonical)).take(MOST_CALLED);
+    called("head.weight").find_map(|(head, index)| {
+        let one = place(*index)?;
+        let same = called("emb.weight").find(|(_, index)| place(*index).as_ref() == Some(&one));
+        same.map(|(embedding, _)| (embedding.clone(), head.clone()))
+    })
 }
 
 /// Binds each named tensor to its storage.
@@ -46,7 +76,7 @@ pub(crate) struct Bound {
 /// # Errors
 /// `UnsupportedDtype`, `MissingStorage`, `StorageSize`, `AliasedTensors`, and those of [`Layout::new`].
 pub(crate) fn bind(arena: &Arena<'_>, named: &Named, place: &dyn Fn(&str) -> Option<Place>) -> Result<Bound> {
-    let mut bound = Bound { tensors: Vec::new(), layouts: Vec::new() };
+    let mut bound = Bound { tensors: Vec::new(), layouts: Vec::new(), tied: tied(arena, named) };
     // Storage key -> element type of the first tensor that uses it.
     let mut types: HashMap<&str, Dtype> = HashMap::new();
     let (mut stored, mut wanted) = (0u64, 0u64);
@@ -82,7 +112,10 @@ pub(crate) fn bind(arena: &Arena<'_>, named: &Named, place: &dyn Fn(&str) -> Opt
         let numel = check_storage(name, storage, found, encoding.block_bytes)?;
         let (size, stride) = (arena.ints(spec.size).unwrap_or_default(), arena.ints(spec.stride).unwrap_or_default());
         let layout = Layout::new(name, encoding, &size, &stride, spec.offset, found.start, numel)?;
-        wanted = wanted.saturating_add(layout.byte_len());
+        // A head that is the embedding is the one tensor that may be there twice: it is at most half of what is read then.
+        if bound.tied.as_ref().is_none_or(|(_, head)| head != name) {
+            wanted = wanted.saturating_add(layout.byte_len());
+        }
         bound.tensors.push(TensorInfo { name: name.clone(), shape: layout.shape.clone(), encoding });
         bound.layouts.push(layout);
     }

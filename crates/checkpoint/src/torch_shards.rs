@@ -10,6 +10,7 @@ use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource};
 use crate::error::CheckpointError;
 use crate::limits::Limits;
 use crate::safetensors::{SafetensorsError, index};
+use crate::state_dict::Wanted;
 use crate::{open_kind_of, sniff};
 
 /// Name of a model in one file, within a directory for Transformers.
@@ -32,22 +33,22 @@ fn is_index(path: &Path) -> bool {
 ///
 /// # Errors
 /// Those of reading a `.pth` file and of an index of shards.
-pub(crate) fn open(path: &Path, backend: Backend) -> Result<Box<dyn TensorSource>, CheckpointError> {
+pub(crate) fn open(path: &Path, backend: Backend, wanted: Wanted<'_>) -> Result<Box<dyn TensorSource>, CheckpointError> {
     if is_index(path) {
-        return Ok(Box::new(Shards::open(path, path, backend)?));
+        return Ok(Box::new(Shards::open(path, path, backend, wanted)?));
     }
     let (single, several) = (path.join(SINGLE), path.join(INDEX));
     match (single.symlink_metadata().is_ok(), several.symlink_metadata().is_ok()) {
-        (true, true) => Err(SafetensorsError::AmbiguousFiles { folder: path.display().to_string() }.into()),
-        (_, true) => Ok(Box::new(Shards::open(path, &several, backend)?)),
-        (_, false) => open_file(&single, backend),
+        (true, true) => Err(SafetensorsError::AmbiguousFiles { folder: path.display().to_string(), single: SINGLE, index: INDEX }.into()),
+        (_, true) => Ok(Box::new(Shards::open(path, &several, backend, wanted)?)),
+        (_, false) => open_file(&single, backend, wanted),
     }
 }
 
 /// A file by itself.
-pub(crate) fn open_file(path: &Path, backend: Backend) -> Result<Box<dyn TensorSource>, CheckpointError> {
+pub(crate) fn open_file(path: &Path, backend: Backend, wanted: Wanted<'_>) -> Result<Box<dyn TensorSource>, CheckpointError> {
     let file = InputFile::open_with(path, backend)?;
-    Ok(open_kind_of(file, &Limits::default()).map_err(|error| error.in_file(path))?.1)
+    Ok(open_kind_of(file, &Limits::default(), wanted).map_err(|error| error.in_file(path))?.1)
 }
 
 /// All shards of a model as one source.
@@ -62,7 +63,7 @@ struct Shards {
 }
 
 impl Shards {
-    fn open(path: &Path, index_path: &Path, backend: Backend) -> Result<Self, CheckpointError> {
+    fn open(path: &Path, index_path: &Path, backend: Backend, wanted: Wanted<'_>) -> Result<Self, CheckpointError> {
         let file = index_path.display().to_string();
         let input = InputFile::open(index_path)?;
         let map = index::parse(&file, &input.read_vec(0, input.len(), index::MAX_BYTES)?)?;
@@ -71,7 +72,7 @@ impl Shards {
             Self { path: path.to_path_buf(), index: input, shards: Vec::new(), tensors: Vec::new(), places: Vec::new(), notes: Vec::new() };
         let mut found = BTreeMap::new();
         for (name, shard_path) in index::shards(&file, folder, &map, ".bin")? {
-            let shard = open_file(&shard_path, backend)?;
+            let shard = open_file(&shard_path, backend, wanted)?;
             let number = all.shards.len();
             for (index, info) in shard.tensors().iter().enumerate() {
                 if let Some(other) = found.insert(info.name.clone(), name.clone()) {

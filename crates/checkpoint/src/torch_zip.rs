@@ -8,7 +8,7 @@ use crate::error::{Refusal, Result, refuse};
 use crate::limits::Limits;
 use crate::pickle::{self, Rules};
 use crate::source::{Place, TorchFile, bind};
-use crate::state_dict;
+use crate::state_dict::{self, Wanted};
 use crate::torch_write;
 use crate::zip::{Archive, Entry};
 
@@ -130,16 +130,17 @@ impl Contents {
 ///
 /// # Errors
 /// Every refusal of sections "ZIP container", "Pickle" and "Tensor semantics".
-pub(crate) fn open(file: InputFile, limits: &Limits) -> Result<TorchFile> {
+pub(crate) fn open(file: InputFile, limits: &Limits, wanted: Wanted<'_>) -> Result<TorchFile> {
     let contents = Contents::open(&file, limits)?;
     contents.check_texts(&file)?;
     let bytes = contents.pickle(&file, limits)?;
     let outcome = pickle::run(&bytes, limits, RULES)?;
     let mut notes = Vec::new();
     let metadata = contents.provenance(&file, &mut notes)?;
-    let named = state_dict::find(&outcome.arena, outcome.root, limits, &mut notes)?;
+    let named = state_dict::find(&outcome.arena, outcome.root, limits, wanted, &mut notes)?;
     let places = contents.storages();
     let bound = bind(&outcome.arena, &named, &|key| places.get(key).copied())?;
+    notes.extend(bound.note());
     notes.extend(outcome.ignored.notes());
     let used: HashSet<&str> = outcome.arena.storages.iter().map(|storage| storage.key).collect();
     let unused = places.keys().filter(|key| !used.contains(*key)).count();

@@ -121,6 +121,7 @@ fn notes_tell_what_was_unwrapped() {
     assert!(notes("module-prefix.pth").contains("`module.`"));
     assert!(notes("ordered-dict-metadata.pth").contains("_metadata"));
     assert!(notes("legacy.pth").contains("no checksums"));
+    assert!(notes("tied.pth").contains("tied head"));
     assert_eq!(notes("dtype-f32.pth"), "");
 }
 

@@ -88,6 +88,9 @@ fn share(role: TensorRole) -> f64 {
         | TensorRole::AttGate
         | TensorRole::FfnReceptance
         | TensorRole::FfnGate
+        | TensorRole::DeepTable
+        | TensorRole::DeepRest
+        | TensorRole::DeepQuery
         // No plain type rounds these to few bits.
         | TensorRole::LayerNorm
         | TensorRole::GroupNorm
@@ -100,6 +103,7 @@ fn share(role: TensorRole) -> f64 {
         | TensorRole::IclrLora
         | TensorRole::ValueLora
         | TensorRole::GateLora
+        | TensorRole::DeepLora
         | TensorRole::AttBias => 3.5,
     }
 }

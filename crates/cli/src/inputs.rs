@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command, CommandFactory};
+use rwkv_forge_convert::CHAT_FORMATS;
 use rwkv_forge_io::Claims;
 
 use crate::args::Cli;
@@ -33,13 +34,13 @@ pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) {
         (command, matches) = (found, inner);
         for arg in paths(&command).filter(|arg| !OUTPUTS.contains(&arg.get_id().as_str())) {
             for path in matches.get_raw(arg.get_id().as_str()).into_iter().flatten().map(Path::new) {
-                // Two vocabularies and a conversation format have names instead of files.
-                let names: &[&str] = match arg.get_id().as_str() {
-                    "vocab" => &["world", "bytes"],
-                    "chat" => &["world"],
-                    _ => &[],
+                // Two vocabularies and some conversation formats have names instead of files.
+                let is_name = match arg.get_id().as_str() {
+                    "vocab" => ["world", "bytes"].iter().any(|name| path == Path::new(name)),
+                    "chat" => CHAT_FORMATS.iter().any(|format| path == Path::new(format.name)),
+                    _ => false,
                 };
-                if !names.iter().any(|name| path == Path::new(name)) {
+                if !is_name {
                     claims.input(&role(arg), path);
                 }
             }

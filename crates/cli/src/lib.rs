@@ -29,7 +29,7 @@
 
 mod library;
 
-pub use library::{Conversion, Error, Evaluated, Inputs, Session, open, tokens, verify};
+pub use library::{Conversion, Error, Evaluated, Inputs, Session, open, open_at, tokens, verify};
 
 pub use rwkv_forge_choose as choose;
 pub use rwkv_forge_convert as convert;
@@ -44,6 +44,6 @@ pub use rwkv_forge_tokenizer as tokenizer;
 pub use rwkv_forge_weights as weights;
 
 pub use rwkv_forge_choose::{Finished, Goal};
-pub use rwkv_forge_convert::{OpenModel, Record, Value, Vocabulary};
+pub use rwkv_forge_convert::{OpenModel, OpenOptions, Place, Record, Value, Vocabulary};
 pub use rwkv_forge_eval::{Agreement, Thresholds};
 pub use rwkv_forge_score::Evaluation;

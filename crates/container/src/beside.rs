@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rwkv_forge_io::{FileIdentity, InputFile, IoError};
+use rwkv_forge_io::{FileIdentity, InputFile, IoError, lfs_pointer};
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::bpe::MAX_JSON_BYTES;
+
+use crate::error::ContainerError;
 
 /// Sizes that tensors do not say.
 pub const CONFIG: &str = "config.json";
@@ -79,6 +81,9 @@ impl Beside {
         let file = InputFile::open(&path)?;
         let limit = u64::try_from(MAX_JSON_BYTES).unwrap_or(u64::MAX);
         let bytes = file.read_vec(0, file.len(), limit)?;
+        if let Some(what) = lfs_pointer(&bytes) {
+            return Err(ContainerError::BadBeside { path, problem: format!("this is {what}") }.into());
+        }
         let found = BesideFile { path: path.clone(), identity: file.identity(), sha256: rwkv_forge_io::sha256_hex(&bytes) };
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         match read.insert(path.clone(), found.clone()) {

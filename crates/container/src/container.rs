@@ -99,6 +99,10 @@ pub trait Container: Sync {
     fn needs_vocabulary(&self) -> bool {
         false
     }
+    /// Whether there is no file of a model without the matrix that makes logits.
+    fn needs_head(&self) -> bool {
+        true
+    }
     /// The kinds of words that its files hold; what else is said of a model is lost in them.
     fn words(&self) -> &'static [Word];
     /// Whether the file carries the tokens of this vocabulary, so that a wrong one makes a wrong file.

@@ -42,6 +42,48 @@ pub enum ContainerError {
         /// What is wrong.
         problem: String,
     },
+    /// A key of a file whose format has none.
+    #[strum(serialize = "NoSuchKey")]
+    #[error("{}: a {format} file has no keys, so nothing stands under `{key}`: leave --key out, which is for files of torch.save", path.display())]
+    NoKeys {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// A setting of the `config.json` beside a model by which nothing here computes.
+    #[strum(serialize = "UnsupportedConfiguration")]
+    #[error(
+        "{}: {key} is {found}, and {version} is computed with {expected}, here and by the runtimes that files are written for; if the model \
+         was not made with {found}, correct the value or remove it, otherwise no file that this program writes would compute the model",
+        path.display()
+    )]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What it would have to be.
+        expected: String,
+        /// What the tensors are.
+        version: Version,
+    },
+    /// A template for conversations that no engine for Jinja can read.
+    #[error("{name}{}: {problem}; give a file with a template in Jinja, or one of the formats {formats}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    BadTemplate {
+        /// What it is called.
+        name: String,
+        /// Line, from 1, where it is known.
+        line: Option<usize>,
+        /// What is wrong.
+        problem: String,
+        /// Names of the formats that need no file.
+        formats: String,
+    },
     /// A container without a place for what hybrids have besides tensors.
     #[strum(serialize = "CannotCarry")]
     #[error("container {container} cannot carry {version}, whose norms and vocabulary it has no place for")]
@@ -60,8 +102,12 @@ impl Diagnostic for ContainerError {
 
     fn class(&self) -> Class {
         match self {
-            Self::Unrecognised { .. } | Self::Ambiguous { .. } | Self::BadBeside { .. } => Class::Refused,
-            Self::HybridNotCarried { .. } => Class::Usage,
+            Self::Unrecognised { .. }
+            | Self::Ambiguous { .. }
+            | Self::BadBeside { .. }
+            | Self::Setting { .. }
+            | Self::BadTemplate { .. } => Class::Refused,
+            Self::HybridNotCarried { .. } | Self::NoKeys { .. } => Class::Usage,
         }
     }
 }

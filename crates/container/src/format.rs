@@ -17,6 +17,8 @@ use crate::words::{Sourced, TokenTable, Words};
 pub struct OpenOptions {
     /// Positioned reads (the default), or memory mapping on request.
     pub backend: Backend,
+    /// Whether a model is taken that has tensors as no trained one has: a norm of zeros, a matrix of one value.
+    pub allow_zero_tensors: bool,
 }
 
 /// Why a format takes a file for its own. The strongest claim wins, and must be the only one of its strength.
@@ -30,10 +32,11 @@ pub enum Claim {
     Bytes,
 }
 
-/// Where a model lies: a file or a directory, and what lies beside it.
+/// Where a model lies: a file or a directory, the key within a file that holds several, and what lies beside it.
 #[derive(Clone, Debug)]
 pub struct Place {
     path: PathBuf,
+    key: Option<String>,
     beside: Arc<Beside>,
 }
 
@@ -48,13 +51,25 @@ impl Place {
             Some(folder) => Beside::of(folder),
             None => Beside::default(),
         };
-        Self { path: path.to_path_buf(), beside: Arc::new(beside) }
+        Self { path: path.to_path_buf(), key: None, beside: Arc::new(beside) }
+    }
+
+    /// What stands under this key of the file, `a.b` for the key `b` in what stands under `a`. Formats without keys refuse it.
+    #[must_use]
+    pub fn under(self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self }
     }
 
     /// The file or directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The key under which it stands in the file.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// The files beside it. All clones of a place remember together what was read.
@@ -118,6 +133,10 @@ pub trait Format: Sync {
     /// # Errors
     /// The first rule of the format that the file breaks, or a failure to read it.
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError>;
+    /// Whether a file may hold several sets of tensors, of which [`Place::key`] names one.
+    fn has_keys(&self) -> bool {
+        false
+    }
     /// What [`Opened::lints`] of its files looks for.
     fn lints(&self) -> Vec<About> {
         Vec::new()

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_io::{InputFile, IoError};
+use rwkv_forge_io::{InputFile, IoError, lfs_pointer};
+use rwkv_forge_tensor::shorten;
 
 /// Bytes at the start of a file that formats see.
 pub const HEAD_BYTES: u64 = 512;
@@ -91,10 +92,33 @@ impl Head {
         self.is_directory && self.path.join(name).symlink_metadata().is_ok()
     }
 
+    /// What a directory holds instead of a model.
+    fn looks_inside(&self) -> String {
+        if self.contains(ADAPTER) {
+            return format!(
+                "this is an adapter of PEFT's ({ADAPTER}), which holds differences to a model: convert the model that it was trained on, with \
+                 --lora and this directory"
+            );
+        }
+        let is_model = |name: &str| ENDINGS.iter().any(|ending| name.ends_with(ending));
+        let models = rwkv_forge_io::names_in(&self.path, is_model).unwrap_or_default();
+        let shown: Vec<String> = models.iter().take(LISTED).map(|name| shorten(name)).collect();
+        match models.len() {
+            0 => "this is a directory without a model in it: expected model.safetensors, pytorch_model.bin, or the index of shards of either \
+                  (model.safetensors.index.json, pytorch_model.bin.index.json)"
+                .to_owned(),
+            1..=LISTED => format!("this is a directory in which no file has the name of its model: give the path of {}", shown.join(" or ")),
+            more => format!(
+                "this is a directory in which no file has the name of its model: give the path of the one that is meant, of {more} such as {}",
+                shown.join(", ")
+            ),
+        }
+    }
+
     /// What it looks like, for whoever cannot read it.
     pub(crate) fn looks(&self) -> String {
         if self.is_directory {
-            return "this is a directory without a model in it".to_owned();
+            return self.looks_inside();
         }
         match self.len {
             0 => return "the file is empty; the download may have failed".to_owned(),
@@ -109,10 +133,17 @@ impl Head {
     }
 }
 
+/// Entries of a directory that are listed to whoever takes it for a model.
+const LISTED: usize = 4;
+/// How names of models end that lie in a directory without being its model.
+const ENDINGS: [&str; 6] = [".pth", ".pt", ".safetensors", ".gguf", ".st", ".prefab"];
+/// By this file a directory is known to be an adapter of PEFT's.
+const ADAPTER: &str = "adapter_config.json";
+
 /// What a file that begins like this is known to be, where that is worth a word to whoever takes it for a model.
 #[must_use]
 pub fn looks_like(start: &[u8]) -> Option<&'static str> {
-    const MAGICS: [(&[u8], &str); 22] = [
+    const MAGICS: [(&[u8], &str); 21] = [
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
         (b"\x1f\x8b", "a gzip file: unpack it first"),
         (b"\xfd7zXZ\0", "an xz file: unpack it first"),
@@ -130,12 +161,14 @@ pub fn looks_like(start: &[u8]) -> Option<&'static str> {
         (b"%PDF", "a PDF document"),
         (b"\x7fELF", "an ELF program"),
         (b"MZ", "a Windows program"),
-        (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
         (b"#!", "a script"),
         (b"PK\x07\x08", "a split zip archive"),
         (b"PK", "a damaged zip archive"),
         (b"\x80", "a plain Python pickle without torch's header"),
     ];
+    if let Some(what) = lfs_pointer(start) {
+        return Some(what);
+    }
     // The length of a safetensors header may begin like any of these; an opening brace follows it.
     if let Some((_, what)) = MAGICS.into_iter().find(|(magic, _)| start.starts_with(magic) && start.get(8) != Some(&b'{')) {
         return Some(what);

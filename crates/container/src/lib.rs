@@ -35,6 +35,6 @@ pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use registry::{Registry, by_name};
 pub use words::{
-    Array, Entry, GENERATION_CONFIG, Given, Origin, Provenance, Sourced, Standing, TEMPLATE, TokenTable, Value, WORLD_TEMPLATE, Word,
-    WordDifference, Words, is_vocabulary, words_beside,
+    Array, CHAT_FORMATS, ChatFormat, Entry, GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, Origin, Provenance, Sourced, Standing, TEMPLATE,
+    TokenTable, Unrendered, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template, is_vocabulary, rendered, words_beside,
 };

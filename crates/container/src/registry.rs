@@ -97,6 +97,10 @@ impl<'a> Registry<'a> {
     /// As [`Registry::format_of`], and the reader's own.
     pub fn open(&self, place: &Place, options: OpenOptions) -> Result<(&'a dyn Format, Box<dyn Opened>), BoxError> {
         let format = self.format_of(place.path())?;
+        if let Some(key) = place.key().filter(|_| !format.has_keys()) {
+            let key = rwkv_forge_tensor::shorten(key);
+            return Err(ContainerError::NoKeys { path: place.path().to_path_buf(), format: format.name(), key }.into());
+        }
         let file = format.open(place, options)?;
         // Names are what registered things are told apart by: each is there once.
         let namings = self.namings.iter().filter(|naming| naming.format().name() == format.name());

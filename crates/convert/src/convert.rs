@@ -50,6 +50,10 @@ pub type OnProgress<'a> = &'a (dyn Fn(Stage, u64, u64) + Sync);
 pub struct Record {
     /// SHA-256 of each source file, by file name.
     pub source_sha256: Vec<(String, String)>,
+    /// The key under which the model stands in the source, where one was given.
+    pub source_key: Option<String>,
+    /// Tensors of the source as no trained model has them, which were allowed, a sentence each.
+    pub zero_tensors: Vec<String>,
     /// SHA-256 of each output file, by file name, when they were read back.
     pub output_sha256: Vec<(String, String)>,
     /// Bytes of all source files.
@@ -149,6 +153,8 @@ pub fn convert(
     }
     let mut record = Record {
         source_sha256: files.iter().map(|path| file_name(path)).zip(digests).collect(),
+        source_key: model.key().map(str::to_owned),
+        zero_tensors: model.holes().map(ToString::to_string).collect(),
         output_sha256: Vec::new(),
         source_bytes,
         output_bytes: total_bytes,
@@ -331,7 +337,8 @@ fn read_back(
     open_options: OpenOptions,
     progress: OnProgress<'_>,
 ) -> Result<Compared, BoxError> {
-    let candidate = open(written, open_options)?;
+    // What a type made of a matrix is for the comparison to say.
+    let candidate = open(written, OpenOptions { allow_zero_tensors: true, ..open_options })?;
     check_words(blueprint, candidate.words()?)?;
     let text = verify.text.unwrap_or(PROBE_TEXT.as_bytes());
     let rows = model.description().hyperparameters.vocabulary;
@@ -409,7 +416,8 @@ fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<
         "verify" => Some(match agreement {
             None => b"skipped".to_vec(),
             Some(a) => format!(
-                "verified positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={} kl_interval={}",
+                "verified {}positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={} kl_interval={}",
+                if a.of_residual_stream { "residual_stream " } else { "" },
                 a.positions,
                 a.kl.mean,
                 a.kl.max,

@@ -90,6 +90,10 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
     let container = options.container;
     let version = model.description().version;
     container.carries(version).map_err(|refusal| not_carried(model, refusal))?;
+    if container.needs_head() && !model.description().has_head() {
+        let others = CONTAINERS.iter().filter(|other| !other.needs_head() && other.carries(version).is_ok()).map(|other| other.name());
+        return Err(ConvertError::HeadNeeded { container: container.name(), others: others.collect::<Vec<_>>().join(" and --to ") }.into());
+    }
     let rows = model.description().hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
     let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
@@ -129,7 +133,9 @@ pub fn blueprint(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Blue
 /// Those of [`check`].
 pub fn draft<'a>(model: &'a OpenModel, options: &ConvertOptions<'a>) -> Result<Draft<'a>, BoxError> {
     let checked = checked(model, options)?;
-    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), checked.padded.clone()];
+    let key = model.key().map(|key| format!("key={key}"));
+    let holes = model.holes().next().map(|_| "allow-zero-tensors".to_owned());
+    let parts = [Some(options.recipe.text()), options.treatment.map(str::to_owned), checked.padded.clone(), key, holes];
     let recipe = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
     Ok(Draft { model, options: *options, checked, recipe })
 }

@@ -49,6 +49,15 @@ pub enum ConvertError {
         /// Names of containers that carry it.
         others: String,
     },
+    /// A model without the matrix that makes logits, into a container that has no models of that kind.
+    #[strum(serialize = "HeadMissing")]
+    #[error("container {container} cannot carry a model without a head (head.weight), as embedding models are: --to {others} can")]
+    HeadNeeded {
+        /// Container.
+        container: &'static str,
+        /// Names of containers that can.
+        others: String,
+    },
     /// The container cannot hold this type at all.
     #[error("container {container} cannot hold type {encoding}: it carries {carried}")]
     TypeNotCarried {
@@ -189,6 +198,17 @@ pub enum ConvertError {
         what: String,
         /// V of the model.
         rows: usize,
+    },
+    /// A vocabulary of merges where only one works that is a list of tokens.
+    #[error(
+        "{what} holds lists of tokens of which always the longest is meant, and {vocabulary} is a tokenizer.json, which divides texts by merges; \
+         convert to a container without a vocabulary, such as safetensors or pth, where --vocab {vocabulary} serves the comparison"
+    )]
+    VocabularyIsNoList {
+        /// What cannot hold it.
+        what: String,
+        /// Name of the vocabulary.
+        vocabulary: String,
     },
     /// The vocabulary has ids that the model lacks.
     #[error(

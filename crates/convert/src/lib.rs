@@ -34,15 +34,16 @@ pub use convert::{BROKEN_KL, MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, che
 pub use draft::{Blueprint, Draft, blueprint, check, draft};
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
-pub use open::{ModelIdentity, OpenFile, OpenModel, open, open_file};
+pub use open::{ModelIdentity, OpenFile, OpenModel, open, open_at, open_file, open_file_at};
 pub use options::{ConvertOptions, VerifyOptions};
 pub use prepare::{Calibration, Preparation, Prepared};
 pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens};
 pub use render::{Rendered, Rendering};
 pub use rwkv_forge_container::{
-    BesideFile, Entry, OpenOptions, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word, WordDifference, Words, shortfall,
+    BesideFile, CHAT_FORMATS, ChatFormat, Entry, OpenOptions, Place, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word,
+    WordDifference, Words, check_template, shortfall,
 };
 pub use start::{start_beside, start_digest, starting_like};
 pub use treatment::{origin_of_importance, treatment};
-pub use words::{COMPANIONS, named_after, vocabulary_for, vocabulary_of};
+pub use words::{COMPANIONS, name_of, named_after, vocabulary_for, vocabulary_of};

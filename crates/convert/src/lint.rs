@@ -4,9 +4,10 @@
 //! A new rule is one line in `general`, or in those of a format, and one function.
 
 use rwkv_forge_container::lint::{About, Rule, first_of};
-use rwkv_forge_model::{GGML_NAME_LIMIT, ModelDescription};
+use rwkv_forge_model::{GGML_NAME_LIMIT, ModelDescription, WhenConstant};
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource, shorten};
+use rwkv_forge_weights::Constant;
 
 pub use rwkv_forge_container::lint::{Lint, Severity};
 
@@ -19,12 +20,16 @@ struct Facts<'a> {
     model: Option<&'a ModelDescription>,
     /// Tensors with values that are NaN or infinite.
     non_finite: Vec<NonFinite>,
+    /// Tensors of one value.
+    constants: Vec<Constant>,
 }
 
 /// Rules for all files.
-fn general<'a>() -> [Rule<Facts<'a>>; 4] {
+fn general<'a>() -> [Rule<Facts<'a>>; 6] {
     [
         Rule::error("non-finite", "weights that are NaN or infinite", non_finite),
+        Rule::error("zero-tensor", "norms of zeros and matrices of one value: holes of a download, or no training", zero_tensor),
+        Rule::warning("constant-tensor", "other vectors of one value, which training has not changed", constant_tensor),
         Rule::error("name-length", "names of tensors beyond the 63 bytes that ggml-based runtimes hold", name_length),
         Rule::warning("block-length", "rows of matrices that are no whole number of blocks of 32 or 256", block_length),
         Rule::warning("layer-0-value", "unused v0, v1, v2 in layer 0 of an RWKV-7 checkpoint", layer_0_value),
@@ -45,13 +50,19 @@ pub fn lint(file: &OpenFile, model: Option<&ModelDescription>) -> Result<Vec<Lin
     let source = file.source();
     // Inside the pool, where threads need not be woken up for each tensor.
     let (non_finite, ()) = rayon::join(|| rwkv_forge_quant::all_non_finite(source), || ());
-    let facts = Facts { source, model, non_finite: non_finite? };
+    let constants = model.map(|model| file.with(model.clone()).constants()).transpose()?.unwrap_or_default();
+    let facts = Facts { source, model, non_finite: non_finite?, constants };
     let mut all: Vec<Lint> = general().iter().filter_map(|rule| rule.find(&facts)).collect();
     all.extend(file.opened().lints());
     Ok(all)
 }
 
 impl Facts<'_> {
+    /// Tensors of one value of which that says this much.
+    fn of(&self, when: WhenConstant) -> impl Iterator<Item = String> {
+        self.constants.iter().filter(move |constant| constant.when == when).map(ToString::to_string)
+    }
+
     fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.source.tensors().iter().find(|info| info.name == name)
     }
@@ -61,6 +72,18 @@ fn non_finite(facts: &Facts<'_>) -> Option<String> {
     let (first, others) = facts.non_finite.split_first()?;
     let names: Vec<&str> = others.iter().map(|found| found.tensor.as_str()).collect();
     Some(if names.is_empty() { first.to_string() } else { format!("{first}; so do {}", names.join(", ")) })
+}
+
+fn zero_tensor(facts: &Facts<'_>) -> Option<String> {
+    let found = first_of(facts.of(WhenConstant::Hole))?;
+    Some(format!(
+        "{found}: no trained model has such a tensor; the download may have holes, and commands take it with --allow-zero-tensors alone"
+    ))
+}
+
+fn constant_tensor(facts: &Facts<'_>) -> Option<String> {
+    let found = first_of(facts.of(WhenConstant::Untrained))?;
+    Some(format!("{found}: nothing is wrong with it as such, but training has not changed it, or the download has a hole there"))
 }
 
 fn name_length(facts: &Facts<'_>) -> Option<String> {

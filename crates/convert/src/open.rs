@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use rwkv_forge_checkpoint::TensorFile;
 use rwkv_forge_container::{Beside, BesideFile, Format, Given, OpenOptions, Opened, Place, Words};
 use rwkv_forge_io::{FileIdentity, InputFile};
-use rwkv_forge_model::{ModelDescription, VocabularyFamily};
+use rwkv_forge_model::{ModelDescription, VocabularyFamily, WhenConstant};
 use rwkv_forge_tensor::{BoxError, TensorSource};
 use rwkv_forge_tokenizer::Tokenizer;
-use rwkv_forge_weights::Model;
+use rwkv_forge_weights::{Constant, Model};
 
 use crate::container::READERS;
 use crate::start::start_digest;
@@ -45,6 +45,27 @@ impl OpenFile {
         self.file.as_ref()
     }
 
+    /// The model in the file of a place, unless it has holes that were not allowed.
+    pub(crate) fn into_model(self, place: &Place, options: OpenOptions) -> Result<OpenModel, BoxError> {
+        let model = self.model()?;
+        let constants = model.constants()?;
+        if !options.allow_zero_tensors {
+            model.refuse_holes(&constants)?;
+        }
+        let (key, beside) = (place.key().map(str::to_owned), Arc::clone(place.beside()));
+        Ok(OpenModel { model, file: self, key, constants, beside, words: OnceLock::new(), merge: None })
+    }
+
+    /// Something that is read of a file in this format.
+    pub(crate) fn seen_as(format: Option<&'static dyn Format>, file: Arc<dyn Opened>) -> Self {
+        Self { format, file }
+    }
+
+    /// The file, to be kept.
+    pub(crate) fn shared(&self) -> &Arc<dyn Opened> {
+        &self.file
+    }
+
     /// Its tensors as the model that `description` says.
     pub(crate) fn with(&self, description: ModelDescription) -> Model {
         Model::over(Arc::<dyn Opened>::clone(&self.file), description)
@@ -63,8 +84,7 @@ impl OpenFile {
     /// # Errors
     /// When names and shapes are not exactly those of one supported architecture.
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
-        let file = self.file.as_ref();
-        Ok(rwkv_forge_model::describe_mapped_with(file.tensors(), file.mapped()?, &file.configuration()?)?)
+        rwkv_forge_model::describe_file(self.file.as_ref())
     }
 }
 
@@ -74,15 +94,38 @@ pub struct OpenModel {
     pub file: OpenFile,
     /// The model.
     pub model: Model,
+    pub(crate) key: Option<String>,
+    pub(crate) constants: Vec<Constant>,
     pub(crate) beside: Arc<Beside>,
     pub(crate) words: OnceLock<Words>,
+    pub(crate) merge: Option<Merge>,
+}
+
+/// What was merged into a model.
+pub(crate) struct Merge {
+    /// What a record says of it: `lora=FILE alpha=16`.
+    pub(crate) record: String,
+    /// Files without tensors that decided how.
+    pub(crate) files: Vec<BesideFile>,
 }
 
 impl OpenModel {
     /// A model in a file whose folder has nothing else that belongs to it.
     #[must_use]
     pub fn new(file: OpenFile, description: ModelDescription) -> Self {
-        Self { model: file.with(description), file, beside: Arc::default(), words: OnceLock::new() }
+        let (key, constants, words) = (None, Vec::new(), OnceLock::new());
+        Self { model: file.with(description), file, key, constants, beside: Arc::default(), words, merge: None }
+    }
+
+    /// The key under which it stands in its file, where one was given.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Its tensors as no trained model has them, which were allowed when it was opened.
+    pub fn holes(&self) -> impl Iterator<Item = &Constant> {
+        self.constants.iter().filter(|constant| constant.when == WhenConstant::Hole)
     }
 
     /// What the file says besides its tensors, and before it what the files of its folder say where that is the model's own. Read once, when
@@ -133,10 +176,17 @@ impl OpenModel {
     }
 
     /// The files without tensors that were read so far because they lie beside those with: `config.json` of a hybrid since it was
-    /// opened, its vocabulary since [`crate::blueprint`].
+    /// opened, its vocabulary since [`crate::blueprint`]; the configuration of an adapter that was merged.
     #[must_use]
     pub fn companions(&self) -> Vec<BesideFile> {
-        self.beside.files()
+        let merged = self.merge.iter().flat_map(|merge| merge.files.iter().cloned());
+        self.beside.files().into_iter().chain(merged).collect()
+    }
+
+    /// What was merged into the model, as its record says it: `lora=FILE alpha=16`; `None` for a model as it was saved.
+    #[must_use]
+    pub fn merged(&self) -> Option<&str> {
+        self.merge.as_ref().map(|merge| merge.record.as_str())
     }
 
     /// Every file that the model was read from, so that no output takes the place of one: those with tensors, then those beside.
@@ -215,20 +265,31 @@ impl ModelIdentity {
 /// # Errors
 /// The reader's error when the file is damaged, hostile, or of no supported format.
 pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError> {
-    open_place(&Place::of(path), options)
+    open_file_at(&Place::of(path), options)
 }
 
-fn open_place(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError> {
+/// As [`open_file`], of what stands under a key of a file too.
+///
+/// # Errors
+/// As [`open_file`], and when nothing stands under the key.
+pub fn open_file_at(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError> {
     let (format, file) = READERS.open(place, options)?;
     Ok(OpenFile { format: Some(format), file: file.into() })
 }
 
-/// Opens a file and recognises the model in it.
+/// Opens a file and recognises the model in it. Of each tensor the first values are read.
 ///
 /// # Errors
-/// As [`open_file`] and [`OpenFile::describe`].
+/// As [`open_file`] and [`OpenFile::describe`]; unless [`OpenOptions::allow_zero_tensors`],
+/// [`ZeroTensor`](rwkv_forge_weights::WeightsError::ZeroTensor) for a model with a norm of zeros or a matrix of one value.
 pub fn open(path: &Path, options: OpenOptions) -> Result<OpenModel, BoxError> {
-    let place = Place::of(path);
-    let file = open_place(&place, options)?;
-    Ok(OpenModel { model: file.model()?, file, beside: Arc::clone(place.beside()), words: OnceLock::new() })
+    open_at(&Place::of(path), options)
+}
+
+/// As [`open`], of what stands under a key of a file too.
+///
+/// # Errors
+/// As [`open`], and when nothing stands under the key.
+pub fn open_at(place: &Place, options: OpenOptions) -> Result<OpenModel, BoxError> {
+    open_file_at(place, options)?.into_model(place, options)
 }

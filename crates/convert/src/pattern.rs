@@ -3,6 +3,8 @@
 //! Recipes come from other people, and expressions of a few bytes compile to megabytes. So what all of them take together has a limit,
 //! and a rule that names one tensor, as those of a plan do, is compared and never compiled.
 
+use std::fmt;
+
 use regex::{Regex, RegexBuilder};
 
 /// Bytes that the compiled expressions of a recipe may take together. A thousand expressions of the usual kind take less.
@@ -28,6 +30,15 @@ pub(crate) enum Refused {
     Syntax(String),
     /// With it the expressions would take more than the limit, in bytes.
     TooLarge(usize),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(reason) => f.write_str(reason),
+            Self::TooLarge(limit) => write!(f, "with it the expressions take more than {limit} bytes when compiled"),
+        }
+    }
 }
 
 /// What is left for the expressions of a recipe.

@@ -49,6 +49,14 @@ pub(crate) fn check_size(tokenizer: &Tokenizer, rows: usize) -> Result<(), Conve
     Ok(())
 }
 
+/// What was cut off at any byte, without the character that the cut went through.
+fn without_half_a_character(text: &[u8]) -> &[u8] {
+    match std::str::from_utf8(text) {
+        Err(error) if error.error_len().is_none() => text.get(..error.valid_up_to()).unwrap_or(text),
+        Ok(_) | Err(_) => text,
+    }
+}
+
 /// At most `limit` token ids for checking a model: the text under the given vocabulary, or, when the vocabulary is
 /// unknown, the text's bytes as ids (any ids exercise the weights; ids beyond the model's rows wrap around).
 ///
@@ -61,7 +69,7 @@ pub fn probe_tokens(
     limit: usize,
 ) -> Result<Vec<u32>, rwkv_forge_tensor::BoxError> {
     // A token holds at most 128 bytes in the World vocabulary, so more text than this is never needed.
-    let text = text.get(..limit.saturating_mul(256)).unwrap_or(text);
+    let text = text.get(..limit.saturating_mul(256)).map_or(text, without_half_a_character);
     let mut tokens = match tokenizer {
         Some(tokenizer) => tokenizer.encode(text)?,
         None => text.iter().map(|byte| u32::from(*byte) % u32::try_from(rows.max(1)).unwrap_or(u32::MAX)).collect(),

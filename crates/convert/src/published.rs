@@ -13,6 +13,8 @@ use rwkv_forge_web_rwkv::{Prefab, St};
 pub enum Reading {
     /// They are opened as this format.
     As(&'static dyn Format),
+    /// They are merged into the model that they are differences to (`--lora`).
+    Merged,
     /// They are refused by what they are, with the next step.
     Refused,
 }
@@ -49,13 +51,22 @@ pub static LAYOUTS: &[Layout] = &[
         test: ("tests/roundtrip_pth.rs", "float_files_reproduce_the_logits_of_the_source"),
     },
     Layout {
+        name: "`.pth`, RWKV-7a and 7b",
+        whose: "BlinkDL, the `rwkv` package (7a), candle",
+        reading: Reading::As(&Torch),
+        naming: &["BlinkDL"],
+        written: Some(&Pth),
+        checked: "logits of the `rwkv` package (7a) and of candle-transformers (both), random weights",
+        test: ("crates/kernel/tests/deep.rs", "logits_are_those_of_other_programs"),
+    },
+    Layout {
         name: "safetensors with the names of the `.pth`",
         whose: "ports",
         reading: Reading::As(&Safetensors),
         naming: &["BlinkDL with the prefix model."],
         written: Some(&Safetensors),
         checked: "the safetensors package, tensor by tensor",
-        test: ("tests/roundtrip.rs", "all_six_versions_of_random_weights_survive_safetensors"),
+        test: ("tests/roundtrip.rs", "all_versions_of_random_weights_survive_safetensors"),
     },
     Layout {
         name: "`RwkvForCausalLM`, RWKV-7",
@@ -130,6 +141,24 @@ pub static LAYOUTS: &[Layout] = &[
         test: ("crates/checkpoint/tests/genuine.rs", "notes_tell_what_was_unwrapped"),
     },
     Layout {
+        name: "adapters of PEFT, and LoRA files",
+        whose: "Hugging Face's PEFT; RWKV-LM-LoRA, RWKV-PEFT",
+        reading: Reading::Merged,
+        naming: &[],
+        written: None,
+        checked: "the formula, element by element",
+        test: ("crates/convert/tests/adapter.rs", "names_of_every_convention_find_their_matrix"),
+    },
+    Layout {
+        name: "language models within others: EmbeddingRWKV, ModRWKV",
+        whose: "rwkv-emb, rwkv-vl",
+        reading: Reading::As(&Safetensors),
+        naming: &[],
+        written: None,
+        checked: "the same model by itself",
+        test: ("tests/headless.rs", "only_known_companions_are_left_out"),
+    },
+    Layout {
         name: "ZeRO and FSDP shards",
         whose: "DeepSpeed, PyTorch",
         reading: Reading::Refused,
@@ -200,5 +229,32 @@ pub static LAYOUTS: &[Layout] = &[
         written: Some(&Prefab),
         checked: "logits of web-rwkv; its own prefabs' bytes",
         test: ("crates/web_rwkv/tests/prefab.rs", "quantized_blocks_come_back_bit_for_bit"),
+    },
+    Layout {
+        name: "`.rwkvq`, RWKV-7 (versions 1 and 2: sb6, sym, asym, rtn, dense)",
+        whose: "rwkv-quant, rwkv-metal, SwiftRWKV",
+        reading: Reading::As(&Safetensors),
+        naming: &[],
+        written: None,
+        checked: "every value of rwkv-quant's own reader",
+        test: ("crates/checkpoint/tests/rwkvq.rs", "every_kind_has_the_values_of_the_package"),
+    },
+    Layout {
+        name: "`.rwkvq`, pickled",
+        whose: "rwkv-quant before its format had a version",
+        reading: Reading::Refused,
+        naming: &[],
+        written: None,
+        checked: "the message says how to rewrite it",
+        test: ("crates/checkpoint/tests/rwkvq.rs", "r7_the_pickled_form_is_named"),
+    },
+    Layout {
+        name: "int8 with `NAME_scale`, in `.pth` or safetensors",
+        whose: "Albatross, rwkv_lightning",
+        reading: Reading::As(&Torch),
+        naming: &[],
+        written: None,
+        checked: "code times scale, by a table of the test's own",
+        test: ("tests/rivals.rs", "int8_of_albatross_is_a_source"),
     },
 ];

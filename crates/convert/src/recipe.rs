@@ -393,7 +393,7 @@ impl Recipe {
 fn is_llama_down(mix: ChannelMix) -> bool {
     match mix {
         ChannelMix::SwiGlu => true,
-        ChannelMix::ReluSquared { .. } => false,
+        ChannelMix::ReluSquared { .. } | ChannelMix::DeepEmbed { .. } => false,
     }
 }
 

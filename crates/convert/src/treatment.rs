@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-/// For provenance: [`crate::ConvertOptions::treatment`] of a merged LoRA with its alpha, and of an imatrix of llama.cpp.
+/// For provenance: [`crate::ConvertOptions::treatment`] of what was merged ([`crate::OpenModel::merged`]), and of an imatrix of llama.cpp.
 #[must_use]
-pub fn treatment(lora: Option<(&Path, f64)>, imatrix: Option<&Path>) -> Option<String> {
-    let lora = lora.map(|(path, alpha)| format!("lora={} alpha={alpha}", name(path)));
+pub fn treatment(merged: Option<&str>, imatrix: Option<&Path>) -> Option<String> {
+    let lora = merged.map(str::to_owned);
     let imatrix = imatrix.map(|path| format!("imatrix={}", name(path)));
     let parts: Vec<String> = lora.into_iter().chain(imatrix).collect();
     (!parts.is_empty()).then(|| parts.join("; "))

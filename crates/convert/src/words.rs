@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use rwkv_forge_container::{
-    CONFIG, Container, GENERATION_CONFIG, Given, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, WORLD_TEMPLATE, Word, Words,
-    words_beside,
+    CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, Origin, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word,
+    Words, words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::BoxError;
@@ -20,11 +20,40 @@ use crate::probe::{Vocabulary, check_size, known_vocabulary};
 /// is the model's own.
 pub const COMPANIONS: [&str; 6] = [CONFIG, TOKENIZER, TOKENIZER_CONFIG, GENERATION_CONFIG, TEMPLATE, "rwkv_vocab*.txt"];
 
-/// The name of a model for whose name nobody is asked: that of the file.
+/// The name of a model for whose name nobody is asked: [`name_of`] the source.
 #[must_use]
 pub fn named_after(source: &Path) -> Words {
-    let name = source.file_stem().map(|stem| Sourced::default_of("the source's file name", stem.to_string_lossy().into_owned()));
+    let name = name_of(source).map(|name| Sourced::default_of("the source's file name", name));
     Words { name, ..Words::default() }
+}
+
+/// What a source is called: a file without its extension, a directory as it is, an index of shards like the model that it is of. Where that
+/// is `model` or `pytorch_model`, as every index is called, it is the directory's name.
+///
+/// ```
+/// use std::path::Path;
+/// let name = |path: &str| rwkv_forge_convert::name_of(Path::new(path)).unwrap();
+/// assert_eq!(name("models/rwkv7-g1-1.5b.pth"), "rwkv7-g1-1.5b");
+/// assert_eq!(name("rwkv7-1.5b/model.safetensors.index.json"), "rwkv7-1.5b");
+/// assert_eq!(name("rwkv7-1.5b/rwkv7.safetensors.index.json"), "rwkv7");
+/// ```
+#[must_use]
+pub fn name_of(source: &Path) -> Option<String> {
+    let whole = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // `.` has a name only where it lies.
+    let source = std::path::absolute(source).unwrap_or_else(|_| source.to_path_buf());
+    if source.is_dir() {
+        return whole(&source);
+    }
+    let name = whole(&source)?;
+    let Some(indexed) = name.strip_suffix(".index.json") else {
+        return source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    };
+    let indexed = indexed.strip_suffix(".safetensors").or_else(|| indexed.strip_suffix(".bin")).unwrap_or(indexed);
+    match indexed {
+        "model" | "pytorch_model" => source.parent().and_then(whole).or_else(|| Some(indexed.to_owned())),
+        own => Some(own.to_owned()),
+    }
 }
 
 /// What is said of a model, in this order: by the caller, by the files beside it and the source itself, and what models of its kind have.
@@ -39,13 +68,27 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
         VocabularyFamily::World => of_world(model, options.vocabulary, options.container)?,
     };
     let mut words = options.words.cloned().unwrap_or_default().or(said);
-    // The end of a turn that is usual is that of the usual template; nobody knows that of another one.
-    let is_usual = words.template.as_ref().is_none_or(|said| said.value.trim_end() == WORLD_TEMPLATE.trim_end());
-    if !is_usual && words.special.eot.as_ref().is_some_and(Sourced::is_default) {
-        words.special.eot = None;
-    }
+    words.special.eot = end_of_turn(&words);
     check_special(&words, model.description().hyperparameters.vocabulary)?;
     Ok(words)
+}
+
+/// The token that ends a turn: what somebody says of it, but a format that is chosen brings its own. What is usual is that of the
+/// format; nobody knows that of a template that is none of the known ones.
+fn end_of_turn(words: &Words) -> Option<Sourced<u32>> {
+    const OF_THE_FORMAT: &str = "what ends a turn of the template's format";
+    let said = words.special.eot.clone();
+    let Some(template) = &words.template else { return said };
+    let is_chosen = matches!(template.origin, Origin::Option(_));
+    let Some(format) = ChatFormat::of(&template.value) else { return said.filter(|said| !said.is_default()) };
+    match (&said, is_chosen) {
+        (Some(Sourced { origin: Origin::Option(_), .. }), _) => said,
+        (Some(known), false) if !known.is_default() => said,
+        _ => {
+            let id = words.tokenizer().and_then(|tokenizer| format.end_of_turn_in(tokenizer))?;
+            Some(if is_chosen { Sourced { value: id, origin: template.origin.clone() } } else { Sourced::default_of(OF_THE_FORMAT, id) })
+        }
+    }
 }
 
 /// A special id must be the id of something.
@@ -75,7 +118,9 @@ pub fn vocabulary_of(model: &OpenModel, choice: &Vocabulary) -> Result<Option<So
     let rows = model.description().hyperparameters.vocabulary;
     if let Vocabulary::Auto = choice {
         let said = match model.words()?.tokens.as_ref() {
-            Some(Sourced { value: TokenTable::LongestMatch(tokenizer), origin }) => Some((tokenizer, origin)),
+            Some(Sourced { value: TokenTable::LongestMatch(tokenizer) | TokenTable::Merges(tokenizer), origin }) => {
+                Some((tokenizer, origin))
+            }
             Some(Sourced { value: TokenTable::BytePairs(_), .. }) | None => None,
         };
         if let Some((tokenizer, origin)) = said {
@@ -102,17 +147,25 @@ pub fn vocabulary_for(model: &OpenModel, choice: &Vocabulary, what: &str) -> Res
 /// The vocabulary, what stands around it in the source, and what belongs to it by default.
 fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -> Result<Words, BoxError> {
     let known = vocabulary_of(model, choice)?;
-    if known.is_none() && container.needs_vocabulary() {
+    if container.needs_vocabulary() {
         let rows = model.description().hyperparameters.vocabulary;
-        return Err(ConvertError::VocabularyNeeded { what: format!("container {}", container.name()), rows }.into());
+        let needed = || ConvertError::VocabularyNeeded { what: format!("container {}", container.name()), rows };
+        let tokenizer = &known.as_ref().ok_or_else(needed)?.value;
+        if !container.carries_tokens(&TokenTable::of(tokenizer.clone())) {
+            return Err(ConvertError::VocabularyIsNoList {
+                what: format!("container {}", container.name()),
+                vocabulary: tokenizer.name().to_owned(),
+            }
+            .into());
+        }
     }
     let around = match (choice, &known) {
         (Vocabulary::Auto, _) | (_, None) => model.words()?.clone(),
         // Whoever brings a vocabulary has no need of the source's, be it damaged.
         (Vocabulary::World | Vocabulary::Bytes | Vocabulary::File(..), Some(given)) => {
             let mut around = model.words_around(Some(&given.value))?;
-            // What is said token by token is said of the source's.
-            around.other.retain(|(key, _)| !key.starts_with("tokenizer."));
+            // What is said token by token is said of the source's; templates with names are not.
+            around.other.retain(|(key, _)| !key.starts_with("tokenizer.") || key.starts_with("tokenizer.chat_template"));
             around
         }
     };

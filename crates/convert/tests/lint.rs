@@ -47,7 +47,7 @@ fn good() -> GgufBuilder {
         .key("tokenizer.ggml.tokens", strings(&TOKENS))
         .key("tokenizer.ggml.token_type", types(4))
         .key("tokenizer.ggml.eot_token_id", RawValue::u32(2))
-        .key("tokenizer.chat_template", RawValue::text("{{ messages }}"))
+        .key("tokenizer.chat_template", RawValue::text(rwkv_forge_convert::WORLD_TEMPLATE))
         .tensor("token_embd.weight", &[8, 4], 1, vec![0; 64])
         .tensor("output_norm.weight", &[8], 0, f32s(8))
         .tensor("blk.0.time_mix_lerp_fused.weight", &[8, 1, 1, 6], 0, f32s(48))
@@ -99,8 +99,36 @@ fn each_fault_of_a_gguf_file_is_found_alone() {
     assert_eq!(gguf(&other), ["gguf-end-of-turn"]);
     assert_eq!(gguf(&good().without("tokenizer.chat_template")), ["gguf-chat-template"]);
     let world = |text: &str| good().without("tokenizer.chat_template").key("tokenizer.chat_template", RawValue::text(text));
-    assert_eq!(gguf(&world("{{- 'User: ' + (message['content'] | trim) + '\\n\\n' -}}")), ["gguf-chat-template-c-api"]);
-    assert_eq!(gguf(&world("{{- 'User: ' + message['content']|trim + '\\n\\n' -}}")), [""; 0]);
+    // Each turn ends with the empty line, whoever spells the template.
+    let turns = |of: &str| format!("{{% for message in messages %}}{{{{- 'User: ' + {of} + '\\n\\n' -}}}}{{% endfor %}}");
+    assert_eq!(gguf(&world(&turns("(message['content'] | trim)"))), ["gguf-chat-template-c-api"]);
+    assert_eq!(gguf(&world(&turns("message['content']|trim"))), [""; 0]);
+    assert_eq!(gguf(&world(&format!("{{# rwkv-world #}}{}", turns("(message['content'] | trim)")))), [""; 0]);
+    let marked = |of: &str| world(&format!("{{% for message in messages %}}<|im_start|>{{{{ message['content'] }}}}{of}{{% endfor %}}"));
+    // What llama.cpp takes for ChatML; answers that end with the end of text end, those that end with nothing do not.
+    assert_eq!(gguf(&marked("{{ eos_token }}").key("tokenizer.ggml.eos_token_id", RawValue::u32(0))), [""; 0]);
+    assert_eq!(gguf(&marked("{{ eos_token }}")), ["gguf-end-of-turn"]);
+    assert_eq!(gguf(&marked("<|im_end|>")), ["gguf-end-of-turn"]);
+    assert_eq!(gguf(&world("{% for message in messages %}")), ["gguf-chat-template-jinja", "gguf-chat-template-c-api"]);
+    assert_eq!(gguf(&world("{{ raise_exception('rwkv-world') }}")), ["gguf-chat-template-jinja"]);
+    // What the engine here does not know may be known elsewhere.
+    assert_eq!(gguf(&world("{{ 'rwkv-world'|unheard_of }}")), [""; 0]);
+    // Every format of ours: what llama.cpp's C API knows, and where a token ends a turn.
+    let flower = ["<s>", "\\xe2\\x9c\\xbf", "\\n\\n", "b"];
+    for (name, eot, findings) in [
+        ("assistant", 2, &[][..]),
+        ("assistant", 1, &["gguf-end-of-turn"]),
+        ("bot", 1, &["gguf-chat-template-c-api"]),
+        ("bot", 2, &["gguf-end-of-turn", "gguf-chat-template-c-api"]),
+        ("tools", 2, &["gguf-end-of-turn", "gguf-chat-template-c-api"]),
+        ("world", 2, &[]),
+        ("world", 1, &["gguf-end-of-turn"]),
+    ] {
+        let format = rwkv_forge_convert::ChatFormat::by_name(name).unwrap();
+        let file = world(format.template()).without("tokenizer.ggml.tokens").key("tokenizer.ggml.tokens", strings(&flower));
+        let file = file.without("tokenizer.ggml.eot_token_id").key("tokenizer.ggml.eot_token_id", RawValue::u32(eot));
+        assert_eq!(gguf(&file), findings, "{name} {eot}");
+    }
     // 600 rows: with 512 of them unused it is padding, with 513 it is not.
     let unused = |count: usize| {
         let kinds: Vec<u8> = (0..600).flat_map(|id: usize| if id + count < 600 { 1i32 } else { 5 }.to_le_bytes()).collect();

@@ -1,5 +1,6 @@
 //! All tests of this crate as one program, so that it is linked once.
 
+mod adapter;
 mod carried;
 mod common;
 mod companions;

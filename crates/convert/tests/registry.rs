@@ -8,7 +8,7 @@ use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{ConvertOptions, OpenFile, OpenModel, OpenOptions, Vocabulary, blueprint, convert, open, open_file};
 use rwkv_forge_model::{Version, describe};
 use rwkv_forge_tensor::TensorSource;
-use rwkv_forge_testkit::models::{Sizes, random_model};
+use rwkv_forge_testkit::models::{Options, Sizes, random_model_with};
 
 use crate::common::Temp;
 
@@ -58,7 +58,8 @@ fn every_container_reads_back_through_its_format() {
         let mut written = 0;
         for version in Version::ALL.into_iter().filter(|version| container.carries(*version).is_ok()) {
             let ranks = if container.extension().starts_with("candle") { [2, 4, 24, 48] } else { SIZES.ranks };
-            let source = random_model(version, &Sizes { ranks, ..SIZES }, 7);
+            let options_of_model = Options { deep: Options::RELEASED, ..Options::default() };
+            let source = random_model_with(version, &Sizes { ranks, ..SIZES }, &options_of_model, 7);
             let description = describe(source.tensors()).unwrap();
             let model = OpenModel::new(OpenFile::of(Box::new(source)), description);
             container.carries_model(model.description()).unwrap();

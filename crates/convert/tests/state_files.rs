@@ -83,7 +83,7 @@ fn llama_files_are_these_bytes() {
         let error = stored(&small(), StateFormat::LlamaSession, version).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), "NotInLlama");
         // The formats that it names take it.
-        for format in [StateFormat::RwkvCpp, StateFormat::WebRwkv, StateFormat::Pth] {
+        for format in [StateFormat::WebRwkv, StateFormat::Pth] {
             assert!(error.to_string().contains(format.name()));
             stored(&small(), format, version).unwrap();
         }

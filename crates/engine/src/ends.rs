@@ -1,17 +1,13 @@
 //! The two ends of a model: embedding with ln0, and ln_out with the head.
 
 use rwkv_forge_matrix::{Isa, PANEL};
-use rwkv_forge_model::TensorSpec;
-use rwkv_forge_quant::{BlockFormat, NonFinite};
-use rwkv_forge_tensor::{Encoding, TensorSource, bf16_to_f32, f16_to_f32};
-use rwkv_forge_weights::{Model, Stored};
 
 use crate::error::EngineError;
 use crate::linear::{Group, Stage, gather, multiply};
 use crate::load::{Loader, Norm};
 use crate::machine::Machine;
 use crate::norm::LayerNorm;
-use crate::place::Place;
+use crate::rows::Rows;
 use crate::tap::Tap;
 
 /// Positions whose logits are computed at once: a tile of the products.
@@ -26,91 +22,24 @@ pub(crate) struct Embedding {
     values: Vec<f32>,
 }
 
-enum Rows {
-    Stored { spec: TensorSpec, stored: Stored, format: Option<&'static dyn BlockFormat> },
-    Table(Vec<f32>),
-}
-
 impl Embedding {
     pub(crate) fn load(loader: &mut Loader<'_>) -> Result<Self, EngineError> {
         let sizes = loader.description.hyperparameters;
-        let channels = sizes.channels;
-        let norm = loader.norm("blocks.0.ln0", channels)?;
-        let spec = loader.spec("emb.weight")?;
-        if spec.shape[..] != [sizes.vocabulary as u64, channels as u64] {
-            return Err(loader.mismatch(spec, format!("[{}, {channels}]", sizes.vocabulary)));
-        }
-        let place = Place::of(loader.model, spec)?;
-        let stored = loader.model.stored(spec)?;
-        loader.notes.extend(place.note(spec, stored.encoding, Encoding::F32));
-        let (rows, row_bytes) = match place {
-            Place::InFile { .. } => {
-                let row_bytes = stored.encoding.row_bytes(channels as u64).map_err(|error| loader.mismatch(spec, error.to_string()))?;
-                let row_bytes = usize::try_from(row_bytes).map_err(|_| loader.mismatch(spec, "rows that fit in memory".to_owned()))?;
-                let format = rwkv_forge_quant::by_encoding(stored.encoding);
-                (Rows::Stored { spec: spec.clone(), stored, format }, row_bytes)
-            }
-            Place::Vector { .. } | Place::Packed(_) | Place::Turned { .. } | Place::Table { .. } => {
-                (Rows::Table(loader.model.values(spec)?), 0)
-            }
-        };
-        let bytes = vec![0; row_bytes];
-        Ok(Self { norm, rows, bytes, values: vec![0.0; channels] })
+        let norm = loader.norm("blocks.0.ln0", sizes.channels)?;
+        let rows = Rows::load(loader, "emb.weight", sizes.vocabulary, sizes.channels)?;
+        Ok(Self { norm, bytes: vec![0; rows.row_bytes()], rows, values: vec![0.0; sizes.channels] })
     }
 
     /// The embedding of a token after ln0, `out [channels]`. The token has been checked; values that are NaN or infinite are refused.
-    pub(crate) fn row(&mut self, model: &Model, isa: Isa, token: u32, out: &mut [f32]) -> Result<(), EngineError> {
+    pub(crate) fn row(&mut self, isa: Isa, token: u32, out: &mut [f32]) -> Result<(), EngineError> {
         let values = &mut self.values;
-        match &self.rows {
-            Rows::Table(table) => values.copy_from_slice(&table[token as usize * out.len()..(token as usize + 1) * out.len()]),
-            Rows::Stored { spec, stored, format } => {
-                let first = token as usize * out.len();
-                let failed = |error| EngineError::Read { tensor: spec.name.clone(), error };
-                model.read_stored(spec, stored, first, &mut self.bytes).map_err(failed)?;
-                decode(stored.encoding, *format, &self.bytes, values);
-                if values.iter().fold(false, |found, value| found | !value.is_finite()) {
-                    return Err(non_finite_row(model, spec.source_index, (stored.first() + first) as u64, values));
-                }
-            }
-        }
+        self.rows.read(token as usize, &mut self.bytes, values)?;
         isa.run(LayerNorm { x: values, weight: &self.norm.weight, bias: &self.norm.bias, out });
         Ok(())
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let table = if let Rows::Table(table) = &self.rows { table.len() } else { 0 };
-        (table + self.values.len() + self.norm.weight.len() * 2) * size_of::<f32>() + self.bytes.len()
-    }
-}
-
-/// What is wrong with the row of a stored tensor that begins at element `first` and has these values.
-fn non_finite_row(source: &dyn TensorSource, index: usize, first: u64, values: &[f32]) -> EngineError {
-    let columns = values.len() as u64;
-    let bad = |value: &f32| !value.is_finite();
-    NonFinite {
-        file: source.path().to_path_buf(),
-        tensor: source.tensors().get(index).map_or_else(String::new, |info| info.name.clone()),
-        first: first + values.iter().position(bad).unwrap_or(0) as u64,
-        columns,
-        count: values.iter().filter(|value| bad(value)).count() as u64,
-    }
-    .into()
-}
-
-/// Decodes a row without allocating.
-fn decode(encoding: Encoding, format: Option<&'static dyn BlockFormat>, bytes: &[u8], out: &mut [f32]) {
-    match (encoding, format) {
-        (Encoding::F16, _) => fill(out, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
-        (Encoding::BF16, _) => fill(out, bytes, |b| bf16_to_f32(u16::from_le_bytes(b))),
-        (_, Some(format)) => format.decode(bytes, out),
-        #[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
-        _ => fill(out, bytes, |b| f64::from_le_bytes(b) as f32),
-    }
-}
-
-fn fill<const N: usize>(out: &mut [f32], bytes: &[u8], decode: impl Fn([u8; N]) -> f32) {
-    for (to, from) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
-        *to = decode(*from);
+        self.rows.bytes() + (self.values.len() + self.norm.weight.len() * 2) * size_of::<f32>() + self.bytes.len()
     }
 }
 

@@ -7,7 +7,7 @@ use rwkv_forge_weights::{Model, WeightsError, check_tokens};
 use crate::block::{Block, blocks};
 use crate::ends::{Embedding, Head};
 use crate::error::EngineError;
-use crate::flow::Flow;
+use crate::flow::{Flow, LookedUp};
 use crate::layer::Layer;
 use crate::load::Loader;
 use crate::machine::Machine;
@@ -65,12 +65,14 @@ pub struct Engine {
     x: Vec<f32>,
     /// Values of layer 0 `[tokens, channels]`, which layers of RWKV-7 read.
     v_first: Vec<f32>,
+    /// What the layers of RWKV-7a look up.
+    looked_up: Ahead,
     notes: Vec<String>,
     predicted: Memory,
 }
 
 impl Engine {
-    /// Reads and packs all weights but the embedding, whose rows are read from the file token by token.
+    /// Reads and packs all weights but the embedding and the tables of RWKV-7a, whose rows are read from the file token by token.
     /// `progress(done, total)` is called after each layer and after the head.
     ///
     /// # Errors
@@ -82,6 +84,8 @@ impl Engine {
         let machine = Machine::new(options);
         let mut loader = Loader::new(model, options, machine.pool.threads());
         let count = description.hyperparameters.layers;
+        // Before the layers, which take their time.
+        loader.spec("head.weight")?;
         let embedding = Embedding::load(&mut loader)?;
         let mut layers = Vec::with_capacity(count);
         for index in 0..count {
@@ -91,7 +95,7 @@ impl Engine {
         let head = Head::load(&mut loader)?;
         progress(count + 1, count + 1);
         let notes = loader.notes;
-        let (scratch, one) = (Scratch::default(), Block::one());
+        let (scratch, one, looked_up) = (Scratch::default(), Block::one(), Ahead::of(&layers));
         let mut engine = Self {
             model: model.clone(),
             embedding,
@@ -103,6 +107,7 @@ impl Engine {
             one,
             x: Vec::new(),
             v_first: Vec::new(),
+            looked_up,
             notes,
             predicted,
         };
@@ -121,6 +126,7 @@ impl Engine {
         }
         self.x.resize(tokens * channels, 0.0);
         self.v_first.resize(tokens * channels, 0.0);
+        self.looked_up.reserve(tokens, channels);
         self.room = tokens;
     }
 
@@ -169,7 +175,7 @@ impl Engine {
         let groups = self.layers.iter().flat_map(Layer::groups).chain([self.head.group()]);
         let matrices: usize = groups.flat_map(|group| group.weights()).map(|weight| weight.matrix.bytes()).sum();
         let rest = self.layers.iter().map(Layer::vector_bytes).sum::<usize>() + self.embedding.bytes() + self.head.vector_bytes();
-        let vectors = (self.x.capacity() + self.v_first.capacity()) * size_of::<f32>();
+        let vectors = (self.x.capacity() + self.v_first.capacity()) * size_of::<f32>() + self.looked_up.bytes();
         let scratch = (self.scratch.bytes() + self.machine.bytes() + self.head.scratch_bytes() + vectors) as u64;
         let one = scratch.min(self.predicted.scratch);
         Memory { weights: (matrices + rest) as u64, scratch: one, batch: scratch - one, ..self.predicted }
@@ -178,7 +184,7 @@ impl Engine {
     /// Feeds one token: updates `state` and writes the logits of the next token into `logits [vocabulary]`. Allocates nothing.
     ///
     /// # Errors
-    /// When the token is outside the vocabulary, `state` or `logits` belong to another model, or the embedding cannot be
+    /// When the token is outside the vocabulary, `state` or `logits` belong to another model, or the embedding or another table cannot be
     /// read; nothing is changed then.
     pub fn step(&mut self, token: u32, state: &mut State, logits: &mut [f32]) -> Result<(), EngineError> {
         let sizes = self.model.description().hyperparameters;
@@ -188,7 +194,8 @@ impl Engine {
         }
         check_tokens(self.model.description(), &[token])?;
         state.check(self.model.description())?;
-        self.embedding.row(&self.model, self.machine.isa, token, &mut self.x[..sizes.channels])?;
+        self.embedding.row(self.machine.isa, token, &mut self.x[..sizes.channels])?;
+        self.looked_up.read(&self.layers, std::iter::once(token), &self.x[..sizes.channels])?;
         let one = std::mem::take(&mut self.one);
         self.layers(&one, std::slice::from_mut(state));
         self.one = one;
@@ -226,8 +233,10 @@ impl Engine {
                 places.extend((*start..start + span.len).map(|position| (span.sequence, position)));
             }
             for (row, (sequence, position)) in self.x.chunks_exact_mut(sizes.channels).zip(&places) {
-                self.embedding.row(&self.model, self.machine.isa, batch[*sequence][*position], row)?;
+                self.embedding.row(self.machine.isa, batch[*sequence][*position], row)?;
             }
+            let tokens = places.iter().map(|(sequence, position)| batch[*sequence][*position]);
+            self.looked_up.read(&self.layers, tokens, &self.x[..places.len() * sizes.channels])?;
             self.layers(&block, states);
             let is_wanted = |(sequence, position): &(usize, usize)| match wanted {
                 Logits::None => false,
@@ -248,7 +257,66 @@ impl Engine {
         let elements = block.tokens() * self.model.description().hyperparameters.channels;
         for (slot, layer) in self.layers.iter().enumerate() {
             let (x, v_first) = (&mut self.x[..elements], &mut self.v_first[..elements]);
-            layer.forward(&mut self.machine, &mut self.scratch, &mut Flow { block, x, states, slot, v_first, tap: None });
+            let looked_up = self.looked_up.of_layer(slot, block.tokens(), elements);
+            let mut flow = Flow { block, x, states, slot, v_first, looked_up, tap: None };
+            layer.forward(&mut self.machine, &mut self.scratch, &mut flow);
         }
+    }
+}
+
+/// What all layers look up for the tokens at hand, read before any of them runs, so that nothing is changed when reading fails.
+#[derive(Default)]
+struct Ahead {
+    /// Width of the layers' tables; 0 where there are none.
+    width: usize,
+    layers: usize,
+    /// Embeddings after ln0 `[tokens, channels]`.
+    embedded: Vec<f32>,
+    /// `[layers, tokens, width]`.
+    rows: Vec<f32>,
+    /// A stored row.
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    fn of(layers: &[Layer]) -> Self {
+        let tables = layers.iter().filter_map(Layer::table);
+        let row_bytes = tables.clone().map(crate::rows::Rows::row_bytes).max().unwrap_or(0);
+        let width = tables.map(crate::rows::Rows::width).next().unwrap_or(0);
+        Self { width, layers: layers.len(), bytes: vec![0; row_bytes], ..Self::default() }
+    }
+
+    fn reserve(&mut self, tokens: usize, channels: usize) {
+        if self.width > 0 {
+            self.embedded.resize(tokens * channels, 0.0);
+            self.rows.resize(self.layers * tokens * self.width, 0.0);
+        }
+    }
+
+    /// Keeps the embeddings and reads the rows of `tokens`.
+    fn read(&mut self, layers: &[Layer], tokens: impl ExactSizeIterator<Item = u32> + Clone, embedded: &[f32]) -> Result<(), EngineError> {
+        if self.width == 0 {
+            return Ok(());
+        }
+        self.embedded[..embedded.len()].copy_from_slice(embedded);
+        let mut rows = self.rows.chunks_exact_mut(self.width);
+        for table in layers.iter().filter_map(Layer::table) {
+            for (token, row) in tokens.clone().zip(&mut rows) {
+                table.read(token as usize, &mut self.bytes, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn of_layer(&self, slot: usize, tokens: usize, elements: usize) -> LookedUp<'_> {
+        if self.width == 0 {
+            return LookedUp::default();
+        }
+        let each = tokens * self.width;
+        LookedUp { embedded: &self.embedded[..elements], rows: &self.rows[slot * each..(slot + 1) * each] }
+    }
+
+    fn bytes(&self) -> usize {
+        (self.embedded.capacity() + self.rows.capacity()) * size_of::<f32>() + self.bytes.capacity()
     }
 }

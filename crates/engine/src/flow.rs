@@ -5,6 +5,15 @@ use crate::linear::{Group, Stage};
 use crate::state::{LayerState, State};
 use crate::tap::Tap;
 
+/// What a layer looks up for its tokens.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct LookedUp<'a> {
+    /// Embeddings after ln0 `[tokens, channels]`.
+    pub(crate) embedded: &'a [f32],
+    /// Rows of the layer's table `[tokens, width]`.
+    pub(crate) rows: &'a [f32],
+}
+
 /// What goes through a layer.
 pub(crate) struct Flow<'a> {
     pub(crate) block: &'a Block,
@@ -16,6 +25,8 @@ pub(crate) struct Flow<'a> {
     pub(crate) slot: usize,
     /// Values of layer 0, written by it and read by the others, `[tokens, attention]`; empty where no layer reads them.
     pub(crate) v_first: &'a mut [f32],
+    /// What this layer's tables have for the tokens; empty where it has none.
+    pub(crate) looked_up: LookedUp<'a>,
     /// Who wants to see the inputs of the weights.
     pub(crate) tap: Option<&'a dyn Tap>,
 }

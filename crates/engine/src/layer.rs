@@ -2,12 +2,14 @@
 
 use rwkv_forge_model::mechanism;
 
+use crate::deep_embed::DeepEmbed;
 use crate::error::EngineError;
 use crate::flow::Flow;
 use crate::linear::Group;
 use crate::load::Loader;
 use crate::machine::Machine;
 use crate::relu_squared::ReluSquared;
+use crate::rows::Rows;
 use crate::scratch::Scratch;
 use crate::supports::unsupported;
 use crate::{wkv4, wkv5, wkv6, wkv7};
@@ -20,10 +22,16 @@ pub(crate) enum TimeMix {
     Wkv7(wkv7::TimeMix),
 }
 
+/// The second half.
+pub(crate) enum ChannelMix {
+    ReluSquared(ReluSquared),
+    DeepEmbed(Box<DeepEmbed>),
+}
+
 /// One layer's weights.
 pub(crate) struct Layer {
     time_mix: TimeMix,
-    channel_mix: ReluSquared,
+    channel_mix: ChannelMix,
 }
 
 impl Layer {
@@ -43,7 +51,8 @@ impl Layer {
             }
         };
         let channel_mix = match mechanisms.channel_mix {
-            mechanism::ChannelMix::ReluSquared { receptance } => ReluSquared::load(loader, index, receptance)?,
+            mechanism::ChannelMix::ReluSquared { receptance } => ChannelMix::ReluSquared(ReluSquared::load(loader, index, receptance)?),
+            mechanism::ChannelMix::DeepEmbed { rank } => ChannelMix::DeepEmbed(Box::new(DeepEmbed::load(loader, index, rank)?)),
             other @ mechanism::ChannelMix::SwiGlu => return Err(unsupported(loader.description, other.name())),
         };
         Ok(Self { time_mix, channel_mix })
@@ -57,7 +66,10 @@ impl Layer {
             TimeMix::Wkv6(mix) => mix.groups(),
             TimeMix::Wkv7(mix) => mix.groups(),
         };
-        groups.extend(self.channel_mix.groups());
+        groups.extend(match &self.channel_mix {
+            ChannelMix::ReluSquared(mix) => mix.groups(),
+            ChannelMix::DeepEmbed(mix) => mix.groups(),
+        });
         groups
     }
 
@@ -69,7 +81,19 @@ impl Layer {
             TimeMix::Wkv6(mix) => mix.vector_elements(),
             TimeMix::Wkv7(mix) => mix.vector_elements(),
         };
-        (time_mix + self.channel_mix.vector_elements()) * size_of::<f32>()
+        let channel_mix = match &self.channel_mix {
+            ChannelMix::ReluSquared(mix) => mix.vector_elements(),
+            ChannelMix::DeepEmbed(mix) => mix.vector_elements(),
+        };
+        (time_mix + channel_mix) * size_of::<f32>()
+    }
+
+    /// The table of which each token's row has to be in the flow, where there is one.
+    pub(crate) fn table(&self) -> Option<&Rows> {
+        match &self.channel_mix {
+            ChannelMix::ReluSquared(_) => None,
+            ChannelMix::DeepEmbed(mix) => Some(mix.table()),
+        }
     }
 
     /// Sends tokens through the layer: the residual stream and the states are updated in place.
@@ -80,6 +104,9 @@ impl Layer {
             TimeMix::Wkv6(mix) => mix.forward(machine, scratch, flow),
             TimeMix::Wkv7(mix) => mix.forward(machine, scratch, flow),
         }
-        self.channel_mix.forward(machine, scratch, flow);
+        match &self.channel_mix {
+            ChannelMix::ReluSquared(mix) => mix.forward(machine, scratch, flow),
+            ChannelMix::DeepEmbed(mix) => mix.forward(machine, scratch, flow),
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! The fast recurrent runtime of RWKV-4 to RWKV-7 on quantized weights as stored.
+//! The fast recurrent runtime of RWKV-4 to RWKV-7a on quantized weights as stored.
 //!
 //! Start at [`Engine`]: a whole model in memory, one token at a time or many. [`LayerStream`] does the same with one layer in
 //! memory at a time; [`memory`] says beforehand what a model will need. Each time mix is in the file of its
-//! name (`wkv4.rs` to `wkv7.rs`), the channel mix in `relu_squared.rs`; [`supports`] says of which mechanisms a model may be
+//! name (`wkv4.rs` to `wkv7.rs`), the channel mixes in `relu_squared.rs` and `deep_embed.rs`; [`supports`] says of which mechanisms a model may be
 //! made. All are written over `linear.rs`, which multiplies several weights in one parallel region, and over [`ops`],
 //! everything between the products. What goes through them is in `flow.rs`.
 //!
@@ -12,6 +12,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod block;
+mod deep_embed;
 mod ends;
 mod engine;
 mod error;
@@ -27,6 +28,7 @@ pub mod ops;
 mod options;
 mod place;
 mod relu_squared;
+mod rows;
 mod scratch;
 mod shift;
 mod state;

@@ -1,7 +1,7 @@
 //! What a model will need, known from names, shapes and encodings before any weight is read.
 
 use rwkv_forge_matrix::{Activations, Arithmetic, Matrix, PANEL};
-use rwkv_forge_model::{ModelDescription, TensorRole, TimeMix};
+use rwkv_forge_model::{ChannelMix, ModelDescription, TensorUse, TimeMix};
 use rwkv_forge_weights::Model;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::supports::check;
 /// Bytes that a loaded model takes, and those that a token reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Packed matrices, vectors in f32. The embedding is not among them: its rows are read from the file.
+    /// Packed matrices, vectors in f32. The embedding and other tables are not among them: their rows are read from the file.
     pub weights: u64,
     /// One sequence's state.
     pub state: u64,
@@ -25,7 +25,7 @@ pub struct Memory {
     pub scratch: u64,
     /// Further buffers once several tokens are fed at a time, or logits of several positions are asked for.
     pub batch: u64,
-    /// Bytes of weights, as stored in the file, that one token reads: all but the embedding, of which it reads one row.
+    /// Bytes of weights, as stored in the file, that one token reads: all but the embedding and other tables, of which it reads one row each.
     pub read_per_token: u64,
 }
 
@@ -61,7 +61,7 @@ pub fn memory(model: &Model, options: &EngineOptions) -> Result<Memory, EngineEr
 fn is_integer(model: &Model, spec: &rwkv_forge_model::TensorSpec) -> bool {
     let info = &model.source().tensors()[spec.source_index];
     let columns = info.shape.last().and_then(|columns| usize::try_from(*columns).ok()).unwrap_or(0);
-    spec.role.is_matrix() && spec.role != TensorRole::Embedding && Matrix::arithmetic_for(info.encoding, columns) == Some(Arithmetic::Int8)
+    spec.role.tensor_use() == TensorUse::Linear && Matrix::arithmetic_for(info.encoding, columns) == Some(Arithmetic::Int8)
 }
 
 fn state_bytes(description: &ModelDescription) -> u64 {
@@ -79,7 +79,11 @@ fn thread_bytes(description: &ModelDescription) -> usize {
         // Refused before.
         TimeMix::Qrwkv6 { .. } => 0,
     };
-    sizes.ffn.max(2 * sizes.channels).max(rows * TOKENS * sizes.head_size) * size_of::<f32>()
+    let channel_mix = match description.mechanisms.channel_mix {
+        ChannelMix::DeepEmbed { rank } => (2 * sizes.ffn).max(3 * rank * rank),
+        ChannelMix::ReluSquared { .. } | ChannelMix::SwiGlu => sizes.ffn,
+    };
+    channel_mix.max(2 * sizes.channels).max(rows * TOKENS * sizes.head_size) * size_of::<f32>()
 }
 
 /// Buffers for so many tokens, and logits of so many positions.
@@ -107,7 +111,15 @@ fn scratch_bytes(description: &ModelDescription, arithmetic: Arithmetic, tokens:
         TimeMix::Qrwkv6 { .. } => 0,
     };
     let time_mix = 4 * large(c) + low_rank + 4 * padded(c);
-    let channel_mix = 2 * large(c) + large(f) + padded(f) + 2 * padded(c);
+    let channel_mix = match description.mechanisms.channel_mix {
+        ChannelMix::ReluSquared { .. } | ChannelMix::SwiGlu => 2 * large(c) + large(f) + padded(f) + 2 * padded(c),
+        ChannelMix::DeepEmbed { rank } => {
+            let looked_up = large(c) + values(c) + padded(rank * rank) + padded(rank);
+            // Embeddings, and what all layers look up.
+            let rows = tokens * (c + sizes.layers * rank * rank) * size_of::<f32>();
+            looked_up + values(rank) + padded(f) + large(c) + padded(f) + large(f) + padded(c) + rows
+        }
+    };
     let between = 4 * tokens * c * size_of::<f32>();
     let head = positions * (v.div_ceil(PANEL) * PANEL * size_of::<f32>() + large(c) / tokens);
     time_mix + channel_mix + between + head

@@ -2,7 +2,7 @@
 //! both follow it.
 
 use rwkv_forge_matrix::{Arithmetic, Matrix};
-use rwkv_forge_model::{TensorRole, TensorSpec, ValueForm};
+use rwkv_forge_model::{TensorSpec, TensorUse, ValueForm};
 use rwkv_forge_tensor::{Encoding, format_shape};
 use rwkv_forge_weights::{Model, View, WeightsError};
 
@@ -62,7 +62,7 @@ impl Place {
         }
         let shape = Shape::of(spec)?;
         let in_rows = stored.order == Some(as_rows(spec).order);
-        if spec.role == TensorRole::Embedding {
+        if spec.role.tensor_use() == TensorUse::RowByToken {
             let in_file = in_rows && stored.form == ValueForm::Canonical;
             return Ok(if in_file { Self::InFile { columns: shape.columns } } else { Self::Table { elements } });
         }

@@ -1,7 +1,7 @@
 //! The recurrent state in the engine's layout, and its way to and from the reference kernel's.
 
 use rwkv_forge_model::{ModelDescription, TimeMix};
-use rwkv_forge_weights::{LayerState as KernelLayer, State as KernelState, WeightsError, Wkv};
+use rwkv_forge_weights::{LayerState as KernelLayer, Past, State as KernelState, WeightsError, Wkv};
 
 use crate::error::EngineError;
 
@@ -98,7 +98,8 @@ pub(crate) fn to_kernel(layer: &LayerState, description: &ModelDescription) -> K
             Wkv::Matrix(by_key(&layer.wkv, description))
         }
     };
-    KernelLayer { att_shift: layer.att_shift.clone(), ffn_shift: layer.ffn_shift.clone(), wkv }
+    // Models with an attention are refused.
+    KernelLayer { att_shift: layer.att_shift.clone(), ffn_shift: layer.ffn_shift.clone(), wkv, past: Past::default() }
 }
 
 /// The kernel has `[heads, value, key]` for RWKV-7, the engine `[heads, key, value]` always. Its own inverse.

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use rwkv_forge_model::ModelDescription;
-use rwkv_forge_weights::{Context, LayerState, Model, WeightsError, check_tokens};
+use rwkv_forge_weights::{Context, LayerState, Model, Packing, WeightsError, check_tokens};
 
 use crate::block::{Block, blocks};
 use crate::ends::{Embedding, Head};
 use crate::error::EngineError;
-use crate::flow::Flow;
+use crate::flow::{Flow, LookedUp};
 use crate::layer::Layer;
 use crate::load::Loader;
 use crate::machine::Machine;
@@ -73,6 +73,26 @@ impl Batch {
     }
 }
 
+/// Rows of a layer's table for some tokens.
+#[derive(Default)]
+struct TableRows {
+    rows: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+impl TableRows {
+    /// `[tokens, width]`; nothing where the layer has no table.
+    fn read(&mut self, layer: &Layer, tokens: &[u32]) -> Result<&[f32], EngineError> {
+        let Some(table) = layer.table() else { return Ok(&[]) };
+        self.bytes.resize(table.row_bytes(), 0);
+        self.rows.resize(tokens.len() * table.width(), 0.0);
+        for (token, row) in tokens.iter().zip(self.rows.chunks_exact_mut(table.width())) {
+            table.read(*token as usize, &mut self.bytes, row)?;
+        }
+        Ok(&self.rows)
+    }
+}
+
 impl LoadedHead {
     /// Number of logits a token.
     #[must_use]
@@ -114,10 +134,12 @@ impl LayerStream {
         let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.len()).collect();
         let mut x = vec![0.0; lengths.iter().sum::<usize>() * sizes.channels];
         for (row, token) in x.chunks_exact_mut(sizes.channels).zip(sequences.iter().copied().flatten()) {
-            embedding.row(&model, self.machine.isa, *token, row)?;
+            embedding.row(self.machine.isa, *token, row)?;
         }
-        let mut context = Context::new();
-        context.start(model.description(), lengths.iter().sum());
+        let mut context = Context::of_tokens(model.description(), &sequences.concat(), &x);
+        if !model.description().mechanisms.looks_tokens_up() {
+            context.start(model.description(), lengths.iter().sum());
+        }
         Batch::resume(model.description(), &lengths, x, context)
     }
 
@@ -184,7 +206,7 @@ impl LayerStream {
     /// place. `tap` sees the inputs of every weight.
     ///
     /// # Errors
-    /// When there is not one state for each sequence; when there is a tap but activations are rounded
+    /// When there is not one state for each sequence; when a table of the layer cannot be read, after which the batch is of no use; when there is a tap but activations are rounded
     /// ([`rwkv_forge_matrix::Arithmetic::Int8`]), so that there are no exact inputs to see.
     pub fn forward(
         &mut self,
@@ -201,18 +223,28 @@ impl LayerStream {
             return Err(EngineError::RoundedInputs);
         }
         let channels = self.description().hyperparameters.channels;
-        let (mut rest, mut rest_first) = (batch.x.as_mut_slice(), batch.context.values_mut());
+        let packing = Packing::of(self.description());
+        let mut parts = std::mem::take(&mut batch.context).into_parts(packing);
+        let mut table = TableRows::default();
+        let mut done = 0;
+        let (mut rest, mut rest_first) = (batch.x.as_mut_slice(), parts.first.as_mut_slice());
         for block in &batch.blocks {
             let elements = block.tokens() * channels;
             let (x, later) = rest.split_at_mut(elements);
             let take = elements.min(rest_first.len());
             let (v_first, later_first) = rest_first.split_at_mut(take);
             self.scratch.reserve(layer.layer.groups(), block.tokens(), channels);
-            let mut flow = Flow { block, x, states: &mut *states, slot: 0, v_first, tap };
+            let own = done..done + block.tokens();
+            done = own.end;
+            let rows = table.read(&layer.layer, parts.tokens.get(own.clone()).unwrap_or(&[]))?;
+            let embedded = parts.embedded.get(own.start * channels..own.end * channels).unwrap_or(&[]);
+            let looked_up = LookedUp { embedded, rows };
+            let mut flow = Flow { block, x, states: &mut *states, slot: 0, v_first, looked_up, tap };
             layer.layer.forward(&mut self.machine, &mut self.scratch, &mut flow);
             (rest, rest_first) = (later, later_first);
             self.machine.pool.lap();
         }
+        batch.context = parts.into_context(packing);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use crate::support;
 
-use crate::support::{Agreement, Loaded, ODD, TINY, WIDE, agreement, options, tokens};
+use crate::support::{Agreement, Loaded, ODD, TINY, WIDE, agreement, options, tokens, versions};
 use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_model::Version;
 use rwkv_forge_weights::State as KernelState;
@@ -40,7 +40,7 @@ fn state_ratio(expected: &KernelState<f32>, found: &KernelState<f32>) -> f64 {
 
 #[test]
 fn every_version_agrees_but_for_rounding() {
-    for version in Version::ALL {
+    for version in versions() {
         for (sizes, seed) in [(&ODD, 3), (&WIDE, 4)] {
             let model = Loaded::random(version, sizes, seed);
             let tokens = tokens(40, sizes.vocabulary);
@@ -55,7 +55,7 @@ fn every_version_agrees_but_for_rounding() {
 
 #[test]
 fn every_type_agrees_in_both_forms() {
-    for version in Version::ALL {
+    for version in versions() {
         let random = Loaded::random(version, &WIDE, 5);
         let tokens = tokens(40, WIDE.vocabulary);
         for format in rwkv_forge_quant::encodable() {
@@ -103,7 +103,7 @@ fn a_larger_trained_model_agrees() {
 #[test]
 fn planted_faults_break_the_bounds() {
     let q8_0 = rwkv_forge_quant::by_name("q8_0").expect("a known format").encoding();
-    for version in Version::ALL {
+    for version in versions() {
         let model = Loaded::random(version, &WIDE, 5);
         let tokens = tokens(40, WIDE.vocabulary);
         let (expected, _) = model.reference(&tokens);

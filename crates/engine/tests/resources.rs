@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rwkv_forge_engine::{Arithmetic, Logits, memory};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::Sizes;
-use support::{Loaded, options, tokens};
+use support::{Loaded, options, tokens, versions};
 
 /// The system's allocator with a counter.
 struct Counting;
@@ -47,12 +47,12 @@ static ALONE: Mutex<()> = Mutex::new(());
 const SIZES: Sizes = Sizes { layers: 3, channels: 256, head_size: 64, ffn: 1024, vocabulary: 2000, ranks: [32, 32, 32, 64] };
 
 fn models() -> Vec<(String, Loaded)> {
-    let formats = ["f16", "q8_0", "q4_k", "q6_k", "f32", "nf4"];
-    let pairs = Version::ALL.iter().zip(formats);
+    let formats = ["f16", "q8_0", "q4_k", "q6_k", "f32", "nf4", "q8_0"];
+    let pairs = versions().zip(formats);
     pairs
         .map(|(version, format)| {
             let encoding = rwkv_forge_quant::by_name(format).unwrap().encoding();
-            (format!("{version} {format}"), Loaded::random(*version, &SIZES, 1).stored_as(encoding))
+            (format!("{version} {format}"), Loaded::random(version, &SIZES, 1).stored_as(encoding))
         })
         .collect()
 }

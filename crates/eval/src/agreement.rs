@@ -15,6 +15,8 @@ pub struct Agreement {
     pub positions: usize,
     /// Logits a position.
     pub vocabulary: usize,
+    /// True when the models have no head: what is compared are the channels of the residual stream after the last norm, in place of logits.
+    pub of_residual_stream: bool,
     /// True when all logits have the same bits.
     pub identical: bool,
     /// The largest difference of a logit.

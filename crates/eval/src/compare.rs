@@ -114,6 +114,11 @@ pub fn compare_all(
     let mut reference = Pass::of("reference", reference, &options.pass);
     let passes = candidates.into_iter().map(|runner| Pass::of("candidate", runner, &options.pass));
     let mut candidates: Vec<Candidate> = passes.map(Candidate::new).collect();
+    let has_head = reference.has_head();
+    if candidates.iter().any(|candidate| candidate.pass.has_head() != has_head) {
+        let (with, without) = if has_head { ("reference", "candidate") } else { ("candidate", "reference") };
+        return Err(EvalError::OneHead { with, without });
+    }
     let vocabulary = reference.vocabulary();
     if let Some(other) = candidates.iter().map(|candidate| candidate.pass.vocabulary()).find(|other| *other != vocabulary) {
         return Err(EvalError::VocabularyMismatch { reference: vocabulary, candidate: other });
@@ -124,7 +129,12 @@ pub fn compare_all(
     compare_heads(&mut reference, &streams, &mut candidates, options.tokens, &mut |positions| {
         steps.reach("head", layers + positions.div_ceil(STEP));
     })?;
-    candidates.into_iter().map(|candidate| summarise(&candidate.positions, vocabulary, candidate.layers)).collect()
+    let found = candidates.into_iter().map(|candidate| {
+        let agreement = summarise(&candidate.positions, vocabulary, candidate.layers)?;
+        // Channels are no tokens: nothing is predicted by them.
+        Ok(if has_head { agreement } else { Agreement { of_residual_stream: true, perplexity: None, ..agreement } })
+    });
+    found.collect()
 }
 
 /// A candidate and what is known of it.
@@ -244,10 +254,11 @@ fn compare_heads(
     tokens: &[u32],
     progress: &mut dyn FnMut(usize),
 ) -> Result<(), EvalError> {
+    let has_head = reference.has_head();
     let mut found: Vec<Vec<Position>> = candidates.iter().map(|_| Vec::with_capacity(tokens.len())).collect();
     let mut others: Vec<_> = candidates.iter_mut().map(|candidate| &mut candidate.pass).zip(&streams.candidates).collect();
     let mut sink = |rows: &Rows<'_>| {
-        let scored = rows.map(|| Scorer::new(Precision::F32), |scorer, index| positions(scorer, rows, index, tokens));
+        let scored = rows.map(|| Scorer::new(Precision::F32), |scorer, index| positions(scorer, rows, index, tokens, has_head));
         for row in scored {
             found.iter_mut().zip(row?).for_each(|(found, position)| found.push(position));
         }
@@ -260,10 +271,10 @@ fn compare_heads(
 }
 
 /// All candidates at one place.
-fn positions(scorer: &mut Scorer, rows: &Rows<'_>, index: usize, tokens: &[u32]) -> Result<Vec<Position>, EvalError> {
+fn positions(scorer: &mut Scorer, rows: &Rows<'_>, index: usize, tokens: &[u32], has_head: bool) -> Result<Vec<Position>, EvalError> {
     let (_, position) = rows.places[index];
-    // After the last token comes none; what is scored there is not used.
-    let next = tokens.get(position + 1).copied().unwrap_or(0);
+    // After the last token comes none, and channels are no tokens; what is scored there is not used.
+    let next = tokens.get(position + 1).copied().filter(|_| has_head).unwrap_or(0);
     let placed = |model: &'static str| move |error| placed(error, model, position);
     let own = rows.row(0, index);
     let mut reference = scorer.reference(own, next).map_err(placed("reference"))?;
@@ -301,6 +312,7 @@ fn summarise(positions: &[Position], vocabulary: usize, layers: Vec<LayerAgreeme
     Ok(Agreement {
         positions: positions.len(),
         vocabulary,
+        of_residual_stream: false,
         identical: positions.iter().all(|p| p.distance.identical),
         max_abs: worst_logit(positions),
         rms_ratio: libm::sqrt(nmse),

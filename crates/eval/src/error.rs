@@ -30,6 +30,15 @@ pub enum EvalError {
         /// V of the candidate.
         candidate: usize,
     },
+    /// One of the models makes logits and the other does not.
+    #[strum(serialize = "HeadMissing")]
+    #[error("the {with} has a head (head.weight) and the {without} has none; compare models that both have one, or that both have none")]
+    OneHead {
+        /// Which model has it.
+        with: &'static str,
+        /// Which has none.
+        without: &'static str,
+    },
     /// A NaN or an infinity, which no comparison can judge.
     #[error("{model}: {value} in {place}, position {position}, element {element}; the weights are damaged or overflow in f32")]
     NonFinite {
@@ -74,7 +83,7 @@ impl Diagnostic for EvalError {
     fn class(&self) -> Class {
         match self {
             Self::Model { error, .. } => error.class(),
-            Self::NoTokens | Self::VocabularyMismatch { .. } => Class::Usage,
+            Self::NoTokens | Self::VocabularyMismatch { .. } | Self::OneHead { .. } => Class::Usage,
             Self::NonFinite { .. } | Self::VanishingReference { .. } => Class::Refused,
             Self::Score(error) => error.class(),
             Self::Output(_) => Class::Io,

@@ -74,6 +74,7 @@ pub fn logits(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), EvalError> {
     let mut pass = Pass::new("model", &model, options)?;
+    pass.needs_head()?;
     let layers = pass.layers();
     let total = layers + tokens.len().div_ceil(STEP);
     let residuals = pass.run(&[Tokens::from(tokens.to_vec())], &mut Layers(&mut *sink), &mut |done, _| {

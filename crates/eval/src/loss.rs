@@ -105,6 +105,7 @@ pub fn loss(
 ) -> Result<Loss, EvalError> {
     let started = Instant::now();
     let mut pass = Pass::new("model", &model, &options.pass)?;
+    pass.needs_head()?;
     let residuals = pass.run(&fed(schedule), &mut (), &mut layers("model", progress))?;
     let scores = alone(&mut pass, &residuals, schedule, options.precision, logits, ("model", progress))?;
     Ok(Loss { scores, layers: Vec::new(), seconds: started.elapsed().as_secs_f64(), fed: schedule.fed() })
@@ -118,6 +119,7 @@ impl<'a> Baseline<'a> {
     pub fn new(model: Runnable, schedule: &'a Schedule, options: &LossOptions, progress: &mut dyn FnMut(Step)) -> Result<Self, EvalError> {
         let started = Instant::now();
         let mut pass = Pass::new("baseline", &model, &options.pass)?;
+        pass.needs_head()?;
         let mut kept = Kept::new(options.pass.spill_directory.as_deref())?;
         let residuals = pass.run(&fed(schedule), &mut kept, &mut layers("baseline", progress))?;
         let seconds = started.elapsed().as_secs_f64();
@@ -149,6 +151,7 @@ impl<'a> Baseline<'a> {
     pub fn compare(&mut self, model: Runnable, options: &PassOptions, progress: &mut dyn FnMut(Step)) -> Result<Loss, EvalError> {
         let started = Instant::now();
         let mut pass = Pass::new("candidate", &model, options)?;
+        pass.needs_head()?;
         if pass.vocabulary() != self.pass.vocabulary() {
             let (reference, candidate) = (self.pass.vocabulary(), pass.vocabulary());
             return Err(EvalError::VocabularyMismatch { reference, candidate });

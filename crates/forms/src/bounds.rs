@@ -25,6 +25,8 @@ pub enum Quantity {
     Bb,
     /// RWKV-4: the logarithm of the common factor of both sums after the last token, `[channels]`.
     Pp,
+    /// RWKV-7b: what its attention remembers: the query, key and value of the last token, then all finished keys and values.
+    Past,
     /// The logits, `[tokens, vocabulary]`.
     Logits,
 }
@@ -40,7 +42,7 @@ impl Quantity {
     pub(crate) fn element(self) -> &'static str {
         match self {
             Self::Logits => "token",
-            Self::Wkv => "element",
+            Self::Wkv | Self::Past => "element",
             Self::Output | Self::AttShift | Self::FfnShift | Self::Aa | Self::Bb | Self::Pp => "channel",
         }
     }
@@ -56,6 +58,7 @@ impl fmt::Display for Quantity {
             Self::Aa => "aa",
             Self::Bb => "bb",
             Self::Pp => "pp",
+            Self::Past => "past",
             Self::Logits => "logits",
         })
     }

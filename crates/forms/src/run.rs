@@ -185,13 +185,13 @@ impl Run<'_> {
             ends.dedup();
         }
         let states = state(start, description, self.half.as_ref(), self.options.seed);
-        let mut truth = Recurrent::new(embed::<f64>(model, tokens)?, channels, ends.clone());
+        let mut truth = Recurrent::new(description, tokens, embed::<f64>(model, tokens)?, ends.clone());
         let mut f64s = self.group::<f64>(start, Tier::F64, judged)?;
         let mut f32s = self.group::<f32>(start, Tier::F32, judged)?;
         let mut half = Vec::new();
         for (index, state) in states.layers.iter().enumerate() {
             let layer = rwkv_forge_kernel::Layer::load(model, index, &self.kernel_options())?;
-            let snapshots = truth.advance(&layer, state.clone());
+            let snapshots = truth.advance(&layer, state.clone())?;
             drop(layer);
             finite(&truth.x, channels, &format!("the output of layer {index}"))?;
             for (end, state) in &snapshots {
@@ -227,11 +227,14 @@ impl Run<'_> {
         if tier == Tier::F32 {
             let x = embed::<F>(self.recurrent, self.tokens)?;
             let cases = self.options.recurrent_cases(start, tier).into_iter().map(|case| (case.clone(), self.ledger.case(case)));
-            recurrent = Some(Lengths { stream: Recurrent::new(x, channels, self.options.lengths.clone()), cases: cases.collect() });
+            recurrent = Some(Lengths {
+                stream: Recurrent::new(self.recurrent.description(), self.tokens, x, self.options.lengths.clone()),
+                cases: cases.collect(),
+            });
         }
         let x = parallel::embed::<F>(self.parallel, self.tokens, &self.options.parallel)?;
         let cases = self.options.parallel_cases(start, tier).into_iter();
-        let parallel = cases.map(|case| Parallel::new(case.clone(), self.ledger.case(case), &x, channels)).collect();
+        let parallel = cases.map(|case| Parallel::new(case.clone(), self.ledger.case(case), self.tokens, &x, channels)).collect();
         Ok(Some(Group { recurrent, parallel }))
     }
 
@@ -246,7 +249,7 @@ impl Run<'_> {
         if let Some(Lengths { stream, cases }) = &mut group.recurrent {
             let model = self.recurrent;
             let layer = rwkv_forge_kernel::Layer::<F>::load(model, index, &self.kernel_options())?;
-            let snapshots = stream.advance(&layer, for_kernel::<F>(start));
+            let snapshots = stream.advance(&layer, for_kernel::<F>(start))?;
             for (case, number) in cases {
                 if let Some((_, state)) = snapshots.iter().find(|(end, _)| *end == case.length) {
                     truth.compare(&mut self.ledger, *number, index, case.length, &stream.x, state);

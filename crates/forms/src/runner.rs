@@ -3,7 +3,7 @@
 use rwkv_forge_model::{ModelDescription, TIME_STATE};
 use rwkv_forge_parallel::{self as parallel, Head, ParallelError, ParallelOptions};
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_weights::{Context, LayerState, Model};
+use rwkv_forge_weights::{Context, LayerState, Model, Packing};
 
 use crate::error::FormsError;
 use crate::start::{from_parallel, to_parallel};
@@ -52,7 +52,7 @@ impl ParallelRunner {
         let layer = parallel::Layer::load(&self.model, index, &self.options)?;
         let unreadable = |error| ParallelError::Read { tensor: format!("blocks.{index}.{TIME_STATE}"), error: BoxError::from(error) };
         let start = to_parallel(self.model.start(index).map_err(unreadable)?);
-        Ok(ParallelLayer { start, layer, states: Vec::new() })
+        Ok(ParallelLayer { packing: Packing::of(self.model.description()), start, layer, states: Vec::new() })
     }
 
     /// Logits of the vocabulary entries `first .. first + rows`, `[tokens, rows]`, of rows of the residual stream after the last layer,
@@ -67,6 +67,7 @@ impl ParallelRunner {
 
 /// A layer in its parallel form.
 pub struct ParallelLayer {
+    packing: Packing,
     /// Before the first token of a sequence.
     start: parallel::LayerState<f32>,
     layer: parallel::Layer<f32>,
@@ -90,17 +91,17 @@ impl ParallelLayer {
     ) -> Result<(Vec<f32>, Context<f32>), ParallelError> {
         let mut carried = self.states.pop().filter(|_| goes_on);
         self.states.clear();
-        let kept = context.into_values();
+        let (kept, packing) = (context.into_values(), self.packing);
         let tokens = lengths.iter().sum::<usize>().max(1);
         let (channels, width) = (x.len() / tokens, kept.len() / tokens);
         let (mut out, mut values, mut start) = (Vec::with_capacity(x.len()), Vec::with_capacity(kept.len()), 0);
         for length in lengths {
             let end = start + length;
-            let mut first = kept[start * width..end * width].to_vec();
+            let mut between = Context::of_values(kept[start * width..end * width].to_vec()).into_parts(packing);
             let state = carried.take().unwrap_or_else(|| self.start.clone());
-            let done = self.layer.forward(&x[start * channels..end * channels], &state, &mut first)?;
+            let done = self.layer.forward(&x[start * channels..end * channels], &state, &mut between)?;
             out.extend(done.x);
-            values.extend(first);
+            values.extend(between.into_context(packing).into_values());
             self.states.push(done.state);
             start = end;
         }

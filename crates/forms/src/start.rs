@@ -3,7 +3,7 @@
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel as parallel;
 use rwkv_forge_tensor::SplitMix64;
-use rwkv_forge_weights::{LayerState, State, Wkv};
+use rwkv_forge_weights::{LayerState, Past, State, Wkv};
 
 use crate::cases::Start;
 
@@ -43,6 +43,10 @@ fn random(like: &State<f64>, seed: u64) -> State<f64> {
                 }
             }
         }
+        let Past { query, key, value, keys, values } = &mut layer.past;
+        for part in [query, key, value, keys, values] {
+            fill(&mut numbers, part);
+        }
     }
     State { layers }
 }
@@ -71,7 +75,9 @@ pub(crate) fn for_kernel<F: Number>(state: &LayerState<f64>) -> LayerState<F> {
         Wkv::Scalars { aa, bb, pp } => Wkv::Scalars { aa: round(aa), bb: round(bb), pp: round(pp) },
         Wkv::Matrix(values) => Wkv::Matrix(round(values)),
     };
-    LayerState { att_shift: round(&state.att_shift), ffn_shift: round(&state.ffn_shift), wkv }
+    let Past { query, key, value, keys, values } = &state.past;
+    let past = Past { query: round(query), key: round(key), value: round(value), keys: round(keys), values: round(values) };
+    LayerState { att_shift: round(&state.att_shift), ffn_shift: round(&state.ffn_shift), wkv, past }
 }
 
 /// Rounds a state for the parallel form.
@@ -81,32 +87,36 @@ pub(crate) fn for_parallel<F: Number>(state: &LayerState<f64>) -> parallel::Laye
 
 /// The kernel's state as the parallel form takes it.
 pub(crate) fn to_parallel<F: Number>(state: LayerState<F>) -> parallel::LayerState<F> {
-    let LayerState { att_shift, ffn_shift, wkv } = state;
+    let LayerState { att_shift, ffn_shift, wkv, past } = state;
     let wkv = match wkv {
         Wkv::Scalars { aa, bb, pp } => parallel::Wkv::Scalars { aa, bb, pp },
         Wkv::Matrix(values) => parallel::Wkv::Matrix(values),
     };
-    parallel::LayerState { att_shift, ffn_shift, wkv }
+    parallel::LayerState { att_shift, ffn_shift, wkv, past }
 }
 
 /// The parallel form's state as the kernel writes it.
 pub(crate) fn from_parallel<F: Number>(state: parallel::LayerState<F>) -> LayerState<F> {
-    let parallel::LayerState { att_shift, ffn_shift, wkv } = state;
+    let parallel::LayerState { att_shift, ffn_shift, wkv, past } = state;
     let wkv = match wkv {
         parallel::Wkv::Scalars { aa, bb, pp } => Wkv::Scalars { aa, bb, pp },
         parallel::Wkv::Matrix(values) => Wkv::Matrix(values),
     };
-    LayerState { att_shift, ffn_shift, wkv }
+    LayerState { att_shift, ffn_shift, wkv, past }
 }
 
 /// The named parts of a state.
 pub(crate) fn parts<F: Number>(state: &LayerState<F>) -> Vec<(crate::Quantity, Vec<f64>)> {
-    use crate::Quantity::{Aa, AttShift, Bb, FfnShift, Pp, Wkv as Matrix};
+    use crate::Quantity::{Aa, AttShift, Bb, FfnShift, Past, Pp, Wkv as Matrix};
     let wide = |values: &[F]| values.iter().map(|v| rwkv_forge_weights::Float::to_f64(*v)).collect::<Vec<f64>>();
     let mut out = vec![(AttShift, wide(&state.att_shift)), (FfnShift, wide(&state.ffn_shift))];
     match &state.wkv {
         Wkv::Matrix(values) => out.push((Matrix, wide(values))),
         Wkv::Scalars { aa, bb, pp } => out.extend([(Aa, wide(aa)), (Bb, wide(bb)), (Pp, wide(pp))]),
+    }
+    if !state.past.query.is_empty() {
+        let numbers: Vec<F> = state.past.numbers().collect();
+        out.push((Past, wide(&numbers)));
     }
     out
 }

@@ -1,7 +1,8 @@
 //! A sequence on its way through the layers, in one form and one precision.
 
+use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel as parallel;
-use rwkv_forge_weights::{Context, LayerState};
+use rwkv_forge_weights::{Context, LayerState, Parts};
 
 use crate::cases::Case;
 use crate::error::FormsError;
@@ -18,23 +19,31 @@ pub(crate) struct Recurrent<F> {
 }
 
 impl<F: Number> Recurrent<F> {
-    /// `x [tokens, channels]` is the embedding of the tokens.
-    pub(crate) fn new(x: Vec<F>, channels: usize, ends: Vec<usize>) -> Self {
-        let contexts = ends.iter().map(|_| Context::new()).collect();
+    /// `x [tokens, channels]` is the embedding of `tokens`.
+    pub(crate) fn new(description: &ModelDescription, tokens: &[u32], x: Vec<F>, ends: Vec<usize>) -> Self {
+        let channels = description.hyperparameters.channels;
+        let firsts = std::iter::once(&0).chain(&ends);
+        let context =
+            |(first, end): (&usize, &usize)| Context::of_tokens(description, &tokens[*first..*end], &x[first * channels..end * channels]);
+        let contexts = firsts.zip(&ends).map(context).collect();
         Self { x, channels, ends, contexts }
     }
 
     /// Sends all tokens through a layer; the states after each of `ends`, with their positions.
-    pub(crate) fn advance(&mut self, layer: &rwkv_forge_kernel::Layer<F>, start: LayerState<F>) -> Vec<(usize, LayerState<F>)> {
+    pub(crate) fn advance(
+        &mut self,
+        layer: &rwkv_forge_kernel::Layer<F>,
+        start: LayerState<F>,
+    ) -> Result<Vec<(usize, LayerState<F>)>, FormsError> {
         let mut state = start;
         let mut first = 0;
         let mut out = Vec::with_capacity(self.ends.len());
         for (end, context) in self.ends.iter().zip(&mut self.contexts) {
-            layer.forward(&mut self.x[first * self.channels..*end * self.channels], &mut state, context);
+            layer.forward(&mut self.x[first * self.channels..*end * self.channels], &mut state, context)?;
             out.push((*end, state.clone()));
             first = *end;
         }
-        out
+        Ok(out)
     }
 }
 
@@ -46,24 +55,31 @@ pub(crate) struct Parallel<F> {
     /// Residual stream `[tokens, channels]`.
     pub(crate) x: Vec<F>,
     channels: usize,
-    /// Values of layer 0, one for each call.
-    v_first: Vec<Vec<F>>,
+    /// What layers hand to each other, one for each call.
+    between: Vec<Parts<F>>,
 }
 
 impl<F: Number> Parallel<F> {
-    /// `x [at least case.length, channels]` is the embedding of the tokens.
-    pub(crate) fn new(case: Case, number: usize, x: &[F], channels: usize) -> Self {
-        let v_first = case.calls.iter().map(|_| Vec::new()).collect();
-        Self { x: x[..case.length * channels].to_vec(), case, number, channels, v_first }
+    /// `x [at least case.length, channels]` is the embedding of `tokens`.
+    pub(crate) fn new(case: Case, number: usize, tokens: &[u32], x: &[F], channels: usize) -> Self {
+        let mut first = 0;
+        let between = case.calls.iter().map(|call| {
+            let own = first..first + call;
+            first += call;
+            let embedded = x[own.start * channels..own.end * channels].to_vec();
+            Parts { first: Vec::new(), embedded, tokens: tokens[own].to_vec() }
+        });
+        let between = between.collect();
+        Self { x: x[..case.length * channels].to_vec(), case, number, channels, between }
     }
 
     /// Sends all tokens through a layer, call by call; the state after the last.
     pub(crate) fn advance(&mut self, layer: &parallel::Layer<F>, start: &LayerState<f64>) -> Result<LayerState<F>, FormsError> {
         let mut state = for_parallel::<F>(start);
         let mut first = 0;
-        for (call, v_first) in self.case.calls.iter().zip(&mut self.v_first) {
+        for (call, between) in self.case.calls.iter().zip(&mut self.between) {
             let range = first * self.channels..(first + call) * self.channels;
-            let out = layer.forward(&self.x[range.clone()], &state, v_first)?;
+            let out = layer.forward(&self.x[range.clone()], &state, between)?;
             self.x[range].copy_from_slice(&out.x);
             state = out.state;
             first += call;

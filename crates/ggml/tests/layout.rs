@@ -28,7 +28,8 @@ fn expected(source: &MemorySource, model: &ModelDescription, spec: &TensorSpec, 
 
 #[test]
 fn every_version_reads_back_bit_for_bit() {
-    for version in Version::ALL {
+    assert_eq!(common::versions().collect::<Vec<_>>(), Version::ALL[..6]);
+    for version in common::versions() {
         for logarithm in [false, true] {
             let (source, description) = model(version, logarithm);
             let file = written(&source, &description, &laid_out(&description, "f32"));
@@ -103,7 +104,7 @@ fn mixes_of_rwkv_7_stand_in_one_tensor_and_layer_0_has_no_value_residual() {
 
 #[test]
 fn values_of_rwkv_5_are_divided_by_eight_and_no_others() {
-    for version in Version::ALL {
+    for version in common::versions() {
         let (source, description) = model(version, false);
         let pieces = common::Pieces::of(&written(&source, &description, &laid_out(&description, "f32")));
         let stored = &pieces.records.iter().find(|record| record.name == b"blocks.0.att.value.weight").unwrap().data;
@@ -117,7 +118,7 @@ fn values_of_rwkv_5_are_divided_by_eight_and_no_others() {
 
 #[test]
 fn float_types_are_those_of_the_python_converter() {
-    for version in Version::ALL {
+    for version in common::versions() {
         let pieces = common::Pieces::of(&common::sample(version, "f16"));
         assert_eq!(pieces.header[5], 1);
         for record in &pieces.records {
@@ -132,7 +133,7 @@ fn float_types_are_those_of_the_python_converter() {
 #[test]
 fn block_types_are_for_matrices_of_layers() {
     let numbers = [2, 3, 7, 8, 9];
-    for version in Version::ALL {
+    for version in common::versions() {
         for (name, number) in BLOCKS.iter().zip(numbers) {
             let file = common::sample(version, name);
             let pieces = common::Pieces::of(&file);

@@ -72,6 +72,13 @@ impl Container for Gguf {
     fn needs_vocabulary(&self) -> bool {
         true
     }
+    fn carries_tokens(&self, tokens: &TokenTable) -> bool {
+        match tokens {
+            TokenTable::LongestMatch(_) | TokenTable::BytePairs(_) => true,
+            // How llama.cpp would divide and normalize texts by it is nothing that a file of RWKV says.
+            TokenTable::Merges(_) => false,
+        }
+    }
     fn words(&self) -> &'static [Word] {
         &[Word::Tokens, Word::Special, Word::Template, Word::Name, Word::Licence, Word::Author, Word::Provenance, Word::Other]
     }

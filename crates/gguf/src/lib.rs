@@ -17,6 +17,7 @@
     clippy::wildcard_enum_match_arm
 )]
 
+mod chat;
 mod container;
 mod error;
 mod free;

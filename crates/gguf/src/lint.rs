@@ -6,12 +6,10 @@ use rwkv_forge_container::lint::{Rule, first_of};
 use rwkv_forge_container::{Array, RESERVED, Value};
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape, shorten};
 
+use crate::chat::{chat_template, chat_template_c_api, chat_template_jinja, end_of_turn};
 use crate::map::loader;
 use crate::reader::GgufFile;
 use crate::vocabulary::UNUSED;
-
-/// What llama.cpp's C API recognises RWKV's chat template by, unless it has `rwkv-world` in it.
-const C_API_MARK: &str = r"{{- 'User: ' + message['content']|trim + '\n\n' -}}";
 
 /// All rules.
 pub(crate) static RULES: &[Rule<GgufFile>] = &[
@@ -24,11 +22,12 @@ pub(crate) static RULES: &[Rule<GgufFile>] = &[
     Rule::error("gguf-f32", "vectors in another type than f32", narrow_vectors),
     Rule::error("gguf-token-count", "a list of tokens, or of their types, of another length than the embedding", token_count),
     Rule::error("gguf-token-escape", "upper-case hex digits in spelled tokens, from which llama.cpp computes other bytes", token_escapes),
-    Rule::warning("gguf-end-of-turn", "no or another end-of-turn token than the empty line, so that chats do not stop", end_of_turn),
+    Rule::warning("gguf-end-of-turn", "an answer that ends with no token at which programs stop, so that chats do not", end_of_turn),
     Rule::warning("gguf-chat-template", "no chat template, so that programs fall back on the format of another model", chat_template),
+    Rule::warning("gguf-chat-template-jinja", "a chat template that engines for Jinja fail on", chat_template_jinja),
     Rule::warning(
         "gguf-chat-template-c-api",
-        "a template of RWKV's conversations that llama.cpp's C API does not recognise",
+        "a template of RWKV's conversations that llama.cpp's C API does not recognise, so that it needs an engine for Jinja",
         chat_template_c_api,
     ),
     Rule::warning(
@@ -43,11 +42,11 @@ fn tensor<'f>(file: &'f GgufFile, name: &str) -> Option<&'f TensorInfo> {
 }
 
 /// True for a file whose tokens are spelled as RWKV's are.
-fn has_rwkv_tokens(file: &GgufFile) -> bool {
+pub(crate) fn has_rwkv_tokens(file: &GgufFile) -> bool {
     file.metadata().get("tokenizer.ggml.model").and_then(Value::as_str) == Some("rwkv")
 }
 
-fn tokens(file: &GgufFile) -> Option<&[String]> {
+pub(crate) fn tokens(file: &GgufFile) -> Option<&[String]> {
     match file.metadata().get("tokenizer.ggml.tokens") {
         Some(Value::Array(Array::String(tokens))) => Some(tokens),
         _ => None,
@@ -125,39 +124,6 @@ fn has_upper_case_escape(token: &str) -> bool {
             [b'\\', _, after @ ..] | [_, after @ ..] => after,
         };
     }
-}
-
-fn end_of_turn(file: &GgufFile) -> Option<String> {
-    const EMPTY_LINE: &str = "\\n\\n";
-    let tokens = tokens(file)?;
-    let expected = tokens.iter().position(|token| token == EMPTY_LINE).filter(|_| has_rwkv_tokens(file))?;
-    let found = file.metadata().get("tokenizer.ggml.eot_token_id").and_then(Value::as_u64);
-    match found {
-        None => Some(format!("tokenizer.ggml.eot_token_id is missing; with {expected}, the empty line, chats stop at the end of a turn")),
-        Some(id) if id == expected as u64 => None,
-        Some(id) => Some(format!("tokenizer.ggml.eot_token_id is {id}; the empty line that ends a turn is {expected}")),
-    }
-}
-
-fn chat_template(file: &GgufFile) -> Option<String> {
-    let metadata = file.metadata();
-    tokens(file)?;
-    match metadata.get("tokenizer.chat_template").and_then(Value::as_str) {
-        Some(text) if !text.trim().is_empty() => None,
-        _ => Some("tokenizer.chat_template is missing: programs take the format of another model's conversations".to_owned()),
-    }
-}
-
-fn chat_template_c_api(file: &GgufFile) -> Option<String> {
-    let template = file.metadata().get("tokenizer.chat_template").and_then(Value::as_str)?;
-    let recognised = template.contains(C_API_MARK) || template.contains("rwkv-world");
-    let missed = has_rwkv_tokens(file) && template.contains("User: ") && !recognised;
-    missed.then(|| {
-        format!(
-            "tokenizer.chat_template does not contain {C_API_MARK}, by which llama_chat_apply_template recognises RWKV's conversations: \
-             programs without a Jinja engine refuse it"
-        )
-    })
 }
 
 fn unused_tokens(file: &GgufFile) -> Option<String> {

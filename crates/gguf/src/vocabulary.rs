@@ -9,7 +9,7 @@ use crate::reader::GgufFile;
 use crate::write::HeaderWriter;
 
 /// Ordinary text.
-const NORMAL: i32 = 1;
+pub(crate) const NORMAL: i32 = 1;
 /// The end of text.
 const CONTROL: i32 = 3;
 /// Added text.
@@ -181,7 +181,7 @@ fn spell(bytes: &[u8]) -> String {
 
 /// The bytes of a spelled token, as llama.cpp takes it apart: an escape that it does not know is the character after the backslash. Hex
 /// digits may have either case here; llama.cpp makes other bytes of upper-case ones, which a lint says.
-fn unspell(text: &str) -> Vec<u8> {
+pub(crate) fn unspell(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     loop {

@@ -57,6 +57,7 @@ pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, archite
             return Err(GgufError::VocabularyMismatch { tokens: vocabulary.tokens.len(), rows });
         }
         TokenTable::BytePairs(vocabulary) => crate::vocabulary::write_bpe(header, vocabulary),
+        TokenTable::Merges(_) => return Err(lacking("with the vocabulary of another family")),
     }
     for (name, id) in words.special.iter() {
         header.u32(&special_key(name), id.value);
@@ -136,6 +137,7 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
         author: text(AUTHOR),
         provenance,
         other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),
+        unkept: Vec::new(),
     })
 }
 

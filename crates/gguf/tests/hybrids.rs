@@ -25,7 +25,12 @@ fn cases() -> Vec<(Version, Variant)> {
 
 fn hybrid(version: Version, variant: &Variant) -> (MemorySource, ModelDescription) {
     let source = random_hybrid(version, &SIZES, variant, 9);
-    let configuration = Configuration { rms_epsilon: Epsilon::new(1e-5), heads: Some(4), kv_heads: Some(variant.kv_heads as u64) };
+    let configuration = Configuration {
+        rms_epsilon: Epsilon::new(1e-5),
+        heads: Some(4),
+        kv_heads: Some(variant.kv_heads as u64),
+        ..Configuration::default()
+    };
     let description = describe_with(source.tensors(), &configuration).unwrap();
     (source, description)
 }
@@ -46,7 +51,7 @@ fn words() -> Words {
 fn assert_same_words(read: &Words, written: &Words) {
     let pair = |words: &Words| match &words.tokens.as_ref().unwrap().value {
         TokenTable::BytePairs(vocabulary) => Arc::clone(vocabulary),
-        TokenTable::LongestMatch(tokenizer) => panic!("{} is no vocabulary of pairs", tokenizer.name()),
+        TokenTable::LongestMatch(tokenizer) | TokenTable::Merges(tokenizer) => panic!("{} is no vocabulary of pairs", tokenizer.name()),
     };
     assert_eq!(pair(read), pair(written));
     let said = |words: &Words| words.entries().into_iter().map(|entry| (entry.word, entry.key, entry.value)).collect::<Vec<_>>();

@@ -118,12 +118,12 @@ pub fn candle_gguf(model: &ModelDescription, choices: &[Choice], words: &Words) 
     Ok(OutputLayout::Directory(all))
 }
 
-/// candle's RWKV-6 takes the ranks of the low-rank pairs from the number of heads.
+/// candle's RWKV-6 takes the ranks of the low-rank pairs from the number of heads; those of RWKV-7a and 7b are built into it.
 pub(crate) fn check_sizes(container: &'static str, model: &ModelDescription) -> Result<(), HfError> {
     let sizes = &model.hyperparameters;
     let (mix, decay) = match model.mechanisms.time_mix {
         TimeMix::Wkv6 { mix, decay } => (mix, decay),
-        TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => return Ok(()),
+        TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => return check_tables(container, model),
     };
     let pairs = [
         ("blocks.0.att.time_maa_w2", mix, "columns a mix", sizes.heads),
@@ -141,6 +141,23 @@ pub(crate) fn check_sizes(container: &'static str, model: &ModelDescription) -> 
                 expected,
                 why: "since it takes them from the number of heads, which fits models of 2048 and 4096 channels only",
             });
+        }
+    }
+    Ok(())
+}
+
+/// candle's tables hold matrices of 32 rows, its attention has queries of 256 numbers.
+fn check_tables(container: &'static str, model: &ModelDescription) -> Result<(), HfError> {
+    let sizes = &model.hyperparameters;
+    let pairs = [
+        ("blocks.0.ffn.s1", sizes.ranks.deep, "columns", 32),
+        ("blocks.0.qkv.k1", sizes.ranks.kept, "columns", 32),
+        ("blocks.0.qkv.qq.weight", sizes.query, "rows", 256),
+    ];
+    for (tensor, found, what, expected) in pairs {
+        if let Some(found) = found.filter(|found| *found != expected) {
+            let why = "which is built into it";
+            return Err(HfError::FixedSize { container, version: model.version, tensor, found, what, reader: "candle", expected, why });
         }
     }
     Ok(())

@@ -81,7 +81,7 @@ impl Container for Candle {
         "candle"
     }
     fn summary(&self) -> &'static str {
-        "directory for candle's float models (RWKV-5 to RWKV-7)"
+        "directory for candle's float models (RWKV-5 to RWKV-7b)"
     }
     fn reads_back_as(&self) -> &'static dyn Format {
         &Safetensors

@@ -53,7 +53,7 @@ pub const GGUF_FILE: &str = rwkv_forge_gguf::DIRECTORY_FILE;
 pub(crate) fn world(tokens: &TokenTable) -> Option<&Tokenizer> {
     match tokens {
         TokenTable::LongestMatch(tokenizer) => Some(tokenizer).filter(|tokenizer| tokenizer.sha256() == WORLD_SHA256),
-        TokenTable::BytePairs(_) => None,
+        TokenTable::BytePairs(_) | TokenTable::Merges(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use rwkv_forge_container::lint::Lint;
 use rwkv_forge_container::{Opened, Sourced, TokenTable, Words};
 use rwkv_forge_model::names::Convention;
-use rwkv_forge_model::{MappedTensor, ModelDescription, ModelFile, ValueForm};
+use rwkv_forge_model::{Configuration, MappedTensor, ModelDescription, ModelFile, ValueForm};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource, Wrapper};
 
 use crate::error::HfError;
@@ -105,5 +105,9 @@ impl Opened for CandleFile {
 impl ModelFile for CandleFile {
     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError> {
         Ok(self.map()?)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        self.source.configuration()
     }
 }

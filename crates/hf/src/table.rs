@@ -94,6 +94,8 @@ static HF_ROWS: &[HfRow] = &[
 
 static HF_REFUSALS: &[Refusal] = &[
     refusal(Version::V5_0, "the class of RWKV-5 has a gate, which this version has not"),
+    refusal(Version::V7a, "flash-linear-attention's RWKV-7 has no tables of a row a token"),
+    refusal(Version::V7b, "flash-linear-attention's RWKV-7 has neither tables of a row a token nor an attention beside the time mix"),
     refusal(Version::QRwkv6, "its own repository has the files of this form already"),
     refusal(Version::ARwkv7, "its own repository has the files of this form already"),
 ];
@@ -131,19 +133,23 @@ const CANDLE_5: CandleRow = CandleRow {
     named: None,
 };
 
+const CANDLE_7: CandleRow = CandleRow {
+    version: Version::V7,
+    convention: &BLINKDL,
+    written: Version::V7,
+    quantized: None,
+    eighth_value: false,
+    stand_ins: true,
+    named: Some("V7"),
+};
+
 static CANDLE_ROWS: &[CandleRow] = &[
     CandleRow { version: Version::V5_1, ..CANDLE_5 },
     CANDLE_5,
     CandleRow { version: Version::V6, convention: &CANDLE_6, written: Version::V6, quantized: Some("rwkv6"), ..CANDLE_5 },
-    CandleRow {
-        version: Version::V7,
-        convention: &BLINKDL,
-        written: Version::V7,
-        quantized: None,
-        eighth_value: false,
-        stand_ins: true,
-        named: Some("V7"),
-    },
+    CANDLE_7,
+    CandleRow { version: Version::V7a, written: Version::V7a, named: Some("V7a"), ..CANDLE_7 },
+    CandleRow { version: Version::V7b, written: Version::V7b, named: Some("V7b"), ..CANDLE_7 },
 ];
 
 static CANDLE_REFUSALS: &[Refusal] = &[
@@ -153,7 +159,11 @@ static CANDLE_REFUSALS: &[Refusal] = &[
     refusal(Version::ARwkv7, "candle has no hybrids with Qwen"),
 ];
 
-static QUANTIZED_REFUSALS: &[Refusal] = &[refusal(Version::V7, "candle has no quantized RWKV-7")];
+static QUANTIZED_REFUSALS: &[Refusal] = &[
+    refusal(Version::V7, "candle has no quantized RWKV-7"),
+    refusal(Version::V7a, "candle has no quantized RWKV-7"),
+    refusal(Version::V7b, "candle has no quantized RWKV-7"),
+];
 
 /// The row of a version for candle's float models.
 pub(crate) fn candle_row(version: Version) -> Result<&'static CandleRow, HfError> {

@@ -302,10 +302,11 @@ fn versions_without_a_reader_are_refused() {
     let refused =
         |can: fn(Version) -> Result<(), HfError>| -> Vec<Version> { all.clone().filter(|version| can(*version).is_err()).collect() };
     let hybrids = Version::HYBRIDS;
-    assert_eq!(refused(rwkv_forge_hf::can_carry_hugging_face), [&[Version::V5_0], &hybrids[..]].concat());
+    assert_eq!(refused(rwkv_forge_hf::can_carry_hugging_face), [&[Version::V5_0, Version::V7a, Version::V7b], &hybrids[..]].concat());
     assert_eq!(refused(rwkv_forge_hf::can_carry_candle), [&[Version::V4, Version::V5_0], &hybrids[..]].concat());
-    assert_eq!(refused(rwkv_forge_hf::can_carry_candle_gguf), [&[Version::V4, Version::V5_0, Version::V7], &hybrids[..]].concat());
-    for version in [Version::V4, Version::V5_0, Version::V7] {
+    let unquantized = [Version::V4, Version::V5_0, Version::V7, Version::V7a, Version::V7b];
+    assert_eq!(refused(rwkv_forge_hf::can_carry_candle_gguf), [&unquantized, &hybrids[..]].concat());
+    for version in unquantized {
         let (kind, message) = kind(rwkv_forge_hf::can_carry_candle_gguf(version));
         assert!(kind == "CannotCarry" && message.contains(&version.to_string()), "{message}");
     }

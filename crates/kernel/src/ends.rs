@@ -84,6 +84,15 @@ impl<F: Real> Head<F> {
     }
 }
 
+/// What a model without a head is for: the residual stream `x [tokens, channels]` after the last layer, behind ln_out.
+///
+/// # Errors
+/// When a tensor is missing or has the wrong shape, or reading fails.
+pub fn last_norm<F: Real>(model: &Model, x: &[F]) -> Result<Vec<F>, KernelError> {
+    let weights = Weights::of(model);
+    Ok(RowNorm::load(&weights, "ln_out", weights.description.hyperparameters.channels)?.apply(x))
+}
+
 /// The head of a model over a fixed block of tokens, read a range of the vocabulary at a time, so that the matrix is
 /// never in memory whole.
 #[derive(Clone, Debug)]

@@ -1,14 +1,18 @@
 //! One layer: a time mix and a channel mix.
 
 use rwkv_forge_model::{ModelDescription, mechanism};
-use rwkv_forge_weights::{Context, LayerState, Model, WeightsError, Wkv};
+use rwkv_forge_weights::{Context, LayerState, Model, Packing, Parts, WeightsError, Wkv};
 
+use crate::deep_attention::DeepAttention;
+use crate::deep_embed::DeepEmbed;
 use crate::error::KernelError;
 use crate::load::Weights;
+use crate::norm::add;
 use crate::real::Real;
 use crate::relu_squared::ReluSquared;
 use crate::supports;
 use crate::swiglu::SwiGlu;
+use crate::tables::Tokens;
 use crate::{qrwkv6, wkv4, wkv5, wkv6, wkv7};
 
 /// Tokens that go through a layer at once; bounds the memory of the intermediate results.
@@ -41,6 +45,7 @@ enum TimeMix<F> {
 #[derive(Clone, Debug)]
 enum ChannelMix<F> {
     ReluSquared(ReluSquared<F>),
+    DeepEmbed(DeepEmbed<F>),
     SwiGlu(SwiGlu<F>),
 }
 
@@ -54,10 +59,10 @@ enum ChannelMix<F> {
 /// # let model = Model::describe(checkpoint)?;
 /// let (tokens, options) = ([3, 14, 15], KernelOptions::default());
 /// let mut x: Vec<f64> = embed(&model, &tokens)?;
-/// let (mut state, mut context) = (State::zero(model.description()), Context::new());
+/// let (mut state, mut context) = (State::zero(model.description()), Context::of_tokens(model.description(), &tokens, &x));
 /// for (index, state) in state.layers.iter_mut().enumerate() {
 ///     // One layer is in memory at a time.
-///     Layer::load(&model, index, &options)?.forward(&mut x, state, &mut context);
+///     Layer::load(&model, index, &options)?.forward(&mut x, state, &mut context)?;
 /// }
 ///
 /// let whole = RecurrentModel::<f64>::load(&model, &options)?;
@@ -69,7 +74,10 @@ pub struct Layer<F> {
     index: usize,
     channels: usize,
     attention: usize,
+    packing: Packing,
+    looks_up: bool,
     time_mix: TimeMix<F>,
+    deep_attention: Option<DeepAttention<F>>,
     channel_mix: ChannelMix<F>,
 }
 
@@ -106,40 +114,74 @@ impl<F: Real> Layer<F> {
         };
         let channel_mix = match mechanisms.channel_mix {
             mechanism::ChannelMix::ReluSquared { receptance } => ChannelMix::ReluSquared(ReluSquared::load(&weights, index, receptance)?),
+            mechanism::ChannelMix::DeepEmbed { rank } => ChannelMix::DeepEmbed(DeepEmbed::load(&weights, index, rank)?),
             mechanism::ChannelMix::SwiGlu => ChannelMix::SwiGlu(SwiGlu::load(&weights, index)?),
         };
-        Ok(Self { index, channels: sizes.channels, attention: sizes.attention, time_mix, channel_mix })
+        let deep_attention = match mechanisms.attention {
+            mechanism::Attention::None => None,
+            mechanism::Attention::Deep { rank, width } => Some(DeepAttention::load(&weights, index, rank, width)?),
+        };
+        let (packing, looks_up) = (Packing::of(description), mechanisms.looks_tokens_up());
+        let (channels, attention) = (sizes.channels, sizes.attention);
+        Ok(Self { index, channels, attention, packing, looks_up, time_mix, deep_attention, channel_mix })
     }
 
     /// Runs a block of tokens through the layer: `x [tokens, channels]`, the residual stream, and `state` are updated
     /// in place. The result has the same bits however the tokens are divided into calls.
     ///
+    /// # Errors
+    /// When a table of which the tokens take rows cannot be read; the layers of most versions have none. What is updated in place is
+    /// of no use then.
+    ///
     /// # Panics
     /// When `x` is no whole number of tokens, or `state` or `context` belong to another model or to other tokens: a
     /// mistake of the caller, never a property of a file.
-    pub fn forward(&self, x: &mut [F], state: &mut LayerState<F>, context: &mut Context<F>) {
+    pub fn forward(&self, x: &mut [F], state: &mut LayerState<F>, context: &mut Context<F>) -> Result<(), KernelError> {
         assert_eq!(x.len() % self.channels, 0, "x is [tokens, channels]");
         let tokens = x.len() / self.channels;
-        match self.time_mix {
-            TimeMix::Wkv7(_) => {
-                if self.index == 0 {
-                    *context = Context::of_values(vec![F::ZERO; tokens * self.attention]);
-                }
-                assert_eq!(context.values().len(), tokens * self.attention, "the context belongs to the same tokens");
-            }
-            TimeMix::Wkv4(_) | TimeMix::Wkv5(_) | TimeMix::Wkv6(_) | TimeMix::Qrwkv6(_) => {}
-        }
-        let mut rest = context.values_mut();
-        for block in x.chunks_mut(BLOCK * self.channels) {
-            let take = rest.len().min(block.len() / self.channels * self.attention);
+        let mut parts = self.parts(std::mem::take(context), tokens);
+        let mut rest = parts.first.as_mut_slice();
+        for (index, block) in x.chunks_mut(BLOCK * self.channels).enumerate() {
+            let (first, count) = (index * BLOCK, block.len() / self.channels);
+            let take = rest.len().min(count * self.attention);
             let (v_first, later) = std::mem::take(&mut rest).split_at_mut(take);
             rest = later;
+            let looked_up = Tokens {
+                ids: parts.tokens.get(first..first + count).unwrap_or(&[]),
+                embedded: parts.embedded.get(first * self.channels..(first + count) * self.channels).unwrap_or(&[]),
+            };
+            let beside = match &self.deep_attention {
+                Some(attention) => attention.forward(block, &mut state.past, looked_up)?,
+                None => Vec::new(),
+            };
             self.time_mix(block, state, v_first);
+            add(block, &beside);
             match &self.channel_mix {
                 ChannelMix::ReluSquared(mix) => mix.forward(block, &mut state.ffn_shift),
+                ChannelMix::DeepEmbed(mix) => mix.forward(block, &mut state.ffn_shift, looked_up)?,
                 ChannelMix::SwiGlu(mix) => mix.forward(block),
             }
         }
+        *context = parts.into_context(self.packing);
+        Ok(())
+    }
+
+    /// What the context has for these tokens.
+    fn parts(&self, context: Context<F>, tokens: usize) -> Parts<F> {
+        let mut parts = context.into_parts(self.packing);
+        match self.time_mix {
+            TimeMix::Wkv7(_) => {
+                if self.index == 0 {
+                    parts.first = vec![F::ZERO; tokens * self.attention];
+                }
+                assert_eq!(parts.first.len(), tokens * self.attention, "the context belongs to the same tokens");
+            }
+            TimeMix::Wkv4(_) | TimeMix::Wkv5(_) | TimeMix::Wkv6(_) | TimeMix::Qrwkv6(_) => {}
+        }
+        if self.looks_up {
+            assert_eq!(parts.tokens.len(), tokens, "the context knows the tokens");
+        }
+        parts
     }
 
     fn time_mix(&self, x: &mut [F], state: &mut LayerState<F>, v_first: &mut [F]) {

@@ -9,7 +9,8 @@ use crate::layer::{KernelOptions, Layer};
 use crate::load::Weights;
 use crate::real::Real;
 
-/// All weights of a model, decoded to F: `parameters * size_of::<F>()` bytes. Where that is too much, use
+/// All weights of a model, decoded to F: `parameters * size_of::<F>()` bytes, but for the tables of RWKV-7a and 7b, of which rows are read
+/// when their tokens come. Where that is too much, use
 /// [`crate::embed`], [`Layer`] and [`crate::for_each_chunk`], which need one layer at a time and give the same bits.
 ///
 /// ```
@@ -46,6 +47,8 @@ impl<F: Real> RecurrentModel<F> {
     /// When a tensor is missing, has the wrong shape or an encoding without decoder, or reading fails.
     pub fn load(model: &Model, options: &KernelOptions) -> Result<Self, KernelError> {
         let weights = Weights::of(model);
+        // Before the layers, which take their time.
+        weights.spec("head.weight")?;
         let layers = (0..weights.description.hyperparameters.layers).map(|index| Layer::load(model, index, options));
         Ok(Self {
             model: model.clone(),
@@ -65,7 +68,7 @@ impl<F: Real> RecurrentModel<F> {
     ///
     /// # Errors
     /// [`WeightsError::TokenOutOfRange`], or [`WeightsError::BufferMismatch`] when `state` or `logits` belong to another
-    /// model; nothing is changed then.
+    /// model; nothing is changed then. When a row of a table of RWKV-7a or 7b cannot be read, after which the state is of no use.
     pub fn step(&self, token: u32, state: &mut State<F>, logits: &mut [F]) -> Result<(), KernelError> {
         let expected = self.model.description().hyperparameters.vocabulary;
         if logits.len() != expected {
@@ -93,9 +96,9 @@ impl<F: Real> RecurrentModel<F> {
         check_tokens(self.model.description(), tokens)?;
         state.check(self.model.description())?;
         let mut x = self.embedding.rows(tokens);
-        let mut context = Context::new();
+        let mut context = Context::of_tokens(self.model.description(), tokens, &x);
         for (layer, state) in self.layers.iter().zip(&mut state.layers) {
-            layer.forward(&mut x, state, &mut context);
+            layer.forward(&mut x, state, &mut context)?;
         }
         Ok(x)
     }

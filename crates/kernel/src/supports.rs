@@ -1,6 +1,6 @@
 //! Which mechanisms the kernel computes.
 
-use rwkv_forge_model::{ChannelMix, Mechanisms, ModelDescription, Norm, TimeMix, TokenShift};
+use rwkv_forge_model::{Attention, ChannelMix, Mechanisms, ModelDescription, Norm, TimeMix, TokenShift};
 
 use crate::error::KernelError;
 
@@ -10,9 +10,12 @@ use crate::error::KernelError;
 /// What people call the first of them that it does not.
 pub fn supports(mechanisms: &Mechanisms) -> Result<(), &'static str> {
     // Taken apart, so that whatever is added to a model is thought of here.
-    let Mechanisms { time_mix, time_shift, channel_mix, channel_shift, norms, vocabulary: _ } = *mechanisms;
+    let Mechanisms { time_mix, time_shift, channel_mix, channel_shift, attention, norms, vocabulary: _ } = *mechanisms;
     match norms.kind {
         Norm::Layer | Norm::Rms { .. } => {}
+    }
+    match attention {
+        Attention::None | Attention::Deep { .. } => {}
     }
     group_norm(time_mix, norms.group)?;
     match (time_mix, time_shift) {
@@ -31,8 +34,11 @@ pub fn supports(mechanisms: &Mechanisms) -> Result<(), &'static str> {
     match (channel_mix, channel_shift) {
         (ChannelMix::ReluSquared { receptance }, TokenShift::Blend { factors } | TokenShift::Lerp { factors, lora: None })
             if factors.len() == 1 + usize::from(receptance) => {}
-        (ChannelMix::SwiGlu, TokenShift::None) => {}
-        (ChannelMix::ReluSquared { .. }, TokenShift::Blend { .. } | TokenShift::Lerp { .. } | TokenShift::None)
+        (ChannelMix::DeepEmbed { .. }, TokenShift::Lerp { factors: ["ffn.x_k"], lora: None }) | (ChannelMix::SwiGlu, TokenShift::None) => {}
+        (
+            ChannelMix::ReluSquared { .. } | ChannelMix::DeepEmbed { .. },
+            TokenShift::Blend { .. } | TokenShift::Lerp { .. } | TokenShift::None,
+        )
         | (ChannelMix::SwiGlu, TokenShift::Blend { .. } | TokenShift::Lerp { .. }) => return Err(channel_shift.name()),
     }
     Ok(())

@@ -22,7 +22,12 @@ fn cases() -> Vec<(Version, Variant)> {
 
 fn model(version: Version, variant: &Variant) -> (MemorySource, ModelDescription) {
     let source = random_hybrid(version, &Sizes::TINY, variant, 4);
-    let configuration = Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(variant.kv_heads as u64) };
+    let configuration = Configuration {
+        rms_epsilon: Epsilon::new(1e-6),
+        heads: Some(4),
+        kv_heads: Some(variant.kv_heads as u64),
+        ..Configuration::default()
+    };
     let description = describe_with(source.tensors(), &configuration).unwrap();
     (source, description)
 }

@@ -23,10 +23,10 @@ fn streamed(model: &Model, tokens: &[u32], rows: usize) -> (Vec<f32>, State<f32>
     let vocabulary = description.hyperparameters.vocabulary;
     let mut x = embed::<f32>(model, tokens).unwrap();
     let mut state = State::zero(description);
-    let mut context = Context::new();
+    let mut context = Context::of_tokens(description, tokens, &x);
     for (index, layer_state) in state.layers.iter_mut().enumerate() {
         let layer = Layer::load(model, index, &KernelOptions::default()).unwrap();
-        layer.forward(&mut x, layer_state, &mut context);
+        layer.forward(&mut x, layer_state, &mut context).unwrap();
     }
     let mut out = vec![0f32; tokens.len() * vocabulary];
     for_each_chunk(model, &x, rows, |first, rows, logits: &[f32]| {

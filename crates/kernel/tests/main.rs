@@ -1,5 +1,6 @@
 //! All tests of this crate as one program, so that it is linked once.
 
+mod deep;
 mod faults;
 mod hybrids;
 mod independent;

@@ -30,10 +30,10 @@ fn trace<F: Real>(model: &Model, tokens: &[u32]) -> Trace {
     let mut parts = Vec::new();
     let mut x = embed::<F>(model, tokens).unwrap();
     let mut state = State::zero(model.description());
-    let mut context = Context::new();
+    let mut context = Context::of_tokens(model.description(), tokens, &x);
     for (index, layer_state) in state.layers.iter_mut().enumerate() {
         let layer = Layer::load(model, index, &KernelOptions::default()).unwrap();
-        layer.forward(&mut x, layer_state, &mut context);
+        layer.forward(&mut x, layer_state, &mut context).unwrap();
         parts.push((format!("residual stream after layer {index}"), x.iter().map(|v| v.to_f64()).collect()));
         parts.push((format!("state of layer {index}"), layer_state.values().map(rwkv_forge_weights::Float::to_f64).collect()));
     }

@@ -2,19 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use rwkv_forge_tensor::TensorInfo;
+use rwkv_forge_tensor::{BoxError, TensorInfo};
 
 use crate::architecture::{ARCHITECTURES, Architecture, BEFORE_LAYERS, Common, Expected, HYBRID_MARKERS, HYBRIDS, Presence};
 use crate::description::ModelDescription;
 use crate::error::{LISTED_NAMES, MISSING_COUNTED, ModelError};
 use crate::found::{Entry, Found, LayerEvidence};
-use crate::mechanism::{ChannelMix, Mechanisms, Norm, NormKind, Norms, TimeMix};
-use crate::names::{Convention, Wrapping};
+use crate::mechanism::{Attention, Mechanisms, Norm, NormKind, Norms, TimeMix, VocabularyFamily};
+use crate::names::{Companions, Convention, Wrapping};
 use crate::relatives;
-use crate::sizes::{Configuration, Hyperparameters};
+use crate::sizes::{Configuration, Hyperparameters, LoraRanks};
 use crate::start;
-use crate::tensor::{MappedTensor, TensorSpec};
+use crate::tensor::{MappedTensor, ModelFile, TensorRole, TensorSpec};
 use crate::version::Version;
+
+/// Rows by token.
+const EMBEDDING: &str = "emb.weight";
+/// What gives the logits.
+const HEAD: &str = "head.weight";
 
 /// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any
 /// order.
@@ -47,7 +52,15 @@ pub fn describe(infos: &[TensorInfo]) -> Result<ModelDescription, ModelError> {
 /// # Errors
 /// As [`describe`]; [`ModelError::ConfigurationNeeded`] when a hybrid's configuration lacks something.
 pub fn describe_with(infos: &[TensorInfo], configuration: &Configuration) -> Result<ModelDescription, ModelError> {
-    describe_mapped_with(infos, map_by_convention(infos)?, configuration)
+    describe_all(infos, map_by_convention(infos)?, configuration, true)
+}
+
+/// The model in a file.
+///
+/// # Errors
+/// As [`describe_with`], and those of the file's names and configuration.
+pub fn describe_file(file: &dyn ModelFile) -> Result<ModelDescription, BoxError> {
+    Ok(describe_all(file.tensors(), file.mapped()?, &file.configuration()?, file.may_lack_head())?)
 }
 
 /// The canonical names of tensors whose own names say whose conventions they follow.
@@ -81,11 +94,25 @@ pub fn describe_mapped_with(
     mapped: Vec<MappedTensor>,
     configuration: &Configuration,
 ) -> Result<ModelDescription, ModelError> {
+    describe_all(infos, mapped, configuration, false)
+}
+
+/// As [`describe_mapped_with`]; the head may be missing where the container says of itself that it is complete.
+fn describe_all(
+    infos: &[TensorInfo],
+    mapped: Vec<MappedTensor>,
+    configuration: &Configuration,
+    may_lack_head: bool,
+) -> Result<ModelDescription, ModelError> {
+    let mapped = if configuration.tied_head { tied(mapped) } else { mapped };
     let found = Found::new(infos, &mapped)?;
     let not_rwkv = || ModelError::NotRwkv { tensors: infos.len(), example: infos.first().map(|info| info.name.clone()) };
     let architecture = recognise(&found)?.ok_or_else(not_rwkv)?;
     let layers = count_layers(&found)?;
-    check_complete(architecture.version, &found, wanted(architecture, &found, layers))?;
+    // Of the hybrids with Qwen there are no models of that kind.
+    let may_lack_head = may_lack_head && architecture.vocabulary == VocabularyFamily::World;
+    let is_needed = |wanted: &Wanted| !(may_lack_head && wanted.row.role == TensorRole::Head);
+    check_complete(architecture.version, &found, wanted(architecture, &found, layers).filter(is_needed))?;
     let all: Vec<Wanted> = wanted(architecture, &found, layers).collect();
     let unused = account_for_all(architecture, infos, &mapped, &found, &all)?;
     let (hyperparameters, mechanisms) = resolve(architecture, &found, layers, configuration)?;
@@ -102,6 +129,18 @@ pub fn describe_mapped_with(
     }
     let start = start::of_layers(&found, architecture.version, &hyperparameters)?;
     Ok(ModelDescription { version: architecture.version, mechanisms, hyperparameters, tensors, unused, start })
+}
+
+/// The tensors of a model whose head is its embedding: what the file has of the two stands for both. A file that has neither gains none.
+fn tied(mut mapped: Vec<MappedTensor>) -> Vec<MappedTensor> {
+    let find = |name: &str| mapped.iter().find(|tensor| tensor.name == name);
+    let copy = match (find(EMBEDDING), find(HEAD)) {
+        (Some(embedding), None) => Some(MappedTensor { name: HEAD.to_owned(), ..embedding.clone() }),
+        (None, Some(head)) => Some(MappedTensor { name: EMBEDDING.to_owned(), ..head.clone() }),
+        (Some(_), Some(_)) | (None, None) => None,
+    };
+    mapped.extend(copy);
+    mapped
 }
 
 /// A tensor that the model must have.
@@ -142,12 +181,29 @@ fn recognise(found: &Found<'_>) -> Result<Option<&'static Architecture>, ModelEr
 
 /// L. Layer numbers come from names, so they are compared with the layers that are there and never counted up to.
 fn count_layers(found: &Found<'_>) -> Result<usize, ModelError> {
+    refuse_stray_layers(found)?;
     let layers = found.layers();
     let highest = layers.keys().next_back().copied().unwrap_or(0);
     match (0u32..).zip(layers.keys()).find(|(expected, layer)| expected != *layer) {
         Some((missing, _)) => Err(ModelError::MissingLayer { layer: u64::from(missing), highest: u64::from(highest) }),
         None => Ok(layers.len()),
     }
+}
+
+/// Refuses layers above all others that have less than half of what each of those has: no download breaks off like this.
+fn refuse_stray_layers(found: &Found<'_>) -> Result<(), ModelError> {
+    let layers = found.layers();
+    let Some(first) = layers.get(&0).map(BTreeSet::len) else { return Ok(()) };
+    let is_stray = |count: usize| count.saturating_mul(2) < first;
+    let below = layers.values().take_while(|suffixes| !is_stray(suffixes.len())).count();
+    let are_numbered = (0u32..).zip(layers.keys()).take(below).all(|(expected, layer)| expected == *layer);
+    if below == 0 || !are_numbered || !layers.values().skip(below).all(|suffixes| is_stray(suffixes.len())) {
+        return Ok(());
+    }
+    let Some((layer, suffixes)) = layers.iter().nth(below) else { return Ok(()) };
+    let each = layers.values().take(below).map(BTreeSet::len).min().unwrap_or(first);
+    let example = format!("blocks.{layer}.{}", suffixes.iter().next().copied().unwrap_or_default());
+    Err(ModelError::StrayLayer { layer: *layer, tensors: suffixes.len(), example, below, each })
 }
 
 /// All tensors of a complete model of this many layers, in canonical order. Made one by one: a hostile file can have
@@ -203,6 +259,10 @@ fn account_for_all(
         let set = if in_vain.contains(&entry.mapped.name) { &mut unused } else { &mut unknown };
         set.insert(entry.mapped.source_index);
     }
+    if !unknown.is_empty() {
+        let companions = Companions::of(&Wrapping::of(infos));
+        unknown.retain(|index| infos.get(*index).is_none_or(|info| companions.kind(&info.name).is_none()));
+    }
     if unknown.is_empty() {
         return Ok(unused.into_iter().collect());
     }
@@ -227,7 +287,7 @@ fn resolve(
         }
     };
     let (vocabulary, channels) = found.matrix("emb.weight", "[V, C]")?;
-    let ffn_name = ffn_name(architecture);
+    let ffn_name = architecture.hidden;
     let (ffn, _) = found.matrix(ffn_name, "[F, C]")?;
     let sizes = (architecture.resolve)(found, Common { layers, channels, configuration: *configuration })?;
     let checked = |name: &str, value: u64| {
@@ -246,10 +306,14 @@ fn resolve(
         vocabulary: checked("emb.weight", vocabulary)?,
         heads: checked("emb.weight", sizes.heads)?,
         head_size: checked("emb.weight", sizes.head_size)?,
-        ranks: sizes.time_mix.ranks(),
+        ranks: LoraRanks { deep: sizes.channel_mix.rank(), kept: sizes.attention.rank(), ..sizes.time_mix.ranks() },
         kv_heads: match sizes.time_mix {
             TimeMix::Qrwkv6 { kv_heads, .. } => Some(kv_heads),
             TimeMix::Wkv4 | TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } => None,
+        },
+        query: match sizes.attention {
+            Attention::None => None,
+            Attention::Deep { width, .. } => Some(width),
         },
         rms_epsilon: match norm {
             Norm::Layer => None,
@@ -259,20 +323,13 @@ fn resolve(
     let mechanisms = Mechanisms {
         time_mix: sizes.time_mix,
         time_shift: sizes.time_shift,
-        channel_mix: architecture.channel_mix,
+        channel_mix: sizes.channel_mix,
         channel_shift: architecture.channel_shift,
+        attention: sizes.attention,
         norms: Norms { kind: norm, ln0: architecture.ln0, group: sizes.group_norm },
         vocabulary: architecture.vocabulary,
     };
     Ok((hyperparameters, mechanisms))
-}
-
-/// The tensor that F is read from.
-fn ffn_name(architecture: &Architecture) -> &'static str {
-    match architecture.channel_mix {
-        ChannelMix::SwiGlu => "blocks.0.ffn.up.weight",
-        ChannelMix::ReluSquared { .. } => "blocks.0.ffn.key.weight",
-    }
 }
 
 /// The description of one tensor, its shape checked against the sizes.
@@ -299,7 +356,7 @@ fn specify(architecture: &Architecture, sizes: &Hyperparameters, wanted: &Wanted
 }
 
 fn origin(architecture: &Architecture) -> String {
-    let common = format!("V and C from emb.weight, F from {}", ffn_name(architecture));
+    let common = format!("V and C from emb.weight, F from {}", architecture.hidden);
     match architecture.origin {
         "" => common,
         own => format!("{common}, {own}"),

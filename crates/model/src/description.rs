@@ -107,6 +107,26 @@ impl ModelDescription {
         self.layer_tensors(layer).iter().map(|spec| spec.elements().saturating_mul(4)).fold(0, u64::saturating_add)
     }
 
+    /// False for a model whose residual stream is what it is for, such as an embedding model: no logits come of it.
+    #[must_use]
+    pub fn has_head(&self) -> bool {
+        self.outer_tensors().any(|spec| spec.role == TensorRole::Head)
+    }
+
+    /// Numbers that the model gives a token: logits, one for each entry of the vocabulary, or without a head the channels of the residual
+    /// stream after the last norm.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        if self.has_head() { self.hyperparameters.vocabulary } else { self.hyperparameters.channels }
+    }
+
+    /// True when the file has one tensor for the embedding and the head.
+    #[must_use]
+    pub fn has_tied_head(&self) -> bool {
+        let index = |role: TensorRole| self.outer_tensors().find(|spec| spec.role == role).map(|spec| spec.source_index);
+        index(TensorRole::Head).is_some_and(|head| index(TensorRole::Embedding) == Some(head))
+    }
+
     /// True for a tensor that holds the logarithm of RWKV-5's bonus, which most containers want as it is.
     #[must_use]
     pub fn is_logarithmic_bonus(&self, spec: &TensorSpec) -> bool {
@@ -128,8 +148,13 @@ impl ModelDescription {
             heads => format!(", {heads} heads of {}", sizes.head_size),
         };
         format!(
-            "{}, {} layers, {} channels{heads}, ffn {}, vocabulary {}",
-            self.version, sizes.layers, sizes.channels, sizes.ffn, sizes.vocabulary
+            "{}, {} layers, {} channels{heads}, ffn {}, vocabulary {}{}",
+            self.version,
+            sizes.layers,
+            sizes.channels,
+            sizes.ffn,
+            sizes.vocabulary,
+            if self.has_head() { "" } else { ", no head" }
         )
     }
 

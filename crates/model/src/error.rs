@@ -161,6 +161,31 @@ pub enum ModelError {
         /// A tensor that gives it away.
         witness: String,
     },
+    /// A whole model with the pairs of a LoRA beside its weights.
+    #[error("the file has a whole model and besides {pairs} pair(s) of a LoRA that are not merged into it (such as {}): \
+        `convert FILE --lora-alpha ALPHA` merges them, ALPHA being that of the training", quoted(.witness))]
+    UnmergedLora {
+        /// How many pairs.
+        pairs: usize,
+        /// One of their tensors.
+        witness: String,
+    },
+    /// Some tensors of a layer above those of a complete model.
+    #[error("layer {layer} has {tensors} tensor(s) such as {}, while the {below} layer(s) from 0 on have {each} or more each: it is a stray \
+        of another model or of the training; remove what lies above layer {} from the file, or, if the model has more layers, give a file \
+        that has all of them", quoted(.example), below.saturating_sub(1))]
+    StrayLayer {
+        /// The first such layer.
+        layer: u32,
+        /// How many tensors it has.
+        tensors: usize,
+        /// One of them, by its canonical name.
+        example: String,
+        /// How many layers the model has without it.
+        below: usize,
+        /// Tensors that each of them has at least.
+        each: usize,
+    },
     /// A hybrid without the configuration that its tensors do not give.
     #[error("this is {version}, and no tensor says its {what}: put the model's config.json, which has {key}, beside the checkpoint")]
     ConfigurationNeeded {

@@ -21,15 +21,15 @@ mod start;
 mod tensor;
 mod version;
 
-pub use describe::{describe, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
+pub use describe::{describe, describe_file, describe_mapped, describe_mapped_with, describe_with, map_by_convention};
 pub use description::ModelDescription;
 pub use error::ModelError;
 pub use layout::{Assembly, Checksum, Choice, Constraint, FileLayout, OutputLayout, OutputTensor, Patch, Plane};
 pub use mechanism::{
-    Axis, ChannelMix, Mechanisms, Norm, NormKind, Norms, Per, StateBuffer, StoredBonus, TimeMix, TokenShift, VocabularyFamily,
+    Attention, Axis, ChannelMix, Mechanisms, Norm, NormKind, Norms, Per, StateBuffer, StoredBonus, TimeMix, TokenShift, VocabularyFamily,
 };
 pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};
 pub use sizes::{Configuration, Epsilon, Hyperparameters, LoraRanks};
 pub use start::{StartTensor, TIME_STATE, has_tuned_states};
-pub use tensor::{MappedTensor, ModelFile, Recover, TensorRole, TensorSpec, TensorUse, ValueForm};
+pub use tensor::{MappedTensor, ModelFile, Recover, TensorRole, TensorSpec, TensorUse, ValueForm, WhenConstant};
 pub use version::Version;

@@ -33,6 +33,8 @@ pub struct Mechanisms {
     pub channel_mix: ChannelMix,
     /// How the channel mix looks at the token before.
     pub channel_shift: TokenShift,
+    /// What looks at all earlier tokens, beside the time mix.
+    pub attention: Attention,
     /// Norms.
     pub norms: Norms,
     /// Which family of vocabularies the tokens come from.
@@ -108,8 +110,57 @@ pub enum ChannelMix {
         /// Whether the result is multiplied with the sigmoid of a receptance.
         receptance: bool,
     },
+    /// The same squares, without a receptance, each multiplied with what a table of the layer says of the token (DeepEmbed).
+    DeepEmbed {
+        /// Rank of the pair around the table, whose rows are square matrices of this size.
+        rank: usize,
+    },
     /// Qwen's: one projection is gated by the SiLU of another.
     SwiGlu,
+}
+
+/// What looks at all earlier tokens, and adds to the residual stream what it finds there beside the time mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attention {
+    /// Nothing: what is remembered has the same size after any number of tokens.
+    None,
+    /// DEA: causal attention of one head, whose keys and values are multiplied with what tables of the layer say of their tokens. What
+    /// is remembered grows by a key and a value a token.
+    Deep {
+        /// Rank of the pairs by which keys and values are made.
+        rank: usize,
+        /// Width of queries and keys; values have as many channels as the residual stream.
+        width: usize,
+    },
+}
+
+impl Attention {
+    /// What people call it, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "no attention",
+            Self::Deep { .. } => "an attention over all earlier tokens (DEA)",
+        }
+    }
+
+    /// Inner width of its low-rank pairs.
+    #[must_use]
+    pub fn rank(self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::Deep { rank, .. } => Some(rank),
+        }
+    }
+
+    /// Numbers that it remembers of each token in a model of these sizes.
+    #[must_use]
+    pub fn growth(self, sizes: &Hyperparameters) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Deep { width, .. } => width.saturating_add(sizes.channels),
+        }
+    }
 }
 
 /// How half a layer mixes its input x with that of the token before, once for each of `factors`: names within the layer of the
@@ -311,6 +362,7 @@ impl TimeMix {
                 iclr: Some(iclr),
                 value: Some(value.unwrap_or(0)),
                 gate: Some(gate.unwrap_or(0)),
+                ..LoraRanks::default()
             },
         }
     }
@@ -323,7 +375,17 @@ impl ChannelMix {
         match self {
             Self::ReluSquared { receptance: true } => "a channel mix of squared keys with a receptance",
             Self::ReluSquared { receptance: false } => "a channel mix of squared keys without a receptance",
+            Self::DeepEmbed { .. } => "a channel mix with a table of a row a token (DeepEmbed)",
             Self::SwiGlu => "Qwen's SwiGLU",
+        }
+    }
+
+    /// Rank of the pair around its table.
+    #[must_use]
+    pub fn rank(self) -> Option<usize> {
+        match self {
+            Self::DeepEmbed { rank } => Some(rank),
+            Self::ReluSquared { .. } | Self::SwiGlu => None,
         }
     }
 }
@@ -371,11 +433,30 @@ impl TokenShift {
 }
 
 impl Mechanisms {
-    /// All that a layer remembers, in the order in which states are listed: the inputs of the token before, then the time mix's own.
+    /// All that a layer remembers in a fixed place, in the order in which states are listed: the inputs of the token before, then the time mix's own.
     pub fn state(&self) -> impl Iterator<Item = &'static StateBuffer> {
         let time = self.time_shift.is_there().then_some(&TIME_SHIFT);
         let channel = self.channel_shift.is_there().then_some(&CHANNEL_SHIFT);
         time.into_iter().chain(channel).chain(self.time_mix.memory())
+    }
+
+    /// Whether layers need to know the tokens themselves, besides the residual stream: they look something up for each.
+    #[must_use]
+    pub fn looks_tokens_up(&self) -> bool {
+        let tables = match self.channel_mix {
+            ChannelMix::DeepEmbed { .. } => true,
+            ChannelMix::ReluSquared { .. } | ChannelMix::SwiGlu => false,
+        };
+        tables || self.remembers_tokens()
+    }
+
+    /// Whether what a layer remembers grows with every token, so that it is no state of a fixed size.
+    #[must_use]
+    pub fn remembers_tokens(&self) -> bool {
+        match self.attention {
+            Attention::Deep { .. } => true,
+            Attention::None => false,
+        }
     }
 
     /// How many halves of a layer look at the token before.

@@ -1,10 +1,12 @@
 //! Files that are related to RWKV checkpoints and that no architecture here describes. Each is refused by its name,
 //! which helps more than a list of unknown tensors would.
 
+use std::collections::BTreeSet;
+
 use rwkv_forge_tensor::TensorInfo;
 
 use crate::error::ModelError;
-use crate::names::StateNames;
+use crate::names::{Convention, LoraName, StateNames};
 
 /// One kind of file that is recognised in order to be refused.
 struct Relative {
@@ -35,21 +37,21 @@ impl Mark {
     }
 }
 
-const NO_READER: &str = "convert it with the tools of its authors, or give a plain RWKV-4 to RWKV-7 checkpoint";
+const NO_READER: &str = "convert it with the tools of its authors, or give an RWKV-4 to RWKV-7b checkpoint";
 
 /// Special cases stand before the general ones that share their marks.
 static RELATIVES: &[Relative] = &[
     Relative {
-        name: "a LoRA adapter",
-        why: "it holds differences to a model, and their scale is not in the file",
-        advice: "merge it into its base model with the trainer that made it, then convert the result",
-        marks: &[Mark::Contains(".lora_A")],
+        name: "a reranker of EmbeddingRWKV",
+        why: "it starts from the states of another model and ends in a score, not in logits",
+        advice: "convert the language model whose states it reads, which is a file of its own",
+        marks: &[Mark::Ends("head.0.weight"), Mark::Ends("head.2.weight")],
     },
     Relative {
-        name: "a LoRA adapter",
-        why: "it holds differences to a model, and their scale is not in the file",
-        advice: "merge it into its base model with the trainer that made it, then convert the result",
-        marks: &[Mark::Contains(".lora_B")],
+        name: "a reranker of EmbeddingRWKV",
+        why: "it starts from the states of another model and ends in a score, not in logits",
+        advice: "convert the language model whose states it reads, which is a file of its own",
+        marks: &[Mark::Ends("reranker_layer_idx")],
     },
     Relative {
         name: "an int8 checkpoint converted by the rwkv Python package",
@@ -76,16 +78,10 @@ static RELATIVES: &[Relative] = &[
         marks: &[Mark::Ends("ffn.enn.weight")],
     },
     Relative {
-        name: "RWKV-7b",
-        why: "its layers attend over all earlier tokens and look up tables per token, which this program does not compute",
+        name: "RWKV-X",
+        why: "blocks of attention stand between its layers, which this program does not compute and no format can carry",
         advice: NO_READER,
-        marks: &[Mark::Ends(".qkv.qq.weight"), Mark::Ends("ffn.s_emb.weight")],
-    },
-    Relative {
-        name: "RWKV-7a",
-        why: "its channel mix looks up a table per token (DeepEmbed), which this program does not compute",
-        advice: NO_READER,
-        marks: &[Mark::Contains(".ffn.s_emb")],
+        marks: &[Mark::Starts("moba.")],
     },
     Relative {
         name: "a research variant of RWKV-6 (x060a, x060b or x060c)",
@@ -129,7 +125,7 @@ static RELATIVES: &[Relative] = &[
 static TRANSFORMER: Relative = Relative {
     name: "a transformer",
     why: "self-attention is no part of any RWKV version",
-    advice: "give an RWKV-4 to RWKV-7 checkpoint",
+    advice: "give an RWKV-4 to RWKV-7b checkpoint",
     marks: &[Mark::Contains(".self_attn.")],
 };
 
@@ -144,6 +140,7 @@ pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
             witness: first.name.clone(),
         });
     }
+    refuse_pairs(infos)?;
     let transformer = (!crate::names::needs_configuration(infos)).then_some(&TRANSFORMER);
     for relative in RELATIVES.iter().chain(transformer) {
         let witnesses: Option<Vec<&TensorInfo>> =
@@ -158,6 +155,27 @@ pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
         }
     }
     Ok(())
+}
+
+/// Pairs of a LoRA: an adapter, or a whole model that was saved with them beside its weights.
+fn refuse_pairs(infos: &[TensorInfo]) -> Result<(), ModelError> {
+    let (pairs, weights): (Vec<&TensorInfo>, Vec<&TensorInfo>) = infos.iter().partition(|info| LoraName::parse(&info.name).is_some());
+    let Some(first) = pairs.first() else { return Ok(()) };
+    let weights: Vec<TensorInfo> = weights.into_iter().cloned().collect();
+    let mapped = Convention::of(&weights).map(&weights).unwrap_or_default();
+    let has = |wanted: &str| mapped.iter().any(|tensor| tensor.name == wanted);
+    // An adapter may have the embedding in full, but not the matrices of a layer.
+    if has("emb.weight") && has("blocks.0.att.key.weight") && has("blocks.0.att.value.weight") {
+        let stems: BTreeSet<&str> = pairs.iter().filter_map(|info| Some(LoraName::parse(&info.name)?.stem)).collect();
+        return Err(ModelError::UnmergedLora { pairs: stems.len(), witness: first.name.clone() });
+    }
+    Err(ModelError::UnsupportedArchitecture {
+        name: "a LoRA adapter",
+        why: "it holds differences to a model",
+        advice: "convert the model that it was trained on with --lora and this file, and with --lora-alpha unless an adapter_config.json beside \
+                 it says alpha",
+        witness: first.name.clone(),
+    })
 }
 
 /// What tensors of these names may be, in a file that is otherwise a model.

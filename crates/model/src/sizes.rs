@@ -29,8 +29,8 @@ impl PartialEq for Epsilon {
 
 impl Eq for Epsilon {}
 
-/// What no tensor of a hybrid says: it comes from the `config.json` beside the checkpoint, or from the metadata of a
-/// container. RWKV itself needs none of it.
+/// What no tensor says: it comes from the `config.json` beside the checkpoint, or from the metadata of a container. RWKV itself needs none of
+/// it but where its head is the embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// Epsilon of all RMS norms (`rms_norm_eps`).
@@ -39,6 +39,8 @@ pub struct Configuration {
     pub heads: Option<u64>,
     /// Heads of keys and values (`num_key_value_heads`).
     pub kv_heads: Option<u64>,
+    /// Whether the head is the embedding (`tie_word_embeddings`), so that a file need not have both.
+    pub tied_head: bool,
 }
 
 /// Inner widths of the low-rank pairs that a model has, read from shapes.
@@ -59,6 +61,12 @@ pub struct LoraRanks {
     /// Rank of the gate's pair; 0 in a model that could have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<usize>,
+    /// Rank of the pair around each table of the channel mix: a row of it is a matrix of this many rows and columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deep: Option<usize>,
+    /// Rank of the pairs that keys and values of RWKV-7b's attention are made by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<usize>,
 }
 
 /// The sizes of a model. All of them come from names and shapes of tensors, but for what [`Configuration`] adds for
@@ -84,6 +92,9 @@ pub struct Hyperparameters {
     /// Heads of keys and values, each shared by `heads / kv_heads` heads; only QRWKV6 has fewer than `heads`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<usize>,
+    /// Width of queries and keys of the attention over all earlier tokens; only RWKV-7b has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<usize>,
     /// Epsilon of the RMS norms of a hybrid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rms_epsilon: Option<Epsilon>,

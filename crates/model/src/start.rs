@@ -14,7 +14,7 @@ use crate::version::Version;
 pub const TIME_STATE: &str = "att.time_state";
 
 /// The versions whose start states trainers tune and runtimes load. Of all others nobody has published any.
-static TUNED: [Version; 5] = [Version::V5_0, Version::V5_1, Version::V5_2, Version::V6, Version::V7];
+static TUNED: [Version; 6] = [Version::V5_0, Version::V5_1, Version::V5_2, Version::V6, Version::V7, Version::V7a];
 
 /// Whether models of this version may start from a tuned state: matrices alone, `[heads, value, key]` a layer.
 #[must_use]

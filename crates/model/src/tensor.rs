@@ -56,11 +56,19 @@ pub enum TensorRole {
     FfnGate,
     /// Biases of the projections of QRWKV6.
     AttBias,
+    /// Tables of RWKV-7a and 7b, of which a token takes a row: ffn.s_emb [V, r*r], qkv.k_emb [V, Q], qkv.v_emb [V, C].
+    DeepTable,
+    /// What makes the rest of such a row of the token's embedding: ffn.s_emb_x, qkv.k_emb_x, qkv.v_emb_x.
+    DeepRest,
+    /// ffn.s1/s2, qkv.k1/k2, qkv.v1/v2 of RWKV-7a and 7b.
+    DeepLora,
+    /// qkv.qq.weight [Q, C] of RWKV-7b.
+    DeepQuery,
 }
 
 impl TensorRole {
     /// All roles.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::Embedding,
         Self::Head,
         Self::LayerNorm,
@@ -84,6 +92,10 @@ impl TensorRole {
         Self::FfnReceptance,
         Self::FfnGate,
         Self::AttBias,
+        Self::DeepTable,
+        Self::DeepRest,
+        Self::DeepLora,
+        Self::DeepQuery,
     ];
 
     /// Lower-case name with underscores, as in JSON: `att_key`.
@@ -113,6 +125,10 @@ impl TensorRole {
             Self::FfnReceptance => "ffn_receptance",
             Self::FfnGate => "ffn_gate",
             Self::AttBias => "att_bias",
+            Self::DeepTable => "deep_table",
+            Self::DeepRest => "deep_rest",
+            Self::DeepLora => "deep_lora",
+            Self::DeepQuery => "deep_query",
         }
     }
 
@@ -120,7 +136,7 @@ impl TensorRole {
     #[must_use]
     pub fn tensor_use(self) -> TensorUse {
         match self {
-            Self::Embedding => TensorUse::RowByToken,
+            Self::Embedding | Self::DeepTable => TensorUse::RowByToken,
             Self::Head
             | Self::AttReceptance
             | Self::AttKey
@@ -130,8 +146,12 @@ impl TensorRole {
             | Self::FfnKey
             | Self::FfnValue
             | Self::FfnReceptance
-            | Self::FfnGate => TensorUse::Linear,
-            Self::TokenShiftLora | Self::DecayLora | Self::IclrLora | Self::ValueLora | Self::GateLora => TensorUse::Factor,
+            | Self::FfnGate
+            | Self::DeepRest
+            | Self::DeepQuery => TensorUse::Linear,
+            Self::TokenShiftLora | Self::DecayLora | Self::IclrLora | Self::ValueLora | Self::GateLora | Self::DeepLora => {
+                TensorUse::Factor
+            }
             Self::LayerNorm | Self::GroupNorm | Self::TokenShift | Self::Decay | Self::Bonus | Self::Vector | Self::AttBias => {
                 TensorUse::Vector
             }
@@ -152,6 +172,17 @@ impl TensorRole {
     pub fn is_lora(self) -> bool {
         self.tensor_use() == TensorUse::Factor
     }
+}
+
+/// What it says of a model that all values of one of its tensors are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenConstant {
+    /// Nothing: trained models have such tensors.
+    Usual,
+    /// Training has not changed the tensor, or not reached it: worth a word, and nothing is lost.
+    Untrained,
+    /// No trained model has such a tensor: the file has holes, or the model was never trained.
+    Hole,
 }
 
 /// How layers use a tensor, whatever it is called.
@@ -291,6 +322,12 @@ pub trait ModelFile: TensorSource {
     /// When a name is unknown, or the container's metadata contradict its tensors.
     fn mapped(&self) -> Result<Vec<MappedTensor>, BoxError>;
 
+    /// Whether a file without the matrix that makes logits can be a whole one, as those of embedding models are: only where nothing but a
+    /// missing name could ever say that the file was cut.
+    fn may_lack_head(&self) -> bool {
+        false
+    }
+
     /// What the container's metadata say about a hybrid beyond its tensors.
     ///
     /// # Errors
@@ -322,6 +359,20 @@ impl TensorSpec {
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
+    }
+
+    /// What it says of the model that all values of this tensor are `value`.
+    ///
+    /// Biases begin at zero and may stay there, as do those of norms whose weights begin at one. Matrices and the factors of low-rank pairs
+    /// begin at zero, if at all, in order to leave it with the first step of training. A norm whose weight is zero lets nothing through.
+    #[must_use]
+    pub fn when_constant(&self, value: f32) -> WhenConstant {
+        match self.role.tensor_use() {
+            TensorUse::RowByToken | TensorUse::Linear | TensorUse::Factor => WhenConstant::Hole,
+            TensorUse::Vector if self.name.ends_with(".bias") => WhenConstant::Usual,
+            TensorUse::Vector if value == 0.0 && matches!(self.role, TensorRole::LayerNorm | TensorRole::GroupNorm) => WhenConstant::Hole,
+            TensorUse::Vector => WhenConstant::Untrained,
+        }
     }
 
     /// Name within the layer (`att.key.weight`), or the whole name outside of the layers.

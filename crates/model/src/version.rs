@@ -20,6 +20,8 @@ pub(crate) enum Id {
     V5_2,
     V6,
     V7,
+    V7a,
+    V7b,
     QRwkv6,
     ARwkv7,
 }
@@ -37,6 +39,12 @@ impl Version {
     pub const V6: Self = Self(Id::V6);
     /// RWKV-7 ("Goose", x070): generalised delta rule.
     pub const V7: Self = Self(Id::V7);
+    /// RWKV-7a: 7 with tables in the channel mix, of which each token takes a row (DeepEmbed).
+    #[allow(non_upper_case_globals, reason = "the name of the version")]
+    pub const V7a: Self = Self(Id::V7a);
+    /// RWKV-7b: 7a with an attention over all earlier tokens beside the time mix (DEA).
+    #[allow(non_upper_case_globals, reason = "the name of the version")]
+    pub const V7b: Self = Self(Id::V7b);
     /// QRWKV6: the body of Qwen 2 (RMS norm, SwiGLU) with a gated linear attention after RWKV-6.
     #[allow(non_upper_case_globals, reason = "the name of the architecture")]
     pub const QRwkv6: Self = Self(Id::QRwkv6);
@@ -45,12 +53,12 @@ impl Version {
     pub const ARwkv7: Self = Self(Id::ARwkv7);
 
     /// All versions of RWKV itself, oldest first.
-    pub const ALL: [Self; 6] = [Self::V4, Self::V5_0, Self::V5_1, Self::V5_2, Self::V6, Self::V7];
+    pub const ALL: [Self; 8] = [Self::V4, Self::V5_0, Self::V5_1, Self::V5_2, Self::V6, Self::V7, Self::V7a, Self::V7b];
 
     /// The hybrids with Qwen.
     pub const HYBRIDS: [Self; 2] = [Self::QRwkv6, Self::ARwkv7];
 
-    /// `4`, `5.0`, `5.1`, `5.2`, `6` or `7`; for hybrids llama.cpp's name of the architecture.
+    /// `4`, `5.0`, `5.1`, `5.2`, `6`, `7`, `7a` or `7b`; for hybrids llama.cpp's name of the architecture.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -60,6 +68,8 @@ impl Version {
             Id::V5_2 => "5.2",
             Id::V6 => "6",
             Id::V7 => "7",
+            Id::V7a => "7a",
+            Id::V7b => "7b",
             Id::QRwkv6 => "rwkv6qwen2",
             Id::ARwkv7 => "arwkv7",
         }
@@ -71,7 +81,7 @@ impl std::fmt::Display for Version {
         match self.0 {
             Id::QRwkv6 => f.write_str("QRWKV6"),
             Id::ARwkv7 => f.write_str("ARWKV"),
-            Id::V4 | Id::V5_0 | Id::V5_1 | Id::V5_2 | Id::V6 | Id::V7 => write!(f, "RWKV-{}", self.name()),
+            Id::V4 | Id::V5_0 | Id::V5_1 | Id::V5_2 | Id::V6 | Id::V7 | Id::V7a | Id::V7b => write!(f, "RWKV-{}", self.name()),
         }
     }
 }

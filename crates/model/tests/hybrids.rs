@@ -11,7 +11,7 @@ fn infos(version: Version, variant: &Variant) -> Vec<TensorInfo> {
 }
 
 fn configuration(kv_heads: u64) -> Configuration {
-    Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(kv_heads) }
+    Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(kv_heads), ..Configuration::default() }
 }
 
 fn described(version: Version, variant: &Variant) -> ModelDescription {
@@ -29,7 +29,7 @@ fn sizes_come_from_shapes_and_the_configuration() {
     let full = described(Version::ARwkv7, &Variant::FULL);
     let sizes = full.hyperparameters;
     assert_eq!((full.version, sizes.heads, sizes.head_size, sizes.ffn, sizes.kv_heads), (Version::ARwkv7, 4, 8, 48, None));
-    assert_eq!(sizes.ranks, LoraRanks { mix: None, decay: Some(6), iclr: Some(7), value: Some(3), gate: Some(9) });
+    assert_eq!(sizes.ranks, LoraRanks { mix: None, decay: Some(6), iclr: Some(7), value: Some(3), gate: Some(9), ..LoraRanks::default() });
     assert_eq!(sizes.rms_epsilon.map(Epsilon::value), Some(1e-6));
     let bare = described(Version::ARwkv7, &Variant { stacked: true, ..Variant::BARE });
     assert_eq!(bare.hyperparameters.ranks.gate, Some(0));

@@ -3,8 +3,8 @@
 
 use rwkv_forge_model::architecture::{ARCHITECTURES, HYBRIDS};
 use rwkv_forge_model::{
-    Axis, ChannelMix, Configuration, Epsilon, Mechanisms, ModelDescription, Norm, NormKind, Norms, Per, StoredBonus, TimeMix, TokenShift,
-    Version, VocabularyFamily, describe, describe_with,
+    Attention, Axis, ChannelMix, Configuration, Epsilon, Mechanisms, ModelDescription, Norm, NormKind, Norms, Per, StoredBonus, TimeMix,
+    TokenShift, Version, VocabularyFamily, describe, describe_with,
 };
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::hybrids::{Variant, random_hybrid};
@@ -18,20 +18,28 @@ fn of(version: Version) -> ModelDescription {
 
 fn hybrid(version: Version, variant: &Variant) -> ModelDescription {
     let infos = random_hybrid(version, &Sizes::TINY, variant, 3).tensors().to_vec();
-    let configuration = Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(variant.kv_heads as u64) };
+    let configuration = Configuration {
+        rms_epsilon: Epsilon::new(1e-6),
+        heads: Some(4),
+        kv_heads: Some(variant.kv_heads as u64),
+        ..Configuration::default()
+    };
     describe_with(&infos, &configuration).unwrap()
 }
 
 #[test]
 fn time_mixes_with_their_options() {
     let wkv5 = |decay, gate, bonus| TimeMix::Wkv5 { decay, gate, bonus };
+    let seven = TimeMix::Wkv7 { decay: 6, iclr: 7, value: Some(3), gate: Some(9) };
     let expected = [
         (Version::V4, TimeMix::Wkv4),
         (Version::V5_0, wkv5(Per::Head, false, StoredBonus::Value)),
         (Version::V5_1, wkv5(Per::Head, true, StoredBonus::Value)),
         (Version::V5_2, wkv5(Per::Channel, true, StoredBonus::Value)),
         (Version::V6, TimeMix::Wkv6 { mix: 6, decay: 7 }),
-        (Version::V7, TimeMix::Wkv7 { decay: 6, iclr: 7, value: Some(3), gate: Some(9) }),
+        (Version::V7, seven),
+        (Version::V7a, seven),
+        (Version::V7b, seven),
     ];
     assert_eq!(expected.map(|(version, _)| version), Version::ALL);
     for (version, time_mix) in expected {
@@ -67,6 +75,7 @@ fn hybrids_with_what_they_may_lack() {
         time_shift: TokenShift::Lerp { factors: &["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g"], lora: None },
         channel_mix: ChannelMix::SwiGlu,
         channel_shift: TokenShift::None,
+        attention: Attention::None,
         norms: norms(true),
         vocabulary: VocabularyFamily::Qwen,
     };
@@ -120,6 +129,32 @@ fn states_with_their_axes() {
         assert_eq!(wkv.axes, order, "{version}");
         assert_eq!(description.mechanisms.time_mix.is_value_first(), is_7);
         assert_eq!(wkv.shape(&description.hyperparameters), [4, 8, 8]);
+    }
+}
+
+/// 7a and 7b are RWKV-7 and what their names say; a file with a part of it is neither.
+#[test]
+fn tables_and_attention_are_recognised_by_any_of_their_names() {
+    let [seven, with_tables, with_attention] = [Version::V7, Version::V7a, Version::V7b].map(of);
+    let deep = ChannelMix::DeepEmbed { rank: 5 };
+    assert_eq!(seven.mechanisms.channel_mix, ChannelMix::ReluSquared { receptance: false });
+    assert_eq!((with_tables.mechanisms.channel_mix, with_tables.mechanisms.attention), (deep, Attention::None));
+    let attention = Attention::Deep { rank: 4, width: 10 };
+    assert_eq!(with_attention.mechanisms, Mechanisms { attention, ..with_tables.mechanisms });
+    assert!(!seven.mechanisms.looks_tokens_up() && with_tables.mechanisms.looks_tokens_up());
+    let grows: Vec<bool> = [&seven, &with_tables, &with_attention].iter().map(|model| model.mechanisms.remembers_tokens()).collect();
+    assert_eq!((grows, attention.growth(&with_attention.hyperparameters)), (vec![false, false, true], 10 + 32));
+    let names = |version| model(version).into_iter().map(|info| info.name).collect::<Vec<_>>();
+    for (version, base) in [(Version::V7a, Version::V7), (Version::V7b, Version::V7a)] {
+        let known = names(base);
+        for added in names(version).into_iter().filter(|name| !known.contains(name)) {
+            let mut one: Vec<_> = model(base);
+            one.extend(model(version).into_iter().filter(|info| info.name == added));
+            let error = describe(&one).unwrap_err().to_string();
+            // Small vectors of the attention alone are unknown tensors of RWKV-7a.
+            let told = error.contains(&version.to_string()) || error.contains(&added);
+            assert!(told, "{added}: {error}");
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use rwkv_forge_testkit::models::{
 };
 
 fn ranks_of_7(decay: usize, iclr: usize, value: usize, gate: usize) -> LoraRanks {
-    LoraRanks { mix: None, decay: Some(decay), iclr: Some(iclr), value: Some(value), gate: Some(gate) }
+    LoraRanks { mix: None, decay: Some(decay), iclr: Some(iclr), value: Some(value), gate: Some(gate), ..LoraRanks::default() }
 }
 
 #[test]
@@ -26,7 +26,14 @@ fn every_version_with_its_sizes() {
         let heads = if version == Version::V4 { (0, 0) } else { (4, 8) };
         assert_eq!((sizes.heads, sizes.head_size), heads, "{version}");
         let six = LoraRanks { mix: Some(6), decay: Some(7), ..LoraRanks::default() };
-        let of = [(Version::V6, six), (Version::V7, ranks_of_7(6, 7, 3, 9))];
+        let seven = ranks_of_7(6, 7, 3, 9);
+        let of = [
+            (Version::V6, six),
+            (Version::V7, seven),
+            (Version::V7a, LoraRanks { deep: Some(5), ..seven }),
+            (Version::V7b, LoraRanks { deep: Some(5), kept: Some(4), ..seven }),
+        ];
+        assert_eq!(sizes.query, (version == Version::V7b).then_some(10), "{version}");
         let ranks = of.into_iter().find(|(of, _)| *of == version).map_or_else(LoraRanks::default, |(_, ranks)| ranks);
         assert_eq!(sizes.ranks, ranks, "{version}");
         assert!(description.unused.is_empty());
@@ -349,7 +356,10 @@ fn trained_checkpoints() {
             assert_eq!(spec.shape, source.tensors()[spec.source_index].shape, "{file}: {}", spec.name);
         }
         if version == Version::V6 {
-            assert!(matches!(sizes.ranks, LoraRanks { mix: Some(32), decay: Some(_), iclr: None, value: None, gate: None }));
+            assert!(matches!(
+                sizes.ranks,
+                LoraRanks { mix: Some(32), decay: Some(_), iclr: None, value: None, gate: None, deep: None, kept: None }
+            ));
         } else if version == Version::V7 {
             assert_eq!(sizes.ranks, ranks_of_7(32, 32, 32, 64));
         } else {

@@ -12,16 +12,6 @@ fn refused_with(version: Version, extra: &[&str], name: &str) {
 }
 
 #[test]
-fn rwkv_7a_has_deep_embeddings() {
-    refused_with(Version::V7, &["blocks.0.ffn.s_emb.weight", "blocks.0.ffn.s0"], "this is RWKV-7a");
-}
-
-#[test]
-fn rwkv_7b_has_deep_embeddings_and_attention() {
-    refused_with(Version::V7, &["blocks.0.qkv.qq.weight", "blocks.0.ffn.s_emb.weight"], "this is RWKV-7b");
-}
-
-#[test]
 fn rwkv_8_release_candidate() {
     refused_with(Version::V7, &["blocks.0.ffn.enn.weight"], "release candidate of RWKV-8");
     refused_with(Version::V7, &["blocks.0.ffn.enn.weight", "blocks.0.qkv.qq.weight"], "release candidate of RWKV-8");
@@ -31,6 +21,16 @@ fn rwkv_8_release_candidate() {
 fn rwkv_8_rosa() {
     refused_with(Version::V7, &["blocks.0.rosa.emb"], "ROSA");
     refused_with(Version::V7, &["blocks.0.qkv_lr.weight"], "ROSA");
+}
+
+#[test]
+fn rwkv_x() {
+    refused_with(Version::V7, &["moba.0.att.key.weight"], "this is RWKV-X");
+    // As it is saved: the layers of RWKV-7 behind a prefix.
+    let mut infos = model(Version::V7);
+    infos.iter_mut().for_each(|info| info.name.insert_str(0, "rwkv."));
+    infos.push(info("moba.0.att.key.weight", &[32, 32]));
+    assert_refused(&infos, "UnsupportedArchitecture", "this is RWKV-X");
 }
 
 #[test]
@@ -59,7 +59,34 @@ fn int8_checkpoint_of_the_python_package() {
 fn lora_adapters() {
     let infos = [info("blocks.0.att.key.lora_A", &[8, 32]), info("blocks.0.att.key.lora_B", &[32, 8])];
     assert_refused(&infos, "UnsupportedArchitecture", "LoRA adapter");
-    refused_with(Version::V5_2, &["blocks.0.ffn.key.lora_B"], "LoRA adapter");
+    assert_refused(&infos, "UnsupportedArchitecture", "--lora and this file");
+    // With the embedding in full it is one all the same.
+    let infos = [infos.as_slice(), &[info("emb.weight", &[40, 32])]].concat();
+    assert_refused(&infos, "UnsupportedArchitecture", "LoRA adapter");
+}
+
+/// A whole model is no adapter, whatever stands before its names.
+#[test]
+fn m7_models_with_pairs_that_were_not_merged() {
+    for (version, prefix, extra) in [
+        (Version::V5_2, "", &["blocks.0.ffn.key.lora_B"][..]),
+        (Version::V7, "", &["blocks.0.att.key.lora_A", "blocks.0.att.key.lora_B"]),
+        (Version::V7, "_orig_mod.", &["blocks.0.att.key.lora_A.weight", "blocks.0.att.key.lora_B.weight"]),
+    ] {
+        let mut infos = model(version);
+        infos.extend(extra.iter().map(|extra| info(extra, &[40, 32])));
+        infos.iter_mut().for_each(|info| info.name.insert_str(0, prefix));
+        assert_refused(&infos, "UnmergedLora", "1 pair(s)");
+        assert_refused(&infos, "UnmergedLora", "convert FILE --lora-alpha ALPHA");
+    }
+}
+
+#[test]
+fn rerankers_are_no_language_models() {
+    let named = |name: &str| info(name, &[32, 32]);
+    let body = ["reranker.token.weight", "reranker.blocks.0.att.key.weight", "reranker.head.0.weight", "reranker.head.2.weight"];
+    assert_refused(&body.map(named), "UnsupportedArchitecture", "a reranker of EmbeddingRWKV");
+    refused_with(Version::V7, &["reranker_layer_idx"], "a reranker of EmbeddingRWKV");
 }
 
 #[test]

@@ -53,12 +53,16 @@ pub enum Fault {
     MissingGate,
     /// RWKV-7: the learning rate of the delta rule is 1.
     MissingLearningRate,
+    /// RWKV-7a and 7b: a row of a table is taken for all of what a token looks up.
+    TableAlone,
+    /// RWKV-7b: scores are the products of queries and keys themselves.
+    UnboundedScores,
 }
 
 impl Fault {
     /// All of them.
     #[cfg(feature = "planted-faults")]
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::DroppedTokenShift,
         Self::DecaySign,
         Self::KeyAfterUpdate,
@@ -81,6 +85,8 @@ impl Fault {
         Self::MixSwapped,
         Self::MissingGate,
         Self::MissingLearningRate,
+        Self::TableAlone,
+        Self::UnboundedScores,
     ];
 
     /// Whether the fault can change anything in a model of these mechanisms.
@@ -107,6 +113,8 @@ impl Fault {
                 TimeMix::Wkv4 => false,
                 TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { .. } | TimeMix::Qrwkv6 { .. } => true,
             },
+            Self::TableAlone => mechanisms.looks_tokens_up(),
+            Self::UnboundedScores => mechanisms.remembers_tokens(),
             Self::GroupNormEpsilon => mechanisms.norms.group,
             Self::MissingGate => match time_mix {
                 TimeMix::Wkv4 => false,

@@ -4,9 +4,11 @@ use std::marker::PhantomData;
 
 use candle_core::{Device, Tensor};
 use rwkv_forge_model::{ModelDescription, mechanism};
-use rwkv_forge_weights::Model;
+use rwkv_forge_weights::{Model, Parts};
 
 use crate::cpu;
+use crate::deep_attention::DeepAttention;
+use crate::deep_embed::DeepEmbed;
 use crate::error::ParallelError;
 use crate::faults::Fault;
 use crate::ops::{How, Norm};
@@ -15,6 +17,7 @@ use crate::real::Real;
 use crate::relu_squared::ReluSquared;
 use crate::state::{DeviceState, LayerState, Memory, check_len, values};
 use crate::supports::{check, unsupported};
+use crate::tables::Tokens;
 use crate::weights::Weights;
 use crate::{wkv4, wkv5, wkv6, wkv7};
 
@@ -27,20 +30,28 @@ enum TimeMix {
     Wkv7(wkv7::TimeMix),
 }
 
+/// The second half.
+#[derive(Clone, Debug)]
+enum ChannelMix {
+    ReluSquared(ReluSquared),
+    DeepEmbed(DeepEmbed),
+}
+
 /// The weights of one layer as F.
 ///
 /// ```
 /// use rwkv_forge_parallel::{Layer, LayerState, ParallelModel, ParallelOptions, embed};
-/// use rwkv_forge_weights::Model;
+/// use rwkv_forge_weights::{Model, Parts};
 ///
 /// # let checkpoint = rwkv_forge_testkit::models::random_model(rwkv_forge_model::Version::V7, &rwkv_forge_testkit::models::Sizes::TINY, 1);
 /// # let model = Model::describe(checkpoint)?;
 /// let (tokens, options) = ([3, 14, 15], ParallelOptions::default());
 /// let mut x: Vec<f64> = embed(&model, &tokens, &options)?;
-/// let (start, mut v_first) = (LayerState::zero(model.description()), Vec::new());
+/// let start = LayerState::zero(model.description());
+/// let mut between = Parts { first: Vec::new(), embedded: x.clone(), tokens: tokens.to_vec() };
 /// for index in 0..model.description().hyperparameters.layers {
 ///     // One layer is in memory at a time.
-///     x = Layer::load(&model, index, &options)?.forward(&x, &start, &mut v_first)?.x;
+///     x = Layer::load(&model, index, &options)?.forward(&x, &start, &mut between)?.x;
 /// }
 ///
 /// let whole = ParallelModel::<f64>::load(&model, &options)?;
@@ -57,7 +68,8 @@ pub struct Layer<F> {
     ln1: Norm,
     ln2: Norm,
     time_mix: TimeMix,
-    channel_mix: ReluSquared,
+    channel_mix: ChannelMix,
+    attention: Option<DeepAttention>,
     float: PhantomData<F>,
 }
 
@@ -102,17 +114,24 @@ impl<F: Real> Layer<F> {
                 return Err(unsupported(description, other.name()));
             }
         };
+        let how = How::new(options, index);
         let channel_mix = match description.mechanisms.channel_mix {
-            mechanism::ChannelMix::ReluSquared { receptance } => ReluSquared::load::<F>(&weights, receptance)?,
+            mechanism::ChannelMix::ReluSquared { receptance } => ChannelMix::ReluSquared(ReluSquared::load::<F>(&weights, receptance)?),
+            mechanism::ChannelMix::DeepEmbed { rank } => ChannelMix::DeepEmbed(DeepEmbed::load::<F>(model, &weights, rank, &how)?),
             other @ mechanism::ChannelMix::SwiGlu => return Err(unsupported(description, other.name())),
         };
+        let attention = match description.mechanisms.attention {
+            mechanism::Attention::None => None,
+            mechanism::Attention::Deep { rank, width } => Some(DeepAttention::load::<F>(model, &weights, rank, width, &how)?),
+        };
         Ok(Self {
-            how: How::new(options, index),
+            how,
             device: options.device.clone(),
             ln1: norm("ln1")?,
             ln2: norm("ln2")?,
             time_mix,
             channel_mix,
+            attention,
             // Sizes are all that is needed of it: a list of all tensors for each layer would grow with the square of their number.
             description: ModelDescription {
                 version: description.version,
@@ -127,13 +146,13 @@ impl<F: Real> Layer<F> {
     }
 
     /// Sends a sequence through the layer: `x [tokens, channels]` is the residual stream before it, `start` the state
-    /// before the first token. Layer 0 of RWKV-7 writes its values `[tokens, channels]` into `v_first`, later layers need
-    /// them; other versions leave it alone.
+    /// before the first token. Layer 0 of RWKV-7 writes its values `[tokens, channels]` into `between`, later layers need
+    /// them; layers of RWKV-7a and 7b look up the tokens that stand there; other versions leave it alone.
     ///
     /// # Errors
-    /// When `x` is empty or no whole number of tokens, when `start` or `v_first` belong to another model or to other tokens,
+    /// When `x` is empty or no whole number of tokens, when `start` or `between` belong to another model or to other tokens,
     /// or when candle fails.
-    pub fn forward(&self, x: &[F], start: &LayerState<F>, v_first: &mut Vec<F>) -> Result<LayerOutput<F>, ParallelError> {
+    pub fn forward(&self, x: &[F], start: &LayerState<F>, between: &mut Parts<F>) -> Result<LayerOutput<F>, ParallelError> {
         let channels = self.description.hyperparameters.channels;
         let tokens = x.len() / channels.max(1);
         if tokens == 0 {
@@ -148,30 +167,56 @@ impl<F: Real> Layer<F> {
         };
         let mut first = None;
         if needed {
-            check_len("the values of layer 0", v_first.len(), tokens * channels)?;
-            first = Some(Tensor::from_slice(v_first, (tokens, channels), &self.device)?);
+            check_len("the values of layer 0", between.first.len(), tokens * channels)?;
+            first = Some(Tensor::from_slice(&between.first, (tokens, channels), &self.device)?);
         }
-        let (x, end) = self.run(&x, start, &mut first)?;
+        let mut looked_up = None;
+        if self.description.mechanisms.looks_tokens_up() {
+            check_len("the list of tokens", between.tokens.len(), tokens)?;
+            check_len("the embedding of the tokens", between.embedded.len(), tokens * channels)?;
+            let embedded = Tensor::from_slice(&between.embedded, (tokens, channels), &self.device)?;
+            looked_up = Some(Tokens { ids: between.tokens.clone(), embedded });
+        }
+        let (x, end) = self.run(&x, start, &mut first, looked_up.as_ref())?;
         if let Some(first) = &first
             && (!needed || self.how.planted.is(Fault::ValueFromLayer1))
         {
-            *v_first = values(first)?;
+            between.first = values(first)?;
         }
         Ok(LayerOutput { layer: self.how.layer, x: values(&x)?, state: end.download(self.description.mechanisms.time_mix)? })
     }
 
     /// As [`Layer::forward`], on the device.
-    pub(crate) fn run(&self, x: &Tensor, start: DeviceState, v_first: &mut Option<Tensor>) -> Result<(Tensor, DeviceState), ParallelError> {
+    pub(crate) fn run(
+        &self,
+        x: &Tensor,
+        start: DeviceState,
+        v_first: &mut Option<Tensor>,
+        tokens: Option<&Tokens>,
+    ) -> Result<(Tensor, DeviceState), ParallelError> {
         let how = &self.how;
         let start = self.with_planted(start)?;
+        let no_tokens =
+            || ParallelError::BufferMismatch { what: "the list of tokens", found: 0, expected: x.dims().first().copied().unwrap_or(0) };
+        let mut found = None;
+        let mut past = None;
+        if let (Some(attention), Some(before)) = (&self.attention, &start.past) {
+            let (add, after) = attention.forward::<F>(x, before, tokens.ok_or_else(no_tokens)?, how)?;
+            (found, past) = (Some(add), Some(after));
+        }
         let normal = self.ln1.layer(x, how)?;
         let (add, memory) = self.mix_time(&normal, &start.att_shift, start.memory, v_first)?;
         let att_shift = how.remember(&normal)?;
         let x = (x + add)?;
+        let x = if let Some(found) = found { (x + found)? } else { x };
         let normal = self.ln2.layer(&x, how)?;
-        let x = (&x + self.channel_mix.forward(&normal, &start.ffn_shift, how)?)?;
+        let add = match &self.channel_mix {
+            ChannelMix::ReluSquared(mix) => mix.forward(&normal, &start.ffn_shift, how)?,
+            ChannelMix::DeepEmbed(mix) => mix.forward::<F>(&normal, &start.ffn_shift, tokens.ok_or_else(no_tokens)?, how)?,
+        };
+        let x = (&x + add)?;
         let ffn_shift = how.remember(&normal)?;
-        Ok((x, DeviceState { att_shift, ffn_shift, memory }))
+        Ok((x, DeviceState { att_shift, ffn_shift, memory, past }))
     }
 
     fn mix_time(

@@ -10,9 +10,10 @@ use crate::layer::{Layer, LayerOutput};
 use crate::options::ParallelOptions;
 use crate::real::Real;
 use crate::state::{DeviceState, LayerState, check_len, values};
+use crate::tables::Tokens;
 
-/// All layers and the head of a model as F: `parameters * size_of::<F>()` bytes, but for the embedding, of which only the
-/// rows of the tokens at hand are read. Where that is too much, use [`crate::embed`], [`Layer`] and
+/// All layers and the head of a model as F: `parameters * size_of::<F>()` bytes, but for the embedding and the tables of RWKV-7a and 7b,
+/// of which only the rows of the tokens at hand are read. Where that is too much, use [`crate::embed`], [`Layer`] and
 /// [`crate::for_each_logits`].
 ///
 /// ```
@@ -126,10 +127,11 @@ impl<F: Real> ParallelModel<F> {
     ) -> Result<Tensor, ParallelError> {
         check_len("the list of layer states", start.len(), self.layers.len())?;
         let mut x = embedded::<F>(&self.model, tokens, &self.options)?;
+        let looked_up = Tokens { ids: tokens.to_vec(), embedded: x.clone() };
         let mut v_first = None;
         for (index, (layer, start)) in self.layers.iter().zip(start).enumerate() {
             let start = DeviceState::upload(start, self.model.description(), &self.options.device)?;
-            let (next, end) = layer.run(&x, start, &mut v_first)?;
+            let (next, end) = layer.run(&x, start, &mut v_first, Some(&looked_up))?;
             each(index, &next, &end)?;
             x = next;
         }

@@ -1,7 +1,8 @@
 //! The state between two pieces of a sequence, as plain data, and its way to candle and back.
 
 use candle_core::{Device, Tensor};
-use rwkv_forge_model::{ModelDescription, TimeMix};
+use rwkv_forge_model::{Attention, ModelDescription, TimeMix};
+use rwkv_forge_weights::Past;
 
 use crate::error::ParallelError;
 use crate::real::Real;
@@ -34,6 +35,8 @@ pub struct LayerState<F> {
     pub ffn_shift: Vec<F>,
     /// The memory of the time mix.
     pub wkv: Wkv<F>,
+    /// What an attention remembers, in models that have one (RWKV-7b).
+    pub past: Past<F>,
 }
 
 impl<F: Real> LayerState<F> {
@@ -50,7 +53,13 @@ impl<F: Real> LayerState<F> {
                 Wkv::Matrix(zeros(sizes.heads * sizes.head_size * sizes.head_size))
             }
         };
-        Self { att_shift: zeros(sizes.channels), ffn_shift: zeros(sizes.channels), wkv }
+        let past = match description.mechanisms.attention {
+            Attention::None => Past::default(),
+            Attention::Deep { width, .. } => {
+                Past { query: zeros(width), key: zeros(width), value: zeros(sizes.channels), keys: Vec::new(), values: Vec::new() }
+            }
+        };
+        Self { att_shift: zeros(sizes.channels), ffn_shift: zeros(sizes.channels), wkv, past }
     }
 
     /// Refuses a state that belongs to another model.
@@ -59,6 +68,13 @@ impl<F: Real> LayerState<F> {
         let same = |what, found: &[F], expected: &[F]| check_len(what, found.len(), expected.len());
         same("the time mix's token shift", &self.att_shift, &right.att_shift)?;
         same("the channel mix's token shift", &self.ffn_shift, &right.ffn_shift)?;
+        let past = "what an attention remembers";
+        same(past, &self.past.query, &right.past.query)?;
+        same(past, &self.past.key, &right.past.key)?;
+        same(past, &self.past.value, &right.past.value)?;
+        let tokens = self.past.keys.len() / right.past.query.len().max(1);
+        check_len(past, self.past.keys.len(), tokens * right.past.query.len())?;
+        check_len(past, self.past.values.len(), tokens * right.past.value.len())?;
         match (&self.wkv, &right.wkv) {
             (Wkv::Scalars { aa, bb, pp }, Wkv::Scalars { aa: expected, .. }) => {
                 [aa, bb, pp].into_iter().try_for_each(|found| same("a sum of the time mix's memory", found, expected))
@@ -93,6 +109,48 @@ pub(crate) struct DeviceState {
     /// `[1, channels]`.
     pub(crate) ffn_shift: Tensor,
     pub(crate) memory: Memory,
+    pub(crate) past: Option<DevicePast>,
+}
+
+/// What an attention remembers, on the device: [`Past`].
+#[derive(Clone, Debug)]
+pub(crate) struct DevicePast {
+    /// `[1, width]`, as are key and value.
+    pub(crate) query: Tensor,
+    pub(crate) key: Tensor,
+    pub(crate) value: Tensor,
+    /// `[tokens, width]`; none before the first token.
+    pub(crate) keys: Option<Tensor>,
+    /// `[tokens, channels]`.
+    pub(crate) values: Option<Tensor>,
+}
+
+impl DevicePast {
+    fn upload<F: Real>(past: &Past<F>, device: &Device) -> Result<Self, ParallelError> {
+        let rows = |values: &[F], width: usize| match values.len() / width.max(1) {
+            0 => Ok(None),
+            tokens => Tensor::from_slice(values, (tokens, width), device).map(Some),
+        };
+        let row = |values: &[F]| Tensor::from_slice(values, (1, values.len()), device);
+        Ok(Self {
+            query: row(&past.query)?,
+            key: row(&past.key)?,
+            value: row(&past.value)?,
+            keys: rows(&past.keys, past.key.len())?,
+            values: rows(&past.values, past.value.len())?,
+        })
+    }
+
+    fn download<F: Real>(&self) -> Result<Past<F>, ParallelError> {
+        let all = |rows: &Option<Tensor>| rows.as_ref().map_or_else(|| Ok(Vec::new()), values);
+        Ok(Past {
+            query: values(&self.query)?,
+            key: values(&self.key)?,
+            value: values(&self.value)?,
+            keys: all(&self.keys)?,
+            values: all(&self.values)?,
+        })
+    }
 }
 
 impl DeviceState {
@@ -108,7 +166,11 @@ impl DeviceState {
                 Memory::Matrix(by_key)
             }
         };
-        Ok(Self { att_shift: row(&state.att_shift)?, ffn_shift: row(&state.ffn_shift)?, memory })
+        let past = match description.mechanisms.attention {
+            Attention::None => None,
+            Attention::Deep { .. } => Some(DevicePast::upload(&state.past, device)?),
+        };
+        Ok(Self { att_shift: row(&state.att_shift)?, ffn_shift: row(&state.ffn_shift)?, memory, past })
     }
 
     pub(crate) fn download<F: Real>(&self, time_mix: TimeMix) -> Result<LayerState<F>, ParallelError> {
@@ -117,7 +179,11 @@ impl DeviceState {
             Memory::Matrix(by_key) if time_mix.is_value_first() => Wkv::Matrix(values(&by_key.transpose(1, 2)?)?),
             Memory::Matrix(by_key) => Wkv::Matrix(values(by_key)?),
         };
-        Ok(LayerState { att_shift: values(&self.att_shift)?, ffn_shift: values(&self.ffn_shift)?, wkv })
+        let past = match &self.past {
+            Some(past) => past.download()?,
+            None => Past::default(),
+        };
+        Ok(LayerState { att_shift: values(&self.att_shift)?, ffn_shift: values(&self.ffn_shift)?, wkv, past })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which mechanisms have a parallel form.
 
-use rwkv_forge_model::{ChannelMix, Mechanisms, ModelDescription, Norm, TimeMix, TokenShift};
+use rwkv_forge_model::{Attention, ChannelMix, Mechanisms, ModelDescription, Norm, TimeMix, TokenShift};
 
 use crate::error::ParallelError;
 use crate::options::ParallelOptions;
@@ -11,7 +11,7 @@ use crate::options::ParallelOptions;
 /// What people call the first of them that has none.
 pub fn supports(mechanisms: &Mechanisms) -> Result<(), &'static str> {
     // Taken apart, so that whatever is added to a model is thought of here.
-    let Mechanisms { time_mix, time_shift, channel_mix, channel_shift, norms, vocabulary: _ } = *mechanisms;
+    let Mechanisms { time_mix, time_shift, channel_mix, channel_shift, attention, norms, vocabulary: _ } = *mechanisms;
     let group = match time_mix {
         TimeMix::Wkv4 => false,
         TimeMix::Wkv5 { .. } | TimeMix::Wkv6 { .. } | TimeMix::Wkv7 { gate: Some(_), .. } => true,
@@ -33,11 +33,15 @@ pub fn supports(mechanisms: &Mechanisms) -> Result<(), &'static str> {
     }
     let receptance = match channel_mix {
         ChannelMix::ReluSquared { receptance } => receptance,
+        ChannelMix::DeepEmbed { .. } => false,
         ChannelMix::SwiGlu => return Err(channel_mix.name()),
     };
     match channel_shift {
         TokenShift::Blend { factors } | TokenShift::Lerp { factors, lora: None } if factors.len() == 1 + usize::from(receptance) => {}
         TokenShift::Blend { .. } | TokenShift::Lerp { .. } | TokenShift::None => return Err(channel_shift.name()),
+    }
+    match attention {
+        Attention::None | Attention::Deep { .. } => {}
     }
     match norms.kind {
         Norm::Layer => {}

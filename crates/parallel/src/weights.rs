@@ -106,8 +106,18 @@ impl Weights<'_> {
 
     /// Rows `rows` of a tensor `[total, columns]`.
     pub(crate) fn rows<F: Real>(&self, suffix: &str, rows: Range<usize>, columns: usize) -> Result<Vec<F>, ParallelError> {
-        Stored::find(self.source, self.spec(suffix)?)?.read_rows(rows, columns)
+        rows_of(self.source, self.spec(suffix)?, rows, columns)
     }
+}
+
+/// Rows `rows` of a tensor `[total, columns]` of a source.
+pub(crate) fn rows_of<F: Real>(
+    source: &dyn TensorSource,
+    spec: &TensorSpec,
+    rows: Range<usize>,
+    columns: usize,
+) -> Result<Vec<F>, ParallelError> {
+    Stored::find(source, spec)?.read_rows(rows, columns)
 }
 
 /// A size of a tensor that a file of this machine really holds.

@@ -145,7 +145,7 @@ fn overwrite(model: Made, suffix: &str, value: impl Fn(usize) -> f32) -> Made {
 fn extreme_decays_stay_finite_and_right() {
     let extremes = [100.0, -100.0, 3.0, 8.0, -20.0, 0.0, 5.5, 89.0];
     for version in Version::ALL {
-        let name = if version == Version::V7 { "att.w0" } else { "att.time_decay" };
+        let name = if [Version::V7, Version::V7a, Version::V7b].contains(&version) { "att.w0" } else { "att.time_decay" };
         let model = overwrite(random(version, &Sizes::TINY, Decay::Typical, 9), name, |index| extremes[index % extremes.len()]);
         let tokens = tokens(&model.description, 150, 9);
         let start = random_states::<f64>(&model.description, 80);

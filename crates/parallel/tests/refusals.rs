@@ -6,6 +6,7 @@ use rwkv_forge_model::{ChannelMix, Mechanisms, Norms, TimeMix, TokenShift, Versi
 use rwkv_forge_parallel::{Layer, LayerState, ParallelError, ParallelModel, ParallelOptions, Wkv, embed, supports};
 use rwkv_forge_tensor::{Class, Diagnostic, TensorSource};
 use rwkv_forge_testkit::models::{Decay, MemorySource, Sizes, random_model};
+use rwkv_forge_weights::Parts;
 
 fn model() -> Made {
     random(Version::V7, &Sizes::TINY, Decay::Typical, 1)
@@ -47,11 +48,11 @@ fn buffers_of_another_model_are_refused() {
             .unwrap();
     let zero = LayerState::zero(&description);
     let x = vec![0.5; 2 * 32];
-    let first = vec![0.5; 2 * 32];
+    let first = Parts { first: vec![0.5; 2 * 32], ..Parts::default() };
     assert!(layer.forward(&x, &zero, &mut first.clone()).is_ok());
     assert_eq!(kind(layer.forward(&[], &zero, &mut first.clone())).0, "NoTokens");
     assert_eq!(kind(layer.forward(&x[1..], &zero, &mut first.clone())).0, "BufferMismatch");
-    assert_eq!(kind(layer.forward(&x, &zero, &mut Vec::new())).0, "BufferMismatch");
+    assert_eq!(kind(layer.forward(&x, &zero, &mut Parts::default())).0, "BufferMismatch");
     let short = LayerState { att_shift: vec![0.0; 31], ..zero.clone() };
     assert_eq!(kind(layer.forward(&x, &short, &mut first.clone())).0, "BufferMismatch");
     let other = LayerState { wkv: Wkv::Scalars { aa: vec![0.0; 32], bb: vec![0.0; 32], pp: vec![0.0; 32] }, ..zero.clone() };

@@ -3,8 +3,9 @@
 use rwkv_forge_tensor::Encoding;
 
 use crate::{
-    BF16, BlockFormat, F16, F32, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, Int8, MXFP4, NF4, NVFP4, Q1_0, Q2_0,
-    Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SF4, TQ1_0, TQ2_0,
+    ASYM, ASYM_8, BF16, BlockFormat, F16, F32, INT4_ROW, INT8_ROW, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS,
+    Int8, MXFP4, NF4, NVFP4, Q1_0, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, RTN, SB6_4, SB6_5, SB6_6, SF4, SYM6,
+    SYM8, TQ1_0, TQ2_0,
 };
 
 /// All formats, dense ones first, those that are only read last: a line each.
@@ -49,6 +50,16 @@ pub const FORMATS: &[&dyn BlockFormat] = &[
     &TQ1_0,
     &IQ1_S,
     &Q1_0,
+    &SYM8,
+    &SYM6,
+    &SB6_6,
+    &SB6_5,
+    &SB6_4,
+    &ASYM,
+    &ASYM_8,
+    &INT8_ROW,
+    &INT4_ROW,
+    &RTN,
 ];
 
 /// The formats that values can be encoded to.

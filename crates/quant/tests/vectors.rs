@@ -208,6 +208,10 @@ fn planted_fault_one_bit_is_noticed_by_the_decoder() {
     }
 }
 
+/// The formats of web-rwkv, rwkv-quant and Albatross.
+const OF_OTHERS: [&str; 13] =
+    ["int8", "nf4", "sf4", "sb6_4", "sb6_5", "sb6_6", "sym6", "sym8", "asym", "asym_8", "int8_row", "int4_row", "rtn"];
+
 /// ggml's own table of types: number, name, elements and bytes a block.
 fn types_of_ggml() -> Vec<(u32, String, u32, u32)> {
     let text = String::from_utf8(fixture("types.txt")).expect("text");
@@ -227,7 +231,7 @@ fn registry_finds_every_format_by_all_its_keys() {
         assert_eq!(by_name(name).map(|found| found.encoding()), Some(encoding), "the name is no other's");
         assert_eq!(rwkv_forge_quant::by_encoding(encoding).map(|found| found.encoding().name), Some(name));
         let Some(number) = format.ggml_type() else {
-            assert!(["int8", "nf4", "sf4"].contains(&name), "{name}: a format of another program than ggml");
+            assert!(OF_OTHERS.contains(&name), "{name}: a format of another program than ggml");
             continue;
         };
         assert_eq!(rwkv_forge_quant::by_ggml_type(number).map(|found| found.encoding().name), Some(name), "the number is no other's");

@@ -20,7 +20,8 @@ const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// How Qwen 2 divides text before merging. Runtimes know this expression by the name `qwen2`; a file with another one
 /// would be tokenized wrongly under that name.
-const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const QWEN2_SPLIT: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// What kind of token an id is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -66,18 +66,18 @@ pub enum TokenizerError {
         /// Bytes that the line states.
         stated: u64,
     },
-    /// Ids must increase from line to line.
+    /// Two lines have one id.
     #[strum(serialize = "BadTokenOrder")]
-    #[error("vocabulary {name}, line {line}: id {found} follows id {previous}; ids must increase from line to line")]
+    #[error("vocabulary {name}, line {line}: id {id} is that of line {other} too; an id has one token, so remove the line that is wrong")]
     IdOrder {
         /// Name of the vocabulary.
         name: String,
         /// Line, from 1.
         line: usize,
-        /// The id of the line.
-        found: u32,
-        /// The id of the line before.
-        previous: u32,
+        /// The other line.
+        other: usize,
+        /// The id.
+        id: u32,
     },
     /// Two ids have the same bytes, so that encoding would be ambiguous.
     #[error("vocabulary {name}: ids {first} and {second} have the same bytes; every token must be different")]
@@ -106,6 +106,14 @@ pub enum TokenizerError {
         id: u32,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// A text that is no UTF-8, for a vocabulary of merges.
+    #[error("the text is not UTF-8 at offset {offset}, and the merges of vocabulary {name} divide UTF-8 alone; give a text in UTF-8")]
+    TextNotUtf8 {
+        /// Name of the vocabulary.
+        name: String,
+        /// Offset in the text, from 0.
+        offset: usize,
     },
     /// No token matches at this place of the text.
     #[error(

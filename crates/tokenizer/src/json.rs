@@ -1,8 +1,107 @@
-//! A vocabulary as the JSON that web-rwkv and candle load: `{"1": "text", "2": [194, 128], ...}`.
+//! A vocabulary as the JSON that web-rwkv and candle load: `{"1": "text", "2": [194, 128], ...}`; and which kind of vocabulary a JSON is.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use crate::Tokenizer;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::error::TokenizerError;
+use crate::trie::Trie;
+use crate::vocabulary::{MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS, Vocabulary, check_limit};
+use crate::{Matching, Tokenizer, hex, merges};
+
+/// Largest JSON that is read, in bytes; World's has 2 MB.
+const MAX_BYTES: usize = 32 << 20;
+/// Most elements of it, by the commas between them: a token and a merge take two or three.
+const MAX_PARTS: usize = 4 << 20;
+
+/// The file without a byte order mark and blanks before it, where what comes then is an object.
+pub(crate) fn object_in(file: &[u8]) -> Option<&[u8]> {
+    let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
+    (file.trim_ascii_start().first() == Some(&b'{')).then_some(file)
+}
+
+/// Reads a vocabulary that is a JSON object.
+pub(crate) fn read(name: &str, file: &[u8]) -> Result<Tokenizer, TokenizerError> {
+    check_limit(name, "the size of the file in bytes", file.len(), MAX_BYTES)?;
+    let parts = file.iter().filter(|byte| b",[{".contains(byte)).count();
+    check_limit(name, "the number of elements of the file", parts, MAX_PARTS)?;
+    let bad = |problem: String| TokenizerError::BadTokenizerJson { name: name.to_owned(), problem };
+    let value: Value = serde_json::from_slice(file).map_err(|error| bad(error.to_string()))?;
+    if value.get("model").is_some() {
+        return merges::read(name, file, value);
+    }
+    let Value::Object(entries) = value else { return Err(bad("it is no object".to_owned())) };
+    check_limit(name, "the number of tokens", entries.len(), MAX_TOKENS)?;
+    let mut tokens = Vec::with_capacity(entries.len());
+    for (key, token) in entries {
+        let canonical = key == "0" || !key.starts_with('0') && key.bytes().all(|byte| byte.is_ascii_digit());
+        let id = canonical.then(|| key.parse::<u32>().ok()).flatten().filter(|id| *id <= MAX_ID);
+        let id = id.ok_or_else(|| {
+            let key = rwkv_forge_tensor::shorten(&key);
+            bad(format!(
+                "it has the key {key:?}, and is neither a tokenizer.json with a model nor a list of ids and tokens as web-rwkv reads it"
+            ))
+        })?;
+        let bytes = bytes_of(&token).filter(|bytes| !bytes.is_empty() || id == 0);
+        tokens.push((id, bytes.ok_or_else(|| bad(format!("token {id} is neither a text nor a list of bytes")))?));
+    }
+    of_tokens(name, file, tokens)
+}
+
+/// A text, or the values of bytes.
+fn bytes_of(token: &Value) -> Option<Vec<u8>> {
+    match token {
+        Value::String(text) => Some(text.clone().into_bytes()),
+        Value::Array(values) => values.iter().map(|value| u8::try_from(value.as_u64()?).ok()).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+    }
+}
+
+/// A vocabulary that is matched by the longest token, from its tokens in any order.
+pub(crate) fn of_tokens(name: &str, file: &[u8], mut tokens: Vec<(u32, Vec<u8>)>) -> Result<Tokenizer, TokenizerError> {
+    tokens.sort_unstable();
+    let mut vocabulary = Vocabulary::default();
+    let mut before = None;
+    for (id, bytes) in tokens {
+        check_limit(name, &format!("the number of bytes of token {id}"), bytes.len(), MAX_TOKEN_BYTES)?;
+        if before == Some(id) {
+            return Err(TokenizerError::BadTokenizerJson { name: name.to_owned(), problem: format!("two tokens have the id {id}") });
+        }
+        before = Some(id);
+        vocabulary.push(id, &bytes);
+    }
+    if vocabulary.len() == 0 {
+        return Err(TokenizerError::Empty { name: name.to_owned() });
+    }
+    if let Some(world) = Tokenizer::world_of(&vocabulary) {
+        return Ok(world);
+    }
+    let trie = Trie::new(&vocabulary);
+    let trie = trie.map_err(|twins| TokenizerError::DuplicateToken { name: name.to_owned(), first: twins.first, second: twins.second })?;
+    let end_of_text = vocabulary.bytes_of(0).is_none_or(<[u8]>::is_empty).then_some(0);
+    let (matching, vocabulary) = (Matching::Longest(Arc::new(trie)), Arc::new(vocabulary));
+    let (marks, notes) = (Arc::default(), Arc::default());
+    Ok(Tokenizer { name: name.to_owned(), sha256: hex(&Sha256::digest(file)), vocabulary, matching, marks, end_of_text, notes })
+}
+
+/// The bytes of a token that is spelled in the alphabet of byte-level vocabularies: printable bytes are themselves, the others stand in a row
+/// from U+0100 on.
+pub(crate) fn byte_level(text: &str) -> Option<Vec<u8>> {
+    text.chars().map(byte_of).collect()
+}
+
+fn byte_of(char: char) -> Option<u8> {
+    let is_printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    match u32::from(char) {
+        code @ 0..=0xff => u8::try_from(code).ok().filter(|byte| is_printable(*byte)),
+        code => {
+            let place = usize::try_from(code.checked_sub(0x100)?).ok()?;
+            (0..=u8::MAX).filter(|byte| !is_printable(*byte)).nth(place)
+        }
+    }
+}
 
 /// One object: a token's id as the key, and its text, or for bytes that are no UTF-8 the array of their values. Ids
 /// ascend, one a line; the end of text has no entry.
@@ -54,12 +153,31 @@ mod tests {
 
     /// What the JSON says, read by an independent parser.
     fn parsed(json: &str) -> BTreeMap<u32, Vec<u8>> {
-        let object: BTreeMap<String, serde_json::Value> = serde_json::from_str(json).unwrap();
-        let bytes = |value: serde_json::Value| match value {
-            serde_json::Value::String(text) => text.into_bytes(),
+        let object: BTreeMap<String, Value> = serde_json::from_str(json).unwrap();
+        let bytes = |value: Value| match value {
+            Value::String(text) => text.into_bytes(),
             other => serde_json::from_value(other).unwrap(),
         };
         object.into_iter().map(|(id, value)| (id.parse().unwrap(), bytes(value))).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let world = Tokenizer::from_bytes("world.json", to_json(&Tokenizer::world()).as_bytes()).unwrap();
+        assert_eq!((world.sha256(), world.name()), (crate::WORLD_SHA256, crate::WORLD_NAME));
+        let bytes = Tokenizer::from_bytes("bytes.json", to_json(&Tokenizer::raw_bytes()).as_bytes()).unwrap();
+        assert_eq!(bytes.encode(b"a\xff").unwrap(), [97, 255]);
+        assert!(bytes.is_list() && bytes.max_id() == 255);
+    }
+
+    #[test]
+    fn the_alphabet_of_bytes_is_a_permutation() {
+        let all: Vec<u8> = (0..0x144).filter_map(char::from_u32).filter_map(byte_of).collect();
+        let mut sorted = all.clone();
+        sorted.sort_unstable();
+        assert_eq!((all.len(), sorted), (256, (0..=255).collect()));
+        assert_eq!(byte_level("Ġthe"), Some(b" the".to_vec()));
+        assert_eq!((byte_of('Ġ'), byte_of('Ċ'), byte_of(' '), byte_of('Ƈ')), (Some(b' '), Some(b'\n'), None, None));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Vocabularies and greedy longest-match tokenization: the embedded World vocabulary, vocabulary files, raw bytes.
 //!
 //! Start at [`Tokenizer`]. Lines of a vocabulary file are parsed in `vocabulary`, Python literals in `literal`, and
-//! `trie` finds the longest token at a position; `bpe` reads the vocabularies of hybrids with Qwen for containers' metadata. Nothing here opens files: the caller hands over the bytes.
+//! `trie` finds the longest token at a position; `bpe` reads the vocabularies of hybrids with Qwen for containers' metadata, `merges` those that
+//! texts are divided by merges with (`tokenizer.json`). Nothing here opens files: the caller hands over the bytes.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -17,6 +18,7 @@ mod error;
 mod json;
 mod literal;
 mod marks;
+mod merges;
 mod trie;
 mod vocabulary;
 
@@ -30,6 +32,7 @@ pub use error::TokenizerError;
 pub use json::to_json;
 use marks::Marks;
 pub use marks::{ListedToken, Mark};
+use merges::Merges;
 use trie::Trie;
 use vocabulary::Vocabulary;
 pub use vocabulary::{MAX_FILE_BYTES, MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS};
@@ -59,9 +62,20 @@ pub struct Tokenizer {
     name: String,
     sha256: String,
     vocabulary: Arc<Vocabulary>,
-    trie: Arc<Trie>,
+    matching: Matching,
     marks: Arc<Marks>,
     end_of_text: Option<u32>,
+    /// What was taken although a file said it otherwise than such files do.
+    notes: Arc<[String]>,
+}
+
+/// How a text is divided into tokens.
+#[derive(Clone, Debug)]
+enum Matching {
+    /// From the left, always the longest token: RWKV's vocabularies.
+    Longest(Arc<Trie>),
+    /// Pairs of bytes are merged in an order of their own: Hugging Face's.
+    Merges(Arc<Merges>),
 }
 
 impl Tokenizer {
@@ -80,14 +94,23 @@ impl Tokenizer {
         WORLD_FILE
     }
 
-    /// Reads a vocabulary file: one token a line, `ID LITERAL BYTELEN`, LITERAL a Python `str` or `bytes` literal.
+    /// Reads a vocabulary file of any kind, by its content.
     ///
-    /// Line ends may be LF or CRLF, the last one may be missing. `name` is only used in messages and by
-    /// [`Tokenizer::name`].
+    /// - RWKV's list: one token a line, `ID LITERAL BYTELEN`, LITERAL a Python `str` or `bytes` literal. Line ends may be LF or CRLF, the last
+    ///   one may be missing, or empty lines may follow it; a byte order mark and another order of the lines than that of the ids are taken, with
+    ///   a note ([`Tokenizer::notes`]).
+    /// - The JSON that web-rwkv reads and [`to_json`] writes.
+    /// - `tokenizer.json` of Hugging Face's libraries: byte-level BPE, as Pile models have it, which divides texts by merges
+    ///   ([`Tokenizer::is_list`] is false), or RWKV's list in that form.
+    ///
+    /// `name` is only used in messages and by [`Tokenizer::name`].
     ///
     /// # Errors
     /// What is wrong and in which line: see the variants of [`TokenizerError`].
     pub fn from_bytes(name: &str, file: &[u8]) -> Result<Self, TokenizerError> {
+        if let Some(object) = json::object_in(file) {
+            return json::read(name, object);
+        }
         let parsed = vocabulary::parse(name, file)?;
         let trie = Trie::new(&parsed.vocabulary).map_err(|twins| TokenizerError::DuplicateToken {
             name: name.to_owned(),
@@ -100,28 +123,38 @@ impl Tokenizer {
             name: name.to_owned(),
             sha256: parsed.sha256,
             vocabulary: Arc::new(parsed.vocabulary),
-            trie: Arc::new(trie),
+            matching: Matching::Longest(Arc::new(trie)),
             marks: Arc::default(),
             end_of_text,
+            notes: parsed.notes.into(),
         })
+    }
+
+    /// World, where these are its tokens.
+    fn world_of(vocabulary: &Vocabulary) -> Option<Self> {
+        // It is only parsed for what is as large.
+        let world = (vocabulary.max_id() == WORLD_TOKENS).then(Self::world)?;
+        vocabulary.tokens().eq(world.vocabulary.tokens()).then_some(world)
     }
 
     /// No vocabulary at all: 256 tokens, each byte is its own id, and there is no end of text.
     #[must_use]
     pub fn raw_bytes() -> Self {
         let vocabulary = Arc::new(Vocabulary::raw_bytes());
-        let trie = Arc::new(Trie::of_single_bytes());
+        let matching = Matching::Longest(Arc::new(Trie::of_single_bytes()));
         let sha256 = hex_digest(&(0..=255).collect::<Vec<u8>>());
-        Self { name: "raw-bytes".to_owned(), sha256, vocabulary, trie, marks: Arc::default(), end_of_text: None }
+        let (marks, notes) = (Arc::default(), Arc::default());
+        Self { name: "raw-bytes".to_owned(), sha256, vocabulary, matching, marks, end_of_text: None, notes }
     }
 
-    /// Token ids of `text`, which may be any bytes: from the left, always the longest token that matches.
+    /// Token ids of `text`, which may be any bytes: from the left, always the longest token that matches; by its merges where the vocabulary has
+    /// such, of a text in UTF-8.
     ///
-    /// The result decodes to `text` again. No token is added at the beginning or at the end.
+    /// The result decodes to `text` again, but for a `tokenizer.json` that normalizes it. No token is added at the beginning or at the end.
     ///
     /// # Errors
     /// [`TokenizerError::UncoveredByte`] when no token begins with what stands at some position, which only a
-    /// vocabulary without all 256 single bytes can cause.
+    /// vocabulary without all 256 single bytes can cause; [`TokenizerError::TextNotUtf8`] and [`TokenizerError::TooLarge`] for merges.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::with_capacity(text.len().div_ceil(4));
         self.encode_each(text, |id| ids.push(id))?;
@@ -133,21 +166,25 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`]; what came before has been handed over.
     pub fn encode_each(&self, text: &[u8], mut each: impl FnMut(u32)) -> Result<(), TokenizerError> {
+        let trie = match &self.matching {
+            Matching::Longest(trie) => trie,
+            Matching::Merges(merges) => return merges.encode_each(&self.name, text, each),
+        };
         let mut done = 0;
         for (mark, id) in self.marks.find_in(text) {
-            self.encode_plain(text, done..mark.start, &mut each)?;
+            self.encode_plain(trie, text, done..mark.start, &mut each)?;
             each(id);
             done = mark.end;
         }
-        self.encode_plain(text, done..text.len(), &mut each)
+        self.encode_plain(trie, text, done..text.len(), &mut each)
     }
 
     /// A part of a text in which there is no mark.
-    fn encode_plain(&self, text: &[u8], part: Range<usize>, each: &mut impl FnMut(u32)) -> Result<(), TokenizerError> {
+    fn encode_plain(&self, trie: &Trie, text: &[u8], part: Range<usize>, each: &mut impl FnMut(u32)) -> Result<(), TokenizerError> {
         let end = part.end;
         let mut rest = text.get(part).unwrap_or_default();
         while let Some(first) = rest.first() {
-            let matched = self.trie.longest_match(rest).and_then(|(id, length)| rest.get(length..).map(|after| (id, after)));
+            let matched = trie.longest_match(rest).and_then(|(id, length)| rest.get(length..).map(|after| (id, after)));
             let Some((id, after)) = matched else {
                 let offset = end.saturating_sub(rest.len());
                 return Err(TokenizerError::UncoveredByte { name: self.name.clone(), byte: *first, offset });
@@ -183,7 +220,10 @@ impl Tokenizer {
     /// The id of the token that has these bytes.
     #[must_use]
     pub fn id_of(&self, bytes: &[u8]) -> Option<u32> {
-        let plain = self.trie.longest_match(bytes).filter(|(_, length)| *length == bytes.len()).map(|(id, _)| id);
+        let plain = match &self.matching {
+            Matching::Longest(trie) => trie.longest_match(bytes).filter(|(_, length)| *length == bytes.len()).map(|(id, _)| id),
+            Matching::Merges(_) => self.vocabulary.tokens().find(|(_, token)| *token == bytes).map(|(id, _)| id),
+        };
         plain.or_else(|| self.marks().find(|(_, mark)| mark.text.as_bytes() == bytes).map(|(id, _)| id))
     }
 
@@ -208,7 +248,23 @@ impl Tokenizer {
     /// The largest id. A model needs at least `max_id() + 1` rows in its embedding; released models have more.
     #[must_use]
     pub fn max_id(&self) -> u32 {
-        self.vocabulary.max_id().max(self.marks.max_id())
+        self.vocabulary.max_id().max(self.marks.max_id()).max(self.end_of_text.unwrap_or(0))
+    }
+
+    /// Whether the list of its tokens says how a text is divided: always the longest that matches. What divides texts by merges is more than
+    /// a list, so that containers of RWKV's vocabularies cannot carry it.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        match self.matching {
+            Matching::Longest(_) => true,
+            Matching::Merges(_) => false,
+        }
+    }
+
+    /// What was taken although the file said it otherwise than such files do, a sentence each.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// True for the World vocabulary and for those that add tokens to it: all its tokens are there under their ids.
@@ -216,6 +272,9 @@ impl Tokenizer {
     pub fn holds_world(&self) -> bool {
         if self.sha256 == WORLD_SHA256 {
             return true;
+        }
+        if !self.is_list() {
+            return false;
         }
         // World is only parsed for what is large enough.
         self.max_id() >= WORLD_TOKENS && {

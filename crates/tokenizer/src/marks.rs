@@ -12,7 +12,7 @@ use crate::bpe::TokenKind;
 use crate::error::TokenizerError;
 use crate::trie::Trie;
 use crate::vocabulary::{MAX_TOKEN_BYTES, MAX_TOKENS, Vocabulary, check_limit};
-use crate::{Tokenizer, WORLD_NAME, WORLD_SHA256, hex};
+use crate::{Matching, Tokenizer, WORLD_NAME, WORLD_SHA256, hex};
 
 /// An entry of a list of tokens: the token of the id that it stands at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    fn new(name: &str, by_id: BTreeMap<u32, Mark>) -> Result<Self, TokenizerError> {
+    pub(crate) fn new(name: &str, by_id: BTreeMap<u32, Mark>) -> Result<Self, TokenizerError> {
         let (matched, texts): (Vec<u32>, Vec<&str>) = by_id.iter().filter_map(|(id, mark)| Some((*id, text_of(*id, mark)?))).unzip();
         let matcher = match texts.len() {
             0 => None,
@@ -127,8 +127,7 @@ impl Tokenizer {
         }
         let marks = Marks::new(name, marks)?;
         let end_of_text = vocabulary.bytes_of(0).is_none().then_some(0);
-        let world = Self::world();
-        if vocabulary.tokens().eq(world.vocabulary.tokens()) {
+        if let Some(world) = Self::world_of(&vocabulary) {
             let (name, sha256) = match marks.len() {
                 0 => (WORLD_NAME.to_owned(), WORLD_SHA256.to_owned()),
                 added => (format!("{WORLD_NAME} and {added} more"), hex(&digest.finalize())),
@@ -137,9 +136,10 @@ impl Tokenizer {
         }
         let twins =
             |twins: crate::trie::Twins| TokenizerError::DuplicateToken { name: name.to_owned(), first: twins.first, second: twins.second };
-        let trie = Arc::new(Trie::new(&vocabulary).map_err(twins)?);
+        let matching = Matching::Longest(Arc::new(Trie::new(&vocabulary).map_err(twins)?));
         let sha256 = hex(&digest.finalize());
-        Ok(Self { name: name.to_owned(), sha256, vocabulary: Arc::new(vocabulary), trie, marks: Arc::new(marks), end_of_text })
+        let (vocabulary, marks, notes) = (Arc::new(vocabulary), Arc::new(marks), Arc::default());
+        Ok(Self { name: name.to_owned(), sha256, vocabulary, matching, marks, end_of_text, notes })
     }
 
     /// The same with marks: tokens that other files add to a vocabulary file. One that names an ordinary token changes nothing.

@@ -25,10 +25,13 @@ pub(crate) struct Vocabulary {
 }
 
 /// A vocabulary and the digest of its file.
+#[derive(Default)]
 pub(crate) struct Parsed {
     pub(crate) vocabulary: Vocabulary,
-    /// Of the file with LF line ends and a last one.
+    /// Of the file with LF line ends and a last one, in the order of the ids.
     pub(crate) sha256: String,
+    /// What was taken although such files say it otherwise.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Vocabulary {
@@ -79,24 +82,65 @@ impl Vocabulary {
 /// Parses a whole vocabulary file. Memory stays within a small multiple of `file.len()`.
 pub(crate) fn parse(name: &str, file: &[u8]) -> Result<Parsed, TokenizerError> {
     check_limit(name, "the size of the file in bytes", file.len(), MAX_FILE_BYTES)?;
-    if file.is_empty() {
+    let mut notes = Vec::new();
+    let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+    if text.len() < file.len() {
+        notes.push(format!("vocabulary {name} begins with a byte order mark, which is passed over"));
+    }
+    let text = without_empty_lines(text);
+    if text.is_empty() {
         return Err(TokenizerError::Empty { name: name.to_owned() });
     }
-    let mut vocabulary = Vocabulary::default();
+    let count = text.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
+    check_limit(name, "the number of tokens", count, MAX_TOKENS)?;
+    let lines = || lines(name, text);
+    let is_sorted = lines().map(|line| line.id().unwrap_or(0)).is_sorted();
+    let mut parsed = Parsed { notes, ..Parsed::default() };
     let mut digest = Sha256::new();
-    let text = file.strip_suffix(b"\n").unwrap_or(file);
-    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-        let line = Line { name, number: index.saturating_add(1), bytes: line.strip_suffix(b"\r").unwrap_or(line) };
+    let mut before: Option<(u32, usize)> = None;
+    let mut take = |line: &Line<'_>| {
         let (id, bytes) = line.parse()?;
-        if let Some(previous) = vocabulary.ids.last().copied().filter(|previous| id <= *previous) {
-            return Err(TokenizerError::IdOrder { name: name.to_owned(), line: line.number, found: id, previous });
+        if let Some((_, other)) = before.filter(|(before, _)| *before == id) {
+            return Err(TokenizerError::IdOrder { name: name.to_owned(), line: line.number, other, id });
         }
-        check_limit(name, "the number of tokens", line.number, MAX_TOKENS)?;
-        vocabulary.push(id, &bytes);
+        before = Some((id, line.number));
+        parsed.vocabulary.push(id, &bytes);
         digest.update(line.bytes);
         digest.update(b"\n");
+        Ok::<(), TokenizerError>(())
+    };
+    if is_sorted {
+        lines().try_for_each(|line| take(&line))?;
+    } else {
+        // Each line is read as it stands before any is moved, so that the first that is none is the one that is named.
+        lines().try_for_each(|line| line.parse().map(drop))?;
+        let mut sorted: Vec<(u32, Line<'_>)> = lines().map(|line| (line.id().unwrap_or(0), line)).collect();
+        sorted.sort_by_key(|(id, line)| (*id, line.number));
+        sorted.iter().try_for_each(|(_, line)| take(line))?;
+        parsed.notes.push(format!("the lines of vocabulary {name} are in another order than that of their ids, which decide"));
     }
-    Ok(Parsed { vocabulary, sha256: hex(&digest.finalize()) })
+    parsed.sha256 = hex(&digest.finalize());
+    Ok(parsed)
+}
+
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The lines up to the last one with anything in it, without its end.
+fn without_empty_lines(text: &[u8]) -> &[u8] {
+    let mut text = text;
+    loop {
+        text = match text {
+            [before @ .., b'\r', b'\n'] | [before @ .., b'\n'] => before,
+            _ => return text,
+        };
+    }
+}
+
+fn lines<'f>(name: &'f str, text: &'f [u8]) -> impl Iterator<Item = Line<'f>> {
+    let without_return = |line: &'f [u8]| line.strip_suffix(b"\r").unwrap_or(line);
+    let lines = text.split(|byte| *byte == b'\n').enumerate();
+    lines.map(move |(index, line)| Line { name, number: index.saturating_add(1), bytes: without_return(line) })
 }
 
 struct Line<'a> {
@@ -106,6 +150,12 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// The id that the line begins with, if it does.
+    fn id(&self) -> Option<u32> {
+        let digits = self.bytes.split(|byte| *byte == b' ').next()?;
+        decimal(std::str::from_utf8(digits).ok()?).and_then(|id| u32::try_from(id).ok())
+    }
+
     fn parse(&self) -> Result<(u32, Vec<u8>), TokenizerError> {
         let line = std::str::from_utf8(self.bytes).map_err(|_| self.bad("the line is not UTF-8"))?;
         // Literals may contain spaces, so the line is divided at its first and its last one.

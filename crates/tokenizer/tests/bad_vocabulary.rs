@@ -30,8 +30,10 @@ fn str_escapes_beyond_ascii_are_code_points_and_bytes_escapes_are_bytes() {
 fn bad_files_are_refused_by_kind() {
     for (file, expected) in [
         (b"".as_slice(), "EmptyVocabulary"),
-        (b"\n", "BadVocabularyLine"),
-        (b"1 'a' 1\n\n", "BadVocabularyLine"),
+        (b"\n", "EmptyVocabulary"),
+        (b"\r\n\n", "EmptyVocabulary"),
+        (b"\n1 'a' 1\n", "BadVocabularyLine"),
+        (b"1 'a' 1\n \n", "BadVocabularyLine"),
         (b"1 'a' 1\n\n2 'b' 1\n", "BadVocabularyLine"),
         (b"hello", "BadVocabularyLine"),
         (b"1 'a'", "BadVocabularyLine"),
@@ -45,7 +47,9 @@ fn bad_files_are_refused_by_kind() {
         (b"16777216 'a' 1\n", "BadVocabularyLine"),
         (b"99999999999999999999999 'a' 1\n", "BadVocabularyLine"),
         (b"1 'a' 99999999999999999999999\n", "BadVocabularyLine"),
-        (b"\xef\xbb\xbf1 'a' 1\n", "BadVocabularyLine"),
+        (b"\xef\xbb\xbf", "EmptyVocabulary"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf1 'a' 1\n", "BadVocabularyLine"),
+        (b"\xff\xfe1 'a' 1\n", "BadVocabularyLine"),
         (b"1 '\xff' 1\n", "BadVocabularyLine"),
         (b"PK\x03\x04 this is a zip file", "BadVocabularyLine"),
         (b"1 '' 0\n", "BadVocabularyLine"),
@@ -54,12 +58,32 @@ fn bad_files_are_refused_by_kind() {
         (b"1 'a' 2\n", "TokenLengthMismatch"),
         (b"1 '\\xe9' 1\n", "TokenLengthMismatch"),
         (b"1 'a' 18446744073709551615\n", "TokenLengthMismatch"),
-        (b"2 'a' 1\n1 'b' 1\n", "BadTokenOrder"),
+        (b"2 'a' 1\n1 'b' 1\n2 'c' 1\n", "BadTokenOrder"),
+        (b"2 'a' 1\n1 'b'\n", "BadVocabularyLine"),
         (b"1 'a' 1\n1 'b' 1\n", "BadTokenOrder"),
         (b"1 'a' 1\n2 b'a' 1\n", "DuplicateToken"),
     ] {
         assert_eq!(kind(file), expected, "{}", file.escape_ascii());
     }
+}
+
+/// What editors and other tools make of the file, each said where it is more than its end.
+#[test]
+fn copies_that_say_the_same_are_the_same() {
+    let lf = b"1 'a' 1\n2 ' ' 1\n3 \"'\" 1\n";
+    let reference = Tokenizer::from_bytes("lf", lf).unwrap();
+    for (other, notes) in [
+        (b"1 'a' 1\n2 ' ' 1\n3 \"'\" 1\n\n\r\n\n".as_slice(), 0),
+        (b"\xef\xbb\xbf1 'a' 1\r\n2 ' ' 1\r\n3 \"'\" 1\r\n", 1),
+        (b"3 \"'\" 1\n1 'a' 1\n2 ' ' 1\n", 1),
+        (b"\xef\xbb\xbf2 ' ' 1\r\n3 \"'\" 1\r\n1 'a' 1\r\n\r\n", 2),
+    ] {
+        let read = Tokenizer::from_bytes("other", other).unwrap();
+        assert_eq!((read.sha256(), read.notes().len()), (reference.sha256(), notes), "{:?}", read.notes());
+        assert_eq!(read.encode(b"a 'a").unwrap(), [1, 2, 3, 1]);
+    }
+    let error = Tokenizer::from_bytes("v.txt", b"5 'a' 1\n1 'b' 1\n5 'c' 1\n").unwrap_err();
+    assert_eq!(error, TokenizerError::IdOrder { name: "v.txt".into(), line: 3, other: 1, id: 5 });
 }
 
 #[test]

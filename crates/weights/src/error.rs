@@ -1,5 +1,7 @@
 //! What can go wrong with a model's tensors, and with what is fed to it.
 
+use std::path::PathBuf;
+
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, Class, Diagnostic};
 use strum::IntoStaticStr;
@@ -16,6 +18,13 @@ pub enum WeightsError {
         /// The version, as people write it.
         version: String,
     },
+    /// The matrix that makes logits is asked for, of a model that has none.
+    #[strum(serialize = "HeadMissing")]
+    #[error(
+        "the model has no head (head.weight), so no logits and no text come of it: it can be converted (--to pth, --to safetensors) and compared \
+         (verify)"
+    )]
+    NoHead,
     /// A tensor does not have the elements that the hyperparameters imply.
     #[error("tensor {tensor} has shape {found}, expected {expected}")]
     ShapeMismatch {
@@ -67,6 +76,21 @@ pub enum WeightsError {
         /// Number of elements.
         elements: usize,
     },
+    /// A tensor of one value, as no trained model has it.
+    #[error(
+        "{}: {found}{}: no trained model has such a tensor, so parts of the file are probably missing; download it again and compare what \
+         `inspect --hashes` says of it with the published SHA-256, or give --allow-zero-tensors if the model is meant to be so",
+        file.display(),
+        others(*more)
+    )]
+    ZeroTensor {
+        /// The path that the user gave.
+        file: PathBuf,
+        /// The tensor, its shape and its value.
+        found: String,
+        /// How many more there are.
+        more: usize,
+    },
     /// Weights that are NaN or infinite.
     #[error(transparent)]
     NonFinite(#[from] NonFinite),
@@ -91,6 +115,10 @@ pub enum WeightsError {
     },
 }
 
+fn others(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" ({more} more tensors are like it)") }
+}
+
 impl Diagnostic for WeightsError {
     #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have a kind of their own")]
     fn kind(&self) -> &'static str {
@@ -107,8 +135,10 @@ impl Diagnostic for WeightsError {
             Self::OutOfMemory { .. } => Class::Io,
             Self::Read { error, .. } => error.class(),
             Self::MissingTensor { .. }
+            | Self::NoHead
             | Self::ShapeMismatch { .. }
             | Self::UnsupportedEncoding { .. }
+            | Self::ZeroTensor { .. }
             | Self::NonFinite(_)
             | Self::NonFiniteLogit { .. } => Class::Refused,
         }

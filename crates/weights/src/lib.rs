@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod constant;
 mod context;
 mod error;
 mod float;
@@ -22,13 +23,14 @@ mod stored;
 mod tokens;
 mod weight;
 
-pub use context::Context;
+pub use constant::Constant;
+pub use context::{Context, Packing, Parts};
 pub use error::WeightsError;
 pub use float::Float;
 pub use model::Model;
 pub use replace::{Bytes, Make, Overlay, ReplaceError, Replacement, Replacements};
 pub use start::turned;
-pub use state::{LayerState, State, Wkv};
+pub use state::{LayerState, Past, State, Wkv};
 pub use stored::{Order, Stored, View};
 pub use tokens::{check_logits, check_tokens};
 pub use weight::Weight;

@@ -86,8 +86,10 @@ impl Model {
     /// # Errors
     /// [`WeightsError::MissingTensor`].
     pub fn spec(&self, name: &str) -> Result<&TensorSpec, WeightsError> {
-        let version = || self.description.version.to_string();
-        self.description.find(name).ok_or_else(|| WeightsError::MissingTensor { tensor: name.to_owned(), version: version() })
+        self.description.find(name).ok_or_else(|| match name {
+            "head.weight" => WeightsError::NoHead,
+            _ => WeightsError::MissingTensor { tensor: name.to_owned(), version: self.description.version.to_string() },
+        })
     }
 
     /// True when the model has a tensor of this name.

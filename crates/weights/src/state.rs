@@ -1,6 +1,6 @@
 //! The recurrent state, as plain data.
 
-use rwkv_forge_model::{ModelDescription, StateBuffer, TimeMix};
+use rwkv_forge_model::{Attention, ModelDescription, StateBuffer, TimeMix};
 
 use crate::error::WeightsError;
 use crate::float::Float;
@@ -21,6 +21,21 @@ pub enum Wkv<F> {
     Matrix(Vec<F>),
 }
 
+/// What an attention remembers of all tokens so far: the one thing here that grows with them. Empty for models without one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Past<F> {
+    /// Query of the last token `[query width]`, before token shift and norm; zeros before the first one.
+    pub query: Vec<F>,
+    /// Key of the last token `[query width]`, likewise.
+    pub key: Vec<F>,
+    /// Value of the last token `[channels]`, likewise.
+    pub value: Vec<F>,
+    /// Finished keys `[tokens so far, query width]`.
+    pub keys: Vec<F>,
+    /// Finished values `[tokens so far, channels]`.
+    pub values: Vec<F>,
+}
+
 /// The state of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerState<F> {
@@ -31,6 +46,48 @@ pub struct LayerState<F> {
     pub ffn_shift: Vec<F>,
     /// The memory of the time mix.
     pub wkv: Wkv<F>,
+    /// What an attention remembers, in models that have one (RWKV-7b).
+    pub past: Past<F>,
+}
+
+impl<F: Float> Past<F> {
+    /// Before the first token.
+    #[must_use]
+    pub fn zero(description: &ModelDescription) -> Self {
+        match description.mechanisms.attention {
+            Attention::None => Self::default(),
+            Attention::Deep { width, .. } => {
+                let zeros = |len: usize| vec![F::ZERO; len];
+                let value = zeros(description.hyperparameters.channels);
+                Self { query: zeros(width), key: zeros(width), value, keys: Vec::new(), values: Vec::new() }
+            }
+        }
+    }
+
+    /// All numbers, part by part in their order.
+    pub fn numbers(&self) -> impl Iterator<Item = F> + '_ {
+        [&self.query, &self.key, &self.value, &self.keys, &self.values].into_iter().flatten().copied()
+    }
+
+    /// Checks that the parts have the sizes of this model and speak of equally many tokens.
+    fn check(&self, description: &ModelDescription) -> Result<(), WeightsError> {
+        let (width, channels) = match description.mechanisms.attention {
+            Attention::None => (0, 0),
+            Attention::Deep { width, .. } => (width, description.hyperparameters.channels),
+        };
+        let tokens = self.keys.len() / width.max(1);
+        let parts = [
+            (self.query.len(), width),
+            (self.key.len(), width),
+            (self.value.len(), channels),
+            (self.keys.len(), tokens * width),
+            (self.values.len(), tokens * channels),
+        ];
+        match parts.into_iter().find(|(found, expected)| found != expected) {
+            None => Ok(()),
+            Some((found, expected)) => Err(WeightsError::BufferMismatch { what: "what an attention remembers", found, expected }),
+        }
+    }
 }
 
 /// The state of a model after some tokens: all that it remembers of them.
@@ -65,17 +122,18 @@ impl<F: Float> LayerState<F> {
         } else {
             Wkv::Matrix(memory.iter().flat_map(filled).collect())
         };
-        Self { att_shift: zeros(sizes.channels), ffn_shift: zeros(sizes.channels), wkv }
+        Self { att_shift: zeros(sizes.channels), ffn_shift: zeros(sizes.channels), wkv, past: Past::zero(description) }
     }
 
-    /// All numbers in the order att_shift, ffn_shift, then aa, bb, pp or the matrices: what comparisons walk over.
+    /// All numbers in the order att_shift, ffn_shift, then aa, bb, pp or the matrices, then what an attention remembers: what comparisons
+    /// walk over.
     pub fn values(&self) -> impl Iterator<Item = F> + '_ {
         let empty: &[F] = &[];
         let (first, second, third) = match &self.wkv {
             Wkv::Scalars { aa, bb, pp } => (aa.as_slice(), bb.as_slice(), pp.as_slice()),
             Wkv::Matrix(matrix) => (matrix.as_slice(), empty, empty),
         };
-        [&self.att_shift, &self.ffn_shift, first, second, third].into_iter().flatten().copied()
+        [&self.att_shift, &self.ffn_shift, first, second, third].into_iter().flatten().copied().chain(self.past.numbers())
     }
 
     /// Checks that the buffers have the sizes of this model.
@@ -86,6 +144,7 @@ impl<F: Float> LayerState<F> {
         };
         same("the time mix's token shift", self.att_shift.len(), sizes.channels)?;
         same("the channel mix's token shift", self.ffn_shift.len(), sizes.channels)?;
+        self.past.check(description)?;
         let memory = description.mechanisms.time_mix.memory();
         let all = memory.iter().map(|buffer| buffer.values(sizes)).sum();
         match (&self.wkv, has_sums(description)) {

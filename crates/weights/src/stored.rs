@@ -161,6 +161,12 @@ impl Model {
         self.read_by(spec, view, |part, start, out| part.read_alone(start, out))
     }
 
+    /// The values of some stored elements of a tensor, counted from the start of its own part of a stack, in the order and form in which they
+    /// are stored, on this thread alone and without a look at them.
+    pub(crate) fn decode_stored(&self, spec: &TensorSpec, first: usize, out: &mut [f32]) -> Result<(), WeightsError> {
+        Part::new(self, spec)?.read_alone(first, out)
+    }
+
     fn read_by<F: Float>(
         &self,
         spec: &TensorSpec,

@@ -1,5 +1,6 @@
 //! Tests of the crate, one binary.
 
+mod constants;
 mod model;
 mod overlay;
 mod recover;

@@ -1,7 +1,7 @@
 //! The forms, as the curve drives them.
 
 use rwkv_forge_engine::{Engine, EngineError, EngineOptions, Logits, State};
-use rwkv_forge_model::ModelDescription;
+use rwkv_forge_model::{ModelDescription, TensorUse};
 use rwkv_forge_parallel::{LayerState, ParallelModel, ParallelOptions, Wkv, embed};
 use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_weights::Model;
@@ -172,6 +172,10 @@ impl Generator for StepwiseForm<'_> {
     }
 
     fn method(&self) -> &'static str {
+        if self.model.description().mechanisms.remembers_tokens() {
+            return "the parallel form's code in f32 on candle, one token a call; every position is reached by feeding the tokens before it. \
+                    The engine does not run this model, whose attention remembers a key and a value of every token";
+        }
         "the parallel form's code in f32 on candle, one token a call; every position is reached by feeding the tokens before it"
     }
 
@@ -198,6 +202,7 @@ impl Generator for StepwiseForm<'_> {
                     Wkv::Scalars { aa, bb, pp } => bytes(aa) + bytes(bb) + bytes(pp),
                     Wkv::Matrix(matrix) => bytes(matrix),
                 }
+                + size_of::<f32>() as u64 * state.past.numbers().count() as u64
         };
         Ok(self.states.iter().map(layer).sum())
     }
@@ -207,10 +212,10 @@ impl Generator for StepwiseForm<'_> {
     }
 }
 
-/// Bytes of the weights of a model in f32 without the embedding, of which only the rows of the tokens at hand are read.
+/// Bytes of the weights of a model in f32 without the embedding and other tables, of which only the rows of the tokens at hand are read.
 fn on_candle(description: &ModelDescription) -> u64 {
-    let sizes = &description.hyperparameters;
-    (description.parameters() - sizes.vocabulary as u64 * sizes.channels as u64) * 4
+    let held = description.tensors.iter().filter(|spec| spec.role.tensor_use() != TensorUse::RowByToken);
+    held.map(rwkv_forge_model::TensorSpec::elements).sum::<u64>() * 4
 }
 
 /// (c) The attention baseline, of the sizes of a model.

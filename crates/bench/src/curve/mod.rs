@@ -178,7 +178,7 @@ pub struct Curve {
 
 /// Measures all forms of a model, one after the other, with one of them in memory at a time. Candle computes with the threads
 /// of the pool that the caller runs in, which should be as many as `engine` says. `progress` hears how many of all positions
-/// are done.
+/// are done. A model that has a parallel form, but that the engine does not run, is measured without the engine.
 ///
 /// # Errors
 /// What one of the forms refuses: hybrids with Qwen, for example, have no parallel form.
@@ -189,13 +189,18 @@ pub fn run(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Curve, BenchError> {
     let each = options.sampled().count();
+    let engine_runs = rwkv_forge_engine::supports(&model.description().mechanisms).is_ok();
+    let forms = 3 + usize::from(engine_runs);
     let mut series = Vec::new();
     let mut next = |generator: &mut dyn Generator| {
         let done = series.len() * each;
-        series.push(measure(generator, options, &mut |positions| progress(done + positions, 4 * each))?);
+        series.push(measure(generator, options, &mut |positions| progress(done + positions, forms * each))?);
         Ok::<_, BenchError>(())
     };
-    next(&mut RecurrentForm::load(model, engine)?)?;
+    // What only the engine refuses is measured without it.
+    if engine_runs || rwkv_forge_parallel::supports(&model.description().mechanisms).is_err() {
+        next(&mut RecurrentForm::load(model, engine)?)?;
+    }
     next(&mut AttentionForm::new(model.description(), options.positions)?)?;
     let parallel = ParallelModel::load(model, &ParallelOptions::default())?;
     next(&mut StepwiseForm::new(&parallel))?;

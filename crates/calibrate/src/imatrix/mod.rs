@@ -9,7 +9,7 @@ mod legacy;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rwkv_forge_io::{InputFile, OutputFile, OutputOptions};
+use rwkv_forge_io::{InputFile, OutputFile, OutputOptions, lfs_pointer};
 use rwkv_forge_model::Version;
 
 use crate::error::CalibrateError;
@@ -85,6 +85,9 @@ impl Imatrix {
         let bytes = file.read_vec(0, file.len(), FILE_BYTES)?;
         file.check_unchanged()?;
         let bad = |problem| CalibrateError::BadImatrix { path: path.to_path_buf(), problem };
+        if let Some(what) = lfs_pointer(&bytes) {
+            return Err(bad(format!("this is {what}")));
+        }
         Ok((legacy::read(&bytes).map_err(bad)?, ImatrixFormat::Legacy))
     }
 

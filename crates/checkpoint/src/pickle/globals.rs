@@ -20,7 +20,7 @@ pub(crate) enum Global {
     /// A set, of which a list is made: no weight lies in one.
     Set,
     /// `torch.device`, and the bytes that protocol 2 writes as text: the first argument stands for them.
-    Remark,
+    Remark(&'static str),
     Size,
     RebuildTensor,
     RebuildTensorV2,
@@ -44,7 +44,7 @@ pub(crate) fn resolve(module: &str, name: &str) -> Option<Global> {
         "collections" if name == "OrderedDict" => Some(Global::OrderedDict),
         // Protocol 2 has the name of Python 2.
         "builtins" | "__builtin__" if name == "set" => Some(Global::Set),
-        "_codecs" if name == "encode" => Some(Global::Remark),
+        "_codecs" if name == "encode" => Some(Global::Remark("_codecs.encode")),
         "torch" => torch_global(name),
         "torch._utils" => match name {
             "_rebuild_tensor" => Some(Global::RebuildTensor),
@@ -70,7 +70,7 @@ fn torch_global(name: &str) -> Option<Global> {
     match name {
         "Size" => return Some(Global::Size),
         "Tensor" => return Some(Global::TensorType),
-        "device" => return Some(Global::Remark),
+        "device" => return Some(Global::Remark("torch.device")),
         "per_tensor_affine" | "per_channel_affine" | "per_channel_affine_float_qparams" => return Some(Global::ForeignConstant),
         _ => {}
     }

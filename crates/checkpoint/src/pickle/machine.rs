@@ -61,6 +61,11 @@ pub(crate) fn run<'a>(bytes: &'a [u8], limits: &Limits, rules: Rules) -> Result<
     Ok(Outcome { arena: machine.arena, root, consumed, ignored: machine.ignored })
 }
 
+/// What rwkv-quant wrote before its format had a version: objects of its own classes.
+const PICKLED_RWKVQ: &str = "this is a .rwkvq file of the old kind, which is a pickle of the rwkv_quant package's objects; nothing was executed. If \
+                             you trust the file, rewrite it with rwkv-quant 0.3.0: `from rwkv_quant.formats import reader, writer`, then \
+                             `writer.save_rwkvq(reader.load_raw(OLD), NEW)`; or quantize the model anew with that";
+
 /// Bytes after STOP are always refused; a forbidden global among them is the better reason.
 fn trailing(left: &[u8], consumed: usize, limits: &Limits) -> CheckpointError {
     let hidden = list_globals(left, limits).into_iter().find(|(module, name)| resolve(module, name).is_none());
@@ -73,6 +78,9 @@ fn trailing(left: &[u8], consumed: usize, limits: &Limits) -> CheckpointError {
 }
 
 fn forbidden(what: &str) -> CheckpointError {
+    if what.starts_with("rwkv_quant.") {
+        return CheckpointError::refused(Refusal::LegacyFormat, PICKLED_RWKVQ);
+    }
     let shown: String = what.chars().take(200).collect();
     let detail = format!(
         "the pickle asks for `{}`, which a state dict does not need; nothing was executed. If you trust the file, load it with \

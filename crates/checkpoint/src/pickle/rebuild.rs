@@ -69,7 +69,7 @@ fn apply(arena: &mut Arena<'_>, function: Global, args: &[Id], ignored: &mut Ign
         (Global::OrderedDict, []) => arena.add_dict(),
         (Global::Set, []) => arena.add_list(),
         (Global::Set, [values]) if matches!(arena.get(*values), Node::List(_) | Node::Tuple { .. }) => Ok(*values),
-        (Global::Remark, [text] | [text, _]) if matches!(arena.get(*text), Node::Str(_)) => Ok(*text),
+        (Global::Remark(_), [text] | [text, _]) if matches!(arena.get(*text), Node::Str(_)) => Ok(*text),
         (Global::Size, [tuple]) if arena.children(*tuple).len() <= MAX_RANK && arena.ints(*tuple).is_some() => Ok(*tuple),
         (Global::RebuildTensor, [storage, offset, size, stride]) => rebuild_tensor(arena, [*storage, *offset, *size, *stride], None),
         (Global::RebuildTensorV2, [storage, offset, size, stride, grad, hooks, rest @ ..]) if rest.len() <= 1 => {
@@ -98,7 +98,8 @@ fn apply(arena: &mut Arena<'_>, function: Global, args: &[Id], ignored: &mut Ign
         (Global::ForeignConstant, _) => arena.add(Node::Global(Global::ForeignConstant)),
         (function, args) => {
             let given: Vec<&str> = args.iter().map(|arg| arena.get(*arg).describe()).collect();
-            bad(format!("the pickle calls {function:?} with the {} arguments ({})", args.len(), given.join(", ")))
+            let called = if let Global::Remark(name) = function { name.to_owned() } else { format!("{function:?}") };
+            bad(format!("the pickle calls {called} with the {} arguments ({})", args.len(), given.join(", ")))
         }
     }
 }

@@ -12,9 +12,18 @@ pub enum SafetensorsError {
     /// Opening or reading failed.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// The header (or the index of shards) is no acceptable JSON.
+    /// The header is no acceptable JSON.
     #[error("{file}: the safetensors header cannot be used: {reason}")]
     BadHeader {
+        /// Which file.
+        file: String,
+        /// What was found and what is allowed.
+        reason: String,
+    },
+    /// The index of shards is no acceptable JSON.
+    #[strum(serialize = "BadHeader")]
+    #[error("{file}: the index of shards cannot be used: {reason}")]
+    BadIndex {
         /// Which file.
         file: String,
         /// What was found and what is allowed.
@@ -99,10 +108,14 @@ pub enum SafetensorsError {
         accepted: &'static str,
     },
     /// A folder holds both a single model file and an index of shards.
-    #[error("{folder}: has both model.safetensors and model.safetensors.index.json; give the path of the one to use")]
+    #[error("{folder}: has both {single} and {index}; give the path of the one to use")]
     AmbiguousFiles {
         /// The folder.
         folder: String,
+        /// Name of the single file.
+        single: &'static str,
+        /// Name of the index.
+        index: &'static str,
     },
     /// Bytes were asked for that the tensor does not have.
     #[error("{file}: {wanted} bytes from byte {start} of tensor {name:?} were asked for, which has {len}")]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_io::lfs_pointer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 
@@ -19,16 +20,22 @@ const MAX_SHARDS: usize = 1000;
 
 /// Tensor name to shard name, from the `weight_map` of an index. `file` is for messages.
 pub(crate) fn parse(file: &str, json: &[u8]) -> Result<BTreeMap<String, String>, SafetensorsError> {
-    let text = json_object(file, json, MAX_DEPTH)?;
+    let bad = |reason: String| SafetensorsError::BadIndex { file: file.to_owned(), reason };
+    if let Some(what) = lfs_pointer(json) {
+        return Err(bad(format!("this is {what}")));
+    }
+    let text = json_object(file, json, MAX_DEPTH).map_err(|error| match error {
+        SafetensorsError::BadHeader { reason, .. } => bad(reason),
+        other => other,
+    })?;
     let mut collector = Collector::default();
     let mut parser = serde_json::Deserializer::from_str(text);
     if let Err(error) = (&mut collector).deserialize(&mut parser).and_then(|()| parser.end()) {
         return Err(collector.explain(file, &error));
     }
-    let bad = |reason: &str| Err(SafetensorsError::BadHeader { file: file.to_owned(), reason: reason.to_owned() });
     match collector.weight_map {
-        None => bad("the index has no \"weight_map\""),
-        Some(map) if map.is_empty() => bad("the \"weight_map\" of the index is empty"),
+        None => Err(bad("it has no \"weight_map\"".to_owned())),
+        Some(map) if map.is_empty() => Err(bad("its \"weight_map\" is empty".to_owned())),
         Some(map) => Ok(map),
     }
 }
@@ -45,7 +52,7 @@ pub(crate) fn shards(
     names.dedup();
     if names.len() > MAX_SHARDS {
         let reason = format!("the index names {} shards, at most {MAX_SHARDS} are accepted", names.len());
-        return Err(SafetensorsError::BadHeader { file: file.to_owned(), reason });
+        return Err(SafetensorsError::BadIndex { file: file.to_owned(), reason });
     }
     names.into_iter().map(|name| Ok((name.to_owned(), shard_path(file, folder, name, ending)?))).collect()
 }
@@ -105,7 +112,7 @@ impl Collector {
             _ if self.too_many => SafetensorsError::TooManyTensors { file, limit: MAX_TENSORS },
             Some(name) if self.duplicate => SafetensorsError::DuplicateTensor { file, name: shorten(&name), also: String::new() },
             Some(name) if error.classify() == Category::Data => SafetensorsError::BadEntry { file, name: shorten(&name), reason },
-            _ => SafetensorsError::BadHeader { file, reason },
+            _ => SafetensorsError::BadIndex { file, reason },
         }
     }
 }

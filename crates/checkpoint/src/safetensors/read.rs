@@ -64,7 +64,7 @@ pub fn open_with(path: &Path, backend: Backend) -> Result<SafetensorsSource, Saf
 fn model_in(folder: &Path) -> Result<PathBuf, SafetensorsError> {
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
     match (single.symlink_metadata().is_ok(), index.symlink_metadata().is_ok()) {
-        (true, true) => Err(SafetensorsError::AmbiguousFiles { folder: folder.display().to_string() }),
+        (true, true) => Err(SafetensorsError::AmbiguousFiles { folder: folder.display().to_string(), single: SINGLE, index: INDEX }),
         (false, true) => Ok(index),
         (true, false) => Ok(single),
         (false, false) => Err(IoError::NotFound { path: single, hint: " (nor is there a model.safetensors.index.json)" }.into()),

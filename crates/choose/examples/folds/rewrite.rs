@@ -165,6 +165,7 @@ impl Rewrite {
         let linked = mechanisms.time_mix.has_value_residual();
         match self {
             _ if mechanisms.channel_mix == ChannelMix::SwiGlu => Some("rewrites are of RWKV itself"),
+            _ if mechanisms.looks_tokens_up() => Some("rewrites know no tables of a row a token"),
             Self::ValueOrder { .. } if description.hyperparameters.heads == 0 => Some("without heads, values are ordered by HeadOrder"),
             Self::ValueOrder { layer: Some(_), .. } | Self::HeadOrder { layer: Some(_), .. } if linked => {
                 Some("the value of layer 0 goes into all layers, so that they need the same order")

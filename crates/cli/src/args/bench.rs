@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Curve;
 use super::range::{MIB, THREADS, TIMES, TOKENS, count, number};
+use super::{Curve, KeyArg};
 
 /// What else can be measured.
 #[derive(Debug, Subcommand)]
@@ -20,9 +20,11 @@ pub(crate) enum BenchKind {
 pub(crate) struct Bench {
     #[command(subcommand)]
     pub kind: Option<BenchKind>,
-    /// Any readable models of RWKV-4 to RWKV-7; all of them are measured in every round
+    /// Any readable models of RWKV-4 to RWKV-7a; all of them are measured in every round
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<PathBuf>,
+    #[command(flatten)]
+    pub key: KeyArg,
     /// Tokens that are generated a round
     #[arg(long, value_name = "N", default_value = "64", value_parser = count::<TOKENS>)]
     pub tokens: NonZeroUsize,

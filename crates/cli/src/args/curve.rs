@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::KeyArg;
 use super::range::{SECONDS, TOKENS, count};
 
 #[derive(Debug, Args)]
 pub(crate) struct Curve {
-    /// Any readable model of RWKV-4 to RWKV-7
+    /// Any readable model of RWKV-4 to RWKV-7b
     pub model: PathBuf,
+    #[command(flatten)]
+    pub key: KeyArg,
     /// Last position; powers of two up to it are measured
     #[arg(long, value_name = "N", default_value = "4096", value_parser = count::<TOKENS>)]
     pub positions: NonZeroUsize,

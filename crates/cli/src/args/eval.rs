@@ -8,7 +8,7 @@ use rwkv_forge_choose::Limits;
 use rwkv_forge_score::Protocol;
 
 use super::range::{TOKENS, count, loss, share};
-use super::{StateArg, VocabularyArg};
+use super::{SourceArgs, StateArg, VocabularyArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
@@ -33,6 +33,8 @@ pub(crate) struct Eval {
     pub quantizing: EvalLevels,
     #[command(flatten)]
     pub outputs: EvalOutputs,
+    #[command(flatten)]
+    pub source_args: SourceArgs,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }

@@ -6,6 +6,7 @@ mod curve;
 mod eval;
 mod plan;
 mod range;
+mod source;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
 pub(crate) use plan::Plan;
 use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
+pub(crate) use source::{KeyArg, SourceArgs};
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]
@@ -114,6 +116,8 @@ pub(crate) struct Inspect {
     /// For .pth: list the names that its pickle refers to, building nothing
     #[arg(long)]
     pub globals: bool,
+    #[command(flatten)]
+    pub key: KeyArg,
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +174,8 @@ pub(crate) struct Convert {
     #[command(flatten)]
     pub thresholds: Thresholds,
     #[command(flatten)]
+    pub source_args: SourceArgs,
+    #[command(flatten)]
     pub vocabulary: VocabularyArg,
     /// Take a vocabulary that has fewer tokens than the model rows, beyond what padding explains, and name the other rows PADn
     #[arg(long)]
@@ -177,8 +183,9 @@ pub(crate) struct Convert {
     /// Name of the model in the metadata [default: the source's, else its file name without the extension]
     #[arg(long)]
     pub name: Option<String>,
-    /// Conversation format for the metadata: `world`, or a file with a Jinja template [default: the source's, else world]
-    #[arg(long, value_name = "world|FILE")]
+    /// Conversation format for the metadata: `assistant`, `bot`, `tools` (all of the G1 series), `world`, or a file with a Jinja template
+    /// [default: the source's, else world]
+    #[arg(long, value_name = "FORMAT|FILE")]
     pub chat: Option<PathBuf>,
     /// Licence of the model for the metadata, by its SPDX name [default: the source's]
     #[arg(long, value_name = "NAME")]
@@ -198,12 +205,14 @@ pub(crate) struct Convert {
     /// Keep the file even if f16 turns more than a hundredth of a tensor's values into zero
     #[arg(long)]
     pub allow_f16_loss: bool,
-    /// LoRA file to merge: W + (alpha / rank) B A for each pair NAME.lora_A, NAME.lora_B; other tensors in it replace the
-    /// model's. PiSSA, Bone, DiSHA and MiSS use the same names for other formulas and must be merged by their own tools
-    #[arg(long, value_name = "FILE")]
+    /// LoRA to merge: W + (alpha / rank) B A. A directory of PEFT's (adapter_config.json says alpha, rank and formula), or a file with
+    /// NAME.lora_A and NAME.lora_B, of which PiSSA, Bone, DiSHA and MiSS use the same names for other formulas; other tensors in it
+    /// replace the model's
+    #[arg(long, value_name = "DIR|FILE")]
     pub lora: Option<PathBuf>,
-    /// Alpha that the LoRA was trained with. No file states it, and a wrong one gives a wrong model: ask whoever trained it
-    #[arg(long, value_name = "ALPHA", requires = "lora", allow_negative_numbers = true, value_parser = finite)]
+    /// Alpha that the LoRA was trained with, where no adapter_config.json says it: a wrong one gives a wrong model. Without --lora, that
+    /// of the pairs in the source itself
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true, value_parser = finite)]
     pub lora_alpha: Option<f64>,
     /// Also write the record of the conversion as JSON
     #[arg(long, value_name = "FILE.json")]
@@ -231,7 +240,8 @@ pub(crate) struct Thresholds {
 
 #[derive(Debug, Args)]
 pub(crate) struct VocabularyArg {
-    /// Vocabulary file, or `world`, or `bytes` (token id = byte) [default: World for models of 65,536 rows]
+    /// Vocabulary file (RWKV's list, web-rwkv's JSON, or the tokenizer.json of Hugging Face), or `world`, or `bytes` (token id = byte)
+    /// [default: the model's own, else World for models of 65,536 rows]
     #[arg(long, value_name = "FILE")]
     pub vocab: Option<PathBuf>,
 }
@@ -262,6 +272,8 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub thresholds: Thresholds,
     #[command(flatten)]
+    pub source_args: SourceArgs,
+    #[command(flatten)]
     pub vocabulary: VocabularyArg,
     /// Group-norm epsilon of the candidate, for files of runtimes that use another one (1e-5 instead of 64e-5)
     #[arg(long, value_name = "EPS", default_value = "64e-5", value_parser = epsilon)]
@@ -276,7 +288,7 @@ pub(crate) struct Verify {
 
 #[derive(Debug, Args)]
 pub(crate) struct Forms {
-    /// Any readable model of RWKV-4 to RWKV-7
+    /// Any readable model of RWKV-4 to RWKV-7b
     pub model: PathBuf,
     /// Text to run on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
@@ -312,6 +324,8 @@ pub(crate) struct Forms {
     #[arg(long)]
     pub github: bool,
     #[command(flatten)]
+    pub source_args: SourceArgs,
+    #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }
 
@@ -340,6 +354,8 @@ pub(crate) struct Generate {
     /// reference
     #[arg(long, value_name = "KERNEL", default_value = "engine", value_parser = ["engine", "reference"])]
     pub kernel: String,
+    #[command(flatten)]
+    pub source_args: SourceArgs,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }
@@ -373,6 +389,8 @@ pub(crate) struct Logits {
     #[arg(long, short)]
     pub force: bool,
     #[command(flatten)]
+    pub source_args: SourceArgs,
+    #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }
 
@@ -384,6 +402,8 @@ pub(crate) struct State {
     /// Layout to write
     #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
     pub to: String,
+    #[command(flatten)]
+    pub key: KeyArg,
     /// Layout of the source [default: by content; a buffer of rwkv.cpp must be named, since it looks like nothing]
     #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
     pub from: Option<String>,

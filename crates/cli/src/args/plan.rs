@@ -8,7 +8,7 @@ use clap::Args;
 use rwkv_forge_convert::container::usual;
 
 use super::range::{TIMES, count, loss};
-use super::{Calibration, VocabularyArg};
+use super::{Calibration, SourceArgs, VocabularyArg};
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("goal").required(true).args(["size", "bpw", "max_kl", "max_ppl_ratio"]))]
@@ -63,6 +63,8 @@ pub(crate) struct Plan {
     /// Replace the recipe if it exists
     #[arg(long, short)]
     pub force: bool,
+    #[command(flatten)]
+    pub source_args: SourceArgs,
     #[command(flatten)]
     pub vocabulary: VocabularyArg,
 }

@@ -8,7 +8,8 @@ use rwkv_forge_engine::{Arithmetic, EngineOptions, Isa};
 use rwkv_forge_io::OutputFile;
 use serde_json::{Value, json};
 
-use super::{curve, open_options};
+use super::models::Models;
+use super::{curve, needs_head};
 use crate::args::{Bench, BenchKind, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -21,8 +22,10 @@ pub(crate) fn run(args: &Bench, global: &Global, terminal: &Terminal) -> Result<
         return curve::run(args, global, terminal);
     }
     let ways = ways(args, global, terminal)?;
-    let models =
-        args.models.iter().map(|path| Ok(rwkv_forge_convert::open(path, open_options(global))?)).collect::<Result<Vec<_>, Failure>>()?;
+    let mut opening = Models::unweighed(&args.key, global);
+    let models = args.models.iter().map(|path| opening.open(path, terminal)).collect::<Result<Vec<_>, Failure>>()?;
+    opening.finish()?;
+    models.iter().try_for_each(needs_head)?;
     // Begun before the work, so that a name that cannot be fails early.
     let output = |role: &str, path: &Option<PathBuf>| {
         path.as_ref().map(|path| OutputFile::create(path, &global.output(role, args.force))).transpose()

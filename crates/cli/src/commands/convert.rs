@@ -16,6 +16,7 @@ use rwkv_forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration;
+use super::models::{open_model, open_with_own};
 use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary, words};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
@@ -35,11 +36,11 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         recipe.quantizer = Some(quantizer_by_name(name)?);
     }
     let vocabulary = vocabulary(&args.vocabulary)?;
-    let model = open(args, global)?;
+    let model = open(args, global, terminal)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
-    let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let stem = rwkv_forge_convert::name_of(&args.source);
     let said = words::said(args)?.or(rwkv_forge_convert::named_after(&args.source));
-    let treatment = treatment(args.lora.as_deref().zip(args.lora_alpha), args.imatrix.as_deref());
+    let treatment = treatment(model.merged(), args.imatrix.as_deref());
     let options = ConvertOptions {
         treatment: treatment.as_deref(),
         words: Some(&said),
@@ -79,6 +80,12 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if !lost.is_empty() {
         terminal.note(&format!("the container {} has no place for {}, which the file will not have", container.name(), lost.join(", ")));
     }
+    for note in blueprint.tokenizer().iter().flat_map(|tokenizer| tokenizer.notes()) {
+        terminal.note(note);
+    }
+    for note in words::notes(&blueprint, &args.source) {
+        terminal.note(&note);
+    }
     if options.verify.is_some() && blueprint.tokenizer().is_none() {
         terminal.note(BYTES_AS_IDS);
     }
@@ -100,6 +107,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if args.vocab_json.is_some() && blueprint.tokenizer().is_none() {
         let rows = model.description().hyperparameters.vocabulary;
         return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
+    }
+    if let Some(tokenizer) = blueprint.tokenizer().filter(|tokenizer| args.vocab_json.is_some() && !tokenizer.is_list()) {
+        let vocabulary = tokenizer.name().to_owned();
+        return Err(ConvertError::VocabularyIsNoList { what: "--vocab-json".to_owned(), vocabulary }.into());
     }
     if args.dry_run {
         return dry_run(&model, &blueprint, (&output, start.as_deref()), terminal);
@@ -128,8 +139,11 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     Ok(0)
 }
 
-fn open(args: &Convert, global: &Global) -> Result<OpenModel, Failure> {
-    let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
+fn open(args: &Convert, global: &Global, terminal: &Terminal) -> Result<OpenModel, Failure> {
+    if let (None, Some(alpha)) = (&args.lora, args.lora_alpha) {
+        return open_with_own(&args.source, &args.source_args, global, terminal, (alpha, args.requantize));
+    }
+    let model = open_model(&args.source, &args.source_args, global, terminal)?;
     Ok(match &args.lora {
         Some(path) => rwkv_forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
         None => model,

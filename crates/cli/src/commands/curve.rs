@@ -9,7 +9,8 @@ use rwkv_forge_engine::EngineOptions;
 use rwkv_forge_io::OutputFile;
 use serde_json::{Value, json};
 
-use super::{model_line, open_options, shown};
+use super::models::Models;
+use super::{model_line, needs_head, shown};
 use crate::args::{Curve, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -20,7 +21,10 @@ const FORMS: u32 = 4;
 
 /// Runs the command.
 pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
+    let mut models = Models::unweighed(&args.key, global);
+    let model = models.open(&args.model, terminal)?;
+    models.finish()?;
+    needs_head(&model)?;
     let output = global.output("--output", args.force);
     let names = names(args);
     // Begun before the work, so that a name that cannot be fails early.

@@ -6,7 +6,8 @@ use rwkv_forge_io::OutputFile;
 use rwkv_forge_parallel::ParallelOptions;
 use serde_json::{Value, json};
 
-use super::{model_line, open_options, read_small, tokenizer_or_bytes, vocabulary};
+use super::models::open_model;
+use super::{model_line, needs_head, read_small, tokenizer_or_bytes, vocabulary};
 use crate::args::{self, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -14,7 +15,8 @@ use crate::terminal::{Terminal, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Forms, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
+    let model = open_model(&args.model, &args.source_args, global, terminal)?;
+    needs_head(&model)?;
     // Begun before the work, so that a name that cannot be fails early.
     let output = global.output("--junit", args.force);
     let junit = args.junit.as_ref().map(|path| OutputFile::create(path, &output)).transpose()?;

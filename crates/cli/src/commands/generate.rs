@@ -10,8 +10,9 @@ use rwkv_forge_tensor::SplitMix64;
 use rwkv_forge_weights::{State, check_logits};
 use serde_json::json;
 
+use super::models::open_model;
 use super::start::started;
-use super::{kernel, open_options, tokenizer, vocabulary};
+use super::{kernel, needs_head, tokenizer, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -21,7 +22,8 @@ use crate::terminal::Terminal;
 /// Runs the command.
 pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
-    let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
+    let model = open_model(&args.model, &args.source_args, global, terminal)?;
+    needs_head(&model)?;
     let tokenizer = tokenizer(&model, &vocabulary(&args.vocabulary)?, "generating text", terminal)?;
     let prompt = tokenizer.encode(args.prompt.as_bytes())?;
     if prompt.is_empty() {

@@ -12,7 +12,8 @@ use rwkv_forge_tensor::{TensorSource, format_shape};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{model_line, open_options, shown};
+use super::models::Models;
+use super::{model_line, shown};
 use crate::args::{Global, Inspect};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -23,7 +24,9 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     if args.globals {
         return globals(args, terminal);
     }
-    let file = rwkv_forge_convert::open_file(&args.file, open_options(global))?;
+    let mut models = Models::unweighed(&args.key, global);
+    let file = models.open_file(&args.file)?;
+    models.finish()?;
     let source = file.source();
     let described = file.describe();
     let hashes = if args.hashes { Some(Hashes::of(source, terminal)?) } else { None };

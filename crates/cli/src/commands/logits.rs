@@ -11,8 +11,9 @@ use rwkv_forge_model::TimeMix;
 use rwkv_forge_weights::{LayerState, Wkv};
 use serde::Serialize;
 
+use super::models::open_model;
 use super::start::started;
-use super::{kernel, open_options, read_small, read_text, shown, tokenizer, vocabulary};
+use super::{kernel, needs_head, read_small, read_text, shown, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -34,7 +35,8 @@ struct Written<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = rwkv_forge_convert::open(&args.model, open_options(global))?;
+    let model = open_model(&args.model, &args.source_args, global, terminal)?;
+    needs_head(&model)?;
     let tokens = tokens(args, &model, terminal)?;
     let model = started(model, &args.state, terminal)?;
     model.source().check_integrity(&|_| ())?;

@@ -10,6 +10,7 @@ pub(crate) mod generate;
 pub(crate) mod help;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+mod models;
 pub(crate) mod plan;
 mod start;
 pub(crate) mod state;
@@ -36,7 +37,7 @@ const SMALL_FILE: u64 = 64 << 20;
 
 /// How the user wants input files to be read.
 pub(crate) fn open_options(global: &Global) -> OpenOptions {
-    OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread } }
+    OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread }, ..OpenOptions::default() }
 }
 
 /// What `--kernel` names.
@@ -52,13 +53,23 @@ pub(crate) fn shown(path: &Path) -> String {
 /// Reads a file that is no model.
 pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Failure> {
     let file = InputFile::open(path)?;
-    Ok(file.read_vec(0, file.len(), SMALL_FILE)?)
+    let bytes = file.read_vec(0, file.len(), SMALL_FILE)?;
+    match rwkv_forge_io::lfs_pointer(&bytes) {
+        Some(what) => Err(Failure::refused("LfsPointer", format!("{}: this is {what}", path.display()))),
+        None => Ok(bytes),
+    }
 }
 
 /// As [`read_small`], for text.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     String::from_utf8(read_small(path)?)
         .map_err(|error| Failure::refused("NotUtf8", format!("{} is not UTF-8 text: {error}", path.display())))
+}
+
+/// Refuses a model that makes no logits, for commands that do nothing without, before anything is read for them.
+pub(crate) fn needs_head(model: &OpenModel) -> Result<(), Failure> {
+    model.model.spec("head.weight")?;
+    Ok(())
 }
 
 /// The vocabulary that `--vocab` names.
@@ -78,6 +89,9 @@ pub(crate) fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
 /// no error where no file will carry it, but worth a note.
 pub(crate) fn tokenizer(model: &OpenModel, choice: &Vocabulary, what: &str, terminal: &Terminal) -> Result<Tokenizer, BoxError> {
     let tokenizer = rwkv_forge_convert::vocabulary_for(model, choice, what)?;
+    for note in tokenizer.notes() {
+        terminal.note(note);
+    }
     if let Some(shortfall) = rwkv_forge_convert::shortfall(&tokenizer, model.description().hyperparameters.vocabulary) {
         terminal.note(&shortfall.to_string());
     }
@@ -119,12 +133,13 @@ pub(crate) fn model_line(description: &ModelDescription) -> String {
     let h = &description.hyperparameters;
     let heads = if h.heads > 0 { format!(", {} heads of {}", h.heads, h.head_size) } else { String::new() };
     format!(
-        "{}: {} layers, {} channels{heads}, ffn {}, vocabulary {}, {} parameters",
+        "{}: {} layers, {} channels{heads}, ffn {}, vocabulary {}{}, {} parameters",
         description.version,
         h.layers,
         h.channels,
         h.ffn,
         h.vocabulary,
+        if description.has_head() { "" } else { ", no head" },
         crate::terminal::thousands(description.parameters())
     )
 }
@@ -133,6 +148,9 @@ pub(crate) fn model_line(description: &ModelDescription) -> String {
 pub(crate) fn agreement_table(agreement: &Agreement) -> Result<String, Failure> {
     let a = agreement;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
+    if a.of_residual_stream {
+        return residual_table(a);
+    }
     let mut rows = vec![
         row("positions compared", a.positions.to_string()),
         row("logits bit-identical", if a.identical { "yes" } else { "no" }.to_owned()),
@@ -149,6 +167,23 @@ pub(crate) fn agreement_table(agreement: &Agreement) -> Result<String, Failure> 
     if let Some(position) = a.first_divergence {
         rows.push(row("first differing top-1", format!("position {position}")));
     }
+    rows.extend(worst_layer(a, "output", |layer| layer.residual.as_ref()));
+    rows.extend(worst_layer(a, "state", |layer| layer.state.as_ref()));
+    table(&["agreement with the source", ""], rows, &[])
+}
+
+/// The comparison of models without a head.
+fn residual_table(a: &Agreement) -> Result<String, Failure> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let place = format!("(position {}, channel {})", a.max_abs.position, a.max_abs.token);
+    let mut rows = vec![
+        row("compared, since there is no head", "the residual stream after the last norm".to_owned()),
+        row("positions compared", a.positions.to_string()),
+        row("residual stream bit-identical", if a.identical { "yes" } else { "no" }.to_owned()),
+        row("largest difference", format!("{} {place}", number(a.max_abs.value))),
+        row("rms(difference) / rms(reference)", number(a.rms_ratio)),
+        row("KL divergence of its softmax, mean", format!("{} nats", number(a.kl.mean))),
+    ];
     rows.extend(worst_layer(a, "output", |layer| layer.residual.as_ref()));
     rows.extend(worst_layer(a, "state", |layer| layer.state.as_ref()));
     table(&["agreement with the source", ""], rows, &[])

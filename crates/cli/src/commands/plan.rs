@@ -13,15 +13,17 @@ use rwkv_forge_io::OutputFile;
 use serde_json::json;
 
 use super::eval::texts::Texts;
+use super::models::open_model;
 use super::start::note_own;
-use super::{calibration, model_line, number, open_options, shown, tokenizer, vocabulary};
+use super::{calibration, model_line, needs_head, number, open_options, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = rwkv_forge_convert::open(&args.source, open_options(global))?;
+    let model = open_model(&args.source, &args.source_args, global, terminal)?;
+    needs_head(&model)?;
     note_own(&model, terminal);
     let vocabulary = vocabulary(&args.vocabulary)?;
     if args.calibration.calibrate.is_empty() {
@@ -30,7 +32,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     }
     let container = by_name(&args.to)?;
     let recipe = start(container)?;
-    let stem = args.source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let stem = rwkv_forge_convert::name_of(&args.source);
     let words = rwkv_forge_convert::named_after(&args.source);
     let convert = ConvertOptions {
         // As convert names it: the name is a part of the file's bytes.

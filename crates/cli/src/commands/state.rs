@@ -5,14 +5,16 @@ use rwkv_forge_model::architecture;
 use rwkv_forge_tensor::Encoding;
 use serde_json::json;
 
-use super::{open_options, shown};
+use super::models::Models;
+use super::shown;
 use crate::args::{Global, State};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = args.model.as_ref().map(|path| rwkv_forge_convert::open(path, open_options(global))).transpose()?;
+    let mut models = Models::unweighed(&args.key, global);
+    let model = args.model.as_ref().map(|path| models.open(path, terminal)).transpose()?;
     let version = match &model {
         Some(model) => Some(model.description().version),
         None => args.model_version.as_deref().and_then(architecture::by_name).map(|row| row.version),
@@ -25,7 +27,9 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         heads: args.heads.map(usize::from),
         sizes,
     };
-    let FoundState { state: tuned, format: from, version: said, in_model, notes } = state::find(&args.source, &hints)?;
+    let FoundState { state: tuned, format: from, version: said, in_model, notes } =
+        models.open_by(|key| state::find_at(&args.source, key, &hints))?;
+    models.finish()?;
     let version = version.or(said);
     for note in &notes {
         terminal.note(note);

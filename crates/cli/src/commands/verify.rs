@@ -8,11 +8,12 @@ use rwkv_forge_model::ModelDescription;
 use rwkv_forge_parallel::ParallelOptions;
 use rwkv_forge_report::sink;
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_weights::LayerState;
+use rwkv_forge_weights::{Context, LayerState};
 use serde_json::json;
 
+use super::models::Models;
 use super::start::{alike, started};
-use super::{agreement_table, kernel, model_line, open_options, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
+use super::{agreement_table, kernel, model_line, needs_head, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -20,9 +21,14 @@ use crate::terminal::Terminal;
 
 /// Runs the command.
 pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let options = open_options(global);
-    let reference = rwkv_forge_convert::open(&args.reference, options)?;
-    let candidate = rwkv_forge_convert::open(&args.candidate, options)?;
+    let mut models = Models::new(&args.source_args, global);
+    let reference = models.open(&args.reference, terminal)?;
+    let candidate = models.open(&args.candidate, terminal)?;
+    models.finish()?;
+    if args.against_parallel {
+        // The parallel form has logits for its end.
+        needs_head(&reference)?;
+    }
     let [reference, candidate] = [started(reference, &args.state, terminal)?, started(candidate, &args.state, terminal)?];
     let (reference, candidate) = alike(reference, candidate, terminal)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
@@ -75,6 +81,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         &json!({
             "reference": args.reference.display().to_string(),
             "candidate": args.candidate.display().to_string(),
+            "key": args.source_args.key.key,
             "kernel": by.name(),
             "reference_form": if args.against_parallel { "parallel" } else { "recurrent" },
             "agreement": agreement,
@@ -101,7 +108,9 @@ impl Runner for InParallel {
     }
 
     fn embed(&mut self, pieces: &[&[u32]]) -> Result<Activations, BoxError> {
-        Ok(Activations { x: self.0.embed(&pieces.concat())?, ..Activations::default() })
+        let tokens = pieces.concat();
+        let x = self.0.embed(&tokens)?;
+        Ok(Activations { context: Context::of_tokens(self.0.description(), &tokens, &x), x })
     }
 
     fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {

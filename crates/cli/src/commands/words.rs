@@ -1,7 +1,9 @@
 //! What files say besides their tensors, as tables, and what the user says.
 
-use rwkv_forge_convert::{Blueprint, Entry, Sourced, Standing, Value as Said, Word, WordDifference, Words};
-use rwkv_forge_tensor::shorten;
+use std::path::Path;
+
+use rwkv_forge_convert::{Blueprint, ChatFormat, Entry, Sourced, Standing, Value as Said, Word, WordDifference, Words, check_template};
+use rwkv_forge_tensor::{BoxError, shorten};
 use rwkv_forge_tokenizer::SpecialIds;
 use serde_json::{Value, json};
 
@@ -27,11 +29,7 @@ pub(super) fn rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
 /// What the user says of a model.
 pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
     let text = |option, value: &Option<String>| value.clone().map(|value| Sourced::option(option, value));
-    let template = match args.chat.as_ref().map(|path| (path, path.to_str())) {
-        None => None,
-        Some((_, Some("world"))) => Some(Sourced::option("--chat", rwkv_forge_convert::WORLD_TEMPLATE.trim_end().to_owned())),
-        Some((path, _)) => Some(Sourced::option("--chat", read_text(path)?)),
-    };
+    let template = args.chat.as_deref().map(template).transpose()?;
     let mut other: Vec<(String, Sourced<Said>)> = Vec::new();
     let mut special = SpecialIds::default();
     for rule in &args.meta {
@@ -63,6 +61,39 @@ pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
         other,
         ..Words::default()
     })
+}
+
+/// A format by its name, or the template of a file.
+fn template(chosen: &Path) -> Result<Sourced<String>, Failure> {
+    if let Some(format) = chosen.to_str().and_then(ChatFormat::by_name) {
+        return Ok(Sourced::option("--chat", format.template().to_owned()));
+    }
+    let text = read_text(chosen)?;
+    check_template(&chosen.display().to_string(), &text).map_err(BoxError::from)?;
+    Ok(Sourced::option("--chat", text))
+}
+
+/// What there is to say of the conversation format of a file that is made of the source with this name.
+pub(super) fn notes(blueprint: &Blueprint, source: &Path) -> Vec<String> {
+    let words = &blueprint.words;
+    let mut notes: Vec<String> = words.unkept.iter().map(|what| rwkv_forge_report::sink::word(what).into_owned()).collect();
+    let Some(template) = words.template.as_ref().filter(|_| blueprint.holds(Word::Template)) else { return notes };
+    let suggested = source.file_name().and_then(|name| ChatFormat::suggested_by(&name.to_string_lossy()));
+    if let Some(format) = suggested.filter(|_| template.is_default()) {
+        notes.push(format!(
+            "the file gets the conversation format world, and its name speaks for a model that was trained with others: give --chat {} ({}), \
+             or --chat tools for programs that call tools",
+            format.name, format.about
+        ));
+    }
+    let format = ChatFormat::of(&template.value).filter(|format| format.end_of_turn.is_none() || !template.is_default());
+    if let Some(format) = format.filter(|_| words.special.eot.is_none()) {
+        notes.push(format!(
+            "no token ends a turn of the format {}: programs have to stop at the text {:?}, which they must be told",
+            format.name, format.stop
+        ));
+    }
+    notes
 }
 
 fn place_of<'s>(special: &'s mut SpecialIds<Sourced<u32>>, name: &str) -> Option<&'s mut Option<Sourced<u32>>> {

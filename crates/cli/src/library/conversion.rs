@@ -237,7 +237,7 @@ impl<'a> Conversion<'a> {
         };
         let recipe = recipe.with_calibration(self.inputs.map(|inputs| inputs.statistics().record()))?;
         let verify = VerifyOptions { text: None, tokens: PROBE_TOKENS, thresholds: self.thresholds, kernel: Kernel::Reference };
-        let treatment = treatment(None, self.imatrix);
+        let treatment = treatment(self.model.merged(), self.imatrix);
         let container = container_for(self.model.description(), self.container)?;
         let mut options = ConvertOptions {
             treatment: treatment.as_deref(),

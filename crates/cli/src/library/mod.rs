@@ -8,7 +8,7 @@ mod session;
 
 use std::path::Path;
 
-use rwkv_forge_convert::{OpenModel, OpenOptions, Vocabulary, starting_like, vocabulary_for};
+use rwkv_forge_convert::{OpenModel, OpenOptions, Place, Vocabulary, starting_like, vocabulary_for};
 use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, Runnable};
 
 pub use conversion::Conversion;
@@ -36,6 +36,28 @@ pub use session::Session;
 /// When the file is damaged, hostile, of no supported format, or holds no RWKV model.
 pub fn open(path: impl AsRef<Path>) -> Result<OpenModel, Error> {
     rwkv_forge_convert::open(path.as_ref(), OpenOptions::default()).map_err(Error::of)
+}
+
+/// As [`open`], of what stands under a key of a file that holds several state dicts, or of a model as no trained one is.
+///
+/// ```
+/// # fn main() -> Result<(), rwkv_forge::Error> {
+/// use rwkv_forge::{OpenOptions, Place};
+/// # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/checkpoints/tiny-rwkv7.pth"));
+/// // A file of torch.save with the weights alone has no keys.
+/// let error = rwkv_forge::open_at(&Place::of(path).under("ema"), OpenOptions::default()).err().expect("it has none");
+/// assert_eq!(error.kind(), "NoSuchKey");
+/// // Norms of zeros are an error unless they are allowed.
+/// let options = OpenOptions { allow_zero_tensors: true, ..OpenOptions::default() };
+/// assert_eq!(rwkv_forge::open_at(&Place::of(path), options)?.holes().count(), 0);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`open`], and when nothing stands under the key.
+pub fn open_at(place: &Place, options: OpenOptions) -> Result<OpenModel, Error> {
+    rwkv_forge_convert::open_at(place, options).map_err(Error::of)
 }
 
 /// The tokens of a text in the vocabulary of a model. [`Vocabulary::Auto`] is the one that the model's file has, else World for World models.

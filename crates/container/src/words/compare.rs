@@ -124,14 +124,14 @@ fn difference(word: Word, key: &str, first: Option<String>, second: Option<Strin
 /// The first token that two vocabularies do not share, as each has it. Rows without a token are named by nobody in particular.
 fn differing(first: &TokenTable, second: &TokenTable) -> Option<(String, String)> {
     match (first, second) {
-        (TokenTable::LongestMatch(first), TokenTable::LongestMatch(second)) => {
+        (TokenTable::LongestMatch(first), TokenTable::LongestMatch(second)) | (TokenTable::Merges(first), TokenTable::Merges(second)) => {
             let last = first.max_id().max(second.max_id());
             (0..=last).find(|id| token(first, *id) != token(second, *id)).map(|id| (described(first, id), described(second, id)))
         }
         (TokenTable::BytePairs(first), TokenTable::BytePairs(second)) => differing_pairs(first, second),
-        (TokenTable::LongestMatch(_), TokenTable::BytePairs(_)) | (TokenTable::BytePairs(_), TokenTable::LongestMatch(_)) => {
-            Some((first.summary(), second.summary()))
-        }
+        (TokenTable::LongestMatch(_), TokenTable::BytePairs(_) | TokenTable::Merges(_))
+        | (TokenTable::Merges(_), TokenTable::BytePairs(_) | TokenTable::LongestMatch(_))
+        | (TokenTable::BytePairs(_), TokenTable::LongestMatch(_) | TokenTable::Merges(_)) => Some((first.summary(), second.summary())),
     }
 }
 

@@ -24,7 +24,7 @@ impl Words {
         fn entry<T>(word: Word, key: &str, said: &Sourced<T>, shown: impl Fn(&T) -> String) -> Entry {
             Entry { word, key: key.to_owned(), value: shown(&said.value), origin: said.origin.clone() }
         }
-        let Self { tokens, special, template, name, licence, author, provenance: _, other } = self;
+        let Self { tokens, special, template, name, licence, author, provenance: _, other, unkept: _ } = self;
         let mut all: Vec<Entry> = tokens.iter().map(|said| entry(Word::Tokens, "tokens", said, TokenTable::summary)).collect();
         all.extend(special.iter().map(|(name, said)| entry(Word::Special, name, said, u32::to_string)));
         let texts = [(Word::Template, template), (Word::Name, name), (Word::Licence, licence), (Word::Author, author)];
@@ -39,7 +39,7 @@ impl TokenTable {
     #[must_use]
     pub fn summary(&self) -> String {
         match self {
-            Self::LongestMatch(tokenizer) => format!("{}, {} tokens", tokenizer.name(), tokenizer.len()),
+            Self::LongestMatch(tokenizer) | Self::Merges(tokenizer) => format!("{}, {} tokens", tokenizer.name(), tokenizer.len()),
             Self::BytePairs(vocabulary) => {
                 let tokens = vocabulary.kinds.iter().filter(|kind| **kind != TokenKind::Unused).count();
                 format!("of Qwen, {tokens} tokens")

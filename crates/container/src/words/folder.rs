@@ -8,9 +8,9 @@ use rwkv_forge_tokenizer::bpe::TokenKind;
 use rwkv_forge_tokenizer::{Mark, SpecialIds, Tokenizer};
 use serde_json::Value as Json;
 
-use crate::beside::{Beside, TOKENIZER_CONFIG};
+use crate::beside::{Beside, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::ContainerError;
-use crate::words::{Origin, Sourced, TokenTable, Words};
+use crate::words::{Array, Origin, Sourced, TokenTable, Value, Words};
 
 /// What `generate` of Transformers begins and ends with.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -20,6 +20,11 @@ pub const TEMPLATE: &str = "chat_template.jinja";
 const WORLD_ROWS: usize = 65_536;
 /// Most entries of `added_tokens_decoder` that are read.
 const MAX_ADDED: usize = 1 << 16;
+/// Most templates with a name that are read.
+const MAX_TEMPLATES: usize = 64;
+/// Keys of a GGUF for templates with a name, which converters and runtimes share.
+const NAMED: &str = "tokenizer.chat_template.";
+const NAMES: &str = "tokenizer.chat_templates";
 
 /// Whether a file of this name is a vocabulary in RWKV's format.
 #[must_use]
@@ -27,8 +32,9 @@ pub fn is_vocabulary(name: &str) -> bool {
     name.starts_with("rwkv_vocab") && name.ends_with(".txt")
 }
 
-/// A vocabulary file, special ids by the texts of `tokenizer_config.json`, else by `generation_config.json`, and the
-/// template of `chat_template.jinja`, else of `tokenizer_config.json`. A vocabulary that is `given` takes the place of the file. The ids of `config.json` are those of a class, which are wrong for RWKV
+/// A vocabulary file (RWKV's, else `tokenizer.json`), special ids by the texts of `tokenizer_config.json`, else by `generation_config.json`, and the
+/// template of `chat_template.jinja`, else of `tokenizer_config.json`, with those that have a name there. Of several ids that end a text
+/// the second is the end of a turn where nobody says another. A vocabulary that is `given` takes the place of the file. The ids of `config.json` are those of a class, which are wrong for RWKV
 /// often enough (1 and 2 in those of flash-linear-attention), and not read.
 pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: usize) -> Result<Words, BoxError> {
     let tokenizer_config = json(beside, TOKENIZER_CONFIG)?;
@@ -39,6 +45,8 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
         let added = added(path, config)?;
         let with = |base: &Tokenizer| base.with_marks(added.clone()).map_err(|error| bad(path, error.to_string()));
         match (&mut tokens, &usual) {
+            // All that is added stands in a tokenizer.json itself.
+            (Some(said), _) if !said.value.is_list() => {}
             (Some(said), _) => said.value = with(&said.value)?,
             (None, Some(world)) if !added.is_empty() => {
                 tokens = Some(Sourced { value: with(world)?, origin: Origin::Beside(path.clone()) });
@@ -65,12 +73,18 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
         let id = first(ids).ok_or_else(|| bad(path, format!("{name} is {ids}, expected the id of a token, or several")))?;
         Ok(said(id, path))
     };
-    let special = SpecialIds { bos: special("bos")?, eos: special("eos")?, eot: special("eot")?, pad: special("pad")? };
-    let template = template(beside, tokenizer_config.as_ref())?;
+    let mut special = SpecialIds { bos: special("bos")?, eos: special("eos")?, eot: special("eot")?, pad: special("pad")? };
+    let mut unkept = Vec::new();
+    if let Some((path, config)) = &stating {
+        unkept.extend(more_ids(path, config, &mut special)?);
+    }
+    let (template, other) = templates(beside, tokenizer_config.as_ref())?;
     Ok(Words {
         special,
         template,
-        tokens: tokens.map(|said| Sourced { value: TokenTable::LongestMatch(said.value), origin: said.origin }),
+        other,
+        unkept,
+        tokens: tokens.map(|said| Sourced { value: TokenTable::of(said.value), origin: said.origin }),
         ..Words::default()
     })
 }
@@ -88,7 +102,12 @@ fn json(beside: &Beside, name: &str) -> Result<Option<(PathBuf, Json)>, BoxError
 /// The one vocabulary file, where there is one.
 fn vocabulary(beside: &Beside) -> Result<Option<Sourced<Tokenizer>>, BoxError> {
     let names = beside.names(is_vocabulary)?;
-    let Some(name) = names.first() else { return Ok(None) };
+    let Some(name) = names.first() else {
+        let Some((path, bytes)) = beside.bytes(TOKENIZER)? else { return Ok(None) };
+        let value = Tokenizer::from_bytes(TOKENIZER, &bytes);
+        let value = value.map_err(|error| bad(&path, format!("{error}; or give the model's vocabulary with --vocab")))?;
+        return Ok(Some(Sourced { value, origin: Origin::Beside(path) }));
+    };
     let Some((path, bytes)) = beside.bytes(name)? else { return Ok(None) };
     if let [_, second, ..] = names.as_slice() {
         return Err(bad(
@@ -127,19 +146,79 @@ fn added(path: &Path, config: &Json) -> Result<BTreeMap<u32, Mark>, ContainerErr
     entries.iter().map(mark).collect()
 }
 
-fn template(beside: &Beside, config: Option<&(PathBuf, Json)>) -> Result<Option<Sourced<String>>, BoxError> {
-    if let Some((path, bytes)) = beside.bytes(TEMPLATE)? {
-        let value = String::from_utf8(bytes).map_err(|error| bad(&path, format!("it is not UTF-8 text: {error}")))?;
-        return Ok(Some(Sourced { value, origin: Origin::Beside(path) }));
+/// What a list of ids says beyond the one that is taken: a second id that ends a text ends a turn, where nobody says what does; the others have
+/// no place, and are named.
+fn more_ids(path: &Path, config: &Json, special: &mut SpecialIds<Sourced<u32>>) -> Result<Vec<String>, ContainerError> {
+    let mut unkept = Vec::new();
+    for which in ["bos", "eos", "eot", "pad"] {
+        let name = format!("{which}_token_id");
+        let Some(ids) = config.get(&name).and_then(Json::as_array).filter(|ids| ids.len() > 1) else { continue };
+        let bad = || bad(path, format!("{name} is a list with {} entries, expected ids of tokens", ids.len()));
+        let ids: Vec<u32> = ids.iter().map(first).collect::<Option<_>>().ok_or_else(bad)?;
+        let taken = |special: &SpecialIds<Sourced<u32>>| special.iter().map(|(_, said)| said.value).collect::<Vec<_>>();
+        let mut rest = ids;
+        rest.retain(|id| !taken(special).contains(id));
+        if which == "eos" && special.eot.is_none() && !rest.is_empty() {
+            special.eot = Some(Sourced { value: rest.remove(0), origin: Origin::Beside(path.to_path_buf()) });
+        }
+        if !rest.is_empty() {
+            let shown = rest.iter().take(8).map(u32::to_string).collect::<Vec<_>>().join(", ");
+            let more = if rest.len() > 8 { format!(" and {} more", rest.len().saturating_sub(8)) } else { String::new() };
+            unkept.push(format!("{name} of {} has several ids, and {shown}{more} are not kept: a file has one of a kind", path.display()));
+        }
     }
-    let Some((path, said)) = config.and_then(|(path, config)| Some((path, config.get("chat_template")?))) else { return Ok(None) };
-    // One text, or a list of named ones.
-    let named =
-        |name: &str| said.as_array()?.iter().find(|one| one.get("name").and_then(Json::as_str) == Some(name))?.get("template")?.as_str();
-    let text = said.as_str().or_else(|| named("default"));
-    match text {
-        Some(text) => Ok(Some(Sourced { value: text.to_owned(), origin: Origin::Beside(path.clone()) })),
-        None if said.is_null() => Ok(None),
-        None => Err(bad(path, "chat_template is no text, and none of its templates is called default".to_owned()).into()),
+    Ok(unkept)
+}
+
+/// A template and, under the keys that a GGUF has for them, those with names.
+type Templates = (Option<Sourced<String>>, Vec<(String, Sourced<Value>)>);
+
+/// The template of a file of its own, else the one of the configuration that has no name or that of `default`; and the others there.
+fn templates(beside: &Beside, config: Option<&(PathBuf, Json)>) -> Result<Templates, BoxError> {
+    let own = match beside.bytes(TEMPLATE)? {
+        None => None,
+        Some((path, bytes)) => {
+            let value = String::from_utf8(bytes).map_err(|error| bad(&path, format!("it is not UTF-8 text: {error}")))?;
+            Some(Sourced { value, origin: Origin::Beside(path) })
+        }
+    };
+    let Some((path, said)) = config.and_then(|(path, config)| Some((path, config.get("chat_template")?))) else {
+        return Ok((own, Vec::new()));
+    };
+    let sourced = |text: &str| Sourced { value: text.to_owned(), origin: Origin::Beside(path.clone()) };
+    let Some(list) = said.as_array() else {
+        return match said.as_str() {
+            Some(text) => Ok((own.or(Some(sourced(text))), Vec::new())),
+            None if said.is_null() || own.is_some() => Ok((own, Vec::new())),
+            None => Err(bad(path, "chat_template is neither a text nor a list of texts with names".to_owned()).into()),
+        };
+    };
+    let (mut main, mut names, mut other) = (own, Vec::new(), Vec::new());
+    if list.len() > MAX_TEMPLATES {
+        return Err(bad(path, format!("chat_template has {} entries, at most {MAX_TEMPLATES} are read", list.len())).into());
     }
+    for one in list {
+        let part = |key: &str| one.get(key).and_then(Json::as_str);
+        let (Some(name), Some(text)) = (part("name"), part("template")) else {
+            return Err(bad(path, "an entry of chat_template has no name or no template".to_owned()).into());
+        };
+        if name == "default" {
+            main = main.or_else(|| Some(sourced(text)));
+            continue;
+        }
+        // As llama.cpp's converter spells them.
+        let name: String = name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }).collect();
+        if name.is_empty() || names.contains(&name) {
+            return Err(bad(path, format!("chat_template has several entries called {name:?}, or one without a name")).into());
+        }
+        other.push((format!("{NAMED}{name}"), Sourced { value: Value::String(text.to_owned()), origin: Origin::Beside(path.clone()) }));
+        names.push(name);
+    }
+    if main.is_none() {
+        return Err(bad(path, "chat_template is a list in which none is called default".to_owned()).into());
+    }
+    if !names.is_empty() {
+        other.push((NAMES.to_owned(), Sourced { value: Value::Array(Array::String(names)), origin: Origin::Beside(path.clone()) }));
+    }
+    Ok((main, other))
 }

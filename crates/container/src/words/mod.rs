@@ -5,9 +5,11 @@
 //! ([`crate::Container::words`]).
 
 mod beside;
+mod chat;
 mod compare;
 mod entries;
 mod folder;
+mod jinja;
 mod table;
 mod value;
 
@@ -18,9 +20,11 @@ use std::path::PathBuf;
 use rwkv_forge_tokenizer::{SpecialIds, Tokenizer};
 
 pub use beside::{Given, words_beside};
+pub use chat::{CHAT_FORMATS, ChatFormat};
 pub use compare::{Standing, WordDifference};
 pub use entries::Entry;
 pub use folder::{GENERATION_CONFIG, TEMPLATE, is_vocabulary};
+pub use jinja::{MAX_TEMPLATE_BYTES, Unrendered, check_template, rendered};
 pub use table::TokenTable;
 pub use value::{Array, Value};
 
@@ -175,21 +179,25 @@ pub struct Words {
     pub provenance: Option<Provenance>,
     /// Everything else, by key, in the file's order.
     pub other: Vec<(String, Sourced<Value>)>,
+    /// What somebody says that has no place here: a sentence each, for people.
+    pub unkept: Vec<String>,
 }
 
 impl Words {
     /// What models with the World vocabulary, or one in its file format, have unless somebody says otherwise: texts begin and end with the
-    /// end of text, where the vocabulary has one; a turn ends with the empty line, where that is one token.
+    /// end of text, where the vocabulary has one; a turn ends with the empty line, where that is one token. Models whose vocabulary is merges
+    /// are older than conversations, and have no format of them.
     #[must_use]
     pub fn world(tokenizer: Sourced<Tokenizer>) -> Self {
         const END_OF_TEXT: &str = "the end of text of vocabularies in this format";
         const EMPTY_LINE: &str = "the empty line, which ends a turn of World models";
         const TEMPLATE: &str = "the format that World models are trained with";
         let end_of_text = || tokenizer.value.end_of_text().map(|id| Sourced::default_of(END_OF_TEXT, id));
-        let end_of_turn = tokenizer.value.id_of(b"\n\n").map(|id| Sourced::default_of(EMPTY_LINE, id));
+        let is_list = tokenizer.value.is_list();
+        let end_of_turn = tokenizer.value.id_of(b"\n\n").filter(|_| is_list).map(|id| Sourced::default_of(EMPTY_LINE, id));
         let special = SpecialIds { bos: end_of_text(), eos: end_of_text(), eot: end_of_turn, pad: None };
-        let template = Some(Sourced::default_of(TEMPLATE, WORLD_TEMPLATE.trim_end().to_owned()));
-        let tokens = Some(Sourced { value: TokenTable::LongestMatch(tokenizer.value), origin: tokenizer.origin });
+        let template = is_list.then(|| Sourced::default_of(TEMPLATE, WORLD_TEMPLATE.trim_end().to_owned()));
+        let tokens = Some(Sourced { value: TokenTable::of(tokenizer.value), origin: tokenizer.origin });
         Self { tokens, special, template, ..Self::default() }
     }
 
@@ -202,7 +210,8 @@ impl Words {
                 (first, second) => first.or(second),
             }
         }
-        let Self { tokens, special, template, name, licence, author, provenance, mut other } = self;
+        let Self { tokens, special, template, name, licence, author, provenance, mut other, mut unkept } = self;
+        unkept.extend(others.unkept);
         let places: BTreeMap<String, usize> = other.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
         for (key, value) in others.other {
             match places.get(&key).and_then(|place| other.get_mut(*place)) {
@@ -225,14 +234,15 @@ impl Words {
             author: either(author, others.author),
             provenance: provenance.or(others.provenance),
             other,
+            unkept,
         }
     }
 
-    /// The vocabulary, where it is one in the format of World's.
+    /// The vocabulary, where texts can be read with it: all but those of hybrids.
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         match self.tokens.as_ref().map(|tokens| &tokens.value) {
-            Some(TokenTable::LongestMatch(tokenizer)) => Some(tokenizer),
+            Some(TokenTable::LongestMatch(tokenizer) | TokenTable::Merges(tokenizer)) => Some(tokenizer),
             Some(TokenTable::BytePairs(_)) | None => None,
         }
     }

@@ -6,11 +6,11 @@ use rwkv_forge_io::InputFile;
 use rwkv_forge_tensor::{BoxError, Encoding, decode_dense};
 use rwkv_forge_weights::turned;
 
-use super::{F32_BYTES, InitState, LARGEST, StateError, StateFormat, StateHints, StateSizes, runtime_of};
+use super::{F32_BYTES, InitState, LARGEST, StateError, StateFormat, StateHints, StateSizes, in_rwkv_cpp};
 
 pub(super) fn read(path: &Path, hints: &StateHints) -> Result<InitState, BoxError> {
     let missing = |missing| StateError::Unknowable { format: StateFormat::RwkvCpp.name(), missing };
-    let row = runtime_of(hints.version.ok_or_else(|| missing("--model-version"))?)?;
+    let row = in_rwkv_cpp(hints.version.ok_or_else(|| missing("--model-version"))?)?;
     let file = InputFile::open(path)?;
     let sizes = match (hints.sizes, hints.layers, hints.heads) {
         (Some(sizes), ..) => sizes,

@@ -24,8 +24,25 @@ pub enum StateError {
         file: PathBuf,
     },
     /// No tuned states are known for this version.
-    #[error("{version} has no tuned states: files with time_state exist for RWKV-5, RWKV-6 and RWKV-7 only")]
+    #[error("{version} has no tuned states: files with time_state exist for RWKV-5, RWKV-6, RWKV-7 and RWKV-7a only")]
     NoMatrixState {
+        /// The version.
+        version: Version,
+    },
+    /// What the version remembers has no fixed size.
+    #[strum(serialize = "StateGrows")]
+    #[error(
+        "{version} has no initial state: its attention remembers a key and a value of every token, so that no file of a fixed size holds \
+         what it knows; feed it the tokens themselves, as generate --prompt does"
+    )]
+    Grows {
+        /// The version.
+        version: Version,
+    },
+    /// rwkv.cpp has no models of this version.
+    #[strum(serialize = "StateNotInRwkvCpp")]
+    #[error("rwkv.cpp has no {version}, so it has no buffer for its states either; write another format with --to pth")]
+    NotInRwkvCpp {
         /// The version.
         version: Version,
     },
@@ -107,7 +124,9 @@ pub enum StateError {
     },
     /// A version that llama.cpp does not run.
     #[strum(serialize = "NotInLlama")]
-    #[error("llama.cpp does not run {version}, so there is no file of its states for it: write rwkv-cpp, web-rwkv or pth")]
+    #[error(
+        "llama.cpp does not run {version}, so there is no file of its states for it: write another format, with --to pth or --to web-rwkv"
+    )]
     NotInLlama {
         /// The version.
         version: Version,
@@ -170,6 +189,8 @@ impl Diagnostic for StateError {
         match self {
             Self::UnknownFormat { .. }
             | Self::NoMatrixState { .. }
+            | Self::Grows { .. }
+            | Self::NotInRwkvCpp { .. }
             | Self::Unknowable { .. }
             | Self::TypeNotCarried { .. }
             | Self::NotInLlama { .. } => Class::Usage,

@@ -27,9 +27,10 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_container::ContainerError;
 use rwkv_forge_io::InputFile;
-use rwkv_forge_model::{ModelDescription, Version, has_tuned_states};
-use rwkv_forge_tensor::BoxError;
+use rwkv_forge_model::{ModelDescription, Version};
+use rwkv_forge_tensor::{BoxError, shorten};
 use rwkv_forge_weights::{Model, State, Wkv};
 use serde::Serialize;
 
@@ -60,11 +61,9 @@ impl StateSizes {
     /// Those of a model.
     ///
     /// # Errors
-    /// [`StateError::NoMatrixState`] for RWKV-4 and hybrids.
+    /// [`StateError::NoMatrixState`] for RWKV-4 and hybrids, [`StateError::Grows`] for RWKV-7b.
     pub fn of(model: &ModelDescription) -> Result<Self, StateError> {
-        if !has_tuned_states(model.version) {
-            return Err(StateError::NoMatrixState { version: model.version });
-        }
+        runtime_of(model.version)?;
         let sizes = &model.hyperparameters;
         Ok(Self { layers: sizes.layers, heads: sizes.heads, head_size: sizes.head_size })
     }
@@ -201,22 +200,37 @@ struct Runtime {
     key_first: bool,
     /// Whether rwkv.cpp computes with values that are divided by 8.
     divided: bool,
+    /// Whether rwkv.cpp runs the version.
+    rwkv_cpp: bool,
     /// What llama.cpp calls the version, if it runs it.
     llama: Option<&'static str>,
 }
 
 /// The versions of which tuned states are known. Nobody has published any of RWKV-4, which has no matrices, or of hybrids with other
 /// architectures, so nobody knows their layout.
-static RUNTIMES: [Runtime; 5] = [
-    Runtime { version: Version::V5_0, key_first: true, divided: true, llama: None },
-    Runtime { version: Version::V5_1, key_first: true, divided: true, llama: None },
-    Runtime { version: Version::V5_2, key_first: true, divided: true, llama: None },
-    Runtime { version: Version::V6, key_first: true, divided: false, llama: Some("rwkv6") },
-    Runtime { version: Version::V7, key_first: false, divided: false, llama: Some("rwkv7") },
+static RUNTIMES: [Runtime; 6] = [
+    Runtime { version: Version::V5_0, key_first: true, divided: true, rwkv_cpp: true, llama: None },
+    Runtime { version: Version::V5_1, key_first: true, divided: true, rwkv_cpp: true, llama: None },
+    Runtime { version: Version::V5_2, key_first: true, divided: true, rwkv_cpp: true, llama: None },
+    Runtime { version: Version::V6, key_first: true, divided: false, rwkv_cpp: true, llama: Some("rwkv6") },
+    Runtime { version: Version::V7, key_first: false, divided: false, rwkv_cpp: true, llama: Some("rwkv7") },
+    Runtime { version: Version::V7a, key_first: false, divided: false, rwkv_cpp: false, llama: None },
 ];
 
+/// The versions of which no state of a fixed size says all.
+static GROWING: [Version; 1] = [Version::V7b];
+
 fn runtime_of(version: Version) -> Result<&'static Runtime, StateError> {
+    if GROWING.contains(&version) {
+        return Err(StateError::Grows { version });
+    }
     RUNTIMES.iter().find(|row| row.version == version).ok_or(StateError::NoMatrixState { version })
+}
+
+/// As [`runtime_of`], for rwkv.cpp's own buffer.
+fn in_rwkv_cpp(version: Version) -> Result<&'static Runtime, StateError> {
+    let row = runtime_of(version)?;
+    if row.rwkv_cpp { Ok(row) } else { Err(StateError::NotInRwkvCpp { version }) }
 }
 
 /// What was found in a file.
@@ -253,15 +267,27 @@ pub fn read(path: &Path, hints: &StateHints) -> Result<(InitState, StateFormat),
 /// # Errors
 /// [`StateError`], and the readers' own.
 pub fn find(path: &Path, hints: &StateHints) -> Result<FoundState, BoxError> {
+    find_at(path, None, hints)
+}
+
+/// As [`find`], of what stands under a key of a file of torch.save that holds several dictionaries.
+///
+/// # Errors
+/// As [`find`], and when nothing stands under the key.
+pub fn find_at(path: &Path, key: Option<&str>, hints: &StateHints) -> Result<FoundState, BoxError> {
     let format = match hints.format {
         None if path.is_file() => format::of_head(&InputFile::open(path)?)?,
         given => given,
     };
+    let keyless = |format: &StateFormat| ![StateFormat::Pth, StateFormat::WebRwkv].contains(format);
+    if let (Some(key), Some(format)) = (key, format.filter(keyless)) {
+        return Err(ContainerError::NoKeys { path: path.to_owned(), format: format.name(), key: shorten(key) }.into());
+    }
     let found = match format {
         Some(StateFormat::RwkvCpp) => FoundState::new(buffer::read(path, hints)?, StateFormat::RwkvCpp),
         Some(kind @ (StateFormat::LlamaSession | StateFormat::LlamaSequence)) => llama::read(path, kind, hints.version)?,
         Some(StateFormat::Rmpack) => rmpack::read(path)?,
-        Some(StateFormat::Pth | StateFormat::WebRwkv) | None => tensors::read(path, hints.format)?,
+        Some(StateFormat::Pth | StateFormat::WebRwkv) | None => tensors::read(path, key, hints.format)?,
     };
     check_finite(path, &found.state)?;
     match hints.sizes {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rwkv_forge_checkpoint::{CheckpointError, Kind, Limits, Refusal};
-use rwkv_forge_container::OpenOptions;
+use rwkv_forge_container::{OpenOptions, Place};
 use rwkv_forge_io::Backend;
 use rwkv_forge_model::names::{StateNames, StatePart};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource, decode_dense, format_shape, shorten};
@@ -14,19 +14,19 @@ use super::{FoundState, InitState, LARGEST, StateError, StateFormat, StateSizes,
 /// What names of adapters have, which trainers tune beside a state.
 const ADAPTER: [&str; 2] = [".lora_A", ".lora_B"];
 
-/// Reads the state in a file of named tensors, in the order of `given` where nothing else says it.
-pub(super) fn read(path: &Path, given: Option<StateFormat>) -> Result<FoundState, BoxError> {
+/// Reads the state in a file of named tensors, or in what stands under a key of it, in the order of `given` where nothing else says it.
+pub(super) fn read(path: &Path, key: Option<&str>, given: Option<StateFormat>) -> Result<FoundState, BoxError> {
     if path.is_dir() {
-        return of_model(path, "a directory");
+        return of_model(path, key, "a directory");
     }
-    let (kind, source) = open_tensors(path)?;
+    let (kind, source) = open_tensors(path, key)?;
     let names = StateNames::of(source.tensors());
     let others: Vec<&TensorInfo> =
         source.tensors().iter().zip(&names.tensors).filter(|(_, name)| name.is_none()).map(|(info, _)| info).collect();
     let is_adapter = others.iter().all(|info| ADAPTER.iter().any(|part| info.name.contains(part)));
     match others.first() {
         Some(other) if !names.is_some() => Err(not_a_state(path, format!("the tensor {}", shorten(&other.name))).into()),
-        Some(other) if !is_adapter => of_model(path, &format!("the tensor {}", shorten(&other.name))),
+        Some(other) if !is_adapter => of_model(path, key, &format!("the tensor {}", shorten(&other.name))),
         _ => {
             // Checksums are cheap here, and a damaged state still writes fluent text.
             source.check_integrity(&|_| ())?;
@@ -44,8 +44,8 @@ fn not_a_state(path: &Path, what: String) -> StateError {
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "one refusal is told otherwise")]
-fn open_tensors(path: &Path) -> Result<(Kind, Box<dyn TensorSource>), BoxError> {
-    rwkv_forge_checkpoint::open_kind(path, &Limits::default(), Backend::default()).map_err(|error| match error {
+fn open_tensors(path: &Path, key: Option<&str>) -> Result<(Kind, Box<dyn TensorSource>), BoxError> {
+    rwkv_forge_checkpoint::open_at(path, key, &Limits::default(), Backend::default()).map_err(|error| match error {
         CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } => {
             BoxError::from(StateError::UnknownFormat { file: path.to_owned() })
         }
@@ -54,8 +54,14 @@ fn open_tensors(path: &Path) -> Result<(Kind, Box<dyn TensorSource>), BoxError> 
 }
 
 /// The state that lies among the weights of a model. `other` is what there is besides states.
-fn of_model(path: &Path, other: &str) -> Result<FoundState, BoxError> {
-    let model = match crate::open::open(path, OpenOptions::default()) {
+fn of_model(path: &Path, key: Option<&str>, other: &str) -> Result<FoundState, BoxError> {
+    let place = match key {
+        Some(key) => Place::of(path).under(key),
+        None => Place::of(path),
+    };
+    // The weights do not matter here.
+    let options = OpenOptions { allow_zero_tensors: true, ..OpenOptions::default() };
+    let model = match crate::open::open_at(&place, options) {
         // Neither a model nor a state: what is in the way of the state helps more.
         Err(error) if error.kind() == "NotRwkv" => return Err(not_a_state(path, other.to_owned()).into()),
         opened => opened?,

@@ -9,7 +9,7 @@ use rwkv_forge_tensor::{BoxError, Encoding, F16Loss, decode_dense, f32_to_bf16, 
 use rwkv_forge_weights::turned;
 use serde::Serialize;
 
-use super::{InitState, StateError, StateFormat, StateSizes, llama, rmpack, runtime_of};
+use super::{InitState, StateError, StateFormat, StateSizes, in_rwkv_cpp, llama, rmpack};
 use crate::convert::loses_too_much;
 use crate::execute::write_checksums;
 
@@ -168,7 +168,7 @@ impl Encoder {
 
     /// rwkv.cpp's buffer.
     fn buffer(&mut self, state: &InitState, version: Version) -> Result<(FileLayout, Placed), StateError> {
-        let row = runtime_of(version)?;
+        let row = in_rwkv_cpp(version)?;
         let zeros = vec![0.0; state.sizes.channels()];
         let mut bytes = Vec::new();
         for (layer, values) in state.layers.iter().enumerate() {

@@ -21,6 +21,11 @@ use rwkv_forge_weights::Model;
 /// The trained models that are always there.
 pub(crate) const TINY: [&str; 4] = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"];
 
+/// The versions that the engine runs: all but one, whose attention it refuses (`what_is_supported_is_said_by_mechanism`).
+pub(crate) fn versions() -> impl Iterator<Item = Version> {
+    Version::ALL.into_iter().filter(|version| *version != Version::V7b)
+}
+
 /// Channels that all super-blocks divide.
 pub(crate) const WIDE: Sizes = Sizes { layers: 3, channels: 256, head_size: 64, ffn: 512, vocabulary: 70, ranks: [32, 16, 24, 40] };
 /// Small, and no number of rows a multiple of 16 that need not be.
@@ -55,7 +60,9 @@ impl Loaded {
 
     pub(crate) fn random(version: Version, sizes: &Sizes, seed: u64) -> Self {
         let bonus_as_logarithm = [Version::V5_0, Version::V5_1].contains(&version);
-        let options = Options { bonus_as_logarithm, ..Options::default() };
+        // Tables of whole super-blocks, where the other matrices have them too.
+        let deep = if sizes.channels.is_multiple_of(256) { Options::RELEASED } else { Options::DEEP };
+        let options = Options { bonus_as_logarithm, deep, ..Options::default() };
         Self::new(Arc::new(random_model_with(version, sizes, &options, seed)))
     }
 

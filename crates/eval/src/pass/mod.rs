@@ -144,10 +144,27 @@ impl Pass {
         &self.runner.description().hyperparameters
     }
 
-    /// Number of logits a token.
+    /// Number of logits a token; for a model without a head, of the channels that stand for them.
     #[must_use]
     pub fn vocabulary(&self) -> usize {
-        self.sizes().vocabulary
+        self.runner.description().outputs()
+    }
+
+    /// Whether the model makes logits.
+    #[must_use]
+    pub fn has_head(&self) -> bool {
+        self.runner.description().has_head()
+    }
+
+    /// Refuses a model that makes no logits, before its layers are computed.
+    ///
+    /// # Errors
+    /// [`WeightsError::NoHead`](rwkv_forge_weights::WeightsError::NoHead).
+    pub(crate) fn needs_head(&self) -> Result<(), EvalError> {
+        if self.has_head() {
+            return Ok(());
+        }
+        Err(EvalError::Model { model: self.name, error: rwkv_forge_weights::WeightsError::NoHead.into() })
     }
 
     /// Number of layers.
@@ -180,10 +197,14 @@ impl Pass {
     /// When there is nothing to feed, a token is outside the vocabulary, reading fails, or a number is not finite.
     pub fn start(&mut self, sequences: &[Tokens]) -> Result<Residuals, EvalError> {
         let sizes = self.sizes();
-        let (channels, width) = (sizes.channels, sizes.channels.max(sizes.attention));
+        let description = self.runner.description();
+        let (channels, width) = (sizes.channels, sizes.channels.max(Context::<f32>::width(description)));
         let bytes = GROUP_BYTES.min(self.options.max_memory / 4);
         // A sequence of a group has a state of the layer that is at work: of many short texts, far more than their activations.
         let state = 4 * (2 * channels + sizes.attention.max(sizes.heads * sizes.head_size * sizes.head_size)) as u64;
+        // What an attention remembers grows with the sequence.
+        let longest = sequences.iter().map(Tokens::len).max().unwrap_or(0) as u64;
+        let state = state + 4 * longest * description.mechanisms.attention.growth(sizes) as u64;
         let at_most = |each: u64| (bytes / each.max(1)).max(1);
         let groups = divide(sequences.iter().map(Tokens::len), at_most(width as u64 * 8), at_most(state));
         let tokens: usize = groups.iter().map(Group::tokens).sum();

@@ -5,7 +5,7 @@ use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::LayerState;
 
-use super::{Activations, HeadInRanges, Runner, RunnerHead, RunnerLayer};
+use super::{Activations, HeadInRanges, LastNorm, Runner, RunnerHead, RunnerLayer};
 use crate::options::PassOptions;
 use crate::runnable::Runnable;
 
@@ -50,6 +50,9 @@ impl Runner for Engine {
     fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
         let sizes = &self.runnable.description().hyperparameters;
         let (vocabulary, channels) = (sizes.vocabulary, sizes.channels);
+        if !self.runnable.description().has_head() {
+            return Ok(Box::new(LastNorm(&self.runnable.model)));
+        }
         let stream = &mut self.stream;
         if self.whole_head {
             let head = stream.load_head(0, vocabulary)?;

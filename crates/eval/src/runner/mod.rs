@@ -5,7 +5,7 @@ mod reference;
 
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_weights::{Context, LayerState};
+use rwkv_forge_weights::{Context, LayerState, Model};
 
 use crate::options::{Kernel, PassOptions};
 use crate::runnable::Runnable;
@@ -87,12 +87,13 @@ pub trait RunnerLayer {
     fn state(&self, piece: usize) -> Result<LayerState<f32>, BoxError>;
 }
 
-/// The head: the last norm and the output matrix.
+/// The head: the last norm and the output matrix; of a model that has no such matrix the norm alone, whose channels then stand for logits
+/// ([`ModelDescription::outputs`]).
 pub trait RunnerHead {
     /// Tokens whose logits are best computed together.
     fn tokens_at_once(&self) -> usize;
 
-    /// Logits `out [tokens, vocabulary]` of rows of the residual stream `x [tokens, channels]` after the last layer.
+    /// Logits `out [tokens, outputs]` of rows of the residual stream `x [tokens, channels]` after the last layer.
     ///
     /// # Errors
     /// When reading or computing fails.
@@ -139,6 +140,20 @@ impl<F: FnMut(&[f32], usize, usize) -> Result<Vec<f32>, BoxError>> RunnerHead fo
                 out[first..first + rows].copy_from_slice(part);
             }
         }
+        Ok(())
+    }
+}
+
+/// In place of the head of a model that has none: the last norm alone, as the reference computes it.
+struct LastNorm<'m>(&'m Model);
+
+impl RunnerHead for LastNorm<'_> {
+    fn tokens_at_once(&self) -> usize {
+        TOKENS_A_READING
+    }
+
+    fn logits(&mut self, x: &[f32], out: &mut [f32]) -> Result<(), BoxError> {
+        out.copy_from_slice(&rwkv_forge_kernel::last_norm(self.0, x)?);
         Ok(())
     }
 }

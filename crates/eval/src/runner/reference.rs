@@ -5,7 +5,7 @@ use rwkv_forge_model::ModelDescription;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState};
 
-use super::{Activations, HeadInRanges, Runner, RunnerHead, RunnerLayer};
+use super::{Activations, HeadInRanges, LastNorm, Runner, RunnerHead, RunnerLayer};
 use crate::runnable::Runnable;
 
 pub(super) struct Reference {
@@ -24,7 +24,9 @@ impl Runner for Reference {
     }
 
     fn embed(&mut self, pieces: &[&[u32]]) -> Result<Activations, BoxError> {
-        Ok(Activations { x: embed(&self.runnable.model, &pieces.concat())?, context: Context::new() })
+        let tokens = pieces.concat();
+        let x = embed(&self.runnable.model, &tokens)?;
+        Ok(Activations { context: Context::of_tokens(self.description(), &tokens, &x), x })
     }
 
     fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {
@@ -35,6 +37,9 @@ impl Runner for Reference {
 
     fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
         let (model, vocabulary) = (&self.runnable.model, self.description().hyperparameters.vocabulary);
+        if !self.description().has_head() {
+            return Ok(Box::new(LastNorm(model)));
+        }
         Ok(Box::new(HeadInRanges::new(vocabulary, |x: &[f32], first, rows| Ok(HeadStream::new(model, x)?.logits(first, rows)?))))
     }
 }
@@ -54,16 +59,16 @@ impl RunnerLayer for Loaded<'_> {
         let mut carried = self.states.pop().filter(|_| goes_on);
         self.states.clear();
         let Activations { mut x, context } = activations;
-        let kept = context.into_values();
+        let (kept, width) = (context.into_values(), Context::<f32>::width(self.description));
         let mut values = Vec::with_capacity(kept.len());
         let (mut rest, mut old) = (x.as_mut_slice(), kept.as_slice());
         for length in lengths {
             let (own, later) = rest.split_at_mut(length * sizes.channels);
-            let (first, after) = old.split_at((length * sizes.attention).min(old.len()));
+            let (first, after) = old.split_at((length * width).min(old.len()));
             (rest, old) = (later, after);
             let mut context = Context::of_values(first.to_vec());
             let mut state = carried.take().unwrap_or_else(|| self.start.clone());
-            self.layer.forward(own, &mut state, &mut context);
+            self.layer.forward(own, &mut state, &mut context)?;
             values.extend(context.into_values());
             self.states.push(state);
         }

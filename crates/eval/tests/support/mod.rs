@@ -98,7 +98,12 @@ pub(crate) fn random_with_layers(version: Version, seed: u64, layers: usize) -> 
 /// A hybrid with Qwen of the same sizes.
 pub(crate) fn hybrid(version: Version, seed: u64) -> Loaded {
     let source = random_hybrid(version, &SIZES, &Variant::FULL, seed);
-    let configuration = Configuration { rms_epsilon: Epsilon::new(1e-6), heads: Some(4), kv_heads: Some(Variant::FULL.kv_heads as u64) };
+    let configuration = Configuration {
+        rms_epsilon: Epsilon::new(1e-6),
+        heads: Some(4),
+        kv_heads: Some(Variant::FULL.kv_heads as u64),
+        ..Configuration::default()
+    };
     let description = describe_with(source.tensors(), &configuration).expect("a complete hybrid");
     Loaded { source: Arc::new(source), description }
 }

@@ -9,6 +9,11 @@ use rwkv_forge_tensor::{Encoding, TensorSource};
 use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, random_model_with};
 
 /// Rows of 64 and 96 elements, so that matrices can be q8_0; ranks that differ from one another.
+/// The versions that rwkv.cpp has, or is given as others.
+pub(crate) fn versions() -> impl Iterator<Item = Version> {
+    Version::ALL.into_iter().filter(|version| rwkv_forge_ggml::can_carry(*version).is_ok())
+}
+
 pub(crate) const SIZES: Sizes = Sizes { layers: 2, channels: 64, head_size: 16, ffn: 96, vocabulary: 300, ranks: [6, 7, 3, 9] };
 
 /// A model in memory with its description.

@@ -3,8 +3,8 @@
 
 use super::v7::MIXES_WITH_GATE;
 use super::{
-    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, PROJECTIONS, Resolved, WIDE_VECTOR, every,
-    heads_by_size, later, rank, together,
+    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_HIDDEN, HYBRID_NORMS, HYBRID_OUTSIDE, PLAIN, PROJECTIONS, Resolved,
+    WIDE_VECTOR, every, heads_by_size, later, rank, together,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
@@ -17,7 +17,7 @@ pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::ARwkv7,
     layer: &[HYBRID_NORMS, TIME_MIX, GATE, VECTORS, PROJECTIONS, GROUP_NORM, HYBRID_FFN],
     after_layers: HYBRID_OUTSIDE,
-    channel_mix: ChannelMix::SwiGlu,
+    hidden: HYBRID_HIDDEN,
     channel_shift: TokenShift::None,
     norm: NormKind::Rms,
     ln0: false,
@@ -83,5 +83,6 @@ fn resolve(found: &Found<'_>, common: Common) -> Result<Resolved, ModelError> {
     let value = if common.layers > 1 { Some(found.matrix("blocks.1.att.v1", "[C, value rank]")?.1) } else { None };
     let time_mix = TimeMix::Wkv7 { decay: rank(decay), iclr: rank(iclr), value: value.map(rank), gate: gate.map(rank) };
     let time_shift = if gate.is_some() { MIXES_WITH_GATE } else { MIXES };
-    Ok(Resolved { heads, head_size, time_mix, time_shift, group_norm: GROUP_NORM_NAMES.iter().any(|name| found.has_in_a_layer(name)) })
+    let group_norm = GROUP_NORM_NAMES.iter().any(|name| found.has_in_a_layer(name));
+    Ok(Resolved { heads, head_size, time_mix, time_shift, channel_mix: ChannelMix::SwiGlu, group_norm, ..PLAIN })
 }

@@ -4,6 +4,7 @@
 //! A new version is one file here and one line in [`ARCHITECTURES`].
 
 pub(crate) mod arwkv7;
+pub(crate) mod deep;
 pub(crate) mod qrwkv6;
 pub(crate) mod v4;
 pub(crate) mod v5;
@@ -12,14 +13,22 @@ pub(crate) mod v7;
 
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
-use crate::mechanism::{ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
+use crate::mechanism::{Attention, ChannelMix, NormKind, TimeMix, TokenShift, VocabularyFamily};
 use crate::sizes::{Configuration, Hyperparameters};
 use crate::tensor::TensorRole;
 use crate::version::{Id, Version};
 
 /// Every version of RWKV itself that can be recognised, oldest first.
-pub static ARCHITECTURES: &[&Architecture] =
-    &[&v4::ARCHITECTURE, &v5::ARCHITECTURE_5_0, &v5::ARCHITECTURE_5_1, &v5::ARCHITECTURE_5_2, &v6::ARCHITECTURE, &v7::ARCHITECTURE];
+pub static ARCHITECTURES: &[&Architecture] = &[
+    &v4::ARCHITECTURE,
+    &v5::ARCHITECTURE_5_0,
+    &v5::ARCHITECTURE_5_1,
+    &v5::ARCHITECTURE_5_2,
+    &v6::ARCHITECTURE,
+    &v7::ARCHITECTURE,
+    &deep::ARCHITECTURE_7A,
+    &deep::ARCHITECTURE_7B,
+];
 
 /// The hybrids with Qwen.
 pub static HYBRIDS: &[&Architecture] = &[&qrwkv6::ARCHITECTURE, &arwkv7::ARCHITECTURE];
@@ -41,6 +50,8 @@ impl Version {
             Id::V5_2 => &v5::ARCHITECTURE_5_2,
             Id::V6 => &v6::ARCHITECTURE,
             Id::V7 => &v7::ARCHITECTURE,
+            Id::V7a => &deep::ARCHITECTURE_7A,
+            Id::V7b => &deep::ARCHITECTURE_7B,
             Id::QRwkv6 => &qrwkv6::ARCHITECTURE,
             Id::ARwkv7 => &arwkv7::ARCHITECTURE,
         }
@@ -57,8 +68,8 @@ pub struct Architecture {
     pub after_layers: &'static [Expected],
     /// If the names of a layer speak for this version: the one that does.
     pub(crate) recognise: fn(&LayerEvidence<'_>) -> Option<&'static str>,
-    /// The feed-forward half of its layers.
-    pub channel_mix: ChannelMix,
+    /// The tensor of layer 0 that F is read from.
+    pub(crate) hidden: &'static str,
     /// How that half looks at the token before.
     pub channel_shift: TokenShift,
     /// Norms in front of the halves and of the head.
@@ -103,9 +114,24 @@ pub(crate) struct Resolved {
     pub(crate) time_mix: TimeMix,
     /// How it looks at the token before.
     pub(crate) time_shift: TokenShift,
+    /// The feed-forward half.
+    pub(crate) channel_mix: ChannelMix,
+    /// What looks at all earlier tokens.
+    pub(crate) attention: Attention,
     /// Whether heads are normalised.
     pub(crate) group_norm: bool,
 }
+
+/// What most have: to be changed by those that differ.
+pub(crate) const PLAIN: Resolved = Resolved {
+    heads: 0,
+    head_size: 0,
+    time_mix: TimeMix::Wkv4,
+    time_shift: TokenShift::None,
+    channel_mix: ChannelMix::ReluSquared { receptance: false },
+    attention: Attention::None,
+    group_norm: true,
+};
 
 /// One expected tensor.
 pub struct Expected {
@@ -191,6 +217,14 @@ pub enum Dim {
     Value,
     /// Rank of the gate pair.
     Gate,
+    /// Rank of the pairs around the tables of RWKV-7a and 7b.
+    Deep,
+    /// Its square: a row of the table between such a pair.
+    DeepSquare,
+    /// Width of the queries and keys of RWKV-7b.
+    Query,
+    /// What is kept of a token's key and of its value in RWKV-7b.
+    Kept,
 }
 
 impl Dim {
@@ -213,6 +247,10 @@ impl Dim {
             Self::Iclr => "iclr rank",
             Self::Value => "value rank",
             Self::Gate => "gate rank",
+            Self::Deep => "table rank",
+            Self::DeepSquare => "table rank * table rank",
+            Self::Query => "query width",
+            Self::Kept => "kept rank",
         }
     }
 
@@ -236,6 +274,10 @@ impl Dim {
             Self::Iclr => ranks.iclr.unwrap_or(0),
             Self::Value => ranks.value.unwrap_or(0),
             Self::Gate => ranks.gate.unwrap_or(0),
+            Self::Deep => ranks.deep.unwrap_or(0),
+            Self::DeepSquare => ranks.deep.map_or(0, |rank| rank.saturating_mul(rank)),
+            Self::Query => sizes.query.unwrap_or(0),
+            Self::Kept => ranks.kept.unwrap_or(0),
         };
         value as u64
     }
@@ -330,6 +372,12 @@ pub(crate) static FFN: &[Expected] = &[
     every("ffn.key.weight", TensorRole::FfnKey, &[Dim::Ffn, Dim::Channels]),
     every("ffn.value.weight", TensorRole::FfnValue, &[Dim::Channels, Dim::Ffn]),
 ];
+
+/// Where F is read from.
+pub(crate) const HIDDEN: &str = "blocks.0.ffn.key.weight";
+
+/// Where F is read from in hybrids.
+pub(crate) const HYBRID_HIDDEN: &str = "blocks.0.ffn.up.weight";
 
 /// The channel mix up to RWKV-6.
 pub(crate) const WITH_RECEPTANCE: ChannelMix = ChannelMix::ReluSquared { receptance: true };

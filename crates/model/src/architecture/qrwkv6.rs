@@ -6,8 +6,8 @@
 
 use super::v6::MIXES;
 use super::{
-    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_NORMS, HYBRID_OUTSIDE, Resolved, WIDE_VECTOR, check_heads, every, rank,
-    together,
+    Architecture, Common, Dim, Expected, HYBRID_FFN, HYBRID_HIDDEN, HYBRID_NORMS, HYBRID_OUTSIDE, PLAIN, Resolved, WIDE_VECTOR,
+    check_heads, every, rank, together,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
@@ -20,7 +20,7 @@ pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::QRwkv6,
     layer: &[HYBRID_NORMS, TIME_MIX, PROJECTIONS, HYBRID_FFN],
     after_layers: HYBRID_OUTSIDE,
-    channel_mix: ChannelMix::SwiGlu,
+    hidden: HYBRID_HIDDEN,
     channel_shift: TokenShift::None,
     norm: NormKind::Rms,
     ln0: false,
@@ -97,5 +97,5 @@ fn resolve(found: &Found<'_>, common: Common) -> Result<Resolved, ModelError> {
     let (mix, decay) = (rank(mix), rank(decay));
     let time_mix = TimeMix::Qrwkv6 { mix, decay, kv_heads: rank(kv_heads) };
     let time_shift = TokenShift::Lerp { factors: MIXES, lora: Some(mix) };
-    Ok(Resolved { heads, head_size, time_mix, time_shift, group_norm: false })
+    Ok(Resolved { heads, head_size, time_mix, time_shift, channel_mix: ChannelMix::SwiGlu, group_norm: false, ..PLAIN })
 }

@@ -1,8 +1,8 @@
 //! RWKV-4: scalar state a channel, no heads, no group norm.
 
 use super::{
-    AFTER_LAYERS, Architecture, BLEND_KVR, Expected, FFN, FFN_BLEND, FFN_MIX_KR, FFN_RECEPTANCE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS,
-    Resolved, VECTOR, WITH_RECEPTANCE, every,
+    AFTER_LAYERS, Architecture, BLEND_KVR, Expected, FFN, FFN_BLEND, FFN_MIX_KR, FFN_RECEPTANCE, HIDDEN, MIX_KVR, MIX_NAMES, NORMS, PLAIN,
+    PROJECTIONS, Resolved, VECTOR, WITH_RECEPTANCE, every,
 };
 use crate::found::LayerEvidence;
 use crate::mechanism::{NormKind, TimeMix, VocabularyFamily};
@@ -14,13 +14,15 @@ pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::V4,
     layer: &[NORMS, DECAY, MIX_KVR, PROJECTIONS, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
-    channel_mix: WITH_RECEPTANCE,
+    hidden: HIDDEN,
     channel_shift: FFN_BLEND,
     norm: NormKind::Layer,
     ln0: true,
     vocabulary: VocabularyFamily::World,
     recognise,
-    resolve: |_, _| Ok(Resolved { heads: 0, head_size: 0, time_mix: TimeMix::Wkv4, time_shift: BLEND_KVR, group_norm: false }),
+    resolve: |_, _| {
+        Ok(Resolved { time_mix: TimeMix::Wkv4, time_shift: BLEND_KVR, channel_mix: WITH_RECEPTANCE, group_norm: false, ..PLAIN })
+    },
     origin: "",
 };
 

@@ -5,8 +5,8 @@
 
 use super::{
     AFTER_LAYERS, Architecture, BLEND_KVR, Common, Expected, FFN, FFN_BLEND, FFN_MIX_KR, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS,
-    HEADS_BY_SIZE, MIX_KVR, MIX_NAMES, NORMS, PROJECTIONS, Resolved, WIDE_VECTOR, WITH_RECEPTANCE, check_heads, either, every,
-    heads_by_size,
+    HEADS_BY_SIZE, HIDDEN, MIX_KVR, MIX_NAMES, NORMS, PLAIN, PROJECTIONS, Resolved, WIDE_VECTOR, WITH_RECEPTANCE, check_heads, either,
+    every, heads_by_size,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
@@ -19,7 +19,7 @@ pub(crate) static ARCHITECTURE_5_0: Architecture = Architecture {
     version: Version::V5_0,
     layer: &[NORMS, DECAY_PER_HEAD, MIX_KVR, PROJECTIONS, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
-    channel_mix: WITH_RECEPTANCE,
+    hidden: HIDDEN,
     channel_shift: FFN_BLEND,
     norm: NormKind::Layer,
     ln0: true,
@@ -34,7 +34,7 @@ pub(crate) static ARCHITECTURE_5_1: Architecture = Architecture {
     version: Version::V5_1,
     layer: &[NORMS, DECAY_PER_HEAD, MIX_KVR, MIX_G, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
-    channel_mix: WITH_RECEPTANCE,
+    hidden: HIDDEN,
     channel_shift: FFN_BLEND,
     norm: NormKind::Layer,
     ln0: true,
@@ -49,7 +49,7 @@ pub(crate) static ARCHITECTURE_5_2: Architecture = Architecture {
     version: Version::V5_2,
     layer: &[NORMS, DECAY_PER_CHANNEL, MIX_KVR, MIX_G, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX_KR, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
-    channel_mix: WITH_RECEPTANCE,
+    hidden: HIDDEN,
     channel_shift: FFN_BLEND,
     norm: NormKind::Layer,
     ln0: true,
@@ -116,5 +116,5 @@ fn resolved(found: &Found<'_>, heads: u64, head_size: u64, decay: Per) -> Resolv
     let gate = found.has_in_a_layer("att.gate.weight");
     let bonus = if BONUS.is_called_otherwise(found) { StoredBonus::Logarithm } else { StoredBonus::Value };
     let time_mix = TimeMix::Wkv5 { decay, gate, bonus };
-    Resolved { heads, head_size, time_mix, time_shift: if gate { BLEND_KVRG } else { BLEND_KVR }, group_norm: true }
+    Resolved { heads, head_size, time_mix, time_shift: if gate { BLEND_KVRG } else { BLEND_KVR }, channel_mix: WITH_RECEPTANCE, ..PLAIN }
 }

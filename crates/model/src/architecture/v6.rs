@@ -1,8 +1,8 @@
 //! RWKV-6 (x060): token shift and decay depend on the data through low-rank pairs.
 
 use super::{
-    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, NORMS, PROJECTIONS, Resolved,
-    WIDE_VECTOR, WITH_RECEPTANCE, every, heads_by_size, rank,
+    AFTER_LAYERS, Architecture, Common, Dim, Expected, FFN, FFN_RECEPTANCE, GATE, GROUP_NORM, HEADS_BY_SIZE, HIDDEN, NORMS, PLAIN,
+    PROJECTIONS, Resolved, WIDE_VECTOR, WITH_RECEPTANCE, every, heads_by_size, rank,
 };
 use crate::error::ModelError;
 use crate::found::{Found, LayerEvidence};
@@ -15,7 +15,7 @@ pub(crate) static ARCHITECTURE: Architecture = Architecture {
     version: Version::V6,
     layer: &[NORMS, TIME_MIX, PROJECTIONS, GATE, GROUP_NORM, FFN_MIX, FFN, FFN_RECEPTANCE],
     after_layers: AFTER_LAYERS,
-    channel_mix: WITH_RECEPTANCE,
+    hidden: HIDDEN,
     channel_shift: TokenShift::Lerp { factors: &["ffn.time_maa_k", "ffn.time_maa_r"], lora: None },
     norm: NormKind::Layer,
     ln0: true,
@@ -71,5 +71,5 @@ fn resolve(found: &Found<'_>, common: Common) -> Result<Resolved, ModelError> {
     let mix = elements.checked_div(common.channels.saturating_mul(5)).unwrap_or(0);
     let (mix, decay) = (rank(mix), rank(decay));
     let time_shift = TokenShift::Lerp { factors: MIXES, lora: Some(mix) };
-    Ok(Resolved { heads, head_size, time_mix: TimeMix::Wkv6 { mix, decay }, time_shift, group_norm: true })
+    Ok(Resolved { heads, head_size, time_mix: TimeMix::Wkv6 { mix, decay }, time_shift, channel_mix: WITH_RECEPTANCE, ..PLAIN })
 }

@@ -2,9 +2,11 @@
 //!
 //! Only names are translated here. Whether the tensors make up a model is decided in [`crate::describe`].
 
+mod companions;
+mod lora;
+mod part;
 mod qwen;
 mod state;
-
 mod web_rwkv;
 mod wrapping;
 
@@ -13,6 +15,9 @@ use rwkv_forge_tensor::TensorInfo;
 use crate::error::ModelError;
 use crate::tensor::{MappedTensor, Recover};
 
+pub use companions::Companions;
+pub use lora::{LoraName, LoraPart};
+pub use part::Part;
 pub use state::{StateNames, StatePart};
 pub use wrapping::{WRAPPERS, Wrapping};
 
@@ -20,6 +25,7 @@ pub use wrapping::{WRAPPERS, Wrapping};
 pub const GGML_NAME_LIMIT: usize = 63;
 
 /// How one family of programs names the tensors of a model.
+#[derive(Debug)]
 pub struct Convention {
     /// What people call it.
     pub name: &'static str,
@@ -380,6 +386,21 @@ fn split<'a>(prefix: &str, name: &'a str) -> Result<Option<(u32, &'a str)>, Mode
         Ok(layer) => Ok(Some((layer, suffix))),
         Err(_) => bad("the layer number must be below 4294967296"),
     }
+}
+
+/// Whether a name is one that some convention has for this canonical tensor outside of the layers, whatever wraps it.
+///
+/// ```
+/// use rwkv_forge_model::names::is_called;
+///
+/// assert!(is_called("head.weight", "head.weight") && is_called("model.llm.lm_head.weight", "head.weight"));
+/// assert!(is_called("model.embed_tokens.weight", "emb.weight") && !is_called("blocks.0.att.key.weight", "emb.weight"));
+/// ```
+#[must_use]
+pub fn is_called(name: &str, canonical: &str) -> bool {
+    let own = |stored: &str| name.strip_suffix(stored).is_some_and(|before| before.is_empty() || before.ends_with('.'));
+    let outside = CONVENTIONS.iter().flat_map(|convention| convention.outside);
+    outside.filter(|(_, known)| *known == canonical).any(|(stored, _)| own(stored))
 }
 
 /// Checks that a ggml-based container can store this name.

@@ -6,7 +6,7 @@ use rwkv_forge_tensor::TensorInfo;
 
 use super::{BLINKDL, Convention};
 
-/// What stands in front of names, with whose it is.
+/// What stands in front of names.
 pub const WRAPPERS: &[&str] = &[
     // torch.nn.parallel, DeepSpeed and Lightning.
     "module.",
@@ -20,18 +20,23 @@ pub const WRAPPERS: &[&str] = &[
     "rwkv.",
     "reranker.",
 ];
-/// torch.compile's, which stands wherever a module was compiled.
-const COMPILED: &str = "_orig_mod.";
+/// What stands in place of another beginning of names: ModRWKV has a language model of fla's without the head that goes with it.
+const INSTEAD: [(&str, &str); 1] = [("model.llm.", "model.")];
+/// What stands wherever a module was compiled or adapted, with whose it is.
+const INNER: [(&str, &str); 2] = [("_orig_mod.", "torch.compile"), ("base_layer.", "PEFT")];
 /// Most wrappers around each other.
 const DEPTH: usize = 4;
 /// Most ways that are followed at a depth: those that most names have.
-const WIDTH: usize = 4;
+const WIDTH: usize = 5;
 
 /// What has to be taken off the names of a file before a convention knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wrapping {
     prefix: String,
-    compiled: bool,
+    /// What stood in its place before; nothing for most.
+    instead: &'static str,
+    /// Those of [`INNER`] that names have.
+    inner: Vec<&'static str>,
 }
 
 impl Wrapping {
@@ -43,13 +48,15 @@ impl Wrapping {
 
     /// The shortest for which `known` is the largest: the number of names that are known once it is off.
     pub(crate) fn by(infos: &[TensorInfo], known: impl Fn(&Self) -> usize) -> Self {
-        let compiled = infos.iter().any(|info| info.name.contains(COMPILED));
-        let bare = Self { compiled, ..Self::default() };
+        let inner = INNER.into_iter().filter(|part| infos.iter().any(|info| info.name.contains(part.0))).map(|(part, _)| part).collect();
+        let bare = Self { prefix: String::new(), instead: "", inner };
         let mut best = (known(&bare), bare);
         let mut open = vec![best.1.clone()];
         for _ in 0..DEPTH {
-            let longer = open.iter().flat_map(|wrapping| {
-                WRAPPERS.iter().map(|prefix| Self { prefix: format!("{}{prefix}", wrapping.prefix), ..wrapping.clone() })
+            let all = || WRAPPERS.iter().map(|prefix| (*prefix, "")).chain(INSTEAD);
+            // Nothing stands behind a beginning that belongs to the names.
+            let longer = open.iter().filter(|wrapping| wrapping.instead.is_empty()).flat_map(|wrapping| {
+                all().map(|(prefix, instead)| Self { prefix: format!("{}{prefix}", wrapping.prefix), instead, ..wrapping.clone() })
             });
             let stripped = |wrapping: &Self| infos.iter().filter(|info| wrapping.strip(&info.name).is_some()).count();
             let mut counted: Vec<_> = longer.map(|wrapping| (stripped(&wrapping), wrapping)).filter(|(count, _)| *count > 0).collect();
@@ -67,13 +74,24 @@ impl Wrapping {
         best.1
     }
 
+    /// What is taken off the beginning of every name; empty where that is nothing.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// A name without it; `None` for one that is not wrapped as the others are.
     #[must_use]
     pub fn strip<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
-        let name = if self.compiled { Cow::Owned(name.replace(COMPILED, "")) } else { Cow::Borrowed(name) };
+        let mut name = Cow::Borrowed(name);
+        for part in &self.inner {
+            if name.contains(part) {
+                name = Cow::Owned(without(&name, part));
+            }
+        }
         match name {
-            Cow::Borrowed(name) => name.strip_prefix(self.prefix.as_str()).map(Cow::Borrowed),
-            Cow::Owned(name) => name.strip_prefix(self.prefix.as_str()).map(|name| Cow::Owned(name.to_owned())),
+            Cow::Borrowed(name) if self.instead.is_empty() => name.strip_prefix(self.prefix.as_str()).map(Cow::Borrowed),
+            name => name.strip_prefix(self.prefix.as_str()).map(|name| Cow::Owned(format!("{}{name}", self.instead))),
         }
     }
 
@@ -93,9 +111,13 @@ impl Wrapping {
     /// What was taken off, for people; `None` where nothing was.
     #[must_use]
     pub fn note(&self) -> Option<String> {
-        let compiled = self.compiled.then(|| format!("`{COMPILED}` (torch.compile)"));
-        let prefix = (!self.prefix.is_empty()).then(|| format!("`{}`", self.prefix));
-        let all: Vec<String> = [compiled, prefix].into_iter().flatten().collect();
+        let inner = INNER.into_iter().filter(|(part, _)| self.inner.contains(part)).map(|(part, whose)| format!("`{part}` ({whose})"));
+        let prefix = match (self.prefix.as_str(), self.instead) {
+            ("", _) => None,
+            (prefix, "") => Some(format!("`{prefix}`")),
+            (prefix, instead) => Some(format!("`{prefix}`, in whose place is `{instead}`")),
+        };
+        let all: Vec<String> = inner.chain(prefix).collect();
         (!all.is_empty()).then(|| format!("names are read without {}", all.join(" and ")))
     }
 
@@ -110,6 +132,23 @@ impl Wrapping {
         let own = |name: &str| convention.layer_prefix != BLINKDL.layer_prefix || !name.starts_with(BLINKDL.layer_prefix) || within(name);
         if has_embedding { mapped.iter().filter(|tensor| own(&tensor.name)).count() } else { 0 }
     }
+}
+
+/// A name without a part that stands at its beginning or after a dot.
+fn without(name: &str, part: &str) -> String {
+    let mut rest = name.strip_prefix(part).unwrap_or(name);
+    let mut out = String::with_capacity(name.len());
+    while let Some(at) = rest.find(part) {
+        let (before, after) = rest.split_at(at);
+        out.push_str(before);
+        // Part of a longer word, as in `my_base_layer.`, it is no wrapper.
+        if !before.is_empty() && !before.ends_with('.') {
+            out.push_str(part);
+        }
+        rest = after.get(part.len()..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]
@@ -159,6 +198,14 @@ mod tests {
             assert_eq!(names, BARE, "{prefix}");
             assert!(note.unwrap().starts_with("names are read without `"), "{prefix}");
         }
+        // ModRWKV: the beginning belongs to fla's names, and the head stands outside.
+        let (names, note) = unwrapped(&["model.llm.embeddings.weight", "model.llm.layers.0.attn.k_proj.weight", "lm_head.weight"]);
+        assert_eq!(names, ["model.embeddings.weight", "model.layers.0.attn.k_proj.weight", "lm_head.weight"]);
+        assert_eq!(note.unwrap(), "names are read without `model.llm.`, in whose place is `model.`");
+        // What PEFT puts around an adapted matrix.
+        let (names, note) = unwrapped(&["emb.weight", "blocks.0.att.key.base_layer.weight", "blocks.0.att.my_base_layer.weight"]);
+        assert_eq!(names, ["emb.weight", "blocks.0.att.key.weight", "blocks.0.att.my_base_layer.weight"]);
+        assert_eq!(note.unwrap(), "names are read without `base_layer.` (PEFT)");
         // A module that was compiled by itself, and tensors that are not the language model's.
         let (names, _) = unwrapped(&["llm.emb.weight", "llm.blocks.0._orig_mod.att.key.weight", "llm.head.weight", "encoder.conv.weight"]);
         assert_eq!(names, ["emb.weight", "blocks.0.att.key.weight", "head.weight", "encoder.conv.weight"]);

@@ -12,7 +12,7 @@ use rwkv_forge_model::{ModelDescription, Version, describe};
 use rwkv_forge_parallel::{Layer, LayerState, ParallelOptions, Real, Wkv};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::models::{Decay, MemorySource, Options, Sizes, SplitMix64, random_model_with};
-use rwkv_forge_weights::{Context, Model};
+use rwkv_forge_weights::{Context, Model, Parts};
 
 /// What both forms can compute in.
 pub trait Float: Real + rwkv_forge_kernel::Real {}
@@ -48,7 +48,7 @@ pub fn to_kernel<F: Float>(state: &LayerState<F>) -> rwkv_forge_weights::LayerSt
         Wkv::Scalars { aa, bb, pp } => rwkv_forge_weights::Wkv::Scalars { aa, bb, pp },
         Wkv::Matrix(matrix) => rwkv_forge_weights::Wkv::Matrix(matrix),
     };
-    rwkv_forge_weights::LayerState { att_shift: state.att_shift.clone(), ffn_shift: state.ffn_shift.clone(), wkv }
+    rwkv_forge_weights::LayerState { att_shift: state.att_shift.clone(), ffn_shift: state.ffn_shift.clone(), wkv, past: state.past.clone() }
 }
 
 pub fn state_values<F: Float>(state: &LayerState<F>) -> Vec<F> {
@@ -76,6 +76,14 @@ pub fn random_states<F: Float>(description: &ModelDescription, seed: u64) -> Vec
             }
             Wkv::Matrix(matrix) => fill(matrix, 0.0, 0.3),
         }
+        // An attention that has seen some tokens.
+        let past = &mut state.past;
+        let seen = if past.query.is_empty() { 0 } else { 3 };
+        past.keys = vec![F::default(); seen * past.query.len()];
+        past.values = vec![F::default(); seen * past.value.len()];
+        for part in [&mut past.query, &mut past.key, &mut past.value, &mut past.keys, &mut past.values] {
+            fill(part, 0.0, 1.0);
+        }
     }
     states
 }
@@ -92,11 +100,11 @@ pub fn recurrent<F: Float>(model: &Made, tokens: &[u32], start: &[LayerState<F>]
 
 pub fn recurrent_from<F: Float>(model: &Model, tokens: &[u32], start: &[LayerState<F>]) -> Run<F> {
     let mut x = rwkv_forge_kernel::embed::<F>(model, tokens).unwrap();
-    let mut context = Context::new();
+    let mut context = Context::of_tokens(model.description(), tokens, &x);
     let layers = start.iter().enumerate().map(|(index, start)| {
         let layer = rwkv_forge_kernel::Layer::<F>::load(model, index, &KernelOptions::default()).unwrap();
         let mut state = to_kernel(start);
-        layer.forward(&mut x, &mut state, &mut context);
+        layer.forward(&mut x, &mut state, &mut context).unwrap();
         (x.clone(), state.values().collect())
     });
     let layers = layers.collect();
@@ -120,9 +128,10 @@ pub fn parallel_from<F: Float>(
     options: &ParallelOptions,
 ) -> (Run<F>, Vec<LayerState<F>>) {
     let mut x = rwkv_forge_parallel::embed::<F>(model, tokens, options).unwrap();
-    let (mut v_first, mut layers, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    let mut between = Parts { first: Vec::new(), embedded: x.clone(), tokens: tokens.to_vec() };
+    let (mut layers, mut states) = (Vec::new(), Vec::new());
     for (index, start) in start.iter().enumerate() {
-        let output = Layer::<F>::load(model, index, options).unwrap().forward(&x, start, &mut v_first).unwrap();
+        let output = Layer::<F>::load(model, index, options).unwrap().forward(&x, start, &mut between).unwrap();
         assert_eq!(output.layer, index);
         x = output.x;
         layers.push((x.clone(), state_values(&output.state)));

@@ -7,8 +7,8 @@ use rwkv_forge_convert::{ModelIdentity, OpenModel};
 use rwkv_forge_eval::Runnable;
 use serde_json::{Value, json};
 
-use super::super::open_options;
-use crate::args::Global;
+use super::super::models::Models;
+use super::super::needs_head;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::Terminal;
@@ -30,9 +30,10 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    /// Opens a model, of which no tensor is read.
-    pub(crate) fn open(path: &Path, global: &Global, terminal: &Terminal) -> Result<OpenModel, Failure> {
-        let open = rwkv_forge_convert::open(path, open_options(global))?;
+    /// Opens a model, of which hardly a tensor is read.
+    pub(crate) fn open(path: &Path, models: &mut Models<'_>, terminal: &Terminal) -> Result<OpenModel, Failure> {
+        let open = models.open(path, terminal)?;
+        needs_head(&open)?;
         for note in open.source().notes() {
             terminal.note(note);
         }

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use self::checked::Checked;
 use self::outputs::Outputs;
 use self::texts::Texts;
+use super::models::Models;
 use super::start::{like, started};
 use super::{kernel, tokenizer, vocabulary};
 use crate::args::{self, EvalLimits, Global};
@@ -34,9 +35,14 @@ use crate::terminal::{Terminal, thousands};
 /// Runs the command.
 pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
-    let open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), started(Checked::open(path, global, terminal)?, &args.state, terminal)?));
-    let opened = args.models.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let mut opening = Models::new(&args.source_args, global);
+    let mut open = |path: &PathBuf| {
+        let model = Checked::open(path, &mut opening, terminal)?;
+        Ok::<_, Failure>((path.clone(), started(model, &args.state, terminal)?))
+    };
+    let opened = args.models.iter().map(&mut open).collect::<Result<Vec<_>, _>>()?;
     let opened_baseline = args.baseline.as_ref().map(open).transpose()?;
+    opening.finish()?;
     let (opened, opened_baseline) = comparable(opened, opened_baseline, terminal)?;
     // What no level can be is said before models and texts are read.
     let decided = match opened.as_slice() {

@@ -4,6 +4,8 @@
 //! Values come from integer arithmetic, additions, products and square roots only, so that every machine makes the
 //! same model.
 
+mod deep;
+
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_model::Version;
@@ -212,11 +214,20 @@ pub struct Options {
     pub value_in_layer_0: bool,
     /// RWKV-5: store the bonus as `time_first` (logarithms) rather than as `time_faaaa`.
     pub bonus_as_logarithm: bool,
+    /// RWKV-7a and 7b: rank of the pairs around tables, rank of keys and values, width of queries.
+    pub deep: [usize; 3],
+}
+
+impl Options {
+    /// Sizes of [`Options::deep`] that differ from all of [`Sizes::TINY`].
+    pub const DEEP: [usize; 3] = [5, 4, 10];
+    /// Those of the released models, which other programs have built in.
+    pub const RELEASED: [usize; 3] = [32, 32, 256];
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { decay: Decay::Typical, encoding: Encoding::F32, value_in_layer_0: false, bonus_as_logarithm: false }
+        Self { decay: Decay::Typical, encoding: Encoding::F32, value_in_layer_0: false, bonus_as_logarithm: false, deep: Self::DEEP }
     }
 }
 
@@ -248,6 +259,8 @@ static LAYERS: &[(Version, MakeLayer)] = &[
     (Version::V5_2, |maker| maker.layer_5(true, true)),
     (Version::V6, Maker::layer_6),
     (Version::V7, Maker::layer_7),
+    (Version::V7a, Maker::layer_7a),
+    (Version::V7b, Maker::layer_7b),
 ];
 
 struct Maker {

@@ -1,0 +1,179 @@
+//! Files of torch.save with several state dicts, of which a key names one; and heads that are the embedding.
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+use rwkv_forge_checkpoint::{Limits, Safetensors, Torch, open, open_at};
+use rwkv_forge_container::{Format, OpenOptions, Place, Registry};
+use rwkv_forge_io::Backend;
+use rwkv_forge_tensor::{BoxError, Diagnostic, TensorSource};
+use rwkv_forge_testkit::pickle::{Pickle, Tensor, state_dict};
+use rwkv_forge_testkit::zip::Archive;
+
+use crate::common::{TempFile, kind_at_open};
+
+/// `{name: {tensors of four floats}}` for each; a name with a slash is `{a: {b: ...}}`. Values count up from 1.
+fn nested(dicts: &[(&str, &[&str])], beside: &[&str]) -> TempFile {
+    let mut key = 0;
+    let mut pickle = Pickle::new(2).raw(b"}(");
+    let dict = |pickle: Pickle, tensors: &[&str], key: &mut usize| {
+        let pickle = tensors.iter().fold(pickle.raw(b"}("), |pickle, name| {
+            *key += 1;
+            pickle.item(&Tensor::dense(name, "FloatStorage", *key - 1, &[4]))
+        });
+        pickle.raw(b"u")
+    };
+    for (name, tensors) in dicts {
+        pickle = match name.split_once('/') {
+            None => dict(pickle.text(name), tensors, &mut key),
+            Some((outer, inner)) => dict(pickle.text(outer).raw(b"}(").text(inner), tensors, &mut key).raw(b"u"),
+        };
+    }
+    pickle = beside.iter().fold(pickle, |pickle, name| pickle.text(name).int(7));
+    let storages: Vec<Vec<u8>> = (0u8..).take(key).map(|index| f32::from(index + 1).to_le_bytes().repeat(4)).collect();
+    let storages: Vec<&[u8]> = storages.iter().map(Vec::as_slice).collect();
+    TempFile::new(&Archive::torch(&pickle.raw(b"u").stop(), &storages).build().bytes)
+}
+
+type Found = Result<(Vec<(String, f32)>, Vec<String>), (&'static str, String)>;
+
+/// Names and first values of the tensors under a key, and notes.
+fn under(file: &TempFile, key: Option<&str>) -> Found {
+    let (_, source) = open_at(&file.0, key, &Limits::default(), Backend::default()).map_err(|error| (error.kind(), error.to_string()))?;
+    Ok((values(source.as_ref()), source.notes().to_vec()))
+}
+
+fn values(source: &dyn TensorSource) -> Vec<(String, f32)> {
+    let value = |index: usize| {
+        let mut bytes = [0; 4];
+        source.read_at(index, 0, &mut bytes).unwrap();
+        f32::from_le_bytes(bytes)
+    };
+    source.tensors().iter().enumerate().map(|(index, info)| (info.name.clone(), value(index))).collect()
+}
+
+fn one(name: &str, value: f32) -> Vec<(String, f32)> {
+    vec![(name.to_owned(), value)]
+}
+
+/// The keys that a refusal lists.
+fn listed(said: &str) -> Vec<&str> {
+    said.split("--key: ").nth(1).unwrap_or_default().split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn each_key_that_a_refusal_lists_takes_its_own() {
+    for (dicts, keys) in [
+        (&[("model", &["a"][..]), ("ema", &["a"])][..], &["model", "ema"][..]),
+        (&[("generator", &["a"]), ("critic", &["a"])], &["generator", "critic"]),
+        (&[("model", &["a"]), ("model_ema", &["a"]), ("optimizer", &["a"])], &["model", "model_ema"]),
+        (&[("weights", &["a"])], &["weights"]),
+        (&[("generator/ema", &["a"]), ("critic/ema", &["a"])], &["generator.ema", "critic.ema"]),
+        (&[("gan/state_dict", &["a"]), ("judge", &["a"])], &["judge", "gan.state_dict"]),
+    ] {
+        let file = nested(dicts, &["epoch"]);
+        let (kind, said) = under(&file, None).unwrap_err();
+        assert_eq!((kind, listed(&said)), ("NotAStateDict", keys.to_vec()), "{said}");
+        for key in listed(&said) {
+            let (found, notes) = under(&file, Some(key)).unwrap();
+            let position = dicts.iter().position(|(name, _)| name.replace('/', ".") == key).unwrap();
+            assert_eq!(found, one("a", position as f32 + 1.0), "{key}");
+            assert!(notes[0].contains(&format!("`{key}`")), "{notes:?}");
+            assert_eq!(keys.len() > 1, notes.iter().any(|note| note.contains("not used") && note.contains("other")), "{notes:?}");
+        }
+    }
+    // Who cannot give a key is not told to.
+    let file = nested(&[("model", &["a"]), ("ema", &["a"])], &[]);
+    let said = open(&file.0, &Limits::default()).map(|_| ()).unwrap_err().to_string();
+    assert!(said.contains("`ema` (1 tensor(s))") && said.contains("save the one that is meant alone") && !said.contains("--key"), "{said}");
+}
+
+#[test]
+fn what_stands_under_a_key_is_unwrapped_too() {
+    let file = nested(&[("a/state_dict", &["w"]), ("b/state_dict", &["w"])], &[]);
+    assert_eq!(under(&file, Some("b")).unwrap().0, one("w", 2.0));
+    assert_eq!(under(&file, Some("b.state_dict")).unwrap().0, one("w", 2.0));
+    // A key with a dot of its own stands before one in another.
+    let file = nested(&[("a.b", &["w"]), ("a/b", &["w"])], &[]);
+    assert_eq!(under(&file, Some("a.b")).unwrap().0, one("w", 1.0));
+    // Several in what the key names: listed with the whole way to each.
+    let inner = |pickle: Pickle, name: &str, key: usize| {
+        pickle.text(name).raw(b"}(").item(&Tensor::dense("w", "FloatStorage", key, &[4])).raw(b"u")
+    };
+    let pickle = inner(inner(Pickle::new(2).raw(b"}(").text("out").raw(b"}("), "x", 0), "y", 1).raw(b"uu").stop();
+    let file = TempFile::new(&Archive::torch(&pickle, &[&[0; 16], &1f32.to_le_bytes().repeat(4)]).build().bytes);
+    let (kind, said) = under(&file, Some("out")).unwrap_err();
+    assert_eq!((kind, listed(&said)), ("NotAStateDict", vec!["out.x", "out.y"]), "{said}");
+    assert_eq!(under(&file, Some("out.y")).unwrap().0, one("w", 1.0));
+}
+
+#[test]
+fn p16_a_key_that_is_not_there_is_an_error_that_says_what_is() {
+    let file = nested(&[("model", &["a"]), ("ema", &["a"])], &["epoch"]);
+    for key in ["other", "model.ema", "", ".", "model.", "epoch", "model.a", "\u{1b}[2J"] {
+        let (kind, said) = under(&file, Some(key)).unwrap_err();
+        assert_eq!((kind, listed(&said)), ("NoSuchKey", vec!["model", "ema"]), "{key}: {said}");
+        assert!(!said.contains('\u{1b}'), "{said}");
+    }
+    let plain = TempFile::new(&Archive::torch(&state_dict(&[Tensor::dense("a", "FloatStorage", 0, &[4])]), &[&[0; 16]]).build().bytes);
+    let (kind, said) = under(&plain, Some("ema")).unwrap_err();
+    assert!(kind == "NoSuchKey" && said.contains("leave --key out"), "{said}");
+    // What it says works.
+    assert!(under(&plain, None).is_ok());
+    let class = open_at(&plain.0, Some("ema"), &Limits::default(), Backend::default()).map(|_| ()).unwrap_err().class();
+    assert_eq!(class, rwkv_forge_tensor::Class::Usage);
+    // Other formats have none.
+    let file = TempFile::new(b"\x02\0\0\0\0\0\0\0{}");
+    let formats: [&dyn Format; 2] = [&Torch, &Safetensors];
+    let registry = Registry { formats: &formats, namings: &[] };
+    let opened: Result<_, BoxError> = registry.open(&Place::of(&file.0).under("ema"), OpenOptions::default());
+    let error = opened.map(|_| ()).unwrap_err();
+    assert!(error.kind() == "NoSuchKey" && error.to_string().contains("leave --key out"), "{error}");
+    assert_eq!(open_at(&file.0, Some("ema"), &Limits::default(), Backend::default()).map(|_| ()).unwrap_err().kind(), "NoSuchKey");
+}
+
+/// `{a: {b: {c: ...}}}` with the same dictionary many times: the search ends.
+#[test]
+fn a_search_for_keys_is_bounded() {
+    let mut pickle = Pickle::new(2).raw(b"}q\x00").raw(b"0").raw(b"}(");
+    for index in 0..5000 {
+        pickle = pickle.text(&format!("k{index}")).raw(b"}").text("x").raw(b"h\x00s");
+    }
+    let file = TempFile::new(&Archive::torch(&pickle.raw(b"u").stop(), &[]).build().bytes);
+    let begun = std::time::Instant::now();
+    assert_eq!(under(&file, None).unwrap_err().0, "NotAStateDict");
+    assert_eq!(under(&file, Some("k1.x.y.z")).unwrap_err().0, "NoSuchKey");
+    assert!(begun.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn a_head_that_is_the_embedding_is_read_twice() {
+    let view = |name: &str, key: usize, size: &[i64]| Tensor::dense(name, "FloatStorage", key, size);
+    let storage: Vec<u8> = (0..6u8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
+    let file = |tensors: &[Tensor]| Archive::torch(&state_dict(tensors), &[&storage, &storage]).build().bytes;
+    for (embedding, head) in [
+        ("emb.weight", "head.weight"),
+        ("model.embeddings.weight", "lm_head.weight"),
+        ("model.llm.model.embed_tokens.weight", "model.llm.lm_head.weight"),
+    ] {
+        let file = TempFile::new(&file(&[view(embedding, 0, &[3, 2]), view("x", 1, &[6]), view(head, 0, &[3, 2])]));
+        let source = open(&file.0, &Limits::default()).unwrap();
+        let read = |index: usize| {
+            let mut bytes = [0; 24];
+            source.read_at(index, 0, &mut bytes).unwrap();
+            bytes
+        };
+        assert!(read(0) == storage[..] && read(2) == storage[..], "{head}");
+        let notes = source.notes().join("\n");
+        assert!(notes.contains(&format!("`{head}` and `{embedding}` are one tensor")), "{notes}");
+        source.check_integrity(&|_| ()).unwrap();
+    }
+    // Only these two, only whole and only once: everything else that shares elements gives more than there is.
+    let shifted = Tensor { offset: 2, numel: 6, ..view("head.weight", 0, &[2, 2]) };
+    for tensors in [
+        &[view("emb.weight", 0, &[3, 2]), view("head.weight", 0, &[2, 3])][..],
+        &[view("emb.weight", 0, &[3, 2]), view("blocks.0.att.key.weight", 0, &[3, 2])],
+        &[view("emb.weight", 0, &[3, 2]), view("head.weight", 0, &[3, 2]), view("lm_head.weight", 0, &[3, 2])],
+        &[view("emb.weight", 0, &[3, 2]), shifted],
+    ] {
+        assert_eq!(kind_at_open(&file(tensors)), "AliasedTensors", "{tensors:?}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Conversation formats: which a file gets, what ends its turns, what is said of it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Dir, checkpoint, error_kind, forge, json, run, vocab};
+use rwkv_forge_convert::ChatFormat;
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::{Sizes, random_model};
+use serde_json::{Value, json as object};
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// A tiny model with World's rows, under a name.
+fn world_model(dir: &Dir, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    let sizes = Sizes { layers: 1, vocabulary: 65_536, ..Sizes::TINY };
+    std::fs::write(&path, random_model(Version::V7, &sizes, 5).to_safetensors()).unwrap();
+    path
+}
+
+/// What a word of a conversion is to be, and where from.
+fn word(document: &Value, key: &str) -> Option<(String, String)> {
+    let one = document["words"].as_array().unwrap().iter().find(|one| one["key"] == key)?;
+    Some((one["value"].as_str().unwrap().to_owned(), one["origin"].as_str().unwrap().to_owned()))
+}
+
+fn said(value: &str, origin: &str) -> Option<(String, String)> {
+    Some((value.to_owned(), origin.to_owned()))
+}
+
+/// The document of a dry run to GGUF, and what it says on stderr.
+fn planned(source: &Path, more: &[&str]) -> (Value, String) {
+    let source = text(source);
+    let all = [&["convert", &source, "--to", "gguf", "--type", "f16", "--dry-run"], more].concat();
+    let output = forge().arg("--json").args(&all).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    (serde_json::from_slice(&output.stdout).unwrap(), stderr)
+}
+
+#[test]
+fn each_format_brings_what_ends_its_turns() {
+    let dir = Dir::new();
+    let source = world_model(&dir, "model.safetensors");
+    let (usual, notes) = planned(&source, &[]);
+    assert_eq!(word(&usual, "eot"), said("261", "default"));
+    assert_eq!(word(&usual, "template").unwrap().1, "default");
+    assert!(!notes.contains("--chat") && !notes.contains("ends a turn"), "{notes}");
+    for (format, eot) in
+        [("assistant", said("261", "option")), ("bot", said("10060", "option")), ("tools", None), ("world", said("261", "option"))]
+    {
+        let (document, notes) = planned(&source, &["--chat", format]);
+        assert_eq!(word(&document, "eot"), eot, "{format}");
+        assert_eq!(word(&document, "template"), said(ChatFormat::by_name(format).unwrap().template(), "option"));
+        // Where no token is the end of a turn, the text that is one is named.
+        assert_eq!(notes.contains("must be told") && notes.contains("\\n### User"), eot.is_none(), "{format}: {notes}");
+    }
+    let (document, _) = planned(&source, &["--chat", "bot", "--meta", "tokenizer.ggml.eot_token_id=5"]);
+    assert_eq!(word(&document, "eot"), said("5", "option"));
+}
+
+#[test]
+fn a_name_that_speaks_for_another_format_is_said_and_decides_nothing() {
+    let dir = Dir::new();
+    for (name, option) in [
+        ("rwkv7-g1h-2.9b-20260710-ctx10240.safetensors", Some("--chat bot")),
+        ("rwkv-g1k-3b-temp-5441.safetensors", Some("--chat bot")),
+        ("rwkv7-g1d-0.1b-20260129-ctx8192.safetensors", Some("--chat assistant")),
+        ("RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.safetensors", None),
+    ] {
+        let source = world_model(&dir, name);
+        let (document, notes) = planned(&source, &[]);
+        assert_eq!(word(&document, "template").unwrap().0, ChatFormat::by_name("world").unwrap().template(), "{name}");
+        assert_eq!(notes.contains("speaks for a model that was trained with others"), option.is_some(), "{notes}");
+        let Some(option) = option else { continue };
+        assert!(notes.contains(option), "{notes}");
+        // The way that the note says is one, and so is to say that World is meant.
+        let given: Vec<&str> = option.split(' ').collect();
+        for chosen in [given, vec!["--chat", "world"]] {
+            assert!(!planned(&source, &chosen).1.contains("speaks for"), "{chosen:?}");
+        }
+    }
+}
+
+#[test]
+fn a_chosen_format_replaces_what_the_source_ends_its_turns_with() {
+    let dir = Dir::new();
+    let (source, first) = (world_model(&dir, "model.safetensors"), dir.join("first.gguf"));
+    let made = run(&["convert", &text(&source), "--to", "gguf", "--type", "f16", "--no-verify", "-o", &text(&first)]);
+    assert_eq!(made.status.code(), Some(0));
+    assert_eq!(word(&planned(&first, &[]).0, "eot"), said("261", "source"));
+    for (format, eot) in [("bot", said("10060", "option")), ("tools", None), ("assistant", said("261", "option"))] {
+        assert_eq!(word(&planned(&first, &["--chat", format]).0, "eot"), eot, "{format}");
+    }
+    // What runtimes make of the file.
+    let bot = dir.join("bot.gguf");
+    let made = run(&["convert", &text(&first), "--to", "gguf", "--type", "f16", "--chat", "bot", "--no-verify", "-o", &text(&bot)]);
+    assert_eq!(made.status.code(), Some(0));
+    let found = |file: &Path| {
+        let document = json(&["inspect", "--lint", &text(file)], 0);
+        let ids = document["lints"].as_array().unwrap().iter().map(|lint| lint["id"].as_str().unwrap().to_owned());
+        ids.filter(|id| id.contains("chat") || id.contains("turn")).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&first), [""; 0]);
+    assert_eq!(found(&bot), ["gguf-chat-template-c-api"]);
+}
+
+#[test]
+fn a_template_that_is_none_is_refused_with_its_line() {
+    let dir = Dir::new();
+    let template = dir.join("chat.jinja");
+    let (source, path) = (text(checkpoint("7")), text(&template));
+    for (content, part) in [
+        ("", "the template is empty"),
+        (" \n\n", "the template is empty"),
+        ("{{ bos_token }}\n{% for message in messages %}\n{{ message.content }}\n", "line "),
+        ("a\nb\n{{ messages[ }}", "line 3"),
+    ] {
+        std::fs::write(&template, content).unwrap();
+        let document =
+            json(&["convert", &source, "--to", "gguf", "--type", "f16", "--dry-run", "--vocab", &text(vocab()), "--chat", &path], 3);
+        assert_eq!(document["error"]["kind"], "BadTemplate");
+        let message = document["error"]["message"].as_str().unwrap();
+        assert!(message.contains(part) && message.contains("chat.jinja") && message.contains("assistant, bot, tools, world"), "{message}");
+    }
+    // Either way that the message says works.
+    for chosen in ["world", &path] {
+        std::fs::write(&template, "{% for message in messages %}{{ message.content.strip() }}{% endfor %}").unwrap();
+        json(&["convert", &source, "--to", "gguf", "--type", "f16", "--dry-run", "--vocab", &text(vocab()), "--chat", chosen], 0);
+    }
+}
+
+/// A directory with the tiny model and its vocabulary.
+fn folder(dir: &Dir) -> PathBuf {
+    let folder = dir.join("hub");
+    std::fs::create_dir(&folder).unwrap();
+    let weights = text(&folder.join("model.safetensors"));
+    json(&["convert", &text(checkpoint("7")), "--to", "safetensors", "--type", "f16", "-o", &weights], 0);
+    std::fs::copy(vocab(), folder.join("rwkv_vocab_tiny.txt")).unwrap();
+    folder
+}
+
+#[test]
+fn templates_with_names_are_kept_and_ids_without_a_place_are_named() {
+    let dir = Dir::new();
+    let folder = folder(&dir);
+    let named = |name: &str, template: &str| object!({ "name": name, "template": template });
+    let config =
+        object!({ "chat_template": [named("default", "{{ 'd' }}"), named("tool_use", "{{ 't' }}"), named("with citations", "{{ 'c' }}")] });
+    std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+    std::fs::write(folder.join("generation_config.json"), r#"{"bos_token_id": 3, "eos_token_id": [9, 10, 11, 12]}"#).unwrap();
+    let (source, output) = (text(&folder), text(&dir.join("named.gguf")));
+    let made = forge().args(["--json", "convert", &source, "--to", "gguf", "--type", "q8_0", "-o", &output]).output().unwrap();
+    let notes = String::from_utf8(made.stderr).unwrap();
+    assert_eq!(made.status.code(), Some(0), "{notes}");
+    let document: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!((word(&document, "eos"), word(&document, "eot")), (said("9", "beside"), said("10", "beside")));
+    assert!(notes.contains("eos_token_id") && notes.contains("11, 12 are not kept"), "{notes}");
+    let keys = |file: &str| json(&["inspect", file], 0)["metadata"].as_object().unwrap().clone();
+    let found = keys(&output);
+    assert_eq!(found["tokenizer.chat_template"], "{{ 'd' }}");
+    assert_eq!(found["tokenizer.chat_template.tool_use"].as_str().unwrap().trim_matches('"'), "{{ 't' }}");
+    assert_eq!(found["tokenizer.chat_template.with_citations"].as_str().unwrap().trim_matches('"'), "{{ 'c' }}");
+    assert!(found.contains_key("tokenizer.chat_templates"));
+    // From there they go on, whatever vocabulary is given and whatever becomes the one without a name.
+    let again = text(&dir.join("again.gguf"));
+    json(&["convert", &output, "--to", "gguf", "--type", "q8_0", "--vocab", &text(vocab()), "--chat", "bot", "-o", &again], 0);
+    let kept = keys(&again);
+    for key in ["tokenizer.chat_template.tool_use", "tokenizer.chat_template.with_citations", "tokenizer.chat_templates"] {
+        assert_eq!(kept.get(key), found.get(key), "{key}");
+    }
+    // A list that cannot be used.
+    for list in [
+        object!([named("rag", "x")]),
+        object!([{ "name": "default" }]),
+        object!([named("default", "x"), named("a b", "x"), named("a_b", "y")]),
+    ] {
+        std::fs::write(folder.join("tokenizer_config.json"), object!({ "chat_template": list }).to_string()).unwrap();
+        assert_eq!(error_kind(&["convert", &source, "--to", "gguf", "--type", "q8_0", "--dry-run"], 3), "BadCompanion", "{list}");
+    }
+    std::fs::remove_file(folder.join("tokenizer_config.json")).unwrap();
+    std::fs::write(folder.join("generation_config.json"), r#"{"eos_token_id": [9, "x"]}"#).unwrap();
+    assert_eq!(error_kind(&["convert", &source, "--to", "gguf", "--type", "q8_0", "--dry-run"], 3), "BadCompanion");
+}

@@ -1,0 +1,261 @@
+//! A refusal of a source names the next step. Here each is taken, and leads on.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Dir, checkpoint, fixture, forge, json, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// What a refusal says, which must be of this kind and have these words.
+fn refused(args: &[&str], code: i32, kind: &str, hints: &[&str]) {
+    let error = json(args, code);
+    assert_eq!(error["error"]["kind"], kind, "{args:?}: {error}");
+    let message = error["error"]["message"].as_str().unwrap();
+    for hint in hints {
+        assert!(message.contains(hint), "{args:?} should say {hint}: {message}");
+    }
+}
+
+fn works(args: &[&str]) {
+    json(args, 0);
+}
+
+struct Place {
+    dir: Dir,
+    output: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = Dir::new();
+        let output = dir.join("out");
+        Self { dir, output }
+    }
+
+    fn path(&self, name: &str) -> String {
+        text(&self.dir.join(name)).to_owned()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        std::fs::create_dir_all(self.dir.join(name).parent().unwrap()).unwrap();
+        std::fs::write(self.dir.join(name), bytes).unwrap();
+        self.path(name)
+    }
+
+    fn copy(&self, name: &str, from: &Path) -> String {
+        self.write(name, &std::fs::read(from).unwrap())
+    }
+
+    /// The arguments of a conversion to a .pth, and more.
+    fn convert<'a>(&'a self, source: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&["convert", source, "--to", "pth", "--type", "f32", "--force", "-o", text(&self.output)], more].concat()
+    }
+}
+
+fn pairs(name: impl Fn(&str) -> String) -> Vec<u8> {
+    let mut random = SplitMix64::new(9);
+    let mut of = |half: &str| {
+        (name(half), if half == "A" { vec![4, 128] } else { vec![128, 4] }, (0..512).map(|_| 0.01 * random.normal()).collect())
+    };
+    MemorySource::from_f32(vec![of("A"), of("B")]).to_safetensors()
+}
+
+#[test]
+fn of_adapters() {
+    let place = Place::new();
+    let model = text(checkpoint("7"));
+    let lora = place.write("lora.safetensors", &pairs(|half| format!("blocks.0.att.key.lora_{half}")));
+    // Alpha is asked for, and the alpha that is named is one.
+    refused(&place.convert(model, &["--lora", &lora]), 2, "LoraAlphaMissing", &["--lora-alpha 4", "adapter_config.json"]);
+    works(&place.convert(model, &["--lora", &lora, "--lora-alpha", "4"]));
+    // Or the directory that says it.
+    place.write("adapter/adapter_model.safetensors", &pairs(|half| format!("base_model.model.blocks.0.att.key.lora_{half}.weight")));
+    place.write("adapter/adapter_config.json", br#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["key"]}"#);
+    let adapter = place.path("adapter");
+    works(&place.convert(model, &["--lora", &adapter]));
+    refused(&place.convert(model, &["--lora", &adapter, "--lora-alpha", "4"]), 2, "LoraAlphaContradiction", &["leave --lora-alpha away"]);
+    // An alpha for nothing: both ways out.
+    refused(&place.convert(model, &["--lora-alpha", "4"]), 2, "LoraAlphaUnused", &["--lora FILE", "leave --lora-alpha away"]);
+    works(&place.convert(model, &[]));
+    // An adapter in place of the model, by itself and as a directory.
+    refused(&place.convert(&lora, &[]), 3, "UnsupportedArchitecture", &["--lora and this file", "--lora-alpha"]);
+    let file = place.path("adapter/adapter_model.safetensors");
+    refused(&place.convert(&file, &[]), 3, "UnsupportedArchitecture", &["--lora and this file", "adapter_config.json"]);
+    works(&place.convert(model, &["--lora", &file]));
+    refused(&place.convert(&adapter, &[]), 3, "NotACheckpoint", &["--lora and this directory"]);
+    // Two files of tensors.
+    place.write("adapter/adapter_model.bin", b"x");
+    refused(&place.convert(model, &["--lora", &adapter]), 2, "AmbiguousFiles", &["give the path of the one to use"]);
+    works(&place.convert(model, &["--lora", &file]));
+}
+
+#[test]
+fn of_directories_and_indices() {
+    let place = Place::new();
+    let bytes = random_model(Version::V7, &Sizes::TINY, 3).to_safetensors();
+    let one = place.write("named/rwkv7-g1.safetensors", &bytes);
+    let folder = place.path("named");
+    refused(&["inspect", &folder], 3, "NotACheckpoint", &["give the path of rwkv7-g1.safetensors"]);
+    works(&["inspect", &one]);
+    std::fs::create_dir(place.dir.join("empty")).unwrap();
+    refused(&["inspect", &place.path("empty")], 3, "NotACheckpoint", &["model.safetensors", "pytorch_model.bin", "index"]);
+    // Both forms of a model in one directory: the message names the files that are there, of torch's too.
+    let single = place.write("both/model.safetensors", &bytes);
+    place.write("both/model.safetensors.index.json", b"{}");
+    refused(&["inspect", &place.path("both")], 2, "AmbiguousFiles", &["model.safetensors and model.safetensors.index.json"]);
+    works(&["inspect", &single]);
+    let single = place.copy("torch/pytorch_model.bin", checkpoint("7"));
+    let index = place.write("torch/pytorch_model.bin.index.json", b"{}");
+    refused(&["inspect", &place.path("torch")], 2, "AmbiguousFiles", &["pytorch_model.bin and pytorch_model.bin.index.json"]);
+    works(&["inspect", &single]);
+    refused(&["inspect", &index], 3, "BadHeader", &["the index of shards cannot be used"]);
+    // A file of two kinds of models in one directory.
+    place.copy("two/pytorch_model.bin", checkpoint("7"));
+    let gguf = place.path("two/model.gguf");
+    let mut args = vec!["convert", text(checkpoint("7")), "--to", "gguf", "--type", "f16", "--vocab", text(vocab()), "-o"];
+    args.push(&gguf);
+    works(&args);
+    works(&["inspect", &gguf]);
+}
+
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+
+/// What `git lfs pull` does is put the file in the pointer's place.
+#[test]
+fn of_pointers_in_place_of_files() {
+    let place = Place::new();
+    let model = text(checkpoint("7"));
+    let says = |args: &[&str]| {
+        let error = json(args, 3);
+        assert!(error["error"]["message"].as_str().unwrap().contains("git lfs pull"), "{args:?}: {error}");
+    };
+    for name in ["model.pth", "model.safetensors", "model.gguf", "model.bin", "model.st", "model.prefab"] {
+        let path = place.write(name, POINTER);
+        says(&["inspect", &path]);
+    }
+    place.copy("model.pth", checkpoint("7"));
+    works(&["inspect", &place.path("model.pth")]);
+    // In a directory: the one file, a shard, the index.
+    let bytes = random_model(Version::V7, &Sizes::TINY, 3).to_safetensors();
+    for name in ["model.safetensors", "pytorch_model.bin"] {
+        place.write(&format!("single-{name}/{name}"), POINTER);
+        says(&["inspect", &place.path(&format!("single-{name}"))]);
+    }
+    place.write("single-model.safetensors/model.safetensors", &bytes);
+    works(&["inspect", &place.path("single-model.safetensors")]);
+    for (index, shard) in [("model.safetensors.index.json", "a.safetensors"), ("pytorch_model.bin.index.json", "a.bin")] {
+        let index = place.write(&format!("sharded/{index}"), POINTER);
+        says(&["inspect", &index]);
+        place.write(&format!("sharded/{shard}"), POINTER);
+        std::fs::write(&index, format!(r#"{{"weight_map": {{"emb.weight": "{shard}"}}}}"#)).unwrap();
+        says(&["inspect", &index]);
+    }
+    // Companions: an adapter's two files, an imatrix, a state, a vocabulary, what a directory says.
+    let lora = place.write("adapter/adapter_model.safetensors", POINTER);
+    says(&place.convert(model, &["--lora", &lora, "--lora-alpha", "4"]));
+    place.write("adapter/adapter_config.json", POINTER);
+    says(&place.convert(model, &["--lora", &place.path("adapter")]));
+    let pointer = place.write("pointer", POINTER);
+    let gguf = ["convert", model, "--to", "gguf", "--type", "q4_0", "--quantizer", "search", "-o", text(&place.output), "--vocab"];
+    says(&[&gguf[..], &[text(vocab()), "--imatrix", &pointer]].concat());
+    says(&["state", &pointer, "--to", "pth"]);
+    says(&["generate", model, "--vocab", text(vocab()), "--state", &pointer]);
+    says(&["generate", model, "--vocab", &pointer]);
+    let said = place.path("single-model.safetensors");
+    for name in ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"] {
+        let path = place.write(&format!("single-model.safetensors/{name}"), POINTER);
+        says(&["convert", &said, "--to", "gguf", "--type", "f16", "--vocab", "bytes", "--dry-run"]);
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn of_vocabularies_and_types() {
+    let place = Place::new();
+    let (model, words) = (text(checkpoint("7")), text(vocab()));
+    let gguf = |source: &str, more: &[&str]| -> Vec<String> {
+        let args = ["convert", source, "--to", "gguf", "--force", "-o", text(&place.output)];
+        args.iter().chain(more).map(|arg| (*arg).to_owned()).collect()
+    };
+    let refuse = |args: Vec<String>, code, kind, hints: &[&str]| {
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, kind, hints);
+    };
+    let work = |args: Vec<String>| works(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    refuse(gguf(model, &["--type", "f16"]), 2, "VocabularyNeeded", &["--vocab FILE"]);
+    work(gguf(model, &["--type", "f16", "--vocab", words]));
+    // Too small a vocabulary, and a way to say that it is the one.
+    let sizes = Sizes { vocabulary: 512, ..Sizes::TINY };
+    let wide = place.write("wide.safetensors", &random_model(Version::V7, &sizes, 3).to_safetensors());
+    refuse(gguf(&wide, &["--type", "f16", "--vocab", "bytes"]), 2, "VocabularyTooSmall", &["--pad-vocabulary"]);
+    work(gguf(&wide, &["--type", "f16", "--vocab", "bytes", "--pad-vocabulary"]));
+    // Quantized weights that are to be quantized anew.
+    let quantized = place.path("q8.gguf");
+    works(&["convert", model, "--to", "gguf", "--type", "q8_0", "--vocab", words, "-o", &quantized]);
+    refuse(gguf(&quantized, &["--type", "q4_0"]), 2, "Requantize", &["--requantize"]);
+    work(gguf(&quantized, &["--type", "q4_0", "--requantize"]));
+    // Rows that are no whole blocks.
+    let odd = Sizes { ffn: 48, vocabulary: 256, ..Sizes::TINY };
+    let odd = place.write("odd.safetensors", &random_model(Version::V7, &odd, 3).to_safetensors());
+    refuse(gguf(&odd, &["--type", "q8_0", "--vocab", "bytes", "--strict"]), 3, "BlockLength", &["--set", "drop --strict"]);
+    work(gguf(&odd, &["--type", "q8_0", "--vocab", "bytes", "--strict", "--set", "ffn\\.value=f16"]));
+    work(gguf(&odd, &["--type", "q8_0", "--vocab", "bytes"]));
+    // A plan's quantizer without its text.
+    let text_file = text(&fixture("text").join("public-domain-100k.txt")).to_owned();
+    let gptq = ["--type", "q8_0", "--vocab", words, "--quantizer", "gptq"];
+    refuse(gguf(model, &gptq), 2, "CalibrationNeeded", &["--calibrate", "search"]);
+    work(gguf(model, &["--type", "q8_0", "--vocab", words, "--quantizer", "search"]));
+    work(gguf(model, &[&gptq[..], &["--calibrate", &text_file, "--calibration-windows", "1"]].concat()));
+    // Two vocabularies beside one model.
+    let sizes = Sizes { vocabulary: 320, ..Sizes::TINY };
+    place.write("words/model.safetensors", &random_model(Version::V7, &sizes, 3).to_safetensors());
+    let (one, _) = (place.copy("words/rwkv_vocab_a.txt", vocab()), place.copy("words/rwkv_vocab_b.txt", vocab()));
+    let folder = place.path("words");
+    refuse(gguf(&folder, &["--type", "f16"]), 3, "BadCompanion", &["give the one that is meant with --vocab"]);
+    work(gguf(&folder, &["--type", "f16", "--vocab", &one]));
+    // No type at all.
+    refuse(gguf(model, &["--vocab", words]), 2, "BadRecipe", &["--type"]);
+}
+
+/// A stray layer goes, and the model is one; its file's name is that of the model.
+#[test]
+fn of_layers_that_belong_to_nothing() {
+    let place = Place::new();
+    let whole = || random_model(Version::V7, &Sizes::TINY, 3).into_tensors();
+    let mut tensors = whole();
+    let mut stray = tensors.iter().find(|tensor| tensor.info.name == "blocks.0.att.key.weight").unwrap().clone();
+    stray.info.name = "blocks.7.att.key.weight".to_owned();
+    tensors.push(stray);
+    let source = place.write("stray.safetensors", &MemorySource::from_tensors(tensors).to_safetensors());
+    refused(&place.convert(&source, &[]), 3, "StrayLayer", &["layer 7", "remove what lies above layer 1"]);
+    std::fs::write(&source, MemorySource::from_tensors(whole()).to_safetensors()).unwrap();
+    works(&place.convert(&source, &[]));
+}
+
+/// An index of shards is called like the model that it is of.
+#[test]
+fn a_file_made_from_an_index_is_not_called_after_the_index() {
+    let place = Place::new();
+    let model = random_model(Version::V7, &Sizes { vocabulary: 256, ..Sizes::TINY }, 3);
+    let names: Vec<String> = rwkv_forge_tensor::TensorSource::tensors(&model).iter().map(|info| info.name.clone()).collect();
+    place.write("tiny-1.5b/part.safetensors", &model.to_safetensors());
+    let map: serde_json::Map<String, serde_json::Value> = names.into_iter().map(|name| (name, "part.safetensors".into())).collect();
+    let index = place.write("tiny-1.5b/model.safetensors.index.json", serde_json::json!({ "weight_map": map }).to_string().as_bytes());
+    for source in [index, place.path("tiny-1.5b")] {
+        let plan = json(&["convert", &source, "--to", "gguf", "--type", "f16", "--vocab", "bytes", "--dry-run"], 0);
+        assert!(plan["output"].as_str().unwrap().ends_with("tiny-1.5b-f16.gguf"), "{plan}");
+        let name = plan["words"].as_array().unwrap().iter().find(|word| word["word"] == "name").map(|word| word["value"].clone());
+        assert_eq!(name, Some("tiny-1.5b".into()), "{plan}");
+    }
+    // From within the directory, too.
+    let output = forge()
+        .current_dir(place.dir.join("tiny-1.5b"))
+        .args(["--json", "convert", ".", "--to", "pth", "--type", "f16", "--dry-run"])
+        .output();
+    let plan: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    assert!(plan["output"].as_str().unwrap().ends_with("tiny-1.5b-f16.pth"), "{plan}");
+}
