@@ -157,7 +157,7 @@ fn documents_of_eval_each_start_from_the_state() {
     std::fs::write(&one, words).unwrap();
     std::fs::write(&two, words).unwrap();
     let eval = |args: &[&str]| json(&[&["eval", "--vocab", text(vocab()), "--no-cache"], args].concat(), 0);
-    let nll = |found: &serde_json::Value| found["models"][0]["nll"]["mean"].as_f64().unwrap_or_else(|| panic!("{found:#}"));
+    let nll = |found: &serde_json::Value| found["models"][0]["nll_per_token"].as_f64().unwrap_or_else(|| panic!("{found:#}"));
     let single = nll(&eval(&[text(checkpoint("7")), "--state", text(&state), "--text", text(&one)]));
     let both = nll(&eval(&[text(checkpoint("7")), "--state", text(&state), "--text", text(&one), "--text", text(&two)]));
     assert!((single - both).abs() < 1e-9, "{single} and {both}");
