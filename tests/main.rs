@@ -43,6 +43,7 @@ mod roundtrip_rwkv_cpp;
 mod roundtrip_web_rwkv;
 mod said;
 mod split;
+mod start_states;
 mod support;
 mod tables;
 mod tokenizers;

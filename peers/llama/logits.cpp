@@ -1,11 +1,12 @@
-// Logits of every token through libllama, one token at a time from the empty state.
+// Logits of every token through libllama, one token at a time from the empty state, or from one that a file holds.
 //
-//     logits MODEL.gguf TOKENS.json OUT.f32 [plain]
+//     logits MODEL.gguf TOKENS.json OUT.f32 [default|plain [session|sequence FILE]]
 //     logits --tokenize MODEL.gguf TEXT
 //
 // TOKENS.json is a JSON array of token ids. OUT.f32 gets float32 [tokens, vocabulary] in the machine's byte order,
 // and one line of JSON on stdout says both sizes. `plain` keeps the matrices as the file has them; without it ggml may
-// rearrange them for the processor (AMX and others), as it does for everybody by default. With --tokenize the ids of the file TEXT by the model's own
+// rearrange them for the processor (AMX and others), as it does for everybody by default. `session` and `sequence` name a file that
+// llama_state_load_file or llama_state_seq_load_file loads first. With --tokenize the ids of the file TEXT by the model's own
 // vocabulary go to stdout as a JSON array.
 #include "llama.h"
 
@@ -78,11 +79,21 @@ int tokenize(const char * path, const char * text_path) {
     return 0;
 }
 
+// Loads a state that has read no tokens.
+bool load_state(llama_context * context, const std::string & kind, const char * path) {
+    std::vector<llama_token> tokens(1);
+    size_t count = 0;
+    if (kind == "session") {
+        return llama_state_load_file(context, path, tokens.data(), tokens.size(), &count) && count == 0;
+    }
+    return llama_state_seq_load_file(context, path, 0, tokens.data(), tokens.size(), &count) != 0 && count == 0;
+}
+
 }  // namespace
 
 int main(int argc, char ** argv) {
     if (argc < 4) {
-        return fail("usage: logits MODEL.gguf TOKENS.json OUT.f32 [plain] | logits --tokenize MODEL.gguf TEXT");
+        return fail("usage: logits MODEL.gguf TOKENS.json OUT.f32 [default|plain [session|sequence FILE]] | logits --tokenize MODEL.gguf TEXT");
     }
     llama_log_set(warnings_only, nullptr);
     llama_backend_init();
@@ -104,6 +115,9 @@ int main(int argc, char ** argv) {
     std::unique_ptr<llama_context, decltype(&llama_free)> context(llama_init_from_model(model.get(), params), llama_free);
     if (!context) {
         return fail("libllama makes no context");
+    }
+    if (argc > 6 && !load_state(context.get(), argv[5], argv[6])) {
+        return fail(std::string("libllama does not load the state in ") + argv[6]);
     }
     const int vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
     std::ofstream out(argv[3], std::ios::binary);

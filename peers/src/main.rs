@@ -1,6 +1,6 @@
-//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `metadata` compares keys; `llama`, `candle`, `web-rwkv` and `python`
-//! compare logits; `rwkvq` compares values of rwkv-quant's files; `presets` compares quantized files with those of llama.cpp's own quantizer, `split` models in
-//! parts with those of its gguf-split;
+//! Checks of rwkv-forge against other people's runtimes, one subcommand a runtime. `chat` renders chat templates; `states` starts llama.cpp from tuned states; `metadata`
+//! compares keys; `llama`, `candle`, `web-rwkv` and `python` compare logits; `rwkvq` compares values of rwkv-quant's files; `presets` compares quantized files with those
+//! of llama.cpp's own quantizer, `split` models in parts with those of its gguf-split;
 //! `perplexity` compares `eval` with llama-perplexity; `speed` measures.
 //!
 //! Start at the module of a subcommand; which differences are admitted is there or in `agreement`.
@@ -18,6 +18,7 @@ mod python;
 mod rwkvq;
 mod speed;
 mod split;
+mod states;
 mod synthetic;
 mod table;
 mod tools;
@@ -26,7 +27,7 @@ mod web_rwkv;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: rwkv-forge-peers llama|chat|metadata|split|presets|perplexity|candle|web-rwkv|python|rwkvq [--markdown FILE] [--json FILE]
+const USAGE: &str = "usage: rwkv-forge-peers llama|chat|states|metadata|split|presets|perplexity|candle|web-rwkv|python|rwkvq [--markdown FILE] [--json FILE]
        presets: [--model FILE [--vocab FILE]]
        speed:   --model FILE [--vocab FILE] ... [--threads N,...] [--rounds N] [--types TYPE,...] [--peers llama,package,rwkv-cpp]
        perplexity: [--model FILE [--vocab FILE]] [--text FILE] [--bytes N] [--types TYPE,...] [--threads N] [--rounds N]";
@@ -85,6 +86,7 @@ fn run() -> Result<bool, String> {
         "chat" => tables(chat::run()?),
         "metadata" => tables(metadata::run()?),
         "split" => tables(split::run()?),
+        "states" => tables(states::run()?),
         "candle" => tables(candle::run()?),
         "web-rwkv" => tables(web_rwkv::run()?),
         "python" => tables(python::run()?),

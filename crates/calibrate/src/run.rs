@@ -38,7 +38,7 @@ pub struct Progress {
     pub layers: usize,
 }
 
-/// Sends sequences of tokens, each from the empty state, through a model with one layer in memory at a time, and hands the
+/// Sends sequences of tokens, each from the state that the model starts from, through a model with one layer in memory at a time, and hands the
 /// statistics of every input of every weight to `receiver`. The bits of the results depend on the model, the sequences and their
 /// order alone, not on threads or instruction sets.
 ///
@@ -94,7 +94,7 @@ pub fn calibrate(
         progress(Progress { layers_done: layer, layers });
         receiver.before(layer, &batch)?;
         let loaded = stream.load(layer)?;
-        let mut states = stream.new_states(sequences.len());
+        let mut states = vec![stream.start(layer)?; sequences.len()];
         let collector = collector();
         stream.forward(&loaded, &mut batch, &mut states, Some(&collector))?;
         drop((loaded, states));

@@ -11,9 +11,10 @@ use rwkv_forge_container::{
 };
 use rwkv_forge_model::names::{Companions, Wrapping, is_called, needs_configuration};
 use rwkv_forge_model::{
-    Assembly, Choice, Configuration, Constraint, MappedTensor, ModelDescription, ModelFile, OutputLayout, TensorRole, TensorSpec, Version,
+    Assembly, Choice, Configuration, Constraint, MappedTensor, ModelDescription, ModelFile, OutputLayout, StartTensor, TensorRole,
+    TensorSpec, Version,
 };
-use rwkv_forge_tensor::{BoxError, TensorSource, Wrapper, shorten};
+use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, Wrapper, shorten};
 
 use crate::config::Config;
 use crate::error::CheckpointError;
@@ -245,7 +246,7 @@ fn key_order(source: &(dyn TensorSource + 'static)) -> Option<String> {
     ))
 }
 
-/// Every tensor under its original name and shape.
+/// Every tensor under its original name and shape, start states after the weights, in their own type.
 fn original_tensors(model: &ModelDescription, choices: &[Choice]) -> Vec<NewTensor> {
     let tensor = |(index, (spec, choice)): (usize, (&TensorSpec, &Choice))| NewTensor {
         name: spec.name.clone(),
@@ -254,7 +255,16 @@ fn original_tensors(model: &ModelDescription, choices: &[Choice]) -> Vec<NewTens
         reason: choice.reason.clone(),
         assembly: Assembly::of(index),
     };
-    model.tensors.iter().zip(choices).enumerate().map(tensor).collect()
+    let weights = model.tensors.iter().zip(choices).enumerate().map(tensor);
+    let start = (model.tensors.len()..).zip(&model.start).map(|(index, StartTensor { spec, encoding })| NewTensor {
+        name: spec.name.clone(),
+        shape: spec.shape.clone(),
+        // The files hold nothing else.
+        encoding: if DENSE.contains(&encoding.name) { *encoding } else { Encoding::F32 },
+        reason: "the state that the model starts from, as it is".to_owned(),
+        assembly: Assembly::of(index),
+    });
+    weights.chain(start).collect()
 }
 
 /// `.pth` as `torch.save` writes it, with the names and shapes of the original checkpoint.
@@ -275,6 +285,9 @@ impl Container for Pth {
     }
     fn types(&self) -> &'static [&'static str] {
         DENSE
+    }
+    fn keeps_start(&self) -> bool {
+        true
     }
     fn words(&self) -> &'static [Word] {
         &[Word::Provenance]
@@ -309,6 +322,9 @@ impl Container for Safetensors {
     }
     fn types(&self) -> &'static [&'static str] {
         DENSE
+    }
+    fn keeps_start(&self) -> bool {
+        true
     }
     fn words(&self) -> &'static [Word] {
         &[Word::Provenance]

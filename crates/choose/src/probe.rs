@@ -109,7 +109,7 @@ impl<'a> Probe<'a> {
         for index in 0..sizes.layers {
             self.residuals.push(batch.x.clone());
             let layer = self.stream.load(index)?;
-            self.forward(&layer, &mut batch)?;
+            self.forward(index, &layer, &mut batch)?;
             let bytes = self.layer_bytes(index);
             self.layers.push((bytes <= room).then_some(layer));
             room = room.saturating_sub(bytes);
@@ -134,8 +134,8 @@ impl<'a> Probe<'a> {
         self.model.description().layer_tensors(layer).iter().map(stored).sum()
     }
 
-    fn forward(&mut self, layer: &LoadedLayer, batch: &mut Batch) -> Result<(), ChooseError> {
-        let mut states = self.stream.new_states(self.windows.len());
+    fn forward(&mut self, index: usize, layer: &LoadedLayer, batch: &mut Batch) -> Result<(), ChooseError> {
+        let mut states = vec![self.stream.start(index)?; self.windows.len()];
         Ok(self.stream.forward(layer, batch, &mut states, None)?)
     }
 
@@ -220,7 +220,7 @@ impl<'a> Probe<'a> {
         for index in first..sizes.layers {
             if place == Place::Layer(index) {
                 let layer = self.stream.load_from(changed, index)?;
-                self.forward(&layer, &mut batch)?;
+                self.forward(index, &layer, &mut batch)?;
                 continue;
             }
             let kept = self.layers[index].take();
@@ -228,7 +228,7 @@ impl<'a> Probe<'a> {
                 Some(layer) => layer,
                 None => self.stream.load(index)?,
             };
-            self.forward(&layer, &mut batch)?;
+            self.forward(index, &layer, &mut batch)?;
             self.put_back(index, layer);
         }
         Ok(batch.x)

@@ -109,6 +109,11 @@ pub trait Container: Sync {
     fn carries_tokens(&self, _tokens: &TokenTable) -> bool {
         self.words().contains(&Word::Tokens)
     }
+    /// Whether its files keep the state that a model starts from ([`ModelDescription::start`]) among the weights, as it is. Of all others it is
+    /// written into a file beside them.
+    fn keeps_start(&self) -> bool {
+        false
+    }
     /// Whether models of this version can be carried at all, and if not why and where instead.
     ///
     /// # Errors

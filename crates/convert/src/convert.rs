@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{OpenOptions, Standing, WordDifference, Words};
 use rwkv_forge_eval::{AgainstUnigram, Agreement, CompareOptions, Runnable, Thresholds};
-use rwkv_forge_io::{Claims, InputFile, OutputFile, OutputOptions};
+use rwkv_forge_io::{Appeared, Claims, InputFile, OutputFile, OutputOptions};
 use rwkv_forge_model::{DigestOf, FileLayout, OutputTensor, ValueForm};
 use rwkv_forge_quant::EncodeStats;
 use rwkv_forge_tensor::{BoxError, Encoding};
@@ -20,9 +20,10 @@ use crate::open::{OpenModel, open};
 use crate::options::{ConvertOptions, VerifyOptions};
 use crate::prepare::{Preparation, Prepared};
 use crate::probe::{PROBE_TEXT, probe_tokens};
+use crate::start::StartFile;
 use crate::target::Target;
 
-/// Largest share, in percent, of a tensor's values other than zero that f16 may turn into zero. In released checkpoints
+/// Largest share, in percent, of a tensor's values other than zero, or of a state's layer, that f16 may turn into zero. In released checkpoints
 /// the share is below a hundred-thousandth, since such values are a millionth of the tensor's usual ones; a tensor beyond
 /// a hundredth has its values where f16 has none.
 pub const MAX_FLUSHED_PERCENT: u64 = 1;
@@ -85,6 +86,9 @@ pub struct Record {
     /// How well the source predicts the text of the comparison, beside an adaptive unigram; `None` without a comparison, for a single
     /// token, and where nobody knows the vocabulary, so that no text was read.
     pub prediction: Option<AgainstUnigram>,
+    /// Name and SHA-256 of the file beside the output with the state that the model starts from, where the container has no place for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_state: Option<(String, String)>,
 }
 
 /// Converts `model` into `output` as its blueprint says. The output appears under its name only when it is complete and, unless
@@ -127,7 +131,9 @@ pub fn convert(
     let claims = options.claims.cloned().unwrap_or_default();
     let source_bytes = model.source_bytes()?;
     let total_bytes = blueprint.layout.total_bytes();
-    let target = Target::create(output, &blueprint.layout, blueprint.container, &output_options(model, blueprint, options, &claims)?)?;
+    let output_options = output_options(model, blueprint, options, &claims)?;
+    let target = Target::create(output, &blueprint.layout, blueprint.container, &output_options)?;
+    let start = StartFile::write(model, blueprint, output, &output_options)?;
     let started = std::time::Instant::now();
     let (digests, stats) = rayon::join(
         || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
@@ -165,13 +171,14 @@ pub fn convert(
         verify_seconds: 0.0,
         agreement: None,
         prediction: None,
+        start_state: start.as_ref().map(StartFile::named),
     };
     let mut text_sha256 = None;
     if let Some(verify) = &options.verify {
         let started = std::time::Instant::now();
         // Containers with checksums cannot be read back without them; those over late values are filled in again below.
         target.each_file(|layout, file| write_checksums(layout, file.temp_path(), file))?;
-        let compared = target.staged(|written| read_back(model, blueprint, written, verify, options.open, progress))?;
+        let compared = target.staged(|written| read_back(model, blueprint, (written, start.as_ref()), verify, options.open, progress))?;
         let importance = options.prepared.and_then(|prepared| prepared.importance);
         judge(&compared.agreement, &record, &verify.thresholds, importance)?;
         record.agreement = Some(compared.agreement.summary());
@@ -194,7 +201,10 @@ pub fn convert(
         })?;
     }
     write_digests(&target, &record)?;
+    let start = start.map(StartFile::appear).transpose()?;
+    // Unless this succeeds, the file beside the output disappears again.
     target.commit()?;
+    start.map(Appeared::keep).transpose()?;
     Ok(record)
 }
 
@@ -240,7 +250,9 @@ fn zeroed_before(prepared: Option<Preparation<'_>>) -> Vec<ZeroedBlocks> {
 /// As [`convert`].
 pub fn check_output(model: &OpenModel, blueprint: &Blueprint, output: &Path, options: &ConvertOptions<'_>) -> Result<(), BoxError> {
     let claims = options.claims.cloned().unwrap_or_default();
-    Target::check(output, &blueprint.layout, blueprint.container, &output_options(model, blueprint, options, &claims)?)
+    let options = output_options(model, blueprint, options, &claims)?;
+    Target::check(output, &blueprint.layout, blueprint.container, &options)?;
+    crate::start::check(model, blueprint, output, &options)
 }
 
 /// With the model's own files among the claims.
@@ -277,14 +289,15 @@ fn write_all(
 
 /// Looks at the values of stored tensors that the executor has not seen in full: what this container does without, or the model.
 fn check_unwritten(model: &OpenModel, blueprint: &Blueprint) -> Result<(), BoxError> {
-    let specs = &model.description().tensors;
+    let description = model.description();
+    let specs: Vec<_> = description.tensors.iter().chain(description.start.iter().map(|start| &start.spec)).collect();
     let mut written = vec![false; specs.len()];
     for part in blueprint.layout.files().flat_map(|(_, layout)| &layout.tensors).flat_map(|out| &out.assembly.parts) {
         written[*part] = true;
     }
     // Pieces of each stored tensor that were seen, and of how many it consists.
     let mut pieces = vec![(0, 1); model.source().tensors().len()];
-    for (spec, _) in specs.iter().zip(written).filter(|(_, written)| *written) {
+    for (spec, _) in specs.into_iter().zip(written).filter(|(_, written)| *written) {
         let (seen, all) = &mut pieces[spec.source_index];
         *seen += 1;
         *all = model.model.stored(spec)?.pieces();
@@ -293,9 +306,14 @@ fn check_unwritten(model: &OpenModel, blueprint: &Blueprint) -> Result<(), BoxEr
     rwkv_forge_quant::check_values(model.source(), rest, &|_| ())
 }
 
+/// Whether of so many values more became zero than [`MAX_FLUSHED_PERCENT`] allows.
+pub(crate) fn loses_too_much(flushed: u64, non_zero: u64) -> bool {
+    flushed.saturating_mul(100) > non_zero.saturating_mul(MAX_FLUSHED_PERCENT)
+}
+
 /// Refuses a file in which f16 wiped out a part of a tensor that matters.
 fn refuse_f16_loss(losses: &[F16Loss]) -> Result<(), ConvertError> {
-    let beyond = |loss: &&F16Loss| loss.flushed.saturating_mul(100) > loss.non_zero.saturating_mul(MAX_FLUSHED_PERCENT);
+    let beyond = |loss: &&F16Loss| loses_too_much(loss.flushed, loss.non_zero);
     let Some(first) = losses.iter().find(beyond) else { return Ok(()) };
     Err(ConvertError::F16Loss {
         tensor: first.tensor.clone(),
@@ -325,7 +343,8 @@ fn is_lossless(model: &OpenModel, blueprint: &Blueprint, stats: EncodeStats) -> 
 fn keeps_values(model: &OpenModel, out: &OutputTensor) -> bool {
     let is_power_of_two = |form: ValueForm| form.is_exact();
     out.assembly.parts.iter().all(|part| {
-        let Ok(Stored { form, .. }) = model.model.stored(&model.description().tensors[*part]) else { return false };
+        let Some(spec) = model.description().part(*part) else { return false };
+        let Ok(Stored { form, .. }) = model.model.stored(spec) else { return false };
         let computed = is_power_of_two(form) && (out.encoding == Encoding::F32 || is_power_of_two(out.assembly.form));
         let exact = out.assembly.form == form || computed;
         if out.encoding.is_dense() { exact } else { copies_blocks(model, out) }
@@ -348,7 +367,7 @@ fn open_written(written: &Path, options: OpenOptions) -> Result<OpenModel, BoxEr
 fn read_back(
     model: &OpenModel,
     blueprint: &Blueprint,
-    written: &Path,
+    (written, start): (&Path, Option<&StartFile>),
     verify: &VerifyOptions<'_>,
     open_options: OpenOptions,
     progress: OnProgress<'_>,
@@ -359,7 +378,9 @@ fn read_back(
     let rows = model.description().hyperparameters.vocabulary;
     let tokens = probe_tokens(text, blueprint.tokenizer(), rows, verify.tokens)?;
     let reference = Runnable::new(&model.model);
-    let candidate = Runnable::new(&candidate.model);
+    // From the file beside it, as whoever runs the two of them does.
+    let candidate = start.map_or_else(|| Ok(candidate.model.clone()), |start| start.state.start(&candidate.model))?;
+    let candidate = Runnable::new(&candidate);
     let options = CompareOptions::new(&tokens, verify.kernel);
     let agreement = rwkv_forge_eval::compare(&reference, &candidate, &options, &mut |step| {
         progress(Stage::Verifying, step.done as u64, step.total as u64);

@@ -319,7 +319,7 @@ fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> 
 /// Blocks of the wanted type whose values the container wants in another form or order would be encoded anew.
 fn refuse_rearranging(model: &OpenModel, layout: &OutputLayout, allowed: bool) -> Result<(), ConvertError> {
     for out in layout.files().flat_map(|(_, layout)| &layout.tensors) {
-        for spec in out.assembly.parts.iter().map(|part| &model.description().tensors[*part]) {
+        for spec in out.assembly.parts.iter().filter_map(|part| model.description().part(*part)) {
             let stored = model.source().tensors()[spec.source_index].encoding;
             if !allowed && !stored.is_dense() && !out.encoding.is_dense() && !copies_blocks(model, out) {
                 return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: out.encoding.name });

@@ -191,11 +191,17 @@ impl Job<'_> {
     fn is_direct(&self, out: &OutputTensor) -> Result<bool, BoxError> {
         let assembly = &out.assembly;
         let [part] = assembly.parts.as_slice() else { return Ok(false) };
-        let stored = self.model.stored(&self.model.description().tensors[*part])?;
+        let stored = self.model.stored(self.part(*part)?)?;
         let plain = stored.pieces() == 1 && stored.order == Some(view(out).order);
         // The zeros of padding are what a new file has anyway, but for blocks, whose zeros are not all zero bytes.
         let padding = assembly.pad == 0 || out.encoding.is_dense();
         Ok(plain && assembly.repeat == 1 && padding)
+    }
+
+    /// The tensor that an assembly calls by this number.
+    fn part(&self, index: usize) -> Result<&TensorSpec, ConvertError> {
+        let none = || ConvertError::Internal(format!("an output is made of tensor {index}, which the model does not have"));
+        self.model.description().part(index).ok_or_else(none)
     }
 
     fn task_bytes(&self, task: &Task) -> u64 {
@@ -220,7 +226,7 @@ impl Job<'_> {
         buffers: &mut Buffers,
         output: &OutputFile,
     ) -> Result<PieceLoss, BoxError> {
-        let spec = &self.model.description().tensors[out.assembly.parts[0]];
+        let spec = self.part(out.assembly.parts[0])?;
         let stored = self.model.stored(spec)?;
         if stored.encoding == out.encoding && stored.view() == Some(view(out)) {
             // The same bits.
@@ -239,12 +245,12 @@ impl Job<'_> {
     fn whole(&self, out: &OutputTensor, buffers: &mut Buffers, output: &OutputFile) -> Result<PieceLoss, BoxError> {
         buffers.values.clear();
         for part in &out.assembly.parts {
-            let spec = &self.model.description().tensors[*part];
+            let spec = self.part(*part)?;
             let values = self.model.read::<f32>(spec, view(out))?;
             buffers.values.extend(values.iter().flat_map(|value| std::iter::repeat_n(*value, out.assembly.repeat)));
         }
         buffers.values.extend(std::iter::repeat_n(0.0, to_usize(out.assembly.pad)?));
-        let spec = &self.model.description().tensors[out.assembly.parts[0]];
+        let spec = self.part(out.assembly.parts[0])?;
         let stats = self.encode(out, spec, &buffers.values, 0, &mut buffers.encoded)?;
         write_blocks(output, out, 0, &buffers.encoded)?;
         Ok(stats)

@@ -23,6 +23,7 @@ mod probe;
 pub mod published;
 pub mod recipe;
 mod render;
+mod start;
 pub mod state;
 mod target;
 mod treatment;
@@ -43,5 +44,6 @@ pub use rwkv_forge_container::{
     BesideFile, CHAT_FORMATS, ChatFormat, Entry, OpenOptions, Place, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word,
     WordDifference, Words, check_template, shortfall,
 };
+pub use start::{start_beside, start_digest, starting_like};
 pub use treatment::{origin_of_importance, treatment};
 pub use words::{COMPANIONS, name_of, named_after, vocabulary_for, vocabulary_of};

@@ -12,6 +12,7 @@ use rwkv_forge_tokenizer::Tokenizer;
 use rwkv_forge_weights::{Constant, Model};
 
 use crate::container::READERS;
+use crate::start::start_digest;
 
 /// A readable file of any registered format.
 pub struct OpenFile {
@@ -214,7 +215,12 @@ impl OpenModel {
         let digests = rwkv_forge_quant::examine(self.source(), progress)?;
         let files = self.source().files().into_iter().zip(digests).collect();
         // How files were put together, such as the alpha of a LoRA, is said in the notes.
-        Ok(ModelIdentity { files, notes: self.source().notes().to_vec() })
+        let mut notes = self.source().notes().to_vec();
+        if !self.model.start_is_stored() {
+            // A state that was given is in none of the files.
+            notes.extend(start_digest(&self.model)?);
+        }
+        Ok(ModelIdentity { files, notes })
     }
 
     /// The tensors.
@@ -235,7 +241,7 @@ impl OpenModel {
 pub struct ModelIdentity {
     /// Files with tensors, indices of shards and merged LoRA files among them, each with the SHA-256 of its bytes.
     pub files: Vec<(PathBuf, String)>,
-    /// What the reader noted.
+    /// What the reader noted, and the digest of a state that the model was told to start from.
     notes: Vec<String>,
 }
 

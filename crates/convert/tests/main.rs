@@ -9,4 +9,6 @@ mod lora;
 mod recipe;
 mod registry;
 mod render;
+mod start;
 mod state;
+mod state_files;

@@ -79,7 +79,7 @@ pub(crate) fn wkv_len(description: &ModelDescription) -> usize {
     description.mechanisms.time_mix.memory().iter().map(|buffer| buffer.values(sizes)).sum()
 }
 
-fn from_kernel(layer: &KernelLayer<f32>, description: &ModelDescription) -> LayerState {
+pub(crate) fn from_kernel(layer: &KernelLayer<f32>, description: &ModelDescription) -> LayerState {
     let wkv = match &layer.wkv {
         Wkv::Scalars { aa, bb, pp } => [aa.as_slice(), bb, pp].concat(),
         Wkv::Matrix(matrix) => by_key(matrix, description),

@@ -14,7 +14,7 @@ use crate::load::Loader;
 use crate::machine::Machine;
 use crate::options::EngineOptions;
 use crate::scratch::Scratch;
-use crate::state::{State, to_kernel};
+use crate::state::{State, from_kernel, to_kernel};
 use crate::supports::check;
 use crate::tap::Tap;
 
@@ -180,6 +180,15 @@ impl LayerStream {
     #[must_use]
     pub fn new_states(&self, count: usize) -> Vec<State> {
         vec![State::of_layers(self.description(), 1); count]
+    }
+
+    /// The state that layer `index` of the model starts from: empty, unless the model has or was given another.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn start(&self, index: usize) -> Result<State, EngineError> {
+        let start = self.model.start(index)?;
+        Ok(State { layers: vec![from_kernel(&start, self.description())] })
     }
 
     /// A state of [`LayerStream::new_states`] in the reference kernel's layout.

@@ -23,7 +23,7 @@ const STEP: usize = 256;
 /// What to compare on, and how.
 #[derive(Clone, Debug)]
 pub struct CompareOptions<'a> {
-    /// The sequence fed to all models from the empty state. At least one id, all below the vocabulary.
+    /// The sequence fed to all models, each from the state that it starts from. At least one id, all below the vocabulary.
     pub tokens: &'a [u32],
     /// How the models are computed.
     pub pass: PassOptions,

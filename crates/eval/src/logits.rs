@@ -57,7 +57,7 @@ impl LayerSink for Layers<'_> {
     }
 }
 
-/// Runs a model over `tokens` from the empty state, layer by layer, and hands every layer's output and then the logits of every position
+/// Runs a model over `tokens` from the state that it starts from, layer by layer, and hands every layer's output and then the logits of every position
 /// to `sink`.
 ///
 /// Memory beside the layer that is loaded: what `options` allow for activations, and the logits of some hundred positions. The results have

@@ -7,7 +7,7 @@ use rwkv_forge_weights::Model;
 /// A model to run, and how: what a [`Runner`](crate::Runner) is made of.
 #[derive(Clone, Debug)]
 pub struct Runnable {
-    /// The model.
+    /// The model; its sequences start from [`Model::start`].
     pub model: Model,
     /// How to compute.
     pub options: KernelOptions,

@@ -1,11 +1,12 @@
 //! The parallel form where something else than forms is compared.
 
-use rwkv_forge_model::ModelDescription;
+use rwkv_forge_model::{ModelDescription, TIME_STATE};
 use rwkv_forge_parallel::{self as parallel, Head, ParallelError, ParallelOptions};
+use rwkv_forge_tensor::BoxError;
 use rwkv_forge_weights::{Context, LayerState, Model, Packing};
 
 use crate::error::FormsError;
-use crate::start::from_parallel;
+use crate::start::{from_parallel, to_parallel};
 
 /// Refuses what has no parallel form.
 pub(crate) fn check(description: &ModelDescription) -> Result<(), FormsError> {
@@ -47,9 +48,11 @@ impl ParallelRunner {
     ///
     /// # Errors
     /// As [`parallel::Layer::load`].
-    pub fn layer(&self, index: usize) -> Result<ParallelLayer<'_>, ParallelError> {
+    pub fn layer(&self, index: usize) -> Result<ParallelLayer, ParallelError> {
         let layer = parallel::Layer::load(&self.model, index, &self.options)?;
-        Ok(ParallelLayer { description: self.model.description(), layer, states: Vec::new() })
+        let unreadable = |error| ParallelError::Read { tensor: format!("blocks.{index}.{TIME_STATE}"), error: BoxError::from(error) };
+        let start = to_parallel(self.model.start(index).map_err(unreadable)?);
+        Ok(ParallelLayer { packing: Packing::of(self.model.description()), start, layer, states: Vec::new() })
     }
 
     /// Logits of the vocabulary entries `first .. first + rows`, `[tokens, rows]`, of rows of the residual stream after the last layer,
@@ -63,17 +66,19 @@ impl ParallelRunner {
 }
 
 /// A layer in its parallel form.
-pub struct ParallelLayer<'a> {
-    description: &'a ModelDescription,
+pub struct ParallelLayer {
+    packing: Packing,
+    /// Before the first token of a sequence.
+    start: parallel::LayerState<f32>,
     layer: parallel::Layer<f32>,
     /// Of the pieces of the last call.
     states: Vec<parallel::LayerState<f32>>,
 }
 
-impl ParallelLayer<'_> {
+impl ParallelLayer {
     /// Sends pieces of these lengths through the layer: `x [tokens, channels]` is the residual stream, `context` what layers hand to each other
     /// besides; both come back as they are afterwards. With `goes_on` the first piece starts where the last one of the call before ended, all
-    /// others from the empty state.
+    /// others from the state that the model starts from.
     ///
     /// # Errors
     /// As [`parallel::Layer::forward`].
@@ -86,14 +91,14 @@ impl ParallelLayer<'_> {
     ) -> Result<(Vec<f32>, Context<f32>), ParallelError> {
         let mut carried = self.states.pop().filter(|_| goes_on);
         self.states.clear();
-        let (kept, packing) = (context.into_values(), Packing::of(self.description));
+        let (kept, packing) = (context.into_values(), self.packing);
         let tokens = lengths.iter().sum::<usize>().max(1);
         let (channels, width) = (x.len() / tokens, kept.len() / tokens);
         let (mut out, mut values, mut start) = (Vec::with_capacity(x.len()), Vec::with_capacity(kept.len()), 0);
         for length in lengths {
             let end = start + length;
             let mut between = Context::of_values(kept[start * width..end * width].to_vec()).into_parts(packing);
-            let state = carried.take().unwrap_or_else(|| parallel::LayerState::zero(self.description));
+            let state = carried.take().unwrap_or_else(|| self.start.clone());
             let done = self.layer.forward(&x[start * channels..end * channels], &state, &mut between)?;
             out.extend(done.x);
             values.extend(between.into_context(packing).into_values());

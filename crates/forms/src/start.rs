@@ -82,7 +82,12 @@ pub(crate) fn for_kernel<F: Number>(state: &LayerState<f64>) -> LayerState<F> {
 
 /// Rounds a state for the parallel form.
 pub(crate) fn for_parallel<F: Number>(state: &LayerState<f64>) -> parallel::LayerState<F> {
-    let LayerState { att_shift, ffn_shift, wkv, past } = for_kernel::<F>(state);
+    to_parallel(for_kernel::<F>(state))
+}
+
+/// The kernel's state as the parallel form takes it.
+pub(crate) fn to_parallel<F: Number>(state: LayerState<F>) -> parallel::LayerState<F> {
+    let LayerState { att_shift, ffn_shift, wkv, past } = state;
     let wkv = match wkv {
         Wkv::Scalars { aa, bb, pp } => parallel::Wkv::Scalars { aa, bb, pp },
         Wkv::Matrix(values) => parallel::Wkv::Matrix(values),

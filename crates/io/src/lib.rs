@@ -14,6 +14,7 @@
 )]
 
 mod allocator;
+mod appear;
 mod cache;
 mod claims;
 mod directory;
@@ -30,6 +31,7 @@ mod spill;
 mod temporary;
 
 pub use allocator::{Allocator, when_exhausted};
+pub use appear::Appeared;
 pub use cache::{Cache, CacheError, CacheKey};
 pub use claims::Claims;
 pub use directory::{MANIFEST, OutputDirectory, manifest, names_in};

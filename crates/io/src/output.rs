@@ -203,15 +203,36 @@ impl OutputFile {
     /// syncing or renaming fails. The old output, if any, is untouched unless the last step (syncing the directory)
     /// is the one that failed.
     pub fn commit(self) -> Result<(), IoError> {
+        self.ready()?;
+        let renamed = if self.force { self.temporary.rename() } else { self.temporary.rename_new() };
+        renamed.map_err(|error| self.not_renamed(error))?;
+        self.sync_directory()
+    }
+
+    /// The last steps before the output takes its name: data to the device, and another look at what has the name.
+    pub(crate) fn ready(&self) -> Result<(), IoError> {
         self.raw.sync().map_err(|e| self.failed("flushing to the device", 0, e))?;
         // Again, because minutes may have passed: with `force`, rename would replace whatever has the name now.
-        check_target(self.path(), self.force, self.claim.as_ref().map(|(claims, role)| (claims, role.as_str())))?;
-        let renamed = if self.force { self.temporary.rename() } else { self.temporary.rename_new() };
-        renamed.map_err(|e| match e.kind() {
+        check_target(self.path(), self.force, self.claim.as_ref().map(|(claims, role)| (claims, role.as_str())))
+    }
+
+    pub(crate) fn not_renamed(&self, error: io::Error) -> IoError {
+        match error.kind() {
             io::ErrorKind::AlreadyExists => IoError::OutputExists { path: self.path().to_path_buf() },
-            _ => self.failed("renaming the finished file", 0, e),
-        })?;
+            _ => self.failed("renaming the finished file", 0, error),
+        }
+    }
+
+    pub(crate) fn sync_directory(&self) -> Result<(), IoError> {
         self.raw.sync_directory(self.temporary.directory()).map_err(|e| self.failed("flushing the directory to the device", 0, e))
+    }
+
+    pub(crate) fn temporary(&self) -> &Temporary {
+        &self.temporary
+    }
+
+    pub(crate) fn replaces(&self) -> bool {
+        self.force
     }
 
     /// Sorts a late failure; `end` is the length that the file was about to have.

@@ -210,6 +210,21 @@ impl Temporary {
         Ok(())
     }
 
+    /// Exchanges the temporary with the file that has the output's name; false where the file system cannot.
+    pub(crate) fn exchange(&self) -> io::Result<bool> {
+        let flags = RenameFlags::EXCHANGE;
+        match rustix::fs::renameat_with(&self.directory, &self.name, &self.directory, &self.target_name, flags) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(true),
+        }
+    }
+
+    /// Gives an output that took its name the temporary's name again.
+    pub(crate) fn rename_back(&self) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.directory, &self.target_name, &self.directory, &self.name)?)
+    }
+
     pub(crate) fn directory(&self) -> &File {
         &self.directory
     }

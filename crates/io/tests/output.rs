@@ -579,3 +579,30 @@ fn w23_permissions_follow_the_umask() {
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, mode, "umask {mask}");
     }
 }
+
+#[test]
+fn outputs_that_appeared_can_be_taken_back() {
+    let folder = Folder::new("appear");
+    let (new, old, late) = (folder.join("new"), folder.join("old"), folder.join("late"));
+    std::fs::write(&old, "before").unwrap();
+    let create = |path: &Path, options: &OutputOptions<'_>| {
+        let file = OutputFile::create(path, options).unwrap();
+        file.write_all_at(0, b"after").unwrap();
+        file
+    };
+    let names = || std::fs::read_dir(old.parent().unwrap()).unwrap().count();
+    // Taken back: nothing, and what was there before.
+    let (first, second) = (create(&new, &NEW).appear().unwrap(), create(&old, &FORCE).appear().unwrap());
+    assert_eq!((std::fs::read(&new).unwrap(), std::fs::read(&old).unwrap()), (b"after".to_vec(), b"after".to_vec()));
+    drop((first, second));
+    assert_eq!((names(), std::fs::read(&old).unwrap()), (1, b"before".to_vec()));
+    // Kept: both, and no temporary.
+    create(&new, &NEW).appear().unwrap().keep().unwrap();
+    create(&old, &FORCE).appear().unwrap().keep().unwrap();
+    assert_eq!((names(), std::fs::read(&old).unwrap()), (2, b"after".to_vec()));
+    // What exists is not replaced unasked, even when it came late.
+    let output = create(&late, &NEW);
+    std::fs::write(&late, "other").unwrap();
+    assert_eq!(kind(output.appear()), "OutputExists");
+    assert_eq!((names(), std::fs::read(&late).unwrap()), (3, b"other".to_vec()));
+}

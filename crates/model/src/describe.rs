@@ -12,6 +12,7 @@ use crate::mechanism::{Attention, Mechanisms, Norm, NormKind, Norms, TimeMix, Vo
 use crate::names::{Companions, Convention, Wrapping};
 use crate::relatives;
 use crate::sizes::{Configuration, Hyperparameters, LoraRanks};
+use crate::start;
 use crate::tensor::{MappedTensor, ModelFile, TensorRole, TensorSpec};
 use crate::version::Version;
 
@@ -126,7 +127,8 @@ fn describe_all(
             check_unused_shape(&hyperparameters, mechanisms.time_mix, entry)?;
         }
     }
-    Ok(ModelDescription { version: architecture.version, mechanisms, hyperparameters, tensors, unused })
+    let start = start::of_layers(&found, architecture.version, &hyperparameters)?;
+    Ok(ModelDescription { version: architecture.version, mechanisms, hyperparameters, tensors, unused, start })
 }
 
 /// The tensors of a model whose head is its embedding: what the file has of the two stands for both. A file that has neither gains none.
@@ -252,7 +254,8 @@ fn account_for_all(
         unknown.remove(&tensor.source_index);
     }
     let mut unused = BTreeSet::new();
-    for entry in found.entries().filter(|entry| !names.contains(entry.mapped.name.as_str())) {
+    let is_start = |entry: &&Entry<'_>| start::is_start(architecture.version, &entry.mapped.name);
+    for entry in found.entries().filter(|entry| !names.contains(entry.mapped.name.as_str()) && !is_start(entry)) {
         let set = if in_vain.contains(&entry.mapped.name) { &mut unused } else { &mut unknown };
         set.insert(entry.mapped.source_index);
     }
@@ -361,7 +364,7 @@ fn origin(architecture: &Architecture) -> String {
 }
 
 /// Equal once dimensions of size 1 are dropped: vectors are stored as `[C]` by some and `[1, 1, C]` by others.
-fn same_but_for_ones(one: &[u64], other: &[u64]) -> bool {
+pub(crate) fn same_but_for_ones(one: &[u64], other: &[u64]) -> bool {
     let sizes = |shape: &[u64]| shape.iter().copied().filter(|dim| *dim != 1).collect::<Vec<_>>();
     sizes(one) == sizes(other)
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::mechanism::Mechanisms;
 use crate::names::split_layer;
 use crate::sizes::Hyperparameters;
+use crate::start::StartTensor;
 use crate::tensor::{TensorRole, TensorSpec};
 use crate::version::Version;
 
@@ -23,9 +24,20 @@ pub struct ModelDescription {
     /// Source indices of tensors that inference never uses and that were left out on purpose (layer-0 v0/v1/v2 of
     /// RWKV-7), for reports.
     pub unused: Vec<usize>,
+    /// The state that each layer starts from, where a tuned one lies among the weights; else none. No weights: what counts, quantizes or
+    /// writes [`ModelDescription::tensors`] does not see them.
+    pub start: Vec<StartTensor>,
 }
 
 impl ModelDescription {
+    /// The tensor that an [`Assembly`](crate::Assembly) calls by this number: those of [`ModelDescription::tensors`], then those of
+    /// [`ModelDescription::start`].
+    #[must_use]
+    pub fn part(&self, index: usize) -> Option<&TensorSpec> {
+        let of_start = || Some(&self.start.get(index.checked_sub(self.tensors.len())?)?.spec);
+        self.tensors.get(index).or_else(of_start)
+    }
+
     /// The tensor with this canonical name. Looked for among those of its layer alone, so that finding all tensors takes no square of
     /// the number of layers.
     #[must_use]

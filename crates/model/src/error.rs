@@ -31,6 +31,17 @@ pub enum ModelError {
         /// How many further tensors are missing; 1000 stands for that many or more.
         more: usize,
     },
+    /// Some layers have a start state and this one has none.
+    #[error(
+        "layer {layer} has no att.time_state, although other layers of the model have: each of its {layers} layers needs the state that it \
+        starts from, or none has one; save the model with all of them, or without any"
+    )]
+    MissingStart {
+        /// The first such layer.
+        layer: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// A whole layer is missing below the highest one.
     #[strum(serialize = "MissingTensor")]
     #[error("layer {layer} has no tensors, although the file has layer {highest}: layers must be numbered from 0 without gaps")]

@@ -17,6 +17,7 @@ pub mod mechanism;
 pub mod names;
 mod relatives;
 mod sizes;
+mod start;
 mod tensor;
 mod version;
 
@@ -29,5 +30,6 @@ pub use mechanism::{
 };
 pub use names::{GGML_NAME_LIMIT, check_name_for_ggml};
 pub use sizes::{Configuration, Epsilon, Hyperparameters, LoraRanks};
+pub use start::{StartTensor, TIME_STATE, has_tuned_states};
 pub use tensor::{MappedTensor, ModelFile, Recover, TensorRole, TensorSpec, TensorUse, ValueForm, WhenConstant};
 pub use version::Version;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rwkv_forge_tensor::TensorInfo;
 
 use crate::error::ModelError;
-use crate::names::{Convention, LoraName};
+use crate::names::{Convention, LoraName, StateNames};
 
 /// One kind of file that is recognised in order to be refused.
 struct Relative {
@@ -131,11 +131,12 @@ static TRANSFORMER: Relative = Relative {
 
 /// Refuses what is recognised as one of the relatives.
 pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
-    if let Some(first) = infos.first().filter(|_| infos.iter().all(|info| info.name.ends_with(".time_state"))) {
+    if let Some(first) = infos.first().filter(|_| StateNames::of(infos).is_all()) {
         return Err(ModelError::UnsupportedArchitecture {
             name: "a tuned initial state",
             why: "it holds states only and no weights",
-            advice: "give the model that the state was tuned for",
+            advice: "give the model that the state was tuned for: `generate MODEL --state FILE` starts it there, and `state FILE --to FORMAT` \
+                     converts the state",
             witness: first.name.clone(),
         });
     }
@@ -180,7 +181,7 @@ fn refuse_pairs(infos: &[TensorInfo]) -> Result<(), ModelError> {
 /// What tensors of these names may be, in a file that is otherwise a model.
 pub(crate) fn explain(names: &[String]) -> &'static str {
     if names.iter().any(|name| name.ends_with(".time_state")) {
-        return "time_state is a tuned initial state merged into the model, which no converted file can carry; \
+        return "time_state is a tuned initial state merged into the model, and models of this version have none; \
                 save the model without it";
     }
     if names.iter().any(|name| name.contains("lm_head") || name.contains("embed_tokens")) {

@@ -189,9 +189,25 @@ fn m2_both_names_of_the_bonus() {
 
 #[test]
 fn m2_initial_state_merged_into_a_model() {
-    let mut infos = model(Version::V6);
-    infos.push(info("blocks.0.att.time_state", &[4, 8, 8]));
-    assert_refused(&infos, "UnknownTensor", "initial state");
+    let with = |version: Version, states: &[(usize, &[u64])]| {
+        let mut infos = model(version);
+        infos.extend(states.iter().map(|(layer, shape)| info(&format!("blocks.{layer}.att.time_state"), shape)));
+        infos
+    };
+    let matrices: &[u64] = &[4, 8, 8];
+    // A state for every layer is no weight, and is kept apart; one for some of them is none.
+    for version in [Version::V5_0, Version::V5_1, Version::V5_2, Version::V6, Version::V7, Version::V7a] {
+        let found = describe(&with(version, &[(1, matrices), (0, matrices)])).unwrap();
+        assert_eq!((found.start.len(), found.tensors.len()), (2, describe(&model(version)).unwrap().tensors.len()));
+        assert!(found.start.iter().enumerate().all(|(layer, start)| start.spec.layer == Some(layer) && start.spec.shape == matrices));
+        assert_eq!(found.part(found.tensors.len() + 1), Some(&found.start[1].spec));
+        assert_refused(&with(version, &[(0, matrices)]), "MissingStart", "layer 1");
+        assert_refused(&with(version, &[(0, matrices), (1, &[8, 4, 8])]), "ShapeMismatch", "blocks.1.att.time_state");
+    }
+    // RWKV-4 has no matrices to start from, and RWKV-7b remembers more than matrices.
+    for version in [Version::V4, Version::V7b] {
+        assert_refused(&with(version, &[(0, matrices), (1, matrices)]), "UnknownTensor", "initial state");
+    }
 }
 
 #[test]

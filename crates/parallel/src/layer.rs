@@ -139,6 +139,7 @@ impl<F: Real> Layer<F> {
                 hyperparameters: description.hyperparameters,
                 tensors: Vec::new(),
                 unused: Vec::new(),
+                start: Vec::new(),
             },
             float: PhantomData,
         })

@@ -7,7 +7,7 @@
 //! [`Model::with`] is the model with some tensors replaced; [`Overlay`] replaces matrices by quantized ones. [`Weight`] says how a canonical
 //! tensor is used: rows of outputs, columns of inputs.
 //!
-//! [`State`] is what a model remembers of the tokens it was fed, [`Context`] what its layers hand to each other.
+//! [`State`] is what a model remembers of the tokens it was fed, [`Model::start`] what it starts from, [`Context`] what its layers hand to each other.
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -17,6 +17,7 @@ mod error;
 mod float;
 mod model;
 mod replace;
+mod start;
 mod state;
 mod stored;
 mod tokens;
@@ -28,6 +29,7 @@ pub use error::WeightsError;
 pub use float::Float;
 pub use model::Model;
 pub use replace::{Bytes, Make, Overlay, ReplaceError, Replacement, Replacements};
+pub use start::turned;
 pub use state::{LayerState, Past, State, Wkv};
 pub use stored::{Order, Stored, View};
 pub use tokens::{check_logits, check_tokens};

@@ -7,6 +7,7 @@ use rwkv_forge_model::{ModelDescription, ModelError, TensorSpec};
 use rwkv_forge_tensor::{TensorSource, Wrapper};
 
 use crate::error::WeightsError;
+use crate::state::State;
 
 /// The tensors of a source and the description of what they are. A copy shares both with the original.
 ///
@@ -36,6 +37,8 @@ use crate::error::WeightsError;
 pub struct Model {
     source: Arc<dyn TensorSource>,
     description: Arc<ModelDescription>,
+    /// What it was told to start from.
+    pub(crate) start: Option<Arc<State<f32>>>,
 }
 
 impl Model {
@@ -48,7 +51,7 @@ impl Model {
     /// As [`Model::new`], of a source that others hold too.
     #[must_use]
     pub fn over(source: Arc<dyn TensorSource>, description: ModelDescription) -> Self {
-        Self { source, description: Arc::new(description) }
+        Self { source, description: Arc::new(description), start: None }
     }
 
     /// The model that tensors with the names of a checkpoint are.

@@ -8,7 +8,7 @@ use rwkv_forge_choose::Limits;
 use rwkv_forge_score::Protocol;
 
 use super::range::{TOKENS, count, loss, share};
-use super::{SourceArgs, VocabularyArg};
+use super::{SourceArgs, StateArg, VocabularyArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
@@ -21,6 +21,8 @@ pub(crate) struct Eval {
     /// Quantize the model to these types in memory, compare each with it, and say which to take; `all` for all types of the container
     #[arg(long, value_name = "TYPE,...", value_delimiter = ',')]
     pub levels: Vec<String>,
+    #[command(flatten)]
+    pub state: StateArg,
     #[command(flatten)]
     pub texts: EvalTexts,
     #[command(flatten)]

@@ -250,12 +250,23 @@ pub(crate) struct VocabularyArg {
     pub vocab: Option<PathBuf>,
 }
 
+/// What texts start from.
+#[derive(Debug, Args)]
+pub(crate) struct StateArg {
+    /// Tuned initial state that each text starts from: .pth, safetensors, a session or sequence of llama.cpp, .rmpack, or a model
+    /// that has one [default: the one among the model's weights, else zeros]
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// The file that is taken to be right
     pub reference: PathBuf,
     /// The file that is compared with it
     pub candidate: PathBuf,
+    #[command(flatten)]
+    pub state: StateArg,
     /// Text to compare on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
@@ -329,9 +340,8 @@ pub(crate) struct Generate {
     /// Text to continue
     #[arg(long, short, default_value = "\n")]
     pub prompt: String,
-    /// Tuned initial state to start from, as .pth or for web-rwkv [default: zeros]
-    #[arg(long, value_name = "FILE")]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub state: StateArg,
     /// Tokens to generate at most; stops at the end-of-text token
     #[arg(long, short = 'n', value_name = "N", default_value = "100", value_parser = number::<TOKENS>)]
     pub tokens: usize,
@@ -365,7 +375,9 @@ pub(crate) struct Logits {
     /// Text, tokenized with the model's vocabulary
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
-    /// NumPy file to write: float32 [tokens, vocabulary], the state starting at zero
+    #[command(flatten)]
+    pub state: StateArg,
+    /// NumPy file to write: float32 [tokens, vocabulary]
     #[arg(long, short, value_name = "OUT.npy")]
     pub output: PathBuf,
     /// Also write every layer's output [tokens, channels] and final state as NumPy files into this directory
@@ -388,7 +400,8 @@ pub(crate) struct Logits {
 
 #[derive(Debug, Args)]
 pub(crate) struct State {
-    /// .pth with blocks.i.att.time_state, a state of web-rwkv (safetensors), or a state buffer of rwkv.cpp
+    /// .pth with blocks.i.att.time_state, alone or in a model; a state of web-rwkv or TorchTitan (safetensors), a session or sequence of
+    /// llama.cpp, an .rmpack, or a state buffer of rwkv.cpp
     pub source: PathBuf,
     /// Layout to write
     #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
@@ -401,7 +414,7 @@ pub(crate) struct State {
     /// Model that the state belongs to: gives version and sizes, with which the state must agree
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model_version", "layers", "heads"])]
     pub model: Option<PathBuf>,
-    /// Version of the model; needed to read or write the buffer of rwkv.cpp
+    /// Version of the model; needed for rwkv.cpp's buffer and llama.cpp's files, unless the source says it
     #[arg(long, value_name = "VERSION", value_parser = model_versions())]
     pub model_version: Option<String>,
     /// Number of layers, to read a buffer of rwkv.cpp
@@ -410,10 +423,10 @@ pub(crate) struct State {
     /// Number of heads, to read a buffer of rwkv.cpp
     #[arg(long, value_name = "H", value_parser = count::<SIZES>)]
     pub heads: Option<NonZeroUsize>,
-    /// Type of the values in a .pth [default: f32]; web-rwkv holds f16, rwkv.cpp f32
+    /// Type of the values in a .pth [default: f32]; web-rwkv and rmpack hold f16, rwkv.cpp and llama.cpp f32
     #[arg(long = "type", value_name = "TYPE", value_parser = ["f32", "f16", "bf16"])]
     pub encoding: Option<String>,
-    /// Accept values that vanish or lose digits because they are too small for f16
+    /// Write the file even if f16 turns more than a hundredth of a layer's values into zero
     #[arg(long)]
     pub allow_f16_loss: bool,
     /// File to write [default: SOURCE-FORMAT.EXTENSION beside the source]

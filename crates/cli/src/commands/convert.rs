@@ -100,6 +100,17 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         let stem = stem.as_deref().unwrap_or("model");
         args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
     });
+    let start = rwkv_forge_convert::start_beside(&model.model, container, &output);
+    if let Some(path) = &start {
+        terminal.note(&format!(
+            "the container {} has no place for the tuned initial state in the source: it goes into {}, which --state takes and `rwkv-forge \
+             state` converts for runtimes",
+            container.name(),
+            shown(path)
+        ));
+    } else if model.model.has_start() {
+        terminal.note("the tuned initial state in the source (time_state) is kept among the weights");
+    }
     if args.vocab_json.is_some() && blueprint.tokenizer().is_none() {
         let rows = model.description().hyperparameters.vocabulary;
         return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
@@ -109,7 +120,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         return Err(ConvertError::VocabularyIsNoList { what: "--vocab-json".to_owned(), vocabulary }.into());
     }
     if args.dry_run {
-        return dry_run(&model, &blueprint, &output, terminal);
+        return dry_run(&model, &blueprint, (&output, start.as_deref()), terminal);
     }
     terminal.detail(&format!(
         "container {}, recipe {}, vocabulary {}, {} threads",
@@ -258,7 +269,7 @@ fn outputs(blueprint: &Blueprint, output: &Path) -> Vec<String> {
     blueprint.paths(output).iter().map(|path| path.display().to_string()).collect()
 }
 
-fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &Terminal) -> Result<u8, Failure> {
+fn dry_run(model: &OpenModel, blueprint: &Blueprint, (output, start): (&Path, Option<&Path>), terminal: &Terminal) -> Result<u8, Failure> {
     let (tensors, rows) = tensor_rows(blueprint);
     let (words, said) = words::rows(blueprint);
     terminal.print(&format!("{}\n\n", model_line(model.description())));
@@ -276,6 +287,7 @@ fn dry_run(model: &OpenModel, blueprint: &Blueprint, output: &Path, terminal: &T
             "dry_run": true,
             "output": output.display().to_string(),
             "outputs": outputs(blueprint, output),
+            "start_state": start.map(|path| path.display().to_string()),
             "container": blueprint.container.name(),
             "recipe": blueprint.recipe,
             "total_bytes": blueprint.layout.total_bytes(),

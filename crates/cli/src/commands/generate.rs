@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 
 use rwkv_forge_convert::OpenModel;
-use rwkv_forge_convert::state::{StateHints, StateSizes};
 use rwkv_forge_engine::{Engine, EngineOptions, Logits};
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
@@ -12,6 +11,7 @@ use rwkv_forge_weights::{State, check_logits};
 use serde_json::json;
 
 use super::models::open_model;
+use super::start::started;
 use super::{kernel, needs_head, tokenizer, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
@@ -29,11 +29,8 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     if prompt.is_empty() {
         return Err(Failure::usage("EmptyPrompt", "the prompt is empty: give at least one character with --prompt".to_owned()));
     }
-    let mut state = State::zero(model.description());
-    if let Some(path) = &args.state {
-        let hints = StateHints { sizes: Some(StateSizes::of(model.description())?), ..StateHints::default() };
-        rwkv_forge_convert::state::read(path, &hints)?.0.put_into_kernel(&mut state, model.description())?;
-    }
+    let model = started(model, &args.state, terminal)?;
+    let state = model.model.start_state()?;
     model.source().check_integrity(&|_| ())?;
     let by = choose(args, &model, terminal);
     let mut loaded = Loaded::load(&model, by, state, terminal)?;

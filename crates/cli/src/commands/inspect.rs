@@ -173,7 +173,10 @@ fn print_text(
         thousands(bytes)
     );
     match described {
-        Ok(model) => text.push_str(&format!("{}\n", model_line(model))),
+        Ok(model) => {
+            let start = if model.start.is_empty() { "" } else { "\nstarts from a tuned state in the file (time_state of every layer)" };
+            text.push_str(&format!("{}{start}\n", model_line(model)));
+        }
         Err(error) => text.push_str(&format!("no model that this version knows: {}\n", sink::message(&error.to_string()))),
     }
     for (name, (count, bytes)) in by_type(source) {
@@ -248,6 +251,7 @@ fn print_json(
                 "name": spec.name, "shape": spec.shape, "role": spec.role, "layer": spec.layer,
                 "source_name": source.tensors().get(spec.source_index).map(|info| &info.name),
             })).collect::<Vec<_>>(),
+            "start_state": !model.start.is_empty(),
             "unused": model.unused.iter().filter_map(|index| source.tensors().get(*index)).map(|info| &info.name).collect::<Vec<_>>(),
         })
     });

@@ -12,6 +12,7 @@ use rwkv_forge_weights::{LayerState, Wkv};
 use serde::Serialize;
 
 use super::models::open_model;
+use super::start::started;
 use super::{kernel, needs_head, read_small, read_text, shown, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     let model = open_model(&args.model, &args.source_args, global, terminal)?;
     needs_head(&model)?;
     let tokens = tokens(args, &model, terminal)?;
+    let model = started(model, &args.state, terminal)?;
     model.source().check_integrity(&|_| ())?;
     let h = model.description().hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;

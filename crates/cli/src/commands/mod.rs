@@ -12,6 +12,7 @@ pub(crate) mod inspect;
 pub(crate) mod logits;
 mod models;
 pub(crate) mod plan;
+mod start;
 pub(crate) mod state;
 pub(crate) mod verify;
 mod words;

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::eval::texts::Texts;
 use super::models::open_model;
+use super::start::note_own;
 use super::{calibration, model_line, needs_head, number, open_options, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
@@ -23,6 +24,7 @@ use crate::terminal::{Terminal, table, thousands};
 pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     let model = open_model(&args.source, &args.source_args, global, terminal)?;
     needs_head(&model)?;
+    note_own(&model, terminal);
     let vocabulary = vocabulary(&args.vocabulary)?;
     if args.calibration.calibrate.is_empty() {
         let message = "a plan weighs errors by the inputs that weights have on a text: give one with --calibrate".to_owned();

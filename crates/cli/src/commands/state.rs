@@ -1,6 +1,6 @@
 //! `state`: a tuned initial state from one runtime's layout into another's.
 
-use rwkv_forge_convert::state::{self, StateFormat, StateHints, StateSizes, StateTarget};
+use rwkv_forge_convert::state::{self, FoundState, StateFormat, StateHints, StateSizes, StateTarget};
 use rwkv_forge_model::architecture;
 use rwkv_forge_tensor::Encoding;
 use serde_json::json;
@@ -27,8 +27,14 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         heads: args.heads.map(usize::from),
         sizes,
     };
-    let (tuned, from) = models.open_by(|key| state::read_at(&args.source, key, &hints))?;
+    let FoundState { state: tuned, format: from, version: said, in_model, notes } =
+        models.open_by(|key| state::find_at(&args.source, key, &hints))?;
     models.finish()?;
+    let version = version.or(said);
+    for note in &notes {
+        terminal.note(note);
+    }
+    let from = if in_model { "model" } else { from.name() };
     let format = StateFormat::by_name(&args.to).unwrap_or(StateFormat::Pth);
     let encoding = [Encoding::F32, Encoding::F16, Encoding::BF16].into_iter().find(|e| args.encoding.as_deref() == Some(e.name));
     let target = StateTarget { format, version, encoding, allow_loss: args.allow_f16_loss };
@@ -48,7 +54,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
     }
     terminal.print(&format!(
         "{} state of {} -> {} ({} bytes, {})\n",
-        from.name(),
+        from,
         record.sizes,
         shown(&output),
         thousands(record.output_bytes),
@@ -58,7 +64,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         "state",
         &json!({
             "source": args.source.display().to_string(),
-            "from": from.name(),
+            "from": from,
             "output": output.display().to_string(),
             "to": format.name(),
             "record": record,

@@ -12,6 +12,7 @@ use rwkv_forge_weights::{Context, LayerState};
 use serde_json::json;
 
 use super::models::Models;
+use super::start::{alike, started};
 use super::{agreement_table, kernel, model_line, needs_head, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
@@ -28,6 +29,8 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         // The parallel form has logits for its end.
         needs_head(&reference)?;
     }
+    let [reference, candidate] = [started(reference, &args.state, terminal)?, started(candidate, &args.state, terminal)?];
+    let (reference, candidate) = alike(reference, candidate, terminal)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = reference.description().hyperparameters.vocabulary;
     let choice = vocabulary(&args.vocabulary)?;
@@ -120,9 +123,9 @@ impl Runner for InParallel {
     }
 }
 
-struct LayerInParallel<'r>(ParallelLayer<'r>);
+struct LayerInParallel(ParallelLayer);
 
-impl RunnerLayer for LayerInParallel<'_> {
+impl RunnerLayer for LayerInParallel {
     fn forward(&mut self, lengths: &[usize], activations: Activations, goes_on: bool) -> Result<Activations, BoxError> {
         let (x, context) = self.0.forward(lengths, &activations.x, activations.context, goes_on)?;
         Ok(Activations { x, context })

@@ -51,13 +51,14 @@ impl Evaluated {
         Ok(evaluate(&self.schedule, &found.scores)?)
     }
 
-    /// The same of a candidate, with its divergence from a reference.
+    /// The same of a candidate, with its divergence from a reference. Where one of them has a tuned initial state, both start from it.
     ///
     /// # Errors
     /// As [`Evaluated::loss`], and when the vocabularies differ.
     pub fn compare(&self, reference: &OpenModel, candidate: &OpenModel) -> Result<Evaluation, Error> {
-        let mut baseline = Baseline::new(Runnable::new(&reference.model), &self.schedule, &LossOptions::default(), &mut |_| ())?;
-        let found = baseline.compare(Runnable::new(&candidate.model), &PassOptions::default(), &mut |_| ())?;
+        let [reference, candidate] = super::alike(reference, candidate)?;
+        let mut baseline = Baseline::new(reference, &self.schedule, &LossOptions::default(), &mut |_| ())?;
+        let found = baseline.compare(candidate, &PassOptions::default(), &mut |_| ())?;
         Ok(evaluate(&self.schedule, &found.scores)?)
     }
 }

@@ -8,7 +8,7 @@ mod session;
 
 use std::path::Path;
 
-use rwkv_forge_convert::{OpenModel, OpenOptions, Place, Vocabulary, vocabulary_for};
+use rwkv_forge_convert::{OpenModel, OpenOptions, Place, Vocabulary, starting_like, vocabulary_for};
 use rwkv_forge_eval::{Agreement, CompareOptions, Kernel, Runnable};
 
 pub use conversion::Conversion;
@@ -70,7 +70,7 @@ pub fn tokens(model: &OpenModel, vocabulary: &Vocabulary, text: &str) -> Result<
 }
 
 /// Sends the same tokens through two models, layer after layer, by the reference kernel, with one layer of each in memory. What the
-/// numbers must be is for the caller to say: [`Thresholds::violations`](rwkv_forge_eval::Thresholds::violations).
+/// numbers must be is for the caller to say; where one of them has a tuned initial state, both start from it: [`Thresholds::violations`](rwkv_forge_eval::Thresholds::violations).
 ///
 /// ```
 /// # fn main() -> Result<(), rwkv_forge::Error> {
@@ -85,6 +85,15 @@ pub fn tokens(model: &OpenModel, vocabulary: &Vocabulary, text: &str) -> Result<
 /// # Errors
 /// When the vocabularies or layers differ, a token is outside the vocabulary, reading fails, or a number is not finite.
 pub fn verify(reference: &OpenModel, candidate: &OpenModel, tokens: &[u32]) -> Result<Agreement, Error> {
-    let (reference, candidate) = (Runnable::new(&reference.model), Runnable::new(&candidate.model));
+    let [reference, candidate] = alike(reference, candidate)?;
     Ok(rwkv_forge_eval::compare(&reference, &candidate, &CompareOptions::new(tokens, Kernel::Reference), &mut |_| ())?)
+}
+
+/// Two models that start from the same state, unless each has one of its own.
+fn alike(reference: &OpenModel, candidate: &OpenModel) -> Result<[Runnable; 2], Error> {
+    let started = |model: &OpenModel, other: &OpenModel| {
+        let started = starting_like(&model.model, &other.model).map_err(Error::of)?;
+        Ok::<_, Error>(Runnable::new(started.as_ref().unwrap_or(&model.model)))
+    };
+    Ok([started(reference, candidate)?, started(candidate, reference)?])
 }

@@ -29,13 +29,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// Reads all weights; the state is that before any text.
+    /// Reads all weights; the state is that before any text: the tuned one that lies among the weights, else zeros.
     ///
     /// # Errors
     /// When a tensor has an encoding without decoder or values that are NaN or infinite, or reading fails.
     pub fn new(model: &OpenModel) -> Result<Self, Error> {
         let loaded = RecurrentModel::load(&model.model, &KernelOptions::default())?;
-        Ok(Self { model: loaded, state: State::zero(model.description()) })
+        Ok(Self { model: loaded, state: model.model.start_state()? })
     }
 
     /// Feeds tokens and returns the logits after each of them, `[tokens, vocabulary]`.

@@ -14,7 +14,9 @@ pub enum StateError {
     /// The file says nothing about its format.
     #[strum(serialize = "UnknownStateFormat")]
     #[error(
-        "{} is neither a .pth nor a safetensors file: if it is a state buffer of rwkv.cpp, say --from rwkv-cpp and name the model with --model",
+        "{} is no state that says what it is (.pth, safetensors, session or sequence of llama.cpp, .rmpack): if it is a state buffer of rwkv.cpp, \
+         make another file of it with `state {} --from rwkv-cpp --model MODEL --to pth`",
+        file.display(),
         file.display()
     )]
     UnknownFormat {
@@ -44,16 +46,20 @@ pub enum StateError {
         /// The version.
         version: Version,
     },
-    /// rwkv.cpp's buffer needs more than it says.
+    /// A layout that depends on more than its files say.
     #[strum(serialize = "StateSizesNeeded")]
-    #[error("the buffer of rwkv.cpp has no header: give {missing}, or name the model that it belongs to with --model")]
+    #[error(
+        "how a {format} state lies depends on its model, of which the file says nothing: give {missing}, or name the model with --model"
+    )]
     Unknowable {
+        /// The format.
+        format: &'static str,
         /// The options that are missing.
         missing: &'static str,
     },
     /// The file holds something that is no state.
     #[error(
-        "{} holds {}: expected blocks.i.att.time_state alone, [heads, N, N] for every layer; save these tensors without the model",
+        "{} holds {}: expected blocks.i.att.time_state, [heads, N, N] for every layer, alone or in a whole model",
         file.display(), what
     )]
     NotAState {
@@ -83,6 +89,48 @@ pub enum StateError {
         /// The first such layer.
         layer: usize,
     },
+    /// A file of llama.cpp after some tokens.
+    #[strum(serialize = "StateHasTokens")]
+    #[error(
+        "{}: this is the state after {tokens} tokens, no initial state; save one that has read nothing, or convert the tuned state itself",
+        file.display()
+    )]
+    AfterTokens {
+        /// The file.
+        file: PathBuf,
+        /// How many.
+        tokens: u64,
+    },
+    /// Token shifts, for a format without a place for them.
+    #[strum(serialize = "ShiftsNotCarried")]
+    #[error(
+        "the state has tuned token shifts, which a {format} file has no place for: write llama-session, llama-seq or rwkv-cpp, or give the \
+         state itself to --state"
+    )]
+    ShiftsNotCarried {
+        /// The format asked for.
+        format: &'static str,
+    },
+    /// A file that is not what it says.
+    #[strum(serialize = "DamagedState")]
+    #[error("{} is no {format} state that can be read: {what}", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// The format that it says it is of.
+        format: &'static str,
+        /// What was found and what was expected.
+        what: String,
+    },
+    /// A version that llama.cpp does not run.
+    #[strum(serialize = "NotInLlama")]
+    #[error(
+        "llama.cpp does not run {version}, so there is no file of its states for it: write another format, with --to pth or --to web-rwkv"
+    )]
+    NotInLlama {
+        /// The version.
+        version: Version,
+    },
     /// NaN or infinity.
     #[error("{}: layer {layer} holds a value that is NaN or infinite; such a state cannot be used", file.display())]
     NonFinite {
@@ -106,14 +154,16 @@ pub enum StateError {
     /// Values that would vanish or lose digits at the small end.
     #[strum(serialize = "StateLoss")]
     #[error(
-        "{flushed} values of the state would become zero and {subnormal} would lose digits, since they are too small for {encoding}: \
-         say --allow-f16-loss to accept that"
+        "{encoding} turns {flushed} of the {non_zero} values of layer {layer} other than zero into zero, more than a hundredth: write a .pth, \
+         which holds f32, or say --allow-f16-loss"
     )]
     Loss {
-        /// Non-zero values that would become zero.
+        /// The first such layer.
+        layer: usize,
+        /// Its non-zero values that would become zero.
         flushed: u64,
-        /// Non-zero values that would lose digits.
-        subnormal: u64,
+        /// Its non-zero values.
+        non_zero: u64,
         /// The type of the output.
         encoding: &'static str,
     },
@@ -142,7 +192,8 @@ impl Diagnostic for StateError {
             | Self::Grows { .. }
             | Self::NotInRwkvCpp { .. }
             | Self::Unknowable { .. }
-            | Self::TypeNotCarried { .. } => Class::Usage,
+            | Self::TypeNotCarried { .. }
+            | Self::NotInLlama { .. } => Class::Usage,
             _ => Class::Refused,
         }
     }

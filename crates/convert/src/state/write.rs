@@ -4,11 +4,13 @@ use std::path::Path;
 
 use rwkv_forge_checkpoint::safetensors::NewTensor;
 use rwkv_forge_io::{OutputFile, OutputOptions};
-use rwkv_forge_model::{Assembly, FileLayout, Version};
+use rwkv_forge_model::{Assembly, FileLayout, TIME_STATE, Version};
 use rwkv_forge_tensor::{BoxError, Encoding, F16Loss, decode_dense, f32_to_bf16, f32_to_f16};
+use rwkv_forge_weights::turned;
 use serde::Serialize;
 
-use super::{InitState, StateError, StateFormat, StateSizes, buffer_in_rwkv_cpp, transposed};
+use super::{InitState, StateError, StateFormat, StateSizes, in_rwkv_cpp, llama, rmpack};
+use crate::convert::loses_too_much;
 use crate::execute::write_checksums;
 
 /// How a state is to be written.
@@ -16,11 +18,11 @@ use crate::execute::write_checksums;
 pub struct StateTarget {
     /// The format.
     pub format: StateFormat,
-    /// The version; needed for rwkv.cpp's layout alone.
+    /// The version; needed for layouts that depend on it.
     pub version: Option<Version>,
     /// Type of the values; the format's own when `None` (`.pth`: f32).
     pub encoding: Option<Encoding>,
-    /// Accept values that vanish or lose digits because they are too small for their type.
+    /// Accept a layer of which more than [`crate::MAX_FLUSHED_PERCENT`] become zero because they are too small for their type.
     pub allow_loss: bool,
 }
 
@@ -42,47 +44,65 @@ pub struct StateRecord {
     pub output_bytes: u64,
 }
 
+/// A state that is written, under a temporary name.
+pub(crate) struct Staged {
+    pub(crate) file: OutputFile,
+    pub(crate) record: StateRecord,
+}
+
 /// Writes a state into a new file.
 ///
 /// # Errors
-/// [`StateError::Unknowable`] without a version for rwkv.cpp, [`StateError::TypeNotCarried`], [`StateError::Overflow`],
-/// [`StateError::Loss`], and failures to write. No partial output is left behind.
+/// [`StateError::Unknowable`] without a version where the layout depends on it, [`StateError::TypeNotCarried`],
+/// [`StateError::ShiftsNotCarried`], [`StateError::NotInLlama`], [`StateError::Overflow`], [`StateError::Loss`], and failures to write.
+/// No partial output is left behind.
 pub fn write(state: &InitState, target: &StateTarget, path: &Path, options: &OutputOptions<'_>) -> Result<StateRecord, BoxError> {
-    let encoding = encoding(target)?;
-    let mut encoder = Encoder { encoding, loss: F16Loss::default(), rounded: 0 };
-    let (layout, data) = match target.format {
-        StateFormat::RwkvCpp => encoder.buffer(state, target.version.ok_or(StateError::Unknowable { missing: "--model-version" })?)?,
-        format @ (StateFormat::Pth | StateFormat::WebRwkv) => encoder.tensors(state, format)?,
-    };
-    encoder.judge(target)?;
-    let options = OutputOptions { expected_bytes: layout.total_bytes, ..*options };
-    let file = OutputFile::create(path, &options)?;
-    file.set_len(layout.total_bytes)?;
-    file.write_all_at(0, &layout.header)?;
-    for (offset, bytes) in &layout.literals {
-        file.write_all_at(*offset, bytes)?;
-    }
-    for (offset, bytes) in &data {
-        file.write_all_at(*offset, bytes)?;
-    }
-    write_checksums(&layout, file.temp_path(), &file)?;
+    let Staged { file, record } = Staged::write(state, target, path, options)?;
     file.commit()?;
-    Ok(StateRecord {
-        sizes: state.sizes,
-        encoding: encoding.name,
-        rounded: encoder.rounded,
-        flushed: encoder.loss.flushed,
-        subnormal: encoder.loss.subnormal,
-        output_bytes: layout.total_bytes,
-    })
+    Ok(record)
+}
+
+impl Staged {
+    /// As [`write`], but for the last step.
+    pub(crate) fn write(state: &InitState, target: &StateTarget, path: &Path, options: &OutputOptions<'_>) -> Result<Self, BoxError> {
+        let encoding = encoding(target)?;
+        if !state.shifts.is_empty() && !target.format.has_shifts() {
+            return Err(StateError::ShiftsNotCarried { format: target.format.name() }.into());
+        }
+        let version = || target.version.ok_or(StateError::Unknowable { format: target.format.name(), missing: "--model-version" });
+        let mut encoder = Encoder { encoding, loss: F16Loss::default(), rounded: 0, beyond: None };
+        let (layout, data) = match target.format {
+            StateFormat::RwkvCpp => encoder.buffer(state, version()?)?,
+            format @ (StateFormat::Pth | StateFormat::WebRwkv) => encoder.tensors(state, format)?,
+            format @ (StateFormat::LlamaSession | StateFormat::LlamaSequence) => whole(llama::bytes(state, format, version()?)?),
+            StateFormat::Rmpack => encoder.package(state),
+        };
+        encoder.judge(target)?;
+        let options = OutputOptions { expected_bytes: layout.total_bytes, ..*options };
+        let file = OutputFile::create(path, &options)?;
+        file.set_len(layout.total_bytes)?;
+        file.write_all_at(0, &layout.header)?;
+        for (offset, bytes) in &layout.literals {
+            file.write_all_at(*offset, bytes)?;
+        }
+        for (offset, bytes) in &data {
+            file.write_all_at(*offset, bytes)?;
+        }
+        write_checksums(&layout, file.temp_path(), &file)?;
+        let record = StateRecord {
+            sizes: state.sizes,
+            encoding: encoding.name,
+            rounded: encoder.rounded,
+            flushed: encoder.loss.flushed,
+            subnormal: encoder.loss.subnormal,
+            output_bytes: layout.total_bytes,
+        };
+        Ok(Self { file, record })
+    }
 }
 
 fn encoding(target: &StateTarget) -> Result<Encoding, StateError> {
-    let (own, others, held): (Encoding, &[Encoding], &'static str) = match target.format {
-        StateFormat::Pth => (Encoding::F32, &[Encoding::F16, Encoding::BF16], "f32, f16 or bf16"),
-        StateFormat::WebRwkv => (Encoding::F16, &[], "f16"),
-        StateFormat::RwkvCpp => (Encoding::F32, &[], "f32"),
-    };
+    let (own, others, held) = target.format.types();
     match target.encoding {
         None => Ok(own),
         Some(wanted) if wanted == own || others.contains(&wanted) => Ok(wanted),
@@ -93,11 +113,18 @@ fn encoding(target: &StateTarget) -> Result<Encoding, StateError> {
 /// Bytes with their offsets in the file.
 type Placed = Vec<(u64, Vec<u8>)>;
 
+/// A file that is these bytes.
+fn whole(bytes: Vec<u8>) -> (FileLayout, Placed) {
+    (FileLayout { total_bytes: bytes.len() as u64, ..FileLayout::default() }, vec![(0, bytes)])
+}
+
 /// Encodes values and counts what that costs.
 struct Encoder {
     encoding: Encoding,
     loss: F16Loss,
     rounded: u64,
+    /// The first layer that loses too much, its values that become zero, and those that were not.
+    beyond: Option<(usize, u64, u64)>,
 }
 
 impl Encoder {
@@ -107,7 +134,7 @@ impl Encoder {
         let shape = vec![state.sizes.heads as u64, n as u64, n as u64];
         let tensors = (0..state.layers.len())
             .map(|layer| NewTensor {
-                name: format!("blocks.{layer}.att.time_state"),
+                name: format!("blocks.{layer}.{TIME_STATE}"),
                 shape: shape.clone(),
                 encoding: self.encoding,
                 reason: String::new(),
@@ -122,38 +149,67 @@ impl Encoder {
         let mut data = Vec::with_capacity(layout.tensors.len());
         for tensor in &layout.tensors {
             // The order of tensors in the file is the container's; the assembly says which layer each is.
-            let values = &state.layers[tensor.assembly.parts[0]];
-            let bytes = if format == StateFormat::WebRwkv { self.encode(&transposed(values, n)) } else { self.encode(values) };
+            let layer = tensor.assembly.parts[0];
+            let values = &state.layers[layer];
+            let bytes = if format == StateFormat::WebRwkv { self.layer(layer, &turned(values, n)) } else { self.layer(layer, values) };
             data.push((tensor.offset, bytes));
         }
         Ok((layout, data))
     }
 
+    /// rwkv-mobile's package.
+    fn package(&mut self, state: &InitState) -> (FileLayout, Placed) {
+        let (header, offsets) = rmpack::header(state.sizes);
+        let placed = offsets.into_iter().zip(state.layers.iter().enumerate());
+        let data: Placed = placed.map(|(offset, (layer, values))| (offset, self.layer(layer, values))).collect();
+        let total_bytes = data.last().map_or(header.len() as u64, |(offset, bytes)| offset + bytes.len() as u64);
+        (FileLayout { header, total_bytes, ..FileLayout::default() }, data)
+    }
+
     /// rwkv.cpp's buffer.
     fn buffer(&mut self, state: &InitState, version: Version) -> Result<(FileLayout, Placed), StateError> {
-        let buffer = buffer_in_rwkv_cpp(version)?;
-        let shifts = 2 * state.sizes.heads * state.sizes.head_size;
+        let row = in_rwkv_cpp(version)?;
+        let zeros = vec![0.0; state.sizes.channels()];
         let mut bytes = Vec::new();
-        for values in &state.layers {
-            let mut matrix = if buffer.key_first { transposed(values, state.sizes.head_size) } else { values.clone() };
-            if buffer.divided {
-                self.divide(&mut matrix);
+        for (layer, values) in state.layers.iter().enumerate() {
+            let mut matrix = if row.key_first { turned(values, state.sizes.head_size) } else { values.clone() };
+            if row.divided {
+                self.divide(layer, &mut matrix);
             }
-            bytes.extend(self.encode(&vec![0.0; shifts]));
+            let shifts = state.shifts.get(layer);
+            bytes.extend(self.encode(shifts.map_or(&zeros, |shifts| &shifts.ffn)));
+            bytes.extend(self.encode(shifts.map_or(&zeros, |shifts| &shifts.att)));
             bytes.extend(self.encode(&matrix));
         }
-        Ok((FileLayout { total_bytes: bytes.len() as u64, ..FileLayout::default() }, vec![(0, bytes)]))
+        Ok(whole(bytes))
     }
 
     /// Divides by 8, which is exact but for the smallest numbers of all.
-    fn divide(&mut self, values: &mut [f32]) {
+    fn divide(&mut self, layer: usize, values: &mut [f32]) {
+        let (mut flushed, non_zero) = (0, count(values));
         for value in values {
             let divided = *value * 0.125;
             if divided * 8.0 != *value {
-                let lost = if divided == 0.0 { &mut self.loss.flushed } else { &mut self.loss.subnormal };
+                let lost = if divided == 0.0 { &mut flushed } else { &mut self.loss.subnormal };
                 *lost += 1;
             }
             *value = divided;
+        }
+        self.loss.flushed += flushed;
+        self.note(layer, flushed, non_zero);
+    }
+
+    /// The matrices of a layer.
+    fn layer(&mut self, layer: usize, values: &[f32]) -> Vec<u8> {
+        let before = self.loss.flushed;
+        let bytes = self.encode(values);
+        self.note(layer, self.loss.flushed - before, count(values));
+        bytes
+    }
+
+    fn note(&mut self, layer: usize, flushed: u64, non_zero: u64) {
+        if self.beyond.is_none() && loses_too_much(flushed, non_zero) {
+            self.beyond = Some((layer, flushed, non_zero));
         }
     }
 
@@ -180,13 +236,19 @@ impl Encoder {
     }
 
     fn judge(&self, target: &StateTarget) -> Result<(), StateError> {
-        let F16Loss { overflowed, flushed, subnormal } = self.loss;
-        if overflowed > 0 {
-            return Err(StateError::Overflow { count: overflowed, encoding: self.encoding.name, format: target.format.name() });
+        if self.loss.overflowed > 0 {
+            return Err(StateError::Overflow { count: self.loss.overflowed, encoding: self.encoding.name, format: target.format.name() });
         }
-        if flushed + subnormal > 0 && !target.allow_loss {
-            return Err(StateError::Loss { flushed, subnormal, encoding: self.encoding.name });
+        match self.beyond {
+            Some((layer, flushed, non_zero)) if !target.allow_loss => {
+                Err(StateError::Loss { layer, flushed, non_zero, encoding: self.encoding.name })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Values other than zero.
+fn count(values: &[f32]) -> u64 {
+    values.iter().filter(|value| **value != 0.0).count() as u64
 }

@@ -173,7 +173,7 @@ impl Pass {
         self.sizes().layers
     }
 
-    /// Sends sequences, each from the empty state, through all layers. `progress(layers done, L)`.
+    /// Sends sequences, each from the state that the model starts from, through all layers. `progress(layers done, L)`.
     ///
     /// # Errors
     /// As [`Pass::start`] and [`Pass::layer`].

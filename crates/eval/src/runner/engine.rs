@@ -42,8 +42,9 @@ impl Runner for Engine {
     }
 
     fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {
-        let layer = self.stream.load(index)?;
-        Ok(Box::new(Loaded { description: self.runnable.description(), stream: &mut self.stream, layer, states: Vec::new() }))
+        let (start, layer) = (self.stream.start(index)?, self.stream.load(index)?);
+        let description = self.runnable.description();
+        Ok(Box::new(Loaded { description, stream: &mut self.stream, layer, start, states: Vec::new() }))
     }
 
     fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
@@ -70,6 +71,8 @@ struct Loaded<'r> {
     description: &'r ModelDescription,
     stream: &'r mut LayerStream,
     layer: LoadedLayer,
+    /// Before the first token of a sequence.
+    start: State,
     /// Of the pieces of the last call.
     states: Vec<State>,
 }
@@ -78,7 +81,7 @@ impl RunnerLayer for Loaded<'_> {
     fn forward(&mut self, lengths: &[usize], activations: Activations, goes_on: bool) -> Result<Activations, BoxError> {
         let mut batch = Batch::resume(self.description, lengths, activations.x, activations.context)?;
         let carried = self.states.pop().filter(|_| goes_on);
-        self.states = self.stream.new_states(lengths.len());
+        self.states = vec![self.start.clone(); lengths.len()];
         if let (Some(first), Some(carried)) = (self.states.first_mut(), carried) {
             *first = carried;
         }

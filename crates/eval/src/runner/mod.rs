@@ -71,7 +71,7 @@ pub trait Runner {
 /// A layer that is loaded.
 pub trait RunnerLayer {
     /// Sends pieces of these lengths through the layer. With `goes_on` the first of them starts from the state in which the call before left
-    /// its last piece; all others start from the empty state.
+    /// its last piece; all others from the state that the model starts from.
     ///
     /// # Errors
     /// When reading or computing fails.

@@ -31,7 +31,8 @@ impl Runner for Reference {
 
     fn layer(&mut self, index: usize) -> Result<Box<dyn RunnerLayer + '_>, BoxError> {
         let layer = Layer::load(&self.runnable.model, index, &self.runnable.options)?;
-        Ok(Box::new(Loaded { description: self.runnable.description(), layer, states: Vec::new() }))
+        let start = self.runnable.model.start(index)?;
+        Ok(Box::new(Loaded { description: self.runnable.description(), layer, start, states: Vec::new() }))
     }
 
     fn head(&mut self) -> Result<Box<dyn RunnerHead + '_>, BoxError> {
@@ -46,6 +47,8 @@ impl Runner for Reference {
 struct Loaded<'r> {
     description: &'r ModelDescription,
     layer: Layer<f32>,
+    /// Before the first token of a sequence.
+    start: LayerState<f32>,
     /// Of the pieces of the last call.
     states: Vec<LayerState<f32>>,
 }
@@ -64,7 +67,7 @@ impl RunnerLayer for Loaded<'_> {
             let (first, after) = old.split_at((length * width).min(old.len()));
             (rest, old) = (later, after);
             let mut context = Context::of_values(first.to_vec());
-            let mut state = carried.take().unwrap_or_else(|| LayerState::zero(self.description));
+            let mut state = carried.take().unwrap_or_else(|| self.start.clone());
             self.layer.forward(own, &mut state, &mut context)?;
             values.extend(context.into_values());
             self.states.push(state);

@@ -6,6 +6,7 @@ mod companions;
 mod lora;
 mod part;
 mod qwen;
+mod state;
 mod web_rwkv;
 mod wrapping;
 
@@ -17,6 +18,7 @@ use crate::tensor::{MappedTensor, Recover};
 pub use companions::Companions;
 pub use lora::{LoraName, LoraPart};
 pub use part::Part;
+pub use state::{StateNames, StatePart};
 pub use wrapping::{WRAPPERS, Wrapping};
 
 /// Longest name that a ggml-based container stores, in bytes: its field has 64, the last one is a zero.

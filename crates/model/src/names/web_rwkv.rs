@@ -11,9 +11,12 @@ use super::{BLINKDL, Convention, split};
 use crate::error::ModelError;
 use crate::tensor::Recover;
 
+/// A start state, which web-rwkv's converter turns as it does factors.
+const STATE: (&str, &str, Recover) = ("att.time_state", "att.time_state", Recover::TRANSPOSED);
+
 /// RWKV-5.2 in a `.st`.
 static WEB_RWKV_5: Convention =
-    Convention { name: "web-rwkv (RWKV-5)", exact: &[("att.time_first", "att.time_faaaa", Recover::AS_IS)], ..BLINKDL };
+    Convention { name: "web-rwkv (RWKV-5)", exact: &[("att.time_first", "att.time_faaaa", Recover::AS_IS), STATE], ..BLINKDL };
 
 /// RWKV-6 in a `.st`.
 static WEB_RWKV_6: Convention = Convention {
@@ -32,6 +35,7 @@ static WEB_RWKV_6: Convention = Convention {
         ("att.time_first", "att.time_faaaa", Recover::AS_IS),
         ("ffn.time_mix_k", "ffn.time_maa_k", Recover::AS_IS),
         ("ffn.time_mix_r", "ffn.time_maa_r", Recover::AS_IS),
+        STATE,
     ],
     ..BLINKDL
 };
@@ -48,6 +52,7 @@ static WEB_RWKV_7: Convention = Convention {
         ("att.v2", "att.v2", Recover::TRANSPOSED),
         ("att.g1", "att.g1", Recover::TRANSPOSED),
         ("att.g2", "att.g2", Recover::TRANSPOSED),
+        STATE,
     ],
     ..BLINKDL
 };

@@ -174,7 +174,7 @@ impl Replacements {
         }
         let notes = base.notes().iter().chain(self.beside.iter().flat_map(|source| source.notes())).chain(&self.notes).cloned();
         let (notes, format) = (notes.collect(), self.format.unwrap_or(base.format()));
-        Model::new(Changed::new(base.clone(), self.beside, infos, origins, notes, format), description)
+        Model::new(Changed::new(base.clone(), self.beside, infos, origins, notes, format), description).starting_as(base)
     }
 }
 

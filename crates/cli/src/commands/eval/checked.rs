@@ -25,6 +25,8 @@ pub(crate) struct Checked {
     pub bytes: u64,
     name: String,
     identity: String,
+    /// Digest of the state that its texts start from; `None` for zeros.
+    start: Option<String>,
 }
 
 impl Checked {
@@ -44,8 +46,8 @@ impl Checked {
         let progress = Progress::new(terminal, "checking", true);
         let files = open.identity(&|read| progress.add(read, bytes))?;
         drop(progress);
-        let identity = files.text(&open);
-        Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity })
+        let (identity, start) = (files.text(&open), rwkv_forge_convert::start_digest(&open.model)?);
+        Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity, start })
     }
 
     /// Names of its files and their SHA-256.
@@ -72,6 +74,7 @@ impl Checked {
             "version": self.open.description().version,
             "parameters": self.open.description().parameters(),
             "file_bytes": self.bytes,
+            "start_state": self.start,
             "sha256": self.digests().map(|(name, digest)| json!({ "file": name, "sha256": digest })).collect::<Vec<_>>(),
         })
     }

@@ -26,6 +26,7 @@ use self::checked::Checked;
 use self::outputs::Outputs;
 use self::texts::Texts;
 use super::models::Models;
+use super::start::{like, started};
 use super::{kernel, tokenizer, vocabulary};
 use crate::args::{self, EvalLimits, Global};
 use crate::failure::Failure;
@@ -35,10 +36,14 @@ use crate::terminal::{Terminal, thousands};
 pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
     let mut opening = Models::new(&args.source_args, global);
-    let mut open = |path: &PathBuf| Ok::<_, Failure>((path.clone(), Checked::open(path, &mut opening, terminal)?));
+    let mut open = |path: &PathBuf| {
+        let model = Checked::open(path, &mut opening, terminal)?;
+        Ok::<_, Failure>((path.clone(), started(model, &args.state, terminal)?))
+    };
     let opened = args.models.iter().map(&mut open).collect::<Result<Vec<_>, _>>()?;
     let opened_baseline = args.baseline.as_ref().map(open).transpose()?;
     opening.finish()?;
+    let (opened, opened_baseline) = comparable(opened, opened_baseline, terminal)?;
     // What no level can be is said before models and texts are read.
     let decided = match opened.as_slice() {
         [(path, source)] if !args.levels.is_empty() => Some(levels::Decided::new(args, path, source, global, terminal)?),
@@ -144,6 +149,18 @@ fn check(args: &args::Eval) -> Result<(), Failure> {
         return Err(Failure::usage("ReferenceIsExact", "the reference does not round activations: use --kernel engine".to_owned()));
     }
     Ok(())
+}
+
+type Named = (PathBuf, OpenModel);
+
+/// Models that are compared start alike: those without an initial state from that of the others.
+fn comparable(models: Vec<Named>, baseline: Option<Named>, terminal: &Terminal) -> Result<(Vec<Named>, Option<Named>), Failure> {
+    let Some((path, mut baseline)) = baseline else { return Ok((models, None)) };
+    if let Some((_, first)) = models.iter().find(|(_, model)| model.model.has_start()) {
+        baseline = like(baseline, first, terminal)?;
+    }
+    let models = models.into_iter().map(|(path, model)| Ok((path, like(model, &baseline, terminal)?)));
+    Ok((models.collect::<Result<_, Failure>>()?, Some((path, baseline))))
 }
 
 /// Only distributions over the same tokens can be compared; and one text is read with one vocabulary.
