@@ -173,7 +173,7 @@ fn sizes(source: &dyn TensorSource, parts: &[Parts]) -> Result<StateSizes, State
 fn check_bytes(source: &dyn TensorSource) -> Result<(), BoxError> {
     let mut stored = 0u64;
     for file in source.files() {
-        stored = stored.saturating_add(rwkv_forge_io::InputFile::open(&file)?.len());
+        stored = stored.saturating_add(InputFile::open(&file)?.len());
     }
     let bytes = source.tensors().iter().map(|info| info.byte_len().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
     if bytes > stored.min(LARGEST) {
