@@ -105,7 +105,7 @@ fn a_part_that_exists_is_a_refusal_and_nothing_is_left() {
             std::fs::remove_file(other).unwrap();
         }
         assert_eq!(error_kind(&split_args(&dir.join("m.gguf"), "300K"), 2), "OutputExists", "{keep:?}");
-        assert_eq!(parts(&dir, "m"), [keep.clone()]);
+        assert_eq!(parts(&dir, "m"), std::slice::from_ref(keep));
         assert_eq!(dir.names().len(), 1, "{:?}", dir.names());
         // The way out that the refusal names.
         json(&[split_args(&dir.join("m.gguf"), "300K"), vec!["--force".to_owned()]].concat(), 0);

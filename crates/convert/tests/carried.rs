@@ -20,15 +20,16 @@ fn carried(container: &str) -> Vec<&'static str> {
 
 #[test]
 fn what_each_container_carries() {
-    let itself = ["4", "5.0", "5.1", "5.2", "6", "7"];
+    let itself = ["4", "5.0", "5.1", "5.2", "6", "7", "7a", "7b"];
     let without_5_0 = ["4", "5.1", "5.2", "6", "7"];
-    let expected: [(&str, &[&str]); 9] = [
-        ("candle", &["5.1", "5.2", "6", "7"]),
+    let expected: [(&str, &[&str]); 10] = [
+        ("candle", &["5.1", "5.2", "6", "7", "7a", "7b"]),
         ("candle-gguf", &["5.1", "5.2", "6"]),
         ("gguf", &["6", "7", "rwkv6qwen2", "arwkv7"]),
         ("hf", &without_5_0),
+        ("hf-native", &["7"]),
         ("pth", &itself),
-        ("rwkv-cpp", &itself),
+        ("rwkv-cpp", &["4", "5.0", "5.1", "5.2", "6", "7"]),
         ("safetensors", &itself),
         ("web-rwkv", &without_5_0),
         ("prefab", &without_5_0),

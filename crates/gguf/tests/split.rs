@@ -320,8 +320,8 @@ fn parts_are_the_whole_file_cut_between_tensors() {
         if bytes == u64::MAX {
             assert_eq!(data(&first), data(&path), "a single part");
         }
-        for index in 0..expected.len() {
-            assert_eq!(values(&one, index), values(&many, index), "{}", expected[index].0);
+        for (index, (name, _)) in expected.iter().enumerate() {
+            assert_eq!(values(&one, index), values(&many, index), "{name}");
         }
     }
 }

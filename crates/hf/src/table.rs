@@ -124,6 +124,8 @@ static NATIVE_REFUSALS: &[Refusal] = &[
     refusal(Version::V5_1, OLDER),
     refusal(Version::V5_2, OLDER),
     refusal(Version::V6, OLDER),
+    refusal(Version::V7a, "Transformers' own class has no tables of a row a token"),
+    refusal(Version::V7b, "Transformers' own class has neither tables of a row a token nor an attention beside the time mix"),
     refusal(Version::QRwkv6, "Transformers' own class has no hybrids with Qwen"),
     refusal(Version::ARwkv7, "Transformers' own class has no hybrids with Qwen"),
 ];

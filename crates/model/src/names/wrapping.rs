@@ -91,7 +91,9 @@ impl Wrapping {
         }
         match name {
             Cow::Borrowed(name) if self.instead.is_empty() => name.strip_prefix(self.prefix.as_str()).map(Cow::Borrowed),
-            name => name.strip_prefix(self.prefix.as_str()).map(|name| Cow::Owned(format!("{}{name}", self.instead))),
+            name @ (Cow::Borrowed(_) | Cow::Owned(_)) => {
+                name.strip_prefix(self.prefix.as_str()).map(|name| Cow::Owned(format!("{}{name}", self.instead)))
+            }
         }
     }
 
