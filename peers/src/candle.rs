@@ -90,7 +90,8 @@ pub fn run() -> Result<Report, String> {
     let five = Trial { name: "tiny-rwkv5", source: &five, bounds: &TRAINED };
     let six = Trial { name: "random-rwkv6", source: &random, bounds: &RANDOM };
     let seven = Trial { name: "tiny-rwkv7", source: &seven, bounds: &TRAINED };
-    let (with_tables, with_attention) = (peer.shop.work.join("random-rwkv7a.safetensors"), peer.shop.work.join("random-rwkv7b.safetensors"));
+    let (with_tables, with_attention) =
+        (peer.shop.work.join("random-rwkv7a.safetensors"), peer.shop.work.join("random-rwkv7b.safetensors"));
     synthetic::rwkv7a(&with_tables)?;
     synthetic::rwkv7b(&with_attention)?;
     let with_tables = Trial { name: "random-rwkv7a", source: &with_tables, bounds: &RANDOM };

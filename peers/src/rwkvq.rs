@@ -19,7 +19,8 @@ pub fn run() -> Result<Report, String> {
     };
     let mut report = Report {
         peer: "rwkv-quant 0.3.0".to_owned(),
-        about: "A random RWKV-7 quantized by the package in every way that it has; every value of our f32 copy against its reader's.".to_owned(),
+        about: "A random RWKV-7 quantized by the package in every way that it has; every value of our f32 copy against its reader's."
+            .to_owned(),
         rows: Vec::new(),
         facts: Vec::new(),
         bounds: vec![],

@@ -39,9 +39,12 @@ pub fn run() -> Result<Report, String> {
         let first = ours.join(&parts[0]);
         facts.push(merged(&shop, &cutter, &name, &first, &whole)?);
         // What llama.cpp computes from the parts and from the whole file.
-        let logits = |file: &Path| shop.theirs(Command::new(&runner).arg(file).arg(&shop.tokens)).map(|_| read(&shop.work.join("theirs.f32")));
+        let logits =
+            |file: &Path| shop.theirs(Command::new(&runner).arg(file).arg(&shop.tokens)).map(|_| read(&shop.work.join("theirs.f32")));
         let (from_parts, from_whole) = (logits(&first)??, logits(&whole)??);
-        facts.push(Fact::bytes(format!("{name}: llama.cpp's logits from the parts and from the whole"), &from_parts, &from_whole, |n| n == 0));
+        facts.push(Fact::bytes(format!("{name}: llama.cpp's logits from the parts and from the whole"), &from_parts, &from_whole, |n| {
+            n == 0
+        }));
         facts.push(planted(&shop, &cutter, &name, &first, &whole)?);
     }
     Ok(Report {

@@ -71,8 +71,7 @@ impl Setup {
     }
 
     fn gguf(&self, number: u8, name: &str) -> Result<PathBuf, String> {
-        let (gguf, vocabulary) =
-            (self.shop.work.join(format!("{name}.gguf")), self.shop.root.join("fixtures/checkpoints/vocab-320.txt"));
+        let (gguf, vocabulary) = (self.shop.work.join(format!("{name}.gguf")), self.shop.root.join("fixtures/checkpoints/vocab-320.txt"));
         let mut convert = Command::new(&self.shop.forge);
         convert.args(["--quiet", "convert"]).arg(self.shop.fixture(number)).args(["--to", "gguf", "--type", "f32", "--force"]);
         capture(convert.args(["--no-verify", "--vocab"]).arg(vocabulary).arg("-o").arg(&gguf))?;

@@ -201,11 +201,11 @@ fn modules_that_were_trained_in_full_replace_the_models() {
         notes(&model)
     );
     // What the configuration does not tell of is taken, as PEFT takes it, and said.
-    let model = merged(&adapter(&with(&[saved.clone()]), tensors).0, None).unwrap();
+    let model = merged(&adapter(&with(std::slice::from_ref(&saved)), tensors).0, None).unwrap();
     assert!(notes(&model).contains("does not tell of tensors") && notes(&model).contains("blocks.1.ln1.bias"), "{}", notes(&model));
     // The names of a state dict that PEFT has not tidied up.
     let copy = vec![full("head.modules_to_save.default.weight", &[40, 32])];
-    let model = merged(&adapter(&with(&[saved.clone()]), [pairs.clone(), copy].concat()).0, None).unwrap();
+    let model = merged(&adapter(&with(std::slice::from_ref(&saved)), [pairs.clone(), copy].concat()).0, None).unwrap();
     assert!(values(&model, "head.weight") == random(77, &[40, 32]));
     // A transposed one.
     let fla = [pair("model.layers.0.attn.k_proj", [32, 32], RANK, 5), vec![full("model.layers.0.attn.w_lora.lora.0.weight", &[6, 32])]];

@@ -53,7 +53,8 @@ fn logits_are_those_of_other_programs() {
 #[test]
 fn planted_faults_are_seen() {
     let tokens = npy_tokens(&fixture("deep/tokens.npy"));
-    let faults: &[(&str, usize, fn(&mut MemorySource))] = &[
+    type Change = fn(&mut MemorySource);
+    let faults: &[(&str, usize, Change)] = &[
         ("the table alone", 0, |source| source.edit("ffn.s_emb_x.weight", |_| 0.0)),
         ("the rest alone", 0, |source| source.edit("ffn.s_emb.weight", |_| 0.0)),
         ("no bias of the scale", 0, |source| source.edit("ffn.s0", |_| 0.0)),
@@ -100,7 +101,8 @@ fn what_the_attention_remembers_grows_and_counts() {
     assert_eq!((growth, state.layers[1].values().count()), (256 + 32, empty + 20 * growth));
     assert!(state.check(description).is_ok());
     let next = kernel.forward(&tokens[20..21], &mut state.clone()).unwrap();
-    let parts: [fn(&mut Past<f32>) -> &mut Vec<f32>; 5] =
+    type Part = fn(&mut Past<f32>) -> &mut Vec<f32>;
+    let parts: [Part; 5] =
         [|past| &mut past.query, |past| &mut past.key, |past| &mut past.value, |past| &mut past.keys, |past| &mut past.values];
     for (index, part) in parts.iter().enumerate() {
         let mut other = state.clone();
