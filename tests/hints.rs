@@ -141,7 +141,7 @@ fn of_pointers_in_place_of_files() {
     place.copy("model.pth", checkpoint("7"));
     works(&["inspect", &place.path("model.pth")]);
     // In a directory: the one file, a shard, the index.
-    let bytes = random_model(Version::V7, &Sizes::TINY, 3).to_safetensors();
+    let bytes = random_model(Version::V7, &Sizes { vocabulary: 256, ..Sizes::TINY }, 3).to_safetensors();
     for name in ["model.safetensors", "pytorch_model.bin"] {
         place.write(&format!("single-{name}/{name}"), POINTER);
         says(&["inspect", &place.path(&format!("single-{name}"))]);

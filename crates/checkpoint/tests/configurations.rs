@@ -65,7 +65,7 @@ fn without(model: MemorySource, name: &str) -> MemorySource {
 }
 
 #[test]
-fn m7_what_is_computed_otherwise_is_refused_by_name() {
+fn m10_what_is_computed_otherwise_is_refused_by_name() {
     let hf = |version| to_hugging_face(random_model(version, &SIZES, 1));
     let hybrid = random_hybrid(Version::ARwkv7, &SIZES, &Variant::FULL, 1);
     let mut of_hybrid = config_json(Version::ARwkv7, &SIZES, &Variant::FULL);

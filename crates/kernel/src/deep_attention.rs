@@ -24,7 +24,7 @@ struct Made<F> {
 }
 
 impl<F: Real> Made<F> {
-    /// Tensors `qkv.{letter}1`, `qkv.{letter}2`, `qkv.{letter}_emb.weight`, `qkv.{letter}_emb_x.weight`.
+    /// Tensors `qkv.{letter}1`, `qkv.{letter}2`, `qkv.{letter}_emb.weight`, `qkv.{letter}_emb_x.weight` (`docs/traps.md`, "Half a table").
     fn load(weights: &Weights<'_>, layer: usize, letter: &str, rank: usize, width: usize) -> Result<Self, KernelError> {
         let channels = weights.description.hyperparameters.channels;
         Ok(Self {

@@ -45,7 +45,7 @@ fn models_of_all_versions_have_none() {
 }
 
 #[test]
-fn m6_what_a_tensor_is_for_says_what_its_one_value_means() {
+fn m9_what_a_tensor_is_for_says_what_its_one_value_means() {
     use WhenConstant::{Hole, Untrained};
     for (tensor, value, when) in [
         ("blocks.1.ln1.weight", 0.0, Some(Hole)),
