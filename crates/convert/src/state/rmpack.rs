@@ -134,7 +134,7 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, BoxError> {
 }
 
 fn sizes_of(channels: u64, bytes: u64, layers: usize) -> Option<StateSizes> {
-    let values = (bytes % F16_BYTES == 0).then_some(bytes / F16_BYTES)?;
+    let values = bytes.is_multiple_of(F16_BYTES).then_some(bytes / F16_BYTES)?;
     let head_size = values.checked_div(channels).filter(|size| *size > 0 && size.checked_mul(channels) == Some(values))?;
     let heads = channels.checked_div(head_size).filter(|heads| heads.checked_mul(head_size) == Some(channels))?;
     Some(StateSizes { layers, heads: usize::try_from(heads).ok()?, head_size: usize::try_from(head_size).ok()? })
