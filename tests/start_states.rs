@@ -245,12 +245,12 @@ fn what_has_no_state_says_so() {
     assert_eq!(kind(&["state", text(checkpoint("7")), "--to", "pth", "-o", text(&out)], 3), "NotAState");
     // A state alone is no model: the error says what takes it, and that does.
     let state = fixture("states/tiny-state.pth");
-    let refused = json(&["convert", text(&state), "--to", "pth", "--type", "f32", "-o", text(&out)], 3);
+    let refused = json(&["convert", text(state), "--to", "pth", "--type", "f32", "-o", text(&out)], 3);
     let advice = refused["error"]["message"].as_str().unwrap().to_owned();
     assert!(advice.contains("generate MODEL --state FILE") && advice.contains("state FILE --to FORMAT"), "{advice}");
-    json(&["state", text(&state), "--to", "pth", "-o", text(&out)], 0);
-    json(&["generate", text(checkpoint("7")), "--vocab", text(vocab()), "-n", "2", "--state", text(&state)], 0);
-    let refused = ["generate", text(checkpoint("4")), "--vocab", text(vocab()), "--state", text(&state)];
+    json(&["state", text(state), "--to", "pth", "-o", text(&out)], 0);
+    json(&["generate", text(checkpoint("7")), "--vocab", text(vocab()), "-n", "2", "--state", text(state)], 0);
+    let refused = ["generate", text(checkpoint("4")), "--vocab", text(vocab()), "--state", text(state)];
     assert_eq!(kind(&refused, 2), "NoMatrixState");
     // Layers without a state.
     let mut all = tensors(checkpoint("7"));
