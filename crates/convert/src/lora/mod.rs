@@ -6,7 +6,7 @@
 //! other formulas there and cannot be told apart: their own tools must merge them.
 //!
 //! And adapters of Hugging Face's PEFT: a directory whose `adapter_config.json` says the formula, alpha and rank, which is honoured or
-//! refused by name ([`config`]); names are those of any convention that models are read with.
+//! refused by name; names are those of any convention that models are read with.
 //!
 //! A third case is a model that was saved with its own pairs beside all weights: [`open_with_own`].
 
