@@ -243,7 +243,7 @@ fn r1_manifests_that_are_none() {
         ("[]", "tensors"),
         ("{}", "format"),
         (&good[..good.len() - 1], "EOF"),
-        (&deep, "recursion"),
+        (&deep, "EOF"),
         (&twice, "described twice"),
         (&long, "more than 8 values"),
         (&negative, "dense.matrix"),

@@ -109,7 +109,7 @@ fn states_that_fit_no_model_are_refused() {
     assert_eq!(error.kind(), "MissingStart");
     assert!(error.to_string().contains("layer 1"), "{error}");
     let [_, deeper] = with_states(Version::V7, Encoding::F32, &[0, 1, 2]);
-    assert_eq!(kind(&deeper).kind(), "MissingTensor");
+    assert_eq!(kind(&deeper).kind(), "StrayLayer");
     let [bare, _] = with_states(Version::V7, Encoding::F32, &[]);
     let narrow = |layer: usize| (format!("blocks.{layer}.att.time_state"), vec![4, 8, 4], vec![0.5; 128]);
     let narrow = MemorySource::from_f32((0..2).map(narrow).collect()).into_tensors();

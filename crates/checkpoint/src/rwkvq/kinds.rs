@@ -208,7 +208,8 @@ impl<'a> Buffers<'a> {
             let encoding = if pairs { INT4_ROW.encoding() } else { RTN.encoding() };
             (encoding, vec![scale, Piece::Halves { tensor, row, alone: !pairs }])
         };
-        if wanted.left.is_empty() {
+        // What else is left over is refused by whoever asked.
+        if !wanted.left.iter().any(|left| ["outlier_indices", "outlier_values"].contains(left)) {
             return Ok((encoding, Parts::Blocks(pieces)));
         }
         if !matrix {
