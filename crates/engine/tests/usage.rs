@@ -304,9 +304,9 @@ fn every_registered_type_runs() {
         assert_eq!(held, if format.facts().exact_in_f16 { Encoding::F16 } else { Encoding::F32 }, "{encoding}");
         let said = format!("{name} is stored as {encoding}, which cannot be multiplied as it is: decoded to {held}");
         assert!(notes.len() == 1 && notes[0].starts_with(&said), "{notes:?}");
-        // Planted fault: the last block in place of the first is beyond the bound; of small blocks as many as hold 256 weights.
+        // Planted fault: the last block in place of the first is beyond the bound; of blocks below 32 weights as many as hold those.
         let mut other = blocks.clone();
-        let size = encoding.block_bytes as usize * (256 / encoding.block_len as usize).max(1);
+        let size = encoding.block_bytes as usize * (32 / encoding.block_len as usize).max(1);
         other.copy_within(blocks.len() - size.., 0);
         let tokens = tokens(20, WIDE.vocabulary);
         let (expected, _) = model.reference(&tokens);
