@@ -17,7 +17,7 @@ const END: &str = "<!-- end of the planted faults -->";
 /// Trained models where there are some, random ones for RWKV-5.0 and 5.1.
 fn models() -> Vec<Loaded> {
     let trained = ["tiny-rwkv4", "tiny-rwkv5", "tiny-rwkv6", "tiny-rwkv7"].map(tiny);
-    [random(Version::V5_0, 0), random(Version::V5_1, 0)].into_iter().chain(trained).collect()
+    [Version::V5_0, Version::V5_1, Version::V7a, Version::V7b].map(|version| random(version, 0)).into_iter().chain(trained).collect()
 }
 
 fn options(parallel: ParallelOptions) -> FormsOptions {

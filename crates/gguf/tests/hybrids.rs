@@ -55,7 +55,11 @@ fn assert_same_words(read: &Words, written: &Words) {
     };
     assert_eq!(pair(read), pair(written));
     let said = |words: &Words| words.entries().into_iter().map(|entry| (entry.word, entry.key, entry.value)).collect::<Vec<_>>();
-    assert_eq!(said(read), said(written));
+    // What is counted is in every file.
+    let (mut found, expected) = (said(read), said(written));
+    let counted = found.pop().unwrap();
+    assert_eq!((counted.1.as_str(), counted.2.ends_with('K')), ("general.size_label", true), "{counted:?}");
+    assert_eq!(found, expected);
     assert_eq!(read.provenance, written.provenance);
     assert!(read.entries().iter().all(|entry| entry.origin.kind() == "source"));
 }

@@ -20,6 +20,8 @@ use crate::version::Version;
 const EMBEDDING: &str = "emb.weight";
 /// What gives the logits.
 const HEAD: &str = "head.weight";
+/// What every model has behind its layers.
+const LAST_NORM: &str = "ln_out.weight";
 
 /// Recognises a model from the names and shapes of its tensors, in any of the supported naming conventions and in any
 /// order.
@@ -190,9 +192,13 @@ fn count_layers(found: &Found<'_>) -> Result<usize, ModelError> {
     }
 }
 
-/// Refuses layers above all others that have less than half of what each of those has: no download breaks off like this.
+/// Refuses layers above all others that have less than half of what each of those has: no download breaks off like this, but where a
+/// format has no end of its own. There what follows the layers is missing, too.
 fn refuse_stray_layers(found: &Found<'_>) -> Result<(), ModelError> {
     let layers = found.layers();
+    if found.entry(LAST_NORM).is_none() {
+        return Ok(());
+    }
     let Some(first) = layers.get(&0).map(BTreeSet::len) else { return Ok(()) };
     let is_stray = |count: usize| count.saturating_mul(2) < first;
     let below = layers.values().take_while(|suffixes| !is_stray(suffixes.len())).count();
