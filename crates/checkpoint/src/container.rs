@@ -218,7 +218,10 @@ impl ModelFile for TensorFile {
 
 impl Opened for TensorFile {
     fn words(&self, _model: &ModelDescription) -> Result<Words, BoxError> {
-        Ok(words_of_texts(self.path(), &self.texts))
+        // `save_model` writes which names it left out for which others.
+        let is_tensor = |name: &str| self.tensors().iter().any(|info| info.name == name);
+        let texts: Vec<(String, String)> = self.texts.iter().filter(|(_, kept)| !is_tensor(kept)).cloned().collect();
+        Ok(words_of_texts(self.path(), &texts))
     }
     fn lints(&self) -> Vec<Lint> {
         self.rules.iter().filter_map(|rule| rule.find(self.source.as_ref())).collect()

@@ -7,6 +7,9 @@ use crate::error::{Refusal, Result, refuse};
 use crate::limits::Limits;
 use crate::pickle::{Arena, Id, Node};
 
+/// Keys that only the shards of DeepSpeed's ZeRO have, of a model's states or the optimizer's.
+const OF_ZERO: [&str; 6] = ["param_shapes", "zero_stage", "ds_config", "ds_version", "partition_count", "base_optimizer_state"];
+
 /// Keys under which trainers put the state dict.
 const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 /// Keys under which trainers keep what is needed to go on training. Tensors below them are no weights of the model.
@@ -208,7 +211,7 @@ impl Search<'_, '_> {
 
     fn refuse_nested<T>(&self, dict: Id, path: &str) -> Result<T> {
         let keys: Vec<&str> = self.arena.pairs(dict).filter_map(|(key, _)| name_of(self.arena, key, self.limits).ok()).collect();
-        let next = if keys.contains(&"param_shapes") || keys.contains(&"zero_stage") {
+        let next = if OF_ZERO.iter().any(|key| keys.contains(key)) {
             "this is a shard of DeepSpeed's ZeRO, of which every one has a part of the weights: put them together with the script zero_to_fp32.py \
              that lies beside them"
                 .to_owned()

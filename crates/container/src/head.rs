@@ -100,6 +100,9 @@ impl Head {
                  --lora and this directory"
             );
         }
+        if let Some(of_training) = self.of_training() {
+            return of_training.to_owned();
+        }
         let is_model = |name: &str| ENDINGS.iter().any(|ending| name.ends_with(ending));
         let models = rwkv_forge_io::names_in(&self.path, is_model).unwrap_or_default();
         let shown: Vec<String> = models.iter().take(LISTED).map(|name| shorten(name)).collect();
@@ -113,6 +116,21 @@ impl Head {
                 shown.join(", ")
             ),
         }
+    }
+
+    /// A directory in which a trainer keeps shards of a model, by whose tool they become one.
+    fn of_training(&self) -> Option<&'static str> {
+        let has = |is: &dyn Fn(&str) -> bool| !rwkv_forge_io::names_in(&self.path, is).unwrap_or_default().is_empty();
+        if has(&|name| name.starts_with("zero_pp_rank_") || name == "zero_to_fp32.py") {
+            return Some("these are shards of DeepSpeed's ZeRO: put them together with zero_to_fp32.py, which lies beside them, and give its output");
+        }
+        if has(&|name| name.ends_with(".distcp")) {
+            return Some(
+                "this is a distributed checkpoint of PyTorch's (FSDP): put it together with `python -m torch.distributed.checkpoint.format_utils \
+                 dcp_to_torch DIRECTORY OUT.pth`, and give its output",
+            );
+        }
+        None
     }
 
     /// What it looks like, for whoever cannot read it.

@@ -58,6 +58,18 @@ pub enum ConvertError {
         /// Names of containers that can.
         others: String,
     },
+    /// One of several files of a model, taken for the whole.
+    #[error(
+        "{}: this is one of several files of a model, which is no model by itself: give the directory, or the index of all of them, such as \
+         model.safetensors.index.json ({cause})",
+        path.display()
+    )]
+    OneShard {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        cause: BoxError,
+    },
     /// The container has no form in several files.
     #[error("container {container} is not written in parts: --split-size is for {others}; leave it out")]
     NotInParts {
@@ -326,9 +338,8 @@ impl Diagnostic for ConvertError {
     #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
-            Self::Overflow { .. } | Self::F16Loss { .. } | Self::BlockLength { .. } | Self::Quantizer { .. } | Self::NotAModel { .. } => {
-                Class::Refused
-            }
+            Self::Overflow { .. } | Self::F16Loss { .. } | Self::BlockLength { .. } | Self::Quantizer { .. } | Self::NotAModel { .. }
+            | Self::OneShard { .. } => Class::Refused,
             Self::ThresholdNotMet { .. } => Class::Threshold,
             Self::NotLossless { .. } | Self::WordsNotKept { .. } | Self::Internal(_) => Class::Bug,
             _ => Class::Usage,

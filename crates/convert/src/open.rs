@@ -84,8 +84,20 @@ impl OpenFile {
     /// # Errors
     /// When names and shapes are not exactly those of one supported architecture.
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
-        rwkv_forge_model::describe_file(self.file.as_ref())
+        rwkv_forge_model::describe_file(self.file.as_ref()).map_err(|cause| match self.file.path() {
+            path if is_shard(path) => ConvertError::OneShard { path: path.to_path_buf(), cause }.into(),
+            _ => cause,
+        })
     }
+}
+
+/// Whether a file is called as one of several: `model-00001-of-00003.safetensors`.
+fn is_shard(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = [".safetensors", ".bin"].iter().find_map(|ending| name.strip_suffix(ending));
+    let numbers = stem.and_then(|stem| stem.rsplit_once("-of-")).and_then(|(rest, count)| Some((rest.rsplit_once('-')?.1, count)));
+    let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(number, count)| is_number(number) && is_number(count))
 }
 
 /// A file and the model recognised in it.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rwkv_forge_container::{
     CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, Origin, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word,
-    Words, words_beside,
+    Words, check_template, words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::BoxError;
@@ -73,6 +73,9 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
     };
     let mut words = options.words.cloned().unwrap_or_default().or(said);
     words.special.eot = end_of_turn(&words);
+    if let Some(Sourced { value, origin: Origin::Beside(path) }) = &words.template {
+        check_template(&path.display().to_string(), value)?;
+    }
     check_special(&words, model.description().hyperparameters.vocabulary)?;
     Ok(words)
 }

@@ -136,8 +136,31 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
         author: text(AUTHOR),
         provenance,
         other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),
-        unkept: Vec::new(),
+        unkept: unkept(file),
     })
+}
+
+/// What runtimes look for in another type, so that no file that says it so is loaded.
+fn is_misshapen(key: &str, value: &Value, architecture: &str) -> bool {
+    let is_id = ["bos", "eos", "eot", "pad"].iter().any(|name| special_key(name) == key);
+    let is_context = key.strip_prefix(architecture) == Some(".context_length");
+    let is_text = [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key);
+    let is_u32 = value.as_u64().is_some_and(|number| u32::try_from(number).is_ok());
+    (is_id || is_context) && !is_u32 || is_text && value.as_str().is_none()
+}
+
+/// What is said in a way that no file can keep.
+fn unkept(file: &GgufFile) -> Vec<String> {
+    let of_pairs = ["tokenizer.ggml.pre", "tokenizer.ggml.merges"];
+    let note = |(key, value): &(String, Value)| {
+        if is_misshapen(key, value, file.architecture()) {
+            let kind: &'static str = value.into();
+            return Some(format!("{key} is of the type {kind}, with which no runtime loads a file, and is not kept"));
+        }
+        let is_lost = of_pairs.contains(&key.as_str()) && !reads_as_bpe(file);
+        is_lost.then(|| format!("{key} is not kept: it is of vocabularies of pairs, and the file has none"))
+    };
+    file.metadata().entries().iter().filter_map(note).collect()
 }
 
 /// What has no place of its own in [`Words`], and is not about this file alone.
@@ -154,7 +177,7 @@ fn other(file: &GgufFile) -> impl Iterator<Item = &(String, Value)> {
         own.is_some_and(|own| SIZES.contains(&own) || own == "context_length" && value.as_u64() == Some(u64::from(CONTEXT_LENGTH)))
     };
     let is_said = move |key: &str, value: &Value| {
-        !is_of_the_file(key) && !is_placed(key, value) && !is_size(key, value) && !is_usual_start(key, value)
+        !is_of_the_file(key) && !is_misshapen(key, value, architecture) && !is_placed(key, value) && !is_size(key, value) && !is_usual_start(key, value)
     };
     file.metadata().entries().iter().filter(move |(key, value)| is_said(key, value))
 }

@@ -142,7 +142,16 @@ pub(crate) fn generation(special: &Special) -> Value {
     json!({
         "_from_model_config": true,
         "bos_token_id": id(&special.bos),
-        "eos_token_id": id(&special.eos),
+        "eos_token_id": ends(special),
         "pad_token_id": id(&special.pad),
     })
+}
+
+/// What a text ends with; and a turn, where somebody says so: a list ends with any of its ids.
+pub(crate) fn ends(special: &Special) -> Value {
+    let eos = id(&special.eos);
+    match &special.eot {
+        Some(eot) if !eot.is_default() && eot.value != eos => json!([eos, eot.value]),
+        Some(_) | None => json!(eos),
+    }
 }

@@ -5,7 +5,7 @@ use rwkv_forge_model::{Choice, DigestOf, DigestPlace, FileLayout, ModelDescripti
 use rwkv_forge_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use crate::config::dtype;
+use crate::config::{dtype, ends};
 use crate::error::HfError;
 use crate::hugging_face::{CONFIG, WORLD};
 use crate::shards::{files, is_weights, text_file};
@@ -112,7 +112,7 @@ fn id(special: &Option<Sourced<u32>>) -> u32 {
 fn generation(decoding: &Decoding, words: &Words) -> Value {
     let mut config = json!({
         "bos_token_id": id(&words.special.bos),
-        "eos_token_id": id(&words.special.eos),
+        "eos_token_id": ends(&words.special),
         "do_sample": true,
         "temperature": decoding.temperature,
         "top_p": decoding.top_p,

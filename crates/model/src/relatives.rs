@@ -78,6 +78,13 @@ static RELATIVES: &[Relative] = &[
         marks: &[Mark::Ends("ffn.enn.weight")],
     },
     Relative {
+        name: "a shard of FSDP",
+        why: "it has flat pieces of parameters, of which every process saved its own",
+        advice: "let the trainer save a full state dict, or put the shards together with `python -m torch.distributed.checkpoint.format_utils \
+                 dcp_to_torch`",
+        marks: &[Mark::Ends("_flat_param")],
+    },
+    Relative {
         name: "RWKV-X",
         why: "blocks of attention stand between its layers, which this program does not compute and no format can carry",
         advice: NO_READER,

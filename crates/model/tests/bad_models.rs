@@ -72,7 +72,12 @@ fn m6_stray_layers_above_a_model() {
                 !info.name.starts_with("blocks.2.") || kept <= half
             })
             .collect();
-        assert_refused(&cut, "MissingTensor", "downloaded or saved completely");
+        // Without its tables the last layer looks like one of RWKV-7.
+        let (kind, says) = match version {
+            Version::V7a | Version::V7b => ("AmbiguousVersion", "give a file that holds one model"),
+            _ => ("MissingTensor", "downloaded or saved completely"),
+        };
+        assert_refused(&cut, kind, says);
     }
 }
 

@@ -16,6 +16,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("crates/ggml/src/map.rs", "the table of rwkv.cpp"),
     ("crates/hf/src/table.rs", "the tables of Hugging Face's libraries and of candle"),
     ("crates/web_rwkv/src/prefab/schema.rs", "the table of web-rwkv"),
+    ("crates/container/src/words/chat.rs", "names of released files, which speak for conversation formats"),
     ("crates/convert/src/published.rs", "the table of published layouts"),
     ("crates/convert/src/state/mod.rs", "the table of rwkv.cpp's states"),
     ("crates/report/examples/page/sample.rs", "names of files on a page of made-up results"),

@@ -27,6 +27,8 @@ const ENDS: [&str; 4] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"];
 /// Steps before the merges that are known to keep a text, but for its spelling of composed characters.
 const NORMALIZERS: [&str; 4] = ["NFC", "NFD", "NFKC", "NFKD"];
 /// Steps that take a text to pieces.
+/// Most steps that divide a text; published ones have two or three.
+const MAX_STEPS: usize = 16;
 const PRE_TOKENIZERS: [&str; 3] = ["ByteLevel", "Split", "Digits"];
 
 /// What divides texts.
@@ -201,6 +203,11 @@ fn check_steps(name: &str, value: &Value) -> Result<bool, TokenizerError> {
             "its pre_tokenizer removes what it finds (behavior Removed), so that parts of a text would be lost".to_owned(),
         ));
     }
+    // Each makes two letters of every byte beyond ASCII, and those of the one before are.
+    if steps.iter().filter(|step| is(step, "ByteLevel")).count() > 1 {
+        return Err(bad(name, "its pre_tokenizer has the step ByteLevel more than once, which turns bytes that are turned already".to_owned()));
+    }
+    check_limit(name, "the number of steps of its pre_tokenizer", steps.len(), MAX_STEPS)?;
     if !steps.iter().any(|step| is(step, "ByteLevel")) {
         return Err(bad(name, "its pre_tokenizer has no step ByteLevel, so that its tokens are no bytes".to_owned()));
     }

@@ -28,7 +28,8 @@ fn tensors_that_do_not_fit() {
     assert_eq!(model.read::<f32>(&part(&[4], (0, 1)), View::TURNED).unwrap_err().kind(), "ShapeMismatch");
     assert_eq!(model.elements::<f32>(&part(&[4], (0, 1)), 3..5, View::CANONICAL).unwrap_err().kind(), "ShapeMismatch");
     assert_eq!(model.rows::<f32>(&part(&[4], (0, 1)), 0..1).unwrap_err().kind(), "ShapeMismatch");
-    assert_eq!(model.spec("head.weight").unwrap_err().kind(), "MissingTensor");
+    assert_eq!(model.spec("head.weight").unwrap_err().kind(), "HeadMissing");
+    assert_eq!(model.spec("ln_out.weight").unwrap_err().kind(), "MissingTensor");
 }
 
 #[test]

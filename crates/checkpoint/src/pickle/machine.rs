@@ -66,6 +66,16 @@ const PICKLED_RWKVQ: &str = "this is a .rwkvq file of the old kind, which is a p
                              you trust the file, rewrite it with rwkv-quant 0.3.0: `from rwkv_quant.formats import reader, writer`, then \
                              `writer.save_rwkvq(reader.load_raw(OLD), NEW)`; or quantize the model anew with that";
 
+/// Modules of whose objects files with a part of a model consist, and how the parts are put together.
+const SHARDED: [(&str, &str); 2] = [
+    ("deepspeed.", "This is a shard of DeepSpeed's ZeRO: put all of them together with the script zero_to_fp32.py that lies beside them"),
+    (
+        "torch.distributed.",
+        "This is a shard of FSDP: let the trainer save a full state dict, or put the shards together with `python -m \
+         torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY OUT.pth`",
+    ),
+];
+
 /// Bytes after STOP are always refused; a forbidden global among them is the better reason.
 fn trailing(left: &[u8], consumed: usize, limits: &Limits) -> CheckpointError {
     let hidden = list_globals(left, limits).into_iter().find(|(module, name)| resolve(module, name).is_none());
@@ -82,6 +92,10 @@ fn forbidden(what: &str) -> CheckpointError {
         return CheckpointError::refused(Refusal::LegacyFormat, PICKLED_RWKVQ);
     }
     let shown: String = what.chars().take(200).collect();
+    if let Some((_, advice)) = SHARDED.iter().find(|(module, _)| what.starts_with(module)) {
+        let detail = format!("the pickle asks for `{}`, which a state dict does not need; nothing was executed. {advice}", shown.escape_default());
+        return CheckpointError::refused(Refusal::ForbiddenGlobal, detail);
+    }
     let detail = format!(
         "the pickle asks for `{}`, which a state dict does not need; nothing was executed. If you trust the file, load it with \
          torch and save the weights only: torch.save(model.state_dict(), path)",

@@ -20,6 +20,8 @@ pub const TEMPLATE: &str = "chat_template.jinja";
 const WORLD_ROWS: usize = 65_536;
 /// Most entries of `added_tokens_decoder` that are read.
 const MAX_ADDED: usize = 1 << 16;
+/// What ports call the token without a text with which texts begin and end.
+const END_OF_TEXT: [&str; 2] = ["<|rwkv_tokenizer_end_of_text|>", "<s>"];
 /// Most templates with a name that are read.
 const MAX_TEMPLATES: usize = 64;
 /// Keys of a GGUF for templates with a name, which converters and runtimes share.
@@ -62,8 +64,11 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
             let name = format!("{which}_token");
             if let Some(text) = config.get(&name).filter(|said| !said.is_null()) {
                 let text = content(text).ok_or_else(|| bad(path, format!("{name} is {text}, expected the text of a token")))?;
-                let id = tokenizer.id_of(text.as_bytes());
-                let id = id.ok_or_else(|| bad(path, format!("{name} is {text:?}, which is no token of {}", tokenizer.name())))?;
+                let end_of_text = || tokenizer.end_of_text().filter(|_| END_OF_TEXT.contains(&text));
+                let id = tokenizer.id_of(text.as_bytes()).or_else(end_of_text).ok_or_else(|| {
+                    let problem = "which is no token of";
+                    bad(path, format!("{name} is {text:?}, {problem} {}: correct or remove it there, or add its id to added_tokens_decoder", tokenizer.name()))
+                })?;
                 return Ok::<_, ContainerError>(said(id, path));
             }
         }

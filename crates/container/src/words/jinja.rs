@@ -7,6 +7,9 @@ use crate::error::ContainerError;
 
 /// Longest template that is read, in bytes; published ones have a few thousand.
 pub const MAX_TEMPLATE_BYTES: usize = 1 << 20;
+/// Most characters of a tag outside of its texts; published ones have some hundreds. Engines descend into an operator's operands, so that a
+/// chain of many thousand ends with their stack, and takes the square of its length before.
+const MAX_TAG: usize = 1024;
 /// Transformers' mark of what a model is trained on, which changes nothing in the text.
 const GENERATION: [(&str, &str); 2] = [("generation", "if true"), ("endgeneration", "endif")];
 
@@ -31,10 +34,53 @@ pub fn check_template(name: &str, template: &str) -> Result<(), ContainerError> 
     if template.len() > MAX_TEMPLATE_BYTES {
         return Err(bad(None, format!("the template has {} bytes, at most {MAX_TEMPLATE_BYTES} are read", template.len())));
     }
+    if let Some(line) = overlong_tag(template) {
+        return Err(bad(Some(line), format!("a tag has more than {MAX_TAG} characters outside of texts, at most that many are read")));
+    }
     let known = without_marks(template);
     match Environment::new().template_from_str(&known) {
         Ok(_) => Ok(()),
         Err(error) => Err(bad(error.line(), said(&error))),
+    }
+}
+
+/// The line on which a tag begins that is too long to be read.
+fn overlong_tag(template: &str) -> Option<usize> {
+    let (mut rest, mut line) = (template, 1usize);
+    let lines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
+    loop {
+        let start = rest.match_indices('{').map(|(at, _)| at).find(|at| ["{{", "{%", "{#"].iter().any(|tag| rest[*at..].starts_with(tag)))?;
+        line += lines(&rest[..start]);
+        rest = &rest[start..];
+        if rest.starts_with("{#") {
+            let end = rest.find("#}").map_or(rest.len(), |at| at + 2);
+            line += lines(&rest[..end]);
+            rest = &rest[end..];
+            continue;
+        }
+        let close = if rest.starts_with("{{") { "}}" } else { "%}" };
+        let (mut text, mut is_escaped, mut outside, mut end) = (None, false, 0usize, rest.len());
+        for (at, c) in rest.char_indices().skip(2) {
+            match text {
+                Some(_) if is_escaped => is_escaped = false,
+                Some(_) if c == '\\' => is_escaped = true,
+                Some(quote) if c == quote => text = None,
+                Some(_) => {}
+                None if rest[at..].starts_with(close) => {
+                    end = at + close.len();
+                    break;
+                }
+                None => {
+                    outside += 1;
+                    text = ['"', '\''].contains(&c).then_some(c);
+                }
+            }
+        }
+        if outside > MAX_TAG {
+            return Some(line);
+        }
+        line += lines(&rest[..end]);
+        rest = &rest[end..];
     }
 }
 
@@ -79,6 +125,21 @@ mod tests {
         let error = check_template("chat.jinja", template).unwrap_err();
         assert_eq!(error.kind(), "BadTemplate");
         error.to_string()
+    }
+
+    #[test]
+    fn chains_that_end_an_engines_stack_are_refused_before_it() {
+        let chains = ["|trim", "+a", ".a", "~a", "**a"].map(|link| format!("x\n{{{{ a{} }}}}", link.repeat(40_000)));
+        let before = ["not ", "-"].map(|link| format!("\n{{% if {}a %}}{{% endif %}}", link.repeat(40_000)));
+        for template in chains.iter().chain(&before) {
+            let error = check_template("chat.jinja", template).unwrap_err().to_string();
+            assert!(error.starts_with("chat.jinja, line 2: a tag has more than 1024"), "{error}");
+        }
+        // Texts and comments may be long, and what looks like an end in a text is none.
+        let long = "x }} %} ".repeat(1_000);
+        check_template("t", &format!("{{# {long} #}}{{{{ '{long}\\'' ~ \"{long}\" }}}}{{%- set a = 1 -%}}")).unwrap();
+        let many = "{{ a.b.c|trim }}\n".repeat(2_000);
+        check_template("t", &many).unwrap();
     }
 
     #[test]

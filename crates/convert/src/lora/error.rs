@@ -50,6 +50,13 @@ pub enum LoraError {
         /// The source.
         file: PathBuf,
     },
+    /// Every tensor of a model and no pair: another model, in whose place the first would not be there at all.
+    #[strum(serialize = "LoraIsAModel")]
+    #[error("{}: this is a whole model without a pair of a LoRA, so nothing of the first one would be left: convert this one by itself", file.display())]
+    WholeModel {
+        /// The file.
+        file: PathBuf,
+    },
     /// Tensors that the model does not have.
     #[strum(serialize = "UnknownLoraTensor")]
     #[error(
@@ -201,6 +208,7 @@ impl Diagnostic for LoraError {
             | Self::NothingToScale { .. }
             | Self::Ambiguous { .. } => Class::Usage,
             Self::UnknownTensor { .. }
+            | Self::WholeModel { .. }
             | Self::Unpaired { .. }
             | Self::ShapeMismatch { .. }
             | Self::Conflict { .. }

@@ -133,6 +133,9 @@ impl Adapter {
 
     fn apply(self, base: OpenModel, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
         let assignment = Assignment::new(self.source.as_ref(), base.description())?;
+        if assignment.pairs.is_empty() && assignment.replaced.len() >= base.description().tensors.len() {
+            return Err(LoraError::WholeModel { file: self.path }.into());
+        }
         let alpha = self.alpha(alpha, &assignment)?;
         let mut notes = match &self.config {
             Some(config) => compared(config, &assignment, base.description(), self.source.as_ref())?,

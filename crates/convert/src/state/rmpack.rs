@@ -83,6 +83,11 @@ pub(super) fn read(path: &Path) -> Result<FoundState, BoxError> {
     if size.saturating_mul(count) > file.len().min(LARGEST) || !entries.iter().all(fits) {
         return Err(cursor.bad(format!("its {count} files of {size} bytes do not lie within its {} bytes", file.len())));
     }
+    let mut offsets: Vec<u64> = entries.iter().map(|entry| entry.offset).collect();
+    offsets.sort_unstable();
+    if offsets.windows(2).any(|pair| pair.first().zip(pair.last()).is_some_and(|(first, next)| first.saturating_add(size) > *next)) {
+        return Err(cursor.bad("some of its files lie over each other"));
+    }
     let sizes = sizes_of(channels, size, entries.len());
     let Some(sizes) = sizes else {
         return Err(cursor.bad(format!("{size} bytes are no state of {channels} channels, which its configuration names as {CHANNELS}")));

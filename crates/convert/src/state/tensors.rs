@@ -94,7 +94,9 @@ struct Parts {
 /// A state that is all that the file holds.
 fn alone(source: &dyn TensorSource, names: &StateNames, kind: Kind, given: Option<StateFormat>) -> Result<FoundState, BoxError> {
     let path = source.path();
-    let by_container = if kind.is_torch() { StateFormat::Pth } else { StateFormat::WebRwkv };
+    // web-rwkv's are f16: in other types they are a trainer's, saved anew.
+    let all_f16 = source.tensors().iter().all(|info| info.encoding == Encoding::F16);
+    let by_container = if kind.is_torch() || !all_f16 { StateFormat::Pth } else { StateFormat::WebRwkv };
     let format = given.unwrap_or(if names.torch_titan { StateFormat::Pth } else { by_container });
     let parts = parts(source, names)?;
     let sizes = sizes(source, &parts)?;
@@ -112,6 +114,10 @@ fn alone(source: &dyn TensorSource, names: &StateNames, kind: Kind, given: Optio
         return Err(not_a_state(path, format!("token shifts of {} of its {} layers", shifts.len(), parts.len())).into());
     }
     let mut notes: Vec<String> = source.notes().iter().cloned().chain(names.note()).collect();
+    if given.is_none() && !kind.is_torch() && !names.torch_titan {
+        let (what, other) = if format == StateFormat::WebRwkv { ("key, value], as web-rwkv's", "pth") } else { ("value, key], as trainers'", "web-rwkv") };
+        notes.push(format!("safetensors do not say how matrices of a state lie: they are read as [heads, {what}; `state --from {other}` takes the other order"));
+    }
     if names.torch_titan {
         let what = if format == StateFormat::WebRwkv { "key, value" } else { "value, key" };
         notes.push(format!("the names are TorchTitan's, whose file does not say how matrices lie: they are read as [heads, {what}]"));

@@ -9,7 +9,7 @@ use rwkv_forge_tensor::{BoxError, Encoding, F16Loss, decode_dense, f32_to_bf16, 
 use rwkv_forge_weights::turned;
 use serde::Serialize;
 
-use super::{InitState, StateError, StateFormat, StateSizes, in_rwkv_cpp, llama, rmpack};
+use super::{InitState, StateError, StateFormat, StateSizes, in_rwkv_cpp, llama, rmpack, runtime_of};
 use crate::convert::loses_too_much;
 use crate::execute::write_checksums;
 
@@ -66,6 +66,10 @@ impl Staged {
     /// As [`write`], but for the last step.
     pub(crate) fn write(state: &InitState, target: &StateTarget, path: &Path, options: &OutputOptions<'_>) -> Result<Self, BoxError> {
         let encoding = encoding(target)?;
+        // Whatever the format, a version that has no such state has none.
+        if let Some(version) = target.version {
+            runtime_of(version)?;
+        }
         if !state.shifts.is_empty() && !target.format.has_shifts() {
             return Err(StateError::ShiftsNotCarried { format: target.format.name() }.into());
         }

@@ -145,7 +145,10 @@ pub fn parallel_from<F: Float>(
 
 /// rms(found - expected) / rms(expected); infinite where a value is not finite.
 pub fn ratio<F: Float>(found: &[F], expected: &[F]) -> f64 {
-    assert_eq!(found.len(), expected.len());
+    // What is remembered of other tokens than it should be is as far off as can be.
+    if found.len() != expected.len() {
+        return f64::INFINITY;
+    }
     let square = |value: f64| value * value;
     let (mut error, mut size) = (0.0, 0.0);
     for (found, expected) in found.iter().zip(expected) {
