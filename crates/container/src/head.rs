@@ -122,7 +122,9 @@ impl Head {
     fn of_training(&self) -> Option<&'static str> {
         let has = |is: &dyn Fn(&str) -> bool| !rwkv_forge_io::names_in(&self.path, is).unwrap_or_default().is_empty();
         if has(&|name| name.starts_with("zero_pp_rank_") || name == "zero_to_fp32.py") {
-            return Some("these are shards of DeepSpeed's ZeRO: put them together with zero_to_fp32.py, which lies beside them, and give its output");
+            return Some(
+                "these are shards of DeepSpeed's ZeRO: put them together with zero_to_fp32.py, which lies beside them, and give its output",
+            );
         }
         if has(&|name| name.ends_with(".distcp")) {
             return Some(

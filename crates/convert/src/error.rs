@@ -338,7 +338,11 @@ impl Diagnostic for ConvertError {
     #[allow(clippy::wildcard_enum_match_arm, reason = "what is not listed is of the class that most errors of this crate have")]
     fn class(&self) -> Class {
         match self {
-            Self::Overflow { .. } | Self::F16Loss { .. } | Self::BlockLength { .. } | Self::Quantizer { .. } | Self::NotAModel { .. }
+            Self::Overflow { .. }
+            | Self::F16Loss { .. }
+            | Self::BlockLength { .. }
+            | Self::Quantizer { .. }
+            | Self::NotAModel { .. }
             | Self::OneShard { .. } => Class::Refused,
             Self::ThresholdNotMet { .. } => Class::Threshold,
             Self::NotLossless { .. } | Self::WordsNotKept { .. } | Self::Internal(_) => Class::Bug,

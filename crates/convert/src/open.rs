@@ -12,6 +12,7 @@ use rwkv_forge_tokenizer::Tokenizer;
 use rwkv_forge_weights::{Constant, Model};
 
 use crate::container::READERS;
+use crate::error::ConvertError;
 use crate::start::start_digest;
 
 /// A readable file of any registered format.

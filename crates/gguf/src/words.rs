@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rwkv_forge_container::{Origin, Provenance, Sourced, TokenTable, Value, Words};
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
+use rwkv_forge_tensor::shorten;
 use rwkv_forge_tokenizer::SpecialIds;
 
 use crate::error::GgufError;
@@ -154,8 +155,11 @@ fn unkept(file: &GgufFile) -> Vec<String> {
     let of_pairs = ["tokenizer.ggml.pre", "tokenizer.ggml.merges"];
     let note = |(key, value): &(String, Value)| {
         if is_misshapen(key, value, file.architecture()) {
-            let kind: &'static str = value.into();
-            return Some(format!("{key} is of the type {kind}, with which no runtime loads a file, and is not kept"));
+            return Some(format!(
+                "{key} is {} of the type {}, with which no runtime loads a file, and is not kept",
+                shorten(&value.to_string()),
+                value.value_type()
+            ));
         }
         let is_lost = of_pairs.contains(&key.as_str()) && !reads_as_bpe(file);
         is_lost.then(|| format!("{key} is not kept: it is of vocabularies of pairs, and the file has none"))
@@ -177,7 +181,11 @@ fn other(file: &GgufFile) -> impl Iterator<Item = &(String, Value)> {
         own.is_some_and(|own| SIZES.contains(&own) || own == "context_length" && value.as_u64() == Some(u64::from(CONTEXT_LENGTH)))
     };
     let is_said = move |key: &str, value: &Value| {
-        !is_of_the_file(key) && !is_misshapen(key, value, architecture) && !is_placed(key, value) && !is_size(key, value) && !is_usual_start(key, value)
+        !is_of_the_file(key)
+            && !is_misshapen(key, value, architecture)
+            && !is_placed(key, value)
+            && !is_size(key, value)
+            && !is_usual_start(key, value)
     };
     file.metadata().entries().iter().filter(move |(key, value)| is_said(key, value))
 }

@@ -205,7 +205,10 @@ fn check_steps(name: &str, value: &Value) -> Result<bool, TokenizerError> {
     }
     // Each makes two letters of every byte beyond ASCII, and those of the one before are.
     if steps.iter().filter(|step| is(step, "ByteLevel")).count() > 1 {
-        return Err(bad(name, "its pre_tokenizer has the step ByteLevel more than once, which turns bytes that are turned already".to_owned()));
+        return Err(bad(
+            name,
+            "its pre_tokenizer has the step ByteLevel more than once, which turns bytes that are turned already".to_owned(),
+        ));
     }
     check_limit(name, "the number of steps of its pre_tokenizer", steps.len(), MAX_STEPS)?;
     if !steps.iter().any(|step| is(step, "ByteLevel")) {

@@ -93,7 +93,8 @@ fn forbidden(what: &str) -> CheckpointError {
     }
     let shown: String = what.chars().take(200).collect();
     if let Some((_, advice)) = SHARDED.iter().find(|(module, _)| what.starts_with(module)) {
-        let detail = format!("the pickle asks for `{}`, which a state dict does not need; nothing was executed. {advice}", shown.escape_default());
+        let detail =
+            format!("the pickle asks for `{}`, which a state dict does not need; nothing was executed. {advice}", shown.escape_default());
         return CheckpointError::refused(Refusal::ForbiddenGlobal, detail);
     }
     let detail = format!(

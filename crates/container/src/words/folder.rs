@@ -67,7 +67,13 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
                 let end_of_text = || tokenizer.end_of_text().filter(|_| END_OF_TEXT.contains(&text));
                 let id = tokenizer.id_of(text.as_bytes()).or_else(end_of_text).ok_or_else(|| {
                     let problem = "which is no token of";
-                    bad(path, format!("{name} is {text:?}, {problem} {}: correct or remove it there, or add its id to added_tokens_decoder", tokenizer.name()))
+                    bad(
+                        path,
+                        format!(
+                            "{name} is {text:?}, {problem} {}: correct or remove it there, or add its id to added_tokens_decoder",
+                            tokenizer.name()
+                        ),
+                    )
                 })?;
                 return Ok::<_, ContainerError>(said(id, path));
             }

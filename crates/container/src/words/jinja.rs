@@ -46,42 +46,48 @@ pub fn check_template(name: &str, template: &str) -> Result<(), ContainerError> 
 
 /// The line on which a tag begins that is too long to be read.
 fn overlong_tag(template: &str) -> Option<usize> {
-    let (mut rest, mut line) = (template, 1usize);
-    let lines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
-    loop {
-        let start = rest.match_indices('{').map(|(at, _)| at).find(|at| ["{{", "{%", "{#"].iter().any(|tag| rest[*at..].starts_with(tag)))?;
-        line += lines(&rest[..start]);
-        rest = &rest[start..];
-        if rest.starts_with("{#") {
-            let end = rest.find("#}").map_or(rest.len(), |at| at + 2);
-            line += lines(&rest[..end]);
-            rest = &rest[end..];
-            continue;
+    let mut rest = template;
+    while let Some((tag, after)) = next_tag(rest) {
+        if !tag.starts_with("{#") && outside_of_texts(tag).count() > MAX_TAG {
+            let before = template.len().saturating_sub(tag.len()).saturating_sub(after.len());
+            return Some(template.bytes().take(before).filter(|byte| *byte == b'\n').count().saturating_add(1));
         }
-        let close = if rest.starts_with("{{") { "}}" } else { "%}" };
-        let (mut text, mut is_escaped, mut outside, mut end) = (None, false, 0usize, rest.len());
-        for (at, c) in rest.char_indices().skip(2) {
-            match text {
-                Some(_) if is_escaped => is_escaped = false,
-                Some(_) if c == '\\' => is_escaped = true,
-                Some(quote) if c == quote => text = None,
-                Some(_) => {}
-                None if rest[at..].starts_with(close) => {
-                    end = at + close.len();
-                    break;
-                }
-                None => {
-                    outside += 1;
-                    text = ['"', '\''].contains(&c).then_some(c);
-                }
-            }
-        }
-        if outside > MAX_TAG {
-            return Some(line);
-        }
-        line += lines(&rest[..end]);
-        rest = &rest[end..];
+        rest = after;
     }
+    None
+}
+
+/// The next tag or comment, to its end or the template's, and what follows it.
+fn next_tag(text: &str) -> Option<(&str, &str)> {
+    let start = ["{{", "{%", "{#"].iter().filter_map(|tag| text.find(tag)).min()?;
+    let text = text.get(start..)?;
+    let end = if text.starts_with("{#") {
+        text.find("#}")
+    } else {
+        let close = if text.starts_with("{{") { "}}" } else { "%}" };
+        outside_of_texts(text).skip(2).find(|at| text.get(*at..).is_some_and(|rest| rest.starts_with(close)))
+    };
+    text.split_at_checked(end.map_or(text.len(), |end| end.saturating_add(2)))
+}
+
+/// Places of the characters of a tag that are in none of its texts.
+fn outside_of_texts(tag: &str) -> impl Iterator<Item = usize> {
+    let (mut text, mut is_escaped) = (None, false);
+    tag.char_indices().filter_map(move |(at, c)| match text {
+        Some(_) if is_escaped => {
+            is_escaped = false;
+            None
+        }
+        Some(quote) => {
+            is_escaped = c == '\\';
+            text = (c != quote).then_some(quote);
+            None
+        }
+        None => {
+            text = ['"', '\''].contains(&c).then_some(c);
+            Some(at)
+        }
+    })
 }
 
 /// What an engine says of a failure, without its own words around it.

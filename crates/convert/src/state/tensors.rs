@@ -115,7 +115,8 @@ fn alone(source: &dyn TensorSource, names: &StateNames, kind: Kind, given: Optio
     }
     let mut notes: Vec<String> = source.notes().iter().cloned().chain(names.note()).collect();
     if given.is_none() && !kind.is_torch() && !names.torch_titan {
-        let (what, other) = if format == StateFormat::WebRwkv { ("key, value], as web-rwkv's", "pth") } else { ("value, key], as trainers'", "web-rwkv") };
+        let (what, other) =
+            if format == StateFormat::WebRwkv { ("key, value], as web-rwkv's", "pth") } else { ("value, key], as trainers'", "web-rwkv") };
         notes.push(format!("safetensors do not say how matrices of a state lie: they are read as [heads, {what}; `state --from {other}` takes the other order"));
     }
     if names.torch_titan {
