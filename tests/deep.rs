@@ -161,6 +161,7 @@ fn what_grows_has_no_initial_state() {
     // The way that the refusal names.
     let again = dir.join("again.pth");
     json(&["state", text(&pth), "--to", "pth", "--model", text(&with_tables), "-o", text(&again)], 0);
+    assert_eq!(error_kind(&["state", text(&pth), "--to", "pth", "--model-version", "7b", "-o", text(&never)], 2), "StateGrows");
     // What RWKV-7b remembers has no fixed size.
     for args in [generate(&with_attention).to_vec(), to_cpp(text(&with_attention)).to_vec()] {
         assert_eq!(error_kind(&args, 2), "StateGrows");

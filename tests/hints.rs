@@ -259,3 +259,33 @@ fn a_file_made_from_an_index_is_not_called_after_the_index() {
     let plan: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     assert!(plan["output"].as_str().unwrap().ends_with("tiny-1.5b-f16.pth"), "{plan}");
 }
+
+/// One of several files is no model, and what a trainer's processes saved are parts of one.
+#[test]
+fn of_parts_of_models() {
+    let place = Place::new();
+    let tensors = random_model(Version::V7, &Sizes::TINY, 3).into_tensors();
+    let half = tensors.len() / 2;
+    let names = ["shards/model-00001-of-00002.safetensors", "shards/model-00002-of-00002.safetensors"];
+    let mut map = serde_json::Map::new();
+    for (part, name) in tensors.chunks(half + 1).zip(names) {
+        place.write(name, &MemorySource::from_tensors(part.to_vec()).to_safetensors());
+        let file = name.trim_start_matches("shards/");
+        map.extend(part.iter().map(|tensor| (tensor.info.name.clone(), file.into())));
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map }).to_string();
+    let index = place.write("shards/model.safetensors.index.json", index.as_bytes());
+    for name in names {
+        refused(&place.convert(&place.path(name), &[]), 3, "OneShard", &["give the directory, or the index"]);
+    }
+    works(&place.convert(&index, &[]));
+    works(&place.convert(&place.path("shards"), &[]));
+    for (file, says) in [("zero/zero_pp_rank_0_mp_rank_00_optim_states.pt", "zero_to_fp32.py"), ("fsdp/__0_0.distcp", "dcp_to_torch")] {
+        place.write(file, b"part");
+        let folder = place.path(file.split('/').next().unwrap());
+        refused(&["inspect", &folder], 3, "NotACheckpoint", &[says]);
+    }
+    let flat = MemorySource::from_f32(vec![("_fsdp_wrapped_module._flat_param".to_owned(), vec![4], vec![0.5; 4])]);
+    let flat = place.write("flat.safetensors", &flat.to_safetensors());
+    refused(&place.convert(&flat, &[]), 3, "UnsupportedArchitecture", &["FSDP", "dcp_to_torch"]);
+}

@@ -101,6 +101,44 @@ fn what_a_container_has_no_place_for_is_named() {
     assert!(!String::from_utf8(plain.stderr).unwrap().contains("has no place for"));
 }
 
+/// A directory ends a text with any of a list of ids, and so the end of a turn has a place there.
+#[test]
+fn the_end_of_a_turn_goes_into_directories_and_comes_back() {
+    let dir = Dir::new();
+    let (source, words) = (text(checkpoint("7")), text(vocab()));
+    for container in ["hf", "hf-native"] {
+        let (folder, back) = (dir.join(container), text(&dir.join(&format!("{container}.gguf"))));
+        let turn = ["--vocab", &words, "--meta", "tokenizer.ggml.eot_token_id=300"];
+        json(&[&["convert", &source, "--to", container, "--type", "f32", "-o", &text(&folder)][..], &turn].concat(), 0);
+        let config: Value = serde_json::from_slice(&std::fs::read(folder.join("generation_config.json")).unwrap()).unwrap();
+        assert_eq!(config["eos_token_id"], serde_json::json!([0, 300]), "{container}");
+        json(&["convert", &text(&folder), "--to", "gguf", "--type", "f32", "--vocab", &words, "-o", &back], 0);
+        assert_eq!(metadata(Path::new(&back))["tokenizer.ggml.eot_token_id"], "300", "{container}");
+    }
+}
+
+/// Keys that every loader reads in one type: in another one they are no file's, and a note says so.
+#[test]
+fn words_of_another_type_are_not_kept_and_named() {
+    let dir = Dir::new();
+    let (own, other) = (with_words(&dir), dir.join("other.gguf"));
+    let mut bytes = std::fs::read(&own).unwrap();
+    for key in ["tokenizer.ggml.eos_token_id", "rwkv7.context_length"] {
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len();
+        // From u32 to i32, -1.
+        bytes[at..at + 8].copy_from_slice(&[5, 0, 0, 0, 255, 255, 255, 255]);
+    }
+    std::fs::write(&other, bytes).unwrap();
+    let again = dir.join("again.gguf");
+    let done = run(&["convert", &text(&other), "--to", "gguf", "--type", "f16", "-o", &text(&again)]);
+    let notes = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(0), "{notes}");
+    for key in ["tokenizer.ggml.eos_token_id is -1", "rwkv7.context_length is -1"] {
+        assert!(notes.contains(key), "{key}: {notes}");
+    }
+    assert_ne!(metadata(&again)["rwkv7.context_length"], "-1");
+}
+
 /// The file with another value of a u32 key.
 fn patched(file: &Path, key: &str, value: u32, output: &Path) {
     let mut bytes = std::fs::read(file).unwrap();
@@ -202,6 +240,19 @@ fn a_directory_has_the_words_of_its_files() {
         std::fs::write(folder.join(file), before).unwrap();
         kind
     };
+    // A template that no engine reads, with the way out that the refusal names.
+    for bad in ["", "not jinja {{"] {
+        assert_eq!(refused("chat_template.jinja", bad), "BadTemplate", "{bad:?}");
+    }
+    std::fs::write(folder.join("chat_template.jinja"), "not jinja {{").unwrap();
+    assert_eq!(said(&text(&folder), &["--chat", "world"])["template"].1, "option");
+    std::fs::write(folder.join("chat_template.jinja"), TEMPLATE).unwrap();
+    // The token without a text has names in ports.
+    let config = std::fs::read(folder.join("tokenizer_config.json")).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": "<|rwkv_tokenizer_end_of_text|>", "bos_token": "<s>"}"#).unwrap();
+    let ends = said(&text(&folder), &[]);
+    assert_eq!((&ends["bos"], &ends["eos"]), (&beside("0"), &beside("0")));
+    std::fs::write(folder.join("tokenizer_config.json"), config).unwrap();
     for (file, bad) in [
         ("tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#),
         ("tokenizer_config.json", r#"{"eos_token": 3}"#),

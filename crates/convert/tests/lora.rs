@@ -204,6 +204,11 @@ fn what_does_not_fit_is_named() {
     let mut bad = lora();
     bad[0].2[5] = f32::INFINITY;
     named(refusal(bad, Some(1.0)), "NonFinite", "blocks.0.att.key.lora_A");
+    // Another model, which would take the whole place of the first.
+    let other = Temp::safetensors(&random_model(Version::V7, &Sizes::TINY, 4));
+    for alpha in [None, Some(8.0)] {
+        named(merge(open(base()), &other.0, alpha, false).err().unwrap(), "LoraIsAModel", "convert this one by itself");
+    }
     // Without pairs, alpha scales nothing and is not asked for.
     let only_vectors = file(lora().into_iter().filter(|(name, ..)| !name.contains(".lora_")).collect());
     let model = merge(open(base()), &only_vectors.0, None, false).unwrap();

@@ -301,6 +301,38 @@ fn files_that_hold_something_else_are_refused() {
     assert!(read(&file.0, &StateHints::default()).is_ok());
 }
 
+/// web-rwkv's are f16; in another type a safetensors file is a trainer's state saved anew, and in each case a note says what was taken.
+#[test]
+fn safetensors_do_not_say_the_order() {
+    let layer = |layer: usize| {
+        let values: Vec<f32> = (0..32).map(|index| (layer * 100 + index) as f32).collect();
+        (format!("blocks.{layer}.att.time_state"), vec![2, 4, 4], values)
+    };
+    let wide = Temp::safetensors(&MemorySource::from_f32(vec![layer(0), layer(1)]));
+    let found = rwkv_forge_convert::state::find(&wide.0, &StateHints::default()).unwrap();
+    assert_eq!((found.format, &found.state.layers[0]), (StateFormat::Pth, &layer(0).2));
+    assert!(found.notes.iter().any(|note| note.contains("--from web-rwkv")), "{:?}", found.notes);
+    let other = StateHints { format: Some(StateFormat::WebRwkv), ..StateHints::default() };
+    let turned = rwkv_forge_convert::state::find(&wide.0, &other).unwrap();
+    assert!(turned.notes.is_empty() && turned.state.layers != found.state.layers, "{:?}", turned.notes);
+}
+
+#[test]
+fn files_of_a_package_do_not_lie_over_each_other() {
+    let good = Temp::safetensors(&MemorySource::from_f32(vec![("x".to_owned(), vec![1], vec![0.0])]));
+    store(&numbered(), &target(StateFormat::Rmpack, Version::V7), &good.0).unwrap();
+    let bytes = std::fs::read(&good.0).unwrap();
+    let size = (SIZES.heads * SIZES.head_size * SIZES.head_size * 2) as u64;
+    // An entry ends with its size and its offset; both files at the place of the first.
+    let entry = |offset: u64| [size.to_le_bytes(), offset.to_le_bytes()].concat();
+    let second = bytes.windows(16).rposition(|window| window[..8] == size.to_le_bytes() && window[8..] == 8192u64.to_le_bytes()).unwrap();
+    let mut over = bytes.clone();
+    over[second..second + 16].copy_from_slice(&entry(4096));
+    std::fs::write(&good.0, over).unwrap();
+    let error = read(&good.0, &StateHints::default()).err().unwrap();
+    assert!(error.to_string().contains("over each other"), "{error}");
+}
+
 /// The reference: what the rwkv package computes from a state merged into the model's file. The kernel and the package
 /// sum in different orders, which makes 6e-6 here; a state with its axes swapped is off by 5 and more.
 #[test]

@@ -186,6 +186,13 @@ fn what_cannot_be_used_is_called_by_its_name() {
                 value["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": [split, { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true }] });
             }),
         ),
+        (
+            "more than once",
+            Box::new(|value: &mut Value| {
+                let step = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
+                value["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": [step, step] });
+            }),
+        ),
         ("spelled in bytes", Box::new(|value: &mut Value| value["model"]["vocab"]["世"] = json!(290))),
         ("has the ids 7 and 0", Box::new(|value: &mut Value| value["added_tokens"][0]["id"] = json!(7))),
         ("another token's", Box::new(|value: &mut Value| value["model"]["vocab"]["ab"] = json!(5))),
