@@ -7,7 +7,8 @@ use std::process::Command;
 
 use crate::support::{Dir, checkpoint, convert_args, json, sha256, vocab};
 use rwkv_forge_model::Version;
-use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
+use rwkv_forge_tensor::Encoding;
+use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, encode, random_model};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -183,9 +184,10 @@ fn a_lora_is_merged_while_converting() {
 fn state(dir: &Dir) -> PathBuf {
     let mut random = SplitMix64::new(4);
     let mut values = || (0..2 * 64 * 64).map(|_| (random.normal() * 64.0).round() / 4.0).collect::<Vec<f32>>();
-    let tensors = (0..3).map(|layer| (format!("blocks.{layer}.att.time_state"), vec![2, 64, 64], values())).collect();
+    // In f16, as web-rwkv's are.
+    let mut tensor = |layer| (format!("blocks.{layer}.att.time_state"), vec![2, 64, 64], Encoding::F16, encode(Encoding::F16, &values()));
     let path = dir.join("tuned.st");
-    std::fs::write(&path, MemorySource::from_f32(tensors).to_safetensors()).unwrap();
+    std::fs::write(&path, MemorySource::new((0..3).map(&mut tensor).collect()).to_safetensors()).unwrap();
     path
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tensor::{BoxError, shorten};
 use rwkv_forge_tokenizer::bpe::TokenKind;
 use rwkv_forge_tokenizer::{Mark, SpecialIds, Tokenizer};
 use serde_json::Value as Json;
@@ -22,6 +22,8 @@ const WORLD_ROWS: usize = 65_536;
 const MAX_ADDED: usize = 1 << 16;
 /// What ports call the token without a text with which texts begin and end.
 const END_OF_TEXT: [&str; 2] = ["<|rwkv_tokenizer_end_of_text|>", "<s>"];
+/// Most keys that a note lists.
+const MAX_LISTED: usize = 16;
 /// Most templates with a name that are read.
 const MAX_TEMPLATES: usize = 64;
 /// Keys of a GGUF for templates with a name, which converters and runtimes share.
@@ -88,6 +90,7 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
     let mut unkept = Vec::new();
     if let Some((path, config)) = &stating {
         unkept.extend(more_ids(path, config, &mut special)?);
+        unkept.extend(decoding(path, config));
     }
     let (template, other) = templates(beside, tokenizer_config.as_ref())?;
     Ok(Words {
@@ -129,6 +132,13 @@ fn vocabulary(beside: &Beside) -> Result<Option<Sourced<Tokenizer>>, BoxError> {
     }
     let value = Tokenizer::from_bytes(name.trim_end_matches(".txt"), &bytes)?;
     Ok(Some(Sourced { value, origin: Origin::Beside(path) }))
+}
+
+/// What a configuration says of decoding, which is in no file that is written but for the makers' own settings.
+fn decoding(path: &Path, config: &Json) -> Option<String> {
+    let is_other = |key: &&String| !key.ends_with("_token_id") && !key.starts_with('_') && *key != "transformers_version";
+    let keys: Vec<String> = config.as_object()?.keys().filter(is_other).take(MAX_LISTED).map(|key| shorten(key)).collect();
+    (!keys.is_empty()).then(|| format!("how {} says to decode is not kept: {}", path.display(), keys.join(", ")))
 }
 
 /// The text of a special token, which is written as a text or as an object.
