@@ -17,6 +17,9 @@ pub(crate) enum Dtype {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Global {
     OrderedDict,
+    Counter,
+    ByteArray,
+    Complex,
     /// A set, of which a list is made: no weight lies in one.
     Set,
     /// `torch.device`, and the bytes that protocol 2 writes as text: the first argument stands for them.
@@ -42,6 +45,10 @@ pub(crate) enum Global {
 pub(crate) fn resolve(module: &str, name: &str) -> Option<Global> {
     match module {
         "collections" if name == "OrderedDict" => Some(Global::OrderedDict),
+        // What schedulers keep milestones in.
+        "collections" if name == "Counter" => Some(Global::Counter),
+        "builtins" | "__builtin__" if name == "bytearray" => Some(Global::ByteArray),
+        "builtins" | "__builtin__" if name == "complex" => Some(Global::Complex),
         // Protocol 2 has the name of Python 2.
         "builtins" | "__builtin__" if name == "set" => Some(Global::Set),
         "_codecs" if name == "encode" => Some(Global::Remark("_codecs.encode")),

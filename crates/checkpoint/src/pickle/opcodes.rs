@@ -48,6 +48,9 @@ pub(crate) enum Op<'a> {
 /// Highest pickle protocol that is read. Protocol 5 only adds out-of-band buffers, whose opcodes are refused.
 const HIGHEST_PROTOCOL: u8 = 5;
 
+/// Widest integer that is passed over, in bytes: what the state of a generator takes.
+const WIDEST: usize = 32;
+
 /// Reads opcodes one after the other.
 pub(crate) struct Lexer<'a, 'l> {
     bytes: &'a [u8],
@@ -111,10 +114,11 @@ impl<'a, 'l> Lexer<'a, 'l> {
             0x86 => Op::TupleN(2),
             0x87 => Op::TupleN(3),
             b't' => Op::Tuple,
-            b']' => Op::EmptyList,
+            // A set is a list to whoever looks for tensors.
+            b']' | 0x8f => Op::EmptyList,
             b'l' => Op::List,
             b'a' => Op::Append,
-            b'e' => Op::Appends,
+            b'e' | 0x90 => Op::Appends,
             b'}' => Op::EmptyDict,
             b'd' => Op::Dict,
             b's' => Op::SetItem,
@@ -204,6 +208,8 @@ impl<'a, 'l> Lexer<'a, 'l> {
         };
         let width = match usize::try_from(width) {
             Ok(width @ 0..=8) => width,
+            // Seeds of generators have 64 bits without a sign and more. Nothing that is read from a file is as wide, so it stays as it is.
+            Ok(width @ 9..=WIDEST) if code == 0x8a => return Ok(Op::Bytes(self.take(width, at)?)),
             _ => return refuse(Refusal::BadInteger, format!("an integer of {width} bytes at byte {at} of the pickle; expected 0 to 8")),
         };
         let bytes = self.take(width, at)?;

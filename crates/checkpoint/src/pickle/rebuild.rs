@@ -66,7 +66,14 @@ pub(crate) fn call(arena: &mut Arena<'_>, function: Id, args: Id, ignored: &mut 
 
 fn apply(arena: &mut Arena<'_>, function: Global, args: &[Id], ignored: &mut Ignored) -> Result<Id> {
     match (function, args) {
-        (Global::OrderedDict, []) => arena.add_dict(),
+        (Global::OrderedDict | Global::Counter, []) => arena.add_dict(),
+        (Global::Counter, [counts]) if matches!(arena.get(*counts), Node::Dict(_)) => Ok(*counts),
+        // Of values that nobody reads, the first part stands for all.
+        (Global::ByteArray, []) => arena.add_list(),
+        (Global::ByteArray, [bytes] | [bytes, _]) if matches!(arena.get(*bytes), Node::Str(_) | Node::Bytes(_)) => Ok(*bytes),
+        (Global::Complex, [real, imaginary]) if [real, imaginary].iter().all(|part| matches!(arena.get(**part), Node::Float(_))) => {
+            Ok(*real)
+        }
         (Global::Set, []) => arena.add_list(),
         (Global::Set, [values]) if matches!(arena.get(*values), Node::List(_) | Node::Tuple { .. }) => Ok(*values),
         (Global::Remark(_), [text] | [text, _]) if matches!(arena.get(*text), Node::Str(_)) => Ok(*text),
