@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Dir, checkpoint, error_kind, json, run, vocab};
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::{Sizes, random_model};
 use serde_json::Value;
 
 const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}{% endfor %}";
@@ -114,6 +116,25 @@ fn the_end_of_a_turn_goes_into_directories_and_comes_back() {
         assert_eq!(config["eos_token_id"], serde_json::json!([0, 300]), "{container}");
         json(&["convert", &text(&folder), "--to", "gguf", "--type", "f32", "--vocab", &words, "-o", &back], 0);
         assert_eq!(metadata(Path::new(&back))["tokenizer.ggml.eot_token_id"], "300", "{container}");
+    }
+}
+
+/// World with a token of its own: where there is no place for it, neither is there for its id, and the file is a source again.
+#[test]
+fn ids_of_tokens_that_a_container_loses_are_lost_and_named() {
+    let dir = Dir::new();
+    let folder = dir.join("hub");
+    std::fs::create_dir(&folder).unwrap();
+    let sizes = Sizes { channels: 64, head_size: 64, ffn: 64, vocabulary: 65_536, ..Sizes::TINY };
+    std::fs::write(folder.join("model.safetensors"), random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
+    let config = r#"{"eos_token": "<|im_end|>", "added_tokens_decoder": {"65531": {"content": "<|im_end|>", "special": true}}}"#;
+    std::fs::write(folder.join("tokenizer_config.json"), config).unwrap();
+    for container in ["hf", "hf-native"] {
+        let (output, back) = (dir.join(container), text(&dir.join(&format!("{container}.gguf"))));
+        let done = run(&["convert", &text(&folder), "--to", container, "--type", "f32", "-o", &text(&output)]);
+        let notes = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(0) && notes.contains("the eos token is 65531"), "{notes}");
+        json(&["convert", &text(&output), "--to", "gguf", "--type", "f32", "--no-verify", "-o", &back], 0);
     }
 }
 

@@ -77,7 +77,32 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
         check_template(&path.display().to_string(), value)?;
     }
     check_special(&words, model.description().hyperparameters.vocabulary)?;
+    without_lost_tokens(&mut words, options.container);
     Ok(words)
+}
+
+/// In a container without a place for the tokens, the id of one that was added to the vocabulary would be that of nothing.
+fn without_lost_tokens(words: &mut Words, container: &dyn Container) {
+    let Some(tokens) = &words.tokens else { return };
+    if container.carries_tokens(&tokens.value) || !container.words().contains(&Word::Special) {
+        return;
+    }
+    let added = |id: u32| words.tokenizer().is_some_and(|tokenizer| tokenizer.mark(id).is_some());
+    let Words { special, .. } = words.clone();
+    let lost: Vec<(&str, u32)> = special.iter().map(|(name, said)| (name, said.value)).filter(|(_, id)| added(*id)).collect();
+    for (name, id) in lost {
+        let place = match name {
+            "bos" => &mut words.special.bos,
+            "eos" => &mut words.special.eos,
+            "eot" => &mut words.special.eot,
+            _ => &mut words.special.pad,
+        };
+        *place = None;
+        words.unkept.push(format!(
+            "the {name} token is {id}, which was added to the vocabulary and which {} has no place for: it is not kept",
+            container.name()
+        ));
+    }
 }
 
 /// The token that ends a turn: what somebody says of it, but a format that is chosen brings its own. What is usual is that of the
