@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The measurements of docs/accuracy.md, each into the folder OUT:
+# The measurements of docs/measurements.md, each into the folder OUT:
 #   accuracy.sh levels OUT MODEL VOCABULARY TEXT...   every type of GGUF against the model, in windows of 512 tokens: levels.md, levels.html, levels.csv
 #   accuracy.sh speed OUT MODEL [VOCABULARY]          tokens a second and peak memory against its own q4_k_m: speed.md
 #   accuracy.sh large OUT                             peak memory of a model of the shape of a 7B, made of holes in a file: large.md
