@@ -11,6 +11,7 @@ mod chat;
 mod ci_steps;
 mod claims;
 mod cli;
+mod commands;
 mod curve;
 mod deep;
 mod determinism;

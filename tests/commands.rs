@@ -1,0 +1,173 @@
+//! Every command of ours that README, the pages of docs/ and the help show works as it is written there: each is run on the tiny models,
+//! under the names that the page gives its files.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
+
+use std::path::Path;
+
+use crate::support::{Dir, checkpoint, fixture, forge, json, vocab};
+
+/// Pages whose commands are steps of a whole (an action, a repository's own checks), which `ci_steps.rs` runs.
+const ELSEWHERE: &[&str] = &["ci.md"];
+
+/// What stands for itself on a page, and what it is here.
+const NAMES: &[(&str, &str)] = &[
+    ("MODEL", "model.pth"),
+    ("SRC", "model.pth"),
+    ("FILE", "model-q4_k_m.gguf"),
+    ("small-rwkv7.pth", "model.pth"),
+    ("calib.txt", "calib.txt"),
+    ("im-Q4_K_M.gguf", "model-q4_k_m.gguf"),
+    ("4bit.gguf", "model-q8_0.gguf"),
+    ("T", "other.txt"),
+    ("...", "model-q8_0.gguf"),
+    // Sizes of the models that the pages speak of.
+    ("990M", "700K"),
+    ("33412704", "700K"),
+];
+
+/// So little text, time and threads that a tiny model's answer comes at once; values of a page that would take long.
+const SHORTER: &[(&str, &[&str])] = &[
+    ("eval", &["--bytes", "1500", "--no-cache"]),
+    ("plan", &["--probe-windows", "1", "--calibrate-windows", "1", "--no-cache"]),
+    ("bench", &["--seconds", "1"]),
+];
+
+/// The commands of a page: lines of code that begin with the program's name, without what a `#` says of them.
+fn commands(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim).filter(|line| line.starts_with("rwkv-forge "));
+    lines.map(|line| line.split(" #").next().unwrap().trim_end().to_owned()).collect()
+}
+
+/// Words as a shell divides them; quotes are the only thing that pages use.
+fn words(line: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut word = String::new();
+    let mut is_quoted = false;
+    for c in line.chars() {
+        match c {
+            '"' => is_quoted = !is_quoted,
+            ' ' if !is_quoted => out.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+            _ => word.push(c),
+        }
+    }
+    out.extend((!word.is_empty()).then_some(word));
+    out
+}
+
+/// What the pages' files are called, with something in each.
+fn scene(dir: &Dir) {
+    let prose = "Of all existing things some are in our power, and others are not in our power. In our power are thought, impulse, will. ";
+    std::fs::copy(checkpoint("7"), dir.join("model.pth")).unwrap();
+    std::fs::copy(vocab(), dir.join("vocab.txt")).unwrap();
+    for (name, times) in [("calib.txt", 20), ("other.txt", 12)] {
+        std::fs::write(dir.join(name), prose.repeat(times)).unwrap();
+    }
+    for folder in ["text", "data"] {
+        std::fs::create_dir(dir.join(folder)).unwrap();
+        std::fs::write(dir.join(folder).join("one.txt"), prose.repeat(20)).unwrap();
+    }
+    let pair = r#"{"context": "Of all existing things some are in our", "continuation": " power"}"#;
+    std::fs::write(dir.join("pairs.jsonl"), format!("{pair}\n{pair}\n")).unwrap();
+    std::fs::write(dir.join("tokens.json"), "[1, 2, 3, 4]").unwrap();
+    for encoding in ["q4_k_m", "q8_0"] {
+        let output = dir.join(&format!("model-{encoding}.gguf"));
+        let texts = [checkpoint("7"), vocab(), &output].map(|path| path.to_str().unwrap().to_owned());
+        json(&["convert", &texts[0], "--vocab", &texts[1], "--to", "gguf", "--type", encoding, "--no-verify", "-o", &texts[2]], 0);
+    }
+}
+
+/// Runs a line in the scene; an error says what the program said.
+fn follow(dir: &Dir, line: &str) -> Result<(), String> {
+    let mut args: Vec<String> = words(line)[1..].to_vec();
+    for word in &mut args {
+        if let Some((_, here)) = NAMES.iter().find(|(there, _)| there == word) {
+            (*here).clone_into(word);
+        }
+    }
+    let command = args[0].clone();
+    for pair in SHORTER.iter().filter(|(name, _)| *name == command).flat_map(|(_, more)| more.chunks(2)) {
+        // A value of the page's own is replaced, since no option may stand twice.
+        if let Some(at) = args.iter().position(|word| word == pair[0]) {
+            if let Some(value) = pair.get(1) {
+                (*value).clone_into(&mut args[at + 1]);
+            }
+        } else {
+            args.extend(pair.iter().map(|word| (*word).to_owned()));
+        }
+    }
+    // The tiny models have a vocabulary of their own; GGUF brings it.
+    if ["convert", "eval", "plan", "generate", "verify"].contains(&command.as_str()) && !args.iter().any(|word| word == "--vocab") {
+        args.extend(["--vocab".to_owned(), "vocab.txt".to_owned()]);
+    }
+    let done = forge().current_dir(dir.path()).args(&args).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    if done.status.code() != Some(0) {
+        return Err(format!("{line}\nran as {args:?}\nexit code {:?}\n{said}", done.status.code()));
+    }
+    for pair in args.windows(2).filter(|pair| ["-o", "--html", "--junit", "--csv", "--markdown"].contains(&pair[0].as_str())) {
+        if !dir.join(&pair[1]).exists() {
+            return Err(format!("{line}\nleft no {}", pair[1]));
+        }
+    }
+    Ok(())
+}
+
+/// Pages with their commands.
+fn pages() -> Vec<(String, Vec<String>)> {
+    let root = fixture("..");
+    let mut files: Vec<_> = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.push(root.join("README.md"));
+    files.sort();
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let is_page = |path: &Path| path.extension().is_some_and(|extension| extension == "md") && !ELSEWHERE.contains(&name(path).as_str());
+    files.retain(|path| is_page(path));
+    files.iter().map(|path| (name(path), commands(&std::fs::read_to_string(path).unwrap()))).collect()
+}
+
+/// What a page shows works; a page's commands run in the order in which they stand, in one folder.
+fn assert_works(name: &str, lines: &[String]) {
+    let dir = Dir::new();
+    scene(&dir);
+    let failures: Vec<String> = lines.iter().filter_map(|line| follow(&dir, line).err()).collect();
+    assert!(failures.is_empty(), "{name}:\n{}", failures.join("\n\n"));
+}
+
+#[test]
+fn commands_of_the_pages_work_as_written() {
+    let pages = pages();
+    let count: usize = pages.iter().map(|(_, lines)| lines.len()).sum();
+    assert!(count >= 15, "{count} commands were found: is the pattern still that of the pages?");
+    for (name, lines) in pages.iter().filter(|(_, lines)| !lines.is_empty()) {
+        assert_works(name, lines);
+    }
+}
+
+#[test]
+fn commands_of_the_help_work_as_written() {
+    let top = String::from_utf8(forge().arg("--help").output().unwrap().stdout).unwrap();
+    let section = top.split("Commands:").nth(1).unwrap();
+    let names: Vec<&str> =
+        section.lines().skip(1).take_while(|line| !line.trim().is_empty()).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains(&"convert") && names.contains(&"inspect"), "{names:?}");
+    for name in names {
+        let help = String::from_utf8(forge().args([name, "--help"]).output().unwrap().stdout).unwrap();
+        let lines = commands(&help);
+        if !lines.is_empty() {
+            assert_works(&format!("{name} --help"), &lines);
+        }
+    }
+}
+
+/// The planted fault: a line that lacks what the command needs, or names what it doesn't have, is found.
+#[test]
+fn a_wrong_command_is_found() {
+    let dir = Dir::new();
+    scene(&dir);
+    for line in
+        ["rwkv-forge convert MODEL --to gguf --type q9_9", "rwkv-forge verify MODEL absent.gguf", "rwkv-forge eval MODEL --levles all"]
+    {
+        assert!(follow(&dir, line).is_err(), "{line}");
+    }
+    assert_eq!(commands("text\n    rwkv-forge inspect x.pth --lint   # why\nrwkv-forger x"), ["rwkv-forge inspect x.pth --lint"]);
+    assert_eq!(words("a --author \"Jo Doe\"  b"), ["a", "--author", "Jo Doe", "b"]);
+}
