@@ -7,6 +7,7 @@ mod bench;
 mod better_bits;
 mod browser;
 mod caches;
+mod calibration_text;
 mod chat;
 mod ci_steps;
 mod claims;

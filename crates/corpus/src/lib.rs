@@ -26,7 +26,7 @@ mod sink;
 mod source;
 mod table;
 
-pub use builtin::builtin;
+pub use builtin::{BUILT_IN, builtin, builtin_calibration};
 pub use collection::{Collection, CollectionDigest, Document};
 pub use error::CorpusError;
 pub use overlap::{DocumentOverlap, GRAM_WORDS, LEAK_SHARE, LONG_PASSAGE_WORDS, Overlap, PASSAGE_WORDS, Passage, overlap};

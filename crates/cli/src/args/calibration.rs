@@ -8,10 +8,11 @@ use clap::Args;
 use super::range::{TIMES, count};
 
 /// What quantizers know of the inputs of weights.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Calibration {
-    /// Text to calibrate quantizers on: a file or a directory, as for eval; may be repeated
-    #[arg(long, value_name = "FILE|DIR")]
+    /// Text to calibrate quantizers on: a file or a directory, as for eval; may be repeated. Without a value, or as `built-in`, a text in
+    /// twelve languages and code that is always there; one of the kind that the model will read does better
+    #[arg(long, value_name = "FILE|DIR", num_args = 0..=1, default_missing_value = rwkv_forge_corpus::BUILT_IN)]
     pub calibrate: Vec<PathBuf>,
     /// Windows of 512 tokens that are used of the text
     #[arg(long, value_name = "N", default_value = "64", requires = "calibrate", value_parser = count::<TIMES>)]

@@ -57,7 +57,7 @@ pub(crate) struct EvalTexts {
     /// Read only the first N bytes of each file's text
     #[arg(long, value_name = "N")]
     pub bytes: Option<NonZeroU64>,
-    /// The text that a model was calibrated on: refuse figures from text that repeats it
+    /// The text that a model was calibrated on, or `built-in`: refuse figures from text that repeats it
     #[arg(long, value_name = "FILE|DIR")]
     pub calibration: Vec<PathBuf>,
     /// Only report what the text repeats of --calibration

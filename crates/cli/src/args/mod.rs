@@ -242,7 +242,7 @@ pub(crate) struct Thresholds {
     pub max_ppl_ratio: Option<f64>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct VocabularyArg {
     /// Vocabulary file (RWKV's list, web-rwkv's JSON, or the tokenizer.json of Hugging Face), or `world`, or `bytes` (token id = byte)
     /// [default: the model's own, else World for models of 65,536 rows]

@@ -10,7 +10,7 @@ use rwkv_forge_convert::container::usual;
 use super::range::{TIMES, count, loss};
 use super::{Calibration, SourceArgs, VocabularyArg};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(group = clap::ArgGroup::new("goal").required(true).args(["size", "bpw", "max_kl", "max_ppl_ratio"]))]
 pub(crate) struct Plan {
     /// Any readable model, best as it was released

@@ -3,7 +3,7 @@
 use clap::Args;
 
 /// For commands to which a model's weights do not matter.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct KeyArg {
     /// Which state dict of a file of torch.save that holds several, as `ema`, or `generator.ema` for one in another; where several
     /// files are given, of each that has it
@@ -12,7 +12,7 @@ pub(crate) struct KeyArg {
 }
 
 /// For commands that compute with a model's weights.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
     #[command(flatten)]
     pub key: KeyArg,

@@ -7,20 +7,30 @@ use rwkv_forge_calibrate::{Hessians, Imatrix, ImatrixFormat, Statistics};
 use rwkv_forge_choose::{Cache, CalibrationOptions, calibration_tokens};
 use rwkv_forge_convert::recipe::CalibrationRecord;
 use rwkv_forge_convert::{CALIBRATION_WINDOW, Calibrated, OpenModel, Vocabulary};
-use rwkv_forge_corpus::{Collection, ReadOptions};
+use rwkv_forge_corpus::{BUILT_IN, Collection, ReadOptions, builtin_calibration};
 use rwkv_forge_io::OutputFile;
 
 use crate::args;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-/// Reads texts.
-pub(crate) fn collections(paths: &[PathBuf], options: &ReadOptions) -> Result<Vec<Collection>, Failure> {
+/// Reads the texts of `--calibrate` or `--calibration`: files, directories, or the built-in one.
+pub(crate) fn collections(paths: &[PathBuf]) -> Result<Vec<Collection>, Failure> {
     let mut out = Vec::new();
     for path in paths {
-        out.extend(rwkv_forge_corpus::read(path, options)?);
+        if path.as_os_str() == BUILT_IN {
+            out.push(builtin_calibration());
+        } else {
+            out.extend(rwkv_forge_corpus::read(path, &ReadOptions::default())?);
+        }
     }
     Ok(out)
+}
+
+/// How a command names the texts again: `--calibrate`, with what came behind it.
+pub(crate) fn option(args: &args::Calibration) -> String {
+    let is_built_in = args.calibrate.iter().all(|path| path.as_os_str() == BUILT_IN);
+    if is_built_in { "--calibrate".to_owned() } else { "--calibrate TEXT".to_owned() }
 }
 
 /// The tokens of a calibration text, all documents one after the other. That a vocabulary is too small is said by whoever calls this.

@@ -9,7 +9,6 @@ use rwkv_forge_convert::{
     BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, FromImatrix, OpenModel, Preparation, Prepared, Record, Rendered,
     Rendering, Stage, VerifyOptions, Vocabulary, origin_of_importance, treatment,
 };
-use rwkv_forge_corpus::ReadOptions;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_io::OutputFile;
 use rwkv_forge_report::sink;
@@ -161,7 +160,7 @@ fn open(args: &Convert, global: &Global, terminal: &Terminal) -> Result<OpenMode
 fn calibrate(args: &Convert, model: &OpenModel, vocabulary: &Vocabulary, recipe: &Recipe) -> Result<(Recipe, Option<Vec<u32>>), Failure> {
     let (mut tokens, mut record) = (None, None);
     if !args.calibration.calibrate.is_empty() {
-        let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
+        let text = calibration::collections(&args.calibration.calibrate)?;
         let found = calibration::tokens(model, vocabulary, &text)?;
         record = Some(calibration::record(&args.calibration, model, &found)?);
         tokens = Some(found);

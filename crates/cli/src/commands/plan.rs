@@ -1,6 +1,7 @@
 //! `plan`: a type for each tensor, within a budget of bytes or of accuracy loss. Planning is `rwkv-forge-choose`'s.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rwkv_forge_calibrate::Hessians;
@@ -8,7 +9,7 @@ use rwkv_forge_choose::{Cache, Estimate, Finished, Goal, PlanTexts, Planned, Pla
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::quantizer_by_name;
 use rwkv_forge_convert::{ConvertOptions, OpenModel, Vocabulary};
-use rwkv_forge_corpus::ReadOptions;
+use rwkv_forge_corpus::BUILT_IN;
 use rwkv_forge_io::OutputFile;
 use serde_json::json;
 
@@ -22,13 +23,13 @@ use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    let args = &*calibrated_on_something(args);
     let model = open_model(&args.source, &args.source_args, global, terminal)?;
     needs_head(&model)?;
     note_own(&model, terminal);
     let vocabulary = vocabulary(&args.vocabulary)?;
-    if args.calibration.calibrate.is_empty() {
-        let message = "a plan weighs errors by the inputs that weights have on a text: give one with --calibrate".to_owned();
-        return Err(Failure::usage("CalibrationNeeded", message));
+    if args.calibration.calibrate == [Path::new(BUILT_IN)] {
+        terminal.note("calibrated on the built-in text; one of the kind that the model will read does better: --calibrate FILE");
     }
     let container = by_name(&args.to)?;
     let recipe = start(container)?;
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     planner.limit(global.threads, args.max_memory);
     // All that can be refused without a text is refused before one is read.
     planner.check()?;
-    let text = calibration::collections(&args.calibration.calibrate, &ReadOptions::default())?;
+    let text = calibration::collections(&args.calibration.calibrate)?;
     let tokens = calibration::tokens(&model, &vocabulary, &text)?;
     let texts = texts(args, &model, &vocabulary, terminal)?;
     if args.dry_run {
@@ -117,6 +118,16 @@ fn goal(args: &Plan) -> Goal {
     }
 }
 
+/// A plan weighs errors by the inputs that weights have on a text: without one, on the built-in text.
+fn calibrated_on_something(args: &Plan) -> Cow<'_, Plan> {
+    if !args.calibration.calibrate.is_empty() {
+        return Cow::Borrowed(args);
+    }
+    let mut args = args.clone();
+    args.calibration.calibrate.push(BUILT_IN.into());
+    Cow::Owned(args)
+}
+
 /// What the whole is measured on: windows of 512 tokens, the second halves scored.
 fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Terminal) -> Result<Texts, Failure> {
     let tokenizer = tokenizer(model, vocabulary, "reading the text", terminal)?;
@@ -151,7 +162,11 @@ fn header(args: &Plan, model: &OpenModel, planned: &Planned) -> String {
     // A name with a line end would go on as a line of the recipe.
     let source = shown(args.source.file_name().unwrap_or(args.source.as_os_str()).as_ref());
     let windows = args.calibration.calibration_windows;
-    let command = format!("rwkv-forge convert {source} --to {} --recipe FILE --calibrate TEXT --calibration-windows {windows}", args.to);
+    let command = format!(
+        "rwkv-forge convert {source} --to {} --recipe FILE {} --calibration-windows {windows}",
+        args.to,
+        calibration::option(&args.calibration)
+    );
     format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(model.description()), sentence(planned))
 }
 
@@ -203,6 +218,10 @@ fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned
         terminal.print("not met: the goal was not reached\n");
     }
     let source = shown(&args.source);
-    terminal.detail(&format!("write the file with: rwkv-forge convert {source} --to {} --recipe RECIPE --calibrate TEXT", args.to));
+    terminal.detail(&format!(
+        "write the file with: rwkv-forge convert {source} --to {} --recipe RECIPE {}",
+        args.to,
+        calibration::option(&args.calibration)
+    ));
     Ok(())
 }

@@ -12,6 +12,7 @@ use rwkv_forge_tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::super::calibration::collections;
 use super::super::read_small;
 use crate::args::EvalTexts;
 use crate::failure::Failure;
@@ -299,10 +300,7 @@ fn leak(args: &EvalTexts, evaluation: &[rwkv_forge_corpus::Document], terminal: 
     if args.calibration.is_empty() {
         return Ok(None);
     }
-    let mut calibration = Vec::new();
-    for path in &args.calibration {
-        calibration.extend(rwkv_forge_corpus::read(path, &ReadOptions::default())?);
-    }
+    let calibration = collections(&args.calibration)?;
     let overlap = {
         let calibration: Vec<_> = calibration.iter().flat_map(|collection| &collection.documents).collect();
         rwkv_forge_corpus::overlap(&calibration, &evaluation.iter().collect::<Vec<_>>())
