@@ -44,6 +44,8 @@ mod roundtrip_pth;
 mod roundtrip_rwkv_cpp;
 mod roundtrip_web_rwkv;
 mod said;
+mod said_beside;
+mod said_texts;
 mod split;
 mod start_states;
 mod support;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rwkv_forge_container::lint::{About, Lint, Rule};
 use rwkv_forge_container::{
-    Beside, Claim, Container, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids, provenance,
-    words_of_texts,
+    Beside, Claim, Container, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Value, Word, Words, holds_text, no_hybrids,
+    provenance, texts_of_words, words_of_texts,
 };
 use rwkv_forge_model::names::{Companions, Wrapping, is_called, needs_configuration};
 use rwkv_forge_model::{
@@ -330,7 +330,10 @@ impl Container for Safetensors {
         true
     }
     fn words(&self) -> &'static [Word] {
-        &[Word::Provenance]
+        &[Word::Name, Word::Licence, Word::Author, Word::Provenance, Word::Other]
+    }
+    fn holds_entry(&self, key: &str, value: &Value) -> bool {
+        holds_text(key, value)
     }
     fn needs_head(&self) -> bool {
         false
@@ -343,6 +346,7 @@ impl Container for Safetensors {
     }
     fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
         let mut metadata = vec![("format".to_owned(), "pt".to_owned())];
+        metadata.extend(texts_of_words(words));
         metadata.extend(provenance(model.version, words));
         Ok(OutputLayout::File(safetensors::layout(original_tensors(model, choices), &metadata, &LATE_TEXTS)?))
     }

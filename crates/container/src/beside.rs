@@ -64,6 +64,15 @@ impl Beside {
         Ok(rwkv_forge_io::names_in(folder, wanted)?)
     }
 
+    /// As [`Beside::names`], of a folder in it; none where there is no such folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn names_in(&self, inner: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, BoxError> {
+        let inner = self.folder.as_ref().map(|folder| folder.join(inner)).filter(|inner| inner.is_dir());
+        Ok(inner.map(|inner| rwkv_forge_io::names_in(&inner, wanted)).transpose()?.unwrap_or_default())
+    }
+
     /// The files that were read so far, by path.
     #[must_use]
     pub fn files(&self) -> Vec<BesideFile> {
@@ -75,22 +84,41 @@ impl Beside {
     /// # Errors
     /// When it cannot be read, is larger than such files are, or changed since it was read first.
     pub fn bytes(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, BoxError> {
-        let Some(path) = self.folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.symlink_metadata().is_ok()) else {
-            return Ok(None);
-        };
+        let Some(path) = self.path_of(name) else { return Ok(None) };
         let file = InputFile::open(&path)?;
         let limit = u64::try_from(MAX_JSON_BYTES).unwrap_or(u64::MAX);
         let bytes = file.read_vec(0, file.len(), limit)?;
         if let Some(what) = lfs_pointer(&bytes) {
             return Err(ContainerError::BadBeside { path, problem: format!("this is {what}") }.into());
         }
+        self.remember(path, &file, bytes).map(Some)
+    }
+
+    /// The first bytes of a file, at most so many, and whether that is all of it.
+    ///
+    /// # Errors
+    /// As [`Beside::bytes`], whatever its size.
+    pub fn start_of(&self, name: &str, most: u64) -> Result<Option<(PathBuf, Vec<u8>, bool)>, BoxError> {
+        let Some(path) = self.path_of(name) else { return Ok(None) };
+        let file = InputFile::open(&path)?;
+        let bytes = file.read_vec(0, file.len().min(most), most)?;
+        let is_whole = file.len() <= most;
+        self.remember(path, &file, bytes).map(|(path, bytes)| Some((path, bytes, is_whole)))
+    }
+
+    fn path_of(&self, name: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.symlink_metadata().is_ok())
+    }
+
+    /// Notes that the file was read, in the state in which it was read before.
+    fn remember(&self, path: PathBuf, file: &InputFile, bytes: Vec<u8>) -> Result<(PathBuf, Vec<u8>), BoxError> {
         let found = BesideFile { path: path.clone(), identity: file.identity(), sha256: rwkv_forge_io::sha256_hex(&bytes) };
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         match read.insert(path.clone(), found.clone()) {
             Some(before) if before != found => {
                 Err(IoError::InputChanged { path, detail: "it was replaced or written to".to_owned() }.into())
             }
-            _ => Ok(Some((path, bytes))),
+            _ => Ok((path, bytes)),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version, VocabularyFamily};
 use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_tokenizer::SpecialId;
 
 use crate::error::ContainerError;
 use crate::format::Format;
@@ -105,6 +106,14 @@ pub trait Container: Sync {
     }
     /// The kinds of words that its files hold; what else is said of a model is lost in them.
     fn words(&self) -> &'static [Word];
+    /// The special ids that its files have a place for: some where [`Word::Special`] is among its words.
+    fn special(&self) -> &'static [SpecialId] {
+        &[]
+    }
+    /// Whether its files hold a value of metadata under this key: of those where [`Word::Other`] is among its words.
+    fn holds_entry(&self, _key: &str, _value: &Value) -> bool {
+        self.words().contains(&Word::Other)
+    }
     /// Whether the file carries the tokens of this vocabulary, so that a wrong one makes a wrong file.
     fn carries_tokens(&self, _tokens: &TokenTable) -> bool {
         self.words().contains(&Word::Tokens)
@@ -173,6 +182,30 @@ pub fn provenance(version: Version, words: &Words) -> Vec<(String, String)> {
         .to_vec()
 }
 
+/// Keys of words that have a place of their own, in metadata whose values are texts.
+const NAME: &str = "name";
+const LICENCE: &str = "license";
+const AUTHOR: &str = "author";
+/// What some programs say the framework by, and we do.
+const FORMAT: &str = "format";
+
+/// Whether metadata whose values are texts hold a value under a key, among all else that is said.
+#[must_use]
+pub fn holds_text(key: &str, value: &Value) -> bool {
+    let is_own = [NAME, LICENCE, AUTHOR, FORMAT].contains(&key) || key.starts_with(OWN);
+    !is_own && value.as_str().is_some()
+}
+
+/// What is said of a model, in metadata whose values are texts: what somebody says, since what is only usual is so without it.
+#[must_use]
+pub fn texts_of_words(words: &Words) -> Vec<(String, String)> {
+    let placed = [(NAME, &words.name), (LICENCE, &words.licence), (AUTHOR, &words.author)];
+    let placed = placed.into_iter().filter_map(|(key, said)| Some((key, said.as_ref().filter(|said| !said.is_default())?)));
+    let placed = placed.map(|(key, said)| (key.to_owned(), said.value.clone()));
+    let other = words.other.iter().filter(|(key, said)| holds_text(key, &said.value));
+    placed.chain(other.map(|(key, said)| (key.clone(), said.value.shown()))).collect()
+}
+
 /// What metadata say whose values are texts, in a format that has no keys of its own but `format`.
 #[must_use]
 pub fn words_of_texts(file: &Path, texts: &[(String, String)]) -> Words {
@@ -181,12 +214,18 @@ pub fn words_of_texts(file: &Path, texts: &[(String, String)]) -> Words {
         (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, ..Provenance::default() }),
         _ => None,
     };
-    let sourced = |(key, value): &(String, String)| {
-        let origin = Origin::Source { file: file.to_path_buf(), key: key.clone() };
-        (key.clone(), Sourced { value: Value::String(value.clone()), origin })
-    };
-    let other = texts.iter().filter(|(key, _)| key != "format" && !key.starts_with(OWN)).map(sourced).collect();
-    Words { provenance, other, ..Words::default() }
+    let origin = |key: &str| Origin::Source { file: file.to_path_buf(), key: key.to_owned() };
+    let placed = |key: &str| Some(Sourced { value: find(key)?, origin: origin(key) });
+    let sourced = |(key, value): (&String, Value)| (key.clone(), Sourced { value, origin: origin(key) });
+    let other = texts.iter().map(|(key, value)| (key, Value::String(value.clone()))).filter(|(key, value)| holds_text(key, value));
+    Words {
+        name: placed(NAME),
+        licence: placed(LICENCE),
+        author: placed(AUTHOR),
+        provenance,
+        other: other.map(sourced).collect(),
+        ..Words::default()
+    }
 }
 
 /// A directory with the list of its files, by which a later run knows it for its own.

@@ -147,7 +147,7 @@ pub fn convert(
     );
     // A wrong checksum explains whatever else went wrong, so it is reported first.
     let digests = digests?;
-    let Rounding { total: stats, f16: f16_losses, mut zeroed } = stats?;
+    let Rounding { total: stats, f16: f16_losses, mut zeroed, changed } = stats?;
     zeroed.extend(zeroed_before(options.prepared));
     if !options.allow_f16_loss {
         refuse_f16_loss(&f16_losses)?;
@@ -166,7 +166,7 @@ pub fn convert(
         zeroed,
         importance: options.prepared.map_or(&[][..], |prepared| prepared.tensors).iter().filter_map(Prepared::note).collect(),
         f16_losses,
-        lossless: is_lossless(model, blueprint, stats),
+        lossless: is_lossless(model, blueprint, stats, changed),
         write_seconds: started.elapsed().as_secs_f64(),
         verify_seconds: 0.0,
         agreement: None,
@@ -282,6 +282,7 @@ fn write_all(
         all.total.add(rounding.total);
         all.f16.extend(rounding.f16);
         all.zeroed.extend(rounding.zeroed);
+        all.changed += rounding.changed;
         Ok(())
     })?;
     Ok(all)
@@ -327,12 +328,13 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// True when every value survives unchanged: the same encoding, or a widening of 16 bits to 32.
-fn is_lossless(model: &OpenModel, blueprint: &Blueprint, stats: EncodeStats) -> bool {
+/// True when every value survives unchanged: the same encoding, a widening of 16 bits to 32, or a narrowing by which no value is another.
+fn is_lossless(model: &OpenModel, blueprint: &Blueprint, stats: EncodeStats, changed: u64) -> bool {
     let exact = model.description().tensors.iter().zip(&blueprint.choices).all(|(spec, choice)| {
         let stored = model.source().tensors()[spec.source_index].encoding;
-        let narrow = stored == Encoding::F16 || stored == Encoding::BF16;
-        stored == choice.encoding || (narrow && choice.encoding == Encoding::F32)
+        let is_narrow = |encoding: Encoding| encoding == Encoding::F16 || encoding == Encoding::BF16;
+        let is_unchanged = stored.is_dense() && is_narrow(choice.encoding) && changed == 0;
+        stored == choice.encoding || (is_narrow(stored) && choice.encoding == Encoding::F32) || is_unchanged
     });
     let kept = blueprint.layout.files().flat_map(|(_, layout)| &layout.tensors).all(|out| keeps_values(model, out));
     exact && kept && stats == EncodeStats::default()
@@ -393,7 +395,7 @@ fn read_back(
 /// What the file was to say is what it says to whoever reads it.
 fn check_words(blueprint: &Blueprint, written: &Words) -> Result<(), ConvertError> {
     let differences = blueprint.words.compare(written);
-    let wrong = |one: &&WordDifference| one.standing == Standing::Differs && blueprint.holds(one.word);
+    let wrong = |one: &&WordDifference| one.standing == Standing::Differs && blueprint.holds(one.word, &one.key);
     match differences.iter().find(wrong) {
         None => Ok(()),
         Some(WordDifference { key, first, second, .. }) => Err(ConvertError::WordsNotKept {

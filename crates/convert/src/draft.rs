@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_container::{Provenance, Shortfall, Sourced, TokenTable, Word, Words};
+use rwkv_forge_container::{Provenance, Shortfall, Word, Words};
 use rwkv_forge_model::{Choice, OutputLayout, TensorSpec};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::BoxError;
-use rwkv_forge_tokenizer::Tokenizer;
+use rwkv_forge_tokenizer::{SpecialId, Tokenizer};
 
 use crate::blocks::copies_blocks;
 use crate::container::{CONTAINERS, Container};
@@ -76,11 +76,20 @@ impl Blueprint {
         tensors.filter(|tensor| tensor.bytes > most).map(|tensor| (tensor.name.as_str(), tensor.bytes)).collect()
     }
 
-    /// Whether a kind of words goes into the file.
+    /// Whether what is said goes into the file: a kind of words, and which of several of it (a special id by its name, metadata by their key).
     #[must_use]
-    pub fn holds(&self, word: Word) -> bool {
-        let carried = |tokens: &Sourced<TokenTable>| self.container.carries_tokens(&tokens.value);
-        self.container.words().contains(&word) && (word != Word::Tokens || self.words.tokens.as_ref().is_some_and(carried))
+    pub fn holds(&self, word: Word, key: &str) -> bool {
+        let Words { tokens, other, .. } = &self.words;
+        self.container.words().contains(&word)
+            && match word {
+                Word::Tokens => tokens.as_ref().is_some_and(|tokens| self.container.carries_tokens(&tokens.value)),
+                Word::Special => SpecialId::by_name(key).is_some_and(|id| self.container.special().contains(&id)),
+                Word::Other => {
+                    let said = other.iter().find(|(known, _)| known == key);
+                    said.is_none_or(|(key, said)| self.container.holds_entry(key, &said.value))
+                }
+                Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context | Word::Provenance => true,
+            }
     }
 }
 

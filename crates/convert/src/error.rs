@@ -263,7 +263,7 @@ pub enum ConvertError {
         "{name}_token_id is {id} ({from}), which the vocabulary does not have ({vocabulary}): give the right --vocab, or the right id with --meta tokenizer.ggml.{name}_token_id=ID"
     )]
     SpecialOutside {
-        /// `bos`, `eos`, `eot` or `pad`.
+        /// What it is called: `bos`, `eos`.
         name: &'static str,
         /// The id.
         id: u32,

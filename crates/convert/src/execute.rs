@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use rwkv_forge_io::{InputFile, OutputFile};
 use rwkv_forge_model::{FileLayout, OutputTensor, TensorSpec};
 use rwkv_forge_quant::{EncodeError, EncodeStats};
-use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_tensor::{BoxError, Encoding, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use rwkv_forge_weights::{Model, Order, View};
 use serde::Serialize;
 
@@ -55,6 +55,8 @@ pub struct Rounding {
     pub f16: Vec<F16Loss>,
     /// Tensors with blocks that became zero, in the order of the file.
     pub zeroed: Vec<ZeroedBlocks>,
+    /// Values that are others in 16 bits than they were.
+    pub changed: u64,
 }
 
 /// What a piece lost.
@@ -63,6 +65,8 @@ struct PieceLoss {
     stats: EncodeStats,
     /// Values other than zero that were rounded to f16.
     non_zero: u64,
+    /// Values that are others in 16 bits.
+    changed: u64,
 }
 
 /// A part of an output tensor that one thread writes on its own.
@@ -131,11 +135,12 @@ impl Job<'_> {
 
     /// Adds up what the pieces lost, for all and for each tensor; or the first error.
     fn sum(&self, results: Vec<(usize, Result<PieceLoss, BoxError>)>) -> Result<Rounding, BoxError> {
-        let mut total = EncodeStats::default();
+        let (mut total, mut changed) = (EncodeStats::default(), 0);
         let mut tensors = vec![PieceLoss::default(); self.layout.tensors.len()];
         for (tensor, result) in results {
             let piece = result?;
             total.add(piece.stats);
+            changed += piece.changed;
             if let Some(sum) = tensors.get_mut(tensor) {
                 sum.stats.add(piece.stats);
                 sum.non_zero += piece.non_zero;
@@ -157,7 +162,7 @@ impl Job<'_> {
                 subnormal: loss.stats.subnormal_values,
             })
             .collect();
-        Ok(Rounding { total, f16, zeroed })
+        Ok(Rounding { total, f16, zeroed, changed })
     }
 
     fn tasks(&self) -> Result<Vec<Task>, BoxError> {
@@ -282,7 +287,7 @@ impl Job<'_> {
             }
         });
         let non_zero = if out.encoding == Encoding::F16 { values.iter().filter(|value| **value != 0.0).count() as u64 } else { 0 };
-        Ok(PieceLoss { stats: stats?, non_zero })
+        Ok(PieceLoss { stats: stats?, non_zero, changed: changed(out.encoding, values) })
     }
 
     /// Reads the tensor again, to say where the first bad value is and how many there are. `element` is one of the output.
@@ -300,6 +305,16 @@ impl Job<'_> {
             Err(error) => error,
         }
     }
+}
+
+/// How many values are others in 16 bits, where the encoding has so many.
+fn changed(encoding: Encoding, values: &[f32]) -> u64 {
+    let narrow: fn(f32) -> f32 = match encoding {
+        Encoding::F16 => |value| f16_to_f32(f32_to_f16(value)),
+        Encoding::BF16 => |value| bf16_to_f32(f32_to_bf16(value)),
+        _ => return 0,
+    };
+    values.iter().filter(|value| narrow(**value).to_bits() != value.to_bits()).count() as u64
 }
 
 /// How an output holds the values of the tensors that it is made of.

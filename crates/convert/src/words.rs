@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use rwkv_forge_container::{
-    CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, Origin, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word,
-    Words, check_template, words_beside,
+    CARD, CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, NAMED_TEMPLATE, Origin, Sourced, TEMPLATE, TEMPLATE_JSON, TOKENIZER,
+    TOKENIZER_CONFIG, TokenTable, Word, Words, check_template, failure_of_template, words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
-use rwkv_forge_tensor::BoxError;
-use rwkv_forge_tokenizer::Tokenizer;
+use rwkv_forge_tensor::{BoxError, shorten};
+use rwkv_forge_tokenizer::{SpecialId, Tokenizer};
 
 use crate::error::ConvertError;
 use crate::open::OpenModel;
@@ -18,7 +18,17 @@ use crate::probe::{Vocabulary, check_size, known_vocabulary};
 
 /// Names of all files that are ever read because they lie beside a checkpoint; for models with the World vocabulary only in a folder that
 /// is the model's own.
-pub const COMPANIONS: [&str; 6] = [CONFIG, TOKENIZER, TOKENIZER_CONFIG, GENERATION_CONFIG, TEMPLATE, "rwkv_vocab*.txt"];
+pub const COMPANIONS: [&str; 9] = [
+    CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    GENERATION_CONFIG,
+    TEMPLATE,
+    TEMPLATE_JSON,
+    "additional_chat_templates/*.jinja",
+    CARD,
+    "rwkv_vocab*.txt",
+];
 
 /// The name of a model for whose name nobody is asked: [`name_of`] the source.
 #[must_use]
@@ -72,34 +82,55 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
         VocabularyFamily::World => of_world(model, options.vocabulary, options.container)?,
     };
     let mut words = options.words.cloned().unwrap_or_default().or(said);
-    words.special.eot = end_of_turn(&words);
+    words.special.set(SpecialId::Eot, end_of_turn(&words));
     if let Some(Sourced { value, origin: Origin::Beside(path) }) = &words.template {
         check_template(&path.display().to_string(), value)?;
+    }
+    if options.container.words().contains(&Word::Template) {
+        let found = of_templates(&words);
+        words.notes.extend(found);
     }
     check_special(&words, model.description().hyperparameters.vocabulary)?;
     without_lost_tokens(&mut words, options.container);
     Ok(words)
 }
 
+/// What is wrong with the templates that a file gets from its source, as they are.
+fn of_templates(words: &Words) -> Vec<String> {
+    let mut found = Vec::new();
+    let way = "it is written as it is; --chat gives another";
+    if let Some(Sourced { value, origin }) = &words.template {
+        let name = shorten(&origin.to_string());
+        found.extend(match check_template(&name, value) {
+            Err(error) => Some(format!("engines for Jinja cannot read the template: {error}; {way}")),
+            Ok(()) => failure_of_template(value).map(|problem| format!("the template of {name} {problem}; {way}")),
+        });
+    }
+    let named = words.other.iter().filter(|(key, _)| key.starts_with(NAMED_TEMPLATE));
+    for (key, said) in named {
+        let unreadable = |text: &str| check_template(&shorten(key), text).err();
+        found.extend(said.value.as_str().and_then(unreadable).map(|error| {
+            let from = shorten(&said.origin.to_string());
+            format!("engines for Jinja cannot read a template with a name: {error}; it is written as it is, from {from}")
+        }));
+    }
+    found
+}
+
 /// In a container without a place for the tokens, the id of one that was added to the vocabulary would be that of nothing.
 fn without_lost_tokens(words: &mut Words, container: &dyn Container) {
     let Some(tokens) = &words.tokens else { return };
-    if container.carries_tokens(&tokens.value) || !container.words().contains(&Word::Special) {
+    if container.carries_tokens(&tokens.value) {
         return;
     }
     let added = |id: u32| words.tokenizer().is_some_and(|tokenizer| tokenizer.mark(id).is_some());
-    let Words { special, .. } = words.clone();
-    let lost: Vec<(&str, u32)> = special.iter().map(|(name, said)| (name, said.value)).filter(|(_, id)| added(*id)).collect();
-    for (name, id) in lost {
-        let place = match name {
-            "bos" => &mut words.special.bos,
-            "eos" => &mut words.special.eos,
-            "eot" => &mut words.special.eot,
-            _ => &mut words.special.pad,
-        };
-        *place = None;
-        words.unkept.push(format!(
-            "the {name} token is {id}, which was added to the vocabulary and which {} has no place for: it is not kept",
+    let is_lost = |(which, id): &(SpecialId, u32)| container.special().contains(which) && added(*id);
+    let lost: Vec<(SpecialId, u32)> = words.special.iter().map(|(which, said)| (which, said.value)).filter(is_lost).collect();
+    for (which, id) in lost {
+        words.special.set(which, None);
+        words.notes.push(format!(
+            "the {} token is {id}, which was added to the vocabulary and which {} has no place for: it is not kept",
+            which.name(),
             container.name()
         ));
     }
@@ -109,7 +140,7 @@ fn without_lost_tokens(words: &mut Words, container: &dyn Container) {
 /// format; nobody knows that of a template that is none of the known ones.
 fn end_of_turn(words: &Words) -> Option<Sourced<u32>> {
     const OF_THE_FORMAT: &str = "what ends a turn of the template's format";
-    let said = words.special.eot.clone();
+    let said = words.special.get(SpecialId::Eot).cloned();
     let Some(template) = &words.template else { return said };
     let is_chosen = matches!(template.origin, Origin::Option(_));
     let Some(format) = ChatFormat::of(&template.value) else { return said.filter(|said| !said.is_default()) };
@@ -131,8 +162,8 @@ fn check_special(words: &Words, rows: usize) -> Result<(), ConvertError> {
     };
     match words.special.iter().find(|(_, said)| !exists(said.value)) {
         None => Ok(()),
-        Some((name, said)) => Err(ConvertError::SpecialOutside {
-            name,
+        Some((which, said)) => Err(ConvertError::SpecialOutside {
+            name: which.name(),
             id: said.value,
             from: said.origin.to_string(),
             vocabulary: words.tokens.as_ref().map_or_else(|| format!("{rows} rows"), |tokens| tokens.value.summary()),

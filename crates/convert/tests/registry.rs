@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rwkv_forge_convert::container::{CONTAINERS, FORMATS, NAMINGS, by_name};
 use rwkv_forge_convert::recipe::Recipe;
-use rwkv_forge_convert::{ConvertOptions, OpenFile, OpenModel, OpenOptions, Vocabulary, blueprint, convert, open, open_file};
+use rwkv_forge_convert::{ConvertOptions, OpenFile, OpenModel, OpenOptions, Value, Vocabulary, Word, blueprint, convert, open, open_file};
 use rwkv_forge_model::{Version, describe};
 use rwkv_forge_tensor::TensorSource;
 use rwkv_forge_testkit::models::{Options, Sizes, random_model_with};
@@ -25,6 +25,10 @@ fn names_are_there_once_and_mean_something() {
         }
         assert!(FORMATS.iter().any(|format| format.name() == container.reads_back_as().name()), "{}", container.name());
         assert!(!container.types().is_empty());
+        // Words of several kinds are declared one by one, and as a whole.
+        assert_eq!(container.words().contains(&Word::Special), !container.special().is_empty(), "{}", container.name());
+        let text = Value::String("x".to_owned());
+        assert_eq!(container.words().contains(&Word::Other), container.holds_entry("general.version", &text), "{}", container.name());
         for name in container.types() {
             assert!(rwkv_forge_quant::by_name(name).is_some(), "{} names the type {name}, which does not exist", container.name());
         }

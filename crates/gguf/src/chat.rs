@@ -1,6 +1,7 @@
 //! What programs make of the chat template of a file. The rules of [`crate::lint`] about it.
 
-use rwkv_forge_container::{Array, ChatFormat, Value, check_template};
+use rwkv_forge_container::lint::first_of;
+use rwkv_forge_container::{Array, ChatFormat, NAMED_TEMPLATE, Value, check_template, failure_of_template};
 use rwkv_forge_tensor::shorten;
 
 use crate::lint::{has_rwkv_tokens, tokens};
@@ -12,9 +13,11 @@ const C_API_MARKS: [&str; 2] = ["rwkv-world", r"{{- 'User: ' + message['content'
 /// Templates of others that it recognises before RWKV's, as far as one of an RWKV model may have their marks.
 const C_API_OTHERS: [&str; 5] = ["<|im_start|>", "[INST]", "[gMASK]", "<start_of_turn>", "<|start_header_id|>"];
 
+const TEMPLATE: &str = "tokenizer.chat_template";
+
 /// The template, where there is one with anything in it.
 fn template(file: &GgufFile) -> Option<&str> {
-    let text = file.metadata().get("tokenizer.chat_template").and_then(Value::as_str)?;
+    let text = file.metadata().get(TEMPLATE).and_then(Value::as_str)?;
     (!text.trim().is_empty()).then_some(text)
 }
 
@@ -27,8 +30,25 @@ pub(crate) fn chat_template(file: &GgufFile) -> Option<String> {
 }
 
 pub(crate) fn chat_template_jinja(file: &GgufFile) -> Option<String> {
-    let why = check_template("tokenizer.chat_template", template(file)?).err()?;
-    Some(format!("{}: programs with an engine for Jinja, such as llama-server, cannot read it", shorten(&why.to_string())))
+    let named = file.metadata().entries().iter().filter(|(key, _)| key.starts_with(NAMED_TEMPLATE));
+    let named = named.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+    let all: Vec<(&str, &str)> = template(file).map(|text| (TEMPLATE, text)).into_iter().chain(named).collect();
+    let unreadable = all.iter().find_map(|(key, text)| check_template(&shorten(key), text).err());
+    if let Some(why) = unreadable {
+        return Some(format!("{}: programs with an engine for Jinja, such as llama-server, cannot read it", shorten(&why.to_string())));
+    }
+    let problem = failure_of_template(template(file)?)?;
+    Some(format!("{TEMPLATE} {}: programs with an engine for Jinja, such as llama-server, make no prompt of it", shorten(&problem)))
+}
+
+/// Ids that are those of no token, by their keys.
+pub(crate) fn special_ids(file: &GgufFile) -> Option<String> {
+    let count = tokens(file)?.len();
+    let is_outside = |value: &Value| value.as_u64().and_then(|id| usize::try_from(id).ok()).is_none_or(|id| id >= count);
+    let is_id = |key: &str| key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id");
+    let outside = file.metadata().entries().iter().filter(|(key, value)| is_id(key) && is_outside(value));
+    let outside = first_of(outside.map(|(key, value)| format!("{} is {}", shorten(key), shorten(&value.to_string()))))?;
+    Some(format!("{outside}, and the vocabulary has the ids 0 to {}: programs take another token for it, or none", count.saturating_sub(1)))
 }
 
 pub(crate) fn chat_template_c_api(file: &GgufFile) -> Option<String> {

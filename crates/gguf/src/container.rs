@@ -3,9 +3,10 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_container::lint::{About, Lint};
-use rwkv_forge_container::{Claim, Container, Format, Head, InParts, OpenOptions, Opened, Place, Sourced, TokenTable, Word, Words};
+use rwkv_forge_container::{Claim, Container, Format, Head, InParts, OpenOptions, Opened, Place, Sourced, TokenTable, Value, Word, Words};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::SpecialId;
 
 use crate::layout::{can_carry, constraint, layout, layout_in_parts};
 use crate::lint::RULES;
@@ -85,7 +86,24 @@ impl Container for Gguf {
         }
     }
     fn words(&self) -> &'static [Word] {
-        &[Word::Tokens, Word::Special, Word::Template, Word::Name, Word::Licence, Word::Author, Word::Provenance, Word::Other]
+        &[
+            Word::Tokens,
+            Word::Special,
+            Word::Template,
+            Word::Name,
+            Word::Licence,
+            Word::Author,
+            Word::Context,
+            Word::Provenance,
+            Word::Other,
+        ]
+    }
+    fn special(&self) -> &'static [SpecialId] {
+        static ALL: LazyLock<Vec<SpecialId>> = LazyLock::new(|| SpecialId::all().collect());
+        &ALL
+    }
+    fn holds_entry(&self, key: &str, value: &Value) -> bool {
+        words::holds_entry(key, value)
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(can_carry(version)?)

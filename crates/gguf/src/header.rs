@@ -32,7 +32,7 @@ impl Default for Limits {
 }
 
 /// Longest metadata key.
-const KEY_BYTES: u64 = 65_535;
+pub(crate) const KEY_BYTES: u64 = 65_535;
 /// Longest tensor name, as ggml has it.
 pub(crate) const NAME_BYTES: u64 = 63;
 /// Key (8 + 1), type and the shortest value.

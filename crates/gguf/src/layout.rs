@@ -387,10 +387,9 @@ fn write_architecture(header: &mut HeaderWriter, row: &Row, model: &ModelDescrip
         }
         TimeMix::Wkv4 | TimeMix::Wkv5 { .. } => return Err(GgufError::CannotCarry { version: model.version.to_string() }),
     }
-    let context = format!("{architecture}.context_length");
-    if !words.other.iter().any(|(key, _)| *key == context) {
-        header.u32(&context, CONTEXT_LENGTH);
-    }
+    // What a class of programs says of all its models is no fact about this one.
+    let said = words.context.as_ref().filter(|said| !said.is_default()).and_then(|said| u32::try_from(said.value).ok());
+    header.u32(&words::context_key(architecture), said.unwrap_or(CONTEXT_LENGTH));
     match model.mechanisms.norms.kind {
         Norm::Rms { epsilon } => header.f32(&format!("{architecture}.attention.layer_norm_rms_epsilon"), epsilon.value()),
         Norm::Layer => header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5),

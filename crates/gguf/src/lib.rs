@@ -45,3 +45,4 @@ pub use reader::GgufFile;
 pub use rwkv_forge_container::{Array, Value};
 pub use split::{part_suffix, split_name};
 pub use value::Metadata;
+pub use words::special_of;

@@ -6,7 +6,7 @@ use rwkv_forge_container::lint::{Rule, first_of};
 use rwkv_forge_container::{Array, RESERVED, Value};
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape, shorten};
 
-use crate::chat::{chat_template, chat_template_c_api, chat_template_jinja, end_of_turn};
+use crate::chat::{chat_template, chat_template_c_api, chat_template_jinja, end_of_turn, special_ids};
 use crate::map::loader;
 use crate::reader::GgufFile;
 use crate::vocabulary::UNUSED;
@@ -28,12 +28,17 @@ pub(crate) static RULES: &[Rule<GgufFile>] = &[
         end_of_turn,
     ),
     Rule::warning("gguf-chat-template", "no chat template, so that programs fall back on the format of another model", chat_template),
-    Rule::warning("gguf-chat-template-jinja", "a chat template that engines for Jinja cannot read", chat_template_jinja),
+    Rule::warning(
+        "gguf-chat-template-jinja",
+        "a chat template that engines for Jinja cannot read, or that makes no text of a plain conversation",
+        chat_template_jinja,
+    ),
     Rule::warning(
         "gguf-chat-template-c-api",
         "a template of RWKV's conversations that llama.cpp's C API does not recognise, so that it needs an engine for Jinja",
         chat_template_c_api,
     ),
+    Rule::warning("gguf-special-id", "special ids (end of text, of turn, unknown, ...) that are those of no token", special_ids),
     Rule::warning(
         "gguf-unused-tokens",
         "more unused tokens than padding explains, so that the vocabulary is probably another model's",

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use rwkv_forge_container::{Origin, Provenance, Sourced, TokenTable, Value, Words};
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_tensor::shorten;
-use rwkv_forge_tokenizer::SpecialIds;
+use rwkv_forge_tokenizer::{SpecialId, SpecialIds};
 
 use crate::error::GgufError;
+use crate::header::KEY_BYTES;
 use crate::layout::CONTEXT_LENGTH;
 use crate::reader::GgufFile;
 use crate::vocabulary::{TOKENS, bpe_vocabulary, listed_vocabulary, token_list};
@@ -23,6 +24,9 @@ pub(crate) const SIZE_LABEL: &str = "general.size_label";
 const TEMPLATE: &str = "tokenizer.chat_template";
 /// Bytes reserved for an interval, or for the reason why there is none.
 const INTERVAL_BYTES: usize = 96;
+
+/// Keys of texts that have a place of their own.
+const TEXTS: [&str; 4] = [NAME, AUTHOR, LICENCE, TEMPLATE];
 
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
@@ -59,8 +63,8 @@ pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, archite
         TokenTable::BytePairs(vocabulary) => crate::vocabulary::write_bpe(header, vocabulary),
         TokenTable::Merges(_) => return Err(lacking("with the vocabulary of another family")),
     }
-    for (name, id) in words.special.iter() {
-        header.u32(&special_key(name), id.value);
+    for (which, id) in words.special.iter() {
+        header.u32(&special_key(which), id.value);
     }
     if is_bpe && !words.other.iter().any(|(key, _)| key == ADD_BOS) {
         header.flag(ADD_BOS, false);
@@ -73,7 +77,7 @@ pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, archite
             return Err(GgufError::OwnKey { key: key.clone() });
         }
         // What was written from the model and its words is right; the source had it too.
-        if !header.has(key) {
+        if !header.has(key) && holds_entry(key, &word.value) {
             header.value(key, &word.value);
         }
     }
@@ -83,9 +87,57 @@ pub(crate) fn write(header: &mut HeaderWriter, model: &ModelDescription, archite
     Ok(())
 }
 
-/// The key of a special id, by its name in [`SpecialIds::iter`].
-fn special_key(name: &str) -> String {
-    format!("tokenizer.ggml.{}_token_id", if name == "pad" { "padding" } else { name })
+/// What a special id is called in the keys of a file, between `tokenizer.ggml.` and `_token_id`.
+fn special_name(id: SpecialId) -> &'static str {
+    match id {
+        SpecialId::Pad => "padding",
+        SpecialId::Unk => "unknown",
+        // As every program spells it.
+        SpecialId::Sep => "seperator",
+        SpecialId::Bos
+        | SpecialId::Eos
+        | SpecialId::Eot
+        | SpecialId::Eom
+        | SpecialId::Cls
+        | SpecialId::Mask
+        | SpecialId::FimPre
+        | SpecialId::FimSuf
+        | SpecialId::FimMid
+        | SpecialId::FimPad
+        | SpecialId::FimRep
+        | SpecialId::FimSep
+        | SpecialId::Prefix
+        | SpecialId::Suffix
+        | SpecialId::Middle => id.name(),
+    }
+}
+
+/// The key of a special id.
+fn special_key(id: SpecialId) -> String {
+    format!("tokenizer.ggml.{}_token_id", special_name(id))
+}
+
+/// The special id that a key of a file is for: `tokenizer.ggml.padding_token_id`, or with the name that Hugging Face's files have for it
+/// (`pad`), or with a name that is spelled right (`separator`).
+///
+/// ```
+/// use rwkv_forge_tokenizer::SpecialId;
+///
+/// let of = rwkv_forge_gguf::special_of;
+/// assert_eq!(of("tokenizer.ggml.padding_token_id"), Some(SpecialId::Pad));
+/// assert_eq!(of("tokenizer.ggml.pad_token_id"), Some(SpecialId::Pad));
+/// assert_eq!(of("tokenizer.ggml.tokens"), None);
+/// ```
+#[must_use]
+pub fn special_of(key: &str) -> Option<SpecialId> {
+    let name = key.strip_prefix("tokenizer.ggml.")?.strip_suffix("_token_id")?;
+    let is_right = |id: &SpecialId| *id == SpecialId::Sep && name == "separator";
+    SpecialId::all().find(|id| special_name(*id) == name || id.name() == name || is_right(id))
+}
+
+/// The special id that a file has under a key.
+fn special_in(key: &str) -> Option<SpecialId> {
+    special_of(key).filter(|id| special_key(*id) == key)
 }
 
 fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Provenance) {
@@ -119,10 +171,12 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
     let origin = |key: &str| Origin::Source { file: file.first().to_path_buf(), key: key.to_owned() };
     // What has another type than it should is kept as it is, among all else that is said.
     let text = |key: &str| Some(Sourced { value: metadata.get(key)?.as_str()?.to_owned(), origin: origin(key) });
-    let special = |name: &str| {
-        let key = special_key(name);
-        Some(Sourced { value: u32::try_from(metadata.get(&key)?.as_u64()?).ok()?, origin: origin(&key) })
+    let special = |id: SpecialId| {
+        let key = special_key(id);
+        Some((id, Sourced { value: u32::try_from(metadata.get(&key)?.as_u64()?).ok()?, origin: origin(&key) }))
     };
+    let context = context_key(file.architecture());
+    let length = metadata.get(&context).and_then(as_u32).filter(|length| *length != CONTEXT_LENGTH);
     let own = |name: &str| Ok::<_, GgufError>(metadata.str(&format!("{PREFIX}.{name}"))?.map(str::to_owned));
     let provenance = match (own("version")?, own("recipe")?) {
         (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, ..Provenance::default() }),
@@ -130,24 +184,41 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
     };
     Ok(Words {
         tokens: None,
-        special: SpecialIds { bos: special("bos"), eos: special("eos"), eot: special("eot"), pad: special("pad") },
+        special: SpecialId::all().filter_map(special).collect::<SpecialIds<_>>(),
         template: text(TEMPLATE),
         name: text(NAME),
         licence: text(LICENCE),
         author: text(AUTHOR),
+        context: length.map(|length| Sourced { value: u64::from(length), origin: origin(&context) }),
         provenance,
         other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),
-        unkept: unkept(file),
+        notes: unkept(file),
     })
 }
 
 /// What runtimes look for in another type, so that no file that says it so is loaded.
 fn is_misshapen(key: &str, value: &Value, architecture: &str) -> bool {
-    let is_id = ["bos", "eos", "eot", "pad"].iter().any(|name| special_key(name) == key);
-    let is_context = key.strip_prefix(architecture) == Some(".context_length");
-    let is_text = [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key);
-    let is_u32 = value.as_u64().is_some_and(|number| u32::try_from(number).is_ok());
-    (is_id || is_context) && !is_u32 || is_text && value.as_str().is_none()
+    let is_number = special_in(key).is_some() || key == context_key(architecture);
+    is_number && as_u32(value).is_none() || TEXTS.contains(&key) && value.as_str().is_none()
+}
+
+fn as_u32(value: &Value) -> Option<u32> {
+    u32::try_from(value.as_u64()?).ok()
+}
+
+/// The key of the length of context.
+pub(crate) fn context_key(architecture: &str) -> String {
+    format!("{architecture}.context_length")
+}
+
+/// Whether a file holds a value under this key among all else that is said: a key of a file, that nothing else in it is said under, and that is
+/// in no other type than every loader reads it in.
+pub(crate) fn holds_entry(key: &str, value: &Value) -> bool {
+    let is_key = !key.is_empty()
+        && u64::try_from(key.len()).is_ok_and(|bytes| bytes <= KEY_BYTES)
+        && key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    let is_number = key.ends_with(".context_length") || key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id");
+    is_key && !is_of_the_file(key) && !TEXTS.contains(&key) && special_in(key).is_none() && (!is_number || as_u32(value).is_some())
 }
 
 /// What is said in a way that no file can keep.
@@ -170,15 +241,15 @@ fn unkept(file: &GgufFile) -> Vec<String> {
 /// What has no place of its own in [`Words`], and is not about this file alone.
 fn other(file: &GgufFile) -> impl Iterator<Item = &(String, Value)> {
     let is_placed = |key: &str, value: &Value| {
-        let is_id = || ["bos", "eos", "eot", "pad"].iter().any(|name| special_key(name) == key);
-        let is_text = value.as_str().is_some() && [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key);
-        is_text || value.as_u64().is_some_and(|id| u32::try_from(id).is_ok()) && is_id()
+        let is_text = value.as_str().is_some() && TEXTS.contains(&key);
+        is_text || as_u32(value).is_some() && special_in(key).is_some()
     };
     let architecture = file.architecture();
+    let context = context_key(architecture);
     let is_usual_start = |key: &str, value: &Value| key == ADD_BOS && *value == Value::Bool(false) && reads_as_bpe(file);
     let is_size = move |key: &str, value: &Value| {
         let own = key.strip_prefix(architecture).and_then(|rest| rest.strip_prefix('.'));
-        own.is_some_and(|own| SIZES.contains(&own) || own == "context_length" && value.as_u64() == Some(u64::from(CONTEXT_LENGTH)))
+        own.is_some_and(|own| SIZES.contains(&own)) || key == context && as_u32(value).is_some()
     };
     let is_said = move |key: &str, value: &Value| {
         !is_of_the_file(key)
@@ -223,5 +294,5 @@ fn is_of_the_file(key: &str) -> bool {
 /// Whether a key is one that the writer writes from something else that a caller can say.
 fn is_written(key: &str, architecture: &str) -> bool {
     let sizes = key.strip_prefix(architecture).is_some_and(|rest| rest.starts_with('.'));
-    is_of_the_file(key) || sizes || [NAME, AUTHOR, LICENCE, TEMPLATE].contains(&key) || key.starts_with("tokenizer.")
+    is_of_the_file(key) || sizes || TEXTS.contains(&key) || key.starts_with("tokenizer.")
 }

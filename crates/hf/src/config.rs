@@ -3,8 +3,9 @@
 use rwkv_forge_container::Sourced;
 use rwkv_forge_model::{Choice, Hyperparameters, ModelDescription, TimeMix};
 use rwkv_forge_tensor::Encoding;
-use rwkv_forge_tokenizer::SpecialIds;
-use serde_json::{Value, json};
+use rwkv_forge_tokenizer::bpe::TokenKind;
+use rwkv_forge_tokenizer::{Mark, SpecialId, SpecialIds, Tokenizer};
+use serde_json::{Map, Value, json};
 
 use crate::error::HfError;
 use crate::table::{CandleRow, Class};
@@ -12,9 +13,28 @@ use crate::table::{CandleRow, Class};
 /// Special ids of a model.
 type Special = SpecialIds<Sourced<u32>>;
 
+/// The special ids that configurations have a place for, the end of a turn among those that end a text.
+pub(crate) const HELD: &[SpecialId] = &[SpecialId::Bos, SpecialId::Eos, SpecialId::Eot, SpecialId::Pad];
+
 /// An id; 0, the end of text of World, where none is known.
-fn id(special: &Option<Sourced<u32>>) -> u32 {
-    special.as_ref().map_or(0, |id| id.value)
+pub(crate) fn id(special: &Special, which: SpecialId) -> u32 {
+    special.get(which).map_or(0, |id| id.value)
+}
+
+/// `tokenizer_config.json` with what is added to the tokens of World's file; `None` where nothing is.
+pub(crate) fn added(tokenizer: &Tokenizer) -> Option<Value> {
+    // Rows without a token are none, whatever they are called, and the end of text has no text.
+    let is_added =
+        |(id, mark): &(u32, &Mark)| mark.kind != TokenKind::Unused && tokenizer.token_bytes(*id).is_some_and(|bytes| !bytes.is_empty());
+    let entry = |(id, mark): (u32, &Mark)| {
+        let is_control = mark.kind == TokenKind::Control;
+        let entry = json!({
+            "content": mark.text, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": is_control,
+        });
+        (id.to_string(), entry)
+    };
+    let added: Map<String, Value> = tokenizer.marks().filter(is_added).map(entry).collect();
+    (!added.is_empty()).then(|| json!({ "added_tokens_decoder": added }))
 }
 
 /// RWKV-7 of flash-linear-attention. `value_dim` is a list, one width a layer.
@@ -30,9 +50,9 @@ pub(crate) fn fla(model: &ModelDescription, choices: &[Choice], class: &str, kin
         "a_low_rank_dim": iclr,
         "attn": null,
         "attn_mode": "chunk",
-        "bos_token_id": id(&special.bos),
+        "bos_token_id": id(special, SpecialId::Bos),
         "decay_low_rank_dim": decay,
-        "eos_token_id": id(&special.eos),
+        "eos_token_id": id(special, SpecialId::Eos),
         "fuse_cross_entropy": true,
         "fuse_norm": false,
         "gate_low_rank_dim": gate,
@@ -70,9 +90,9 @@ pub(crate) fn transformers(model: &ModelDescription, choices: &[Choice], class: 
         "architectures": [class.name],
         "model_type": class.kind,
         "attention_hidden_size": sizes.attention,
-        "bos_token_id": id(&special.bos),
+        "bos_token_id": id(special, SpecialId::Bos),
         "context_length": class.context,
-        "eos_token_id": id(&special.eos),
+        "eos_token_id": id(special, SpecialId::Eos),
         "hidden_size": sizes.channels,
         "intermediate_size": sizes.ffn,
         "layer_norm_epsilon": 1e-5,
@@ -141,16 +161,16 @@ pub(crate) fn dtype(model: &ModelDescription, choices: &[Choice]) -> &'static st
 pub(crate) fn generation(special: &Special) -> Value {
     json!({
         "_from_model_config": true,
-        "bos_token_id": id(&special.bos),
+        "bos_token_id": id(special, SpecialId::Bos),
         "eos_token_id": ends(special),
-        "pad_token_id": id(&special.pad),
+        "pad_token_id": id(special, SpecialId::Pad),
     })
 }
 
 /// What a text ends with; and a turn, where somebody says so: a list ends with any of its ids.
 pub(crate) fn ends(special: &Special) -> Value {
-    let eos = id(&special.eos);
-    match &special.eot {
+    let eos = id(special, SpecialId::Eos);
+    match special.get(SpecialId::Eot) {
         Some(eot) if !eot.is_default() && eot.value != eos => json!([eos, eot.value]),
         Some(_) | None => json!(eos),
     }

@@ -8,12 +8,14 @@ use rwkv_forge_container::{Container, DENSE, Format, Naming, Opened, TokenTable,
 use rwkv_forge_gguf::Gguf;
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
+use rwkv_forge_tokenizer::SpecialId;
 
+use crate::config::HELD;
 use crate::error::HfError;
 use crate::table::{CANDLE, CANDLE_GGUF, HF, HF_NATIVE};
 use crate::{CandleFile, SHARD_BYTES, candle, hugging_face, native};
 
-/// What directories hold: the tokens, where they are World's, and the special ids in their configurations.
+/// What directories hold: the tokens, where they are World's or added to it, and the special ids in their configurations.
 const WORDS: &[Word] = &[Word::Tokens, Word::Special, Word::Provenance];
 
 /// candle's configurations have no special ids.
@@ -51,7 +53,10 @@ impl Container for HuggingFace {
         WORDS
     }
     fn carries_tokens(&self, tokens: &TokenTable) -> bool {
-        crate::world(tokens).is_some()
+        crate::built_on_world(tokens).is_some()
+    }
+    fn special(&self) -> &'static [SpecialId] {
+        HELD
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(self.name(), version)?;
@@ -92,10 +97,13 @@ impl Container for HuggingFaceNative {
         DENSE
     }
     fn words(&self) -> &'static [Word] {
-        &[Word::Tokens, Word::Special, Word::Template, Word::Provenance]
+        &[Word::Tokens, Word::Special, Word::Template, Word::Context, Word::Provenance]
     }
     fn carries_tokens(&self, tokens: &TokenTable) -> bool {
-        crate::world(tokens).is_some()
+        crate::built_on_world(tokens).is_some()
+    }
+    fn special(&self) -> &'static [SpecialId] {
+        HELD
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         no_hybrids(self.name(), version)?;

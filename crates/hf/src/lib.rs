@@ -27,7 +27,7 @@ mod tensors;
 
 use rwkv_forge_container::TokenTable;
 use rwkv_forge_model::{Constraint, ModelDescription, TensorSpec};
-use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256};
+use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256, WORLD_TOKENS};
 
 pub use candle::{
     can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, candle_gguf_writes, candle_writes, gguf_constraint, gguf_holds,
@@ -51,7 +51,22 @@ pub const NAMING_KEY: &str = "rwkv_forge.naming";
 /// Name of the GGUF file in a directory for candle.
 pub const GGUF_FILE: &str = rwkv_forge_gguf::DIRECTORY_FILE;
 
-/// The vocabulary, where directories hold its tokens: World is written beside the model, others are not.
+/// The vocabulary, where directories of Hugging Face's hold its tokens: World, and what is added to it.
+pub(crate) fn built_on_world(tokens: &TokenTable) -> Option<&Tokenizer> {
+    match tokens {
+        // Ordinary tokens stand in World's file and have no place beside it, all others have their place there alone.
+        TokenTable::LongestMatch(tokenizer) => Some(tokenizer).filter(|tokenizer| {
+            let is_placed = |id: u32| match (tokenizer.token_bytes(id), tokenizer.mark(id)) {
+                (Some(_), mark) => mark.is_some() == (id > WORLD_TOKENS),
+                (None, _) => true,
+            };
+            tokenizer.holds_world() && (1..=tokenizer.max_id()).all(is_placed)
+        }),
+        TokenTable::BytePairs(_) | TokenTable::Merges(_) => None,
+    }
+}
+
+/// The vocabulary, where directories of candle's hold its tokens: World is written beside the model, others are not.
 pub(crate) fn world(tokens: &TokenTable) -> Option<&Tokenizer> {
     match tokens {
         TokenTable::LongestMatch(tokenizer) => Some(tokenizer).filter(|tokenizer| tokenizer.sha256() == WORLD_SHA256),

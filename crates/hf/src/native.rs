@@ -1,13 +1,13 @@
 //! A directory for `RwkvForCausalLM` of Transformers, RWKV-7 as its makers publish it since August 2026. Start at [`native`].
 
-use rwkv_forge_container::{GENERATION_CONFIG, Sourced, TEMPLATE, Words};
+use rwkv_forge_container::{GENERATION_CONFIG, TEMPLATE, TOKENIZER_CONFIG, Words};
 use rwkv_forge_model::{Choice, DigestOf, DigestPlace, FileLayout, ModelDescription, OutputLayout, Patch, TimeMix, Version};
-use rwkv_forge_tokenizer::Tokenizer;
+use rwkv_forge_tokenizer::SpecialId;
 use serde_json::{Value, json};
 
-use crate::config::{dtype, ends};
+use crate::config::{dtype, ends, id};
 use crate::error::HfError;
-use crate::hugging_face::{CONFIG, WORLD};
+use crate::hugging_face::{CONFIG, WORLD, vocabulary};
 use crate::shards::{files, is_weights, text_file};
 use crate::table::native_row;
 use crate::tensors::{Squeezed, Style, tensors};
@@ -20,6 +20,8 @@ const TOOLS: &str = "tools_generation_config.json";
 const PROVENANCE: &str = "PROVENANCE.md";
 /// The length of context that is stated where neither the name nor the source says what the model was trained with.
 const CONTEXT: u64 = 4096;
+/// Who says that.
+const GUESSED: &str = "a guess: nobody says what the model was trained with, and no length limits it";
 /// Bytes kept for the result of the comparison, and for whether it changed a value.
 const VERIFY_BYTES: usize = 400;
 const LOSSLESS_BYTES: usize = 64;
@@ -29,7 +31,7 @@ const DIGEST_BYTES: usize = 64;
 /// Whether a directory of [`native`] may have a file of this name.
 #[must_use]
 pub fn native_writes(name: &str) -> bool {
-    [CONFIG, GENERATION_CONFIG, FAKE_THINK, TOOLS, TEMPLATE, WORLD, PROVENANCE].contains(&name) || is_weights(name)
+    [CONFIG, GENERATION_CONFIG, FAKE_THINK, TOOLS, TEMPLATE, WORLD, TOKENIZER_CONFIG, PROVENANCE].contains(&name) || is_weights(name)
 }
 
 /// Whether the class reads models of this version.
@@ -80,9 +82,7 @@ pub fn native(model: &ModelDescription, choices: &[Choice], words: &Words, shard
     if let Some(template) = &words.template {
         all.push(text_file(TEMPLATE, template.value.clone()));
     }
-    if words.tokens.as_ref().is_some_and(|tokens| crate::world(&tokens.value).is_some()) {
-        all.push(text_file(WORLD, Tokenizer::world_file()));
-    }
+    all.extend(vocabulary(words));
     all.push((PROVENANCE.to_owned(), provenance));
     Ok(OutputLayout::Directory(all))
 }
@@ -104,14 +104,9 @@ static FAKE: Decoding = Decoding { temperature: 1.0, top_p: 0.28, top_k: 32, pen
 static CALLS: Decoding = Decoding { temperature: 0.96, top_p: 0.76, top_k: 32, penalties: Some([0.0, 0.0, OPEN_DECAY]) };
 const OPEN_DECAY: f64 = 0.988;
 
-/// An id; 0, the end of text of World, where none is known.
-fn id(special: &Option<Sourced<u32>>) -> u32 {
-    special.as_ref().map_or(0, |id| id.value)
-}
-
 fn generation(decoding: &Decoding, words: &Words) -> Value {
     let mut config = json!({
-        "bos_token_id": id(&words.special.bos),
+        "bos_token_id": id(&words.special, SpecialId::Bos),
         "eos_token_id": ends(&words.special),
         "do_sample": true,
         "temperature": decoding.temperature,
@@ -123,7 +118,7 @@ fn generation(decoding: &Decoding, words: &Words) -> Value {
         more.extend([("presence_penalty", json!(presence)), ("frequency_penalty", json!(frequency)), ("penalty_decay", json!(decay))]);
     }
     // World has no padding of its own.
-    more.extend(words.special.pad.as_ref().map(|pad| ("pad_token_id", json!(pad.value))));
+    more.extend(words.special.get(SpecialId::Pad).map(|pad| ("pad_token_id", json!(pad.value))));
     if let Some(entries) = config.as_object_mut() {
         entries.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
     }
@@ -140,10 +135,10 @@ fn config(model: &ModelDescription, choices: &[Choice], kind: &str, words: &Word
         "model_type": "rwkv",
         "architecture_version": kind,
         "a_low_rank_dim": iclr,
-        "bos_token_id": id(&words.special.bos),
+        "bos_token_id": id(&words.special, SpecialId::Bos),
         "context_length": context,
         "decay_low_rank_dim": decay,
-        "eos_token_id": id(&words.special.eos),
+        "eos_token_id": id(&words.special, SpecialId::Eos),
         "gate_low_rank_dim": gate.unwrap_or(0),
         "group_norm_epsilon": 64e-5,
         "head_size": sizes.head_size,
@@ -163,17 +158,23 @@ fn config(model: &ModelDescription, choices: &[Choice], kind: &str, words: &Word
 /// The length of context that the model was trained with, and who says so.
 struct Context {
     length: u64,
-    said_by: &'static str,
+    said_by: String,
 }
 
-/// No tensor says it; names of released models do (`-ctx8192`).
+/// Who is asked first says it; no tensor does. Names of released models do (`-ctx8192`), and a number that a class has for all its models is better
+/// than none.
 fn context(words: &Words) -> Context {
+    let said = |is_default: bool| words.context.as_ref().filter(move |said| said.is_default() == is_default);
+    if let Some(said) = said(false) {
+        return Context { length: said.value, said_by: format!("by {}", plain(&said.origin.to_string())) };
+    }
     let name = words.name.as_ref().map_or("", |name| name.value.as_str());
     let digits = name.rsplit_once("-ctx").map_or("", |(_, rest)| rest);
     let end = digits.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(digits.len());
-    match digits.get(..end).unwrap_or_default().parse() {
-        Ok(length) if length > 0 => Context { length, said_by: "by the model's name" },
-        _ => Context { length: CONTEXT, said_by: "a guess: nobody says what the model was trained with, and no length limits it" },
+    match (digits.get(..end).unwrap_or_default().parse(), said(true)) {
+        (Ok(length), _) if length > 0 => Context { length, said_by: "by the model's name".to_owned() },
+        (_, Some(said)) => Context { length: said.value, said_by: format!("a {}", plain(&said.origin.to_string())) },
+        (_, None) => Context { length: CONTEXT, said_by: GUESSED.to_owned() },
     }
 }
 
@@ -278,6 +279,12 @@ mod tests {
         ] {
             let words = Words { name: Some(Sourced::option("--name", name.to_owned())), ..Words::default() };
             assert_eq!(context(&words).length, length, "{name}");
+            // What the source says comes first; what a class says of all its models comes after the name.
+            let said = Words { context: Some(Sourced::option("--meta", 77)), ..words.clone() };
+            assert_eq!(context(&said).length, 77);
+            let usual = Words { context: Some(Sourced::default_of("its class", 2048)), ..words };
+            let found = context(&usual);
+            assert_eq!((found.length, found.said_by.contains("its class")), if length == 4096 { (2048, true) } else { (length, false) });
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::TokenizerError;
+use crate::special::{SpecialId, SpecialIds};
 
 /// Longest `tokenizer.json`, `tokenizer_config.json` or `config.json` that is read, in bytes; Qwen 2's has 7 MB.
 pub const MAX_JSON_BYTES: usize = 64 << 20;
@@ -38,47 +39,14 @@ pub enum TokenKind {
 
 impl TokenKind {
     /// What it is called: `normal`.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Normal => "normal",
             Self::Control => "control",
             Self::UserDefined => "user-defined",
             Self::Unused => "unused",
         }
-    }
-}
-
-/// Ids with a meaning of their own, or what is known of each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpecialIds<T = u32> {
-    /// Beginning of a text.
-    pub bos: Option<T>,
-    /// End of a text.
-    pub eos: Option<T>,
-    /// End of a turn.
-    pub eot: Option<T>,
-    /// Filling.
-    pub pad: Option<T>,
-}
-
-impl<T> Default for SpecialIds<T> {
-    /// None of them.
-    fn default() -> Self {
-        Self { bos: None, eos: None, eot: None, pad: None }
-    }
-}
-
-impl<T> SpecialIds<T> {
-    /// The same of what `change` makes of each.
-    pub fn map<U>(self, mut change: impl FnMut(T) -> U) -> SpecialIds<U> {
-        let Self { bos, eos, eot, pad } = self;
-        SpecialIds { bos: bos.map(&mut change), eos: eos.map(&mut change), eot: eot.map(&mut change), pad: pad.map(&mut change) }
-    }
-
-    /// Those that are there, by their names in GGUF files and `config.json`: `bos`, `eos`, `eot`, `pad`.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
-        let Self { bos, eos, eot, pad } = self;
-        [("bos", bos), ("eos", eos), ("eot", eot), ("pad", pad)].into_iter().filter_map(|(name, id)| Some((name, id.as_ref()?)))
     }
 }
 
@@ -261,7 +229,9 @@ fn special_ids(added: &[Added], tokenizer_config: Option<&Value>, config: Option
         let stated = || Some((config?.get(format!("{which}_token_id"))?.as_u64().and_then(|id| u32::try_from(id).ok())?, CONFIG));
         named.or_else(stated).filter(|(id, _)| usize::try_from(*id).is_ok_and(|id| id < rows))
     };
-    SpecialIds { bos: id("bos"), eos: id("eos"), eot: by_content("<|im_end|>").map(|id| (id, TOKENIZER)), pad: id("pad") }
+    let named = [SpecialId::Bos, SpecialId::Eos, SpecialId::Pad].map(|which| (which, id(which.name())));
+    let turn = (SpecialId::Eot, by_content("<|im_end|>").map(|id| (id, TOKENIZER)));
+    named.into_iter().chain([turn]).filter_map(|(which, id)| Some((which, id?))).collect()
 }
 
 #[cfg(test)]
@@ -302,9 +272,8 @@ mod tests {
         );
         assert_eq!(read.vocabulary.merges, ["a b"]);
         // tokenizer_config.json goes before config.json.
-        assert_eq!(read.special.map(|(id, _)| id), SpecialIds { bos: Some(3), eos: Some(4), eot: Some(4), pad: Some(3) });
-        let files: Vec<_> = read.special.iter().map(|(name, (_, file))| (name, *file)).collect();
-        assert_eq!(files, [("bos", CONFIG), ("eos", TOKENIZER_CONFIG), ("eot", TOKENIZER), ("pad", TOKENIZER_CONFIG)]);
+        let found: Vec<_> = read.special.iter().map(|(which, (id, file))| (which.name(), *id, *file)).collect();
+        assert_eq!(found, [("bos", 3, CONFIG), ("eos", 4, TOKENIZER_CONFIG), ("eot", 4, TOKENIZER), ("pad", 3, TOKENIZER_CONFIG)]);
         assert_eq!(read.chat_template.as_deref(), Some("{{ x }}"));
         let pairs = file(|value| value["model"]["merges"] = json!([["a", "b"]]));
         assert_eq!(TokenizerFiles::from_json(&pairs, None, None, 8).unwrap().vocabulary.merges, ["a b"]);

@@ -19,6 +19,7 @@ mod json;
 mod literal;
 mod marks;
 mod merges;
+mod special;
 mod trie;
 mod vocabulary;
 
@@ -27,12 +28,13 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-pub use bpe::{BpeVocabulary, SpecialIds, TokenizerFiles};
+pub use bpe::{BpeVocabulary, TokenizerFiles};
 pub use error::TokenizerError;
 pub use json::to_json;
 use marks::Marks;
 pub use marks::{ListedToken, Mark};
 use merges::Merges;
+pub use special::{SpecialId, SpecialIds};
 use trie::Trie;
 use vocabulary::Vocabulary;
 pub use vocabulary::{MAX_FILE_BYTES, MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS};
@@ -44,7 +46,7 @@ pub const WORLD_SHA256: &str = "e6dee3d4e31b4d5c40ac99508ac6c701ceef4bed681bf216
 pub const WORLD_NAME: &str = "rwkv_vocab_v20230424";
 
 /// Tokens of the World vocabulary, of ids 1 to this.
-const WORLD_TOKENS: u32 = 65_529;
+pub const WORLD_TOKENS: u32 = 65_529;
 
 static WORLD_FILE: &[u8] = include_bytes!("../data/rwkv_vocab_v20230424.txt");
 

@@ -20,9 +20,9 @@ const MAX_DIMS: usize = 8;
 /// Braces and brackets around the innermost value of a header: header, entry, shape.
 const MAX_DEPTH: usize = 3;
 /// Most bytes of keys and values of `__metadata__` together.
-const MAX_METADATA_BYTES: usize = 16 << 20;
+pub(super) const MAX_METADATA_BYTES: usize = 16 << 20;
 /// Most keys of `__metadata__`.
-const MAX_METADATA_KEYS: usize = 65_535;
+pub(super) const MAX_METADATA_KEYS: usize = 65_535;
 
 /// One tensor as the header describes it; all numbers checked against each other.
 pub(super) struct Entry {

@@ -6,6 +6,7 @@ use rwkv_forge_model::{Assembly, FileLayout, OutputTensor, Patch};
 use rwkv_forge_tensor::{Encoding, format_shape};
 use safetensors::Dtype;
 
+use super::header::{MAX_METADATA_BYTES, MAX_METADATA_KEYS};
 use super::{MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_TENSORS, METADATA_KEY, SafetensorsError};
 
 /// The header is padded with spaces to a multiple of this many bytes, so that the data is aligned.
@@ -136,6 +137,19 @@ impl Header {
         let given = metadata.iter().map(|(key, _)| key.as_str());
         if let Some(twice) = given.chain(reserved.iter().map(|(key, _)| *key)).find(|key| !keys.insert(*key)) {
             return Err(bad_entry(METADATA_KEY, format!("the key {twice:?} is given twice")));
+        }
+        let given = metadata.iter().map(|(key, value)| key.len().saturating_add(value.len()));
+        let late = reserved.iter().map(|(key, bytes)| key.len().saturating_add(*bytes));
+        let (bytes, count) = (given.chain(late).fold(0, usize::saturating_add), metadata.len().saturating_add(reserved.len()));
+        if bytes > MAX_METADATA_BYTES || count > MAX_METADATA_KEYS {
+            let found = format!("{count} keys with {bytes} bytes");
+            return Err(bad_entry(
+                METADATA_KEY,
+                format!(
+                    "it would have {found}, and readers take {MAX_METADATA_KEYS} keys and {MAX_METADATA_BYTES} bytes at most; a .pth file has no \
+                     place for what is said besides the tensors"
+                ),
+            ));
         }
         self.text.push_str(&format!("\"{METADATA_KEY}\":{{"));
         for (key, value) in metadata {

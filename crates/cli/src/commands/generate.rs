@@ -7,6 +7,7 @@ use rwkv_forge_engine::{Engine, EngineOptions, Logits};
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_kernel::{KernelOptions, RecurrentModel};
 use rwkv_forge_tensor::SplitMix64;
+use rwkv_forge_tokenizer::SpecialId;
 use rwkv_forge_weights::{State, check_logits};
 use serde_json::json;
 
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut logits = vec![0.0; model.description().hyperparameters.vocabulary];
     loaded.prompt(&prompt, &mut logits)?;
     // What the file itself says of it, if that can be read: a damaged vocabulary was refused above, unless another one is given.
-    let end = model.words().ok().and_then(|words| Some(words.special.eos.as_ref()?.value));
+    let end = model.words().ok().and_then(|words| Some(words.special.get(SpecialId::Eos)?.value));
     let mut screen = Screen::of_stdout();
     // Text that nobody reads is not worth computing; a document comes at the end.
     let mut is_read = terminal.json() || terminal.print_bytes(&screen.shown(args.prompt.as_bytes()));

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use rwkv_forge_convert::{Blueprint, ChatFormat, Entry, Sourced, Standing, Value as Said, Word, WordDifference, Words, check_template};
+use rwkv_forge_gguf::special_of;
 use rwkv_forge_tensor::{BoxError, shorten};
-use rwkv_forge_tokenizer::SpecialIds;
+use rwkv_forge_tokenizer::{SpecialId, SpecialIds};
 use serde_json::{Value, json};
 
 use super::{read_text, table};
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 /// Each word as JSON, and as a row: what, value, where from, whether the file has it.
 pub(super) fn rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
     let row = |entry: &Entry| {
-        let held = blueprint.holds(entry.word);
+        let held = blueprint.holds(entry.word, &entry.key);
         let document = json!({
             "word": entry.word.name(), "key": entry.key, "value": entry.value,
             "origin": entry.origin.kind(), "from": entry.origin.to_string(), "held": held,
@@ -39,10 +40,9 @@ pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
             let message = format!("--meta {rule:?}: a key has letters, digits, '.', '_' and '-' alone");
             return Err(Failure::usage("BadMeta", message));
         }
-        let id = key.strip_prefix("tokenizer.ggml.").and_then(|rest| rest.strip_suffix("_token_id"));
-        if let Some(place) = id.and_then(|name| place_of(&mut special, name)) {
+        if let Some(which) = special_of(key) {
             let id = value.parse().map_err(|_| Failure::usage("BadMeta", format!("--meta {rule:?}: a token's id is a number")))?;
-            if place.replace(Sourced::option("--meta", id)).is_some() {
+            if special.set(which, Some(Sourced::option("--meta", id))).is_some() {
                 return Err(Failure::usage("BadMeta", format!("--meta gives {key} twice")));
             }
             continue;
@@ -76,8 +76,8 @@ fn template(chosen: &Path) -> Result<Sourced<String>, Failure> {
 /// What there is to say of the conversation format of a file that is made of the source with this name.
 pub(super) fn notes(blueprint: &Blueprint, source: &Path) -> Vec<String> {
     let words = &blueprint.words;
-    let mut notes: Vec<String> = words.unkept.iter().map(|what| rwkv_forge_report::sink::word(what).into_owned()).collect();
-    let Some(template) = words.template.as_ref().filter(|_| blueprint.holds(Word::Template)) else { return notes };
+    let mut notes: Vec<String> = words.notes.iter().map(|what| rwkv_forge_report::sink::word(what).into_owned()).collect();
+    let Some(template) = words.template.as_ref().filter(|_| blueprint.holds(Word::Template, Word::Template.name())) else { return notes };
     let suggested = source.file_name().and_then(|name| ChatFormat::suggested_by(&name.to_string_lossy()));
     if let Some(format) = suggested.filter(|_| template.is_default()) {
         notes.push(format!(
@@ -87,7 +87,7 @@ pub(super) fn notes(blueprint: &Blueprint, source: &Path) -> Vec<String> {
         ));
     }
     let format = ChatFormat::of(&template.value).filter(|format| format.end_of_turn.is_none() || !template.is_default());
-    if let Some(format) = format.filter(|_| words.special.eot.is_none()) {
+    if let Some(format) = format.filter(|_| words.special.get(SpecialId::Eot).is_none()) {
         notes.push(format!(
             "no token ends a turn of the format {}: programs have to stop at the text {:?}, which they must be told",
             format.name, format.stop
@@ -96,22 +96,11 @@ pub(super) fn notes(blueprint: &Blueprint, source: &Path) -> Vec<String> {
     notes
 }
 
-fn place_of<'s>(special: &'s mut SpecialIds<Sourced<u32>>, name: &str) -> Option<&'s mut Option<Sourced<u32>>> {
-    match name {
-        "bos" => Some(&mut special.bos),
-        "eos" => Some(&mut special.eos),
-        "eot" => Some(&mut special.eot),
-        // GGUF has the long word, Hugging Face the short one.
-        "padding" | "pad" => Some(&mut special.pad),
-        _ => None,
-    }
-}
-
 /// What is said of a model, by anybody, and has no place in the file; empty where all of it has.
 pub(super) fn lost(blueprint: &Blueprint) -> Vec<String> {
     // A vocabulary that is given with --vocab may be there for the comparison alone.
     let is_for_reading = |entry: &Entry| entry.word == Word::Tokens && entry.origin.kind() == "option";
-    let lost = |entry: &&Entry| entry.origin.kind() != "default" && !is_for_reading(entry) && !blueprint.holds(entry.word);
+    let lost = |entry: &&Entry| entry.origin.kind() != "default" && !is_for_reading(entry) && !blueprint.holds(entry.word, &entry.key);
     let mut names: Vec<String> = blueprint.words.entries().iter().filter(lost).map(|entry| shorten(&entry.key)).collect();
     names.dedup();
     names

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rwkv_forge_tokenizer::bpe::TokenKind;
-use rwkv_forge_tokenizer::{BpeVocabulary, Tokenizer};
+use rwkv_forge_tokenizer::{BpeVocabulary, SpecialId, Tokenizer};
 use serde::Serialize;
 
 use crate::words::{Sourced, TokenTable, Value, Word, Words};
@@ -47,7 +47,7 @@ impl WordDifference {
     pub fn is_contradiction(&self) -> bool {
         let matters = match self.word {
             Word::Tokens | Word::Special => true,
-            Word::Template | Word::Name | Word::Licence | Word::Author | Word::Provenance | Word::Other => false,
+            Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context | Word::Provenance | Word::Other => false,
         };
         matters && self.standing == Standing::Differs
     }
@@ -77,17 +77,17 @@ impl Words {
                 shown(&second.tokens, TokenTable::summary),
             ));
         }
-        let ids = |words: &Self| {
-            [&words.special.bos, &words.special.eos, &words.special.eot, &words.special.pad].map(|id| shown(id, u32::to_string))
-        };
-        for ((name, first), second) in ["bos", "eos", "eot", "pad"].into_iter().zip(ids(self)).zip(ids(second)) {
-            all.extend(difference(Word::Special, name, first, second));
+        for id in SpecialId::all() {
+            let of = |words: &Self| words.special.get(id).map(|said| said.value.to_string());
+            all.extend(difference(Word::Special, id.name(), of(self), of(second)));
         }
         let texts = |words: &Self| [&words.template, &words.name, &words.licence, &words.author].map(|text| shown(text, String::clone));
         let kinds = [Word::Template, Word::Name, Word::Licence, Word::Author];
         for ((word, first), second) in kinds.into_iter().zip(texts(self)).zip(texts(second)) {
             all.extend(difference(word, word.name(), first, second));
         }
+        let length = |words: &Self| shown(&words.context, u64::to_string);
+        all.extend(difference(Word::Context, Word::Context.name(), length(self), length(second)));
         let by_key = |words: &'_ Self| words.other.iter().map(|(key, said)| (key.clone(), said.value.clone())).collect::<BTreeMap<_, _>>();
         let (known, others) = (by_key(self), by_key(second));
         for (key, said) in &self.other {
@@ -135,15 +135,21 @@ fn differing(first: &TokenTable, second: &TokenTable) -> Option<(String, String)
     }
 }
 
-/// What an id stands for. The end of text is one, whatever it is called.
-fn token(tokenizer: &Tokenizer, id: u32) -> Option<&[u8]> {
-    if tokenizer.end_of_text() == Some(id) { None } else { tokenizer.token_bytes(id) }
+/// What an id stands for, and what kind of token it is. The end of text is one, whatever it is called; what a `tokenizer.json` adds has
+/// a kind too.
+fn token(tokenizer: &Tokenizer, id: u32) -> Option<(&[u8], TokenKind)> {
+    if tokenizer.end_of_text() == Some(id) {
+        return None;
+    }
+    let kind = tokenizer.mark(id).map_or(TokenKind::Normal, |mark| mark.kind);
+    Some((tokenizer.token_bytes(id)?, kind))
 }
 
 fn described(tokenizer: &Tokenizer, id: u32) -> String {
     match token(tokenizer, id) {
-        Some(bytes) => format!("token {id} is {:?}", String::from_utf8_lossy(bytes)),
         None => format!("no token {id}"),
+        Some((bytes, TokenKind::Normal)) => format!("token {id} is {:?}", String::from_utf8_lossy(bytes)),
+        Some((bytes, kind)) => format!("token {id} is {:?}, a {} token", String::from_utf8_lossy(bytes), kind.name()),
     }
 }
 
@@ -193,15 +199,22 @@ mod tests {
         list.push(ListedToken { bytes: b"<|im_end|>".to_vec(), kind: TokenKind::Control });
         let more = Words::world(Sourced::option("--vocab", Tokenizer::from_list("a list", &list).unwrap()));
         let found = world().compare(&more);
-        assert_eq!((found.len(), found[0].second.as_deref()), (1, Some("token 65531 is \"<|im_end|>\"")));
+        assert_eq!((found.len(), found[0].second.as_deref()), (1, Some("token 65531 is \"<|im_end|>\", a control token")));
         assert!(found[0].is_contradiction());
+        // The same text as another kind of token is found in texts in another way.
+        list.last_mut().unwrap().kind = TokenKind::UserDefined;
+        let kind = Words::world(Sourced::option("--vocab", Tokenizer::from_list("a list", &list).unwrap()));
+        let found = more.compare(&kind);
+        assert_eq!(found[0].second.as_deref(), Some("token 65531 is \"<|im_end|>\", a user-defined token"));
+        assert!(found.len() == 1 && found[0].is_contradiction());
     }
 
     #[test]
     fn contradictions_are_told_from_what_may_differ() {
         let mut other = world();
-        other.special.eos = Some(Sourced::option("--eos", 261));
-        other.special.bos = None;
+        other.special.set(SpecialId::Eos, Some(Sourced::option("--eos", 261)));
+        other.special.set(SpecialId::Bos, None);
+        other.special.set(SpecialId::FimPre, Some(Sourced::option("--meta", 5)));
         other.template = Some(Sourced::option("--chat", "{{ x }}".to_owned()));
         other.other.push(("general.version".to_owned(), Sourced::option("--meta", Value::String("3".to_owned()))));
         let found = world().compare(&other);
@@ -209,6 +222,7 @@ mod tests {
         let expected = [
             ("bos", Standing::OnlyFirst, false),
             ("eos", Standing::Differs, true),
+            ("fim_pre", Standing::OnlySecond, false),
             ("template", Standing::Differs, false),
             ("general.version", Standing::OnlySecond, false),
         ];

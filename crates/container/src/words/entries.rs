@@ -24,11 +24,12 @@ impl Words {
         fn entry<T>(word: Word, key: &str, said: &Sourced<T>, shown: impl Fn(&T) -> String) -> Entry {
             Entry { word, key: key.to_owned(), value: shown(&said.value), origin: said.origin.clone() }
         }
-        let Self { tokens, special, template, name, licence, author, provenance: _, other, unkept: _ } = self;
+        let Self { tokens, special, template, name, licence, author, context, provenance: _, other, notes: _ } = self;
         let mut all: Vec<Entry> = tokens.iter().map(|said| entry(Word::Tokens, "tokens", said, TokenTable::summary)).collect();
-        all.extend(special.iter().map(|(name, said)| entry(Word::Special, name, said, u32::to_string)));
+        all.extend(special.iter().map(|(id, said)| entry(Word::Special, id.name(), said, u32::to_string)));
         let texts = [(Word::Template, template), (Word::Name, name), (Word::Licence, licence), (Word::Author, author)];
         all.extend(texts.iter().filter_map(|(word, said)| Some(entry(*word, word.name(), said.as_ref()?, String::clone))));
+        all.extend(context.iter().map(|said| entry(Word::Context, Word::Context.name(), said, u64::to_string)));
         all.extend(other.iter().map(|(key, said)| entry(Word::Other, key, said, Value::shown)));
         all
     }

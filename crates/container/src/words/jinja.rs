@@ -1,4 +1,5 @@
-//! Templates in Jinja: whether an engine can read one. They come from anybody, so they are read and never run. Start at [`check_template`].
+//! Templates in Jinja: whether an engine can read one. They come from anybody, so what they may make an engine do is looked at first. Start at
+//! [`check_template`]; `render` tries them.
 
 use minijinja::{Environment, Error};
 
@@ -91,12 +92,12 @@ fn outside_of_texts(tag: &str) -> impl Iterator<Item = usize> {
 }
 
 /// What an engine says of a failure, without its own words around it.
-fn said(error: &Error) -> String {
+pub(super) fn said(error: &Error) -> String {
     error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
 }
 
 /// The template with the blocks of Transformers that no other engine knows as blocks that all do.
-fn without_marks(template: &str) -> String {
+pub(super) fn without_marks(template: &str) -> String {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{%") {

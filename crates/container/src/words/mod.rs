@@ -10,6 +10,7 @@ mod compare;
 mod entries;
 mod folder;
 mod jinja;
+mod render;
 mod table;
 mod value;
 
@@ -17,14 +18,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use rwkv_forge_tokenizer::{SpecialIds, Tokenizer};
+use rwkv_forge_tokenizer::{SpecialId, SpecialIds, Tokenizer};
 
 pub use beside::{Given, words_beside};
 pub use chat::{CHAT_FORMATS, ChatFormat};
 pub use compare::{Standing, WordDifference};
 pub use entries::Entry;
-pub use folder::{GENERATION_CONFIG, TEMPLATE, is_vocabulary};
+pub use folder::{CARD, GENERATION_CONFIG, NAMED_TEMPLATE, TEMPLATE, TEMPLATE_JSON, TEMPLATES, is_vocabulary};
 pub use jinja::{MAX_TEMPLATE_BYTES, check_template};
+pub use render::failure_of_template;
 pub use table::TokenTable;
 pub use value::{Array, Value};
 
@@ -129,6 +131,8 @@ pub enum Word {
     Licence,
     /// [`Words::author`].
     Author,
+    /// [`Words::context`].
+    Context,
     /// [`Words::provenance`].
     Provenance,
     /// [`Words::other`].
@@ -146,6 +150,7 @@ impl Word {
             Self::Name => "name",
             Self::Licence => "licence",
             Self::Author => "author",
+            Self::Context => "context",
             Self::Provenance => "provenance",
             Self::Other => "other",
         }
@@ -156,11 +161,11 @@ impl Word {
 ///
 /// ```
 /// use rwkv_forge_container::{Sourced, Word, Words};
-/// use rwkv_forge_tokenizer::Tokenizer;
+/// use rwkv_forge_tokenizer::{SpecialId, Tokenizer};
 ///
 /// let given = Words { name: Some(Sourced::option("--name", "Goose".to_owned())), ..Words::default() };
 /// let words = given.or(Words::world(Sourced::option("--vocab", Tokenizer::world())));
-/// assert_eq!(words.special.eot.as_ref().map(|id| id.value), Some(261));
+/// assert_eq!(words.special.get(SpecialId::Eot).map(|id| id.value), Some(261));
 /// // What a container without metadata of its own could not hold:
 /// let lost = words.beyond(&[Word::Tokens, Word::Special]);
 /// assert_eq!(lost, [Word::Template, Word::Name]);
@@ -179,12 +184,14 @@ pub struct Words {
     pub licence: Option<Sourced<String>>,
     /// Who made the model.
     pub author: Option<Sourced<String>>,
+    /// Tokens of context that it was trained with, of which no tensor says anything.
+    pub context: Option<Sourced<u64>>,
     /// What is said of the making of the file.
     pub provenance: Option<Provenance>,
     /// Everything else, by key, in the file's order.
     pub other: Vec<(String, Sourced<Value>)>,
-    /// What somebody says that has no place here: a sentence each, for people.
-    pub unkept: Vec<String>,
+    /// What there is to say of what is said: what has no place here, what two files do not agree on. A sentence each, for people.
+    pub notes: Vec<String>,
 }
 
 impl Words {
@@ -196,10 +203,11 @@ impl Words {
         const END_OF_TEXT: &str = "the end of text of vocabularies in this format";
         const EMPTY_LINE: &str = "the empty line, which ends a turn of World models";
         const TEMPLATE: &str = "the format that World models are trained with";
-        let end_of_text = || tokenizer.value.end_of_text().map(|id| Sourced::default_of(END_OF_TEXT, id));
+        let end_of_text = tokenizer.value.end_of_text().map(|id| Sourced::default_of(END_OF_TEXT, id));
         let is_list = tokenizer.value.is_list();
         let end_of_turn = tokenizer.value.id_of(b"\n\n").filter(|_| is_list).map(|id| Sourced::default_of(EMPTY_LINE, id));
-        let special = SpecialIds { bos: end_of_text(), eos: end_of_text(), eot: end_of_turn, pad: None };
+        let ids = [(SpecialId::Bos, end_of_text.clone()), (SpecialId::Eos, end_of_text), (SpecialId::Eot, end_of_turn)];
+        let special = ids.into_iter().filter_map(|(id, said)| Some((id, said?))).collect();
         let template = is_list.then(|| Sourced::default_of(TEMPLATE, WORLD_TEMPLATE.trim_end().to_owned()));
         let tokens = Some(Sourced { value: TokenTable::of(tokenizer.value), origin: tokenizer.origin });
         Self { tokens, special, template, ..Self::default() }
@@ -214,8 +222,12 @@ impl Words {
                 (first, second) => first.or(second),
             }
         }
-        let Self { tokens, special, template, name, licence, author, provenance, mut other, mut unkept } = self;
-        unkept.extend(others.unkept);
+        let Self { tokens, mut special, template, name, licence, author, context, provenance, mut other, mut notes } = self;
+        notes.extend(others.notes);
+        for (id, said) in others.special {
+            let known = special.set(id, None);
+            special.set(id, either(known, Some(said)));
+        }
         let places: BTreeMap<String, usize> = other.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
         for (key, value) in others.other {
             match places.get(&key).and_then(|place| other.get_mut(*place)) {
@@ -226,19 +238,15 @@ impl Words {
         }
         Self {
             tokens: either(tokens, others.tokens),
-            special: SpecialIds {
-                bos: either(special.bos, others.special.bos),
-                eos: either(special.eos, others.special.eos),
-                eot: either(special.eot, others.special.eot),
-                pad: either(special.pad, others.special.pad),
-            },
+            special,
             template: either(template, others.template),
             name: either(name, others.name),
             licence: either(licence, others.licence),
             author: either(author, others.author),
+            context: either(context, others.context),
             provenance: provenance.or(others.provenance),
             other,
-            unkept,
+            notes,
         }
     }
 
@@ -261,6 +269,7 @@ impl Words {
             Word::Name => self.name.is_some(),
             Word::Licence => self.licence.is_some(),
             Word::Author => self.author.is_some(),
+            Word::Context => self.context.is_some(),
             Word::Provenance => self.provenance.is_some(),
             Word::Other => !self.other.is_empty(),
         }
@@ -293,15 +302,14 @@ mod tests {
         let second = Words {
             name: text(source(), "theirs"),
             licence: text(source(), "apache-2.0"),
-            special: SpecialIds { eos: Some(Sourced { value: 7, origin: source() }), ..SpecialIds::default() },
+            special: [SpecialId::Eos, SpecialId::Unk].map(|id| (id, Sourced { value: 7, origin: source() })).into_iter().collect(),
             other: ["a", "b"].map(|key| (key.to_owned(), Sourced { value: Value::U32(2), origin: source() })).to_vec(),
             ..Words::default()
         };
         let both = first.or(second).or(Words::world(Sourced::option("--vocab", Tokenizer::raw_bytes())));
         assert_eq!(both.name, text(Origin::Option("--name"), "ours"));
         assert_eq!(both.licence.as_ref().unwrap().origin.to_string(), "general.name of m.gguf");
-        assert_eq!(both.special.eos.as_ref().unwrap().value, 7);
-        assert_eq!(both.special.bos, None);
+        assert_eq!(both.special.iter().map(|(id, said)| (id.name(), said.value)).collect::<Vec<_>>(), [("eos", 7), ("unk", 7)]);
         let other: Vec<_> = both.other.iter().map(|(key, value)| (key.as_str(), value.value.clone())).collect();
         assert_eq!(other, [("a", Value::U32(1)), ("b", Value::U32(2))]);
         assert_eq!(both.template.as_ref().unwrap().origin.kind(), "default");
@@ -314,7 +322,10 @@ mod tests {
     #[test]
     fn what_is_not_held_is_known_by_kind() {
         let world = Words::world(Sourced::option("--vocab", Tokenizer::world()));
-        assert_eq!(world.special.iter().map(|(name, id)| (name, id.value)).collect::<Vec<_>>(), [("bos", 0), ("eos", 0), ("eot", 261)]);
+        assert_eq!(
+            world.special.iter().map(|(which, id)| (which.name(), id.value)).collect::<Vec<_>>(),
+            [("bos", 0), ("eos", 0), ("eot", 261)]
+        );
         assert_eq!(world.beyond(&[]), [Word::Tokens, Word::Special, Word::Template]);
         assert!(Words::default().beyond(&[]).is_empty());
         let made = Words { provenance: Some(Provenance::default()), ..world };

@@ -1,0 +1,186 @@
+//! Whether a template makes a text of a plain conversation. It comes from anybody, so it runs with a measure of steps and bytes that it may
+//! take. Start at [`failure_of_template`].
+
+use minijinja::value::Value;
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, context};
+
+use super::jinja::{said, without_marks};
+
+/// Steps that a template may take, and for each some bytes that it may make; the formats of ours take some hundreds.
+const FUEL: u64 = 50_000;
+/// How deep macros may call each other.
+const MAX_CALLS: usize = 64;
+/// Most bytes of a text that a method divides.
+const MAX_DIVIDED: usize = 1 << 16;
+
+/// What is tried: what it is called, and its messages.
+const CONVERSATIONS: [(&str, &[(&str, &str)]); 3] = [
+    ("one question", &[("user", "Hello, who are you?")]),
+    ("a question, an answer and a question", &[("user", "Hello."), ("assistant", "Hello to you."), ("user", "Who are you?")]),
+    ("a system prompt and a question", &[("system", "You are a goose."), ("user", "Who are you?")]),
+];
+
+/// What happens to the first of a few plain conversations of which a template that can be read makes no text, as the end of a sentence;
+/// `None` where it makes one of each, or where nobody can tell here.
+///
+/// ```
+/// use rwkv_forge_container::failure_of_template;
+///
+/// let template = "{% for message in messages %}{{ message.content.strip() }}{% endfor %}";
+/// assert_eq!(failure_of_template(template), None);
+/// let problem = failure_of_template("{{ messages[0].text.upper() }}").expect("messages have no text");
+/// assert!(problem.starts_with("fails for a conversation of one question: line 1: "), "{problem}");
+/// ```
+#[must_use]
+pub fn failure_of_template(template: &str) -> Option<String> {
+    let known = without_marks(template);
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(MAX_CALLS);
+    environment.add_function("raise_exception", |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message)));
+    environment.add_function("strftime_now", |_: String| "2026-01-01".to_owned());
+    environment.set_unknown_method_callback(|state, value, name, arguments| method(state, value, name, arguments));
+    let compiled = environment.template_from_str(&known).ok()?;
+    CONVERSATIONS.iter().find_map(|(name, messages)| {
+        let messages: Vec<Value> = messages.iter().map(|(role, content)| context! { role => *role, content => *content }).collect();
+        let none = Value::from(());
+        let all = context! {
+            messages => messages, add_generation_prompt => true, bos_token => "<s>", eos_token => "</s>",
+            tools => none.clone(), documents => none,
+        };
+        let error = compiled.render(all).err()?;
+        let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+        match error.kind() {
+            // Python has more methods than are known here.
+            ErrorKind::UnknownMethod => None,
+            ErrorKind::OutOfFuel => Some(format!("does not come to an end for a conversation of {name} within {FUEL} steps")),
+            _ => Some(format!("fails for a conversation of {name}: {line}{}", said(&error))),
+        }
+    })
+}
+
+/// Methods of Python's texts and dictionaries, which every engine that reads chat templates has, and minijinja has not.
+fn method(state: &mut State<'_, '_>, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    let unknown = || Error::new(ErrorKind::UnknownMethod, name.to_owned());
+    let Some(text) = value.as_str() else { return of_dictionary(state, value, name, arguments).unwrap_or_else(|| Err(unknown())) };
+    let given = arguments.first().and_then(Value::as_str);
+    let is_one_of = |c: char| given.map_or(c.is_whitespace(), |given| given.contains(c));
+    let filter = |state: &mut State<'_, '_>, name: &str| {
+        let all: Vec<Value> = std::iter::once(value).chain(arguments).cloned().collect();
+        state.apply_filter(name, &all)
+    };
+    let place = |found: Option<usize>| found.and_then(|found| i64::try_from(found).ok()).unwrap_or(-1);
+    Ok(match (name, given) {
+        ("strip", _) => Value::from(text.trim_matches(is_one_of)),
+        ("lstrip", _) => Value::from(text.trim_start_matches(is_one_of)),
+        ("rstrip", _) => Value::from(text.trim_end_matches(is_one_of)),
+        ("startswith", Some(given)) => Value::from(text.starts_with(given)),
+        ("endswith", Some(given)) => Value::from(text.ends_with(given)),
+        ("removeprefix", Some(given)) => Value::from(text.strip_prefix(given).unwrap_or(text)),
+        ("removesuffix", Some(given)) => Value::from(text.strip_suffix(given).unwrap_or(text)),
+        ("find", Some(given)) => Value::from(place(text.find(given))),
+        ("rfind", Some(given)) => Value::from(place(text.rfind(given))),
+        ("upper" | "lower" | "title" | "capitalize" | "replace", _) => filter(state, name)?,
+        ("split" | "rsplit" | "splitlines", _) if text.len() > MAX_DIVIDED => return Err(Error::from(ErrorKind::OutOfFuel)),
+        ("splitlines", None) => text.lines().map(Value::from).collect(),
+        ("split" | "rsplit", None) if arguments.is_empty() => text.split_whitespace().map(Value::from).collect(),
+        ("split" | "rsplit", Some("")) => return Err(Error::new(ErrorKind::InvalidOperation, "split by an empty text")),
+        ("split" | "rsplit", Some(given)) => divided(text, given, name == "rsplit", arguments.get(1)),
+        _ => return Err(unknown()),
+    })
+}
+
+/// The parts of a text, at most so many divisions from the left or from the right.
+fn divided(text: &str, by: &str, from_right: bool, most: Option<&Value>) -> Value {
+    let most = most.and_then(Value::as_i64).and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX).saturating_add(1);
+    let mut parts: Vec<Value> = match from_right {
+        true => text.rsplitn(most, by).map(Value::from).collect(),
+        false => text.splitn(most, by).map(Value::from).collect(),
+    };
+    if from_right {
+        parts.reverse();
+    }
+    Value::from(parts)
+}
+
+fn of_dictionary(state: &mut State<'_, '_>, value: &Value, name: &str, arguments: &[Value]) -> Option<Result<Value, Error>> {
+    value.as_object()?;
+    match name {
+        "items" => Some(state.apply_filter("items", std::slice::from_ref(value))),
+        "keys" => Some(state.apply_filter("list", std::slice::from_ref(value))),
+        "get" => {
+            let found = value.get_item(arguments.first()?).ok().filter(|found| !found.is_undefined());
+            Some(Ok(found.or_else(|| arguments.get(1).cloned()).unwrap_or_else(|| Value::from(()))))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+mod tests {
+    use super::*;
+    use crate::words::{CHAT_FORMATS, check_template};
+
+    fn failure(template: &str) -> String {
+        check_template("t", template).unwrap();
+        failure_of_template(template).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_format_makes_a_text() {
+        for format in &CHAT_FORMATS {
+            assert_eq!(failure(format.template()), "", "{}", format.name);
+        }
+        let chatml = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}\
+                      {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+        assert_eq!(failure(chatml), "");
+        let python = "{%- set ns = namespace(last=-1) -%}{%- for m in messages[::-1] -%}{%- set ns.last = loop.index0 -%}{%- endfor -%}\
+                      {%- for m in messages -%}{%- if m.content.startswith('H') and m.get('tool_calls') is none -%}\
+                      {{ m.content.split('</t>')[-1].lstrip('\n').rstrip().replace('a', 'b')|trim }}{%- endif -%}\
+                      {%- for key, value in m.items() -%}{{ key }}{%- endfor -%}{%- endfor -%}{{ strftime_now('%d') }}";
+        assert_eq!(failure(python), "");
+    }
+
+    #[test]
+    fn the_conversation_that_fails_is_named() {
+        let no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('no system prompts here') }}{% endif %}";
+        assert_eq!(failure(no_system), "fails for a conversation of a system prompt and a question: line 1: no system prompts here");
+        let alternate = "{% for m in messages %}\n{% if loop.index0 == 1 and m.role == 'assistant' %}{{ m.text.x }}{% endif %}{% endfor %}";
+        let found = failure(alternate);
+        assert!(found.starts_with("fails for a conversation of a question, an answer and a question: line 2: "), "{found}");
+        assert!(failure("{{ messages | unheard_of }}").contains("one question"));
+        assert!(failure("{{ unheard_of(messages) }}").contains("one question"));
+        assert!(failure("{% include 'other' %}").contains("one question"));
+        // What Python may have and nobody knows here is no failure.
+        assert_eq!(failure("{{ messages[0].content.zfill(3) }}"), "");
+    }
+
+    #[test]
+    fn what_would_not_end_ends() {
+        let doubled = format!("{{% set a = messages[0].content %}}{}{{{{ a }}}}", "{% set a = a ~ a %}".repeat(60));
+        let texts = [
+            doubled,
+            "{% for i in range(99999) %}{% for j in range(99999) %}{{ j }}{% endfor %}{% endfor %}".to_owned(),
+            "{{ 'x' * 1000000000 }}".to_owned(),
+            "{{ 'x' * 10000000 }}".to_owned(),
+            "{% macro a(n) %}{{ a(n) }}{{ a(n) }}{% endmacro %}{{ a(1) }}".to_owned(),
+            "{% set ns = namespace(a=[]) %}{% for i in range(90000) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ ns.a }}".to_owned(),
+            "{% set ns = namespace(a='aaaa') %}{% for i in range(50) %}{% set ns.a = ns.a.replace('a', ns.a) %}{% endfor %}".to_owned(),
+            "{% set ns = namespace(a='a ') %}{% for i in range(18) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}{{ ns.a.split(' ') }}"
+                .to_owned(),
+            "{{ '%099999999d' | format(1) }}".to_owned(),
+            "{{ range(100000) | list | join('x' * 1000) }}".to_owned(),
+        ];
+        for text in texts {
+            let started = std::time::Instant::now();
+            assert_ne!(failure(&text), "", "{}", &text[..60]);
+            assert!(started.elapsed().as_secs() < 20, "{}", &text[..60]);
+        }
+        // Values within values, as many as there are steps for, are let go of without an end of the stack.
+        let nested = |times: usize| format!("{{% set ns = namespace(a=[]) %}}{{% for i in range({times}) %}}{{% set ns.a = [ns.a] %}}{{% endfor %}}");
+        assert_eq!(failure(&nested(6_000)), "");
+        assert_ne!(failure(&nested(60_000)), "");
+    }
+}

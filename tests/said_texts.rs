@@ -1,0 +1,219 @@
+//! Words in metadata of texts (safetensors), special ids of every kind, and templates that fail.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Dir, checkpoint, error_kind, json, run, vocab};
+use serde_json::{Value, json as object};
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+fn metadata(path: &Path) -> BTreeMap<String, Value> {
+    json(&["inspect", &text(path)], 0)["metadata"].as_object().unwrap().clone().into_iter().collect()
+}
+
+/// The tiny RWKV-7 as `--to` a container, with more arguments.
+fn made(output: &Path, container: &str, more: &[&str]) -> Value {
+    let (source, words, output) = (text(checkpoint("7")), text(vocab()), text(output));
+    json(&[&["convert", &source, "--to", container, "--type", "f16", "--vocab", &words, "-o", &output][..], more].concat(), 0)
+}
+
+/// The safetensors file with these keys more in its metadata.
+fn with_texts(file: &Path, more: &[(&str, &str)], output: &Path) {
+    let bytes = std::fs::read(file).unwrap();
+    let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let mut header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    for (key, value) in more {
+        header["__metadata__"][*key] = (*value).into();
+    }
+    let mut header = header.to_string();
+    while header.len() % 8 != 0 {
+        header.push(' ');
+    }
+    let header = [&u64::try_from(header.len()).unwrap().to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat();
+    std::fs::write(output, header).unwrap();
+}
+
+fn notes(line: &[&str]) -> String {
+    let done = run(line);
+    let notes = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(0), "{notes}");
+    notes
+}
+
+#[test]
+fn safetensors_keep_what_is_said_in_texts() {
+    let dir = Dir::new();
+    let (first, second, back) = (dir.join("a.safetensors"), dir.join("b.safetensors"), dir.join("c.gguf"));
+    let own = ["--license", "apache-2.0", "--author", "some \"body\"", "--name", "Goose", "--meta", "general.version=3"];
+    made(&first, "safetensors", &own);
+    let written = metadata(&first);
+    for (key, value) in [("license", "apache-2.0"), ("author", "some \"body\""), ("name", "Goose"), ("general.version", "3")] {
+        assert!(written[key].as_str().unwrap().contains(value), "{key}: {}", written[key]);
+    }
+    // Again, by way of a GGUF, and compared.
+    json(&["convert", &text(&first), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "-o", &text(&back)], 0);
+    let kept = metadata(&back);
+    for (key, value) in [("license", "apache-2.0"), ("author", "body"), ("name", "Goose"), ("version", "3")] {
+        assert!(kept[&format!("general.{key}")].to_string().contains(value), "{key}: {kept:?}");
+    }
+    json(&["convert", &text(&back), "--to", "safetensors", "--type", "f16", "-o", &text(&second)], 0);
+    let compared = json(&["verify", &text(&first), &text(&second), "--vocab", &text(vocab())], 0);
+    assert_eq!(compared["words"], object!([]));
+    let other = dir.join("other.safetensors");
+    made(&other, "safetensors", &["--license", "mit", "--name", "Goose"]);
+    let compared = json(&["verify", &text(&first), &text(&other), "--vocab", &text(vocab())], 0);
+    let found: Vec<_> = compared["words"].as_array().unwrap().iter().map(|one| (one["key"].as_str().unwrap(), &one["standing"])).collect();
+    assert_eq!(found, [("licence", &"differs".into()), ("author", &"only-first".into()), ("general.version", &"only-first".into())]);
+    // What is only usual is not written, and what is no text is named.
+    let plain = dir.join("plain.safetensors");
+    made(&plain, "safetensors", &[]);
+    assert!(!metadata(&plain).contains_key("name"));
+    let line = ["convert", &text(&back), "--to", "safetensors", "--type", "f16", "--dry-run"];
+    assert!(notes(&line).contains("has no place for tokens"), "the tokens are named");
+}
+
+#[test]
+fn texts_that_no_gguf_can_have_are_named() {
+    let dir = Dir::new();
+    let (plain, source, output) = (dir.join("plain.safetensors"), dir.join("source.safetensors"), dir.join("out.gguf"));
+    made(&plain, "safetensors", &[]);
+    let long = "k".repeat(65_536);
+    let keys = [
+        "Schlüssel",
+        "a\nb",
+        "",
+        long.as_str(),
+        "general.alignment",
+        "split.count",
+        "tokenizer.ggml.tokens",
+        "general.license",
+        "x.context_length",
+    ];
+    let more: Vec<(&str, &str)> =
+        keys.iter().map(|key| (*key, "7")).chain([("license", "mit"), ("a key", "kept"), ("tokenizer.ggml.eos_token_id", "x")]).collect();
+    with_texts(&plain, &more, &source);
+    let line = ["convert", &text(&source), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "-o", &text(&output)];
+    let said = notes(&line);
+    let note = said.lines().find(|line| line.contains("has no place for")).unwrap_or_else(|| panic!("{said}"));
+    for key in ["Schlüssel", "a\\nb", "kkkk", "general.alignment", "split.count", "x.context_length", "tokenizer.ggml.eos_token_id"] {
+        assert!(note.contains(key), "{key}: {note}");
+    }
+    let written = metadata(&output);
+    assert_eq!((written["general.license"].as_str(), written["a key"].as_str()), (Some("\"mit\""), Some("\"kept\"")));
+    assert!(!written.contains_key("split.count") && written["tokenizer.ggml.eos_token_id"] == "0");
+    // All of it has a place in safetensors.
+    let again = dir.join("again.safetensors");
+    json(&["convert", &text(&source), "--to", "safetensors", "--type", "f16", "-o", &text(&again)], 0);
+    let compared = json(&["verify", &text(&source), &text(&again), "--vocab", &text(vocab())], 0);
+    assert_eq!(compared["words"], object!([]));
+}
+
+/// The file with another number in one of its keys, all of which are u32.
+fn patched(file: &Path, key: &str, value: u32, output: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    std::fs::write(output, bytes).unwrap();
+}
+
+#[test]
+fn every_special_id_is_kept_checked_and_compared() {
+    let dir = Dir::new();
+    let (own, other): (PathBuf, PathBuf) = (dir.join("own.gguf"), dir.join("other.gguf"));
+    let keys = [
+        "unknown",
+        "seperator",
+        "cls",
+        "mask",
+        "eom",
+        "fim_pre",
+        "fim_suf",
+        "fim_mid",
+        "fim_pad",
+        "fim_rep",
+        "fim_sep",
+        "prefix",
+        "suffix",
+        "middle",
+        "padding",
+    ];
+    let ids: Vec<String> = keys.iter().zip(10..).map(|(key, id)| format!("tokenizer.ggml.{key}_token_id={id}")).collect();
+    let more: Vec<&str> = ids.iter().flat_map(|id| ["--meta", id.as_str()]).collect();
+    made(&own, "gguf", &more);
+    let again = dir.join("again.gguf");
+    json(&["convert", &text(&own), "--to", "gguf", "--type", "q8_0", "-o", &text(&again)], 0);
+    let written = metadata(&again);
+    for (key, id) in keys.iter().zip(10..) {
+        let key = format!("tokenizer.ggml.{key}_token_id");
+        assert_eq!(written[&key], id.to_string(), "{key}");
+        patched(&own, &key, 9, &other);
+        let compared = json(&["verify", &text(&own), &text(&other), "--probe-tokens", "4"], 1);
+        assert_eq!((compared["words"].as_array().unwrap().len(), &compared["words"][0]["standing"]), (1, &"differs".into()), "{key}");
+        patched(&own, &key, 4_000_000, &other);
+        assert_eq!(error_kind(&["convert", &text(&other), "--to", "gguf", "--type", "q8_0", "--dry-run"], 2), "SpecialOutside", "{key}");
+        let linted = run(&["inspect", "--lint", &text(&other)]);
+        let found = String::from_utf8_lossy(&linted.stdout).into_owned();
+        assert!(found.contains("gguf-special-id") && found.contains(&key), "{found}");
+    }
+    assert!(!String::from_utf8_lossy(&run(&["inspect", "--lint", &text(&own)]).stdout).contains("gguf-special-id"));
+    // The way out, by the name that the refusal has.
+    patched(&own, "tokenizer.ggml.unknown_token_id", 4_000_000, &other);
+    json(&["convert", &text(&other), "--to", "gguf", "--type", "q8_0", "--meta", "tokenizer.ggml.unk_token_id=3", "--dry-run"], 0);
+    // A container without a place for an id names it alone.
+    let line = ["convert", &text(&own), "--to", "hf", "--type", "f16", "--dry-run"];
+    let said = notes(&line);
+    let note = said.lines().find(|line| line.contains("has no place for")).unwrap_or_else(|| panic!("{said}"));
+    assert!(note.contains("unk") && note.contains("fim_mid") && !note.contains("eos") && !note.contains("pad,"), "{note}");
+}
+
+#[test]
+fn templates_that_fail_are_named_and_kept() {
+    let dir = Dir::new();
+    let (file, own) = (dir.join("chat.jinja"), dir.join("own.gguf"));
+    // As long as what it is exchanged with.
+    let good = "{% for m in messages %}{{ m.content }}{% endfor %}{# ------------- #}";
+    let broken = good.replace("{% endfor %}", "{% endfxx %}");
+    let fails = good.replace("{{ m.content }}", "{{ m.x.y.z   }}");
+    std::fs::write(&file, good).unwrap();
+    made(&own, "gguf", &["--chat", &text(&file)]);
+    for (template, note, rule) in
+        [(&broken, "cannot read the template", "cannot read it"), (&fails, "conversation of one question", "make no prompt")]
+    {
+        let other = dir.join("other.gguf");
+        let bytes = std::fs::read(&own).unwrap();
+        let at = bytes.windows(good.len()).position(|window| window == good.as_bytes()).unwrap();
+        std::fs::write(&other, [&bytes[..at], template.as_bytes(), &bytes[at + good.len()..]].concat()).unwrap();
+        let output = dir.join("out.gguf");
+        let said = notes(&["convert", &text(&other), "--to", "gguf", "--type", "f16", "--force", "-o", &text(&output)]);
+        assert!(said.contains(note) && said.contains("--chat"), "{said}");
+        assert!(metadata(&output)["tokenizer.chat_template"].to_string().contains("messages"));
+        let found = String::from_utf8_lossy(&run(&["inspect", "--lint", &text(&other)]).stdout).into_owned();
+        assert!(found.contains("gguf-chat-template-jinja") && found.contains(rule), "{found}");
+        // The way out; and where there is no place for a template, nothing is said of it.
+        let said = notes(&["convert", &text(&other), "--to", "gguf", "--type", "f16", "--chat", "world", "--dry-run"]);
+        assert!(!said.contains(note), "{said}");
+        let said = notes(&["convert", &text(&other), "--to", "pth", "--type", "f16", "--dry-run"]);
+        assert!(!said.contains(note), "{said}");
+    }
+    // A file of the user's own that fails is written, and said to fail.
+    std::fs::write(&file, "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}").unwrap();
+    let line = [
+        "convert",
+        &text(checkpoint("7")),
+        "--to",
+        "gguf",
+        "--type",
+        "f16",
+        "--vocab",
+        &text(vocab()),
+        "--chat",
+        &text(&file),
+        "--dry-run",
+    ];
+    let said = notes(&line);
+    assert!(said.contains("a system prompt and a question") && said.contains("no system"), "{said}");
+}
