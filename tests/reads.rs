@@ -36,7 +36,11 @@ fn opened(args: &[&str]) -> Vec<PathBuf> {
 /// Every file opened is one of the patterns (`*` stands for anything), and every pattern is met.
 fn agrees(what: &str, found: &[PathBuf], patterns: &[String]) {
     let fits = |path: &PathBuf, pattern: &str| {
+        // A pattern with a folder is of a file in one.
+        let folder = path.parent().and_then(Path::file_name).unwrap_or_default().to_str().unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
+        let inner = format!("{folder}/{name}");
+        let name = if pattern.contains('/') { inner.as_str() } else { name };
         match pattern.split_once('*') {
             Some((start, end)) => name.starts_with(start) && name.ends_with(end),
             None => name == pattern,
@@ -96,6 +100,8 @@ fn bait(folder: &Path, is_own: bool) {
         "tokenizer_config.json",
         "generation_config.json",
         "chat_template.jinja",
+        "chat_template.json",
+        "README.md",
         "vocab.txt",
         "adapter_config.json",
     ] {
@@ -103,6 +109,8 @@ fn bait(folder: &Path, is_own: bool) {
             std::fs::write(folder.join(name), "{}").unwrap();
         }
     }
+    std::fs::create_dir_all(folder.join("additional_chat_templates")).unwrap();
+    std::fs::write(folder.join("additional_chat_templates/other.jinja"), "x").unwrap();
 }
 
 #[test]

@@ -119,22 +119,28 @@ fn the_end_of_a_turn_goes_into_directories_and_comes_back() {
     }
 }
 
-/// World with a token of its own: where there is no place for it, neither is there for its id, and the file is a source again.
+/// A vocabulary of its own with a token that is added to it: where there is no place for either, neither is there for its id, and the file is a
+/// source again. World with such a token keeps both: tests/said_beside.rs.
 #[test]
 fn ids_of_tokens_that_a_container_loses_are_lost_and_named() {
     let dir = Dir::new();
     let folder = dir.join("hub");
     std::fs::create_dir(&folder).unwrap();
-    let sizes = Sizes { channels: 64, head_size: 64, ffn: 64, vocabulary: 65_536, ..Sizes::TINY };
+    let sizes = Sizes { channels: 64, head_size: 64, ffn: 64, vocabulary: 384, ..Sizes::TINY };
     std::fs::write(folder.join("model.safetensors"), random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
-    let config = r#"{"eos_token": "<|im_end|>", "added_tokens_decoder": {"65531": {"content": "<|im_end|>", "special": true}}}"#;
+    std::fs::copy(vocab(), folder.join("rwkv_vocab_tiny.txt")).unwrap();
+    let config = r#"{"eos_token": "<|im_end|>", "added_tokens_decoder": {"330": {"content": "<|im_end|>", "special": true}}}"#;
     std::fs::write(folder.join("tokenizer_config.json"), config).unwrap();
     for container in ["hf", "hf-native"] {
         let (output, back) = (dir.join(container), text(&dir.join(&format!("{container}.gguf"))));
         let done = run(&["convert", &text(&folder), "--to", container, "--type", "f32", "-o", &text(&output)]);
         let notes = String::from_utf8(done.stderr).unwrap();
-        assert!(done.status.code() == Some(0) && notes.contains("the eos token is 65531"), "{notes}");
-        json(&["convert", &text(&output), "--to", "gguf", "--type", "f32", "--no-verify", "-o", &back], 0);
+        assert!(done.status.code() == Some(0) && notes.contains("the eos token is 330"), "{notes}");
+        assert!(!notes.contains("the bos token"), "the end of text is no addition: {notes}");
+        let config: Value = serde_json::from_slice(&std::fs::read(output.join("generation_config.json")).unwrap()).unwrap();
+        assert_eq!(config["eos_token_id"], 0, "{container}");
+        let line = ["convert", &text(&output), "--to", "gguf", "--type", "f32", "--no-verify", "--vocab", &text(vocab()), "-o", &back];
+        json(&[&line[..], &["--pad-vocabulary"]].concat(), 0);
     }
 }
 
@@ -310,7 +316,24 @@ fn words_of_the_command_line_that_are_none_are_refused() {
     let twice = args(&["convert", &source, "--to", "pth", "--type", "f16", "--meta", "a=1", "--meta", "a=2", "--dry-run"]);
     assert_eq!(error_kind(&twice, 2), "BadMeta");
     // Every id that a refusal may name can be given, and only once.
-    for name in ["bos", "eos", "eot", "pad", "padding"] {
+    let names = [
+        "bos",
+        "eos",
+        "eot",
+        "pad",
+        "padding",
+        "unk",
+        "unknown",
+        "sep",
+        "seperator",
+        "separator",
+        "eom",
+        "cls",
+        "mask",
+        "fim_pre",
+        "prefix",
+    ];
+    for name in names {
         let id = format!("tokenizer.ggml.{name}_token_id=0");
         let given = args(&["convert", &source, "--to", "gguf", "--type", "f16", "--vocab", &words, "--meta", &id, "--dry-run"]);
         assert!(json(&given, 0)["words"].as_array().unwrap().iter().any(|one| one["from"] == "--meta" && one["value"] == "0"), "{name}");

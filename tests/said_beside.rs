@@ -179,7 +179,8 @@ fn added_tokens_go_into_directories_and_come_back() {
         let (output, back) = (dir.join(container), dir.join(&format!("{container}.gguf")));
         let done = run(&["convert", &text(&first), "--to", container, "--type", "f32", "-o", &text(&output)]);
         let notes = String::from_utf8(done.stderr).unwrap();
-        assert!(done.status.code() == Some(0) && !notes.contains("not kept") && !notes.contains("tokens,"), "{notes}");
+        let lost = notes.lines().find(|line| line.contains("has no place for")).unwrap_or_default();
+        assert!(done.status.code() == Some(0) && !notes.contains("not kept") && !lost.contains("tokens"), "{notes}");
         let written: Value = serde_json::from_slice(&std::fs::read(output.join("tokenizer_config.json")).unwrap()).unwrap();
         let added = written["added_tokens_decoder"].as_object().unwrap();
         assert_eq!(added.keys().collect::<Vec<_>>(), ["65531", "65533"], "{container}");

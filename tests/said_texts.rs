@@ -62,7 +62,9 @@ fn safetensors_keep_what_is_said_in_texts() {
     }
     json(&["convert", &text(&back), "--to", "safetensors", "--type", "f16", "-o", &text(&second)], 0);
     let compared = json(&["verify", &text(&first), &text(&second), "--vocab", &text(vocab())], 0);
-    assert_eq!(compared["words"], object!([]));
+    // A GGUF counts the size, and what it says is kept too.
+    let keys: Vec<&Value> = compared["words"].as_array().unwrap().iter().map(|one| &one["key"]).collect();
+    assert_eq!(keys, ["general.size_label"]);
     let other = dir.join("other.safetensors");
     made(&other, "safetensors", &["--license", "mit", "--name", "Goose"]);
     let compared = json(&["verify", &text(&first), &text(&other), "--vocab", &text(vocab())], 0);
@@ -99,7 +101,7 @@ fn texts_that_no_gguf_can_have_are_named() {
     let line = ["convert", &text(&source), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "-o", &text(&output)];
     let said = notes(&line);
     let note = said.lines().find(|line| line.contains("has no place for")).unwrap_or_else(|| panic!("{said}"));
-    for key in ["Schlüssel", "a\\nb", "kkkk", "general.alignment", "split.count", "x.context_length", "tokenizer.ggml.eos_token_id"] {
+    for key in ["Schlüssel", "a\\nb", "kkkk", "general.alignment", "split.count", "x.context_length", "\"\""] {
         assert!(note.contains(key), "{key}: {note}");
     }
     let written = metadata(&output);
@@ -167,7 +169,7 @@ fn every_special_id_is_kept_checked_and_compared() {
     let line = ["convert", &text(&own), "--to", "hf", "--type", "f16", "--dry-run"];
     let said = notes(&line);
     let note = said.lines().find(|line| line.contains("has no place for")).unwrap_or_else(|| panic!("{said}"));
-    assert!(note.contains("unk") && note.contains("fim_mid") && !note.contains("eos") && !note.contains("pad,"), "{note}");
+    assert!(note.contains("unk") && note.contains("fim_mid") && !note.contains("eos") && !note.contains(" pad,"), "{note}");
 }
 
 #[test]

@@ -123,7 +123,9 @@ fn without_lost_tokens(words: &mut Words, container: &dyn Container) {
     if container.carries_tokens(&tokens.value) {
         return;
     }
-    let added = |id: u32| words.tokenizer().is_some_and(|tokenizer| tokenizer.mark(id).is_some());
+    // The end of text is no addition, whatever it is called.
+    let is_added = |tokenizer: &Tokenizer, id| tokenizer.mark(id).is_some() && tokenizer.end_of_text() != Some(id);
+    let added = |id: u32| words.tokenizer().is_some_and(|tokenizer| is_added(tokenizer, id));
     let is_lost = |(which, id): &(SpecialId, u32)| container.special().contains(which) && added(*id);
     let lost: Vec<(SpecialId, u32)> = words.special.iter().map(|(which, said)| (which, said.value)).filter(is_lost).collect();
     for (which, id) in lost {

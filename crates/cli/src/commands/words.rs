@@ -101,7 +101,8 @@ pub(super) fn lost(blueprint: &Blueprint) -> Vec<String> {
     // A vocabulary that is given with --vocab may be there for the comparison alone.
     let is_for_reading = |entry: &Entry| entry.word == Word::Tokens && entry.origin.kind() == "option";
     let lost = |entry: &&Entry| entry.origin.kind() != "default" && !is_for_reading(entry) && !blueprint.holds(entry.word, &entry.key);
-    let mut names: Vec<String> = blueprint.words.entries().iter().filter(lost).map(|entry| shorten(&entry.key)).collect();
+    let shown = |key: &str| if key.trim().is_empty() { format!("{key:?}") } else { shorten(key) };
+    let mut names: Vec<String> = blueprint.words.entries().iter().filter(lost).map(|entry| shown(&entry.key)).collect();
     names.dedup();
     names
 }

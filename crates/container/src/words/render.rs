@@ -179,7 +179,9 @@ mod tests {
             assert!(started.elapsed().as_secs() < 20, "{}", &text[..60]);
         }
         // Values within values, as many as there are steps for, are let go of without an end of the stack.
-        let nested = |times: usize| format!("{{% set ns = namespace(a=[]) %}}{{% for i in range({times}) %}}{{% set ns.a = [ns.a] %}}{{% endfor %}}");
+        let nested = |times: usize| {
+            format!("{{% set ns = namespace(a=[]) %}}{{% for i in range({times}) %}}{{% set ns.a = [ns.a] %}}{{% endfor %}}")
+        };
         assert_eq!(failure(&nested(6_000)), "");
         assert_ne!(failure(&nested(60_000)), "");
     }
