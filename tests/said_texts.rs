@@ -30,7 +30,7 @@ fn with_texts(file: &Path, more: &[(&str, &str)], output: &Path) {
         header["__metadata__"][*key] = (*value).into();
     }
     let mut header = header.to_string();
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
     let header = [&u64::try_from(header.len()).unwrap().to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat();

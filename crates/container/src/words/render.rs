@@ -40,7 +40,7 @@ pub fn failure_of_template(template: &str) -> Option<String> {
     environment.set_recursion_limit(MAX_CALLS);
     environment.add_function("raise_exception", |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message)));
     environment.add_function("strftime_now", |_: String| "2026-01-01".to_owned());
-    environment.set_unknown_method_callback(|state, value, name, arguments| method(state, value, name, arguments));
+    environment.set_unknown_method_callback(method);
     let compiled = environment.template_from_str(&known).ok()?;
     CONVERSATIONS.iter().find_map(|(name, messages)| {
         let messages: Vec<Value> = messages.iter().map(|(role, content)| context! { role => *role, content => *content }).collect();
@@ -51,12 +51,14 @@ pub fn failure_of_template(template: &str) -> Option<String> {
         };
         let error = compiled.render(all).err()?;
         let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
-        match error.kind() {
+        if error.kind() == ErrorKind::UnknownMethod {
             // Python has more methods than are known here.
-            ErrorKind::UnknownMethod => None,
-            ErrorKind::OutOfFuel => Some(format!("does not come to an end for a conversation of {name} within {FUEL} steps")),
-            _ => Some(format!("fails for a conversation of {name}: {line}{}", said(&error))),
+            return None;
         }
+        Some(match error.kind() == ErrorKind::OutOfFuel {
+            true => format!("does not come to an end for a conversation of {name} within {FUEL} steps"),
+            false => format!("fails for a conversation of {name}: {line}{}", said(&error)),
+        })
     })
 }
 
