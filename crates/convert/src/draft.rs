@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{Provenance, Shortfall, Sourced, TokenTable, Word, Words};
-use rwkv_forge_model::{Choice, OutputLayout, TensorSpec};
+use rwkv_forge_model::{Choice, OutputLayout, TensorSpec, ValueForm};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::Tokenizer;
@@ -310,7 +310,7 @@ fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> 
     for (spec, choice) in model.description().tensors.iter().zip(choices) {
         let stored = model.source().tensors()[spec.source_index].encoding;
         if !allowed && !stored.is_dense() && !choice.encoding.is_dense() && stored != choice.encoding {
-            return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: choice.encoding.name });
+            return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: choice.encoding.name, why: None });
         }
     }
     Ok(())
@@ -322,11 +322,24 @@ fn refuse_rearranging(model: &OpenModel, layout: &OutputLayout, allowed: bool) -
         for spec in out.assembly.parts.iter().filter_map(|part| model.description().part(*part)) {
             let stored = model.source().tensors()[spec.source_index].encoding;
             if !allowed && !stored.is_dense() && !out.encoding.is_dense() && !copies_blocks(model, out) {
-                return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: out.encoding.name });
+                let why = Some(rearranged(spec));
+                return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: out.encoding.name, why });
             }
         }
     }
     Ok(())
+}
+
+/// Why the blocks of a tensor are not those that a container wants.
+fn rearranged(spec: &TensorSpec) -> String {
+    match spec.recover.form {
+        ValueForm::Halved(times) => {
+            format!("the file has its values divided by 2^{times} (rescale_every_n_layers), and other containers have them as they are")
+        }
+        ValueForm::Canonical | ValueForm::NegExp | ValueForm::ExpNegExp | ValueForm::Exp | ValueForm::Eighth => {
+            "the container wants its values in another order or form".to_owned()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ fn shifted() -> InitState {
 
 fn stored(state: &InitState, format: StateFormat, version: Version) -> Result<Temp, BoxError> {
     let file = Temp::new(format.name());
-    let target = StateTarget { format, version: Some(version), encoding: None, allow_loss: false };
+    let target = StateTarget { format, version: Some(version), encoding: None, allow_loss: false, package: &[] };
     write(state, &target, &file.0, &OutputOptions::default())?;
     Ok(file)
 }
