@@ -1,4 +1,4 @@
-//! The pickle machine: P1 to P15 of `docs/bad-inputs.md`, each broken on its own.
+//! The pickle machine: P1 to P15 and P17 of `docs/bad-inputs.md`, each broken on its own.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may fail loudly")]
 
 use crate::common;

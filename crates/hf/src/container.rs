@@ -116,6 +116,9 @@ impl Container for HuggingFaceNative {
 pub struct Candle;
 
 impl Container for Candle {
+    fn has_stand_ins(&self) -> bool {
+        true
+    }
     fn name(&self) -> &'static str {
         CANDLE
     }
@@ -160,6 +163,9 @@ impl Container for Candle {
 pub struct CandleGguf;
 
 impl Container for CandleGguf {
+    fn has_stand_ins(&self) -> bool {
+        true
+    }
     fn name(&self) -> &'static str {
         CANDLE_GGUF
     }
