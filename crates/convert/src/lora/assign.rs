@@ -30,6 +30,8 @@ pub(super) struct Assignment {
     pub(super) bases: BTreeMap<usize, Whole>,
     /// Tensors of modules of which there is a trained copy.
     pub(super) originals: usize,
+    /// Tensors that a file of the model may have, and no model of its kind uses.
+    pub(super) unused: usize,
     /// What stands before the names, and whose they are.
     pub(super) wrapping: Wrapping,
     pub(super) convention: &'static Convention,
@@ -86,7 +88,12 @@ impl Assignment {
                 TensorInfo { name: name.clone(), shape, encoding: Encoding::F32 }
             })
             .collect();
-        let part = Part::of(&infos, &|name| specs.contains_key(name));
+        // What only later layers have, layer 0 may have in vain.
+        let in_vain = |name: &str| {
+            let later = name.strip_prefix("blocks.0.").map(|rest| format!("blocks.1.{rest}"));
+            !specs.contains_key(name) && later.is_some_and(|later| specs.contains_key(later.as_str()))
+        };
+        let part = Part::of(&infos, &|name| specs.contains_key(name) || in_vain(name));
         let known: BTreeSet<usize> = part.mapped.iter().map(|tensor| tensor.source_index).collect();
         let unknown = by_name.values().enumerate().filter(|(index, _)| !known.contains(index));
         let unknown: Vec<&str> = unknown.filter_map(|(_, parts)| parts.any()).map(|index| lora.tensors()[index].name.as_str()).collect();
@@ -94,11 +101,17 @@ impl Assignment {
             return Err(unknown_tensor(lora.path().to_owned(), &unknown));
         }
         let mut assignment =
-            Self { pairs: BTreeMap::new(), replaced: BTreeMap::new(), bases: BTreeMap::new(), originals, wrapping: part.wrapping, convention: part.convention };
+            Self { pairs: BTreeMap::new(), replaced: BTreeMap::new(), bases: BTreeMap::new(), originals, unused: 0, wrapping: part.wrapping, convention: part.convention };
         let all: Vec<(&String, &Parts)> = by_name.iter().collect();
         for tensor in &part.mapped {
             let (name, parts) = all[tensor.source_index];
-            let index = specs[tensor.name.as_str()];
+            let Some(index) = specs.get(tensor.name.as_str()).copied() else {
+                if parts.a.or(parts.b).is_some() {
+                    return Err(unknown_tensor(lora.path().to_owned(), &[name.as_str()]));
+                }
+                assignment.unused += 1;
+                continue;
+            };
             assignment.add(lora, &model.tensors[index], index, (name, parts), tensor.recover)?;
         }
         Ok(assignment)

@@ -205,6 +205,9 @@ impl Adapter {
         if assignment.originals > 0 {
             notes.push(format!("{} tensors of modules before their training (original_module) are not used", assignment.originals));
         }
+        if assignment.unused > 0 {
+            notes.push(format!("{} tensors of layer 0 that no model of this kind uses are not used", assignment.unused));
+        }
         if !self.is_own {
             notes.extend(assignment.wrapping.note().map(|note| format!("of the LoRA, {note}")));
             changes.files_of(self.source);
