@@ -120,7 +120,9 @@ fn pairs_in_the_model_itself_are_merged_by_their_alpha() {
 fn wrapped_by_peft(path: &Path, pairs: &[MemoryTensor], trained: &str) {
     let model = open(checkpoint("7"), OpenOptions::default()).unwrap();
     let mut tensors: Vec<MemoryTensor> = Vec::new();
-    let is_adapted = |name: &str| name.strip_suffix(".weight").is_some_and(|stem| pairs.iter().any(|pair| pair.info.name.starts_with(&format!("{stem}.lora_"))));
+    let is_adapted = |name: &str| {
+        name.strip_suffix(".weight").is_some_and(|stem| pairs.iter().any(|pair| pair.info.name.starts_with(&format!("{stem}.lora_"))))
+    };
     for (index, info) in model.source().tensors().iter().enumerate() {
         let mut bytes = vec![0; usize::try_from(info.byte_len().unwrap()).unwrap()];
         model.source().read_at(index, 0, &mut bytes).unwrap();
@@ -134,7 +136,9 @@ fn wrapped_by_peft(path: &Path, pairs: &[MemoryTensor], trained: &str) {
                 put(format!("{stem}.original_module.{end}"), bytes.clone());
                 // The copy counts: it is half of what it was made of.
                 let halves = bytes.as_chunks::<2>().0.iter();
-                let half = |two: &[u8; 2]| rwkv_forge_tensor::f32_to_bf16(rwkv_forge_tensor::bf16_to_f32(u16::from_le_bytes(*two)) / 2.0).to_le_bytes();
+                let half = |two: &[u8; 2]| {
+                    rwkv_forge_tensor::f32_to_bf16(rwkv_forge_tensor::bf16_to_f32(u16::from_le_bytes(*two)) / 2.0).to_le_bytes()
+                };
                 put(format!("{stem}.modules_to_save.default.{end}"), halves.flat_map(half).collect());
             }
             _ => put(info.name.clone(), bytes),
@@ -184,7 +188,11 @@ fn a_model_that_peft_has_wrapped_is_its_base_with_its_pairs() {
     let mut args = convert_args(checkpoint("7"), "pth", "f32", &dir.join("noted.pth"));
     args.extend(["--lora", text(&wrapped), "--lora-alpha", "8"].map(str::to_owned));
     let notes = String::from_utf8(forge().args(args).output().unwrap().stderr).unwrap();
-    assert!(notes.contains("2 of the pairs lie beside the matrices that they adapt (base_layer)") && notes.contains("(original_module) are not used"), "{notes}");
+    assert!(
+        notes.contains("2 of the pairs lie beside the matrices that they adapt (base_layer)")
+            && notes.contains("(original_module) are not used"),
+        "{notes}"
+    );
     // A pair beside a matrix that is no base_layer is still one that may be merged already.
     let doubled = dir.join("doubled.safetensors");
     beside_all_weights(&doubled, factors());

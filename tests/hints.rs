@@ -371,7 +371,8 @@ fn of_conversation_formats() {
     let place = Place::new();
     let (model, words) = (text(checkpoint("7")), text(vocab()));
     let chat = |format: &str| -> Vec<String> {
-        let args = ["convert", model, "--to", "gguf", "--type", "f16", "--vocab", words, "--force", "-o", text(&place.output), "--chat", format];
+        let args =
+            ["convert", model, "--to", "gguf", "--type", "f16", "--vocab", words, "--force", "-o", text(&place.output), "--chat", format];
         args.map(str::to_owned).to_vec()
     };
     for (typed, meant) in [("assistent", "assistant"), ("worlds", "world"), ("Bot", "bot")] {
@@ -412,11 +413,13 @@ fn of_tensors_that_nothing_uses() {
     let place = Place::new();
     let notes = |container: &str| {
         let output = place.path(&format!("out-{container}"));
-        let args = ["convert", text(checkpoint("7")), "--to", container, "--type", "f16", "--vocab", text(vocab()), "-o", &output, "--force"];
+        let args =
+            ["convert", text(checkpoint("7")), "--to", container, "--type", "f16", "--vocab", text(vocab()), "-o", &output, "--force"];
         let output = forge().args(args).output().unwrap();
         String::from_utf8(output.stderr).unwrap()
     };
-    let (stands_in, left_out) = ("are not copied: no model of its kind uses them, and the file has stand-ins", "are left out: the source has them");
+    let (stands_in, left_out) =
+        ("are not copied: no model of its kind uses them, and the file has stand-ins", "are left out: the source has them");
     for (container, says, not) in [("gguf", stands_in, left_out), ("prefab", stands_in, left_out), ("hf", left_out, stands_in)] {
         let notes = notes(container);
         assert!(notes.contains("blocks.0.att.v2") && notes.contains(says) && !notes.contains(not), "{container}: {notes}");
@@ -442,7 +445,12 @@ fn of_files_of_other_kinds() {
     works(&place.convert(&gguf, &[]));
     let lora = place.write("lora.safetensors", &pairs(|half| format!("blocks.0.att.key.lora_{half}")));
     for file in [&gguf, &other] {
-        refused(&place.convert(model, &["--lora", file, "--lora-alpha", "4"]), 3, "LoraOtherFile", &["is a GGUF file", "give the directory"]);
+        refused(
+            &place.convert(model, &["--lora", file, "--lora-alpha", "4"]),
+            3,
+            "LoraOtherFile",
+            &["is a GGUF file", "give the directory"],
+        );
     }
     works(&place.convert(model, &["--lora", &lora, "--lora-alpha", "4"]));
     // The same of a state, of every command that takes one.

@@ -94,7 +94,10 @@ fn a_key_takes_one_of_several_state_dicts_in_every_command() {
             assert_eq!(seen["models"][0]["key"], "critic.ema");
         }
         if command[0] == "verify" {
-            assert_eq!([&seen["key"], &seen["reference_key"], &seen["candidate_key"]], [&"critic.ema".into(), &serde_json::Value::Null, &"critic.ema".into()]);
+            assert_eq!(
+                [&seen["key"], &seen["reference_key"], &seen["candidate_key"]],
+                [&"critic.ema".into(), &serde_json::Value::Null, &"critic.ema".into()]
+            );
         }
         if command[0] == "convert" {
             assert_eq!(seen["record"]["source_key"], "critic.ema");

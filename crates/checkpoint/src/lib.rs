@@ -48,8 +48,8 @@ pub use sniff::Kind;
 
 use error::{Result, refuse};
 use sniff::is_index_name;
-use state_dict::Wanted;
 pub use state_dict::Purpose;
+use state_dict::Wanted;
 
 /// Opens a checkpoint: a `.pth` file of any torch since 0.4, a safetensors file, an index of safetensors shards
 /// (`*.index.json`), or a directory with either.

@@ -253,7 +253,8 @@ impl Search<'_, '_> {
     fn rivals(&self, wrapped: Id, (key, other): (Id, Id)) -> bool {
         let of_modules = |id: Id| self.arena.pairs(id).any(|(key, value)| is_of_module(self.arena, key, value));
         let with_tensors = |id: Id| self.arena.pairs(id).any(|(_, value)| is_data(self.arena, value));
-        let holds = |root: Id, test: &dyn Fn(Id) -> bool| below(self.arena, root, &|arena, id| matches!(arena.get(id), Node::Dict(_)) && test(id));
+        let holds =
+            |root: Id, test: &dyn Fn(Id) -> bool| below(self.arena, root, &|arena, id| matches!(arena.get(id), Node::Dict(_)) && test(id));
         is_of_module(self.arena, key, other) || holds(other, &of_modules) || holds(other, &with_tensors) && !holds(wrapped, &of_modules)
     }
 

@@ -110,7 +110,10 @@ fn p17_holders_of_values_are_values() {
             assert!(notes.contains(&format!("weights_only=True: {names};")) && notes.contains("`args`"), "{protocol}: {notes}");
             // By itself it is no state dict, and no weight of one.
             assert_ne!(kind(Pickle::new(protocol).raw(bytes).stop()), "nothing", "{names}");
-            assert_eq!(kind(good_then(|p| p.text("w2").raw(bytes).raw(b"s"))), if names.to_lowercase().contains("dict") { "NotAStateDict" } else { "UnsupportedEntry" });
+            assert_eq!(
+                kind(good_then(|p| p.text("w2").raw(bytes).raw(b"s"))),
+                if names.to_lowercase().contains("dict") { "NotAStateDict" } else { "UnsupportedEntry" }
+            );
         }
     }
     // What holds tensors with the names of modules could be a model.

@@ -132,7 +132,8 @@ impl Head {
         let found = rwkv_forge_io::names_in(&folder, |name| !name.starts_with('.') && folder.join(name).is_dir()).unwrap_or_default();
         let shown: Vec<String> = found.iter().take(LISTED).map(|name| folder.join(shorten(name)).display().to_string()).collect();
         Some(match found.len() {
-            0 => "this is the folder of a repository in the Hub's cache, and no revision of it was downloaded: download the model first".to_owned(),
+            0 => "this is the folder of a repository in the Hub's cache, and no revision of it was downloaded: download the model first"
+                .to_owned(),
             1..=LISTED => format!("this is the folder of a repository in the Hub's cache: give that of a revision, {}", shown.join(" or ")),
             more => format!(
                 "this is the folder of a repository in the Hub's cache: give that of one of its {more} revisions, such as {}",

@@ -334,7 +334,9 @@ fn refuse_rearranging(model: &OpenModel, layout: &OutputLayout, allowed: bool) -
 fn rearranged(spec: &TensorSpec) -> String {
     match spec.recover.form {
         ValueForm::Halved(times) => {
-            format!("the file has its values divided by 2^{times} (it is made for a runtime that rescales layers), and what is written has them undivided")
+            format!(
+                "the file has its values divided by 2^{times} (it is made for a runtime that rescales layers), and what is written has them undivided"
+            )
         }
         ValueForm::Canonical | ValueForm::NegExp | ValueForm::ExpNegExp | ValueForm::Exp | ValueForm::Eighth => {
             "the container wants its values in another order or form".to_owned()

@@ -230,7 +230,10 @@ fn states_of_rwkv7a_are_for_trainers_alone() {
     for (format, runtime) in [(StateFormat::WebRwkv, "web-rwkv"), (StateFormat::Rmpack, "rwkv-mobile")] {
         let error = stored(&small(), format, Version::V7a).err().expect("a refusal");
         assert_eq!(error.kind(), "StateNotInRuntime");
-        assert!(error.to_string().contains(runtime) && error.to_string().contains("RWKV-7a") && error.to_string().contains("--to pth"), "{error}");
+        assert!(
+            error.to_string().contains(runtime) && error.to_string().contains("RWKV-7a") && error.to_string().contains("--to pth"),
+            "{error}"
+        );
         assert!(stored(&small(), format, Version::V7).is_ok());
     }
     assert!(stored(&small(), StateFormat::Pth, Version::V7a).is_ok(), "what is named instead works");

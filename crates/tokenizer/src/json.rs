@@ -97,7 +97,8 @@ pub(crate) fn of_tokens(name: &str, file: &[u8], mut tokens: Vec<(u32, Vec<u8>)>
         check_limit(name, &format!("the number of bytes of token {id}"), bytes.len(), MAX_TOKEN_BYTES)?;
         if let Some((_, first)) = before.filter(|(before, _)| before == id) {
             let [first, second] = [first, bytes].map(shown);
-            let problem = format!("two tokens have the id {id}, {first} and {second}; an id has one token, so remove the one that is wrong");
+            let problem =
+                format!("two tokens have the id {id}, {first} and {second}; an id has one token, so remove the one that is wrong");
             return Err(TokenizerError::BadTokenizerJson { name: name.to_owned(), problem });
         }
         before = Some((*id, bytes));
@@ -209,10 +210,9 @@ mod tests {
 
     #[test]
     fn an_id_that_is_there_twice_is_an_error_that_names_both() {
-        for (text, first, second) in [
-            (r#"{"1": "a", "2": "b", "1": "c"}"#, "\"a\"", "\"c\""),
-            (r#"{"7": [98, 99], "3": "x", "7": "bc"}"#, "\"bc\"", "\"bc\""),
-        ] {
+        for (text, first, second) in
+            [(r#"{"1": "a", "2": "b", "1": "c"}"#, "\"a\"", "\"c\""), (r#"{"7": [98, 99], "3": "x", "7": "bc"}"#, "\"bc\"", "\"bc\"")]
+        {
             let said = Tokenizer::from_bytes("words.json", text.as_bytes()).unwrap_err().to_string();
             assert!(said.contains(&format!("{first} and {second}; an id has one token")), "{said}");
         }

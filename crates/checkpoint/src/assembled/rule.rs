@@ -60,7 +60,8 @@ impl Rule {
     pub(super) fn check(self, source: &dyn TensorSource, tensor: usize, first: u64, bytes: &[u8]) -> Result<(), BoxError> {
         let Some((index, found, expected)) = self.broken(bytes) else { return Ok(()) };
         let place = first.checked_div(self.unit()).unwrap_or(0).saturating_add(u64::try_from(index).unwrap_or(u64::MAX));
-        let (name, columns) = source.tensors().get(tensor).map_or(("", 1), |info| (info.name.as_str(), info.shape.last().copied().unwrap_or(1)));
+        let (name, columns) =
+            source.tensors().get(tensor).map_or(("", 1), |info| (info.name.as_str(), info.shape.last().copied().unwrap_or(1)));
         let (row, column) = (place.checked_div(columns).unwrap_or(0), place.checked_rem(columns).unwrap_or(0));
         let what = format!(
             "the buffer `{name}` has {found} in row {row}, column {column}; expected {expected}: the file is damaged, or was not written by what \

@@ -150,10 +150,10 @@ fn call_holder(arena: &mut Arena<'_>, holder: &Holder, args: Id) -> Result<Id> {
         (HolderKind::DefaultDict, []) => arena.add_dict(),
         (HolderKind::DefaultDict, [missing]) if is_type(missing) || arena.get(*missing) == Node::None => arena.add_dict(),
         (HolderKind::Deque, []) => arena.add_list(),
-        (HolderKind::Deque, [elements, rest @ ..]) if is_empty(elements) && rest.len() <= 1 && rest.iter().all(is_length) => arena.add_list(),
-        (HolderKind::Path, parts)
-            if parts.len() <= MAX_PARTS && parts.iter().all(|part| matches!(arena.get(*part), Node::Str(_))) =>
-        {
+        (HolderKind::Deque, [elements, rest @ ..]) if is_empty(elements) && rest.len() <= 1 && rest.iter().all(is_length) => {
+            arena.add_list()
+        }
+        (HolderKind::Path, parts) if parts.len() <= MAX_PARTS && parts.iter().all(|part| matches!(arena.get(*part), Node::Str(_))) => {
             let id = arena.add_object()?;
             if let Node::Object(container) = arena.get(id) {
                 arena.extend(container, &[args]);
@@ -161,12 +161,7 @@ fn call_holder(arena: &mut Arena<'_>, holder: &Holder, args: Id) -> Result<Id> {
             Ok(id)
         }
         (
-            HolderKind::Attributes
-            | HolderKind::Dict
-            | HolderKind::Path
-            | HolderKind::DefaultDict
-            | HolderKind::Deque
-            | HolderKind::Type,
+            HolderKind::Attributes | HolderKind::Dict | HolderKind::Path | HolderKind::DefaultDict | HolderKind::Deque | HolderKind::Type,
             given,
         ) => {
             let given: Vec<&str> = given.iter().take(MAX_RANK).map(|arg| arena.get(*arg).describe()).collect();

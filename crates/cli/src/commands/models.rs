@@ -98,7 +98,8 @@ impl<'a> Models<'a> {
         match self.missing.remove(key.as_str()) {
             Some(error) => Err(error.into()),
             None => {
-                let message = format!("--key {key}: every file has one of the keys before it, so nothing is read under this one: leave it out");
+                let message =
+                    format!("--key {key}: every file has one of the keys before it, so nothing is read under this one: leave it out");
                 Err(Failure::usage("NoSuchKey", message))
             }
         }

@@ -77,7 +77,8 @@ impl ChatFormat {
     #[must_use]
     pub fn nearest(word: &str) -> Option<&'static Self> {
         let word = word.to_lowercase();
-        let (steps, format) = CHAT_FORMATS.iter().map(|format| (steps_between(&word, format.name), format)).min_by_key(|(steps, _)| *steps)?;
+        let (steps, format) =
+            CHAT_FORMATS.iter().map(|format| (steps_between(&word, format.name), format)).min_by_key(|(steps, _)| *steps)?;
         // A third of a word may be wrong.
         (steps.saturating_mul(3) <= format.name.len()).then_some(format)
     }
@@ -145,10 +146,14 @@ mod tests {
 
     #[test]
     fn words_are_as_many_steps_apart_as_characters_are_wrong() {
-        for (one, other, steps) in [("", "", 0), ("a", "", 1), ("", "ab", 2), ("bot", "bots", 1), ("tolos", "tools", 2), ("kitten", "sitting", 3)] {
+        for (one, other, steps) in
+            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("bot", "bots", 1), ("tolos", "tools", 2), ("kitten", "sitting", 3)]
+        {
             assert_eq!((steps_between(one, other), steps_between(other, one)), (steps, steps), "{one} {other}");
         }
-        for (word, meant) in [("Bot", Some("bot")), ("toools", Some("tools")), ("wold", Some("world")), ("b", None), ("x", None), ("jinja", None)] {
+        for (word, meant) in
+            [("Bot", Some("bot")), ("toools", Some("tools")), ("wold", Some("world")), ("b", None), ("x", None), ("jinja", None)]
+        {
             assert_eq!(ChatFormat::nearest(word).map(|format| format.name), meant, "{word}");
         }
     }

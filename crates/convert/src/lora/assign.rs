@@ -100,8 +100,15 @@ impl Assignment {
         if !unknown.is_empty() {
             return Err(unknown_tensor(lora.path().to_owned(), &unknown));
         }
-        let mut assignment =
-            Self { pairs: BTreeMap::new(), replaced: BTreeMap::new(), bases: BTreeMap::new(), originals, unused: 0, wrapping: part.wrapping, convention: part.convention };
+        let mut assignment = Self {
+            pairs: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            originals,
+            unused: 0,
+            wrapping: part.wrapping,
+            convention: part.convention,
+        };
         let all: Vec<(&String, &Parts)> = by_name.iter().collect();
         for tensor in &part.mapped {
             let (name, parts) = all[tensor.source_index];

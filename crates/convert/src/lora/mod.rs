@@ -183,7 +183,9 @@ impl Adapter {
             let spec = &specs[*tensor];
             let stored = model.stored(spec)?.encoding;
             if !stored.is_dense() && !requantize {
-                return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: "the merged weights", why: None }.into());
+                return Err(
+                    ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: "the merged weights", why: None }.into()
+                );
             }
             let merged = Merged::new(self.source.as_ref(), spec, (pair.a, pair.b), alpha.scale(pair)?, pair.turned)?;
             changes.put(&spec.name, Replacement::new(Encoding::F32, View::CANONICAL, Bytes::Made(Arc::new(merged))));
@@ -216,7 +218,8 @@ impl Adapter {
         changes.call("model with a LoRA");
         let name = if self.is_own { "own".into() } else { self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy() };
         let key_of = self.key.as_ref().map(|key| format!("key={key} ")).unwrap_or_default();
-        let merge = Merge { record: format!("lora={name} {key_of}{record}"), files: self.config.into_iter().map(|config| config.file).collect() };
+        let merge =
+            Merge { record: format!("lora={name} {key_of}{record}"), files: self.config.into_iter().map(|config| config.file).collect() };
         let model = model.with(changes)?;
         let file = OpenFile::of(Box::new(model.clone()));
         Ok(OpenModel { file, model, key, constants, beside, words: words.into(), merge: Some(merge) })
@@ -254,7 +257,10 @@ fn compared(config: &Config, assignment: &Assignment, model: &ModelDescription, 
     let mut notes = missing_in_full(config, &modules, &in_full)?;
     if !config.tells_modules() {
         let count = assignment.pairs.len();
-        notes.push(format!("{ADAPTER_CONFIG} tells of no single modules ({}): all {count} pairs in the file are merged", config.target_words()));
+        notes.push(format!(
+            "{ADAPTER_CONFIG} tells of no single modules ({}): all {count} pairs in the file are merged",
+            config.target_words()
+        ));
     }
     let mut say = |what: &str, names: &[&str]| {
         if !names.is_empty() {

@@ -115,12 +115,16 @@ mod tests {
             assert!(companions.note(&infos).is_some_and(|note| note.starts_with("1 tensors of") && note.contains(beside)));
         }
         // What PEFT trained a copy of.
-        let copied = infos(&["emb.weight", "head.modules_to_save.default.weight", "head.original_module.weight", "blocks.0.att.key.weight"]);
+        let copied =
+            infos(&["emb.weight", "head.modules_to_save.default.weight", "head.original_module.weight", "blocks.0.att.key.weight"]);
         let companions = Companions::of(&Wrapping::of(&copied));
         let left: Vec<bool> = copied.iter().map(|info| companions.kind(&info.name).is_some()).collect();
         assert_eq!(left, [false, false, true, false]);
         assert!(companions.note(&copied).is_some_and(|note| note.contains("before its training by PEFT")));
-        assert_eq!(Companions::of(&Wrapping::of(&infos(&["emb.weight", "head.original_module.weight"]))).kind("head.original_module.weight"), None);
+        assert_eq!(
+            Companions::of(&Wrapping::of(&infos(&["emb.weight", "head.original_module.weight"]))).kind("head.original_module.weight"),
+            None
+        );
         // A plain model has none, whatever its names are.
         let plain = infos(&["emb.weight", "blocks.0.att.key.weight", "vit.conv.weight"]);
         assert_eq!(Companions::of(&Wrapping::of(&plain)), Companions::default());
