@@ -115,3 +115,131 @@ fn pairs_in_the_model_itself_are_merged_by_their_alpha() {
     // Every other command names the way too.
     assert_eq!(error_kind(&["generate", text(&model), "--vocab", text(vocab())], 3), "UnmergedLora");
 }
+
+/// A model as PEFT saves it before merging: pairs beside `base_layer`, and modules that were trained in full beside what they were.
+fn wrapped_by_peft(path: &Path, pairs: &[MemoryTensor], trained: &str) {
+    let model = open(checkpoint("7"), OpenOptions::default()).unwrap();
+    let mut tensors: Vec<MemoryTensor> = Vec::new();
+    let is_adapted = |name: &str| {
+        name.strip_suffix(".weight").is_some_and(|stem| pairs.iter().any(|pair| pair.info.name.starts_with(&format!("{stem}.lora_"))))
+    };
+    for (index, info) in model.source().tensors().iter().enumerate() {
+        let mut bytes = vec![0; usize::try_from(info.byte_len().unwrap()).unwrap()];
+        model.source().read_at(index, 0, &mut bytes).unwrap();
+        let mut put = |name: String, bytes: Vec<u8>| {
+            let info = rwkv_forge_tensor::TensorInfo { name: format!("base_model.model.{name}"), ..info.clone() };
+            tensors.push(MemoryTensor { info, bytes });
+        };
+        match info.name.rsplit_once('.') {
+            Some((stem, "weight")) if is_adapted(&info.name) => put(format!("{stem}.base_layer.weight"), bytes),
+            Some((stem, end)) if stem == trained => {
+                put(format!("{stem}.original_module.{end}"), bytes.clone());
+                // The copy counts: it is half of what it was made of.
+                let halves = bytes.as_chunks::<2>().0.iter();
+                let half = |two: &[u8; 2]| {
+                    rwkv_forge_tensor::f32_to_bf16(rwkv_forge_tensor::bf16_to_f32(u16::from_le_bytes(*two)) / 2.0).to_le_bytes()
+                };
+                put(format!("{stem}.modules_to_save.default.{end}"), halves.flat_map(half).collect());
+            }
+            _ => put(info.name.clone(), bytes),
+        }
+    }
+    for pair in pairs {
+        let name = format!("base_model.model.{}.default.weight", pair.info.name);
+        tensors.push(MemoryTensor { info: rwkv_forge_tensor::TensorInfo { name, ..pair.info.clone() }, bytes: pair.bytes.clone() });
+    }
+    std::fs::write(path, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
+}
+
+#[test]
+fn a_model_that_peft_has_wrapped_is_its_base_with_its_pairs() {
+    let dir = Dir::new();
+    let factors = || pairs(|stem, half| format!("{stem}.lora_{half}"));
+    let (wrapped, lora, full) = (dir.join("wrapped.safetensors"), dir.join("lora.safetensors"), dir.join("full.safetensors"));
+    wrapped_by_peft(&wrapped, &factors().into_tensors(), "blocks.1.ln2");
+    std::fs::write(&lora, factors().to_safetensors()).unwrap();
+    // What it stands for: the same pairs, and the trained copies in place of what they were made of.
+    let model = open(&wrapped, OpenOptions::default()).err().expect("it has pairs");
+    assert_eq!(model.kind(), "UnmergedLora");
+    let convert = |source: &Path, output: &Path, more: &[&str], code: i32| {
+        let mut args = convert_args(source, "pth", "f32", output);
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        json(&args, code)
+    };
+    // A twin of it without pairs, whose copies replace the modules.
+    wrapped_by_peft(&full, &[], "blocks.1.ln2");
+    let (twin, expected, output) = (dir.join("twin.pth"), dir.join("expected.pth"), dir.join("merged.pth"));
+    convert(&full, &twin, &[], 0);
+    assert!(!same(checkpoint("7"), &twin), "the copy is another module");
+    let noted = String::from_utf8(forge().args(["inspect", text(&full)]).output().unwrap().stdout).unwrap();
+    assert!(noted.contains("`modules_to_save.default.` (PEFT)") && noted.contains("before its training by PEFT"), "{noted}");
+    convert(&twin, &expected, &["--lora", text(&lora), "--lora-alpha", "8"], 0);
+    let record = convert(&wrapped, &output, &["--lora-alpha", "8"], 0);
+    assert_eq!(record["recipe"], "type=f32; lora=own alpha=8");
+    assert!(same(&expected, &output));
+    // Given as an adapter, it is its own base, whatever the model is.
+    let other = dir.join("other.pth");
+    convert(checkpoint("7"), &other, &["--lora", text(&lora), "--lora-alpha", "100"], 0);
+    for base in [checkpoint("7"), other.as_path()] {
+        let again = dir.join(&format!("again-{}.pth", dir.names().len()));
+        convert(base, &again, &["--lora", text(&wrapped), "--lora-alpha", "8"], 0);
+        assert!(same(&expected, &again), "{}", base.display());
+    }
+    let mut args = convert_args(checkpoint("7"), "pth", "f32", &dir.join("noted.pth"));
+    args.extend(["--lora", text(&wrapped), "--lora-alpha", "8"].map(str::to_owned));
+    let notes = String::from_utf8(forge().args(args).output().unwrap().stderr).unwrap();
+    assert!(
+        notes.contains("2 of the pairs lie beside the matrices that they adapt (base_layer)")
+            && notes.contains("(original_module) are not used"),
+        "{notes}"
+    );
+    // A pair beside a matrix that is no base_layer is still one that may be merged already.
+    let doubled = dir.join("doubled.safetensors");
+    beside_all_weights(&doubled, factors());
+    let mut args = convert_args(checkpoint("7"), "pth", "f32", &dir.join("never.pth"));
+    args.extend(["--lora", text(&doubled), "--lora-alpha", "8"].map(str::to_owned));
+    assert_eq!(error_kind(&args, 3), "LoraConflict");
+}
+
+#[test]
+fn what_a_configuration_leaves_open_is_said_and_what_it_switches_on_is_known() {
+    let dir = Dir::new();
+    let run = |folder: &Path, more: &[&str]| {
+        let mut args = convert_args(checkpoint("7"), "pth", "f32", &dir.join("out.pth"));
+        args.extend(["--force", "--lora", text(folder)].iter().chain(more).map(|arg| (*arg).to_owned()));
+        forge().args(args).output().unwrap()
+    };
+    let written = |name: &str, config: &[u8]| {
+        let folder = adapter(&dir, name, "");
+        std::fs::write(folder.join("adapter_config.json"), config).unwrap();
+        folder
+    };
+    let all = br#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}"#;
+    // A byte order mark before it, as editors leave one.
+    for (name, config) in [("all", all.to_vec()), ("marked", [b"\xef\xbb\xbf", &all[..]].concat())] {
+        let output = run(&written(name, &config), &[]);
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && notes.contains("all-linear") && notes.contains("all 2 pairs in the file are merged"), "{notes}");
+    }
+    let unnamed = run(&written("unnamed", br#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8}"#), &[]);
+    assert!(String::from_utf8(unnamed.stderr).unwrap().contains("there is no target_modules"));
+    // Patterns decide rank and alpha of single matrices.
+    let patterns = |ranks: &str, alphas: &str| {
+        let config = format!(
+            r#"{{"peft_type": "LORA", "r": 2, "lora_alpha": 8, "target_modules": ["receptance", "value"], "rank_pattern": {ranks}, "alpha_pattern": {alphas}}}"#
+        );
+        written(&format!("patterns-{}", dir.names().len()), config.as_bytes())
+    };
+    let ranked = run(&patterns(r#"{"receptance": 4, "ffn.value": 4}"#, r#"{"^blocks.1.att.receptance": 16}"#), &[]);
+    assert!(ranked.status.success(), "{}", String::from_utf8(ranked.stderr).unwrap());
+    let refused = |folder: &Path| {
+        let said = String::from_utf8(run(folder, &[]).stderr).unwrap();
+        assert!(said.contains("error["), "{said}");
+        said
+    };
+    assert!(refused(&patterns(r#"{"receptance": 4}"#, "{}")).contains("it says 2"));
+    // A switch that nobody here knows is another formula until somebody does.
+    let switched = refused(&adapter(&dir, "switched", r#", "use_block_diagonal": true"#));
+    assert!(switched.contains("use_block_diagonal switched on"), "{switched}");
+    assert!(run(&adapter(&dir, "off", r#", "use_block_diagonal": false"#), &[]).status.success());
+}

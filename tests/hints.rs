@@ -289,3 +289,178 @@ fn of_parts_of_models() {
     let flat = place.write("flat.safetensors", &flat.to_safetensors());
     refused(&place.convert(&flat, &[]), 3, "UnsupportedArchitecture", &["FSDP", "dcp_to_torch"]);
 }
+
+/// What stands where a text belongs is called by its name, and so is a folder of the Hub's cache above that of a revision.
+#[test]
+fn of_texts_and_folders_of_the_cache() {
+    let place = Place::new();
+    let (model, words) = (text(checkpoint("7")), text(vocab()));
+    let letters = place.write("letters.txt", POINTER);
+    let eval = ["eval", model, "--vocab", words, "--text"];
+    for given in [letters.clone(), text(place.dir.path()).to_owned()] {
+        refused(&[&eval[..], &[&given]].concat(), 3, "LfsPointer", &["letters.txt", "git lfs pull"]);
+    }
+    let long = fixture("text").join("public-domain-100k.txt");
+    let calibrated = [&eval[..], &[text(&long), "--calibration", &letters]].concat();
+    refused(&calibrated, 3, "LfsPointer", &["letters.txt"]);
+    place.write("letters.txt", "It was a bright day, and everybody who had a garden sat in it. ".repeat(4).as_bytes());
+    works(&[&eval[..], &[&letters]].concat());
+    // Two revisions, each of which is a model.
+    let bytes = random_model(Version::V7, &Sizes::TINY, 3).to_safetensors();
+    let revisions = ["0123456789abcdef0123456789abcdef01234567", "abc123"];
+    for revision in revisions {
+        place.write(&format!("models--org--name/snapshots/{revision}/model.safetensors"), &bytes);
+    }
+    place.write("models--org--name/refs/main", b"abc123");
+    for folder in ["models--org--name", "models--org--name/snapshots"] {
+        let error = json(&["inspect", &place.path(folder)], 3);
+        let message = error["error"]["message"].as_str().unwrap();
+        let given = message.split("give that of a revision, ").nth(1).unwrap().split(';').next().unwrap();
+        for path in given.split(" or ") {
+            assert!(path.starts_with(text(place.dir.path())), "{message}");
+            works(&["inspect", path]);
+        }
+        assert!(revisions.iter().all(|revision| given.contains(revision)), "{message}");
+    }
+    std::fs::create_dir_all(place.dir.join("models--org--none/snapshots")).unwrap();
+    refused(&["inspect", &place.path("models--org--none")], 3, "NotACheckpoint", &["no revision of it was downloaded"]);
+}
+
+/// A vocabulary in a GGUF that is no vocabulary: another is given.
+#[test]
+fn of_vocabularies_in_files() {
+    let place = Place::new();
+    let good = place.path("good.gguf");
+    works(&["convert", text(checkpoint("7")), "--to", "gguf", "--type", "f16", "--vocab", text(vocab()), "-o", &good]);
+    let bytes = std::fs::read(&good).unwrap();
+    // A key under another name of the same length is not there.
+    let without = |key: &str| {
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+        let mut bytes = bytes.clone();
+        bytes[at + key.len() - 1] = b'_';
+        place.write("broken.gguf", &bytes)
+    };
+    for key in ["tokenizer.ggml.tokens", "tokenizer.ggml.model"] {
+        let broken = without(key);
+        let error = json(&["generate", &broken, "-n", "1"], 3);
+        assert!(error["error"]["message"].as_str().unwrap().contains("give the model's vocabulary with --vocab"), "{error}");
+        works(&["generate", &broken, "-n", "1", "--vocab", text(vocab())]);
+    }
+}
+
+/// A model of few rows is no model of bytes, and what writes no file has no container to go to.
+#[test]
+fn of_vocabularies_that_do_not_fit() {
+    let place = Place::new();
+    let sizes = Sizes { vocabulary: 32, ..Sizes::TINY };
+    let small = place.write("small.safetensors", &random_model(Version::V7, &sizes, 3).to_safetensors());
+    let error = json(&["generate", &small, "-n", "1"], 2);
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.ends_with("give --vocab FILE") && !message.contains("bytes"), "{message}");
+    let list: String = (1..32u8).map(|id| format!("{id} '{}' 1\n", char::from(b'/' + id))).collect();
+    let list = place.write("small.txt", list.as_bytes());
+    works(&["generate", &small, "-n", "1", "--prompt", "AB", "--vocab", &list]);
+    let wide = Sizes { vocabulary: 256, ..Sizes::TINY };
+    let wide = place.write("wide.safetensors", &random_model(Version::V7, &wide, 3).to_safetensors());
+    refused(&["generate", &wide, "-n", "1"], 2, "VocabularyNeeded", &["--vocab bytes"]);
+    works(&["generate", &wide, "-n", "1", "--vocab", "bytes"]);
+}
+
+#[test]
+fn of_conversation_formats() {
+    let place = Place::new();
+    let (model, words) = (text(checkpoint("7")), text(vocab()));
+    let chat = |format: &str| -> Vec<String> {
+        let args =
+            ["convert", model, "--to", "gguf", "--type", "f16", "--vocab", words, "--force", "-o", text(&place.output), "--chat", format];
+        args.map(str::to_owned).to_vec()
+    };
+    for (typed, meant) in [("assistent", "assistant"), ("worlds", "world"), ("Bot", "bot")] {
+        let error = json(&chat(typed), 2);
+        assert_eq!(error["error"]["kind"], "UnknownChatFormat");
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains("assistant, bot, tools, world") && message.ends_with(&format!("did you mean {meant}?")), "{message}");
+        json(&chat(meant), 0);
+    }
+    let error = json(&chat("chatml"), 2);
+    assert!(!error["error"]["message"].as_str().unwrap().contains("did you mean"), "{error}");
+    // A path that leads nowhere is one.
+    json(&chat(&place.path("absent.jinja")), 4);
+    let file = place.write("chatml", b"{{ messages[0].content }}");
+    json(&chat(&file), 0);
+}
+
+/// Blocks of a file whose values are divided are not those of the model.
+#[test]
+fn of_quantized_files_of_a_runtime_that_rescales() {
+    let place = Place::new();
+    let quantized = place.path("q8.gguf");
+    works(&["convert", text(checkpoint("6")), "--to", "gguf", "--type", "q8_0", "--vocab", text(vocab()), "-o", &quantized]);
+    let mut bytes = std::fs::read(&quantized).unwrap();
+    let key = b"rwkv6.rescale_every_n_layers";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&1u32.to_le_bytes());
+    let rescaled = place.write("rescaled.gguf", &bytes);
+    let output = place.path("again.gguf");
+    let convert = ["convert", &rescaled, "--to", "gguf", "--type", "q8_0", "--vocab", text(vocab()), "-o", &output];
+    refused(&convert, 2, "Requantize", &["divided by 2^1", "cannot be copied", "--requantize"]);
+    works(&[&convert[..], &["--requantize"]].concat());
+}
+
+/// What a container has tensors of its own for is not said to be left out.
+#[test]
+fn of_tensors_that_nothing_uses() {
+    let place = Place::new();
+    let notes = |container: &str| {
+        let output = place.path(&format!("out-{container}"));
+        let args =
+            ["convert", text(checkpoint("7")), "--to", container, "--type", "f16", "--vocab", text(vocab()), "-o", &output, "--force"];
+        let output = forge().args(args).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (stands_in, left_out) =
+        ("are not copied: no model of its kind uses them, and the file has stand-ins", "are left out: the source has them");
+    for (container, says, not) in [("gguf", stands_in, left_out), ("prefab", stands_in, left_out), ("hf", left_out, stands_in)] {
+        let notes = notes(container);
+        assert!(notes.contains("blocks.0.att.v2") && notes.contains(says) && !notes.contains(not), "{container}: {notes}");
+    }
+}
+
+/// Files of other kinds in the place of an adapter or a state.
+#[test]
+fn of_files_of_other_kinds() {
+    let place = Place::new();
+    let model = text(checkpoint("7"));
+    let gguf = place.path("model.gguf");
+    works(&["convert", model, "--to", "gguf", "--type", "f16", "--vocab", text(vocab()), "-o", &gguf]);
+    let bytes = std::fs::read(&gguf).unwrap();
+    let at = bytes.windows(12).position(|window| window == b"general.type").unwrap();
+    // A text of the type's length: `model` becomes another one.
+    let mut other = bytes.clone();
+    let value = at + 12 + 4 + 8;
+    assert_eq!(&other[value..value + 5], b"model");
+    other[value..value + 5].copy_from_slice(b"mmpro");
+    let other = place.write("other.gguf", &other);
+    refused(&place.convert(&other, &[]), 3, "GgufOfNoModel", &["general.type is mmpro", "give a file with a model"]);
+    works(&place.convert(&gguf, &[]));
+    let lora = place.write("lora.safetensors", &pairs(|half| format!("blocks.0.att.key.lora_{half}")));
+    for file in [&gguf, &other] {
+        refused(
+            &place.convert(model, &["--lora", file, "--lora-alpha", "4"]),
+            3,
+            "LoraOtherFile",
+            &["is a GGUF file", "give the directory"],
+        );
+    }
+    works(&place.convert(model, &["--lora", &lora, "--lora-alpha", "4"]));
+    // The same of a state, of every command that takes one.
+    let bin = place.path("model.bin");
+    works(&["convert", model, "--to", "rwkv-cpp", "--type", "f16", "-o", &bin]);
+    let state = text(&fixture("states").join("tiny-state.pth")).to_owned();
+    for (file, what) in [(&gguf, "is a GGUF file: a model"), (&bin, "is a file of the format")] {
+        let generate = ["generate", model, "--vocab", text(vocab()), "-n", "1", "--state"];
+        refused(&[&generate[..], &[file]].concat(), 3, "StateOtherFile", &[what, "give the file of the state itself"]);
+        refused(&["state", file, "--to", "pth"], 3, "StateOtherFile", &[what]);
+        works(&[&generate[..], &[&state]].concat());
+    }
+}

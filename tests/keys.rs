@@ -90,6 +90,15 @@ fn a_key_takes_one_of_several_state_dicts_in_every_command() {
         assert_eq!(key, "critic.ema", "{said}");
         assert_eq!(error_kind(&[command, &["--key", "other"]].concat(), 2), "NoSuchKey", "{command:?}");
         let seen = json(&[command, &["--key", key]].concat(), 0);
+        if command[0] == "eval" {
+            assert_eq!(seen["models"][0]["key"], "critic.ema");
+        }
+        if command[0] == "verify" {
+            assert_eq!(
+                [&seen["key"], &seen["reference_key"], &seen["candidate_key"]],
+                [&"critic.ema".into(), &serde_json::Value::Null, &"critic.ema".into()]
+            );
+        }
         if command[0] == "convert" {
             assert_eq!(seen["record"]["source_key"], "critic.ema");
             assert!(seen["recipe"].as_str().unwrap().contains("key=critic.ema"), "{}", seen["recipe"]);
@@ -133,6 +142,111 @@ fn a_key_takes_one_of_several_states() {
     assert!(seen(&output, &[]).is_string());
     assert_eq!(seen(&output, &[]), seen(&file, &["--key", "last"]));
     assert_ne!(seen(&output, &[]), seen(&file, &["--key", "mean"]));
+}
+
+/// The key reaches the adapter and the state; what is the only one of its kind needs none.
+#[test]
+fn a_key_names_an_adapter_and_a_state_too() {
+    let dir = Dir::new();
+    let model = seven(1);
+    let source = plain(&dir, "model.safetensors", &model);
+    let pair = |seed: u16| {
+        let values = |count: u16| (0..count).map(|index| f32::from(index % 7 * seed) / 64.0).collect::<Vec<f32>>();
+        let named = |half: &str, shape: [u64; 2]| (format!("blocks.0.att.key.lora_{half}"), shape.to_vec(), values(256));
+        MemorySource::from_f32(vec![named("A", [2, 128]), named("B", [128, 2])])
+    };
+    let state = |seed: u16| {
+        let values = |layer: u16| (0..8192u16).map(|index| f32::from(index % 5 + layer + seed) / 64.0).collect::<Vec<f32>>();
+        let layer = |layer: u16| (format!("blocks.{layer}.att.time_state"), vec![2, 64, 64], values(layer));
+        MemorySource::from_f32(vec![layer(0), layer(1)])
+    };
+    let of = |name: &str, parts: &[(&str, &MemorySource)]| trainer(&dir.join(name), parts);
+    let merged = |lora: &str, more: &[&str], code: i32| {
+        let output = text(&dir.join("merged.pth"));
+        let line = ["convert", &source, "--to", "pth", "--type", "f32", "--force", "--lora-alpha", "2", "-o", &output, "--lora", lora];
+        let seen = json(&[&line[..], more].concat(), code);
+        (seen, if code == 0 { crate::support::sha256(Path::new(&output)) } else { String::new() })
+    };
+    let (one, two) = (plain(&dir, "one.safetensors", &pair(1)), plain(&dir, "two.safetensors", &pair(2)));
+    let several = of("several.pt", &[("lora_one", &pair(1)), ("lora_two", &pair(2)), ("base", &model)]);
+    // Two adapters in a file: the key is asked for, and each has its own.
+    let (error, _) = merged(&several, &[], 3);
+    assert!(error["error"]["message"].as_str().unwrap().contains("--key: `lora_one` ("), "{error}");
+    assert_eq!(merged(&several, &["--key", "other"], 2).0["error"]["kind"], "NoSuchKey");
+    for (key, alone) in [("lora_one", &one), ("lora_two", &two)] {
+        let (seen, digest) = merged(&several, &["--key", key], 0);
+        assert_eq!(seen["recipe"], format!("type=f32; lora=several.pt key={key} alpha=2"));
+        let expected = merged(alone, &[], 0).0;
+        let tensors = |seen: &serde_json::Value| seen["record"]["agreement"].clone();
+        assert!(!digest.is_empty() && tensors(&seen).is_object() && expected["record"]["agreement"].is_object());
+    }
+    // A key for the model and one for the adapter.
+    let models = of("models.pt", &[("ema", &model), ("raw", &seven(2))]);
+    let output = text(&dir.join("both.pth"));
+    let line = ["convert", &models, "--to", "pth", "--type", "f32", "--force", "--lora-alpha", "2", "-o", &output, "--lora", &several];
+    assert_eq!(error_kind(&[&line[..], &["--key", "lora_two"]].concat(), 2), "NoSuchKey");
+    let seen = json(&[&line[..], &["--key", "ema", "--key", "lora_two"]].concat(), 0);
+    assert_eq!(seen["record"]["source_key"], "ema");
+    assert!(seen["recipe"].as_str().unwrap().contains("lora=several.pt key=lora_two"), "{}", seen["recipe"]);
+    let expected = merged(&two, &[], 0);
+    let same = json(&["verify", &text(&dir.join("merged.pth")), &output, "--probe-tokens", "4"], 0);
+    assert!(!expected.1.is_empty() && same["agreement"]["identical"] == true, "{same}");
+    // The only adapter beside a model is taken without a word of whoever gives it.
+    let single = of("single.pt", &[("model", &model), ("adapter", &pair(2))]);
+    merged(&single, &[], 0);
+    let same = json(&["verify", &text(&dir.join("merged.pth")), &output, "--probe-tokens", "4"], 0);
+    assert_eq!(same["agreement"]["identical"], true);
+    // States: by their key, and the only one.
+    let states = of("states.pt", &[("mean", &state(1)), ("last", &state(2))]);
+    let alone = plain(&dir, "alone.safetensors", &state(2));
+    let only = of("only.pt", &[("model", &model), ("tuned", &state(2))]);
+    let logits = |state: &str, more: &[&str], code: i32| {
+        let (tokens, output) = (dir.join("tokens.json"), dir.join("out.npy"));
+        std::fs::write(&tokens, "[1, 2, 3]").unwrap();
+        let (tokens, out) = (text(&tokens), text(&output));
+        let line = ["logits", &source, "--tokens", &tokens, "--force", "-o", &out, "--state", state];
+        let seen = json(&[&line[..], more].concat(), code);
+        if code == 0 { crate::support::sha256(&output) } else { seen["error"]["kind"].as_str().unwrap().to_owned() }
+    };
+    let expected = logits(&alone, &[], 0);
+    assert_eq!(logits(&states, &[], 3), "NotAStateDict");
+    assert_eq!(logits(&states, &["--key", "absent"], 2), "NoSuchKey");
+    assert_eq!(logits(&states, &["--key", "last"], 0), expected);
+    assert_ne!(logits(&states, &["--key", "mean"], 0), expected);
+    assert_eq!(logits(&only, &[], 0), expected);
+    for command in [
+        vec!["generate", &source, "--vocab", "bytes", "-n", "1", "--state", &states],
+        vec!["verify", &source, &source, "--probe-tokens", "4", "--state", &states],
+        vec!["eval", &source, "--vocab", "bytes", "--bytes", "64", "--state", &states],
+    ] {
+        assert_eq!(error_kind(&command, 3), "NotAStateDict", "{command:?}");
+        json(&[&command[..], &["--key", "last"]].concat(), 0);
+    }
+    // What a key is given for twice is given once too often.
+    assert_eq!(error_kind(&["inspect", &models, "--key", "ema", "--key", "raw"], 2), "NoSuchKey");
+}
+
+/// A trainer's file with its arguments in a namespace, a loss beside the weights, and names of a parallel wrapper.
+#[test]
+fn what_trainers_keep_beside_weights_is_in_nobodys_way() {
+    let dir = Dir::new();
+    let model = seven(5);
+    let whole = plain(&dir, "whole.safetensors", &model);
+    let wrapped = MemorySource::from_tensors(model.into_tensors().into_iter().map(|mut tensor| {
+        tensor.info.name = format!("module.{}", tensor.info.name);
+        tensor
+    }));
+    let mut storages = vec![1.5f32.to_le_bytes().to_vec()];
+    let pickle = Pickle::new(2).raw(b"}(").text("args").global("argparse", "Namespace").raw(b")\x81}").text("out");
+    let pickle = pickle.global("pathlib", "PosixPath").text("runs").text("one").raw(b"\x86Rsb");
+    let pickle = pickle.item(&Tensor::dense("loss", "FloatStorage", 0, &[1])).text("model_state_dict");
+    let file = write(&dir.join("trainer.pt"), dict(pickle, &wrapped, &mut storages, &[]).raw(b"u"), &storages);
+    let noted = String::from_utf8(run(&["inspect", &file]).stdout).unwrap();
+    for says in ["argparse.Namespace, pathlib.PosixPath", "no modules' were left out: `loss`", "names are read without `module.`"] {
+        assert!(noted.contains(says), "{says}: {noted}");
+    }
+    let seen = json(&["verify", &whole, &file, "--probe-tokens", "4"], 0);
+    assert_eq!(seen["agreement"]["identical"], true);
 }
 
 #[test]

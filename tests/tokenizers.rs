@@ -85,15 +85,16 @@ fn one_beside_the_model_in_a_directory_is_found() {
 fn where_only_a_list_works_it_says_what_it_is() {
     let dir = Dir::new();
     let (model, tokenizer) = pile(&dir, Version::V7);
-    let refused = |args: &[&str]| {
+    let refused = |args: &[&str], next: &str| {
         let document = json(&[args, &["--vocab", &tokenizer]].concat(), 2);
         assert_eq!(document["error"]["kind"], "VocabularyIsNoList");
         let message = document["error"]["message"].as_str().unwrap().to_owned();
-        assert!(message.contains("20B_tokenizer.json is a tokenizer.json") && message.contains("safetensors or pth"), "{message}");
+        assert!(message.contains("20B_tokenizer.json is a tokenizer.json") && message.contains(next), "{message}");
     };
     let output = text(&dir.join("out"));
-    refused(&["convert", &model, "--to", "gguf", "--type", "f16", "-o", &output]);
-    refused(&["convert", &model, "--to", "pth", "--type", "f16", "-o", &output, "--vocab-json", &text(&dir.join("v.json"))]);
+    refused(&["convert", &model, "--to", "gguf", "--type", "f16", "-o", &output], "such as safetensors or pth");
+    let json_of_list = text(&dir.join("v.json"));
+    refused(&["convert", &model, "--to", "pth", "--type", "f16", "-o", &output, "--vocab-json", &json_of_list], "leave --vocab-json out");
     // What the message says instead.
     for container in ["safetensors", "pth"] {
         json(&["convert", &model, "--to", container, "--type", "f16", "-o", &output, "--force", "--vocab", &tokenizer], 0);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape};
 
-use crate::assembled::{self, Assembled, Parts, Piece};
+use crate::assembled::{self, Assembled, Parts, Piece, Rule};
 use crate::error::{Refusal, Result, refuse};
 
 /// What is added to a matrix's name for that of its scales.
@@ -60,7 +60,7 @@ fn joined(source: &dyn TensorSource, codes: usize, info: &TensorInfo, scale: Opt
             format!("tensor `{}` is {is} of {shape}; expected f16 of [{rows}], a number for each row of `{}`", found.name, info.name);
         return refuse(Refusal::BadBuffer, what);
     }
-    let shared = Piece::Shared { tensor: scale, bytes: 2, row, group: row, groups: 1 };
-    let (encoding, pieces) = assembled::by_row(&info.name, row, shared, codes)?;
+    let shared = Piece::Shared { tensor: scale, bytes: 2, row, group: row, groups: 1, rule: Rule::Scales(Encoding::F16) };
+    let (encoding, pieces) = assembled::by_row(&info.name, row, shared, codes, 8)?;
     Ok((TensorInfo { encoding, ..info.clone() }, Parts::Blocks(pieces)))
 }

@@ -36,7 +36,7 @@ impl Format for Torch {
         torch_shards::claim(head)
     }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
-        let wanted = Wanted { key: place.key(), takes_keys: true };
+        let wanted = Wanted { key: place.key(), takes_keys: true, ..Wanted::default() };
         let source = match torch_shards::is_one(&Head::read(place.path())?) {
             true => torch_shards::open(place.path(), options.backend, wanted)?,
             false => torch_shards::open_file(place.path(), options.backend, wanted)?,

@@ -110,7 +110,7 @@ pub enum Refusal {
     MissingBuffer,
     /// A part of a quantized tensor that its kind does not have, or that is no tensor's.
     ExtraBuffer,
-    /// A part of a quantized tensor has another type or shape than the tensor needs.
+    /// A part of a quantized tensor has another type or shape than the tensor needs, or a value that none has.
     BadBuffer,
     /// The place of an outlier is outside of its matrix, or out of order.
     BadOutlier,

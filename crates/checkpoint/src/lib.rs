@@ -48,6 +48,7 @@ pub use sniff::Kind;
 
 use error::{Result, refuse};
 use sniff::is_index_name;
+pub use state_dict::Purpose;
 use state_dict::Wanted;
 
 /// Opens a checkpoint: a `.pth` file of any torch since 0.4, a safetensors file, an index of safetensors shards
@@ -107,7 +108,21 @@ pub fn open_at(
     limits: &Limits,
     backend: Backend,
 ) -> std::result::Result<(Kind, Box<dyn TensorSource>), CheckpointError> {
-    open_wanted(path, limits, backend, Wanted { key, takes_keys: true })
+    open_for(path, key, Purpose::Weights, limits, backend)
+}
+
+/// As [`open_at`]; of several state dicts without a key the only one that serves the purpose.
+///
+/// # Errors
+/// As [`open_at`].
+pub fn open_for(
+    path: &Path,
+    key: Option<&str>,
+    purpose: Purpose,
+    limits: &Limits,
+    backend: Backend,
+) -> std::result::Result<(Kind, Box<dyn TensorSource>), CheckpointError> {
+    open_wanted(path, limits, backend, Wanted { key, takes_keys: true, purpose })
 }
 
 fn open_wanted(

@@ -1,7 +1,10 @@
 //! Finds the state dict in what a pickle made: unwraps the usual wrappings, takes what stands under a key that is given, refuses whatever
-//! is ambiguous and says what there is.
+//! is ambiguous and says what there is. Names stay as they are: what stands before all of them is for `rwkv_forge_model::names::Wrapping`.
 
 use std::collections::{HashSet, VecDeque};
+
+use rwkv_forge_model::names::{LoraName, StateNames};
+use rwkv_forge_tensor::{Encoding, TensorInfo};
 
 use crate::error::{Refusal, Result, refuse};
 use crate::limits::Limits;
@@ -30,9 +33,6 @@ const OF_TRAINING: [&str; 15] = [
     "loops",
     "data_sampler",
 ];
-/// Prefixes that parallel wrappers put before every name.
-const PREFIXES: [&str; 2] = ["_forward_module.", "module."];
-
 /// Names that a message lists.
 const SHOWN: usize = 8;
 /// Dictionaries that are looked at in search of state dicts. A trainer has some dozens.
@@ -41,6 +41,35 @@ const CANDIDATES: usize = 1 << 10;
 /// Names of the tensors and the indices of their specifications, in the file's order.
 pub(crate) type Named = Vec<(String, u32)>;
 
+/// What a file is opened for. Where nobody names a key and several state dicts could be meant, the only one that is of use is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// For weights.
+    #[default]
+    Weights,
+    /// For the pairs of an adapter.
+    Adapter,
+    /// For a tuned initial state.
+    State,
+}
+
+impl Purpose {
+    /// What a state dict with these names holds of what is looked for, in words; `None` where it is of no use.
+    fn of<'n>(self, names: impl Iterator<Item = &'n str>) -> Option<&'static str> {
+        let names: Vec<&str> = names.collect();
+        let of_adapter = |name: &str| LoraName::parse(name).is_some();
+        match self {
+            Self::Weights => None,
+            Self::Adapter => names.iter().any(|name| of_adapter(name)).then_some("an adapter"),
+            Self::State => {
+                let rest = names.iter().filter(|name| !of_adapter(name));
+                let info = |name: &&str| TensorInfo { name: (*name).to_owned(), shape: Vec::new(), encoding: Encoding::F32 };
+                StateNames::of(&rest.map(info).collect::<Vec<_>>()).is_all().then_some("an initial state")
+            }
+        }
+    }
+}
+
 /// Which of several state dicts is meant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wanted<'k> {
@@ -48,6 +77,8 @@ pub(crate) struct Wanted<'k> {
     pub(crate) key: Option<&'k str>,
     /// Whether whoever asks can give a key, for messages.
     pub(crate) takes_keys: bool,
+    /// What for.
+    pub(crate) purpose: Purpose,
 }
 
 /// The tensors of the state dict that `root` is or contains. Adds remarks to `notes`.
@@ -55,7 +86,7 @@ pub(crate) struct Wanted<'k> {
 /// # Errors
 /// `NotAStateDict`, `NoSuchKey`, `TooManyTensors`, `DuplicateTensor`, `UnsupportedEntry`, `UnsupportedDtype`, `TooLarge`.
 pub(crate) fn find(arena: &Arena<'_>, root: Id, limits: &Limits, wanted: Wanted<'_>, notes: &mut Vec<String>) -> Result<Named> {
-    let search = Search { arena, limits, takes_keys: wanted.takes_keys };
+    let search = Search { arena, limits, wanted };
     let (start, path) = match wanted.key {
         Some(key) => (search.take(root, key, notes)?, key.to_owned()),
         None => (root, String::new()),
@@ -84,7 +115,6 @@ pub(crate) fn find(arena: &Arena<'_>, root: Id, limits: &Limits, wanted: Wanted<
     if named.is_empty() {
         return refuse(Refusal::NotAStateDict, "the state dict is empty");
     }
-    strip_prefixes(&mut named, notes);
     Ok(named)
 }
 
@@ -105,7 +135,14 @@ fn meaning(name: &str) -> &'static str {
 struct Search<'s, 'a> {
     arena: &'s Arena<'a>,
     limits: &'s Limits,
-    takes_keys: bool,
+    wanted: Wanted<'s>,
+}
+
+/// A dictionary with tensors of its own.
+struct Candidate {
+    key: String,
+    dict: Id,
+    tensors: usize,
 }
 
 impl Search<'_, '_> {
@@ -115,7 +152,7 @@ impl Search<'_, '_> {
         let problem = match self.follow(root, key) {
             Some(id) if matches!(self.arena.get(id), Node::Dict(_)) => {
                 notes.push(format!("the state dict lies under the key `{shown}`, as asked for"));
-                let others: Vec<String> = self.candidates(root, "").into_iter().map(|(name, _)| name).collect();
+                let others: Vec<String> = self.candidates(root, "").into_iter().map(|candidate| candidate.key).collect();
                 let within = |name: &&String| *name == key || name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
                 let others: Vec<&str> = others.iter().filter(|name| !within(name)).map(String::as_str).collect();
                 if !others.is_empty() {
@@ -165,48 +202,77 @@ impl Search<'_, '_> {
             if !arena.pairs(dict).any(|pair| nested(&pair)) {
                 return Ok(dict);
             }
-            let name;
-            (name, dict) = self.descend(dict, &path, notes)?;
-            path = joined(&path, name);
+            (path, dict) = self.descend(dict, &path, notes)?;
         }
     }
 
-    /// The one wrapped dict inside of a dict that contains dicts, and its name there.
-    fn descend(&self, dict: Id, path: &str, notes: &mut Vec<String>) -> Result<(&str, Id)> {
+    /// The one wrapped dict inside of a dict that contains dicts, and its key in the file.
+    fn descend(&self, dict: Id, path: &str, notes: &mut Vec<String>) -> Result<(String, Id)> {
         let Self { arena, limits, .. } = *self;
-        let mut wrapped = None;
-        let (mut others, mut of_training) = (Vec::new(), Vec::new());
-        let mut ambiguous = false;
-        let mut seen = HashSet::new();
+        let (mut wrapped, mut empty) = (Vec::new(), Vec::new());
+        let (mut others, mut of_training, mut rivals) = (Vec::new(), Vec::new(), Vec::new());
         for (key, value) in arena.pairs(dict) {
             let name = name_of(arena, key, limits)?;
-            let is_dict = matches!(arena.get(value), Node::Dict(_));
-            if is_dict && WRAPPERS.contains(&name) {
-                ambiguous |= wrapped.is_some();
-                wrapped = Some((name, value));
-            } else {
-                // Something beside the wrapped dict that contains tensors could be weights too: then nobody may guess.
-                if has_tensors(arena, value, &mut seen) {
-                    ambiguous |= !OF_TRAINING.contains(&name);
-                    of_training.push(name);
-                } else {
-                    others.push(name);
-                }
+            let is_wrapper = matches!(arena.get(value), Node::Dict(_)) && WRAPPERS.contains(&name);
+            match (below(arena, value, &is_data), is_wrapper) {
+                (true, true) => wrapped.push((name, value)),
+                (false, true) => empty.push((name, value)),
+                (true, false) if OF_TRAINING.contains(&name) => of_training.push(name),
+                (true, false) => rivals.push((name, key, value)),
+                (false, false) => others.push(name),
             }
         }
-        match wrapped {
-            Some((name, value)) if !ambiguous => {
+        if wrapped.is_empty() {
+            wrapped.append(&mut empty);
+        }
+        others.extend(empty.iter().map(|(name, _)| *name));
+        match wrapped.as_slice() {
+            [(name, value)] if !rivals.iter().any(|(_, key, rival)| self.rivals(*value, (*key, *rival))) => {
                 notes.push(format!("the state dict lies under the key `{name}`"));
                 if !of_training.is_empty() {
                     notes.push(format!("what a trainer keeps beside it was left out: {}", shorten(&of_training)));
                 }
+                if !rivals.is_empty() {
+                    let rivals: Vec<&str> = rivals.iter().map(|(name, ..)| *name).collect();
+                    notes.push(format!("tensors beside it that are no modules' were left out: {}", shorten(&rivals)));
+                }
                 if !others.is_empty() {
                     notes.push(format!("keys beside it, without tensors and not used: {}", shorten(&others)));
                 }
-                Ok((name, value))
+                Ok((joined(path, name), *value))
             }
-            _ => self.refuse_nested(dict, path),
+            _ => match self.only_one_of_use(dict, path, notes) {
+                Some(found) => Ok(found),
+                None => self.refuse_nested(dict, path),
+            },
         }
+    }
+
+    /// Whether both could be the weights of a model: then nobody may guess. A single tensor, or some with names of no modules, beside a state
+    /// dict with such names are none.
+    fn rivals(&self, wrapped: Id, (key, other): (Id, Id)) -> bool {
+        let of_modules = |id: Id| self.arena.pairs(id).any(|(key, value)| is_of_module(self.arena, key, value));
+        let with_tensors = |id: Id| self.arena.pairs(id).any(|(_, value)| is_data(self.arena, value));
+        let holds =
+            |root: Id, test: &dyn Fn(Id) -> bool| below(self.arena, root, &|arena, id| matches!(arena.get(id), Node::Dict(_)) && test(id));
+        is_of_module(self.arena, key, other) || holds(other, &of_modules) || holds(other, &with_tensors) && !holds(wrapped, &of_modules)
+    }
+
+    /// Of several state dicts the only one that holds what the file is opened for, and its key.
+    fn only_one_of_use(&self, dict: Id, path: &str, notes: &mut Vec<String>) -> Option<(String, Id)> {
+        let names = |dict: Id| {
+            let tensors = self.arena.pairs(dict).filter(|(_, value)| matches!(self.arena.get(*value), Node::Tensor(_)));
+            tensors.filter_map(|(key, _)| if let Node::Str(name) = self.arena.get(key) { Some(name) } else { None })
+        };
+        let all = self.candidates(dict, path);
+        let mut of_use = all.iter().filter_map(|candidate| Some((candidate, self.wanted.purpose.of(names(candidate.dict))?)));
+        let (Some((found, what)), None) = (of_use.next(), of_use.next()) else { return None };
+        let others: Vec<&str> = all.iter().map(|candidate| candidate.key.as_str()).filter(|key| *key != found.key).collect();
+        notes.push(format!("what lies under the key `{}` is taken, the only one that holds {what}", found.key.escape_default()));
+        if !others.is_empty() {
+            notes.push(format!("other state dicts in the file, not used: {}", shorten(&others)));
+        }
+        Some((found.key.clone(), found.dict))
     }
 
     fn refuse_nested<T>(&self, dict: Id, path: &str) -> Result<T> {
@@ -226,21 +292,21 @@ impl Search<'_, '_> {
     /// How to name one of the state dicts below `dict`; `None` where there is none.
     fn choice(&self, dict: Id, path: &str) -> Option<String> {
         let found = self.candidates(dict, path);
-        let list = found.iter().take(SHOWN).map(|(name, tensors)| format!("`{}` ({tensors} tensor(s))", name.escape_default()));
-        let mut list: Vec<String> = list.collect();
+        let shown = |candidate: &Candidate| format!("`{}` ({} tensor(s))", candidate.key.escape_default(), candidate.tensors);
+        let mut list: Vec<String> = found.iter().take(SHOWN).map(shown).collect();
         if found.len() > SHOWN {
             list.push(format!("and {} more", found.len().saturating_sub(SHOWN)));
         }
         let list = list.join(", ");
-        match (found.is_empty(), self.takes_keys) {
+        match (found.is_empty(), self.wanted.takes_keys) {
             (true, _) => None,
             (false, true) => Some(format!("name one with --key: {list}")),
             (false, false) => Some(format!("it holds {list}; save the one that is meant alone with torch")),
         }
     }
 
-    /// Dictionaries below `dict` with tensors of their own, but for what a trainer keeps: their keys, and how many tensors each has.
-    fn candidates(&self, dict: Id, path: &str) -> Vec<(String, usize)> {
+    /// Dictionaries below `dict` with tensors of their own, but for what a trainer keeps; where some have names of modules, those alone.
+    fn candidates(&self, dict: Id, path: &str) -> Vec<Candidate> {
         let arena = self.arena;
         let is_tensor = |id: Id| matches!(arena.get(id), Node::Tensor(_) | Node::Foreign(_));
         let mut found = Vec::new();
@@ -255,9 +321,13 @@ impl Search<'_, '_> {
                 let path = joined(&path, name);
                 match arena.pairs(value).filter(|(_, value)| is_tensor(*value)).count() {
                     0 => open.push_back((value, path)),
-                    tensors => found.push((path, tensors)),
+                    tensors => found.push(Candidate { key: path, dict: value, tensors }),
                 }
             }
+        }
+        let of_modules = |candidate: &Candidate| arena.pairs(candidate.dict).any(|(key, value)| is_of_module(arena, key, value));
+        if found.iter().any(of_modules) {
+            found.retain(of_modules);
         }
         found
     }
@@ -268,16 +338,32 @@ fn joined(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Whether a tensor lies anywhere below a value. Values in `seen` were visited before, and had none.
-fn has_tensors(arena: &Arena<'_>, root: Id, seen: &mut HashSet<Id>) -> bool {
-    let mut open = if seen.insert(root) { vec![root] } else { Vec::new() };
+/// Whether a value passes, or anything below it. What is shared is looked at each time, which the limit of values written out bounds.
+fn below(arena: &Arena<'_>, root: Id, passes: &dyn Fn(&Arena<'_>, Id) -> bool) -> bool {
+    let mut open = vec![root];
     while let Some(id) = open.pop() {
-        if matches!(arena.get(id), Node::Tensor(_) | Node::Foreign(_) | Node::Storage(_)) {
+        if passes(arena, id) {
             return true;
         }
-        open.extend(arena.children(id).iter().copied().filter(|child| seen.insert(*child)));
+        open.extend_from_slice(arena.children(id));
     }
     false
+}
+
+/// Whether a value is made of stored numbers.
+fn is_data(arena: &Arena<'_>, id: Id) -> bool {
+    matches!(arena.get(id), Node::Tensor(_) | Node::Foreign(_) | Node::Storage(_))
+}
+
+/// Whether an entry of a dictionary can be a parameter of a module in a model: a tensor of one dimension or more whose name has a dot.
+fn is_of_module(arena: &Arena<'_>, key: Id, value: Id) -> bool {
+    let is_named = matches!(arena.get(key), Node::Str(name) if name.trim_matches('.').contains('.'));
+    is_named
+        && match arena.get(value) {
+            Node::Tensor(index) => arena.tensors.get(index as usize).is_some_and(|tensor| !arena.children(tensor.size).is_empty()),
+            Node::Foreign(_) => true,
+            _ => false,
+        }
 }
 
 fn name_of<'a>(arena: &Arena<'a>, key: Id, limits: &Limits) -> Result<&'a str> {
@@ -290,17 +376,6 @@ fn name_of<'a>(arena: &Arena<'a>, key: Id, limits: &Limits) -> Result<&'a str> {
         return refuse(Refusal::TooLarge, message);
     }
     Ok(name)
-}
-
-fn strip_prefixes(named: &mut Named, notes: &mut Vec<String>) {
-    while let Some(prefix) =
-        PREFIXES.into_iter().find(|prefix| named.iter().all(|(name, _)| name.len() > prefix.len() && name.starts_with(prefix)))
-    {
-        for (name, _) in named.iter_mut() {
-            name.drain(..prefix.len());
-        }
-        notes.push(format!("every name begins with `{prefix}`, which was removed"));
-    }
 }
 
 /// The first few names, quoted.

@@ -85,23 +85,8 @@ impl Shards {
             all.notes.extend(shard.notes().iter().map(|note| format!("{name}: {note}")));
             all.shards.push(shard);
         }
-        index::check_map(&file, &without_prefix(map, &found), &found)?;
+        index::check_map(&file, &map, &found)?;
         Ok(all)
-    }
-}
-
-/// The map with names as the shards' are read: without what stands before all of them in the index and before none of those read.
-fn without_prefix(map: BTreeMap<String, String>, found: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let prefix = map.keys().next().zip(found.keys().next()).and_then(|(named, _)| {
-        let wanted = found.keys().find(|read| named.ends_with(read.as_str()))?;
-        named.strip_suffix(wanted.as_str())
-    });
-    match prefix.filter(|prefix| map.keys().all(|name| name.starts_with(prefix))) {
-        Some(prefix) if !prefix.is_empty() => {
-            let length = prefix.len();
-            map.into_iter().map(|(mut name, shard)| (name.split_off(length), shard)).collect()
-        }
-        _ => map,
     }
 }
 

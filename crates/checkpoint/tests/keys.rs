@@ -1,7 +1,7 @@
 //! Files of torch.save with several state dicts, of which a key names one; and heads that are the embedding.
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
-use rwkv_forge_checkpoint::{Limits, Safetensors, Torch, open, open_at};
+use rwkv_forge_checkpoint::{Limits, Purpose, Safetensors, Torch, open, open_at, open_for};
 use rwkv_forge_container::{Format, OpenOptions, Place, Registry};
 use rwkv_forge_io::Backend;
 use rwkv_forge_tensor::{BoxError, Diagnostic, TensorSource};
@@ -84,6 +84,55 @@ fn each_key_that_a_refusal_lists_takes_its_own() {
     let file = nested(&[("model", &["a"]), ("ema", &["a"])], &[]);
     let said = open(&file.0, &Limits::default()).map(|_| ()).unwrap_err().to_string();
     assert!(said.contains("`ema` (1 tensor(s))") && said.contains("save the one that is meant alone") && !said.contains("--key"), "{said}");
+}
+
+/// What has no names of modules is no model beside one that has, and nobody is asked for a key.
+#[test]
+fn what_has_no_names_of_modules_is_no_candidate() {
+    for (dicts, rivals) in [
+        (&[("model_state_dict", &["a.weight"][..]), ("loss", &["train", "test"])][..], "`loss`"),
+        (&[("model", &["blocks.0.w"]), ("history/epochs", &["first"]), ("metrics", &["m"])], "`history`, `metrics`"),
+    ] {
+        let (found, notes) = under(&nested(dicts, &["epoch"]), None).unwrap();
+        assert_eq!(found, one(dicts[0].1[0], 1.0));
+        assert!(notes.iter().any(|note| note.ends_with(&format!("no modules' were left out: {rivals}"))), "{notes:?}");
+    }
+    // Where several have such names, those alone are listed.
+    let file = nested(&[("model", &["a.weight"]), ("ema", &["a.weight"]), ("loss", &["train"])], &[]);
+    let (kind, said) = under(&file, None).unwrap_err();
+    assert_eq!((kind, listed(&said)), ("NotAStateDict", vec!["model", "ema"]), "{said}");
+    // An empty dictionary under a usual key is in nobody's way.
+    let (found, notes) = under(&nested(&[("model", &[]), ("state_dict", &["a.weight"])], &[]), None).unwrap();
+    assert_eq!(found, one("a.weight", 1.0));
+    assert!(notes.iter().any(|note| note.contains("without tensors") && note.contains("`model`")), "{notes:?}");
+}
+
+/// Whoever looks for an adapter or a state takes the only one there is.
+#[test]
+fn the_only_state_dict_of_use_is_taken() {
+    let opened = |file: &TempFile, purpose| {
+        let opened = open_for(&file.0, None, purpose, &Limits::default(), Backend::default());
+        opened.map(|(_, source)| (values(source.as_ref()), source.notes().join("\n"))).map_err(|error| error.kind())
+    };
+    let weights: &[&str] = &["emb.weight", "blocks.0.att.key.weight"];
+    let pair: &[&str] = &["blocks.0.att.key.lora_A", "blocks.0.att.key.lora_B"];
+    let state: &[&str] = &["blocks.0.att.time_state"];
+    let file = nested(&[("model", weights), ("lora", pair), ("tuned/state", state)], &["epoch"]);
+    let (found, notes) = opened(&file, Purpose::Adapter).unwrap();
+    assert!(found.len() == 2 && found[0] == (pair[0].to_owned(), 3.0), "{found:?}");
+    assert!(notes.contains("`lora` is taken, the only one that holds an adapter") && notes.contains("`tuned.state`"), "{notes}");
+    let (found, notes) = opened(&file, Purpose::State).unwrap();
+    assert_eq!(found, one(state[0], 5.0));
+    assert!(notes.contains("`tuned.state` is taken, the only one that holds an initial state"), "{notes}");
+    assert_eq!(opened(&file, Purpose::Weights).map(drop), Err("NotAStateDict"));
+    // A state that was tuned with an adapter, in the words of another trainer.
+    let file = nested(&[("model", weights), ("tuned", &["model.layers.0.linear_attn.initial_wkv_state", "x.lora_A.default.weight"])], &[]);
+    assert_eq!(opened(&file, Purpose::State).unwrap().0.len(), 2);
+    // Two of a kind must be told apart by whoever knows.
+    let file = nested(&[("mean", state), ("last", state)], &[]);
+    assert_eq!(opened(&file, Purpose::State).map(drop), Err("NotAStateDict"));
+    let taken = open_for(&file.0, Some("last"), Purpose::State, &Limits::default(), Backend::default()).unwrap();
+    assert_eq!(values(taken.1.as_ref()), one(state[0], 2.0));
 }
 
 #[test]

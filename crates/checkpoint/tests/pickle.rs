@@ -1,4 +1,4 @@
-//! The pickle machine: P1 to P15 of `docs/bad-inputs.md`, each broken on its own.
+//! The pickle machine: P1 to P15 and P17 of `docs/bad-inputs.md`, each broken on its own.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may fail loudly")]
 
 use crate::common;
@@ -60,6 +60,96 @@ fn what_torch_admits_beside_weights_is_admitted() {
     assert_eq!(kind(good_then(|p| p.global("torch", "device").raw(b"N\x85R0"))), "BadRebuild");
 }
 
+/// What pickle.dumps of Python 3.11 writes for each, but for its first two bytes and the last.
+const HOLDERS: [(&str, &[u8], &[u8]); 8] = [
+    (
+        "argparse.Namespace, pathlib.PurePosixPath",
+        b"cargparse\nNamespace\nq\x00)\x81q\x01}q\x02(X\x02\x00\x00\x00lrq\x03K\x01X\x03\x00\x00\x00outq\x04cpathlib\nPurePosixPath\nq\x05X\x01\x00\x00\x00/q\x06X\x01\x00\x00\x00aq\x07X\x01\x00\x00\x00bq\x08\x87q\tRq\nub",
+        b"\x8c\x08argparse\x94\x8c\tNamespace\x94\x93\x94)\x81\x94}\x94(\x8c\x02lr\x94K\x01\x8c\x03out\x94\x8c\x07pathlib\x94\x8c\rPurePosixPath\x94\x93\x94\x8c\x01/\x94\x8c\x01a\x94\x8c\x01b\x94\x87\x94R\x94ub",
+    ),
+    (
+        "types.SimpleNamespace",
+        b"ctypes\nSimpleNamespace\nq\x00)Rq\x01}q\x02X\x01\x00\x00\x00aq\x03K\x01sb",
+        b"\x8c\x05types\x94\x8c\x0fSimpleNamespace\x94\x93\x94)R\x94}\x94\x8c\x01a\x94K\x01sb",
+    ),
+    (
+        "pathlib.PosixPath",
+        b"cpathlib\nPosixPath\nq\x00X\x01\x00\x00\x00aq\x01X\x01\x00\x00\x00bq\x02\x86q\x03Rq\x04",
+        b"\x8c\x07pathlib\x94\x8c\tPosixPath\x94\x93\x94\x8c\x01a\x94\x8c\x01b\x94\x86\x94R\x94",
+    ),
+    (
+        "builtins.list, collections.defaultdict",
+        b"ccollections\ndefaultdict\nq\x00c__builtin__\nlist\nq\x01\x85q\x02Rq\x03X\x01\x00\x00\x00aq\x04]q\x05K\x01as",
+        b"\x8c\x0bcollections\x94\x8c\x0bdefaultdict\x94\x93\x94\x8c\x08builtins\x94\x8c\x04list\x94\x93\x94\x85\x94R\x94\x8c\x01a\x94]\x94K\x01as",
+    ),
+    ("collections.defaultdict", b"ccollections\ndefaultdict\nq\x00)Rq\x01", b"\x8c\x0bcollections\x94\x8c\x0bdefaultdict\x94\x93\x94)R\x94"),
+    (
+        "collections.deque",
+        b"ccollections\ndeque\nq\x00)K\x03\x86q\x01Rq\x02(K\x01K\x02e",
+        b"\x8c\x0bcollections\x94\x8c\x05deque\x94\x93\x94)K\x03\x86\x94R\x94(K\x01K\x02e",
+    ),
+    ("collections.deque", b"ccollections\ndeque\nq\x00)Rq\x01K\x01a", b"\x8c\x0bcollections\x94\x8c\x05deque\x94\x93\x94)R\x94K\x01a"),
+    (
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+        b"cpytorch_lightning.utilities.parsing\nAttributeDict\nq\x00)\x81q\x01X\x02\x00\x00\x00lrq\x02K\x01s",
+        b"\x8c#pytorch_lightning.utilities.parsing\x94\x8c\rAttributeDict\x94\x93\x94)\x81\x94\x8c\x02lr\x94K\x01s",
+    ),
+];
+
+/// Plain holders of values are read, beside the weights of a trainer's file and below them, and are named; nothing else may be made of them.
+#[test]
+fn p17_holders_of_values_are_values() {
+    let notes = |pickle: &[u8]| {
+        let file = common::TempFile::new(&with_pickle(pickle, &bytes_of(&FIRST)));
+        rwkv_forge_checkpoint::open(&file.0, &Limits::default()).unwrap().notes().join("\n")
+    };
+    for (names, two, four) in HOLDERS {
+        for (protocol, bytes) in [(2, two), (4, four)] {
+            let model = Pickle::new(protocol).raw(b"}(").text("args").raw(bytes).text("model").raw(b"}(").item(&tensor()).raw(b"uu").stop();
+            let notes = notes(&model);
+            assert!(notes.contains(&format!("weights_only=True: {names};")) && notes.contains("`args`"), "{protocol}: {notes}");
+            // By itself it is no state dict, and no weight of one.
+            assert_ne!(kind(Pickle::new(protocol).raw(bytes).stop()), "nothing", "{names}");
+            assert_eq!(
+                kind(good_then(|p| p.text("w2").raw(bytes).raw(b"s"))),
+                if names.to_lowercase().contains("dict") { "NotAStateDict" } else { "UnsupportedEntry" }
+            );
+        }
+    }
+    // What holds tensors with the names of modules could be a model.
+    let held = Pickle::new(2).raw(b"}(").text("model").raw(b"}(").item(&tensor()).raw(b"u").text("args").global("argparse", "Namespace");
+    let held = held.raw(b")\x81}").text("ema").raw(b"}(").item(&Tensor::dense("a.weight", "FloatStorage", 0, &[2, 3])).raw(b"usbu").stop();
+    assert_eq!(kind(held), "NotAStateDict");
+    // Arguments that none of them takes, and calls of what is only a type.
+    for (module, name, call) in [
+        ("argparse", "Namespace", &b"K\x01\x85R0"[..]),
+        ("types", "SimpleNamespace", b"}\x85R0"),
+        ("collections", "defaultdict", b"K\x01\x85R0"),
+        ("collections", "deque", b"(K\x01t\x85R0"),
+        ("collections", "deque", b")NN\x87R0"),
+        ("pathlib", "PosixPath", b"K\x01\x85R0"),
+        ("builtins", "list", b")R0"),
+        ("__builtin__", "int", b"K\x01\x85R0"),
+        ("lightning.pytorch.utilities.parsing", "AttributeDict", b")R0"),
+    ] {
+        assert_eq!(kind(good_then(|p| p.global(module, name).raw(call))), "BadRebuild", "{module}.{name}");
+    }
+    let long = Pickle::default().repeat(b"X\x01\x00\x00\x00a", 65).unfinished();
+    assert_eq!(kind(good_then(|p| p.global("pathlib", "PosixPath").raw(b"(").raw(&long).raw(b"tR0"))), "BadRebuild");
+    for (module, name, new) in [
+        ("argparse", "Namespace", &b"K\x01\x85\x81"[..]),
+        ("pathlib", "PosixPath", b")\x81"),
+        ("builtins", "list", b")\x81"),
+        ("argparse", "Namespace", b")}\x92"),
+    ] {
+        assert_eq!(kind(good_then(|p| p.global(module, name).raw(new))), "ForbiddenGlobal", "{module}.{name}");
+    }
+    // One that is its own attribute, and one that is given attributes without end.
+    assert_eq!(kind(Pickle::new(2).global("argparse", "Namespace").raw(b")\x81q\x00h\x00b").stop()), "Cycle");
+    let many = Pickle::new(2).raw(b"}(").text("model").raw(b"}(").item(&tensor()).raw(b"u").text("args").global("argparse", "Namespace");
+    assert_eq!(kind(many.raw(b")\x81").repeat(b"Nb", 2_000_000).raw(b"u").stop()), "nothing");
+}
+
 #[test]
 fn p1_forbidden_globals() {
     let module_names = [
@@ -68,7 +158,9 @@ fn p1_forbidden_globals() {
         ("posix", "system"),
         ("torch", "load"),
         ("torch._utils", "_rebuild"),
-        ("collections", "deque"),
+        ("collections", "ChainMap"),
+        ("pathlib", "Path"),
+        ("argparse", "ArgumentParser"),
     ];
     for (module, name) in module_names {
         assert_eq!(kind(good_then(|p| p.global(module, name).raw(b"0"))), "ForbiddenGlobal", "{module}.{name}");
@@ -97,15 +189,17 @@ fn p1_forbidden_globals() {
 
 #[test]
 fn p2_innocent_globals_get_the_weights_only_hint() {
-    for (module, name) in [("argparse", "Namespace"), ("numpy.core.multiarray", "scalar"), ("torch.optim.adam", "Adam"), ("numpy", "dtype")]
+    for (module, name) in
+        [("omegaconf.dictconfig", "DictConfig"), ("numpy.core.multiarray", "scalar"), ("torch.optim.adam", "Adam"), ("numpy", "dtype")]
     {
         let pickle = good_then(|p| p.global(module, name).raw(b"0"));
         assert_eq!(kind(pickle.clone()), "ForbiddenGlobal");
-        assert!(message(&pickle).contains("state_dict()"), "{}", message(&pickle));
+        // Since torch refuses such a file too unless it is told to run it.
+        assert!(message(&pickle).contains("weights_only=False") && message(&pickle).contains("state_dict()"), "{}", message(&pickle));
     }
-    let file = common::TempFile::new(&with_pickle(&good_then(|p| p.stack_global("argparse", "Namespace").raw(b"0")), &[0; 24]));
+    let file = common::TempFile::new(&with_pickle(&good_then(|p| p.stack_global("omegaconf", "DictConfig").raw(b"0")), &[0; 24]));
     let listed = globals(&file.0, &Limits::default()).unwrap();
-    assert_eq!(listed.last().unwrap(), &("argparse".to_owned(), "Namespace".to_owned()));
+    assert_eq!(listed.last().unwrap(), &("omegaconf".to_owned(), "DictConfig".to_owned()));
     assert!(listed.contains(&("torch".to_owned(), "FloatStorage".to_owned())));
 }
 
@@ -414,9 +508,13 @@ fn p13_no_state_dict() {
         assert_eq!(kind(nested(keys)), "NotAStateDict", "{keys:?}");
         assert!(message(&nested(keys)).contains(keys[0]), "{}", message(&nested(keys)));
     }
-    // A tensor beside the wrapped dict could be a weight: never skipped.
-    let beside = Pickle::new(2).raw(b"}").text("state_dict").raw(b"}(").item(&tensor()).raw(b"us(").item(&tensor()).raw(b"u").stop();
-    assert_eq!(kind(beside), "NotAStateDict");
+    // A tensor beside the wrapped dict that has a module's name could be a weight: never skipped. Others are no weights of any module.
+    let beside = |name: &str, size: &[i64]| {
+        let other = Tensor { numel: 6, ..Tensor::dense(name, "FloatStorage", 0, size) };
+        Pickle::new(2).raw(b"}").text("state_dict").raw(b"}(").item(&tensor()).raw(b"us(").item(&other).raw(b"u").stop()
+    };
+    assert_eq!(kind(beside("head.weight", &[2, 3])), "NotAStateDict");
+    assert_eq!([kind(beside("loss", &[2, 3])), kind(beside("loss", &[])), kind(beside("train.loss", &[]))], ["nothing"; 3]);
     assert_eq!(kind(nested(&["state_dict"])), "nothing");
     assert_eq!(kind(nested(&["model"])), "nothing");
     // What a trainer keeps to go on with is not the model's, and named; two that may be the model are refused.

@@ -1,4 +1,4 @@
-//! Quantized checkpoints of other programs (R1 to R7 of `docs/bad-inputs.md`): .rwkvq, against the values that the package's own reader
+//! Quantized checkpoints of other programs (R1 to R8 of `docs/bad-inputs.md`): .rwkvq, against the values that the package's own reader
 //! finds (`fixtures/rwkvq`).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::cast_possible_truncation, reason = "tests may fail loudly")]
 
@@ -539,4 +539,89 @@ fn factors_lie_as_shapes_and_the_file_say() {
         let error = ways(&changed).unwrap_err();
         assert!(error.kind() == "BadManifest" && error.to_string().contains(&format!("{says} is 9")), "{error}");
     }
+}
+
+/// The first error of reading all tensors.
+fn first_error(bytes: &[u8]) -> Option<String> {
+    let file = TempFile::new(bytes);
+    let opened = open(&file).unwrap();
+    opened.tensors().iter().enumerate().find_map(|(index, info)| {
+        let mut bytes = vec![0; info.byte_len().unwrap() as usize];
+        let error = opened.read_at(index, 0, &mut bytes).err()?;
+        assert_eq!((error.kind(), error.class()), ("BadBuffer", Class::Refused));
+        Some(error.to_string())
+    })
+}
+
+/// Every code has as many bits as the manifest says, and no scale a sign.
+#[test]
+fn r8_codes_beyond_their_bits_and_negative_scales() {
+    let good = Made::kinds();
+    assert_eq!(first_error(&good.bytes()), None);
+    let names: Vec<String> = good.buffers.iter().map(|(name, ..)| name.clone()).collect();
+    let mut seen = std::collections::BTreeMap::<&str, usize>::new();
+    for name in &names {
+        let (tensor, field) = name.split_once("::").unwrap();
+        let entry = good.manifest["tensors"][tensor].clone();
+        let (kind, bits) = (entry["kind"].as_str().unwrap(), entry["bits"].as_u64().unwrap());
+        let mut made = good.clone();
+        let (_, _, shape, bytes) = made.buffer(name);
+        let columns = *shape.last().unwrap() as usize;
+        let (place, expected) = match (kind, field) {
+            ("sb6", "gw_d" | "gw_dm") | ("sym", "gw_d") | ("rtn", "scale") => {
+                let at = bytes.len() / 2 - 1;
+                bytes[2 * at + 1] |= 0x80;
+                // A scale of zero has no sign that means anything.
+                if bytes[2 * at] == 0 && bytes[2 * at + 1] == 0x80 {
+                    bytes[2 * at] = 1;
+                }
+                (at, "scales that are not negative")
+            }
+            ("asym", "gw_scale") => {
+                let at = bytes.len() / 4 - 1;
+                bytes[4 * at..][..4].copy_from_slice(&(-0.5f32).to_le_bytes());
+                (at, "scales that are not negative")
+            }
+            ("asym", "codes") if bits < 8 => {
+                let at = bytes.len() - 1;
+                bytes[at] = 1 << bits;
+                (at, "from 0 to")
+            }
+            ("rtn", "codes") if bits < 8 => {
+                let at = bytes.len() / 2;
+                bytes[at] = (-(1i16 << (bits - 1)) - 1) as u8;
+                (at, "from -")
+            }
+            ("rtn", "codes_packed") if bits < 4 => {
+                bytes[0] = 0xf0 | bytes[0] & 15;
+                (0, "from -")
+            }
+            _ => continue,
+        };
+        let said = first_error(&made.bytes()).unwrap_or_else(|| panic!("{name} is taken silently"));
+        let at = format!("`{name}` has");
+        let place = format!("in row {}, column {}", place / columns, place % columns);
+        assert!(said.contains(&at) && said.contains(&place) && said.contains(expected), "{name}: {said}");
+        *seen.entry(if expected.starts_with("scales") { "scales" } else { "codes" }).or_default() += 1;
+    }
+    assert!(seen["scales"] >= 4, "{seen:?}");
+}
+
+/// The same of Albatross's scales.
+#[test]
+fn r8_negative_scales_of_rows() {
+    let tensors = [
+        ("blocks.0.att.key.weight", "I8", vec![2u64, 8], vec![1u8; 16]),
+        ("blocks.0.att.key.weight_scale", "F16", vec![2], vec![0, 0x3c, 0, 0xbc]),
+    ];
+    let buffers = tensors.map(|(name, dtype, shape, bytes)| (name.to_owned(), dtype.to_owned(), shape, bytes)).to_vec();
+    let mut header = serde_json::Map::new();
+    let mut data = Vec::new();
+    for (name, dtype, shape, bytes) in &buffers {
+        header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [data.len(), data.len() + bytes.len()] }));
+        data.extend_from_slice(bytes);
+    }
+    let header = Value::Object(header).to_string();
+    let said = first_error(&[&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()).unwrap();
+    assert!(said.contains("the scale -1 in row 0, column 1"), "{said}");
 }

@@ -84,6 +84,22 @@ fn an_index_and_its_directory_are_one_model() {
     }
 }
 
+/// Names are those of the files: what wraps them is taken off where a model is recognised, by the one list there is.
+#[test]
+fn wrapped_names_are_the_same_in_index_and_shards() {
+    for prefix in ["module.", "_forward_module.module.", "base_model.model."] {
+        let folder = Folder::new("wrapped");
+        let [a, b] = ["a.weight", "b.weight"].map(|name| format!("{prefix}{name}"));
+        folder.shard(ONE, &[&a], 1);
+        folder.shard(TWO, &[&b], 3);
+        let index = folder.index(&[(&a, ONE), (&b, TWO)]);
+        let source = open(&index).unwrap();
+        assert_eq!([&a, &b].map(|name| first_value(source.as_ref(), name)), [1.0, 3.0], "{prefix}");
+        // An index of other names is not of these shards.
+        assert_eq!(refused(&folder.index(&[("a.weight", ONE), ("b.weight", TWO)])), "MissingTensor");
+    }
+}
+
 #[test]
 fn one_file_in_a_directory_is_the_model() {
     let folder = Folder::new("single");

@@ -118,6 +118,11 @@ pub trait Container: Sync {
     fn carries_tokens(&self, _tokens: &TokenTable) -> bool {
         self.words().contains(&Word::Tokens)
     }
+    /// Whether its files have tensors of their own in the place of those that no model of a kind uses ([`ModelDescription::unused`]), since
+    /// runtimes ask for some.
+    fn has_stand_ins(&self) -> bool {
+        false
+    }
     /// Whether its files keep the state that a model starts from ([`ModelDescription::start`]) among the weights, as it is. Of all others it is
     /// written into a file beside them.
     fn keeps_start(&self) -> bool {

@@ -100,6 +100,9 @@ impl Head {
                  --lora and this directory"
             );
         }
+        if let Some(revisions) = self.revisions() {
+            return revisions;
+        }
         if let Some(of_training) = self.of_training() {
             return of_training.to_owned();
         }
@@ -116,6 +119,27 @@ impl Head {
                 shown.join(", ")
             ),
         }
+    }
+
+    /// The folder of a repository in the cache of the Hub, whose revisions lie two folders below.
+    fn revisions(&self) -> Option<String> {
+        let is_cache = self.contains(SNAPSHOTS) && self.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REPOSITORY));
+        let folder = match is_cache {
+            true => self.path.join(SNAPSHOTS),
+            false if self.path.file_name().is_some_and(|name| name == SNAPSHOTS) => self.path.clone(),
+            false => return None,
+        };
+        let found = rwkv_forge_io::names_in(&folder, |name| !name.starts_with('.') && folder.join(name).is_dir()).unwrap_or_default();
+        let shown: Vec<String> = found.iter().take(LISTED).map(|name| folder.join(shorten(name)).display().to_string()).collect();
+        Some(match found.len() {
+            0 => "this is the folder of a repository in the Hub's cache, and no revision of it was downloaded: download the model first"
+                .to_owned(),
+            1..=LISTED => format!("this is the folder of a repository in the Hub's cache: give that of a revision, {}", shown.join(" or ")),
+            more => format!(
+                "this is the folder of a repository in the Hub's cache: give that of one of its {more} revisions, such as {}",
+                shown.join(", ")
+            ),
+        })
     }
 
     /// A directory in which a trainer keeps shards of a model, by whose tool they become one.
@@ -157,6 +181,10 @@ impl Head {
 const LISTED: usize = 4;
 /// How names of models end that lie in a directory without being its model.
 const ENDINGS: [&str; 6] = [".pth", ".pt", ".safetensors", ".gguf", ".st", ".prefab"];
+/// What the name of a repository's folder in the cache of the Hub begins with.
+const REPOSITORY: &str = "models--";
+/// In it, the folder of the revisions.
+const SNAPSHOTS: &str = "snapshots";
 /// By this file a directory is known to be an adapter of PEFT's.
 const ADAPTER: &str = "adapter_config.json";
 

@@ -3,6 +3,8 @@
 
 pub use rwkv_forge_container::{Container, Format, Naming, Registry};
 
+use std::path::Path;
+
 use rwkv_forge_model::Version;
 
 use crate::error::ConvertError;
@@ -35,6 +37,15 @@ pub static NAMINGS: &[&dyn Naming] = &[&rwkv_forge_hf::CandleInSafetensors, &rwk
 
 /// Everything that can be read.
 pub static READERS: Registry<'static> = Registry { formats: FORMATS, namings: NAMINGS };
+
+/// What a file is by its bytes, for messages of whoever expected something else; `None` for what nobody reads.
+pub(crate) fn described(path: &Path) -> Option<String> {
+    let format = READERS.format_of(path).ok()?;
+    Some(match rwkv_forge_gguf::content_of(path) {
+        Some(content) => format!("a GGUF file: {content}"),
+        None => format!("a file of the format {}", format.name()),
+    })
+}
 
 /// Those that are meant when none is named.
 static USUAL: &[&dyn Container] = &[&rwkv_forge_gguf::Gguf, &rwkv_forge_ggml::RwkvCpp];

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{Provenance, Shortfall, Word, Words};
-use rwkv_forge_model::{Choice, OutputLayout, TensorSpec};
+use rwkv_forge_model::{Choice, OutputLayout, TensorSpec, ValueForm};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::{SpecialId, Tokenizer};
@@ -319,7 +319,7 @@ fn refuse_requantizing(model: &OpenModel, choices: &[Choice], allowed: bool) -> 
     for (spec, choice) in model.description().tensors.iter().zip(choices) {
         let stored = model.source().tensors()[spec.source_index].encoding;
         if !allowed && !stored.is_dense() && !choice.encoding.is_dense() && stored != choice.encoding {
-            return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: choice.encoding.name });
+            return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: choice.encoding.name, why: None });
         }
     }
     Ok(())
@@ -331,11 +331,26 @@ fn refuse_rearranging(model: &OpenModel, layout: &OutputLayout, allowed: bool) -
         for spec in out.assembly.parts.iter().filter_map(|part| model.description().part(*part)) {
             let stored = model.source().tensors()[spec.source_index].encoding;
             if !allowed && !stored.is_dense() && !out.encoding.is_dense() && !copies_blocks(model, out) {
-                return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: out.encoding.name });
+                let why = Some(rearranged(spec));
+                return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: out.encoding.name, why });
             }
         }
     }
     Ok(())
+}
+
+/// Why the blocks of a tensor are not those that a container wants.
+fn rearranged(spec: &TensorSpec) -> String {
+    match spec.recover.form {
+        ValueForm::Halved(times) => {
+            format!(
+                "the file has its values divided by 2^{times} (it is made for a runtime that rescales layers), and what is written has them undivided"
+            )
+        }
+        ValueForm::Canonical | ValueForm::NegExp | ValueForm::ExpNegExp | ValueForm::Exp | ValueForm::Eighth => {
+            "the container wants its values in another order or form".to_owned()
+        }
+    }
 }
 
 #[cfg(test)]

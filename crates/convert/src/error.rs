@@ -199,7 +199,8 @@ pub enum ConvertError {
     },
     /// Quantizing what was quantized before adds the losses of both.
     #[error(
-        "{tensor} is stored as {from}: quantizing it again to {to} adds a second loss to the first; start from the original checkpoint, or say --requantize"
+        "{tensor} is stored as {from}{}: quantizing it again to {to} adds a second loss to the first; start from the original checkpoint, or say --requantize",
+        why.as_deref().map(|why| format!(", and its blocks cannot be copied, since {why}")).unwrap_or_default()
     )]
     Requantize {
         /// Canonical tensor name.
@@ -208,10 +209,13 @@ pub enum ConvertError {
         from: &'static str,
         /// Type asked for.
         to: &'static str,
+        /// Why blocks of the same type are not copied.
+        why: Option<String>,
     },
     /// A vocabulary is needed and cannot be known.
     #[error(
-        "{what} needs a vocabulary, and a model of {rows} rows is no World model (65,536): give --vocab FILE, or --vocab bytes for byte-level models"
+        "{what} needs a vocabulary, and a model of {rows} rows is no World model (65,536): give --vocab FILE{}",
+        if *rows < BYTES { "" } else { ", or --vocab bytes for byte-level models" }
     )]
     VocabularyNeeded {
         /// What needs it.
@@ -221,8 +225,12 @@ pub enum ConvertError {
     },
     /// A vocabulary of merges where only one works that is a list of tokens.
     #[error(
-        "{what} holds lists of tokens of which always the longest is meant, and {vocabulary} is a tokenizer.json, which divides texts by merges; \
-         convert to a container without a vocabulary, such as safetensors or pth, where --vocab {vocabulary} serves the comparison"
+        "{what} holds lists of tokens of which always the longest is meant, and {vocabulary} is a tokenizer.json, which divides texts by merges; {}",
+        if what.starts_with("--") {
+            format!("leave {what} out")
+        } else {
+            format!("convert to a container without a vocabulary, such as safetensors or pth, where --vocab {vocabulary} serves the comparison")
+        }
     )]
     VocabularyIsNoList {
         /// What cannot hold it.
@@ -317,6 +325,9 @@ pub enum ConvertError {
         reason: String,
     },
 }
+
+/// Tokens of the vocabulary of bytes.
+const BYTES: usize = 256;
 
 fn and_others(more: usize) -> String {
     if more == 0 { String::new() } else { format!(" ({more} more tensors are like it)") }

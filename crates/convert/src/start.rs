@@ -89,7 +89,8 @@ impl StartFile {
     ) -> Result<Option<Self>, BoxError> {
         let Some(path) = start_beside(&model.model, blueprint.container, output) else { return Ok(None) };
         let state = InitState::of_start(&model.model)?;
-        let target = StateTarget { format: StateFormat::Pth, version: None, encoding: Some(encoding(&model.model)), allow_loss: true };
+        let target =
+            StateTarget { format: StateFormat::Pth, version: None, encoding: Some(encoding(&model.model)), allow_loss: true, package: &[] };
         let Staged { file, .. } = Staged::write(&state, &target, &path, &OutputOptions { role: ROLE, ..*options })?;
         let hints = StateHints { format: Some(StateFormat::Pth), ..StateHints::of(model.description())? };
         let FoundState { state: read, .. } = crate::state::find(file.temp_path(), &hints)?;

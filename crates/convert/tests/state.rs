@@ -17,8 +17,8 @@ const VERSIONS: [Version; 5] = [Version::V5_0, Version::V5_1, Version::V5_2, Ver
 /// Those of `Sizes::TINY`.
 const SIZES: StateSizes = StateSizes { layers: 2, heads: 4, head_size: 8 };
 
-fn target(format: StateFormat, version: Version) -> StateTarget {
-    StateTarget { format, version: Some(version), encoding: None, allow_loss: false }
+fn target(format: StateFormat, version: Version) -> StateTarget<'static> {
+    StateTarget { format, version: Some(version), encoding: None, allow_loss: false, package: &[] }
 }
 
 fn hints(format: StateFormat, version: Version) -> StateHints {

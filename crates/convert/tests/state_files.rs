@@ -25,7 +25,7 @@ fn shifted() -> InitState {
 
 fn stored(state: &InitState, format: StateFormat, version: Version) -> Result<Temp, BoxError> {
     let file = Temp::new(format.name());
-    let target = StateTarget { format, version: Some(version), encoding: None, allow_loss: false };
+    let target = StateTarget { format, version: Some(version), encoding: None, allow_loss: false, package: &[] };
     write(state, &target, &file.0, &OutputOptions::default())?;
     Ok(file)
 }
@@ -211,6 +211,32 @@ fn packages_of_rwkv_mobile_are_these_bytes() {
     let found = find(&file.0, &StateHints::default()).unwrap();
     assert_eq!(found.state, small());
     assert!(found.notes[0].contains("flower_template = true"), "{:?}", found.notes);
+    // Another package keeps it; so it does with whatever else there is, quotes and all.
+    for said in ["\"flower_template\": true", "\"a \\\"b\\\"\": [1, {\"c\": null}], \"flower_template\": \"no\""] {
+        let whole = package(&format!("{{\"hidden_size\": 4, {said}}}"), &[(FIRST, 16, 4096), (SECOND, 16, 8192)], &data);
+        std::fs::write(&file.0, whole).unwrap();
+        let found = find(&file.0, &StateHints::default()).unwrap();
+        let again = Temp::new("again.rmpack");
+        let target = StateTarget { format: StateFormat::Rmpack, version: None, encoding: None, allow_loss: false, package: &found.package };
+        write(&found.state, &target, &again.0, &OutputOptions::default()).unwrap();
+        let kept = find(&again.0, &StateHints::default()).unwrap();
+        assert!(kept == found && kept.package.iter().any(|(key, _)| key == "flower_template"), "{kept:?}");
+    }
+}
+
+/// What no runtime of a format runs is not written for it.
+#[test]
+fn states_of_rwkv7a_are_for_trainers_alone() {
+    for (format, runtime) in [(StateFormat::WebRwkv, "web-rwkv"), (StateFormat::Rmpack, "rwkv-mobile")] {
+        let error = stored(&small(), format, Version::V7a).err().expect("a refusal");
+        assert_eq!(error.kind(), "StateNotInRuntime");
+        assert!(
+            error.to_string().contains(runtime) && error.to_string().contains("RWKV-7a") && error.to_string().contains("--to pth"),
+            "{error}"
+        );
+        assert!(stored(&small(), format, Version::V7).is_ok());
+    }
+    assert!(stored(&small(), StateFormat::Pth, Version::V7a).is_ok(), "what is named instead works");
 }
 
 #[test]

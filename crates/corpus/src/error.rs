@@ -33,6 +33,15 @@ pub enum CorpusError {
         /// What would be usable.
         expected: &'static str,
     },
+    /// What git has in the place of a file.
+    #[strum(serialize = "LfsPointer")]
+    #[error("{path}: this is {what}", path = path.display())]
+    Pointer {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: &'static str,
+    },
     /// A binary file where text was expected.
     #[error("{path}: a zero byte at offset {offset}, so this is no text; expected a text file, .json, .jsonl or .parquet", path = path.display())]
     NotText {

@@ -16,6 +16,8 @@ use crate::{json, source, table};
 
 /// Folders inside each other.
 const DEPTH: usize = 32;
+/// Bytes of a file that are looked at to tell a pointer of Git LFS, all of which are shorter.
+const POINTER_BYTES: u64 = 512;
 /// What a path should lead to.
 const EXPECTED: &str = "text: .txt, .md, .json, .jsonl (each also with .gz) or .parquet";
 
@@ -154,6 +156,9 @@ fn one_group(root: &Path, group: Group, reading: &mut Reading<'_>) -> Result<u64
 /// Hands the documents of one file on.
 fn file(path: &Path, name: &str, notes: &mut Vec<String>, budget: &mut Budget, receive: Receiver<'_>) -> Result<(), CorpusError> {
     let file = Arc::new(InputFile::open(path)?);
+    if let Some(what) = rwkv_forge_io::lfs_pointer(&file.read_vec(0, file.len().min(POINTER_BYTES), POINTER_BYTES)?) {
+        return Err(CorpusError::Pointer { path: path.to_path_buf(), what });
+    }
     let (kind, gzip) = Kind::of(path);
     let limits = budget.options.limits;
     let mut sink = Sink::new(path, name, kind != Kind::Text, budget, receive);

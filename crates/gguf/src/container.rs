@@ -114,6 +114,9 @@ impl Container for Gguf {
     fn layout(&self, model: &ModelDescription, choices: &[Choice], words: &Words) -> Result<OutputLayout, BoxError> {
         Ok(OutputLayout::File(layout(model, choices, words)?))
     }
+    fn has_stand_ins(&self) -> bool {
+        true
+    }
     fn in_parts(&self) -> Option<&dyn InParts> {
         Some(self)
     }

@@ -262,7 +262,7 @@ pub enum GgufError {
         encoding: &'static str,
     },
     /// A metadata key that must be there is not.
-    #[error("the metadata key {key} is missing ({why})")]
+    #[error("the metadata key {key} is missing ({why}){}", next_step(key))]
     MissingKey {
         /// The key.
         key: String,
@@ -280,6 +280,16 @@ pub enum GgufError {
         what: String,
         /// What that says.
         expected: String,
+    },
+    /// A file of something that goes with a model.
+    #[strum(serialize = "GgufOfNoModel")]
+    #[error(
+        "this holds no model: it is {what}; give a file with a model. What differs from one (an adapter) is merged by --lora from the directory \
+         or file that it was converted from"
+    )]
+    NoModel {
+        /// What it is.
+        what: String,
     },
     /// None of the architectures known.
     #[error(
@@ -376,6 +386,11 @@ pub enum GgufError {
     /// The caller's arguments do not fit together.
     #[error("{0}")]
     Internal(String),
+}
+
+/// What to do about a key that is missing: a vocabulary can come from elsewhere.
+fn next_step(key: &str) -> &'static str {
+    if key.starts_with("tokenizer.") { "; give the model's vocabulary with --vocab" } else { "" }
 }
 
 impl GgufError {

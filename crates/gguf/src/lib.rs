@@ -19,6 +19,7 @@
 
 mod chat;
 mod container;
+mod content;
 mod error;
 mod free;
 mod header;
@@ -36,6 +37,7 @@ mod words;
 mod write;
 
 pub use container::{DIRECTORY_FILE, Gguf};
+pub use content::content_of;
 pub use error::GgufError;
 pub use free::{FreeTensor, free_layout};
 pub use header::{Header, Limits};

@@ -7,6 +7,7 @@ use rwkv_forge_container::Value;
 use rwkv_forge_model::{Configuration, Epsilon, MappedTensor, ModelFile, NormKind, Recover, ValueForm, Version};
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource, format_shape};
 
+use crate::content::other_than_model;
 use crate::error::GgufError;
 use crate::map::{self, Arrangement, Entry, RankKeys, Row};
 use crate::reader::GgufFile;
@@ -28,14 +29,17 @@ impl ModelFile for GgufFile {
 /// description lists them as unused.
 ///
 /// # Errors
-/// [`GgufError::UnsupportedArchitecture`], [`GgufError::UnsupportedType`], [`GgufError::UnknownTensor`], [`GgufError::ScaleBeside`],
-/// [`GgufError::DuplicateTensor`], [`GgufError::BadShape`] for the names; [`GgufError::MissingKey`],
+/// [`GgufError::NoModel`], [`GgufError::UnsupportedArchitecture`], [`GgufError::UnsupportedType`], [`GgufError::UnknownTensor`],
+/// [`GgufError::ScaleBeside`], [`GgufError::DuplicateTensor`], [`GgufError::BadShape`] for the names; [`GgufError::MissingKey`],
 /// [`GgufError::Contradiction`], [`GgufError::UnsupportedRescale`] for the metadata (G9 in `docs/bad-inputs.md`).
 pub fn mapped(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
     map_file(file).map_err(|error| error.at(file.path()))
 }
 
 fn map_file(file: &GgufFile) -> Result<Vec<MappedTensor>, GgufError> {
+    if let Some(what) = other_than_model(file.metadata()) {
+        return Err(GgufError::NoModel { what });
+    }
     let architecture = file.architecture();
     let unsupported = || GgufError::UnsupportedArchitecture(architecture.to_owned());
     let row = map::row_named(architecture).ok_or_else(unsupported)?;

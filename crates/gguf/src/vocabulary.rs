@@ -94,7 +94,7 @@ impl TokenList {
 /// The vocabulary of a file whose tokens are spelled as RWKV's are; `None` when the file has another kind of vocabulary, or none.
 ///
 /// # Errors
-/// [`GgufError::MissingKey`], [`GgufError::WrongType`], [`GgufError::BadVocabulary`].
+/// [`GgufError::MissingKey`], [`GgufError::BadVocabulary`]; [`GgufError::WrongType`] for the kind of vocabulary.
 pub(crate) fn listed_vocabulary(file: &GgufFile) -> Result<Option<Tokenizer>, GgufError> {
     let metadata = file.metadata();
     match metadata.str(MODEL)? {
@@ -109,16 +109,20 @@ pub(crate) fn listed_vocabulary(file: &GgufFile) -> Result<Option<Tokenizer>, Gg
             });
         }
     }
-    let Some(Value::Array(Array::String(texts))) = metadata.get(TOKENS) else {
-        return Err(GgufError::MissingKey { key: TOKENS.into(), why: "it is a part of the vocabulary".into() });
+    let bad = |key, problem: String| GgufError::BadVocabulary { key, problem };
+    let texts = match metadata.get(TOKENS) {
+        Some(Value::Array(Array::String(texts))) => texts,
+        Some(other) => return Err(bad(TOKENS, format!("it is of the type {}, expected a list of texts", other.value_type()))),
+        None => return Err(GgufError::MissingKey { key: TOKENS.into(), why: "it is a part of the vocabulary".into() }),
     };
     let kinds = match metadata.get(TYPES) {
         Some(Value::Array(Array::I32(kinds))) if kinds.len() == texts.len() => kinds.as_slice(),
+        Some(Value::Array(Array::I32(kinds))) => {
+            return Err(bad(TYPES, format!("it has {} entries for {} tokens, expected one a token", kinds.len(), texts.len())));
+        }
         // What llama.cpp takes them for.
         None => &[],
-        Some(other) => {
-            return Err(GgufError::WrongType { key: TYPES.into(), found: other.value_type(), expected: "a list of i32, one a token" });
-        }
+        Some(other) => return Err(bad(TYPES, format!("it is of the type {}, expected a list of i32, one a token", other.value_type()))),
     };
     let mut list = Vec::with_capacity(texts.len());
     for (id, text) in texts.iter().enumerate() {

@@ -124,6 +124,9 @@ impl Container for HuggingFaceNative {
 pub struct Candle;
 
 impl Container for Candle {
+    fn has_stand_ins(&self) -> bool {
+        true
+    }
     fn name(&self) -> &'static str {
         CANDLE
     }
@@ -168,6 +171,9 @@ impl Container for Candle {
 pub struct CandleGguf;
 
 impl Container for CandleGguf {
+    fn has_stand_ins(&self) -> bool {
+        true
+    }
     fn name(&self) -> &'static str {
         CANDLE_GGUF
     }

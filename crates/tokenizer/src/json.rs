@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -28,11 +29,10 @@ pub(crate) fn read(name: &str, file: &[u8]) -> Result<Tokenizer, TokenizerError>
     let parts = file.iter().filter(|byte| b",[{".contains(byte)).count();
     check_limit(name, "the number of elements of the file", parts, MAX_PARTS)?;
     let bad = |problem: String| TokenizerError::BadTokenizerJson { name: name.to_owned(), problem };
-    let value: Value = serde_json::from_slice(file).map_err(|error| bad(error.to_string()))?;
-    if value.get("model").is_some() {
-        return merges::read(name, file, value);
+    let Entries(entries) = serde_json::from_slice(file).map_err(|error| bad(error.to_string()))?;
+    if entries.iter().any(|(key, _)| key == "model") {
+        return merges::read(name, file, Value::Object(entries.into_iter().collect()));
     }
-    let Value::Object(entries) = value else { return Err(bad("it is no object".to_owned())) };
     check_limit(name, "the number of tokens", entries.len(), MAX_TOKENS)?;
     let mut tokens = Vec::with_capacity(entries.len());
     for (key, token) in entries {
@@ -50,6 +50,35 @@ pub(crate) fn read(name: &str, file: &[u8]) -> Result<Tokenizer, TokenizerError>
     of_tokens(name, file, tokens)
 }
 
+/// The entries of an object as they stand, one of whose keys may be there twice.
+struct Entries(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    if entries.len() >= MAX_PARTS {
+                        return Err(A::Error::custom(format!("more than {MAX_PARTS} entries")));
+                    }
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
 /// A text, or the values of bytes.
 fn bytes_of(token: &Value) -> Option<Vec<u8>> {
     match token {
@@ -63,14 +92,17 @@ fn bytes_of(token: &Value) -> Option<Vec<u8>> {
 pub(crate) fn of_tokens(name: &str, file: &[u8], mut tokens: Vec<(u32, Vec<u8>)>) -> Result<Tokenizer, TokenizerError> {
     tokens.sort_unstable();
     let mut vocabulary = Vocabulary::default();
-    let mut before = None;
-    for (id, bytes) in tokens {
+    let mut before: Option<(u32, &[u8])> = None;
+    for (id, bytes) in &tokens {
         check_limit(name, &format!("the number of bytes of token {id}"), bytes.len(), MAX_TOKEN_BYTES)?;
-        if before == Some(id) {
-            return Err(TokenizerError::BadTokenizerJson { name: name.to_owned(), problem: format!("two tokens have the id {id}") });
+        if let Some((_, first)) = before.filter(|(before, _)| before == id) {
+            let [first, second] = [first, bytes].map(shown);
+            let problem =
+                format!("two tokens have the id {id}, {first} and {second}; an id has one token, so remove the one that is wrong");
+            return Err(TokenizerError::BadTokenizerJson { name: name.to_owned(), problem });
         }
-        before = Some(id);
-        vocabulary.push(id, &bytes);
+        before = Some((*id, bytes));
+        vocabulary.push(*id, bytes);
     }
     if vocabulary.len() == 0 {
         return Err(TokenizerError::Empty { name: name.to_owned() });
@@ -84,6 +116,12 @@ pub(crate) fn of_tokens(name: &str, file: &[u8], mut tokens: Vec<(u32, Vec<u8>)>
     let (matching, vocabulary) = (Matching::Longest(Arc::new(trie)), Arc::new(vocabulary));
     let (marks, notes) = (Arc::default(), Arc::default());
     Ok(Tokenizer { name: name.to_owned(), sha256: hex(&Sha256::digest(file)), vocabulary, matching, marks, end_of_text, notes })
+}
+
+/// A token in a message.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    format!("{:?}", rwkv_forge_tensor::shorten(&text))
 }
 
 /// The bytes of a token that is spelled in the alphabet of byte-level vocabularies: printable bytes are themselves, the others stand in a row
@@ -168,6 +206,19 @@ mod tests {
         let bytes = Tokenizer::from_bytes("bytes.json", to_json(&Tokenizer::raw_bytes()).as_bytes()).unwrap();
         assert_eq!(bytes.encode(b"a\xff").unwrap(), [97, 255]);
         assert!(bytes.is_list() && bytes.max_id() == 255);
+    }
+
+    #[test]
+    fn an_id_that_is_there_twice_is_an_error_that_names_both() {
+        for (text, first, second) in
+            [(r#"{"1": "a", "2": "b", "1": "c"}"#, "\"a\"", "\"c\""), (r#"{"7": [98, 99], "3": "x", "7": "bc"}"#, "\"bc\"", "\"bc\"")]
+        {
+            let said = Tokenizer::from_bytes("words.json", text.as_bytes()).unwrap_err().to_string();
+            assert!(said.contains(&format!("{first} and {second}; an id has one token")), "{said}");
+        }
+        // What is in one key alone is as it was.
+        assert!(Tokenizer::from_bytes("words.json", br#"{"1": "a", "2": "b"}"#).is_ok());
+        assert!(Tokenizer::from_bytes("words.json", b"[1]").is_err());
     }
 
     #[test]

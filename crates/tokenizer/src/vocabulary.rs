@@ -126,14 +126,20 @@ pub(crate) fn parse(name: &str, file: &[u8]) -> Result<Parsed, TokenizerError> {
 /// What some editors begin a file with.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The lines up to the last one with anything in it, without its end.
+/// The lines up to the last one with anything but blanks in it, without its end.
 fn without_empty_lines(text: &[u8]) -> &[u8] {
     let mut text = text;
     loop {
-        text = match text {
-            [before @ .., b'\r', b'\n'] | [before @ .., b'\n'] => before,
-            _ => return text,
-        };
+        let start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end.saturating_add(1));
+        let (before, last) = text.split_at_checked(start).unwrap_or((text, &[]));
+        if !last.iter().all(|byte| b" \t\r".contains(byte)) {
+            // A line ends with `\r` at most, which its reader takes off.
+            return text;
+        }
+        match before.split_last() {
+            Some((_, before)) => text = before,
+            None => return before,
+        }
     }
 }
 

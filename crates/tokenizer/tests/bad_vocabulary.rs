@@ -33,7 +33,8 @@ fn bad_files_are_refused_by_kind() {
         (b"\n", "EmptyVocabulary"),
         (b"\r\n\n", "EmptyVocabulary"),
         (b"\n1 'a' 1\n", "BadVocabularyLine"),
-        (b"1 'a' 1\n \n", "BadVocabularyLine"),
+        (b"1 'a' 1\n \n2 'b' 1\n", "BadVocabularyLine"),
+        (b" \t\r\n  \n", "EmptyVocabulary"),
         (b"1 'a' 1\n\n2 'b' 1\n", "BadVocabularyLine"),
         (b"hello", "BadVocabularyLine"),
         (b"1 'a'", "BadVocabularyLine"),
@@ -74,6 +75,9 @@ fn copies_that_say_the_same_are_the_same() {
     let reference = Tokenizer::from_bytes("lf", lf).unwrap();
     for (other, notes) in [
         (b"1 'a' 1\n2 ' ' 1\n3 \"'\" 1\n\n\r\n\n".as_slice(), 0),
+        // Last lines with nothing but blanks, and a last token that is one.
+        (b"1 'a' 1\n3 \"'\" 1\n2 ' ' 1\n ".as_slice(), 1),
+        (b"1 'a' 1\r\n2 ' ' 1\r\n3 \"'\" 1\r\n \t \r\n\n  \n".as_slice(), 0),
         (b"\xef\xbb\xbf1 'a' 1\r\n2 ' ' 1\r\n3 \"'\" 1\r\n", 1),
         (b"3 \"'\" 1\n1 'a' 1\n2 ' ' 1\n", 1),
         (b"\xef\xbb\xbf2 ' ' 1\r\n3 \"'\" 1\r\n1 'a' 1\r\n\r\n", 2),

@@ -69,6 +69,9 @@ impl Opened for PrefabFile {
 }
 
 impl Container for Prefab {
+    fn has_stand_ins(&self) -> bool {
+        true
+    }
     fn name(&self) -> &'static str {
         "prefab"
     }

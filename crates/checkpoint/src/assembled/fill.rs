@@ -2,7 +2,7 @@
 
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource};
 
-use super::Piece;
+use super::{Piece, Rule};
 
 /// Blocks of a tensor.
 #[derive(Clone, Copy)]
@@ -57,12 +57,13 @@ pub(super) fn blocks(source: &dyn TensorSource, pieces: &[Piece], range: Range) 
         let parts = out.chunks_exact_mut(block.max(1)).filter_map(|block| block.get_mut(at..));
         let buffer = |tensor: usize| Buffer { source, tensor };
         at = at.saturating_add(match piece {
-            Piece::Each { tensor, bytes } => {
+            Piece::Each { tensor, bytes, rule } => {
                 let stored = buffer(*tensor).read(range.first, range.count, *bytes)?;
+                rule.check(source, *tensor, range.first.saturating_mul(*bytes), &stored)?;
                 parts.zip(stored.chunks_exact(size(*bytes).max(1))).for_each(|(to, from)| copy(to, from));
                 size(*bytes)
             }
-            Piece::Shared { tensor, bytes, row, group, groups } => {
+            Piece::Shared { tensor, bytes, row, group, groups, rule } => {
                 let number = |block: u64| {
                     let weight = range.weight(block);
                     let (before, column) = (weight.checked_div(*row).unwrap_or(0), weight.checked_rem(*row).unwrap_or(0));
@@ -70,13 +71,14 @@ pub(super) fn blocks(source: &dyn TensorSource, pieces: &[Piece], range: Range) 
                 };
                 let (first, last) = (number(range.first), number(range.end().saturating_sub(1)));
                 let stored = buffer(*tensor).read(first, last.saturating_sub(first).saturating_add(1), *bytes)?;
+                rule.check(source, *tensor, first.saturating_mul(*bytes), &stored)?;
                 for (to, block) in parts.zip(range.first..) {
                     let from = size(number(block).saturating_sub(first).saturating_mul(*bytes));
                     copy(to, stored.get(from..from.saturating_add(size(*bytes))).unwrap_or_default());
                 }
                 size(*bytes)
             }
-            Piece::Halves { tensor, row, alone } => halves(&buffer(*tensor), *row, *alone, range, parts)?,
+            Piece::Halves { tensor, row, alone, bits } => halves(&buffer(*tensor), *row, (*alone, *bits), range, parts)?,
             Piece::Outliers { places, values, count, row } => {
                 outliers(&buffer(*places), &buffer(*values), *count, *row, range, parts)?;
                 17
@@ -96,7 +98,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
 fn halves<'a>(
     buffer: &Buffer<'_>,
     row: u64,
-    alone: bool,
+    (alone, bits): (bool, u64),
     range: Range,
     mut parts: impl Iterator<Item = &'a mut [u8]>,
 ) -> Result<usize, BoxError> {
@@ -112,6 +114,14 @@ fn halves<'a>(
         let below = run(from.min(half), until.min(half))?;
         let above = run(from.max(half).saturating_sub(half), until.max(half).saturating_sub(half))?;
         let codes: Vec<u8> = below.iter().map(|byte| byte & 15).chain(above.iter().map(|byte| byte >> 4)).collect();
+        if bits < 4 {
+            // Where in a byte is of no interest to anybody: the byte is named.
+            for (bytes, first, shift) in [(&below, from.min(half), 0u32), (&above, from.max(half).saturating_sub(half), 4)] {
+                let codes: Vec<u8> = bytes.iter().map(|byte| (byte.wrapping_shr(shift) & 15).wrapping_sub(8)).collect();
+                let first = number.saturating_mul(half).saturating_add(first);
+                Rule::Signed(bits).check(buffer.source, buffer.tensor, first, &codes)?;
+            }
+        }
         for (codes, to) in codes.chunks_exact(size(length)).zip(&mut parts) {
             if alone {
                 to.iter_mut().zip(codes).for_each(|(to, code)| *to = code.wrapping_sub(8));

@@ -2,12 +2,15 @@
 //! when they are read, in ranges: memory follows what is asked for, never a tensor.
 
 mod fill;
+mod rule;
 
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::{BoxError, Encoding, TensorInfo, TensorSource};
 
 use crate::error::{CheckpointError, Refusal, Result, refuse};
+
+pub(crate) use rule::Rule;
 
 /// Blocks that are put together at once.
 const BLOCKS: u64 = 2048;
@@ -25,13 +28,13 @@ pub(crate) enum Parts {
 #[derive(Clone, Debug)]
 pub(crate) enum Piece {
     /// So many bytes a block, one block after the other.
-    Each { tensor: usize, bytes: u64 },
+    Each { tensor: usize, bytes: u64, rule: Rule },
     /// So many bytes for a group of weights of a row, which several blocks may share. A row has `groups` of `group` weights, the last one
     /// perhaps shorter.
-    Shared { tensor: usize, bytes: u64, row: u64, group: u64, groups: u64 },
+    Shared { tensor: usize, bytes: u64, row: u64, group: u64, groups: u64, rule: Rule },
     /// Codes of four bits plus 8. Byte i of a row of `row` codes holds code i below and code i + ceil(row / 2) above; in blocks neighbours
-    /// share a byte, or codes stand alone, without the 8.
-    Halves { tensor: usize, row: u64, alone: bool },
+    /// share a byte, or codes stand alone, without the 8. Codes have `bits` bits, four or fewer.
+    Halves { tensor: usize, row: u64, alone: bool, bits: u64 },
     /// A bit for each of the eight weights of a block, and eight numbers of two bytes: what stands in place of codes. Places are pairs of
     /// i32, row and column, in ascending order.
     Outliers { places: usize, values: usize, count: u64, row: u64 },
@@ -137,16 +140,16 @@ pub(crate) fn check_outliers(source: &dyn TensorSource, info: &TensorInfo, parts
     Ok(())
 }
 
-/// The encoding of codes with a scale a row, of which `piece` is the scale's and `codes` are bytes.
+/// The encoding of codes of so many bits with a scale a row, of which `piece` is the scale's and `codes` are bytes.
 ///
 /// # Errors
 /// `UnsupportedKind` for rows that are no whole number of blocks.
-pub(crate) fn by_row(name: &str, row: u64, scale: Piece, codes: usize) -> Result<(Encoding, Vec<Piece>)> {
+pub(crate) fn by_row(name: &str, row: u64, scale: Piece, codes: usize, bits: u64) -> Result<(Encoding, Vec<Piece>)> {
     use rwkv_forge_quant::{BlockFormat as _, INT8_ROW, RTN};
     for encoding in [INT8_ROW.encoding(), RTN.encoding()] {
         let length = u64::from(encoding.block_len);
         if row.is_multiple_of(length) {
-            return Ok((encoding, vec![scale, Piece::Each { tensor: codes, bytes: length }]));
+            return Ok((encoding, vec![scale, Piece::Each { tensor: codes, bytes: length, rule: Rule::Signed(bits) }]));
         }
     }
     odd_rows(name, row)

@@ -39,6 +39,74 @@ pub(crate) enum Global {
     ForeignTensor(&'static str),
     /// A constant that appears only in the arguments of a foreign tensor.
     ForeignConstant,
+    /// Something of Python's that holds values, or says what another one holds.
+    Holder(&'static Holder),
+}
+
+/// A type that trainers keep beside weights and torch's own list of what weights need does not have. None has a behaviour that is of use
+/// here: what is made of it is a value.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Module and name.
+    pub(crate) name: &'static str,
+    pub(crate) kind: HolderKind,
+}
+
+/// How a pickle makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HolderKind {
+    /// A new object without arguments, attributes set later.
+    Attributes,
+    /// A new dictionary without arguments, keys set later.
+    Dict,
+    /// Called with the parts of a path.
+    Path,
+    /// Called with the type of its missing values, keys set later.
+    DefaultDict,
+    /// Called with nothing, or an empty tuple and a length; elements come later.
+    Deque,
+    /// Never made: it stands for itself, as the type of a value.
+    Type,
+}
+
+/// All of them.
+static HOLDERS: [Holder; 25] = [
+    holder("argparse.Namespace", HolderKind::Attributes),
+    holder("types.SimpleNamespace", HolderKind::Attributes),
+    holder("pytorch_lightning.utilities.parsing.AttributeDict", HolderKind::Dict),
+    holder("lightning.pytorch.utilities.parsing.AttributeDict", HolderKind::Dict),
+    holder("lightning_fabric.utilities.data.AttributeDict", HolderKind::Dict),
+    holder("lightning.fabric.utilities.data.AttributeDict", HolderKind::Dict),
+    holder("pathlib.PosixPath", HolderKind::Path),
+    holder("pathlib.WindowsPath", HolderKind::Path),
+    holder("pathlib.PurePath", HolderKind::Path),
+    holder("pathlib.PurePosixPath", HolderKind::Path),
+    holder("pathlib.PureWindowsPath", HolderKind::Path),
+    // Where Python 3.13 has them.
+    holder("pathlib._local.PosixPath", HolderKind::Path),
+    holder("pathlib._local.WindowsPath", HolderKind::Path),
+    holder("pathlib._local.PurePath", HolderKind::Path),
+    holder("pathlib._local.PurePosixPath", HolderKind::Path),
+    holder("pathlib._local.PureWindowsPath", HolderKind::Path),
+    holder("collections.defaultdict", HolderKind::DefaultDict),
+    holder("collections.deque", HolderKind::Deque),
+    holder("builtins.bool", HolderKind::Type),
+    holder("builtins.dict", HolderKind::Type),
+    holder("builtins.float", HolderKind::Type),
+    holder("builtins.int", HolderKind::Type),
+    holder("builtins.list", HolderKind::Type),
+    holder("builtins.str", HolderKind::Type),
+    holder("builtins.tuple", HolderKind::Type),
+];
+
+const fn holder(name: &'static str, kind: HolderKind) -> Holder {
+    Holder { name, kind }
+}
+
+fn holder_of(module: &str, name: &str) -> Option<Global> {
+    // Protocol 2 has the name of Python 2.
+    let module = if module == "__builtin__" { "builtins" } else { module };
+    HOLDERS.iter().find(|holder| holder.name.rsplit_once('.') == Some((module, name))).map(Global::Holder)
 }
 
 /// The permitted meaning of `module.name`, if it has one.
@@ -69,7 +137,7 @@ pub(crate) fn resolve(module: &str, name: &str) -> Option<Global> {
         "torch.nn.parameter" if name == "Parameter" => Some(Global::TensorType),
         "torch.storage" if name == "UntypedStorage" => Some(Global::StorageType(Dtype::Untyped)),
         "torch.serialization" if name == "_get_layout" => Some(Global::ForeignConstant),
-        _ => None,
+        _ => holder_of(module, name),
     }
 }
 

@@ -98,8 +98,9 @@ fn forbidden(what: &str) -> CheckpointError {
         return CheckpointError::refused(Refusal::ForbiddenGlobal, detail);
     }
     let detail = format!(
-        "the pickle asks for `{}`, which a state dict does not need; nothing was executed. If you trust the file, load it with \
-         torch and save the weights only: torch.save(model.state_dict(), path)",
+        "the pickle asks for `{}`, which a state dict does not need; nothing was executed. If you trust the file, load it with torch, which \
+         runs what it asks for, and save the weights alone: saved = torch.load(FILE, weights_only=False), then torch.save(NAME, OUT) where \
+         NAME is the dictionary of weights in it, such as saved[\"model\"] or model.state_dict()",
         shown.escape_default()
     );
     CheckpointError::refused(Refusal::ForbiddenGlobal, detail)
@@ -323,7 +324,12 @@ impl<'a, 'l> Machine<'a, 'l> {
 
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
         match resolve(module, name) {
-            Some(global) => self.push_node(Node::Global(global)),
+            Some(global) => {
+                if let Global::Holder(holder) = global {
+                    self.ignored.holders.insert(holder.name);
+                }
+                self.push_node(Node::Global(global))
+            }
             None => Err(forbidden(&format!("{module}.{name}"))),
         }
     }
@@ -354,10 +360,15 @@ impl<'a, 'l> Machine<'a, 'l> {
         self.push(result)
     }
 
-    /// BUILD attaches attributes to an object. State dicts carry `_metadata` (module versions), which no weight needs.
+    /// BUILD attaches attributes to an object. State dicts carry `_metadata` (module versions), which no weight needs; what holds nothing but
+    /// attributes keeps them.
     fn build(&mut self) -> Result<()> {
         let state = self.pop()?;
         let target = self.arena.get(self.top()?);
+        if let Node::Object(container) = target {
+            self.arena.extend(container, &[state]);
+            return Ok(());
+        }
         if !matches!(target, Node::Dict(_)) {
             return refuse(Refusal::BadRebuild, format!("the pickle sets attributes of {}", target.describe()));
         }
@@ -379,13 +390,20 @@ impl<'a, 'l> Machine<'a, 'l> {
         if self.available() < parts {
             return self.underflow();
         }
-        let class = self.stack.get(self.stack.len().saturating_sub(parts)).copied();
+        let taken = self.stack.split_off(self.stack.len().saturating_sub(parts));
+        let class = taken.first().copied();
+        if let ([_, args], Some(Node::Global(Global::Holder(holder)))) = (taken.as_slice(), class.map(|id| self.arena.get(id)))
+            && let Some(id) = rebuild::new_holder(&mut self.arena, holder, *args)?
+        {
+            return self.push(id);
+        }
         Err(self.object(class))
     }
 
     fn object(&self, class: Option<Id>) -> CheckpointError {
         match class.map(|id| self.arena.get(id)) {
             Some(Node::Global(Global::OrderedDict)) => forbidden("a new object of collections.OrderedDict"),
+            Some(Node::Global(Global::Holder(holder))) => forbidden(&format!("a new object of {} with arguments", holder.name)),
             Some(Node::Global(global)) => forbidden(&format!("a new object of {global:?}")),
             Some(other) => forbidden(&format!("a new object of {}", other.describe())),
             None => CheckpointError::refused(Refusal::StackShape, "the pickle makes an object of nothing"),

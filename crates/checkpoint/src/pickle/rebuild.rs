@@ -3,17 +3,23 @@
 //! Every argument is checked for its exact type. Nothing is looked up in the file here; that happens when the tensors
 //! of the finished state dict are bound to their storages.
 
-use super::globals::{Dtype, Global};
+use std::collections::BTreeSet;
+
+use super::globals::{Dtype, Global, Holder, HolderKind};
 use super::value::{Arena, Id, Node, StorageRef, TensorSpec};
 use crate::error::{Refusal, Result, refuse};
 use crate::limits::Limits;
 
 /// Most dimensions of a tensor.
 const MAX_RANK: usize = 8;
+/// Most parts of a path.
+const MAX_PARTS: usize = 64;
 
 /// Things that were read and not used, for the notes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ignored {
+    /// Types that are admitted here and not by torch.
+    pub(crate) holders: BTreeSet<&'static str>,
     /// Tensors that carried Python attributes.
     pub(crate) attributes: u64,
     /// Dictionaries that carried `_metadata`.
@@ -22,10 +28,17 @@ pub(crate) struct Ignored {
 
 impl Ignored {
     /// One sentence for each kind of thing.
-    pub(crate) fn notes(self) -> impl Iterator<Item = String> {
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
         let metadata = (self.metadata > 0).then(|| "the state dict's `_metadata` (versions of modules) is not used".to_owned());
         let attributes = (self.attributes > 0).then(|| format!("{} tensors carry Python attributes, which are not used", self.attributes));
-        metadata.into_iter().chain(attributes)
+        let holders: Vec<&str> = self.holders.iter().copied().collect();
+        let holders = (!holders.is_empty()).then(|| {
+            format!(
+                "read as values without behaviour, which torch.load would refuse with weights_only=True: {}; nothing of them is a weight",
+                holders.join(", ")
+            )
+        });
+        metadata.into_iter().chain(attributes).chain(holders)
     }
 }
 
@@ -40,6 +53,9 @@ pub(crate) fn call(arena: &mut Arena<'_>, function: Id, args: Id, ignored: &mut 
     };
     if !matches!(arena.get(args), Node::Tuple { .. }) {
         return bad(format!("the pickle calls {function:?} with {} instead of a tuple of arguments", arena.get(args).describe()));
+    }
+    if let Global::Holder(holder) = function {
+        return call_holder(arena, holder, args);
     }
     let given: Vec<Id> = match arena.children(args) {
         few if few.len() <= MAX_RANK => few.to_vec(),
@@ -107,6 +123,54 @@ fn apply(arena: &mut Arena<'_>, function: Global, args: &[Id], ignored: &mut Ign
             let given: Vec<&str> = args.iter().map(|arg| arena.get(*arg).describe()).collect();
             let called = if let Global::Remark(name) = function { name.to_owned() } else { format!("{function:?}") };
             bad(format!("the pickle calls {called} with the {} arguments ({})", args.len(), given.join(", ")))
+        }
+    }
+}
+
+/// A new holder as NEWOBJ makes it; `None` for what is not made like this.
+pub(crate) fn new_holder(arena: &mut Arena<'_>, holder: &Holder, args: Id) -> Result<Option<Id>> {
+    if !matches!(arena.get(args), Node::Tuple { len: 0, .. }) {
+        return Ok(None);
+    }
+    match holder.kind {
+        HolderKind::Attributes => arena.add_object().map(Some),
+        HolderKind::Dict => arena.add_dict().map(Some),
+        HolderKind::Path | HolderKind::DefaultDict | HolderKind::Deque | HolderKind::Type => Ok(None),
+    }
+}
+
+/// A holder that is called with a tuple of arguments.
+fn call_holder(arena: &mut Arena<'_>, holder: &Holder, args: Id) -> Result<Id> {
+    let given = arena.children(args);
+    let is_type = |id: &Id| matches!(arena.get(*id), Node::Global(Global::Holder(Holder { kind: HolderKind::Type, .. }) | Global::Set));
+    let is_empty = |id: &Id| matches!(arena.get(*id), Node::Tuple { len: 0, .. });
+    let is_length = |id: &Id| matches!(arena.get(*id), Node::Int(_) | Node::None);
+    match (holder.kind, given) {
+        (HolderKind::Attributes, []) => arena.add_object(),
+        (HolderKind::DefaultDict, []) => arena.add_dict(),
+        (HolderKind::DefaultDict, [missing]) if is_type(missing) || arena.get(*missing) == Node::None => arena.add_dict(),
+        (HolderKind::Deque, []) => arena.add_list(),
+        (HolderKind::Deque, [elements, rest @ ..]) if is_empty(elements) && rest.len() <= 1 && rest.iter().all(is_length) => {
+            arena.add_list()
+        }
+        (HolderKind::Path, parts) if parts.len() <= MAX_PARTS && parts.iter().all(|part| matches!(arena.get(*part), Node::Str(_))) => {
+            let id = arena.add_object()?;
+            if let Node::Object(container) = arena.get(id) {
+                arena.extend(container, &[args]);
+            }
+            Ok(id)
+        }
+        (
+            HolderKind::Attributes | HolderKind::Dict | HolderKind::Path | HolderKind::DefaultDict | HolderKind::Deque | HolderKind::Type,
+            given,
+        ) => {
+            let given: Vec<&str> = given.iter().take(MAX_RANK).map(|arg| arena.get(*arg).describe()).collect();
+            let detail = format!(
+                "the pickle calls {} with ({}), which makes none that trainers keep beside weights; save the weights alone with torch",
+                holder.name,
+                given.join(", ")
+            );
+            refuse(Refusal::BadRebuild, detail)
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Node<'a> {
     List(u32),
     /// Index of a container that holds keys and values in turn.
     Dict(u32),
+    /// Index of a container that holds whatever a Python object was given.
+    Object(u32),
     Global(Global),
     /// Index of a storage reference.
     Storage(u32),
@@ -49,6 +51,7 @@ impl Node<'_> {
             Self::Tuple { .. } => "a tuple",
             Self::List(_) => "a list",
             Self::Dict(_) => "a dict",
+            Self::Object(_) => "a Python object",
             Self::Global(_) => "a Python type or function",
             Self::Storage(_) => "a storage",
             Self::Tensor(_) => "a tensor",
@@ -150,6 +153,12 @@ impl<'a> Arena<'a> {
         Ok(id)
     }
 
+    pub(crate) fn add_object(&mut self) -> Result<Id> {
+        let id = self.add(Node::Object(index_of(self.containers.len())?))?;
+        self.containers.push(Vec::new());
+        Ok(id)
+    }
+
     pub(crate) fn add_storage(&mut self, storage: StorageRef<'a>) -> Result<Id> {
         let id = self.add(Node::Storage(index_of(self.storages.len())?))?;
         self.storages.push(storage);
@@ -162,21 +171,23 @@ impl<'a> Arena<'a> {
         Ok(id)
     }
 
-    /// Appends to the container of a list or dict.
+    /// Appends to the container of a list, a dict or an object.
     pub(crate) fn extend(&mut self, container: u32, children: &[Id]) {
         if let Some(target) = self.containers.get_mut(container as usize) {
             target.extend_from_slice(children);
         }
     }
 
-    /// Elements of a tuple or list; keys and values in turn of a dict; nothing for other values.
+    /// Elements of a tuple or list; keys and values in turn of a dict; what an object was given; nothing for other values.
     pub(crate) fn children(&self, id: Id) -> &[Id] {
         match self.get(id) {
             Node::Tuple { start, len } => {
                 let start = start as usize;
                 self.items.get(start..start.saturating_add(len as usize)).unwrap_or_default()
             }
-            Node::List(container) | Node::Dict(container) => self.containers.get(container as usize).map(Vec::as_slice).unwrap_or_default(),
+            Node::List(container) | Node::Dict(container) | Node::Object(container) => {
+                self.containers.get(container as usize).map(Vec::as_slice).unwrap_or_default()
+            }
             _ => &[],
         }
     }

@@ -14,7 +14,7 @@ use rwkv_forge_quant::{ASYM, ASYM_8, BlockFormat, INT4_ROW, RTN, SB6_4, SB6_5, S
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape};
 
 use super::manifest::Entry;
-use crate::assembled::{self, Parts, Piece};
+use crate::assembled::{self, Parts, Piece, Rule};
 use crate::error::{Refusal, Result, refuse};
 
 /// Weights of sb6 and sym that share numbers of f16.
@@ -131,7 +131,9 @@ impl<'a> Buffers<'a> {
                 _ => vec![wanted.rows, supers.saturating_mul(each)],
             };
             let (tensor, _) = self.take(wanted, field, &[*encoding], &shape)?;
-            pieces.push(Piece::Each { tensor, bytes: *bytes });
+            // What multiplies codes has no sign; what is added to them has one of its own.
+            let rule = if ["gw_d", "gw_dm"].contains(field) { Rule::Scales(*encoding) } else { Rule::Free };
+            pieces.push(Piece::Each { tensor, bytes: *bytes, rule });
         }
         Ok(Parts::Blocks(pieces))
     }
@@ -176,10 +178,11 @@ impl<'a> Buffers<'a> {
         let mut pieces = Vec::new();
         for field in ["gw_scale", "gw_min"] {
             let (tensor, _) = self.take(wanted, field, &[Encoding::F32], &[rows, groups])?;
-            pieces.push(Piece::Shared { tensor, bytes: 4, row, group, groups });
+            let rule = if field == "gw_scale" { Rule::Scales(Encoding::F32) } else { Rule::Free };
+            pieces.push(Piece::Shared { tensor, bytes: 4, row, group, groups, rule });
         }
         let (tensor, _) = self.take(wanted, "codes", &[Encoding::U8], &[rows, row])?;
-        pieces.push(Piece::Each { tensor, bytes: u64::from(encoding.block_len) });
+        pieces.push(Piece::Each { tensor, bytes: u64::from(encoding.block_len), rule: Rule::Unsigned(wanted.entry.bits) });
         Ok((encoding, Parts::Blocks(pieces)))
     }
 
@@ -195,10 +198,10 @@ impl<'a> Buffers<'a> {
         let (scale, _) = self.take(wanted, "scale", &[Encoding::F16], &of_scale)?;
         // A row of codes with one scale may be several of the tensor.
         let width = shape.last().copied().unwrap_or(0);
-        let scale = Piece::Shared { tensor: scale, bytes: 2, row, group: row, groups: 1 };
+        let scale = Piece::Shared { tensor: scale, bytes: 2, row, group: row, groups: 1, rule: Rule::Scales(Encoding::F16) };
         let (encoding, mut pieces) = if wanted.entry.bits > 4 {
             let (codes, _) = self.take(wanted, "codes", &[Encoding::I8], &shape)?;
-            assembled::by_row(wanted.name, width, scale, codes)?
+            assembled::by_row(wanted.name, width, scale, codes, wanted.entry.bits)?
         } else {
             let (tensor, _) = self.take(wanted, "codes_packed", &[Encoding::U8], &[rows, row.div_ceil(2)])?;
             let pairs = row.is_multiple_of(32) && !wanted.left.contains(&"outlier_indices");
@@ -206,7 +209,7 @@ impl<'a> Buffers<'a> {
                 return assembled::odd_rows(wanted.name, row);
             }
             let encoding = if pairs { INT4_ROW.encoding() } else { RTN.encoding() };
-            (encoding, vec![scale, Piece::Halves { tensor, row, alone: !pairs }])
+            (encoding, vec![scale, Piece::Halves { tensor, row, alone: !pairs, bits: wanted.entry.bits }])
         };
         // What else is left over is refused by whoever asked.
         if !wanted.left.iter().any(|left| ["outlier_indices", "outlier_values"].contains(left)) {

@@ -99,7 +99,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// .pth, .safetensors (also .st, .index.json, a directory), .gguf, .bin of rwkv.cpp, .prefab
+    /// .pth (also a trainer's .pt or .bin, pytorch_model.bin, int8 of Albatross), .safetensors (also .st, .rwkvq, an .index.json, a
+    /// directory), .gguf (any part of one), .bin of rwkv.cpp, .prefab
     pub file: PathBuf,
     /// List every tensor
     #[arg(long, short)]
@@ -122,7 +123,8 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Convert {
-    /// .pth, .safetensors (also .st, .index.json, a directory), .gguf, .bin of rwkv.cpp, .prefab
+    /// .pth (also a trainer's .pt or .bin, pytorch_model.bin, int8 of Albatross), .safetensors (also .st, .rwkvq, an .index.json, a
+    /// directory), .gguf (any part of one), .bin of rwkv.cpp, .prefab
     pub source: PathBuf,
     /// Container to write
     #[arg(long, value_name = "CONTAINER", value_parser = containers())]

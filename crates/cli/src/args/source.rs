@@ -6,9 +6,9 @@ use clap::Args;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KeyArg {
     /// Which state dict of a file of torch.save that holds several, as `ema`, or `generator.ema` for one in another; where several
-    /// files are given, of each that has it
-    #[arg(long, value_name = "NAME")]
-    pub key: Option<String>,
+    /// files are given, those of --lora and --state among them, of each that has it. May be repeated: each file takes the first that it has
+    #[arg(long = "key", value_name = "NAME")]
+    pub keys: Vec<String>,
 }
 
 /// For commands that compute with a model's weights.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_choose::products_for;
 use rwkv_forge_convert::container::by_name;
+use rwkv_forge_convert::lora::Adapter;
 use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
 use rwkv_forge_convert::{
     BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, FromImatrix, OpenModel, Preparation, Prepared, Record, Rendered,
@@ -15,7 +16,7 @@ use rwkv_forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration;
-use super::models::{open_model, open_with_own};
+use super::models::{Models, open_with_own, place};
 use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary, words};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
@@ -86,7 +87,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     for note in words::notes(&blueprint, &args.source) {
         terminal.note(&note);
     }
-    if let Some(left_out) = left_out(&model) {
+    if let Some(left_out) = left_out(&model, &blueprint) {
         terminal.note(&left_out);
     }
     for (tensor, bytes) in blueprint.oversized() {
@@ -149,9 +150,12 @@ fn open(args: &Convert, global: &Global, terminal: &Terminal) -> Result<OpenMode
     if let (None, Some(alpha)) = (&args.lora, args.lora_alpha) {
         return open_with_own(&args.source, &args.source_args, global, terminal, (alpha, args.requantize));
     }
-    let model = open_model(&args.source, &args.source_args, global, terminal)?;
-    Ok(match &args.lora {
-        Some(path) => rwkv_forge_convert::lora::merge(model, path, args.lora_alpha, args.requantize)?,
+    let mut models = Models::new(&args.source_args, global);
+    let model = models.open(&args.source, terminal)?;
+    let adapter = args.lora.as_ref().map(|path| models.open_by(|key| Adapter::open(&place(path, key)))).transpose()?;
+    models.finish()?;
+    Ok(match adapter {
+        Some(adapter) => adapter.merge_into(model, args.lora_alpha, args.requantize)?,
         None => model,
     })
 }
@@ -252,10 +256,15 @@ fn tensor_rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
 }
 
 /// What is said of tensors that no model of the source's kind uses.
-fn left_out(model: &OpenModel) -> Option<String> {
+fn left_out(model: &OpenModel, blueprint: &Blueprint) -> Option<String> {
     let tensors = model.source().tensors();
     let names: Vec<&str> = model.description().unused.iter().filter_map(|index| Some(tensors.get(*index)?.name.as_str())).collect();
-    (!names.is_empty()).then(|| format!("{} are left out: the source has them, and no model of its kind uses them", names.join(", ")))
+    let what = if blueprint.container.has_stand_ins() {
+        "are not copied: no model of its kind uses them, and the file has stand-ins for them, since its runtimes ask for tensors of these names"
+    } else {
+        "are left out: the source has them, and no model of its kind uses them"
+    };
+    (!names.is_empty()).then(|| format!("{} {what}", names.join(", ")))
 }
 
 /// The files that make up the output, for people.

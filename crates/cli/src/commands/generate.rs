@@ -11,7 +11,7 @@ use rwkv_forge_tokenizer::SpecialId;
 use rwkv_forge_weights::{State, check_logits};
 use serde_json::json;
 
-use super::models::open_model;
+use super::models::Models;
 use super::start::started;
 use super::{kernel, needs_head, tokenizer, vocabulary};
 use crate::args::{Generate, Global};
@@ -23,14 +23,16 @@ use crate::terminal::Terminal;
 /// Runs the command.
 pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     check(args)?;
-    let model = open_model(&args.model, &args.source_args, global, terminal)?;
+    let mut models = Models::new(&args.source_args, global);
+    let model = models.open(&args.model, terminal)?;
     needs_head(&model)?;
+    let model = started(model, &args.state, &mut models, terminal)?;
+    models.finish()?;
     let tokenizer = tokenizer(&model, &vocabulary(&args.vocabulary)?, "generating text", terminal)?;
     let prompt = tokenizer.encode(args.prompt.as_bytes())?;
     if prompt.is_empty() {
         return Err(Failure::usage("EmptyPrompt", "the prompt is empty: give at least one character with --prompt".to_owned()));
     }
-    let model = started(model, &args.state, terminal)?;
     let state = model.model.start_state()?;
     model.source().check_integrity(&|_| ())?;
     let by = choose(args, &model, terminal);

@@ -11,7 +11,7 @@ use rwkv_forge_model::TimeMix;
 use rwkv_forge_weights::{LayerState, Wkv};
 use serde::Serialize;
 
-use super::models::open_model;
+use super::models::Models;
 use super::start::started;
 use super::{kernel, needs_head, read_small, read_text, shown, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
@@ -35,10 +35,12 @@ struct Written<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let model = open_model(&args.model, &args.source_args, global, terminal)?;
+    let mut models = Models::new(&args.source_args, global);
+    let model = models.open(&args.model, terminal)?;
     needs_head(&model)?;
+    let model = started(model, &args.state, &mut models, terminal)?;
+    models.finish()?;
     let tokens = tokens(args, &model, terminal)?;
-    let model = started(model, &args.state, terminal)?;
     model.source().check_integrity(&|_| ())?;
     let h = model.description().hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;

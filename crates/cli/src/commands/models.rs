@@ -1,5 +1,6 @@
 //! Opening the models that a command line names. Start at [`Models`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rwkv_forge_convert::{OpenFile, OpenModel, OpenOptions, Place};
@@ -10,46 +11,55 @@ use crate::args::{Global, KeyArg, SourceArgs};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-/// Opens the files of one command line, whose `--key` is meant for each of them that has such a key, and for one at least.
+/// Opens the files of one command line. Each `--key` is meant for every file that has such a key, and for one at least; a file takes the
+/// first that it has.
 pub(crate) struct Models<'a> {
-    key: Option<&'a str>,
+    keys: &'a [String],
     options: OpenOptions,
     /// Whether it was the user who allowed holes.
     asked: bool,
-    taken: bool,
-    missing: Option<BoxError>,
+    taken: BTreeSet<&'a str>,
+    /// What the first file without it says of a key.
+    missing: BTreeMap<&'a str, BoxError>,
 }
 
 impl<'a> Models<'a> {
     /// For a command that computes with weights.
     pub(crate) fn new(args: &'a SourceArgs, global: &Global) -> Self {
         let options = OpenOptions { allow_zero_tensors: args.allow_zero_tensors, ..open_options(global) };
-        Self { key: args.key.key.as_deref(), options, asked: args.allow_zero_tensors, taken: false, missing: None }
+        Self { asked: args.allow_zero_tensors, options, ..Self::unweighed(&args.key, global) }
     }
 
     /// For a command that asks for sizes and times alone.
     pub(crate) fn unweighed(args: &'a KeyArg, global: &Global) -> Self {
         let options = OpenOptions { allow_zero_tensors: true, ..open_options(global) };
-        Self { key: args.key.as_deref(), options, asked: false, taken: false, missing: None }
+        Self { keys: &args.keys, options, asked: false, taken: BTreeSet::new(), missing: BTreeMap::new() }
     }
 
-    /// Opens with the key, or without it what has none. [`Models::finish`] comes after the last.
+    /// Opens with the first key that there is, or without one what has none. [`Models::finish`] comes after the last.
     pub(crate) fn open_by<T>(&mut self, open: impl Fn(Option<&str>) -> Result<T, BoxError>) -> Result<T, Failure> {
-        let error = match open(self.key) {
-            Ok(opened) => {
-                self.taken = true;
-                return Ok(opened);
+        let mut first = None;
+        for key in self.keys {
+            match open(Some(key)) {
+                Ok(opened) => {
+                    self.taken.insert(key);
+                    return Ok(opened);
+                }
+                Err(error) if error.kind() == "NoSuchKey" => {
+                    first.get_or_insert(key);
+                    self.missing.entry(key).or_insert(error);
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) if self.key.is_some() && error.kind() == "NoSuchKey" => error,
-            Err(error) => return Err(error.into()),
-        };
+        }
         match open(None) {
-            Ok(opened) => {
-                self.missing.get_or_insert(error);
-                Ok(opened)
-            }
+            Ok(opened) => Ok(opened),
             // What is said of the key lists what there is.
-            Err(_) => Err(error.into()),
+            Err(error) if error.kind() == "NotAStateDict" => match first.and_then(|key| self.missing.remove(key.as_str())) {
+                Some(missing) => Err(missing.into()),
+                None => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -83,15 +93,20 @@ impl<'a> Models<'a> {
     }
 
     /// Refuses a key that none of the files has.
-    pub(crate) fn finish(self) -> Result<(), Failure> {
-        match self.missing {
-            Some(error) if !self.taken => Err(error.into()),
-            _ => Ok(()),
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        let Some(key) = self.keys.iter().find(|key| !self.taken.contains(key.as_str())) else { return Ok(()) };
+        match self.missing.remove(key.as_str()) {
+            Some(error) => Err(error.into()),
+            None => {
+                let message =
+                    format!("--key {key}: every file has one of the keys before it, so nothing is read under this one: leave it out");
+                Err(Failure::usage("NoSuchKey", message))
+            }
         }
     }
 }
 
-fn place(path: &Path, key: Option<&str>) -> Place {
+pub(super) fn place(path: &Path, key: Option<&str>) -> Place {
     let place = Place::of(path);
     match key {
         Some(key) => place.under(key),

@@ -3,18 +3,20 @@
 use rwkv_forge_convert::state::{self, StateHints};
 use rwkv_forge_convert::{OpenModel, starting_like};
 
+use super::models::Models;
 use super::shown;
 use crate::args::StateArg;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
 /// The model as its texts start, which is said where they do not start from zeros.
-pub(crate) fn started(mut model: OpenModel, arg: &StateArg, terminal: &Terminal) -> Result<OpenModel, Failure> {
+pub(crate) fn started(mut model: OpenModel, arg: &StateArg, models: &mut Models<'_>, terminal: &Terminal) -> Result<OpenModel, Failure> {
     let Some(path) = &arg.state else {
         note_own(&model, terminal);
         return Ok(model);
     };
-    let found = state::find(path, &StateHints::of(model.description())?)?;
+    let hints = StateHints::of(model.description())?;
+    let found = models.open_by(|key| state::find_at(path, key, &hints))?;
     for note in &found.notes {
         terminal.note(&format!("{}: {note}", shown(path)));
     }

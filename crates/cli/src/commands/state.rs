@@ -27,7 +27,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         heads: args.heads.map(usize::from),
         sizes,
     };
-    let FoundState { state: tuned, format: from, version: said, in_model, notes } =
+    let FoundState { state: tuned, format: from, version: said, in_model, notes, package } =
         models.open_by(|key| state::find_at(&args.source, key, &hints))?;
     models.finish()?;
     let version = version.or(said);
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
     let from = if in_model { "model" } else { from.name() };
     let format = StateFormat::by_name(&args.to).unwrap_or(StateFormat::Pth);
     let encoding = [Encoding::F32, Encoding::F16, Encoding::BF16].into_iter().find(|e| args.encoding.as_deref() == Some(e.name));
-    let target = StateTarget { format, version, encoding, allow_loss: args.allow_f16_loss };
+    let target = StateTarget { format, version, encoding, allow_loss: args.allow_f16_loss, package: &package };
     let output = args.output.clone().unwrap_or_else(|| {
         let stem = args.source.file_stem().unwrap_or_default().to_string_lossy();
         args.source.with_file_name(format!("{stem}-{}.{}", format.name(), format.extension()))

@@ -24,12 +24,13 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let mut models = Models::new(&args.source_args, global);
     let reference = models.open(&args.reference, terminal)?;
     let candidate = models.open(&args.candidate, terminal)?;
-    models.finish()?;
     if args.against_parallel {
         // The parallel form has logits for its end.
         needs_head(&reference)?;
     }
-    let [reference, candidate] = [started(reference, &args.state, terminal)?, started(candidate, &args.state, terminal)?];
+    let reference = started(reference, &args.state, &mut models, terminal)?;
+    let candidate = started(candidate, &args.state, &mut models, terminal)?;
+    models.finish()?;
     let (reference, candidate) = alike(reference, candidate, terminal)?;
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = reference.description().hyperparameters.vocabulary;
@@ -81,7 +82,9 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         &json!({
             "reference": args.reference.display().to_string(),
             "candidate": args.candidate.display().to_string(),
-            "key": args.source_args.key.key,
+            "key": args.source_args.key.keys.first(),
+            "reference_key": reference.key(),
+            "candidate_key": candidate.key(),
             "kernel": by.name(),
             "reference_form": if args.against_parallel { "parallel" } else { "recurrent" },
             "agreement": agreement,

@@ -63,10 +63,21 @@ pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
     })
 }
 
+/// Whether a word looks like a name rather than a path.
+fn is_name(word: &str) -> bool {
+    !word.contains(['/', '\\', '.'])
+}
+
 /// A format by its name, or the template of a file.
 fn template(chosen: &Path) -> Result<Sourced<String>, Failure> {
     if let Some(format) = chosen.to_str().and_then(ChatFormat::by_name) {
         return Ok(Sourced::option("--chat", format.template().to_owned()));
+    }
+    if let Some(name) = chosen.to_str().filter(|name| is_name(name) && !chosen.exists()) {
+        let meant = ChatFormat::nearest(name).map(|format| format!("; did you mean {}?", format.name)).unwrap_or_default();
+        let message =
+            format!("--chat {name}: no conversation format and no file is called so; the formats are {}{meant}", ChatFormat::names());
+        return Err(Failure::usage("UnknownChatFormat", message));
     }
     let text = read_text(chosen)?;
     check_template(&chosen.display().to_string(), &text).map_err(BoxError::from)?;

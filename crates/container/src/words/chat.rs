@@ -66,6 +66,23 @@ impl ChatFormat {
         CHAT_FORMATS.iter().find(|format| format.name == name)
     }
 
+    /// The format whose name may be meant by a word that is none.
+    ///
+    /// ```
+    /// use rwkv_forge_container::ChatFormat;
+    ///
+    /// assert_eq!(ChatFormat::nearest("assistent").map(|format| format.name), Some("assistant"));
+    /// assert_eq!(ChatFormat::nearest("chatml"), None);
+    /// ```
+    #[must_use]
+    pub fn nearest(word: &str) -> Option<&'static Self> {
+        let word = word.to_lowercase();
+        let (steps, format) =
+            CHAT_FORMATS.iter().map(|format| (steps_between(&word, format.name), format)).min_by_key(|(steps, _)| *steps)?;
+        // A third of a word may be wrong.
+        (steps.saturating_mul(3) <= format.name.len()).then_some(format)
+    }
+
     /// The format that a template is, byte for byte but for the end of its last line.
     #[must_use]
     pub fn of(template: &str) -> Option<&'static Self> {
@@ -103,10 +120,43 @@ impl ChatFormat {
     }
 }
 
+/// How many characters have to be put in, taken out or exchanged to make one word of the other.
+fn steps_between(one: &str, other: &str) -> usize {
+    // Row by row: what it takes from the beginning of `one` to each beginning of `other`.
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (done, from) in one.chars().enumerate() {
+        let mut diagonal = done;
+        let mut left = done.saturating_add(1);
+        let first = row.iter_mut().take(1);
+        first.for_each(|steps| *steps = left);
+        for (to, steps) in other.chars().zip(row.iter_mut().skip(1)) {
+            let exchanged = diagonal.saturating_add(usize::from(from != to));
+            diagonal = *steps;
+            left = exchanged.min(left.saturating_add(1)).min(diagonal.saturating_add(1));
+            *steps = left;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_as_many_steps_apart_as_characters_are_wrong() {
+        for (one, other, steps) in
+            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("bot", "bots", 1), ("tolos", "tools", 2), ("kitten", "sitting", 3)]
+        {
+            assert_eq!((steps_between(one, other), steps_between(other, one)), (steps, steps), "{one} {other}");
+        }
+        for (word, meant) in
+            [("Bot", Some("bot")), ("toools", Some("tools")), ("wold", Some("world")), ("b", None), ("x", None), ("jinja", None)]
+        {
+            assert_eq!(ChatFormat::nearest(word).map(|format| format.name), meant, "{word}");
+        }
+    }
 
     #[test]
     fn turns_of_world_models_end_with_known_tokens() {

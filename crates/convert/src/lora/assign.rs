@@ -15,6 +15,10 @@ const LISTED: usize = 8;
 const PEFT: &str = "base_model.model.";
 /// Where PEFT keeps the trained copy of a module, in a state dict that it has not tidied up.
 const COPY: &str = ".modules_to_save.";
+/// Where it keeps what the copy was made of.
+const ORIGINAL: &str = ".original_module.";
+/// Where it keeps the matrix that a pair adapts.
+const BASE: &str = ".base_layer.";
 
 /// Which tensors of a LoRA file belong to which tensor of the model.
 pub(super) struct Assignment {
@@ -22,6 +26,12 @@ pub(super) struct Assignment {
     pub(super) pairs: BTreeMap<usize, Pair>,
     /// By index in the description.
     pub(super) replaced: BTreeMap<usize, Whole>,
+    /// By index in the description: matrices that lie beside the pair by which they are adapted.
+    pub(super) bases: BTreeMap<usize, Whole>,
+    /// Tensors of modules of which there is a trained copy.
+    pub(super) originals: usize,
+    /// Tensors that a file of the model may have, and no model of its kind uses.
+    pub(super) unused: usize,
     /// What stands before the names, and whose they are.
     pub(super) wrapping: Wrapping,
     pub(super) convention: &'static Convention,
@@ -54,41 +64,61 @@ struct Parts {
     a: Option<usize>,
     b: Option<usize>,
     whole: Option<usize>,
+    /// The matrix that a pair adapts.
+    base: Option<usize>,
     of_embedding: bool,
 }
 
 impl Parts {
     /// Index of some tensor of these.
     fn any(&self) -> Option<usize> {
-        self.a.or(self.b).or(self.whole)
+        self.a.or(self.b).or(self.whole).or(self.base)
     }
 }
 
 impl Assignment {
     /// Finds for each tensor of the file what it belongs to, and compares shapes and types, before anything is read.
     pub(super) fn new(lora: &dyn TensorSource, model: &ModelDescription) -> Result<Self, LoraError> {
-        let by_name = parts(lora)?;
+        let (by_name, originals) = parts(lora)?;
         let specs: BTreeMap<&str, usize> = model.tensors.iter().enumerate().map(|(index, spec)| (spec.name.as_str(), index)).collect();
         let infos: Vec<TensorInfo> = by_name
             .iter()
             .map(|(name, parts)| {
-                let shape = parts.whole.map_or_else(Vec::new, |index| lora.tensors()[index].shape.clone());
+                let shape = parts.whole.or(parts.base).map_or_else(Vec::new, |index| lora.tensors()[index].shape.clone());
                 TensorInfo { name: name.clone(), shape, encoding: Encoding::F32 }
             })
             .collect();
-        let part = Part::of(&infos, &|name| specs.contains_key(name));
+        // What only later layers have, layer 0 may have in vain.
+        let in_vain = |name: &str| {
+            let later = name.strip_prefix("blocks.0.").map(|rest| format!("blocks.1.{rest}"));
+            !specs.contains_key(name) && later.is_some_and(|later| specs.contains_key(later.as_str()))
+        };
+        let part = Part::of(&infos, &|name| specs.contains_key(name) || in_vain(name));
         let known: BTreeSet<usize> = part.mapped.iter().map(|tensor| tensor.source_index).collect();
         let unknown = by_name.values().enumerate().filter(|(index, _)| !known.contains(index));
         let unknown: Vec<&str> = unknown.filter_map(|(_, parts)| parts.any()).map(|index| lora.tensors()[index].name.as_str()).collect();
         if !unknown.is_empty() {
             return Err(unknown_tensor(lora.path().to_owned(), &unknown));
         }
-        let mut assignment =
-            Self { pairs: BTreeMap::new(), replaced: BTreeMap::new(), wrapping: part.wrapping, convention: part.convention };
+        let mut assignment = Self {
+            pairs: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            originals,
+            unused: 0,
+            wrapping: part.wrapping,
+            convention: part.convention,
+        };
         let all: Vec<(&String, &Parts)> = by_name.iter().collect();
         for tensor in &part.mapped {
             let (name, parts) = all[tensor.source_index];
-            let index = specs[tensor.name.as_str()];
+            let Some(index) = specs.get(tensor.name.as_str()).copied() else {
+                if parts.a.or(parts.b).is_some() {
+                    return Err(unknown_tensor(lora.path().to_owned(), &[name.as_str()]));
+                }
+                assignment.unused += 1;
+                continue;
+            };
             assignment.add(lora, &model.tensors[index], index, (name, parts), tensor.recover)?;
         }
         Ok(assignment)
@@ -118,7 +148,7 @@ impl Assignment {
             (None, Some(b)) => return Err(missing(b, "_B", "_A")),
         };
         let is_taken = self.pairs.contains_key(&index) || self.replaced.contains_key(&index);
-        if is_taken || pair.is_some() && parts.whole.is_some() {
+        if is_taken || parts.whole.is_some() && (pair.is_some() || parts.base.is_some()) {
             return Err(LoraError::Conflict { file: file(), name: spec.name.clone() });
         }
         if let Some((a, b)) = pair {
@@ -128,7 +158,11 @@ impl Assignment {
             let module = module.strip_prefix(PEFT).unwrap_or(module).to_owned();
             let rank = rank(lora, spec, (a, b), turned)?;
             self.pairs.insert(index, Pair { a, b, turned, module, rank });
-        } else if let Some(whole) = parts.whole {
+            if let Some(base) = parts.base {
+                check_whole(lora, spec, base, recover.transposed)?;
+                self.bases.insert(index, Whole { index: base, turned: recover.transposed });
+            }
+        } else if let Some(whole) = parts.whole.or(parts.base) {
             check_whole(lora, spec, whole, recover.transposed)?;
             self.replaced.insert(index, Whole { index: whole, turned: recover.transposed });
         }
@@ -149,17 +183,24 @@ impl Assignment {
     }
 }
 
-/// The tensors of the file by the name of the model's tensor that they change.
-fn parts(lora: &dyn TensorSource) -> Result<BTreeMap<String, Parts>, LoraError> {
+/// The tensors of the file by the name of the model's tensor that they change, and the number of those that change nothing.
+fn parts(lora: &dyn TensorSource) -> Result<(BTreeMap<String, Parts>, usize), LoraError> {
     let file = || lora.path().to_owned();
     let unsupported = |what: String| Err(LoraError::Unsupported { file: file(), what });
-    let (mut by_name, mut adapters) = (BTreeMap::<String, Parts>::new(), BTreeSet::new());
+    let (mut by_name, mut adapters, mut originals) = (BTreeMap::<String, Parts>::new(), BTreeSet::new(), 0);
+    let has_copies = lora.tensors().iter().any(|info| info.name.contains(COPY));
     for (index, info) in lora.tensors().iter().enumerate() {
         if ![Encoding::F32, Encoding::F16, Encoding::BF16].contains(&info.encoding) {
             return Err(LoraError::UnsupportedDtype { file: file(), name: shorten(&info.name), encoding: info.encoding.name });
         }
         let Some(LoraName { stem, part, adapter }) = LoraName::parse(&info.name) else {
-            by_name.entry(untidied(&info.name)).or_default().whole = Some(index);
+            if has_copies && info.name.contains(ORIGINAL) {
+                originals += 1;
+            } else if let Some((module, tensor)) = info.name.split_once(BASE) {
+                by_name.entry(format!("{module}.{tensor}")).or_default().base = Some(index);
+            } else {
+                by_name.entry(untidied(&info.name)).or_default().whole = Some(index);
+            }
             continue;
         };
         adapters.insert(adapter);
@@ -181,7 +222,7 @@ fn parts(lora: &dyn TensorSource) -> Result<BTreeMap<String, Parts>, LoraError> 
         let names = adapters.iter().take(LISTED).map(|name| shorten(name.unwrap_or("without a name"))).collect();
         return Err(LoraError::Several { file: file(), names });
     }
-    Ok(by_name)
+    Ok((by_name, originals))
 }
 
 /// The name of a module's own tensor for that of the trained copy.

@@ -17,6 +17,11 @@ pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Real ones have a few hundred bytes; those with a pattern for each matrix some thousand.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// What the name of a switch of PEFT's begins with that makes another model of the same tensors.
+const SWITCH: &str = "use_";
+
 /// Keys that change no number of the merged model, whatever they say.
 const WITHOUT_EFFECT: [&str; 19] = [
     "arrow_alpha",
@@ -119,7 +124,7 @@ impl Config {
     }
 
     fn parse(file: BesideFile, bytes: &[u8]) -> Result<Self, LoraError> {
-        let keys = Keys::of(&file.path, bytes)?;
+        let keys = Keys::of(&file.path, bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes))?;
         keys.refuse_other_formulas()?;
         let mut budget = Budget::default();
         let ranks = keys.patterns("rank_pattern", &mut budget)?.into_iter().map(|(pattern, value)| Ok((pattern, keys.rank(value)?)));
@@ -194,6 +199,14 @@ impl Config {
         match &self.targets {
             Some(Modules::Names(_) | Modules::Matching(_)) => true,
             Some(Modules::AllLinear) | None => false,
+        }
+    }
+
+    /// What `target_modules` says where it tells of no single modules.
+    pub(super) fn target_words(&self) -> &'static str {
+        match &self.targets {
+            Some(Modules::AllLinear) => "target_modules is all-linear, every linear layer but the head",
+            Some(Modules::Names(_) | Modules::Matching(_)) | None => "there is no target_modules",
         }
     }
 
@@ -296,6 +309,10 @@ impl<'p> Keys<'p> {
             if self.get(key).is_some_and(|value| !is_empty(value)) {
                 return unsupported(format!("this is {what} ({key})"));
             }
+        }
+        let is_switch = |(key, value): &(&String, &Value)| key.starts_with(SWITCH) && !READ.contains(&key.as_str()) && !is_empty(value);
+        if let Some((key, _)) = self.map.iter().find(is_switch) {
+            return unsupported(format!("this is an adapter with {} switched on, a formula that this program does not know", shorten(key)));
         }
         match self.get("init_lora_weights") {
             None | Some(Value::Bool(_)) => Ok(()),

@@ -106,6 +106,18 @@ pub enum LoraError {
         /// The matrix.
         name: String,
     },
+    /// A file of another format in the place of an adapter.
+    #[strum(serialize = "LoraOtherFile")]
+    #[error(
+        "{} is {what}; an adapter is read as PEFT or RWKV's trainers save it: give the directory, the .safetensors or the .pth that this was \
+         made from", file.display()
+    )]
+    OtherFile {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        what: String,
+    },
     /// Something that is no number in a pair.
     #[error("{}: {name} holds a value that is NaN or infinite", file.display())]
     NonFinite {
@@ -212,6 +224,7 @@ impl Diagnostic for LoraError {
             | Self::Unpaired { .. }
             | Self::ShapeMismatch { .. }
             | Self::Conflict { .. }
+            | Self::OtherFile { .. }
             | Self::NonFinite { .. }
             | Self::UnsupportedDtype { .. }
             | Self::TooLarge { .. }

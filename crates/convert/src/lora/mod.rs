@@ -19,16 +19,17 @@ mod own;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rwkv_forge_checkpoint::Limits;
+use rwkv_forge_checkpoint::{CheckpointError, Limits, Purpose, Refusal};
 use rwkv_forge_container::{OpenOptions, Opened, Place};
+use rwkv_forge_io::Backend;
 use rwkv_forge_model::{ModelDescription, ModelError, TensorSpec};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, shorten};
-use rwkv_forge_weights::{Bytes, Replacement, Replacements, View};
+use rwkv_forge_weights::{Bytes, Model, Replacement, Replacements, View};
 
 use crate::error::ConvertError;
 use crate::open::{Merge, OpenFile, OpenModel, open_file_at};
 
-use assign::{Assignment, Pair};
+use assign::{Assignment, Pair, Whole};
 use config::{Config, is_within};
 use merged::Merged;
 use own::Selection;
@@ -50,7 +51,7 @@ const LISTED: usize = 4;
 /// # Errors
 /// [`LoraError`], [`ConvertError::Requantize`], and those of opening the file.
 pub fn merge(base: OpenModel, lora: &Path, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
-    Adapter::open(lora)?.apply(base, alpha, requantize)
+    Adapter::open(&Place::of(lora))?.merge_into(base, alpha, requantize)
 }
 
 /// Opens a model that has the pairs of a LoRA beside all of its weights, merged into them.
@@ -69,13 +70,15 @@ pub fn open_with_own(place: &Place, options: OpenOptions, alpha: f64, requantize
     }
     let format = file.format();
     let base = OpenFile::seen_as(format, Arc::new(weights) as Arc<dyn Opened>).into_model(place, options)?;
-    Adapter { path: path.to_owned(), source: Arc::new(pairs), config: None, is_own: true }.apply(base, Some(alpha), requantize)
+    let adapter = Adapter { path: path.to_owned(), key: None, source: Arc::new(pairs), config: None, is_own: true };
+    adapter.merge_into(base, Some(alpha), requantize)
 }
 
 /// A LoRA, opened.
-struct Adapter {
+pub struct Adapter {
     /// As the user gave it.
     path: PathBuf,
+    key: Option<String>,
     source: Arc<dyn TensorSource>,
     config: Option<Config>,
     /// Its file is the model's.
@@ -100,7 +103,13 @@ impl Alpha<'_> {
 }
 
 impl Adapter {
-    fn open(path: &Path) -> Result<Self, BoxError> {
+    /// Opens a file of RWKV's trainers, a directory of PEFT's, or the file of tensors in one. Of several state dicts in a file of torch.save it
+    /// is the one under the key of the place, or the only one with pairs.
+    ///
+    /// # Errors
+    /// [`LoraError`] for what is no adapter or one of another formula, and those of opening the file.
+    pub fn open(place: &Place) -> Result<Self, BoxError> {
+        let path = place.path();
         let is_config = path.file_name().is_some_and(|name| name == ADAPTER_CONFIG);
         let folder = if is_config { path.parent().map(Path::to_path_buf) } else { path.is_dir().then(|| path.to_path_buf()) };
         // What it is decides whether its tensors are of any use.
@@ -112,8 +121,28 @@ impl Adapter {
             Some(folder) => tensors_in(folder)?,
             None => path.to_owned(),
         };
-        let source = rwkv_forge_checkpoint::open(&file, &Limits::default())?.into();
-        Ok(Self { path: path.to_owned(), source, config, is_own: false })
+        let opened = rwkv_forge_checkpoint::open_for(&file, place.key(), Purpose::Adapter, &Limits::default(), Backend::default());
+        let (_, source) = opened.map_err(|error| not_tensors(&file, error))?;
+        Ok(Self { path: path.to_owned(), key: place.key().map(str::to_owned), source: source.into(), config, is_own: false })
+    }
+
+    /// The model with the matrices that lie beside their pairs in the file of an adapter, as PEFT saves a model that it has wrapped.
+    fn on_own_base(&self, model: Model, assignment: &Assignment) -> Result<Model, BoxError> {
+        if assignment.bases.is_empty() {
+            return Ok(model);
+        }
+        let mut changes = Replacements::new();
+        for (tensor, whole) in &assignment.bases {
+            self.put(&mut changes, &model.description().tensors[*tensor], whole);
+        }
+        Ok(model.with(changes)?)
+    }
+
+    /// Puts a tensor that is given in full in the place of the model's.
+    fn put(&self, changes: &mut Replacements, spec: &TensorSpec, whole: &Whole) {
+        let view = if whole.turned { View::TURNED } else { View::CANONICAL };
+        let bytes = Bytes::Tensor(Arc::clone(&self.source), whole.index);
+        changes.put(&spec.name, Replacement::new(self.source.tensors()[whole.index].encoding, view, bytes));
     }
 
     /// What pairs are scaled by. Without a pair there is nothing to scale.
@@ -131,7 +160,11 @@ impl Adapter {
         }
     }
 
-    fn apply(self, base: OpenModel, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
+    /// The model with it merged: as [`merge`].
+    ///
+    /// # Errors
+    /// As [`merge`], but for those of opening.
+    pub fn merge_into(self, base: OpenModel, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
         let assignment = Assignment::new(self.source.as_ref(), base.description())?;
         if assignment.pairs.is_empty() && assignment.replaced.len() >= base.description().tensors.len() {
             return Err(LoraError::WholeModel { file: self.path }.into());
@@ -143,21 +176,22 @@ impl Adapter {
         };
         let words = base.words()?.clone();
         let OpenModel { model, key, constants, beside, .. } = base;
+        let model = self.on_own_base(model, &assignment)?;
         let specs = &model.description().tensors;
         let mut changes = Replacements::new();
         for (tensor, pair) in &assignment.pairs {
             let spec = &specs[*tensor];
             let stored = model.stored(spec)?.encoding;
             if !stored.is_dense() && !requantize {
-                return Err(ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: "the merged weights" }.into());
+                return Err(
+                    ConvertError::Requantize { tensor: spec.name.clone(), from: stored.name, to: "the merged weights", why: None }.into()
+                );
             }
             let merged = Merged::new(self.source.as_ref(), spec, (pair.a, pair.b), alpha.scale(pair)?, pair.turned)?;
             changes.put(&spec.name, Replacement::new(Encoding::F32, View::CANONICAL, Bytes::Made(Arc::new(merged))));
         }
         for (tensor, whole) in &assignment.replaced {
-            let view = if whole.turned { View::TURNED } else { View::CANONICAL };
-            let bytes = Bytes::Tensor(Arc::clone(&self.source), whole.index);
-            changes.put(&specs[*tensor].name, Replacement::new(self.source.tensors()[whole.index].encoding, view, bytes));
+            self.put(&mut changes, &specs[*tensor], whole);
         }
         let (how, record) = match alpha {
             Alpha::Given(alpha) => (format!("alpha {alpha}"), format!("alpha={alpha}")),
@@ -166,6 +200,16 @@ impl Adapter {
         let (merged, replaced) = (assignment.pairs.len(), assignment.replaced.len());
         let whose = if self.is_own { "the file's own LoRA" } else { "LoRA" };
         notes.insert(0, format!("{whose} with {how}: {merged} matrices merged, {replaced} tensors replaced"));
+        if !assignment.bases.is_empty() {
+            let count = assignment.bases.len();
+            notes.push(format!("{count} of the pairs lie beside the matrices that they adapt (base_layer), which are merged with them instead of the model's"));
+        }
+        if assignment.originals > 0 {
+            notes.push(format!("{} tensors of modules before their training (original_module) are not used", assignment.originals));
+        }
+        if assignment.unused > 0 {
+            notes.push(format!("{} tensors of layer 0 that no model of this kind uses are not used", assignment.unused));
+        }
         if !self.is_own {
             notes.extend(assignment.wrapping.note().map(|note| format!("of the LoRA, {note}")));
             changes.files_of(self.source);
@@ -173,10 +217,24 @@ impl Adapter {
         notes.into_iter().for_each(|note| changes.note(note));
         changes.call("model with a LoRA");
         let name = if self.is_own { "own".into() } else { self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy() };
-        let merge = Merge { record: format!("lora={name} {record}"), files: self.config.into_iter().map(|config| config.file).collect() };
+        let key_of = self.key.as_ref().map(|key| format!("key={key} ")).unwrap_or_default();
+        let merge =
+            Merge { record: format!("lora={name} {key_of}{record}"), files: self.config.into_iter().map(|config| config.file).collect() };
         let model = model.with(changes)?;
         let file = OpenFile::of(Box::new(model.clone()));
         Ok(OpenModel { file, model, key, constants, beside, words: words.into(), merge: Some(merge) })
+    }
+}
+
+/// What a file is that is none of tensors, where that can be told.
+#[allow(clippy::wildcard_enum_match_arm, reason = "one refusal is told otherwise")]
+fn not_tensors(file: &Path, error: CheckpointError) -> BoxError {
+    match error {
+        CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } => match crate::container::described(file) {
+            Some(what) => LoraError::OtherFile { file: file.to_owned(), what }.into(),
+            None => error.into(),
+        },
+        other => other.into(),
     }
 }
 
@@ -197,6 +255,13 @@ fn compared(config: &Config, assignment: &Assignment, model: &ModelDescription, 
     let modules: Vec<Module<'_>> = modules.collect();
     let in_full: Vec<&str> = assignment.replaced.values().map(|whole| lora.tensors()[whole.index].name.as_str()).collect();
     let mut notes = missing_in_full(config, &modules, &in_full)?;
+    if !config.tells_modules() {
+        let count = assignment.pairs.len();
+        notes.push(format!(
+            "{ADAPTER_CONFIG} tells of no single modules ({}): all {count} pairs in the file are merged",
+            config.target_words()
+        ));
+    }
     let mut say = |what: &str, names: &[&str]| {
         if !names.is_empty() {
             notes.push(format!("{ADAPTER_CONFIG} {what}: {}", listed(names)));

@@ -131,6 +131,27 @@ pub enum StateError {
         /// The version.
         version: Version,
     },
+    /// A version that the runtime of a format does not run.
+    #[strum(serialize = "StateNotInRuntime")]
+    #[error("{runtime} does not run {version}, so there is no file of its states for it: write the trainers' own, with --to pth")]
+    NotInRuntime {
+        /// The runtime.
+        runtime: &'static str,
+        /// The version.
+        version: Version,
+    },
+    /// A file of another kind, in which no state is looked for.
+    #[strum(serialize = "StateOtherFile")]
+    #[error(
+        "{} is {what}; no initial state is read of it: give the file of the state itself (.pth, safetensors, session or sequence of llama.cpp, \
+         .rmpack), or a checkpoint that has one among its weights", file.display()
+    )]
+    OtherFile {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        what: String,
+    },
     /// NaN or infinity.
     #[error("{}: layer {layer} holds a value that is NaN or infinite; such a state cannot be used", file.display())]
     NonFinite {
@@ -193,6 +214,7 @@ impl Diagnostic for StateError {
             | Self::NotInRwkvCpp { .. }
             | Self::Unknowable { .. }
             | Self::TypeNotCarried { .. }
+            | Self::NotInRuntime { .. }
             | Self::NotInLlama { .. } => Class::Usage,
             _ => Class::Refused,
         }

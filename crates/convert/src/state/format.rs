@@ -78,6 +78,16 @@ impl StateFormat {
         }
     }
 
+    /// The runtime that it is for, where the file does not depend on the version and yet not every version has such a runtime.
+    pub(super) fn runtime_by_version(self) -> Option<&'static str> {
+        match self {
+            Self::WebRwkv => Some("web-rwkv"),
+            Self::Rmpack => Some("rwkv-mobile"),
+            // Trainers save those of all; the others say themselves which they know.
+            Self::Pth | Self::RwkvCpp | Self::LlamaSession | Self::LlamaSequence => None,
+        }
+    }
+
     /// Its own type, the other types that it holds, and all of them in words.
     pub(super) fn types(self) -> (Encoding, &'static [Encoding], &'static str) {
         match self {

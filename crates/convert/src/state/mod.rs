@@ -204,17 +204,19 @@ struct Runtime {
     rwkv_cpp: bool,
     /// What llama.cpp calls the version, if it runs it.
     llama: Option<&'static str>,
+    /// Whether web-rwkv and rwkv-mobile run the version.
+    others: bool,
 }
 
 /// The versions of which tuned states are known. Nobody has published any of RWKV-4, which has no matrices, or of hybrids with other
 /// architectures, so nobody knows their layout.
 static RUNTIMES: [Runtime; 6] = [
-    Runtime { version: Version::V5_0, key_first: true, divided: true, rwkv_cpp: true, llama: None },
-    Runtime { version: Version::V5_1, key_first: true, divided: true, rwkv_cpp: true, llama: None },
-    Runtime { version: Version::V5_2, key_first: true, divided: true, rwkv_cpp: true, llama: None },
-    Runtime { version: Version::V6, key_first: true, divided: false, rwkv_cpp: true, llama: Some("rwkv6") },
-    Runtime { version: Version::V7, key_first: false, divided: false, rwkv_cpp: true, llama: Some("rwkv7") },
-    Runtime { version: Version::V7a, key_first: false, divided: false, rwkv_cpp: false, llama: None },
+    Runtime { version: Version::V5_0, key_first: true, divided: true, rwkv_cpp: true, llama: None, others: true },
+    Runtime { version: Version::V5_1, key_first: true, divided: true, rwkv_cpp: true, llama: None, others: true },
+    Runtime { version: Version::V5_2, key_first: true, divided: true, rwkv_cpp: true, llama: None, others: true },
+    Runtime { version: Version::V6, key_first: true, divided: false, rwkv_cpp: true, llama: Some("rwkv6"), others: true },
+    Runtime { version: Version::V7, key_first: false, divided: false, rwkv_cpp: true, llama: Some("rwkv7"), others: true },
+    Runtime { version: Version::V7a, key_first: false, divided: false, rwkv_cpp: false, llama: None, others: false },
 ];
 
 /// The versions of which no state of a fixed size says all.
@@ -246,11 +248,13 @@ pub struct FoundState {
     pub in_model: bool,
     /// What was left off, or taken for something that the file does not say. One sentence each.
     pub notes: Vec<String>,
+    /// What a package of rwkv-mobile says besides: keys, and values as JSON. Nothing but another package has a place for it.
+    pub package: Vec<(String, String)>,
 }
 
 impl FoundState {
     fn new(state: InitState, format: StateFormat) -> Self {
-        Self { state, format, version: None, in_model: false, notes: Vec::new() }
+        Self { state, format, version: None, in_model: false, notes: Vec::new(), package: Vec::new() }
     }
 }
 

@@ -25,12 +25,13 @@ const F16_BYTES: u64 = 2;
 /// The number of channels.
 const CHANNELS: &str = "hidden_size";
 
-/// The header, and where each layer goes.
-pub(super) fn header(sizes: StateSizes) -> (Vec<u8>, Vec<u64>) {
+/// The header with what else a package says, and where each layer goes.
+pub(super) fn header(sizes: StateSizes, said: &[(String, String)]) -> (Vec<u8>, Vec<u64>) {
     let size = sizes.layer() as u64 * F16_BYTES;
     let name = |layer: usize| format!("blocks.{layer}.{TIME_STATE}");
     // As Python's json writes it.
-    let configuration = format!("{{\"{CHANNELS}\": {}}}", json!(sizes.channels()));
+    let said: String = said.iter().map(|(key, value)| format!(", {}: {value}", json!(key))).collect();
+    let configuration = format!("{{\"{CHANNELS}\": {}{said}}}", json!(sizes.channels()));
     let table: usize = (0..sizes.layers).map(|layer| 4 + name(layer).len() + 8 + 8).sum();
     let mut offset = (MAGIC.len() + 4 + configuration.len() + 4 + table) as u64;
     let word = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
@@ -65,7 +66,7 @@ pub(super) fn read(path: &Path) -> Result<FoundState, BoxError> {
     if cursor.bytes(MAGIC.len() as u64, "the magic number")? != MAGIC {
         return Err(cursor.bad("it does not begin with RWKVMBLE"));
     }
-    let (channels, notes) = configuration(&mut cursor)?;
+    let (channels, package) = configuration(&mut cursor)?;
     let count = u64::from(cursor.u32("the number of files")?);
     if count == 0 || count > MOST_LAYERS {
         return Err(cursor.bad(format!("it holds {count} files, expected one for each layer of a state")));
@@ -99,11 +100,14 @@ pub(super) fn read(path: &Path) -> Result<FoundState, BoxError> {
         layers.push(values);
     }
     let state = InitState { sizes, layers, shifts: Vec::new() };
-    Ok(FoundState { notes, ..FoundState::new(state, StateFormat::Rmpack) })
+    let shown: Vec<String> = package.iter().map(|(key, value)| format!("{} = {}", shorten(key), shorten(value))).collect();
+    let note = (!shown.is_empty())
+        .then(|| format!("the package says for rwkv-mobile alone, and only another .rmpack keeps: {}", shown.join(", ")));
+    Ok(FoundState { notes: note.into_iter().collect(), package, ..FoundState::new(state, StateFormat::Rmpack) })
 }
 
-/// The number of channels, and what else there is to say.
-fn configuration(cursor: &mut Cursor<'_>) -> Result<(u64, Vec<String>), BoxError> {
+/// The number of channels, and whatever else is said: keys, and values as JSON.
+fn configuration(cursor: &mut Cursor<'_>) -> Result<(u64, Vec<(String, String)>), BoxError> {
     let length = cursor.u32("the length of the configuration")?;
     if length > LONGEST_CONFIGURATION {
         return Err(cursor.bad(format!("its configuration would have {length} bytes")));
@@ -114,9 +118,7 @@ fn configuration(cursor: &mut Cursor<'_>) -> Result<(u64, Vec<String>), BoxError
         return Err(cursor.bad(format!("its configuration has no {CHANNELS}, so it is no package of a state")));
     };
     let other = value.as_object().into_iter().flatten().filter(|(key, _)| key.as_str() != CHANNELS);
-    let other: Vec<String> = other.map(|(key, value)| format!("{} = {}", shorten(key), shorten(&value.to_string()))).collect();
-    let note = (!other.is_empty()).then(|| format!("what the package says for rwkv-mobile alone is not kept: {}", other.join(", ")));
-    Ok((channels, note.into_iter().collect()))
+    Ok((channels, other.map(|(key, value)| (key.clone(), value.to_string())).collect()))
 }
 
 fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, BoxError> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rwkv_forge_checkpoint::{CheckpointError, Kind, Limits, Refusal};
+use rwkv_forge_checkpoint::{CheckpointError, Kind, Limits, Purpose, Refusal};
 use rwkv_forge_container::{OpenOptions, Place};
 use rwkv_forge_io::{Backend, InputFile};
 use rwkv_forge_model::names::{StateNames, StatePart};
@@ -45,9 +45,13 @@ fn not_a_state(path: &Path, what: String) -> StateError {
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "one refusal is told otherwise")]
 fn open_tensors(path: &Path, key: Option<&str>) -> Result<(Kind, Box<dyn TensorSource>), BoxError> {
-    rwkv_forge_checkpoint::open_at(path, key, &Limits::default(), Backend::default()).map_err(|error| match error {
+    let opened = rwkv_forge_checkpoint::open_for(path, key, Purpose::State, &Limits::default(), Backend::default());
+    opened.map_err(|error| match error {
         CheckpointError::Refused { kind: Refusal::NotACheckpoint, .. } if !is_pointer(path) => {
-            BoxError::from(StateError::UnknownFormat { file: path.to_owned() })
+            BoxError::from(match crate::container::described(path) {
+                Some(what) => StateError::OtherFile { file: path.to_owned(), what },
+                None => StateError::UnknownFormat { file: path.to_owned() },
+            })
         }
         other => other.into(),
     })

@@ -15,7 +15,7 @@ use crate::execute::write_checksums;
 
 /// How a state is to be written.
 #[derive(Clone, Copy, Debug)]
-pub struct StateTarget {
+pub struct StateTarget<'a> {
     /// The format.
     pub format: StateFormat,
     /// The version; needed for layouts that depend on it.
@@ -24,6 +24,8 @@ pub struct StateTarget {
     pub encoding: Option<Encoding>,
     /// Accept a layer of which more than [`crate::MAX_FLUSHED_PERCENT`] become zero because they are too small for their type.
     pub allow_loss: bool,
+    /// What a package says besides, as [`super::FoundState::package`] has it; of no use to other formats.
+    pub package: &'a [(String, String)],
 }
 
 /// What was written.
@@ -54,9 +56,9 @@ pub(crate) struct Staged {
 ///
 /// # Errors
 /// [`StateError::Unknowable`] without a version where the layout depends on it, [`StateError::TypeNotCarried`],
-/// [`StateError::ShiftsNotCarried`], [`StateError::NotInLlama`], [`StateError::Overflow`], [`StateError::Loss`], and failures to write.
+/// [`StateError::ShiftsNotCarried`], [`StateError::NotInLlama`], [`StateError::NotInRuntime`], [`StateError::Overflow`], [`StateError::Loss`], and failures to write.
 /// No partial output is left behind.
-pub fn write(state: &InitState, target: &StateTarget, path: &Path, options: &OutputOptions<'_>) -> Result<StateRecord, BoxError> {
+pub fn write(state: &InitState, target: &StateTarget<'_>, path: &Path, options: &OutputOptions<'_>) -> Result<StateRecord, BoxError> {
     let Staged { file, record } = Staged::write(state, target, path, options)?;
     file.commit()?;
     Ok(record)
@@ -64,11 +66,15 @@ pub fn write(state: &InitState, target: &StateTarget, path: &Path, options: &Out
 
 impl Staged {
     /// As [`write`], but for the last step.
-    pub(crate) fn write(state: &InitState, target: &StateTarget, path: &Path, options: &OutputOptions<'_>) -> Result<Self, BoxError> {
+    pub(crate) fn write(state: &InitState, target: &StateTarget<'_>, path: &Path, options: &OutputOptions<'_>) -> Result<Self, BoxError> {
         let encoding = encoding(target)?;
         // Whatever the format, a version that has no such state has none.
         if let Some(version) = target.version {
-            runtime_of(version)?;
+            let row = runtime_of(version)?;
+            let runtime = target.format.runtime_by_version();
+            if let Some(runtime) = runtime.filter(|_| !row.others) {
+                return Err(StateError::NotInRuntime { runtime, version }.into());
+            }
         }
         if !state.shifts.is_empty() && !target.format.has_shifts() {
             return Err(StateError::ShiftsNotCarried { format: target.format.name() }.into());
@@ -79,7 +85,7 @@ impl Staged {
             StateFormat::RwkvCpp => encoder.buffer(state, version()?)?,
             format @ (StateFormat::Pth | StateFormat::WebRwkv) => encoder.tensors(state, format)?,
             format @ (StateFormat::LlamaSession | StateFormat::LlamaSequence) => whole(llama::bytes(state, format, version()?)?),
-            StateFormat::Rmpack => encoder.package(state),
+            StateFormat::Rmpack => encoder.package(state, target.package),
         };
         encoder.judge(target)?;
         let options = OutputOptions { expected_bytes: layout.total_bytes, ..*options };
@@ -105,7 +111,7 @@ impl Staged {
     }
 }
 
-fn encoding(target: &StateTarget) -> Result<Encoding, StateError> {
+fn encoding(target: &StateTarget<'_>) -> Result<Encoding, StateError> {
     let (own, others, held) = target.format.types();
     match target.encoding {
         None => Ok(own),
@@ -162,8 +168,8 @@ impl Encoder {
     }
 
     /// rwkv-mobile's package.
-    fn package(&mut self, state: &InitState) -> (FileLayout, Placed) {
-        let (header, offsets) = rmpack::header(state.sizes);
+    fn package(&mut self, state: &InitState, said: &[(String, String)]) -> (FileLayout, Placed) {
+        let (header, offsets) = rmpack::header(state.sizes, said);
         let placed = offsets.into_iter().zip(state.layers.iter().enumerate());
         let data: Placed = placed.map(|(offset, (layer, values))| (offset, self.layer(layer, values))).collect();
         let total_bytes = data.last().map_or(header.len() as u64, |(offset, bytes)| offset + bytes.len() as u64);
@@ -239,7 +245,7 @@ impl Encoder {
         bytes
     }
 
-    fn judge(&self, target: &StateTarget) -> Result<(), StateError> {
+    fn judge(&self, target: &StateTarget<'_>) -> Result<(), StateError> {
         if self.loss.overflowed > 0 {
             return Err(StateError::Overflow { count: self.loss.overflowed, encoding: self.encoding.name, format: target.format.name() });
         }

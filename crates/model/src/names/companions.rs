@@ -4,6 +4,7 @@
 use rwkv_forge_tensor::TensorInfo;
 
 use super::Wrapping;
+use super::wrapping::{ORIGINAL, is_part};
 
 /// A family of models around an RWKV.
 struct Family {
@@ -44,21 +45,30 @@ pub struct Companions {
     /// What their names begin with, and what they are.
     known: Vec<(String, &'static str)>,
     family: &'static str,
+    /// Some modules have a copy that was trained by PEFT.
+    has_copies: bool,
 }
+
+/// What a module is that has such a copy.
+const OF_COPIES: &str = "module before its training by PEFT";
 
 impl Companions {
     /// Those of the family whose language model is wrapped like this.
     #[must_use]
     pub fn of(wrapping: &Wrapping) -> Self {
         let found = FAMILIES.iter().find_map(|family| Some((family, wrapping.prefix().strip_suffix(family.language_model)?)));
-        let Some((family, outer)) = found else { return Self::default() };
+        let has_copies = wrapping.has_copies();
+        let Some((family, outer)) = found else { return Self { has_copies, ..Self::default() } };
         let known = family.beside.iter().map(|(start, what)| (format!("{outer}{start}"), *what)).collect();
-        Self { known, family: family.name }
+        Self { known, family: family.name, has_copies }
     }
 
     /// What the tensor of this name is, if it is one of them.
     #[must_use]
     pub fn kind(&self, name: &str) -> Option<&'static str> {
+        if self.has_copies && is_part(name, ORIGINAL) {
+            return Some(OF_COPIES);
+        }
         self.known.iter().find(|(start, _)| name.starts_with(start)).map(|(_, what)| *what)
     }
 
@@ -70,10 +80,10 @@ impl Companions {
         let mut kinds: Vec<&str> = all.iter().map(|(_, kind)| *kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
+        let family = if self.family.is_empty() { "the file" } else { self.family };
         Some(format!(
-            "{} tensors of {} are no part of the language model and are left out ({}), such as {}",
+            "{} tensors of {family} are no part of the language model and are left out ({}), such as {}",
             all.len(),
-            self.family,
             kinds.join(", "),
             rwkv_forge_tensor::shorten(first)
         ))
@@ -104,6 +114,17 @@ mod tests {
             assert_eq!(left, [false, false, true, false], "{all:?}");
             assert!(companions.note(&infos).is_some_and(|note| note.starts_with("1 tensors of") && note.contains(beside)));
         }
+        // What PEFT trained a copy of.
+        let copied =
+            infos(&["emb.weight", "head.modules_to_save.default.weight", "head.original_module.weight", "blocks.0.att.key.weight"]);
+        let companions = Companions::of(&Wrapping::of(&copied));
+        let left: Vec<bool> = copied.iter().map(|info| companions.kind(&info.name).is_some()).collect();
+        assert_eq!(left, [false, false, true, false]);
+        assert!(companions.note(&copied).is_some_and(|note| note.contains("before its training by PEFT")));
+        assert_eq!(
+            Companions::of(&Wrapping::of(&infos(&["emb.weight", "head.original_module.weight"]))).kind("head.original_module.weight"),
+            None
+        );
         // A plain model has none, whatever its names are.
         let plain = infos(&["emb.weight", "blocks.0.att.key.weight", "vit.conv.weight"]);
         assert_eq!(Companions::of(&Wrapping::of(&plain)), Companions::default());

@@ -70,6 +70,7 @@ impl Checked {
         json!({
             "file": self.path.display().to_string(),
             "name": self.name,
+            "key": self.open.key(),
             "format": self.open.source().format(),
             "version": self.open.description().version,
             "parameters": self.open.description().parameters(),

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let mut opening = Models::new(&args.source_args, global);
     let mut open = |path: &PathBuf| {
         let model = Checked::open(path, &mut opening, terminal)?;
-        Ok::<_, Failure>((path.clone(), started(model, &args.state, terminal)?))
+        Ok::<_, Failure>((path.clone(), started(model, &args.state, &mut opening, terminal)?))
     };
     let opened = args.models.iter().map(&mut open).collect::<Result<Vec<_>, _>>()?;
     let opened_baseline = args.baseline.as_ref().map(open).transpose()?;
