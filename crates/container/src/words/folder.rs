@@ -59,9 +59,7 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
         }
     }
     let tokenizer = given.or(tokens.as_ref().map(|said| &said.value)).or(usual.as_ref());
-    let stating = json(beside, GENERATION_CONFIG)?;
     let special = |which: &str| {
-        let said = |value, path: &PathBuf| Some(Sourced { value, origin: Origin::Beside(path.clone()) });
         if let (Some((path, config)), Some(tokenizer)) = (&tokenizer_config, tokenizer) {
             let name = format!("{which}_token");
             if let Some(text) = config.get(&name).filter(|said| !said.is_null()) {
@@ -77,21 +75,13 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
                         ),
                     )
                 })?;
-                return Ok::<_, ContainerError>(said(id, path));
+                return Ok::<_, ContainerError>(Some(Sourced { value: id, origin: Origin::Beside(path.clone()) }));
             }
         }
-        let Some((path, config)) = &stating else { return Ok(None) };
-        let name = format!("{which}_token_id");
-        let Some(ids) = config.get(&name).filter(|said| !said.is_null()) else { return Ok(None) };
-        let id = first(ids).ok_or_else(|| bad(path, format!("{name} is {ids}, expected the id of a token, or several")))?;
-        Ok(said(id, path))
+        Ok(None)
     };
     let mut special = SpecialIds { bos: special("bos")?, eos: special("eos")?, eot: special("eot")?, pad: special("pad")? };
-    let mut unkept = Vec::new();
-    if let Some((path, config)) = &stating {
-        unkept.extend(more_ids(path, config, &mut special)?);
-        unkept.extend(decoding(path, config));
-    }
+    let unkept = stated(beside, &mut special)?;
     let (template, other) = templates(beside, tokenizer_config.as_ref())?;
     Ok(Words {
         special,
@@ -103,11 +93,37 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
     })
 }
 
+/// Takes from `generation_config.json` the special ids that nobody else says, and gives what of it is not kept, in words.
+pub(super) fn stated(beside: &Beside, special: &mut SpecialIds<Sourced<u32>>) -> Result<Vec<String>, BoxError> {
+    let Some((path, config)) = json(beside, GENERATION_CONFIG)? else { return Ok(Vec::new()) };
+    let mut unkept = Vec::new();
+    let SpecialIds { bos, eos, eot, pad } = special;
+    for (which, place) in [("bos", bos), ("eos", eos), ("eot", eot), ("pad", pad)] {
+        let name = format!("{which}_token_id");
+        let Some(ids) = config.get(&name).filter(|said| !said.is_null()) else { continue };
+        match (first(ids), &place) {
+            // Lists are gone through below.
+            (id, Some(said)) if id != Some(said.value) && !ids.is_array() => {
+                let (found, taken) = (shorten(&ids.to_string()), said.value);
+                unkept.push(format!("{name} of {} is {found}, and not kept: it is {taken} by {}", path.display(), said.origin));
+            }
+            (_, Some(_)) => {}
+            (Some(id), None) => *place = Some(Sourced { value: id, origin: Origin::Beside(path.clone()) }),
+            (None, None) => {
+                return Err(bad(&path, format!("{name} is {ids}, expected the id of a token, or several")).into());
+            }
+        }
+    }
+    unkept.extend(more_ids(&path, &config, special)?);
+    unkept.extend(decoding(&path, &config));
+    Ok(unkept)
+}
+
 fn bad(path: &Path, problem: String) -> ContainerError {
     ContainerError::BadBeside { path: path.to_path_buf(), problem }
 }
 
-fn json(beside: &Beside, name: &str) -> Result<Option<(PathBuf, Json)>, BoxError> {
+pub(super) fn json(beside: &Beside, name: &str) -> Result<Option<(PathBuf, Json)>, BoxError> {
     let Some((path, bytes)) = beside.bytes(name)? else { return Ok(None) };
     let value = serde_json::from_slice(&bytes).map_err(|error| bad(&path, error.to_string()))?;
     Ok(Some((path, value)))
@@ -192,10 +208,10 @@ fn more_ids(path: &Path, config: &Json, special: &mut SpecialIds<Sourced<u32>>) 
 }
 
 /// A template and, under the keys that a GGUF has for them, those with names.
-type Templates = (Option<Sourced<String>>, Vec<(String, Sourced<Value>)>);
+pub(super) type Templates = (Option<Sourced<String>>, Vec<(String, Sourced<Value>)>);
 
 /// The template of a file of its own, else the one of the configuration that has no name or that of `default`; and the others there.
-fn templates(beside: &Beside, config: Option<&(PathBuf, Json)>) -> Result<Templates, BoxError> {
+pub(super) fn templates(beside: &Beside, config: Option<&(PathBuf, Json)>) -> Result<Templates, BoxError> {
     let own = match beside.bytes(TEMPLATE)? {
         None => None,
         Some((path, bytes)) => {
