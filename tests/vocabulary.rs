@@ -301,8 +301,7 @@ fn models_with_different_vocabularies_are_not_evaluated_together() {
         json(&["convert", &source, "--to", "gguf", "--type", "q8_0", "--no-verify", "--vocab", &text(vocabulary), "-o", &text(&output)], 0);
         text(&output)
     };
-    let (one, same, other) =
-        (made("one.gguf", vocab()), made("same.gguf", vocab()), made("other.gguf", &dir.join("other.txt")));
+    let (one, same, other) = (made("one.gguf", vocab()), made("same.gguf", vocab()), made("other.gguf", &dir.join("other.txt")));
     std::fs::write(dir.join("few.txt"), "It is a truth universally acknowledged").unwrap();
     let (few, source) = (text(&dir.join("few.txt")), text(checkpoint("7")));
     let eval = |models: &[&str], more: &[&str]| words(&[&["eval", "--no-cache", "--text", &few], models, more].concat());

@@ -64,7 +64,9 @@ pub enum ChooseError {
         window: usize,
     },
     /// There is nothing to choose from.
-    #[error("{container} holds matrices in 16 or 32 bits alone, so there are no types to choose from; containers with smaller types: {others}")]
+    #[error(
+        "{container} holds matrices in 16 or 32 bits alone, so there are no types to choose from; containers with smaller types: {others}"
+    )]
     NoTypes {
         /// The container.
         container: &'static str,

@@ -17,11 +17,7 @@ use crate::terminal::{Terminal, thousands};
 type Named = (PathBuf, OpenModel);
 
 /// Models that are compared start alike: those without an initial state from that of the others.
-pub(super) fn comparable(
-    models: Vec<Named>,
-    baseline: Option<Named>,
-    terminal: &Terminal,
-) -> Result<(Vec<Named>, Option<Named>), Failure> {
+pub(super) fn comparable(models: Vec<Named>, baseline: Option<Named>, terminal: &Terminal) -> Result<(Vec<Named>, Option<Named>), Failure> {
     let Some((path, mut baseline)) = baseline else { return Ok((models, None)) };
     if let Some((_, first)) = models.iter().find(|(_, model)| model.model.has_start()) {
         baseline = like(baseline, first, terminal)?;
