@@ -191,14 +191,14 @@ fn refusals_come_before_any_work() {
         for container in ["hf", "hf-native", "pth", "safetensors", "candle", "web-rwkv"] {
             assert_eq!(kind("7", &[&goal[..], &["--to", container]].concat(), 2), "NoTypes", "{container}");
         }
-        // Another container that the refusal names is one that a plan is made for: only the text is missing.
-        assert_eq!(kind("7", &[&goal[..], &["--to", "prefab"]].concat(), 4), "NotFound");
         assert_eq!(kind("4", &[&goal[..], &["--to", "gguf"]].concat(), 2), "CannotCarry");
         // With nothing to refuse, the text is what is missed.
         assert_eq!(kind("7", &goal, 4), "NotFound");
     }
     assert_eq!(kind("7", &["--size", "100K"], 2), "BudgetTooSmall");
     assert_eq!(kind("7", &["--bpw", "2"], 2), "BudgetTooSmall");
+    // Of a container that the refusal above names a plan is made: only the text is missing.
+    assert_eq!(kind("7", &["--bpw", "9", "--to", "prefab"], 4), "NotFound");
 }
 
 #[test]
