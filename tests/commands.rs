@@ -21,6 +21,8 @@ const NAMES: &[(&str, &str)] = &[
     ("im-Q4_K_M.gguf", "model-q4_k_m.gguf"),
     ("4bit.gguf", "model-q8_0.gguf"),
     ("vocab-4096.txt", "vocab.txt"),
+    ("random-7b.safetensors", "model.pth"),
+    ("fixtures/deep/tiny-rwkv7b.safetensors", "model.pth"),
     ("eval-prose.txt", "other.txt"),
     ("eval-refdocs.txt", "text/one.txt"),
     ("eval-code.txt", "data/one.txt"),

@@ -55,6 +55,21 @@ fn the_curve_of_a_tiny_model_has_files_laws_and_exact_bytes() {
     assert_eq!(dir.names().len(), 3);
 }
 
+/// Files are written where somebody asked for them, never beside the model.
+#[test]
+fn nothing_is_written_unasked() {
+    let dir = Dir::new();
+    let model = dir.join("model.pth");
+    std::fs::copy(checkpoint("7"), &model).unwrap();
+    let args = ["bench", "curve", model.to_str().unwrap(), "--positions", "8"];
+    let output = support::forge().current_dir(dir.path()).args(args).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && printed.contains("attention with a cache") && !printed.contains("wrote"), "{printed}");
+    assert_eq!(json(&args, 0)["files"], serde_json::json!([]));
+    assert_eq!(dir.names(), ["model.pth"]);
+    assert_eq!(support::run(&[&args[..], &["--force"]].concat()).status.code(), Some(2), "there is nothing to replace");
+}
+
 #[test]
 fn every_version_has_a_curve_and_usage_is_checked() {
     let dir = Dir::new();

@@ -197,3 +197,44 @@ fn the_curve_shows_what_grows() {
         assert!(method.contains("The engine does not run this model"), "{method}");
     }
 }
+
+/// Nobody said how long a text is: what is remembered of it must not grow with it.
+#[test]
+fn texts_are_bounded_where_every_token_is_remembered() {
+    let dir = Dir::new();
+    let words = dir.join("words.txt");
+    std::fs::write(&words, "It is a truth universally acknowledged").unwrap();
+    let (with_tables, with_attention) = (model(&dir, Version::V7a), model(&dir, Version::V7b));
+    let of = |models: &[&Path], more: &[&str]| {
+        let line = ["--vocab", "bytes", "--no-cache", "--text", text(&words)];
+        let line = line.iter().chain(more).map(|word| (*word).to_owned());
+        std::iter::once("eval".to_owned()).chain(models.iter().map(|path| text(path).to_owned())).chain(line).collect::<Vec<_>>()
+    };
+    let windows = |tokens: u32| serde_json::json!({ "name": "windows", "tokens": tokens });
+    let plain = json(&of(&[&with_tables], &[]), 0);
+    assert_eq!((&plain["protocol"]["name"], &plain["bounded"]), (&"stream".into(), &serde_json::Value::Null));
+    // One among several is enough, since all read the same windows.
+    for models in [vec![with_attention.as_path()], vec![&with_tables, &with_attention]] {
+        let seen = json(&of(&models, &[]), 0);
+        assert_eq!(seen["protocol"], windows(4096));
+        assert!(seen["bounded"].as_str().unwrap().contains("what RWKV-7b remembers grows"), "{seen}");
+        let said = String::from_utf8(run(&of(&models, &[])).stderr).unwrap();
+        assert!(said.contains("note: random-7b.safetensors: what RWKV-7b remembers grows") && said.contains("--context N"), "{said}");
+    }
+    // The way that the note names, and protocols with pieces of their own.
+    let asked = json(&of(&[&with_attention], &["--context", "16"]), 0);
+    assert_eq!((&asked["protocol"], &asked["bounded"]), (&windows(16), &serde_json::Value::Null));
+    let chunks = json(&of(&[&with_attention], &["--protocol", "llama", "--context", "16"]), 0);
+    assert_eq!((&chunks["protocol"]["name"], &chunks["bounded"]), (&"llama".into(), &serde_json::Value::Null));
+
+    let (all, some) = (dir.join("all.npy"), dir.join("some.npy"));
+    let logits = |out: &Path, more: &[&str]| {
+        let args = ["logits", text(&with_attention), "--tokens", text(&tokens(&dir)), "-o", text(out)].map(str::to_owned);
+        json(&[&args[..], &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()].concat(), 0)
+    };
+    assert_eq!(logits(&all, &[])["left_out"], 0);
+    let cut = logits(&some, &["--context", "8"]);
+    assert_eq!((&cut["left_out"], cut["tokens"].as_array().unwrap().len()), (&40.into(), 8));
+    let (all, some) = (npy(&all), npy(&some));
+    assert_eq!((some.0[0], &some.1[..]), (8, &all.1[..some.1.len()]));
+}

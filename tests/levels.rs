@@ -168,6 +168,10 @@ fn types_that_cannot_be_are_refused() {
     assert_eq!(early("q8_0,q9_9", &[], 2), "UnknownType");
     assert_eq!(early("q8_0,nf4", &[], 2), "TypeNotCarried");
     assert_eq!(early("q8_0", &["--to", "hf"], 2), "TypeNotCarried");
+    // No table without rows.
+    for container in ["hf", "pth", "web-rwkv"] {
+        assert_eq!(early("all", &["--to", container], 2), "NoTypes", "{container}");
+    }
     assert_eq!(early("q8_0", &[], 4), "NotFound");
     let both = ["--baseline", checkpoint("7").to_str().unwrap()];
     assert_eq!(run(&levels("7", "q8_0", &cache, &both)).status.code(), Some(2), "the baseline is the source");

@@ -83,7 +83,7 @@ fn the_program_makes_the_same_file_of_a_recipe_of_the_library() {
     // What no plan can be is refused before any work.
     let refused = |conversion: Conversion<'_>, goal| conversion.plan(goal, &seen, &measured).err().unwrap().kind();
     assert_eq!(refused(conversion(), Goal::Size(1000)), "BudgetTooSmall");
-    assert_eq!(refused(conversion().to("hf"), Goal::Size(640_000)), "TypeNotCarried");
+    assert_eq!(refused(conversion().to("hf"), Goal::Size(640_000)), "NoTypes");
 }
 
 #[test]
@@ -126,4 +126,23 @@ fn what_the_caller_says_is_in_the_file() {
     let text = |key: &str| seen["metadata"][key].as_str().unwrap();
     let found = ["general.name", "general.license", "general.author", "general.version", "tokenizer.chat_template"].map(text);
     assert_eq!(found, ["Goose", "mit", "A. Uthor", "2", "{{ messages }}"]);
+}
+
+/// Whoever builds without the program's parts compiles nothing that only these need: candle, argument parsers, Parquet.
+#[test]
+fn the_library_alone_is_small() {
+    let packages = |more: &[&str]| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = std::process::Command::new(cargo);
+        command.current_dir(fixture("..")).args(["tree", "--offline", "--locked", "-p", "rwkv-forge", "-e", "normal", "--prefix", "none"]);
+        let output = command.args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (all, library) = (packages(&[]), packages(&["--no-default-features"]));
+    for name in ["candle-core", "gemm", "rwkv-forge-parallel", "clap", "indicatif", "parquet"] {
+        assert!(all.contains(name) && !library.contains(name), "{name}");
+    }
+    assert!(library.contains("rwkv-forge-choose") && library.len() < all.len());
 }

@@ -157,7 +157,11 @@ fn what_cannot_be_is_said() {
     };
     let (found, message) = kind(&["--size", "100K"], 2);
     assert!(found == "BudgetTooSmall" && message.contains("100000"), "{message}");
-    assert_eq!(kind(&["--bpw", "6", "--to", "hf"], 2).0, "TypeNotCarried");
+    // Of the container, not of a type that nobody named; and the containers that it names take a plan.
+    let (found, message) = kind(&["--bpw", "6", "--to", "hf"], 2);
+    assert!(found == "NoTypes" && message.starts_with("hf holds matrices in 16 or 32 bits alone"), "{message}");
+    let (_, others) = message.split_once("smaller types: ").unwrap();
+    assert_eq!(others.split(", ").collect::<Vec<_>>(), ["candle-gguf", "gguf", "rwkv-cpp", "prefab"]);
     let calibration = text(&dir.join("calibration.txt"));
     let (found, message) = kind(&["--bpw", "6", "--text", &calibration], 3);
     assert!(found == "CalibrationLeak" && message.contains("allow-leak"), "{message}");
@@ -184,13 +188,17 @@ fn refusals_come_before_any_work() {
         seen["error"]["kind"].as_str().unwrap().to_owned()
     };
     for goal in [["--bpw", "6"], ["--max-kl", "0.1"]] {
-        assert_eq!(kind("7", &[&goal[..], &["--to", "hf"]].concat(), 2), "TypeNotCarried");
+        for container in ["hf", "hf-native", "pth", "safetensors", "candle", "web-rwkv"] {
+            assert_eq!(kind("7", &[&goal[..], &["--to", container]].concat(), 2), "NoTypes", "{container}");
+        }
         assert_eq!(kind("4", &[&goal[..], &["--to", "gguf"]].concat(), 2), "CannotCarry");
         // With nothing to refuse, the text is what is missed.
         assert_eq!(kind("7", &goal, 4), "NotFound");
     }
     assert_eq!(kind("7", &["--size", "100K"], 2), "BudgetTooSmall");
     assert_eq!(kind("7", &["--bpw", "2"], 2), "BudgetTooSmall");
+    // Of a container that the refusal above names a plan is made: only the text is missing.
+    assert_eq!(kind("7", &["--bpw", "9", "--to", "prefab"], 4), "NotFound");
 }
 
 #[test]

@@ -173,3 +173,32 @@ fn containers_without_a_place_for_hybrids_say_so() {
         }
     }
 }
+
+/// What a hybrid's folder says of special ids and of conversations is read as that of every directory.
+#[test]
+fn templates_and_ids_in_files_of_their_own_are_read() {
+    let dir = Dir::new();
+    for (name, version) in [("a", Version::ARwkv7), ("q", Version::QRwkv6)] {
+        let source = checkpoint(&dir, name, version, &SIZES, &Variant::FULL);
+        let folder = source.parent().unwrap();
+        std::fs::write(folder.join("chat_template.jinja"), "{{ 'own' }}").unwrap();
+        write_json(&folder.join("tokenizer_config.json"), &object!({ "eos_token": "<|im_end|>", "chat_template": "{{ 'other' }}" }));
+        let stated = object!({ "bos_token_id": 256, "eos_token_id": 258, "pad_token_id": 256, "temperature": 0.7 });
+        write_json(&folder.join("generation_config.json"), &stated);
+        let output = dir.join(&format!("{name}.gguf"));
+        let made = crate::support::forge().arg("--json").args(convert(&source, "f32", &output)).output().unwrap();
+        let notes = String::from_utf8(made.stderr).unwrap();
+        assert_eq!(made.status.code(), Some(0), "{notes}");
+        let metadata = &json(&["inspect", output.to_str().unwrap()], 0)["metadata"];
+        let said = |key: &str| metadata[key].as_str().map_or_else(|| metadata[key].to_string(), str::to_owned);
+        assert_eq!(said("tokenizer.chat_template"), "{{ 'own' }}");
+        assert_eq!(said("tokenizer.ggml.eos_token_id"), "257", "the text of a token before a number");
+        assert_eq!((said("tokenizer.ggml.bos_token_id"), said("tokenizer.ggml.padding_token_id")), ("256".to_owned(), "256".to_owned()));
+        assert!(notes.contains("eos_token_id of") && notes.contains("is 258, and not kept: it is 257 by"), "{notes}");
+        assert!(notes.contains("temperature"), "{notes}");
+        // What is broken is refused, as in every directory.
+        write_json(&folder.join("generation_config.json"), &object!({ "bos_token_id": "first" }));
+        std::fs::remove_file(&output).unwrap();
+        assert_eq!(json(&convert(&source, "f32", &output), 3)["error"]["kind"], "BadCompanion");
+    }
+}

@@ -284,3 +284,40 @@ fn without_a_vocabulary_the_prediction_is_not_checked() {
     assert_eq!(document["prediction"], Value::Null);
     assert!(stderr.contains("whether the model predicts text is not checked") && !stderr.contains("warning:"), "{stderr}");
 }
+
+/// One text is read with one vocabulary: each file's own where they agree, none that another file has where they do not.
+#[test]
+fn models_with_different_vocabularies_are_not_evaluated_together() {
+    let dir = Dir::new();
+    // As many tokens, two of which have changed places.
+    let known = std::fs::read_to_string(vocab()).unwrap();
+    let (first, second) = ("314 ' O' 2\r\n", "315 ' P' 2\r\n");
+    assert!(known.contains(first) && known.contains(second));
+    let swapped = known.replace(first, "").replace(second, "314 ' P' 2\r\n315 ' O' 2\r\n");
+    std::fs::write(dir.join("other.txt"), swapped).unwrap();
+    let made = |name: &str, vocabulary: &Path| {
+        let output = dir.join(name);
+        let source = text(checkpoint("7"));
+        json(&["convert", &source, "--to", "gguf", "--type", "q8_0", "--no-verify", "--vocab", &text(vocabulary), "-o", &text(&output)], 0);
+        text(&output)
+    };
+    let (one, same, other) = (made("one.gguf", vocab()), made("same.gguf", vocab()), made("other.gguf", &dir.join("other.txt")));
+    std::fs::write(dir.join("few.txt"), "It is a truth universally acknowledged").unwrap();
+    let (few, source) = (text(&dir.join("few.txt")), text(checkpoint("7")));
+    let eval = |models: &[&str], more: &[&str]| words(&[&["eval", "--no-cache", "--text", &few], models, more].concat());
+    json(&eval(&[&one, &same], &[]), 0);
+    // A file without a vocabulary is read with that of the others, wherever it stands.
+    let alone = json(&eval(&[&one], &[]), 0);
+    let beside = json(&eval(&[&one, "--baseline", &source], &[]), 0);
+    assert_eq!(alone["models"][0]["nll"], beside["models"][0]["nll"]);
+    for models in [[one.as_str(), other.as_str()], [other.as_str(), one.as_str()]] {
+        let seen = json(&eval(&models, &[]), 3);
+        let message = seen["error"]["message"].as_str().unwrap();
+        assert_eq!(seen["error"]["kind"], "VocabulariesDiffer");
+        assert!(message.contains("token 314 is \" O\"") && message.contains("token 314 is \" P\""), "{message}");
+        // The two ways that it names.
+        json(&eval(&models, &["--vocab", &text(vocab())]), 0);
+        models.iter().for_each(|model| drop(json(&eval(&[model], &[]), 0)));
+    }
+    assert_eq!(json(&eval(&[&one, "--baseline", &other], &[]), 3)["error"]["kind"], "VocabulariesDiffer");
+}

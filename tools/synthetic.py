@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes an RWKV-7 checkpoint with random weights, as large as asked, for measuring time and memory.
+"""Writes an RWKV-7, 7a or 7b checkpoint with random weights, as large as asked, for measuring time and memory.
 
     python3 tools/synthetic.py OUT.safetensors                     # 0.4B: 24 layers x 1024, vocabulary 65536, bf16
     python3 tools/synthetic.py OUT.pth --layers 12 --width 768     # needs torch; 0.1B
+    python3 tools/synthetic.py OUT.safetensors --version 7b --layers 12 --width 768 --vocabulary 4096
 
 Names and shapes are those of the released models. Values are scaled so that activations stay near 1 in every layer and
 the logits vary like those of a language model (standard deviation near 4), with heavy tails in the matrices and a few
@@ -54,7 +55,11 @@ class Values:
         return out * np.float32(scale)
 
 
-def tensors(layers, width, vocabulary, values):
+# Of RWKV-7a and 7b: rank of the pairs around the tables, width of queries and keys.
+DEEP, QUERY = 32, 256
+
+
+def tensors(layers, width, vocabulary, values, version="7"):
     """(name, shape, function that makes the values), in the released order."""
     c, ffn = width, 4 * width
     place = np.arange(c, dtype=np.float32) / max(1, c - 1)
@@ -96,6 +101,25 @@ def tensors(layers, width, vocabulary, values):
         yield vector(f"{block}.ffn.x_k", 1 - place ** (left**4))
         yield matrix(f"{block}.ffn.key.weight", ffn, c, 1.0)
         yield matrix(f"{block}.ffn.value.weight", c, ffn, residual)
+        if version != "7":
+            square = DEEP * DEEP
+            yield matrix(f"{block}.ffn.s_emb.weight", vocabulary, square, 0.3 * math.sqrt(square), tails=False)
+            yield matrix(f"{block}.ffn.s_emb_x.weight", square, c, 0.3)
+            yield f"{block}.ffn.s0", (1, 1, ffn), lambda n: values.normal(n, (1, 1, ffn), 0.2, 1.0)
+            yield matrix(f"{block}.ffn.s1", c, DEEP, 1.0, orientation=0)
+            yield matrix(f"{block}.ffn.s2", DEEP, ffn, 0.3, orientation=0)
+        if version == "7b":
+            qkv = f"{block}.qkv"
+            yield matrix(f"{qkv}.qq.weight", QUERY, c, 1.0)
+            for x, wide in (("k", QUERY), ("v", c)):
+                yield matrix(f"{qkv}.{x}1", c, DEEP, 1.0, orientation=0)
+                yield matrix(f"{qkv}.{x}2", DEEP, wide, 1.0, orientation=0)
+                yield matrix(f"{qkv}.{x}_emb.weight", vocabulary, wide, math.sqrt(wide), tails=False)
+                yield matrix(f"{qkv}.{x}_emb_x.weight", wide, c, 1.0)
+            for x, wide, gain in (("q", QUERY, 2.0), ("k", QUERY, 2.0), ("v", c, 0.5)):
+                yield f"{qkv}.x_{x}", (1, 1, wide), lambda n, wide=wide: values.stream(n).random((1, 1, wide), dtype=np.float32)
+                yield f"{qkv}.ln{x}.weight", (wide,), lambda n, wide=wide, gain=gain: values.norm(n, wide, gain)
+                yield f"{qkv}.ln{x}.bias", (wide,), lambda n, wide=wide: values.normal(n, wide, 0.02)
     yield from norms("ln_out")
     # Without tails, so that no single token dominates.
     yield matrix("head.weight", vocabulary, c, 3.7, tails=False)
@@ -139,6 +163,7 @@ def write_torch(path, table, dtype):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path, help="file to write; .pth or .safetensors")
+    parser.add_argument("--version", choices=["7", "7a", "7b"], default="7")
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--width", type=int, default=1024, help="channels, a multiple of 64")
     parser.add_argument("--vocabulary", type=int, default=65536)
@@ -152,7 +177,7 @@ def main():
     if options.layers < 1 or options.vocabulary < 1 or options.width < HEAD or options.width % HEAD:
         parser.error(f"--layers and --vocabulary must be at least 1, --width a multiple of {HEAD}")
     values = Values(options.seed, not options.no_tails)
-    table = list(tensors(options.layers, options.width, options.vocabulary, values))
+    table = list(tensors(options.layers, options.width, options.vocabulary, values, options.version))
     writers[options.out.suffix](options.out, table, options.dtype)
     print(f"{options.out}: {len(table)} tensors, {sum(math.prod(shape) for _, shape, _ in table):,} parameters, {options.out.stat().st_size:,} bytes")
 

@@ -72,6 +72,28 @@ struct Trial<'a> {
     bounds: &'static Bounds,
 }
 
+impl Trial<'_> {
+    /// Matrices in which a fault must show: one that all models have, and of RWKV-7a and 7b one of each part that only they have.
+    fn planted(&self) -> &'static [&'static str] {
+        match self.name {
+            "random-rwkv7a" => &["blocks.1.att.output.weight", "blocks.1.ffn.s_emb_x.weight", "blocks.1.ffn.s1"],
+            "random-rwkv7b" => &[
+                "blocks.1.att.output.weight",
+                "blocks.1.ffn.s_emb_x.weight",
+                "blocks.1.qkv.qq.weight",
+                "blocks.1.qkv.k_emb_x.weight",
+                "blocks.1.qkv.v_emb_x.weight",
+            ],
+            "tiny-rwkv7" => &["blocks.1.att.output.weight"],
+            _ => &["blocks.1.attention.output.weight"],
+        }
+    }
+}
+
+fn remove(directory: &Path) -> Result<(), String> {
+    std::fs::remove_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))
+}
+
 const REMARKS: &[&str] = &[
     "Fault of candle (RWKV-5, RWKV-6): it normalises heads with the epsilon 1e-5 where the models were trained with 64e-5. Our files hold a value matrix divided by 8, which makes up for it exactly.",
     "Fault of candle (RWKV-5, RWKV-6): several tokens in one call get a wrong token shift. Here it gets one token a call.",
@@ -137,13 +159,13 @@ impl Peer {
             let row =
                 |directory: &Path| Row::new([model.name, encoding, "float32"], "candle", bound, &ours, &self.theirs(directory, None)?);
             rows.push(row(&directory)?);
-            let wrong = self.shop.work.join("planted.candle");
-            let matrix = if model.name.contains("rwkv7") { "blocks.1.att.output.weight" } else { "blocks.1.attention.output.weight" };
-            swap_rows(&directory, &wrong, matrix)?;
-            rows.push(row(&wrong)?.planted(ROWS_SWAPPED));
-            for directory in [wrong, directory] {
-                std::fs::remove_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+            for matrix in model.planted() {
+                let wrong = self.shop.work.join("planted.candle");
+                swap_rows(&directory, &wrong, matrix)?;
+                rows.push(row(&wrong)?.planted(format!("{ROWS_SWAPPED} of {matrix}")));
+                remove(&wrong)?;
             }
+            remove(&directory)?;
         }
         Ok(())
     }

@@ -4,14 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::context;
 
 use crate::llama::{build_llama, compile};
 use crate::table::{Fact, Report};
 use crate::tools::{Workshop, capture};
 
-/// The conversations that the template's own tests go through.
+/// The conversations that the template's own tests go through, and their engine.
 #[path = "../../crates/gguf/tests/conversations.rs"]
 mod shared;
 
@@ -152,26 +151,10 @@ fn conversations() -> Vec<Conversation> {
     all.flat_map(|messages| [false, true].map(|begin_answer| Conversation { messages: messages.clone(), begin_answer })).collect()
 }
 
-/// A method of Python's texts that the templates use and minijinja has not.
-fn method(value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
-    let given = arguments.first().and_then(Value::as_str).unwrap_or_default();
-    match (value.as_str(), name) {
-        (Some(text), "split") => Ok(Value::from(text.split(given).map(Value::from).collect::<Vec<_>>())),
-        (Some(text), "startswith") => Ok(Value::from(text.starts_with(given))),
-        _ => Err(Error::new(ErrorKind::UnknownMethod, name.to_owned())),
-    }
-}
-
 /// What minijinja makes of a template.
 fn rendered(conversation: &Conversation, begin_answer: bool, template: &str) -> Result<String, String> {
-    let mut environment = Environment::new();
-    let raise = |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message));
-    environment.add_function("raise_exception", raise);
-    environment.set_unknown_method_callback(|_, value, name, arguments| method(value, name, arguments));
-    let messages = conversation.messages.iter().map(|(role, content)| context! { role => *role, content => *content });
-    let messages: Vec<Value> = messages.collect();
-    let values = context! { messages => messages, bos_token => "", add_generation_prompt => begin_answer };
-    environment.render_str(template.trim_end(), values).map_err(|error| format!("minijinja: {error}"))
+    let values = context! { messages => shared::said(&conversation.messages), bos_token => "", add_generation_prompt => begin_answer };
+    shared::engine().render_str(template.trim_end(), values).map_err(|error| format!("minijinja: {error}"))
 }
 
 /// What differs, of both ways: the C API's and the Jinja engine's.

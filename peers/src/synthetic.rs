@@ -31,84 +31,104 @@ enum Fill {
 /// A tensor to be made: name, shape, values.
 type Tensor = (String, Vec<usize>, Fill);
 
+/// The tensors of a layer, in the order in which they get their values.
+#[derive(Default)]
+struct Layer(Vec<Tensor>);
+
+impl Layer {
+    fn add(&mut self, name: &str, shape: &[usize], fill: Fill) {
+        self.0.push((name.to_owned(), shape.to_vec(), fill));
+    }
+
+    /// Vectors that are stored as `[1, 1, width]`.
+    fn vectors(&mut self, names: &[&str], width: usize, from: f32, to: f32) {
+        names.iter().for_each(|name| self.add(name, &[1, 1, width], Fill::Uniform(from, to)));
+    }
+
+    fn norm(&mut self, name: &str, width: usize, weight: Fill, bias: f32) {
+        self.add(&format!("{name}.weight"), &[width], weight);
+        self.add(&format!("{name}.bias"), &[width], Fill::Normal(0.0, bias));
+    }
+
+    /// What every version has.
+    fn norms(&mut self, c: usize) {
+        ["ln1", "ln2", "att.ln_x"].iter().for_each(|name| self.norm(name, c, Fill::Normal(1.0, 0.2), 0.1));
+    }
+
+    /// Matrices that turn one vector of the residual stream's width into another.
+    fn squares(&mut self, names: &[&str], c: usize) {
+        names.iter().for_each(|name| self.add(&format!("{name}.weight"), &[c, c], matrix(c)));
+    }
+
+    fn feed_forward(&mut self, c: usize, f: usize) {
+        self.add("ffn.key.weight", &[f, c], matrix(c));
+        self.add("ffn.value.weight", &[c, f], matrix(f));
+    }
+
+    /// Two factors through a rank, which are stored as `[inputs, rank]` and `[rank, outputs]`.
+    fn pair(&mut self, name: &str, sizes: [usize; 3], second: Fill) {
+        let [inputs, rank, outputs] = sizes;
+        self.add(&format!("{name}1"), &[inputs, rank], matrix(inputs));
+        self.add(&format!("{name}2"), &[rank, outputs], second);
+    }
+}
+
+/// What keeps the deviation of as many inputs.
+fn matrix(inputs: usize) -> Fill {
+    Fill::Normal(0.0, (inputs as f32).sqrt().recip())
+}
+
 /// Names within a layer of RWKV-6, shapes and values: chosen so that every part has a say in logits of the usual size.
 fn layer() -> Vec<Tensor> {
-    use Fill::{Normal, Uniform};
     let (c, h, n) = (CHANNELS, HEADS, CHANNELS / HEADS);
-    let matrix = |inputs: usize| Normal(0.0, (inputs as f32).sqrt().recip());
-    let mut list = Vec::new();
-    let mut add = |name: &str, shape: &[usize], fill| list.push((name.to_owned(), shape.to_vec(), fill));
-    for norm in ["ln1", "ln2", "att.ln_x"] {
-        add(&format!("{norm}.weight"), &[c], Normal(1.0, 0.2));
-        add(&format!("{norm}.bias"), &[c], Normal(0.0, 0.1));
-    }
-    for mix in ["att.time_maa_x", "att.time_maa_w", "att.time_maa_k", "att.time_maa_v", "att.time_maa_r", "att.time_maa_g"] {
-        add(mix, &[1, 1, c], Uniform(0.0, 1.0));
-    }
-    add("ffn.time_maa_k", &[1, 1, c], Uniform(0.0, 1.0));
-    add("ffn.time_maa_r", &[1, 1, c], Uniform(0.0, 1.0));
-    add("att.time_maa_w1", &[c, 5 * h], matrix(c));
-    add("att.time_maa_w2", &[5, h, c], Normal(0.0, 0.1));
-    add("att.time_decay", &[1, 1, c], Uniform(-6.0, 0.0));
-    add("att.time_decay_w1", &[c, 2 * h], matrix(c));
-    add("att.time_decay_w2", &[2 * h, c], Normal(0.0, 0.1));
-    add("att.time_faaaa", &[h, n], Normal(0.0, 0.5));
-    for name in ["att.receptance", "att.key", "att.value", "att.gate", "att.output", "ffn.receptance"] {
-        add(&format!("{name}.weight"), &[c, c], matrix(c));
-    }
-    add("ffn.key.weight", &[FEED_FORWARD, c], matrix(c));
-    add("ffn.value.weight", &[c, FEED_FORWARD], matrix(FEED_FORWARD));
-    list
+    let mut layer = Layer::default();
+    layer.norms(c);
+    let mix = ["att.time_maa_x", "att.time_maa_w", "att.time_maa_k", "att.time_maa_v", "att.time_maa_r", "att.time_maa_g"];
+    layer.vectors(&mix, c, 0.0, 1.0);
+    layer.vectors(&["ffn.time_maa_k", "ffn.time_maa_r"], c, 0.0, 1.0);
+    layer.add("att.time_maa_w1", &[c, 5 * h], matrix(c));
+    layer.add("att.time_maa_w2", &[5, h, c], Fill::Normal(0.0, 0.1));
+    layer.vectors(&["att.time_decay"], c, -6.0, 0.0);
+    layer.pair("att.time_decay_w", [c, 2 * h, c], Fill::Normal(0.0, 0.1));
+    layer.add("att.time_faaaa", &[h, n], Fill::Normal(0.0, 0.5));
+    layer.squares(&["att.receptance", "att.key", "att.value", "att.gate", "att.output", "ffn.receptance"], c);
+    layer.feed_forward(c, FEED_FORWARD);
+    layer.0
 }
 
 /// The same of RWKV-7a, and with `attention` of 7b.
 fn deep_layer(attention: bool) -> Vec<Tensor> {
-    use Fill::{Normal, Uniform};
     let (c, f, rank, square, query) = (DEEP_CHANNELS, FEED_FORWARD, 32, 32 * 32, 256);
-    let matrix = |inputs: usize| Normal(0.0, (inputs as f32).sqrt().recip());
-    let mut list = Vec::new();
-    let mut add = |name: &str, shape: &[usize], fill| list.push((name.to_owned(), shape.to_vec(), fill));
-    for norm in ["ln1", "ln2", "att.ln_x"] {
-        add(&format!("{norm}.weight"), &[c], Normal(1.0, 0.2));
-        add(&format!("{norm}.bias"), &[c], Normal(0.0, 0.1));
-    }
-    for mix in ["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g", "ffn.x_k"] {
-        add(mix, &[1, 1, c], Uniform(0.0, 1.0));
-    }
+    let mut layer = Layer::default();
+    layer.norms(c);
+    layer.vectors(&["att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g", "ffn.x_k"], c, 0.0, 1.0);
     for (vector, from, to) in [("w0", -6.0, 2.0), ("a0", -0.5, 0.5), ("v0", 0.3, 1.0), ("k_k", 0.6, 0.8), ("k_a", 0.9, 1.1)] {
-        add(&format!("att.{vector}"), &[1, 1, c], Uniform(from, to));
+        layer.vectors(&[&format!("att.{vector}")], c, from, to);
     }
     for (letter, rank) in [("w", 24), ("a", 40), ("v", 16), ("g", 48)] {
-        add(&format!("att.{letter}1"), &[c, rank], matrix(c));
-        add(&format!("att.{letter}2"), &[rank, c], matrix(rank));
+        layer.pair(&format!("att.{letter}"), [c, rank, c], matrix(rank));
     }
-    add("att.r_k", &[c / 64, 64], Normal(0.0, 0.2));
-    for name in ["att.receptance", "att.key", "att.value", "att.output"] {
-        add(&format!("{name}.weight"), &[c, c], matrix(c));
-    }
-    add("ffn.key.weight", &[f, c], matrix(c));
-    add("ffn.value.weight", &[c, f], matrix(f));
-    add("ffn.s_emb.weight", &[VOCABULARY, square], Normal(0.0, 0.3));
-    add("ffn.s_emb_x.weight", &[square, c], Normal(0.0, 0.3 / (c as f32).sqrt()));
-    add("ffn.s0", &[1, 1, f], Normal(1.0, 0.2));
-    add("ffn.s1", &[c, rank], matrix(c));
-    add("ffn.s2", &[rank, f], Normal(0.0, 0.05));
+    layer.add("att.r_k", &[c / 64, 64], Fill::Normal(0.0, 0.2));
+    layer.squares(&["att.receptance", "att.key", "att.value", "att.output"], c);
+    layer.feed_forward(c, f);
+    layer.add("ffn.s_emb.weight", &[VOCABULARY, square], Fill::Normal(0.0, 0.3));
+    layer.add("ffn.s_emb_x.weight", &[square, c], Fill::Normal(0.0, 0.3 / (c as f32).sqrt()));
+    layer.add("ffn.s0", &[1, 1, f], Fill::Normal(1.0, 0.2));
+    layer.pair("ffn.s", [c, rank, f], Fill::Normal(0.0, 0.05));
     if !attention {
-        return list;
+        return layer.0;
     }
-    add("qkv.qq.weight", &[query, c], matrix(c));
+    layer.add("qkv.qq.weight", &[query, c], matrix(c));
     for (letter, width) in [("k", query), ("v", c)] {
-        add(&format!("qkv.{letter}1"), &[c, rank], matrix(c));
-        add(&format!("qkv.{letter}2"), &[rank, width], matrix(rank));
-        add(&format!("qkv.{letter}_emb.weight"), &[VOCABULARY, width], Normal(0.0, 1.0));
-        add(&format!("qkv.{letter}_emb_x.weight"), &[width, c], matrix(c));
+        layer.pair(&format!("qkv.{letter}"), [c, rank, width], matrix(rank));
+        layer.add(&format!("qkv.{letter}_emb.weight"), &[VOCABULARY, width], Fill::Normal(0.0, 1.0));
+        layer.add(&format!("qkv.{letter}_emb_x.weight"), &[width, c], matrix(c));
     }
     for (letter, width, gain) in [("q", query, 2.0), ("k", query, 2.0), ("v", c, 0.5)] {
-        add(&format!("qkv.x_{letter}"), &[1, 1, width], Uniform(0.0, 1.0));
-        add(&format!("qkv.ln{letter}.weight"), &[width], Normal(gain, 0.1));
-        add(&format!("qkv.ln{letter}.bias"), &[width], Normal(0.0, 0.05));
+        layer.vectors(&[&format!("qkv.x_{letter}")], width, 0.0, 1.0);
+        layer.norm(&format!("qkv.ln{letter}"), width, Fill::Normal(gain, 0.1), 0.05);
     }
-    list
+    layer.0
 }
 
 /// Writes an RWKV-6.

@@ -13,7 +13,7 @@ pub struct Row {
     /// How the peer computes, where it has several ways.
     pub path: String,
     /// What was done to the file that the peer got, in a row that shows that the bound can fail.
-    pub planted: Option<&'static str>,
+    pub planted: Option<String>,
     pub agreement: Agreement,
     pub failures: Vec<String>,
 }
@@ -35,8 +35,8 @@ impl Row {
     }
 
     /// The same as a fault that the bound has to find.
-    pub fn planted(mut self, what: &'static str) -> Self {
-        self.planted = Some(what);
+    pub fn planted(mut self, what: impl Into<String>) -> Self {
+        self.planted = Some(what.into());
         self
     }
 
@@ -45,7 +45,7 @@ impl Row {
     }
 
     fn verdict(&self) -> String {
-        match (self.planted, self.passed()) {
+        match (&self.planted, self.passed()) {
             (None, true) => "within bounds".to_owned(),
             (None, false) => format!("FAILED: {}", self.failures.join("; ")),
             (Some(what), true) => format!("planted ({what}): refused, as it must be"),

@@ -1,6 +1,7 @@
 //! What can go wrong while speed is measured.
 
 use rwkv_forge_engine::EngineError;
+#[cfg(feature = "curve")]
 use rwkv_forge_parallel::ParallelError;
 use rwkv_forge_report::ReportError;
 use rwkv_forge_tensor::{Class, Diagnostic};
@@ -48,12 +49,15 @@ pub enum BenchError {
     #[error(transparent)]
     Report(#[from] ReportError),
     /// The parallel form refused a model.
+    #[cfg(feature = "curve")]
     #[error("the parallel form: {0}")]
     Parallel(#[from] ParallelError),
     /// The attention baseline failed.
+    #[cfg(feature = "curve")]
     #[error("the attention baseline: {0}")]
     Attention(#[from] candle_core::Error),
     /// No sizes for a baseline.
+    #[cfg(feature = "curve")]
     #[error("{channels} channels cannot be divided into {heads} heads: the attention baseline needs whole heads")]
     Heads {
         /// C of the model.
@@ -69,6 +73,7 @@ impl Diagnostic for BenchError {
         match self {
             Self::Engine { error, .. } => error.kind(),
             Self::Report(error) => error.kind(),
+            #[cfg(feature = "curve")]
             Self::Parallel(error) => error.kind(),
             _ => self.into(),
         }
@@ -80,8 +85,11 @@ impl Diagnostic for BenchError {
             Self::Memory { .. } | Self::Sum { .. } => Class::Io,
             Self::Setting { .. } => Class::Usage,
             Self::Report(error) => error.class(),
+            #[cfg(feature = "curve")]
             Self::Parallel(error) => error.class(),
+            #[cfg(feature = "curve")]
             Self::Attention(_) => Class::Bug,
+            #[cfg(feature = "curve")]
             Self::Heads { .. } => Class::Refused,
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! Start at [`run`]: it measures [`Subject`]s as [`Settings`] say and returns a [`Report`], which is JSON as it is and knows how
 //! to become tables and a plot (`view.rs`). [`bandwidth`] is what decoding is compared with: how fast this machine reads memory.
-//! [`curve`] measures how time and memory grow with the position, beside other forms of computing.
+//! `curve`, with the feature of that name, measures how time and memory grow with the position, beside other forms of computing.
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod bandwidth;
+#[cfg(feature = "curve")]
 pub mod curve;
 mod error;
 mod report;

@@ -78,11 +78,13 @@ pub fn resident_memory() -> Option<u64> {
 }
 
 /// The most bytes of this process that were resident since [`restart_peak_resident_memory`].
+#[cfg(feature = "curve")]
 pub(crate) fn peak_resident_memory() -> Option<u64> {
     kilobytes("/proc/self/status", "VmHWM:")
 }
 
 /// Makes the system forget the peak so far. Where it does not, the peak is that of the whole run, which is an upper bound.
+#[cfg(feature = "curve")]
 pub(crate) fn restart_peak_resident_memory() {
     // "5" asks Linux for exactly that; a refusal leaves a larger number, never a wrong one.
     let _ = std::fs::write("/proc/self/clear_refs", "5");

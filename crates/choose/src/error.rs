@@ -63,6 +63,16 @@ pub enum ChooseError {
         /// Tokens of a window.
         window: usize,
     },
+    /// There is nothing to choose from.
+    #[error(
+        "{container} holds matrices in 16 or 32 bits alone, so there are no types to choose from; containers with smaller types: {others}"
+    )]
+    NoTypes {
+        /// The container.
+        container: &'static str,
+        /// Containers with types to choose from.
+        others: String,
+    },
     /// What befell one of several models, which the error does not name itself.
     #[error("{what}: {error}")]
     Of {
@@ -117,7 +127,7 @@ impl Diagnostic for ChooseError {
             Self::Other(error) => error.class(),
             Self::Of { error, .. } => error.class(),
             Self::Json(_) => Class::Bug,
-            Self::TooLittleText { .. } | Self::CalibrationTooShort { .. } => Class::Usage,
+            Self::TooLittleText { .. } | Self::CalibrationTooShort { .. } | Self::NoTypes { .. } => Class::Usage,
         }
     }
 }

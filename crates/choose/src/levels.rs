@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use rwkv_forge_convert::container::{Container, by_name, usual_for};
+use rwkv_forge_convert::container::{CONTAINERS, Container, by_name, usual_for};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Rendered, Rendering, Vocabulary, Words};
@@ -105,15 +105,23 @@ pub fn levels(model: &OpenModel, options: &LevelOptions<'_>, observer: &dyn Obse
 }
 
 /// Every type of a container that rounds matrices to fewer than 16 bits.
-fn all_types(container: &dyn Container) -> Result<Vec<String>, ChooseError> {
-    let mut out = Vec::new();
-    for name in type_names() {
-        let preset = preset_by_name(name)?;
-        if container.holds(preset.base) && !preset.base.is_dense() && preset.name == name {
-            out.push(name.to_owned());
-        }
+///
+/// # Errors
+/// [`ChooseError::NoTypes`] when there is none.
+pub(crate) fn all_types(container: &dyn Container) -> Result<Vec<String>, ChooseError> {
+    let small = |container: &dyn Container| -> Vec<String> {
+        let held = |name: &&str| {
+            let preset = preset_by_name(name);
+            preset.is_ok_and(|preset| container.holds(preset.base) && !preset.base.is_dense() && preset.name == *name)
+        };
+        type_names().into_iter().filter(held).map(str::to_owned).collect()
+    };
+    let found = small(container);
+    if !found.is_empty() {
+        return Ok(found);
     }
-    Ok(out)
+    let others: Vec<&str> = CONTAINERS.iter().filter(|other| !small(**other).is_empty()).map(|other| other.name()).collect();
+    Err(ChooseError::NoTypes { container: container.name(), others: others.join(", ") })
 }
 
 impl Level {

@@ -18,6 +18,7 @@ use crate::cache::{Cache, Key, Kind, of_tokens};
 use crate::calibration::model_identity;
 use crate::error::ChooseError;
 use crate::harm::{Exponents, HarmOptions, Probed, TensorHarm, WORK_BESIDE, harms};
+use crate::levels::all_types;
 use crate::observer::{Observer, Work};
 use crate::plan::{Goal, Planned, Planning};
 use crate::probe::{Place, Probe, ProbeOptions};
@@ -33,8 +34,9 @@ const GATHERING: f64 = 2.5;
 /// The recipe that a plan for a container starts from: of the type that the container says.
 ///
 /// # Errors
-/// When there is no such type.
+/// When there is no such type, and [`ChooseError::NoTypes`] for a container without small ones.
 pub fn start(container: &dyn Container) -> Result<Recipe, ChooseError> {
+    all_types(container)?;
     Ok(Recipe::new(None, Some(container.plan_base()), &[])?)
 }
 

@@ -2,35 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::{Error, context};
 use rwkv_forge_container::{CHAT_FORMATS, ChatFormat};
 
-use crate::conversations::{Message, conversations};
-
-/// Methods of Python's texts, which every engine that reads chat templates has, and minijinja has not.
-fn method(value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
-    let given = arguments.first().and_then(Value::as_str).unwrap_or_default();
-    match (value.as_str(), name) {
-        (Some(text), "split") => Ok(Value::from(text.split(given).map(Value::from).collect::<Vec<_>>())),
-        (Some(text), "startswith") => Ok(Value::from(text.starts_with(given))),
-        _ => Err(Error::new(ErrorKind::UnknownMethod, name.to_owned())),
-    }
-}
-
-fn engine() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.add_function("raise_exception", |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message)));
-    environment.set_unknown_method_callback(|_, value, name, arguments| method(value, name, arguments));
-    environment
-}
+use crate::conversations::{Message, conversations, engine, said};
 
 fn rendered(format: &str, messages: Vec<Value>, more: Value) -> Result<String, Error> {
     let template = ChatFormat::by_name(format).unwrap().template();
     engine().render_str(template, context! { messages => messages, ..more })
-}
-
-fn said(messages: &[Message]) -> Vec<Value> {
-    messages.iter().map(|(role, content)| context! { role => *role, content => *content }).collect()
 }
 
 /// The cleaning that is published with the formats: line ends, runs of them, and what stands around.

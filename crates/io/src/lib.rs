@@ -15,6 +15,7 @@
 
 mod allocator;
 mod appear;
+mod assembly;
 mod cache;
 mod claims;
 mod directory;
@@ -25,6 +26,7 @@ mod memory;
 mod mmap;
 mod output;
 mod parts;
+mod place;
 mod pointer;
 mod signals;
 mod spill;

@@ -204,7 +204,8 @@ impl OutputFile {
     /// is the one that failed.
     pub fn commit(self) -> Result<(), IoError> {
         self.ready()?;
-        let renamed = if self.force { self.temporary.rename() } else { self.temporary.rename_new() };
+        let (from, to) = (self.temporary.place(), self.temporary.target());
+        let renamed = if self.force { from.rename(to) } else { from.rename_new(to) };
         renamed.map_err(|error| self.not_renamed(error))?;
         self.sync_directory()
     }
@@ -224,7 +225,7 @@ impl OutputFile {
     }
 
     pub(crate) fn sync_directory(&self) -> Result<(), IoError> {
-        self.raw.sync_directory(self.temporary.directory()).map_err(|e| self.failed("flushing the directory to the device", 0, e))
+        self.raw.sync_directory(self.temporary.place().folder()).map_err(|e| self.failed("flushing the directory to the device", 0, e))
     }
 
     pub(crate) fn temporary(&self) -> &Temporary {

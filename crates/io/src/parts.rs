@@ -6,17 +6,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags};
-use rustix::io::Errno;
-
-use crate::claims::Claims;
-use crate::directory::TemporaryDirectory;
+use crate::appear::Names;
+use crate::assembly::Assembly;
 use crate::error::IoError;
-use crate::identity::FileIdentity;
 use crate::output::{OutputFile, OutputOptions, check_target};
-use crate::temporary::directories;
 
 /// Files being written that appear together or not at all.
 ///
@@ -41,10 +36,8 @@ use crate::temporary::directories;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct OutputParts {
-    temporary: TemporaryDirectory,
+    assembly: Assembly,
     names: Vec<OsString>,
-    force: bool,
-    claim: Option<(Claims, String)>,
 }
 
 impl OutputParts {
@@ -56,11 +49,7 @@ impl OutputParts {
     /// As [`OutputFile::create`], for any of the files.
     pub fn create(output: &Path, names: &[OsString], options: &OutputOptions<'_>, own: impl Fn(&str) -> bool) -> Result<Self, IoError> {
         Self::check(output, names, options)?;
-        let temporary = TemporaryDirectory::create(output, &own)?;
-        if let Some(free) = temporary.free_bytes().filter(|free| *free < options.expected_bytes) {
-            return Err(IoError::NoSpace { path: output.to_path_buf(), needed: options.expected_bytes, free, hint: "" });
-        }
-        Ok(Self { temporary, names: names.to_vec(), force: options.force, claim: options.claim() })
+        Ok(Self { assembly: Assembly::create(output, options, &own)?, names: names.to_vec() })
     }
 
     /// Checks and claims the names alone.
@@ -74,7 +63,7 @@ impl OutputParts {
     /// The temporary directory, in which files have their final names.
     #[must_use]
     pub fn temp_path(&self) -> &Path {
-        &self.temporary.path
+        self.assembly.path()
     }
 
     /// One of the files, new.
@@ -82,15 +71,11 @@ impl OutputParts {
     /// # Errors
     /// As [`OutputFile::create`]; a name that was not given before is refused.
     pub fn file(&self, name: &OsStr, expected_bytes: u64) -> Result<OutputFile, IoError> {
-        let path = self.temporary.path.join(name);
-        if !self.names.iter().any(|known| known == name) || Path::new(name).file_name() != Some(name) {
+        if !self.names.iter().any(|known| known == name) {
+            let path = self.temp_path().join(name);
             return Err(IoError::OutputDirectory { path, reason: "this is no name of a part".to_owned() });
         }
-        let file = OutputFile::create_in_place(&path, expected_bytes)?;
-        if let (Some((claims, _)), Ok(meta)) = (&self.claim, path.metadata()) {
-            claims.temporary(FileIdentity::of(&meta));
-        }
-        Ok(file)
+        self.assembly.file(name, expected_bytes)
     }
 
     /// Flushes the files, gives them their names, the first last, and flushes their folder. What `force` replaces is gone only when all have
@@ -101,87 +86,29 @@ impl OutputParts {
     /// [`IoError::NoSpace`] or [`IoError::Write`] when flushing or renaming fails. None of the files is there then, and what was there before
     /// is there again.
     pub fn commit(self, files: Vec<OutputFile>) -> Result<(), IoError> {
-        for file in files {
-            file.finish_in_place()?;
-        }
+        let Self { assembly, names } = self;
+        let assembly = assembly.finish(files)?;
+        let temporary = &assembly.temporary;
+        let target = |name: &OsStr| temporary.target.with_file_name(name);
         // Again, because minutes may have passed since the first time.
-        let claim = self.claim.as_ref().map(|(claims, role)| (claims, role.as_str()));
-        for name in &self.names {
-            check_target(&self.target(name), self.force, claim)?;
+        for name in &names {
+            check_target(&target(name), assembly.force, assembly.claim())?;
         }
-        self.temporary.sync()?;
+        temporary.sync()?;
         {
-            let live = directories();
-            if !live.contains(&self.temporary.path) {
-                // A signal has come and its handler has removed the files.
-                return Err(self.failed(&self.temporary.target, io::ErrorKind::Interrupted.into()));
+            let _live = temporary.live(RENAMING)?;
+            let mut taken = Names::default();
+            for name in names.iter().rev() {
+                let renamed = taken.take(&temporary.within(name), &temporary.beside(name), assembly.force);
+                renamed.map_err(|source| match source.kind() {
+                    io::ErrorKind::AlreadyExists => IoError::OutputExists { path: target(name) },
+                    _ => IoError::Write { path: target(name), action: RENAMING, source },
+                })?;
             }
-            self.take_names()?;
+            taken.keep();
         }
-        self.temporary.sync_parent()
-    }
-
-    fn target(&self, name: &OsStr) -> PathBuf {
-        self.temporary.target.with_file_name(name)
-    }
-
-    /// Where a file lies that is about to be replaced. No name of a part, so that no later run takes it for an abandoned temporary.
-    fn aside(&self, name: &OsStr) -> PathBuf {
-        let mut name = name.to_owned();
-        name.push(".replaced");
-        self.temporary.path.join(name)
-    }
-
-    fn take_names(&self) -> Result<(), IoError> {
-        for (index, name) in self.names.iter().enumerate().rev() {
-            if let Err(error) = self.take_name(name) {
-                for done in self.names.iter().skip(index.saturating_add(1)) {
-                    self.give_back(done);
-                }
-                return Err(self.failed(&self.target(name), error));
-            }
-        }
-        Ok(())
-    }
-
-    fn take_name(&self, name: &OsStr) -> io::Result<()> {
-        let (from, to, aside) = (self.temporary.path.join(name), self.target(name), self.aside(name));
-        let replaces = self.force && to.symlink_metadata().is_ok();
-        if replaces {
-            std::fs::rename(&to, &aside)?;
-        }
-        rename_new(&from, &to).inspect_err(|_| {
-            if replaces {
-                let _back = rename_new(&aside, &to);
-            }
-        })
-    }
-
-    /// Undoes [`OutputParts::take_name`]: the new file goes with its directory.
-    fn give_back(&self, name: &OsStr) {
-        let (to, aside) = (self.target(name), self.aside(name));
-        let _new = std::fs::rename(&to, self.temporary.path.join(name));
-        if aside.symlink_metadata().is_ok() {
-            let _old = rename_new(&aside, &to);
-        }
-    }
-
-    fn failed(&self, path: &Path, source: io::Error) -> IoError {
-        match source.kind() {
-            io::ErrorKind::AlreadyExists => IoError::OutputExists { path: path.to_path_buf() },
-            _ => IoError::Write { path: path.to_path_buf(), action: "renaming the finished file", source },
-        }
+        temporary.sync_parent()
     }
 }
 
-/// Renames unless the new name is taken; for file systems without that flag a second name, which is refused when taken, then the removal of
-/// the first.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
-        }
-        done => Ok(done?),
-    }
-}
+const RENAMING: &str = "renaming the finished file";

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::IoError;
+use crate::place::Place;
 
 /// Temporaries of this process that exist, for [`remove_temporaries`].
 static LIVE: Mutex<Vec<Arc<Temporary>>> = Mutex::new(Vec::new());
@@ -41,7 +42,7 @@ pub fn remove_temporaries() {
     ENDING.store(true, Ordering::SeqCst);
     remove_directories();
     for temporary in patiently(&LIVE).map(|mut live| std::mem::take(&mut *live)).unwrap_or_default() {
-        temporary.unlink();
+        temporary.place.unlink();
     }
 }
 
@@ -94,14 +95,12 @@ fn registry() -> MutexGuard<'static, Vec<Arc<Temporary>>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A temporary file beside an output. Works through a handle of the directory, so that it stays right when the
-/// directory is renamed or the process changes its working directory.
+/// A temporary file beside an output.
 pub(crate) struct Temporary {
-    directory: File,
-    target: PathBuf,
-    target_name: OsString,
+    place: Place,
     path: PathBuf,
-    name: OsString,
+    target: Place,
+    target_path: PathBuf,
 }
 
 impl Temporary {
@@ -109,33 +108,29 @@ impl Temporary {
     pub(crate) fn create(target: &Path) -> Result<(Arc<Self>, File), IoError> {
         let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
         let named = target.file_name().filter(|_| !target.as_os_str().as_bytes().ends_with(b"/"));
-        let Some(target_name) = named.map(OsStr::to_owned) else {
+        let Some(target_name) = named else {
             return Err(refused("the path does not end in a file name".to_owned()));
         };
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-            _ => PathBuf::from("."),
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = match rustix::fs::open(&parent, flags, Mode::empty()) {
-            Ok(handle) => File::from(handle),
-            Err(e) => return Err(refused(io::Error::from(e).to_string())),
-        };
-        for name in remove_abandoned(&directory, &target_name) {
+        let parent = folder_of(target);
+        let folder = Place::folder_at(&parent).map_err(|error| refused(error.to_string()))?;
+        for name in remove_abandoned(&folder, target_name) {
             note_leftover(parent.join(name));
         }
-        let handle = || directory.try_clone().map_err(|e| refused(e.to_string()));
         for _ in 0..ATTEMPTS {
-            let name = temporary_name(&target_name, NEXT.fetch_add(1, Ordering::Relaxed));
-            let (target, target_name) = (target.to_path_buf(), target_name.clone());
-            let made = Arc::new(Self { directory: handle()?, target, target_name, path: parent.join(&name), name });
+            let name = temporary_name(target_name, NEXT.fetch_add(1, Ordering::Relaxed));
+            let made = Arc::new(Self {
+                place: Place::new(&folder, &name),
+                path: parent.join(&name),
+                target: Place::new(&folder, target_name),
+                target_path: target.to_path_buf(),
+            });
             // Listed before it exists, so that whoever ends the process finds it.
             let file = {
                 let mut live = registry();
                 if !may_create() {
                     return Err(refused("the program is about to end".to_owned()));
                 }
-                match open_new(&made.directory, &made.name) {
+                match open_new(&folder, &name) {
                     Ok(file) => {
                         live.push(Arc::clone(&made));
                         file
@@ -144,7 +139,7 @@ impl Temporary {
                     Err(e) => return Err(refused(io::Error::from(e).to_string())),
                 }
             };
-            if lock(&made.directory, &made.name, &file) {
+            if lock(&folder, &name, &file) {
                 return Ok((made, file));
             }
             made.forget();
@@ -158,18 +153,10 @@ impl Temporary {
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(refused("the path does not end in a file name".to_owned()));
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| refused(io::Error::from(e).to_string()))?;
-        let directory = File::from(directory);
-        let file = open_new(&directory, name).map_err(|e| refused(io::Error::from(e).to_string()))?;
-        let made = Self {
-            directory,
-            target: target.to_path_buf(),
-            target_name: name.to_owned(),
-            path: target.to_path_buf(),
-            name: name.to_owned(),
-        };
-        Ok((Arc::new(made), file))
+        let folder = Place::folder_at(parent).map_err(|error| refused(error.to_string()))?;
+        let file = open_new(&folder, name).map_err(|e| refused(io::Error::from(e).to_string()))?;
+        let place = Place::new(&folder, name);
+        Ok((Arc::new(Self { target: place.clone(), place, path: target.to_path_buf(), target_path: target.to_path_buf() }), file))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -177,71 +164,42 @@ impl Temporary {
     }
 
     pub(crate) fn target_path(&self) -> &Path {
+        &self.target_path
+    }
+
+    /// Where the bytes are.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Where they are to be.
+    pub(crate) fn target(&self) -> &Place {
         &self.target
     }
 
     /// Bytes that this user can still write to the file system; `None` when it does not say.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
-        let stat = rustix::fs::fstatvfs(&self.directory).ok()?;
+        let stat = rustix::fs::fstatvfs(self.place.folder()).ok()?;
         // Some network and virtual file systems report no blocks at all, which means "unknown", not "full".
         if stat.f_blocks == 0 { None } else { stat.f_bavail.checked_mul(stat.f_frsize) }
     }
 
-    /// Gives the temporary the output's name, replacing a file that has it.
-    pub(crate) fn rename(&self) -> io::Result<()> {
-        rustix::fs::renameat(&self.directory, &self.name, &self.directory, &self.target_name)?;
-        Ok(())
-    }
-
-    /// Gives the temporary the output's name unless something has it (`AlreadyExists`).
-    pub(crate) fn rename_new(&self) -> io::Result<()> {
-        let flags = RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&self.directory, &self.name, &self.directory, &self.target_name, flags) {
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_new(),
-            done => Ok(done?),
-        }
-    }
-
-    /// The same for file systems that cannot refuse to replace: a second name, which is refused when taken, then the
-    /// removal of the first.
-    fn link_new(&self) -> io::Result<()> {
-        rustix::fs::linkat(&self.directory, &self.name, &self.directory, &self.target_name, AtFlags::empty())?;
-        self.unlink();
-        Ok(())
-    }
-
-    /// Exchanges the temporary with the file that has the output's name; false where the file system cannot.
-    pub(crate) fn exchange(&self) -> io::Result<bool> {
-        let flags = RenameFlags::EXCHANGE;
-        match rustix::fs::renameat_with(&self.directory, &self.name, &self.directory, &self.target_name, flags) {
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
-            Err(error) => Err(error.into()),
-            Ok(()) => Ok(true),
-        }
-    }
-
-    /// Gives an output that took its name the temporary's name again.
-    pub(crate) fn rename_back(&self) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.directory, &self.target_name, &self.directory, &self.name)?)
-    }
-
-    pub(crate) fn directory(&self) -> &File {
-        &self.directory
-    }
-
     /// Removes the temporary if it still has its name, and forgets it.
     pub(crate) fn remove(&self) {
-        self.unlink();
+        self.place.unlink();
         self.forget();
     }
 
     fn forget(&self) {
         registry().retain(|other| other.path != self.path);
     }
+}
 
-    fn unlink(&self) {
-        // After a rename the name is gone, which is what we want.
-        let _gone = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+/// The folder that an output lies in.
+pub(crate) fn folder_of(target: &Path) -> PathBuf {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
     }
 }
 
@@ -321,9 +279,9 @@ mod tests {
         let output = folder.join("out");
         let (first, _handle) = Temporary::create(&output).unwrap();
         let (second, _handle) = Temporary::create(&output).unwrap();
-        first.link_new().unwrap();
+        first.place().link_new(first.target()).unwrap();
         assert!(output.exists() && !first.path().exists());
-        assert_eq!(second.link_new().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(second.place().link_new(second.target()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         second.remove();
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -31,7 +31,7 @@ pub use distance::Distance;
 pub use divergence::FirstDivergence;
 pub use error::ScoreError;
 pub use pairs::{PairScore, PairScores};
-pub use protocol::{LLAMA_CONTEXT, Protocol, RUN, UNCHEATABLE_2024_CHUNK, UNCHEATABLE_CHUNK};
+pub use protocol::{GROWING_CONTEXT, LLAMA_CONTEXT, Protocol, RUN, UNCHEATABLE_2024_CHUNK, UNCHEATABLE_CHUNK};
 pub use row::{Compared, Precision, Reference, Row, Scorer};
 pub use rwkv_forge_simd::Isa;
 pub use schedule::{Document, DocumentInfo, Pair, Schedule, Sequence, Window};

@@ -8,6 +8,10 @@ use crate::error::ScoreError;
 pub const RUN: usize = 512;
 /// Context of llama-perplexity when none is given, in tokens.
 pub const LLAMA_CONTEXT: usize = 512;
+/// Tokens of a window of `stream` where nobody says how many and what a model remembers grows with every token, as that of RWKV-7b does. Of a
+/// model of 768 channels the attention over as many tokens costs about a fifth of what the rest of a layer does; without a bound the cost
+/// of a text would be the square of its length.
+pub const GROWING_CONTEXT: usize = 4096;
 /// Tokens of a chunk in the present uncheatable protocol, without the leading 0.
 pub const UNCHEATABLE_CHUNK: usize = 4000;
 /// Tokens of a chunk in the uncheatable protocol up to February 2025.
@@ -87,6 +91,23 @@ impl Protocol {
         };
         protocol.check()?;
         Ok(protocol)
+    }
+
+    /// The same for models that remember every token: `stream` in windows of [`GROWING_CONTEXT`] tokens. The others have pieces of a length
+    /// of their own.
+    ///
+    /// ```
+    /// use rwkv_forge_score::{GROWING_CONTEXT, Protocol};
+    ///
+    /// assert_eq!(Protocol::Stream.bounded(), Protocol::Windows { tokens: GROWING_CONTEXT });
+    /// assert_eq!(Protocol::Windows { tokens: 9 }.bounded(), Protocol::Windows { tokens: 9 });
+    /// ```
+    #[must_use]
+    pub const fn bounded(self) -> Self {
+        match self {
+            Self::Stream => Self::Windows { tokens: GROWING_CONTEXT },
+            Self::Windows { .. } | Self::Llama { .. } | Self::Uncheatable | Self::Uncheatable2024 | Self::Pairs => self,
+        }
     }
 
     pub(crate) fn check(self) -> Result<(), ScoreError> {

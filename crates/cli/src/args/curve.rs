@@ -20,10 +20,11 @@ pub(crate) struct Curve {
     /// Time for all forms together, each a quarter; a form that would take longer ends before the last position
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = count::<SECONDS>)]
     pub seconds: NonZeroUsize,
-    /// Beginning of the files' names: -time.svg, -memory.svg and .csv are added [default: MODEL-curve beside the model]
+    /// Beginning of the names of files to write: two plots, -time.svg and -memory.svg, and all measurements, .csv [default: none are
+    /// written]
     #[arg(long, short, value_name = "STEM")]
     pub output: Option<PathBuf>,
     /// Replace these files if they exist
-    #[arg(long, short)]
+    #[arg(long, short, requires = "output")]
     pub force: bool,
 }

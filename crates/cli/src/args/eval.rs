@@ -51,7 +51,8 @@ pub(crate) struct EvalTexts {
     /// How texts become sequences: `stream` feeds each whole, `llama` does what llama-perplexity does
     #[arg(long, value_name = "PROTOCOL", default_value = "stream", value_parser = Protocol::NAMES)]
     pub protocol: String,
-    /// Tokens of a window of `stream` [default: the whole text], or of a chunk of `llama` [default: 512]
+    /// Tokens of a window of `stream` [default: the whole text; 4096 for RWKV-7b, which remembers every token], or of a chunk of
+    /// `llama` [default: 512]
     #[arg(long, value_name = "N", value_parser = count::<TOKENS>)]
     pub context: Option<NonZeroUsize>,
     /// Read only the first N bytes of each file's text

@@ -377,6 +377,9 @@ pub(crate) struct Logits {
     /// Text, tokenized with the model's vocabulary
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
+    /// Feed no more than the first N tokens [default: all; 4096 for RWKV-7b, which remembers every token]
+    #[arg(long, value_name = "N", value_parser = count::<TOKENS>)]
+    pub context: Option<NonZeroUsize>,
     #[command(flatten)]
     pub state: StateArg,
     /// NumPy file to write: float32 [tokens, vocabulary]

@@ -55,27 +55,29 @@ pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<
     }
     let threads = measured.threads;
     terminal.print(&format!(
-        "{}\n{threads} threads for every form; medians at powers of two, sums over straight lines between them\n\n{}\n{}\nwrote {}\n",
+        "{}\n{threads} threads for every form; medians at powers of two, sums over straight lines between them\n\n{}\n{}",
         model_line(model.description()),
         curve::costs(&measured).to_markdown()?,
         curve::laws(&measured).to_markdown()?,
-        names.map(|path| shown(&path)).join(", "),
     ));
+    if !names.is_empty() {
+        let written: Vec<String> = names.iter().map(|path| shown(path)).collect();
+        terminal.print(&format!("\nwrote {}\n", written.join(", ")));
+    }
     print_json(args, &measured, terminal)?;
     Ok(0)
 }
 
-/// The time plot, the memory plot, the measurements.
-fn names(args: &Curve) -> [PathBuf; 3] {
-    let stem = args.output.clone().unwrap_or_else(|| {
-        let model = args.model.file_stem().unwrap_or(args.model.as_os_str()).to_string_lossy().into_owned();
-        args.model.with_file_name(format!("{model}-curve"))
-    });
-    ["-time.svg", "-memory.svg", ".csv"].map(|end| {
-        let mut name = stem.clone().into_os_string();
-        name.push(end);
-        PathBuf::from(name)
-    })
+/// The time plot, the memory plot, the measurements: where they go, if anywhere.
+fn names(args: &Curve) -> Vec<PathBuf> {
+    let named = |stem: &PathBuf| {
+        ["-time.svg", "-memory.svg", ".csv"].map(|end| {
+            let mut name = stem.clone().into_os_string();
+            name.push(end);
+            PathBuf::from(name)
+        })
+    };
+    args.output.iter().flat_map(named).collect()
 }
 
 fn print_json(args: &Curve, measured: &curve::Curve, terminal: &Terminal) -> Result<(), Failure> {
@@ -92,6 +94,6 @@ fn print_json(args: &Curve, measured: &curve::Curve, terminal: &Terminal) -> Res
     });
     body.insert("laws".to_owned(), laws.collect());
     body.insert("file".to_owned(), json!(args.model.display().to_string()));
-    body.insert("files".to_owned(), json!(names(args).map(|path| path.display().to_string())));
+    body.insert("files".to_owned(), json!(names(args).iter().map(|path| path.display().to_string()).collect::<Vec<_>>()));
     terminal.print_json("bench curve", &body)
 }

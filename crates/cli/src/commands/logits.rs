@@ -1,6 +1,7 @@
 //! `logits`: what the reference or the engine computes, as NumPy files for other people's comparisons.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_convert::OpenModel;
@@ -8,6 +9,7 @@ use rwkv_forge_eval::{LogitsSink, PassOptions, Runnable, npy};
 use rwkv_forge_io::{OutputFile, OutputOptions};
 use rwkv_forge_kernel::KernelOptions;
 use rwkv_forge_model::TimeMix;
+use rwkv_forge_score::GROWING_CONTEXT;
 use rwkv_forge_weights::{LayerState, Wkv};
 use serde::Serialize;
 
@@ -17,7 +19,7 @@ use super::{kernel, needs_head, read_small, read_text, shown, tokenizer, vocabul
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, thousands};
 
 /// Bytes of activations in memory; those of more tokens are in a temporary file between layers.
 const ACTIVATIONS: u64 = 64 << 20;
@@ -30,6 +32,7 @@ struct Written<'a> {
     kernel: &'a str,
     shape: [usize; 2],
     tokens: &'a [u32],
+    left_out: usize,
     peak_memory_bytes: Option<u64>,
 }
 
@@ -40,7 +43,8 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     needs_head(&model)?;
     let model = started(model, &args.state, &mut models, terminal)?;
     models.finish()?;
-    let tokens = tokens(args, &model, terminal)?;
+    let mut tokens = tokens(args, &model, terminal)?;
+    let left_out = cut(&mut tokens, args.context, &model, terminal);
     model.source().check_integrity(&|_| ())?;
     let h = model.description().hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;
@@ -75,6 +79,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
             kernel: &args.kernel,
             shape: [tokens.len(), h.vocabulary],
             tokens: &tokens,
+            left_out,
             peak_memory_bytes: rwkv_forge_io::peak_memory_bytes(),
         },
     )?;
@@ -93,6 +98,27 @@ fn tokens(args: &Logits, model: &OpenModel, terminal: &Terminal) -> Result<Vec<u
         return Err(Failure::refused("EmptyText", "there are no tokens to feed".to_owned()));
     }
     Ok(tokens)
+}
+
+/// Cuts the tokens off after those that are to be fed, and says how many are left out.
+fn cut(tokens: &mut Vec<u32>, context: Option<NonZeroUsize>, model: &OpenModel, terminal: &Terminal) -> usize {
+    let limit = limit(context, model.description().mechanisms.remembers_tokens());
+    let left_out = tokens.len().saturating_sub(limit.unwrap_or(usize::MAX));
+    tokens.truncate(tokens.len() - left_out);
+    if left_out > 0 && context.is_none() {
+        terminal.note(&format!(
+            "what {} remembers grows with every token, so only the first {} tokens are fed, and {} are left out: --context N feeds others",
+            model.description().version,
+            thousands(tokens.len() as u64),
+            thousands(left_out as u64)
+        ));
+    }
+    left_out
+}
+
+/// How many tokens are fed at most; `remembers` is true for models that remember every token, whose cost is the square of their number.
+fn limit(context: Option<NonZeroUsize>, remembers: bool) -> Option<usize> {
+    context.map(NonZeroUsize::get).or(remembers.then_some(GROWING_CONTEXT))
 }
 
 fn write_failed(error: io::Error) -> Failure {
@@ -214,5 +240,19 @@ impl Write for Owned {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::limit;
+
+    #[test]
+    fn only_what_grows_is_bounded_unasked() {
+        assert_eq!((limit(None, false), limit(None, true)), (None, Some(4096)));
+        let asked = NonZeroUsize::new(9000);
+        assert_eq!((limit(asked, false), limit(asked, true)), (Some(9000), Some(9000)));
     }
 }

@@ -11,6 +11,7 @@ use rwkv_forge_convert::recipe::quantizer_by_name;
 use rwkv_forge_convert::{ConvertOptions, OpenModel, Vocabulary};
 use rwkv_forge_corpus::BUILT_IN;
 use rwkv_forge_io::OutputFile;
+use rwkv_forge_score::Protocol;
 use serde_json::json;
 
 use super::eval::texts::Texts;
@@ -28,11 +29,11 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     needs_head(&model)?;
     note_own(&model, terminal);
     let vocabulary = vocabulary(&args.vocabulary)?;
+    let container = by_name(&args.to)?;
+    let recipe = start(container)?;
     if args.calibration.calibrate == [Path::new(BUILT_IN)] {
         terminal.note("calibrated on the built-in text; one of the kind that the model will read does better: --calibrate FILE");
     }
-    let container = by_name(&args.to)?;
-    let recipe = start(container)?;
     let stem = rwkv_forge_convert::name_of(&args.source);
     let words = rwkv_forge_convert::named_after(&args.source);
     let convert = ConvertOptions {
@@ -140,7 +141,7 @@ fn texts(args: &Plan, model: &OpenModel, vocabulary: &Vocabulary, terminal: &Ter
         calibration: args.calibration.calibrate.clone(),
         allow_leak: args.allow_leak,
     };
-    Texts::read(&texts, &tokenizer, args.max_memory, terminal)
+    Texts::read(&texts, Protocol::by_name(&texts.protocol, None)?, &tokenizer, args.max_memory, terminal)
 }
 
 /// Says what a plan will take.

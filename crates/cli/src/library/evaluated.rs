@@ -8,7 +8,8 @@ use super::Error;
 
 /// A text in the tokens of a model, to be measured on by any number of models with the same vocabulary.
 ///
-/// A text is one stream: its tokens come one after the other, the state is carried through, and every token is scored.
+/// A text is one stream: its tokens come one after the other, the state is carried through, and every token is scored. Of a model that
+/// remembers every token (RWKV-7b) it is windows of [`GROWING_CONTEXT`](rwkv_forge_score::GROWING_CONTEXT) tokens.
 ///
 /// ```
 /// # fn main() -> Result<(), rwkv_forge::Error> {
@@ -34,7 +35,8 @@ impl Evaluated {
         let tokenizer = vocabulary_for(model, vocabulary, "reading the text").map_err(Error::of)?;
         let tokens = Tokens::from(tokenizer.encode(text.as_bytes())?);
         let document = Document { name: "text".to_owned(), category: String::new(), bytes: text.len() as u64, tokens };
-        let schedule = Protocol::Stream.schedule(&[document], &|id| tokenizer.token_bytes(id).map(<[u8]>::len))?;
+        let protocol = if model.description().mechanisms.remembers_tokens() { Protocol::Stream.bounded() } else { Protocol::Stream };
+        let schedule = protocol.schedule(&[document], &|id| tokenizer.token_bytes(id).map(<[u8]>::len))?;
         Ok(Self { schedule })
     }
 

@@ -8,7 +8,7 @@ use rwkv_forge_tokenizer::{SpecialIds, Tokenizer, TokenizerFiles};
 
 use crate::beside::{Beside, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::ContainerError;
-use crate::words::folder::words_of_folder;
+use crate::words::folder::{words_of_folder, words_of_hybrid};
 use crate::words::{Origin, Sourced, TokenTable, Words};
 
 /// What a caller gives that takes the place of a file.
@@ -21,8 +21,8 @@ pub struct Given<'a> {
 }
 
 /// What lies beside a model: for hybrids with Qwen, whose vocabulary nobody knows by heart, `tokenizer.json` and what the files around
-/// it say of special ids and of the conversation format; for others what the files of a folder say that is the model's own. What is
-/// `given` takes the place of the file that lies there, which then need not be a usable one.
+/// it say of special ids and of the conversation format, `generation_config.json` and `chat_template.jinja` among them; for others what the
+/// files of a folder say that is the model's own. What is `given` takes the place of the file that lies there, which then need not be a usable one.
 ///
 /// # Errors
 /// [`ContainerError::BadBeside`], and failures to read.
@@ -51,8 +51,6 @@ pub fn words_beside(beside: &Beside, model: &ModelDescription, given: Given<'_>)
     let special: SpecialIds<_> = read.special.map(|(value, file)| Sourced { value, origin: stated_in(file) });
     Ok(Words {
         tokens: Some(Sourced { value: TokenTable::BytePairs(Arc::new(read.vocabulary)), origin: origin.clone() }),
-        special,
-        template: read.chat_template.map(|value| Sourced { value, origin: stated_in(TOKENIZER_CONFIG) }),
-        ..Words::default()
+        ..words_of_hybrid(beside, special)?
     })
 }

@@ -19,15 +19,9 @@ use crate::version::Version;
 pub(crate) static ARCHITECTURE_7A: Architecture = Architecture {
     version: Version::V7a,
     layer: &[NORMS, TIME_MIX, PROJECTIONS, GROUP_NORM, FFN_MIX, FFN, DEEP_EMBED],
-    after_layers: AFTER_LAYERS,
-    hidden: HIDDEN,
-    channel_shift: TokenShift::Lerp { factors: &["ffn.x_k"], lora: None },
-    norm: NormKind::Layer,
-    ln0: true,
-    vocabulary: VocabularyFamily::World,
     recognise: |layer| speaks(layer).filter(|(version, _)| *version == Version::V7a).map(|(_, name)| name),
     resolve: |found, common| resolve(found, common, Attention::None),
-    origin: ORIGIN,
+    ..BOTH
 };
 
 /// RWKV-7b.
@@ -40,12 +34,21 @@ pub(crate) static ARCHITECTURE_7B: Architecture = Architecture {
         let (_, kept) = found.matrix("blocks.0.qkv.k1", "[C, kept rank]")?;
         resolve(found, common, Attention::Deep { rank: rank(kept), width: rank(width) })
     },
+    ..BOTH
+};
+
+/// What they have in common: all but their layers.
+const BOTH: Architecture = Architecture {
+    version: Version::V7a,
+    layer: &[],
     after_layers: AFTER_LAYERS,
+    recognise: |_| None,
     hidden: HIDDEN,
     channel_shift: TokenShift::Lerp { factors: &["ffn.x_k"], lora: None },
     norm: NormKind::Layer,
     ln0: true,
     vocabulary: VocabularyFamily::World,
+    resolve: |found, common| resolve(found, common, Attention::None),
     origin: ORIGIN,
 };
 

@@ -1,6 +1,7 @@
 //! `eval`: how well models predict text, and what quantization costs.
 //!
-//! `texts.rs` makes a schedule of what is fed and scored, `checked.rs` opens models, `levels.rs` asks for a model in many types;
+//! `texts.rs` makes a schedule of what is fed and scored, `checked.rs` opens models, `together.rs` says what they must have in common,
+//! `levels.rs` asks for a model in many types;
 //! `tables.rs` and `page.rs` show what was found.
 
 mod checked;
@@ -10,6 +11,7 @@ mod outputs;
 mod page;
 mod tables;
 pub(crate) mod texts;
+mod together;
 
 use std::path::PathBuf;
 
@@ -25,9 +27,10 @@ use serde_json::{Value, json};
 use self::checked::Checked;
 use self::outputs::Outputs;
 use self::texts::Texts;
+use self::together::{bounded, comparable, same_vocabulary, tokenizer_of_all};
 use super::models::Models;
-use super::start::{like, started};
-use super::{kernel, tokenizer, vocabulary};
+use super::start::started;
+use super::{kernel, vocabulary};
 use crate::args::{self, EvalLimits, Global};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, thousands};
@@ -56,8 +59,11 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
     same_vocabulary(first, &all)?;
     let rows = first.open.description().hyperparameters.vocabulary;
-    let tokenizer = tokenizer(&first.open, &vocabulary(&args.vocabulary)?, "reading the text", terminal)?;
-    let texts = Texts::read(&args.texts, &tokenizer, args.computing.max_memory, terminal)?;
+    let tokenizer = tokenizer_of_all(&all, &vocabulary(&args.vocabulary)?, terminal)?;
+    let bounded = bounded(&args.texts, &all, terminal);
+    let protocol = Protocol::by_name(&args.texts.protocol, args.texts.context.map(std::num::NonZeroUsize::get))?;
+    let protocol = if bounded.is_some() { protocol.bounded() } else { protocol };
+    let texts = Texts::read(&args.texts, protocol, &tokenizer, args.computing.max_memory, terminal)?;
     // After everything is read, whose place no output takes, and before the work, so that a name that cannot be fails early.
     let mut outputs = Outputs::create(args, global)?;
     let cache = cache(args, texts.schedule.protocol, terminal);
@@ -78,7 +84,7 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
         observer: terminal,
     };
     note_hybrids(&job, asked, &all, terminal);
-    let setting = Setting { args, tokenizer: &tokenizer, texts: &texts, job: &job };
+    let setting = Setting { args, tokenizer: &tokenizer, texts: &texts, bounded: bounded.as_deref(), job: &job };
     if let ([source], Some(decided)) = (models.as_slice(), &decided) {
         return levels::run(&setting, source, decided, outputs, terminal);
     }
@@ -107,6 +113,8 @@ pub(crate) struct Setting<'a> {
     pub tokenizer: &'a Tokenizer,
     /// What is read.
     pub texts: &'a Texts,
+    /// Why texts are read in windows that nobody asked for.
+    pub bounded: Option<&'a str>,
     /// How it is measured.
     pub job: &'a Job<'a>,
 }
@@ -151,27 +159,6 @@ fn check(args: &args::Eval) -> Result<(), Failure> {
     Ok(())
 }
 
-type Named = (PathBuf, OpenModel);
-
-/// Models that are compared start alike: those without an initial state from that of the others.
-fn comparable(models: Vec<Named>, baseline: Option<Named>, terminal: &Terminal) -> Result<(Vec<Named>, Option<Named>), Failure> {
-    let Some((path, mut baseline)) = baseline else { return Ok((models, None)) };
-    if let Some((_, first)) = models.iter().find(|(_, model)| model.model.has_start()) {
-        baseline = like(baseline, first, terminal)?;
-    }
-    let models = models.into_iter().map(|(path, model)| Ok((path, like(model, &baseline, terminal)?)));
-    Ok((models.collect::<Result<_, Failure>>()?, Some((path, baseline))))
-}
-
-/// Only distributions over the same tokens can be compared; and one text is read with one vocabulary.
-fn same_vocabulary(first: &Checked, all: &[&Checked]) -> Result<(), Failure> {
-    let rows = |checked: &Checked| checked.open.description().hyperparameters.vocabulary;
-    match all.iter().find(|checked| rows(checked) != rows(first)) {
-        None => Ok(()),
-        Some(other) => Err(rwkv_forge_eval::EvalError::VocabularyMismatch { reference: rows(first), candidate: rows(other) }.into()),
-    }
-}
-
 fn note_hybrids(job: &Job<'_>, asked: Kernel, all: &[&Checked], terminal: &Terminal) {
     if let Some(hybrid) = all.iter().find(|checked| job.kernel_of(&checked.runnable()) != asked)
         && let Err(reason) = rwkv_forge_engine::check(hybrid.open.description())
@@ -207,6 +194,7 @@ impl Setting<'_> {
         let texts = self.texts;
         json!({
             "protocol": schedule.protocol,
+            "bounded": self.bounded,
             "logits_precision": precision,
             "kernel": kernel.name(),
             "activations": self.args.computing.activations,

@@ -53,13 +53,18 @@ pub(crate) struct Leak {
 }
 
 impl Texts {
-    /// Reads, tokenizes and schedules. Of the texts, some megabytes or one text are in memory at a time, or all of them where they are
+    /// Reads, tokenizes and schedules by a protocol, which pairs have of their own. Of the texts, some megabytes or one text are in memory at a time, or all of them where they are
     /// compared with a calibration text; tokens that would take more than a quarter of `max_memory` bytes are in a temporary file.
-    pub(crate) fn read(args: &EvalTexts, tokenizer: &Tokenizer, max_memory: u64, terminal: &Terminal) -> Result<Self, Failure> {
+    pub(crate) fn read(
+        args: &EvalTexts,
+        protocol: Protocol,
+        tokenizer: &Tokenizer,
+        max_memory: u64,
+        terminal: &Terminal,
+    ) -> Result<Self, Failure> {
         if let Some(path) = &args.pairs {
             return Self::pairs(args, path, tokenizer, terminal);
         }
-        let protocol = Protocol::by_name(&args.protocol, args.context.map(std::num::NonZeroUsize::get))?;
         let by_set = matches!(protocol, Protocol::Uncheatable | Protocol::Uncheatable2024);
         let mut reading = Reading {
             tokenizer,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::bpe::TokenKind;
-use rwkv_forge_tokenizer::{Mark, Tokenizer};
+use rwkv_forge_tokenizer::{Mark, SpecialIds, Tokenizer};
 use serde_json::Value as Json;
 
 use crate::beside::{Beside, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
@@ -72,6 +72,12 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
     };
     // What comes later says nothing of what was said.
     Ok(own.or(special).or(templates).or(card::read(beside)?))
+}
+
+/// What the files beside a hybrid say besides its vocabulary, of which `known` are the ids that its tokenizer's files say.
+pub(super) fn words_of_hybrid(beside: &Beside, known: SpecialIds<Sourced<u32>>) -> Result<Words, BoxError> {
+    let special = special::beyond(json(beside, GENERATION_CONFIG)?.as_ref(), known)?;
+    Ok(special.or(templates::read(beside, json(beside, TOKENIZER_CONFIG)?.as_ref())?))
 }
 
 fn bad(path: &Path, problem: String) -> ContainerError {

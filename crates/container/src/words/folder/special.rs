@@ -75,6 +75,33 @@ pub(super) fn read(texts: Option<&Said>, numbers: Option<&Said>, tokenizer: Opti
     Ok(Words { special, notes, ..Words::default() })
 }
 
+/// What the numbers say beside ids that are known from elsewhere, as a hybrid's are: those that nobody else says, and what there is to
+/// say of the others.
+pub(super) fn beyond(numbers: Option<&Said>, known: SpecialIds<Sourced<u32>>) -> Result<Words, ContainerError> {
+    let Some((path, config)) = numbers else { return Ok(Words { special: known, ..Words::default() }) };
+    let (mut special, mut notes, mut lists) = (known, Vec::new(), Vec::new());
+    for which in SpecialId::all().filter(|which| use_of(*which).is_some()) {
+        let Some(ids) = by_number(path, config, which)? else { continue };
+        match special.get(which) {
+            Some(said) if !ids.contains(&said.value) => {
+                let (name, found) = (which.name(), listed(&ids));
+                notes.push(format!("{name}_token_id of {} is {found}, and not kept: it is {} by {}", path.display(), said.value, said.origin));
+            }
+            Some(_) => lists.push((which, ids)),
+            None => {
+                let first = ids.first().map(|&value| Sourced { value, origin: Origin::Beside(path.clone()) });
+                special.set(which, first);
+                lists.push((which, ids));
+            }
+        }
+    }
+    for (which, ids) in lists {
+        notes.extend(more_ids(which, path, ids, &mut special));
+    }
+    notes.extend(decoding(path, config));
+    Ok(Words { special, notes, ..Words::default() })
+}
+
 fn by_text(
     path: &Path,
     config: &Json,
