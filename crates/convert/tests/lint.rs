@@ -110,6 +110,11 @@ fn each_fault_of_a_gguf_file_is_found_alone() {
     assert_eq!(gguf(&marked("{{ eos_token }}")), ["gguf-end-of-turn"]);
     assert_eq!(gguf(&marked("<|im_end|>")), ["gguf-end-of-turn"]);
     assert_eq!(gguf(&world("{% for message in messages %}")), ["gguf-chat-template-jinja", "gguf-chat-template-c-api"]);
+    // A template that is read and makes no text of a conversation.
+    let fails = "{{ '\\n\\n' ~ messages[0].x.y ~ 'rwkv-world' }}";
+    assert_eq!(gguf(&world(fails)), ["gguf-chat-template-jinja"]);
+    let outside = good().key("tokenizer.ggml.unknown_token_id", RawValue::u32(4));
+    assert_eq!(gguf(&outside), ["gguf-special-id"]);
     // What no engine here runs is read: filters may be known elsewhere.
     assert_eq!(gguf(&world("{{ 'rwkv-world\\n\\n'|unheard_of }}")), [""; 0]);
     assert_eq!(gguf(&world("{{ 'rwkv-world'|unheard_of }}")), ["gguf-end-of-turn"]);
