@@ -35,9 +35,17 @@ pub(crate) fn loss(text: &str) -> Result<f64, String> {
     between(text, |number| number.is_finite() && number >= 0.0, "expected a number of 0 or more")
 }
 
-/// A share.
+/// A share. Who writes a percentage is told how it is written here.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
-    between(text, |number| (0.0..=1.0).contains(&number), "expected a number from 0 to 1")
+    const EXPECTED: &str = "expected a number from 0 to 1";
+    let is_percentage = |number: &f64| *number <= 100.0 && (*number > 1.0 || (*number >= 0.0 && text.ends_with('%')));
+    match text.trim_end_matches('%').trim_end().parse().ok().filter(is_percentage) {
+        Some(percent) => {
+            let digits = format!("{:.6}", percent / 100.0);
+            Err(format!("{EXPECTED}: {percent} % is {}", digits.trim_end_matches('0').trim_end_matches('.')))
+        }
+        None => between(text, |number| (0.0..=1.0).contains(&number), EXPECTED),
+    }
 }
 
 /// What keeps a norm from dividing by zero.
@@ -60,6 +68,18 @@ mod tests {
         }
         assert_eq!((finite("-2"), loss("0"), share("1"), epsilon("64e-5")), (Ok(-2.0), Ok(0.0), Ok(1.0), Ok(64e-5)));
         assert!(loss("-1").is_err() && share("1.5").is_err() && epsilon("0").is_err() && epsilon("2").is_err());
+    }
+
+    #[test]
+    fn percentages_are_told_how_they_are_written() {
+        for (text, way) in [("95", "0.95"), ("95%", "0.95"), ("99.9 %", "0.999"), ("100", "1"), ("1%", "0.01"), ("0%", "0")] {
+            let said = share(text).unwrap_err();
+            assert_eq!(said.rsplit_once(" % is ").unwrap().1, way, "{text}: {said}");
+            assert!(share(way).is_ok(), "the way that it names");
+        }
+        for text in ["101", "-5%", "x%", "%"] {
+            assert_eq!(share(text).unwrap_err(), "expected a number from 0 to 1", "{text}");
+        }
     }
 
     #[test]
