@@ -32,6 +32,7 @@ mod levels;
 mod library;
 mod limits;
 mod matrix;
+mod names;
 mod numbers;
 mod plans;
 mod reads;

@@ -24,16 +24,18 @@ mod fit;
 mod format;
 mod head;
 pub mod lint;
+mod near;
 mod registry;
 mod words;
 
 pub use beside::{Beside, BesideFile, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
-pub use container::{Container, DENSE, InParts, LATE_TEXTS, no_hybrids, provenance, with_manifest, words_of_texts};
+pub use container::{Container, DENSE, DefaultTypes, InParts, LATE_TEXTS, no_hybrids, provenance, with_manifest, words_of_texts};
 pub use error::ContainerError;
 pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
-pub use registry::{Registry, by_name};
+pub use near::nearest;
+pub use registry::{Registry, by_extension, by_name};
 pub use words::{
     Array, CHAT_FORMATS, ChatFormat, Entry, GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, Origin, Provenance, Sourced, Standing, TEMPLATE,
     TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template, is_vocabulary, words_beside,

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_checkpoint::Safetensors;
-use rwkv_forge_container::{Container, DENSE, Format, Naming, Opened, TokenTable, Word, Words, no_hybrids, with_manifest};
+use rwkv_forge_container::{Container, DENSE, DefaultTypes, Format, Naming, Opened, TokenTable, Word, Words, no_hybrids, with_manifest};
 use rwkv_forge_gguf::Gguf;
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
@@ -35,6 +35,9 @@ impl Container for HuggingFace {
     fn name(&self) -> &'static str {
         HF
     }
+    fn aliases(&self) -> &'static [&'static str] {
+        &["transformers", "fla"]
+    }
     fn extension(&self) -> &'static str {
         "hf"
     }
@@ -46,6 +49,9 @@ impl Container for HuggingFace {
     }
     fn types(&self) -> &'static [&'static str] {
         DENSE
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
     }
     fn words(&self) -> &'static [Word] {
         WORDS
@@ -91,6 +97,9 @@ impl Container for HuggingFaceNative {
     fn types(&self) -> &'static [&'static str] {
         DENSE
     }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
+    }
     fn words(&self) -> &'static [Word] {
         &[Word::Tokens, Word::Special, Word::Template, Word::Provenance]
     }
@@ -130,6 +139,9 @@ impl Container for Candle {
     }
     fn types(&self) -> &'static [&'static str] {
         DENSE
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
     }
     fn words(&self) -> &'static [Word] {
         CANDLE_WORDS
@@ -175,6 +187,9 @@ impl Container for CandleGguf {
     fn types(&self) -> &'static [&'static str] {
         static TYPES: LazyLock<Vec<&str>> = LazyLock::new(candle::gguf_types);
         &TYPES
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::Named("4bit")
     }
     fn words(&self) -> &'static [Word] {
         CANDLE_WORDS

@@ -4,6 +4,7 @@ mod bench;
 mod calibration;
 mod curve;
 mod eval;
+mod names;
 mod plan;
 mod range;
 mod source;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 use rwkv_forge_convert::container::CONTAINERS;
-use rwkv_forge_convert::preset::{read_only_names, type_names};
+use rwkv_forge_convert::preset::type_names;
 use rwkv_forge_convert::state::StateFormat;
 use rwkv_forge_io::{Claims, OutputOptions};
 use rwkv_forge_model::architecture::ARCHITECTURES;
@@ -23,6 +24,7 @@ pub(crate) use bench::{Bench, BenchKind};
 pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
+use names::Names;
 pub(crate) use plan::Plan;
 use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
 pub(crate) use source::{KeyArg, SourceArgs};
@@ -124,10 +126,11 @@ pub(crate) struct Inspect {
 pub(crate) struct Convert {
     /// .pth, .safetensors (also .st, .index.json, a directory), .gguf, .bin of rwkv.cpp, .prefab
     pub source: PathBuf,
-    /// Container to write
+    /// Container to write, or a program that reads it [default: the one that the name of --output ends like]
     #[arg(long, value_name = "CONTAINER", value_parser = containers())]
-    pub to: String,
-    /// Type of everything that may be quantized
+    pub to: Option<String>,
+    /// Type of everything that may be quantized; `4bit` to `8bit` give each tensor what it needs, `keep` leaves all as it is in the source
+    /// [default: keep for a quantized source, else 4bit or what the container is mostly used with; floats stay what they are in float files]
     #[arg(long = "type", value_name = "TYPE", value_parser = types())]
     pub encoding: Option<String>,
     /// Type, and after a colon the quantizer, of the tensors whose original name matches a regular expression; may be repeated,
@@ -404,12 +407,12 @@ pub(crate) struct State {
     /// llama.cpp, an .rmpack, or a state buffer of rwkv.cpp
     pub source: PathBuf,
     /// Layout to write
-    #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = state_formats())]
     pub to: String,
     #[command(flatten)]
     pub key: KeyArg,
     /// Layout of the source [default: by content; a buffer of rwkv.cpp must be named, since it looks like nothing]
-    #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = state_formats())]
     pub from: Option<String>,
     /// Model that the state belongs to: gives version and sizes, with which the state must agree
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model_version", "layers", "heads"])]
@@ -424,7 +427,7 @@ pub(crate) struct State {
     #[arg(long, value_name = "H", value_parser = count::<SIZES>)]
     pub heads: Option<NonZeroUsize>,
     /// Type of the values in a .pth [default: f32]; web-rwkv and rmpack hold f16, rwkv.cpp and llama.cpp f32
-    #[arg(long = "type", value_name = "TYPE", value_parser = ["f32", "f16", "bf16"])]
+    #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = ["f32", "f16", "bf16"])]
     pub encoding: Option<String>,
     /// Write the file even if f16 turns more than a hundredth of a layer's values into zero
     #[arg(long)]
@@ -464,15 +467,20 @@ fn size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-/// Types that are only read are no choice, but what is wrong with them is more than a name that nobody knows.
-fn types() -> PossibleValuesParser {
-    let read_only = read_only_names().into_iter().map(|name| PossibleValue::new(name).hide(true));
-    PossibleValuesParser::new(type_names().into_iter().map(PossibleValue::new).chain(read_only))
+/// The types as the values of `--type`.
+fn types() -> Names {
+    Names::new(type_names().into_iter().map(PossibleValue::new))
 }
 
 /// The registry of containers as the values of `--to`.
-fn containers() -> PossibleValuesParser {
-    PossibleValuesParser::new(CONTAINERS.iter().map(|container| PossibleValue::new(container.name()).help(container.summary())))
+fn containers() -> Names {
+    Names::new(CONTAINERS.iter().map(|container| {
+        let also = match container.aliases() {
+            [] => String::new(),
+            aliases => format!(" (also called {})", aliases.join(", ")),
+        };
+        PossibleValue::new(container.name()).help(format!("{}{also}", container.summary()))
+    }))
 }
 
 /// The formats of tuned states as the values of `--to` and `--from`.
