@@ -13,6 +13,7 @@ mod ci_steps;
 mod claims;
 mod cli;
 mod commands;
+mod completions;
 mod curve;
 mod deep;
 mod determinism;

@@ -1,6 +1,7 @@
 //! `completions` and `man`: made from the same definitions as the command line itself.
 
 use clap::CommandFactory;
+use clap_complete::Shell;
 use serde_json::{Value, json};
 
 use crate::args::{Cli, Completions};
@@ -9,10 +10,27 @@ use crate::terminal::Terminal;
 
 /// Prints a completion script.
 pub(crate) fn completions(args: &Completions, terminal: &Terminal) -> Result<u8, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "rwkv-forge", &mut script);
+    let script = script(args.shell);
     let shell = args.shell.to_string();
     finish("completions", &script, json!({ "shell": shell, "script": String::from_utf8_lossy(&script) }), terminal)
+}
+
+/// The script for a shell.
+fn script(shell: Shell) -> Vec<u8> {
+    let generate = |name: &str| {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), name, &mut script);
+        script
+    };
+    match shell {
+        // The generator for bash writes a hyphen in the program's name in two ways, and its script then finds no command: so it is given a
+        // name without one, and the lines that register the script get the real one.
+        Shell::Bash => {
+            let script = String::from_utf8_lossy(&generate("rwkv_forge")).replace(" rwkv_forge\n", " rwkv-forge\n");
+            script.into_bytes()
+        }
+        _ => generate("rwkv-forge"),
+    }
 }
 
 /// Prints the manual page in roff: the program, then each command.
