@@ -2,3 +2,4 @@
 # FOLDER has the script as rwkv-forge.fish. Prints a candidate a line.
 source $argv[1]/rwkv-forge.fish
 complete --do-complete $argv[2] | string replace --regex '\t.*' ''
+exit 0
