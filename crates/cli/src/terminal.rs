@@ -222,7 +222,7 @@ const WIDTHS: std::ops::RangeInclusive<usize> = 60..=200;
 /// Places of a line, where the user says or the terminal does.
 fn columns() -> Option<usize> {
     let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-    let asked = || io::stdout().is_terminal().then(|| console_width()).flatten();
+    let asked = || io::stdout().is_terminal().then(console_width).flatten();
     said.or_else(asked).map(|columns: usize| columns.clamp(*WIDTHS.start(), *WIDTHS.end()))
 }
 

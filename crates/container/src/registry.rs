@@ -13,7 +13,7 @@ use crate::head::Head;
 #[must_use]
 pub fn by_name<'a>(containers: &[&'a dyn Container], name: &str) -> Option<&'a dyn Container> {
     let is_it = |known: &&str| known.eq_ignore_ascii_case(name);
-    containers.iter().copied().find(|container| is_it(&container.name()) || container.aliases().iter().any(|alias| is_it(alias)))
+    containers.iter().copied().find(|container| is_it(&container.name()) || container.aliases().iter().any(is_it))
 }
 
 /// The container whose files are called like this one: `model.gguf`.
