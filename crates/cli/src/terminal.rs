@@ -153,6 +153,16 @@ pub(crate) fn parsed(answer: &clap::Error) -> u8 {
         _ => answer.print().and_then(|()| io::stdout().flush()),
     };
     let code = u8::try_from(answer.exit_code()).unwrap_or(exit_code(rwkv_forge_tensor::Class::Usage));
+    if answer.use_stderr() && wants_document() {
+        // As of every other mistake. What becomes of it changes no code.
+        let message = answer.render().to_string();
+        let message = message.trim().strip_prefix("error: ").unwrap_or(message.trim()).to_owned();
+        let document = json!({
+            "schema_version": SCHEMA_VERSION,
+            "error": { "kind": "Usage", "message": message, "exit_code": code },
+        });
+        let _unheard = write_all(&mut io::stdout(), sink::json(&format!("{document:#}\n")).as_bytes());
+    }
     match printed {
         Err(error) if !answer.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
             say(&lost(&error));
@@ -160,6 +170,11 @@ pub(crate) fn parsed(answer: &clap::Error) -> u8 {
         }
         _ => code,
     }
+}
+
+/// Whether the command line asks for documents, as far as that can be said of one that is wrong.
+fn wants_document() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
 }
 
 fn lost(error: &io::Error) -> String {
