@@ -226,6 +226,22 @@ fn of_vocabularies_and_types() {
     work(["convert", model, "--vocab", words, "--force", "-o", &place.path("named.gguf")].map(str::to_owned).to_vec());
 }
 
+/// A directory that is not there is named, and made by what is said.
+#[test]
+fn of_directories_that_are_missing() {
+    let place = Place::new();
+    let (model, folder) = (text(checkpoint("7")), place.path("some/where"));
+    for (to, name) in [("pth", "out.pth"), ("hf", "out.hf")] {
+        let _unmade = std::fs::remove_dir_all(place.path("some"));
+        let output = format!("{folder}/{name}");
+        let args = ["convert", model, "--to", to, "-o", &output];
+        let hints = [format!("the directory {} does not exist", place.path("some")), format!("mkdir -p '{folder}'")];
+        refused(&args, 4, "OutputDirectory", &[&hints[0], &hints[1]]);
+        std::fs::create_dir_all(&folder).unwrap();
+        works(&args);
+    }
+}
+
 /// A stray layer goes, and the model is one; its file's name is that of the model.
 #[test]
 fn of_layers_that_belong_to_nothing() {

@@ -133,7 +133,7 @@ impl OutputDirectory {
 /// Refuses a name that may not be replaced.
 fn check(path: &Path, force: bool, claim: Option<(&Claims, &str)>, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
     let owned = || path.to_path_buf();
-    let unreadable = |error: io::Error| IoError::OutputDirectory { path: owned(), reason: error.to_string() };
+    let unreadable = |error: io::Error| IoError::output_directory(path, error.to_string());
     if let Some((claims, role)) = claim {
         claims.output_directory(role, path)?;
     }
@@ -192,7 +192,7 @@ pub(crate) struct TemporaryDirectory {
 
 impl TemporaryDirectory {
     pub(crate) fn create(target: &Path, own: &dyn Fn(&str) -> bool) -> Result<Self, IoError> {
-        let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
+        let refused = |reason: String| IoError::output_directory(target, reason);
         let Some(name) = target.file_name() else { return Err(refused("the path does not end in a name".to_owned())) };
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
