@@ -5,8 +5,6 @@ pub use rwkv_forge_container::{Container, DefaultTypes, Format, Naming, Registry
 
 use std::path::Path;
 
-use std::path::Path;
-
 use rwkv_forge_model::Version;
 
 use crate::error::ConvertError;
