@@ -59,6 +59,7 @@ CONDITIONS = {
     "a Python with gguf and jinja2 in RWKV_FORGE_PYTHON": lambda: python_with("gguf", "jinja2"),
     "a Python with torch in RWKV_FORGE_PYTHON": lambda: python_with("torch"),
     "Chromium": chromium,
+    "bash, zsh, fish": lambda: all(shutil.which(shell) for shell in ["bash", "zsh", "fish"]),
     "a file system with sparse files of 14 GiB": sparse_files,
     "root that may mount a file system": may_mount,
     "a user other than root, or root that may become one": other_user,

@@ -217,20 +217,20 @@ fn a_recipe_file_names_the_quantizer_of_a_ready_type() {
         (digests(&dir, &output), record["recipe"].as_str().unwrap().to_owned())
     };
     let (plain, said) = of("plain", "type = \"4bit\"\n", &[]);
-    assert_eq!(said, "type=rwkv-q4; quantizer search");
+    assert_eq!(said, "type=4bit; quantizer search");
     let (ggml, said) = of("ggml", "type = \"4bit\"\nquantizer = \"ggml\"\n", &[]);
-    assert_eq!(said, "type=rwkv-q4");
+    assert_eq!(said, "type=4bit");
     assert!(changed(&plain, &ggml).len() > 10, "{:?}", changed(&plain, &ggml));
     let (asked, said) = of("asked", "type = \"4bit\"\n", &["--quantizer", "ggml"]);
-    assert!(said == "type=rwkv-q4" && asked == ggml, "as on the command line, which wins over the file: {said}");
+    assert!(said == "type=4bit" && asked == ggml, "as on the command line, which wins over the file: {said}");
     let (search, said) = of("search", "type = \"4bit\"\nquantizer = \"ggml\"\n", &["--quantizer", "search"]);
-    assert!(said == "type=rwkv-q4; quantizer search" && search == plain, "{said}");
+    assert!(said == "type=4bit; quantizer search" && search == plain, "{said}");
     // With statistics too: what is named stays, and what is not becomes the best that there is.
     let calibrate = ["--calibrate", &texts.calibration, "--calibration-windows", "2"];
     let (weighed, said) = of("weighed", "type = \"4bit\"\nquantizer = \"ggml\"\n", &calibrate);
-    assert!(said.starts_with("type=rwkv-q4; calibration ") && weighed != ggml, "{said}");
+    assert!(said.starts_with("type=4bit; calibration ") && weighed != ggml, "{said}");
     let (_, said) = of("gptq", "type = \"4bit\"\n", &calibrate);
-    assert!(said.starts_with("type=rwkv-q4; quantizer gptq; calibration "), "{said}");
+    assert!(said.starts_with("type=4bit; quantizer gptq; calibration "), "{said}");
 }
 
 /// Known from the arguments and the model's description: nobody reads a text for it, which here is not there to be read.
@@ -542,15 +542,15 @@ fn records_and_dry_runs_give_reasons() {
     let seen = json(&dir, &args, 0);
     assert_eq!(dir.names(), before, "nothing is written");
     let reasons: Vec<&str> = seen["tensors"].as_array().unwrap().iter().map(|tensor| tensor["reason"].as_str().unwrap()).collect();
-    assert!(reasons.contains(&"rwkv-q4: factors need no more") && reasons.contains(&"rwkv-q4: what its role needs"));
+    assert!(reasons.contains(&"4bit: factors need no more") && reasons.contains(&"4bit: what its role needs"));
     assert!(reasons.iter().all(|reason| !reason.is_empty()));
     let (file, record) = convert(&dir, checkpoint("7"), "gguf", "4bit", &["--calibrate", &texts.calibration, "--calibration-windows", "2"]);
     assert_eq!(record["tensors"], seen["tensors"], "what was said is what is written");
     assert_eq!(std::fs::metadata(&file).unwrap().len(), seen["total_bytes"].as_u64().unwrap());
     let recipe = record["recipe"].as_str().unwrap();
-    assert!(recipe.starts_with("type=rwkv-q4; quantizer gptq; calibration ") && seen["recipe"] == recipe, "{recipe}");
+    assert!(recipe.starts_with("type=4bit; quantizer gptq; calibration ") && seen["recipe"] == recipe, "{recipe}");
     let (_, record) = convert(&dir, checkpoint("7"), "gguf", "4bit", &[]);
-    assert_eq!(record["recipe"], "type=rwkv-q4; quantizer search");
+    assert_eq!(record["recipe"], "type=4bit; quantizer search");
 }
 
 #[test]
@@ -604,7 +604,7 @@ fn float_containers_refuse() {
     let dir = Dir::new();
     for container in ["hf", "pth", "safetensors", "web-rwkv"] {
         let (kind, message) = refused(&dir, checkpoint("7"), container, "4bit", &[], 2);
-        assert!(kind == "TypeNotCarried" && message.contains("rwkv-q4") && message.contains("f16"), "{message}");
+        assert!(kind == "TypeNotCarried" && message.contains("4bit") && message.contains("f16"), "{message}");
         assert_eq!(refused(&dir, checkpoint("7"), container, "f16", &["--set", "head=q8_0:search"], 2).0, "TypeNotCarried");
     }
 }

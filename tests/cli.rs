@@ -34,6 +34,20 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
     }
 }
 
+/// Who asks for documents gets one of every mistake, also of those on the command line itself.
+#[test]
+fn wrong_usage_is_a_document_too() {
+    for args in [&["convert"][..], &["inspect", "--no-such-option", "x"], &["eval", "m.pth", "--max-kl", "-1"], &["bench"], &[]] {
+        let seen = json(args, 2);
+        assert_eq!((seen["error"]["kind"].as_str(), seen["error"]["exit_code"].as_u64()), (Some("Usage"), Some(2)), "{seen}");
+        assert!(!seen["error"]["message"].as_str().unwrap().starts_with("error"), "{seen}");
+        // Without the option nothing of it goes to stdout.
+        let plain = run(args);
+        assert!(plain.stdout.is_empty() && !plain.stderr.is_empty());
+    }
+    assert!(String::from_utf8(run(&["--json", "--help"]).stdout).unwrap().contains("Usage:"), "help is asked for by people");
+}
+
 #[test]
 fn completions_and_the_manual_page_name_every_command() {
     let bash = String::from_utf8(run(&["completions", "bash"]).stdout).unwrap();
@@ -42,7 +56,8 @@ fn completions_and_the_manual_page_name_every_command() {
         assert!(bash.contains(command), "completions: {command}");
         assert!(man.contains(command), "man: {command}");
     }
-    assert!(man.contains("max\\-kl"), "options are in the manual page");
+    let man = String::from_utf8(run(&["man", "convert"]).stdout).unwrap();
+    assert!(man.contains("max\\-kl"), "options are in the manual page of their command");
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn scene(dir: &Dir) {
     let pair = r#"{"context": "Of all existing things some are in our", "continuation": " power"}"#;
     std::fs::write(dir.join("pairs.jsonl"), format!("{pair}\n{pair}\n")).unwrap();
     std::fs::write(dir.join("tokens.json"), "[1, 2, 3, 4]").unwrap();
+    std::fs::copy(fixture("states/tiny-state.pth"), dir.join("state.pth")).unwrap();
     for encoding in ["q4_k_m", "q8_0"] {
         let output = dir.join(&format!("model-{encoding}.gguf"));
         let texts = [checkpoint("7"), vocab(), &output].map(|path| path.to_str().unwrap().to_owned());

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use rwkv_forge_convert::container::{CONTAINERS, FORMATS, NAMINGS};
+use rwkv_forge_convert::container::{CONTAINERS, DefaultTypes, FORMATS, NAMINGS};
 use rwkv_forge_convert::published::{LAYOUTS, Reading};
 use rwkv_forge_model::Version;
 
@@ -20,11 +20,16 @@ static EVERY: std::sync::LazyLock<Vec<Version>> = std::sync::LazyLock::new(|| [&
 fn matrix() -> String {
     let mut text = String::new();
     let versions: Vec<String> = EVERY.iter().map(|version| version.name().to_owned()).collect();
-    writeln!(text, "| `--to` | read by | {} |", versions.join(" | ")).unwrap();
-    writeln!(text, "|---|---|{}", "---|".repeat(versions.len())).unwrap();
+    writeln!(text, "| `--to` | also called | read by | without `--type` | {} |", versions.join(" | ")).unwrap();
+    writeln!(text, "|---|---|---|---|{}", "---|".repeat(versions.len())).unwrap();
     let mut reasons = String::new();
     for container in CONTAINERS {
-        write!(text, "| `{}` | {} |", container.name(), container.summary()).unwrap();
+        let aliases: Vec<String> = container.aliases().iter().map(|alias| format!("`{alias}`")).collect();
+        let taken = match container.default_types() {
+            DefaultTypes::Named(name) => format!("`{name}`"),
+            DefaultTypes::OfSource => "the source's float type, else `f16`".to_owned(),
+        };
+        write!(text, "| `{}` | {} | {} | {taken} |", container.name(), aliases.join(", "), container.summary()).unwrap();
         for version in EVERY.iter().copied() {
             match container.carries(version) {
                 Ok(()) => text.push_str(" yes |"),

@@ -217,8 +217,29 @@ fn of_vocabularies_and_types() {
     let folder = place.path("words");
     refuse(gguf(&folder, &["--type", "f16"]), 3, "BadCompanion", &["give the one that is meant with --vocab"]);
     work(gguf(&folder, &["--type", "f16", "--vocab", &one]));
-    // No type at all.
-    refuse(gguf(model, &["--vocab", words]), 2, "BadRecipe", &["--type"]);
+    // No type at all is an answer of its own: one is taken, and the note says how to take another. A container is asked for.
+    let taken = gguf(model, &["--vocab", words]);
+    let said = String::from_utf8(forge().args(&taken).output().unwrap().stderr).unwrap();
+    assert!(said.contains("note: type 4bit, since ") && said.contains("--type takes another"), "{said}");
+    work(gguf(model, &["--vocab", words, "--type", "8bit"]));
+    refuse(["convert", model].map(str::to_owned).to_vec(), 2, "ContainerNeeded", &["--to", "gguf", "an output whose name ends"]);
+    work(["convert", model, "--vocab", words, "--force", "-o", &place.path("named.gguf")].map(str::to_owned).to_vec());
+}
+
+/// A directory that is not there is named, and made by what is said.
+#[test]
+fn of_directories_that_are_missing() {
+    let place = Place::new();
+    let (model, folder) = (text(checkpoint("7")), place.path("some/where"));
+    for (to, name) in [("pth", "out.pth"), ("hf", "out.hf")] {
+        let _unmade = std::fs::remove_dir_all(place.path("some"));
+        let output = format!("{folder}/{name}");
+        let args = ["convert", model, "--to", to, "-o", &output];
+        let hints = [format!("the directory {} does not exist", place.path("some")), format!("mkdir -p '{folder}'")];
+        refused(&args, 4, "OutputDirectory", &[&hints[0], &hints[1]]);
+        std::fs::create_dir_all(&folder).unwrap();
+        works(&args);
+    }
 }
 
 /// A stray layer goes, and the model is one; its file's name is that of the model.

@@ -37,7 +37,7 @@ fn level<'v>(seen: &'v Value, name: &str) -> &'v Value {
 fn levels_are_what_the_files_would_be() {
     let dir = Dir::new();
     for (version, container, types) in
-        [("7", "gguf", ["q8_0", "q4_0", "rwkv-q4"]), ("6", "gguf", ["q5_1", "q6_k", "iq4_nl"]), ("4", "rwkv-cpp", ["q8_0", "q5_0", "q4_1"])]
+        [("7", "gguf", ["q8_0", "q4_0", "4bit"]), ("6", "gguf", ["q5_1", "q6_k", "iq4_nl"]), ("4", "rwkv-cpp", ["q8_0", "q5_0", "q4_1"])]
     {
         let seen = json(&levels(version, &types.join(","), &dir.join("cache"), &["--no-speed"]), 0);
         assert_eq!(seen["container"], container);

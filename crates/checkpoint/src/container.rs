@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rwkv_forge_container::lint::{About, Lint, Rule};
 use rwkv_forge_container::{
-    Beside, Claim, Container, DENSE, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Value, Word, Words, holds_text, no_hybrids,
-    provenance, texts_of_words, words_of_texts,
+    Beside, Claim, Container, DENSE, DefaultTypes, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Value, Word, Words, holds_text,
+    no_hybrids, provenance, texts_of_words, words_of_texts,
 };
 use rwkv_forge_model::names::{Companions, Wrapping, is_called, needs_configuration};
 use rwkv_forge_model::{
@@ -292,6 +292,9 @@ impl Container for Pth {
     fn keeps_start(&self) -> bool {
         true
     }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
+    }
     fn words(&self) -> &'static [Word] {
         &[Word::Provenance]
     }
@@ -328,6 +331,9 @@ impl Container for Safetensors {
     }
     fn keeps_start(&self) -> bool {
         true
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
     }
     fn words(&self) -> &'static [Word] {
         &[Word::Name, Word::Licence, Word::Author, Word::Provenance, Word::Other]

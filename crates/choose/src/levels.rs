@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use rwkv_forge_convert::container::{CONTAINERS, Container, by_name, usual_for};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
-use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_convert::recipe::{Recipe, Wanted};
 use rwkv_forge_convert::{Blueprint, ConvertOptions, OpenModel, OpenOptions, Rendered, Rendering, Vocabulary, Words};
 use rwkv_forge_eval::Runnable;
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
@@ -126,7 +126,9 @@ pub(crate) fn all_types(container: &dyn Container) -> Result<Vec<String>, Choose
 
 impl Level {
     fn new(name: &str, model: &OpenModel, options: &LevelOptions<'_>) -> Result<Self, ChooseError> {
-        let recipe = Recipe::new(None, Some(name), &[])?;
+        let recipe = Wanted::new(None, Some(name), &[], Some(options.container))?.recipe()?;
+        // By its own name, whatever it was called.
+        let name = recipe.preset.name;
         // The text may be read as bytes; what a hybrid's file carries is the vocabulary beside it.
         let vocabulary = match model.description().mechanisms.vocabulary {
             VocabularyFamily::Qwen => &Vocabulary::Auto,

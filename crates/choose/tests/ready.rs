@@ -17,7 +17,7 @@ const WIDE: Sizes = Sizes { layers: 3, channels: 256, head_size: 64, ffn: 512, v
 const NARROW: Sizes = Sizes { layers: 2, channels: 96, head_size: 32, ffn: 160, vocabulary: 320, ranks: [32, 32, 32, 64] };
 
 const VERSIONS: [Version; 6] = [Version::V4, Version::V5_0, Version::V5_1, Version::V5_2, Version::V6, Version::V7];
-const READY: [&str; 4] = ["rwkv-q4", "rwkv-q5", "rwkv-q6", "rwkv-q8"];
+const READY: [&str; 4] = ["4bit", "5bit", "6bit", "8bit"];
 
 struct Made {
     model: OpenModel,
@@ -69,12 +69,12 @@ fn bits(made: &Made, blueprint: &Blueprint) -> f64 {
 /// The plain types whose bytes the ready ones keep to.
 fn plain(container: &str, ready: &str) -> Option<&'static str> {
     match (container, ready) {
-        ("prefab", "rwkv-q4") => Some("nf4"),
-        ("prefab", "rwkv-q8") => Some("int8"),
+        ("prefab", "4bit") => Some("nf4"),
+        ("prefab", "8bit") => Some("int8"),
         ("prefab", _) => None,
-        (_, "rwkv-q4") => Some("q4_k_m"),
-        (_, "rwkv-q5") => Some("q5_k_m"),
-        (_, "rwkv-q6") => Some("q6_k"),
+        (_, "4bit") => Some("q4_k_m"),
+        (_, "5bit") => Some("q5_k_m"),
+        (_, "6bit") => Some("q6_k"),
         _ => Some("q8_0"),
     }
 }
@@ -94,7 +94,7 @@ fn no_file_is_larger_than_the_plain_type() {
                 let limit = if encodings(&found) == encodings(&other) { limit + 64 } else { limit };
                 assert!(own <= limit, "{version} {container} {ready}: {own} bytes, the plain type takes {limit}");
                 // Freed bytes are spent: what is left is less than the step from Q8_0 to F16 of a matrix, 62 kB of 2 MB here.
-                let wide = sizes.channels == WIDE.channels && ready != "rwkv-q8";
+                let wide = sizes.channels == WIDE.channels && ready != "8bit";
                 assert!(!wide || own as f64 > 0.97 * limit as f64, "{version} {container} {ready}: {own} of {limit}");
                 compared += 1;
             }
@@ -107,7 +107,7 @@ fn no_file_is_larger_than_the_plain_type() {
 fn the_name_and_the_metadata_count_too() {
     // Longer metadata than the plain type's: the tensors make room for it.
     let made = made(Version::V7, &WIDE);
-    let mut long = recipe("rwkv-q4");
+    let mut long = recipe("4bit");
     long.quantizer = Some(Quantizer::Gptq);
     long.calibration = Some(CalibrationRecord { digest: "0".repeat(64), tokens: 32768, block: Some(512) });
     let limit = decided(&made, "gguf", "q4_k_m").unwrap().layout.total_bytes();
@@ -118,7 +118,7 @@ fn the_name_and_the_metadata_count_too() {
 #[test]
 fn aliases_are_the_same_types() {
     let made = made(Version::V7, &WIDE);
-    for (alias, ready) in ["4bit", "5bit", "6bit", "8bit"].into_iter().zip(READY) {
+    for (alias, ready) in ["rwkv-q4", "rwkv-q5", "rwkv-q6", "rwkv-q8"].into_iter().zip(READY) {
         assert_eq!(decided(&made, "gguf", alias).unwrap().choices, decided(&made, "gguf", ready).unwrap().choices);
         assert_eq!(recipe(alias).preset.name, ready);
     }
@@ -140,10 +140,10 @@ fn web_rwkv_gets_mixtures_where_it_has_no_type() {
     let made = made(Version::V5_2, &WIDE);
     let of = |name: &str| bits(&made, &decided(&made, "prefab", name).unwrap());
     // As many bits as Q5_K and Q6_K have, less what no matrix of this model is small enough for.
-    assert!((5.2..=5.5).contains(&of("rwkv-q5")), "{}", of("rwkv-q5"));
-    assert!((6.2..=6.5625).contains(&of("rwkv-q6")), "{}", of("rwkv-q6"));
+    assert!((5.2..=5.5).contains(&of("5bit")), "{}", of("5bit"));
+    assert!((6.2..=6.5625).contains(&of("6bit")), "{}", of("6bit"));
     // All matrices in one type: nothing can be freed there.
-    assert_eq!((of("rwkv-q4"), of("rwkv-q8")), (of("nf4"), of("int8")));
+    assert_eq!((of("4bit"), of("8bit")), (of("nf4"), of("int8")));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn rules_win_and_reasons_are_given() {
         }
     }
     let reasons: Vec<&str> = blueprint.choices.iter().map(|choice| choice.reason.as_str()).collect();
-    assert!(reasons.contains(&"rwkv-q4: factors need no more") && reasons.contains(&"rwkv-q4: what its role needs"), "{reasons:?}");
+    assert!(reasons.contains(&"4bit: factors need no more") && reasons.contains(&"4bit: what its role needs"), "{reasons:?}");
 }
 
 #[test]

@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use clap::builder::ValueParser;
-use clap::{Arg, ArgMatches, Command, CommandFactory};
+use clap::{Arg, ArgMatches, Command};
 use rwkv_forge_convert::CHAT_FORMATS;
 use rwkv_forge_io::Claims;
-
-use crate::args::Cli;
 
 /// Arguments that name what is written. Every other path is something that is read.
 const OUTPUTS: [&str; 13] = [
@@ -28,7 +26,7 @@ const OUTPUTS: [&str; 13] = [
 
 /// Claims all paths of the command line that are read, and from now on all files that are opened.
 pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) {
-    let (mut command, mut matches) = (Cli::command(), matches);
+    let (mut command, mut matches) = (crate::args::command(), matches);
     while let Some((name, inner)) = matches.subcommand() {
         let Some(found) = command.find_subcommand(name).cloned() else { break };
         (command, matches) = (found, inner);
@@ -67,7 +65,7 @@ mod tests {
 
     #[test]
     fn every_path_of_every_command_is_read_or_written() {
-        let (mut commands, mut written, mut read) = (vec![Cli::command()], Vec::new(), Vec::new());
+        let (mut commands, mut written, mut read) = (vec![crate::args::command()], Vec::new(), Vec::new());
         while let Some(command) = commands.pop() {
             commands.extend(command.get_subcommands().cloned());
             for arg in paths(&command) {

@@ -14,7 +14,7 @@ mod threads;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 
 use args::{Cli, Command};
 use failure::{Failure, exit_code};
@@ -26,7 +26,7 @@ static MEMORY: rwkv_forge_io::Allocator = rwkv_forge_io::Allocator;
 
 fn main() -> ExitCode {
     faults::watch();
-    let parsed = Cli::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let parsed = args::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (mut cli, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(answer) => return ExitCode::from(terminal::parsed(&answer)),
@@ -75,6 +75,6 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Logits(args) => commands::logits::run(args, &cli.global, terminal),
         Command::State(args) => commands::state::run(args, &cli.global, terminal),
         Command::Completions(args) => commands::help::completions(args, terminal),
-        Command::Man => commands::help::man(terminal),
+        Command::Man(args) => commands::help::man(args, &cli.global, terminal),
     }
 }

@@ -8,6 +8,7 @@ pub(crate) use rwkv_forge_report::thousands;
 use rwkv_forge_report::{Cell, Column, Table, sink};
 use serde::Serialize;
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr;
 
 use crate::failure::{Failure, exit_code};
 
@@ -152,6 +153,16 @@ pub(crate) fn parsed(answer: &clap::Error) -> u8 {
         _ => answer.print().and_then(|()| io::stdout().flush()),
     };
     let code = u8::try_from(answer.exit_code()).unwrap_or(exit_code(rwkv_forge_tensor::Class::Usage));
+    if answer.use_stderr() && wants_document() {
+        // As of every other mistake. What becomes of it changes no code.
+        let message = answer.render().to_string();
+        let message = message.trim().strip_prefix("error: ").unwrap_or(message.trim()).to_owned();
+        let document = json!({
+            "schema_version": SCHEMA_VERSION,
+            "error": { "kind": "Usage", "message": message, "exit_code": code },
+        });
+        let _unheard = write_all(&mut io::stdout(), sink::json(&format!("{document:#}\n")).as_bytes());
+    }
     match printed {
         Err(error) if !answer.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
             say(&lost(&error));
@@ -159,6 +170,11 @@ pub(crate) fn parsed(answer: &clap::Error) -> u8 {
         }
         _ => code,
     }
+}
+
+/// Whether the command line asks for documents, as far as that can be said of one that is wrong.
+fn wants_document() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
 }
 
 fn lost(error: &io::Error) -> String {
@@ -193,11 +209,81 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) ->
     Ok(format!("{}\n", table.to_markdown()?))
 }
 
+/// As [`table`], no wider than the terminal: what is too long in the columns `cut`, the first of them first, ends in a mark with the number of
+/// characters that are left out. Where stdout is no terminal, COLUMNS says the width, and without it only what is very long is cut.
+pub(crate) fn fitting(header: &[&str], mut rows: Vec<Vec<String>>, right: &[usize], cut: &[usize]) -> Result<String, Failure> {
+    let widest = |rows: &[Vec<String>], column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| shown_width(cell)).max().unwrap_or(0)
+    };
+    let mut widths: Vec<usize> = header.iter().enumerate().map(|(column, name)| widest(&rows, column).max(name.width()).max(3)).collect();
+    for column in cut {
+        // A cell has a bar before it and a space at either side, and the last bar ends the line.
+        let all = widths.iter().sum::<usize>() + 3 * header.len() + 1;
+        let over = columns().map_or(0, |columns| all.saturating_sub(columns));
+        let room = widths[*column].saturating_sub(over).max(NARROWEST).min(widths[*column]).min(LONGEST);
+        widths[*column] = room;
+        rows.iter_mut().filter_map(|row| row.get_mut(*column)).for_each(|cell| *cell = shortened(cell, room));
+    }
+    table(header, rows, right)
+}
+
+/// Places of the longest cell that is shown whole, wherever it goes.
+const LONGEST: usize = 160;
+/// Places that a cut column keeps on the narrowest terminal.
+const NARROWEST: usize = 12;
+/// Widths that tables are fitted to; on wider terminals lines are read no better.
+const WIDTHS: std::ops::RangeInclusive<usize> = 60..=200;
+
+/// Places of a line, where the user says or the terminal does.
+fn columns() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let asked = || io::stdout().is_terminal().then(console_width).flatten();
+    said.or_else(asked).map(|columns: usize| columns.clamp(*WIDTHS.start(), *WIDTHS.end()))
+}
+
+fn console_width() -> Option<usize> {
+    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Places of a cell as the table shows it.
+fn shown_width(cell: &str) -> usize {
+    sink::markdown_cell(cell).width()
+}
+
+/// The beginning of what does not fit, with a mark that says how much is left out.
+fn shortened(cell: &str, room: usize) -> String {
+    if shown_width(cell) <= room {
+        return cell.to_owned();
+    }
+    let all = cell.chars().count();
+    let (mut text, mut kept) = (String::new(), 0);
+    let mark = |kept: usize| format!("… +{}", all - kept);
+    let most = room.saturating_sub(mark(0).width());
+    for c in cell.chars() {
+        let mut longer = text.clone();
+        longer.push(c);
+        if shown_width(&longer) > most {
+            break;
+        }
+        (text, kept) = (longer, kept + 1);
+    }
+    text + &mark(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{self, ErrorKind, Write};
 
-    use super::{Results, Terminal, write_all};
+    use super::{Results, Terminal, shortened, shown_width, write_all};
+
+    #[test]
+    fn what_is_too_long_ends_in_a_mark_that_says_how_much_is_missing() {
+        assert_eq!(shortened("short", 16), "short");
+        let cut = shortened(&"a|b ".repeat(1000), 16);
+        assert!(shown_width(&cut) <= 16 && cut.contains("… +3"), "{cut}");
+        let wide = shortened(&"日本語".repeat(40), 20);
+        assert!(shown_width(&wide) <= 20 && wide.starts_with('日'), "{wide}");
+    }
 
     /// Takes a few bytes at a time, and is not ready or interrupted in between.
     struct Awkward {

@@ -21,10 +21,19 @@ const RECIPE: &str = "rwkv_forge.recipe";
 /// Places for what is known only later, in containers whose metadata are texts: key and bytes.
 pub const LATE_TEXTS: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
 
+/// The types that a file gets when nobody names one. What the source holds quantized stays as it is where the container has a place for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultTypes {
+    /// A type by its name on the command line.
+    Named(&'static str),
+    /// What the source has, where the container holds it, else f16: nothing is rounded that need not be.
+    OfSource,
+}
+
 /// What a runtime loads: a format with names, types and rules. Registered once in the converter.
 ///
 /// ```
-/// use rwkv_forge_container::{Container, DENSE, Format, Word, by_name, no_hybrids};
+/// use rwkv_forge_container::{Container, DENSE, DefaultTypes, Format, Word, by_name, no_hybrids};
 /// # use rwkv_forge_container::{Claim, Head, OpenOptions, Opened, Place, Words};
 /// # use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version};
 /// # use rwkv_forge_tensor::{BoxError, Encoding};
@@ -54,6 +63,9 @@ pub const LATE_TEXTS: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("
 ///     fn types(&self) -> &'static [&'static str] {
 ///         DENSE
 ///     }
+///     fn default_types(&self) -> DefaultTypes {
+///         DefaultTypes::OfSource
+///     }
 ///     fn words(&self) -> &'static [Word] {
 ///         &[]
 ///     }
@@ -69,18 +81,18 @@ pub const LATE_TEXTS: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("
 /// #     }
 /// }
 ///
-/// let plain = by_name(&[&Plain], "plain").expect("it is registered");
+/// let plain = by_name(&[&Plain], "Plain").expect("it is registered, and case does not matter");
 /// assert!(plain.holds(Encoding::F16) && plain.carries(Version::V7).is_ok());
 /// assert_eq!(plain.carries(Version::ARwkv7).unwrap_err().kind(), "CannotCarry");
 /// ```
 pub trait Container: Sync {
-    /// Name on the command line.
+    /// Name on the command line, in small letters.
     fn name(&self) -> &'static str;
-    /// Other names on the command line.
+    /// Other names on the command line, such as those of programs that read it; in small letters.
     fn aliases(&self) -> &'static [&'static str] {
         &[]
     }
-    /// File name extension, without the dot.
+    /// File name extension, without the dot, by which the container is known where only an output is named: no two have the same one.
     fn extension(&self) -> &'static str;
     /// Who reads it, in a few words.
     fn summary(&self) -> &'static str;
@@ -92,6 +104,8 @@ pub trait Container: Sync {
     fn holds(&self, encoding: Encoding) -> bool {
         self.types().contains(&encoding.name)
     }
+    /// The types that a file gets when nobody names one.
+    fn default_types(&self) -> DefaultTypes;
     /// The type that a plan for it starts from: vectors and the like have it, which no rule of a plan names.
     fn plan_base(&self) -> &'static str {
         "q8_0"

@@ -24,18 +24,20 @@ mod fit;
 mod format;
 mod head;
 pub mod lint;
+mod near;
 mod registry;
 mod words;
 
 pub use beside::{Beside, BesideFile, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 pub use container::{
-    Container, DENSE, InParts, LATE_TEXTS, holds_text, no_hybrids, provenance, texts_of_words, with_manifest, words_of_texts,
+    Container, DENSE, DefaultTypes, InParts, LATE_TEXTS, holds_text, no_hybrids, provenance, texts_of_words, with_manifest, words_of_texts,
 };
 pub use error::ContainerError;
 pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
-pub use registry::{Registry, by_name};
+pub use near::nearest;
+pub use registry::{Registry, by_extension, by_name};
 pub use words::{
     Array, CARD, CHAT_FORMATS, ChatFormat, Entry, GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance,
     Sourced, Standing, TEMPLATE, TEMPLATE_JSON, TEMPLATES, TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template,

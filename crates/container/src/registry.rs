@@ -9,10 +9,18 @@ use crate::error::ContainerError;
 use crate::format::{Format, Naming, OpenOptions, Opened, Place};
 use crate::head::Head;
 
-/// The container that has this name, or an alias of it.
+/// The container that has this name, or an alias of it, in letters of either case.
 #[must_use]
 pub fn by_name<'a>(containers: &[&'a dyn Container], name: &str) -> Option<&'a dyn Container> {
-    containers.iter().copied().find(|container| container.name() == name || container.aliases().contains(&name))
+    let is_it = |known: &&str| known.eq_ignore_ascii_case(name);
+    containers.iter().copied().find(|container| is_it(&container.name()) || container.aliases().iter().any(is_it))
+}
+
+/// The container whose files are called like this one: `model.gguf`.
+#[must_use]
+pub fn by_extension<'a>(containers: &[&'a dyn Container], file: &Path) -> Option<&'a dyn Container> {
+    let extension = file.extension()?;
+    containers.iter().copied().find(|container| extension.eq_ignore_ascii_case(container.extension()))
 }
 
 /// All formats and namings.

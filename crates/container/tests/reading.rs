@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rwkv_forge_container::{Claim, Container, DENSE, Format, Head, Naming, OpenOptions, Opened, Place, Registry, Word, Words, by_name};
+use rwkv_forge_container::{
+    Claim, Container, DENSE, DefaultTypes, Format, Head, Naming, OpenOptions, Opened, Place, Registry, Word, Words, by_extension, by_name,
+};
 use rwkv_forge_model::{
     Choice, Configuration, Constraint, MappedTensor, ModelDescription, ModelFile, OutputLayout, Recover, TensorSpec, Version,
     describe_mapped_with, map_by_convention,
@@ -268,6 +270,9 @@ impl Container for Toy {
     fn types(&self) -> &'static [&'static str] {
         DENSE
     }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
+    }
     fn words(&self) -> &'static [Word] {
         &[]
     }
@@ -285,10 +290,12 @@ impl Container for Toy {
 #[test]
 fn a_container_is_found_by_its_name_and_its_aliases_and_holds_what_it_names() {
     let containers: &[&dyn Container] = &[&Toy];
-    for name in ["toy", "plaything"] {
+    for name in ["toy", "plaything", "Toy", "PLAYTHING"] {
         assert_eq!(by_name(containers, name).map(Container::name), Some("toy"));
     }
-    assert!(by_name(containers, "Toy").is_none());
+    assert!(by_name(containers, "toys").is_none());
+    let by_file = |name: &str| by_extension(containers, Path::new(name)).map(Container::name);
+    assert_eq!((by_file("a/b.toy"), by_file("B.TOY"), by_file("b.toys"), by_file("toy")), (Some("toy"), Some("toy"), None, None));
     let toy: &dyn Container = &Toy;
     assert!(toy.holds(Encoding::BF16) && !toy.holds(Encoding::F64) && !toy.holds(Encoding::new("q4_0", 32, 18)));
     assert_eq!(toy.carries(Version::QRwkv6).unwrap_err().kind(), "CannotCarry");

@@ -1,7 +1,7 @@
 //! The registries: what can be written and what can be read. A new container is one line here; a new format or naming, one line each. The
 //! command line's help, the tables in the documentation and the test matrix follow from them.
 
-pub use rwkv_forge_container::{Container, Format, Naming, Registry};
+pub use rwkv_forge_container::{Container, DefaultTypes, Format, Naming, Registry};
 
 use std::path::Path;
 
@@ -69,8 +69,28 @@ pub fn usual_for(version: Version) -> &'static dyn Container {
 /// # Errors
 /// [`ConvertError::UnknownContainer`] with the names that exist.
 pub fn by_name(name: &str) -> Result<&'static dyn Container, ConvertError> {
-    rwkv_forge_container::by_name(CONTAINERS, name).ok_or_else(|| ConvertError::UnknownContainer {
-        name: name.to_owned(),
-        known: CONTAINERS.iter().map(|container| container.name()).collect::<Vec<_>>().join(", "),
+    rwkv_forge_container::by_name(CONTAINERS, name).ok_or_else(|| {
+        let all = CONTAINERS.iter().flat_map(|container| std::iter::once(container.name()).chain(container.aliases().iter().copied()));
+        let meant = rwkv_forge_container::nearest(name, all).map_or_else(String::new, |near| format!("did you mean {near}? "));
+        ConvertError::UnknownContainer { name: name.to_owned(), answer: format!("{meant}there are {}", names()) }
     })
+}
+
+/// The container that is named, or else the one whose files are called like the output.
+///
+/// # Errors
+/// [`ConvertError::UnknownContainer`], and [`ConvertError::ContainerNeeded`] where neither says it.
+pub fn named_or_implied(name: Option<&str>, output: Option<&Path>) -> Result<&'static dyn Container, ConvertError> {
+    let implied = || output.and_then(|path| rwkv_forge_container::by_extension(CONTAINERS, path));
+    let needed = || ConvertError::ContainerNeeded { output: output.map(Path::to_path_buf), known: names() };
+    name.map_or_else(|| implied().ok_or_else(needed), by_name)
+}
+
+/// The names of all containers, with what else each answers to.
+fn names() -> String {
+    let name = |container: &&dyn Container| match container.aliases() {
+        [] => container.name().to_owned(),
+        aliases => format!("{} (or {})", container.name(), aliases.join(", ")),
+    };
+    CONTAINERS.iter().map(name).collect::<Vec<_>>().join(", ")
 }

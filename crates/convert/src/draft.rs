@@ -126,7 +126,7 @@ fn checked(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<Checked, B
     }
     let rows = model.description().hyperparameters.vocabulary;
     let plain = plain_recipe(options)?;
-    let choices = plain.as_ref().unwrap_or(options.recipe).resolve(model.description(), container)?;
+    let choices = plain.as_ref().unwrap_or(options.recipe).resolve(&model.model, container)?;
     refuse_requantizing(model, &choices, options.requantize)?;
     let words = words(model, options)?;
     let lacking = words.tokens.as_ref().and_then(|tokens| tokens.value.shortfall(rows));

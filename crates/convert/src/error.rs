@@ -18,20 +18,31 @@ pub enum ConvertError {
         name: &'static str,
     },
     /// No container of this name.
-    #[error("unknown container '{name}': expected one of {known}")]
+    #[error("no container is called '{name}': {answer}")]
     UnknownContainer {
         /// What was asked for.
         name: String,
+        /// What was probably meant, and what exists.
+        answer: String,
+    },
+    /// Neither an option nor the output's name says what to write.
+    #[error(
+        "{} says which container to write: give --to with one of {known}, or an output whose name ends like theirs",
+        output.as_ref().map_or_else(|| "nothing".to_owned(), |path| format!("neither --to nor the name {}", path.display()))
+    )]
+    ContainerNeeded {
+        /// The output, if it has a name.
+        output: Option<PathBuf>,
         /// What exists.
         known: String,
     },
     /// No type of this name.
-    #[error("unknown type '{name}': expected one of {known}")]
+    #[error("no type is called '{name}': {answer}")]
     UnknownType {
         /// What was asked for.
         name: String,
-        /// What exists.
-        known: String,
+        /// What was probably meant, and what exists.
+        answer: String,
     },
     /// The type is there for reading other people's files.
     #[error("{name} is for reading only: nothing can be stored as it; choose one of {known}")]
@@ -79,7 +90,7 @@ pub enum ConvertError {
         others: String,
     },
     /// The container cannot hold this type at all.
-    #[error("container {container} cannot hold type {encoding}: it carries {carried}")]
+    #[error("container {container} cannot hold type {encoding}: it carries {carried}{instead}")]
     TypeNotCarried {
         /// Container.
         container: &'static str,
@@ -87,6 +98,8 @@ pub enum ConvertError {
         encoding: &'static str,
         /// Types that it can hold.
         carried: String,
+        /// Those among them that are nearest; begins with a semicolon unless it is empty.
+        instead: String,
     },
     /// A `--set` rule asks for something that the runtime could not read.
     #[error("'{rule}' gives {tensor} the type {encoding}, but {why}")]

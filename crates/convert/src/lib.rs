@@ -25,6 +25,7 @@ pub mod recipe;
 mod render;
 mod start;
 pub mod state;
+mod taken;
 mod target;
 mod treatment;
 mod words;
@@ -46,4 +47,4 @@ pub use rwkv_forge_container::{
 };
 pub use start::{start_beside, start_digest, starting_like};
 pub use treatment::{origin_of_importance, treatment};
-pub use words::{COMPANIONS, name_of, named_after, vocabulary_for, vocabulary_of};
+pub use words::{COMPANIONS, name_of, named_after, output_beside, vocabulary_for, vocabulary_of};

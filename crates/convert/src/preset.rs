@@ -6,7 +6,7 @@
 //! the feed-forward part, and its mixtures give some layers' a wider type; see [`Preset::ffn_down`].
 
 use rwkv_forge_model::TimeMix;
-use rwkv_forge_quant::{BlockFormat, IQ4_NL, IQ4_XS, Int8, NF4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_1, Q5_K, Q6_K, Q8_0};
+use rwkv_forge_quant::{BlockFormat, F16, IQ4_NL, IQ4_XS, Int8, NF4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_1, Q5_K, Q6_K, Q8_0};
 use rwkv_forge_tensor::Encoding;
 
 use crate::container::Container;
@@ -25,6 +25,8 @@ pub struct Preset {
     pub file_type: Option<u32>,
     /// For the types that give each tensor what it needs within the bytes of a plain one.
     pub ready: Option<&'static Ready>,
+    /// Whether each tensor keeps the type that it has in the source, where the container holds that; the types above are for all others.
+    pub keeps: bool,
     /// What some layers of hybrids get.
     down: Down,
 }
@@ -113,7 +115,7 @@ impl Plain {
                 (name, format, None, down)
             }
         };
-        Preset { name, base: base.encoding(), head: head_of(base).encoding(), file_type, ready: None, down }
+        Preset { name, base: base.encoding(), head: head_of(base).encoding(), file_type, ready: None, keeps: false, down }
     }
 }
 
@@ -122,7 +124,7 @@ impl Plain {
 pub struct Ready {
     /// Name on the command line.
     pub name: &'static str,
-    /// What people call it.
+    /// What it was called before: accepted everywhere, and what older recipes and records say.
     pub alias: &'static str,
     /// The plain type whose bytes it does not exceed, where the container has it.
     pub(crate) reference: Plain,
@@ -138,10 +140,10 @@ pub struct Ready {
 
 /// All ready types.
 pub(crate) const READY: &[Ready] = &[
-    Ready { name: "rwkv-q4", alias: "4bit", reference: Plain::Mix(&Q4_K_M), elsewhere: &[&Q4_1, &NF4], sixteenths: None, floor: false },
-    Ready { name: "rwkv-q5", alias: "5bit", reference: Plain::Mix(&Q5_K_M), elsewhere: &[&Q5_1, &NF4], sixteenths: Some(88), floor: false },
-    Ready { name: "rwkv-q6", alias: "6bit", reference: Plain::Format(&Q6_K), elsewhere: &[&NF4], sixteenths: Some(105), floor: false },
-    Ready { name: "rwkv-q8", alias: "8bit", reference: Plain::Format(&Q8_0), elsewhere: &[&Int8], sixteenths: None, floor: true },
+    Ready { name: "4bit", alias: "rwkv-q4", reference: Plain::Mix(&Q4_K_M), elsewhere: &[&Q4_1, &NF4], sixteenths: None, floor: false },
+    Ready { name: "5bit", alias: "rwkv-q5", reference: Plain::Mix(&Q5_K_M), elsewhere: &[&Q5_1, &NF4], sixteenths: Some(88), floor: false },
+    Ready { name: "6bit", alias: "rwkv-q6", reference: Plain::Format(&Q6_K), elsewhere: &[&NF4], sixteenths: Some(105), floor: false },
+    Ready { name: "8bit", alias: "rwkv-q8", reference: Plain::Format(&Q8_0), elsewhere: &[&Int8], sixteenths: None, floor: true },
 ];
 
 impl Ready {
@@ -164,6 +166,8 @@ impl Ready {
                 container: container.name(),
                 encoding: self.name,
                 carried: carried.map(|encoding| encoding.name).collect::<Vec<_>>().join(", "),
+                // Where none stands in, there are no blocks at all.
+                instead: String::new(),
             }
         })
     }
@@ -181,53 +185,138 @@ pub fn is_unfit(time_mix: TimeMix, encoding: Encoding) -> bool {
     unfit.iter().any(|format| format.encoding() == encoding)
 }
 
-/// Names of all types that can be asked for: block formats, then the other presets.
+/// The types of the source, kept.
+pub const KEEP: &str = "keep";
+
+/// Names of all types that can be asked for: block formats, then the other presets. Each is there once, so that older names of the ready
+/// types ([`Ready::alias`]) are not among them.
 #[must_use]
 pub fn type_names() -> Vec<&'static str> {
     let formats = rwkv_forge_quant::encodable().map(|format| format.encoding().name);
     let mixes = MIXES.iter().map(|mix| mix.name).filter(|name| rwkv_forge_quant::by_name(name).is_none());
-    let ready = READY.iter().flat_map(|ready| [ready.alias, ready.name]);
-    formats.chain(mixes).chain(ready).collect()
+    let ready = READY.iter().map(|ready| ready.name);
+    formats.chain(mixes).chain(ready).chain([KEEP]).collect()
 }
 
-/// Names of the types that are read and not written.
-#[must_use]
-pub fn read_only_names() -> Vec<&'static str> {
-    let formats = rwkv_forge_quant::FORMATS.iter().filter(|format| !format.facts().encodes);
-    formats.map(|format| format.encoding().name).collect()
+/// Older names of types, each with the name that it has now.
+pub fn aliases() -> impl Iterator<Item = (&'static str, &'static str)> {
+    READY.iter().map(|ready| (ready.alias, ready.name))
 }
 
-/// The block format of this name.
+/// The block format of this name, in letters of either case. What is said of an unknown name is about `container`, where one is known.
 ///
 /// # Errors
-/// [`ConvertError::UnknownType`] with the names that exist, [`ConvertError::ReadOnlyType`].
-pub fn format_by_name(name: &str) -> Result<Encoding, ConvertError> {
-    let known = || rwkv_forge_quant::encodable().map(|format| format.encoding().name).collect::<Vec<_>>().join(", ");
-    writable(name, known).map(BlockFormat::encoding)
+/// [`ConvertError::UnknownType`] with what was probably meant, [`ConvertError::ReadOnlyType`].
+pub fn format_by_name(name: &str, container: Option<&dyn Container>) -> Result<Encoding, ConvertError> {
+    let names = Names { known: rwkv_forge_quant::encodable().map(|format| format.encoding().name).collect(), container };
+    writable(name, &names).map(BlockFormat::encoding)
 }
 
-/// The preset of this name.
+/// The preset of this name, in letters of either case.
 ///
 /// # Errors
 /// [`ConvertError::UnknownType`] with the names that exist, [`ConvertError::ReadOnlyType`].
 pub fn preset_by_name(name: &str) -> Result<Preset, ConvertError> {
-    if let Some(ready) = READY.iter().find(|ready| ready.name == name || ready.alias == name) {
+    preset_for(name, None)
+}
+
+/// As [`preset_by_name`], for a file of `container`: what is said of an unknown name is about its types.
+///
+/// # Errors
+/// As [`preset_by_name`].
+pub fn preset_for(name: &str, container: Option<&dyn Container>) -> Result<Preset, ConvertError> {
+    let is = |known: &str| known.eq_ignore_ascii_case(name);
+    if let Some(ready) = READY.iter().find(|ready| is(ready.name) || is(ready.alias)) {
         return Ok(Preset { name: ready.name, ready: Some(ready), down: Down::Base, ..ready.reference.preset() });
     }
-    let plain = match MIXES.iter().find(|mix| mix.name == name) {
+    if is(KEEP) {
+        return Ok(Preset { name: KEEP, keeps: true, ..Plain::Format(&F16).preset() });
+    }
+    let plain = match MIXES.iter().find(|mix| is(mix.name)) {
         Some(mix) => Plain::Mix(mix),
-        None => Plain::Format(writable(name, || type_names().join(", "))?),
+        None => Plain::Format(writable(name, &Names { known: type_names(), container })?),
     };
     Ok(plain.preset())
 }
 
 /// A format that can be written.
-fn writable(name: &str, known: impl Fn() -> String) -> Result<&'static dyn BlockFormat, ConvertError> {
-    match rwkv_forge_quant::by_name(name) {
+fn writable(name: &str, names: &Names<'_>) -> Result<&'static dyn BlockFormat, ConvertError> {
+    match rwkv_forge_quant::by_name(&name.to_ascii_lowercase()) {
         Some(format) if format.facts().encodes => Ok(format),
-        Some(format) => Err(ConvertError::ReadOnlyType { name: format.encoding().name, known: known() }),
-        None => Err(ConvertError::UnknownType { name: name.to_owned(), known: known() }),
+        Some(format) => Err(ConvertError::ReadOnlyType { name: format.encoding().name, known: names.list() }),
+        None => Err(names.unknown(name)),
     }
+}
+
+/// The names among which one is looked for.
+pub(crate) struct Names<'a> {
+    /// All that could be meant.
+    known: Vec<&'static str>,
+    /// The container whose types are asked for, if it is known.
+    container: Option<&'a dyn Container>,
+}
+
+impl<'a> Names<'a> {
+    /// Of the types of a container.
+    pub(crate) fn of(container: &'a dyn Container) -> Self {
+        Self { known: type_names(), container: Some(container) }
+    }
+
+    /// Those that the container holds.
+    fn offered(&self) -> impl Iterator<Item = &'static str> {
+        self.known.iter().copied().filter(|name| self.container.is_none_or(|container| is_held(name, container)))
+    }
+
+    /// Those with as many bits as `name` has, by the number in it: what is meant by `int4`, `4-bit` or `Q4`.
+    fn of_as_many_bits(&self, name: &str) -> Option<(u32, Vec<&'static str>)> {
+        let bits = bits_named(name)?;
+        let found: Vec<&str> = self.offered().filter(|known| bits_named(known) == Some(bits)).collect();
+        (!found.is_empty()).then_some((bits, found))
+    }
+
+    fn list(&self) -> String {
+        self.offered().collect::<Vec<_>>().join(", ")
+    }
+
+    /// What to take where a container has no place for a type: those of as many bits. Begins with a semicolon, or is empty.
+    pub(crate) fn instead_of(&self, name: &str) -> String {
+        self.of_as_many_bits(name).map_or_else(String::new, |(bits, names)| format!("; of {bits} bits it has {}", best_first(names)))
+    }
+
+    /// The refusal of a name that no type has.
+    fn unknown(&self, name: &str) -> ConvertError {
+        let whose = self.container.map_or_else(|| "there are".to_owned(), |container| format!("{} has", container.name()));
+        let alike = self.of_as_many_bits(name);
+        // Of names with a number those with the same number are meant first.
+        let near = match &alike {
+            Some((_, names)) => rwkv_forge_container::nearest(name, names.iter().copied()),
+            None => rwkv_forge_container::nearest(name, self.offered()),
+        };
+        let meant = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
+        let answer = match alike {
+            Some((bits, names)) => format!("{meant}of {bits} bits {whose} {}", best_first(names)),
+            None => format!("{meant}{whose} {}", self.list()),
+        };
+        ConvertError::UnknownType { name: name.to_owned(), answer }
+    }
+}
+
+/// Whether files of a container can have the type of this name.
+fn is_held(name: &str, container: &dyn Container) -> bool {
+    let Ok(preset) = preset_by_name(name) else { return false };
+    preset.ready.map_or_else(|| container.holds(preset.base), |ready| ready.reference_in(container).is_ok())
+}
+
+/// The number in a name: `q4_k_m` and `4bit` are of 4 bits.
+fn bits_named(name: &str) -> Option<u32> {
+    let digits: String = name.chars().skip_while(|letter| !letter.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// The ready type first, which is the one to take.
+fn best_first(mut names: Vec<&'static str>) -> String {
+    names.sort_by_key(|name| !READY.iter().any(|ready| ready.name == *name));
+    names.join(", ")
 }
 
 /// Heads of few bits cost more accuracy than their bytes are worth, so quantized bases but Q8_0 come with a wider one. Only

@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use rwkv_forge_model::{ChannelMix, Choice, Constraint, ModelDescription, TensorRole, TensorSpec, TimeMix};
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_tensor::Encoding;
+use rwkv_forge_weights::Model;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Container;
 use crate::error::ConvertError;
 use crate::pattern::{Budget, Pattern, Refused};
-use crate::preset::{Preset, format_by_name, is_unfit, preset_by_name, stand_in, type_names};
+pub use crate::taken::Taken;
+
+use crate::preset::{Names, Preset, format_by_name, is_unfit, preset_for, stand_in, type_names};
 
 /// One override: tensors whose canonical name matches get this type.
 #[derive(Clone, Debug)]
@@ -125,13 +128,30 @@ struct RuleEntry {
     harm: Option<f64>,
 }
 
-impl Recipe {
-    /// Builds a recipe from the text of a recipe file, the `--type` option and the `--set` options. The command line
-    /// wins over the file.
+/// What was said of types, where the type of all that no rule names may be left open. See [`Recipe::new`].
+#[derive(Debug)]
+pub struct Wanted {
+    base: Option<Preset>,
+    rules: Rules,
+    quantizer: Option<Quantizer>,
+    calibration: Option<CalibrationRecord>,
+    origin: Option<String>,
+    /// Where it was said.
+    location: String,
+}
+
+impl Wanted {
+    /// Reads the text of a recipe file, the `--type` option and the `--set` options. The command line wins over the file. `container` is
+    /// the one that the file will be of, if it is known: what is said of unknown types is about its own.
     ///
     /// # Errors
-    /// Unknown types, bad regular expressions, bad TOML, or no type at all.
-    pub fn new(file: Option<(&str, &str)>, base: Option<&str>, sets: &[String]) -> Result<Self, ConvertError> {
+    /// Unknown types, bad regular expressions, bad TOML.
+    pub fn new(
+        file: Option<(&str, &str)>,
+        base: Option<&str>,
+        sets: &[String],
+        container: Option<&dyn Container>,
+    ) -> Result<Self, ConvertError> {
         let (mut rules, mut budget) = (Rules::default(), Budget::default());
         let (mut file_base, mut quantizer, mut calibration) = (None, None, None);
         if let Some((path, text)) = file {
@@ -139,24 +159,59 @@ impl Recipe {
                 toml::from_str(text).map_err(|error| ConvertError::BadRecipe { location: path.to_owned(), reason: error.to_string() })?;
             for entry in &parsed.rules {
                 let by = entry.quantizer.as_ref().map_or_else(String::new, |name| format!(":{name}"));
-                let rule = Rule::new(&format!("{}={}{by}", entry.tensors, entry.encoding), &mut budget)?;
+                let rule = Rule::new(&format!("{}={}{by}", entry.tensors, entry.encoding), &mut budget, container)?;
                 rules.push(Rule { harm: entry.harm, ..rule });
             }
             quantizer = parsed.quantizer.as_deref().map(quantizer_by_name).transpose()?;
             (file_base, calibration) = (parsed.base, parsed.calibration);
         }
         for text in sets {
-            rules.push(Rule::new(text, &mut budget)?);
+            rules.push(Rule::new(text, &mut budget, container)?);
         }
-        let Some(base) = base.or(file_base.as_deref()) else {
-            return Err(ConvertError::BadRecipe {
-                location: file.map_or("command line", |(path, _)| path).to_owned(),
-                reason: format!("no type is given: add --type with one of {}", type_names().join(", ")),
-            });
+        let base = base.or(file_base.as_deref()).map(|name| preset_for(name, container)).transpose()?;
+        let location = file.map_or("command line", |(path, _)| path).to_owned();
+        Ok(Self { base, rules, quantizer, calibration, origin: file.map(|(_, text)| digest(text)), location })
+    }
+
+    /// The recipe, where a type was given.
+    ///
+    /// # Errors
+    /// [`ConvertError::BadRecipe`] where none was.
+    pub fn recipe(self) -> Result<Recipe, ConvertError> {
+        let Some(base) = self.base else {
+            let reason = format!("no type is given: add --type with one of {}", type_names().join(", "));
+            return Err(ConvertError::BadRecipe { location: self.location, reason });
         };
-        let origin = file.map(|(_, text)| digest(text));
+        Ok(self.with(base))
+    }
+
+    /// The recipe for a file of this model, and where no type was given what was taken and why.
+    ///
+    /// # Errors
+    /// For a container whose registration names a type that there is not.
+    pub fn recipe_for(self, model: &Model, container: &dyn Container) -> Result<(Recipe, Option<Taken>), ConvertError> {
+        if let Some(base) = self.base {
+            return Ok((self.with(base), None));
+        }
+        let taken = Taken::for_file(model, container);
+        Ok((self.with(preset_for(taken.name, Some(container))?), Some(taken)))
+    }
+
+    fn with(self, preset: Preset) -> Recipe {
+        let Self { rules, quantizer, calibration, origin, .. } = self;
         let (strict, keep_factors, keep_importance) = Default::default();
-        Ok(Self { preset: preset_by_name(base)?, rules, strict, keep_factors, keep_importance, quantizer, calibration, origin })
+        Recipe { preset, rules, strict, keep_factors, keep_importance, quantizer, calibration, origin }
+    }
+}
+
+impl Recipe {
+    /// Builds a recipe from the text of a recipe file, the `--type` option and the `--set` options. The command line
+    /// wins over the file.
+    ///
+    /// # Errors
+    /// Unknown types, bad regular expressions, bad TOML, or no type at all.
+    pub fn new(file: Option<(&str, &str)>, base: Option<&str>, sets: &[String]) -> Result<Self, ConvertError> {
+        Wanted::new(file, base, sets, None)?.recipe()
     }
 
     /// What chooses the codes where no rule says otherwise: what the recipe names, else what its type comes with. Plain types come with
@@ -221,15 +276,17 @@ impl Recipe {
     /// # Errors
     /// When the container cannot hold the type, a rule contradicts the container or matches nothing, or, with
     /// `strict`, rows are no whole number of blocks.
-    pub fn resolve(&self, model: &ModelDescription, container: &dyn Container) -> Result<Vec<Choice>, ConvertError> {
+    pub fn resolve(&self, model: &Model, container: &dyn Container) -> Result<Vec<Choice>, ConvertError> {
         self.check_container(container)?;
+        let (model, stored) = (model.description(), model.source().tensors());
         if !self.preset.base.is_dense() {
             check_support(self.quantizer(), self.preset.base, self.preset.name)?;
         }
         let mut used = vec![false; self.rules.all.len()];
         let mut choices = Vec::with_capacity(model.tensors.len());
         for spec in &model.tensors {
-            choices.push(self.choose(spec, model, container, &mut used)?);
+            let kept = stored.get(spec.source_index).map(|info| info.encoding).filter(|_| self.preset.keeps);
+            choices.push(self.choose(spec, kept, model, container, &mut used)?);
         }
         if let Some(index) = used.iter().position(|used| !used) {
             let example = model.tensors.iter().rev().find(|spec| spec.layer.is_some()).map_or_else(String::new, |spec| spec.name.clone());
@@ -257,7 +314,7 @@ impl Recipe {
     pub fn with_rules(mut self, sets: &[String]) -> Result<Self, ConvertError> {
         let mut budget = Budget::default();
         for text in sets {
-            self.rules.push(Rule::new(text, &mut budget)?);
+            self.rules.push(Rule::new(text, &mut budget, None)?);
         }
         Ok(self)
     }
@@ -309,6 +366,7 @@ impl Recipe {
                     container: container.name(),
                     encoding: encoding.name,
                     carried: carried.join(", "),
+                    instead: Names::of(container).instead_of(encoding.name),
                 });
             }
         }
@@ -318,6 +376,7 @@ impl Recipe {
     fn choose(
         &self,
         spec: &TensorSpec,
+        kept: Option<Encoding>,
         model: &ModelDescription,
         container: &dyn Container,
         used: &mut [bool],
@@ -338,7 +397,10 @@ impl Recipe {
                 }
                 Choice { encoding: rule.encoding, reason: format!("set {}", rule.text) }
             }
-            None => self.default_choice(spec, model, constraint),
+            None => match kept.filter(|encoding| container.holds(*encoding) && constraint.refuses(*encoding).is_none()) {
+                Some(encoding) => Choice { encoding, reason: "kept as it is in the source".to_owned() },
+                None => self.default_choice(spec, model, constraint),
+            },
         };
         self.fit_blocks(spec, model.mechanisms.time_mix, choice)
     }
@@ -437,7 +499,7 @@ impl Rule {
     }
 
     /// Parses `REGEX=TYPE` and `REGEX=TYPE:QUANTIZER`.
-    fn new(text: &str, budget: &mut Budget) -> Result<Self, ConvertError> {
+    fn new(text: &str, budget: &mut Budget, container: Option<&dyn Container>) -> Result<Self, ConvertError> {
         let bad = |reason: String| ConvertError::BadRecipe { location: format!("'{text}'"), reason };
         let Some((expression, name)) = text.rsplit_once('=') else {
             return Err(bad("expected REGEX=TYPE, for example --set 'ffn\\.value=q8_0'".to_owned()));
@@ -450,7 +512,7 @@ impl Rule {
             Refused::Syntax(reason) => bad(reason),
             Refused::TooLarge(limit) => ConvertError::PatternsTooLarge { rule: text.chars().take(RULE_SHOWN).collect(), limit },
         })?;
-        let encoding = format_by_name(name.trim())?;
+        let encoding = format_by_name(name.trim(), container)?;
         if let Some(quantizer) = quantizer {
             check_support(quantizer, encoding, text)?;
         }

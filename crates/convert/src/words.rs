@@ -1,7 +1,7 @@
 //! What is said of a model in the file that is made of it: by the user, by what the model was read from, and by what models of its kind
 //! have. Start at [`words`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{
     CARD, CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, NAMED_TEMPLATE, Origin, Sourced, TEMPLATE, TEMPLATE_JSON, TOKENIZER,
@@ -68,6 +68,32 @@ pub fn name_of(source: &Path) -> Option<String> {
         "model" | "pytorch_model" => source.parent().and_then(whole).or_else(|| Some(indexed.to_owned())),
         own => Some(own.to_owned()),
     }
+}
+
+/// The path of what is made of a source where none is given: `SOURCE-WHAT.EXTENSION` beside it. What the source's name or the extension says
+/// already is not said again, and it is never the source's own path.
+///
+/// ```
+/// use std::path::Path;
+/// let path = |source: &str, what, extension| rwkv_forge_convert::output_beside(Path::new(source), what, extension);
+/// assert_eq!(path("m/rwkv7.pth", Some("4bit"), "gguf"), Path::new("m/rwkv7-4bit.gguf"));
+/// assert_eq!(path("m/rwkv7-F16.pth", Some("f16"), "st"), Path::new("m/rwkv7-F16.st"));
+/// assert_eq!(path("state.st", Some("pth"), "pth"), Path::new("state.pth"));
+/// assert_eq!(path("rwkv7.gguf", None, "gguf"), Path::new("rwkv7-new.gguf"));
+/// ```
+#[must_use]
+pub fn output_beside(source: &Path, what: Option<&str>, extension: &str) -> PathBuf {
+    let stem = name_of(source).unwrap_or_else(|| "model".to_owned());
+    let says = |what: &str| {
+        let before = stem.len().checked_sub(what.len()).and_then(|at| stem.get(..at).filter(|_| stem[at..].eq_ignore_ascii_case(what)));
+        before.is_some_and(|before| before.is_empty() || before.ends_with(['-', '_', '.']))
+    };
+    let name = match what.filter(|what| *what != extension && !says(what)) {
+        Some(what) => format!("{stem}-{what}.{extension}"),
+        None => format!("{stem}.{extension}"),
+    };
+    let path = source.with_file_name(name);
+    if path == source { source.with_file_name(format!("{stem}-new.{extension}")) } else { path }
 }
 
 /// What is said of a model, in this order: by the caller, by the files beside it and the source itself, and what models of its kind have.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use rwkv_forge_container::{Claim, Container, Format, Head, OpenOptions, Opened, Place, Word, Words, no_hybrids};
+use rwkv_forge_container::{Claim, Container, DefaultTypes, Format, Head, OpenOptions, Opened, Place, Word, Words, no_hybrids};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
 
@@ -36,6 +36,9 @@ impl Container for RwkvCpp {
     fn name(&self) -> &'static str {
         "rwkv-cpp"
     }
+    fn aliases(&self) -> &'static [&'static str] {
+        &["rwkv.cpp"]
+    }
     fn extension(&self) -> &'static str {
         "bin"
     }
@@ -48,6 +51,9 @@ impl Container for RwkvCpp {
     fn types(&self) -> &'static [&'static str] {
         static TYPES: LazyLock<Vec<&str>> = LazyLock::new(types::names);
         &TYPES
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::Named("4bit")
     }
     fn words(&self) -> &'static [Word] {
         // Only tensors and sizes.

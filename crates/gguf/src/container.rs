@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_container::lint::{About, Lint};
-use rwkv_forge_container::{Claim, Container, Format, Head, InParts, OpenOptions, Opened, Place, Sourced, TokenTable, Value, Word, Words};
+use rwkv_forge_container::{
+    Claim, Container, DefaultTypes, Format, Head, InParts, OpenOptions, Opened, Place, Sourced, TokenTable, Value, Word, Words,
+};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::SpecialId;
@@ -58,6 +60,9 @@ impl Container for Gguf {
     fn name(&self) -> &'static str {
         "gguf"
     }
+    fn aliases(&self) -> &'static [&'static str] {
+        &["llama.cpp", "llama-cpp", "ollama", "lmstudio", "lm-studio"]
+    }
     fn extension(&self) -> &'static str {
         "gguf"
     }
@@ -84,6 +89,9 @@ impl Container for Gguf {
             // How llama.cpp would divide and normalize texts by it is nothing that a file of RWKV says.
             TokenTable::Merges(_) => false,
         }
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::Named("4bit")
     }
     fn words(&self) -> &'static [Word] {
         &[

@@ -324,8 +324,7 @@ impl TensorSource for GgufFile {
     #[allow(clippy::wildcard_enum_match_arm, reason = "all other values are numbers")]
     fn metadata(&self) -> Vec<(String, String)> {
         let text = |value: &Value| match value {
-            // Control characters of a stranger's file must not reach a terminal.
-            Value::String(text) => rwkv_forge_tensor::shorten(text.trim_end()),
+            Value::String(text) => text.trim_end().to_owned(),
             other => other.to_string(),
         };
         self.metadata().entries().iter().map(|(key, value)| (key.clone(), text(value))).collect()

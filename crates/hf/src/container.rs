@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_checkpoint::Safetensors;
-use rwkv_forge_container::{Container, DENSE, Format, Naming, Opened, TokenTable, Word, Words, no_hybrids, with_manifest};
+use rwkv_forge_container::{Container, DENSE, DefaultTypes, Format, Naming, Opened, TokenTable, Word, Words, no_hybrids, with_manifest};
 use rwkv_forge_gguf::Gguf;
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
@@ -37,6 +37,9 @@ impl Container for HuggingFace {
     fn name(&self) -> &'static str {
         HF
     }
+    fn aliases(&self) -> &'static [&'static str] {
+        &["transformers", "fla"]
+    }
     fn extension(&self) -> &'static str {
         "hf"
     }
@@ -48,6 +51,9 @@ impl Container for HuggingFace {
     }
     fn types(&self) -> &'static [&'static str] {
         DENSE
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
     }
     fn words(&self) -> &'static [Word] {
         WORDS
@@ -96,6 +102,9 @@ impl Container for HuggingFaceNative {
     fn types(&self) -> &'static [&'static str] {
         DENSE
     }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
+    }
     fn words(&self) -> &'static [Word] {
         &[Word::Tokens, Word::Special, Word::Template, Word::Context, Word::Provenance]
     }
@@ -141,6 +150,9 @@ impl Container for Candle {
     }
     fn types(&self) -> &'static [&'static str] {
         DENSE
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
     }
     fn words(&self) -> &'static [Word] {
         CANDLE_WORDS
@@ -189,6 +201,9 @@ impl Container for CandleGguf {
     fn types(&self) -> &'static [&'static str] {
         static TYPES: LazyLock<Vec<&str>> = LazyLock::new(candle::gguf_types);
         &TYPES
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::Named("4bit")
     }
     fn words(&self) -> &'static [Word] {
         CANDLE_WORDS

@@ -79,7 +79,7 @@ pub(crate) struct TemporaryDirectory {
 
 impl TemporaryDirectory {
     pub(crate) fn create(target: &Path, own: &dyn Fn(&str) -> bool) -> Result<Self, IoError> {
-        let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
+        let refused = |reason: String| IoError::output_directory(target, reason);
         let Some(name) = target.file_name() else { return Err(refused("the path does not end in a name".to_owned())) };
         let folder = folder_of(target);
         let parent = Place::folder_at(&folder).map_err(|error| refused(error.to_string()))?;

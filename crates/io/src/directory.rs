@@ -170,7 +170,7 @@ fn take_name_in_two_steps(temporary: &TemporaryDirectory, from: &Place, to: &Pla
 /// Refuses a name that may not be replaced.
 fn check(path: &Path, force: bool, claim: Option<(&Claims, &str)>, own: &dyn Fn(&str) -> bool) -> Result<(), IoError> {
     let owned = || path.to_path_buf();
-    let unreadable = |error: io::Error| IoError::OutputDirectory { path: owned(), reason: error.to_string() };
+    let unreadable = |error: io::Error| IoError::output_directory(path, error.to_string());
     if let Some((claims, role)) = claim {
         claims.output_directory(role, path)?;
     }

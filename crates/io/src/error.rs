@@ -166,6 +166,21 @@ pub enum IoError {
 }
 
 impl IoError {
+    /// No output can be created under this path. Of directories that are missing the first is named, with what makes them.
+    pub(crate) fn output_directory(path: &Path, reason: String) -> Self {
+        let missing = |folder: &&Path| {
+            !folder.as_os_str().is_empty() && folder.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let folders: Vec<&Path> = path.ancestors().skip(1).take_while(missing).collect();
+        let hint = match (folders.first(), folders.last()) {
+            (Some(parent), Some(first)) => {
+                format!("; the directory {} does not exist: make it first (mkdir -p '{}')", first.display(), parent.display())
+            }
+            _ => String::new(),
+        };
+        Self::OutputDirectory { path: path.to_path_buf(), reason: reason + &hint }
+    }
+
     /// Sorts the failure of opening or examining an input.
     pub(crate) fn opening(path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();

@@ -276,7 +276,7 @@ pub(crate) fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &st
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(IoError::OutputDirectory { path: owned(), reason: e.to_string() }),
+        Err(e) => return Err(IoError::output_directory(path, e.to_string())),
     };
     if !meta.is_file() {
         Err(IoError::OutputNotRegular { path: owned(), found: describe(meta.file_type()) })

@@ -106,7 +106,7 @@ pub(crate) struct Temporary {
 impl Temporary {
     /// Creates a locked, empty temporary for the output `target`, after removing abandoned ones.
     pub(crate) fn create(target: &Path) -> Result<(Arc<Self>, File), IoError> {
-        let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
+        let refused = |reason: String| IoError::output_directory(target, reason);
         let named = target.file_name().filter(|_| !target.as_os_str().as_bytes().ends_with(b"/"));
         let Some(target_name) = named else {
             return Err(refused("the path does not end in a file name".to_owned()));
@@ -149,7 +149,7 @@ impl Temporary {
 
     /// Creates a file under its own name in a directory that is itself temporary and locked.
     pub(crate) fn create_in_place(target: &Path) -> Result<(Arc<Self>, File), IoError> {
-        let refused = |reason: String| IoError::OutputDirectory { path: target.to_path_buf(), reason };
+        let refused = |reason: String| IoError::output_directory(target, reason);
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(refused("the path does not end in a file name".to_owned()));
         };

@@ -1,6 +1,8 @@
 //! web-rwkv's files as they are registered. The format of a `.st` is safetensors, which another crate registers.
 
-use rwkv_forge_container::{Claim, Container, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids, provenance};
+use rwkv_forge_container::{
+    Claim, Container, DefaultTypes, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Word, Words, no_hybrids, provenance,
+};
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
 
@@ -25,6 +27,9 @@ impl Container for St {
     }
     fn types(&self) -> &'static [&'static str] {
         &["f16"]
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::OfSource
     }
     fn words(&self) -> &'static [Word] {
         &[Word::Provenance]
@@ -75,6 +80,9 @@ impl Container for Prefab {
     fn name(&self) -> &'static str {
         "prefab"
     }
+    fn aliases(&self) -> &'static [&'static str] {
+        &["ai00"]
+    }
     fn extension(&self) -> &'static str {
         "prefab"
     }
@@ -86,6 +94,9 @@ impl Container for Prefab {
     }
     fn types(&self) -> &'static [&'static str] {
         prefab::TYPES
+    }
+    fn default_types(&self) -> DefaultTypes {
+        DefaultTypes::Named("int8")
     }
     fn words(&self) -> &'static [Word] {
         // Only tensors and sizes.

@@ -240,7 +240,7 @@ impl TensorSource for SafetensorsSource {
     }
 
     fn metadata(&self) -> Vec<(String, String)> {
-        let line = |(key, value): (&String, &String)| (rwkv_forge_tensor::shorten(key), rwkv_forge_tensor::shorten(value.trim_end()));
+        let line = |(key, value): (&String, &String)| (rwkv_forge_tensor::shorten(key), value.trim_end().to_owned());
         self.metadata().iter().map(line).collect()
     }
 

@@ -10,8 +10,10 @@ use super::range::{TIMES, count};
 /// What quantizers know of the inputs of weights.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Calibration {
-    /// Text to calibrate quantizers on: a file or a directory, as for eval; may be repeated. Without a value, or as `built-in`, a text in
-    /// twelve languages and code that is always there; one of the kind that the model will read does better
+    /// Text to calibrate quantizers on; may be repeated
+    ///
+    /// A file or a directory, as for eval. Without a value, or as `built-in`, a text in twelve languages and code that is always there; one of
+    /// the kind that the model will read does better
     #[arg(long, value_name = "FILE|DIR", num_args = 0..=1, default_missing_value = rwkv_forge_corpus::BUILT_IN)]
     pub calibrate: Vec<PathBuf>,
     /// Windows of 512 tokens that are used of the text

@@ -15,10 +15,14 @@ pub(crate) struct Eval {
     /// Any readable models; with --levels, the one to quantize
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<PathBuf>,
-    /// The model that the others are compared with: divergence, agreement, perplexity ratio
+    /// The model that the others are compared with
+    ///
+    /// Divergence, agreement, perplexity ratio
     #[arg(long, value_name = "MODEL", conflicts_with = "levels")]
     pub baseline: Option<PathBuf>,
-    /// Quantize the model to these types in memory, compare each with it, and say which to take; `all` for all types of the container
+    /// Compare these types of the model, and say which to take
+    ///
+    /// The model is quantized to each in memory, and nothing is written; `all` for all types of the container
     #[arg(long, value_name = "TYPE,...", value_delimiter = ',')]
     pub levels: Vec<String>,
     #[command(flatten)]
@@ -42,13 +46,17 @@ pub(crate) struct Eval {
 /// What is read and what of it is scored.
 #[derive(Debug, Args)]
 pub(crate) struct EvalTexts {
-    /// Texts: .txt, .md, .json, .jsonl (each also with .gz), .parquet, or a directory of them; may be repeated [default: a built-in text]
+    /// Texts; may be repeated [default: a built-in text]
+    ///
+    /// .txt, .md, .json, .jsonl (each also with .gz), .parquet, or a directory of them
     #[arg(long = "text", value_name = "FILE|DIR")]
     pub paths: Vec<PathBuf>,
     /// Score continuations given their contexts: lines of JSON with `context` and `continuation`
     #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["paths", "protocol", "context", "bytes"])]
     pub pairs: Option<PathBuf>,
-    /// How texts become sequences: `stream` feeds each whole, `llama` does what llama-perplexity does
+    /// How texts become sequences
+    ///
+    /// `stream` feeds each whole, `llama` does what llama-perplexity does
     #[arg(long, value_name = "PROTOCOL", default_value = "stream", value_parser = Protocol::NAMES)]
     pub protocol: String,
     /// Tokens of a window of `stream` [default: the whole text; 4096 for RWKV-7b, which remembers every token], or of a chunk of
@@ -58,7 +66,9 @@ pub(crate) struct EvalTexts {
     /// Read only the first N bytes of each file's text
     #[arg(long, value_name = "N")]
     pub bytes: Option<NonZeroU64>,
-    /// The text that a model was calibrated on, or `built-in`: refuse figures from text that repeats it
+    /// The text that a model was calibrated on, or `built-in`
+    ///
+    /// Figures from text that repeats it are refused
     #[arg(long, value_name = "FILE|DIR")]
     pub calibration: Vec<PathBuf>,
     /// Only report what the text repeats of --calibration
@@ -120,7 +130,9 @@ pub(crate) struct EvalLevels {
     /// Largest file, as 900M or 2G, in powers of 1000
     #[arg(long, value_name = "SIZE", requires = "levels", value_parser = super::plan::decimal_size)]
     pub max_size: Option<u64>,
-    /// Container whose rules and sizes apply [default: gguf, or rwkv-cpp for versions that gguf cannot carry]
+    /// Container whose rules and sizes apply
+    ///
+    /// [default: gguf, or rwkv-cpp for versions that gguf cannot carry]
     #[arg(long, value_name = "CONTAINER", requires = "levels", value_parser = super::containers())]
     pub to: Option<String>,
     /// Do not measure tokens a second and memory

@@ -4,17 +4,19 @@ mod bench;
 mod calibration;
 mod curve;
 mod eval;
+mod names;
 mod plan;
 mod range;
+mod sections;
 mod source;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use rwkv_forge_convert::container::CONTAINERS;
-use rwkv_forge_convert::preset::{read_only_names, type_names};
+use rwkv_forge_convert::preset::type_names;
 use rwkv_forge_convert::state::StateFormat;
 use rwkv_forge_io::{Claims, OutputOptions};
 use rwkv_forge_model::architecture::ARCHITECTURES;
@@ -23,13 +25,21 @@ pub(crate) use bench::{Bench, BenchKind};
 pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
+use names::Names;
 pub(crate) use plan::Plan;
 use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
 pub(crate) use source::{KeyArg, SourceArgs};
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
 #[derive(Debug, Parser)]
-#[command(name = "rwkv-forge", version, max_term_width = 110, propagate_version = true)]
+#[command(
+    name = "rwkv-forge",
+    version,
+    max_term_width = 110,
+    propagate_version = true,
+    disable_help_flag = true,
+    disable_version_flag = true
+)]
 #[command(after_help = "Exit codes: 0 good; 1 measured, and a threshold was not met; 2 wrong usage; 3 input refused; \
     4 reading or writing failed; 5 a bug in this program.")]
 pub(crate) struct Cli {
@@ -37,6 +47,11 @@ pub(crate) struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The command line, with its help in sections and examples.
+pub(crate) fn command() -> clap::Command {
+    sections::arranged(Cli::command())
 }
 
 /// Options of every command.
@@ -93,8 +108,8 @@ pub(crate) enum Command {
     State(State),
     /// Print a completion script for a shell
     Completions(Completions),
-    /// Print the manual page
-    Man,
+    /// Print a manual page, or write all of them
+    Man(Man),
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +120,12 @@ pub(crate) struct Inspect {
     /// List every tensor
     #[arg(long, short)]
     pub tensors: bool,
+    /// List the tensors whose names match a regular expression
+    #[arg(long = "match", value_name = "REGEX")]
+    pub matching: Option<String>,
+    /// List at most so many tensors
+    #[arg(long, value_name = "N", value_parser = number::<TOKENS>)]
+    pub limit: Option<usize>,
     /// Read the whole file: SHA-256 (in --json also of each tensor), and the checksums that the format carries
     #[arg(long)]
     pub hashes: bool,
@@ -126,19 +147,27 @@ pub(crate) struct Convert {
     /// .pth (also a trainer's .pt or .bin, pytorch_model.bin, int8 of Albatross), .safetensors (also .st, .rwkvq, an .index.json, a
     /// directory), .gguf (any part of one), .bin of rwkv.cpp, .prefab
     pub source: PathBuf,
-    /// Container to write
+    /// Container to write, or a program that reads it
+    ///
+    /// [default: the one whose extension the name of --output has]
     #[arg(long, value_name = "CONTAINER", value_parser = containers())]
-    pub to: String,
+    pub to: Option<String>,
     /// Type of everything that may be quantized
+    ///
+    /// `4bit` to `8bit` give each tensor what it needs, `keep` leaves all as it is in the source. [default: keep for a quantized source, else 4bit
+    /// or what the container is mostly used with; floats stay what they are in files of floats]
     #[arg(long = "type", value_name = "TYPE", value_parser = types())]
     pub encoding: Option<String>,
-    /// Type, and after a colon the quantizer, of the tensors whose original name matches a regular expression; may be repeated,
-    /// the last match wins
+    /// Another type for the tensors whose names match
+    ///
+    /// Type, and after a colon the quantizer, of the tensors whose original name matches a regular expression; may be repeated, the last
+    /// match wins
     #[arg(long = "set", value_name = "REGEX=TYPE[:QUANTIZER]")]
     pub sets: Vec<String>,
-    /// What chooses the codes of a type: `ggml` gives llama-quantize's bytes, `search` the least weighted error of each block, `gptq`
-    /// feeds errors back from column to column and needs --calibrate [default: ggml; for 4bit to 8bit gptq or, without
-    /// --calibrate, search]
+    /// What chooses the codes of a type
+    ///
+    /// `ggml` gives llama-quantize's bytes, `search` the least weighted error of each block, `gptq` feeds errors back from column to column and
+    /// needs --calibrate [default: ggml; for 4bit to 8bit gptq or, without --calibrate, search]
     #[arg(long, value_name = "QUANTIZER", value_parser = ["ggml", "search", "gptq"])]
     pub quantizer: Option<String>,
     #[command(flatten)]
@@ -149,13 +178,17 @@ pub(crate) struct Convert {
     /// Keep to what llama-quantize writes of a type: low-rank factors in 16 or 32 bits, importance as it is even where it ruins blocks
     #[arg(long, value_name = "WITH", value_parser = ["strict"])]
     pub compat: Option<String>,
-    /// Recipe file: `type = "q8_0"` and `[[set]]` tables with `tensors` (a regular expression) and `type`
+    /// File with types for tensors, as `plan` writes it
+    ///
+    /// `type = "q8_0"` and `[[set]]` tables with `tensors` (a regular expression) and `type`
     #[arg(long, value_name = "FILE.toml")]
     pub recipe: Option<PathBuf>,
     /// File to write [default: SOURCE-TYPE.EXTENSION beside the source]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Print every tensor's type with the reason and the exact size of the file; write nothing
+    /// Print what would be written, and write nothing
+    ///
+    /// Every tensor's type with the reason, every word of the file with where it comes from, and the exact size
     #[arg(long)]
     pub dry_run: bool,
     /// Write parts, NAME-00001-of-0000N.gguf and so on, with at most so many bytes of tensors each, for example 2G (K, M, G, T are powers of
@@ -174,7 +207,9 @@ pub(crate) struct Convert {
     /// Tokens to compare on
     #[arg(long, value_name = "N", default_value = "128", value_parser = count::<TOKENS>)]
     pub probe_tokens: NonZeroUsize,
-    /// What computes the comparison: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
+    /// What computes the comparison
+    ///
+    /// The reference, or the engine with decoded weights, which is faster and agrees up to rounding
     #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
     pub kernel: String,
     #[command(flatten)]
@@ -189,8 +224,9 @@ pub(crate) struct Convert {
     /// Name of the model in the metadata [default: the source's, else its file name without the extension]
     #[arg(long)]
     pub name: Option<String>,
-    /// Conversation format for the metadata: `assistant`, `bot`, `tools` (all of the G1 series), `world`, or a file with a Jinja template
-    /// [default: the source's, else world]
+    /// Conversation format for the metadata
+    ///
+    /// `assistant`, `bot`, `tools` (all of the G1 series), `world`, or a file with a Jinja template [default: the source's, else world]
     #[arg(long, value_name = "FORMAT|FILE")]
     pub chat: Option<PathBuf>,
     /// Licence of the model for the metadata, by its SPDX name [default: the source's]
@@ -211,7 +247,9 @@ pub(crate) struct Convert {
     /// Keep the file even if f16 turns more than a hundredth of a tensor's values into zero
     #[arg(long)]
     pub allow_f16_loss: bool,
-    /// LoRA to merge: W + (alpha / rank) B A. A directory of PEFT's (adapter_config.json says alpha, rank and formula), or a file with
+    /// LoRA to merge
+    ///
+    /// W + (alpha / rank) B A. A directory of PEFT's (adapter_config.json says alpha, rank and formula), or a file with
     /// NAME.lora_A and NAME.lora_B, of which PiSSA, Bone, DiSHA and MiSS use the same names for other formulas; other tensors in it
     /// replace the model's
     #[arg(long, value_name = "DIR|FILE")]
@@ -233,7 +271,9 @@ pub(crate) struct Thresholds {
     /// Largest mean KL divergence in nats a token
     #[arg(long, value_name = "NATS", value_parser = loss)]
     pub max_kl: Option<f64>,
-    /// Smallest share of positions with the same most probable token, 0 to 1
+    /// Smallest share of tokens with the same top-1, 0 to 1
+    ///
+    /// Of all positions, those whose most probable token is the same
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub min_top1: Option<f64>,
     /// Largest difference of any logit
@@ -246,8 +286,10 @@ pub(crate) struct Thresholds {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct VocabularyArg {
-    /// Vocabulary file (RWKV's list, web-rwkv's JSON, or the tokenizer.json of Hugging Face), or `world`, or `bytes` (token id = byte)
-    /// [default: the model's own, else World for models of 65,536 rows]
+    /// Vocabulary file, `world`, or `bytes`
+    ///
+    /// RWKV's list, web-rwkv's JSON, or the tokenizer.json of Hugging Face; with `bytes` a token's id is its byte. [default: the model's own, else
+    /// World for models of 65,536 rows]
     #[arg(long, value_name = "FILE")]
     pub vocab: Option<PathBuf>,
 }
@@ -255,8 +297,10 @@ pub(crate) struct VocabularyArg {
 /// What texts start from.
 #[derive(Debug, Args)]
 pub(crate) struct StateArg {
-    /// Tuned initial state that each text starts from: .pth, safetensors, a session or sequence of llama.cpp, .rmpack, or a model
-    /// that has one [default: the one among the model's weights, else zeros]
+    /// Tuned initial state that each text starts from
+    ///
+    /// .pth, safetensors, a session or sequence of llama.cpp, .rmpack, or a model that has one [default: the one among the model's weights, else
+    /// zeros]
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
 }
@@ -409,12 +453,12 @@ pub(crate) struct State {
     /// llama.cpp, an .rmpack, or a state buffer of rwkv.cpp
     pub source: PathBuf,
     /// Layout to write
-    #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = state_formats())]
     pub to: String,
     #[command(flatten)]
     pub key: KeyArg,
     /// Layout of the source [default: by content; a buffer of rwkv.cpp must be named, since it looks like nothing]
-    #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = state_formats())]
     pub from: Option<String>,
     /// Model that the state belongs to: gives version and sizes, with which the state must agree
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model_version", "layers", "heads"])]
@@ -429,7 +473,7 @@ pub(crate) struct State {
     #[arg(long, value_name = "H", value_parser = count::<SIZES>)]
     pub heads: Option<NonZeroUsize>,
     /// Type of the values in a .pth [default: f32]; web-rwkv and rmpack hold f16, rwkv.cpp and llama.cpp f32
-    #[arg(long = "type", value_name = "TYPE", value_parser = ["f32", "f16", "bf16"])]
+    #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = ["f32", "f16", "bf16"])]
     pub encoding: Option<String>,
     /// Write the file even if f16 turns more than a hundredth of a layer's values into zero
     #[arg(long)]
@@ -446,6 +490,19 @@ pub(crate) struct State {
 pub(crate) struct Completions {
     /// Shell to complete for
     pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The command that the page is about, such as `convert` or `bench-curve` [default: the program]
+    #[arg(conflicts_with = "output")]
+    pub command: Option<String>,
+    /// Write the pages of all commands into this directory, which is made if there is none
+    #[arg(long, short, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Replace pages that exist
+    #[arg(long, short, requires = "output")]
+    pub force: bool,
 }
 
 /// A number of bytes with an optional K, M, G or T (powers of 1024).
@@ -469,15 +526,20 @@ fn size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-/// Types that are only read are no choice, but what is wrong with them is more than a name that nobody knows.
-fn types() -> PossibleValuesParser {
-    let read_only = read_only_names().into_iter().map(|name| PossibleValue::new(name).hide(true));
-    PossibleValuesParser::new(type_names().into_iter().map(PossibleValue::new).chain(read_only))
+/// The types as the values of `--type`.
+fn types() -> Names {
+    Names::new(type_names().into_iter().map(PossibleValue::new))
 }
 
 /// The registry of containers as the values of `--to`.
-fn containers() -> PossibleValuesParser {
-    PossibleValuesParser::new(CONTAINERS.iter().map(|container| PossibleValue::new(container.name()).help(container.summary())))
+fn containers() -> Names {
+    Names::new(CONTAINERS.iter().map(|container| {
+        let also = match container.aliases() {
+            [] => String::new(),
+            aliases => format!(" (also called {})", aliases.join(", ")),
+        };
+        PossibleValue::new(container.name()).help(format!("{}{also}", container.summary()))
+    }))
 }
 
 /// The formats of tuned states as the values of `--to` and `--from`.

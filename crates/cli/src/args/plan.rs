@@ -11,6 +11,7 @@ use super::range::{TIMES, count, loss};
 use super::{Calibration, SourceArgs, VocabularyArg};
 
 #[derive(Debug, Clone, Args)]
+#[command(override_usage = "rwkv-forge plan [OPTIONS] <--size|--bpw|--max-kl|--max-ppl-ratio> <VALUE> <SOURCE>")]
 #[command(group = clap::ArgGroup::new("goal").required(true).args(["size", "bpw", "max_kl", "max_ppl_ratio"]))]
 pub(crate) struct Plan {
     /// Any readable model, best as it was released

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_choose::products_for;
-use rwkv_forge_convert::container::by_name;
+use rwkv_forge_convert::container::named_or_implied;
 use rwkv_forge_convert::lora::Adapter;
-use rwkv_forge_convert::recipe::{Recipe, quantizer_by_name};
+use rwkv_forge_convert::recipe::{Recipe, Taken, Wanted, quantizer_by_name};
 use rwkv_forge_convert::{
     BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, FromImatrix, OpenModel, Preparation, Prepared, Record, Rendered,
     Rendering, Stage, VerifyOptions, Vocabulary, origin_of_importance, treatment,
@@ -25,20 +25,20 @@ use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let container = by_name(&args.to)?;
+    let container = named_or_implied(args.to.as_deref(), args.output.as_deref())?;
     let recipe_text = args.recipe.as_ref().map(|path| Ok::<_, Failure>((path.display().to_string(), read_text(path)?))).transpose()?;
     let recipe_text = recipe_text.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
-    let mut recipe = Recipe::new(recipe_text, args.encoding.as_deref(), &args.sets)?;
+    // Before anything is opened, so that a wrong name fails at once.
+    let wanted = Wanted::new(recipe_text, args.encoding.as_deref(), &args.sets, Some(container))?;
+    let quantizer = args.quantizer.as_deref().map(quantizer_by_name).transpose()?;
+    let vocabulary = vocabulary(&args.vocabulary)?;
+    let model = open(args, global, terminal)?;
+    let (mut recipe, taken) = wanted.recipe_for(&model.model, container)?;
     recipe.strict = args.strict;
     recipe.keep_factors = args.compat.is_some();
     recipe.keep_importance = args.compat.is_some();
-    if let Some(name) = &args.quantizer {
-        recipe.quantizer = Some(quantizer_by_name(name)?);
-    }
-    let vocabulary = vocabulary(&args.vocabulary)?;
-    let model = open(args, global, terminal)?;
+    recipe.quantizer = quantizer.or(recipe.quantizer);
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
-    let stem = rwkv_forge_convert::name_of(&args.source);
     let said = words::said(args)?.or(rwkv_forge_convert::named_after(&args.source));
     let treatment = treatment(model.merged(), args.imatrix.as_deref());
     let options = ConvertOptions {
@@ -61,6 +61,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     };
     for note in model.source().notes() {
         terminal.note(note);
+    }
+    if let Some(Taken { name, why }) = &taken {
+        terminal.note(&format!("type {name}, since {why}; --type takes another"));
     }
     if kernel(&args.kernel) == Kernel::Engine {
         // Said before the work rather than after it.
@@ -97,8 +100,8 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         terminal.note(BYTES_AS_IDS);
     }
     let output = args.output.clone().unwrap_or_else(|| {
-        let stem = stem.as_deref().unwrap_or("model");
-        args.source.with_file_name(format!("{stem}-{}.{}", recipe.preset.name, container.extension()))
+        let types = Some(recipe.preset.name).filter(|_| !recipe.preset.keeps);
+        rwkv_forge_convert::output_beside(&args.source, types, container.extension())
     });
     let start = rwkv_forge_convert::start_beside(&model.model, container, &output);
     if let Some(path) = &start {
@@ -120,7 +123,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         return Err(ConvertError::VocabularyIsNoList { what: "--vocab-json".to_owned(), vocabulary }.into());
     }
     if args.dry_run {
-        return dry_run(&model, &blueprint, (&output, start.as_deref()), terminal);
+        return dry_run(&model, &blueprint, (&output, start.as_deref()), taken.as_ref(), terminal);
     }
     terminal.detail(&format!(
         "container {}, recipe {}, vocabulary {}, {} threads",
@@ -142,7 +145,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     }
     let options = ConvertOptions { prepared: preparation, ..options };
     let record = execute(&model, &blueprint, &output, &options, terminal)?;
-    report(args, &model, &blueprint, &output, &record, side_files, terminal)?;
+    report(args, &model, &blueprint, &output, (&record, taken.as_ref()), side_files, terminal)?;
     Ok(0)
 }
 
@@ -277,7 +280,13 @@ fn outputs(blueprint: &Blueprint, output: &Path) -> Vec<String> {
     blueprint.paths(output).iter().map(|path| path.display().to_string()).collect()
 }
 
-fn dry_run(model: &OpenModel, blueprint: &Blueprint, (output, start): (&Path, Option<&Path>), terminal: &Terminal) -> Result<u8, Failure> {
+fn dry_run(
+    model: &OpenModel,
+    blueprint: &Blueprint,
+    (output, start): (&Path, Option<&Path>),
+    taken: Option<&Taken>,
+    terminal: &Terminal,
+) -> Result<u8, Failure> {
     let (tensors, rows) = tensor_rows(blueprint);
     let (words, said) = words::rows(blueprint);
     terminal.print(&format!("{}\n\n", model_line(model.description())));
@@ -298,6 +307,7 @@ fn dry_run(model: &OpenModel, blueprint: &Blueprint, (output, start): (&Path, Op
             "start_state": start.map(|path| path.display().to_string()),
             "container": blueprint.container.name(),
             "recipe": blueprint.recipe,
+            "type_taken": taken_json(taken),
             "total_bytes": blueprint.layout.total_bytes(),
             "words": words,
             "tensors": tensors,
@@ -306,12 +316,17 @@ fn dry_run(model: &OpenModel, blueprint: &Blueprint, (output, start): (&Path, Op
     Ok(0)
 }
 
+/// The type that nobody asked for, and why it was taken.
+fn taken_json(taken: Option<&Taken>) -> Value {
+    taken.map_or(Value::Null, |taken| json!({ "name": taken.name, "why": taken.why }))
+}
+
 fn report(
     args: &Convert,
     model: &OpenModel,
     blueprint: &Blueprint,
     output: &Path,
-    record: &Record,
+    (record, taken): (&Record, Option<&Taken>),
     side_files: SideFiles,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
@@ -363,6 +378,7 @@ fn report(
         "outputs": outputs(blueprint, output),
         "container": blueprint.container.name(),
         "recipe": blueprint.recipe,
+        "type_taken": taken_json(taken),
         "model": { "version": model.description().version, "hyperparameters": model.description().hyperparameters },
         "record": record,
         "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),

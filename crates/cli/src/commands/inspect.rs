@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
+use regex::Regex;
 use rwkv_forge_convert::OpenFile;
 use rwkv_forge_convert::lint::{Lint, Severity};
 use rwkv_forge_engine::{EngineOptions, Memory};
@@ -17,13 +18,15 @@ use super::{model_line, shown};
 use crate::args::{Global, Inspect};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::terminal::{Terminal, table, thousands};
+use crate::terminal::{Terminal, fitting, table, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
     if args.globals {
         return globals(args, terminal);
     }
+    // A wrong expression is said before a large file is read.
+    let listed = Listed::new(args)?;
     let mut models = Models::unweighed(&args.key, global);
     let file = models.open_file(&args.file)?;
     models.finish()?;
@@ -33,7 +36,7 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     let bytes = total_bytes(source)?;
     let lints = if args.lint { Some(rwkv_forge_convert::lint::lint(&file, described.as_ref().ok())?) } else { None };
     let memory = if args.memory { Some(memory(&file, global)?) } else { None };
-    print_text(args, &file, &described, hashes.as_ref(), bytes, terminal)?;
+    print_text(&listed, &file, &described, hashes.as_ref(), bytes, terminal)?;
     if let Some(memory) = &memory {
         print_memory(memory, terminal)?;
     }
@@ -155,8 +158,51 @@ fn by_type(source: &dyn TensorSource) -> BTreeMap<&'static str, (u64, u64)> {
     types
 }
 
+/// Which tensors are listed.
+struct Listed<'a> {
+    file: &'a std::path::Path,
+    all: bool,
+    matching: Option<Regex>,
+    limit: usize,
+}
+
+impl<'a> Listed<'a> {
+    fn new(args: &'a Inspect) -> Result<Self, Failure> {
+        let compile = |text: &String| Regex::new(text).map_err(|error| Failure::usage("BadPattern", format!("--match: {error}")));
+        let matching = args.matching.as_ref().map(compile).transpose()?;
+        // Whoever says which ones wants a list.
+        let all = args.tensors || matching.is_some() || args.limit.is_some();
+        Ok(Self { file: &args.file, all, matching, limit: args.limit.unwrap_or(usize::MAX) })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.matching.as_ref().is_none_or(|pattern| pattern.is_match(name))
+    }
+
+    /// The table of tensors, and how many more match.
+    fn table(&self, source: &dyn TensorSource, roles: &HashMap<usize, TensorRole>) -> Result<String, Failure> {
+        let matching = || source.tensors().iter().enumerate().filter(|(_, info)| self.has(&info.name));
+        let rows = matching().take(self.limit).map(|(index, info)| {
+            vec![
+                info.name.clone(),
+                format_shape(&info.shape),
+                info.encoding.name.to_owned(),
+                thousands(info.byte_len().unwrap_or(0)),
+                roles.get(&index).map_or("-", |role| role.name()).to_owned(),
+            ]
+        });
+        let (rows, count): (Vec<_>, usize) = (rows.collect(), matching().count());
+        let rest = match count.saturating_sub(rows.len()) {
+            0 if count == 0 => format!("none of {} tensors matches\n", source.tensors().len()),
+            0 => String::new(),
+            more => format!("and {} more\n", thousands(more as u64)),
+        };
+        Ok(format!("{}{rest}", fitting(&["tensor", "shape", "type", "bytes", "role"], rows, &[3], &[0, 4, 1])?))
+    }
+}
+
 fn print_text(
-    args: &Inspect,
+    listed: &Listed<'_>,
     file: &OpenFile,
     described: &Result<ModelDescription, rwkv_forge_tensor::BoxError>,
     hashes: Option<&Hashes>,
@@ -167,7 +213,7 @@ fn print_text(
     let part = source.part().map_or_else(String::new, |(number, count)| format!(" part {number} of {count},"));
     let mut text = format!(
         "{}: {},{part} {} tensors, {} bytes of data\n",
-        shown(&args.file),
+        shown(listed.file),
         source.format(),
         source.tensors().len(),
         thousands(bytes)
@@ -184,24 +230,15 @@ fn print_text(
     }
     let metadata = source.metadata();
     if !metadata.is_empty() {
-        let rows = metadata.into_iter().map(|(key, value)| vec![key, value]).collect();
-        text.push_str(&format!("\n{}", table(&["metadata", "value"], rows, &[])?));
+        let rows = metadata.into_iter().map(|(key, value)| vec![key, value.replace('\n', "\\n")]).collect();
+        text.push_str(&format!("\n{}", fitting(&["metadata", "value"], rows, &[], &[1, 0])?));
     }
-    if args.tensors {
+    if listed.all {
         let mut roles: HashMap<usize, TensorRole> = HashMap::new();
         for spec in described.as_ref().map(|model| model.tensors.as_slice()).unwrap_or_default() {
             roles.entry(spec.source_index).or_insert(spec.role);
         }
-        let rows = source.tensors().iter().enumerate().map(|(index, info)| {
-            vec![
-                info.name.clone(),
-                format_shape(&info.shape),
-                info.encoding.name.to_owned(),
-                thousands(info.byte_len().unwrap_or(0)),
-                roles.get(&index).map_or("-", |role| role.name()).to_owned(),
-            ]
-        });
-        text.push_str(&format!("\n{}", table(&["tensor", "shape", "type", "bytes", "role"], rows.collect(), &[3])?));
+        text.push_str(&format!("\n{}", listed.table(source, &roles)?));
     }
     for (path, digest) in hashes.map(|hashes| hashes.files.as_slice()).unwrap_or_default() {
         text.push_str(&format!("sha256 {digest}  {}\n", sink::word(path)));

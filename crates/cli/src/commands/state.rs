@@ -36,12 +36,12 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
     }
     let from = if in_model { "model" } else { from.name() };
     let format = StateFormat::by_name(&args.to).unwrap_or(StateFormat::Pth);
-    let encoding = [Encoding::F32, Encoding::F16, Encoding::BF16].into_iter().find(|e| args.encoding.as_deref() == Some(e.name));
+    let encoding = [Encoding::F32, Encoding::F16, Encoding::BF16]
+        .into_iter()
+        .find(|e| args.encoding.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(e.name)));
     let target = StateTarget { format, version, encoding, allow_loss: args.allow_f16_loss, package: &package };
-    let output = args.output.clone().unwrap_or_else(|| {
-        let stem = args.source.file_stem().unwrap_or_default().to_string_lossy();
-        args.source.with_file_name(format!("{stem}-{}.{}", format.name(), format.extension()))
-    });
+    let output =
+        args.output.clone().unwrap_or_else(|| rwkv_forge_convert::output_beside(&args.source, Some(format.name()), format.extension()));
     let record = state::write(&tuned, &target, &output, &global.output("--output", args.force))?;
     if record.rounded > 0 {
         terminal.note(&format!(

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rwkv_forge_choose::{Cache, Finished, Goal, PlanTexts, Planner, Silent, container_for};
-use rwkv_forge_convert::recipe::Recipe;
+use rwkv_forge_convert::recipe::{Recipe, Wanted};
 use rwkv_forge_convert::{
     BROKEN_KL, Calibration, ConvertOptions, FromImatrix, OpenModel, Preparation, Record, Rendering, Sourced, Value, VerifyOptions,
     Vocabulary, Words, origin_of_importance, treatment,
@@ -57,7 +57,8 @@ enum Types<'a> {
 }
 
 impl<'a> Conversion<'a> {
-    /// A conversion to the usual container of the model, GGUF where that carries it, until something else is said. Its type is to be said.
+    /// A conversion to the usual container of the model, GGUF where that carries it, until something else is said, in the types that
+    /// the container is mostly used with, or those of a quantized source ([`rwkv_forge_convert::recipe::Taken`]).
     #[must_use]
     pub fn of(model: &'a OpenModel) -> Self {
         Self {
@@ -240,14 +241,14 @@ impl<'a> Conversion<'a> {
     /// Everything that the readers, the recipe, the container and the comparison refuse, and what the system does.
     pub fn write(self, output: impl AsRef<Path>) -> Result<Record, Error> {
         let output = output.as_ref();
+        let container = container_for(self.model.description(), self.container)?;
         let recipe = match self.types {
-            Types::Named(name) => Recipe::new(None, name, &self.sets)?,
+            Types::Named(name) => Wanted::new(None, name, &self.sets, Some(container))?.recipe_for(&self.model.model, container)?.0,
             Types::Recipe(recipe) => recipe.with_rules(&self.sets)?,
         };
         let recipe = recipe.with_calibration(self.inputs.map(|inputs| inputs.statistics().record()))?;
         let verify = VerifyOptions { text: None, tokens: PROBE_TOKENS, thresholds: self.thresholds, kernel: Kernel::Reference };
         let treatment = treatment(self.model.merged(), self.imatrix);
-        let container = container_for(self.model.description(), self.container)?;
         let mut options = ConvertOptions {
             treatment: treatment.as_deref(),
             words: Some(&self.said),

@@ -85,7 +85,12 @@ pub(super) fn beyond(numbers: Option<&Said>, known: SpecialIds<Sourced<u32>>) ->
         match special.get(which) {
             Some(said) if !ids.contains(&said.value) => {
                 let (name, found) = (which.name(), listed(&ids));
-                notes.push(format!("{name}_token_id of {} is {found}, and not kept: it is {} by {}", path.display(), said.value, said.origin));
+                notes.push(format!(
+                    "{name}_token_id of {} is {found}, and not kept: it is {} by {}",
+                    path.display(),
+                    said.value,
+                    said.origin
+                ));
             }
             Some(_) => lists.push((which, ids)),
             None => {
