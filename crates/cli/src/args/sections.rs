@@ -10,7 +10,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     (
         "Input",
         &[
-            "key",
+            "keys",
             "vocab",
             "pad_vocabulary",
             "lora",
