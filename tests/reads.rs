@@ -154,6 +154,8 @@ fn each_container_reads_what_is_documented() {
     sources.push(("a directory of torch's", dir.join("torch")));
     torch_sharded(&folder("torch-sharded"), &pth, &dir);
     sources.push(("a directory of torch's with an index", dir.join("torch-sharded")));
+    std::fs::copy(&pth, folder("one").join("tiny.pth")).unwrap();
+    sources.push(("a directory of another kind with one file that by its name and its bytes may be a model", dir.join("one")));
     // Ranks as candle computes them for two heads.
     let wide = Sizes { layers: 2, channels: 128, head_size: 64, ffn: 96, vocabulary: 40, ranks: [2, 4, 3, 9] };
     let six = to_candle_6(random_model_with(Version::V6, &wide, &Options::default(), 3));

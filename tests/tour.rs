@@ -43,7 +43,12 @@ fn shown(dir: &Dir, command: &str) -> String {
 
 /// A line without what another machine or another minute says differently: times, and with them speeds and memory.
 fn lasting(line: &str, is_timed: bool) -> String {
-    let is_timed = is_timed || line.contains("MB/s") || line.contains(" s)") || line.ends_with(" s") || line.contains(" s of ") || line.contains("tokens/s");
+    let is_timed = is_timed
+        || line.contains("MB/s")
+        || line.contains(" s)")
+        || line.ends_with(" s")
+        || line.contains(" s of ")
+        || line.contains("tokens/s");
     if !is_timed {
         return line.trim_end().to_owned();
     }
@@ -111,7 +116,9 @@ fn the_tour_prints_what_it_says() {
 fn another_output_is_noticed() {
     let page = |printed: &str| format!("text\n\n{FENCE}\n$ printf 'in 0.5 s (3 MB/s)\\nloss 0.25\\n'; exit 3\n{printed}\n```\n");
     assert!(again(&page("in 7 s (12 MB/s)\nloss 0.25\n[exit code 3]")).1.is_empty());
-    for wrong in ["in 7 s (12 MB/s)\nloss 0.26\n[exit code 3]", "in 7 s (12 MB/s)\nloss 0.25", "within 7 s (12 MB/s)\nloss 0.25\n[exit code 3]"] {
+    for wrong in
+        ["in 7 s (12 MB/s)\nloss 0.26\n[exit code 3]", "in 7 s (12 MB/s)\nloss 0.25", "within 7 s (12 MB/s)\nloss 0.25\n[exit code 3]"]
+    {
         assert_eq!(again(&page(wrong)).1.len(), 1, "{wrong}");
     }
 }

@@ -60,6 +60,12 @@ impl Place {
         Self { key: Some(key.to_owned()), ..self }
     }
 
+    /// The file of this name in the directory that this place is, with what lies beside it the model's own.
+    #[must_use]
+    pub fn inside(&self, name: &str) -> Self {
+        Self { path: self.path.join(name), ..self.clone() }
+    }
+
     /// The file or directory.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -92,6 +92,11 @@ impl Head {
         self.is_directory && self.path.join(name).symlink_metadata().is_ok()
     }
 
+    /// Whether a directory is known to be something else than a model, which the refusal says.
+    pub(crate) fn is_of_something_else(&self) -> bool {
+        self.contains(ADAPTER) || self.revisions().is_some() || self.of_training().is_some()
+    }
+
     /// What a directory holds instead of a model.
     fn looks_inside(&self) -> String {
         if self.contains(ADAPTER) {
@@ -106,19 +111,26 @@ impl Head {
         if let Some(of_training) = self.of_training() {
             return of_training.to_owned();
         }
-        let is_model = |name: &str| ENDINGS.iter().any(|ending| name.ends_with(ending));
-        let models = rwkv_forge_io::names_in(&self.path, is_model).unwrap_or_default();
+        let models = self.models();
         let shown: Vec<String> = models.iter().take(LISTED).map(|name| shorten(name)).collect();
         match models.len() {
             0 => "this is a directory without a model in it: expected model.safetensors, pytorch_model.bin, or the index of shards of either \
                   (model.safetensors.index.json, pytorch_model.bin.index.json)"
                 .to_owned(),
-            1..=LISTED => format!("this is a directory in which no file has the name of its model: give the path of {}", shown.join(" or ")),
+            1 => format!("this is a directory in which only {} has the name of a model, and it is none", shown.join("")),
+            2..=LISTED => format!("this is a directory with several files that may be its model: give the path of {}", shown.join(" or ")),
             more => format!(
-                "this is a directory in which no file has the name of its model: give the path of the one that is meant, of {more} such as {}",
+                "this is a directory with several files that may be its model: give the path of the one that is meant, of {more} such as {}",
                 shown.join(", ")
             ),
         }
+    }
+
+    /// Names of the files of a directory that may be its model, in order.
+    pub(crate) fn models(&self) -> Vec<String> {
+        let is_model =
+            |name: &str| !name.starts_with('.') && ENDINGS.iter().any(|ending| name.ends_with(ending)) && !OF_TRAINING.contains(&name);
+        if self.is_directory { rwkv_forge_io::names_in(&self.path, is_model).unwrap_or_default() } else { Vec::new() }
     }
 
     /// The folder of a repository in the cache of the Hub, whose revisions lie two folders below.
@@ -180,7 +192,9 @@ impl Head {
 /// Entries of a directory that are listed to whoever takes it for a model.
 const LISTED: usize = 4;
 /// How names of models end that lie in a directory without being its model.
-const ENDINGS: [&str; 6] = [".pth", ".pt", ".safetensors", ".gguf", ".st", ".prefab"];
+const ENDINGS: [&str; 8] = [".pth", ".pt", ".safetensors", ".gguf", ".st", ".prefab", ".bin", ".rwkvq"];
+/// Files that trainers leave beside a model, and that are none.
+const OF_TRAINING: [&str; 6] = ["optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "training_args.bin", "rng_state.pth"];
 /// What the name of a repository's folder in the cache of the Hub begins with.
 const REPOSITORY: &str = "models--";
 /// In it, the folder of the revisions.

@@ -6,7 +6,7 @@ use rwkv_forge_tensor::BoxError;
 
 use crate::container::Container;
 use crate::error::ContainerError;
-use crate::format::{Format, Naming, OpenOptions, Opened, Place};
+use crate::format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 use crate::head::Head;
 
 /// The container that has this name, or an alias of it, in letters of either case.
@@ -99,11 +99,36 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// Opens a file by its bytes, and finds out whose names it has.
+    /// The file that is the model of a directory which no format knows as a whole: the only one in it that by its name and by its bytes
+    /// may be a model, as a download of one file leaves it. Nothing for a file, and where there are several or none.
     ///
     /// # Errors
-    /// As [`Registry::format_of`], and the reader's own.
+    /// A failure to read.
+    pub fn model_in(&self, directory: &Path) -> Result<Option<String>, BoxError> {
+        let head = Head::read(directory)?;
+        if !head.is_directory() || self.formats.iter().any(|format| format.recognise(&head).is_some()) || head.is_of_something_else() {
+            return Ok(None);
+        }
+        let mut found = None;
+        for name in head.models() {
+            let file = Head::read(&directory.join(&name))?;
+            if !file.is_directory() && self.formats.iter().any(|format| format.recognise(&file) == Some(Claim::Bytes)) {
+                if found.is_some() {
+                    return Ok(None);
+                }
+                found = Some(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Opens a file by its bytes, and finds out whose names it has. A directory that no format knows stands for the one model in it.
+    ///
+    /// # Errors
+    /// As [`Registry::format_of`] and [`Registry::model_in`], and the reader's own.
     pub fn open(&self, place: &Place, options: OpenOptions) -> Result<(&'a dyn Format, Box<dyn Opened>), BoxError> {
+        let inside = self.model_in(place.path())?.map(|name| place.inside(&name));
+        let place = inside.as_ref().unwrap_or(place);
         let format = self.format_of(place.path())?;
         if let Some(key) = place.key().filter(|_| !format.has_keys()) {
             let key = rwkv_forge_tensor::shorten(key);

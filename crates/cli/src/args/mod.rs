@@ -114,8 +114,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
+    /// A .pth, .safetensors, .gguf, .bin, .st, .prefab or .rwkvq file, or a directory with a model
+    ///
     /// .pth (also a trainer's .pt or .bin, pytorch_model.bin, int8 of Albatross), .safetensors (also .st, .rwkvq, an .index.json, a
-    /// directory), .gguf (any part of one), .bin of rwkv.cpp, .prefab
+    /// directory), .gguf (any part of one), .bin of rwkv.cpp, .prefab; a directory is the model in it where it holds only one
     pub file: PathBuf,
     /// List every tensor
     #[arg(long, short)]
@@ -144,8 +146,10 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Convert {
+    /// A .pth, .safetensors, .gguf, .bin, .st, .prefab or .rwkvq file, or a directory with a model
+    ///
     /// .pth (also a trainer's .pt or .bin, pytorch_model.bin, int8 of Albatross), .safetensors (also .st, .rwkvq, an .index.json, a
-    /// directory), .gguf (any part of one), .bin of rwkv.cpp, .prefab
+    /// directory), .gguf (any part of one), .bin of rwkv.cpp, .prefab; a directory is the model in it where it holds only one
     pub source: PathBuf,
     /// Container to write, or a program that reads it
     ///

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use rwkv_forge_convert::container::READERS;
 use rwkv_forge_convert::{OpenFile, OpenModel, OpenOptions, Place};
 use rwkv_forge_tensor::BoxError;
 
@@ -65,7 +66,11 @@ impl<'a> Models<'a> {
 
     /// Opens a model; [`Models::finish`] comes after the last.
     pub(crate) fn open(&mut self, path: &Path, terminal: &Terminal) -> Result<OpenModel, Failure> {
-        self.open_as(terminal, |key, options| rwkv_forge_convert::open_at(&place(path, key), options))
+        let model = self.open_as(terminal, |key, options| rwkv_forge_convert::open_at(&place(path, key), options))?;
+        if let Some(name) = READERS.model_in(path)? {
+            terminal.note(&format!("the model of {} is {}, the only one in it", shown(path), shown(Path::new(&name))));
+        }
+        Ok(model)
     }
 
     /// Opens what is made a model by `open`.
