@@ -78,6 +78,26 @@ fn safetensors_keep_what_is_said_in_texts() {
     assert!(notes(&line).contains("has no place for tokens"), "the tokens are named");
 }
 
+/// A conversation format among texts is one, and what they say of tokens is named, since nobody can rely on it.
+#[test]
+fn a_template_among_texts_is_kept_and_tokens_are_named() {
+    let dir = Dir::new();
+    let (plain, own) = (dir.join("plain.safetensors"), dir.join("own.safetensors"));
+    let (gguf, again) = (dir.join("own.gguf"), dir.join("again.safetensors"));
+    made(&plain, "safetensors", &[]);
+    let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
+    with_texts(&plain, &[("tokenizer.chat_template", template), ("tokenizer.ggml.eos_token_id", "999")], &own);
+    let line = |container: &str, output: &Path| {
+        ["convert", &text(&own), "--to", container, "--type", "f16", "--vocab", &text(vocab()), "-o", &text(output)].map(str::to_owned)
+    };
+    let said = notes(&line("gguf", &gguf).each_ref().map(String::as_str));
+    assert!(said.contains("tokenizer.ggml.eos_token_id of") && !said.contains("no place for tokenizer.chat_template"), "{said}");
+    assert_eq!(metadata(&gguf)["tokenizer.chat_template"], template);
+    assert_ne!(metadata(&gguf)["tokenizer.ggml.eos_token_id"], "999");
+    notes(&line("safetensors", &again).each_ref().map(String::as_str));
+    assert_eq!(metadata(&again)["tokenizer.chat_template"], template);
+}
+
 #[test]
 fn texts_that_no_gguf_can_have_are_named() {
     let dir = Dir::new();

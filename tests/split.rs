@@ -94,6 +94,20 @@ fn parts_are_the_model_of_the_whole_file_for_every_command() {
     assert_eq!(keys(&whole), keys(&back), "nothing of the parts is left");
 }
 
+/// What Git leaves of a part that was not downloaded.
+#[test]
+fn a_pointer_in_place_of_another_part_is_called_one() {
+    let dir = Dir::new();
+    json(&split_args(&dir.join("m.gguf"), "300K"), 0);
+    let files = parts(&dir, "m");
+    std::fs::write(&files[1], "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n").unwrap();
+    for named in [&files[0], &files[1], &files[2]] {
+        let said = json(&["inspect", text(named)], 3);
+        assert!(said["error"]["message"].as_str().unwrap().contains("git lfs pull"), "{said}");
+    }
+    assert_eq!(error_kind(&["inspect", text(&files[0])], 3), "LfsPointer");
+}
+
 #[test]
 fn a_part_that_exists_is_a_refusal_and_nothing_is_left() {
     let dir = Dir::new();

@@ -336,7 +336,7 @@ impl Container for Safetensors {
         DefaultTypes::OfSource
     }
     fn words(&self) -> &'static [Word] {
-        &[Word::Name, Word::Licence, Word::Author, Word::Provenance, Word::Other]
+        &[Word::Template, Word::Name, Word::Licence, Word::Author, Word::Provenance, Word::Other]
     }
     fn holds_entry(&self, key: &str, value: &Value) -> bool {
         holds_text(key, value)

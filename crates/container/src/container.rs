@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version, VocabularyFamily};
-use rwkv_forge_tensor::{BoxError, Encoding};
+use rwkv_forge_tensor::{BoxError, Encoding, shorten};
 use rwkv_forge_tokenizer::SpecialId;
 
 use crate::error::ContainerError;
@@ -36,7 +36,7 @@ pub enum DefaultTypes {
 /// use rwkv_forge_container::{Container, DENSE, DefaultTypes, Format, Word, by_name, no_hybrids};
 /// # use rwkv_forge_container::{Claim, Head, OpenOptions, Opened, Place, Words};
 /// # use rwkv_forge_model::{Choice, Constraint, FileLayout, ModelDescription, OutputLayout, TensorSpec, Version};
-/// # use rwkv_forge_tensor::{BoxError, Encoding};
+/// # use rwkv_forge_tensor::{BoxError, Encoding, shorten};
 /// # struct Notes;
 /// # impl Format for Notes {
 /// #     fn name(&self) -> &'static str { "notes" }
@@ -205,20 +205,23 @@ pub fn provenance(version: Version, words: &Words) -> Vec<(String, String)> {
 const NAME: &str = "name";
 const LICENCE: &str = "license";
 const AUTHOR: &str = "author";
+/// The conversation format, under the key that GGUF has for it; other keys of tokens have no place among texts.
+const TOKENIZER: &str = "tokenizer.";
+const TEMPLATE: &str = "tokenizer.chat_template";
 /// What some programs say the framework by, and we do.
 const FORMAT: &str = "format";
 
 /// Whether metadata whose values are texts hold a value under a key, among all else that is said.
 #[must_use]
 pub fn holds_text(key: &str, value: &Value) -> bool {
-    let is_own = [NAME, LICENCE, AUTHOR, FORMAT].contains(&key) || key.starts_with(OWN);
+    let is_own = [NAME, LICENCE, AUTHOR, FORMAT].contains(&key) || key.starts_with(OWN) || key.starts_with(TOKENIZER);
     !is_own && value.as_str().is_some()
 }
 
 /// What is said of a model, in metadata whose values are texts: what somebody says, since what is only usual is so without it.
 #[must_use]
 pub fn texts_of_words(words: &Words) -> Vec<(String, String)> {
-    let placed = [(NAME, &words.name), (LICENCE, &words.licence), (AUTHOR, &words.author)];
+    let placed = [(NAME, &words.name), (LICENCE, &words.licence), (AUTHOR, &words.author), (TEMPLATE, &words.template)];
     let placed = placed.into_iter().filter_map(|(key, said)| Some((key, said.as_ref().filter(|said| !said.is_default())?)));
     let placed = placed.map(|(key, said)| (key.to_owned(), said.value.clone()));
     let other = words.other.iter().filter(|(key, said)| holds_text(key, &said.value));
@@ -237,7 +240,12 @@ pub fn words_of_texts(file: &Path, texts: &[(String, String)]) -> Words {
     let placed = |key: &str| Some(Sourced { value: find(key)?, origin: origin(key) });
     let sourced = |(key, value): (&String, Value)| (key.clone(), Sourced { value, origin: origin(key) });
     let other = texts.iter().map(|(key, value)| (key, Value::String(value.clone()))).filter(|(key, value)| holds_text(key, value));
+    // A text says nothing of tokens that could be relied on.
+    let lost = texts.iter().filter(|(key, _)| key.starts_with(TOKENIZER) && key != TEMPLATE);
+    let note = |(key, _): &(String, String)| format!("{} of {} is not kept: texts in metadata are no tokens", shorten(key), file.display());
     Words {
+        notes: lost.map(note).collect(),
+        template: placed(TEMPLATE),
         name: placed(NAME),
         licence: placed(LICENCE),
         author: placed(AUTHOR),

@@ -27,6 +27,9 @@ pub enum GgufError {
         /// What is there, at most four bytes.
         found: Vec<u8>,
     },
+    /// What Git leaves of a file that was not downloaded, in place of a part.
+    #[error("this is {0}")]
+    LfsPointer(&'static str),
     /// A version with another layout.
     #[error("GGUF version {0} is not supported (2 and 3 are); rewrite the file with a current tool")]
     UnsupportedVersion(u32),

@@ -106,13 +106,18 @@ struct RawTensor {
     offset: u64,
 }
 
+/// Bytes behind the magic by which a pointer of Git LFS is known.
+const POINTER_BYTES: u64 = 252;
+
 /// Magic and version.
 fn start(wire: &mut Wire<'_>) -> Result<u32, GgufError> {
     const MAGIC: &[u8] = b"GGUF";
     let there = wire.left().min(4);
     let found = wire.take(there, "the magic")?.to_vec();
     if !MAGIC.starts_with(&found) || found.is_empty() {
-        return Err(GgufError::BadMagic { found });
+        let mut begin = found.clone();
+        begin.extend_from_slice(wire.take(wire.left().min(POINTER_BYTES), "the beginning")?);
+        return Err(rwkv_forge_io::lfs_pointer(&begin).map_or(GgufError::BadMagic { found }, GgufError::LfsPointer));
     }
     if found.len() < MAGIC.len() {
         return Err(GgufError::Truncated { len: there, needed: 4, what: "the magic".into() });

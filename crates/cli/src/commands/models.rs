@@ -7,7 +7,7 @@ use rwkv_forge_convert::container::READERS;
 use rwkv_forge_convert::{OpenFile, OpenModel, OpenOptions, Place};
 use rwkv_forge_tensor::BoxError;
 
-use super::open_options;
+use super::{open_options, shown};
 use crate::args::{Global, KeyArg, SourceArgs};
 use crate::failure::Failure;
 use crate::terminal::Terminal;

@@ -59,7 +59,7 @@ fn overlong_tag(template: &str) -> Option<usize> {
 }
 
 /// The next tag or comment, to its end or the template's, and what follows it.
-fn next_tag(text: &str) -> Option<(&str, &str)> {
+pub(super) fn next_tag(text: &str) -> Option<(&str, &str)> {
     let start = ["{{", "{%", "{#"].iter().filter_map(|tag| text.find(tag)).min()?;
     let text = text.get(start..)?;
     let end = if text.starts_with("{#") {
@@ -72,7 +72,7 @@ fn next_tag(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Places of the characters of a tag that are in none of its texts.
-fn outside_of_texts(tag: &str) -> impl Iterator<Item = usize> {
+pub(super) fn outside_of_texts(tag: &str) -> impl Iterator<Item = usize> {
     let (mut text, mut is_escaped) = (None, false);
     tag.char_indices().filter_map(move |(at, c)| match text {
         Some(_) if is_escaped => {

@@ -5,6 +5,7 @@
 //! ([`crate::Container::words`]).
 
 mod beside;
+mod bounded;
 mod chat;
 mod compare;
 mod entries;
