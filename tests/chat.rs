@@ -85,6 +85,47 @@ fn a_name_that_speaks_for_another_format_is_said_and_decides_nothing() {
     }
 }
 
+/// Whatever the source is, and whatever it says itself.
+#[test]
+fn a_template_of_the_source_that_its_name_does_not_speak_for_is_kept_and_named() {
+    let dir = Dir::new();
+    let (source, world) = (world_model(&dir, "model.safetensors"), dir.join("rwkv7-g1h-0.1b-world.gguf"));
+    let make = |more: &[&str], output: &Path| {
+        let all = [&["convert", &text(&source), "--to", "gguf", "--type", "f16", "--no-verify", "-o", &text(output)], more].concat();
+        assert_eq!(run(&all).status.code(), Some(0));
+    };
+    make(&[], &world);
+    let (document, notes) = planned(&world, &[]);
+    assert_eq!(word(&document, "template").unwrap().1, "source");
+    for part in ["keeps the conversation format world, by tokenizer.chat_template of", "--chat bot", "--chat tools"] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    for chosen in ["bot", "tools", "world"] {
+        assert!(!planned(&world, &["--chat", chosen]).1.contains("speaks for"), "{chosen}");
+    }
+    // What the name speaks for is what the file has; so has one for tools.
+    for format in ["bot", "tools"] {
+        let good = dir.join(&format!("rwkv7-g1h-{format}.gguf"));
+        make(&["--chat", format], &good);
+        assert!(!planned(&good, &[]).1.contains("speaks for"), "{format}");
+    }
+    // A template that is none of the known ones: of the format by what it writes, or of none.
+    let folder = dir.join("rwkv7-g1j-0.1b");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(&source, folder.join("model.safetensors")).unwrap();
+    for (template, is_named) in [("{{ 'User✿' + messages[0].content + '✿Bot✿' }}", false), ("<|im_start|>{{ messages[0].content }}", true)]
+    {
+        std::fs::write(folder.join("chat_template.jinja"), template).unwrap();
+        let (_, notes) = planned(&folder, &[]);
+        assert_eq!(notes.contains("keeps a template of its own, by") && notes.contains("--chat bot"), is_named, "{notes}");
+        assert_eq!(notes.contains("speaks for"), is_named, "{notes}");
+    }
+    // The name that the model has in a file of another name.
+    let plain = dir.join("plain.gguf");
+    make(&["--name", "RWKV7 G1D 0.1B"], &plain);
+    assert!(planned(&plain, &[]).1.contains("--chat assistant"));
+}
+
 #[test]
 fn a_chosen_format_replaces_what_the_source_ends_its_turns_with() {
     let dir = Dir::new();

@@ -124,6 +124,10 @@ pub trait Container: Sync {
     fn special(&self) -> &'static [SpecialId] {
         &[]
     }
+    /// The length of context that its files state: what is said, unless they state another number.
+    fn context(&self, words: &Words) -> Option<Sourced<u64>> {
+        words.context.clone()
+    }
     /// Whether its files hold a value of metadata under this key: of those where [`Word::Other`] is among its words.
     fn holds_entry(&self, _key: &str, _value: &Value) -> bool {
         self.words().contains(&Word::Other)

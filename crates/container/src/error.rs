@@ -73,7 +73,7 @@ pub enum ContainerError {
         version: Version,
     },
     /// A template for conversations that no engine for Jinja can read.
-    #[error("{name}{}: {problem}; give a file with a template in Jinja, or one of the formats {formats}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    #[error("{name}{}: {problem}; give another with --chat: a file with a template in Jinja, or one of the formats {formats}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
     BadTemplate {
         /// What it is called.
         name: String,

@@ -39,7 +39,7 @@ pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use near::nearest;
 pub use registry::{Registry, by_extension, by_name};
 pub use words::{
-    Array, CARD, CHAT_FORMATS, ChatFormat, Entry, GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance,
-    Sourced, Standing, TEMPLATE, TEMPLATE_JSON, TEMPLATES, TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template,
-    failure_of_template, is_vocabulary, words_beside,
+    ADDED_AROUND, Array, CARD, CHAT_FORMATS, CONTEXT_GUESS, CONVERTERS_CONTEXT, ChatFormat, Disagreement, Entry, GENERATION_CONFIG, Given,
+    MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance, Sourced, Standing, TEMPLATE, TEMPLATE_JSON, TEMPLATES, TokenDifference,
+    TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template, failure_of_template, is_vocabulary, words_beside,
 };

@@ -42,7 +42,7 @@ pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens};
 pub use render::{Rendered, Rendering};
 pub use rwkv_forge_container::{
-    BesideFile, CHAT_FORMATS, ChatFormat, Entry, OpenOptions, Place, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word,
+    BesideFile, CHAT_FORMATS, ChatFormat, Entry, OpenOptions, Origin, Place, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word,
     WordDifference, Words, check_template, shortfall,
 };
 pub use start::{start_beside, start_digest, starting_like};

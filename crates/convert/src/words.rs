@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{
-    CARD, CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, NAMED_TEMPLATE, Origin, Sourced, TEMPLATE, TEMPLATE_JSON, TOKENIZER,
-    TOKENIZER_CONFIG, TokenTable, Word, Words, check_template, failure_of_template, words_beside,
+    ADDED_AROUND, CARD, CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, NAMED_TEMPLATE, Origin, Sourced, TEMPLATE, TEMPLATE_JSON,
+    TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words, check_template, failure_of_template, words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::{BoxError, shorten};
@@ -118,7 +118,67 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
     }
     check_special(&words, model.description().hyperparameters.vocabulary)?;
     without_lost_tokens(&mut words, options.container);
+    let found = other_tokens(model, &words, options.container);
+    words.notes.extend(found);
+    with_stated_context(&mut words, options.container);
+    settle(&mut words, options.container);
     Ok(words)
+}
+
+/// What is said of a vocabulary that a file gets in the place of another one that the source has.
+fn other_tokens(model: &OpenModel, words: &Words, container: &dyn Container) -> Option<String> {
+    let given = words.tokens.as_ref().filter(|given| matches!(given.origin, Origin::Option(_)))?;
+    if !container.carries_tokens(&given.value) {
+        return None;
+    }
+    // Whoever brings a vocabulary has no need of the source's, be it damaged.
+    let own = model.words().ok()?.tokens.as_ref()?;
+    let difference = own.value.difference(&given.value)?;
+    let (option, source) = (&given.origin, shorten(&own.origin.to_string()));
+    let (first, second) = (shorten(&difference.first), shorten(&difference.second));
+    Some(match difference.count {
+        Some(count) if count > 0 => format!(
+            "the vocabulary of {option} is taken, which is not that of {source}: tokens that are others: {count}; the first: {first} in the \
+             source, {second} in the file"
+        ),
+        Some(_) | None => {
+            format!("the vocabulary of {option} is taken, which is not that of {source}: {first} in the source, {second} in the file")
+        }
+    })
+}
+
+/// The length of context is the one that the file states; one that somebody says and it cannot state is named.
+fn with_stated_context(words: &mut Words, container: &dyn Container) {
+    let stated = container.context(words);
+    if let (Some(said), Some(stated)) = (words.context.as_ref().filter(|said| !said.is_default()), &stated)
+        && said.value != stated.value
+    {
+        let (length, from) = (said.value, shorten(&said.origin.to_string()));
+        let note = format!(
+            "the length of context is {length} by {from}, which a file of {} cannot say: it says {}",
+            container.name(),
+            stated.value
+        );
+        words.notes.push(note);
+    }
+    words.context = stated;
+}
+
+/// Says of what two files do not agree on who is heard, now that all have been.
+fn settle(words: &mut Words, container: &dyn Container) {
+    let found = std::mem::take(&mut words.disagreements);
+    if found.is_empty() {
+        return;
+    }
+    let entries = words.entries();
+    let has_place = |word: Word, key: &str| {
+        let is_special = || SpecialId::by_name(key).is_some_and(|id| container.special().contains(&id));
+        container.words().contains(&word) && (word != Word::Special || is_special())
+    };
+    words.notes.extend(found.iter().map(|one| {
+        let said = entries.iter().find(|entry| entry.word == one.word && entry.key == one.key);
+        one.settled(said.filter(|_| has_place(one.word, &one.key)).map(|entry| &entry.origin))
+    }));
 }
 
 /// What is wrong with the templates that a file gets from its source, as they are.
@@ -128,7 +188,8 @@ fn of_templates(words: &Words) -> Vec<String> {
     if let Some(Sourced { value, origin }) = &words.template {
         let name = shorten(&origin.to_string());
         found.extend(match check_template(&name, value) {
-            Err(error) => Some(format!("engines for Jinja cannot read the template: {error}; {way}")),
+            // Which names the option.
+            Err(error) => Some(format!("engines for Jinja cannot read the template, which is written as it is: {error}")),
             Ok(()) => failure_of_template(value).map(|problem| format!("the template of {name} {problem}; {way}")),
         });
     }
@@ -256,7 +317,8 @@ fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -
         (Vocabulary::World | Vocabulary::Bytes | Vocabulary::File(..), Some(given)) => {
             let mut around = model.words_around(Some(&given.value))?;
             // What is said token by token is said of the source's; templates with names are not.
-            around.other.retain(|(key, _)| !key.starts_with("tokenizer.") || key.starts_with("tokenizer.chat_template"));
+            let is_kept = |key: &str| key.starts_with("tokenizer.chat_template") || ADDED_AROUND.contains(&key);
+            around.other.retain(|(key, _)| !key.starts_with("tokenizer.") || is_kept(key));
             around
         }
     };

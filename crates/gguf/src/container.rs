@@ -110,6 +110,9 @@ impl Container for Gguf {
         static ALL: LazyLock<Vec<SpecialId>> = LazyLock::new(|| SpecialId::all().collect());
         &ALL
     }
+    fn context(&self, words: &Words) -> Option<Sourced<u64>> {
+        Some(words::context(words))
+    }
     fn holds_entry(&self, key: &str, value: &Value) -> bool {
         words::holds_entry(key, value)
     }

@@ -18,8 +18,6 @@ use crate::write::HeaderWriter;
 
 /// Bytes to which tensors are aligned; the format's default, so that no key is needed.
 pub(crate) const ALIGNMENT: u64 = 32;
-/// What runtimes are told about the length of the context: RWKV has no limit, this is what other converters write.
-pub(crate) const CONTEXT_LENGTH: u32 = 1_048_576;
 
 /// Whether GGUF has a place for models of this version.
 ///
@@ -387,9 +385,8 @@ fn write_architecture(header: &mut HeaderWriter, row: &Row, model: &ModelDescrip
         }
         TimeMix::Wkv4 | TimeMix::Wkv5 { .. } => return Err(GgufError::CannotCarry { version: model.version.to_string() }),
     }
-    // What a class of programs says of all its models is no fact about this one.
-    let said = words.context.as_ref().filter(|said| !said.is_default()).and_then(|said| u32::try_from(said.value).ok());
-    header.u32(&words::context_key(architecture), said.unwrap_or(CONTEXT_LENGTH));
+    let length = u32::try_from(words::context(words).value);
+    header.u32(&words::context_key(architecture), length.map_err(|_| GgufError::Internal("a context is longer than a u32".to_owned()))?);
     match model.mechanisms.norms.kind {
         Norm::Rms { epsilon } => header.f32(&format!("{architecture}.attention.layer_norm_rms_epsilon"), epsilon.value()),
         Norm::Layer => header.f32(&format!("{architecture}.attention.layer_norm_epsilon"), 1e-5),

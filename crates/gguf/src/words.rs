@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use rwkv_forge_container::{Origin, Provenance, Sourced, TokenTable, Value, Words};
+use rwkv_forge_container::{CONVERTERS_CONTEXT, Origin, Provenance, Sourced, TokenTable, Value, Words};
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_tensor::shorten;
 use rwkv_forge_tokenizer::{SpecialId, SpecialIds};
 
 use crate::error::GgufError;
 use crate::header::KEY_BYTES;
-use crate::layout::CONTEXT_LENGTH;
 use crate::reader::GgufFile;
 use crate::vocabulary::{TOKENS, bpe_vocabulary, listed_vocabulary, token_list};
 use crate::write::HeaderWriter;
@@ -176,7 +175,10 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
         Some((id, Sourced { value: u32::try_from(metadata.get(&key)?.as_u64()?).ok()?, origin: origin(&key) }))
     };
     let context = context_key(file.architecture());
-    let length = metadata.get(&context).and_then(as_u32).filter(|length| *length != CONTEXT_LENGTH);
+    let length = metadata.get(&context).and_then(as_u32).map(u64::from).map(|value| match value {
+        CONVERTERS_CONTEXT => converters_context(),
+        value => Sourced { value, origin: origin(&context) },
+    });
     let own = |name: &str| Ok::<_, GgufError>(metadata.str(&format!("{PREFIX}.{name}"))?.map(str::to_owned));
     let provenance = match (own("version")?, own("recipe")?) {
         (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, ..Provenance::default() }),
@@ -189,10 +191,11 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
         name: text(NAME),
         licence: text(LICENCE),
         author: text(AUTHOR),
-        context: length.map(|length| Sourced { value: u64::from(length), origin: origin(&context) }),
+        context: length,
         provenance,
         other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),
         notes: unkept(file),
+        disagreements: Vec::new(),
     })
 }
 
@@ -204,6 +207,17 @@ fn is_misshapen(key: &str, value: &Value, architecture: &str) -> bool {
 
 fn as_u32(value: &Value) -> Option<u32> {
     u32::try_from(value.as_u64()?).ok()
+}
+
+fn converters_context() -> Sourced<u64> {
+    Sourced::default_of("what llama.cpp's converter writes into every file", CONVERTERS_CONTEXT)
+}
+
+/// The length of context that a file states: one that somebody says. What a class of programs says of all its models is no fact about this one,
+/// and RWKV has no limit, so that without one it is what other converters write.
+pub(crate) fn context(words: &Words) -> Sourced<u64> {
+    let said = words.context.as_ref().filter(|said| !said.is_default() && u32::try_from(said.value).is_ok());
+    said.cloned().unwrap_or_else(converters_context)
 }
 
 /// The key of the length of context.

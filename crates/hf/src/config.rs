@@ -159,12 +159,26 @@ pub(crate) fn dtype(model: &ModelDescription, choices: &[Choice]) -> &'static st
 
 /// What `generate` of Transformers starts and stops with.
 pub(crate) fn generation(special: &Special) -> Value {
-    json!({
+    let mut config = json!({
         "_from_model_config": true,
         "bos_token_id": id(special, SpecialId::Bos),
         "eos_token_id": ends(special),
         "pad_token_id": id(special, SpecialId::Pad),
-    })
+    });
+    if let (Some(entries), Some(turn)) = (config.as_object_mut(), turn(special)) {
+        entries.insert(END_OF_TURN.to_owned(), json!(turn));
+    }
+    config
+}
+
+/// Where the end of a turn stands that a list of ids cannot say.
+pub(crate) const END_OF_TURN: &str = "eot_token_id";
+
+/// The end of a turn, where somebody says so and it is the end of a text too: programs that stop at that need nothing more, and whoever reads
+/// the file finds it.
+pub(crate) fn turn(special: &Special) -> Option<u32> {
+    let said = special.get(SpecialId::Eot).filter(|said| !said.is_default())?;
+    (said.value == id(special, SpecialId::Eos)).then_some(said.value)
 }
 
 /// What a text ends with; and a turn, where somebody says so: a list ends with any of its ids.

@@ -4,7 +4,9 @@
 use std::sync::LazyLock;
 
 use rwkv_forge_checkpoint::Safetensors;
-use rwkv_forge_container::{Container, DENSE, DefaultTypes, Format, Naming, Opened, TokenTable, Word, Words, no_hybrids, with_manifest};
+use rwkv_forge_container::{
+    Container, DENSE, DefaultTypes, Format, Naming, Opened, Sourced, TokenTable, Word, Words, no_hybrids, with_manifest,
+};
 use rwkv_forge_gguf::Gguf;
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
 use rwkv_forge_tensor::BoxError;
@@ -110,6 +112,9 @@ impl Container for HuggingFaceNative {
     }
     fn carries_tokens(&self, tokens: &TokenTable) -> bool {
         crate::built_on_world(tokens).is_some()
+    }
+    fn context(&self, words: &Words) -> Option<Sourced<u64>> {
+        Some(native::context(words))
     }
     fn special(&self) -> &'static [SpecialId] {
         HELD

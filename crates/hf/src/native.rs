@@ -1,11 +1,11 @@
 //! A directory for `RwkvForCausalLM` of Transformers, RWKV-7 as its makers publish it since August 2026. Start at [`native`].
 
-use rwkv_forge_container::{GENERATION_CONFIG, TEMPLATE, TOKENIZER_CONFIG, Words};
+use rwkv_forge_container::{CONTEXT_GUESS, GENERATION_CONFIG, Origin, Sourced, TEMPLATE, TOKENIZER_CONFIG, Words};
 use rwkv_forge_model::{Choice, DigestOf, DigestPlace, FileLayout, ModelDescription, OutputLayout, Patch, TimeMix, Version};
 use rwkv_forge_tokenizer::SpecialId;
 use serde_json::{Value, json};
 
-use crate::config::{dtype, ends, id};
+use crate::config::{END_OF_TURN, dtype, ends, id, turn};
 use crate::error::HfError;
 use crate::hugging_face::{CONFIG, WORLD, vocabulary};
 use crate::shards::{files, is_weights, text_file};
@@ -22,6 +22,13 @@ const PROVENANCE: &str = "PROVENANCE.md";
 const CONTEXT: u64 = 4096;
 /// Who says that.
 const GUESSED: &str = "a guess: nobody says what the model was trained with, and no length limits it";
+/// The same of a source with a number of no meaning.
+const GUESSED_ANYHOW: &str = "a guess: nobody says what the model was trained with (1048576, which llama.cpp's converter writes into every file, says \
+    nothing), and no length limits it";
+/// The name of a model does.
+const BY_NAME: &str = "by the model's name";
+/// What stands behind a place of which the rest stays blank, so that no line ends in blanks.
+const END_OF_PLACE: &str = "<!-- -->";
 /// Bytes kept for the result of the comparison, and for whether it changed a value.
 const VERIFY_BYTES: usize = 400;
 const LOSSLESS_BYTES: usize = 64;
@@ -75,7 +82,7 @@ pub fn native(model: &ModelDescription, choices: &[Choice], words: &Words, shard
     let mut all = files(tensors(model, choices, style)?, model.version, &[], words, shard_bytes)?;
     let context = context(words);
     let provenance = provenance(model, words, &all, &context);
-    all.push(text_file(CONFIG, format!("{:#}\n", config(model, choices, row.kind, words, context.length)?)));
+    all.push(text_file(CONFIG, format!("{:#}\n", config(model, choices, row.kind, words, &context)?)));
     for (name, decoding) in [(GENERATION_CONFIG, &OPEN), (FAKE_THINK, &FAKE), (TOOLS, &CALLS)] {
         all.push(text_file(name, format!("{:#}\n", generation(decoding, words))));
     }
@@ -118,6 +125,7 @@ fn generation(decoding: &Decoding, words: &Words) -> Value {
         more.extend([("presence_penalty", json!(presence)), ("frequency_penalty", json!(frequency)), ("penalty_decay", json!(decay))]);
     }
     // World has no padding of its own.
+    more.extend(turn(&words.special).map(|turn| (END_OF_TURN, json!(turn))));
     more.extend(words.special.get(SpecialId::Pad).map(|pad| ("pad_token_id", json!(pad.value))));
     if let Some(entries) = config.as_object_mut() {
         entries.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
@@ -125,18 +133,18 @@ fn generation(decoding: &Decoding, words: &Words) -> Value {
     config
 }
 
-fn config(model: &ModelDescription, choices: &[Choice], kind: &str, words: &Words, context: u64) -> Result<Value, HfError> {
+fn config(model: &ModelDescription, choices: &[Choice], kind: &str, words: &Words, context: &Sourced<u64>) -> Result<Value, HfError> {
     let sizes = &model.hyperparameters;
     let TimeMix::Wkv7 { decay, iclr, value, gate } = model.mechanisms.time_mix else {
         return Err(HfError::Internal(format!("RwkvForCausalLM has no {}", model.mechanisms.time_mix.name())));
     };
-    Ok(json!({
+    let mut config = json!({
         "architectures": ["RwkvForCausalLM"],
         "model_type": "rwkv",
         "architecture_version": kind,
         "a_low_rank_dim": iclr,
         "bos_token_id": id(&words.special, SpecialId::Bos),
-        "context_length": context,
+        "context_length": context.value,
         "decay_low_rank_dim": decay,
         "eos_token_id": id(&words.special, SpecialId::Eos),
         "gate_low_rank_dim": gate.unwrap_or(0),
@@ -152,34 +160,41 @@ fn config(model: &ModelDescription, choices: &[Choice], kind: &str, words: &Word
         "v_low_rank_dim": value.unwrap_or(0),
         "vocab_size": sizes.vocabulary,
         "wkv_mode": "fp32io16",
-    }))
+    });
+    let is_guess = matches!(context.origin, Origin::Default(why) if why != BY_NAME);
+    if let Some(entries) = config.as_object_mut().filter(|_| is_guess) {
+        entries.insert(CONTEXT_GUESS.to_owned(), json!(context.value));
+    }
+    Ok(config)
 }
 
-/// The length of context that the model was trained with, and who says so.
-struct Context {
-    length: u64,
-    said_by: String,
-}
-
-/// Who is asked first says it; no tensor does. Names of released models do (`-ctx8192`), and a number that a class has for all its models is better
-/// than none.
-fn context(words: &Words) -> Context {
-    let said = |is_default: bool| words.context.as_ref().filter(move |said| said.is_default() == is_default);
-    if let Some(said) = said(false) {
-        return Context { length: said.value, said_by: format!("by {}", plain(&said.origin.to_string())) };
+/// The length of context that the model was trained with, and who says so. Who is asked first says it; no tensor does. Names of released models do
+/// (`-ctx8192`), and a number that a class has for all its models is better than none. Asked again of what it answered, it answers the same.
+pub(crate) fn context(words: &Words) -> Sourced<u64> {
+    let said = words.own_context();
+    if let Some(said) = said.filter(|said| !said.is_default()) {
+        return said.clone();
     }
     let name = words.name.as_ref().map_or("", |name| name.value.as_str());
     let digits = name.rsplit_once("-ctx").map_or("", |(_, rest)| rest);
     let end = digits.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(digits.len());
-    match (digits.get(..end).unwrap_or_default().parse(), said(true)) {
-        (Ok(length), _) if length > 0 => Context { length, said_by: "by the model's name".to_owned() },
-        (_, Some(said)) => Context { length: said.value, said_by: format!("a {}", plain(&said.origin.to_string())) },
-        (_, None) => Context { length: CONTEXT, said_by: GUESSED.to_owned() },
+    match (digits.get(..end).unwrap_or_default().parse(), said) {
+        (Ok(length), _) if length > 0 => Sourced::default_of(BY_NAME, length),
+        (_, Some(said)) => said.clone(),
+        (_, None) => Sourced::default_of(if words.context.is_some() { GUESSED_ANYHOW } else { GUESSED }, CONTEXT),
+    }
+}
+
+/// Who says it, after the number and a comma.
+fn said_by(context: &Sourced<u64>) -> String {
+    match &context.origin {
+        Origin::Default(why) => (*why).to_owned(),
+        origin @ (Origin::Option(_) | Origin::Source { .. } | Origin::Beside(_)) => format!("by {}", plain(&origin.to_string())),
     }
 }
 
 /// The text of `PROVENANCE.md`, with places for what is known when the weights are written.
-fn provenance(model: &ModelDescription, words: &Words, weights: &[(String, FileLayout)], context: &Context) -> FileLayout {
+fn provenance(model: &ModelDescription, words: &Words, weights: &[(String, FileLayout)], context: &Sourced<u64>) -> FileLayout {
     let mut page = Page::default();
     page.text("# Provenance\n\n");
     let made = words.provenance.clone().unwrap_or_default();
@@ -191,9 +206,9 @@ fn provenance(model: &ModelDescription, words: &Words, weights: &[(String, FileL
     ));
     page.text("- every tensor holds the values of the source: ");
     page.late("lossless", LOSSLESS_BYTES);
-    page.text("\n- logits compared with those of the source: ");
+    page.text(&format!("{END_OF_PLACE}\n- logits compared with those of the source: "));
     page.late("verify", VERIFY_BYTES);
-    page.text(&format!("\n- context_length of config.json: {}, {}\n", context.length, context.said_by));
+    page.text(&format!("{END_OF_PLACE}\n- context_length of config.json: {}, {}\n", context.value, said_by(context)));
     if !model.unused.is_empty() {
         let count = model.unused.len();
         page.text(&format!("- left out: {count} tensors of the source that no model of its kind uses\n"));
@@ -258,7 +273,7 @@ impl Page {
 mod tests {
     use rwkv_forge_container::{Sourced, Words};
 
-    use super::{CALLS, OPEN, OPEN_DECAY, context};
+    use super::{CALLS, OPEN, OPEN_DECAY, context, said_by};
 
     #[test]
     fn decoding_for_tools_is_that_of_open_thought_without_penalties() {
@@ -278,13 +293,18 @@ mod tests {
             ("x-ctx99999999999999999999", 4096),
         ] {
             let words = Words { name: Some(Sourced::option("--name", name.to_owned())), ..Words::default() };
-            assert_eq!(context(&words).length, length, "{name}");
+            assert_eq!(context(&words).value, length, "{name}");
             // What the source says comes first; what a class says of all its models comes after the name.
             let said = Words { context: Some(Sourced::option("--meta", 77)), ..words.clone() };
-            assert_eq!(context(&said).length, 77);
-            let usual = Words { context: Some(Sourced::default_of("its class", 2048)), ..words };
+            assert_eq!(context(&said).value, 77);
+            let usual = Words { context: Some(Sourced::default_of("its class", 2048)), ..words.clone() };
             let found = context(&usual);
-            assert_eq!((found.length, found.said_by.contains("its class")), if length == 4096 { (2048, true) } else { (length, false) });
+            assert_eq!((found.value, said_by(&found).contains("its class")), if length == 4096 { (2048, true) } else { (length, false) });
+            // Asked again, and where a converter's number says nothing.
+            assert_eq!(context(&Words { context: Some(found.clone()), ..words.clone() }), found);
+            let nothing = Words { context: Some(Sourced::default_of("a converter", 1_048_576)), ..words };
+            let found = context(&nothing);
+            assert_eq!((found.value, said_by(&found).contains("1048576")), (length, length == 4096));
         }
     }
 }

@@ -84,6 +84,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if !lost.is_empty() {
         terminal.note(&format!("the container {} has no place for {}, which the file will not have", container.name(), lost.join(", ")));
     }
+    if let Some(note) = words::for_reading(&blueprint).filter(|_| args.vocab_json.is_none()) {
+        terminal.note(&note);
+    }
     for note in blueprint.tokenizer().iter().flat_map(|tokenizer| tokenizer.notes()) {
         terminal.note(note);
     }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use rwkv_forge_convert::{Blueprint, ChatFormat, Entry, Sourced, Standing, Value as Said, Word, WordDifference, Words, check_template};
+use rwkv_forge_convert::{
+    Blueprint, ChatFormat, Entry, Origin, Sourced, Standing, Value as Said, Word, WordDifference, Words, check_template,
+};
 use rwkv_forge_gguf::special_of;
 use rwkv_forge_tensor::{BoxError, shorten};
 use rwkv_forge_tokenizer::{SpecialId, SpecialIds};
@@ -89,14 +91,7 @@ pub(super) fn notes(blueprint: &Blueprint, source: &Path) -> Vec<String> {
     let words = &blueprint.words;
     let mut notes: Vec<String> = words.notes.iter().map(|what| rwkv_forge_report::sink::word(what).into_owned()).collect();
     let Some(template) = words.template.as_ref().filter(|_| blueprint.holds(Word::Template, Word::Template.name())) else { return notes };
-    let suggested = source.file_name().and_then(|name| ChatFormat::suggested_by(&name.to_string_lossy()));
-    if let Some(format) = suggested.filter(|_| template.is_default()) {
-        notes.push(format!(
-            "the file gets the conversation format world, and its name speaks for a model that was trained with others: give --chat {} ({}), \
-             or --chat tools for programs that call tools",
-            format.name, format.about
-        ));
-    }
+    notes.extend(other_format(words, template, source));
     let format = ChatFormat::of(&template.value).filter(|format| format.end_of_turn.is_none() || !template.is_default());
     if let Some(format) = format.filter(|_| words.special.get(SpecialId::Eot).is_none()) {
         notes.push(format!(
@@ -107,10 +102,42 @@ pub(super) fn notes(blueprint: &Blueprint, source: &Path) -> Vec<String> {
     notes
 }
 
+/// What there is to say of a template that nobody has chosen where the name of the source, or of the model, speaks for another.
+fn other_format(words: &Words, template: &Sourced<String>, source: &Path) -> Option<String> {
+    let own = || words.name.as_ref().and_then(|name| ChatFormat::suggested_by(&name.value));
+    let format = rwkv_forge_convert::name_of(source).and_then(|name| ChatFormat::suggested_by(&name)).or_else(own)?;
+    let is_chosen = matches!(template.origin, Origin::Option(_));
+    let is_for_tools = ChatFormat::by_name("tools").is_some_and(|tools| tools.is_that_of(&template.value));
+    if is_chosen || is_for_tools || format.is_that_of(&template.value) {
+        return None;
+    }
+    let gets = match (template.is_default(), ChatFormat::of(&template.value)) {
+        (true, _) => "gets the conversation format world".to_owned(),
+        (false, Some(known)) => format!("keeps the conversation format {}, by {}", known.name, shorten(&template.origin.to_string())),
+        (false, None) => format!("keeps a template of its own, by {}", shorten(&template.origin.to_string())),
+    };
+    let (name, about) = (format.name, format.about);
+    Some(format!(
+        "the file {gets}, and its name speaks for a model that was trained with others: give --chat {name} ({about}), or --chat tools for \
+         programs that call tools"
+    ))
+}
+
+/// What is said of a vocabulary that is given where no file of the container has one.
+pub(super) fn for_reading(blueprint: &Blueprint) -> Option<String> {
+    let container = blueprint.container;
+    let given = blueprint.words.tokens.as_ref().filter(|given| matches!(given.origin, Origin::Option(_)))?;
+    let is_known = !container.words().contains(&Word::Tokens);
+    is_known.then(|| {
+        format!("{} is for the texts of this conversation alone: no file of {} holds a vocabulary", given.origin, container.name())
+    })
+}
+
 /// What is said of a model, by anybody, and has no place in the file; empty where all of it has.
 pub(super) fn lost(blueprint: &Blueprint) -> Vec<String> {
-    // A vocabulary that is given with --vocab may be there for the comparison alone.
-    let is_for_reading = |entry: &Entry| entry.word == Word::Tokens && entry.origin.kind() == "option";
+    // A vocabulary that is given where there never is one is there for the comparison, and has a note of its own.
+    let has_none = !blueprint.container.words().contains(&Word::Tokens);
+    let is_for_reading = |entry: &Entry| entry.word == Word::Tokens && entry.origin.kind() == "option" && has_none;
     let lost = |entry: &&Entry| entry.origin.kind() != "default" && !is_for_reading(entry) && !blueprint.holds(entry.word, &entry.key);
     let shown = |key: &str| if key.trim().is_empty() { format!("{key:?}") } else { shorten(key) };
     let mut names: Vec<String> = blueprint.words.entries().iter().filter(lost).map(|entry| shown(&entry.key)).collect();

@@ -17,6 +17,8 @@ pub struct ChatFormat {
     pub end_of_turn: Option<&'static str>,
     /// Where an answer is over, as a text.
     pub stop: &'static str,
+    /// What templates of this format write and those of others do not.
+    marks: &'static [&'static str],
 }
 
 /// All formats. What is said is cleaned as the models' author publishes it: line ends are `\n`, and systems and users write no empty line.
@@ -35,6 +37,7 @@ pub static CHAT_FORMATS: [ChatFormat; 4] = [
         template: concat!(include_str!("clean.jinja"), include_str!("assistant.jinja")),
         end_of_turn: Some("\n\n"),
         stop: "\n\nUser:",
+        marks: &["<think"],
     },
     ChatFormat {
         name: "bot",
@@ -42,6 +45,7 @@ pub static CHAT_FORMATS: [ChatFormat; 4] = [
         template: concat!(include_str!("clean.jinja"), include_str!("bot.jinja")),
         end_of_turn: Some("✿"),
         stop: "✿",
+        marks: &["✿", r"\u273f", r"\u273F"],
     },
     ChatFormat {
         name: "tools",
@@ -49,6 +53,7 @@ pub static CHAT_FORMATS: [ChatFormat; 4] = [
         template: concat!(include_str!("clean.jinja"), include_str!("tools.jinja")),
         end_of_turn: None,
         stop: "\n### User",
+        marks: &["### User", "### Assistant"],
     },
     ChatFormat {
         name: "world",
@@ -56,6 +61,7 @@ pub static CHAT_FORMATS: [ChatFormat; 4] = [
         template: WORLD_TEMPLATE,
         end_of_turn: Some("\n\n"),
         stop: "\n\n",
+        marks: &["rwkv-world"],
     },
 ];
 
@@ -99,6 +105,21 @@ impl ChatFormat {
             _ => None,
         };
         file.split(|char: char| !char.is_ascii_alphanumeric()).find_map(series).and_then(Self::by_name)
+    }
+
+    /// Whether a template is this format's, as far as can be seen: byte for byte, or by what no other format writes.
+    ///
+    /// ```
+    /// use rwkv_forge_container::{ChatFormat, WORLD_TEMPLATE};
+    ///
+    /// let bot = ChatFormat::by_name("bot").expect("it is registered");
+    /// assert!(bot.is_that_of("{{ 'User✿' + messages[0].content + '✿' }}"));
+    /// assert!(!bot.is_that_of(WORLD_TEMPLATE));
+    /// ```
+    #[must_use]
+    pub fn is_that_of(&self, template: &str) -> bool {
+        let is_marked = || self.marks.iter().any(|mark| template.contains(mark));
+        Self::of(template).map_or_else(is_marked, |format| format.name == self.name)
     }
 
     /// The template, as files carry it.

@@ -86,13 +86,13 @@ impl Words {
         for ((word, first), second) in kinds.into_iter().zip(texts(self)).zip(texts(second)) {
             all.extend(difference(word, word.name(), first, second));
         }
-        let length = |words: &Self| shown(&words.context, u64::to_string);
+        let length = |words: &Self| words.own_context().map(|said| said.value.to_string());
         all.extend(difference(Word::Context, Word::Context.name(), length(self), length(second)));
         let by_key = |words: &'_ Self| words.other.iter().map(|(key, said)| (key.clone(), said.value.clone())).collect::<BTreeMap<_, _>>();
         let (known, others) = (by_key(self), by_key(second));
         for (key, said) in &self.other {
             let other = others.get(key);
-            // Lists are shown by their length alone, and compared whole.
+            // Lists are shown in part, and compared whole.
             if other != Some(&said.value) {
                 let standing = if other.is_some() { Standing::Differs } else { Standing::OnlyFirst };
                 let second = other.map(Value::shown);
@@ -119,6 +119,39 @@ fn difference(word: Word, key: &str, first: Option<String>, second: Option<Strin
         (None, Some(_)) => Standing::OnlySecond,
     };
     Some(WordDifference { word, key: key.to_owned(), standing, first, second })
+}
+
+/// In what two vocabularies are not the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenDifference {
+    /// How many ids stand for something else; `None` where texts are divided in another way altogether.
+    pub count: Option<usize>,
+    /// The first of them, as the first vocabulary has it.
+    pub first: String,
+    /// The same as the second has it.
+    pub second: String,
+}
+
+impl TokenTable {
+    /// In what the two are not the same; `None` where they are.
+    #[must_use]
+    pub fn difference(&self, second: &Self) -> Option<TokenDifference> {
+        let (first, other) = differing(self, second)?;
+        let count = match (self, second) {
+            (Self::LongestMatch(first), Self::LongestMatch(second)) | (Self::Merges(first), Self::Merges(second)) => {
+                let last = first.max_id().max(second.max_id());
+                Some((0..=last).filter(|id| token(first, *id) != token(second, *id)).count())
+            }
+            (Self::BytePairs(first), Self::BytePairs(second)) => {
+                let rows = first.tokens.len().max(second.tokens.len());
+                Some((0..rows).filter(|id| entry(first, *id) != entry(second, *id)).count())
+            }
+            (Self::LongestMatch(_), Self::BytePairs(_) | Self::Merges(_))
+            | (Self::Merges(_), Self::BytePairs(_) | Self::LongestMatch(_))
+            | (Self::BytePairs(_), Self::LongestMatch(_) | Self::Merges(_)) => None,
+        };
+        Some(TokenDifference { count, first, second: other })
+    }
 }
 
 /// The first token that two vocabularies do not share, as each has it. Rows without a token are named by nobody in particular.
@@ -153,11 +186,13 @@ fn described(tokenizer: &Tokenizer, id: u32) -> String {
     }
 }
 
+/// What a row stands for, and what kind of token it is.
+fn entry(vocabulary: &BpeVocabulary, id: usize) -> Option<(&String, TokenKind)> {
+    let kind = vocabulary.kinds.get(id).copied().filter(|kind| *kind != TokenKind::Unused)?;
+    Some((vocabulary.tokens.get(id)?, kind))
+}
+
 fn differing_pairs(first: &BpeVocabulary, second: &BpeVocabulary) -> Option<(String, String)> {
-    let entry = |vocabulary: &BpeVocabulary, id: usize| {
-        let kind = vocabulary.kinds.get(id).copied().filter(|kind| *kind != TokenKind::Unused)?;
-        Some((vocabulary.tokens.get(id)?.clone(), kind))
-    };
     let rows = first.tokens.len().max(second.tokens.len());
     let of = |vocabulary: &BpeVocabulary, id| match entry(vocabulary, id) {
         Some((text, kind)) => format!("token {id} is {text:?}, {kind:?}"),

@@ -23,13 +23,16 @@ use rwkv_forge_tokenizer::{SpecialId, SpecialIds, Tokenizer};
 
 pub use beside::{Given, words_beside};
 pub use chat::{CHAT_FORMATS, ChatFormat};
-pub use compare::{Standing, WordDifference};
+pub use compare::{Standing, TokenDifference, WordDifference};
 pub use entries::Entry;
-pub use folder::{CARD, GENERATION_CONFIG, NAMED_TEMPLATE, TEMPLATE, TEMPLATE_JSON, TEMPLATES, is_vocabulary};
+pub use folder::{ADDED_AROUND, CARD, CONTEXT_GUESS, GENERATION_CONFIG, NAMED_TEMPLATE, TEMPLATE, TEMPLATE_JSON, TEMPLATES, is_vocabulary};
 pub use jinja::{MAX_TEMPLATE_BYTES, check_template};
 pub use render::failure_of_template;
 pub use table::TokenTable;
 pub use value::{Array, Value};
+
+/// What llama.cpp's converter writes as the length of context of every RWKV, which so says nothing of any.
+pub const CONVERTERS_CONTEXT: u64 = 1_048_576;
 
 /// The conversation format that World models are trained with, in Jinja.
 pub const WORLD_TEMPLATE: &str = include_str!("world.jinja");
@@ -191,8 +194,39 @@ pub struct Words {
     pub provenance: Option<Provenance>,
     /// Everything else, by key, in the file's order.
     pub other: Vec<(String, Sourced<Value>)>,
-    /// What there is to say of what is said: what has no place here, what two files do not agree on. A sentence each, for people.
+    /// What there is to say of what is said, such as what has no place here. A sentence each, for people.
     pub notes: Vec<String>,
+    /// What two files do not agree on.
+    pub disagreements: Vec<Disagreement>,
+}
+
+/// What two files say of one thing, which is not the same. Which of them is heard is known when all have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    /// What it is about, as in [`Entry`].
+    pub word: Word,
+    /// What that is called, as in [`Entry`].
+    pub key: String,
+    /// Who is heard of the two.
+    pub heard: Origin,
+    /// What both say: the beginning of a sentence for people.
+    pub found: String,
+    /// How that ends where one of them is heard.
+    pub end: String,
+}
+
+impl Disagreement {
+    /// The whole sentence, by what became of it: who says it in the end, where anybody does and there is a place for it.
+    #[must_use]
+    pub fn settled(&self, said_by: Option<&Origin>) -> String {
+        match said_by {
+            Some(origin) if *origin == self.heard => format!("{}{}", self.found, self.end),
+            Some(origin @ (Origin::Option(_) | Origin::Source { .. } | Origin::Beside(_))) => {
+                format!("{}: neither is taken, but what {origin} says", self.found)
+            }
+            Some(Origin::Default(_)) | None => format!("{}: neither is kept", self.found),
+        }
+    }
 }
 
 impl Words {
@@ -223,8 +257,10 @@ impl Words {
                 (first, second) => first.or(second),
             }
         }
-        let Self { tokens, mut special, template, name, licence, author, context, provenance, mut other, mut notes } = self;
+        let Self { tokens, mut special, template, name, licence, author, context, provenance, mut other, mut notes, mut disagreements } =
+            self;
         notes.extend(others.notes);
+        disagreements.extend(others.disagreements);
         for (id, said) in others.special {
             let known = special.set(id, None);
             special.set(id, either(known, Some(said)));
@@ -248,6 +284,7 @@ impl Words {
             provenance: provenance.or(others.provenance),
             other,
             notes,
+            disagreements,
         }
     }
 
@@ -258,6 +295,12 @@ impl Words {
             Some(TokenTable::LongestMatch(tokenizer) | TokenTable::Merges(tokenizer)) => Some(tokenizer),
             Some(TokenTable::BytePairs(_)) | None => None,
         }
+    }
+
+    /// The length of context, unless it is what a converter writes into every file: [`CONVERTERS_CONTEXT`].
+    #[must_use]
+    pub fn own_context(&self) -> Option<&Sourced<u64>> {
+        self.context.as_ref().filter(|said| !(said.is_default() && said.value == CONVERTERS_CONTEXT))
     }
 
     /// Whether anything of a kind is said.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use rwkv_forge_tensor::shorten;
+
 /// A value of metadata. Formats whose metadata are texts have [`Value::String`] alone.
 #[allow(missing_docs, reason = "the variants are the types that they are called after")]
 #[derive(Clone, Debug)]
@@ -196,10 +198,33 @@ impl Value {
         }
     }
 
-    /// For tables: a text as it is, everything else as [`fmt::Display`] has it.
+    /// For tables: a text as it is, of a list of texts the first ones, everything else as [`fmt::Display`] has it.
     #[must_use]
     pub fn shown(&self) -> String {
-        self.as_str().map_or_else(|| self.to_string(), str::to_owned)
+        /// Most texts of a list that are shown.
+        const MOST: usize = 8;
+        match self {
+            Self::String(text) => text.clone(),
+            Self::Array(Array::String(texts)) if !texts.is_empty() => {
+                let first = texts.iter().take(MOST).map(|text| shorten(text)).collect::<Vec<_>>().join(", ");
+                match texts.len().saturating_sub(MOST) {
+                    0 => first,
+                    more => format!("{first} and {more} more"),
+                }
+            }
+            Self::U8(_)
+            | Self::I8(_)
+            | Self::U16(_)
+            | Self::I16(_)
+            | Self::U32(_)
+            | Self::I32(_)
+            | Self::F32(_)
+            | Self::Bool(_)
+            | Self::Array(_)
+            | Self::U64(_)
+            | Self::I64(_)
+            | Self::F64(_) => self.to_string(),
+        }
     }
 
     /// The value as text.

@@ -46,6 +46,10 @@ fn place(key: &str) -> Option<Place> {
 pub(super) fn read(beside: &Beside) -> Result<Words, BoxError> {
     let Some((path, bytes, is_whole)) = beside.start_of(CARD, MAX_BYTES)? else { return Ok(Words::default()) };
     let mut words = Words::default();
+    if let Some(what) = rwkv_forge_io::lfs_pointer(&bytes) {
+        words.notes.push(format!("{}: this is {what}; what it says of licence, author and base models is not known", path.display()));
+        return Ok(words);
+    }
     let lines = match front(&bytes, is_whole) {
         Front::None => return Ok(words),
         Front::Bad(problem) => {

@@ -14,19 +14,22 @@ use serde_json::Value as Json;
 
 use crate::beside::{Beside, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::ContainerError;
-use crate::words::{Origin, Sourced, TokenTable, Words};
+use crate::words::{Origin, Sourced, TokenTable, Value, Words};
 
 pub use card::CARD;
+pub use special::ADDED_AROUND;
 pub use templates::{NAMED_TEMPLATE, TEMPLATE, TEMPLATE_JSON, TEMPLATES};
 
 /// What `generate` of Transformers begins and ends with.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
+/// The key beside `context_length` by which a number is known that nobody has said.
+pub const CONTEXT_GUESS: &str = "context_length_guess";
 /// Rows of the embedding of every World model.
 const WORLD_ROWS: usize = 65_536;
 /// Most entries of `added_tokens_decoder` that are read.
 const MAX_ADDED: usize = 1 << 16;
-/// What two files do not agree on has these words in a note.
-const TAKEN: &str = "the first is taken";
+/// How a note of two files that do not agree ends.
+const TAKEN: &str = ": the first is taken";
 
 /// A file and what it says.
 type Said = (PathBuf, Json);
@@ -77,7 +80,12 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
 /// What the files beside a hybrid say besides its vocabulary, of which `known` are the ids that its tokenizer's files say.
 pub(super) fn words_of_hybrid(beside: &Beside, known: SpecialIds<Sourced<u32>>) -> Result<Words, BoxError> {
     let special = special::beyond(json(beside, GENERATION_CONFIG)?.as_ref(), known)?;
-    Ok(special.or(templates::read(beside, json(beside, TOKENIZER_CONFIG)?.as_ref())?))
+    let tokenizer_config = json(beside, TOKENIZER_CONFIG)?;
+    let mut around = tokenizer_config.as_ref().map(special::around).unwrap_or_default();
+    // What every file of a hybrid says.
+    let [begins, ..] = ADDED_AROUND;
+    around.other.retain(|(key, said)| key != begins || said.value != Value::Bool(false));
+    Ok(special.or(around).or(templates::read(beside, tokenizer_config.as_ref())?))
 }
 
 fn bad(path: &Path, problem: String) -> ContainerError {
@@ -135,10 +143,14 @@ fn added(path: &Path, config: &Json) -> Result<BTreeMap<u32, Mark>, ContainerErr
 /// all models of a class, which every one that says so may be taken in place of.
 fn context(beside: &Beside) -> Result<Option<Sourced<u64>>, BoxError> {
     const OF_A_CLASS: &str = "what config.json says of all models of its class";
+    const A_GUESS: &str = "a guess that stands in config.json";
     let Some((path, config)) = json(beside, CONFIG)? else { return Ok(None) };
     let number = |key: &str| config.get(key).and_then(Json::as_u64).filter(|length| *length > 0);
     let is_own = config.get("architecture_version").is_some();
-    let own = number("context_length").filter(|_| is_own).map(|value| Sourced { value, origin: Origin::Beside(path) });
+    // What was a guess when the file was written is no fact when it is read.
+    let is_guess = number("context_length").is_some() && number(CONTEXT_GUESS) == number("context_length");
+    let origin = if is_guess { Origin::Default(A_GUESS) } else { Origin::Beside(path) };
+    let own = number("context_length").filter(|_| is_own).map(|value| Sourced { value, origin });
     let usual = || number("max_position_embeddings").or_else(|| number("context_length"));
     Ok(own.or_else(|| Some(Sourced::default_of(OF_A_CLASS, usual()?))))
 }

@@ -8,10 +8,14 @@ use serde_json::Value as Json;
 
 use super::{Said, TAKEN, bad, content};
 use crate::error::ContainerError;
-use crate::words::{Origin, Sourced, Words};
+use crate::words::{Disagreement, Origin, Sourced, Value, Word, Words};
 
 /// What ports call the token without a text with which texts begin and end.
 const END_OF_TEXT: [&str; 2] = ["<|rwkv_tokenizer_end_of_text|>", "<s>"];
+/// Whether texts begin and end with a special token, under the keys that a GGUF has for it.
+pub const ADDED_AROUND: [&str; 3] = ["tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_sep_token"];
+/// What such a key begins with.
+const OF_GGUF: &str = "tokenizer.ggml.";
 /// Most keys that a note lists, and most ids.
 const MAX_LISTED: usize = 16;
 const MAX_LISTED_IDS: usize = 8;
@@ -44,7 +48,7 @@ fn use_of(id: SpecialId) -> Option<Use> {
 
 /// What both files say, and what there is to say of it.
 pub(super) fn read(texts: Option<&Said>, numbers: Option<&Said>, tokenizer: Option<&Tokenizer>) -> Result<Words, ContainerError> {
-    let (mut special, mut notes) = (SpecialIds::default(), Vec::new());
+    let (mut special, mut notes, mut disagreements) = (SpecialIds::default(), Vec::new(), Vec::new());
     let mut lists = Vec::new();
     for (which, used) in SpecialId::all().filter_map(|which| Some((which, use_of(which)?))) {
         let by_text = match (texts, tokenizer) {
@@ -57,9 +61,10 @@ pub(super) fn read(texts: Option<&Said>, numbers: Option<&Said>, tokenizer: Opti
         };
         match (&by_text, &by_number) {
             (Some((id, text, path)), Some((other, ids))) if !ids.contains(id) => {
-                let name = which.name();
+                let (name, heard) = (which.name(), Origin::Beside(path.clone()));
                 let (path, other) = (path.display(), other.display());
-                notes.push(format!("{name}_token is {text:?} ({id}) in {path} and {name}_token_id {} in {other}: {TAKEN}", listed(ids)));
+                let found = format!("{name}_token is {text:?} ({id}) in {path} and {name}_token_id {} in {other}", listed(ids));
+                disagreements.push(Disagreement { word: Word::Special, key: name.to_owned(), heard, found, end: TAKEN.to_owned() });
             }
             (_, Some((path, ids))) => lists.push((which, *path, ids.clone())),
             (_, None) => {}
@@ -72,25 +77,42 @@ pub(super) fn read(texts: Option<&Said>, numbers: Option<&Said>, tokenizer: Opti
         notes.extend(more_ids(which, path, ids, &mut special));
     }
     notes.extend(numbers.and_then(|(path, config)| decoding(path, config)));
-    Ok(Words { special, notes, ..Words::default() })
+    let around = texts.map(around).unwrap_or_default();
+    Ok(Words { special, notes, disagreements, ..Words::default() }.or(around))
+}
+
+/// Whether texts begin and end with special tokens, as `tokenizer_config.json` says it.
+pub(super) fn around((path, config): &Said) -> Words {
+    let mut words = Words::default();
+    for key in ADDED_AROUND {
+        let name = key.strip_prefix(OF_GGUF).unwrap_or(key);
+        match config.get(name) {
+            None | Some(Json::Null) => {}
+            Some(Json::Bool(flag)) => {
+                words.other.push((key.to_owned(), Sourced { value: Value::Bool(*flag), origin: Origin::Beside(path.clone()) }));
+            }
+            Some(other) => {
+                let (path, other) = (path.display(), shorten(&other.to_string()));
+                words.notes.push(format!("{name} of {path} is {other}, expected true or false, and is not kept"));
+            }
+        }
+    }
+    words
 }
 
 /// What the numbers say beside ids that are known from elsewhere, as a hybrid's are: those that nobody else says, and what there is to
 /// say of the others.
 pub(super) fn beyond(numbers: Option<&Said>, known: SpecialIds<Sourced<u32>>) -> Result<Words, ContainerError> {
     let Some((path, config)) = numbers else { return Ok(Words { special: known, ..Words::default() }) };
-    let (mut special, mut notes, mut lists) = (known, Vec::new(), Vec::new());
+    let (mut special, mut notes, mut lists, mut disagreements) = (known, Vec::new(), Vec::new(), Vec::new());
     for which in SpecialId::all().filter(|which| use_of(*which).is_some()) {
         let Some(ids) = by_number(path, config, which)? else { continue };
         match special.get(which) {
             Some(said) if !ids.contains(&said.value) => {
-                let (name, found) = (which.name(), listed(&ids));
-                notes.push(format!(
-                    "{name}_token_id of {} is {found}, and not kept: it is {} by {}",
-                    path.display(),
-                    said.value,
-                    said.origin
-                ));
+                let name = which.name();
+                let found = format!("{name}_token_id of {} is {}", path.display(), listed(&ids));
+                let end = format!(", and not kept: it is {} by {}", said.value, said.origin);
+                disagreements.push(Disagreement { word: Word::Special, key: name.to_owned(), heard: said.origin.clone(), found, end });
             }
             Some(_) => lists.push((which, ids)),
             None => {
@@ -104,7 +126,7 @@ pub(super) fn beyond(numbers: Option<&Said>, known: SpecialIds<Sourced<u32>>) ->
         notes.extend(more_ids(which, path, ids, &mut special));
     }
     notes.extend(decoding(path, config));
-    Ok(Words { special, notes, ..Words::default() })
+    Ok(Words { special, notes, disagreements, ..Words::default() })
 }
 
 fn by_text(

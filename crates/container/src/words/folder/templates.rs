@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::{Said, TAKEN, bad, json};
 use crate::beside::Beside;
 use crate::error::ContainerError;
-use crate::words::{Array, ChatFormat, Origin, Sourced, Value, Words};
+use crate::words::{Array, ChatFormat, Disagreement, Origin, Sourced, Value, Word, Words};
 
 /// The conversation format in a file of its own.
 pub const TEMPLATE: &str = "chat_template.jinja";
@@ -102,7 +102,7 @@ fn sorted(all: Vec<Found>) -> Result<Words, ContainerError> {
         let name = found.name.as_deref().and_then(spelled);
         match taken.iter().find(|(known, _)| *known == name) {
             None => taken.push((name, found)),
-            Some((_, known)) => words.notes.extend(differing(known, &found)),
+            Some((_, known)) => words.disagreements.extend(differing(known, &found)),
         }
     }
     let mut names = Vec::new();
@@ -126,7 +126,7 @@ fn sorted(all: Vec<Found>) -> Result<Words, ContainerError> {
 }
 
 /// What two files say of one template, where it is not the same.
-fn differing(known: &Found, other: &Found) -> Option<String> {
+fn differing(known: &Found, other: &Found) -> Option<Disagreement> {
     if known.text.trim_end() == other.text.trim_end() {
         return None;
     }
@@ -136,12 +136,13 @@ fn differing(known: &Found, other: &Found) -> Option<String> {
         Some(format) => format!("the format {}", format.name),
         None => format!("{:?} in line {}", shorten(text.lines().nth(line).unwrap_or_default()), line.saturating_add(1)),
     };
-    let name = known.name.as_deref().and_then(spelled).map(|name| format!(" {name}")).unwrap_or_default();
-    Some(format!(
-        "the template{name} is {} in {} and {} in {}: {TAKEN}",
-        shown(first),
-        known.path.display(),
-        shown(second),
-        other.path.display()
-    ))
+    let name = known.name.as_deref().and_then(spelled);
+    let called = name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    let (known_in, other_in) = (known.path.display(), other.path.display());
+    let found = format!("the template{called} is {} in {known_in} and {} in {other_in}", shown(first), shown(second));
+    let (word, key) = match name {
+        None => (Word::Template, Word::Template.name().to_owned()),
+        Some(name) => (Word::Other, format!("{NAMED_TEMPLATE}{name}")),
+    };
+    Some(Disagreement { word, key, heard: Origin::Beside(known.path.clone()), found, end: TAKEN.to_owned() })
 }
