@@ -91,7 +91,8 @@ fn a_template_of_the_source_that_its_name_does_not_speak_for_is_kept_and_named()
     let dir = Dir::new();
     let (source, world) = (world_model(&dir, "model.safetensors"), dir.join("rwkv7-g1h-0.1b-world.gguf"));
     let make = |more: &[&str], output: &Path| {
-        let all = [&["convert", &text(&source), "--to", "gguf", "--type", "f16", "--no-verify", "-o", &text(output)], more].concat();
+        let (source, output) = (text(&source), text(output));
+        let all = [&["convert", &source, "--to", "gguf", "--type", "f16", "--no-verify", "-o", &output], more].concat();
         assert_eq!(run(&all).status.code(), Some(0));
     };
     make(&[], &world);

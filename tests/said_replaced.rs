@@ -134,7 +134,9 @@ fn a_vocabulary_that_is_given_and_not_written_is_named() {
     // Where it is written, to either file, there is nothing to say.
     let (_, notes) = made(&dir.join("model.gguf"), "gguf", &[]);
     assert!(!notes.contains("vocabulary") && !notes.contains("has no place for"), "{notes}");
-    let (_, notes) = made(&dir.join("model.st"), "web-rwkv", &["--vocab-json", &text(&dir.join("vocab.json")), "--type", "f16"]);
+    let (source, words, list, output) = (text(checkpoint("7")), text(vocab()), text(&dir.join("vocab.json")), text(&dir.join("model.st")));
+    let line = ["convert", &source, "--to", "web-rwkv", "--type", "f16", "--vocab", &words, "--vocab-json", &list, "-o", &output];
+    let (_, notes) = done(&line);
     assert!(!notes.contains("holds a vocabulary"), "{notes}");
 }
 

@@ -128,9 +128,8 @@ pub(super) fn for_reading(blueprint: &Blueprint) -> Option<String> {
     let container = blueprint.container;
     let given = blueprint.words.tokens.as_ref().filter(|given| matches!(given.origin, Origin::Option(_)))?;
     let is_known = !container.words().contains(&Word::Tokens);
-    is_known.then(|| {
-        format!("{} is for the texts of this conversation alone: no file of {} holds a vocabulary", given.origin, container.name())
-    })
+    is_known
+        .then(|| format!("{} is for the texts of this conversion alone: no file of {} holds a vocabulary", given.origin, container.name()))
 }
 
 /// What is said of a model, by anybody, and has no place in the file; empty where all of it has.
