@@ -243,3 +243,53 @@ fn what_a_configuration_leaves_open_is_said_and_what_it_switches_on_is_known() {
     assert!(switched.contains("use_block_diagonal switched on"), "{switched}");
     assert!(run(&adapter(&dir, "off", r#", "use_block_diagonal": false"#), &[]).status.success());
 }
+
+/// A configuration that leaves alpha open is completed by the option.
+#[test]
+fn an_alpha_that_the_configuration_leaves_open_is_given() {
+    let dir = Dir::new();
+    let plain = dir.join("plain.safetensors");
+    std::fs::write(&plain, pairs(|stem, half| format!("{stem}.lora_{half}")).to_safetensors()).unwrap();
+    let merged = |name: &str, lora: &Path, more: &[&str], code: i32| {
+        let output = dir.join(name);
+        let mut args = convert_args(checkpoint("7"), "pth", "f32", &output);
+        args.extend(["--lora", text(lora)].iter().chain(more).map(|arg| (*arg).to_owned()));
+        (json(&args, code), output)
+    };
+    let without = |name: &str, config: &str| {
+        let folder = adapter(&dir, name, "");
+        std::fs::write(folder.join("adapter_config.json"), config).unwrap();
+        folder
+    };
+    let (_, expected) = merged("expected.pth", &plain, &["--lora-alpha", "16"], 0);
+    for (name, alpha) in [("null", r#""lora_alpha": null, "#), ("absent", "")] {
+        let config = format!(r#"{{"peft_type": "LORA", "r": 4, {alpha}"target_modules": ["receptance", "value"]}}"#);
+        let folder = without(name, &config);
+        let (seen, _) = merged("never.pth", &folder, &[], 2);
+        assert_eq!(seen["error"]["kind"], "LoraAlphaMissing");
+        let said = seen["error"]["message"].as_str().unwrap();
+        let option = said.split("as --lora-alpha ").nth(1).unwrap();
+        assert!(said.contains("adapter_config.json has no lora_alpha"), "{said}");
+        merged(&format!("{name}-as-said.pth"), &folder, &["--lora-alpha", option], 0);
+        let (record, output) = merged(&format!("{name}.pth"), &folder, &["--lora-alpha", "16"], 0);
+        assert_eq!(record["recipe"], format!("type=f32; lora={name} alpha=16"));
+        assert!(same(&expected, &output));
+    }
+    // What the configuration says of single matrices stands; the option is for the rest, scaled as it says.
+    let patterns = without(
+        "patterns",
+        r#"{"peft_type": "LORA", "r": 4, "lora_alpha": null, "use_rslora": true, "target_modules": ["receptance", "value"],
+            "alpha_pattern": {"value": 8}}"#,
+    );
+    let all =
+        without("all", r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true, "target_modules": ["receptance", "value"]}"#);
+    let (left, right) = (merged("patterns.pth", &patterns, &["--lora-alpha", "8"], 0).1, merged("all.pth", &all, &[], 0).1);
+    assert!(same(&left, &right));
+    let (seen, _) = merged("never.pth", &patterns, &[], 2);
+    assert_eq!(seen["error"]["kind"], "LoraAlphaMissing");
+    // Without a rank the message says where it stands.
+    let ranked = without("ranked", r#"{"peft_type": "LORA", "lora_alpha": 8, "target_modules": ["receptance", "value"]}"#);
+    let (seen, _) = merged("never.pth", &ranked, &[], 3);
+    assert!(seen["error"]["message"].as_str().unwrap().contains("the first dimension of the tensors lora_A"), "{seen}");
+    assert!(!dir.join("never.pth").exists());
+}

@@ -54,6 +54,12 @@ fn a_model_without_a_head_is_converted_and_compared_on_its_residual_stream() {
             "{container} {encoding}"
         );
         assert_eq!((&agreement["vocabulary"], &agreement["perplexity"]), (&32.into(), &serde_json::Value::Null));
+        let says = |key: &str| agreement.get(key).is_some_and(|value| !value.is_null());
+        assert!(says("softmax_kl") && !["kl", "top1", "first_divergence"].into_iter().any(says), "{agreement}");
+        let metadata = &json(&["inspect", text(&output)], 0)["metadata"];
+        let said = metadata["rwkv_forge.verify"].as_str().unwrap();
+        assert!(said.starts_with("verified residual_stream positions=") && said.contains(" rms_ratio="), "{said}");
+        assert!(!said.contains("kl_") && !said.contains("top1"), "it predicts no tokens: {said}");
         assert_eq!(json(&["verify", text(&source), text(&output)], 0)["agreement"]["identical"], identical);
         assert_eq!(json(&["verify", text(&source), text(&output), "--kernel", "engine"], 0)["agreement"]["identical"], identical);
     }

@@ -109,3 +109,18 @@ fn every_page_that_the_manual_names_is_there() {
     json(&["man", "--output", folder_name, "--force"], 0);
     assert_eq!(error_kind(&["man", "convrt"], 2), "NoSuchPage");
 }
+
+/// An option that is nothing by itself says beside which one it stands.
+#[test]
+fn options_of_levels_say_so() {
+    for flag in ["-h", "--help"] {
+        let text = help("eval", flag).split_whitespace().collect::<Vec<_>>().join(" ");
+        for option in ["--no-speed ", "--max-size <SIZE> ", "--to <CONTAINER> "] {
+            let Some(at) = text.find(option) else { continue };
+            let said: String = text[at..].chars().take(120).collect();
+            assert!(said.contains("with --levels"), "{flag} {option}: {said}");
+        }
+    }
+    assert!(help("eval", "--help").contains("--no-speed"));
+    assert_eq!(error_kind(&["eval", "m.pth", "--no-speed"], 2), "Usage");
+}

@@ -485,3 +485,70 @@ fn of_files_of_other_kinds() {
         works(&[&generate[..], &[&state]].concat());
     }
 }
+
+/// States of runtimes are no models, and what makes one of them that can be looked at is said.
+#[test]
+fn of_states_in_the_place_of_models() {
+    let place = Place::new();
+    let model = text(checkpoint("7"));
+    let state = text(&fixture("states").join("tiny-state.pth")).to_owned();
+    for (format, what) in
+        [("llama-session", "a session of llama.cpp"), ("llama-seq", "a sequence of llama.cpp"), ("rmpack", "a package of rwkv-mobile")]
+    {
+        let file = place.path(&format!("{format}.session"));
+        works(&["state", &state, "--model", model, "--to", format, "-o", &file]);
+        let error = json(&["inspect", &file], 3);
+        let said = error["error"]["message"].as_str().unwrap();
+        assert!(error["error"]["kind"] == "NotACheckpoint" && said.contains(what) && !said.contains("begins with the bytes"), "{said}");
+        // All that is read is listed, other programs' files among it.
+        assert!([".pth", ".safetensors", ".st", ".rwkvq", ".gguf", ".bin", ".prefab"].iter().all(|ending| said.contains(ending)), "{said}");
+        let made = place.path(&format!("{format}.pth"));
+        let command = said.split('`').nth(1).unwrap().replace("FILE", &file).replace("MODEL", model);
+        let mut words: Vec<&str> = command.split_whitespace().skip(1).collect();
+        words.extend(["-o", &made]);
+        works(&words);
+        works(&["inspect", &made]);
+    }
+    // Of a buffer that says nothing all is asked for at once, and what is asked for suffices.
+    let buffer = place.path("buffer.bin");
+    works(&["state", &state, "--model", model, "--to", "rwkv-cpp", "-o", &buffer]);
+    let line = ["state", &buffer, "--from", "rwkv-cpp", "--to", "pth", "-o", text(&place.output), "--force"];
+    refused(&line, 2, "StateSizesNeeded", &["give --model-version and --layers and --heads", "--model"]);
+    works(&[&line[..], &["--model-version", "7", "--layers", "3", "--heads", "2"]].concat());
+    refused(&[&line[..], &["--model-version", "7", "--layers", "3"]].concat(), 2, "StateSizesNeeded", &["give --heads,"]);
+    works(&[&line[..], &["--model", model]].concat());
+}
+
+/// Shards as trainers leave them: the folder of a run, that of a step, and a shard by itself.
+#[test]
+fn of_shards_of_trainers() {
+    let place = Place::new();
+    let shard = "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt";
+    for (name, folder) in [("run", "run/global_step1"), ("lightning", "lightning/checkpoint")] {
+        place.write(&format!("{folder}/{shard}"), b"part");
+        place.write(&format!("{name}/latest"), b"global_step1");
+        for folder in [name, folder] {
+            refused(&["inspect", &place.path(folder)], 3, "NotACheckpoint", &["DeepSpeed's ZeRO", "zero_to_fp32.py DIRECTORY OUT"]);
+        }
+    }
+    // In the first two stages one of the files has all weights.
+    let whole = place.copy("run/global_step1/mp_rank_00_model_states.pt", checkpoint("7"));
+    refused(&["inspect", &place.path("run")], 3, "NotACheckpoint", &["zero_to_fp32.py", &format!("or give {whole}")]);
+    works(&["inspect", &whole]);
+    place.write("run/global_step1/zero_pp_rank_0_mp_rank_00_model_states.pt", b"part");
+    let error = json(&["inspect", &place.path("run")], 3);
+    assert!(!error["error"]["message"].as_str().unwrap().contains("or give"), "{error}");
+    let plain = place.copy("plain/global_step9/mp_rank_00_model_states.pt", checkpoint("7"));
+    refused(&["inspect", &place.path("plain")], 3, "NotACheckpoint", &[&format!("give {plain}")]);
+    // A folder of steps without shards is a directory like others.
+    std::fs::create_dir_all(place.dir.join("bare/global_step1")).unwrap();
+    refused(&["inspect", &place.path("bare")], 3, "NotACheckpoint", &["a directory without a model"]);
+    // A shard of FSDP by itself, whatever is in it.
+    let zip = std::fs::read(checkpoint("7")).unwrap();
+    for (name, bytes) in [("a", &zip[..]), ("b", b"\x80\x02}q\x00."), ("c", b"tensors")] {
+        let file = place.write(&format!("{name}/__0_0.distcp"), bytes);
+        for args in [&["inspect", &file][..], &place.convert(&file, &[])] {
+            refused(args, 3, "NotACheckpoint", &["FSDP", "dcp_to_torch"]);
+        }
+    }
+}

@@ -299,7 +299,44 @@ fn a_configuration_that_nothing_here_computes_by_is_refused_by_name() {
         let said = seen["error"]["message"].as_str().unwrap();
         assert!(seen["error"]["kind"] == "UnsupportedConfiguration" && said.contains(key) && said.contains("correct the value"), "{said}");
     }
+    for key in ["norm_first", "norm_bias"] {
+        std::fs::write(folder.join("config.json"), format!(r#"{{"{key}": false}}"#)).unwrap();
+        let seen = json(&line, 3);
+        let said = seen["error"]["message"].as_str().unwrap();
+        assert!(seen["error"]["kind"] == "UnsupportedConfiguration" && said.contains(&format!("{key} is false")), "{said}");
+    }
     // Corrected, as the message says.
     std::fs::write(folder.join("config.json"), r#"{"hidden_act": "sqrelu", "norm_eps": 1e-5}"#).unwrap();
     json(&line, 0);
+}
+
+/// A key with a slip of the pen is answered by the file that has keys, in whatever order the files stand.
+#[test]
+fn a_mistyped_key_is_answered_by_the_file_that_has_keys() {
+    let dir = Dir::new();
+    let (one, two) = (seven(1), seven(2));
+    let base = dict(Pickle::new(2), &one, &mut Vec::new(), &[]);
+    let mut storages = Vec::new();
+    drop(dict(Pickle::new(2), &one, &mut storages, &[]));
+    let base = write(&dir.join("base.pth"), base, &storages);
+    let several = trainer(&dir.join("two.pt"), &[("model", &one), ("ema", &two)]);
+    let pair = MemorySource::from_f32(vec![
+        ("blocks.0.att.key.lora_A".to_owned(), vec![2, 128], vec![0.5; 256]),
+        ("blocks.0.att.key.lora_B".to_owned(), vec![128, 2], vec![0.5; 256]),
+    ]);
+    // Of these one alone is a model, so that both files open without a key too.
+    let beside = trainer(&dir.join("beside.pt"), &[("net", &one), ("adapter_of_it", &pair)]);
+    for (with_keys, listed) in [(&several, ["`model` (", "`ema` ("]), (&beside, ["`net` (", "`adapter_of_it` ("])] {
+        for files in [[&base, with_keys], [with_keys, &base]] {
+            let seen = json(&["verify", files[0], files[1], "--probe-tokens", "4", "--key", "emma"], 2);
+            let said = seen["error"]["message"].as_str().unwrap();
+            assert_eq!(seen["error"]["kind"], "NoSuchKey");
+            assert!(said.starts_with(with_keys.as_str()) && listed.iter().all(|key| said.contains(key)), "{files:?}: {said}");
+            assert!(!said.contains("leave --key out"), "{said}");
+        }
+    }
+    // What is listed works.
+    let line = ["verify", &base, &several, "--probe-tokens", "4", "--key"];
+    assert_eq!(json(&[&line[..], &["model"]].concat(), 0)["agreement"]["identical"], true);
+    assert_eq!(json(&[&line[..], &["ema"]].concat(), 0)["agreement"]["identical"], false);
 }

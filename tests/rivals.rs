@@ -312,3 +312,30 @@ fn a_file_of_every_kind_is_inspected() {
     assert_eq!(types, ["asym", "asym_8", "bf16", "int4_row", "int8_row", "rtn", "sb6_4", "sb6_5", "sb6_6", "sym6", "sym8"]);
     assert!(seen["model"].is_null() && seen["notes"].to_string().contains("pieces of 8 weights"), "{seen}");
 }
+
+/// Before the format had a version its files were pickles, of objects or of plain dictionaries: the name says what they are.
+#[test]
+fn pickled_rwkvq_is_named_whatever_the_pickle_is() {
+    use rwkv_forge_testkit::pickle::{Pickle, Tensor};
+    let dir = Dir::new();
+    let dictionary = |protocol: u8| {
+        let weights =
+            Pickle::new(protocol).raw(b"}(").text("weights").raw(b"}(").item(&Tensor::dense("emb.weight", "FloatStorage", 0, &[1]));
+        weights.raw(b"u").text("bits").int(4).raw(b"u").stop()
+    };
+    let storage: &[u8] = &[0; 4];
+    let zip = rwkv_forge_testkit::zip::Archive::torch(&dictionary(2), &[storage]).build().bytes;
+    let empty = Pickle::new(4).raw(b"}").stop();
+    let forms = [("zip", zip), ("plain", dictionary(2)), ("four", empty), ("oldest", b"(dp0\nS'weights'\np1\n(dp2\ns.".to_vec())];
+    for (name, bytes) in forms {
+        let file = dir.join(&format!("{name}.rwkvq"));
+        std::fs::write(&file, bytes).unwrap();
+        for command in [&["inspect", text(&file)][..], &["convert", text(&file), "--to", "pth", "-o", text(&dir.join("never.pth"))]] {
+            let seen = json(command, 3);
+            let said = seen["error"]["message"].as_str().unwrap();
+            assert_eq!(seen["error"]["kind"], "LegacyFormat", "{name}: {said}");
+            assert!(said.contains(".rwkvq file of the old kind") && said.contains("writer.save_rwkvq(reader.load_raw("), "{name}: {said}");
+        }
+    }
+    assert!(!dir.join("never.pth").exists());
+}

@@ -265,3 +265,15 @@ fn what_has_no_state_says_so() {
     assert_eq!(json(&["inspect", text(checkpoint("7"))], 0)["model"]["start_state"], false);
     assert!(String::from_utf8_lossy(&run(&["inspect", text(&whole)]).stdout).contains("starts from a tuned state in the file"));
 }
+
+/// A state that is read for two models is spoken of once.
+#[test]
+fn a_note_about_a_state_is_said_once() {
+    let dir = Dir::new();
+    let state = dir.join("state.st");
+    let source = fixture("states").join("tiny-state.pth");
+    json(&["state", text(&source), "--model", text(checkpoint("7")), "--to", "web-rwkv", "--allow-f16-loss", "-o", text(&state)], 0);
+    let model = text(checkpoint("7"));
+    let notes = said(&["verify", model, model, "--vocab", text(vocab()), "--probe-tokens", "4", "--state", text(&state)]);
+    assert_eq!(notes.matches("do not say how matrices of a state lie").count(), 1, "{notes}");
+}

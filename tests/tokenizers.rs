@@ -95,6 +95,17 @@ fn where_only_a_list_works_it_says_what_it_is() {
     refused(&["convert", &model, "--to", "gguf", "--type", "f16", "-o", &output], "such as safetensors or pth");
     let json_of_list = text(&dir.join("v.json"));
     refused(&["convert", &model, "--to", "pth", "--type", "f16", "-o", &output, "--vocab-json", &json_of_list], "leave --vocab-json out");
+    // Found in a directory, it is named where it lies, and needs no option.
+    let folder = dir.join("hub");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(&model, folder.join("model.safetensors")).unwrap();
+    std::fs::copy(&tokenizer, folder.join("tokenizer.json")).unwrap();
+    let found = text(&folder);
+    let document = json(&["convert", &found, "--to", "gguf", "--type", "f16", "-o", &output], 2);
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(message.contains(&text(&folder.join("tokenizer.json"))) && !message.contains("--vocab"), "{message}");
+    assert!(message.contains("--to safetensors"), "{message}");
+    json(&["convert", &found, "--to", "safetensors", "--type", "f16", "-o", &output], 0);
     // What the message says instead.
     for container in ["safetensors", "pth"] {
         json(&["convert", &model, "--to", container, "--type", "f16", "-o", &output, "--force", "--vocab", &tokenizer], 0);

@@ -23,6 +23,8 @@ const FLA_NORM: &str = "norm_eps";
 const GROUP_NORM_KEYS: [&str; 2] = ["group_norm_epsilon", "group_norm_eps"];
 /// The number whose square times 1e-5 is the epsilon of the group norm of RWKV-5 and RWKV-6 in Transformers' style.
 const DIVISOR: &str = "head_size_divisor";
+/// flash-linear-attention's switches of what every RWKV has: a norm before the first layer, and biases in its layer norms.
+const NORM_KEYS: [&str; 2] = ["norm_first", "norm_bias"];
 /// Names of the square of what is positive.
 const RELU_SQUARED: [&str; 4] = ["sqrelu", "relu2", "relu_squared", "squared_relu"];
 /// Names of x sigmoid(x).
@@ -87,6 +89,7 @@ impl Config {
         let norms = model.mechanisms.norms;
         if norms.kind == Norm::Layer {
             LAYER_NORM_KEYS.iter().try_for_each(|key| self.check_number(model, key, LAYER_NORM))?;
+            NORM_KEYS.iter().try_for_each(|key| self.check_switch(model, key))?;
         }
         if norms.group {
             GROUP_NORM_KEYS.iter().try_for_each(|key| self.check_number(model, key, GROUP_NORM))?;
@@ -101,6 +104,13 @@ impl Config {
             Some(found) if !found.as_str().is_some_and(|name| known.contains(&name)) => {
                 Err(self.setting(model, "hidden_act", text(found), known.first().copied().unwrap_or_default().to_owned()))
             }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_switch(&self, model: &ModelDescription, key: &str) -> Result<(), ContainerError> {
+        match self.get(key) {
+            Some(found) if found.as_bool() != Some(true) => Err(self.setting(model, key, text(found), "true".to_owned())),
             Some(_) | None => Ok(()),
         }
     }
@@ -153,7 +163,17 @@ impl Config {
             (!is_same).then(|| format!("{key} {} for {size}", text(found)))
         };
         let wrong: Vec<String> = known.into_iter().filter_map(differs).collect();
+        let wrong = self.other_kind(model).into_iter().chain(wrong).collect::<Vec<_>>();
         (!wrong.is_empty()).then(|| format!("{CONFIG} contradicts the tensors, which count: {}", wrong.join(", "))).into_iter().collect()
+    }
+
+    /// A `model_type` that is an RWKV of another number.
+    fn other_kind(&self, model: &ModelDescription) -> Option<String> {
+        let digit = |name: &str| name.chars().find(char::is_ascii_digit);
+        let kind = self.get("model_type")?.as_str()?;
+        let said = kind.to_ascii_lowercase().strip_prefix("rwkv").and_then(digit)?;
+        let version = model.version.to_string();
+        (digit(&version) != Some(said)).then(|| format!("model_type \"{}\" for {version}", shorten(kind)))
     }
 }
 

@@ -32,6 +32,9 @@ impl Format for Torch {
     fn name(&self) -> &'static str {
         "PyTorch"
     }
+    fn endings(&self) -> &'static [&'static str] {
+        &[".pth", ".pt", "pytorch_model.bin"]
+    }
     fn recognise(&self, head: &Head) -> Option<Claim> {
         torch_shards::claim(head)
     }
@@ -58,6 +61,9 @@ pub struct Safetensors;
 impl Format for Safetensors {
     fn name(&self) -> &'static str {
         "safetensors"
+    }
+    fn endings(&self) -> &'static [&'static str] {
+        &[".safetensors", ".st", ".rwkvq"]
     }
     fn recognise(&self, head: &Head) -> Option<Claim> {
         sniff::safetensors_claim(head)

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use rwkv_forge_container::{Claim, Head, looks_like};
+use rwkv_forge_container::{Claim, DISTRIBUTED, DISTRIBUTED_SHARDS, Head, looks_like};
 
-use crate::error::{Refusal, Result, refuse};
+use crate::error::{CheckpointError, Refusal, Result, refuse};
+use crate::rwkvq::PICKLED;
 use crate::safetensors::{INDEX, MAX_HEADER_BYTES, SINGLE};
 
 /// The kinds of files that this crate reads.
@@ -34,10 +35,24 @@ pub(crate) fn is_index_name(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".index.json"))
 }
 
+/// Why a file is refused whose name says what it is, whatever form of pickle is in it. safetensors are looked into by whatever name.
+fn by_name(head: &Head) -> Option<CheckpointError> {
+    let start = head.start();
+    if start.get(8) == Some(&b'{') {
+        return None;
+    }
+    if head.is_named(DISTRIBUTED) {
+        return Some(CheckpointError::refused(Refusal::NotACheckpoint, DISTRIBUTED_SHARDS));
+    }
+    // A dictionary or an object in a pickle of the oldest protocols has no header.
+    let is_pickle = is_zip(start) || [b"\x80", b"(", b"}", b"c"].iter().any(|first| start.starts_with(*first));
+    (head.is_named(".rwkvq") && is_pickle).then(|| CheckpointError::refused(Refusal::LegacyFormat, PICKLED))
+}
+
 /// Whether a file is torch's, or a relative of which the reader says why it is not read.
 pub(crate) fn torch_claim(head: &Head) -> Option<Claim> {
     let start = head.start();
-    if is_zip(start) || legacy_header(start).is_some() {
+    if by_name(head).is_some() || is_zip(start) || legacy_header(start).is_some() {
         return Some(Claim::Bytes);
     }
     // An archive with something before it can be read in two ways: whoever claims the beginning, the end is torch's.
@@ -94,9 +109,12 @@ pub(crate) fn legacy_header(head: &[u8]) -> Option<usize> {
 /// wrong with it.
 ///
 /// # Errors
-/// `NotACheckpoint` and `LegacyFormat`, naming what the file looks like; `PrefixData` for a zip archive that does not
+/// `NotACheckpoint` and `LegacyFormat`, naming what the file looks like or is by its name; `PrefixData` for a zip archive that does not
 /// begin at the first byte.
 pub(crate) fn kind_of(head: &Head) -> Result<Kind> {
+    if let Some(error) = by_name(head) {
+        return Err(error);
+    }
     kind_of_bytes(head.start(), head.tail(), head.len(), head.path().extension().is_some_and(|extension| extension == "safetensors"))
 }
 

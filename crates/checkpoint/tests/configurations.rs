@@ -74,6 +74,8 @@ fn m10_what_is_computed_otherwise_is_refused_by_name() {
         (fla(), json!({ "norm_eps": 1e-6 }), ["norm_eps is 1e-6", "RWKV-7 is computed with 0.00001"]),
         (fla(), json!({ "norm_eps": "small" }), ["norm_eps is \"small\"", "0.00001"]),
         (fla(), json!({ "hidden_act": "relu" }), ["hidden_act is \"relu\"", "computed with sqrelu"]),
+        (fla(), json!({ "norm_first": false }), ["norm_first is false", "computed with true"]),
+        (fla(), json!({ "norm_bias": false, "norm_first": true }), ["norm_bias is false", "computed with true"]),
         (fla(), json!({ "group_norm_epsilon": 1e-5, "layer_norm_epsilon": 1e-5 }), ["group_norm_epsilon is", "0.00064"]),
         (hf(Version::V4), json!({ "layer_norm_epsilon": 1e-12, "rescale_every": 6 }), ["layer_norm_epsilon is 1e-12", "RWKV-4"]),
         (hf(Version::V5_2), json!({ "head_size_divisor": 4 }), ["head_size_divisor is 4", "computed with 8"]),
@@ -93,7 +95,7 @@ fn what_agrees_or_says_nothing_is_silent() {
     let usual = json!({
         "norm_eps": 1e-5, "hidden_act": "sqrelu", "tie_word_embeddings": false, "head_dim": 64, "num_heads": null, "hidden_size": 128,
         "num_hidden_layers": 2, "vocab_size": 40, "intermediate_size": 96, "decay_low_rank_dim": 6, "a_low_rank_dim": 7,
-        "v_low_rank_dim": null, "gate_low_rank_dim": 9, "hidden_ratio": 4.0, "value_dim": [128, 128]
+        "norm_first": true, "norm_bias": true, "model_type": "rwkv7", "v_low_rank_dim": null, "gate_low_rank_dim": 9, "hidden_ratio": 4.0, "value_dim": [128, 128]
     });
     for config in [usual, json!({}), json!({ "norm_eps": null, "hidden_act": null, "tie_word_embeddings": null })] {
         let (file, _) = Folder::of(&fla(), Some(&config)).open("").unwrap();
@@ -119,6 +121,12 @@ fn sizes_come_from_the_tensors_and_others_are_noted() {
         assert!(notes.contains(part), "{part}: {notes}");
     }
     assert!(!notes.contains("gate_low_rank_dim"), "{notes}");
+    // A name of another kind is one more; a name without a number says nothing.
+    for (kind, noted) in [("rwkv8", true), ("RWKV-6", true), ("rwkv", false), ("rwkv7", false), ("wrapper", false)] {
+        let (file, model) = Folder::of(&fla(), Some(&json!({ "model_type": kind }))).open("").unwrap();
+        let found = file.notes().join("\n").contains(&format!("model_type \"{kind}\" for {}", model.version));
+        assert_eq!(found, noted, "{kind}: {:?}", file.notes());
+    }
     // Beside a single file it may be anybody's.
     let mut wrong = config;
     wrong["norm_eps"] = json!(1.0);

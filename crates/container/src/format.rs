@@ -139,6 +139,17 @@ pub trait Format: Sync {
     /// # Errors
     /// The first rule of the format that the file breaks, or a failure to read it.
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError>;
+    /// How its files are called, or end, other programs' that are read as it among them.
+    fn endings(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// Its name with [`Format::endings`], for whoever asks what there is.
+    fn called(&self) -> String {
+        match self.endings() {
+            [] => self.name().to_owned(),
+            endings => format!("{} ({})", self.name(), endings.join(", ")),
+        }
+    }
     /// Whether a file may hold several sets of tensors, of which [`Place::key`] names one.
     fn has_keys(&self) -> bool {
         false

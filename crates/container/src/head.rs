@@ -109,7 +109,7 @@ impl Head {
             return revisions;
         }
         if let Some(of_training) = self.of_training() {
-            return of_training.to_owned();
+            return of_training;
         }
         let models = self.models();
         let shown: Vec<String> = models.iter().take(LISTED).map(|name| shorten(name)).collect();
@@ -155,20 +155,13 @@ impl Head {
     }
 
     /// A directory in which a trainer keeps shards of a model, by whose tool they become one.
-    fn of_training(&self) -> Option<&'static str> {
-        let has = |is: &dyn Fn(&str) -> bool| !rwkv_forge_io::names_in(&self.path, is).unwrap_or_default().is_empty();
-        if has(&|name| name.starts_with("zero_pp_rank_") || name == "zero_to_fp32.py") {
-            return Some(
-                "these are shards of DeepSpeed's ZeRO: put them together with zero_to_fp32.py, which lies beside them, and give its output",
-            );
-        }
-        if has(&|name| name.ends_with(".distcp")) {
-            return Some(
-                "this is a distributed checkpoint of PyTorch's (FSDP): put it together with `python -m torch.distributed.checkpoint.format_utils \
-                 dcp_to_torch DIRECTORY OUT.pth`, and give its output",
-            );
-        }
-        None
+    fn of_training(&self) -> Option<String> {
+        // DeepSpeed names the folder of a step in `latest`, beside which its script lies.
+        let is_step = |name: &str| name.starts_with(STEP) || self.contains(LATEST);
+        let is_folder = |name: &str| is_step(name) && self.path.join(name).is_dir();
+        let steps = rwkv_forge_io::names_in(&self.path, is_folder).unwrap_or_default();
+        let mut folders = std::iter::once(self.path.clone()).chain(steps.iter().take(LISTED).map(|name| self.path.join(name)));
+        folders.find_map(|folder| of_training_in(&folder))
     }
 
     /// What it looks like, for whoever cannot read it.
@@ -189,6 +182,41 @@ impl Head {
     }
 }
 
+/// What the shards of a trainer in a folder are, and what puts them together.
+fn of_training_in(folder: &Path) -> Option<String> {
+    let has = |is: &dyn Fn(&str) -> bool| !rwkv_forge_io::names_in(folder, is).unwrap_or_default().is_empty();
+    let of_zero = |name: &str| name.contains(ZERO_SHARD) || name.ends_with("_optim_states.pt") || name == "zero_to_fp32.py";
+    let is_whole = |name: &str| name == WHOLE_OF_ZERO;
+    // In the third stage the weights themselves are divided.
+    let in_parts = has(&|name| name.contains(ZERO_SHARD) && name.ends_with("_model_states.pt"));
+    let whole = (has(&is_whole) && !in_parts).then(|| folder.join(WHOLE_OF_ZERO).display().to_string());
+    if has(&of_zero) {
+        let or_whole = whole.map(|path| format!("; or give {path}, which has all weights as they were computed with")).unwrap_or_default();
+        return Some(format!(
+            "these are shards of DeepSpeed's ZeRO: put them together with `python zero_to_fp32.py DIRECTORY OUT`, a script that lies beside them \
+             or in the directory above, and give its output{or_whole}"
+        ));
+    }
+    if let Some(path) = whole {
+        return Some(format!("this is a checkpoint of DeepSpeed's: give {path}, which has the weights"));
+    }
+    has(&|name| name.ends_with(DISTRIBUTED)).then(|| DISTRIBUTED_SHARDS.to_owned())
+}
+
+/// What the name of a folder of a step of DeepSpeed's begins with, where the file [`LATEST`] does not say another.
+const STEP: &str = "global_step";
+/// The file in which DeepSpeed names the last one.
+const LATEST: &str = "latest";
+/// What names of the shards of DeepSpeed's ZeRO contain: `bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt`.
+const ZERO_SHARD: &str = "zero_pp_rank_";
+/// The file of all weights, but in the third stage of ZeRO.
+const WHOLE_OF_ZERO: &str = "mp_rank_00_model_states.pt";
+/// How the names of the shards of PyTorch's distributed checkpoints end: `__0_0.distcp`.
+pub const DISTRIBUTED: &str = ".distcp";
+/// What they are, and what puts them together.
+pub const DISTRIBUTED_SHARDS: &str = "this is a distributed checkpoint of PyTorch's (FSDP), in shards: put them together with `python -m \
+                                      torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY OUT.pth`, and give its output";
+
 /// Entries of a directory that are listed to whoever takes it for a model.
 const LISTED: usize = 4;
 /// How names of models end that lie in a directory without being its model.
@@ -205,7 +233,7 @@ const ADAPTER: &str = "adapter_config.json";
 /// What a file that begins like this is known to be, where that is worth a word to whoever takes it for a model.
 #[must_use]
 pub fn looks_like(start: &[u8]) -> Option<&'static str> {
-    const MAGICS: [(&[u8], &str); 21] = [
+    const MAGICS: [(&[u8], &str); 24] = [
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
         (b"\x1f\x8b", "a gzip file: unpack it first"),
         (b"\xfd7zXZ\0", "an xz file: unpack it first"),
@@ -224,6 +252,18 @@ pub fn looks_like(start: &[u8]) -> Option<&'static str> {
         (b"\x7fELF", "an ELF program"),
         (b"MZ", "a Windows program"),
         (b"#!", "a script"),
+        (
+            b"nsgg",
+            "a session of llama.cpp, which holds a state and no model: `rwkv-forge state FILE --model MODEL --to pth` makes a .pth of an initial state",
+        ),
+        (
+            b"qsgg",
+            "a sequence of llama.cpp, which holds a state and no model: `rwkv-forge state FILE --model MODEL --to pth` makes a .pth of an initial state",
+        ),
+        (
+            b"RWKVMBLE",
+            "a package of rwkv-mobile, which holds an initial state and no model: `rwkv-forge state FILE --to pth` makes a .pth of it",
+        ),
         (b"PK\x07\x08", "a split zip archive"),
         (b"PK", "a damaged zip archive"),
         (b"\x80", "a plain Python pickle without torch's header"),
@@ -231,8 +271,9 @@ pub fn looks_like(start: &[u8]) -> Option<&'static str> {
     if let Some(what) = lfs_pointer(start) {
         return Some(what);
     }
-    // The length of a safetensors header may begin like any of these; an opening brace follows it.
-    if let Some((_, what)) = MAGICS.into_iter().find(|(magic, _)| start.starts_with(magic) && start.get(8) != Some(&b'{')) {
+    // The length of a safetensors header may begin like any of these but the longest; an opening brace follows it.
+    let is_length = |magic: &[u8]| magic.len() < 8 && start.get(8) == Some(&b'{');
+    if let Some((_, what)) = MAGICS.into_iter().find(|(magic, _)| start.starts_with(magic) && !is_length(magic)) {
         return Some(what);
     }
     let text = start.trim_ascii_start();

@@ -35,7 +35,7 @@ pub use container::{
 pub use error::ContainerError;
 pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
-pub use head::{HEAD_BYTES, Head, TAIL_BYTES, looks_like};
+pub use head::{DISTRIBUTED, DISTRIBUTED_SHARDS, HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use near::nearest;
 pub use registry::{Registry, by_extension, by_name};
 pub use words::{

@@ -88,7 +88,7 @@ impl<'a> Registry<'a> {
         match best.as_slice() {
             [format] => Ok(*format),
             [] => {
-                let known = names(self.formats.iter().map(|format| format.name()));
+                let known = self.formats.iter().map(|format| format.called()).collect::<Vec<_>>().join(", ");
                 Err(ContainerError::Unrecognised { path: path.to_path_buf(), found: head.looks(), known }.into())
             }
             several => {

@@ -455,9 +455,17 @@ fn late_value(name: &str, record: &Record, text_sha256: Option<&str>) -> Option<
         "verify.text_sha256" => Some(text_sha256.map_or_else(zeros, |digest| digest.as_bytes().to_vec())),
         "verify" => Some(match agreement {
             None => b"skipped".to_vec(),
+            // The residual stream predicts no token: it has no divergence and no most likely one.
+            Some(a) if a.of_residual_stream => format!(
+                "verified residual_stream positions={} max_abs={:e} rms_ratio={:e} text_sha256={}",
+                a.positions,
+                a.max_abs.value,
+                a.rms_ratio,
+                text_sha256.unwrap_or_default(),
+            )
+            .into_bytes(),
             Some(a) => format!(
-                "verified {}positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={} kl_interval={}",
-                if a.of_residual_stream { "residual_stream " } else { "" },
+                "verified positions={} kl_mean={:e} kl_max={:e} top1={:e} max_abs={:e} rms_ratio={:e} text_sha256={} kl_interval={}",
                 a.positions,
                 a.kl.mean,
                 a.kl.max,

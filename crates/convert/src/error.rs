@@ -242,13 +242,15 @@ pub enum ConvertError {
         if what.starts_with("--") {
             format!("leave {what} out")
         } else {
-            format!("convert to a container without a vocabulary, such as safetensors or pth, where --vocab {vocabulary} serves the comparison")
+            "convert to a container without a vocabulary, such as safetensors or pth (--to safetensors), where the same file, found or given as \
+             now, serves the comparison"
+                .to_owned()
         }
     )]
     VocabularyIsNoList {
         /// What cannot hold it.
         what: String,
-        /// Name of the vocabulary.
+        /// Name of the vocabulary, or the file that was found.
         vocabulary: String,
     },
     /// The vocabulary has ids that the model lacks.

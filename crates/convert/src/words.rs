@@ -302,11 +302,14 @@ fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -
     if container.needs_vocabulary() {
         let rows = model.description().hyperparameters.vocabulary;
         let needed = || ConvertError::VocabularyNeeded { what: format!("container {}", container.name()), rows };
-        let tokenizer = &known.as_ref().ok_or_else(needed)?.value;
+        let Sourced { value: tokenizer, origin } = known.as_ref().ok_or_else(needed)?;
         if !container.carries_tokens(&TokenTable::of(tokenizer.clone())) {
             return Err(ConvertError::VocabularyIsNoList {
                 what: format!("container {}", container.name()),
-                vocabulary: tokenizer.name().to_owned(),
+                vocabulary: match origin {
+                    Origin::Beside(path) => path.display().to_string(),
+                    Origin::Option(_) | Origin::Source { .. } | Origin::Default(_) => tokenizer.name().to_owned(),
+                },
             }
             .into());
         }

@@ -318,7 +318,6 @@ fn a1_a_configuration_that_is_none_is_refused() {
         ("r", json!(2.5)),
         ("r", json!(null)),
         ("lora_alpha", json!("16")),
-        ("lora_alpha", json!(null)),
         ("rank_pattern", json!({ "key": 0 })),
         ("rank_pattern", json!([])),
         ("alpha_pattern", json!({ "key": null })),
@@ -334,6 +333,9 @@ fn a1_a_configuration_that_is_none_is_refused() {
         let (kind, message) = kind(&with(&[(key, value.clone())]).to_string());
         assert_eq!(kind, "BadAdapterConfig", "{key} {value}: {message}");
     }
+    // Alpha alone can be given in another way, which the message names.
+    let (kind_of_none, message) = kind(&with(&[("lora_alpha", json!(null))]).to_string());
+    assert!(kind_of_none == "LoraAlphaMissing" && message.contains("--lora-alpha 3"), "{message}");
     // An expression that compiles to gigabytes takes none.
     let (kind, message) = kind(&with(&[("target_modules", json!("(((a{100}){100}){100}){100}"))]).to_string());
     assert_eq!(kind, "BadAdapterConfig", "{message}");

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use rwkv_forge_convert::container::{CONTAINERS, FORMATS, NAMINGS, by_name};
+use rwkv_forge_convert::published::{LAYOUTS, Reading};
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{ConvertOptions, OpenFile, OpenModel, OpenOptions, Value, Vocabulary, Word, blueprint, convert, open, open_file};
 use rwkv_forge_model::{Version, describe};
@@ -82,5 +83,17 @@ fn every_container_reads_back_through_its_format() {
             written += 1;
         }
         assert!(written > 0, "{} carries nothing", container.name());
+    }
+}
+
+/// Whoever asks what can be read is told of every layout that is.
+#[test]
+fn formats_list_the_files_of_every_layout_that_they_read() {
+    let endings: Vec<&str> = FORMATS.iter().flat_map(|format| format.endings()).copied().collect();
+    assert!(FORMATS.iter().all(|format| !format.endings().is_empty()));
+    for layout in LAYOUTS.iter().filter(|layout| matches!(layout.reading, Reading::As(_))) {
+        for named in layout.name.split('`').skip(1).step_by(2).filter(|named| named.starts_with('.')) {
+            assert!(endings.contains(&named), "{named} of {} is read, and no format lists it", layout.name);
+        }
     }
 }

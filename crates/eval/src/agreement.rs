@@ -1,7 +1,7 @@
 //! The result of a comparison, and the thresholds that it can be held against.
 
 use rwkv_forge_score::{AgainstUnigram, Interval, KlSummary, UnigramLoss};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::difference::Difference;
 
@@ -9,7 +9,9 @@ use crate::difference::Difference;
 ///
 /// `reference` and `candidate` are in this order everywhere; differences are candidate - reference. Logarithms are
 /// natural. Numbers that do not exist (a perplexity over one token) are `None`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+///
+/// As JSON, channels of a residual stream have no most likely token, and the divergence of their softmax is called `softmax_kl`.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Agreement {
     /// Tokens fed, each of which gives one position with logits.
     pub positions: usize,
@@ -39,8 +41,68 @@ pub struct Agreement {
     /// One entry a layer, in order; empty when the two models have different numbers of layers.
     pub layers: Vec<LayerAgreement>,
     /// The measures position by position; empty after [`Agreement::summary`].
-    #[serde(skip_serializing_if = "PerPosition::is_empty")]
     pub per_position: PerPosition,
+}
+
+/// An [`Agreement`] as its readers get it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    positions: usize,
+    vocabulary: usize,
+    of_residual_stream: bool,
+    identical: bool,
+    max_abs: WorstLogit,
+    rms_ratio: f64,
+    nmse: f64,
+    reference_rms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top1: Option<Top1>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kl: Option<&'a KlSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    softmax_kl: Option<&'a KlSummary>,
+    perplexity: Option<Perplexity>,
+    first_divergence: Option<usize>,
+    layers: &'a [LayerAgreement],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_position: Option<ShownPositions<'a>>,
+}
+
+/// [`PerPosition`] likewise.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ShownPositions<'a> {
+    OfLogits(&'a PerPosition),
+    OfResidualStream { softmax_kl: &'a [f64], max_abs: &'a [f64] },
+}
+
+impl Serialize for Agreement {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (of_logits, positions) = (!self.of_residual_stream, &self.per_position);
+        let per_position = match (positions.is_empty(), of_logits) {
+            (true, _) => None,
+            (false, true) => Some(ShownPositions::OfLogits(positions)),
+            (false, false) => Some(ShownPositions::OfResidualStream { softmax_kl: &positions.kl, max_abs: &positions.max_abs }),
+        };
+        let shown = Shown {
+            positions: self.positions,
+            vocabulary: self.vocabulary,
+            of_residual_stream: self.of_residual_stream,
+            identical: self.identical,
+            max_abs: self.max_abs,
+            rms_ratio: self.rms_ratio,
+            nmse: self.nmse,
+            reference_rms: self.reference_rms,
+            top1: of_logits.then_some(self.top1),
+            kl: of_logits.then_some(&self.kl),
+            softmax_kl: self.of_residual_stream.then_some(&self.kl),
+            perplexity: self.perplexity,
+            first_divergence: self.first_divergence.filter(|_| of_logits),
+            layers: &self.layers,
+            per_position,
+        };
+        shown.serialize(serializer)
+    }
 }
 
 impl Agreement {

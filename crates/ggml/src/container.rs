@@ -17,6 +17,9 @@ impl Format for RwkvCpp {
     fn name(&self) -> &'static str {
         "rwkv.cpp"
     }
+    fn endings(&self) -> &'static [&'static str] {
+        &[".bin"]
+    }
     fn recognise(&self, head: &Head) -> Option<Claim> {
         GgmlFile::has_magic(head.start()).then_some(Claim::Bytes)
     }

@@ -25,6 +25,9 @@ impl Format for Gguf {
     fn name(&self) -> &'static str {
         "GGUF"
     }
+    fn endings(&self) -> &'static [&'static str] {
+        &[".gguf"]
+    }
     fn recognise(&self, head: &Head) -> Option<Claim> {
         let is_own = head.start().starts_with(b"GGUF") || head.start().starts_with(b"FUGG");
         let in_directory = || head.is_directory() && !split::splits_in(head.path()).is_empty();

@@ -58,6 +58,9 @@ impl Format for Prefab {
     fn name(&self) -> &'static str {
         "prefab"
     }
+    fn endings(&self) -> &'static [&'static str] {
+        &[".prefab"]
+    }
     fn recognise(&self, head: &Head) -> Option<Claim> {
         is_prefab(head.start()).then_some(Claim::Bytes)
     }

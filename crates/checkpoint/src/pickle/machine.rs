@@ -61,11 +61,6 @@ pub(crate) fn run<'a>(bytes: &'a [u8], limits: &Limits, rules: Rules) -> Result<
     Ok(Outcome { arena: machine.arena, root, consumed, ignored: machine.ignored })
 }
 
-/// What rwkv-quant wrote before its format had a version: objects of its own classes.
-const PICKLED_RWKVQ: &str = "this is a .rwkvq file of the old kind, which is a pickle of the rwkv_quant package's objects; nothing was executed. If \
-                             you trust the file, rewrite it with rwkv-quant 0.3.0: `from rwkv_quant.formats import reader, writer`, then \
-                             `writer.save_rwkvq(reader.load_raw(OLD), NEW)`; or quantize the model anew with that";
-
 /// Modules of whose objects files with a part of a model consist, and how the parts are put together.
 const SHARDED: [(&str, &str); 2] = [
     ("deepspeed.", "This is a shard of DeepSpeed's ZeRO: put all of them together with the script zero_to_fp32.py that lies beside them"),
@@ -89,7 +84,7 @@ fn trailing(left: &[u8], consumed: usize, limits: &Limits) -> CheckpointError {
 
 fn forbidden(what: &str) -> CheckpointError {
     if what.starts_with("rwkv_quant.") {
-        return CheckpointError::refused(Refusal::LegacyFormat, PICKLED_RWKVQ);
+        return CheckpointError::refused(Refusal::LegacyFormat, crate::rwkvq::PICKLED);
     }
     let shown: String = what.chars().take(200).collect();
     if let Some((_, advice)) = SHARDED.iter().find(|(module, _)| what.starts_with(module)) {

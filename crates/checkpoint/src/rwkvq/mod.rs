@@ -23,6 +23,11 @@ use manifest::Manifest;
 /// The key of the manifest.
 const KEY: &str = "rwkvq";
 
+/// What is said of files that rwkv-quant wrote before its format had a version: pickles of dictionaries, or of objects of its own classes.
+pub(crate) const PICKLED: &str = "this is a .rwkvq file of the old kind, which is a pickle of the rwkv_quant package's objects; nothing was executed. If \
+                                  you trust the file, rewrite it with rwkv-quant 0.3.0: `from rwkv_quant.formats import reader, writer`, then \
+                                  `writer.save_rwkvq(reader.load_raw(OLD), NEW)`; or quantize the model anew with that";
+
 /// Names a note has room for.
 const SHOWN: usize = 4;
 

@@ -127,15 +127,15 @@ impl EvalLimits {
 /// What belongs to --levels.
 #[derive(Debug, Args)]
 pub(crate) struct EvalLevels {
-    /// Largest file, as 900M or 2G, in powers of 1000
+    /// Largest file, as 900M or 2G, in powers of 1000; with --levels
     #[arg(long, value_name = "SIZE", requires = "levels", value_parser = super::plan::decimal_size)]
     pub max_size: Option<u64>,
-    /// Container whose rules and sizes apply
+    /// Container whose rules and sizes apply; with --levels
     ///
     /// [default: gguf, or rwkv-cpp for versions that gguf cannot carry]
     #[arg(long, value_name = "CONTAINER", requires = "levels", value_parser = super::containers())]
     pub to: Option<String>,
-    /// Do not measure tokens a second and memory
+    /// Do not measure tokens a second and memory; with --levels
     #[arg(long, requires = "levels")]
     pub no_speed: bool,
 }

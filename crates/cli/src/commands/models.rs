@@ -20,9 +20,14 @@ pub(crate) struct Models<'a> {
     /// Whether it was the user who allowed holes.
     asked: bool,
     taken: BTreeSet<&'a str>,
-    /// What the first file without it says of a key.
+    /// What a file without it says of a key: the first that lists keys of its own, else the first.
     missing: BTreeMap<&'a str, BoxError>,
+    /// Notes about files that are opened for several models.
+    noted: BTreeSet<String>,
 }
+
+/// How the refusal of a key begins the list of those that a file has.
+const LISTS_KEYS: &str = "name one with --key: ";
 
 impl<'a> Models<'a> {
     /// For a command that computes with weights.
@@ -34,33 +39,51 @@ impl<'a> Models<'a> {
     /// For a command that asks for sizes and times alone.
     pub(crate) fn unweighed(args: &'a KeyArg, global: &Global) -> Self {
         let options = OpenOptions { allow_zero_tensors: true, ..open_options(global) };
-        Self { keys: &args.keys, options, asked: false, taken: BTreeSet::new(), missing: BTreeMap::new() }
+        Self { keys: &args.keys, options, asked: false, taken: BTreeSet::new(), missing: BTreeMap::new(), noted: BTreeSet::new() }
     }
 
     /// Opens with the first key that there is, or without one what has none. [`Models::finish`] comes after the last.
     pub(crate) fn open_by<T>(&mut self, open: impl Fn(Option<&str>) -> Result<T, BoxError>) -> Result<T, Failure> {
-        let mut first = None;
+        let mut refused: Vec<(&'a str, BoxError)> = Vec::new();
         for key in self.keys {
             match open(Some(key)) {
                 Ok(opened) => {
                     self.taken.insert(key);
                     return Ok(opened);
                 }
-                Err(error) if error.kind() == "NoSuchKey" => {
-                    first.get_or_insert(key);
-                    self.missing.entry(key).or_insert(error);
-                }
+                Err(error) if error.kind() == "NoSuchKey" => refused.push((key, error)),
                 Err(error) => return Err(error.into()),
             }
         }
         match open(None) {
-            Ok(opened) => Ok(opened),
-            // What is said of the key lists what there is.
-            Err(error) if error.kind() == "NotAStateDict" => match first.and_then(|key| self.missing.remove(key.as_str())) {
-                Some(missing) => Err(missing.into()),
-                None => Err(error.into()),
-            },
+            Ok(opened) => {
+                for (key, error) in refused {
+                    self.keep(key, error);
+                }
+                Ok(opened)
+            }
+            // What this file says of the key lists what there is in it.
+            Err(error) if error.kind() == "NotAStateDict" => Err(refused.into_iter().next().map_or(error, |(_, missing)| missing).into()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Remembers why a file has not been read under a key. Whoever mistyped it meant a file that has keys.
+    fn keep(&mut self, key: &'a str, error: BoxError) {
+        let lists = |error: &BoxError| error.to_string().contains(LISTS_KEYS);
+        match self.missing.get(key) {
+            Some(known) if lists(known) || !lists(&error) => {}
+            Some(_) | None => {
+                self.missing.insert(key, error);
+            }
+        }
+    }
+
+    /// A note that is said once, however many models it is about.
+    pub(crate) fn note_once(&mut self, note: String, terminal: &Terminal) {
+        if !self.noted.contains(&note) {
+            terminal.note(&note);
+            self.noted.insert(note);
         }
     }
 

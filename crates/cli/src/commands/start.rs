@@ -18,7 +18,7 @@ pub(crate) fn started(mut model: OpenModel, arg: &StateArg, models: &mut Models<
     let hints = StateHints::of(model.description())?;
     let found = models.open_by(|key| state::find_at(path, key, &hints))?;
     for note in &found.notes {
-        terminal.note(&format!("{}: {note}", shown(path)));
+        models.note_once(format!("{}: {note}", shown(path)), terminal);
     }
     if model.model.has_start() {
         let name = shown(model.source().path());

@@ -78,8 +78,10 @@ pub(super) struct Config {
     /// The file, as it was read.
     pub(super) file: BesideFile,
     rank: u64,
-    /// Alpha of every matrix that no pattern names.
-    pub(super) alpha: f64,
+    /// Alpha of every matrix that no pattern names, where it is said.
+    pub(super) alpha: Option<f64>,
+    /// The same from the user, for a configuration that does not say it.
+    pub(super) given: Option<f64>,
     ranks: Vec<(Modules, u64)>,
     alphas: Vec<(Modules, f64)>,
     rank_stabilized: bool,
@@ -137,8 +139,9 @@ impl Config {
             Some(other) => return Err(keys.bad(format!("bias is \"{}\", expected none, all or lora_only", shorten(other)))),
         };
         Ok(Self {
-            rank: keys.rank(keys.needed("r")?)?,
-            alpha: keys.number(keys.needed("lora_alpha")?)?,
+            rank: keys.rank(keys.rank_of_all()?)?,
+            alpha: keys.get("lora_alpha").map(|value| keys.number(value)).transpose()?,
+            given: None,
             ranks,
             alphas,
             rank_stabilized: keys.switch("use_rslora")?,
@@ -156,10 +159,11 @@ impl Config {
     /// What the configuration says of the pair of a module.
     ///
     /// # Errors
-    /// [`LoraError::Contradiction`] when two patterns that match it differ.
+    /// [`LoraError::Contradiction`] when two patterns that match it differ, [`LoraError::AlphaNotStated`] when nobody says its alpha.
     pub(super) fn strength(&self, module: &str) -> Result<Strength, LoraError> {
         let rank = self.matching("rank_pattern", &self.ranks, module)?.unwrap_or(self.rank);
-        let alpha = self.matching("alpha_pattern", &self.alphas, module)?.unwrap_or(self.alpha);
+        let alpha = self.matching("alpha_pattern", &self.alphas, module)?.or(self.alpha).or(self.given);
+        let alpha = alpha.ok_or_else(|| LoraError::AlphaNotStated { config: self.file.path.clone(), rank })?;
         #[allow(clippy::cast_precision_loss, reason = "ranks are small")]
         let divisor = if self.rank_stabilized { (rank as f64).sqrt() } else { rank as f64 };
         Ok(Strength { rank, alpha, scale: alpha / divisor })
@@ -219,14 +223,23 @@ impl Config {
     pub(super) fn summary(&self) -> String {
         let root = if self.rank_stabilized { ", divided by the root of the rank" } else { "" };
         let patterns = if self.ranks.is_empty() && self.alphas.is_empty() { "" } else { " and its patterns for single matrices" };
-        format!("alpha {} and rank {} of {ADAPTER_CONFIG}{root}{patterns}", self.alpha, self.rank)
+        match (self.alpha, self.given) {
+            (Some(alpha), _) => format!("alpha {alpha} and rank {} of {ADAPTER_CONFIG}{root}{patterns}", self.rank),
+            (None, Some(alpha)) => {
+                format!("alpha {alpha} as given, since {ADAPTER_CONFIG} says none, and its rank {}{root}{patterns}", self.rank)
+            }
+            (None, None) => format!("rank {} of {ADAPTER_CONFIG}{root}{patterns}", self.rank),
+        }
     }
 
     /// What the record of a conversion says.
     pub(super) fn record(&self) -> String {
         let root = if self.rank_stabilized { " rslora" } else { "" };
         let patterns = if self.ranks.is_empty() && self.alphas.is_empty() { "" } else { " and patterns" };
-        format!("alpha={}{root}{patterns}", self.alpha)
+        match self.alpha.or(self.given) {
+            Some(alpha) => format!("alpha={alpha}{root}{patterns}"),
+            None => format!("alpha=by-matrix{root}{patterns}"),
+        }
     }
 
     pub(super) fn contradiction(&self, what: String) -> LoraError {
@@ -293,8 +306,10 @@ impl<'p> Keys<'p> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    fn needed(&self, key: &str) -> Result<&Value, LoraError> {
-        self.get(key).ok_or_else(|| self.bad(format!("it has no {key}, without which the scale of the adapter is not known")))
+    fn rank_of_all(&self) -> Result<&Value, LoraError> {
+        let problem = "it has no r, the rank, by which the scale is divided and the factors are checked: write the rank of the training \
+                       into it, as \"r\": 16, the first dimension of the tensors lora_A";
+        self.get("r").ok_or_else(|| self.bad(problem.to_owned()))
     }
 
     /// What is not merged by W + scale B A.

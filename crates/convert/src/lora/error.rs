@@ -23,6 +23,18 @@ pub enum LoraError {
         /// Rank of its first pair.
         rank: u64,
     },
+    /// A configuration that leaves alpha open.
+    #[strum(serialize = "LoraAlphaMissing")]
+    #[error(
+        "{} has no lora_alpha, without which the scale of the adapter is not known: give the alpha of the training with --lora-alpha, as \
+         --lora-alpha {rank}", config.display()
+    )]
+    AlphaNotStated {
+        /// The configuration.
+        config: PathBuf,
+        /// Rank of the first pair that it leaves open.
+        rank: u64,
+    },
     /// Not a number that can scale anything.
     #[strum(serialize = "BadLoraAlpha")]
     #[error("--lora-alpha {alpha} is no finite number")]
@@ -215,6 +227,7 @@ impl Diagnostic for LoraError {
     fn class(&self) -> Class {
         match self {
             Self::AlphaMissing { .. }
+            | Self::AlphaNotStated { .. }
             | Self::BadAlpha { .. }
             | Self::OtherAlpha { .. }
             | Self::NothingToScale { .. }

@@ -149,11 +149,12 @@ impl Adapter {
     fn alpha(&self, given: Option<f64>, assignment: &Assignment) -> Result<Alpha<'_>, LoraError> {
         match (given, &self.config) {
             (Some(alpha), _) if !alpha.is_finite() => Err(LoraError::BadAlpha { alpha }),
-            #[allow(clippy::float_cmp, reason = "the same number, or another one")]
-            (Some(given), Some(config)) if given != config.alpha => {
-                Err(LoraError::OtherAlpha { given, stated: config.alpha, config: config.file.path.clone() })
-            }
-            (_, Some(config)) => Ok(Alpha::Stated(config)),
+            (Some(given), Some(config)) => match config.alpha {
+                #[allow(clippy::float_cmp, reason = "the same number, or another one")]
+                Some(stated) if given != stated => Err(LoraError::OtherAlpha { given, stated, config: config.file.path.clone() }),
+                Some(_) | None => Ok(Alpha::Stated(config)),
+            },
+            (None, Some(config)) => Ok(Alpha::Stated(config)),
             (Some(alpha), None) => Ok(Alpha::Given(alpha)),
             (None, None) if assignment.pairs.is_empty() => Ok(Alpha::Given(1.0)),
             (None, None) => Err(LoraError::AlphaMissing { file: self.path.clone(), rank: assignment.rank() }),
@@ -164,7 +165,10 @@ impl Adapter {
     ///
     /// # Errors
     /// As [`merge`], but for those of opening.
-    pub fn merge_into(self, base: OpenModel, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
+    pub fn merge_into(mut self, base: OpenModel, alpha: Option<f64>, requantize: bool) -> Result<OpenModel, BoxError> {
+        if let Some(config) = &mut self.config {
+            config.given = alpha;
+        }
         let assignment = Assignment::new(self.source.as_ref(), base.description())?;
         if assignment.pairs.is_empty() && assignment.replaced.len() >= base.description().tensors.len() {
             return Err(LoraError::WholeModel { file: self.path }.into());

@@ -9,13 +9,17 @@ use rwkv_forge_weights::turned;
 use super::{F32_BYTES, InitState, LARGEST, StateError, StateFormat, StateHints, StateSizes, in_rwkv_cpp};
 
 pub(super) fn read(path: &Path, hints: &StateHints) -> Result<InitState, BoxError> {
-    let missing = |missing| StateError::Unknowable { format: StateFormat::RwkvCpp.name(), missing };
-    let row = in_rwkv_cpp(hints.version.ok_or_else(|| missing("--model-version"))?)?;
+    // All that is missing is said at once.
+    let of_sizes = |given: Option<usize>| hints.sizes.is_none() && given.is_none();
+    let asked = [("--model-version", hints.version.is_none()), ("--layers", of_sizes(hints.layers)), ("--heads", of_sizes(hints.heads))];
+    let asked: Vec<&str> = asked.into_iter().filter(|(_, is_missing)| *is_missing).map(|(option, _)| option).collect();
+    let missing = || StateError::Unknowable { format: StateFormat::RwkvCpp.name(), missing: asked.join(" and ") };
+    let row = in_rwkv_cpp(hints.version.filter(|_| asked.is_empty()).ok_or_else(missing)?)?;
     let file = InputFile::open(path)?;
     let sizes = match (hints.sizes, hints.layers, hints.heads) {
         (Some(sizes), ..) => sizes,
         (None, Some(layers), Some(heads)) => sizes_of_buffer(path, file.len(), layers, heads)?,
-        _ => return Err(missing("--layers and --heads").into()),
+        (None, ..) => return Err(missing().into()),
     };
     let channels = sizes.channels();
     let expected = sizes.layers.saturating_mul(sizes.layer().saturating_add(channels.saturating_mul(2)));

@@ -55,7 +55,7 @@ pub enum StateError {
         /// The format.
         format: &'static str,
         /// The options that are missing.
-        missing: &'static str,
+        missing: String,
     },
     /// The file holds something that is no state.
     #[error(

@@ -150,7 +150,7 @@ fn architecture(cursor: &mut Cursor<'_>, version: Option<Version>) -> Result<&'s
 }
 
 fn of_hint(format: StateFormat, version: Option<Version>) -> Result<&'static Runtime, StateError> {
-    let version = version.ok_or(StateError::Unknowable { format: format.name(), missing: "--model-version" })?;
+    let version = version.ok_or(StateError::Unknowable { format: format.name(), missing: "--model-version".to_owned() })?;
     Ok(known(version)?.0)
 }
 

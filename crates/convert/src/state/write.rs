@@ -79,7 +79,8 @@ impl Staged {
         if !state.shifts.is_empty() && !target.format.has_shifts() {
             return Err(StateError::ShiftsNotCarried { format: target.format.name() }.into());
         }
-        let version = || target.version.ok_or(StateError::Unknowable { format: target.format.name(), missing: "--model-version" });
+        let version =
+            || target.version.ok_or(StateError::Unknowable { format: target.format.name(), missing: "--model-version".to_owned() });
         let mut encoder = Encoder { encoding, loss: F16Loss::default(), rounded: 0, beyond: None };
         let (layout, data) = match target.format {
             StateFormat::RwkvCpp => encoder.buffer(state, version()?)?,
