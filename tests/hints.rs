@@ -100,8 +100,11 @@ fn of_directories_and_indices() {
     let bytes = random_model(Version::V7, &Sizes::TINY, 3).to_safetensors();
     let one = place.write("named/rwkv7-g1.safetensors", &bytes);
     let folder = place.path("named");
-    refused(&["inspect", &folder], 3, "NotACheckpoint", &["give the path of rwkv7-g1.safetensors"]);
+    works(&["inspect", &folder]);
+    let other = place.write("named/rwkv7-g1b.safetensors", &bytes);
+    refused(&["inspect", &folder], 3, "NotACheckpoint", &["give the path of rwkv7-g1.safetensors or rwkv7-g1b.safetensors"]);
     works(&["inspect", &one]);
+    works(&["inspect", &other]);
     std::fs::create_dir(place.dir.join("empty")).unwrap();
     refused(&["inspect", &place.path("empty")], 3, "NotACheckpoint", &["model.safetensors", "pytorch_model.bin", "index"]);
     // Both forms of a model in one directory: the message names the files that are there, of torch's too.

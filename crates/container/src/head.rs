@@ -94,7 +94,7 @@ impl Head {
 
     /// Whether a directory is known to be something else than a model, which the refusal says.
     pub(crate) fn is_of_something_else(&self) -> bool {
-        self.contains(ADAPTER) || self.revisions().is_some() || self.of_training().is_some()
+        self.revisions().is_some() || self.of_training().is_some()
     }
 
     /// What a directory holds instead of a model.
@@ -128,8 +128,8 @@ impl Head {
 
     /// Names of the files of a directory that may be its model, in order.
     pub(crate) fn models(&self) -> Vec<String> {
-        let is_model =
-            |name: &str| !name.starts_with('.') && ENDINGS.iter().any(|ending| name.ends_with(ending)) && !OF_TRAINING.contains(&name);
+        let is_else = |name: &str| name.starts_with('.') || name.starts_with(ADAPTER_MODEL) || OF_TRAINING.contains(&name);
+        let is_model = |name: &str| ENDINGS.iter().any(|ending| name.ends_with(ending)) && !is_else(name);
         if self.is_directory { rwkv_forge_io::names_in(&self.path, is_model).unwrap_or_default() } else { Vec::new() }
     }
 
@@ -227,6 +227,8 @@ const OF_TRAINING: [&str; 6] = ["optimizer.pt", "optimizer.bin", "scheduler.pt",
 const REPOSITORY: &str = "models--";
 /// In it, the folder of the revisions.
 const SNAPSHOTS: &str = "snapshots";
+/// How names of files with an adapter of PEFT's begin.
+const ADAPTER_MODEL: &str = "adapter_model.";
 /// By this file a directory is known to be an adapter of PEFT's.
 const ADAPTER: &str = "adapter_config.json";
 

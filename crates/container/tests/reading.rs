@@ -209,7 +209,9 @@ fn what_nobody_knows_is_an_error_that_lists_what_is_known() {
     assert!(format_of(&ALL, &files.file("empty", b"")).unwrap_err().1.contains("the file is empty"));
     assert!(format_of(&ALL, &files.file("few", b"ab")).unwrap_err().1.contains("only 2 bytes"));
     assert!(format_of(&ALL, &files.file("odd", b"\xff\x01abcd")).unwrap_err().1.contains("ff 01 61 62 63 64"));
-    assert!(format_of(&ALL, &files.0).unwrap_err().1.contains("a directory without a model"));
+    assert!(format_of(&ALL, &files.0).unwrap_err().1.contains("only a.bin has the name of a model, and it is none"));
+    std::fs::create_dir(files.0.join("inner")).unwrap();
+    assert!(format_of(&ALL, &files.0.join("inner")).unwrap_err().1.contains("a directory without a model"));
     assert_eq!(format_of(&ALL, &files.0.join("nowhere")).unwrap_err().0, "NotFound");
     // A directory is known by what is in it.
     files.file("model.toy", b"TOY");

@@ -145,7 +145,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
 /// What `-h` leaves to `--help`, for all commands that have it.
 const RARE: &[&str] = &[
     "allow_zero_tensors",
-    "key",
+    "keys",
     "pad_vocabulary",
     "calibration_windows",
     "statistics",
