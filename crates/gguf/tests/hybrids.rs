@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests; a failure must stop the test")]
 
 use crate::common::{SIZES, Scratch, apart, canonical, choices, encoded, said, written};
-use rwkv_forge_container::{Opened, Sourced, TokenTable, Words};
+use rwkv_forge_container::{Opened, Sourced, TokenTable, Word, Words};
 use rwkv_forge_gguf::{GgufFile, configuration, layout, mapped};
 use rwkv_forge_model::{Configuration, Epsilon, FileLayout, ModelDescription, Version, describe_mapped_with, describe_with};
 use rwkv_forge_tensor::{Diagnostic, TensorSource};
@@ -59,9 +59,12 @@ fn assert_same_words(read: &Words, written: &Words) {
     let (mut found, expected) = (said(read), said(written));
     let counted = found.pop().unwrap();
     assert_eq!((counted.1.as_str(), counted.2.ends_with('K')), ("general.size_label", true), "{counted:?}");
+    // So is the length of context that llama.cpp's converter writes, which says nothing of the model.
+    let fixed = found.pop().unwrap();
+    assert_eq!((fixed.0, fixed.2.as_str()), (Word::Context, "1048576"));
     assert_eq!(found, expected);
     assert_eq!(read.provenance, written.provenance);
-    assert!(read.entries().iter().all(|entry| entry.origin.kind() == "source"));
+    assert!(read.entries().iter().all(|entry| entry.origin.kind() == "source" || entry.word == Word::Context));
 }
 
 fn laid_out(description: &ModelDescription, matrices: &str) -> FileLayout {
