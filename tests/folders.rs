@@ -42,6 +42,12 @@ fn the_one_model_of_a_folder_is_meant() {
         "{}",
         metadata["tokenizer.ggml.tokens"]
     );
+    // Of several licences one has a place, and all are named.
+    std::fs::write(folder.join("README.md"), "---\nlicense: [mit, apache-2.0]\nlicense: other\n---\n").unwrap();
+    let again = text(&dir.join("again.gguf"));
+    let done = run(&["convert", &text(&folder), "--type", "8bit", "--no-verify", "-o", &again]);
+    let notes = String::from_utf8(done.stderr).unwrap();
+    assert!(notes.contains("is mit, apache-2.0: a file has one, and mit is taken") && notes.contains("license: other"), "{notes}");
     // What a trainer leaves beside it is no model: neither by its name nor by its bytes.
     std::fs::copy(checkpoint("7"), folder.join("optimizer.pt")).unwrap();
     std::fs::write(folder.join("notes.bin"), "of the training").unwrap();

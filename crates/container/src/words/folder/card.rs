@@ -63,7 +63,15 @@ pub(super) fn read(beside: &Beside) -> Result<Words, BoxError> {
         match (place(key), values) {
             (None, _) => others.push(shorten(key)),
             (Some(_), None) => unread.push(shorten(key)),
-            (Some(place), Some(values)) => take(&mut words, &path, place, values),
+            (Some(place), Some(values)) => {
+                if let [first, _, ..] = values.as_slice()
+                    && matches!(place, Place::Licence | Place::Author | Place::Text(_))
+                {
+                    let all = values.iter().take(MAX_LISTED).map(|value| shorten(value)).collect::<Vec<_>>().join(", ");
+                    words.notes.push(format!("{key} of {} is {all}: a file has one, and {} is taken", path.display(), shorten(first)));
+                }
+                take(&mut words, &path, place, values);
+            }
         }
     }
     let listed = |mut keys: Vec<String>| {
@@ -147,7 +155,14 @@ fn entries(lines: &[String]) -> Vec<(&str, Option<Vec<String>>)> {
     let mut rest = lines;
     while let Some((line, after)) = rest.split_first() {
         rest = after;
-        let Some((key, value)) = entry(line) else { continue };
+        let Some((key, value)) = entry(line) else {
+            // What is no entry to this reader may be one to others, and is named like one that has no place.
+            let text = without_comment(line).trim();
+            if !text.is_empty() {
+                all.push((text, None));
+            }
+            continue;
+        };
         let is_inside = |line: &&String| line.is_empty() || line.starts_with([' ', '\t', '#']) || line.starts_with("- ") || *line == "-";
         let inside = after.iter().take_while(is_inside).count();
         let (below, after) = after.split_at(inside);
@@ -161,8 +176,10 @@ fn entries(lines: &[String]) -> Vec<(&str, Option<Vec<String>>)> {
         };
         let values = values.map(|values: Vec<String>| values.into_iter().filter(|value| !value.is_empty()).collect::<Vec<_>>());
         let values = values.filter(|values| values.len() <= MAX_VALUES && values.iter().all(|value| value.len() <= MAX_VALUE));
-        if !all.iter().any(|(known, _)| *known == key) {
-            all.push((key, values));
+        match all.iter().any(|(known, _)| *known == key) {
+            false => all.push((key, values)),
+            // The first counts; of the second its whole line is named.
+            true => all.push((without_comment(line).trim(), None)),
         }
     }
     all
@@ -287,6 +304,16 @@ mod tests {
         assert_eq!(read_card(&long).unwrap()[0].1, None);
         let many = format!("---\ntags:\n{}---\n", "- a\n".repeat(MAX_VALUES + 1));
         assert_eq!(read_card(&many).unwrap()[0].1, None);
+    }
+
+    /// What other readers of YAML take for entries is named, whole.
+    #[test]
+    fn lines_that_are_no_entries_here_and_second_ones_are_kept_to_be_named() {
+        let card = "---\n\"license\": mit\nlicense:mit\n<<: *x\nlicense: a  # the first\nlicense: b\n\n# a comment\n---\n";
+        let found = read_card(card).unwrap();
+        let names: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(names, ["\"license\": mit", "license:mit", "<<: *x", "license", "license: b"]);
+        assert_eq!(found.iter().filter(|(_, values)| values.is_some()).count(), 1);
     }
 
     #[test]
