@@ -162,6 +162,12 @@ fn files_that_do_not_agree_on_an_id_are_named() {
         write("generation_config.json", object!({ key: 70_000 }));
         assert_eq!(error_kind(&["convert", &text(&folder), "--to", "gguf", "--type", "f16", "--dry-run"], 2), "SpecialOutside", "{key}");
     }
+    // Numbers in the configuration of a tokenizer come last, and what is no id of a file is named as a setting.
+    write("tokenizer_config.json", object!({ "eos_token_id": 9, "bos_token_id": 8 }));
+    write("generation_config.json", object!({ "eos_token_id": 10, "forced_eos_token_id": 3 }));
+    let (words, notes) = said(&folder);
+    assert_eq!((words["eos"][0].as_str(), words["bos"][0].as_str()), ("10", "8"));
+    assert!(notes.contains("is 9, and not kept: it is 10 by") && notes.contains("forced_eos_token_id"), "{notes}");
 }
 
 /// World with tokens of its own goes into directories and comes back, kinds and ids and all.

@@ -88,6 +88,9 @@ fn llama_files_are_these_bytes() {
             stored(&small(), format, version).unwrap();
         }
     }
+    // Of RWKV-7a web-rwkv knows nothing either.
+    let error = stored(&small(), StateFormat::LlamaSession, Version::V7a).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("--to pth") && !error.contains(StateFormat::WebRwkv.name()), "{error}");
 }
 
 #[test]

@@ -124,12 +124,12 @@ pub enum StateError {
     },
     /// A version that llama.cpp does not run.
     #[strum(serialize = "NotInLlama")]
-    #[error(
-        "llama.cpp does not run {version}, so there is no file of its states for it: write another format, with --to pth or --to web-rwkv"
-    )]
+    #[error("llama.cpp does not run {version}, so there is no file of its states for it: write another format, with --to {others}")]
     NotInLlama {
         /// The version.
         version: Version,
+        /// Formats that take it.
+        others: &'static str,
     },
     /// A version that the runtime of a format does not run.
     #[strum(serialize = "StateNotInRuntime")]

@@ -45,7 +45,8 @@ fn signature(format: StateFormat) -> (u32, u32) {
 /// How llama.cpp holds states of a version, with its name there.
 fn known(version: Version) -> Result<(&'static Runtime, &'static str), StateError> {
     let row = runtime_of(version)?;
-    row.llama.map(|name| (row, name)).ok_or(StateError::NotInLlama { version })
+    let others = if row.others { "pth or --to web-rwkv" } else { "pth" };
+    row.llama.map(|name| (row, name)).ok_or(StateError::NotInLlama { version, others })
 }
 
 /// The bytes of a file.

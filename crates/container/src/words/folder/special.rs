@@ -55,6 +55,11 @@ pub(super) fn read(texts: Option<&Said>, numbers: Option<&Said>, tokenizer: Opti
             (Some((path, config)), Some(tokenizer)) => by_text(path, config, which, used, tokenizer, &mut notes)?,
             _ => None,
         };
+        // Some configurations of tokenizers have numbers beside the texts; nobody that runs models asks for them.
+        let stated = match texts {
+            Some((path, config)) => by_number(path, config, which)?.map(|ids| (path, ids)),
+            None => None,
+        };
         let by_number = match numbers {
             Some((path, config)) => by_number(path, config, which)?.map(|ids| (path, ids)),
             None => None,
@@ -71,6 +76,15 @@ pub(super) fn read(texts: Option<&Said>, numbers: Option<&Said>, tokenizer: Opti
         }
         let first = by_number.and_then(|(path, ids)| Some((*ids.first()?, path.clone())));
         let said = by_text.map(|(id, _, path)| (id, path)).or(first);
+        let said = match (said, stated) {
+            (Some((id, taken)), Some((path, ids))) if !ids.contains(&id) => {
+                let (name, found) = (which.name(), listed(&ids));
+                notes.push(format!("{name}_token_id of {} is {found}, and not kept: it is {id} by {}", path.display(), taken.display()));
+                Some((id, taken))
+            }
+            (None, Some((path, ids))) => ids.first().map(|id| (*id, path.clone())),
+            (said, _) => said,
+        };
         special.set(which, said.map(|(value, path)| Sourced { value, origin: Origin::Beside(path) }));
     }
     for (which, path, ids) in lists {
@@ -196,7 +210,11 @@ fn more_ids(which: SpecialId, path: &Path, ids: Vec<u32>, special: &mut SpecialI
 
 /// What a configuration says of decoding, which is in no file that is written but for the makers' own settings.
 fn decoding(path: &Path, config: &Json) -> Option<String> {
-    let is_other = |key: &&String| !key.ends_with("_token_id") && !key.starts_with('_') && *key != "transformers_version";
+    let is_id = |key: &str| {
+        let name = key.strip_suffix("_token_id");
+        name.is_some_and(|name| SpecialId::all().any(|id| id.name() == name && use_of(id).is_some()))
+    };
+    let is_other = |key: &&String| !is_id(key) && !key.starts_with('_') && *key != "transformers_version";
     let keys: Vec<String> = config.as_object()?.keys().filter(is_other).take(MAX_LISTED).map(|key| shorten(key)).collect();
     (!keys.is_empty()).then(|| format!("how {} says to decode is not kept: {}", path.display(), keys.join(", ")))
 }
