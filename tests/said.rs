@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Dir, checkpoint, error_kind, json, run, vocab};
+use crate::support::{Dir, checkpoint, error_kind, json, patched, run, vocab};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{Sizes, random_model};
 use serde_json::Value;
@@ -164,14 +164,6 @@ fn words_of_another_type_are_not_kept_and_named() {
         assert!(notes.contains(key), "{key}: {notes}");
     }
     assert_ne!(metadata(&again)["rwkv7.context_length"], "-1");
-}
-
-/// The file with another value of a u32 key.
-fn patched(file: &Path, key: &str, value: u32, output: &Path) {
-    let mut bytes = std::fs::read(file).unwrap();
-    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
-    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    std::fs::write(output, bytes).unwrap();
 }
 
 #[test]

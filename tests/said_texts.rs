@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Dir, checkpoint, error_kind, json, run, vocab};
+use crate::support::{Dir, checkpoint, error_kind, json, patched, run, vocab};
 use serde_json::{Value, json as object};
 
 fn text(path: &Path) -> String {
@@ -133,14 +133,6 @@ fn texts_that_no_gguf_can_have_are_named() {
     json(&["convert", &text(&source), "--to", "safetensors", "--type", "f16", "-o", &text(&again)], 0);
     let compared = json(&["verify", &text(&source), &text(&again), "--vocab", &text(vocab())], 0);
     assert_eq!(compared["words"], object!([]));
-}
-
-/// The file with another number in one of its keys, all of which are u32.
-fn patched(file: &Path, key: &str, value: u32, output: &Path) {
-    let mut bytes = std::fs::read(file).unwrap();
-    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
-    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    std::fs::write(output, bytes).unwrap();
 }
 
 #[test]

@@ -91,6 +91,15 @@ pub(crate) fn convert_args(source: &Path, container: &str, encoding: &str, outpu
         .to_vec()
 }
 
+/// A GGUF with another value of a key whose values are u32.
+#[allow(clippy::indexing_slicing, reason = "tests may fail loudly")]
+pub(crate) fn patched(file: &Path, key: &str, value: u32, output: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    std::fs::write(output, bytes).unwrap();
+}
+
 /// Lower-case SHA-256 of a file.
 pub(crate) fn sha256(path: &Path) -> String {
     use sha2::{Digest, Sha256};
