@@ -8,8 +8,8 @@ use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
 use crate::support::{Dir, checkpoint, fixture, forge, json, vocab};
 
-/// Pages whose commands are steps of a whole (an action, a repository's own checks), which `ci_steps.rs` runs.
-const ELSEWHERE: &[&str] = &["ci.md"];
+/// Pages whose commands are steps of a whole: those of a repository's own checks, which `ci_steps.rs` runs, and the tour, which `tour.rs` runs.
+const ELSEWHERE: &[&str] = &["ci.md", "tour.md"];
 
 /// What stands for itself on a page, and what it is here.
 const NAMES: &[(&str, &str)] = &[
