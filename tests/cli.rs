@@ -49,15 +49,20 @@ fn wrong_usage_is_a_document_too() {
 }
 
 #[test]
-fn completions_and_the_manual_page_name_every_command() {
-    let bash = String::from_utf8(run(&["completions", "bash"]).stdout).unwrap();
-    let man = String::from_utf8(run(&["man"]).stdout).unwrap();
+fn pages_of_the_manual_say_what_help_says() {
+    let man = |words: &[&str]| String::from_utf8(run(&[&["man"], words].concat()).stdout).unwrap();
     for command in ["inspect", "convert", "verify", "generate", "logits"] {
-        assert!(bash.contains(command), "completions: {command}");
-        assert!(man.contains(command), "man: {command}");
+        assert!(man(&[]).contains(command), "man: {command}");
     }
-    let man = String::from_utf8(run(&["man", "convert"]).stdout).unwrap();
-    assert!(man.contains("max\\-kl"), "options are in the manual page of their command");
+    let convert = man(&["convert"]);
+    // One that only `--help` shows, with what it does, and the examples line by line.
+    assert!(convert.contains("\\fB\\-\\-split\\-size\\fR \\fI<SIZE>\\fR\nWrite parts"), "{convert}");
+    assert!(convert.contains(".SH EXAMPLES\n.nf\nrwkv\\-forge convert model.pth \\-\\-to gguf\n"), "{convert}");
+    for name in ["Convert", "rwkv-forge-convert"] {
+        assert_eq!(man(&[name]), convert, "{name}");
+    }
+    assert_eq!(man(&["bench", "curve"]), man(&["bench-curve"]));
+    assert_eq!(man(&["rwkv-forge"]), man(&[]));
 }
 
 #[test]

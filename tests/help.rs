@@ -103,7 +103,7 @@ fn every_page_that_the_manual_names_is_there() {
     // One page is what is printed; pages that exist are not replaced without a word.
     let convert = String::from_utf8(run(&["man", "convert"]).stdout).unwrap();
     assert_eq!(convert, std::fs::read_to_string(folder.join("rwkv-forge-convert.1")).unwrap());
-    assert!(convert.contains("max\\-kl") && convert.contains("Examples"), "{convert}");
+    assert!(convert.contains("max\\-kl") && convert.contains("SH EXAMPLES"), "{convert}");
     assert!(String::from_utf8(run(&["man", "bench-curve"]).stdout).unwrap().contains("positions"));
     assert_eq!(error_kind(&["man", "--output", folder_name], 2), "OutputExists");
     json(&["man", "--output", folder_name, "--force"], 0);

@@ -81,7 +81,7 @@ pub fn container_for(model: &ModelDescription, named: Option<&str>) -> Result<&'
 /// # Errors
 /// For unknown types, and what `convert` refuses.
 pub fn levels(model: &OpenModel, options: &LevelOptions<'_>, observer: &dyn Observer) -> Result<Vec<Level>, ChooseError> {
-    let all = options.types.iter().any(|name| name == ALL_TYPES);
+    let all = options.types.iter().any(|name| name.trim().eq_ignore_ascii_case(ALL_TYPES));
     let names: Vec<String> = if all { all_types(options.container)? } else { options.types.to_vec() };
     let mut out: Vec<Level> = Vec::new();
     for name in names {

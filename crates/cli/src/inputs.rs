@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
-use rwkv_forge_convert::CHAT_FORMATS;
+use rwkv_forge_convert::ChatFormat;
 use rwkv_forge_io::Claims;
 
 /// Arguments that name what is written. Every other path is something that is read.
@@ -34,8 +34,8 @@ pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) {
             for path in matches.get_raw(arg.get_id().as_str()).into_iter().flatten().map(Path::new) {
                 // Two vocabularies and some conversation formats have names instead of files.
                 let is_name = match arg.get_id().as_str() {
-                    "vocab" => ["world", "bytes"].iter().any(|name| path == Path::new(name)),
-                    "chat" => CHAT_FORMATS.iter().any(|format| path == Path::new(format.name)),
+                    "vocab" => crate::commands::vocabulary_name(path).is_some(),
+                    "chat" => path.to_str().and_then(ChatFormat::by_name).is_some(),
                     _ => false,
                 };
                 if !is_name {

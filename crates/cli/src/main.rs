@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod complete;
 mod failure;
 mod faults;
 mod inputs;
@@ -26,6 +27,7 @@ static MEMORY: rwkv_forge_io::Allocator = rwkv_forge_io::Allocator;
 
 fn main() -> ExitCode {
     faults::watch();
+    complete::answer();
     let parsed = args::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (mut cli, matches) = match parsed {
         Ok(parsed) => parsed,

@@ -38,10 +38,10 @@ impl Quantizer {
         }
     }
 
-    /// The quantizer of that name.
+    /// The quantizer of that name, in letters of either case.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|quantizer| quantizer.name() == name)
+        Self::ALL.into_iter().find(|quantizer| quantizer.name().eq_ignore_ascii_case(name))
     }
 }
 

@@ -74,12 +74,13 @@ impl Protocol {
     /// Names that [`Protocol::by_name`] knows.
     pub const NAMES: [&'static str; 4] = ["stream", "llama", "uncheatable", "uncheatable-2024"];
 
-    /// The protocol for texts with this name. `window` is the length of the windows of `stream`, which without it is one sequence
+    /// The protocol for texts with this name, in letters of either case. `window` is the length of the windows of `stream`, which without it is one sequence
     /// a text, and the context of `llama`, 512 without it.
     ///
     /// # Errors
     /// [`ScoreError::UnknownProtocol`]; [`ScoreError::BadLength`] for a window of the other protocols or one too short.
     pub fn by_name(name: &str, window: Option<usize>) -> Result<Self, ScoreError> {
+        let name = &*name.to_ascii_lowercase();
         let protocol = match (name, window) {
             ("stream", None) => Self::Stream,
             ("stream", Some(tokens)) => Self::Windows { tokens },

@@ -63,12 +63,12 @@ impl Isa {
         detected().collect()
     }
 
-    /// The set with the given [`Isa::name`].
+    /// The set with the given [`Isa::name`], in letters of either case.
     ///
     /// # Errors
     /// [`SimdError::UnknownIsa`] when there is no such set or this CPU lacks it; the message lists those it has.
     pub fn by_name(name: &str) -> Result<Self, SimdError> {
-        detected().find(|isa| isa.name() == name).ok_or_else(|| SimdError::UnknownIsa {
+        detected().find(|isa| isa.name().eq_ignore_ascii_case(name)).ok_or_else(|| SimdError::UnknownIsa {
             name: name.to_owned(),
             known: detected().map(Self::name).collect::<Vec<_>>().join(", "),
         })

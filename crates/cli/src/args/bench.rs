@@ -47,7 +47,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "ISA,...", value_delimiter = ',')]
     pub isa: Vec<String>,
     /// What activations are rounded to before products with integer formats; `float` keeps them
-    #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "int8", value_parser = ["int8", "float"])]
+    #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "int8", value_parser = super::Choice::of(["int8", "float"]))]
     pub form: Vec<String>,
     /// MiB of memory whose reading is timed [default: 1024, or twice the last-level cache if that is more]
     #[arg(long, value_name = "MIB", value_parser = count::<MIB>)]

@@ -81,14 +81,14 @@ pub(crate) struct EvalTexts {
 pub(crate) struct EvalComputing {
     /// What computes: the engine with decoded weights, or the reference, which is slower and agrees up to rounding. Hybrids always
     /// take the reference
-    #[arg(long, value_name = "KERNEL", default_value = "engine", value_parser = ["engine", "reference"])]
+    #[arg(long, value_name = "KERNEL", default_value = "engine", value_parser = super::Choice::of(["engine", "reference"]))]
     pub kernel: String,
     /// What the activations of MODEL are rounded to before products with integer formats: `int8` is what runtimes do. The
     /// baseline's are always kept
-    #[arg(long, value_name = "FORM", default_value = "float", value_parser = ["float", "int8"])]
+    #[arg(long, value_name = "FORM", default_value = "float", value_parser = super::Choice::of(["float", "int8"]))]
     pub activations: String,
     /// Round logits before losses are computed from them [default: bf16 for uncheatable, else f32]
-    #[arg(long, value_name = "TYPE", value_parser = ["f32", "bf16"])]
+    #[arg(long, value_name = "TYPE", value_parser = super::Choice::of(["f32", "bf16"]))]
     pub logits_precision: Option<String>,
     /// Memory for activations, as 512M or 2G in powers of 1024; what does not fit lies in a temporary file (in TMPDIR) between layers
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = super::size)]

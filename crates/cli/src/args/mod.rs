@@ -13,21 +13,23 @@ mod source;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::{PossibleValue, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rwkv_forge_convert::container::CONTAINERS;
 use rwkv_forge_convert::preset::type_names;
 use rwkv_forge_convert::state::StateFormat;
 use rwkv_forge_io::{Claims, OutputOptions};
-use rwkv_forge_model::architecture::ARCHITECTURES;
+use rwkv_forge_model::Version;
+use rwkv_forge_model::architecture::{self, ARCHITECTURES};
 
 pub(crate) use bench::{Bench, BenchKind};
 pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
-use names::Names;
+use names::{Choice, Names};
 pub(crate) use plan::Plan;
 use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
+pub(crate) use sections::examples;
 pub(crate) use source::{KeyArg, SourceArgs};
 
 /// Converts RWKV checkpoints into quantized files for the runtimes that people use, and proves each conversion.
@@ -51,7 +53,12 @@ pub(crate) struct Cli {
 
 /// The command line, with its help in sections and examples.
 pub(crate) fn command() -> clap::Command {
-    sections::arranged(Cli::command())
+    sections::arranged(Cli::command(), sections::Medium::Screen)
+}
+
+/// The command line for pages of the manual, which have room for all that there is to say.
+pub(crate) fn for_pages() -> clap::Command {
+    sections::arranged(Cli::command(), sections::Medium::Page)
 }
 
 /// Options of every command.
@@ -172,7 +179,7 @@ pub(crate) struct Convert {
     ///
     /// `ggml` gives llama-quantize's bytes, `search` the least weighted error of each block, `gptq` feeds errors back from column to column and
     /// needs --calibrate [default: ggml; for 4bit to 8bit gptq or, without --calibrate, search]
-    #[arg(long, value_name = "QUANTIZER", value_parser = ["ggml", "search", "gptq"])]
+    #[arg(long, value_name = "QUANTIZER", value_parser = Choice::of(["ggml", "search", "gptq"]))]
     pub quantizer: Option<String>,
     #[command(flatten)]
     pub calibration: Calibration,
@@ -180,7 +187,7 @@ pub(crate) struct Convert {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["calibrate", "save_imatrix", "statistics"])]
     pub imatrix: Option<PathBuf>,
     /// Keep to what llama-quantize writes of a type: low-rank factors in 16 or 32 bits, importance as it is even where it ruins blocks
-    #[arg(long, value_name = "WITH", value_parser = ["strict"])]
+    #[arg(long, value_name = "WITH", value_parser = Choice::of(["strict"]))]
     pub compat: Option<String>,
     /// File with types for tensors, as `plan` writes it
     ///
@@ -214,7 +221,7 @@ pub(crate) struct Convert {
     /// What computes the comparison
     ///
     /// The reference, or the engine with decoded weights, which is faster and agrees up to rounding
-    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
+    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = Choice::of(["reference", "engine"]))]
     pub kernel: String,
     #[command(flatten)]
     pub thresholds: Thresholds,
@@ -333,7 +340,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "EPS", default_value = "64e-5", value_parser = epsilon)]
     pub candidate_eps: f64,
     /// What computes both: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
-    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
+    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = Choice::of(["reference", "engine"]))]
     pub kernel: String,
     /// Compute the reference in its parallel form, which shares no arithmetic with the recurrent form of the candidate
     #[arg(long)]
@@ -357,7 +364,7 @@ pub(crate) struct Forms {
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count::<TOKENS>)]
     pub chunk: Vec<NonZeroUsize>,
     /// Precision: f64 shows wrong formulas, f32 shows rounding
-    #[arg(long, value_name = "TIER", default_value = "both", value_parser = ["f32", "f64", "both"])]
+    #[arg(long, value_name = "TIER", default_value = "both", value_parser = Choice::of(["f32", "f64", "both"]))]
     pub tier: String,
     /// For frequent checks: lengths 1,17,64, chunks 7,16, and no random start state
     #[arg(long)]
@@ -406,7 +413,7 @@ pub(crate) struct Generate {
     pub seed: u64,
     /// What computes: the engine on the weights as stored with activations of 8 bits, or the reference. Hybrids always take the
     /// reference
-    #[arg(long, value_name = "KERNEL", default_value = "engine", value_parser = ["engine", "reference"])]
+    #[arg(long, value_name = "KERNEL", default_value = "engine", value_parser = Choice::of(["engine", "reference"]))]
     pub kernel: String,
     #[command(flatten)]
     pub source_args: SourceArgs,
@@ -440,7 +447,7 @@ pub(crate) struct Logits {
     #[arg(long, value_name = "EPS", default_value = "64e-5", value_parser = epsilon)]
     pub eps: f64,
     /// What computes: the reference, or the engine with decoded weights, which is faster and agrees up to rounding
-    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = ["reference", "engine"])]
+    #[arg(long, value_name = "KERNEL", default_value = "reference", value_parser = Choice::of(["reference", "engine"]))]
     pub kernel: String,
     /// Replace the output if it exists
     #[arg(long, short)]
@@ -457,19 +464,19 @@ pub(crate) struct State {
     /// llama.cpp, an .rmpack, or a state buffer of rwkv.cpp
     pub source: PathBuf,
     /// Layout to write
-    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = state_formats())]
-    pub to: String,
+    #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
+    pub to: StateFormat,
     #[command(flatten)]
     pub key: KeyArg,
     /// Layout of the source [default: by content; a buffer of rwkv.cpp must be named, since it looks like nothing]
-    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = state_formats())]
-    pub from: Option<String>,
+    #[arg(long, value_name = "FORMAT", value_parser = state_formats())]
+    pub from: Option<StateFormat>,
     /// Model that the state belongs to: gives version and sizes, with which the state must agree
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model_version", "layers", "heads"])]
     pub model: Option<PathBuf>,
     /// Version of the model; needed for rwkv.cpp's buffer and llama.cpp's files, unless the source says it
     #[arg(long, value_name = "VERSION", value_parser = model_versions())]
-    pub model_version: Option<String>,
+    pub model_version: Option<Version>,
     /// Number of layers, to read a buffer of rwkv.cpp
     #[arg(long, value_name = "L", value_parser = count::<SIZES>)]
     pub layers: Option<NonZeroUsize>,
@@ -477,7 +484,7 @@ pub(crate) struct State {
     #[arg(long, value_name = "H", value_parser = count::<SIZES>)]
     pub heads: Option<NonZeroUsize>,
     /// Type of the values in a .pth [default: f32]; web-rwkv and rmpack hold f16, rwkv.cpp and llama.cpp f32
-    #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = ["f32", "f16", "bf16"])]
+    #[arg(long = "type", value_name = "TYPE", value_parser = Choice::of(["f32", "f16", "bf16"]))]
     pub encoding: Option<String>,
     /// Write the file even if f16 turns more than a hundredth of a layer's values into zero
     #[arg(long)]
@@ -493,14 +500,15 @@ pub(crate) struct State {
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// Shell to complete for
+    #[arg(ignore_case = true)]
     pub shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// The command that the page is about, such as `convert` or `bench-curve` [default: the program]
-    #[arg(conflicts_with = "output")]
-    pub command: Option<String>,
+    /// The command that the page is about, such as `convert` or `bench curve` [default: the program]
+    #[arg(value_name = "COMMAND", num_args = 0.., conflicts_with = "output")]
+    pub page: Vec<String>,
     /// Write the pages of all commands into this directory, which is made if there is none
     #[arg(long, short, value_name = "DIR")]
     pub output: Option<PathBuf>,
@@ -542,18 +550,20 @@ fn containers() -> Names {
             [] => String::new(),
             aliases => format!(" (also called {})", aliases.join(", ")),
         };
-        PossibleValue::new(container.name()).help(format!("{}{also}", container.summary()))
+        PossibleValue::new(container.name()).aliases(container.aliases()).help(format!("{}{also}", container.summary()))
     }))
 }
 
 /// The formats of tuned states as the values of `--to` and `--from`.
-fn state_formats() -> PossibleValuesParser {
-    PossibleValuesParser::new(StateFormat::ALL.map(|format| PossibleValue::new(format.name()).help(format.summary())))
+fn state_formats() -> impl TypedValueParser<Value = StateFormat> {
+    let value = |format: StateFormat| PossibleValue::new(format.name()).aliases(format.aliases()).help(format.summary());
+    Choice::of(StateFormat::ALL.map(value)).try_map(|name| StateFormat::by_name(&name).ok_or("no format of states"))
 }
 
 /// Versions as the values of `--model-version`.
-fn model_versions() -> PossibleValuesParser {
-    PossibleValuesParser::new(ARCHITECTURES.iter().map(|row| PossibleValue::new(row.version.name())))
+fn model_versions() -> impl TypedValueParser<Value = Version> {
+    let names = Choice::of(ARCHITECTURES.iter().map(|row| PossibleValue::new(row.version.name())));
+    names.try_map(|name| architecture::by_name(&name).map(|row| row.version).ok_or("no version of RWKV"))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     #[command(flatten)]
     pub calibration: Calibration,
     /// What chooses the codes: `gptq`, `search` or `ggml`
-    #[arg(long, value_name = "QUANTIZER", default_value = "gptq", value_parser = ["ggml", "search", "gptq"])]
+    #[arg(long, value_name = "QUANTIZER", default_value = "gptq", value_parser = super::Choice::of(["ggml", "search", "gptq"]))]
     pub quantizer: String,
     /// Text that the whole is measured on, which --calibrate must not repeat [default: a built-in text]
     #[arg(long = "text", value_name = "FILE|DIR")]

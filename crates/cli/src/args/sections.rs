@@ -137,7 +137,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
 /// Options that mean something else in one command.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("logits", "layers", "Output"),
-    ("generate", "tokens", "Output"),
+    ("generate", "tokens", "Quality"),
+    ("eval", "max_size", "Quality"),
     ("bench", "prompt", "Performance"),
     ("bench", "tokens", "Performance"),
 ];
@@ -230,43 +231,61 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("man", &[("man convert", "one page"), ("man --output man1", "all pages into a directory")]),
 ];
 
+/// Where help is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Medium {
+    /// On a screen: rare options and long lists of values stand under `--help` alone, examples below.
+    Screen,
+    /// On a page of the manual, which has all options, and a section for examples.
+    Page,
+}
+
+/// Lines that show what a command does, each with what comes of it.
+pub(crate) fn examples(command: &str) -> &'static [(&'static str, &'static str)] {
+    EXAMPLES.iter().find(|(known, _)| *known == command).map_or(&[], |(_, lines)| lines)
+}
+
 /// The command line with its help in sections and examples, for the whole program.
-pub(super) fn arranged(program: Command) -> Command {
+pub(super) fn arranged(program: Command, medium: Medium) -> Command {
     // In the place of the parser's own, which stand in no section.
     let flag = |name: &'static str, short: char, action: ArgAction| Arg::new(name).long(name).short(short).global(true).action(action);
     let program = program
         .arg(flag("help", 'h', ArgAction::Help).help("Print help; --help says more than -h"))
         .arg(flag("version", 'V', ArgAction::Version).help("Print version"))
-        .mut_args(|arg| sorted("", arg));
+        .mut_args(|arg| sorted("", arg, medium));
     let names: Vec<String> = program.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    names.into_iter().fold(program, |program, name| program.mut_subcommand(name, of_command))
+    names.into_iter().fold(program, |program, name| program.mut_subcommand(name, |command| of_command(command, medium)))
 }
 
-fn of_command(command: Command) -> Command {
+fn of_command(command: Command, medium: Medium) -> Command {
     let name = command.get_name().to_owned();
-    let mut command = command.mut_args(|arg| sorted(&name, arg));
-    if let Some((_, lines)) = EXAMPLES.iter().find(|(known, _)| *known == name) {
+    let mut command = command.mut_args(|arg| sorted(&name, arg, medium));
+    let lines = examples(&name);
+    if !lines.is_empty() && medium == Medium::Screen {
         let widest = lines.iter().map(|(line, _)| line.len()).max().unwrap_or(0);
         let lines: Vec<String> = lines.iter().map(|(line, what)| format!("  rwkv-forge {line:widest$}  # {what}")).collect();
         command = command.after_help(format!("Examples:\n{}", lines.join("\n")));
     }
     let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
-    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, of_command))
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, |command| of_command(command, medium)))
 }
 
 /// An option in its section, at its place in it.
-fn sorted(command: &str, arg: Arg) -> Arg {
+fn sorted(command: &str, arg: Arg, medium: Medium) -> Arg {
     if arg.is_positional() {
         return arg;
     }
     let id = arg.get_id().to_string();
     let moved = ELSEWHERE.iter().find(|(of, known, _)| *of == command && *known == id).map(|(_, _, section)| *section);
     let section = moved.or_else(|| SECTIONS.iter().find(|(_, ids)| ids.contains(&id.as_str())).map(|(section, _)| *section));
-    let arg = arg.hide_short_help(RARE.contains(&id.as_str()));
-    values(match section {
+    let arg = match section {
         Some(section) => arg.help_heading(section).display_order(order(section, &id)),
         None => arg,
-    })
+    };
+    match medium {
+        Medium::Screen => values(arg.hide_short_help(RARE.contains(&id.as_str()))),
+        Medium::Page => arg,
+    }
 }
 
 /// Sections follow each other, and in each the options as the table has them.

@@ -64,7 +64,7 @@ fn ways(args: &Bench, global: &Global, terminal: &Terminal) -> Result<Vec<Engine
     };
     let mut sets = Vec::new();
     for name in &args.isa {
-        if name == "all" {
+        if name.eq_ignore_ascii_case("all") {
             sets.extend(Isa::all().into_iter().map(Some));
         } else {
             sets.push(Some(Isa::by_name(name)?));

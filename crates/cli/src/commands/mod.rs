@@ -72,13 +72,24 @@ pub(crate) fn needs_head(model: &OpenModel) -> Result<(), Failure> {
     Ok(())
 }
 
+const WORLD: &str = "world";
+/// The vocabularies that have names instead of files.
+pub(crate) const VOCABULARIES: [&str; 2] = [WORLD, "bytes"];
+
+/// Which of them a value of `--vocab` is: in letters of either case, where no file is called so.
+pub(crate) fn vocabulary_name(value: &Path) -> Option<&'static str> {
+    let typed = value.to_str()?;
+    let known = VOCABULARIES.into_iter().find(|known| known.eq_ignore_ascii_case(typed))?;
+    (known == typed || !value.exists()).then_some(known)
+}
+
 /// The vocabulary that `--vocab` names.
 pub(crate) fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
     let Some(path) = &arg.vocab else { return Ok(Vocabulary::Auto) };
-    match path.to_str() {
-        Some("world") => Ok(Vocabulary::World),
-        Some("bytes") => Ok(Vocabulary::Bytes),
-        _ => {
+    match vocabulary_name(path) {
+        Some(WORLD) => Ok(Vocabulary::World),
+        Some(_) => Ok(Vocabulary::Bytes),
+        None => {
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             Ok(Vocabulary::File(name, read_small(path)?))
         }

@@ -1,7 +1,6 @@
 //! `state`: a tuned initial state from one runtime's layout into another's.
 
-use rwkv_forge_convert::state::{self, FoundState, StateFormat, StateHints, StateSizes, StateTarget};
-use rwkv_forge_model::architecture;
+use rwkv_forge_convert::state::{self, FoundState, StateHints, StateSizes, StateTarget};
 use rwkv_forge_tensor::Encoding;
 use serde_json::json;
 
@@ -17,16 +16,10 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
     let model = args.model.as_ref().map(|path| models.open(path, terminal)).transpose()?;
     let version = match &model {
         Some(model) => Some(model.description().version),
-        None => args.model_version.as_deref().and_then(architecture::by_name).map(|row| row.version),
+        None => args.model_version,
     };
     let sizes = model.as_ref().map(|model| StateSizes::of(model.description())).transpose()?;
-    let hints = StateHints {
-        format: args.from.as_deref().and_then(StateFormat::by_name),
-        version,
-        layers: args.layers.map(usize::from),
-        heads: args.heads.map(usize::from),
-        sizes,
-    };
+    let hints = StateHints { format: args.from, version, layers: args.layers.map(usize::from), heads: args.heads.map(usize::from), sizes };
     let FoundState { state: tuned, format: from, version: said, in_model, notes, package } =
         models.open_by(|key| state::find_at(&args.source, key, &hints))?;
     models.finish()?;
@@ -35,7 +28,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         terminal.note(note);
     }
     let from = if in_model { "model" } else { from.name() };
-    let format = StateFormat::by_name(&args.to).unwrap_or(StateFormat::Pth);
+    let format = args.to;
     let encoding = [Encoding::F32, Encoding::F16, Encoding::BF16]
         .into_iter()
         .find(|e| args.encoding.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(e.name)));

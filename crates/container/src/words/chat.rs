@@ -66,10 +66,10 @@ pub static CHAT_FORMATS: [ChatFormat; 4] = [
 ];
 
 impl ChatFormat {
-    /// The format of this name.
+    /// The format of this name, in letters of either case.
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
-        CHAT_FORMATS.iter().find(|format| format.name == name)
+        CHAT_FORMATS.iter().find(|format| format.name.eq_ignore_ascii_case(name))
     }
 
     /// The format whose name may be meant by a word that is none.

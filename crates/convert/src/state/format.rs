@@ -39,6 +39,18 @@ impl StateFormat {
         }
     }
 
+    /// Other names that it answers to: programs that load it.
+    #[must_use]
+    pub fn aliases(self) -> &'static [&'static str] {
+        match self {
+            Self::Pth => &["pytorch"],
+            Self::WebRwkv => &["ai00"],
+            Self::RwkvCpp => &["rwkv.cpp"],
+            Self::LlamaSession | Self::LlamaSequence => &[],
+            Self::Rmpack => &["rwkv-mobile"],
+        }
+    }
+
     /// What it is, in a few words.
     #[must_use]
     pub fn summary(self) -> &'static str {
@@ -63,10 +75,11 @@ impl StateFormat {
         }
     }
 
-    /// The format of this name.
+    /// The format of this name or other name, in letters of either case.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
+        let is_it = |known: &&str| known.eq_ignore_ascii_case(name);
+        Self::ALL.into_iter().find(|format| is_it(&format.name()) || format.aliases().iter().any(is_it))
     }
 
     /// Whether it has a place for token shifts.
