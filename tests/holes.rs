@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use crate::support::{Dir, error_kind, fixture, json};
+use crate::support::{Dir, error_kind, fixture, json, vocab};
 use rwkv_forge_model::Version;
-use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, encode, random_model_with};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, encode, random_model, random_model_with};
 
 const SIZES: Sizes = Sizes { vocabulary: 256, channels: 128, head_size: 64, ffn: 96, ..Sizes::TINY };
 
@@ -114,7 +114,7 @@ fn a_hole_within_a_matrix_is_a_finding() {
     tensor.bytes[half..].fill(0);
     let (source, output) = (dir.join("hole.safetensors"), dir.join("hole.gguf"));
     std::fs::write(&source, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
-    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
     json(&["convert", &path(&source), "--to", "gguf", "--type", "q8_0", "--vocab", &path(vocab()), "--no-verify", "-o", &path(&output)], 0);
     for file in [source, output] {
         let seen = json(&["inspect", "--lint", &path(&file)], 0);
