@@ -118,7 +118,8 @@ fn a_hole_within_a_matrix_is_a_finding() {
     json(&["convert", &path(&source), "--to", "gguf", "--type", "q8_0", "--vocab", &path(vocab()), "--no-verify", "-o", &path(&output)], 0);
     for file in [source, output] {
         let seen = json(&["inspect", "--lint", &path(&file)], 0);
-        let lint = seen["lints"].as_array().unwrap().iter().find(|lint| lint["id"] == "zero-run").unwrap_or_else(|| panic!("{seen}")).clone();
+        let lint =
+            seen["lints"].as_array().unwrap().iter().find(|lint| lint["id"] == "zero-run").unwrap_or_else(|| panic!("{seen}")).clone();
         let message = lint["message"].as_str().unwrap();
         assert!(message.contains("65536 of 131072 values are zero in one run, from number 65536 on"), "{message}");
     }

@@ -173,7 +173,8 @@ fn each_container_reads_what_is_documented() {
     sources.push(("a hybrid with Qwen", hybrid.join("model.safetensors")));
 
     // What a directory says besides its tensors. A vocabulary that is none of the model's would be refused: tests/said.rs and tests/tokenizers.rs have some.
-    const WORDS: &str = "a directory or an index, for what needs a vocabulary, compares files, looks for faults (`inspect --lint`), or writes one";
+    const WORDS: &str =
+        "a directory or an index, for what needs a vocabulary, compares files, looks for faults (`inspect --lint`), or writes one";
     let beside: Vec<String> =
         table[WORDS].iter().filter(|name| !name.starts_with("rwkv_vocab") && *name != "tokenizer.json").cloned().collect();
     let is_own = |path: &Path| path.is_dir() || path.extension().is_some_and(|extension| extension == "json");

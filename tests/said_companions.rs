@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Dir, checkpoint, forge, json, run, vocab};
 use rwkv_forge_model::Version;
+use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
 use rwkv_forge_testkit::models::{Sizes, random_model};
 use serde_json::{Value, json as object};
 
@@ -150,7 +151,8 @@ fn json_that_is_no_object_is_named() {
     }
     // A template may be all of its file, alone or with others.
     let path = folder.join("chat_template.json");
-    for root in [object!(TEMPLATE), object!([{ "name": "default", "template": TEMPLATE }]), object!({ "chat_template": TEMPLATE, "x": 1 })] {
+    for root in [object!(TEMPLATE), object!([{ "name": "default", "template": TEMPLATE }]), object!({ "chat_template": TEMPLATE, "x": 1 })]
+    {
         std::fs::write(&path, root.to_string()).unwrap();
         let (words, notes) = said(&folder);
         assert_eq!(words["template"][0], TEMPLATE);
@@ -172,15 +174,27 @@ fn files_of_older_versions_are_read_and_compared() {
     let dir = Dir::new();
     let folder = world(&dir, "hub");
     let write = |name: &str, value: Value| std::fs::write(folder.join(name), value.to_string()).unwrap();
-    write("special_tokens_map.json", object!({
-        "eos_token": { "content": "<|im_end|>" }, "bos_token": "\n\n", "unk_token": "<unk>", "additional_special_tokens": ["<|im_start|>", "<lost>", "User"],
-    }));
-    write("added_tokens.json", object!({ "<|im_end|>": 65_531, "<|im_start|>": 65_532, "<tool>": 65_533, "User": 5, "<far>": 70_000, "<odd>": "x" }));
+    write(
+        "special_tokens_map.json",
+        object!({
+            "eos_token": { "content": "<|im_end|>" }, "bos_token": "\n\n", "unk_token": "<unk>", "additional_special_tokens": ["<|im_start|>", "<lost>", "User"],
+        }),
+    );
+    write(
+        "added_tokens.json",
+        object!({ "<|im_end|>": 65_531, "<|im_start|>": 65_532, "<tool>": 65_533, "User": 5, "<far>": 70_000, "<odd>": "x" }),
+    );
     let (words, notes) = said(&folder);
     assert_eq!((words["eos"][0].as_str(), words["bos"][0].as_str()), ("65531", "261"));
     assert!(words["eos"][2].ends_with("special_tokens_map.json") && words["tokens"][2].ends_with("added_tokens.json"), "{words:?}");
     assert!(words["tokens"][0].contains("3 more"), "{:?}", words["tokens"]);
-    for part in ["\"User\" as token 5, which is", "\"<far>\" as token 70000", "\"<odd>\" with", "\"<unk>\", which is no token", "not kept is what is no token of"] {
+    for part in [
+        "\"User\" as token 5, which is",
+        "\"<far>\" as token 70000",
+        "\"<odd>\" with",
+        "\"<unk>\", which is no token",
+        "not kept is what is no token of",
+    ] {
         assert!(notes.contains(part), "{part}: {notes}");
     }
     let line = notes.lines().find(|line| line.contains("ordinary tokens of")).unwrap_or_else(|| panic!("{notes}"));
@@ -194,9 +208,12 @@ fn files_of_older_versions_are_read_and_compared() {
     let special = |id: &str| written["added_tokens_decoder"][id]["special"].as_bool().unwrap();
     assert!(special("65531") && special("65532") && !special("65533"), "{written}");
     // The configuration comes first, and a note has both.
-    write("tokenizer_config.json", object!({
-        "eos_token": "<end>", "bos_token": "\n\n", "added_tokens_decoder": { "65531": { "content": "<end>", "special": true } },
-    }));
+    write(
+        "tokenizer_config.json",
+        object!({
+            "eos_token": "<end>", "bos_token": "\n\n", "added_tokens_decoder": { "65531": { "content": "<end>", "special": true } },
+        }),
+    );
     let (words, notes) = said(&folder);
     assert!(words["eos"][0] == "65531" && words["eos"][2].ends_with("tokenizer_config.json"));
     assert!(notes.contains("\"<|im_end|>\" as token 65531, which is \"<end>\""), "{notes}");
@@ -217,7 +234,10 @@ fn keys_of_added_tokens_that_are_no_ids_have_a_way_out() {
         let config = object!({ "added_tokens_decoder": { key: { "content": "<a>" } } });
         std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
         let (kind, message) = refused(&folder, &[]);
-        assert!(kind == "BadCompanion" && message.contains(&format!("{key:?}, expected an id")) && message.contains("--vocab"), "{message}");
+        assert!(
+            kind == "BadCompanion" && message.contains(&format!("{key:?}, expected an id")) && message.contains("--vocab"),
+            "{message}"
+        );
         let (words, notes) = planned(&folder, "gguf", &["--vocab", "world"]);
         assert!(words["tokens"][1] == "option" && notes.contains("passed over") && notes.contains("expected an id"), "{notes}");
     }
@@ -284,7 +304,10 @@ fn an_id_that_is_given_takes_the_place_of_one_that_cannot_be_read() {
     ] {
         std::fs::write(folder.join(name), content).unwrap();
         let (kind, message) = refused(&folder, &[]);
-        assert!(kind == "BadCompanion" && message.contains(problem) && message.contains("--meta tokenizer.ggml.eos_token_id=ID"), "{message}");
+        assert!(
+            kind == "BadCompanion" && message.contains(problem) && message.contains("--meta tokenizer.ggml.eos_token_id=ID"),
+            "{message}"
+        );
         let (words, notes) = planned(&folder, "gguf", &["--meta", eos]);
         assert!(words["eos"][0] == "5" && notes.contains("is passed over, since --meta says it") && notes.contains(problem), "{notes}");
         std::fs::remove_file(folder.join(name)).unwrap();
@@ -341,6 +364,51 @@ fn vocabularies_that_do_not_agree_are_named() {
     assert!(!planned(&folder, "gguf", &["--vocab", &text(vocab())]).1.contains("the first is taken"));
     std::fs::write(folder.join("tokenizer.json"), "[]").unwrap();
     assert!(said(&folder).1.contains("tokenizer.json is passed over, since"), "{}", said(&folder).1);
+}
+
+/// The same files beside a hybrid, whose `tokenizer.json` has all of its tokens.
+#[test]
+fn files_of_older_versions_beside_a_hybrid_are_compared() {
+    let dir = Dir::new();
+    let folder = dir.join("hybrid");
+    std::fs::create_dir(&folder).unwrap();
+    let sizes = Sizes { vocabulary: 272, ..Sizes::TINY };
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
+    write("model.safetensors", &random_hybrid(Version::ARwkv7, &sizes, &Variant::FULL, 21).to_safetensors());
+    write("config.json", config_json(Version::ARwkv7, &sizes, &Variant::FULL).to_string().as_bytes());
+    write("tokenizer.json", tokenizer_json().to_string().as_bytes());
+    write("tokenizer_config.json", format!("\u{feff}{}", object!({ "eos_token": "<|endoftext|>" })).as_bytes());
+    write(
+        "special_tokens_map.json",
+        object!({ "eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>", "<|im_end|>"] }).to_string().as_bytes(),
+    );
+    write("added_tokens.json", object!({ "<|im_end|>": 257, "<|im_start|>": 258 }).to_string().as_bytes());
+    let source = text(&folder);
+    let plan = |more: &[&str]| {
+        let done = run(&[&["convert", &source, "--to", "gguf", "--type", "q8_0", "--dry-run"], more].concat());
+        let notes = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(0), "{notes}");
+        notes
+    };
+    let notes = plan(&[]);
+    for part in [
+        "special_tokens_map.json is not kept what tokenizer.json has no special token for: \"<|im_start|>\"\n",
+        "eos_token is \"<|endoftext|>\" in",
+        "and \"<|im_end|>\" in",
+        "added_tokens.json is not kept what tokenizer.json does not say: \"<|im_start|>\" as token 258\n",
+    ] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    // One that is given takes the place of one that cannot be read, and what is chosen that of a broken template.
+    let whole = dir.join("whole.json");
+    std::fs::rename(folder.join("tokenizer.json"), &whole).unwrap();
+    write("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n");
+    write("chat_template.jinja", b"\xe9");
+    let refused = |more: &[&str]| json(&[&["convert", &source, "--to", "gguf", "--type", "q8_0", "--dry-run"], more].concat(), 3);
+    assert!(refused(&[])["error"]["message"].as_str().unwrap().contains("Git LFS pointer"));
+    assert!(refused(&["--vocab", &text(&whole)])["error"]["message"].as_str().unwrap().contains("--chat"));
+    let notes = plan(&["--vocab", &text(&whole), "--chat", "world"]);
+    assert!(notes.contains("passed over, since --chat says it"), "{notes}");
 }
 
 /// What a conversion would stumble over, or say, of a directory.

@@ -269,12 +269,26 @@ fn texts_become_what_a_gguf_has_under_their_keys() {
     assert!(!written.contains_key("general.languages") && !written.contains_key("general.dataset.count"));
     assert!(!written.contains_key("rwkv6.wkv.head_size") && written["rwkv7.block_count"] != "99");
     // What the user gives is refused, and the way that is named works.
-    let given = |pair: &str, more: &str| json(&["convert", &text(&plain), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "--meta", pair, more], 2);
+    let given = |pair: &str, more: &str| {
+        json(&["convert", &text(&plain), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "--meta", pair, more], 2)
+    };
     let error = given("general.tags=goose, rnn", "--dry-run");
     assert_eq!(error["error"]["kind"], "MetaType");
     let message = error["error"]["message"].as_str().unwrap();
     assert!(message.contains(r#"such as ["a", "b"]"#) && message.contains("leave the key out"), "{message}");
-    let line = ["convert", &text(&plain), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "--meta", r#"general.tags=["a", "b"]"#, "--dry-run"];
+    let line = [
+        "convert",
+        &text(&plain),
+        "--to",
+        "gguf",
+        "--type",
+        "f16",
+        "--vocab",
+        &text(vocab()),
+        "--meta",
+        r#"general.tags=["a", "b"]"#,
+        "--dry-run",
+    ];
     let planned = json(&line, 0);
     let tags = planned["words"].as_array().unwrap().iter().find(|one| one["key"] == "general.tags").unwrap();
     assert_eq!(tags["value"], "a, b");
@@ -306,9 +320,8 @@ fn an_empty_name_of_a_gguf_names_nothing() {
 /// The GGUF with these keys more, each a list of so many f32.
 fn with_lists(file: &Path, more: &[(&str, u64)], output: &Path) {
     let bytes = std::fs::read(file).unwrap();
-    let key = |name: &str, kind: u32| {
-        [&u64::try_from(name.len()).unwrap().to_le_bytes()[..], name.as_bytes(), &kind.to_le_bytes()].concat()
-    };
+    let key =
+        |name: &str, kind: u32| [&u64::try_from(name.len()).unwrap().to_le_bytes()[..], name.as_bytes(), &kind.to_le_bytes()].concat();
     let list = |(name, count): &(&str, u64)| {
         let values = 1f32.to_le_bytes().repeat(usize::try_from(*count).unwrap());
         [key(name, 9), 6u32.to_le_bytes().to_vec(), count.to_le_bytes().to_vec(), values].concat()
@@ -340,7 +353,15 @@ fn what_a_source_says_of_its_own_tokens_goes_with_them() {
     let (words, said) = plan(&[]);
     assert!(has(&words, "tokenizer.ggml.scores") && has(&words, "someone.weights") && !said.contains("its own tokens"), "{said}");
     let (words, said) = plan(&["--vocab", &text(vocab())]);
-    let note = said.lines().find(|line| line.contains("its own tokens is not kept, since --vocab is the vocabulary")).unwrap_or_else(|| panic!("{said}"));
+    let note = said
+        .lines()
+        .find(|line| line.contains("its own tokens is not kept, since --vocab is the vocabulary"))
+        .unwrap_or_else(|| panic!("{said}"));
     assert!(note.contains("tokenizer.ggml.scores") && note.contains("someone.weights") && !note.contains("someone.pair"), "{note}");
-    assert!(!has(&words, "tokenizer.ggml.scores") && !has(&words, "someone.weights") && has(&words, "someone.pair") && has(&words, "general.version"));
+    assert!(
+        !has(&words, "tokenizer.ggml.scores")
+            && !has(&words, "someone.weights")
+            && has(&words, "someone.pair")
+            && has(&words, "general.version")
+    );
 }

@@ -207,7 +207,8 @@ fn matrices_with_a_hole_are_found() {
     use rwkv_forge_model::Version;
     let sizes = Sizes { channels: 256, head_size: 64, ffn: 512, ..Sizes::TINY };
     let with_hole = |name: &str, part: std::ops::Range<usize>| {
-        let mut tensors = random_model_with(Version::V7, &sizes, &Options { value_in_layer_0: false, ..Options::default() }, 1).into_tensors();
+        let mut tensors =
+            random_model_with(Version::V7, &sizes, &Options { value_in_layer_0: false, ..Options::default() }, 1).into_tensors();
         let tensor = tensors.iter_mut().find(|tensor| tensor.info.name == name).unwrap();
         let eighth = tensor.bytes.len() / 8;
         tensor.bytes[part.start * eighth..part.end * eighth].fill(0);

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::shorten;
 use rwkv_forge_tokenizer::bpe::TokenKind;
-use rwkv_forge_tokenizer::{Mark, SpecialId, Tokenizer};
+use rwkv_forge_tokenizer::{BpeVocabulary, Mark, SpecialId, Tokenizer};
 use serde_json::Value as Json;
 
 use super::special::END_OF_TEXT;
 use super::{Said, bad, content, kind_of};
+use crate::beside::TOKENIZER;
 use crate::error::ContainerError;
 
 /// Ids of added tokens, with what is said of each.
@@ -22,7 +23,8 @@ const MAX_ADDED: usize = 1 << 16;
 /// Most texts that a note lists.
 const MAX_LISTED: usize = 8;
 /// What to do about an entry that cannot be used.
-pub(super) const REMEDY: &str = "correct or remove that entry there, or give the model's whole vocabulary with --vocab, which takes its place";
+pub(super) const REMEDY: &str =
+    "correct or remove that entry there, or give the model's whole vocabulary with --vocab, which takes its place";
 
 /// What is added.
 #[derive(Default)]
@@ -169,6 +171,36 @@ pub(super) fn unkept(texts: [Option<&Said>; 2], tokenizer: &Tokenizer) -> Vec<St
             }));
         }
     }
+    notes
+}
+
+/// What the same files say of a hybrid and its `tokenizer.json`, which has all of its tokens, does not.
+pub(super) fn beyond_pairs(texts: [Option<&Said>; 2], older: Option<&Said>, vocabulary: &BpeVocabulary) -> Vec<String> {
+    let mut notes = Vec::new();
+    let tokens = vocabulary.tokens.iter().zip(&vocabulary.kinds);
+    let special: BTreeSet<&str> = tokens.filter(|(_, kind)| **kind == TokenKind::Control).map(|(text, _)| text.as_str()).collect();
+    for (path, said) in texts.into_iter().flatten() {
+        let missing: BTreeSet<&str> = special_texts(said).filter(|text| !special.contains(text)).collect();
+        let missing = listed(missing.into_iter().map(|text| format!("{:?}", shorten(text))).collect());
+        notes.extend(missing.map(|texts| format!("of {} is not kept what {TOKENIZER} has no special token for: {texts}", path.display())));
+    }
+    if let [Some((first, config)), Some((second, map))] = texts {
+        notes.extend(SpecialId::all().filter_map(|id| {
+            let key = format!("{}_token", id.name());
+            let (one, other) = (content(config.get(&key)?)?, content(map.get(&key)?)?);
+            let (shown, another) = (shorten(one), shorten(other));
+            let (first, second) = (first.display(), second.display());
+            (one != other).then(|| format!("{key} is {shown:?} in {first} and {another:?} in {second}: the first is taken"))
+        }));
+    }
+    let Some((path, said)) = older else { return notes };
+    let is_known = |text: &str, id: &Json| {
+        let id = id.as_u64().and_then(|id| usize::try_from(id).ok());
+        id.and_then(|id| vocabulary.tokens.get(id)).is_some_and(|known| known == text)
+    };
+    let entries = said.as_object().into_iter().flatten().filter(|(text, id)| !is_known(text, id));
+    let unknown = entries.map(|(text, id)| format!("{:?} as token {}", shorten(text), shorten(&id.to_string()))).collect();
+    notes.extend(listed(unknown).map(|found| format!("of {} is not kept what {TOKENIZER} does not say: {found}", path.display())));
     notes
 }
 

@@ -8,7 +8,7 @@ mod templates;
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::{BoxError, shorten};
-use rwkv_forge_tokenizer::{SpecialIds, Tokenizer};
+use rwkv_forge_tokenizer::{BpeVocabulary, SpecialIds, Tokenizer};
 use serde_json::Value as Json;
 
 use crate::beside::{Beside, CONFIG, TOKENIZER, TOKENIZER_CONFIG, Weighed};
@@ -80,9 +80,12 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
 }
 
 /// What the files beside a hybrid say besides its vocabulary, of which `known` are the ids that its tokenizer's files say.
-pub(super) fn words_of_hybrid(beside: &Beside, known: SpecialIds<Sourced<u32>>) -> Result<Words, BoxError> {
-    let special = special::beyond(&numbers(beside)?, known);
+pub(super) fn words_of_hybrid(beside: &Beside, known: SpecialIds<Sourced<u32>>, vocabulary: &BpeVocabulary) -> Result<Words, BoxError> {
+    let mut special = special::beyond(&numbers(beside)?, known);
     let tokenizer_config = json(beside, TOKENIZER_CONFIG)?;
+    let map = older(beside, SPECIAL_TOKENS, &mut special.notes)?;
+    let more = older(beside, ADDED_TOKENS, &mut special.notes)?;
+    special.notes.extend(added::beyond_pairs([tokenizer_config.as_ref(), map.as_ref()], more.as_ref(), vocabulary));
     let mut around = tokenizer_config.as_ref().map(special::around).unwrap_or_default();
     // What every file of a hybrid says.
     let [begins, ..] = ADDED_AROUND;

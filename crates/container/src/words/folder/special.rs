@@ -144,7 +144,11 @@ pub(super) fn read(texts: [Option<&Said>; 2], numbers: &Option<Numbers>, tokeniz
         let said = match (said, stated) {
             (Some((id, taken)), Some((path, ids))) if !ids.contains(&id) => {
                 let found = listed(&ids);
-                reader.notes.push(format!("{name}_token_id of {} is {found}, and not kept: it is {id} by {}", path.display(), taken.display()));
+                reader.notes.push(format!(
+                    "{name}_token_id of {} is {found}, and not kept: it is {id} by {}",
+                    path.display(),
+                    taken.display()
+                ));
                 Some((id, taken))
             }
             (None, Some((path, ids))) => ids.first().map(|id| (*id, path)),
@@ -161,7 +165,13 @@ pub(super) fn read(texts: [Option<&Said>; 2], numbers: &Option<Numbers>, tokeniz
 }
 
 /// The token of a text that the two files have: that of the first, where both have one.
-fn named(reader: &mut Reader, which: SpecialId, used: Use, [config, map]: [Option<&Said>; 2], tokenizer: Option<&Tokenizer>) -> Option<Named> {
+fn named(
+    reader: &mut Reader,
+    which: SpecialId,
+    used: Use,
+    [config, map]: [Option<&Said>; 2],
+    tokenizer: Option<&Tokenizer>,
+) -> Option<Named> {
     let said = |file: Option<&Said>| content(file?.1.get(format!("{}_token", which.name()))?).map(str::to_owned);
     let first = reader.token(which, used, config, tokenizer);
     if said(config) == said(map) {

@@ -139,7 +139,8 @@ fn check_number(what: &str, count: usize) -> Result<(), String> {
 /// Names and texts of a list.
 fn of_list(list: &[Json]) -> Result<Vec<(&str, &str)>, String> {
     check_number("entries of chat_template", list.len())?;
-    let all: Option<Vec<(&str, &str)>> = list.iter().map(|one| Some((one.get("name")?.as_str()?, one.get("template")?.as_str()?))).collect();
+    let all: Option<Vec<(&str, &str)>> =
+        list.iter().map(|one| Some((one.get("name")?.as_str()?, one.get("template")?.as_str()?))).collect();
     let all = all.ok_or("an entry of chat_template has no name or no template")?;
     let spelled: Vec<Option<String>> = all.iter().map(|(name, _)| spelled(name)).collect();
     let twice = spelled.iter().enumerate().any(|(place, name)| spelled.iter().take(place).any(|before| before == name));
