@@ -346,6 +346,13 @@ fn of_texts_and_folders_of_the_cache() {
         }
         assert!(revisions.iter().all(|revision| given.contains(revision)), "{message}");
     }
+    // What is made of a revision is called like the repository.
+    let revision = place.path(&format!("models--org--name/snapshots/{}", revisions[0]));
+    for source in [revision.clone(), format!("{revision}/model.safetensors")] {
+        let made = json(&["convert", &source, "--to", "safetensors", "--type", "f32", "--dry-run"], 0);
+        assert_eq!(made["words"].as_array().unwrap().iter().find(|word| word["key"] == "name").unwrap()["value"], "name", "{source}");
+        assert!(made["output"].as_str().unwrap().ends_with("/name-f32.safetensors"), "{}", made["output"]);
+    }
     std::fs::create_dir_all(place.dir.join("models--org--none/snapshots")).unwrap();
     refused(&["inspect", &place.path("models--org--none")], 3, "NotACheckpoint", &["no revision of it was downloaded"]);
 }

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use crate::support::{Dir, error_kind, fixture, json};
+use crate::support::{Dir, error_kind, fixture, json, vocab};
 use rwkv_forge_model::Version;
-use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, encode, random_model_with};
+use rwkv_forge_testkit::models::{MemorySource, Options, Sizes, encode, random_model, random_model_with};
 
 const SIZES: Sizes = Sizes { vocabulary: 256, channels: 128, head_size: 64, ffn: 96, ..Sizes::TINY };
 
@@ -100,5 +100,27 @@ fn what_is_usual_is_taken_and_what_is_untrained_is_a_finding() {
         let found = lints(path, 0);
         assert!(!found.contains(&"zero-tensor".to_owned()), "{found:?}");
         assert_eq!(found.contains(&"constant-tensor".to_owned()), is_found, "{found:?}");
+    }
+}
+
+/// A hole within a matrix makes no error of it, and is a finding; in blocks of a quantized file too.
+#[test]
+fn a_hole_within_a_matrix_is_a_finding() {
+    let dir = Dir::new();
+    let sizes = Sizes { channels: 256, head_size: 64, ffn: 512, vocabulary: 320, ..Sizes::TINY };
+    let mut tensors = random_model(Version::V7, &sizes, 3).into_tensors();
+    let tensor = tensors.iter_mut().find(|tensor| tensor.info.name == "blocks.1.ffn.value.weight").unwrap();
+    let half = tensor.bytes.len() / 2;
+    tensor.bytes[half..].fill(0);
+    let (source, output) = (dir.join("hole.safetensors"), dir.join("hole.gguf"));
+    std::fs::write(&source, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    json(&["convert", &path(&source), "--to", "gguf", "--type", "q8_0", "--vocab", &path(vocab()), "--no-verify", "-o", &path(&output)], 0);
+    for file in [source, output] {
+        let seen = json(&["inspect", "--lint", &path(&file)], 0);
+        let lint =
+            seen["lints"].as_array().unwrap().iter().find(|lint| lint["id"] == "zero-run").unwrap_or_else(|| panic!("{seen}")).clone();
+        let message = lint["message"].as_str().unwrap();
+        assert!(message.contains("65536 of 131072 values are zero in one run, from number 65536 on"), "{message}");
     }
 }

@@ -50,6 +50,7 @@ mod roundtrip_rwkv_cpp;
 mod roundtrip_web_rwkv;
 mod said;
 mod said_beside;
+mod said_companions;
 mod said_replaced;
 mod said_texts;
 mod split;

@@ -232,3 +232,136 @@ fn templates_that_fail_are_named_and_kept() {
     let said = notes(&line);
     assert!(said.contains("a system prompt and a question") && said.contains("no system"), "{said}");
 }
+
+/// Metadata that are texts have lists and numbers as texts; a GGUF has them as what they are.
+#[test]
+fn texts_become_what_a_gguf_has_under_their_keys() {
+    let dir = Dir::new();
+    let (plain, source, output) = (dir.join("plain.safetensors"), dir.join("source.safetensors"), dir.join("out.gguf"));
+    made(&plain, "safetensors", &[]);
+    let texts = [
+        ("general.tags", r#"["goose", "rnn"]"#),
+        ("general.languages", "en, zh"),
+        ("general.base_model.count", "1"),
+        ("general.dataset.count", "many"),
+        ("general.base_model.0.name", "base"),
+        ("rwkv7.block_count", "99"),
+        ("rwkv6.wkv.head_size", "99"),
+        ("name", ""),
+    ];
+    with_texts(&plain, &texts, &source);
+    let line = ["convert", &text(&source), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "-o", &text(&output)];
+    let said = notes(&line);
+    for part in [
+        "general.languages of",
+        "is en, zh, and not kept: a file of gguf has a list of texts in JSON",
+        "is many, and not kept: a file of gguf has a whole number",
+        "is empty, and names nothing",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let lost = said.lines().find(|line| line.contains("has no place for")).unwrap_or_else(|| panic!("{said}"));
+    assert!(lost.contains("rwkv7.block_count") && lost.contains("rwkv6.wkv.head_size"), "{lost}");
+    let written = metadata(&output);
+    assert!(written["general.tags"].to_string().contains("2 x string"), "{}", written["general.tags"]);
+    assert_eq!(written["general.base_model.count"], "1");
+    assert_eq!((written["general.name"].as_str(), written["general.base_model.0.name"].as_str()), (Some("source"), Some("base")));
+    assert!(!written.contains_key("general.languages") && !written.contains_key("general.dataset.count"));
+    assert!(!written.contains_key("rwkv6.wkv.head_size") && written["rwkv7.block_count"] != "99");
+    // What the user gives is refused, and the way that is named works.
+    let given = |pair: &str, more: &str| {
+        json(&["convert", &text(&plain), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "--meta", pair, more], 2)
+    };
+    let error = given("general.tags=goose, rnn", "--dry-run");
+    assert_eq!(error["error"]["kind"], "MetaType");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains(r#"such as ["a", "b"]"#) && message.contains("leave the key out"), "{message}");
+    let line = [
+        "convert",
+        &text(&plain),
+        "--to",
+        "gguf",
+        "--type",
+        "f16",
+        "--vocab",
+        &text(vocab()),
+        "--meta",
+        r#"general.tags=["a", "b"]"#,
+        "--dry-run",
+    ];
+    let planned = json(&line, 0);
+    let tags = planned["words"].as_array().unwrap().iter().find(|one| one["key"] == "general.tags").unwrap();
+    assert_eq!(tags["value"], "a, b");
+    // A file of texts keeps them as they are.
+    let again = dir.join("again.safetensors");
+    notes(&["convert", &text(&source), "--to", "safetensors", "--type", "f16", "-o", &text(&again)]);
+    assert_eq!(metadata(&again)["general.languages"], "en, zh");
+}
+
+/// An empty name of a GGUF is no name either.
+#[test]
+fn an_empty_name_of_a_gguf_names_nothing() {
+    let dir = Dir::new();
+    let (own, empty) = (dir.join("own.gguf"), dir.join("empty.gguf"));
+    made(&own, "gguf", &["--name", "Gooose"]);
+    let again = dir.join("again.gguf");
+    let mut bytes = std::fs::read(&own).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"Gooose").unwrap();
+    bytes[at..at + 6].fill(b' ');
+    std::fs::write(&empty, bytes).unwrap();
+    let line = ["convert", &text(&empty), "--to", "gguf", "--type", "f16", "-o", &text(&again)];
+    assert!(notes(&line).contains("is empty, and names nothing"), "it is said");
+    assert_eq!(metadata(&again)["general.name"], "empty");
+    // Nor is one that is given.
+    let line = ["convert", &text(&own), "--to", "gguf", "--type", "f16", "--name", " ", "--dry-run"];
+    assert_eq!(error_kind(&line, 2), "BadMeta");
+}
+
+/// The GGUF with these keys more, each a list of so many f32.
+fn with_lists(file: &Path, more: &[(&str, u64)], output: &Path) {
+    let bytes = std::fs::read(file).unwrap();
+    let key =
+        |name: &str, kind: u32| [&u64::try_from(name.len()).unwrap().to_le_bytes()[..], name.as_bytes(), &kind.to_le_bytes()].concat();
+    let list = |(name, count): &(&str, u64)| {
+        let values = 1f32.to_le_bytes().repeat(usize::try_from(*count).unwrap());
+        [key(name, 9), 6u32.to_le_bytes().to_vec(), count.to_le_bytes().to_vec(), values].concat()
+    };
+    let mut new = more.iter().flat_map(list).collect::<Vec<u8>>();
+    // A text, so that the data begin at the same place of a line.
+    new.extend(key("someone.text", 8));
+    let length = (32 - (new.len() + 8) % 32) % 32;
+    new.extend(u64::try_from(length).unwrap().to_le_bytes());
+    new.extend(vec![b'x'; length]);
+    let count = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + u64::try_from(more.len()).unwrap() + 1;
+    std::fs::write(output, [&bytes[..16], &count.to_le_bytes(), &new, &bytes[24..]].concat()).unwrap();
+}
+
+/// With another vocabulary, what is said of the source's own tokens goes, and is named.
+#[test]
+fn what_a_source_says_of_its_own_tokens_goes_with_them() {
+    let dir = Dir::new();
+    let (own, other) = (dir.join("own.gguf"), dir.join("scores.gguf"));
+    made(&own, "gguf", &["--meta", "general.version=3"]);
+    let rows = json(&["inspect", &text(&own)], 0)["model"]["hyperparameters"]["vocabulary"].as_u64().unwrap();
+    with_lists(&own, &[("tokenizer.ggml.scores", rows), ("someone.weights", rows), ("someone.pair", 2)], &other);
+    let plan = |more: &[&str]| {
+        let source = text(&other);
+        let line = [&["convert", &source, "--to", "gguf", "--type", "f16", "--dry-run"], more].concat();
+        (json(&line, 0)["words"].clone(), notes(&line))
+    };
+    let has = |words: &Value, key: &str| words.as_array().unwrap().iter().any(|one| one["key"] == key);
+    let (words, said) = plan(&[]);
+    assert!(has(&words, "tokenizer.ggml.scores") && has(&words, "someone.weights") && !said.contains("its own tokens"), "{said}");
+    let (words, said) = plan(&["--vocab", &text(vocab())]);
+    let note = said
+        .lines()
+        .find(|line| line.contains("its own tokens is not kept, since --vocab is the vocabulary"))
+        .unwrap_or_else(|| panic!("{said}"));
+    assert!(note.contains("tokenizer.ggml.scores") && note.contains("someone.weights") && !note.contains("someone.pair"), "{note}");
+    assert!(
+        !has(&words, "tokenizer.ggml.scores")
+            && !has(&words, "someone.weights")
+            && has(&words, "someone.pair")
+            && has(&words, "general.version")
+    );
+}

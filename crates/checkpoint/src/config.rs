@@ -40,9 +40,11 @@ impl Config {
     /// The one beside a model; `None` when there is none.
     pub(crate) fn read(beside: &Beside) -> Result<Option<Self>, BoxError> {
         let Some((path, bytes)) = beside.bytes(CONFIG)? else { return Ok(None) };
+        let bad = |problem: String| ContainerError::BadBeside { path: path.clone(), problem };
         match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Some(Self { path, value })),
-            Err(error) => Err(ContainerError::BadBeside { path, problem: error.to_string() }.into()),
+            Ok(value @ Value::Object(_)) => Ok(Some(Self { path, value })),
+            Ok(other) => Err(bad(format!("it is {}, expected an object, `{{...}}`: correct or remove it", text(&other))).into()),
+            Err(error) => Err(bad(format!("it is no JSON: {error}; correct or remove it")).into()),
         }
     }
 

@@ -8,6 +8,7 @@ use rwkv_forge_io::{FileIdentity, InputFile, IoError, lfs_pointer};
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::bpe::MAX_JSON_BYTES;
 
+use crate::encoding::in_utf8;
 use crate::error::ContainerError;
 
 /// Sizes that tensors do not say.
@@ -16,6 +17,9 @@ pub const CONFIG: &str = "config.json";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Special tokens and chat template.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// What is in a file with its path, or what is wrong with it; nothing where there is none.
+pub(crate) type Weighed<T> = Option<(PathBuf, Result<T, String>)>;
 
 /// A file beside a model that was read with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +83,8 @@ impl Beside {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// A small file with its path; `None` where there is none of this name. Whoever asks again gets the same bytes or an error.
+    /// A small file with its path; `None` where there is none of this name. Whoever asks again gets the same bytes or an error. Those of a
+    /// text are in UTF-8 and without a byte order mark ([`in_utf8`]).
     ///
     /// # Errors
     /// When it cannot be read, is larger than such files are, or changed since it was read first.
@@ -91,7 +96,26 @@ impl Beside {
         if let Some(what) = lfs_pointer(&bytes) {
             return Err(ContainerError::BadBeside { path, problem: format!("this is {what}") }.into());
         }
-        self.remember(path, &file, bytes).map(Some)
+        let (path, bytes) = self.remember(path, &file, bytes)?;
+        // Vocabularies in RWKV's format say themselves that they begin with a mark.
+        Ok(Some((path, if name.ends_with(".txt") { bytes } else { in_utf8(bytes) })))
+    }
+
+    /// As [`Beside::bytes`], of a file that need not be a usable one: with what is wrong with it instead of its bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or changed since it was read first.
+    pub(crate) fn text(&self, name: &str) -> Result<Weighed<Vec<u8>>, BoxError> {
+        match self.bytes(name) {
+            Ok(found) => Ok(found.map(|(path, bytes)| (path, Ok(bytes)))),
+            Err(error) if error.kind() == "BadCompanion" || error.kind() == "TooLarge" => {
+                let Some(path) = self.path_of(name) else { return Err(error) };
+                let message = error.to_string();
+                let problem = message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message).to_owned();
+                Ok(Some((path, Err(problem))))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The first bytes of a file, at most so many, and whether that is all of it.

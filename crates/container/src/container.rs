@@ -132,6 +132,14 @@ pub trait Container: Sync {
     fn holds_entry(&self, _key: &str, _value: &Value) -> bool {
         self.words().contains(&Word::Other)
     }
+    /// A value of metadata that is a text, in the type that its files have under this key, where it is exactly that: a list of texts, say. Sources
+    /// whose metadata are texts have no other way to say it. Nothing where it is as they have it.
+    ///
+    /// # Errors
+    /// What they have there, where the text is none: `a list of texts in JSON, such as ["a", "b"]`.
+    fn retyped(&self, _key: &str, _value: &Value) -> Result<Option<Value>, &'static str> {
+        Ok(None)
+    }
     /// Whether the file carries the tokens of this vocabulary, so that a wrong one makes a wrong file.
     fn carries_tokens(&self, _tokens: &TokenTable) -> bool {
         self.words().contains(&Word::Tokens)
@@ -247,15 +255,25 @@ pub fn words_of_texts(file: &Path, texts: &[(String, String)]) -> Words {
     // A text says nothing of tokens that could be relied on.
     let lost = texts.iter().filter(|(key, _)| key.starts_with(TOKENIZER) && key != TEMPLATE);
     let note = |(key, _): &(String, String)| format!("{} of {} is not kept: texts in metadata are no tokens", shorten(key), file.display());
+    let (name, empty) = without_empty(placed(NAME));
     Words {
-        notes: lost.map(note).collect(),
+        notes: lost.map(note).chain(empty).collect(),
         template: placed(TEMPLATE),
-        name: placed(NAME),
+        name,
         licence: placed(LICENCE),
         author: placed(AUTHOR),
         provenance,
         other: other.map(sourced).collect(),
         ..Words::default()
+    }
+}
+
+/// A name, unless it is an empty text, which names nothing: a note then says so.
+#[must_use]
+pub fn without_empty(name: Option<Sourced<String>>) -> (Option<Sourced<String>>, Option<String>) {
+    match name {
+        Some(said) if said.value.trim().is_empty() => (None, Some(format!("{} is empty, and names nothing", said.origin))),
+        name => (name, None),
     }
 }
 

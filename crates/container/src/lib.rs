@@ -19,6 +19,7 @@
 
 mod beside;
 mod container;
+mod encoding;
 mod error;
 mod fit;
 mod format;
@@ -30,16 +31,19 @@ mod words;
 
 pub use beside::{Beside, BesideFile, CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 pub use container::{
-    Container, DENSE, DefaultTypes, InParts, LATE_TEXTS, holds_text, no_hybrids, provenance, texts_of_words, with_manifest, words_of_texts,
+    Container, DENSE, DefaultTypes, InParts, LATE_TEXTS, holds_text, no_hybrids, provenance, texts_of_words, with_manifest, without_empty,
+    words_of_texts,
 };
+pub use encoding::in_utf8;
 pub use error::ContainerError;
 pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{DISTRIBUTED, DISTRIBUTED_SHARDS, HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use near::nearest;
-pub use registry::{Registry, by_extension, by_name};
+pub use registry::{Found, Registry, by_extension, by_name};
 pub use words::{
-    ADDED_AROUND, Array, CARD, CHAT_FORMATS, CONTEXT_GUESS, CONVERTERS_CONTEXT, ChatFormat, Disagreement, Entry, GENERATION_CONFIG, Given,
-    MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance, Sourced, Standing, TEMPLATE, TEMPLATE_JSON, TEMPLATES, TokenDifference,
-    TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template, failure_of_template, is_vocabulary, words_beside,
+    ADDED_AROUND, ADDED_TOKENS, Array, CARD, CHAT_FORMATS, CONTEXT_GUESS, CONVERTERS_CONTEXT, ChatFormat, Disagreement, Entry, Fault,
+    GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance, SPECIAL_TOKENS, Sourced, Standing, TEMPLATE,
+    TEMPLATE_JSON, TEMPLATES, TokenDifference, TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template,
+    failure_of_template, is_vocabulary, words_beside,
 };

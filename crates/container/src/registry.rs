@@ -56,9 +56,9 @@ pub fn by_extension<'a>(containers: &[&'a dyn Container], file: &Path) -> Option
 /// // `NOTES` and `OTHER` know files by the words at their beginning.
 /// let registry = Registry { formats: &[&NOTES, &OTHER], namings: &[] };
 /// std::fs::write(&path, "NOTE 1").unwrap();
-/// let (format, file) = registry.open(&Place::of(&path), OpenOptions::default())?;
-/// assert_eq!(format.name(), "NOTE");
-/// assert!(!file.tensors().is_empty());
+/// let found = registry.open(&Place::of(&path), OpenOptions::default())?;
+/// assert_eq!(found.format.name(), "NOTE");
+/// assert!(!found.file.tensors().is_empty());
 ///
 /// // What nobody knows is an error that says who was asked.
 /// std::fs::write(&path, "something else").unwrap();
@@ -73,6 +73,16 @@ pub struct Registry<'a> {
     pub formats: &'a [&'a dyn Format],
     /// Namings, likewise.
     pub namings: &'a [&'a dyn Naming],
+}
+
+/// What [`Registry::open`] has opened.
+pub struct Found<'a> {
+    /// Its format.
+    pub format: &'a dyn Format,
+    /// The file.
+    pub file: Box<dyn Opened>,
+    /// The name of the one model in a directory that no format knows as a whole, which that then stands for.
+    pub only: Option<String>,
 }
 
 impl<'a> Registry<'a> {
@@ -104,7 +114,7 @@ impl<'a> Registry<'a> {
     ///
     /// # Errors
     /// A failure to read.
-    pub fn model_in(&self, directory: &Path) -> Result<Option<String>, BoxError> {
+    fn model_in(&self, directory: &Path) -> Result<Option<String>, BoxError> {
         let head = Head::read(directory)?;
         if !head.is_directory() || self.formats.iter().any(|format| format.recognise(&head).is_some()) || head.is_of_something_else() {
             return Ok(None);
@@ -125,9 +135,10 @@ impl<'a> Registry<'a> {
     /// Opens a file by its bytes, and finds out whose names it has. A directory that no format knows stands for the one model in it.
     ///
     /// # Errors
-    /// As [`Registry::format_of`] and [`Registry::model_in`], and the reader's own.
-    pub fn open(&self, place: &Place, options: OpenOptions) -> Result<(&'a dyn Format, Box<dyn Opened>), BoxError> {
-        let inside = self.model_in(place.path())?.map(|name| place.inside(&name));
+    /// As [`Registry::format_of`], failures to read a directory, and the reader's own.
+    pub fn open(&self, place: &Place, options: OpenOptions) -> Result<Found<'a>, BoxError> {
+        let only = self.model_in(place.path())?;
+        let inside = only.as_ref().map(|name| place.inside(name));
         let place = inside.as_ref().unwrap_or(place);
         let format = self.format_of(place.path())?;
         if let Some(key) = place.key().filter(|_| !format.has_keys()) {
@@ -139,8 +150,8 @@ impl<'a> Registry<'a> {
         let namings = self.namings.iter().filter(|naming| naming.format().name() == format.name());
         let found: Vec<&&dyn Naming> = namings.filter(|naming| naming.recognise(file.as_ref())).collect();
         match found.as_slice() {
-            [] => Ok((format, file)),
-            [naming] => Ok((format, naming.apply(file))),
+            [] => Ok(Found { format, file, only }),
+            [naming] => Ok(Found { format, file: naming.apply(file), only }),
             several => {
                 let claimants = names(several.iter().map(|naming| naming.name()));
                 let remedy = "its metadata contradict each other; make it anew";

@@ -222,19 +222,34 @@ fn what_nobody_knows_is_an_error_that_lists_what_is_known() {
 fn an_opened_file_is_understood_by_the_naming_that_takes_it() {
     let files = Files::new();
     let open = |name: &str, bytes: &[u8]| ALL.open(&Place::of(&files.file(name, bytes)), OpenOptions::default()).unwrap();
-    let (format, plain) = open("a.toy", b"TOY 1");
-    assert_eq!((format.name(), plain.format()), ("toy", "toy"));
-    let (format, renamed) = open("b.toy", b"TOY UPPER");
-    assert_eq!((format.name(), renamed.format()), ("toy", "toy, renamed"));
+    let plain = open("a.toy", b"TOY 1");
+    assert_eq!((plain.format.name(), plain.file.format(), plain.only), ("toy", "toy", None));
+    let renamed = open("b.toy", b"TOY UPPER");
+    assert_eq!((renamed.format.name(), renamed.file.format()), ("toy", "toy, renamed"));
     // A naming is asked about the files of its own format alone.
-    let (format, relative) = open("c.toy", b"TO UPPER");
-    assert_eq!((format.name(), relative.format()), ("other", "toy"));
-    for file in [plain, renamed] {
+    let relative = open("c.toy", b"TO UPPER");
+    assert_eq!((relative.format.name(), relative.file.format()), ("other", "toy"));
+    for file in [plain.file, renamed.file] {
         let model = describe_mapped_with(file.tensors(), file.mapped().unwrap(), &Configuration::default()).unwrap();
         assert_eq!(model.version, Version::V7);
         assert_eq!(file.lints(), []);
         assert_eq!(file.words(&model).unwrap().beyond(&[]), []);
     }
+}
+
+/// A folder that nobody knows as a whole stands for the one model in it, whose name is told.
+#[test]
+fn the_only_model_of_a_folder_is_named_by_whoever_opened_it() {
+    let files = Files::new();
+    files.file("notes.txt", b"TOY");
+    files.file("a.bin", b"TOY 1");
+    let found = ALL.open(&Place::of(&files.0), OpenOptions::default()).unwrap();
+    assert_eq!((found.format.name(), found.only.as_deref()), ("toy", Some("a.bin")));
+    // Two are none, and a folder that a format knows stands for nothing else.
+    files.file("b.bin", b"TOY 2");
+    assert_eq!(ALL.open(&Place::of(&files.0), OpenOptions::default()).err().unwrap().kind(), "NotACheckpoint");
+    files.file("model.toy", b"TOY");
+    assert_eq!(ALL.open(&Place::of(&files.0), OpenOptions::default()).unwrap().only, None);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::open::OpenModel;
 use crate::options::ConvertOptions;
 use crate::preset::Ready;
 use crate::recipe::Recipe;
-use crate::words::words;
+use crate::words::{hub_revision, words};
 
 /// A conversion that has been decided but not begun: what `--dry-run` prints.
 ///
@@ -283,14 +283,7 @@ fn file_name(path: &Path) -> String {
 
 /// What a path in the cache of the Hub says: `…/models--ORG--NAME/snapshots/REVISION/…` is a revision of a repository.
 fn revision(path: &Path) -> Option<String> {
-    let path = std::path::absolute(path).ok()?;
-    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    parts.windows(3).rev().find_map(|parts| {
-        let [repository, snapshots, revision] = parts else { return None };
-        let is_revision = revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let name = repository.strip_prefix("models--").filter(|_| snapshots == "snapshots" && is_revision)?;
-        Some(format!("{}@{revision}", name.replace("--", "/")))
-    })
+    hub_revision(path).map(|(repository, revision)| format!("{repository}@{revision}"))
 }
 
 /// The recipe of the plain type whose bytes a ready type does not exceed.

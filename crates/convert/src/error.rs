@@ -331,6 +331,20 @@ pub enum ConvertError {
     /// An invariant of this program failed.
     #[error("internal error: {0}; please report this")]
     Internal(String),
+    /// A text under a key of metadata that has another type in the files of a container.
+    #[error("{option} gives {key} as {found:?}, and a file of {container} has {expected} there: give that, or leave the key out")]
+    MetaType {
+        /// The option.
+        option: &'static str,
+        /// The key.
+        key: String,
+        /// What was given.
+        found: String,
+        /// The container.
+        container: &'static str,
+        /// What the type is.
+        expected: &'static str,
+    },
     /// The file is a GGUF that is not RWKV, or holds no model.
     #[error("{}: {reason}", file.display())]
     NotAModel {

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod calibration;
+mod companions;
 pub mod container;
 mod convert;
 mod draft;

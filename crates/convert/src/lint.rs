@@ -3,37 +3,49 @@
 //!
 //! A new rule is one line in `general`, or in those of a format, and one function.
 
+use rayon::prelude::*;
 use rwkv_forge_container::lint::{About, Rule, first_of};
 use rwkv_forge_model::{GGML_NAME_LIMIT, ModelDescription, WhenConstant};
 use rwkv_forge_quant::NonFinite;
 use rwkv_forge_tensor::{BoxError, TensorInfo, TensorSource, shorten};
-use rwkv_forge_weights::Constant;
+use rwkv_forge_weights::{Constant, ZeroRun};
 
 pub use rwkv_forge_container::lint::{Lint, Severity};
 
+use crate::companions::Companions;
 use crate::container::FORMATS;
 use crate::open::OpenFile;
 
 /// What a rule looks at.
-struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     source: &'a dyn TensorSource,
     model: Option<&'a ModelDescription>,
     /// Tensors with values that are NaN or infinite.
     non_finite: Vec<NonFinite>,
     /// Tensors of one value.
     constants: Vec<Constant>,
+    /// Matrices of which a part is zero.
+    zero_runs: Vec<ZeroRun>,
+    /// What is wrong with the files beside it.
+    pub(crate) companions: Companions,
 }
 
 /// Rules for all files.
-fn general<'a>() -> [Rule<Facts<'a>>; 6] {
-    [
+fn general<'a>() -> Vec<Rule<Facts<'a>>> {
+    let of_tensors = [
         Rule::error("non-finite", "weights that are NaN or infinite", non_finite),
         Rule::error("zero-tensor", "norms of zeros and matrices of one value: holes of a download, or no training", zero_tensor),
+        Rule::warning(
+            "zero-run",
+            "matrices with zeros in one run of an eighth or more (but embedding and head, which may have unused rows)",
+            zero_run,
+        ),
         Rule::warning("constant-tensor", "other vectors of one value, which training has not changed", constant_tensor),
         Rule::error("name-length", "names of tensors beyond the 63 bytes that ggml-based runtimes hold", name_length),
         Rule::warning("block-length", "rows of matrices that are no whole number of blocks of 32 or 256", block_length),
         Rule::warning("layer-0-value", "unused v0, v1, v2 in layer 0 of an RWKV-7 checkpoint", layer_0_value),
-    ]
+    ];
+    of_tensors.into_iter().chain(Companions::rules()).collect()
 }
 
 /// Everything that is looked for in any file: rules for all files, then those of each format.
@@ -42,7 +54,8 @@ pub fn rules() -> Vec<About> {
     general().into_iter().map(|rule| rule.about).chain(FORMATS.iter().flat_map(|format| format.lints())).collect()
 }
 
-/// Looks for everything in [`rules`]. Reads the whole file, since any value may be none.
+/// Looks for everything in [`rules`]. Reads the whole file, since any value may be none, and of a directory that is a model the files that say
+/// something of it.
 ///
 /// # Errors
 /// When a tensor cannot be read.
@@ -50,8 +63,15 @@ pub fn lint(file: &OpenFile, model: Option<&ModelDescription>) -> Result<Vec<Lin
     let source = file.source();
     // Inside the pool, where threads need not be woken up for each tensor.
     let (non_finite, ()) = rayon::join(|| rwkv_forge_quant::all_non_finite(source), || ());
-    let constants = model.map(|model| file.with(model.clone()).constants()).transpose()?.unwrap_or_default();
-    let facts = Facts { source, model, non_finite: non_finite?, constants };
+    let (mut constants, mut zero_runs) = (Vec::new(), Vec::new());
+    if let Some(description) = model {
+        let model = file.with(description.clone());
+        constants = model.constants()?;
+        let runs: Result<Vec<_>, _> = description.tensors.par_iter().map(|spec| model.zero_run(spec)).collect();
+        zero_runs = runs?.into_iter().flatten().collect();
+    }
+    let companions = model.map(|model| Companions::of(file, model)).unwrap_or_default();
+    let facts = Facts { source, model, non_finite: non_finite?, constants, zero_runs, companions };
     let mut all: Vec<Lint> = general().iter().filter_map(|rule| rule.find(&facts)).collect();
     all.extend(file.opened().lints());
     Ok(all)
@@ -79,6 +99,11 @@ fn zero_tensor(facts: &Facts<'_>) -> Option<String> {
     Some(format!(
         "{found}: no trained model has such a tensor; the download may have holes, and commands take it with --allow-zero-tensors alone"
     ))
+}
+
+fn zero_run(facts: &Facts<'_>) -> Option<String> {
+    let found = first_of(facts.zero_runs.iter().map(ToString::to_string))?;
+    Some(format!("{found}: the download may have a hole there; its digest (--hashes) can be compared with the published one"))
 }
 
 fn constant_tensor(facts: &Facts<'_>) -> Option<String> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rwkv_forge_checkpoint::TensorFile;
-use rwkv_forge_container::{Beside, BesideFile, Format, Given, OpenOptions, Opened, Place, Words};
+use rwkv_forge_container::{Beside, BesideFile, Format, Found, Given, OpenOptions, Opened, Place, Words};
 use rwkv_forge_io::{FileIdentity, InputFile};
 use rwkv_forge_model::{ModelDescription, VocabularyFamily, WhenConstant};
 use rwkv_forge_tensor::{BoxError, TensorSource};
@@ -19,13 +19,28 @@ use crate::start::start_digest;
 pub struct OpenFile {
     format: Option<&'static dyn Format>,
     file: Arc<dyn Opened>,
+    /// What lies beside it.
+    beside: Arc<Beside>,
+    only: Option<String>,
 }
 
 impl OpenFile {
     /// Tensors that were put together in memory: the convention of names is found out from the names.
     #[must_use]
     pub fn of(source: Box<dyn TensorSource>) -> Self {
-        Self { format: None, file: Arc::new(TensorFile::of(source)) }
+        Self { format: None, file: Arc::new(TensorFile::of(source)), beside: Arc::default(), only: None }
+    }
+
+    /// The name of the file in a directory which that stands for, being the only model in it; `None` where the file itself was named, and for
+    /// directories that are a model as a whole.
+    #[must_use]
+    pub fn only(&self) -> Option<&str> {
+        self.only.as_deref()
+    }
+
+    /// The files of its folder.
+    pub(crate) fn beside(&self) -> &Beside {
+        &self.beside
     }
 
     /// The format that its bytes are of; `None` for tensors that lie in no file of their own.
@@ -57,9 +72,14 @@ impl OpenFile {
         Ok(OpenModel { model, file: self, key, constants, beside, words: OnceLock::new(), merge: None })
     }
 
-    /// Something that is read of a file in this format.
-    pub(crate) fn seen_as(format: Option<&'static dyn Format>, file: Arc<dyn Opened>) -> Self {
-        Self { format, file }
+    /// The same in the place of another file, which it was made of.
+    pub(crate) fn in_place_of(self, other: &Self) -> Self {
+        Self { only: other.only.clone(), ..self }
+    }
+
+    /// Something that is read of this file.
+    pub(crate) fn seen_as(&self, file: Arc<dyn Opened>) -> Self {
+        Self { format: self.format, file, beside: Arc::clone(&self.beside), only: self.only.clone() }
     }
 
     /// The file, to be kept.
@@ -286,8 +306,8 @@ pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError
 /// # Errors
 /// As [`open_file`], and when nothing stands under the key.
 pub fn open_file_at(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError> {
-    let (format, file) = READERS.open(place, options)?;
-    Ok(OpenFile { format: Some(format), file: file.into() })
+    let Found { format, file, only } = READERS.open(place, options)?;
+    Ok(OpenFile { format: Some(format), file: file.into(), beside: Arc::clone(place.beside()), only })
 }
 
 /// Opens a file and recognises the model in it. Of each tensor the first values are read.

@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{
-    ADDED_AROUND, CARD, CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, NAMED_TEMPLATE, Origin, Sourced, TEMPLATE, TEMPLATE_JSON,
-    TOKENIZER, TOKENIZER_CONFIG, TokenTable, Word, Words, check_template, failure_of_template, words_beside,
+    ADDED_AROUND, ADDED_TOKENS, CARD, CONFIG, ChatFormat, Container, GENERATION_CONFIG, Given, NAMED_TEMPLATE, Origin, SPECIAL_TOKENS,
+    Sourced, TEMPLATE, TEMPLATE_JSON, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Value, Word, Words, check_template, failure_of_template,
+    words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::{BoxError, shorten};
@@ -18,10 +19,12 @@ use crate::probe::{Vocabulary, check_size, known_vocabulary};
 
 /// Names of all files that are ever read because they lie beside a checkpoint; for models with the World vocabulary only in a folder that
 /// is the model's own.
-pub const COMPANIONS: [&str; 9] = [
+pub const COMPANIONS: [&str; 11] = [
     CONFIG,
     TOKENIZER,
     TOKENIZER_CONFIG,
+    SPECIAL_TOKENS,
+    ADDED_TOKENS,
     GENERATION_CONFIG,
     TEMPLATE,
     TEMPLATE_JSON,
@@ -38,7 +41,8 @@ pub fn named_after(source: &Path) -> Words {
 }
 
 /// What a source is called: a file without its extension, a directory as it is, an index of shards like the model that it is of. Where that
-/// is `model` or `pytorch_model`, as every index is called, it is the directory's name.
+/// is `model` or `pytorch_model`, as every index is called, it is the directory's name. What lies in the Hub's cache, where directories are
+/// called like revisions, is called like its repository.
 ///
 /// ```
 /// use std::path::Path;
@@ -47,27 +51,53 @@ pub fn named_after(source: &Path) -> Words {
 /// assert_eq!(name("rwkv7-1.5b/model.safetensors.index.json"), "rwkv7-1.5b");
 /// assert_eq!(name("rwkv7-1.5b/rwkv7.safetensors.index.json"), "rwkv7");
 /// assert_eq!(name("rwkv7-00001-of-00003.gguf"), "rwkv7");
+/// let snapshot = "hub/models--org--rwkv7-1.5b/snapshots/0123456789abcdef0123456789abcdef01234567";
+/// assert_eq!(name(&format!("{snapshot}/model.safetensors.index.json")), "rwkv7-1.5b");
 /// ```
 #[must_use]
 pub fn name_of(source: &Path) -> Option<String> {
-    let whole = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let own = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let whole = |path: &Path| repository_of(path).or_else(|| own(path));
     // `.` has a name only where it lies.
     let source = std::path::absolute(source).unwrap_or_else(|_| source.to_path_buf());
     if source.is_dir() {
         return whole(&source);
     }
-    let name = whole(&source)?;
+    let name = own(&source)?;
     if let Some(parts) = rwkv_forge_gguf::split_name(&source) {
         return Some(parts.to_string_lossy().into_owned());
     }
     let Some(indexed) = name.strip_suffix(".index.json") else {
-        return source.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let stem = source.file_stem().map(|stem| stem.to_string_lossy().into_owned())?;
+        // There the name of a file says nothing that its repository does not say.
+        let is_any = stem == "model" || stem == "pytorch_model";
+        return source.parent().filter(|_| is_any).and_then(repository_of).or(Some(stem));
     };
     let indexed = indexed.strip_suffix(".safetensors").or_else(|| indexed.strip_suffix(".bin")).unwrap_or(indexed);
     match indexed {
         "model" | "pytorch_model" => source.parent().and_then(whole).or_else(|| Some(indexed.to_owned())),
         own => Some(own.to_owned()),
     }
+}
+
+/// The name of the repository whose revision a directory of the Hub's cache is.
+fn repository_of(directory: &Path) -> Option<String> {
+    let (repository, revision) = hub_revision(directory)?;
+    // A folder within it has a name of its own.
+    directory.file_name().filter(|name| name.to_str() == Some(revision.as_str()))?;
+    repository.rsplit('/').next().map(str::to_owned).filter(|name| !name.is_empty())
+}
+
+/// Repository and revision of a path in the Hub's cache, `.../models--ORG--NAME/snapshots/REVISION/...`: `ORG/NAME` and the digits.
+pub(crate) fn hub_revision(path: &Path) -> Option<(String, String)> {
+    let path = std::path::absolute(path).ok()?;
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.windows(3).rev().find_map(|parts| {
+        let [repository, snapshots, revision] = parts else { return None };
+        let is_revision = revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let name = repository.strip_prefix("models--").filter(|_| snapshots == "snapshots" && is_revision)?;
+        Some((name.replace("--", "/"), revision.to_string()))
+    })
 }
 
 /// The path of what is made of a source where none is given: `SOURCE-WHAT.EXTENSION` beside it. What the source's name or the extension says
@@ -109,6 +139,8 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
     };
     let mut words = options.words.cloned().unwrap_or_default().or(said);
     words.special.set(SpecialId::Eot, end_of_turn(&words));
+    weigh_faults(&mut words, options.container)?;
+    with_types(&mut words, options.container)?;
     if let Some(Sourced { value, origin: Origin::Beside(path) }) = &words.template {
         check_template(&path.display().to_string(), value)?;
     }
@@ -125,14 +157,62 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
     Ok(words)
 }
 
+/// Refuses what somebody says in a way that cannot be read, unless an option says it or the container has no place for it.
+fn weigh_faults(words: &mut Words, container: &dyn Container) -> Result<(), BoxError> {
+    for fault in std::mem::take(&mut words.faults) {
+        let said = match SpecialId::by_name(&fault.key).filter(|_| fault.word == Word::Special) {
+            Some(id) => words.special.get(id).map(|said| &said.origin),
+            // Whoever chooses a format of conversations has no need of the others.
+            None => words.template.as_ref().map(|said| &said.origin),
+        };
+        let said = said.filter(|origin| matches!(origin, Origin::Option(_)));
+        if said.is_none() && has_place(container, fault.word, &fault.key) {
+            return Err(fault.error().into());
+        }
+        words.notes.push(fault.passed_over(said));
+    }
+    Ok(())
+}
+
+/// Texts under keys that a container has in another type become that, or are named and left out.
+fn with_types(words: &mut Words, container: &dyn Container) -> Result<(), ConvertError> {
+    let mut lost = Vec::new();
+    for (key, said) in &mut words.other {
+        match container.retyped(key, &said.value) {
+            Ok(None) => {}
+            Ok(Some(value)) => said.value = value,
+            Err(expected) => lost.push((key.clone(), said.clone(), expected)),
+        }
+    }
+    for (key, said, expected) in lost {
+        let (found, container) = (shorten(&said.value.shown()), container.name());
+        if let Origin::Option(option) = said.origin {
+            return Err(ConvertError::MetaType { option, key, found, container, expected });
+        }
+        words.other.retain(|(other, _)| *other != key);
+        let from = shorten(&said.origin.to_string());
+        words.notes.push(format!("{from} is {found}, and not kept: a file of {container} has {expected} there"));
+    }
+    Ok(())
+}
+
+/// Whether a container has a place for what is said.
+fn has_place(container: &dyn Container, word: Word, key: &str) -> bool {
+    let is_special = || SpecialId::by_name(key).is_some_and(|id| container.special().contains(&id));
+    container.words().contains(&word) && (word != Word::Special || is_special())
+}
+
 /// What is said of a vocabulary that a file gets in the place of another one that the source has.
 fn other_tokens(model: &OpenModel, words: &Words, container: &dyn Container) -> Option<String> {
     let given = words.tokens.as_ref().filter(|given| matches!(given.origin, Origin::Option(_)))?;
     if !container.carries_tokens(&given.value) {
         return None;
     }
-    // Whoever brings a vocabulary has no need of the source's, be it damaged.
-    let own = model.words().ok()?.tokens.as_ref()?;
+    let own = match model.words() {
+        Ok(own) => own.tokens.as_ref()?,
+        // Whoever brings a vocabulary has no need of the source's, be it damaged.
+        Err(error) => return Some(format!("the vocabulary of {} is taken, and that of the source passed over: {error}", given.origin)),
+    };
     let difference = own.value.difference(&given.value)?;
     let (option, source) = (&given.origin, shorten(&own.origin.to_string()));
     let (first, second) = (shorten(&difference.first), shorten(&difference.second));
@@ -171,13 +251,9 @@ fn settle(words: &mut Words, container: &dyn Container) {
         return;
     }
     let entries = words.entries();
-    let has_place = |word: Word, key: &str| {
-        let is_special = || SpecialId::by_name(key).is_some_and(|id| container.special().contains(&id));
-        container.words().contains(&word) && (word != Word::Special || is_special())
-    };
     words.notes.extend(found.iter().map(|one| {
         let said = entries.iter().find(|entry| entry.word == one.word && entry.key == one.key);
-        one.settled(said.filter(|_| has_place(one.word, &one.key)).map(|entry| &entry.origin))
+        one.settled(said.filter(|_| has_place(container, one.word, &one.key)).map(|entry| &entry.origin))
     }));
 }
 
@@ -244,7 +320,7 @@ fn end_of_turn(words: &Words) -> Option<Sourced<u32>> {
 }
 
 /// A special id must be the id of something.
-fn check_special(words: &Words, rows: usize) -> Result<(), ConvertError> {
+pub(crate) fn check_special(words: &Words, rows: usize) -> Result<(), ConvertError> {
     let exists = |id: u32| match words.tokenizer() {
         Some(tokenizer) => tokenizer.token_bytes(id).is_some() || tokenizer.mark(id).is_some(),
         None => usize::try_from(id).is_ok_and(|id| id < rows),
@@ -318,15 +394,34 @@ fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -
         (Vocabulary::Auto, _) | (_, None) => model.words()?.clone(),
         // Whoever brings a vocabulary has no need of the source's, be it damaged.
         (Vocabulary::World | Vocabulary::Bytes | Vocabulary::File(..), Some(given)) => {
-            let mut around = model.words_around(Some(&given.value))?;
-            // What is said token by token is said of the source's; templates with names are not.
-            let is_kept = |key: &str| key.starts_with("tokenizer.chat_template") || ADDED_AROUND.contains(&key);
-            around.other.retain(|(key, _)| !key.starts_with("tokenizer.") || is_kept(key));
-            around
+            let around = model.words_around(Some(&given.value))?;
+            without_other_tokens(around, model.description().hyperparameters.vocabulary, &given.origin)
         }
     };
     let usual = known.map(Words::world).unwrap_or_default();
     Ok(Words { tokens: None, provenance: None, ..around }.or(usual))
+}
+
+/// What the source says around its vocabulary, where that of `taken` is taken instead: what is said token by token is said of the source's own,
+/// by its key or by its length; templates with names are not.
+fn without_other_tokens(mut around: Words, rows: usize, taken: &Origin) -> Words {
+    const MOST: usize = 16;
+    let is_kept = |key: &str| key.starts_with("tokenizer.chat_template") || ADDED_AROUND.contains(&key);
+    let is_of_tokens = |key: &str, value: &Value| {
+        let is_list = matches!(value, Value::Array(list) if list.len() == rows && rows > 1);
+        (key.starts_with("tokenizer.") || is_list) && !is_kept(key)
+    };
+    let lost = around.other.iter().filter(|(key, said)| is_of_tokens(key, &said.value));
+    let mut lost: Vec<String> = lost.map(|(key, _)| shorten(key)).collect();
+    around.other.retain(|(key, said)| !is_of_tokens(key, &said.value));
+    if !lost.is_empty() {
+        let more = lost.len().saturating_sub(MOST);
+        lost.truncate(MOST);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let keys = lost.join(", ");
+        around.notes.push(format!("what the source says of its own tokens is not kept, since {taken} is the vocabulary: {keys}{more}"));
+    }
+    around
 }
 
 /// The `tokenizer.json` that the user gives with `--vocab`, else the one beside the checkpoint, else the vocabulary in the source, each
@@ -339,7 +434,10 @@ fn of_hybrid(model: &OpenModel, choice: &Vocabulary) -> Result<Words, BoxError> 
     };
     let given = Given { tokenizer_json: given.as_ref(), ..Given::default() };
     let beside = words_beside(&model.beside, model.description(), given)?;
-    let around = if beside.has(Word::Tokens) { model.words_around(None)? } else { model.words()?.clone() };
+    let around = match &beside.tokens {
+        Some(taken) => without_other_tokens(model.words_around(None)?, model.description().hyperparameters.vocabulary, &taken.origin),
+        None => model.words()?.clone(),
+    };
     let said = beside.or(Words { provenance: None, ..around });
     if said.has(Word::Tokens) { Ok(said) } else { Err(needed("there is none beside the checkpoint").into()) }
 }

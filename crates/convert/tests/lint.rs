@@ -200,3 +200,33 @@ fn rules_have_names_of_their_own() {
     assert!(rules().iter().all(|rule| !rule.about.is_empty()));
     assert!(rules().iter().any(|rule| rule.severity == Severity::Error));
 }
+
+/// A part of a matrix that is zero, at either end or within it, stored as it is or in blocks; rows of tokens that nobody uses are none.
+#[test]
+fn matrices_with_a_hole_are_found() {
+    use rwkv_forge_model::Version;
+    let sizes = Sizes { channels: 256, head_size: 64, ffn: 512, ..Sizes::TINY };
+    let with_hole = |name: &str, part: std::ops::Range<usize>| {
+        let mut tensors =
+            random_model_with(Version::V7, &sizes, &Options { value_in_layer_0: false, ..Options::default() }, 1).into_tensors();
+        let tensor = tensors.iter_mut().find(|tensor| tensor.info.name == name).unwrap();
+        let eighth = tensor.bytes.len() / 8;
+        tensor.bytes[part.start * eighth..part.end * eighth].fill(0);
+        Temp::safetensors(&MemorySource::from_tensors(tensors))
+    };
+    for (name, part) in [("blocks.1.ffn.key.weight", 0..1), ("blocks.0.att.output.weight", 3..5), ("blocks.1.att.key.weight", 7..8)] {
+        assert_eq!(found(&with_hole(name, part)), ["zero-run"], "{name}");
+    }
+    for name in ["emb.weight", "head.weight"] {
+        assert_eq!(found(&with_hole(name, 4..8)), [""; 0], "{name}");
+    }
+    // A little less than an eighth in one run is none, and all of a matrix is another rule's.
+    let mut tensors = random_model_with(Version::V7, &sizes, &Options { value_in_layer_0: false, ..Options::default() }, 1).into_tensors();
+    let tensor = tensors.iter_mut().find(|tensor| tensor.info.name == "blocks.1.ffn.key.weight").unwrap();
+    let eighth = tensor.bytes.len() / 8;
+    for start in [0, 2 * eighth, 5 * eighth] {
+        tensor.bytes[start..start + eighth - 8].fill(0);
+    }
+    assert_eq!(found(&Temp::safetensors(&MemorySource::from_tensors(tensors))), [""; 0]);
+    assert_eq!(found(&with_hole("blocks.1.ffn.key.weight", 0..8)), ["zero-tensor"]);
+}

@@ -13,6 +13,7 @@ use rwkv_forge_tokenizer::SpecialId;
 use crate::layout::{can_carry, constraint, layout, layout_in_parts};
 use crate::lint::RULES;
 use crate::reader::GgufFile;
+use crate::typed::retyped;
 use crate::{split, types, words};
 
 /// Name of the file that a directory with a GGUF model has.
@@ -118,6 +119,9 @@ impl Container for Gguf {
     }
     fn holds_entry(&self, key: &str, value: &Value) -> bool {
         words::holds_entry(key, value)
+    }
+    fn retyped(&self, key: &str, value: &Value) -> Result<Option<Value>, &'static str> {
+        retyped(key, value)
     }
     fn carries(&self, version: Version) -> Result<(), BoxError> {
         Ok(can_carry(version)?)

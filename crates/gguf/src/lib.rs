@@ -29,6 +29,7 @@ mod map;
 mod names;
 mod reader;
 mod split;
+mod typed;
 mod types;
 mod value;
 mod vocabulary;

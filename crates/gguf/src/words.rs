@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use rwkv_forge_container::{CONVERTERS_CONTEXT, Origin, Provenance, Sourced, TokenTable, Value, Words};
+use rwkv_forge_container::{CONVERTERS_CONTEXT, Origin, Provenance, Sourced, TokenTable, Value, Words, without_empty};
 use rwkv_forge_model::{ModelDescription, VocabularyFamily};
 use rwkv_forge_tensor::shorten;
 use rwkv_forge_tokenizer::{SpecialId, SpecialIds};
 
 use crate::error::GgufError;
 use crate::header::KEY_BYTES;
+use crate::map::row_named;
 use crate::reader::GgufFile;
 use crate::vocabulary::{TOKENS, bpe_vocabulary, listed_vocabulary, token_list};
 use crate::write::HeaderWriter;
@@ -184,18 +185,20 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
         (Some(tool_version), Some(recipe)) => Some(Provenance { tool_version, recipe, ..Provenance::default() }),
         _ => None,
     };
+    let (name, empty) = without_empty(text(NAME));
     Ok(Words {
         tokens: None,
         special: SpecialId::all().filter_map(special).collect::<SpecialIds<_>>(),
         template: text(TEMPLATE),
-        name: text(NAME),
+        name,
         licence: text(LICENCE),
         author: text(AUTHOR),
         context: length,
         provenance,
         other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),
-        notes: unkept(file),
+        notes: unkept(file).into_iter().chain(empty).collect(),
         disagreements: Vec::new(),
+        faults: Vec::new(),
     })
 }
 
@@ -232,7 +235,13 @@ pub(crate) fn holds_entry(key: &str, value: &Value) -> bool {
         && u64::try_from(key.len()).is_ok_and(|bytes| bytes <= KEY_BYTES)
         && key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     let is_number = key.ends_with(".context_length") || key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id");
-    is_key && !is_of_the_file(key) && !TEXTS.contains(&key) && special_in(key).is_none() && (!is_number || as_u32(value).is_some())
+    let is_free = !is_of_the_file(key) && !is_size(key) && !TEXTS.contains(&key) && special_in(key).is_none();
+    is_key && is_free && (!is_number || as_u32(value).is_some())
+}
+
+/// Whether a key is one of the sizes that the writer writes from the tensors, of any architecture that a file may have: `rwkv7.block_count`.
+fn is_size(key: &str) -> bool {
+    key.split_once('.').is_some_and(|(architecture, own)| row_named(architecture).is_some() && SIZES.contains(&own))
 }
 
 /// What is said in a way that no file can keep.

@@ -22,6 +22,7 @@ mod state;
 mod stored;
 mod tokens;
 mod weight;
+mod zero_run;
 
 pub use constant::Constant;
 pub use context::{Context, Packing, Parts};
@@ -34,3 +35,4 @@ pub use state::{LayerState, Past, State, Wkv};
 pub use stored::{Order, Stored, View};
 pub use tokens::{check_logits, check_tokens};
 pub use weight::Weight;
+pub use zero_run::ZeroRun;

@@ -24,6 +24,8 @@ pub(crate) fn parse(file: &str, json: &[u8]) -> Result<BTreeMap<String, String>,
     if let Some(what) = lfs_pointer(json) {
         return Err(bad(format!("this is {what}")));
     }
+    // Editors put a byte order mark before it.
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     let text = json_object(file, json, MAX_DEPTH).map_err(|error| match error {
         SafetensorsError::BadHeader { reason, .. } => bad(reason),
         other => other,

@@ -138,7 +138,7 @@ pub(crate) struct Inspect {
     /// Read the whole file: SHA-256 (in --json also of each tensor), and the checksums that the format carries
     #[arg(long)]
     pub hashes: bool,
-    /// Look for what is known to break runtimes; exit code 1 when a runtime would fail on the file
+    /// Look for what is known to break runtimes, in a directory's other files too; exit code 1 when a runtime would fail on the file
     #[arg(long)]
     pub lint: bool,
     /// Say how much memory the engine will need, from the file's header alone

@@ -40,7 +40,11 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let mut logits = vec![0.0; model.description().hyperparameters.vocabulary];
     loaded.prompt(&prompt, &mut logits)?;
     // What the file itself says of it, if that can be read: a damaged vocabulary was refused above, unless another one is given.
-    let end = model.words().ok().and_then(|words| Some(words.special.get(SpecialId::Eos)?.value));
+    let said = model.words().ok();
+    let end = said.and_then(|words| Some(words.special.get(SpecialId::Eos)?.value));
+    for fault in said.iter().flat_map(|words| &words.faults).filter(|fault| fault.key == SpecialId::Eos.name()) {
+        terminal.note(&format!("where a text ends is not known from all files: {}", fault.error()));
+    }
     let mut screen = Screen::of_stdout();
     // Text that nobody reads is not worth computing; a document comes at the end.
     let mut is_read = terminal.json() || terminal.print_bytes(&screen.shown(args.prompt.as_bytes()));

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rwkv_forge_convert::container::READERS;
 use rwkv_forge_convert::{OpenFile, OpenModel, OpenOptions, Place};
 use rwkv_forge_tensor::BoxError;
 
@@ -89,21 +88,21 @@ impl<'a> Models<'a> {
 
     /// Opens a model; [`Models::finish`] comes after the last.
     pub(crate) fn open(&mut self, path: &Path, terminal: &Terminal) -> Result<OpenModel, Failure> {
-        let model = self.open_as(terminal, |key, options| rwkv_forge_convert::open_at(&place(path, key), options))?;
-        if let Some(name) = READERS.model_in(path)? {
-            terminal.note(&format!("the model of {} is {}, the only one in it", shown(path), shown(Path::new(&name))));
-        }
-        Ok(model)
+        self.open_as(path, terminal, |key, options| rwkv_forge_convert::open_at(&place(path, key), options))
     }
 
     /// Opens what is made a model by `open`.
     fn open_as(
         &mut self,
+        path: &Path,
         terminal: &Terminal,
         open: impl Fn(Option<&str>, OpenOptions) -> Result<OpenModel, BoxError>,
     ) -> Result<OpenModel, Failure> {
         let options = self.options;
         let model = self.open_by(|key| open(key, options))?;
+        if let Some(name) = model.file.only() {
+            terminal.note(&format!("the model of {} is {}, the only one in it", shown(path), shown(Path::new(name))));
+        }
         if let Some(first) = model.holes().next().filter(|_| self.asked) {
             let more = match model.holes().count() - 1 {
                 0 => String::new(),
@@ -160,8 +159,8 @@ pub(crate) fn open_with_own(
     (alpha, requantize): (f64, bool),
 ) -> Result<OpenModel, Failure> {
     let mut models = Models::new(args, global);
-    let model =
-        models.open_as(terminal, |key, options| rwkv_forge_convert::lora::open_with_own(&place(path, key), options, alpha, requantize))?;
+    let open = |key: Option<&str>, options| rwkv_forge_convert::lora::open_with_own(&place(path, key), options, alpha, requantize);
+    let model = models.open_as(path, terminal, open)?;
     models.finish()?;
     Ok(model)
 }

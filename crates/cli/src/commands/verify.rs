@@ -61,7 +61,12 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         terminal.print("the source was computed in its parallel form\n");
     }
     let differences = match (reference.words(), candidate.words()) {
-        (Ok(first), Ok(second)) => first.compare(second),
+        (Ok(first), Ok(second)) => {
+            for fault in first.faults.iter().chain(&second.faults) {
+                terminal.warn(&format!("what a file says of {} is not compared: {}", fault.key, fault.error()));
+            }
+            first.compare(second)
+        }
         // The vocabulary was given, or the built-in text's bytes do: the numbers can be compared all the same.
         (Err(error), _) | (_, Err(error)) => {
             terminal.warn(&format!("what the files say besides their tensors is not compared: {error}"));

@@ -32,6 +32,9 @@ pub(super) fn rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
 /// What the user says of a model.
 pub(super) fn said(args: &Convert) -> Result<Words, Failure> {
     let text = |option, value: &Option<String>| value.clone().map(|value| Sourced::option(option, value));
+    if args.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+        return Err(Failure::usage("BadMeta", "--name is empty: leave it out, and the file is called like its source".to_owned()));
+    }
     let template = args.chat.as_deref().map(template).transpose()?;
     let mut other: Vec<(String, Sourced<Said>)> = Vec::new();
     let mut special = SpecialIds::default();

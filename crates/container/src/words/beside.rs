@@ -33,10 +33,13 @@ pub fn words_beside(beside: &Beside, model: &ModelDescription, given: Given<'_>)
         VocabularyFamily::World => return Ok(Words::default()),
         VocabularyFamily::Qwen => {}
     }
-    let (path, bytes, origin) = match (given.tokenizer_json, beside.bytes(TOKENIZER)?) {
-        (Some(Sourced { value: (name, bytes), origin }), _) => (name.into(), bytes.clone(), origin.clone()),
-        (None, Some((path, bytes))) => (path.clone(), bytes, Origin::Beside(path)),
-        (None, None) => return Ok(Words::default()),
+    let (path, bytes, origin) = match given.tokenizer_json {
+        // The one that lies there is not looked at.
+        Some(Sourced { value: (name, bytes), origin }) => (name.into(), bytes.clone(), origin.clone()),
+        None => match beside.bytes(TOKENIZER)? {
+            Some((path, bytes)) => (path.clone(), bytes, Origin::Beside(path)),
+            None => return Ok(Words::default()),
+        },
     };
     let tokenizer_config = beside.bytes(TOKENIZER_CONFIG)?;
     let config = beside.bytes(CONFIG)?;
@@ -49,8 +52,6 @@ pub fn words_beside(beside: &Beside, model: &ModelDescription, given: Given<'_>)
         _ => origin.clone(),
     };
     let special: SpecialIds<_> = read.special.map(|(value, file)| Sourced { value, origin: stated_in(file) });
-    Ok(Words {
-        tokens: Some(Sourced { value: TokenTable::BytePairs(Arc::new(read.vocabulary)), origin: origin.clone() }),
-        ..words_of_hybrid(beside, special)?
-    })
+    let around = words_of_hybrid(beside, special, &read.vocabulary)?;
+    Ok(Words { tokens: Some(Sourced { value: TokenTable::BytePairs(Arc::new(read.vocabulary)), origin }), ..around })
 }

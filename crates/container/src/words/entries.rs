@@ -24,7 +24,8 @@ impl Words {
         fn entry<T>(word: Word, key: &str, said: &Sourced<T>, shown: impl Fn(&T) -> String) -> Entry {
             Entry { word, key: key.to_owned(), value: shown(&said.value), origin: said.origin.clone() }
         }
-        let Self { tokens, special, template, name, licence, author, context, provenance: _, other, notes: _, disagreements: _ } = self;
+        let Self { tokens, special, template, name, licence, author, context, provenance: _, other, notes: _, disagreements: _, faults: _ } =
+            self;
         let mut all: Vec<Entry> = tokens.iter().map(|said| entry(Word::Tokens, "tokens", said, TokenTable::summary)).collect();
         all.extend(special.iter().map(|(id, said)| entry(Word::Special, id.name(), said, u32::to_string)));
         let texts = [(Word::Template, template), (Word::Name, name), (Word::Licence, licence), (Word::Author, author)];

@@ -9,6 +9,7 @@ mod bounded;
 mod chat;
 mod compare;
 mod entries;
+mod fault;
 mod folder;
 mod jinja;
 mod render;
@@ -25,7 +26,11 @@ pub use beside::{Given, words_beside};
 pub use chat::{CHAT_FORMATS, ChatFormat};
 pub use compare::{Standing, TokenDifference, WordDifference};
 pub use entries::Entry;
-pub use folder::{ADDED_AROUND, CARD, CONTEXT_GUESS, GENERATION_CONFIG, NAMED_TEMPLATE, TEMPLATE, TEMPLATE_JSON, TEMPLATES, is_vocabulary};
+pub use fault::Fault;
+pub use folder::{
+    ADDED_AROUND, ADDED_TOKENS, CARD, CONTEXT_GUESS, GENERATION_CONFIG, NAMED_TEMPLATE, SPECIAL_TOKENS, TEMPLATE, TEMPLATE_JSON, TEMPLATES,
+    is_vocabulary,
+};
 pub use jinja::{MAX_TEMPLATE_BYTES, check_template};
 pub use render::failure_of_template;
 pub use table::TokenTable;
@@ -198,6 +203,8 @@ pub struct Words {
     pub notes: Vec<String>,
     /// What two files do not agree on.
     pub disagreements: Vec<Disagreement>,
+    /// What is said in a way that cannot be read, and matters where nobody else says it.
+    pub faults: Vec<Fault>,
 }
 
 /// What two files say of one thing, which is not the same. Which of them is heard is known when all have been.
@@ -257,10 +264,11 @@ impl Words {
                 (first, second) => first.or(second),
             }
         }
-        let Self { tokens, mut special, template, name, licence, author, context, provenance, mut other, mut notes, mut disagreements } =
-            self;
+        let Self { tokens, mut special, template, name, licence, author, context, provenance, mut other, .. } = self;
+        let Self { mut notes, mut disagreements, mut faults, .. } = self;
         notes.extend(others.notes);
         disagreements.extend(others.disagreements);
+        faults.extend(others.faults);
         for (id, said) in others.special {
             let known = special.set(id, None);
             special.set(id, either(known, Some(said)));
@@ -285,6 +293,7 @@ impl Words {
             other,
             notes,
             disagreements,
+            faults,
         }
     }
 

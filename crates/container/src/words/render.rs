@@ -23,7 +23,7 @@ const CONVERSATIONS: [(&str, &[(&str, &str)]); 3] = [
 ];
 
 /// What happens to the first of a few plain conversations of which a template that can be read makes no text, as the end of a sentence;
-/// `None` where it makes one of each, or where nobody can tell here: one that could make values larger than its input is not tried.
+/// `None` where it makes one of each that is more than blanks, or where nobody can tell here: one that could make values larger than its input is not tried.
 ///
 /// ```
 /// use rwkv_forge_container::failure_of_template;
@@ -48,24 +48,33 @@ pub fn failure_of_template(template: &str) -> Option<String> {
     environment.add_function("strftime_now", |_: String| "2026-01-01".to_owned());
     environment.set_unknown_method_callback(method);
     let compiled = environment.template_from_str(&known).ok()?;
-    CONVERSATIONS.iter().find_map(|(name, messages)| {
+    let mut empty = None;
+    for (name, messages) in CONVERSATIONS {
         let messages: Vec<Value> = messages.iter().map(|(role, content)| context! { role => *role, content => *content }).collect();
         let none = Value::from(());
         let all = context! {
             messages => messages, add_generation_prompt => true, bos_token => "<s>", eos_token => "</s>",
             tools => none.clone(), documents => none,
         };
-        let error = compiled.render(all).err()?;
+        let error = match compiled.render(all) {
+            Ok(text) => {
+                empty = empty.or_else(|| text.trim().is_empty().then_some(name));
+                continue;
+            }
+            Err(error) => error,
+        };
         let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
         // Python has more methods than are known here, and engines may have filters of their own.
         if [ErrorKind::UnknownMethod, ErrorKind::UnknownFilter, ErrorKind::UnknownTest].contains(&error.kind()) {
-            return None;
+            continue;
         }
-        Some(match error.kind() == ErrorKind::OutOfFuel {
+        return Some(match error.kind() == ErrorKind::OutOfFuel {
             true => format!("does not come to an end for a conversation of {name} within {FUEL} steps"),
             false => format!("fails for a conversation of {name}: {line}{}", said(&error)),
-        })
-    })
+        });
+    }
+    // One that fails says why, so it comes first.
+    empty.map(|name| format!("makes an empty text of a conversation of {name}"))
 }
 
 /// Methods of Python's texts and dictionaries, which every engine that reads chat templates has, and minijinja has not.
@@ -166,6 +175,18 @@ mod tests {
         // What Python or an engine may have and nobody knows here is no failure.
         assert_eq!(failure("{{ messages | unheard_of }}"), "");
         assert_eq!(failure("{{ messages[0].content.zfill(3) }}"), "");
+    }
+
+    #[test]
+    fn a_conversation_of_which_nothing_is_made_is_named() {
+        assert_eq!(failure("{% for m in [] %}{{ m.content }}{% endfor %}\n"), "makes an empty text of a conversation of one question");
+        // As templates for other names of messages are, or of roles.
+        let role = "{% for m in messages %}{% if m.role == 'ai' %}{{ m.content }}{% endif %}{% endfor %}";
+        assert_eq!(failure(role), "makes an empty text of a conversation of one question");
+        let answers = "{% for m in messages %}{% if m.role != 'user' %}{{ m.content }}{% endif %}{% endfor %}";
+        assert!(failure(answers).contains("one question"), "{}", failure(answers));
+        let first = "{% for m in messages %}{% if loop.first and m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}";
+        assert_eq!(failure(first), "makes an empty text of a conversation of a system prompt and a question");
     }
 
     #[test]

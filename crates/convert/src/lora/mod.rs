@@ -68,8 +68,7 @@ pub fn open_with_own(place: &Place, options: OpenOptions, alpha: f64, requantize
         Ok(_) | Err(ModelError::UnmergedLora { .. }) => {}
         Err(other) => return Err(other.into()),
     }
-    let format = file.format();
-    let base = OpenFile::seen_as(format, Arc::new(weights) as Arc<dyn Opened>).into_model(place, options)?;
+    let base = file.seen_as(Arc::new(weights) as Arc<dyn Opened>).into_model(place, options)?;
     let adapter = Adapter { path: path.to_owned(), key: None, source: Arc::new(pairs), config: None, is_own: true };
     adapter.merge_into(base, Some(alpha), requantize)
 }
@@ -179,7 +178,7 @@ impl Adapter {
             None => Vec::new(),
         };
         let words = base.words()?.clone();
-        let OpenModel { model, key, constants, beside, .. } = base;
+        let OpenModel { file, model, key, constants, beside, .. } = base;
         let model = self.on_own_base(model, &assignment)?;
         let specs = &model.description().tensors;
         let mut changes = Replacements::new();
@@ -225,7 +224,7 @@ impl Adapter {
         let merge =
             Merge { record: format!("lora={name} {key_of}{record}"), files: self.config.into_iter().map(|config| config.file).collect() };
         let model = model.with(changes)?;
-        let file = OpenFile::of(Box::new(model.clone()));
+        let file = OpenFile::of(Box::new(model.clone())).in_place_of(&file);
         Ok(OpenModel { file, model, key, constants, beside, words: words.into(), merge: Some(merge) })
     }
 }

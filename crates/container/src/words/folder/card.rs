@@ -5,6 +5,7 @@ use std::path::Path;
 use rwkv_forge_tensor::{BoxError, shorten};
 
 use crate::beside::Beside;
+use crate::encoding::in_utf8;
 use crate::words::{Array, Origin, Sourced, Value, Words};
 
 /// The card of a model on the Hub.
@@ -50,7 +51,7 @@ pub(super) fn read(beside: &Beside) -> Result<Words, BoxError> {
         words.notes.push(format!("{}: this is {what}; what it says of licence, author and base models is not known", path.display()));
         return Ok(words);
     }
-    let lines = match front(&bytes, is_whole) {
+    let lines = match front(bytes, is_whole) {
         Front::None => return Ok(words),
         Front::Bad(problem) => {
             words.notes.push(format!("what stands before the text of {} is not read: {problem}", path.display()));
@@ -103,21 +104,42 @@ fn take(words: &mut Words, path: &Path, place: Place, values: Vec<String>) {
     }
 }
 
-/// How GGUF files say which models one was made of: `org/name` is where that is published.
+/// How GGUF files say which models one was made of: `org/name` is where that is published, as its address on the Hub is.
 fn base_models(models: &[String]) -> impl Iterator<Item = (String, Value)> {
     let count = u32::try_from(models.len()).unwrap_or(u32::MAX);
     let one = |(index, model): (usize, &String)| {
         let key = |what: &str| format!("general.base_model.{index}.{what}");
         let text = |what: &str, value: &str| (key(what), Value::String(value.to_owned()));
-        match model.split_once('/').filter(|(of, name)| !of.is_empty() && !name.is_empty() && !name.contains('/')) {
+        match repository(model) {
             Some((of, name)) => {
-                vec![text("name", name), text("organization", of), text("repo_url", &format!("https://huggingface.co/{model}"))]
+                vec![text("name", name), text("organization", of), text("repo_url", &format!("https://huggingface.co/{of}/{name}"))]
             }
             None => vec![text("name", model)],
         }
     };
     let named: Vec<_> = models.iter().enumerate().flat_map(one).collect();
     std::iter::once(("general.base_model.count".to_owned(), Value::U32(count))).chain(named)
+}
+
+/// Whose model it is, and its name, of `org/name` and of an address of the Hub.
+fn repository(model: &str) -> Option<(&str, &str)> {
+    const HOSTS: [&str; 3] = ["huggingface.co/", "www.huggingface.co/", "hf.co/"];
+    // Folders of a host that are no people.
+    const OTHERS: [&str; 4] = ["datasets", "spaces", "collections", "papers"];
+    fn without<'m>(text: &'m str, start: &str) -> Option<&'m str> {
+        text.get(..start.len()).filter(|begins| begins.eq_ignore_ascii_case(start)).and(text.get(start.len()..))
+    }
+    let address = without(model, "https://").or_else(|| without(model, "http://")).unwrap_or(model);
+    let (path, is_address) = match HOSTS.iter().find_map(|host| without(address, host)) {
+        Some(path) => (path, true),
+        None => (model, false),
+    };
+    let path = if is_address { path.split(['?', '#']).next().unwrap_or_default() } else { path };
+    let mut parts = path.split('/');
+    let (of, name) = (parts.next()?, parts.next()?);
+    let name = if is_address { name.strip_suffix(".git").unwrap_or(name) } else { name };
+    let is_one = !of.is_empty() && !name.is_empty() && !OTHERS.contains(&of) && !of.ends_with(':');
+    (is_one && (is_address || parts.next().is_none())).then_some((of, name))
 }
 
 /// What stands before the text of a card.
@@ -127,10 +149,16 @@ enum Front {
     Bad(String),
 }
 
-fn front(bytes: &[u8], is_whole: bool) -> Front {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end());
-    if lines.next() != Some(b"---") {
+/// Of a text in UTF-8 or, where that shows, UTF-16. Lines end in any way, and before the first there may be blank ones, as the Hub has it.
+fn front(bytes: Vec<u8>, is_whole: bool) -> Front {
+    let bytes = in_utf8(bytes);
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Front::Bad("it begins as UTF-16 does, and is none".to_owned());
+    }
+    // Of both line ends of one line an empty line is left, which says nothing.
+    let lines = bytes.split(|byte| *byte == b'\n' || *byte == b'\r').map(|line| line.trim_ascii_end());
+    let mut lines = lines.skip_while(|line| line.is_empty());
+    if lines.next().map(|line| line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii_start()) != Some(b"---") {
         return Front::None;
     }
     let mut found = Vec::new();
@@ -257,7 +285,7 @@ mod tests {
     use super::*;
 
     fn read_card(text: &str) -> Option<Vec<(String, Option<Vec<String>>)>> {
-        match front(text.as_bytes(), true) {
+        match front(text.as_bytes().to_vec(), true) {
             Front::Lines(lines) => Some(entries(&lines).into_iter().map(|(key, values)| (key.to_owned(), values)).collect()),
             Front::None | Front::Bad(_) => None,
         }
@@ -321,9 +349,60 @@ mod tests {
         for text in ["", "# A model\n---\nlicense: mit\n---\n", "----\nlicense: mit\n---\n", "---\nlicense: mit\n"] {
             assert!(read_card(text).is_none(), "{text:?}");
         }
-        assert!(matches!(front(b"---\nlicense: \xff\n---\n", true), Front::Bad(_)));
-        assert!(matches!(front(b"---\nlicense: mit\n", false), Front::Bad(problem) if problem.contains("65536 bytes")));
+        assert!(matches!(front(b"---\nlicense: \xff\n---\n".to_vec(), true), Front::Bad(_)));
+        assert!(matches!(front(b"---\nlicense: mit\n".to_vec(), false), Front::Bad(problem) if problem.contains("65536 bytes")));
         assert!(read_card("\u{feff}---\nlicense: mit\n---").is_some());
+    }
+
+    /// However an editor or a shell has written the file.
+    #[test]
+    fn a_card_is_read_in_any_encoding_and_with_any_line_ends() {
+        let card = "---\nlicense: mit\ntags:\n- a\n---\n# A goose\n";
+        let known = read_card(card).unwrap();
+        assert_eq!(known.len(), 2);
+        let utf16 = |mark: &str, read: fn(u16) -> [u8; 2]| {
+            let bytes: Vec<u8> = format!("{mark}{card}").encode_utf16().flat_map(read).collect();
+            match front(bytes, true) {
+                Front::Lines(lines) => entries(&lines).len(),
+                Front::None | Front::Bad(_) => 0,
+            }
+        };
+        for mark in ["\u{feff}", ""] {
+            assert_eq!((utf16(mark, u16::to_le_bytes), utf16(mark, u16::to_be_bytes)), (2, 2), "{mark:?}");
+        }
+        for other in [
+            card.replace('\n', "\r"),
+            card.replace('\n', "\r\n"),
+            format!("\n\r\n \n{card}"),
+            format!("\u{feff}\n\n{card}"),
+            format!("\n\u{feff}{card}"),
+            format!("  {card}"),
+        ] {
+            assert_eq!(read_card(&other).as_ref(), Some(&known), "{other:?}");
+        }
+        // One that is cut, or broken, is named.
+        assert!(matches!(front(b"\xff\xfe-\0-\0-".to_vec(), true), Front::Bad(_)));
+        assert!(matches!(front(b"\n\r---\rlicense: mit\r".to_vec(), true), Front::Bad(_)));
+    }
+
+    #[test]
+    fn addresses_of_the_hub_are_names_on_it() {
+        let of = |model: &str| base_models(&[model.to_owned()]).map(|(_, value)| value.shown()).skip(1).collect::<Vec<_>>();
+        let known = ["name-7b", "org", "https://huggingface.co/org/name-7b"];
+        for model in [
+            "org/name-7b",
+            "https://huggingface.co/org/name-7b",
+            "https://huggingface.co/org/name-7b/",
+            "http://www.huggingface.co/org/name-7b/tree/main",
+            "hf.co/org/name-7b?download=true",
+            "HTTPS://HuggingFace.co/org/name-7b.git",
+        ] {
+            assert_eq!(of(model), known, "{model}");
+        }
+        for model in ["https://example.org/org/name", "https://huggingface.co/org", "https://huggingface.co/", "a/b/c"] {
+            assert_eq!(of(model), [model], "{model}");
+        }
+        assert_eq!(of("https://huggingface.co/datasets/org/name"), ["https://huggingface.co/datasets/org/name"]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Special ids of a folder: as texts in `tokenizer_config.json`, as numbers in `generation_config.json`. Start at [`read`].
+//! Special ids of a folder: as texts in `tokenizer_config.json` and `special_tokens_map.json`, as numbers in `generation_config.json`. Start
+//! at [`read`].
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +7,11 @@ use rwkv_forge_tensor::shorten;
 use rwkv_forge_tokenizer::{SpecialId, SpecialIds, Tokenizer};
 use serde_json::Value as Json;
 
-use super::{Said, TAKEN, bad, content};
-use crate::error::ContainerError;
-use crate::words::{Disagreement, Origin, Sourced, Value, Word, Words};
+use super::{Numbers, Said, TAKEN, content};
+use crate::words::{Disagreement, Fault, Origin, Sourced, Value, Word, Words};
 
 /// What ports call the token without a text with which texts begin and end.
-const END_OF_TEXT: [&str; 2] = ["<|rwkv_tokenizer_end_of_text|>", "<s>"];
+pub(super) const END_OF_TEXT: [&str; 2] = ["<|rwkv_tokenizer_end_of_text|>", "<s>"];
 /// Whether texts begin and end with a special token, under the keys that a GGUF has for it.
 pub const ADDED_AROUND: [&str; 3] = ["tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_sep_token"];
 /// What such a key begins with.
@@ -46,53 +46,147 @@ fn use_of(id: SpecialId) -> Option<Use> {
     }
 }
 
-/// What both files say, and what there is to say of it.
-pub(super) fn read(texts: Option<&Said>, numbers: Option<&Said>, tokenizer: Option<&Tokenizer>) -> Result<Words, ContainerError> {
-    let (mut special, mut notes, mut disagreements) = (SpecialIds::default(), Vec::new(), Vec::new());
+/// What is found of special ids.
+#[derive(Default)]
+struct Reader {
+    notes: Vec<String>,
+    disagreements: Vec<Disagreement>,
+    faults: Vec<Fault>,
+}
+
+impl Reader {
+    fn disagree(&mut self, which: SpecialId, heard: Origin, found: String, end: String) {
+        self.disagreements.push(Disagreement { word: Word::Special, key: which.name().to_owned(), heard, found, end });
+    }
+
+    /// What is wrong with an id, which an option may say.
+    fn fault(&mut self, which: SpecialId, path: &Path, problem: String) {
+        let name = which.name();
+        let remedy = format!("correct or remove it there, or give the id with --meta {OF_GGUF}{name}_token_id=ID");
+        self.faults.push(Fault { word: Word::Special, key: name.to_owned(), path: path.to_path_buf(), problem, remedy });
+    }
+
+    /// The ids of a key of a file.
+    fn ids(&mut self, which: SpecialId, said: Option<&Said>) -> Option<(PathBuf, Vec<u32>)> {
+        let (path, config) = said?;
+        match by_number(config, which) {
+            Ok(ids) => Some((path.clone(), ids?)),
+            Err(problem) => {
+                self.fault(which, path, problem);
+                None
+            }
+        }
+    }
+
+    /// The token whose text a file has.
+    fn token(&mut self, which: SpecialId, used: Use, said: Option<&Said>, tokenizer: Option<&Tokenizer>) -> Option<Named> {
+        let ((path, config), tokenizer) = (said?, tokenizer?);
+        match (by_text(config, which, tokenizer), used) {
+            (Ok(found), _) => found.map(|(id, text)| Named { id, text, path: path.clone() }),
+            (Err(problem), Use::Said) => {
+                self.notes.push(format!("{problem}, in {}: not kept", path.display()));
+                None
+            }
+            (Err(problem), Use::Needed) => {
+                self.fault(which, path, format!("{problem}, and whose id added_tokens_decoder would have"));
+                None
+            }
+        }
+    }
+
+    /// The file of numbers, unless it is broken as a whole: then whoever says where a text ends has no need of it.
+    fn numbers<'n>(&mut self, numbers: &'n Option<Numbers>) -> Option<&'n Said> {
+        match numbers.as_ref()? {
+            Ok(said) => Some(said),
+            Err((path, problem)) => {
+                self.fault(SpecialId::Eos, path, problem.clone());
+                None
+            }
+        }
+    }
+
+    fn into_words(self, special: SpecialIds<Sourced<u32>>) -> Words {
+        let Self { notes, disagreements, faults } = self;
+        Words { special, notes, disagreements, faults, ..Words::default() }
+    }
+}
+
+/// A token by its text.
+struct Named {
+    id: u32,
+    text: String,
+    path: PathBuf,
+}
+
+/// What the files say: texts in the configuration of the tokenizer and in `special_tokens_map.json`, then numbers.
+pub(super) fn read(texts: [Option<&Said>; 2], numbers: &Option<Numbers>, tokenizer: Option<&Tokenizer>) -> Words {
+    let (mut special, mut reader) = (SpecialIds::default(), Reader::default());
+    let numbers = reader.numbers(numbers);
+    let [config, _] = texts;
     let mut lists = Vec::new();
     for (which, used) in SpecialId::all().filter_map(|which| Some((which, use_of(which)?))) {
-        let by_text = match (texts, tokenizer) {
-            (Some((path, config)), Some(tokenizer)) => by_text(path, config, which, used, tokenizer, &mut notes)?,
-            _ => None,
-        };
+        let named = named(&mut reader, which, used, texts, tokenizer);
         // Some configurations of tokenizers have numbers beside the texts; nobody that runs models asks for them.
-        let stated = match texts {
-            Some((path, config)) => by_number(path, config, which)?.map(|ids| (path, ids)),
-            None => None,
-        };
-        let by_number = match numbers {
-            Some((path, config)) => by_number(path, config, which)?.map(|ids| (path, ids)),
-            None => None,
-        };
-        match (&by_text, &by_number) {
-            (Some((id, text, path)), Some((other, ids))) if !ids.contains(id) => {
-                let (name, heard) = (which.name(), Origin::Beside(path.clone()));
-                let (path, other) = (path.display(), other.display());
-                let found = format!("{name}_token is {text:?} ({id}) in {path} and {name}_token_id {} in {other}", listed(ids));
-                disagreements.push(Disagreement { word: Word::Special, key: name.to_owned(), heard, found, end: TAKEN.to_owned() });
+        let stated = reader.ids(which, config);
+        let numbered = reader.ids(which, numbers);
+        let name = which.name();
+        match (&named, &numbered) {
+            (Some(Named { id, text, path }), Some((other, ids))) if !ids.contains(id) => {
+                let (shown, other) = (path.display(), other.display());
+                let found = format!("{name}_token is {text:?} ({id}) in {shown} and {name}_token_id {} in {other}", listed(ids));
+                reader.disagree(which, Origin::Beside(path.clone()), found, TAKEN.to_owned());
             }
-            (_, Some((path, ids))) => lists.push((which, *path, ids.clone())),
+            (_, Some((path, ids))) => lists.push((which, path.clone(), ids.clone())),
             (_, None) => {}
         }
-        let first = by_number.and_then(|(path, ids)| Some((*ids.first()?, path.clone())));
-        let said = by_text.map(|(id, _, path)| (id, path)).or(first);
+        let first = numbered.and_then(|(path, ids)| Some((*ids.first()?, path)));
+        let said = named.map(|Named { id, path, .. }| (id, path)).or(first);
         let said = match (said, stated) {
             (Some((id, taken)), Some((path, ids))) if !ids.contains(&id) => {
-                let (name, found) = (which.name(), listed(&ids));
-                notes.push(format!("{name}_token_id of {} is {found}, and not kept: it is {id} by {}", path.display(), taken.display()));
+                let found = listed(&ids);
+                reader.notes.push(format!(
+                    "{name}_token_id of {} is {found}, and not kept: it is {id} by {}",
+                    path.display(),
+                    taken.display()
+                ));
                 Some((id, taken))
             }
-            (None, Some((path, ids))) => ids.first().map(|id| (*id, path.clone())),
+            (None, Some((path, ids))) => ids.first().map(|id| (*id, path)),
             (said, _) => said,
         };
         special.set(which, said.map(|(value, path)| Sourced { value, origin: Origin::Beside(path) }));
     }
     for (which, path, ids) in lists {
-        notes.extend(more_ids(which, path, ids, &mut special));
+        reader.notes.extend(more_ids(which, &path, ids, &mut special));
     }
-    notes.extend(numbers.and_then(|(path, config)| decoding(path, config)));
-    let around = texts.map(around).unwrap_or_default();
-    Ok(Words { special, notes, disagreements, ..Words::default() }.or(around))
+    reader.notes.extend(numbers.and_then(|(path, config)| decoding(path, config)));
+    let around = config.map(around).unwrap_or_default();
+    reader.into_words(special).or(around)
+}
+
+/// The token of a text that the two files have: that of the first, where both have one.
+fn named(
+    reader: &mut Reader,
+    which: SpecialId,
+    used: Use,
+    [config, map]: [Option<&Said>; 2],
+    tokenizer: Option<&Tokenizer>,
+) -> Option<Named> {
+    let said = |file: Option<&Said>| content(file?.1.get(format!("{}_token", which.name()))?).map(str::to_owned);
+    let first = reader.token(which, used, config, tokenizer);
+    if said(config) == said(map) {
+        return first;
+    }
+    // What nobody read until there was nobody else to ask is no error.
+    let second = reader.token(which, Use::Said, map, tokenizer);
+    if let (Some(one), Some(other)) = (&first, &second)
+        && one.id != other.id
+    {
+        let (name, known, path) = (which.name(), one.path.display(), other.path.display());
+        let found = format!("{name}_token is {:?} ({}) in {known} and {:?} ({}) in {path}", one.text, one.id, other.text, other.id);
+        reader.disagree(which, Origin::Beside(one.path.clone()), found, TAKEN.to_owned());
+    }
+    first.or(second)
 }
 
 /// Whether texts begin and end with special tokens, as `tokenizer_config.json` says it.
@@ -116,17 +210,17 @@ pub(super) fn around((path, config): &Said) -> Words {
 
 /// What the numbers say beside ids that are known from elsewhere, as a hybrid's are: those that nobody else says, and what there is to
 /// say of the others.
-pub(super) fn beyond(numbers: Option<&Said>, known: SpecialIds<Sourced<u32>>) -> Result<Words, ContainerError> {
-    let Some((path, config)) = numbers else { return Ok(Words { special: known, ..Words::default() }) };
-    let (mut special, mut notes, mut lists, mut disagreements) = (known, Vec::new(), Vec::new(), Vec::new());
+pub(super) fn beyond(numbers: &Option<Numbers>, known: SpecialIds<Sourced<u32>>) -> Words {
+    let (mut special, mut reader, mut lists) = (known, Reader::default(), Vec::new());
+    let numbers = reader.numbers(numbers);
+    let Some((path, config)) = numbers else { return reader.into_words(special) };
     for which in SpecialId::all().filter(|which| use_of(*which).is_some()) {
-        let Some(ids) = by_number(path, config, which)? else { continue };
+        let Some((_, ids)) = reader.ids(which, numbers) else { continue };
         match special.get(which) {
             Some(said) if !ids.contains(&said.value) => {
-                let name = which.name();
-                let found = format!("{name}_token_id of {} is {}", path.display(), listed(&ids));
+                let found = format!("{}_token_id of {} is {}", which.name(), path.display(), listed(&ids));
                 let end = format!(", and not kept: it is {} by {}", said.value, said.origin);
-                disagreements.push(Disagreement { word: Word::Special, key: name.to_owned(), heard: said.origin.clone(), found, end });
+                reader.disagree(which, said.origin.clone(), found, end);
             }
             Some(_) => lists.push((which, ids)),
             None => {
@@ -137,40 +231,25 @@ pub(super) fn beyond(numbers: Option<&Said>, known: SpecialIds<Sourced<u32>>) ->
         }
     }
     for (which, ids) in lists {
-        notes.extend(more_ids(which, path, ids, &mut special));
+        reader.notes.extend(more_ids(which, path, ids, &mut special));
     }
-    notes.extend(decoding(path, config));
-    Ok(Words { special, notes, disagreements, ..Words::default() })
+    reader.notes.extend(decoding(path, config));
+    reader.into_words(special)
 }
 
-fn by_text(
-    path: &Path,
-    config: &Json,
-    which: SpecialId,
-    used: Use,
-    tokenizer: &Tokenizer,
-    notes: &mut Vec<String>,
-) -> Result<Option<(u32, String, PathBuf)>, ContainerError> {
+/// The id and the text of a token, or what is wrong with the text.
+fn by_text(config: &Json, which: SpecialId, tokenizer: &Tokenizer) -> Result<Option<(u32, String)>, String> {
     let name = format!("{}_token", which.name());
     let Some(said) = config.get(&name).filter(|said| !said.is_null()) else { return Ok(None) };
-    let text = content(said).ok_or_else(|| bad(path, format!("{name} is {said}, expected the text of a token")))?;
+    let text = content(said).ok_or_else(|| format!("{name} is {}, expected the text of a token", shorten(&said.to_string())))?;
     let end_of_text = || tokenizer.end_of_text().filter(|_| END_OF_TEXT.contains(&text));
-    match (tokenizer.id_of(text.as_bytes()).or_else(end_of_text), used) {
-        (Some(id), _) => Ok(Some((id, shorten(text), path.to_path_buf()))),
-        (None, Use::Said) => {
-            let (text, path) = (shorten(text), path.display());
-            notes.push(format!("{name} of {path} is {text:?}, which is no token of {}, and is not kept", tokenizer.name()));
-            Ok(None)
-        }
-        (None, Use::Needed) => {
-            let problem = format!("{name} is {text:?}, which is no token of {}", tokenizer.name());
-            Err(bad(path, format!("{problem}: correct or remove it there, or add its id to added_tokens_decoder")))
-        }
-    }
+    let id = tokenizer.id_of(text.as_bytes()).or_else(end_of_text);
+    let shown = shorten(text);
+    id.map(|id| Some((id, shown.clone()))).ok_or_else(|| format!("{name} is {shown:?}, which is no token of {}", tokenizer.name()))
 }
 
-/// The ids of a key, one or several.
-fn by_number(path: &Path, config: &Json, which: SpecialId) -> Result<Option<Vec<u32>>, ContainerError> {
+/// The ids of a key, one or several, or what is wrong with them.
+fn by_number(config: &Json, which: SpecialId) -> Result<Option<Vec<u32>>, String> {
     let name = format!("{}_token_id", which.name());
     let Some(said) = config.get(&name).filter(|said| !said.is_null()) else { return Ok(None) };
     let number = |id: &Json| u32::try_from(id.as_u64()?).ok();
@@ -183,7 +262,7 @@ fn by_number(path: &Path, config: &Json, which: SpecialId) -> Result<Option<Vec<
         Some(ids) => format!("a list with {} entries", ids.len()),
         None => shorten(&said.to_string()),
     };
-    ids.map(Some).ok_or_else(|| bad(path, format!("{name} is {}, expected the id of a token, or several", shown())))
+    ids.map(Some).ok_or_else(|| format!("{name} is {}, expected the id of a token, or several", shown()))
 }
 
 fn listed(ids: &[u32]) -> String {

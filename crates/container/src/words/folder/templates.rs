@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use rwkv_forge_tensor::{BoxError, shorten};
 use serde_json::Value as Json;
 
-use super::{Said, TAKEN, bad, json};
+use super::{Said, TAKEN, kind_of, parsed};
 use crate::beside::Beside;
-use crate::error::ContainerError;
-use crate::words::{Array, ChatFormat, Disagreement, Origin, Sourced, Value, Word, Words};
+use crate::words::{Array, ChatFormat, Disagreement, Fault, MAX_TEMPLATE_BYTES, Origin, Sourced, Value, Word, Words};
 
 /// The conversation format in a file of its own.
 pub const TEMPLATE: &str = "chat_template.jinja";
@@ -20,9 +19,14 @@ pub const TEMPLATES: &str = "additional_chat_templates";
 const ENDING: &str = ".jinja";
 /// Most templates with a name that are read.
 const MAX_TEMPLATES: usize = 64;
+/// Most keys that a note lists.
+const MAX_LISTED: usize = 16;
 /// Keys of a GGUF for templates with a name, which converters and runtimes share: what such a key begins with.
 pub const NAMED_TEMPLATE: &str = "tokenizer.chat_template.";
 const NAMES: &str = "tokenizer.chat_templates";
+
+/// What to do about a template that cannot be read.
+const REMEDY: &str = "correct or remove it, or give a template or the name of a format with --chat";
 
 /// A template: its file, its name or none for the one without, its text.
 struct Found {
@@ -31,61 +35,119 @@ struct Found {
     text: String,
 }
 
+/// What is found of templates.
+#[derive(Default)]
+struct Reader {
+    all: Vec<Found>,
+    faults: Vec<Fault>,
+    notes: Vec<String>,
+}
+
+impl Reader {
+    /// A template, unless it is larger than any that is read.
+    fn take(&mut self, path: &Path, name: Option<&str>, text: Result<String, String>) {
+        let within = |text: String| match text.len() {
+            bytes if bytes > MAX_TEMPLATE_BYTES => Err(format!("the template has {bytes} bytes, at most {MAX_TEMPLATE_BYTES} are read")),
+            _ => Ok(text),
+        };
+        match text.and_then(within) {
+            Ok(text) => self.all.push(Found { path: path.to_path_buf(), name: name.map(str::to_owned), text }),
+            Err(problem) => self.fault(name, path, problem),
+        }
+    }
+
+    /// What is wrong with the template of a name, or with all of a file.
+    fn fault(&mut self, name: Option<&str>, path: &Path, problem: String) {
+        let (word, key) = place(name.and_then(spelled));
+        self.faults.push(Fault { word, key, path: path.to_path_buf(), problem, remedy: REMEDY.to_owned() });
+    }
+
+    /// Those that a value of JSON has: one text, or a list with names.
+    fn of_json(&mut self, path: &Path, said: &Json) {
+        let listed = match (said.as_str(), said.as_array()) {
+            (Some(text), _) => return self.take(path, None, Ok(text.to_owned())),
+            (None, Some(list)) => of_list(list),
+            (None, None) => Err(format!("chat_template is {}, expected a text or a list of texts with names", kind_of(said))),
+        };
+        match listed {
+            Ok(listed) => listed.into_iter().for_each(|(name, text)| self.take(path, Some(name), Ok(text.to_owned()))),
+            Err(problem) => self.fault(None, path, problem),
+        }
+    }
+
+    /// Those of `chat_template.json`: under their key, or as all of it.
+    fn of_file(&mut self, path: &Path, said: &Json) {
+        const KEY: &str = "chat_template";
+        let Some(entries) = said.as_object() else { return self.of_json(path, said) };
+        let others: Vec<String> = entries.keys().filter(|key| *key != KEY).take(MAX_LISTED).map(|key| shorten(key)).collect();
+        if !others.is_empty() {
+            self.notes.push(format!("of {} is not kept what is no {KEY}: {}", path.display(), others.join(", ")));
+        }
+        match entries.get(KEY).filter(|said| !said.is_null()) {
+            Some(said) => self.of_json(path, said),
+            None => self.notes.push(format!("{} has no {KEY}", path.display())),
+        }
+    }
+}
+
+/// Where a template with a name, or the one without, has its place.
+fn place(name: Option<String>) -> (Word, String) {
+    match name {
+        None => (Word::Template, Word::Template.name().to_owned()),
+        Some(name) => (Word::Other, format!("{NAMED_TEMPLATE}{name}")),
+    }
+}
+
 /// The template without a name, or the one that is called `default`, and under the keys that a GGUF has for them those with names: those of
 /// files of their own before those of the configuration.
 pub(super) fn read(beside: &Beside, config: Option<&Said>) -> Result<Words, BoxError> {
-    let mut all = Vec::new();
-    if let Some((path, bytes)) = beside.bytes(TEMPLATE)? {
-        all.push(Found { text: utf8(&path, bytes)?, path, name: None });
+    let mut reader = Reader::default();
+    if let Some((path, bytes)) = beside.text(TEMPLATE)? {
+        reader.take(&path, None, bytes.and_then(utf8));
     }
-    if let Some((path, said)) = json(beside, TEMPLATE_JSON)? {
-        all.extend(of_json(&path, &said)?);
+    match parsed(beside, TEMPLATE_JSON)? {
+        None => {}
+        Some((path, Ok(said))) => reader.of_file(&path, &said),
+        Some((path, Err(problem))) => reader.fault(None, &path, problem),
     }
     let names = beside.names_in(TEMPLATES, |name| name.ends_with(ENDING))?;
-    check_number(Path::new(TEMPLATES), "files", names.len())?;
-    for file in names {
-        let Some((path, bytes)) = beside.bytes(&format!("{TEMPLATES}/{file}"))? else { continue };
-        all.push(Found { text: utf8(&path, bytes)?, path, name: file.strip_suffix(ENDING).map(str::to_owned) });
-    }
-    if let Some((path, config)) = config {
-        all.extend(of_json(path, config)?);
-    }
-    Ok(sorted(all)?)
-}
-
-fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, ContainerError> {
-    String::from_utf8(bytes).map_err(|error| bad(path, format!("it is not UTF-8 text: {error}")))
-}
-
-fn check_number(path: &Path, what: &str, count: usize) -> Result<(), ContainerError> {
-    if count <= MAX_TEMPLATES { Ok(()) } else { Err(bad(path, format!("it has {count} {what}, at most {MAX_TEMPLATES} are read"))) }
-}
-
-/// Those of a configuration: one text, or a list with names.
-fn of_json(path: &Path, config: &Json) -> Result<Vec<Found>, ContainerError> {
-    let Some(said) = config.get("chat_template").filter(|said| !said.is_null()) else { return Ok(Vec::new()) };
-    let found = |name: Option<&str>, text: &str| Found { path: path.to_path_buf(), name: name.map(str::to_owned), text: text.to_owned() };
-    match (said.as_str(), said.as_array()) {
-        (Some(text), _) => Ok(vec![found(None, text)]),
-        (None, Some(list)) => {
-            check_number(path, "entries of chat_template", list.len())?;
-            let one = |one: &Json| {
-                let part = |key: &str| one.get(key).and_then(Json::as_str);
-                let (Some(name), Some(text)) = (part("name"), part("template")) else {
-                    return Err(bad(path, "an entry of chat_template has no name or no template".to_owned()));
-                };
-                Ok(found(Some(name), text))
-            };
-            let all = list.iter().map(one).collect::<Result<Vec<_>, _>>()?;
-            let spelled: Vec<Option<String>> = all.iter().map(|one| one.name.as_deref().and_then(spelled)).collect();
-            let twice = spelled.iter().enumerate().any(|(place, name)| spelled.iter().take(place).any(|before| before == name));
-            if twice || spelled.contains(&Some(String::new())) {
-                return Err(bad(path, "chat_template has several entries of one name, or one without a name".to_owned()));
+    match check_number("files", names.len()) {
+        Err(problem) => reader.fault(None, Path::new(TEMPLATES), problem),
+        Ok(()) => {
+            for file in names {
+                let Some((path, bytes)) = beside.text(&format!("{TEMPLATES}/{file}"))? else { continue };
+                reader.take(&path, file.strip_suffix(ENDING), bytes.and_then(utf8));
             }
-            Ok(all)
         }
-        (None, None) => Err(bad(path, "chat_template is neither a text nor a list of texts with names".to_owned())),
     }
+    if let Some((path, config)) = config
+        && let Some(said) = config.get("chat_template").filter(|said| !said.is_null())
+    {
+        reader.of_json(path, said);
+    }
+    Ok(sorted(reader))
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| format!("it is not UTF-8 text: {error}"))
+}
+
+fn check_number(what: &str, count: usize) -> Result<(), String> {
+    if count <= MAX_TEMPLATES { Ok(()) } else { Err(format!("it has {count} {what}, at most {MAX_TEMPLATES} are read")) }
+}
+
+/// Names and texts of a list.
+fn of_list(list: &[Json]) -> Result<Vec<(&str, &str)>, String> {
+    check_number("entries of chat_template", list.len())?;
+    let all: Option<Vec<(&str, &str)>> =
+        list.iter().map(|one| Some((one.get("name")?.as_str()?, one.get("template")?.as_str()?))).collect();
+    let all = all.ok_or("an entry of chat_template has no name or no template")?;
+    let spelled: Vec<Option<String>> = all.iter().map(|(name, _)| spelled(name)).collect();
+    let twice = spelled.iter().enumerate().any(|(place, name)| spelled.iter().take(place).any(|before| before == name));
+    if twice || spelled.contains(&Some(String::new())) {
+        return Err("chat_template has several entries of one name, or one without a name".to_owned());
+    }
+    Ok(all)
 }
 
 /// A name as llama.cpp's converter spells it; none for that of the template that needs none.
@@ -95,10 +157,10 @@ fn spelled(name: &str) -> Option<String> {
 }
 
 /// The first of each name; what says another thing later is noted.
-fn sorted(all: Vec<Found>) -> Result<Words, ContainerError> {
+fn sorted(mut reader: Reader) -> Words {
     let mut words = Words::default();
     let mut taken: Vec<(Option<String>, Found)> = Vec::new();
-    for found in all {
+    for found in std::mem::take(&mut reader.all) {
         let name = found.name.as_deref().and_then(spelled);
         match taken.iter().find(|(known, _)| *known == name) {
             None => taken.push((name, found)),
@@ -116,13 +178,17 @@ fn sorted(all: Vec<Found>) -> Result<Words, ContainerError> {
             }
         }
     }
-    let Some((_, Sourced { origin, .. })) = words.other.first() else { return Ok(words) };
-    let (Origin::Beside(path), None) = (origin, &words.template) else {
-        let list = Sourced { value: Value::Array(Array::String(names)), origin: origin.clone() };
+    if let Some((_, Sourced { origin: Origin::Beside(path), .. })) = words.other.first() {
+        let path = path.clone();
+        // Where the one without a name cannot be read, that is said.
+        if words.template.is_none() && !reader.faults.iter().any(|fault| fault.word == Word::Template) {
+            let problem = "there are templates with names, and none that is called default or has no name".to_owned();
+            reader.fault(None, &path, problem);
+        }
+        let list = Sourced { value: Value::Array(Array::String(names)), origin: Origin::Beside(path) };
         words.other.push((NAMES.to_owned(), list));
-        return Ok(words);
-    };
-    Err(bad(path, "there are templates with names, and none that is called default or has no name".to_owned()))
+    }
+    Words { faults: reader.faults, notes: reader.notes, ..words }
 }
 
 /// What two files say of one template, where it is not the same.
@@ -140,9 +206,6 @@ fn differing(known: &Found, other: &Found) -> Option<Disagreement> {
     let called = name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
     let (known_in, other_in) = (known.path.display(), other.path.display());
     let found = format!("the template{called} is {} in {known_in} and {} in {other_in}", shown(first), shown(second));
-    let (word, key) = match name {
-        None => (Word::Template, Word::Template.name().to_owned()),
-        Some(name) => (Word::Other, format!("{NAMED_TEMPLATE}{name}")),
-    };
+    let (word, key) = place(name);
     Some(Disagreement { word, key, heard: Origin::Beside(known.path.clone()), found, end: TAKEN.to_owned() })
 }
