@@ -19,7 +19,7 @@ mod view;
 
 pub use error::BenchError;
 pub use report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
-pub use run::run;
+pub use run::{OnStep, run};
 pub use settings::{Settings, Subject};
 pub use statistics::Spread;
 pub use system::{Machine, available_memory, resident_memory};

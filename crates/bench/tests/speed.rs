@@ -29,13 +29,14 @@ fn measured(versions: &[Version], ways: &[EngineOptions], settings: &Settings) -
             options: *options,
         }));
     }
-    let (last, total) = (Cell::new(0), Cell::new(0));
-    let report = run(&subjects, settings, &|done, all| {
-        assert!(done == last.get() + 1 && done <= all, "{done} of {all} after {}", last.get());
-        last.set(done);
+    let (next, total) = (Cell::new(0), Cell::new(0));
+    let report = run(&subjects, settings, &|done, all, what| {
+        assert!(done == next.get() && done <= all, "{done} of {all}, expected {}", next.get());
+        assert_eq!(what.is_empty(), done == all, "every step says what it is: {what:?}");
+        next.set(done + 1);
         total.set(all);
     });
-    assert_eq!(last, total, "the steps come to an end");
+    assert_eq!(next.get(), total.get() + 1, "the steps come to an end");
     report.unwrap()
 }
 
@@ -111,6 +112,6 @@ fn documents() {
 #[test]
 fn what_measures_nothing_is_refused() {
     let subject = Subject { name: "m".to_owned(), model: Model::describe(model(Version::V7)).unwrap(), file_bytes: 1, options: way(1) };
-    let error = run(&[subject], &Settings { repeat: 0, ..SETTINGS }, &|_, _| ()).unwrap_err();
+    let error = run(&[subject], &Settings { repeat: 0, ..SETTINGS }, &|_, _, _| ()).unwrap_err();
     assert!(matches!(error, BenchError::Setting { found: 0, .. }), "{error}");
 }

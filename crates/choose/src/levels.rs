@@ -12,7 +12,7 @@ use rwkv_forge_report::pareto_front;
 
 use crate::error::ChooseError;
 use crate::measure::{Candidate, Job, Measured, Reference, Results};
-use crate::observer::Observer;
+use crate::observer::{Observer, Work};
 use crate::ready::decide;
 use crate::speed::{Speed, Speeds};
 use crate::wish::{Choosable, Wish};
@@ -156,8 +156,14 @@ impl Level {
     }
 
     /// The model in this type. Replaced tensors lie in a file without a name.
-    fn rendered(&self, model: &OpenModel) -> Result<Rendered, ChooseError> {
-        Ok(Rendering { model, blueprint: &self.blueprint, recipe: &self.recipe, calibration: None, directory: None }.whole()?)
+    fn rendered(&self, model: &OpenModel, observer: &dyn Observer) -> Result<Rendered, ChooseError> {
+        let steps = observer.begin(Work::Quantizing);
+        let rendering = Rendering { model, blueprint: &self.blueprint, recipe: &self.recipe, calibration: None, directory: None };
+        let rendered = rendering.whole(&|done, total, tensor| {
+            steps.set(done, total);
+            steps.at(&format!("{}: {tensor}", self.names[0]));
+        });
+        Ok(rendered?)
     }
 }
 
@@ -252,7 +258,7 @@ pub fn compare_levels(
     if source.model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         job.observer.note("the source is quantized: levels are measured against it, so its own losses are in none of the numbers");
     }
-    let made: Vec<Made<'_>> = levels.iter().map(|level| Made::new(level, source, speeds)).collect();
+    let made: Vec<Made<'_>> = levels.iter().map(|level| Made::new(level, source, speeds, job.observer)).collect();
     let candidates: Vec<&dyn Candidate> = made.iter().map(|made| made as &dyn Candidate).collect();
     let model = Runnable::new(&source.model.model);
     let results = job.run(Some(Reference { model: &model, identity: source.identity }), &candidates, None)?;
@@ -263,7 +269,8 @@ pub fn compare_levels(
         let (name, count) = (made.name(), made.zeroed.get());
         job.observer.warn(&format!("{name}: {count} blocks became zero although their weights are not"));
     }
-    let source_speed = speeds.map(|speeds| speeds.of(source.name, source.identity, &model, source.bytes)).transpose()?.flatten();
+    let source_speed =
+        speeds.map(|speeds| speeds.of((source.name, source.identity), &model, source.bytes, job.observer)).transpose()?.flatten();
     let costs: Vec<(f64, f64)> = levels.iter().zip(&results.models).map(|(level, found)| (level.bytes as f64, found.kl())).collect();
     let files: Vec<Choosable> = levels.iter().zip(&results.models).map(|(level, found)| choosable(level, found)).collect();
     Ok(Compared {
@@ -288,16 +295,17 @@ struct Made<'a> {
     model: &'a OpenModel,
     identity: String,
     speeds: Option<&'a Speeds<'a>>,
+    observer: &'a dyn Observer,
     speed: Cell<Option<Speed>>,
     /// Blocks that became zero although their weights are not, once the level was made.
     zeroed: Cell<u64>,
 }
 
 impl<'a> Made<'a> {
-    fn new(level: &'a Level, source: LevelSource<'a>, speeds: Option<&'a Speeds<'a>>) -> Self {
+    fn new(level: &'a Level, source: LevelSource<'a>, speeds: Option<&'a Speeds<'a>>, observer: &'a dyn Observer) -> Self {
         let identity = format!("{} in {}", source.identity, level.types);
         let speed = Cell::new(speeds.and_then(|speeds| speeds.known(&identity)));
-        Self { level, model: source.model, identity, speeds, speed, zeroed: Cell::new(0) }
+        Self { level, model: source.model, identity, speeds, observer, speed, zeroed: Cell::new(0) }
     }
 }
 
@@ -311,14 +319,14 @@ impl Candidate for Made<'_> {
     }
 
     fn with(&self, task: &mut dyn FnMut(Runnable) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
-        let rendered = self.level.rendered(self.model)?;
+        let rendered = self.level.rendered(self.model, self.observer)?;
         self.zeroed.set(rendered.zeroed_blocks);
         task(Runnable::new(&rendered.model))
     }
 
     fn measured(&self, model: Runnable) -> Result<(), ChooseError> {
         if let Some(speeds) = self.speeds.filter(|_| self.speed.get().is_none()) {
-            self.speed.set(speeds.of(self.name(), &self.identity, &model, self.level.bytes)?);
+            self.speed.set(speeds.of((self.name(), &self.identity), &model, self.level.bytes, self.observer)?);
         }
         Ok(())
     }

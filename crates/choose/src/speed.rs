@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, Key, Kind};
 use crate::error::ChooseError;
+use crate::observer::{Observer, Work};
 
 /// Tokens decoded a round, and rounds.
 const ROUNDS: (usize, usize) = (32, 5);
@@ -47,8 +48,14 @@ impl<'a> Speeds<'a> {
         serde_json::from_slice(&self.cache.get(&self.name(identity))?).ok()
     }
 
-    /// Of a model that may be known from an earlier run.
-    pub(crate) fn of(&self, name: &str, identity: &str, runnable: &Runnable, file_bytes: u64) -> Result<Option<Speed>, ChooseError> {
+    /// Of a model that may be known from an earlier run, by its name and its identity.
+    pub(crate) fn of(
+        &self,
+        (name, identity): (&str, &str),
+        runnable: &Runnable,
+        file_bytes: u64,
+        observer: &dyn Observer,
+    ) -> Result<Option<Speed>, ChooseError> {
         if let Some(speed) = self.known(identity) {
             return Ok(Some(speed));
         }
@@ -57,7 +64,11 @@ impl<'a> Speeds<'a> {
         let subject = Subject { name: name.to_owned(), model: runnable.model.clone(), file_bytes, options };
         let (tokens, repeat) = ROUNDS;
         let settings = Settings { tokens, repeat, prompts: Vec::new(), loads: 1, position: 0, buffer_bytes: Some(BUFFER) };
-        let report = rwkv_forge_bench::run(&[subject], &settings, &|_, _| ())?;
+        let steps = observer.begin(Work::Timing);
+        let report = rwkv_forge_bench::run(&[subject], &settings, &|done, total, what| {
+            steps.set(done as u64, total as u64);
+            steps.at(what);
+        })?;
         let Some(found) = report.models.first() else { return Ok(None) };
         let memory = found.memory.used;
         let speed = Speed {
