@@ -194,6 +194,8 @@ pub struct Compared {
     pub meets: Vec<bool>,
     /// What to take.
     pub recommended: Option<usize>,
+    /// What a little more size buys, where that is much: see [`Wish::best_buy`].
+    pub best_buy: Option<usize>,
 }
 
 impl Compared {
@@ -273,12 +275,14 @@ pub fn compare_levels(
         speeds.map(|speeds| speeds.of((source.name, source.identity), &model, source.bytes, job.observer)).transpose()?.flatten();
     let costs: Vec<(f64, f64)> = levels.iter().zip(&results.models).map(|(level, found)| (level.bytes as f64, found.kl())).collect();
     let files: Vec<Choosable> = levels.iter().zip(&results.models).map(|(level, found)| choosable(level, found)).collect();
+    let recommended = wish.choose(&files);
     Ok(Compared {
         speeds: made.iter().map(|made| made.speed.get()).collect(),
         source_speed,
         front: pareto_front(&costs),
         meets: files.iter().map(|file| wish.is_met(file)).collect(),
-        recommended: wish.choose(&files),
+        recommended,
+        best_buy: recommended.and_then(|taken| wish.best_buy(&files, taken)),
         results,
     })
 }

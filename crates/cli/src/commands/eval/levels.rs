@@ -81,6 +81,9 @@ impl LevelFindings<'_> {
         if let Some(command) = self.command() {
             out.push_str(&format!("   {command}\n"));
         }
+        if let Some((sentence, command)) = self.best_buy().zip(self.best_buy_command()) {
+            out.push_str(&format!("=> {sentence}\n   {command}\n"));
+        }
         Ok(out)
     }
 
@@ -120,6 +123,8 @@ impl LevelFindings<'_> {
             "models": models,
             "recommended": self.found.recommended.map(|index| &self.levels[index].names[0]),
             "recommendation": self.sentence(),
+            "best_buy": self.found.best_buy.map(|index| &self.levels[index].names[0]),
+            "best_buy_reason": self.best_buy(),
             "machine": Machine::this(),
         });
         Ok(merged([self.setting.to_json(), own]))
