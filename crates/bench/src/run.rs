@@ -13,6 +13,7 @@ use rwkv_forge_weights::{Model, check_logits};
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};
 use crate::error::BenchError;
+use crate::noise::{Listener, doubts};
 use crate::report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
 use crate::settings::{Settings, Subject, Tokens};
 use crate::statistics::Spread;
@@ -54,6 +55,7 @@ pub fn run(subjects: &[Subject], settings: &Settings, progress: OnStep<'_>) -> R
         notes.push(format!("the models do not fit into memory together: measured in {} groups, one after the other", groups.len()));
     }
     let steps = Steps::new(subjects.len(), groups.len(), settings, progress);
+    let listener = Listener::begin();
     let (mut bandwidth, mut models, mut resident) = (Vec::new(), Vec::new(), None);
     for group in groups {
         let mut loaded = Vec::with_capacity(group.len());
@@ -66,7 +68,9 @@ pub fn run(subjects: &[Subject], settings: &Settings, progress: OnStep<'_>) -> R
         bandwidth = measured;
     }
     steps.step("");
-    Ok(Report { machine, bandwidth, models, process_resident_bytes: resident, notes })
+    let quiet = listener.heard();
+    models.iter_mut().for_each(|model: &mut ModelReport| model.doubts = doubts(&model.decode, &quiet, machine.last_level_cache_bytes));
+    Ok(Report { machine, bandwidth, models, process_resident_bytes: resident, quiet, notes })
 }
 
 /// How far the work is.
@@ -283,6 +287,7 @@ impl<'a> Loaded<'a> {
             position_spread: spread(&positions),
             positions,
             notes: self.engine.notes().to_vec(),
+            doubts: Vec::new(),
         })
     }
 }

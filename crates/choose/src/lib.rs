@@ -40,6 +40,6 @@ pub use planner::{Estimate, Finished, PlanTexts, Planner, start};
 pub use prediction::Predictions;
 pub use probe::{Place, Probe, ProbeOptions};
 pub use ready::decide;
-pub use speed::{Speed, Speeds};
+pub use speed::Speed;
 pub use types::{TensorType, is_open, tensor_types, tensor_types_with_errors};
 pub use wish::{Choosable, Limits, Wish};

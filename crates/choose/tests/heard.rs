@@ -166,7 +166,7 @@ fn levels_are_quantized_within_their_evaluation() {
     };
     let identity = model_identity(&model).unwrap();
     let of = LevelSource { name: "tiny", model: &model, identity: &identity, bytes: model.source_bytes().unwrap() };
-    compare_levels(&decided, of, &Wish { limits: Limits::default(), max_size: None }, &job, None).unwrap();
+    compare_levels(&decided, of, &Wish { limits: Limits::default(), max_size: None }, &job, false).unwrap();
     assert_eq!(ear.works(), [Work::Evaluating, Work::Quantizing, Work::Evaluating, Work::Quantizing, Work::Evaluating]);
     for level in ["q8_0", "q4_0"] {
         assert!(ear.was_at(Work::Quantizing, &format!("{level}: head.weight")), "{level}");

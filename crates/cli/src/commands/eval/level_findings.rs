@@ -1,6 +1,6 @@
 //! What `eval --levels` has found, before it becomes tables and pages.
 
-use rwkv_forge_choose::{Compared, Level, Limits, Predictions, Wish};
+use rwkv_forge_choose::{Compared, Level, Limits, Predictions, Speed, Wish};
 use rwkv_forge_convert::container::Container;
 
 use super::super::shown;
@@ -67,6 +67,22 @@ impl LevelFindings<'_> {
         let share = kl(best) / kl(taken) * 100.0;
         let name = &self.levels[best].names[0];
         Some(format!("best buy: {name}, {larger:.0} % larger with {share:.0} % of that loss ({})", self.size_and_loss(best)))
+    }
+
+    /// Speeds that were measured while something else ran, one sentence each.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let levels = self.levels.iter().zip(&self.found.speeds).map(|(level, speed)| (level.names[0].as_str(), speed.as_ref()));
+        let all = std::iter::once(("the source", self.found.source_speed.as_ref())).chain(levels);
+        let told = all.filter_map(|(name, speed)| {
+            let doubts: Vec<String> = speed?.doubts.iter().map(ToString::to_string).collect();
+            (!doubts.is_empty()).then(|| format!("the speed of {name} is to be distrusted: {}", doubts.join("; ")))
+        });
+        told.collect()
+    }
+
+    /// The speed of a level, unless something speaks against it.
+    pub(crate) fn sound_speed(&self, index: usize) -> Option<&Speed> {
+        self.found.speeds.get(index)?.as_ref().filter(|speed| speed.is_sound())
     }
 
     /// What to type to get the recommended file.

@@ -133,11 +133,10 @@ fn verdict_of_levels(findings: &LevelFindings<'_>) -> Option<Verdict> {
     let share = level.bytes as f64 / findings.source.bytes.max(1) as f64 * 100.0;
     let mut figures = vec![figure("file size", format!("{:.1} MB", level.bytes as f64 / 1e6), format!("{share:.0} % of the source"))];
     figures.extend(loss_figures(measured));
-    if let Some(speed) = findings.found.speeds[index] {
-        let times = findings
-            .found
-            .source_speed
-            .map_or_else(String::new, |source| format!("{:.1} times the source", speed.tokens_per_second / source.tokens_per_second));
+    if let Some(speed) = findings.sound_speed(index) {
+        let source = findings.found.source_speed.as_ref().filter(|source| source.is_sound());
+        let times =
+            source.map_or_else(String::new, |source| format!("{:.1} times the source", speed.tokens_per_second / source.tokens_per_second));
         figures.push(figure("speed", format!("{:.0} tokens/s", speed.tokens_per_second), times));
     }
     // The figures beside it have its numbers.
@@ -168,7 +167,7 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     for (index, (level, measured)) in findings.levels.iter().zip(&findings.found.results.models).enumerate() {
         plot.push(Dot {
             label: if findings.found.best_buy == Some(index) { format!("{} (best buy)", level.names[0]) } else { level.names[0].clone() },
-            note: findings.found.speeds[index].map_or_else(String::new, |speed| format!("{:.0} tokens/s", speed.tokens_per_second)),
+            note: findings.sound_speed(index).map_or_else(String::new, |speed| format!("{:.0} tokens/s", speed.tokens_per_second)),
             x: level.bytes as f64 / 1e6,
             y: measured.kl(),
             interval: measured.evaluation.kl.as_ref().and_then(|kl| kl.interval).map(|[low, high]| (low, high)),
@@ -184,6 +183,9 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     let recommended = findings.found.recommended.map(|index| index + 1);
     let noted = findings.found.best_buy.map(|index| (index + 1, "best buy".to_owned()));
     section.table(PageTable { table: tables::levels(findings), recommended, noted, muted });
+    for doubt in findings.doubts() {
+        section.note(format!("? {}.", capital(&doubt)));
+    }
     section.note(intervals(&findings.found.results.models));
     let commands: Vec<String> = findings.command().into_iter().chain(findings.best_buy_command()).collect();
     if !commands.is_empty() {
