@@ -55,6 +55,7 @@ def other_user():
 
 
 CONDITIONS = {
+    "script, for a pseudo terminal": lambda: bool(shutil.which("script")) and succeeds("script", "-qec", "true", "/dev/null"),
     "the data beside the repository": lambda: (DATA / "checkpoints" / "small-rwkv7.pth").is_file(),
     "a Python with gguf and jinja2 in RWKV_FORGE_PYTHON": lambda: python_with("gguf", "jinja2"),
     "a Python with torch in RWKV_FORGE_PYTHON": lambda: python_with("torch"),

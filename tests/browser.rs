@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::support::Dir;
 use serde_json::Value;
 
-const WIDTHS: [u32; 2] = [400, 1400];
+const WIDTHS: [u32; 3] = [400, 800, 1400];
 /// Values of Blink's `preferredColorScheme`.
 const SCHEMES: [(&str, &str); 2] = [("light", "1"), ("dark", "0")];
 

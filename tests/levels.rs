@@ -106,6 +106,21 @@ fn a_wish_leads_to_one_level_or_to_exit_code_1() {
     let printed =
         String::from_utf8(run(&levels("7", "q8_0,q5_1,q4_0", &dir.join("cache"), &["--no-speed", "--max-kl", &between])).stdout).unwrap();
     assert!(printed.contains("=> take q5_1: the smallest file within --max-kl") && printed.contains("--type q5_1"), "{printed}");
+    // A little more size that buys much less loss is named as well, and never instead.
+    let best = |seen: &Value| {
+        let (taken, all) = (level(seen, seen["recommended"].as_str().unwrap()), seen["models"].as_array().unwrap());
+        let (bytes, kl) = (number(&taken["file_bytes"]), number(&taken["kl"]["mean"]));
+        let is_one = |other: &&Value| {
+            let larger = number(&other["file_bytes"]) / bytes;
+            larger > 1.0 && larger <= 1.25 && number(&other["kl"]["mean"]) <= kl / 3.0
+        };
+        all.iter().any(|other| is_one(&other))
+    };
+    let seen = of(&["--max-kl", "1"], 0);
+    assert_eq!(seen["recommended"], "q4_0");
+    assert_eq!(!seen["best_buy"].is_null(), best(&seen), "{seen}");
+    assert_eq!(seen["best_buy"].is_null(), seen["best_buy_reason"].is_null());
+    assert!(all["best_buy"].is_null() && of(&["--max-size", "2G"], 0)["best_buy"].is_null());
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod matrix;
 mod names;
 mod numbers;
 mod plans;
+mod progress;
 mod reads;
 mod rivals;
 mod roundtrip;

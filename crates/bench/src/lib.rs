@@ -10,6 +10,7 @@ pub mod bandwidth;
 #[cfg(feature = "curve")]
 pub mod curve;
 mod error;
+mod noise;
 mod report;
 mod run;
 mod settings;
@@ -18,8 +19,9 @@ mod system;
 mod view;
 
 pub use error::BenchError;
+pub use noise::{BUSY_OTHERS, Doubt, Listener, Quiet, WIDE_SPREAD, doubts};
 pub use report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
-pub use run::run;
+pub use run::{OnStep, run};
 pub use settings::{Settings, Subject};
 pub use statistics::Spread;
 pub use system::{Machine, available_memory, resident_memory};

@@ -4,6 +4,7 @@ use rwkv_forge_engine::Memory;
 use serde::Serialize;
 
 use crate::bandwidth::Bandwidth;
+use crate::noise::{Doubt, Quiet};
 use crate::statistics::Spread;
 use crate::system::Machine;
 
@@ -18,6 +19,8 @@ pub struct Report {
     pub models: Vec<ModelReport>,
     /// Resident bytes of the whole process with all models of the last group loaded and used, before bandwidth is measured.
     pub process_resident_bytes: Option<u64>,
+    /// What else the machine did meanwhile.
+    pub quiet: Quiet,
     /// What a reader should know about how it was measured.
     pub notes: Vec<String>,
 }
@@ -61,6 +64,8 @@ pub struct ModelReport {
     pub held: String,
     /// What the engine says about how tensors are held.
     pub notes: Vec<String>,
+    /// Why its speed, or what it is compared with, is to be distrusted; empty where it is not.
+    pub doubts: Vec<Doubt>,
 }
 
 /// Loading: from opened file to ready engine.

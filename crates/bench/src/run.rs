@@ -13,6 +13,7 @@ use rwkv_forge_weights::{Model, check_logits};
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};
 use crate::error::BenchError;
+use crate::noise::{Listener, doubts};
 use crate::report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
 use crate::settings::{Settings, Subject, Tokens};
 use crate::statistics::Spread;
@@ -21,7 +22,10 @@ use crate::system::{Machine, available_memory, resident_memory};
 /// Tokens whose time is taken at one position in one round, at most.
 const AT_POSITION: usize = 16;
 
-/// Measures all subjects. `progress(done, total)` is called with numbers of steps.
+/// Hears of every step before it is made: steps that are done, all of them, and what comes; at the end, nothing.
+pub type OnStep<'a> = &'a dyn Fn(usize, usize, &str);
+
+/// Measures all subjects.
 ///
 /// ```
 /// use rwkv_forge_bench::{Settings, Subject, run};
@@ -32,7 +36,7 @@ const AT_POSITION: usize = 16;
 /// # let model = Model::describe(checkpoint)?;
 /// let subject = Subject { name: "tiny".to_owned(), model, file_bytes: 1 << 17, options: EngineOptions::default() };
 /// let few = Settings { tokens: 4, repeat: 2, prompts: vec![8], loads: 1, position: 0, buffer_bytes: Some(1 << 20) };
-/// let report = run(&[subject], &few, &|_done, _total| ())?;
+/// let report = run(&[subject], &few, &|_done, _total, _what| ())?;
 /// let decode = &report.models[0].decode.tokens_per_second;
 /// println!("{:.0} tokens a second", decode.median);
 /// assert_eq!(decode.count, 2);
@@ -42,7 +46,7 @@ const AT_POSITION: usize = 16;
 ///
 /// # Errors
 /// When the settings measure nothing, the engine refuses a model, or memory is short.
-pub fn run(subjects: &[Subject], settings: &Settings, progress: &dyn Fn(usize, usize)) -> Result<Report, BenchError> {
+pub fn run(subjects: &[Subject], settings: &Settings, progress: OnStep<'_>) -> Result<Report, BenchError> {
     settings.check()?;
     let machine = Machine::this();
     let groups = groups(subjects)?;
@@ -51,6 +55,7 @@ pub fn run(subjects: &[Subject], settings: &Settings, progress: &dyn Fn(usize, u
         notes.push(format!("the models do not fit into memory together: measured in {} groups, one after the other", groups.len()));
     }
     let steps = Steps::new(subjects.len(), groups.len(), settings, progress);
+    let listener = Listener::begin();
     let (mut bandwidth, mut models, mut resident) = (Vec::new(), Vec::new(), None);
     for group in groups {
         let mut loaded = Vec::with_capacity(group.len());
@@ -62,18 +67,21 @@ pub fn run(subjects: &[Subject], settings: &Settings, progress: &dyn Fn(usize, u
         models.extend(loaded.iter().filter_map(|model| model.report(&measured)));
         bandwidth = measured;
     }
-    Ok(Report { machine, bandwidth, models, process_resident_bytes: resident, notes })
+    steps.step("");
+    let quiet = listener.heard();
+    models.iter_mut().for_each(|model: &mut ModelReport| model.doubts = doubts(&model.decode, &quiet, machine.last_level_cache_bytes));
+    Ok(Report { machine, bandwidth, models, process_resident_bytes: resident, quiet, notes })
 }
 
 /// How far the work is.
 struct Steps<'a> {
     done: std::cell::Cell<usize>,
     total: usize,
-    progress: &'a dyn Fn(usize, usize),
+    progress: OnStep<'a>,
 }
 
 impl<'a> Steps<'a> {
-    fn new(subjects: usize, groups: usize, settings: &Settings, progress: &'a dyn Fn(usize, usize)) -> Self {
+    fn new(subjects: usize, groups: usize, settings: &Settings, progress: OnStep<'a>) -> Self {
         let rounds = settings.repeat + 1;
         let prompts = subjects * settings.prompts.len() * rounds;
         let positions = subjects * settings.positions().len() * (rounds + 1);
@@ -81,9 +89,9 @@ impl<'a> Steps<'a> {
         Self { done: std::cell::Cell::new(0), total, progress }
     }
 
-    fn step(&self) {
+    fn step(&self, what: &str) {
+        (self.progress)(self.done.get().min(self.total), self.total, what);
         self.done.set(self.done.get() + 1);
-        (self.progress)(self.done.get().min(self.total), self.total);
     }
 }
 
@@ -143,10 +151,10 @@ impl<'a> Loaded<'a> {
         let predicted = predicted(subject)?;
         let mut loads = Vec::new();
         let mut load = || {
+            steps.step(&format!("loading {}", subject.name));
             let begun = Instant::now();
             let engine = Engine::load(&subject.model, &subject.options, &mut |_, _| ()).map_err(|error| of(subject, error))?;
             loads.push(begun.elapsed().as_secs_f64());
-            steps.step();
             Ok::<_, BenchError>(engine)
         };
         for _ in 1..settings.loads {
@@ -217,12 +225,12 @@ impl<'a> Loaded<'a> {
         let mut states = [self.engine.new_state()];
         let mut fed = 0;
         for position in positions {
+            steps.step(&format!("{}: up to position {position}", self.subject.name));
             let tokens = self.tokens.some(position - 1 - fed);
             let sink = |_: usize, _: usize, _: &[f32]| ();
             self.engine.forward(&[&tokens], &mut states, Logits::None, sink).map_err(|error| of(self.subject, error))?;
             fed = position - 1;
             self.positions.push(Place { position: *position, state: states[0].clone(), rates: Vec::new() });
-            steps.step();
         }
         Ok(())
     }
@@ -279,6 +287,7 @@ impl<'a> Loaded<'a> {
             position_spread: spread(&positions),
             positions,
             notes: self.engine.notes().to_vec(),
+            doubts: Vec::new(),
         })
     }
 }
@@ -326,23 +335,25 @@ fn measure(models: &mut [Loaded<'_>], settings: &Settings, machine: &Machine, st
             models.iter_mut().for_each(Loaded::forget);
             readers.iter_mut().for_each(Reader::forget);
         }
+        let rounds = settings.repeat + 1;
+        steps.step(&format!("round {} of {rounds}: the memory", round + 1));
         for reader in &mut readers {
             reader.pass(&buffer)?;
         }
-        steps.step();
         let count = models.len();
-        let mut each = |work: &mut dyn FnMut(&mut Loaded<'_>) -> Result<(), BenchError>| {
+        let mut each = |what: &str, work: &mut dyn FnMut(&mut Loaded<'_>) -> Result<(), BenchError>| {
             (0..count).try_for_each(|index| {
-                steps.step();
-                work(&mut models[(index + round) % count])
+                let model = &mut models[(index + round) % count];
+                steps.step(&format!("round {} of {rounds}: {what} {}", round + 1, model.subject.name));
+                work(model)
             })
         };
-        each(&mut |model| model.decode(settings.tokens))?;
-        for index in 0..settings.prompts.len() {
-            each(&mut |model| model.prompt(index))?;
+        each("decoding", &mut |model| model.decode(settings.tokens))?;
+        for (index, length) in settings.prompts.iter().enumerate() {
+            each(&format!("a prompt of {length} through"), &mut |model| model.prompt(index))?;
         }
-        for index in 0..positions.len() {
-            each(&mut |model| model.at_position(index, settings.tokens.min(AT_POSITION)))?;
+        for (index, position) in positions.iter().enumerate() {
+            each(&format!("at position {position}"), &mut |model| model.at_position(index, settings.tokens.min(AT_POSITION)))?;
         }
     }
     Ok(readers.iter().filter_map(|reader| reader.bandwidth(&buffer)).collect())

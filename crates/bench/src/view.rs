@@ -1,8 +1,9 @@
 //! The report for people: tables and a plot.
 
-use rwkv_forge_report::{Axis, Cell, Column, Marks, Plot, Table};
+use rwkv_forge_report::{Axis, Cell, Column, Marks, Plot, Series, Table};
 
 use crate::error::BenchError;
+use crate::noise::Doubt;
 use crate::report::{ModelReport, Report};
 
 const MB: f64 = 1e6;
@@ -35,10 +36,10 @@ impl Report {
                 Cell::text(type_of(model)),
                 Cell::count(model.threads as u64),
                 rate(decode.tokens_per_second.median),
-                percent(decode.tokens_per_second.relative()),
+                doubted(percent(decode.tokens_per_second.relative()), model.doubts.iter().any(|doubt| !doubt.is_of_bandwidth())),
                 Cell::measured(decode.read_bytes_per_token as f64 / MB, 4),
                 Cell::measured(decode.read_bytes_per_second / GB, 3),
-                percent(decode.bandwidth_share),
+                doubted(percent(decode.bandwidth_share), model.doubts.iter().any(Doubt::is_of_bandwidth)),
             ];
             row.extend(model.prompt.iter().map(|prompt| rate(prompt.tokens_per_second.median)));
             row.push(Cell::measured(model.load.seconds.median, 3));
@@ -107,8 +108,19 @@ impl Report {
                 rate.relative() * 100.0,
             );
         }
+        let others = self.quiet.others_share.map(|share| format!("other programs took {:.1} % of the processors' time", share * 100.0));
+        let load = self.quiet.load_average.map(|load| format!("the load average before was {load:.2}"));
+        let quiet: Vec<String> = others.into_iter().chain(load).collect();
+        if !quiet.is_empty() {
+            text += &format!("While it measured: {}.\n", quiet.join("; "));
+        }
         for note in &self.notes {
             text += &format!("{note}.\n");
+        }
+        for model in &self.models {
+            for doubt in &model.doubts {
+                text += &format!("To be distrusted (?): {}, {}: {doubt}.\n", self.label(model), threads(model.threads));
+            }
         }
         text
     }
@@ -152,6 +164,8 @@ impl Report {
             "scratch_bytes",
             "batch_bytes",
             "resident_growth_bytes",
+            "others_cpu_share",
+            "doubts",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -173,6 +187,8 @@ impl Report {
             );
             row.extend([used.weights, used.state, used.scratch, used.batch].map(Cell::count));
             row.push(model.memory.resident_growth_bytes.map_or_else(|| Cell::text(""), Cell::count));
+            row.push(self.quiet.others_share.map_or_else(|| Cell::text(""), exact));
+            row.push(Cell::text(model.doubts.iter().map(Doubt::name).collect::<Vec<_>>().join(" ")));
             row.extend(model.prompt.iter().map(|prompt| exact(prompt.tokens_per_second.median)));
             row.extend(model.positions.iter().map(|position| exact(position.tokens_per_second.median)));
             table.push(row);
@@ -206,7 +222,9 @@ impl Report {
         for bandwidth in &self.bandwidth {
             let models = || self.models.iter().filter(|model| model.threads == bandwidth.threads);
             let point = |model: &ModelReport| (model.decode.read_bytes_per_token as f64, model.decode.tokens_per_second.median);
-            plot.push(threads(bandwidth.threads), Marks::Points, models().map(point));
+            let spread = |model: &ModelReport| (model.decode.tokens_per_second.quartile_1, model.decode.tokens_per_second.quartile_3);
+            let points = Series::new(threads(bandwidth.threads), Marks::Points, models().map(point));
+            plot.series.push(points.labelled(models().map(|model| self.label(model))).within(models().map(spread)));
             let bytes = models().map(|model| model.decode.read_bytes_per_token as f64);
             let (low, high) = bytes.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), bytes| (low.min(bytes), high.max(bytes)));
             // A power of -1 is a straight line between logarithmic axes.
@@ -236,6 +254,11 @@ impl Report {
 /// Tokens a second, in full: an exponent would be hard to compare.
 fn rate(value: f64) -> Cell {
     if value < 1000.0 { Cell::measured(value, 4) } else { Cell::fixed(value, 0) }
+}
+
+/// With a mark, if there is a reason to distrust it.
+fn doubted(cell: Cell, is_doubted: bool) -> Cell {
+    if is_doubted { Cell { text: format!("{} ?", cell.text), ..cell } } else { cell }
 }
 
 fn percent(share: f64) -> Cell {

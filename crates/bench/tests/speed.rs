@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 
-use rwkv_forge_bench::{BenchError, Report, Settings, Subject, run};
+use rwkv_forge_bench::{BenchError, Doubt, Quiet, Report, Settings, Subject, run};
 use rwkv_forge_engine::{Arithmetic, EngineOptions, Isa};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{MemorySource, Sizes, random_model};
@@ -29,13 +29,14 @@ fn measured(versions: &[Version], ways: &[EngineOptions], settings: &Settings) -
             options: *options,
         }));
     }
-    let (last, total) = (Cell::new(0), Cell::new(0));
-    let report = run(&subjects, settings, &|done, all| {
-        assert!(done == last.get() + 1 && done <= all, "{done} of {all} after {}", last.get());
-        last.set(done);
+    let (next, total) = (Cell::new(0), Cell::new(0));
+    let report = run(&subjects, settings, &|done, all, what| {
+        assert!(done == next.get() && done <= all, "{done} of {all}, expected {}", next.get());
+        assert_eq!(what.is_empty(), done == all, "every step says what it is: {what:?}");
+        next.set(done + 1);
         total.set(all);
     });
-    assert_eq!(last, total, "the steps come to an end");
+    assert_eq!(next.get(), total.get() + 1, "the steps come to an end");
     report.unwrap()
 }
 
@@ -99,18 +100,34 @@ fn documents() {
     let column = lines[0].iter().position(|name| *name == "decode_tokens_per_second").unwrap();
     assert_eq!(lines[1][column].parse::<f64>().unwrap(), report.models[0].decode.tokens_per_second.median);
 
+    // How quiet it was is in all of them, and what is to be distrusted is marked.
+    assert!(json["quiet"].get("others_share").is_some() && json["models"][0]["doubts"].is_array());
+    assert!(lines[0].contains(&"doubts") && lines[0].contains(&"others_cpu_share"));
+    let mut noisy = report.clone();
+    noisy.models[0].doubts = vec![Doubt::BeyondMemory { share: 2.18 }, Doubt::Spread { relative: 0.3 }];
+    noisy.quiet = Quiet { load_average: Some(3.5), others_share: Some(0.25) };
+    let told = noisy.to_markdown(false).unwrap();
+    assert!(told.contains("other programs took 25.0 % of the processors' time; the load average before was 3.50."), "{told}");
+    assert!(
+        told.contains("To be distrusted (?): RWKV-6") && told.contains("218 % of the memory's bandwidth is more than there is"),
+        "{told}"
+    );
+    assert_eq!(told.matches(" % ?").count(), 2, "{told}");
+    assert!(noisy.to_csv().unwrap().contains(",0.25,beyond_memory spread,"), "{}", noisy.to_csv().unwrap());
+
     let text = report.to_markdown(true).unwrap();
     assert!(text.contains("RWKV-6 scalar float") && text.contains("prompt 4 ratio") && text.contains("at 9"), "{text}");
     assert!(!report.to_markdown(false).unwrap().contains("ratio"));
     assert!(report.to_svg().unwrap().contains("position"));
     let without = measured(&[Version::V5_2], &[way(2)], &Settings { position: 0, ..SETTINGS });
     assert!(without.models[0].prompt.is_empty() && without.models[0].position_spread.is_none() && without.position_table().is_none());
-    assert!(without.to_svg().unwrap().contains("read bandwidth"));
+    let svg = without.to_svg().unwrap();
+    assert!(svg.contains("read bandwidth") && svg.contains(">RWKV-5.2</text>"), "every point has its name beside it: {svg}");
 }
 
 #[test]
 fn what_measures_nothing_is_refused() {
     let subject = Subject { name: "m".to_owned(), model: Model::describe(model(Version::V7)).unwrap(), file_bytes: 1, options: way(1) };
-    let error = run(&[subject], &Settings { repeat: 0, ..SETTINGS }, &|_, _| ()).unwrap_err();
+    let error = run(&[subject], &Settings { repeat: 0, ..SETTINGS }, &|_, _, _| ()).unwrap_err();
     assert!(matches!(error, BenchError::Setting { found: 0, .. }), "{error}");
 }

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options =
         HarmOptions { container: by_name("gguf")?, calibration: None, budget: Duration::from_secs(3600), known: Probed::default() };
     let started = std::time::Instant::now();
-    let (harms, exponents) = harms(&mut probe, &options, &mut |_, _, _, _| ())?;
+    let (harms, exponents) = harms(&mut probe, &options, &mut |_step| ())?;
     for harm in &harms {
         let types: Vec<String> = harm
             .types

@@ -25,8 +25,6 @@ pub enum Kind {
     Probes,
     /// What a model's predictions of a text are worth.
     Scores,
-    /// Tokens a second and memory.
-    Speed,
 }
 
 impl Kind {
@@ -36,7 +34,6 @@ impl Kind {
             Self::Statistics => "statistics",
             Self::Probes => "probes",
             Self::Scores => "scores",
-            Self::Speed => "speed",
         }
     }
 }
@@ -178,7 +175,7 @@ mod tests {
     fn every_part_of_a_key_counts() {
         let key = Key { kind: Kind::Scores, model: "a", against: Some("b"), text: Some("c"), how: &[("form", &"int8"), ("rows", &3)] };
         let others = [
-            Key { kind: Kind::Speed, ..key },
+            Key { kind: Kind::Probes, ..key },
             Key { model: "ab", against: Some(""), ..key },
             Key { model: "b", against: Some("a"), ..key },
             Key { against: None, ..key },

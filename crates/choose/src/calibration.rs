@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rwkv_forge_calibrate::{Hessians, Options, Place, calibrate_to_file};
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
@@ -75,13 +76,16 @@ impl CalibrationOptions {
     pub fn gather(&self, model: &OpenModel, tokens: &[u32], cache: &Cache<'_>, observer: &dyn Observer) -> Result<Calibrated, ChooseError> {
         let windows = self.windows(tokens)?;
         let options = self.options();
-        let digest = model_identity(model)?;
+        let digest = checked(model, observer)?;
         let place = self.place(&rwkv_forge_calibrate::Key::new(&digest, model.description(), &windows, &options), cache);
         if let Some(path) = place.path() {
             observer.detail(&format!("statistics of {} windows in {}", windows.len(), path.display()));
         }
         let steps = observer.begin(Work::Calibrating);
-        let set = |step: rwkv_forge_calibrate::Progress| steps.set(step.layers_done as u64, step.layers as u64);
+        let set = |step: rwkv_forge_calibrate::Progress| {
+            steps.set(step.layers_done as u64, step.layers as u64);
+            steps.at(&if step.layers_done < step.layers { format!("layer {}", step.layers_done + 1) } else { "the head".to_owned() });
+        };
         let found = calibrate_to_file(&place, &digest, &model.model, &windows, &options, &set)?;
         drop(steps);
         found.warnings().iter().for_each(|warning| observer.warn(warning));
@@ -118,6 +122,13 @@ pub fn calibration_tokens<'t>(
         tokens.extend(tokenizer.encode(document)?);
     }
     Ok(tokens)
+}
+
+/// As [`model_identity`], with how far it is.
+pub(crate) fn checked(model: &OpenModel, observer: &dyn Observer) -> Result<String, BoxError> {
+    let (steps, total, read) = (observer.begin(Work::Checking), model.source_bytes()?, AtomicU64::new(0));
+    let identity = model.identity(&|bytes| steps.set(read.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes), total))?;
+    Ok(identity.text(model))
 }
 
 /// What decides every number of the model, as one text; every byte of its files is read for it.

@@ -13,6 +13,7 @@ use rwkv_forge_weights::Overlay;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ChooseError;
+use crate::observer::Work;
 use crate::probe::{Place, Probe};
 use crate::types::{TensorType, is_open, tensor_types_with_errors};
 
@@ -45,8 +46,25 @@ pub struct Exponents {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probed(pub BTreeMap<String, f64>);
 
-/// What is said while probes run: done, all, seconds that the rest will take.
-pub type OnProbe<'a> = &'a mut dyn FnMut(usize, usize, f64, &Probed);
+/// How far harms are.
+#[derive(Clone, Copy, Debug)]
+pub struct HarmStep<'a> {
+    /// [`Work::Rounding`], which comes first, or [`Work::Probing`].
+    pub work: Work,
+    /// Tensors that are done.
+    pub done: usize,
+    /// All of them.
+    pub total: usize,
+    /// The tensor that comes now; empty at the end.
+    pub tensor: &'a str,
+    /// Seconds that the rest will take, once probes have told.
+    pub left: Option<f64>,
+    /// What probes have found so far.
+    pub probed: &'a Probed,
+}
+
+/// Hears of every tensor.
+pub type OnHarm<'a> = &'a mut dyn FnMut(HarmStep<'_>);
 
 /// What probes are made with.
 pub struct HarmOptions<'a> {
@@ -124,6 +142,11 @@ impl Series<'_, '_, '_> {
         if self.work == 0.0 { 0.0 } else { self.spent / self.work * work }
     }
 
+    /// Seconds that the rest takes, by the probes so far: those beyond the budget are not made.
+    fn left(&self, work: f64, budget: Duration) -> Option<f64> {
+        (self.work > 0.0).then(|| self.seconds(work).min((budget.as_secs_f64() - self.spent).max(0.0)))
+    }
+
     /// Work of a probe from here, in passes.
     fn work_of(&self, place: Place) -> f64 {
         self.probe.work(place) + WORK_BESIDE
@@ -141,11 +164,14 @@ fn sound(importance: Option<Arc<[f32]>>, encoding: Encoding) -> Option<Arc<[f32]
 ///
 /// # Errors
 /// When a tensor cannot be read, or a probe fails.
-pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe<'_>) -> Result<(Vec<TensorHarm>, Exponents), ChooseError> {
+pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnHarm<'_>) -> Result<(Vec<TensorHarm>, Exponents), ChooseError> {
     let model = probe.model().clone();
     let description = model.description();
     let mut open: Vec<(TensorSpec, Vec<TensorType>)> = Vec::new();
-    for spec in description.tensors.iter().filter(|spec| is_open(description, options.container, spec)) {
+    let specs: Vec<&TensorSpec> = description.tensors.iter().filter(|spec| is_open(description, options.container, spec)).collect();
+    for (done, spec) in specs.iter().copied().enumerate() {
+        let (total, tensor) = (specs.len(), spec.name.as_str());
+        progress(HarmStep { work: Work::Rounding, done, total, tensor, left: None, probed: &options.known });
         let importance = match options.calibration {
             Some(calibration) => calibration.importance(&spec.name)?,
             None => None,
@@ -165,7 +191,8 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
     }
     for (done, index) in order.iter().enumerate() {
         let (spec, types) = &open[*index];
-        progress(done, order.len(), series.seconds(rest[done]), &series.probed);
+        let (total, tensor, left) = (order.len(), spec.name.as_str(), series.left(rest[done], options.budget));
+        progress(HarmStep { work: Work::Probing, done, total, tensor, left, probed: &series.probed });
         // The first ones tell how long the others take; without one of a kind there is nothing to interpolate it from.
         let late = series.spent + series.estimate(Place::of(spec)) > options.budget.as_secs_f64();
         let at = types[probe_type(types)].encoding;
@@ -175,7 +202,8 @@ pub fn harms(probe: &mut Probe<'_>, options: &HarmOptions<'_>, progress: OnProbe
         }
     }
     let exponents = exponents(&open, &found, &mut series)?;
-    progress(order.len(), order.len(), 0.0, &series.probed);
+    let total = order.len();
+    progress(HarmStep { work: Work::Probing, done: total, total, tensor: "", left: Some(0.0), probed: &series.probed });
     let mut by_kind: HashMap<(TensorRole, &str), Vec<usize>> = HashMap::new();
     for (index, (spec, _)) in open.iter().enumerate() {
         by_kind.entry((spec.role, spec.suffix())).or_default().push(index);

@@ -1,6 +1,6 @@
 //! A model in several types, quantized in memory: how large files of them would be, what each loses, and which to take.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 use rwkv_forge_convert::container::{CONTAINERS, Container, by_name, usual_for};
 use rwkv_forge_convert::preset::{preset_by_name, type_names};
@@ -12,9 +12,9 @@ use rwkv_forge_report::pareto_front;
 
 use crate::error::ChooseError;
 use crate::measure::{Candidate, Job, Measured, Reference, Results};
-use crate::observer::Observer;
+use crate::observer::{Observer, Work};
 use crate::ready::decide;
-use crate::speed::{Speed, Speeds};
+use crate::speed::{Speed, measure};
 use crate::wish::{Choosable, Wish};
 
 /// The name that stands for every type of a container.
@@ -156,8 +156,14 @@ impl Level {
     }
 
     /// The model in this type. Replaced tensors lie in a file without a name.
-    fn rendered(&self, model: &OpenModel) -> Result<Rendered, ChooseError> {
-        Ok(Rendering { model, blueprint: &self.blueprint, recipe: &self.recipe, calibration: None, directory: None }.whole()?)
+    fn rendered(&self, model: &OpenModel, observer: &dyn Observer) -> Result<Rendered, ChooseError> {
+        let steps = observer.begin(Work::Quantizing);
+        let rendering = Rendering { model, blueprint: &self.blueprint, recipe: &self.recipe, calibration: None, directory: None };
+        let rendered = rendering.whole(&|done, total, tensor| {
+            steps.set(done, total);
+            steps.at(&format!("{}: {tensor}", self.names[0]));
+        });
+        Ok(rendered?)
     }
 }
 
@@ -188,6 +194,8 @@ pub struct Compared {
     pub meets: Vec<bool>,
     /// What to take.
     pub recommended: Option<usize>,
+    /// What a little more size buys, where that is much: see [`Wish::best_buy`].
+    pub best_buy: Option<usize>,
 }
 
 impl Compared {
@@ -198,7 +206,7 @@ impl Compared {
     }
 }
 
-/// Measures levels against the model that they were decided for, and chooses by `wish`. With `speeds`, these are measured too.
+/// Measures levels against the model that they were decided for, and chooses by `wish`. With `timed`, speeds are measured too.
 ///
 /// ```
 /// use rwkv_forge_choose::{Cache, Job, LevelSource, Limits, Silent, Wish, compare_levels, model_identity};
@@ -234,7 +242,7 @@ impl Compared {
 /// let identity = model_identity(&model)?;
 /// let source = LevelSource { name: "tiny", model: &model, identity: &identity, bytes: model.source_bytes()? };
 /// let wish = Wish { limits: Limits { max_kl: Some(1.0), ..Limits::default() }, max_size: None };
-/// let compared = compare_levels(&levels, source, &wish, &job, None)?;
+/// let compared = compare_levels(&levels, source, &wish, &job, false)?;
 /// assert!(compared.results.models[0].kl() < compared.results.models[1].kl());
 /// assert_eq!((compared.meets.as_slice(), compared.recommended), ([true, true].as_slice(), Some(1)));
 /// # Ok::<(), rwkv_forge_tensor::BoxError>(())
@@ -242,36 +250,32 @@ impl Compared {
 ///
 /// # Errors
 /// When a level cannot be made or computed.
-pub fn compare_levels(
-    levels: &[Level],
-    source: LevelSource<'_>,
-    wish: &Wish,
-    job: &Job<'_>,
-    speeds: Option<&Speeds<'_>>,
-) -> Result<Compared, ChooseError> {
+pub fn compare_levels(levels: &[Level], source: LevelSource<'_>, wish: &Wish, job: &Job<'_>, timed: bool) -> Result<Compared, ChooseError> {
     if source.model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         job.observer.note("the source is quantized: levels are measured against it, so its own losses are in none of the numbers");
     }
-    let made: Vec<Made<'_>> = levels.iter().map(|level| Made::new(level, source, speeds)).collect();
+    let made: Vec<Made<'_>> = levels.iter().map(|level| Made::new(level, source, timed, job.observer)).collect();
     let candidates: Vec<&dyn Candidate> = made.iter().map(|made| made as &dyn Candidate).collect();
     let model = Runnable::new(&source.model.model);
     let results = job.run(Some(Reference { model: &model, identity: source.identity }), &candidates, None)?;
-    for made in made.iter().filter(|made| speeds.is_some() && made.speed.get().is_none()) {
+    for made in made.iter().filter(|made| timed && made.speed.get().is_none()) {
         made.with(&mut |model| made.measured(model))?;
     }
     for made in made.iter().filter(|made| made.zeroed.get() > 0) {
         let (name, count) = (made.name(), made.zeroed.get());
         job.observer.warn(&format!("{name}: {count} blocks became zero although their weights are not"));
     }
-    let source_speed = speeds.map(|speeds| speeds.of(source.name, source.identity, &model, source.bytes)).transpose()?.flatten();
+    let source_speed = if timed { measure(source.name, &model, source.bytes, job.observer)? } else { None };
     let costs: Vec<(f64, f64)> = levels.iter().zip(&results.models).map(|(level, found)| (level.bytes as f64, found.kl())).collect();
     let files: Vec<Choosable> = levels.iter().zip(&results.models).map(|(level, found)| choosable(level, found)).collect();
+    let recommended = wish.choose(&files);
     Ok(Compared {
-        speeds: made.iter().map(|made| made.speed.get()).collect(),
+        speeds: made.iter().map(|made| made.speed.get().cloned()).collect(),
         source_speed,
         front: pareto_front(&costs),
         meets: files.iter().map(|file| wish.is_met(file)).collect(),
-        recommended: wish.choose(&files),
+        recommended,
+        best_buy: recommended.and_then(|taken| wish.best_buy(&files, taken)),
         results,
     })
 }
@@ -287,17 +291,17 @@ struct Made<'a> {
     level: &'a Level,
     model: &'a OpenModel,
     identity: String,
-    speeds: Option<&'a Speeds<'a>>,
-    speed: Cell<Option<Speed>>,
+    timed: bool,
+    observer: &'a dyn Observer,
+    speed: OnceCell<Speed>,
     /// Blocks that became zero although their weights are not, once the level was made.
     zeroed: Cell<u64>,
 }
 
 impl<'a> Made<'a> {
-    fn new(level: &'a Level, source: LevelSource<'a>, speeds: Option<&'a Speeds<'a>>) -> Self {
+    fn new(level: &'a Level, source: LevelSource<'a>, timed: bool, observer: &'a dyn Observer) -> Self {
         let identity = format!("{} in {}", source.identity, level.types);
-        let speed = Cell::new(speeds.and_then(|speeds| speeds.known(&identity)));
-        Self { level, model: source.model, identity, speeds, speed, zeroed: Cell::new(0) }
+        Self { level, model: source.model, identity, timed, observer, speed: OnceCell::new(), zeroed: Cell::new(0) }
     }
 }
 
@@ -311,14 +315,16 @@ impl Candidate for Made<'_> {
     }
 
     fn with(&self, task: &mut dyn FnMut(Runnable) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
-        let rendered = self.level.rendered(self.model)?;
+        let rendered = self.level.rendered(self.model, self.observer)?;
         self.zeroed.set(rendered.zeroed_blocks);
         task(Runnable::new(&rendered.model))
     }
 
     fn measured(&self, model: Runnable) -> Result<(), ChooseError> {
-        if let Some(speeds) = self.speeds.filter(|_| self.speed.get().is_none()) {
-            self.speed.set(speeds.of(self.name(), &self.identity, &model, self.level.bytes)?);
+        if self.timed && self.speed.get().is_none() {
+            let found = measure(self.name(), &model, self.level.bytes, self.observer)?;
+            // Once a level: it is empty, as was just seen.
+            found.into_iter().for_each(|speed| drop(self.speed.set(speed)));
         }
         Ok(())
     }

@@ -202,7 +202,7 @@ impl Job<'_> {
         if kept > 0 {
             self.observer.note(&format!("{kept} of {} results are those of an earlier run", self.parts.len() * candidates.len()));
         }
-        let mut meter = Meter::new(self.observer, reference, self.parts, &missing);
+        let mut meter = Meter::of_job(self.observer, reference, self.parts, &missing);
         for (number, part) in self.parts.iter().enumerate() {
             let last = number + 1 == self.parts.len();
             let mut baseline = match reference {
@@ -217,7 +217,9 @@ impl Job<'_> {
                     all[index].add(scores, note.layers(), note.seconds)?;
                     continue;
                 }
+                meter.at(candidate.name());
                 candidate.with(&mut |model| {
+                    meter.name = part_of(candidate.name(), number, self.parts.len());
                     let loss = self.one(&model, baseline.as_mut(), part, &mut logits, &mut meter);
                     let loss = loss.map_err(|error| error.of(candidate.name()))?;
                     keep(self.cache, &name, &Note::of(candidate.name(), &loss), &loss.scores)?;
@@ -238,6 +240,7 @@ impl Job<'_> {
         meter: &mut Meter<'_>,
     ) -> Result<Baseline<'m>, ChooseError> {
         let options = LossOptions { pass: self.pass(reference.model, Arithmetic::Float, 2), precision: self.precision };
+        meter.name = "the baseline".to_owned();
         let mut baseline = meter.pass(reference.model, part, 0, |step| Baseline::new(reference.model.clone(), part, &options, step))?;
         if let Some(logits) = logits {
             baseline.loss(Some(logits), &mut |_| ())?;
@@ -286,26 +289,44 @@ impl Job<'_> {
     }
 }
 
+/// A model in one of several parts, as progress names it.
+fn part_of(name: &str, part: usize, parts: usize) -> String {
+    if parts > 1 { format!("{name}, part {} of {parts}", part + 1) } else { name.to_owned() }
+}
+
 /// Progress over tokens of all passes, which knows what a layer and what a head costs.
-struct Meter<'o> {
+pub(crate) struct Meter<'o> {
     steps: Box<dyn Steps + 'o>,
+    /// What goes through the text now.
+    pub(crate) name: String,
     done: u64,
     total: u64,
 }
 
 impl<'o> Meter<'o> {
-    fn new(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Schedule], missing: &[Vec<bool>]) -> Self {
+    /// Of so many tokens in all passes together.
+    pub(crate) fn new(observer: &'o dyn Observer, total: u64) -> Self {
+        let steps = observer.begin(Work::Evaluating);
+        steps.set(0, total);
+        Self { steps, name: String::new(), done: 0, total }
+    }
+
+    /// What is at hand before a pass.
+    fn at(&self, what: &str) {
+        self.steps.at(what);
+    }
+
+    fn of_job(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Schedule], missing: &[Vec<bool>]) -> Self {
         let of = |part: &Schedule, missing: &[bool]| {
             let candidates = missing.iter().filter(|missing| **missing).count();
             let passes = candidates + usize::from(reference.is_some() && candidates > 0);
             (passes * part.fed()) as u64
         };
-        let total = parts.iter().zip(missing).map(|(part, missing)| of(part, missing)).sum();
-        Self { steps: observer.begin(Work::Evaluating), done: 0, total }
+        Self::new(observer, parts.iter().zip(missing).map(|(part, missing)| of(part, missing)).sum())
     }
 
     /// One pass of a model over a part, at whose end `heads` heads are computed.
-    fn pass<T>(
+    pub(crate) fn pass<T>(
         &mut self,
         model: &Runnable,
         part: &Schedule,
@@ -317,12 +338,19 @@ impl<'o> Meter<'o> {
         let layers = (part.fed() * sizes.layers * 12 * sizes.channels) as f64;
         let share = layers / (layers + (heads * part.scored() * sizes.vocabulary) as f64).max(1.0);
         let (before, fed) = (self.done, part.fed() as f64);
+        self.steps.set(before, self.total);
+        self.steps.at(&format!("{}: layer 1 of {}", self.name, sizes.layers));
         let out = task(&mut |step| {
             let fraction = step.done as f64 / step.total.max(1) as f64;
             let all = if step.stage == "layers" { share * fraction } else { share + (1.0 - share) * fraction };
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of tokens")]
             let now = before + (all * fed) as u64;
             self.steps.set(now, self.total);
+            self.steps.at(&if step.stage == "layers" && step.done < step.total {
+                format!("{}: layer {} of {}", self.name, step.done + 1, step.total)
+            } else {
+                format!("{}: the head", self.name)
+            });
         })?;
         self.done = before + part.fed() as u64;
         self.steps.set(self.done, self.total);

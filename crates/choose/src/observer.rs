@@ -8,27 +8,83 @@ pub trait Observer {
     fn warn(&self, text: &str);
     /// Something that only the curious want to know.
     fn detail(&self, text: &str);
-    /// A part of the work begins; it ends when what is returned is dropped.
+    /// A part of the work begins; it ends when what is returned is dropped. What begins before it ends is a part of it.
     fn begin(&self, work: Work) -> Box<dyn Steps + '_>;
 }
 
 /// How far a part of the work is.
 pub trait Steps: Sync {
-    /// So much of so much is done.
+    /// So much of so much is done, in the unit of the work.
     fn set(&self, done: u64, total: u64);
+    /// What is at hand from here on: a level, a tensor, a layer.
+    fn at(&self, what: &str);
+    /// Seconds that the rest takes, where the work knows that better than its pace so far tells.
+    fn left(&self, seconds: f64);
 }
 
 /// A part of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Statistics of the inputs are gathered, in layers.
+    /// Files are read, for their digests and for values that are none.
+    Checking,
+    /// Statistics of the inputs are gathered.
     Calibrating,
-    /// Tensors are changed one at a time, in probes.
+    /// Tensors are rounded to each of the types that they may have.
+    Rounding,
+    /// Tensors are changed one at a time, and what that does to predictions is measured.
     Probing,
-    /// Models are sent through texts, in tokens.
+    /// Tensors become what a file would hold.
+    Quantizing,
+    /// Models are sent through texts.
     Evaluating,
-    /// A whole recipe is quantized and measured, in steps.
-    Measuring,
+    /// Models are decoded with, for their speed.
+    Timing,
+}
+
+impl Work {
+    /// What people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Checking => "checking",
+            Self::Calibrating => "calibrating",
+            Self::Rounding => "rounding",
+            Self::Probing => "probing",
+            Self::Quantizing => "quantizing",
+            Self::Evaluating => "evaluating",
+            Self::Timing => "timing",
+        }
+    }
+
+    /// What its amounts count.
+    #[must_use]
+    pub fn unit(self) -> Unit {
+        match self {
+            Self::Checking => Unit::Bytes,
+            Self::Calibrating => Unit::Layers,
+            Self::Rounding | Self::Probing => Unit::Tensors,
+            Self::Quantizing => Unit::Weights,
+            Self::Evaluating => Unit::Tokens,
+            Self::Timing => Unit::Steps,
+        }
+    }
+}
+
+/// What an amount of work counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes of files.
+    Bytes,
+    /// Layers of a model.
+    Layers,
+    /// Tensors, whatever their sizes.
+    Tensors,
+    /// Elements of tensors.
+    Weights,
+    /// Tokens sent through a model.
+    Tokens,
+    /// Parts of about the same length.
+    Steps,
 }
 
 /// Hears nothing.
@@ -49,4 +105,8 @@ impl Observer for Silent {
 
 impl Steps for Silent {
     fn set(&self, _: u64, _: u64) {}
+
+    fn at(&self, _: &str) {}
+
+    fn left(&self, _: f64) {}
 }

@@ -2,7 +2,7 @@
 
 use rwkv_forge_convert::recipe::Recipe;
 use rwkv_forge_convert::{Blueprint, Calibration, ConvertOptions, OpenModel, Prepared, Rendering};
-use rwkv_forge_eval::{Baseline, LossOptions, Runnable, Step};
+use rwkv_forge_eval::{Baseline, LossOptions, Runnable};
 use rwkv_forge_model::ModelDescription;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::Evaluation;
@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::allocation::{AllocationError, Choice as Option_, Solution, least_bytes, least_harm_in_file};
 use crate::error::ChooseError;
 use crate::harm::TensorHarm;
+use crate::measure::Meter;
+use crate::observer::{Observer, Work};
 use crate::ready::decide;
 
 /// What a plan is to reach.
@@ -163,7 +165,7 @@ impl Planning<'_> {
     }
 
     /// Plans, quantizes, measures the whole on the baseline's text, and for a loss corrects until what was measured is close to the
-    /// goal. `step` hears of each measurement.
+    /// goal. `step` hears of each measurement, and `observer` of what goes on.
     ///
     /// # Errors
     /// When the goal cannot be reached, or quantizing or measuring fails.
@@ -172,13 +174,13 @@ impl Planning<'_> {
         goal: Goal,
         baseline: &mut Baseline<'_>,
         step: &mut dyn FnMut(&Planned),
-        progress: &mut dyn FnMut(Step),
+        observer: &dyn Observer,
     ) -> Result<(Planned, Recipe), ChooseError> {
         let (mut planned, mut recipe) = self.estimate(goal)?;
-        self.measure(&mut planned, &recipe, goal, baseline, progress)?;
+        self.measure(&mut planned, &recipe, goal, baseline, (observer, 1))?;
         step(&planned);
         let mut best: Option<(Planned, Recipe)> = None;
-        for _ in 0..CORRECTIONS {
+        for correction in 0..CORRECTIONS {
             let Some((found, limit)) = loss_of(goal, &planned) else { break };
             if planned.met && best.as_ref().is_none_or(|(best, _)| planned.bytes < best.bytes) {
                 best = Some((planned.clone(), recipe.clone()));
@@ -194,7 +196,7 @@ impl Planning<'_> {
                 break;
             }
             (planned, recipe) = (corrected, next);
-            self.measure(&mut planned, &recipe, goal, baseline, progress)?;
+            self.measure(&mut planned, &recipe, goal, baseline, (observer, correction + 2))?;
             step(&planned);
         }
         match best {
@@ -203,20 +205,30 @@ impl Planning<'_> {
         }
     }
 
-    /// Quantizes and measures the whole.
+    /// Quantizes and measures the whole, in the recipe of this number, from 1.
     fn measure(
         &self,
         planned: &mut Planned,
         recipe: &Recipe,
         goal: Goal,
         baseline: &mut Baseline<'_>,
-        progress: &mut dyn FnMut(Step),
+        (observer, number): (&dyn Observer, usize),
     ) -> Result<(), ChooseError> {
         let blueprint = self.blueprint(recipe)?;
         let directory = self.loss.pass.spill_directory.as_deref();
-        let rendered = Rendering { model: self.model, blueprint: &blueprint, recipe, calibration: self.calibration, directory }.whole()?;
-        let loss = baseline.compare(Runnable::new(&rendered.model), &self.loss.pass, progress)?;
-        let evaluation = rwkv_forge_score::evaluate(baseline.schedule(), &loss.scores)?;
+        let rendering = Rendering { model: self.model, blueprint: &blueprint, recipe, calibration: self.calibration, directory };
+        let steps = observer.begin(Work::Quantizing);
+        let rendered = rendering.whole(&|done, total, tensor| {
+            steps.set(done, total);
+            steps.at(&format!("recipe {number}: {tensor}"));
+        })?;
+        drop(steps);
+        let (candidate, schedule) = (Runnable::new(&rendered.model), baseline.schedule());
+        let mut meter = Meter::new(observer, schedule.fed() as u64);
+        meter.name = format!("recipe {number}");
+        let loss = meter.pass(&candidate, schedule, 2, |step| baseline.compare(candidate.clone(), &self.loss.pass, step))?;
+        drop(meter);
+        let evaluation = rwkv_forge_score::evaluate(schedule, &loss.scores)?;
         planned.prepared = rendered.prepared;
         planned.measured = Some(evaluation);
         planned.met = match (goal, loss_of(goal, planned)) {

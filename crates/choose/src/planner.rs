@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rwkv_forge_convert::container::Container;
 use rwkv_forge_convert::recipe::{CalibrationRecord, Recipe};
 use rwkv_forge_convert::{Calibrated, ConvertOptions, OpenModel, Prepared};
-use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable, Step};
+use rwkv_forge_eval::{Baseline, LossOptions, PassOptions, Runnable};
 use rwkv_forge_model::TensorSpec;
 use rwkv_forge_quantizer::Quantizer;
 use rwkv_forge_score::{AgainstUnigram, Schedule, UnigramLoss};
@@ -15,11 +15,12 @@ use serde::Serialize;
 
 use crate::allocation::AllocationError;
 use crate::cache::{Cache, Key, Kind, of_tokens};
-use crate::calibration::model_identity;
+use crate::calibration::checked;
 use crate::error::ChooseError;
-use crate::harm::{Exponents, HarmOptions, Probed, TensorHarm, WORK_BESIDE, harms};
+use crate::harm::{Exponents, HarmOptions, HarmStep, Probed, TensorHarm, WORK_BESIDE, harms};
 use crate::levels::all_types;
-use crate::observer::{Observer, Work};
+use crate::measure::Meter;
+use crate::observer::{Observer, Steps, Work};
 use crate::plan::{Goal, Planned, Planning};
 use crate::probe::{Place, Probe, ProbeOptions};
 use crate::ready::decide;
@@ -230,11 +231,12 @@ impl Planner<'_> {
             loss: loss.clone(),
         };
         planning.estimate(self.goal)?;
-        let steps = observer.begin(Work::Measuring);
-        let mut step = |step: Step| steps.set(step.done as u64, step.total as u64);
-        let mut baseline = Baseline::new(Runnable::new(&self.model.model), texts.measured, &loss, &mut step)?;
-        let (planned, recipe) = planning.run(self.goal, &mut baseline, heard, &mut step)?;
-        drop(steps);
+        let (source, measured) = (Runnable::new(&self.model.model), texts.measured);
+        let mut meter = Meter::new(observer, measured.fed() as u64);
+        meter.name = "the source".to_owned();
+        let mut baseline = meter.pass(&source, measured, 0, |step| Baseline::new(source.clone(), measured, &loss, step))?;
+        drop(meter);
+        let (planned, recipe) = planning.run(self.goal, &mut baseline, heard, observer)?;
         let measuring = started.elapsed().as_secs_f64();
         planned.prepared.iter().filter_map(Prepared::note).for_each(|note| observer.warn(&note));
         let prediction = self.prediction(texts.measured, &planned)?;
@@ -249,16 +251,23 @@ impl Planner<'_> {
         cache: &Cache<'_>,
         observer: &dyn Observer,
     ) -> Result<(Vec<TensorHarm>, Exponents), ChooseError> {
-        let (identity, text, record) = (model_identity(self.model)?, of_tokens(tokens), statistics.record().key());
+        let (identity, text, record) = (checked(self.model, observer)?, of_tokens(tokens), statistics.record().key());
         let how: [(&str, &dyn std::fmt::Display); 2] = [("statistics", &record), ("windows", &self.probes.windows)];
         let name = Key { kind: Kind::Probes, model: &identity, against: None, text: Some(&text), how: &how }.name();
         let known: Probed = cache.get(&name).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let mut steps = observer.begin(Work::Probing);
+        steps.at("the source as it is");
         let mut probe = Probe::new(&self.model.model, tokens, self.probes)?;
         let with = HarmOptions { container: self.convert.container, calibration: Some(statistics), budget: self.budget, known };
-        let steps = observer.begin(Work::Probing);
-        let saved = Cell::new(Instant::now());
-        harms(&mut probe, &with, &mut |done, total, _, probed| {
-            steps.set(done as u64, total as u64);
+        let (mut work, saved) = (Work::Probing, Cell::new(Instant::now()));
+        harms(&mut probe, &with, &mut |HarmStep { work: now, done, total, tensor, left, probed }| {
+            if now != work {
+                (work, steps) = (now, observer.begin(now));
+            }
+            tell(&*steps, (done, total), tensor, left);
+            if now == Work::Rounding {
+                return;
+            }
             // What was measured is kept now and then, and at the end.
             if done == total || saved.get().elapsed().as_secs() >= SAVED_EVERY {
                 saved.set(Instant::now());
@@ -275,5 +284,14 @@ impl Planner<'_> {
         let unigram = UnigramLoss::of_schedule(text, self.model.description().hyperparameters.vocabulary)?;
         let ratio = planned.measured.as_ref().and_then(|measured| measured.perplexity_ratio.as_ref());
         Ok(unigram.zip(ratio).map(|(unigram, ratio)| unigram.against(ratio.reference.ln())))
+    }
+}
+
+/// Says how far the harms of tensors are.
+fn tell(steps: &dyn Steps, (done, total): (usize, usize), tensor: &str, left: Option<f64>) {
+    steps.set(done as u64, total as u64);
+    steps.at(tensor);
+    if let Some(seconds) = left {
+        steps.left(seconds);
     }
 }

@@ -1,72 +1,85 @@
-//! Tokens a second and memory of models, measured once on a machine.
+//! Tokens a second and memory of models, as they are on this machine now: nothing of it is kept for later runs, since another minute
+//! may be another machine.
 
 use std::num::NonZeroUsize;
 
-use rwkv_forge_bench::{Machine, Settings, Subject};
+use rwkv_forge_bench::{Doubt, ModelReport, Settings, Subject};
 use rwkv_forge_engine::EngineOptions;
 use rwkv_forge_eval::Runnable;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::cache::{Cache, Key, Kind};
 use crate::error::ChooseError;
+use crate::observer::{Observer, Work};
 
 /// Tokens decoded a round, and rounds.
 const ROUNDS: (usize, usize) = (32, 5);
 /// Bytes of the buffer whose reading bench times, of which nothing is shown here.
 const BUFFER: usize = 8 << 20;
+/// Times that a speed is measured at most, while there are doubts.
+const TRIES: usize = 3;
 
 /// Tokens a second and bytes of memory.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Speed {
     /// Median over rounds of decoding, by the engine.
     pub tokens_per_second: f64,
+    /// A quarter of the rounds was slower.
+    pub quartile_1: f64,
+    /// A quarter of the rounds was faster.
+    pub quartile_3: f64,
     /// Weights, one state and buffers.
     pub memory_bytes: u64,
+    /// What speaks against it after the last try; empty for a speed that was measured in quiet.
+    pub doubts: Vec<Doubt>,
 }
 
-/// Measures speeds, and keeps them.
-pub struct Speeds<'a> {
-    cache: &'a Cache<'a>,
-    machine: Machine,
-}
-
-impl<'a> Speeds<'a> {
-    /// Of this machine.
-    #[must_use]
-    pub fn new(cache: &'a Cache<'a>) -> Self {
-        Self { cache, machine: Machine::this() }
-    }
-
-    fn name(&self, identity: &str) -> String {
-        let how: [(&str, &dyn std::fmt::Display); 2] = [("cpu", &self.machine.cpu), ("threads", &rayon::current_num_threads())];
-        Key { kind: Kind::Speed, model: identity, against: None, text: None, how: &how }.name()
-    }
-
-    /// That of an earlier run.
-    pub(crate) fn known(&self, identity: &str) -> Option<Speed> {
-        serde_json::from_slice(&self.cache.get(&self.name(identity))?).ok()
-    }
-
-    /// Of a model that may be known from an earlier run.
-    pub(crate) fn of(&self, name: &str, identity: &str, runnable: &Runnable, file_bytes: u64) -> Result<Option<Speed>, ChooseError> {
-        if let Some(speed) = self.known(identity) {
-            return Ok(Some(speed));
-        }
-        let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
-        let options = EngineOptions { threads, ..EngineOptions::default() };
-        let subject = Subject { name: name.to_owned(), model: runnable.model.clone(), file_bytes, options };
-        let (tokens, repeat) = ROUNDS;
-        let settings = Settings { tokens, repeat, prompts: Vec::new(), loads: 1, position: 0, buffer_bytes: Some(BUFFER) };
-        let report = rwkv_forge_bench::run(&[subject], &settings, &|_, _| ())?;
-        let Some(found) = report.models.first() else { return Ok(None) };
-        let memory = found.memory.used;
-        let speed = Speed {
-            tokens_per_second: found.decode.tokens_per_second.median,
+impl Speed {
+    fn of(found: &ModelReport) -> Self {
+        let (rate, memory) = (found.decode.tokens_per_second, found.memory.used);
+        Self {
+            tokens_per_second: rate.median,
+            quartile_1: rate.quartile_1,
+            quartile_3: rate.quartile_3,
             memory_bytes: memory.weights + memory.state + memory.scratch,
-        };
-        let mut bytes = serde_json::to_vec(&speed)?;
-        bytes.push(b'\n');
-        self.cache.put(&self.name(identity), &bytes);
-        Ok(Some(speed))
+            // What memory allows is not asked here.
+            doubts: found.doubts.iter().copied().filter(|doubt| !doubt.is_of_bandwidth()).collect(),
+        }
     }
+
+    /// Distance of the quartiles over the median.
+    #[must_use]
+    pub fn spread(&self) -> f64 {
+        (self.quartile_3 - self.quartile_1) / self.tokens_per_second
+    }
+
+    /// Whether nothing speaks against it.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.doubts.is_empty()
+    }
+}
+
+/// Measures the speed of a model: again while something else runs, and of all tries the one with the least spread is told.
+pub(crate) fn measure(name: &str, runnable: &Runnable, file_bytes: u64, observer: &dyn Observer) -> Result<Option<Speed>, ChooseError> {
+    let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
+    let options = EngineOptions { threads, ..EngineOptions::default() };
+    let subject = Subject { name: name.to_owned(), model: runnable.model.clone(), file_bytes, options };
+    let (tokens, repeat) = ROUNDS;
+    let settings = Settings { tokens, repeat, prompts: Vec::new(), loads: 1, position: 0, buffer_bytes: Some(BUFFER) };
+    let steps = observer.begin(Work::Timing);
+    let mut best: Option<Speed> = None;
+    for _ in 0..TRIES {
+        let report = rwkv_forge_bench::run(std::slice::from_ref(&subject), &settings, &|done, total, what| {
+            steps.set(done as u64, total as u64);
+            steps.at(what);
+        })?;
+        let Some(found) = report.models.first().map(Speed::of) else { break };
+        if best.as_ref().is_none_or(|best| found.is_sound() || found.spread() < best.spread()) {
+            best = Some(found);
+        }
+        if best.as_ref().is_some_and(Speed::is_sound) {
+            break;
+        }
+    }
+    Ok(best)
 }

@@ -1,5 +1,10 @@
 //! Which of several files to take.
 
+/// How much larger a best buy may be than the file that is taken.
+const LITTLE_MORE: f64 = 1.25;
+/// How much of that file's loss a best buy may have.
+const MUCH_LESS: f64 = 1.0 / 3.0;
+
 /// A file to choose, or not.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choosable {
@@ -72,6 +77,23 @@ impl Wish {
         };
         met.min_by(|a, b| better(a.1, b.1)).map(|(index, _)| index)
     }
+
+    /// Index of a file for which a little more size buys much less loss than that of `taken`, which [`Wish::choose`] has chosen: at most a
+    /// quarter larger, at most a third of its mean KL, and within all limits. Of several such files the one whose loss falls most for its
+    /// size, by the ratio of both logarithms. `None` where there is none: the file that is taken is the best buy as well.
+    #[must_use]
+    pub fn best_buy(&self, files: &[Choosable], taken: usize) -> Option<usize> {
+        let first = files.get(taken)?;
+        let larger = |file: &Choosable| file.bytes as f64 / first.bytes as f64;
+        let is_one = |file: &Choosable| {
+            let size = larger(file);
+            self.is_met(file) && size > 1.0 && size <= LITTLE_MORE && file.kl <= first.kl * MUCH_LESS
+        };
+        // A loss of zero is as far below as any.
+        let worth = |file: &Choosable| libm::log(first.kl / file.kl.max(f64::MIN_POSITIVE)) / libm::log(larger(file));
+        let good = files.iter().enumerate().filter(|(_, file)| is_one(file));
+        good.max_by(|a, b| worth(a.1).total_cmp(&worth(b.1)).then(b.1.bytes.cmp(&a.1.bytes))).map(|(index, _)| index)
+    }
 }
 
 #[cfg(test)]
@@ -99,6 +121,28 @@ mod tests {
         assert_eq!(wish(Some(1e-2), None, Some(33)).choose(&FILES), Some(2));
         // A limit is met by equality.
         assert_eq!(wish(Some(1e-4), None, None).choose(&FILES), Some(0));
+    }
+
+    #[test]
+    fn a_best_buy_is_a_little_larger_and_loses_much_less() {
+        let file = |bytes: u64, kl: f64| Choosable { bytes, kl, top1: 1.0, ratio: 1.0 };
+        let files = [file(100, 9e-3), file(110, 4e-3), file(120, 2.5e-3), file(125, 2e-3), file(126, 1e-4), file(90, 2e-2)];
+        let all = wish(Some(1e-2), None, None);
+        assert_eq!(all.choose(&files), Some(0));
+        // 1.10 times is not much less of the loss, 1.26 times not a little more of the size; of two that are both, the steeper one.
+        assert_eq!(all.best_buy(&files, 0), Some(2));
+        assert_eq!(all.best_buy(&files[..2], 0), None);
+        assert_eq!(all.best_buy(&files[..1], 0), None);
+        assert_eq!(all.best_buy(&[file(100, 9e-3), file(125, 2.9e-3)], 0), Some(1), "the bound of the size belongs to it");
+        // One beyond a limit is none: with a limit of the size nothing loses less than what is taken.
+        let within = wish(Some(1e-2), None, Some(115));
+        let taken = within.choose(&files).unwrap();
+        assert_eq!((taken, within.best_buy(&files, taken)), (1, None));
+        assert_eq!(wish(None, Some(0.9), None).best_buy(&[file(100, 9e-3), Choosable { top1: 0.5, ..file(110, 1e-4) }], 0), None);
+        // Nothing is lost at all.
+        assert_eq!(all.best_buy(&[file(100, 9e-3), file(120, 0.0), file(122, 1e-9)], 0), Some(1));
+        assert_eq!(all.best_buy(&[file(100, f64::NAN), file(120, 0.0)], 0), None);
+        assert_eq!(all.best_buy(&[], 0), None);
     }
 
     #[test]

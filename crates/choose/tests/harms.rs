@@ -44,7 +44,7 @@ fn harms_of(probe: &mut Probe<'_>, known: Probed, seconds: u64) -> (Vec<TensorHa
     let container = by_name("gguf").unwrap();
     let with = HarmOptions { container, calibration: None, budget: Duration::from_secs(seconds), known };
     let mut last = Probed::default();
-    let (found, _) = harms(probe, &with, &mut |_, _, _, probed| last = probed.clone()).unwrap();
+    let (found, _) = harms(probe, &with, &mut |step| last = step.probed.clone()).unwrap();
     (found, last)
 }
 

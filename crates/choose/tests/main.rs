@@ -2,5 +2,6 @@
 
 mod common;
 mod harms;
+mod heard;
 mod memory;
 mod ready;

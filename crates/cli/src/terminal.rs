@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 use crate::failure::{Failure, exit_code};
+use crate::progress::Board;
 
 /// Version of the JSON documents; raised when a field changes its meaning or disappears.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -21,6 +22,7 @@ pub(crate) struct Terminal {
     quiet: bool,
     verbose: bool,
     results: Mutex<Results>,
+    board: Board,
 }
 
 /// What has become of stdout.
@@ -36,7 +38,12 @@ enum Results {
 
 impl Terminal {
     pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
-        Self { json, quiet, verbose, results: Mutex::new(Results::Whole) }
+        let (board, wrong) = Board::new(quiet);
+        let terminal = Self { json, quiet, verbose, results: Mutex::new(Results::Whole), board };
+        if let Some(wrong) = wrong {
+            terminal.warn(&wrong);
+        }
+        terminal
     }
 
     pub(crate) fn json(&self) -> bool {
@@ -48,9 +55,14 @@ impl Terminal {
         self.verbose
     }
 
-    /// Bars are for people: never in a pipe, never with --quiet.
-    pub(crate) fn shows_progress(&self) -> bool {
-        !self.quiet && io::stderr().is_terminal()
+    /// Where work under way is shown.
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Writes to stderr, where progress may stand.
+    fn say(&self, text: &str) {
+        self.board.aside(|| say(text));
     }
 
     /// Prints a result for people.
@@ -67,7 +79,8 @@ impl Terminal {
         if !matches!(*results, Results::Whole) {
             return false;
         }
-        *results = match write_all(&mut io::stdout(), bytes) {
+        // Both streams may be on one screen.
+        *results = match self.board.aside(|| write_all(&mut io::stdout(), bytes)) {
             Ok(()) => return true,
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Results::Closed,
             Err(error) => Results::Lost(error),
@@ -96,19 +109,19 @@ impl Terminal {
     /// Something worth knowing that is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            say(&format!("note: {}\n", sink::message(text)));
+            self.say(&format!("note: {}\n", sink::message(text)));
         }
     }
 
     /// Something that makes a result doubtful: shown even with --quiet.
     pub(crate) fn warn(&self, text: &str) {
-        say(&format!("warning: {}\n", sink::message(text)));
+        self.say(&format!("warning: {}\n", sink::message(text)));
     }
 
     /// Something that only --verbose users want.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbose {
-            say(&format!("{}\n", sink::message(text)));
+            self.say(&format!("{}\n", sink::message(text)));
         }
     }
 
@@ -116,7 +129,7 @@ impl Terminal {
     /// no document.
     pub(crate) fn print_beside(&self, lines: &str) {
         if self.json {
-            say(&sink::terminal(lines));
+            self.say(&sink::terminal(lines));
         } else {
             self.print_bytes(sink::terminal(lines).as_bytes());
         }
@@ -124,7 +137,7 @@ impl Terminal {
 
     /// Reports an error and returns the exit code.
     pub(crate) fn fail(&self, failure: &Failure) -> u8 {
-        say(&format!("error[{}]: {}\n", failure.kind, sink::message(&failure.message)));
+        self.say(&format!("error[{}]: {}\n", failure.kind, sink::message(&failure.message)));
         if self.json {
             let document = json!({
                 "schema_version": SCHEMA_VERSION,
@@ -181,8 +194,8 @@ fn lost(error: &io::Error) -> String {
     format!("error[ResultsLost]: stdout: {error}; what was to be printed is not all there (files are written): send it to another place\n")
 }
 
-/// Writes to stderr. Nobody can be told that it is closed or full, and no result is lost with it.
-fn say(text: &str) {
+/// Writes to stderr. Nobody can be told that it is closed or full, and no result is lost with it. Progress is in its way: see [`Terminal`].
+pub(crate) fn say(text: &str) {
     let _unheard = write_all(&mut io::stderr(), text.as_bytes());
 }
 

@@ -38,7 +38,7 @@ pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
 pub use open::{ModelIdentity, OpenFile, OpenModel, open, open_at, open_file, open_file_at};
 pub use options::{ConvertOptions, VerifyOptions};
-pub use prepare::{Calibration, Preparation, Prepared};
+pub use prepare::{Calibration, OnTensor, Preparation, Prepared};
 pub use preset::is_unfit;
 pub use probe::{PROBE_TEXT, Vocabulary, probe_tokens};
 pub use render::{Rendered, Rendering};

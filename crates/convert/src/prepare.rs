@@ -115,6 +115,9 @@ pub struct Preparation<'a> {
     pub importance: Option<&'a str>,
 }
 
+/// Hears of every tensor before it is quantized: elements that are done, all elements, its name.
+pub type OnTensor<'a> = &'a dyn Fn(u64, u64, &str);
+
 /// Elements of a matrix that are quantized at a time.
 const PIECE: usize = 1 << 25;
 
@@ -128,7 +131,7 @@ pub(crate) fn prepare(
     recipe: &Recipe,
     calibration: Option<&dyn Calibration>,
     overlay: &mut Overlay,
-    progress: &dyn Fn(u64, u64),
+    progress: OnTensor<'_>,
 ) -> Result<Vec<Prepared>, BoxError> {
     let outputs: Vec<&OutputTensor> = layout.files().flat_map(|(_, layout)| &layout.tensors).collect();
     // The output that holds each canonical tensor alone; where several do, the first.
@@ -148,16 +151,17 @@ pub(crate) fn prepare(
             None => None,
         });
     }
-    let total = model.description().tensors.iter().map(TensorSpec::elements).sum();
+    let mut total = wanted.iter().flatten().map(|wanted| wanted.spec.elements()).sum();
     let (mut prepared, mut done) = (Vec::new(), 0);
-    for (spec, wanted) in model.description().tensors.iter().zip(wanted) {
-        if let Some(wanted) = wanted
-            && let Some(job) = Job::new(&wanted, recipe, calibration)?
-        {
-            prepared.push(job.run(model, wanted.out, overlay)?);
-        }
-        done += spec.elements();
-        progress(done, total);
+    for wanted in wanted.into_iter().flatten() {
+        let elements = wanted.spec.elements();
+        let Some(job) = Job::new(&wanted, recipe, calibration)? else {
+            total -= elements;
+            continue;
+        };
+        progress(done, total, &wanted.spec.name);
+        prepared.push(job.run(model, wanted.out, overlay)?);
+        done += elements;
     }
     Ok(prepared)
 }

@@ -14,7 +14,7 @@ use crate::blocks::copies_blocks;
 use crate::draft::Blueprint;
 use crate::error::ConvertError;
 use crate::open::OpenModel;
-use crate::prepare::{Calibration, Prepared, prepare};
+use crate::prepare::{Calibration, OnTensor, Prepared, prepare};
 use crate::recipe::Recipe;
 
 /// Rows that a thread encodes at a time.
@@ -34,7 +34,7 @@ const ROWS: usize = 16;
 /// let decided = blueprint(&model, &ConvertOptions::new(by_name("rwkv-cpp")?, &recipe, &Vocabulary::Auto))?;
 ///
 /// // What the file would hold, without the file.
-/// let rendered = Rendering { model: &model, blueprint: &decided, recipe: &recipe, calibration: None, directory: None }.whole()?;
+/// let rendered = Rendering { model: &model, blueprint: &decided, recipe: &recipe, calibration: None, directory: None }.whole(&|_done, _total, _tensor| ())?;
 /// let key = rendered.model.spec("blocks.0.att.key.weight")?;
 /// assert_eq!(rendered.model.stored(key)?.encoding.name, "q8_0");
 /// # Ok::<(), rwkv_forge_tensor::BoxError>(())
@@ -69,7 +69,7 @@ impl Rendering<'_> {
     ///
     /// # Errors
     /// When a tensor cannot be read or quantized, or a quantizer is asked for that needs a calibration and there is none.
-    pub fn prepared(&self, progress: &dyn Fn(u64, u64)) -> Result<Rendered, BoxError> {
+    pub fn prepared(&self, progress: OnTensor<'_>) -> Result<Rendered, BoxError> {
         let (overlay, prepared) = self.begin(progress)?;
         Ok(Rendered::new(overlay, prepared, 0))
     }
@@ -79,7 +79,7 @@ impl Rendering<'_> {
     ///
     /// # Errors
     /// As [`Rendering::prepared`].
-    pub fn prepared_for(&self, output: &Path, progress: &dyn Fn(u64, u64)) -> Result<Option<Rendered>, BoxError> {
+    pub fn prepared_for(&self, output: &Path, progress: OnTensor<'_>) -> Result<Option<Rendered>, BoxError> {
         if !self.recipe.needs_preparation() && self.calibration.is_none() {
             return Ok(None);
         }
@@ -93,8 +93,10 @@ impl Rendering<'_> {
     ///
     /// # Errors
     /// As [`Rendering::prepared`], and for values that do not fit their type.
-    pub fn whole(&self) -> Result<Rendered, BoxError> {
-        let (mut overlay, prepared) = self.begin(&|_, _| ())?;
+    pub fn whole(&self, progress: OnTensor<'_>) -> Result<Rendered, BoxError> {
+        let tensors = &self.model.description().tensors;
+        let all: u64 = tensors.iter().map(TensorSpec::elements).sum();
+        let (mut overlay, prepared) = self.begin(&|done, _, tensor| progress(done, all, tensor))?;
         let done: HashSet<&str> = prepared.iter().map(|prepared| prepared.tensor.as_str()).collect();
         // The output that holds each canonical tensor; where several do, the first.
         let mut outputs: HashMap<usize, &OutputTensor> = HashMap::new();
@@ -103,19 +105,23 @@ impl Rendering<'_> {
                 outputs.entry(*part).or_insert(out);
             }
         }
+        // The others come after those that are prepared.
+        let mut passed: u64 = tensors.iter().filter(|spec| done.contains(spec.name.as_str())).map(TensorSpec::elements).sum();
         let mut zeroed = 0;
-        for (index, spec) in self.model.description().tensors.iter().enumerate() {
+        for (index, spec) in tensors.iter().enumerate() {
             let Some(out) = outputs.get(&index).filter(|_| !done.contains(spec.name.as_str())) else { continue };
+            progress(passed, all, &spec.name);
             if let Ok(weight) = Weight::of(spec)
                 && !self.keeps(spec, out)
             {
                 zeroed += self.encode(spec, weight, out, &mut overlay)?;
             }
+            passed += spec.elements();
         }
         Ok(Rendered::new(overlay, prepared, zeroed))
     }
 
-    fn begin(&self, progress: &dyn Fn(u64, u64)) -> Result<(Overlay, Vec<Prepared>), BoxError> {
+    fn begin(&self, progress: OnTensor<'_>) -> Result<(Overlay, Vec<Prepared>), BoxError> {
         let mut overlay = Overlay::in_file(&self.model.model, self.directory)?;
         let prepared = prepare(self.model, &self.blueprint.layout, self.recipe, self.calibration, &mut overlay, progress)?;
         Ok((overlay, prepared))

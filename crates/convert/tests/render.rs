@@ -30,11 +30,16 @@ fn is_the_file(model: &OpenModel, container: &'static dyn Container, recipe: &Re
     };
     let Ok(blueprint) = blueprint(model, &options) else { return false };
     let rendering = Rendering { model, blueprint: &blueprint, recipe, calibration: None, directory: None };
-    let made = rendering.prepared(&|_, _| ()).unwrap();
+    let made = rendering.prepared(&|_, _, _| ()).unwrap();
     let prepared = Some(Preparation { model: &made.model, tensors: &made.prepared, importance: None });
     let record = convert(model, &blueprint, &output.0, &ConvertOptions { prepared, ..options }, &|_, _, _| ()).unwrap();
     let written = open(&output.0, OpenOptions::default()).unwrap();
-    let whole = rendering.whole().unwrap();
+    let heard = std::cell::RefCell::new(Vec::new());
+    let whole = rendering.whole(&|done, total, tensor| heard.borrow_mut().push((done, total, tensor.to_owned()))).unwrap();
+    // Every step is of another tensor, further than the one before and not beyond the end.
+    let heard = heard.into_inner();
+    assert!(heard.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].2 != pair[1].2), "{heard:?}");
+    assert!(heard.iter().all(|(done, total, _)| done < total), "{heard:?}");
     assert_eq!(whole.prepared, made.prepared);
     assert_eq!(whole.zeroed_blocks, record.zeroed_blocks);
     let what = format!("{} {} {}", model.description().version, container.name(), recipe.text());

@@ -19,6 +19,10 @@ const HEAD_ROWS: usize = 2048;
 /// How far a comparison is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
+    /// The state that the sequences start from.
+    pub start: Start,
+    /// The layer that was just passed, from 0; `None` for the head.
+    pub layer: Option<usize>,
     /// Sequences through layers and heads that are done.
     pub done: usize,
     /// All of them.
@@ -64,6 +68,7 @@ pub fn compare(
         options,
         half: None,
         ledger: Ledger::default(),
+        place: (Start::Zero, None),
         done: 0,
         total: 0,
         progress,
@@ -116,6 +121,7 @@ struct Run<'a> {
     /// The states after the first half of the tokens, once the zero state has been run.
     half: Option<State<f64>>,
     ledger: Ledger,
+    place: (Start, Option<usize>),
     done: usize,
     total: usize,
     progress: &'a mut dyn FnMut(Progress),
@@ -165,7 +171,8 @@ impl Run<'_> {
 
     fn step(&mut self) {
         self.done += 1;
-        (self.progress)(Progress { done: self.done, total: self.total });
+        let (start, layer) = self.place;
+        (self.progress)(Progress { start, layer, done: self.done, total: self.total });
     }
 
     fn kernel_options(&self) -> KernelOptions {
@@ -190,6 +197,7 @@ impl Run<'_> {
         let mut f32s = self.group::<f32>(start, Tier::F32, judged)?;
         let mut half = Vec::new();
         for (index, state) in states.layers.iter().enumerate() {
+            self.place = (start, Some(index));
             let layer = rwkv_forge_kernel::Layer::load(model, index, &self.kernel_options())?;
             let snapshots = truth.advance(&layer, state.clone())?;
             drop(layer);
@@ -211,6 +219,7 @@ impl Run<'_> {
         if start == Start::Zero {
             self.half = Some(State { layers: half });
         }
+        self.place = (start, None);
         if judged {
             self.heads(&truth.x, f64s.as_ref(), f32s.as_ref())?;
         }
@@ -287,7 +296,8 @@ impl Run<'_> {
             self.head(f64s, &wanted, rows.clone(), &mut f64_meters)?;
             self.head(f32s, &wanted, rows.clone(), &mut f32_meters)?;
             self.done = before + streams * rows.end / vocabulary;
-            (self.progress)(Progress { done: self.done, total: self.total });
+            let (start, layer) = self.place;
+            (self.progress)(Progress { start, layer, done: self.done, total: self.total });
         }
         for (number, meter) in f64_meters.into_iter().chain(f32_meters) {
             self.ledger.add(number, None, Quantity::Logits, &meter);

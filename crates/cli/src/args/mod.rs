@@ -67,7 +67,10 @@ pub(crate) struct Global {
     /// Print the result as one JSON document with a schema_version
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress bars and no notes, only results and errors
+    /// No progress and no notes, only results and errors
+    ///
+    /// Where stderr is no terminal, work that takes longer says each 30 seconds how far it is; RWKV_FORGE_PROGRESS_SECONDS=N takes another
+    /// number, 0 for none
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Say more about what is being done

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use rwkv_forge_bench::{Report, Settings, Subject};
+use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::OpenModel;
 use rwkv_forge_engine::{Arithmetic, EngineOptions, Isa};
 use rwkv_forge_io::OutputFile;
@@ -34,8 +35,11 @@ pub(crate) fn run(args: &Bench, global: &Global, terminal: &Terminal) -> Result<
         [("--csv", &args.csv), ("--markdown", &args.markdown), ("--svg", &args.svg)].map(|(role, path)| output(role, path));
     let (csv, markdown, svg) = (csv?, markdown?, svg?);
     let subjects = subjects(args, &models, &ways)?;
-    let progress = Progress::new(terminal, "measuring", false);
-    let report = rwkv_forge_bench::run(&subjects, &settings(args), &|done, total| progress.set(done as u64, total as u64))?;
+    let progress = Progress::new(terminal, "measuring", Unit::Steps);
+    let report = rwkv_forge_bench::run(&subjects, &settings(args), &|done, total, what| {
+        progress.set(done as u64, total as u64);
+        progress.at(what);
+    })?;
     drop(progress);
     write(csv, || Ok(report.to_csv()?))?;
     write(markdown, || Ok(report.to_markdown(args.compare)?))?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_choose::products_for;
+use rwkv_forge_choose::{Unit, products_for};
 use rwkv_forge_convert::container::named_or_implied;
 use rwkv_forge_convert::lora::Adapter;
 use rwkv_forge_convert::recipe::{Recipe, Taken, Wanted, quantizer_by_name};
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     }
     // So are all other refusals that need no text.
     rwkv_forge_convert::check(&model, &options)?;
-    let (recipe, tokens) = calibrate(args, &model, &vocabulary, &recipe)?;
+    let (recipe, tokens) = calibrate(args, &model, &vocabulary, &recipe, terminal)?;
     let options = ConvertOptions { recipe: &recipe, ..options };
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
@@ -167,9 +167,16 @@ fn open(args: &Convert, global: &Global, terminal: &Terminal) -> Result<OpenMode
 }
 
 /// The recipe with the digest of the calibration text, and the text's tokens. A recipe that was made with statistics demands the same.
-fn calibrate(args: &Convert, model: &OpenModel, vocabulary: &Vocabulary, recipe: &Recipe) -> Result<(Recipe, Option<Vec<u32>>), Failure> {
+fn calibrate(
+    args: &Convert,
+    model: &OpenModel,
+    vocabulary: &Vocabulary,
+    recipe: &Recipe,
+    terminal: &Terminal,
+) -> Result<(Recipe, Option<Vec<u32>>), Failure> {
     let (mut tokens, mut record) = (None, None);
     if !args.calibration.calibrate.is_empty() {
+        let _shown = Progress::new(terminal, "reading the text", Unit::Steps);
         let text = calibration::collections(&args.calibration.calibrate)?;
         let found = calibration::tokens(model, vocabulary, &text)?;
         record = Some(calibration::record(&args.calibration, model, &found)?);
@@ -204,8 +211,11 @@ fn prepare(
     output: &Path,
     terminal: &Terminal,
 ) -> Result<Option<Rendered>, Failure> {
-    let progress = Progress::new(terminal, "quantizing", false);
-    let set = |done: u64, total: u64| progress.set(done, total);
+    let progress = Progress::new(terminal, "quantizing", Unit::Weights);
+    let set = |done: u64, total: u64, tensor: &str| {
+        progress.set(done, total);
+        progress.at(tensor);
+    };
     Ok(Rendering { model, blueprint, recipe, calibration, directory: None }.prepared_for(output, &set)?)
 }
 
@@ -232,12 +242,14 @@ fn execute(
     options: &ConvertOptions<'_>,
     terminal: &Terminal,
 ) -> Result<Record, Failure> {
-    let writing = Progress::new(terminal, "converting", true);
-    let verifying = Progress::new(terminal, "comparing", false);
+    let shown = Progress::new(terminal, "converting", Unit::Bytes);
     let progress = |stage: Stage, amount: u64, total: u64| match stage {
         Stage::Checking => {}
-        Stage::Writing => writing.add(amount, total),
-        Stage::Verifying => verifying.set(amount, total),
+        Stage::Writing => shown.add(amount, total),
+        Stage::Verifying => {
+            shown.turn("comparing", Unit::Steps);
+            shown.set(amount, total);
+        }
     };
     Ok(rwkv_forge_convert::convert(model, blueprint, output, options, &progress)?)
 }

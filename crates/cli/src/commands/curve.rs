@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rwkv_forge_bench::curve::{self, CurveOptions};
+use rwkv_forge_choose::Unit;
 use rwkv_forge_engine::EngineOptions;
 use rwkv_forge_io::OutputFile;
 use serde_json::{Value, json};
 
 use super::models::Models;
-use super::{model_line, needs_head, shown};
+use super::{check_integrity, model_line, needs_head, shown};
 use crate::args::{Curve, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -29,13 +30,13 @@ pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<
     let names = names(args);
     // Begun before the work, so that a name that cannot be fails early.
     let files = names.iter().map(|path| Ok(OutputFile::create(path, &output)?)).collect::<Result<Vec<_>, Failure>>()?;
-    model.source().check_integrity(&|_| ())?;
+    check_integrity(&model, terminal)?;
 
     let seconds = u32::try_from(args.seconds.get()).unwrap_or(u32::MAX);
     let options = CurveOptions { positions: args.positions.get(), limit: Duration::from_secs(seconds.into()) / FORMS };
     let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
     let engine = EngineOptions { threads, ..EngineOptions::default() };
-    let progress = Progress::new(terminal, "measuring", false);
+    let progress = Progress::new(terminal, "measuring", Unit::Steps);
     let measured = curve::run(&model.model, &engine, &options, &mut |done, total| {
         progress.set(done as u64, total as u64);
     })?;

@@ -1,5 +1,6 @@
 //! `forms`: the recurrent form of a model against its parallel form.
 
+use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::{OpenModel, PROBE_TEXT, probe_tokens};
 use rwkv_forge_forms::{FormsOptions, FormsReport, Tier};
 use rwkv_forge_io::OutputFile;
@@ -7,7 +8,7 @@ use rwkv_forge_parallel::ParallelOptions;
 use serde_json::{Value, json};
 
 use super::models::open_model;
-use super::{model_line, needs_head, read_small, tokenizer_or_bytes, vocabulary};
+use super::{check_integrity, model_line, needs_head, read_small, tokenizer_or_bytes, vocabulary};
 use crate::args::{self, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -22,10 +23,15 @@ pub(crate) fn run(args: &args::Forms, global: &Global, terminal: &Terminal) -> R
     let junit = args.junit.as_ref().map(|path| OutputFile::create(path, &output)).transpose()?;
     let mut options = options(args);
     let tokens = tokens(args, &model, &mut options, terminal)?;
-    model.source().check_integrity(&|_| ())?;
-    let progress = Progress::new(terminal, "comparing", false);
+    check_integrity(&model, terminal)?;
+    let layers = model.description().hyperparameters.layers;
+    let progress = Progress::new(terminal, "comparing", Unit::Steps);
     let report = rwkv_forge_forms::compare(&model.model, &model.model, &tokens, &options, &mut |step| {
-        progress.set(step.done as u64, step.total as u64)
+        progress.set(step.done as u64, step.total as u64);
+        progress.at(&match step.layer {
+            Some(layer) => format!("from state {}, layer {} of {layers}", step.start, layer + 1),
+            None => format!("from state {}, the head", step.start),
+        });
     })?;
     drop(progress);
     if let Some(file) = junit {

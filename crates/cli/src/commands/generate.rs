@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::OpenModel;
 use rwkv_forge_engine::{Engine, EngineOptions, Logits};
 use rwkv_forge_eval::Kernel;
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use super::models::Models;
 use super::start::started;
-use super::{kernel, needs_head, tokenizer, vocabulary};
+use super::{check_integrity, kernel, needs_head, tokenizer, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
         return Err(Failure::usage("EmptyPrompt", "the prompt is empty: give at least one character with --prompt".to_owned()));
     }
     let state = model.model.start_state()?;
-    model.source().check_integrity(&|_| ())?;
+    check_integrity(&model, terminal)?;
     let by = choose(args, &model, terminal);
     let mut loaded = Loaded::load(&model, by, state, terminal)?;
     let mut logits = vec![0.0; model.description().hyperparameters.vocabulary];
@@ -101,7 +102,7 @@ impl Loaded {
         }
         let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
         let options = EngineOptions { threads, ..EngineOptions::default() };
-        let progress = Progress::new(terminal, "loading", false);
+        let progress = Progress::new(terminal, "loading", Unit::Layers);
         let engine = Engine::load(model, &options, &mut |done, total| progress.set(done as u64, total as u64))?;
         drop(progress);
         for note in engine.notes() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 use regex::Regex;
+use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::OpenFile;
 use rwkv_forge_convert::lint::{Lint, Severity};
 use rwkv_forge_engine::{EngineOptions, Memory};
@@ -98,7 +99,7 @@ struct Hashes {
 impl Hashes {
     /// Reads all files, checking every checksum of the format on the way, and then all tensors, looking at every value.
     fn of(source: &dyn TensorSource, terminal: &Terminal) -> Result<Self, Failure> {
-        let progress = Progress::new(terminal, "reading", true);
+        let progress = Progress::new(terminal, "reading", Unit::Bytes);
         let files = source.files();
         let mut total = total_bytes(source)?;
         for path in &files {

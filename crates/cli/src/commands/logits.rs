@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::OpenModel;
 use rwkv_forge_eval::{LogitsSink, PassOptions, Runnable, npy};
 use rwkv_forge_io::{OutputFile, OutputOptions};
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use super::models::Models;
 use super::start::started;
-use super::{kernel, needs_head, read_small, read_text, shown, tokenizer, vocabulary};
+use super::{check_integrity, kernel, needs_head, read_small, read_text, shown, stage, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     models.finish()?;
     let mut tokens = tokens(args, &model, terminal)?;
     let left_out = cut(&mut tokens, args.context, &model, terminal);
-    model.source().check_integrity(&|_| ())?;
+    check_integrity(&model, terminal)?;
     let h = model.description().hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;
     let file = OutputFile::create(&args.output, &OutputOptions { expected_bytes, ..global.output("--output", args.force) })?;
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     if let Some(layers) = &layers {
         layers.check(h.layers, model.description().mechanisms.time_mix)?;
     }
-    let progress = Progress::new(terminal, "computing", false);
+    let progress = Progress::new(terminal, "computing", Unit::Steps);
     let reference = Runnable { options: KernelOptions { group_norm_eps: args.eps }, ..Runnable::new(&model.model) };
     let mut sink = Sink {
         logits: npy::Writer::new(Appender { file: &file, offset: 0 }, &[tokens.len() as u64, h.vocabulary as u64]).map_err(write_failed)?,
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     let options = PassOptions { kernel: kernel(&args.kernel), max_memory: ACTIVATIONS, ..PassOptions::default() };
     rwkv_forge_eval::logits(reference, &tokens, &options, &mut sink, &mut |step| {
         progress.set(step.done as u64, step.total as u64);
+        progress.at(stage(step.stage));
     })?;
     sink.logits.finish().map_err(write_failed)?;
     drop(progress);

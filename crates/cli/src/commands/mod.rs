@@ -19,6 +19,7 @@ mod words;
 
 use std::path::Path;
 
+use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::{OpenModel, OpenOptions, Vocabulary};
 use rwkv_forge_eval::{Agreement, Difference, Kernel, LayerAgreement};
 use rwkv_forge_io::{Backend, InputFile};
@@ -30,6 +31,7 @@ use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::args::{Global, Thresholds, VocabularyArg};
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::terminal::{Terminal, table};
 
 /// Texts, vocabularies, recipes and token lists are small; anything larger is a mistake.
@@ -43,6 +45,18 @@ pub(crate) fn open_options(global: &Global) -> OpenOptions {
 /// What `--kernel` names.
 pub(crate) fn kernel(name: &str) -> Kernel {
     if name == Kernel::Engine.name() { Kernel::Engine } else { Kernel::Reference }
+}
+
+/// Reads a model's files, for the checksums that they carry.
+pub(crate) fn check_integrity(model: &OpenModel, terminal: &Terminal) -> Result<(), Failure> {
+    let (progress, bytes) = (Progress::new(terminal, "checking", Unit::Bytes), model.source_bytes()?);
+    model.source().check_integrity(&|read| progress.add(read, bytes))?;
+    Ok(())
+}
+
+/// What a comparison is at, in words.
+pub(crate) fn stage(name: &str) -> &'static str {
+    if name == "head" { "the head" } else { "the layers" }
 }
 
 /// A path inside of a sentence: on one line, whatever it holds.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rwkv_forge_calibrate::Hessians;
-use rwkv_forge_choose::{Cache, Estimate, Finished, Goal, PlanTexts, Planned, Planner, TensorHarm, start};
+use rwkv_forge_choose::{Cache, Estimate, Finished, Goal, PlanTexts, Planned, Planner, TensorHarm, Unit, start};
 use rwkv_forge_convert::container::by_name;
 use rwkv_forge_convert::recipe::quantizer_by_name;
 use rwkv_forge_convert::{ConvertOptions, OpenModel, Vocabulary};
@@ -20,6 +20,7 @@ use super::start::note_own;
 use super::{calibration, model_line, needs_head, number, open_options, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
@@ -48,10 +49,13 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     planner.limit(global.threads, args.max_memory);
     // All that can be refused without a text is refused before one is read.
     planner.check()?;
+    let shown = Progress::new(terminal, "reading the text", Unit::Steps);
     let text = calibration::collections(&args.calibration.calibrate)?;
     let tokens = calibration::tokens(&model, &vocabulary, &text)?;
+    drop(shown);
     let texts = texts(args, &model, &vocabulary, terminal)?;
     if args.dry_run {
+        let _shown = Progress::new(terminal, "estimating", Unit::Steps);
         let estimate = planner.estimate(&tokens, args.calibration.calibration_windows.get())?;
         return dry_run(&model, estimate, terminal);
     }

@@ -1,5 +1,6 @@
 //! `verify`: agreement of any two readable files of one model.
 
+use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::{PROBE_TEXT, WordDifference, probe_tokens};
 use rwkv_forge_eval::{Activations, CompareOptions, HeadInRanges, Runnable, Runner, RunnerHead, RunnerLayer};
 use rwkv_forge_forms::{ParallelLayer, ParallelRunner};
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use super::models::Models;
 use super::start::{alike, started};
-use super::{agreement_table, kernel, model_line, needs_head, read_small, thresholds, tokenizer_or_bytes, vocabulary, words};
+use super::{agreement_table, kernel, model_line, needs_head, read_small, stage, thresholds, tokenizer_or_bytes, vocabulary, words};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -39,10 +40,13 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let speaker = if rwkv_forge_convert::vocabulary_of(&reference, &choice)?.is_some() { &reference } else { &candidate };
     let tokenizer = tokenizer_or_bytes(speaker, &choice, text.is_some(), terminal)?;
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
-    for model in [&reference, &candidate] {
-        rwkv_forge_quant::examine(model.source(), &|_| ())?;
+    for (path, model) in [(&args.reference, &reference), (&args.candidate, &candidate)] {
+        let progress = Progress::new(terminal, "checking", Unit::Bytes);
+        progress.at(&path.display().to_string());
+        let bytes = model.source_bytes()?;
+        rwkv_forge_quant::examine(model.source(), &|read| progress.add(read, bytes))?;
     }
-    let progress = Progress::new(terminal, "comparing", false);
+    let progress = Progress::new(terminal, "comparing", Unit::Steps);
     let reference_runnable = Runnable::new(&reference.model);
     let options = KernelOptions { group_norm_eps: args.candidate_eps };
     let candidate_runnable = Runnable { options, ..Runnable::new(&candidate.model) };
@@ -52,7 +56,10 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
         if args.against_parallel { in_parallel(&reference_runnable)? } else { reference_runnable.runner(&compare.pass)? },
         candidate_runnable.runner(&compare.pass)?,
         &compare,
-        &mut |step| progress.set(step.done as u64, step.total as u64),
+        &mut |step| {
+            progress.set(step.done as u64, step.total as u64);
+            progress.at(stage(step.stage));
+        },
     )?;
     drop(progress);
     let violations = thresholds(&args.thresholds, None).violations(&agreement);

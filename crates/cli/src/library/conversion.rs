@@ -266,7 +266,7 @@ impl<'a> Conversion<'a> {
             (None, imatrix) => imatrix.as_ref().map(|imatrix| imatrix as &dyn Calibration),
         };
         let rendering = Rendering { model: self.model, blueprint: &blueprint, recipe: &recipe, calibration, directory: None };
-        let rendered = rendering.prepared_for(output, &|_, _| ()).map_err(Error::of)?;
+        let rendered = rendering.prepared_for(output, &|_, _, _| ()).map_err(Error::of)?;
         let importance = origin_of_importance(self.imatrix, None);
         options.prepared = rendered.as_ref().map(|rendered| Preparation {
             model: &rendered.model,

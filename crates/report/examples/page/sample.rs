@@ -92,7 +92,7 @@ fn levels() -> Section {
     }
     let front = pareto_front(&LEVELS.map(|level| (level.1 as f64, level.2)));
     let muted = front.iter().enumerate().filter_map(|(index, on)| (!on).then_some(index)).collect();
-    section.table(PageTable { table, recommended: Some(RECOMMENDED), muted });
+    section.table(PageTable { table, recommended: Some(RECOMMENDED), noted: Some((1, "best buy".to_owned())), muted });
     section.note("Intervals are paired bootstrap intervals over windows; KL is in nats per token.");
     section
 }
@@ -105,6 +105,12 @@ fn positions() -> Section {
     for (label, _, kl, ..) in LEVELS.into_iter().filter(|level| ["q8_0", "q6_k", "q5_k_m", "q4_k_m"].contains(&level.0)) {
         plot.push(label, Marks::LineAndPoints, [0.9, 1.0, 1.07, 1.1].into_iter().enumerate().map(|(x, factor)| (x as f64, kl * factor)));
     }
+    // What is as good as another one lies on it.
+    plot.push(
+        "q5_k_s",
+        Marks::LineAndPoints,
+        [0.9, 1.0, 1.07, 1.1].into_iter().enumerate().map(|(x, factor)| (x as f64, 1.57e-3 * factor)),
+    );
     section.plot(plot);
     section
 }

@@ -108,10 +108,14 @@ fn write_blocks(out: &mut String, section: &Section, tables: &mut impl Iterator<
                 }
             }
             Block::Plot(plot) => {
-                write_figure(out, &plot.title, [plot.to_figure(WIDE)?, plot.to_figure(NARROW)?], None);
+                write_figure(out, &plot.title, [plot.to_figure(WIDE)?, plot.to_figure(NARROW)?], &[]);
             }
             Block::Pareto(plot) => {
-                write_figure(out, &plot.title, [plot.to_figure(WIDE)?, plot.to_figure(NARROW)?], left_out(plot));
+                let unnamed = [("note wide", WIDE), ("note narrow", NARROW)]
+                    .into_iter()
+                    .filter_map(|(class, frame)| Some((class, super::unnamed(&plot.without_names(frame))?)));
+                let remarks: Vec<(&str, String)> = left_out(plot).map(|words| ("note", words)).into_iter().chain(unnamed).collect();
+                write_figure(out, &plot.title, [plot.to_figure(WIDE)?, plot.to_figure(NARROW)?], &remarks);
             }
         }
     }
@@ -119,7 +123,7 @@ fn write_blocks(out: &mut String, section: &Section, tables: &mut impl Iterator<
 }
 
 /// The table, inside of a figure that is left open for the link to its CSV.
-fn write_table(out: &mut String, PageTable { table, recommended, muted }: &PageTable) {
+fn write_table(out: &mut String, PageTable { table, recommended, noted, muted }: &PageTable) {
     let title = inline(&table.title);
     out.push_str("<figure class=\"table\">");
     if !title.is_empty() {
@@ -142,22 +146,29 @@ fn write_table(out: &mut String, PageTable { table, recommended, muted }: &PageT
         for (place, (cell, column)) in row.iter().zip(&table.columns).enumerate() {
             let text = inline(&cell.text);
             let class = class(column.align);
-            let _ = match (place, *recommended == Some(index)) {
-                (0, true) => write!(out, "<th scope=\"row\"{class}>{text} <span class=\"badge\">recommended</span></th>"),
-                (0, false) => write!(out, "<th scope=\"row\"{class}>{text}</th>"),
-                _ => write!(out, "<td{class}>{text}</td>"),
-            };
+            if place > 0 {
+                let _ = write!(out, "<td{class}>{text}</td>");
+                continue;
+            }
+            let _ = write!(out, "<th scope=\"row\"{class}>{text}");
+            if *recommended == Some(index) {
+                out.push_str(" <span class=\"badge\">recommended</span>");
+            }
+            if let Some((_, words)) = noted.as_ref().filter(|(row, _)| *row == index) {
+                let _ = write!(out, " <span class=\"badge plain\">{}</span>", inline(words));
+            }
+            out.push_str("</th>");
         }
         out.push_str("</tr>\n");
     }
     out.push_str("</tbody>\n</table></div>\n");
 }
 
-fn write_figure(out: &mut String, title: &str, drawings: [String; 2], remark: Option<String>) {
+fn write_figure(out: &mut String, title: &str, drawings: [String; 2], remarks: &[(&str, String)]) {
     let _ = writeln!(out, "<figure class=\"plot\"><figcaption>{}</figcaption>", inline(title));
     drawings.iter().for_each(|drawing| out.push_str(drawing));
-    if let Some(remark) = remark {
-        let _ = writeln!(out, "<p class=\"note\">{}</p>", inline(&remark));
+    for (class, words) in remarks {
+        let _ = writeln!(out, "<p class=\"{class}\">{}</p>", inline(words));
     }
     out.push_str("</figure>\n");
 }
@@ -213,7 +224,7 @@ mod tests {
         section.command(format!("{text}\n{text}"));
         let mut table = Table::new(text, [Column::left(text), Column::right(text)]);
         table.push([Cell::text(text), Cell::measured(0.5, 2)]);
-        section.table(PageTable { table, recommended: Some(0), muted: vec![] });
+        section.table(PageTable { table, recommended: Some(0), noted: Some((0, text.to_owned())), muted: vec![] });
         let mut plot = Plot::new(text, Axis::named(text, [text]), Axis::linear(text));
         plot.description = text.to_owned();
         plot.push(text, Marks::LineAndPoints, [(0.0, 1.0)]);

@@ -85,6 +85,10 @@ fn write_blocks(
                 for cell in recommended.into_iter().flatten().filter(|cell| !cell.text.is_empty()) {
                     cell.text = format!("**{}**", cell.text);
                 }
+                let noted = table.noted.as_ref().and_then(|(row, words)| Some((shown.rows.get_mut(*row)?.first_mut()?, words)));
+                if let Some((cell, words)) = noted {
+                    let _ = write!(cell.text, " ({})", harmless(words, false));
+                }
                 let _ = write!(out, "\n{}", shown.to_markdown()?);
             }
             Block::Plot(plot) => figure(out, &plot.title),
@@ -199,7 +203,7 @@ mod tests {
         let mut table = Table::new("Rows", [Column::left("name"), Column::right("n")]);
         table.push([Cell::text("a"), Cell::count(1)]);
         table.push([Cell::text("b"), Cell::count(1234)]);
-        section.table(crate::PageTable { table, recommended: Some(1), muted: vec![0] });
+        section.table(crate::PageTable { table, recommended: Some(1), noted: Some((0, "best|buy".to_owned())), muted: vec![0] });
         let mut plot = crate::Plot::new("A plot", crate::Axis::linear("x"), crate::Axis::linear("y"));
         plot.push("s", crate::Marks::Line, [(0.0, 1.0)]);
         section.plot(plot);
@@ -207,7 +211,8 @@ mod tests {
         page.sections.push(section);
         page.provenance.push(("file".to_owned(), "a|b".to_owned()));
         let head = "# Title\n\n> **Take b**\n\n## Part\n\n**Rows**\n\n";
-        let rows = "| name  |         n |\n| ----- | --------: |\n| a     |         1 |\n| **b** | **1,234** |\n";
+        let rows =
+            "| name          |         n |\n| ------------- | --------: |\n| a (best\\|buy) |         1 |\n| **b**         | **1,234** |\n";
         let tail = "\n    run <this>\n\n## Provenance\n\n| what | value |\n| ---- | ----- |\n| file | a\\|b  |\n";
         assert_eq!(page.to_markdown(None).unwrap(), format!("{head}{rows}{tail}"));
         let linked = format!("{head}{rows}\n![A plot](<out/01-a-plot.svg>)\n{tail}");

@@ -85,6 +85,8 @@ pub struct PageTable {
     pub table: Table,
     /// Index of the row to take.
     pub recommended: Option<usize>,
+    /// Index of a row that stands out in another way, and in which: a few words.
+    pub noted: Option<(usize, String)>,
     /// Indexes of rows that another one beats.
     pub muted: Vec<usize>,
 }
@@ -233,6 +235,12 @@ fn left_out(plot: &Pareto) -> Option<String> {
         [] => None,
         names => Some(format!("Not drawn, since zero has no place on a logarithmic axis: {}.", names.join(", "))),
     }
+}
+
+/// Which dots of a plot have no room for their names, as a sentence; none if all have.
+fn unnamed(labels: &[&str]) -> Option<String> {
+    let names: Vec<String> = labels.iter().map(|label| label.replace('`', "'")).collect();
+    (!names.is_empty()).then(|| format!("Drawn without room for their names: {}.", names.join(", ")))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ impl Placed {
                 step = tick_distance(high - low);
                 if axis.whole {
                     step = step.max(1.0);
+                    return Self { scale: axis.scale, low, high, step, start, end, names: Vec::new() };
                 }
                 (low, high) = (libm::floor(low / step + 1e-9) * step, libm::ceil(high / step - 1e-9) * step);
             }
@@ -81,7 +82,7 @@ impl Placed {
         }
         let values = match self.scale {
             Scale::Linear => {
-                let (first, last) = (libm::round(self.low / self.step), libm::round(self.high / self.step));
+                let (first, last) = (libm::ceil(self.low / self.step - 1e-9), libm::floor(self.high / self.step + 1e-9));
                 let numbers = std::iter::successors(Some(first), |n| Some(n + 1.0)).take_while(|n| *n <= last);
                 numbers.map(|n| n * self.step).collect()
             }
@@ -211,6 +212,11 @@ mod tests {
         assert_eq!((named.place(0.0), named.place(1.0)), (25.0, 75.0));
         assert_eq!((named.name(1.0), named.name(3.0)), ("b".to_owned(), "3".to_owned()));
         assert_eq!(labels(&Axis::whole(""), &[0.0, 2.0]), ["0", "1", "2"]);
+        // Layers are numbered as they are: a model of 24 has none that is called 24 or 25.
+        assert_eq!(labels(&Axis::whole(""), &[0.0, 23.0]), ["0", "5", "10", "15", "20"]);
+        assert_eq!(labels(&Axis::whole(""), &[0.0, 11.0]), ["0", "2", "4", "6", "8", "10"]);
+        let whole = Placed::new(&Axis::whole(""), [0.0, 23.0].into_iter(), 0.0, 230.0);
+        assert_eq!((whole.place(0.0), whole.place(23.0)), (0.0, 230.0));
     }
 
     #[test]

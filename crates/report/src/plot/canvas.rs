@@ -57,6 +57,7 @@ const LIGHT: &str = "\
 .rf .u{stroke:#57606a;stroke-dasharray:2 3;fill:none}
 .rf .l{stroke-width:2;fill:none;stroke-linejoin:round;stroke-linecap:round}
 .rf .d{stroke-dasharray:7 5}
+.rf .w{stroke-dasharray:9 9;stroke-linecap:butt}
 .rf .k{font-weight:600}
 .rf .q text{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}
 .rf .e{stroke-width:1.5;fill:none}
@@ -231,6 +232,12 @@ pub(super) fn check_guide((x, y): (&Axis, &Axis), guide: &Guide) -> Result<(), R
         Guide::Horizontal { at, label } => check((&Axis::default(), y), label, (0.0, *at)),
         Guide::Vertical { at, label } => check((x, &Axis::default()), label, (*at, 0.0)),
     }
+}
+
+/// How far a height is uncertain.
+pub(super) fn bar(x: f64, low: f64, high: f64) -> String {
+    let (left, right) = (x - 3.0, x + 3.0);
+    format!(r#"<path class="e" d="M{x:.2} {low:.2}V{high:.2}M{left:.2} {low:.2}H{right:.2}M{left:.2} {high:.2}H{right:.2}"/>"#)
 }
 
 /// A line of text.

@@ -30,6 +30,17 @@ impl Rect {
         (x.clamp(self.left, self.right), y.clamp(self.top, self.bottom))
     }
 
+    /// Where text in it begins or ends, and which of both: towards the point, so that the eye finds it.
+    pub(super) fn text(&self, at: Point) -> (f64, &'static str) {
+        if self.left >= at.0 {
+            (self.left + 2.0, "start")
+        } else if self.right <= at.0 {
+            (self.right - 2.0, "end")
+        } else {
+            (f64::midpoint(self.left, self.right), "middle")
+        }
+    }
+
     /// Whether a straight line meets it (Liang and Barsky's clipping).
     fn crossed(&self, from: Point, to: Point) -> bool {
         let (dx, dy) = (to.0 - from.0, to.1 - from.1);

@@ -35,7 +35,7 @@ pub struct Axis {
     pub show: Vec<f64>,
     /// What is written at the values 0, 1, 2, ... of a linear axis in place of numbers; empty for numbers.
     pub names: Vec<String>,
-    /// Whether only whole numbers get a tick.
+    /// Whether only whole numbers get a tick, and none that is beyond the points: there is no layer 24 of 24.
     pub whole: bool,
 }
 
@@ -90,7 +90,7 @@ pub enum Marks {
 }
 
 /// Points of one kind.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Series {
     /// In the legend.
     pub name: String,
@@ -98,6 +98,31 @@ pub struct Series {
     pub marks: Marks,
     /// (x, y), finite, and positive on logarithmic axes.
     pub points: Vec<(f64, f64)>,
+    /// What is written beside each point where there is room, and said of it in any case; empty for nothing.
+    pub labels: Vec<String>,
+    /// From and to, how far each point's height is uncertain; empty where that is not known.
+    pub intervals: Vec<(f64, f64)>,
+}
+
+impl Series {
+    /// Points without labels and intervals.
+    #[must_use]
+    pub fn new(name: impl Into<String>, marks: Marks, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        let points = points.into_iter().collect();
+        Self { name: name.into(), marks, points, labels: Vec::new(), intervals: Vec::new() }
+    }
+
+    /// The same with a label for each point.
+    #[must_use]
+    pub fn labelled<S: Into<String>>(self, labels: impl IntoIterator<Item = S>) -> Self {
+        Self { labels: labels.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// The same with an interval for each point.
+    #[must_use]
+    pub fn within(self, intervals: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        Self { intervals: intervals.into_iter().collect(), ..self }
+    }
 }
 
 /// A straight line across the plot at one value, such as a bound.
@@ -159,7 +184,7 @@ impl Plot {
 
     /// Adds a series.
     pub fn push(&mut self, name: impl Into<String>, marks: Marks, points: impl IntoIterator<Item = (f64, f64)>) {
-        self.series.push(Series { name: name.into(), marks, points: points.into_iter().collect() });
+        self.series.push(Series::new(name, marks, points));
     }
 
     /// The drawing for a page, whose style sheet it needs.

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::axis::fits;
-use super::canvas::{CHARACTER, Canvas, Frame, Heading, STANDALONE, check_guide, path, text};
-use super::labels::{Rect, Scene, Wanted, place};
+use super::canvas::{CHARACTER, Canvas, Frame, Heading, STANDALONE, bar, check_guide, path, text};
+use super::labels::{Place, Rect, Scene, Wanted, place};
 use super::{Axis, Guide, Scale};
 use crate::error::ReportError;
 use crate::number::significant;
@@ -88,6 +88,28 @@ impl Pareto {
         self.to_figure(STANDALONE)
     }
 
+    /// Names of the dots that are drawn and have no room for their names.
+    pub(crate) fn without_names(&self, frame: Frame) -> Vec<&str> {
+        let drawn = self.drawn();
+        let Some(canvas) = self.canvas(frame, &drawn) else { return Vec::new() };
+        let line = front_line(&drawn, &canvas);
+        let (_, places) = places(&drawn, &line, &self.guides, &canvas);
+        drawn.iter().zip(places).filter(|(_, place)| place.is_none()).map(|(drawn, _)| drawn.dot.label.as_str()).collect()
+    }
+
+    /// The dots that have a place. What matters most is drawn over the rest, and gets its place for a label first.
+    fn drawn(&self) -> Vec<Drawn<'_>> {
+        let mut drawn: Vec<Drawn<'_>> = self.dots.iter().zip(self.front()).map(|(dot, front)| Drawn { dot, front }).collect();
+        drawn.retain(|drawn| self.has_place(drawn.dot));
+        drawn.sort_by_key(|drawn| (!drawn.dot.recommended, !drawn.front));
+        drawn
+    }
+
+    fn canvas(&self, frame: Frame, drawn: &[Drawn<'_>]) -> Option<Canvas> {
+        let points = drawn.iter().flat_map(|drawn| drawn.extent(self.y.scale));
+        (!drawn.is_empty()).then(|| Canvas::new(frame, (&self.x, &self.y), points, &self.guides))
+    }
+
     fn has_place(&self, dot: &Dot) -> bool {
         fits(self.x.scale, dot.x) && fits(self.y.scale, dot.y)
     }
@@ -95,16 +117,8 @@ impl Pareto {
     pub(crate) fn to_figure(&self, frame: Frame) -> Result<String, ReportError> {
         let axes = (&self.x, &self.y);
         self.guides.iter().try_for_each(|guide| check_guide(axes, guide))?;
-        let front = self.front();
-        // What matters most is drawn over the rest, and gets its place for a label first.
-        let mut drawn: Vec<Drawn<'_>> = self.dots.iter().zip(front).map(|(dot, front)| Drawn { dot, front }).collect();
-        drawn.retain(|drawn| self.has_place(drawn.dot));
-        drawn.sort_by_key(|drawn| (!drawn.dot.recommended, !drawn.front));
-        if drawn.is_empty() {
-            return Err(ReportError::NoPoints { plot: self.title.clone() });
-        }
-        let points = drawn.iter().flat_map(|drawn| drawn.extent(self.y.scale));
-        let mut canvas = Canvas::new(frame, axes, points, &self.guides);
+        let drawn = self.drawn();
+        let mut canvas = self.canvas(frame, &drawn).ok_or_else(|| ReportError::NoPoints { plot: self.title.clone() })?;
         canvas.axes(&self.x.label, &self.y.label);
         for guide in &self.guides {
             canvas.guide(guide);
@@ -169,12 +183,7 @@ impl Drawn<'_> {
         }
         let mut out = format!(r#"<g class="{}"><title>{}</title>"#, self.class(), escape(&tip));
         if let Some((low, high)) = self.interval(canvas.y.scale()) {
-            let (low, high) = (canvas.y.place(low), canvas.y.place(high));
-            let (left, right) = (x - 3.0, x + 3.0);
-            let _ = write!(
-                out,
-                r#"<path class="e" d="M{x:.2} {low:.2}V{high:.2}M{left:.2} {low:.2}H{right:.2}M{left:.2} {high:.2}H{right:.2}"/>"#
-            );
+            out.push_str(&bar(x, canvas.y.place(low), canvas.y.place(high)));
         }
         if self.dot.recommended {
             let _ = write!(out, r#"<circle class="ring" cx="{x:.2}" cy="{y:.2}" r="8"/>"#);
@@ -196,9 +205,14 @@ fn front_line(drawn: &[Drawn<'_>], canvas: &Canvas) -> Vec<(f64, f64)> {
 const BOLD: f64 = CHARACTER * 1.09;
 const LABEL_LINE: f64 = 15.0;
 
-/// Names and notes beside their points.
-fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &Canvas) -> String {
-    let noted = |drawn: &Drawn<'_>| !drawn.dot.note.is_empty() && (!canvas.frame.narrow() || drawn.dot.recommended);
+/// Whether a dot has a note that this drawing has room for, if it has room for all of them.
+fn is_noted(drawn: &Drawn<'_>, canvas: &Canvas) -> bool {
+    !drawn.dot.note.is_empty() && (!canvas.frame.narrow() || drawn.dot.recommended)
+}
+
+/// Where names go, if anywhere, and whether notes go with them.
+fn places(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &Canvas) -> (bool, Vec<Option<Place>>) {
+    let noted = |drawn: &Drawn<'_>| is_noted(drawn, canvas);
     let wanted = |with_notes: bool| -> Vec<Wanted> {
         let size = |drawn: &Drawn<'_>| {
             let width = |text: &str, character: f64| text.chars().count() as f64 * character + 4.0;
@@ -219,10 +233,13 @@ fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &C
     let bounds = Rect { left: canvas.left + 2.0, top: canvas.top + 2.0, right: canvas.width() - 2.0, bottom: canvas.bottom - 2.0 };
     let scene = Scene { bounds, obstacles: &obstacles, lines: &lines };
     // Names without notes rather than notes and a name that has no place.
-    let (mut with_notes, mut places) = (true, place(&wanted(true), &scene));
-    if places.iter().any(Option::is_none) {
-        (with_notes, places) = (false, place(&wanted(false), &scene));
-    }
+    let places = place(&wanted(true), &scene);
+    if places.iter().all(Option::is_some) { (true, places) } else { (false, place(&wanted(false), &scene)) }
+}
+
+/// Names and notes beside their points.
+fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &Canvas) -> String {
+    let (with_notes, places) = places(drawn, line, guides, canvas);
     let mut out = String::new();
     for (drawn, place) in drawn.iter().zip(places).filter_map(|(drawn, place)| Some((drawn, place?))) {
         let rect = place.rect;
@@ -232,16 +249,9 @@ fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &C
         if place.leader {
             out.push_str(&path("h", &[at, end]));
         }
-        // Towards the point, so that the eye finds it.
-        let (x, anchor) = if rect.left >= at.0 {
-            (rect.left + 2.0, "start")
-        } else if rect.right <= at.0 {
-            (rect.right - 2.0, "end")
-        } else {
-            (f64::midpoint(rect.left, rect.right), "middle")
-        };
+        let (x, anchor) = rect.text(at);
         out.push_str(&text("k", x, rect.top + 11.5, anchor, &drawn.dot.label));
-        if with_notes && noted(drawn) {
+        if with_notes && is_noted(drawn, canvas) {
             out.push_str(&text("s", x, rect.top + LABEL_LINE + 11.5, anchor, &drawn.dot.note));
         }
         out.push_str("</g>\n");
@@ -300,6 +310,15 @@ mod tests {
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "a cost of 0 has no place on a logarithmic axis");
         }
         assert_eq!(example().left_out().iter().map(|dot| dot.label.as_str()).collect::<Vec<_>>(), ["f16"]);
+    }
+
+    #[test]
+    fn names_that_find_no_room_are_told() {
+        assert_eq!(example().without_names(WIDE), [""; 0]);
+        let mut plot = example();
+        plot.dots.push(Dot { label: "a name far too long for a telephone".repeat(4), y: 1e-3, x: 40.0, ..Dot::default() });
+        assert_eq!(plot.without_names(NARROW), [plot.dots[5].label.as_str()]);
+        assert_eq!(plot.without_names(NARROW).len(), 5 - plot.to_figure(NARROW).unwrap().matches(r#"<text class="k""#).count());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_choose::{Candidate, ChooseError};
+use rwkv_forge_choose::{Candidate, ChooseError, Unit};
 use rwkv_forge_convert::{ModelIdentity, OpenModel};
 use rwkv_forge_eval::Runnable;
 use serde_json::{Value, json};
@@ -43,7 +43,8 @@ impl Checked {
     /// Reads and checks an opened model.
     pub(crate) fn read(path: &Path, open: OpenModel, terminal: &Terminal) -> Result<Self, Failure> {
         let bytes = open.source_bytes()?;
-        let progress = Progress::new(terminal, "checking", true);
+        let progress = Progress::new(terminal, "checking", Unit::Bytes);
+        progress.at(&name_of(path));
         let files = open.identity(&|read| progress.add(read, bytes))?;
         drop(progress);
         let (identity, start) = (files.text(&open), rwkv_forge_convert::start_digest(&open.model)?);

@@ -1,6 +1,6 @@
 //! What `eval --levels` has found, before it becomes tables and pages.
 
-use rwkv_forge_choose::{Compared, Level, Limits, Predictions, Wish};
+use rwkv_forge_choose::{Compared, Level, Limits, Predictions, Speed, Wish};
 use rwkv_forge_convert::container::Container;
 
 use super::super::shown;
@@ -44,20 +44,59 @@ impl LevelFindings<'_> {
         let Some(index) = self.found.recommended else {
             return Some(format!("no level meets {}", wish_text(&self.wish)));
         };
-        let (level, found) = (&self.levels[index], &self.found.results.models[index]);
+        let level = &self.levels[index];
+        Some(format!("take {}: {} ({})", level.names[0], self.reason(), self.size_and_loss(index)))
+    }
+
+    /// Why it is that level.
+    pub(crate) fn reason(&self) -> String {
         let why = if self.wish.max_size.is_some() { "the least loss" } else { "the smallest file" };
-        Some(format!(
-            "take {}: {why} within {} ({:.1} MB, mean KL {})",
-            level.names[0],
-            wish_text(&self.wish),
-            level.bytes as f64 / 1e6,
-            super::super::number(found.kl()),
-        ))
+        format!("{why} within {}", wish_text(&self.wish))
+    }
+
+    fn size_and_loss(&self, index: usize) -> String {
+        let (bytes, kl) = (self.levels[index].bytes as f64, self.found.results.models[index].kl());
+        format!("{:.1} MB, mean KL {}", bytes / 1e6, super::super::number(kl))
+    }
+
+    /// What a little more size buys, in one sentence; `None` where it does not buy much.
+    pub(crate) fn best_buy(&self) -> Option<String> {
+        let (taken, best) = (self.found.recommended?, self.found.best_buy?);
+        let kl = |index: usize| self.found.results.models[index].kl();
+        let larger = (self.levels[best].bytes as f64 / self.levels[taken].bytes as f64 - 1.0) * 100.0;
+        let share = kl(best) / kl(taken) * 100.0;
+        let name = &self.levels[best].names[0];
+        Some(format!("best buy: {name}, {larger:.0} % larger with {share:.0} % of that loss ({})", self.size_and_loss(best)))
+    }
+
+    /// Speeds that were measured while something else ran, one sentence each.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let levels = self.levels.iter().zip(&self.found.speeds).map(|(level, speed)| (level.names[0].as_str(), speed.as_ref()));
+        let all = std::iter::once(("the source", self.found.source_speed.as_ref())).chain(levels);
+        let told = all.filter_map(|(name, speed)| {
+            let doubts: Vec<String> = speed?.doubts.iter().map(ToString::to_string).collect();
+            (!doubts.is_empty()).then(|| format!("the speed of {name} is to be distrusted: {}", doubts.join("; ")))
+        });
+        told.collect()
+    }
+
+    /// The speed of a level, unless something speaks against it.
+    pub(crate) fn sound_speed(&self, index: usize) -> Option<&Speed> {
+        self.found.speeds.get(index)?.as_ref().filter(|speed| speed.is_sound())
     }
 
     /// What to type to get the recommended file.
     pub(crate) fn command(&self) -> Option<String> {
-        let level = &self.levels[self.found.recommended?];
+        self.command_for(self.found.recommended?)
+    }
+
+    /// What to type to get the best buy.
+    pub(crate) fn best_buy_command(&self) -> Option<String> {
+        self.command_for(self.found.best_buy?)
+    }
+
+    fn command_for(&self, index: usize) -> Option<String> {
+        let level = self.levels.get(index)?;
         let vocabulary = self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", shown(path)));
         let (source, container) = (shown(&self.source.path), self.container.name());
         Some(format!("rwkv-forge convert {source} --to {container} --type {}{vocabulary}", level.names[0]))

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use rwkv_forge_bench::Machine;
-use rwkv_forge_choose::{
-    Candidate, Level, LevelOptions, LevelSource, Measured, Predictions, Speeds, Wish, compare_levels, container_for, levels,
-};
+use rwkv_forge_choose::{Candidate, Level, LevelOptions, LevelSource, Measured, Predictions, Wish, compare_levels, container_for, levels};
 use rwkv_forge_convert::OpenModel;
 use rwkv_forge_convert::container::Container;
 use serde_json::{Value, json};
@@ -45,11 +43,10 @@ pub(crate) fn run(
     terminal: &Terminal,
 ) -> Result<u8, Failure> {
     let Decided { container, levels } = decided;
-    let wanted = !setting.args.quantizing.no_speed && rwkv_forge_engine::supports(&source.open.description().mechanisms).is_ok();
-    let speeds = wanted.then(|| Speeds::new(setting.job.cache));
+    let timed = !setting.args.quantizing.no_speed && rwkv_forge_engine::supports(&source.open.description().mechanisms).is_ok();
     let wish = Wish { limits: setting.args.limits.limits(), max_size: setting.args.quantizing.max_size };
     let of = LevelSource { name: source.name(), model: &source.open, identity: source.identity(), bytes: source.bytes };
-    let found = compare_levels(levels, of, &wish, setting.job, speeds.as_ref())?;
+    let found = compare_levels(levels, of, &wish, setting.job, timed)?;
     let rows = source.open.description().hyperparameters.vocabulary;
     let predictions = Predictions::of(setting.job.schedule, rows, Some(source.name()), &found.results)?;
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
@@ -66,6 +63,9 @@ impl LevelFindings<'_> {
         let table = tables::levels(self);
         out.push_str(&format!("\n{}:\n\n{}", table.title, table.to_markdown()?));
         out.push_str("* no other level is both as small and as close; the others are beaten by one of these\n\n");
+        for doubt in self.doubts() {
+            out.push_str(&format!("? {doubt}\n\n"));
+        }
         if let Some(why) = tables::no_interval(self.found.results.models.iter().map(|measured| &measured.evaluation)) {
             out.push_str(&format!("{why}\n\n"));
         }
@@ -81,12 +81,16 @@ impl LevelFindings<'_> {
         if let Some(command) = self.command() {
             out.push_str(&format!("   {command}\n"));
         }
+        if let Some((sentence, command)) = self.best_buy().zip(self.best_buy_command()) {
+            out.push_str(&format!("=> {sentence}\n   {command}\n"));
+        }
         Ok(out)
     }
 
     fn csv(&self) -> rwkv_forge_report::Table {
-        let levels = self.levels.iter().map(|level| (level.bytes, level.bits_per_weight));
-        let rows: Vec<_> = self.found.results.models.iter().zip(levels).map(|(found, (bytes, bits))| (found, bytes, bits)).collect();
+        let levels = self.levels.iter().zip(&self.found.speeds);
+        let row = |(found, (level, speed)): (_, (&Level, &'_ Option<_>))| (found, level.bytes, level.bits_per_weight, speed.clone());
+        let rows: Vec<_> = self.found.results.models.iter().zip(levels).map(row).collect();
         tables::all(self.setting, &rows)
     }
 
@@ -120,6 +124,8 @@ impl LevelFindings<'_> {
             "models": models,
             "recommended": self.found.recommended.map(|index| &self.levels[index].names[0]),
             "recommendation": self.sentence(),
+            "best_buy": self.found.best_buy.map(|index| &self.levels[index].names[0]),
+            "best_buy_reason": self.best_buy(),
             "machine": Machine::this(),
         });
         Ok(merged([self.setting.to_json(), own]))

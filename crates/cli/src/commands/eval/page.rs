@@ -50,12 +50,12 @@ pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
     page.verdict = verdict_of_levels(findings);
     page.sections.push(size_against_loss(findings));
     let shown = chosen(findings);
-    page.sections.extend(parts_of(&shown));
-    page.sections.extend(layers_of(&shown));
+    let all = &findings.found.results.models;
+    page.sections.extend(parts_of(&shown, not_among(all, &shown)));
+    page.sections.extend(layers_of(&shown, not_among(all, &shown)));
     let mut section = Section::new("More numbers");
     section.table(tables::divergence(&findings.found.results.models));
     section.table(tables::delta_p(&findings.found.results.models));
-    section.note(intervals(&findings.found.results.models));
     findings.predictions.warnings.iter().for_each(|warning| section.note(format!("Warning: {warning}.")));
     page.sections.push(section);
     page.sections.push(method(findings.setting));
@@ -102,9 +102,13 @@ fn verdict_of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> Opt
     let limited = findings.setting.args.limits;
     let asked = limited.max_kl.is_some() || limited.min_top1.is_some() || limited.max_ppl_ratio.is_some();
     let all: Vec<&str> = violations.iter().flatten().map(String::as_str).collect();
+    // Numbers without a limit are no verdict: they stand in the first table.
+    if !asked {
+        return None;
+    }
     let [measured] = findings.results.models.as_slice() else {
         let headline = if all.is_empty() { "All models are within the limits" } else { "Not all models are within the limits" };
-        return asked.then(|| Verdict { headline: headline.to_owned(), detail: all.join("; "), figures: Vec::new(), good: all.is_empty() });
+        return Some(Verdict { headline: headline.to_owned(), detail: all.join("; "), figures: Vec::new(), good: all.is_empty() });
     };
     let e = &measured.evaluation;
     let mut figures = loss_figures(measured);
@@ -115,13 +119,8 @@ fn verdict_of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> Opt
     if let Some(uncheatable) = &e.uncheatable {
         figures.push(figure("uncheatable", format!("{:.3} %", uncheatable.average), "lower is better".to_owned()));
     }
-    let headline = match (asked, all.is_empty()) {
-        (true, true) => "Within the limits".to_owned(),
-        (true, false) => "Beyond the limits".to_owned(),
-        (false, _) if e.kl.is_some() => format!("What {} loses", measured.name),
-        (false, _) => measured.name.clone(),
-    };
-    Some(Verdict { headline, detail: all.join("; "), figures, good: all.is_empty() })
+    let headline = if all.is_empty() { "Within the limits" } else { "Beyond the limits" };
+    Some(Verdict { headline: headline.to_owned(), detail: all.join("; "), figures, good: all.is_empty() })
 }
 
 fn verdict_of_levels(findings: &LevelFindings<'_>) -> Option<Verdict> {
@@ -134,15 +133,24 @@ fn verdict_of_levels(findings: &LevelFindings<'_>) -> Option<Verdict> {
     let share = level.bytes as f64 / findings.source.bytes.max(1) as f64 * 100.0;
     let mut figures = vec![figure("file size", format!("{:.1} MB", level.bytes as f64 / 1e6), format!("{share:.0} % of the source"))];
     figures.extend(loss_figures(measured));
-    if let Some(speed) = findings.found.speeds[index] {
-        let times = findings
-            .found
-            .source_speed
-            .map_or_else(String::new, |source| format!("{:.1} times the source", speed.tokens_per_second / source.tokens_per_second));
+    if let Some(speed) = findings.sound_speed(index) {
+        let source = findings.found.source_speed.as_ref().filter(|source| source.is_sound());
+        let times =
+            source.map_or_else(String::new, |source| format!("{:.1} times the source", speed.tokens_per_second / source.tokens_per_second));
         figures.push(figure("speed", format!("{:.0} tokens/s", speed.tokens_per_second), times));
     }
-    let detail = format!("{}{}.", sentence[..1].to_uppercase(), &sentence[1..]);
+    // The figures beside it have its numbers.
+    let mut detail = format!("{}.", capital(&findings.reason()));
+    if let Some(best) = findings.best_buy() {
+        detail += &format!(" {}.", capital(&best));
+    }
     Some(Verdict { headline: format!("Take {}", level.names[0]), detail, figures, good: true })
+}
+
+/// With a large first letter.
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// The limit of the divergence as a line.
@@ -158,8 +166,8 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     plot.description = format!("{} levels; on the line are those that no other one beats", findings.levels.len());
     for (index, (level, measured)) in findings.levels.iter().zip(&findings.found.results.models).enumerate() {
         plot.push(Dot {
-            label: level.names[0].clone(),
-            note: findings.found.speeds[index].map_or_else(String::new, |speed| format!("{:.0} tokens/s", speed.tokens_per_second)),
+            label: if findings.found.best_buy == Some(index) { format!("{} (best buy)", level.names[0]) } else { level.names[0].clone() },
+            note: findings.sound_speed(index).map_or_else(String::new, |speed| format!("{:.0} tokens/s", speed.tokens_per_second)),
             x: level.bytes as f64 / 1e6,
             y: measured.kl(),
             interval: measured.evaluation.kl.as_ref().and_then(|kl| kl.interval).map(|[low, high]| (low, high)),
@@ -172,10 +180,16 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     section.pareto(plot);
     // The source is the first row of the table.
     let muted = findings.found.beaten().into_iter().map(|index| index + 1).collect();
-    section.table(PageTable { table: tables::levels(findings), recommended: findings.found.recommended.map(|index| index + 1), muted });
+    let recommended = findings.found.recommended.map(|index| index + 1);
+    let noted = findings.found.best_buy.map(|index| (index + 1, "best buy".to_owned()));
+    section.table(PageTable { table: tables::levels(findings), recommended, noted, muted });
+    for doubt in findings.doubts() {
+        section.note(format!("? {}.", capital(&doubt)));
+    }
     section.note(intervals(&findings.found.results.models));
-    if let Some(command) = findings.command() {
-        section.command(command);
+    let commands: Vec<String> = findings.command().into_iter().chain(findings.best_buy_command()).collect();
+    if !commands.is_empty() {
+        section.command(commands.join("\n"));
     }
     section
 }
@@ -209,53 +223,78 @@ fn chosen<'f>(findings: &'f LevelFindings<'_>) -> Vec<&'f Measured> {
         let last = indices.len() - 1;
         indices = (0..SERIES).map(|place| indices[place * last / (SERIES - 1)]).collect();
     }
-    if let Some(recommended) = findings.found.recommended.filter(|index| !indices.contains(index)) {
-        indices.push(recommended);
+    for wanted in findings.found.recommended.into_iter().chain(findings.found.best_buy) {
+        if !indices.contains(&wanted) {
+            indices.push(wanted);
+        }
     }
     indices.sort_by_key(|index| std::cmp::Reverse(findings.levels[*index].bytes));
     indices.into_iter().map(|index| &findings.found.results.models[index]).collect()
 }
 
 fn parts(models: &[Measured]) -> Option<Section> {
-    parts_of(&models.iter().take(SERIES).collect::<Vec<_>>())
+    let shown: Vec<&Measured> = models.iter().take(SERIES).collect();
+    parts_of(&shown, not_among(models, &shown))
+}
+
+/// Which models are not drawn, since more lines could not be told apart.
+fn not_among(all: &[Measured], shown: &[&Measured]) -> Option<String> {
+    let is_shown = |measured: &&Measured| shown.iter().any(|other| std::ptr::eq(*other, *measured));
+    let names: Vec<&str> = all.iter().filter(|measured| !is_shown(measured)).map(|measured| measured.name.as_str()).collect();
+    (!names.is_empty()).then(|| format!("Not drawn, since more lines could not be told apart: {}.", names.join(", ")))
+}
+
+/// Which models have no place in a plot of logarithms.
+fn without_loss(names: &[&str]) -> Option<String> {
+    (!names.is_empty()).then(|| format!("Not drawn, since a loss of zero has no place on a logarithmic axis: {}.", names.join(", ")))
 }
 
 /// By position, category and text: a plot of the divergence by position, and tables.
-fn parts_of(shown: &[&Measured]) -> Option<Section> {
+fn parts_of(shown: &[&Measured], left_out: Option<String>) -> Option<Section> {
     let mut section = Section::new("Where in the text");
-    if let Some(plot) = by_position(shown) {
+    if let Some((plot, zeros)) = by_position(shown) {
         section.paragraph("A state that carries an error from token to token shows as a line that rises.");
         section.plot(plot);
+        without_loss(&zeros).into_iter().for_each(|words| section.note(words));
     }
     for table in tables::parts(shown) {
         section.table(table);
     }
-    (!section.blocks.is_empty()).then_some(section)
+    if section.blocks.is_empty() {
+        return None;
+    }
+    left_out.into_iter().for_each(|words| section.note(words));
+    Some(section)
 }
 
-fn by_position(shown: &[&Measured]) -> Option<Plot> {
+/// The plot, and which models have no point in it.
+fn by_position<'m>(shown: &[&'m Measured]) -> Option<(Plot, Vec<&'m str>)> {
     let first: &[Slice] = &shown.first()?.evaluation.by_position;
     if first.len() < 2 || first.iter().any(|slice| slice.kl.is_none()) {
         return None;
     }
     let axis = Axis::named("position in the sequence, tokens", first.iter().map(|slice| slice.name.clone()));
     let mut plot = Plot::new("Mean KL by position", axis, Axis::log("mean KL, nats a token"));
+    let mut zeros = Vec::new();
     for measured in shown {
         let points = measured.evaluation.by_position.iter().enumerate();
         let points: Vec<(f64, f64)> = points.filter_map(|(x, slice)| Some((x as f64, slice.kl.filter(|kl| *kl > 0.0)?))).collect();
-        if !points.is_empty() {
+        if points.is_empty() {
+            zeros.push(measured.name.as_str());
+        } else {
             plot.push(&measured.name, Marks::LineAndPoints, points);
         }
     }
-    (!plot.series.is_empty()).then_some(plot)
+    (!plot.series.is_empty()).then_some((plot, zeros))
 }
 
 fn layers(models: &[Measured]) -> Option<Section> {
-    layers_of(&models.iter().take(SERIES).collect::<Vec<_>>())
+    let shown: Vec<&Measured> = models.iter().take(SERIES).collect();
+    layers_of(&shown, not_among(models, &shown))
 }
 
 /// Errors by layer, of the residual stream and of the state.
-fn layers_of(shown: &[&Measured]) -> Option<Section> {
+fn layers_of(shown: &[&Measured], left_out: Option<String>) -> Option<Section> {
     let mut section = Section::new("Where the error arises");
     let kinds = [
         ("Error of the state by layer", "rms of the difference over rms of the state", true),
@@ -280,7 +319,8 @@ fn layers_of(shown: &[&Measured]) -> Option<Section> {
     if section.blocks.is_empty() {
         return None;
     }
-    section.note("Over the first 1024 tokens, and over the final states of the first eight sequences.");
+    section.note("Layers are numbered from 0. Over the first 1024 tokens, and over the final states of the first eight sequences.");
+    left_out.into_iter().for_each(|words| section.note(words));
     Some(section)
 }
 

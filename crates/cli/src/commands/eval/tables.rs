@@ -1,5 +1,6 @@
 //! What was found as tables, for the terminal, the page and CSV.
 
+use rwkv_forge_bench::Doubt;
 use rwkv_forge_choose::{Candidate, Compared, Measured, Speed};
 use rwkv_forge_eval::LayerError;
 use rwkv_forge_report::{Cell, Column, Table, sink};
@@ -208,7 +209,7 @@ pub(crate) fn worst_layers(models: &[Measured]) -> Option<Table> {
 }
 
 /// One row a model with all that is a single number: what becomes CSV.
-pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64)]) -> Table {
+pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64, Option<Speed>)]) -> Table {
     let columns = [
         "file_bytes",
         "bits_per_weight",
@@ -231,11 +232,16 @@ pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64)]) -> Tabl
         "ppl_ratio_low",
         "ppl_ratio_high",
         "uncheatable",
+        "tokens_per_second",
+        "tokens_per_second_quartile_1",
+        "tokens_per_second_quartile_3",
+        "memory_bytes",
+        "speed_doubts",
     ];
     let names = ["model", "protocol"].map(Column::left);
     let mut table = Table::new("All numbers", names.into_iter().chain(columns.map(Column::right)));
     let value = |value: Option<f64>| value.map_or_else(|| Cell::text(""), |value| Cell::measured(value, 6));
-    for (measured, bytes, bits) in rows {
+    for (measured, bytes, bits, speed) in rows {
         let e = &measured.evaluation;
         let (kl, ratio) = (e.kl.as_ref(), e.perplexity_ratio.as_ref());
         let end = |interval: Option<Interval>, end: usize| value(interval.flatten().map(|ends| ends[end]));
@@ -264,31 +270,41 @@ pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64)]) -> Tabl
             end(ratio_ends, 0),
             end(ratio_ends, 1),
             value(e.uncheatable.as_ref().map(|uncheatable| uncheatable.average)),
+            value(speed.as_ref().map(|speed| speed.tokens_per_second)),
+            value(speed.as_ref().map(|speed| speed.quartile_1)),
+            value(speed.as_ref().map(|speed| speed.quartile_3)),
+            speed.as_ref().map_or_else(|| Cell::text(""), |speed| Cell::count(speed.memory_bytes)),
+            Cell::text(speed.iter().flat_map(|speed| &speed.doubts).map(Doubt::name).collect::<Vec<_>>().join(" ")),
         ]);
     }
     table
 }
 
-/// Levels, the source first: sizes, losses, speeds.
+/// A speed with the distance of its quartiles, and a mark if it was measured while something else ran.
+fn rate(speed: &Speed) -> Cell {
+    let mark = if speed.is_sound() { "" } else { " ?" };
+    let text = format!("{:.1} ({:.0} %){mark}", speed.tokens_per_second, speed.spread() * 100.0);
+    Cell { text, value: Some(speed.tokens_per_second) }
+}
+
+/// Levels, the source first: sizes, losses, speeds with the distance of their quartiles.
 pub(crate) fn levels(findings: &LevelFindings<'_>) -> Table {
     let columns = ["bytes", "bits/weight", "mean KL", "99 % KL", "same top-1", "ppl ratio", "tokens/s", "memory, MB"];
     let title = format!("{} as {}", findings.source.name(), findings.container.name());
     let mut table = Table::new(title, std::iter::once(Column::left("level")).chain(columns.map(Column::right)));
-    let speed = |speed: Option<Speed>| {
-        [
-            maybe(speed.map(|speed| speed.tokens_per_second), |rate| Cell::fixed(rate, 1)),
-            maybe(speed.map(|speed| speed.memory_bytes as f64 / 1e6), |memory| Cell::fixed(memory, 1)),
-        ]
+    let speed = |speed: Option<&Speed>| {
+        let rate = speed.map_or_else(|| Cell::text("-"), rate);
+        [rate, maybe(speed.map(|speed| speed.memory_bytes as f64 / 1e6), |memory| Cell::fixed(memory, 1))]
     };
     let source = findings.source;
-    let [rate, memory] = speed(findings.found.source_speed);
+    let [rate, memory] = speed(findings.found.source_speed.as_ref());
     let same = ["0", "0", "100.00 %", "1"].map(Cell::text);
     let head = [Cell::text("(the source)"), Cell::count(source.bytes), Cell::fixed(source.bits_per_weight(), 2)];
     table.push(head.into_iter().chain(same).chain([rate, memory]));
     let Compared { results, speeds, front, .. } = findings.found;
     for (((level, found), on_front), own) in findings.levels.iter().zip(&results.models).zip(front).zip(speeds) {
         let e = &found.evaluation;
-        let [rate, memory] = speed(*own);
+        let [rate, memory] = speed(own.as_ref());
         table.push([
             Cell::text(format!("{}{}", level.names[0], if *on_front { " *" } else { "" })),
             Cell::count(level.bytes),
@@ -307,7 +323,7 @@ pub(crate) fn levels(findings: &LevelFindings<'_>) -> Table {
 /// The table of models for CSV.
 pub(crate) fn models(findings: &Findings<'_>) -> Table {
     let sizes = findings.models.iter().map(|checked| (checked.bytes, checked.bits_per_weight()));
-    let rows: Vec<_> = findings.results.models.iter().zip(sizes).map(|(measured, (bytes, bits))| (measured, bytes, bits)).collect();
+    let rows: Vec<_> = findings.results.models.iter().zip(sizes).map(|(measured, (bytes, bits))| (measured, bytes, bits, None)).collect();
     all(findings.setting, &rows)
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use rayon::prelude::*;
+use rwkv_forge_choose::Unit;
 use rwkv_forge_corpus::{Collection, CollectionDigest, Limits, Overlap, ReadOptions};
 use rwkv_forge_eval::TokenWriter;
 use rwkv_forge_score::{Document, Pair, Protocol, Schedule, Tokens};
@@ -16,6 +17,7 @@ use super::super::calibration::collections;
 use super::super::read_small;
 use crate::args::EvalTexts;
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::terminal::Terminal;
 
 /// What is scored, tokenized and scheduled.
@@ -65,6 +67,7 @@ impl Texts {
         if let Some(path) = &args.pairs {
             return Self::pairs(args, path, tokenizer, terminal);
         }
+        let _shown = Progress::new(terminal, "reading the text", Unit::Steps);
         let by_set = matches!(protocol, Protocol::Uncheatable | Protocol::Uncheatable2024);
         let mut reading = Reading {
             tokenizer,
