@@ -159,7 +159,7 @@ fn streams_that_cannot_be_are_refused_by_name() {
         ("NoStdin", "--state -: only texts", &["generate", model, "--state", "-"]),
         ("NoStdin", "--lora -: only texts", &["convert", model, "--lora", "-", "-o", other]),
         ("NoStdin", "--vocab -: only texts", &["generate", model, "--vocab", "-"]),
-        ("StdinTwice", "--calibrate -: stdin is", &["convert", model, "--to", "gguf", "--text", "-", "--calibrate", "-"]),
+        ("StdinTwice", "--text -: stdin is --calibrate - already", &["convert", model, "--to", "gguf", "--text", "-", "--calibrate", "-"]),
         ("StdinTwice", "--text -: stdin is --text - already", &["eval", model, "--text", "-", "--text", "-"]),
         ("NoStdout", "--csv -: stdout is for results", &["eval", model, "--csv", "-"]),
         ("NoStdout", "--record -: stdout is for results", &["convert", model, "--to", "gguf", "--record", "-"]),
@@ -501,7 +501,7 @@ fn the_verdict_says_how_much_was_lost_and_what_to_take_instead() {
     // Without a comparison there is none.
     assert_eq!(convert("gguf", "q8_0", &["--no-verify"]), (Value::Null, None));
     // Rules are no type that could be exchanged for another.
-    let (_, line) = convert("gguf", "q8_0", &["--set", "ffn=q2_k"]);
+    let (_, line) = convert("gguf", "q8_0", &["--set", "ffn.*weight=q2_k"]);
     assert!(line.unwrap().contains("give its tensors more bits (--set, a larger plan --size)"));
 }
 
@@ -539,5 +539,5 @@ fn the_directory_of_layers_is_made() {
     std::fs::write(dir.join("file"), "").unwrap();
     let blocked = dir.join("file/layers");
     let args = ["logits", text(checkpoint("7")), "--tokens", text(&ids), "-o", text(&output), "--force", "--layers", text(&blocked)];
-    assert!(said(&run(&args)).contains("the directory of --layers cannot be made"));
+    assert!(said(&run(&args)).contains("file/layers"));
 }
