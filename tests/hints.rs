@@ -444,8 +444,20 @@ fn of_tensors_that_nothing_uses() {
     let place = Place::new();
     let notes = |container: &str| {
         let output = place.path(&format!("out-{container}"));
-        let args =
-            ["convert", text(checkpoint("7")), "--to", container, "--type", "f16", "--vocab", text(vocab()), "-o", &output, "--force"];
+        let args = [
+            "-v",
+            "convert",
+            text(checkpoint("7")),
+            "--to",
+            container,
+            "--type",
+            "f16",
+            "--vocab",
+            text(vocab()),
+            "-o",
+            &output,
+            "--force",
+        ];
         let output = forge().args(args).output().unwrap();
         String::from_utf8(output.stderr).unwrap()
     };

@@ -56,6 +56,7 @@ mod said_replaced;
 mod said_texts;
 mod split;
 mod start_states;
+mod streams;
 mod support;
 mod tables;
 mod tokenizers;

@@ -118,7 +118,7 @@ fn what_the_class_has_no_place_for_is_said() {
     let source = dir.join("m.safetensors");
     std::fs::write(&source, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
     let output =
-        forge().args(["convert", text(&source), "--to", "hf-native", "--type", "bf16", "-o", text(&dir.join("n"))]).output().unwrap();
+        forge().args(["-v", "convert", text(&source), "--to", "hf-native", "--type", "bf16", "-o", text(&dir.join("n"))]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("blocks.0.att.v0, blocks.0.att.v1, blocks.0.att.v2 are left out"), "{stderr}");

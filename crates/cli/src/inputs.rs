@@ -7,6 +7,8 @@ use clap::{Arg, ArgMatches, Command};
 use rwkv_forge_convert::ChatFormat;
 use rwkv_forge_io::Claims;
 
+use crate::stdio::{Streams, is_dash};
+
 /// Arguments that name what is written. Every other path is something that is read.
 const OUTPUTS: [&str; 13] = [
     "cache",
@@ -24,16 +26,27 @@ const OUTPUTS: [&str; 13] = [
     "vocab_json",
 ];
 
-/// Claims all paths of the command line that are read, and from now on all files that are opened.
-pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) {
+/// Claims all paths of the command line that are read, and from now on all files that are opened. What is no file but a stream is returned.
+pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) -> Streams {
     let (mut command, mut matches) = (crate::args::command(), matches);
+    let mut streams = Streams::default();
     while let Some((name, inner)) = matches.subcommand() {
         let Some(found) = command.find_subcommand(name).cloned() else { break };
         (command, matches) = (found, inner);
-        for arg in paths(&command).filter(|arg| !OUTPUTS.contains(&arg.get_id().as_str())) {
-            for path in matches.get_raw(arg.get_id().as_str()).into_iter().flatten().map(Path::new) {
+        for arg in paths(&command) {
+            let id = arg.get_id().as_str();
+            let is_written = OUTPUTS.contains(&id);
+            for path in matches.get_raw(id).into_iter().flatten().map(Path::new) {
+                match (is_dash(path), is_written) {
+                    (true, true) => streams.write(name, id, &role(arg)),
+                    (true, false) => streams.read(id, &role(arg), claims),
+                    (false, _) => {}
+                }
+                if is_dash(path) || is_written {
+                    continue;
+                }
                 // Two vocabularies and some conversation formats have names instead of files.
-                let is_name = match arg.get_id().as_str() {
+                let is_name = match id {
                     "vocab" => crate::commands::vocabulary_name(path).is_some(),
                     "chat" => path.to_str().and_then(ChatFormat::by_name).is_some(),
                     _ => false,
@@ -43,8 +56,12 @@ pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) {
                 }
             }
         }
+        if matches.try_get_one("dry_run").is_ok_and(|asked| asked == Some(&true)) {
+            streams.only_planned();
+        }
     }
     claims.watch_all_reads();
+    streams
 }
 
 /// The arguments of a command that are paths.

@@ -7,9 +7,11 @@ mod complete;
 mod failure;
 mod faults;
 mod inputs;
+mod laps;
 mod progress;
 mod screen;
 mod signals;
+mod stdio;
 mod terminal;
 mod threads;
 
@@ -33,10 +35,11 @@ fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(answer) => return ExitCode::from(terminal::parsed(&answer)),
     };
-    inputs::claim(&matches, &cli.global.claims);
-    let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
+    let mut streams = inputs::claim(&matches, &cli.global.claims);
+    let terminal = Terminal::new(&cli.global, streams.delivers);
     let result = faults::caught(|| {
         signals::install()?;
+        streams.check(matches.subcommand_name().unwrap_or_default(), &terminal)?;
         threads::limit(&mut cli.global, &terminal);
         start_threads(&cli)?;
         run(&cli, &terminal)
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     for path in cli.global.claims.files_read() {
         terminal.detail(&format!("read {}", path.display()));
     }
+    terminal.say_written();
     let code = result.unwrap_or_else(|failure| terminal.fail(&failure));
     ExitCode::from(terminal.verdict(code))
 }

@@ -1,15 +1,18 @@
 //! Results go to stdout, everything else to stderr. What becomes of either never changes what was found: see [`Terminal::verdict`].
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rwkv_forge_io::Passage;
 pub(crate) use rwkv_forge_report::thousands;
 use rwkv_forge_report::{Cell, Column, Table, sink};
 use serde::Serialize;
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
+use crate::args::Global;
 use crate::failure::{Failure, exit_code};
 use crate::progress::Board;
 
@@ -21,8 +24,29 @@ pub(crate) struct Terminal {
     json: bool,
     quiet: bool,
     verbose: bool,
+    /// Whether stdout is the output's, so that results go to stderr.
+    delivers: bool,
     results: Mutex<Results>,
     board: Board,
+    said: Mutex<Said>,
+}
+
+/// What a run has to tell besides its result.
+#[derive(Debug, Default)]
+struct Said {
+    notes: Vec<String>,
+    written: Vec<Written>,
+}
+
+/// A file, or a directory, that a run has written.
+#[derive(Clone, Debug, Serialize)]
+struct Written {
+    /// What it is to the user, such as `--html`.
+    what: String,
+    path: String,
+    /// Whether the result says so itself.
+    #[serde(skip)]
+    is_said: bool,
 }
 
 /// What has become of stdout.
@@ -37,9 +61,11 @@ enum Results {
 }
 
 impl Terminal {
-    pub(crate) fn new(json: bool, quiet: bool, verbose: bool) -> Self {
+    /// With `delivers`, stdout is the output's.
+    pub(crate) fn new(global: &Global, delivers: bool) -> Self {
+        let Global { json, quiet, verbose, .. } = *global;
         let (board, wrong) = Board::new(quiet);
-        let terminal = Self { json, quiet, verbose, results: Mutex::new(Results::Whole), board };
+        let terminal = Self { json, quiet, verbose, delivers, results: Mutex::new(Results::Whole), board, said: Mutex::default() };
         if let Some(wrong) = wrong {
             terminal.warn(&wrong);
         }
@@ -75,6 +101,11 @@ impl Terminal {
     /// Prints bytes that may be no text, whatever the form of results is. False when nobody reads them any more, so that further
     /// ones are not worth computing. An error is kept until [`Terminal::verdict`].
     pub(crate) fn print_bytes(&self, bytes: &[u8]) -> bool {
+        if self.delivers {
+            // As everything else that goes there.
+            let _unheard = write_all(&mut io::stderr(), bytes);
+            return true;
+        }
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*results, Results::Whole) {
             return false;
@@ -88,7 +119,44 @@ impl Terminal {
         false
     }
 
-    /// Prints a result for programs; `body` becomes an object with `schema_version` and `command` in front.
+    /// Sends a finished file to stdout. It is the result, so that a reader who leaves is an error here.
+    pub(crate) fn hand_on(&self, passage: &Passage) -> Result<(), Failure> {
+        passage.hand_on(&mut |bytes| write_all(&mut io::stdout(), bytes))?;
+        Ok(())
+    }
+
+    /// A file, or a directory, of this role (`--html`) is complete.
+    pub(crate) fn wrote(&self, what: &str, path: &Path) {
+        self.add_written(what, path, false);
+    }
+
+    /// The same, where the result for people says so itself.
+    pub(crate) fn wrote_result(&self, path: &Path) {
+        self.add_written("--output", path, true);
+    }
+
+    fn add_written(&self, what: &str, path: &Path, is_said: bool) {
+        let written = Written { what: what.to_owned(), path: path.display().to_string(), is_said };
+        let mut said = self.said();
+        if !said.written.iter().any(|known| known.what == written.what && known.path == written.path) {
+            said.written.push(written);
+        }
+    }
+
+    /// Says what was written and no result has told.
+    pub(crate) fn say_written(&self) {
+        let written = self.said().written.clone();
+        for Written { what, path, .. } in written.iter().filter(|written| !written.is_said) {
+            self.print(&format!("wrote {} ({what})\n", sink::word(path)));
+        }
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Prints a result for programs; `body` becomes an object with `schema_version` and `command` in front, and behind it all notes and
+    /// what was written.
     pub(crate) fn print_json(&self, command: &str, body: &impl Serialize) -> Result<(), Failure> {
         if !self.json {
             return Ok(());
@@ -101,6 +169,13 @@ impl Terminal {
         document.insert("schema_version".to_owned(), json!(SCHEMA_VERSION));
         document.insert("command".to_owned(), json!(command));
         document.extend(fields);
+        {
+            let said = self.said();
+            if !document.contains_key("notes") {
+                document.insert("notes".to_owned(), json!(said.notes));
+            }
+            document.insert("written".to_owned(), json!(said.written));
+        }
         let text = serde_json::to_string_pretty(&document).map_err(|error| bug(error.to_string()))?;
         self.print_bytes(sink::json(&(text + "\n")).as_bytes());
         Ok(())
@@ -108,7 +183,16 @@ impl Terminal {
 
     /// Something worth knowing that is no result.
     pub(crate) fn note(&self, text: &str) {
+        self.said().notes.push(text.to_owned());
         if !self.quiet {
+            self.say(&format!("note: {}\n", sink::message(text)));
+        }
+    }
+
+    /// What was done or seen and asks nothing of anybody: for --verbose users, and in documents.
+    pub(crate) fn aside(&self, text: &str) {
+        self.said().notes.push(text.to_owned());
+        if self.verbose {
             self.say(&format!("note: {}\n", sink::message(text)));
         }
     }
@@ -174,7 +258,9 @@ pub(crate) fn parsed(answer: &clap::Error) -> u8 {
             "schema_version": SCHEMA_VERSION,
             "error": { "kind": "Usage", "message": message, "exit_code": code },
         });
-        let _unheard = write_all(&mut io::stdout(), sink::json(&format!("{document:#}\n")).as_bytes());
+        let text = sink::json(&format!("{document:#}\n")).into_owned();
+        let to: &mut dyn Write = if wants_delivery() { &mut io::stderr() } else { &mut io::stdout() };
+        let _unheard = write_all(to, text.as_bytes());
     }
     match printed {
         Err(error) if !answer.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
@@ -188,6 +274,14 @@ pub(crate) fn parsed(answer: &clap::Error) -> u8 {
 /// Whether the command line asks for documents, as far as that can be said of one that is wrong.
 fn wants_document() -> bool {
     std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
+}
+
+/// The same for an output on stdout, which then has no document in its place.
+fn wants_delivery() -> bool {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let is_option = |word: &std::ffi::OsStr| word == "-o" || word == "--output";
+    words.windows(2).any(|pair| matches!(pair, [option, dash] if is_option(option) && dash == "-"))
+        || words.iter().any(|word| word == "--output=-" || word == "-o-" || word == "-o=-")
 }
 
 fn lost(error: &io::Error) -> String {
@@ -286,6 +380,7 @@ fn shortened(cell: &str, room: usize) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::{self, ErrorKind, Write};
+    use std::sync::Mutex;
 
     use super::{Results, Terminal, shortened, shown_width, write_all};
 
@@ -337,7 +432,9 @@ mod tests {
     #[test]
     fn lost_results_change_a_zero_and_nothing_else() {
         let with = |results: Results| {
-            let terminal = Terminal::new(false, true, false);
+            let said = Mutex::default();
+            let terminal =
+                Terminal { json: false, quiet: true, verbose: false, delivers: false, results: Mutex::new(Results::Whole), said };
             *terminal.results.lock().unwrap() = results;
             [0, 1, 3, 5].map(|code| terminal.verdict(code))
         };

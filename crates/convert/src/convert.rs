@@ -28,10 +28,6 @@ use crate::target::Target;
 /// a hundredth has its values where f16 has none.
 pub const MAX_FLUSHED_PERCENT: u64 = 1;
 
-/// Mean KL in nats a token beyond which a file is no rendering of its source but a broken one: the least that is asked of a file unless
-/// somebody says otherwise.
-pub const BROKEN_KL: f64 = 1.0;
-
 /// A part of the work, for progress displays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod better;
 mod blocks;
 mod calibration;
 mod companions;
@@ -31,8 +32,9 @@ mod target;
 mod treatment;
 mod words;
 
+pub use better::better_types;
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
-pub use convert::{BROKEN_KL, MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, check_output, convert};
+pub use convert::{MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, check_output, convert};
 pub use draft::{Blueprint, Draft, blueprint, check, draft};
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};
@@ -46,6 +48,7 @@ pub use rwkv_forge_container::{
     BesideFile, CHAT_FORMATS, ChatFormat, Entry, OpenOptions, Origin, Place, Shortfall, Sourced, Standing, Value, WORLD_TEMPLATE, Word,
     WordDifference, Words, check_template, shortfall,
 };
+pub use rwkv_forge_eval::{BROKEN_KL, Damage, Verdict};
 pub use start::{start_beside, start_digest, starting_like};
 pub use treatment::{origin_of_importance, treatment};
 pub use words::{COMPANIONS, name_of, named_after, output_beside, vocabulary_for, vocabulary_of};

@@ -30,6 +30,6 @@ pub use builtin::{BUILT_IN, builtin, builtin_calibration};
 pub use collection::{Collection, CollectionDigest, Document};
 pub use error::CorpusError;
 pub use overlap::{DocumentOverlap, GRAM_WORDS, LEAK_SHARE, LONG_PASSAGE_WORDS, Overlap, PASSAGE_WORDS, Passage, overlap};
-pub use pairs::{Pair, read_pairs};
-pub use read::{OnDocument, read, read_each};
+pub use pairs::{Pair, pairs_of, read_pairs};
+pub use read::{OnDocument, read, read_each, read_stream};
 pub use sink::{Limits, ReadOptions};

@@ -1,6 +1,7 @@
 //! Pairs of a context and its continuation, for conditional scores.
 
 use std::collections::BTreeSet;
+use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,8 +40,21 @@ struct RawPair {
 /// [`CorpusError::TooLarge`], and those of reading.
 pub fn read_pairs(path: &Path, limits: &Limits) -> Result<Vec<Pair>, CorpusError> {
     let file = Arc::new(InputFile::open(path)?);
+    let pairs = pairs(source::text(&file, Kind::of(path).1, limits.file_bytes), path, limits)?;
+    file.check_unchanged()?;
+    Ok(pairs)
+}
+
+/// As [`read_pairs`], of the bytes of such a file, which is called `name`.
+///
+/// # Errors
+/// As [`read_pairs`].
+pub fn pairs_of(bytes: &[u8], name: &str, limits: &Limits) -> Result<Vec<Pair>, CorpusError> {
+    pairs(bytes, Path::new(name), limits)
+}
+
+fn pairs(input: impl BufRead, path: &Path, limits: &Limits) -> Result<Vec<Pair>, CorpusError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let input = source::text(&file, Kind::of(path).1, limits.file_bytes);
     let (mut pairs, mut seen) = (Vec::new(), BTreeSet::new());
     each_line(input, path, |raw: RawPair| {
         let id = raw.id.and_then(|label| label.0).unwrap_or_else(|| format!("{name}#{}", pairs.len()));
@@ -62,7 +76,6 @@ pub fn read_pairs(path: &Path, limits: &Limits) -> Result<Vec<Pair>, CorpusError
         pairs.push(Pair { id, context: raw.context, continuation: raw.continuation });
         Ok(true)
     })?;
-    file.check_unchanged()?;
     if pairs.is_empty() {
         let expected = "lines of JSON with context and continuation";
         return Err(CorpusError::Empty { path: path.to_path_buf(), found: "no pairs", expected });

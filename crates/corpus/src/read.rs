@@ -80,6 +80,42 @@ pub fn read_each(path: &Path, options: &ReadOptions, receive: OnDocument<'_>) ->
     Ok(reading.done)
 }
 
+/// As [`read_each`], for what comes through a stream that is called `name`: one text, in memory as a whole. With
+/// [`ReadOptions::bytes_per_file`] no more of the stream is read than is wanted.
+///
+/// ```
+/// use rwkv_forge_corpus::{ReadOptions, read_stream};
+///
+/// let (mut stream, mut texts) = (&b"Dear reader"[..], Vec::new());
+/// read_stream(&mut stream, "stdin", &ReadOptions::default(), &mut |_, _, document| Ok(texts.push(document.text)))?;
+/// assert_eq!(texts, [b"Dear reader"]);
+/// # Ok::<(), rwkv_forge_corpus::CorpusError>(())
+/// ```
+///
+/// # Errors
+/// As [`read_each`].
+pub fn read_stream(
+    stream: &mut dyn Read,
+    name: &str,
+    options: &ReadOptions,
+    receive: OnDocument<'_>,
+) -> Result<Vec<Collection>, CorpusError> {
+    let path = Path::new(name);
+    let mut collection = Collection { name: name.to_owned(), path: path.to_path_buf(), documents: Vec::new(), notes: Vec::new() };
+    let mut budget = Budget::new(options);
+    let mut bytes = 0;
+    let mut take = |document: Document| {
+        bytes = document.text.len();
+        receive(0, name, document).map_err(CorpusError::Receiver)
+    };
+    let mut sink = Sink::new(path, name, false, &mut budget, &mut take);
+    text(stream, path, &mut sink, &mut collection.notes)?;
+    if bytes == 0 {
+        return Err(CorpusError::Empty { path: path.to_path_buf(), found: "no text in it", expected: "a text" });
+    }
+    Ok(vec![collection])
+}
+
 /// What a call of [`read_each`] has in common.
 struct Reading<'a> {
     budget: Budget,
@@ -163,7 +199,7 @@ fn file(path: &Path, name: &str, notes: &mut Vec<String>, budget: &mut Budget, r
     let limits = budget.options.limits;
     let mut sink = Sink::new(path, name, kind != Kind::Text, budget, receive);
     match kind {
-        Kind::Text => text(&file, gzip, &mut sink, notes)?,
+        Kind::Text => text(&mut source::text(&file, gzip, u64::MAX), file.path(), &mut sink, notes)?,
         Kind::List => json::list(source::text(&file, gzip, limits.file_bytes), path, &mut sink)?,
         Kind::Lines => json::lines(source::text(&file, gzip, limits.file_bytes), path, &mut sink)?,
         Kind::Table => table::rows(&file, &limits, &mut sink, notes)?,
@@ -172,15 +208,14 @@ fn file(path: &Path, name: &str, notes: &mut Vec<String>, budget: &mut Budget, r
     Ok(())
 }
 
-/// The whole file as one document.
-fn text(file: &Arc<InputFile>, gzip: bool, sink: &mut Sink<'_>, notes: &mut Vec<String>) -> Result<(), CorpusError> {
+/// The whole input as one document.
+fn text(input: &mut dyn Read, path: &Path, sink: &mut Sink<'_>, notes: &mut Vec<String>) -> Result<(), CorpusError> {
     let mut bytes = Vec::new();
     // One byte more than wanted, so that the sink sees that there is more.
     let wanted = sink.left().saturating_add(1);
-    let mut input = source::text(file, gzip, u64::MAX).take(wanted);
-    input.read_to_end(&mut bytes).map_err(|error| CorpusError::stream(file.path(), error))?;
+    input.take(wanted).read_to_end(&mut bytes).map_err(|error| CorpusError::stream(path, error))?;
     if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
-        return Err(CorpusError::NotText { path: file.path().to_path_buf(), offset });
+        return Err(CorpusError::NotText { path: path.to_path_buf(), offset });
     }
     if bytes.is_empty() {
         return Ok(());
@@ -188,7 +223,7 @@ fn text(file: &Arc<InputFile>, gzip: bool, sink: &mut Sink<'_>, notes: &mut Vec<
     if let Err(error) = std::str::from_utf8(&bytes)
         && (error.error_len().is_some() || (bytes.len() as u64) < wanted)
     {
-        let (path, at) = (file.path().display(), error.valid_up_to());
+        let (path, at) = (path.display(), error.valid_up_to());
         notes.push(format!("{path}: not UTF-8 from offset {at} on; its bytes are taken as they are"));
     }
     sink.push(bytes, None)

@@ -23,6 +23,7 @@ mod pass;
 mod runnable;
 mod runner;
 mod tokens;
+mod verdict;
 
 pub use agreement::{Agreement, LayerAgreement, PerPosition, Perplexity, Thresholds, Top1, WorstLogit};
 pub use compare::{CompareOptions, Progress, compare, compare_all, compare_runners};
@@ -37,3 +38,4 @@ pub use runnable::Runnable;
 pub use runner::{Activations, HeadInRanges, Runner, RunnerHead, RunnerLayer};
 pub use rwkv_forge_score::AgainstUnigram;
 pub use tokens::TokenWriter;
+pub use verdict::{BROKEN_KL, Damage, NEGLIGIBLE_KL, SMALL_KL, Verdict};

@@ -163,6 +163,19 @@ pub enum IoError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A finished file has not gone whole into the stream that it was for.
+    #[error(
+        "stdout has taken {taken} of {bytes} bytes of the file: {source}; the file is the result, and nothing of it is kept: run it again with \
+        a reader that takes all of it, or name a file with --output"
+    )]
+    NotHandedOn {
+        /// Bytes that are known to have been taken.
+        taken: u64,
+        /// Bytes of the file.
+        bytes: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
 }
 
 impl IoError {

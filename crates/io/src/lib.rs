@@ -1,7 +1,8 @@
 //! The only crate that opens, maps, reads and atomically writes files.
 //!
 //! Start at [`InputFile`] (reads a file that nobody may change meanwhile) and [`OutputFile`] (a sibling temporary that
-//! becomes the output in one step, or leaves no trace). [`Spill`] is memory on a disk. Every number here is a byte count or a byte offset from the
+//! becomes the output in one step, or leaves no trace). [`Passage`] is a file on its way to a stream,
+//! [`Spill`] memory on a disk. Every number here is a byte count or a byte offset from the
 //! start of the file, in `u64`.
 #![deny(unsafe_code)]
 #![deny(
@@ -26,6 +27,7 @@ mod memory;
 mod mmap;
 mod output;
 mod parts;
+mod passage;
 mod place;
 mod pointer;
 mod signals;
@@ -43,6 +45,7 @@ pub use input::{Backend, InputFile, hex, sha256_hex};
 pub use memory::peak_memory_bytes;
 pub use output::{OutputFile, OutputOptions, RawFile};
 pub use parts::OutputParts;
+pub use passage::Passage;
 pub use pointer::lfs_pointer;
 pub use signals::is_ignored;
 pub use spill::Spill;

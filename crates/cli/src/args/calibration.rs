@@ -12,7 +12,7 @@ use super::range::{TIMES, count};
 pub(crate) struct Calibration {
     /// Text to calibrate quantizers on; may be repeated
     ///
-    /// A file or a directory, as for eval. Without a value, or as `built-in`, a text in twelve languages and code that is always there; one of
+    /// A file or a directory, as for eval, or `-` for stdin. Without a value, or as `built-in`, a text in twelve languages and code that is always there; one of
     /// the kind that the model will read does better
     #[arg(long, value_name = "FILE|DIR", num_args = 0..=1, default_missing_value = rwkv_forge_corpus::BUILT_IN)]
     pub calibrate: Vec<PathBuf>,

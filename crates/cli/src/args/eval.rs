@@ -46,12 +46,13 @@ pub(crate) struct Eval {
 /// What is read and what of it is scored.
 #[derive(Debug, Args)]
 pub(crate) struct EvalTexts {
-    /// Texts; may be repeated [default: a built-in text]
+    /// Texts, `-` for stdin; may be repeated [default: a built-in text]
     ///
     /// .txt, .md, .json, .jsonl (each also with .gz), .parquet, or a directory of them
     #[arg(long = "text", value_name = "FILE|DIR")]
     pub paths: Vec<PathBuf>,
-    /// Score continuations given their contexts: lines of JSON with `context` and `continuation`
+    /// Score continuations given their contexts: lines of JSON with `context` and `continuation`,
+    /// `-` for stdin
     #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["paths", "protocol", "context", "bytes"])]
     pub pairs: Option<PathBuf>,
     /// How texts become sequences

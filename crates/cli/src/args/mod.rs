@@ -194,10 +194,12 @@ pub(crate) struct Convert {
     pub compat: Option<String>,
     /// File with types for tensors, as `plan` writes it
     ///
-    /// `type = "q8_0"` and `[[set]]` tables with `tensors` (a regular expression) and `type`
+    /// `type = "q8_0"` and `[[set]]` tables with `tensors` (a regular expression) and `type`; `-` for stdin
     #[arg(long, value_name = "FILE.toml")]
     pub recipe: Option<PathBuf>,
-    /// File to write [default: SOURCE-TYPE.EXTENSION beside the source]
+    /// File to write, `-` for stdout [default: SOURCE-TYPE.EXTENSION beside the source]
+    ///
+    /// For stdout the file is made and compared in TMPDIR first; what is said goes to stderr, and a reader that leaves is an error
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Print what would be written, and write nothing
@@ -215,7 +217,7 @@ pub(crate) struct Convert {
     /// Do not compare the written file with its source
     #[arg(long, conflicts_with_all = ["text", "probe_tokens", "max_kl", "min_top1", "max_abs", "max_ppl_ratio", "kernel"])]
     pub no_verify: bool,
-    /// Text to compare on [default: a built-in text]
+    /// Text to compare on, `-` for stdin [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens to compare on
@@ -327,7 +329,7 @@ pub(crate) struct Verify {
     pub candidate: PathBuf,
     #[command(flatten)]
     pub state: StateArg,
-    /// Text to compare on [default: a built-in text]
+    /// Text to compare on, `-` for stdin [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens to compare on
@@ -354,7 +356,7 @@ pub(crate) struct Verify {
 pub(crate) struct Forms {
     /// Any readable model of RWKV-4 to RWKV-7b
     pub model: PathBuf,
-    /// Text to run on [default: a built-in text]
+    /// Text to run on, `-` for stdin [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens of the longest sequence; longer --lengths are cut to it [default: the largest of --lengths]
@@ -397,7 +399,7 @@ pub(crate) struct Forms {
 pub(crate) struct Generate {
     /// Any readable model
     pub model: PathBuf,
-    /// Text to continue
+    /// Text to continue, `-` for stdin
     #[arg(long, short, default_value = "\n")]
     pub prompt: String,
     #[command(flatten)]
@@ -429,10 +431,10 @@ pub(crate) struct Generate {
 pub(crate) struct Logits {
     /// Any readable model
     pub model: PathBuf,
-    /// JSON array of token ids
+    /// JSON array of token ids, `-` for stdin
     #[arg(long, value_name = "FILE.json")]
     pub tokens: Option<PathBuf>,
-    /// Text, tokenized with the model's vocabulary
+    /// Text, tokenized with the model's vocabulary, `-` for stdin
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Feed no more than the first N tokens [default: all; 4096 for RWKV-7b, which remembers every token]
@@ -440,10 +442,11 @@ pub(crate) struct Logits {
     pub context: Option<NonZeroUsize>,
     #[command(flatten)]
     pub state: StateArg,
-    /// NumPy file to write: float32 [tokens, vocabulary]
+    /// NumPy file to write, `-` for stdout: float32 [tokens, vocabulary]
     #[arg(long, short, value_name = "OUT.npy")]
     pub output: PathBuf,
-    /// Also write every layer's output [tokens, channels] and final state as NumPy files into this directory
+    /// Also write every layer's output [tokens, channels] and final state as NumPy files into this directory,
+    /// which is made if there is none
     #[arg(long, value_name = "DIR")]
     pub layers: Option<PathBuf>,
     /// Group-norm epsilon (RWKV-5 to RWKV-7)
@@ -492,7 +495,7 @@ pub(crate) struct State {
     /// Write the file even if f16 turns more than a hundredth of a layer's values into zero
     #[arg(long)]
     pub allow_f16_loss: bool,
-    /// File to write [default: SOURCE-FORMAT.EXTENSION beside the source]
+    /// File to write, `-` for stdout [default: SOURCE-FORMAT.EXTENSION beside the source]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Replace the output if it exists

@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     /// What chooses the codes: `gptq`, `search` or `ggml`
     #[arg(long, value_name = "QUANTIZER", default_value = "gptq", value_parser = super::Choice::of(["ggml", "search", "gptq"]))]
     pub quantizer: String,
-    /// Text that the whole is measured on, which --calibrate must not repeat [default: a built-in text]
+    /// Text that the whole is measured on, `-` for stdin, which --calibrate must not repeat [default: a built-in text]
     #[arg(long = "text", value_name = "FILE|DIR")]
     pub texts: Vec<PathBuf>,
     /// Read only the first N bytes of each file of --text
@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     /// Memory for activations and loaded layers, as 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = super::size)]
     pub max_memory: u64,
-    /// Recipe file to write [default: SOURCE-plan.toml beside the source]
+    /// Recipe file to write, `-` for stdout [default: SOURCE-plan.toml beside the source]
     #[arg(long, short, value_name = "FILE.toml")]
     pub output: Option<PathBuf>,
     /// Say how long the plan will take; measure and write nothing

@@ -44,6 +44,9 @@ pub(crate) fn run(args: &Bench, global: &Global, terminal: &Terminal) -> Result<
     write(csv, || Ok(report.to_csv()?))?;
     write(markdown, || Ok(report.to_markdown(args.compare)?))?;
     write(svg, || Ok(report.to_svg()?))?;
+    for (role, path) in [("--csv", &args.csv), ("--markdown", &args.markdown), ("--svg", &args.svg)] {
+        path.iter().for_each(|path| terminal.wrote(role, path));
+    }
     print(args, &report, terminal)?;
     Ok(0)
 }

@@ -1,7 +1,7 @@
 //! Statistics of the inputs of weights, for the commands that quantize.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rwkv_forge_calibrate::{Hessians, Imatrix, ImatrixFormat, Statistics};
 use rwkv_forge_choose::{Cache, CalibrationOptions, calibration_tokens};
@@ -10,8 +10,10 @@ use rwkv_forge_convert::{CALIBRATION_WINDOW, Calibrated, OpenModel, Vocabulary};
 use rwkv_forge_corpus::{BUILT_IN, Collection, ReadOptions, builtin_calibration};
 use rwkv_forge_io::OutputFile;
 
+use super::called;
 use crate::args;
 use crate::failure::Failure;
+use crate::stdio::{STDIN, is_dash, stdin};
 use crate::terminal::Terminal;
 
 /// Reads the texts of `--calibrate` or `--calibration`: files, directories, or the built-in one.
@@ -20,10 +22,25 @@ pub(crate) fn collections(paths: &[PathBuf]) -> Result<Vec<Collection>, Failure>
     for path in paths {
         if path.as_os_str() == BUILT_IN {
             out.push(builtin_calibration());
+        } else if is_dash(path) {
+            out.extend(from_stdin()?);
         } else {
             out.extend(rwkv_forge_corpus::read(path, &ReadOptions::default())?);
         }
     }
+    Ok(out)
+}
+
+/// Stdin as a text.
+fn from_stdin() -> Result<Vec<Collection>, Failure> {
+    let options = ReadOptions::default();
+    let mut documents = Vec::new();
+    let mut text = stdin(options.limits.file_bytes.saturating_add(1))?;
+    let mut out = rwkv_forge_corpus::read_stream(&mut text, STDIN, &options, &mut |_, _, document| {
+        documents.push(document);
+        Ok(())
+    })?;
+    out.iter_mut().for_each(|collection| collection.documents.append(&mut documents));
     Ok(out)
 }
 
@@ -66,6 +83,8 @@ pub(crate) fn calibrated(
     global: &args::Global,
     terminal: &Terminal,
 ) -> Result<Calibrated, Failure> {
+    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+    let before = args.statistics.as_deref().and_then(changed);
     let saved = SavedImatrix::create(args, model, force, global)?;
     if let Some(path) = &args.statistics {
         global.claims.output("--statistics", path)?;
@@ -75,7 +94,10 @@ pub(crate) fn calibrated(
     let found = options(args, hessians, global.threads).gather(model, tokens, &cache, terminal)?;
     if let Some(saved) = saved {
         saved.write(args, model, found.statistics())?;
+        args.save_imatrix.iter().for_each(|path| terminal.wrote("--save-imatrix", path));
     }
+    // It is there already where the same text and model were seen before.
+    args.statistics.iter().filter(|path| changed(path) != before).for_each(|path| terminal.wrote("--statistics", path));
     Ok(found)
 }
 
@@ -97,7 +119,7 @@ impl SavedImatrix {
     fn write(self, args: &args::Calibration, model: &OpenModel, statistics: &Statistics) -> Result<(), Failure> {
         let chunk = u32::try_from(CALIBRATION_WINDOW).unwrap_or(u32::MAX);
         let mut imatrix = statistics.imatrix(model.description().version, "", chunk, true)?;
-        imatrix.datasets = args.calibrate.iter().map(|path| path.display().to_string()).collect();
+        imatrix.datasets = args.calibrate.iter().map(|path| called(path).display().to_string()).collect();
         self.file.write_all_at(0, &imatrix.to_bytes(self.format))?;
         Ok(self.file.commit()?)
     }

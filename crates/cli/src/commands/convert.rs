@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rwkv_forge_choose::{Unit, products_for};
 use rwkv_forge_convert::container::named_or_implied;
 use rwkv_forge_convert::lora::Adapter;
+use rwkv_forge_convert::preset::Preset;
 use rwkv_forge_convert::recipe::{Recipe, Taken, Wanted, quantizer_by_name};
 use rwkv_forge_convert::{
     BROKEN_KL, Blueprint, Calibration, ConvertError, ConvertOptions, FromImatrix, OpenModel, Preparation, Prepared, Record, Rendered,
@@ -12,20 +13,25 @@ use rwkv_forge_convert::{
 };
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_io::OutputFile;
+use rwkv_forge_model::OutputLayout;
 use rwkv_forge_report::sink;
 use serde_json::{Value, json};
 
 use super::calibration;
 use super::models::{Models, open_with_own, place};
+use super::verdict::Judged;
 use super::{BYTES_AS_IDS, agreement_table, kernel, model_line, open_options, read_small, read_text, shown, thresholds, vocabulary, words};
 use crate::args::{Convert, Global};
 use crate::failure::Failure;
+use crate::laps::Laps;
 use crate::progress::Progress;
+use crate::stdio::{Destination, is_dash};
 use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
-    let container = named_or_implied(args.to.as_deref(), args.output.as_deref())?;
+    let mut laps = Laps::start();
+    let container = named_or_implied(args.to.as_deref(), args.output.as_deref().filter(|output| !is_dash(output)))?;
     let recipe_text = args.recipe.as_ref().map(|path| Ok::<_, Failure>((path.display().to_string(), read_text(path)?))).transpose()?;
     let recipe_text = recipe_text.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
     // Before anything is opened, so that a wrong name fails at once.
@@ -74,7 +80,10 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     let (recipe, tokens) = calibrate(args, &model, &vocabulary, &recipe, terminal)?;
     let options = ConvertOptions { recipe: &recipe, ..options };
     if model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
-        terminal.note("the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them");
+        terminal.note(
+            "the source is quantized: tensors whose type changes are decoded from it, so its own losses stay in them; a file made from the \
+             checkpoint as it was released has none of them",
+        );
     }
     let blueprint = rwkv_forge_choose::decide(&model, &options)?;
     if let Some(shortfall) = &blueprint.shortfall {
@@ -88,13 +97,13 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         terminal.note(&note);
     }
     for note in blueprint.tokenizer().iter().flat_map(|tokenizer| tokenizer.notes()) {
-        terminal.note(note);
+        terminal.aside(note);
     }
     for note in words::notes(&blueprint, &args.source) {
         terminal.note(&note);
     }
     if let Some(left_out) = left_out(&model, &blueprint) {
-        terminal.note(&left_out);
+        terminal.aside(&left_out);
     }
     for (tensor, bytes) in blueprint.oversized() {
         terminal.note(&format!("{tensor} has {} bytes, more than --split-size, and has a part of its own", thousands(bytes)));
@@ -102,11 +111,18 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
     if options.verify.is_some() && blueprint.tokenizer().is_none() {
         terminal.note(BYTES_AS_IDS);
     }
-    let output = args.output.clone().unwrap_or_else(|| {
-        let types = Some(recipe.preset.name).filter(|_| !recipe.preset.keeps);
-        rwkv_forge_convert::output_beside(&args.source, types, container.extension())
-    });
-    let start = rwkv_forge_convert::start_beside(&model.model, container, &output);
+    let types = Some(recipe.preset.name).filter(|_| !recipe.preset.keeps);
+    let beside = rwkv_forge_convert::output_beside(&args.source, types, container.extension());
+    if args.output.as_deref().is_some_and(is_dash) {
+        only_one_file(&model, &blueprint, &beside)?;
+    }
+    let destination = if args.dry_run {
+        Destination::File(args.output.clone().unwrap_or(beside))
+    } else {
+        Destination::new(args.output.as_deref(), &beside)?
+    };
+    let output = destination.path();
+    let start = rwkv_forge_convert::start_beside(&model.model, container, output);
     if let Some(path) = &start {
         terminal.note(&format!(
             "the container {} has no place for the tuned initial state in the source: it goes into {}, which --state takes and `rwkv-forge \
@@ -115,7 +131,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
             shown(path)
         ));
     } else if model.model.has_start() {
-        terminal.note("the tuned initial state in the source (time_state) is kept among the weights");
+        terminal.aside("the tuned initial state in the source (time_state) is kept among the weights");
     }
     if args.vocab_json.is_some() && blueprint.tokenizer().is_none() {
         let rows = model.description().hyperparameters.vocabulary;
@@ -126,7 +142,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         return Err(ConvertError::VocabularyIsNoList { what: "--vocab-json".to_owned(), vocabulary }.into());
     }
     if args.dry_run {
-        return dry_run(&model, &blueprint, (&output, start.as_deref()), taken.as_ref(), terminal);
+        return dry_run(&model, &blueprint, (output, start.as_deref()), taken.as_ref(), terminal);
     }
     terminal.detail(&format!(
         "container {}, recipe {}, vocabulary {}, {} threads",
@@ -136,10 +152,17 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         rayon::current_num_threads()
     ));
     // Before the work, so that a name that cannot be fails early.
-    rwkv_forge_convert::check_output(&model, &blueprint, &output, &options)?;
+    rwkv_forge_convert::check_output(&model, &blueprint, output, &options)?;
     let side_files = SideFiles::create(args, global)?;
+    laps.end("opening");
     let known = known(args, &model, &recipe, tokens.as_deref(), global, terminal)?;
-    let prepared = prepare(&model, &blueprint, &recipe, known.as_deref(), &output, terminal)?;
+    if known.is_some() {
+        laps.end("calibrating");
+    }
+    let prepared = prepare(&model, &blueprint, &recipe, known.as_deref(), output, terminal)?;
+    if prepared.is_some() {
+        laps.end("quantizing");
+    }
     let importance = origin_of_importance(args.imatrix.as_deref(), args.calibration.calibrate.first().map(PathBuf::as_path));
     let preparation =
         prepared.as_ref().map(|made| Preparation { model: &made.model, tensors: &made.prepared, importance: importance.as_deref() });
@@ -147,9 +170,39 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         terminal.warn(&warning);
     }
     let options = ConvertOptions { prepared: preparation, ..options };
-    let record = execute(&model, &blueprint, &output, &options, terminal)?;
-    report(args, &model, &blueprint, &output, (&record, taken.as_ref()), side_files, terminal)?;
+    let record = execute(&model, &blueprint, output, &options, terminal)?;
+    let compared = record.agreement.iter().map(|_| ("comparing", record.verify_seconds));
+    laps.end_of(&std::iter::once(("writing", record.write_seconds)).chain(compared).collect::<Vec<_>>(), "finishing");
+    if args.output.as_deref().is_some_and(is_dash) {
+        destination.deliver(terminal)?;
+        laps.end("handing on");
+    }
+    let done = Done { record: &record, taken: taken.as_ref(), preset: &recipe.preset, destination: &destination, laps: &laps };
+    report(args, &model, &blueprint, &done, side_files, terminal)?;
     Ok(0)
+}
+
+/// Refuses stdout for what is more than one file.
+fn only_one_file(model: &OpenModel, blueprint: &Blueprint, beside: &Path) -> Result<(), Failure> {
+    let container = blueprint.container;
+    let what = match &blueprint.layout {
+        OutputLayout::Directory(_) => format!("{} is a directory of files", container.name()),
+        OutputLayout::Parts(parts) => format!("--split-size makes {} files of it", parts.len()),
+        OutputLayout::File(_) if rwkv_forge_convert::start_beside(&model.model, container, beside).is_some() => {
+            format!("{} has no place for the tuned initial state in the source, which is a file beside it", container.name())
+        }
+        OutputLayout::File(_) => return Ok(()),
+    };
+    Err(Failure::usage("NoStdout", format!("--output -: {what}, and stdout takes one; give --output a name")))
+}
+
+/// What was made, and how.
+struct Done<'a> {
+    record: &'a Record,
+    taken: Option<&'a Taken>,
+    preset: &'a Preset,
+    destination: &'a Destination,
+    laps: &'a Laps,
 }
 
 fn open(args: &Convert, global: &Global, terminal: &Terminal) -> Result<OpenModel, Failure> {
@@ -287,12 +340,20 @@ fn left_out(model: &OpenModel, blueprint: &Blueprint) -> Option<String> {
 
 /// The files that make up the output, for people.
 fn all_shown(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ")
+    paths.iter().map(|path| if is_dash(path) { "stdout".to_owned() } else { shown(path) }).collect::<Vec<_>>().join(", ")
 }
 
 /// The same for programs.
-fn outputs(blueprint: &Blueprint, output: &Path) -> Vec<String> {
-    blueprint.paths(output).iter().map(|path| path.display().to_string()).collect()
+fn outputs(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.display().to_string()).collect()
+}
+
+/// The files of the output, by the names that the user knows.
+fn paths_of(blueprint: &Blueprint, destination: &Destination) -> Vec<PathBuf> {
+    match destination {
+        Destination::File(output) => blueprint.paths(output),
+        Destination::Stdout(_) => vec![destination.named().to_path_buf()],
+    }
 }
 
 fn dry_run(
@@ -318,7 +379,7 @@ fn dry_run(
         &json!({
             "dry_run": true,
             "output": output.display().to_string(),
-            "outputs": outputs(blueprint, output),
+            "outputs": outputs(&blueprint.paths(output)),
             "start_state": start.map(|path| path.display().to_string()),
             "container": blueprint.container.name(),
             "recipe": blueprint.recipe,
@@ -340,11 +401,11 @@ fn report(
     args: &Convert,
     model: &OpenModel,
     blueprint: &Blueprint,
-    output: &Path,
-    (record, taken): (&Record, Option<&Taken>),
+    done: &Done<'_>,
     side_files: SideFiles,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
+    let Done { record, taken, preset, destination, laps } = *done;
     let speed = record.source_bytes as f64 / 1e6 / record.write_seconds.max(1e-9);
     let bits = record.output_bytes as f64 * 8.0 / model.description().parameters().max(1) as f64;
     terminal.print(&format!("{}\n", model_line(model.description())));
@@ -354,6 +415,11 @@ fn report(
     if let Some(warning) = record.prediction.and_then(|prediction| prediction.warning("the source")) {
         terminal.warn(&warning);
     }
+    let mixed = args.recipe.is_some() || !args.sets.is_empty();
+    let judged = Judged::of(record, blueprint, preset, mixed);
+    if let Some(judged) = &judged {
+        terminal.print(&judged.line());
+    }
     let too_small = [
         (record.flushed_values, "values became zero"),
         (record.subnormal_values, "values lost digits"),
@@ -362,7 +428,13 @@ fn report(
     let too_small = too_small.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", thousands(*count)));
     let too_small: Vec<String> = too_small.collect();
     if !too_small.is_empty() {
-        terminal.note(&format!("too small for their 16-bit type: {}", too_small.join(", ")));
+        let lost = format!("too small for their 16-bit type: {}", too_small.join(", "));
+        // Where it matters, the file is refused or blocks are named below; unless the user takes it as it is.
+        if args.allow_f16_loss {
+            terminal.note(&format!("{lost}; -v says of which tensors"));
+        } else {
+            terminal.aside(&format!("{lost}; nothing is to be done: they are far below the others of their tensors"));
+        }
     }
     if let Some(first) = record.zeroed.first() {
         let others = record.zeroed.len() - 1;
@@ -375,25 +447,28 @@ fn report(
         let (tensor, flushed, subnormal, of) = (&loss.tensor, loss.flushed, loss.subnormal, loss.non_zero);
         terminal.detail(&format!("f16: {tensor}: of {of} values {flushed} became zero, {subnormal} lost digits"));
     }
+    let paths = paths_of(blueprint, destination);
     terminal.print(&format!(
-        "wrote {} ({} bytes, {bits:.2} bits a parameter) in {:.2} s ({speed:.0} MB/s of source){}\n",
-        all_shown(&blueprint.paths(output)),
+        "wrote {} ({} bytes, {bits:.2} bits a parameter) in {}{}\n",
+        all_shown(&paths),
         thousands(record.output_bytes),
-        record.write_seconds,
-        if record.agreement.is_some() {
-            format!(", compared in {:.2} s", record.verify_seconds)
-        } else {
-            "; not compared with its source".to_owned()
-        }
+        laps.text("writing", &format!(" ({speed:.0} MB/s of source)")),
+        if record.agreement.is_some() { "" } else { "; not compared with its source" }
     ));
+    paths.iter().for_each(|path| terminal.wrote_result(path));
+    if let Some((name, _)) = &record.start_state {
+        terminal.wrote("the initial state", &destination.path().with_file_name(name));
+    }
     let (tensors, _) = tensor_rows(blueprint);
     let document = json!({
         "source": args.source.display().to_string(),
-        "output": output.display().to_string(),
-        "outputs": outputs(blueprint, output),
+        "output": destination.named().display().to_string(),
+        "outputs": outputs(&paths),
         "container": blueprint.container.name(),
         "recipe": blueprint.recipe,
         "type_taken": taken_json(taken),
+        "verdict": judged.as_ref().map(Judged::to_json),
+        "seconds": laps.to_json(),
         "model": { "version": model.description().version, "hyperparameters": model.description().hyperparameters },
         "record": record,
         "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
@@ -401,15 +476,18 @@ fn report(
         "tensors": tensors,
     });
     if let Some(file) = side_files.record {
-        finish(file, &sink::json(&format!("{document:#}\n")))?;
+        finish("--record", file, &sink::json(&format!("{document:#}\n")), terminal)?;
     }
     if let (Some(file), Some(tokenizer)) = (side_files.vocabulary, blueprint.tokenizer()) {
-        finish(file, &rwkv_forge_tokenizer::to_json(tokenizer))?;
+        finish("--vocab-json", file, &rwkv_forge_tokenizer::to_json(tokenizer), terminal)?;
     }
     terminal.print_json("convert", &document)
 }
 
-fn finish(file: OutputFile, text: &str) -> Result<(), Failure> {
+fn finish(what: &str, file: OutputFile, text: &str, terminal: &Terminal) -> Result<(), Failure> {
+    let path = file.path().to_path_buf();
     file.write_all_at(0, text.as_bytes())?;
-    Ok(file.commit()?)
+    file.commit()?;
+    terminal.wrote(what, &path);
+    Ok(())
 }

@@ -63,6 +63,7 @@ pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<
     ));
     if !names.is_empty() {
         let written: Vec<String> = names.iter().map(|path| shown(path)).collect();
+        names.iter().for_each(|path| terminal.wrote_result(path));
         terminal.print(&format!("\nwrote {}\n", written.join(", ")));
     }
     print_json(args, &measured, terminal)?;

@@ -37,6 +37,7 @@ pub(crate) fn run(args: &args::Forms, global: &Global, terminal: &Terminal) -> R
     if let Some(file) = junit {
         file.write_all_at(0, report.junit().to_xml()?.as_bytes())?;
         file.commit()?;
+        args.junit.iter().for_each(|path| terminal.wrote("--junit", path));
     }
     print(args, &model, &report, terminal)?;
     Ok(u8::from(!report.agrees()))
@@ -71,7 +72,7 @@ fn tokens(args: &args::Forms, model: &OpenModel, options: &mut FormsOptions, ter
     let limit = args.tokens.map_or(longest, std::num::NonZeroUsize::get);
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, limit)?;
     if tokens.len() < limit {
-        terminal.note(&format!("the text has {} tokens: longer sequences are cut", tokens.len()));
+        terminal.note(&format!("the text has {} tokens: longer sequences are cut; --text with a longer one gives more", tokens.len()));
     }
     let cut = args.tokens.is_some() || tokens.len() < longest;
     if cut {

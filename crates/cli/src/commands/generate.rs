@@ -1,6 +1,7 @@
 //! `generate`: text from a prompt, through the engine or the reference kernel.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::OpenModel;
@@ -14,11 +15,12 @@ use serde_json::json;
 
 use super::models::Models;
 use super::start::started;
-use super::{check_integrity, kernel, needs_head, tokenizer, vocabulary};
+use super::{check_integrity, kernel, needs_head, read_text, tokenizer, vocabulary};
 use crate::args::{Generate, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::screen::Screen;
+use crate::stdio::DASH;
 use crate::terminal::Terminal;
 
 /// Runs the command.
@@ -30,7 +32,8 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     let model = started(model, &args.state, &mut models, terminal)?;
     models.finish()?;
     let tokenizer = tokenizer(&model, &vocabulary(&args.vocabulary)?, "generating text", terminal)?;
-    let prompt = tokenizer.encode(args.prompt.as_bytes())?;
+    let text = if args.prompt == DASH { read_text(Path::new(DASH))? } else { args.prompt.clone() };
+    let prompt = tokenizer.encode(text.as_bytes())?;
     if prompt.is_empty() {
         return Err(Failure::usage("EmptyPrompt", "the prompt is empty: give at least one character with --prompt".to_owned()));
     }
@@ -48,7 +51,7 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
     }
     let mut screen = Screen::of_stdout();
     // Text that nobody reads is not worth computing; a document comes at the end.
-    let mut is_read = terminal.json() || terminal.print_bytes(&screen.shown(args.prompt.as_bytes()));
+    let mut is_read = terminal.json() || terminal.print_bytes(&screen.shown(text.as_bytes()));
     let mut random = SplitMix64::new(args.seed);
     let mut ids = Vec::new();
     for _ in 0..args.tokens {
@@ -68,9 +71,9 @@ pub(crate) fn run(args: &Generate, global: &Global, terminal: &Terminal) -> Resu
         check_logits(prompt.len() + ids.len() - 1, &logits)?;
     }
     terminal.print(&format!("{}\n", String::from_utf8_lossy(&screen.rest())));
-    let text = String::from_utf8_lossy(&tokenizer.decode(&ids)?).into_owned();
+    let continuation = String::from_utf8_lossy(&tokenizer.decode(&ids)?).into_owned();
     terminal
-        .print_json("generate", &json!({ "prompt": args.prompt, "text": text, "tokens": ids, "seed": args.seed, "kernel": by.name() }))?;
+        .print_json("generate", &json!({ "prompt": text, "text": continuation, "tokens": ids, "seed": args.seed, "kernel": by.name() }))?;
     Ok(0)
 }
 

@@ -44,6 +44,7 @@ pub(crate) fn man(args: &Man, global: &Global, terminal: &Terminal) -> Result<u8
         file.commit()?;
     }
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    terminal.wrote_result(folder);
     terminal.print(&format!("wrote {} pages into {}\n", pages.len(), shown(folder)));
     terminal.print_json("man", &json!({ "pages": names }))?;
     Ok(0)

@@ -16,10 +16,11 @@ use serde::Serialize;
 
 use super::models::Models;
 use super::start::started;
-use super::{check_integrity, kernel, needs_head, read_small, read_text, shown, stage, tokenizer, vocabulary};
+use super::{called, check_integrity, kernel, needs_head, read_small, read_text, shown, stage, tokenizer, vocabulary};
 use crate::args::{Global, Logits};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::stdio::Destination;
 use crate::terminal::{Terminal, thousands};
 
 /// Bytes of activations in memory; those of more tokens are in a temporary file between layers.
@@ -49,7 +50,8 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     check_integrity(&model, terminal)?;
     let h = model.description().hyperparameters;
     let expected_bytes = tokens.len() as u64 * h.vocabulary as u64 * 4;
-    let file = OutputFile::create(&args.output, &OutputOptions { expected_bytes, ..global.output("--output", args.force) })?;
+    let output = Destination::new(Some(&args.output), Path::new("logits.npy"))?;
+    let file = OutputFile::create(output.path(), &OutputOptions { expected_bytes, ..global.output("--output", args.force) })?;
     let layers = args.layers.as_ref().map(|directory| Layers { directory, options: global.output("--layers", args.force) });
     if let Some(layers) = &layers {
         layers.check(h.layers, model.description().mechanisms.time_mix)?;
@@ -72,12 +74,15 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
     sink.logits.finish().map_err(write_failed)?;
     drop(progress);
     file.commit()?;
-    terminal.print(&format!("wrote {} (float32 [{}, {}])\n", shown(&args.output), tokens.len(), h.vocabulary));
+    output.deliver(terminal)?;
+    terminal.wrote_result(output.named());
+    args.layers.iter().for_each(|directory| terminal.wrote("--layers", directory));
+    terminal.print(&format!("wrote {} (float32 [{}, {}])\n", output.shown(), tokens.len(), h.vocabulary));
     terminal.print_json(
         "logits",
         &Written {
             model: args.model.display().to_string(),
-            output: args.output.display().to_string(),
+            output: output.named().display().to_string(),
             kernel: &args.kernel,
             shape: [tokens.len(), h.vocabulary],
             tokens: &tokens,
@@ -92,7 +97,7 @@ pub(crate) fn run(args: &Logits, global: &Global, terminal: &Terminal) -> Result
 fn tokens(args: &Logits, model: &OpenModel, terminal: &Terminal) -> Result<Vec<u32>, Failure> {
     let tokens = match (&args.tokens, &args.text) {
         (Some(path), _) => serde_json::from_str::<Vec<u32>>(&read_text(path)?)
-            .map_err(|error| Failure::refused("BadTokens", format!("{} is no JSON array of token ids: {error}", path.display())))?,
+            .map_err(|error| Failure::refused("BadTokens", format!("{} is no JSON array of token ids: {error}", called(path).display())))?,
         (None, Some(path)) => tokenizer(model, &vocabulary(&args.vocabulary)?, "reading the text", terminal)?.encode(&read_small(path)?)?,
         (None, None) => Vec::new(),
     };
@@ -208,7 +213,7 @@ impl Layers<'_> {
         self.directory.join(format!("layer-{layer:03}-{name}.npy"))
     }
 
-    /// Refuses names that cannot be before the work.
+    /// Refuses names that cannot be before the work, and makes the directory.
     fn check(&self, layers: usize, time_mix: TimeMix) -> Result<(), Failure> {
         let state: Vec<&str> = time_mix.memory().iter().map(|buffer| buffer.name).collect();
         for layer in 0..layers {
@@ -216,7 +221,10 @@ impl Layers<'_> {
                 OutputFile::check(&self.path(layer, name), &self.options)?;
             }
         }
-        Ok(())
+        std::fs::create_dir_all(self.directory).map_err(|error| {
+            let directory = shown(self.directory);
+            write_failed(io::Error::new(error.kind(), format!("{directory}: the directory of --layers cannot be made: {error}")))
+        })
     }
 
     fn writer(&self, layer: usize, name: &str, shape: &[u64]) -> io::Result<npy::Writer<Owned>> {

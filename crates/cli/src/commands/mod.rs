@@ -14,6 +14,7 @@ mod models;
 pub(crate) mod plan;
 mod start;
 pub(crate) mod state;
+mod verdict;
 pub(crate) mod verify;
 mod words;
 
@@ -32,6 +33,7 @@ use rwkv_forge_tokenizer::Tokenizer;
 use crate::args::{Global, Thresholds, VocabularyArg};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::stdio::{STDIN, is_dash, small_stdin};
 use crate::terminal::{Terminal, table};
 
 /// Texts, vocabularies, recipes and token lists are small; anything larger is a mistake.
@@ -66,6 +68,9 @@ pub(crate) fn shown(path: &Path) -> String {
 
 /// Reads a file that is no model.
 pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Failure> {
+    if is_dash(path) {
+        return Ok(small_stdin(SMALL_FILE)?.to_vec());
+    }
     let file = InputFile::open(path)?;
     let bytes = file.read_vec(0, file.len(), SMALL_FILE)?;
     match rwkv_forge_io::lfs_pointer(&bytes) {
@@ -77,7 +82,12 @@ pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Failure> {
 /// As [`read_small`], for text.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     String::from_utf8(read_small(path)?)
-        .map_err(|error| Failure::refused("NotUtf8", format!("{} is not UTF-8 text: {error}", path.display())))
+        .map_err(|error| Failure::refused("NotUtf8", format!("{} is not UTF-8 text: {error}", called(path).display())))
+}
+
+/// What a text is called in messages and records: its path, or what `-` is.
+pub(crate) fn called(path: &Path) -> &Path {
+    if is_dash(path) { Path::new(STDIN) } else { path }
 }
 
 /// Refuses a model that makes no logits, for commands that do nothing without, before anything is read for them.
@@ -115,7 +125,7 @@ pub(crate) fn vocabulary(arg: &VocabularyArg) -> Result<Vocabulary, Failure> {
 pub(crate) fn tokenizer(model: &OpenModel, choice: &Vocabulary, what: &str, terminal: &Terminal) -> Result<Tokenizer, BoxError> {
     let tokenizer = rwkv_forge_convert::vocabulary_for(model, choice, what)?;
     for note in tokenizer.notes() {
-        terminal.note(note);
+        terminal.aside(note);
     }
     if let Some(shortfall) = rwkv_forge_convert::shortfall(&tokenizer, model.description().hyperparameters.vocabulary) {
         terminal.note(&shortfall.to_string());

@@ -1,7 +1,7 @@
 //! `plan`: a type for each tensor, within a budget of bytes or of accuracy loss. Planning is `rwkv-forge-choose`'s.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use rwkv_forge_calibrate::Hessians;
@@ -21,6 +21,7 @@ use super::{calibration, model_line, needs_head, number, open_options, shown, to
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::stdio::Destination;
 use crate::terminal::{Terminal, table, thousands};
 
 /// Runs the command.
@@ -59,12 +60,10 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
         let estimate = planner.estimate(&tokens, args.calibration.calibration_windows.get())?;
         return dry_run(&model, estimate, terminal);
     }
-    let output = args.output.clone().unwrap_or_else(|| {
-        let stem = stem.as_deref().unwrap_or("model");
-        args.source.with_file_name(format!("{stem}-plan.toml"))
-    });
+    let beside = args.source.with_file_name(format!("{}-plan.toml", stem.as_deref().unwrap_or("model")));
+    let output = Destination::new(args.output.as_deref(), &beside)?;
     // Begun before the work, so that a name that cannot be fails early.
-    let file = OutputFile::create(&output, &global.output("--output", args.force))?;
+    let file = OutputFile::create(output.path(), &global.output("--output", args.force))?;
     let started = Instant::now();
     let statistics = calibration::calibrated(&args.calibration, &model, &tokens, Hessians::All, args.force, global, terminal)?;
     let calibrating = started.elapsed().as_secs_f64();
@@ -74,13 +73,15 @@ pub(crate) fn run(args: &Plan, global: &Global, terminal: &Terminal) -> Result<u
     let written = header(args, &model, &finished.planned) + &finished.recipe.to_toml()?;
     file.write_all_at(0, written.as_bytes())?;
     file.commit()?;
-    report(args, &planner, &finished, &Written { output, texts: &texts, calibrating }, terminal)?;
+    output.deliver(terminal)?;
+    terminal.wrote_result(output.named());
+    report(args, &planner, &finished, &Written { output: &output, texts: &texts, calibrating }, terminal)?;
     Ok(u8::from(!finished.planned.met))
 }
 
 /// What there is to tell besides the plan.
 struct Written<'a> {
-    output: PathBuf,
+    output: &'a Destination,
     texts: &'a Texts,
     calibrating: f64,
 }
@@ -95,13 +96,13 @@ fn report(args: &Plan, planner: &Planner<'_>, finished: &Finished, written: &Wri
     }
     terminal.print(&format!(
         "wrote {} in {calibrating:.0} s of calibrating, {probing:.0} s of probing, {measuring:.0} s of quantizing and measuring\n",
-        shown(output)
+        output.shown()
     ));
     terminal.print_json(
         "plan",
         &json!({
             "source": args.source.display().to_string(),
-            "recipe": output.display().to_string(),
+            "recipe": output.named().display().to_string(),
             "goal": planner.goal,
             "planned": planned,
             "prediction": prediction,

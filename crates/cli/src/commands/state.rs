@@ -5,9 +5,9 @@ use rwkv_forge_tensor::Encoding;
 use serde_json::json;
 
 use super::models::Models;
-use super::shown;
 use crate::args::{Global, State};
 use crate::failure::Failure;
+use crate::stdio::Destination;
 use crate::terminal::{Terminal, thousands};
 
 /// Runs the command.
@@ -33,23 +33,31 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         .into_iter()
         .find(|e| args.encoding.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(e.name)));
     let target = StateTarget { format, version, encoding, allow_loss: args.allow_f16_loss, package: &package };
-    let output =
-        args.output.clone().unwrap_or_else(|| rwkv_forge_convert::output_beside(&args.source, Some(format.name()), format.extension()));
-    let record = state::write(&tuned, &target, &output, &global.output("--output", args.force))?;
+    let beside = rwkv_forge_convert::output_beside(&args.source, Some(format.name()), format.extension());
+    let output = Destination::new(args.output.as_deref(), &beside)?;
+    let record = state::write(&tuned, &target, output.path(), &global.output("--output", args.force))?;
+    output.deliver(terminal)?;
+    terminal.wrote_result(output.named());
     if record.rounded > 0 {
-        terminal.note(&format!(
+        // Where it matters the file is refused, unless the user takes it as it is.
+        let lost = format!(
             "{} values were rounded to {}: {} became zero, {} lost digits at the small end",
             thousands(record.rounded),
             record.encoding,
             record.flushed,
             record.subnormal
-        ));
+        );
+        if args.allow_f16_loss {
+            terminal.note(&lost);
+        } else {
+            terminal.aside(&format!("{lost}; nothing is to be done: they are far below the others"));
+        }
     }
     terminal.print(&format!(
         "{} state of {} -> {} ({} bytes, {})\n",
         from,
         record.sizes,
-        shown(&output),
+        output.shown(),
         thousands(record.output_bytes),
         record.encoding
     ));
@@ -58,7 +66,7 @@ pub(crate) fn run(args: &State, global: &Global, terminal: &Terminal) -> Result<
         &json!({
             "source": args.source.display().to_string(),
             "from": from,
-            "output": output.display().to_string(),
+            "output": output.named().display().to_string(),
             "to": format.name(),
             "record": record,
         }),

@@ -10,9 +10,10 @@ use rwkv_forge_tensor::{BoxError, shorten};
 use rwkv_forge_tokenizer::{SpecialId, SpecialIds};
 use serde_json::{Value, json};
 
-use super::{read_text, table};
+use super::{called, read_text, table};
 use crate::args::Convert;
 use crate::failure::Failure;
+use crate::stdio::is_dash;
 
 /// Each word as JSON, and as a row: what, value, where from, whether the file has it.
 pub(super) fn rows(blueprint: &Blueprint) -> (Vec<Value>, Vec<Vec<String>>) {
@@ -78,14 +79,14 @@ fn template(chosen: &Path) -> Result<Sourced<String>, Failure> {
     if let Some(format) = chosen.to_str().and_then(ChatFormat::by_name) {
         return Ok(Sourced::option("--chat", format.template().to_owned()));
     }
-    if let Some(name) = chosen.to_str().filter(|name| is_name(name) && !chosen.exists()) {
+    if let Some(name) = chosen.to_str().filter(|name| is_name(name) && !is_dash(chosen) && !chosen.exists()) {
         let meant = ChatFormat::nearest(name).map(|format| format!("; did you mean {}?", format.name)).unwrap_or_default();
         let message =
             format!("--chat {name}: no conversation format and no file is called so; the formats are {}{meant}", ChatFormat::names());
         return Err(Failure::usage("UnknownChatFormat", message));
     }
     let text = read_text(chosen)?;
-    check_template(&chosen.display().to_string(), &text).map_err(BoxError::from)?;
+    check_template(&called(chosen).display().to_string(), &text).map_err(BoxError::from)?;
     Ok(Sourced::option("--chat", text))
 }
 

@@ -52,8 +52,8 @@ pub(crate) fn run(
     predictions.warnings.iter().for_each(|warning| terminal.warn(warning));
     let findings = LevelFindings { setting, source, container: *container, levels, found: &found, predictions, wish };
     terminal.print(&findings.text()?);
+    outputs.write(|| page::of_levels(&findings), || Ok(findings.csv()), terminal)?;
     terminal.print_json("eval", &findings.to_json()?)?;
-    outputs.write(|| page::of_levels(&findings), || Ok(findings.csv()))?;
     Ok(u8::from(wish.is_there() && found.recommended.is_none()))
 }
 

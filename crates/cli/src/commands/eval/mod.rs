@@ -100,8 +100,8 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
     for violation in violations.iter().flatten() {
         terminal.print(&format!("not met: {}\n", sink::word(violation)));
     }
+    outputs.write(|| page::of_models(&findings, &violations), || Ok(tables::models(&findings)), terminal)?;
     terminal.print_json("eval", &findings.to_json(&violations)?)?;
-    outputs.write(|| page::of_models(&findings, &violations), || Ok(tables::models(&findings)))?;
     Ok(u8::from(violations.iter().any(|violations| !violations.is_empty())))
 }
 

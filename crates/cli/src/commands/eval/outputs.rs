@@ -11,6 +11,7 @@ use rwkv_forge_score::{Schedule, kl_base};
 use super::super::logits::Appender;
 use crate::args::{self, Global};
 use crate::failure::Failure;
+use crate::terminal::Terminal;
 
 /// What the folder of plots is to the user.
 const FIGURES: &str = "the plots of --markdown";
@@ -20,7 +21,9 @@ const BUFFER: usize = 1 << 20;
 
 /// The files.
 pub(crate) struct Outputs<'a> {
-    logits: Option<OutputFile>,
+    logits_file: Option<OutputFile>,
+    /// The file of logits, once it is complete.
+    logits: Option<PathBuf>,
     html: Option<OutputFile>,
     markdown: Option<OutputFile>,
     csv: Option<OutputFile>,
@@ -43,7 +46,8 @@ impl<'a> Outputs<'a> {
             check_figures(&figures, outputs.force)?;
         }
         Ok(Self {
-            logits: create("--save-logits", &outputs.save_logits)?,
+            logits_file: create("--save-logits", &outputs.save_logits)?,
+            logits: None,
             html: create("--html", &outputs.html)?,
             markdown: create("--markdown", &outputs.markdown)?,
             csv: create("--csv", &outputs.csv)?,
@@ -60,12 +64,14 @@ impl<'a> Outputs<'a> {
         vocabulary: usize,
         task: impl FnOnce(Option<LogitsRow<'_>>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let Some(file) = self.logits.take() else { return task(None) };
+        let Some(file) = self.logits_file.take() else { return task(None) };
         let appender = BufWriter::with_capacity(BUFFER, Appender { file: &file, offset: 0 });
         let mut writer = kl_base::Writer::new(appender, schedule, vocabulary)?;
         let out = task(Some(&mut |row| writer.row(row).map_err(EvalError::from)))?;
         writer.finish()?.flush().map_err(EvalError::from)?;
+        let path = file.path().to_path_buf();
         file.commit()?;
+        self.logits = Some(path);
         Ok(out)
     }
 
@@ -74,11 +80,15 @@ impl<'a> Outputs<'a> {
         self,
         page: impl FnOnce() -> Result<Page, Failure>,
         table: impl FnOnce() -> Result<Table, Failure>,
+        terminal: &Terminal,
     ) -> Result<(), Failure> {
+        if let Some(path) = &self.logits {
+            terminal.wrote("--save-logits", path);
+        }
         if self.html.is_some() || self.markdown.is_some() {
             let page = page()?;
             if let Some(file) = self.html {
-                finish(file, &page.to_html()?)?;
+                finish("--html", file, &page.to_html()?, terminal)?;
             }
             if let Some(file) = self.markdown {
                 let figures = page.figures()?;
@@ -88,13 +98,16 @@ impl<'a> Outputs<'a> {
                 }
                 for figure in &figures {
                     let options = self.global.output(FIGURES, self.force);
-                    finish(OutputFile::create(&self.figures.join(&figure.name), &options)?, &figure.text)?;
+                    finish_unsaid(OutputFile::create(&self.figures.join(&figure.name), &options)?, &figure.text)?;
                 }
-                finish(file, &page.to_markdown((!figures.is_empty()).then_some(folder.as_str()))?)?;
+                finish("--markdown", file, &page.to_markdown((!figures.is_empty()).then_some(folder.as_str()))?, terminal)?;
+                if !figures.is_empty() {
+                    terminal.wrote(FIGURES, &self.figures);
+                }
             }
         }
         match self.csv {
-            Some(file) => finish(file, &table()?.to_csv()?),
+            Some(file) => finish("--csv", file, &table()?.to_csv()?, terminal),
             None => Ok(()),
         }
     }
@@ -128,7 +141,14 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
     })
 }
 
-fn finish(file: OutputFile, text: &str) -> Result<(), Failure> {
+fn finish(what: &str, file: OutputFile, text: &str, terminal: &Terminal) -> Result<(), Failure> {
+    let path = file.path().to_path_buf();
+    finish_unsaid(file, text)?;
+    terminal.wrote(what, &path);
+    Ok(())
+}
+
+fn finish_unsaid(file: OutputFile, text: &str) -> Result<(), Failure> {
     file.write_all_at(0, text.as_bytes())?;
     Ok(file.commit()?)
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use rwkv_forge_choose::Unit;
-use rwkv_forge_corpus::{Collection, CollectionDigest, Limits, Overlap, ReadOptions};
+use rwkv_forge_corpus::{Collection, CollectionDigest, Limits, OnDocument, Overlap, ReadOptions};
 use rwkv_forge_eval::TokenWriter;
 use rwkv_forge_score::{Document, Pair, Protocol, Schedule, Tokens};
 use rwkv_forge_tensor::BoxError;
@@ -14,10 +14,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::calibration::collections;
-use super::super::read_small;
+use super::super::{called, read_small};
 use crate::args::EvalTexts;
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::stdio::{STDIN, is_dash, small_stdin, stdin};
 use crate::terminal::Terminal;
 
 /// What is scored, tokenized and scheduled.
@@ -99,12 +100,19 @@ impl Texts {
     }
 
     fn pairs(args: &EvalTexts, path: &std::path::Path, tokenizer: &Tokenizer, terminal: &Terminal) -> Result<Self, Failure> {
-        let pairs = rwkv_forge_corpus::read_pairs(path, &Limits::default())?;
+        let limits = Limits::default();
+        let pairs = if is_dash(path) {
+            rwkv_forge_corpus::pairs_of(small_stdin(limits.file_bytes)?, STDIN, &limits)?
+        } else {
+            rwkv_forge_corpus::read_pairs(path, &limits)?
+        };
         let texts = pairs.iter().map(|pair| rwkv_forge_corpus::Document {
             name: pair.id.clone(),
             category: None,
             text: format!("{}{}", pair.context, pair.continuation).into_bytes(),
         });
+        let bytes = read_small(path)?;
+        let path = called(path);
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let collection = Collection { name: name.clone(), path: path.to_path_buf(), documents: texts.collect(), notes: Vec::new() };
         let leak = leak(args, &collection.documents, terminal)?;
@@ -118,11 +126,12 @@ impl Texts {
             })
         });
         let tokenized = tokenized.collect::<Result<Vec<_>, Failure>>()?;
+        let sha256 = rwkv_forge_io::sha256_hex(&bytes);
         let schedule = Protocol::pairs(&tokenized, &|id| tokenizer.token_bytes(id).map(<[u8]>::len))?;
         let source = Source {
             name,
             path: path.display().to_string(),
-            sha256: rwkv_forge_io::sha256_hex(&read_small(path)?),
+            sha256,
             bytes: tokenized.iter().map(|pair| pair.bytes).sum(),
             documents: pairs.len(),
             tokens: tokenized.iter().map(|pair| pair.continuation.len() as u64).sum(),
@@ -167,7 +176,13 @@ impl Reading<'_> {
         let mut out = Vec::new();
         for path in &args.paths {
             let before = out.len();
-            out.extend(rwkv_forge_corpus::read_each(path, &options, &mut |number, name, text| self.take(before + number, name, text))?);
+            let receive: OnDocument<'_> = &mut |number, name, text| self.take(before + number, name, text);
+            out.extend(if is_dash(path) {
+                let wanted = options.bytes_per_file.unwrap_or(options.limits.file_bytes);
+                rwkv_forge_corpus::read_stream(&mut stdin(wanted.saturating_add(1))?, STDIN, &options, receive)?
+            } else {
+                rwkv_forge_corpus::read_each(path, &options, receive)?
+            });
         }
         if args.paths.is_empty() {
             let mut collection = cut(rwkv_forge_corpus::builtin(), options.bytes_per_file);
