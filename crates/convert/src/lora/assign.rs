@@ -189,7 +189,16 @@ fn parts(lora: &dyn TensorSource) -> Result<(BTreeMap<String, Parts>, usize), Lo
     let unsupported = |what: String| Err(LoraError::Unsupported { file: file(), what });
     let (mut by_name, mut originals) = (BTreeMap::<String, Parts>::new(), 0);
     let copied: BTreeSet<&str> = lora.tensors().iter().filter_map(|info| Some(info.name.split_once(COPY)?.0)).collect();
-    let (named, mut adapters) = (names::adapters(lora.tensors()), BTreeSet::new());
+    let several = |adapters: &BTreeSet<Option<&str>>| {
+        let names = adapters.iter().take(LISTED).map(|name| shorten(name.unwrap_or("without a name"))).collect();
+        Err(LoraError::Several { file: file(), names })
+    };
+    // Those of pairs and of trained copies.
+    let named: BTreeSet<Option<&str>> = names::adapters(lora.tensors()).into_iter().map(Some).collect();
+    if named.len() > 1 {
+        return several(&named);
+    }
+    let mut adapters = BTreeSet::new();
     for (index, info) in lora.tensors().iter().enumerate() {
         if ![Encoding::F32, Encoding::F16, Encoding::BF16].contains(&info.encoding) {
             return Err(LoraError::UnsupportedDtype { file: file(), name: shorten(&info.name), encoding: info.encoding.name });
@@ -229,11 +238,8 @@ fn parts(lora: &dyn TensorSource) -> Result<(BTreeMap<String, Parts>, usize), Lo
         *place = Some(index);
         parts.of_embedding = part.is_of_embedding();
     }
-    // Those of pairs, one of which may have no name, and those of trained copies.
-    if adapters.len() > 1 || named.len() > 1 {
-        adapters.extend(named.into_iter().map(Some));
-        let names = adapters.iter().take(LISTED).map(|name| shorten(name.unwrap_or("without a name"))).collect();
-        return Err(LoraError::Several { file: file(), names });
+    if adapters.len() > 1 {
+        return several(&adapters);
     }
     Ok((by_name, originals))
 }
