@@ -9,6 +9,7 @@ mod inputs;
 mod progress;
 mod screen;
 mod signals;
+mod steps;
 mod terminal;
 mod threads;
 
