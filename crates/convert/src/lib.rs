@@ -28,6 +28,7 @@ pub mod state;
 mod taken;
 mod target;
 mod treatment;
+mod wider;
 mod words;
 
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
