@@ -13,6 +13,8 @@ use crate::pickle::{Arena, Id, Node};
 /// Keys that only the shards of DeepSpeed's ZeRO have, of a model's states or the optimizer's.
 const OF_ZERO: [&str; 6] = ["param_shapes", "zero_stage", "ds_config", "ds_version", "partition_count", "base_optimizer_state"];
 
+/// Keys of what an optimizer of torch keeps by itself.
+const OF_OPTIMIZERS: [&str; 2] = ["state", "param_groups"];
 /// Keys under which trainers put the state dict.
 const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 /// Keys under which trainers keep what is needed to go on training. Tensors below them are no weights of the model.
@@ -317,6 +319,8 @@ impl Search<'_, '_> {
             "this is a shard of DeepSpeed's ZeRO, of which every one has a part of the weights: put them together with the script zero_to_fp32.py \
              that lies beside them"
                 .to_owned()
+        } else if OF_OPTIMIZERS.iter().all(|key| keys.contains(key)) {
+            "this is what an optimizer keeps, which holds no weights: give the file of the model that was saved beside it".to_owned()
         } else {
             let choice = self.choice(dict, path);
             let choice = choice.unwrap_or_else(|| "none of them holds named tensors: save the state dict alone with torch".to_owned());

@@ -247,3 +247,14 @@ fn p16_every_refusal_says_what_to_do() {
     let said = message(&beside(2, |p| p.global("os", "system")));
     assert!(said.contains("save the weights alone") && !said.contains(Refusal::ForbiddenGlobal.next_step()), "{said}");
 }
+
+/// What an optimizer keeps is no model, and is called what it is.
+#[test]
+fn optimizers_are_named() {
+    let states = |p: Pickle| p.text("state").raw(b"}(K\x00}(").item(&tensor("exp_avg")).raw(b"uu");
+    let groups = |p: Pickle| p.text("param_groups").raw(b"]}(").text("lr").int(1).raw(b"ua");
+    for pickle in [groups(states(Pickle::new(2).raw(b"}("))), states(groups(Pickle::new(2).raw(b"}(")))] {
+        let said = message(&with_pickle(&pickle.raw(b"u").stop(), &bytes_of(&FIRST)));
+        assert!(said.contains("what an optimizer keeps") && said.contains("give the file of the model"), "{said}");
+    }
+}

@@ -167,6 +167,7 @@ static STEPS: &[(&str, &[&str])] = &[
             "NotARegularFile",
             "NotAState",
             "SeveralModels",
+            "NoModel",
             "StateOtherFile",
             "TooLarge",
         ],
@@ -183,7 +184,8 @@ static STEPS: &[(&str, &[&str])] = &[
     ("take one of these names in the rule of --set", &["RuleMatchesNothing", "RuleViolatesContainer"]),
     ("correct the file, or take it away from beside the model", &["BadCompanion", "BadTemplate", "ConfigurationNeeded"]),
     ("correct the recipe as docs/conversions.md has it, or let `plan` write one", &["BadRecipe", "PatternsTooLarge", "OtherCalibration"]),
-    ("take a type of more bits, or other limits", &["BudgetTooSmall", "HarmUnreachable", "ThresholdNotMet", "F16Loss"]),
+    ("allow more: a larger --size or --bpw, or another limit", &["BudgetTooSmall", "HarmUnreachable"]),
+    ("take a type of more bits, or other limits", &["ThresholdNotMet", "F16Loss"]),
     (
         "give another text, in UTF-8 and as .txt, .json, .jsonl or .parquet",
         &[
@@ -195,6 +197,8 @@ static STEPS: &[(&str, &[&str])] = &[
             "LfsPointer",
             "MissingColumn",
             "NotText",
+            "NotUtf8",
+            "EmptyPrompt",
             "TextNotUtf8",
             "TooFewTokens",
             "TooLittleText",
@@ -263,11 +267,23 @@ static STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("give two files of the same model", &["DifferentModels", "Mismatch", "VocabulariesDiffer", "NothingToCompare"]),
-    ("choose one of those that are known", &["UnknownChatFormat", "UnknownIsa", "UnknownProtocol", "WrongProtocol", "UnsupportedNpy"]),
+    (
+        "choose one of those that are known",
+        &["NoSuchPage", "UnknownChatFormat", "UnknownIsa", "UnknownProtocol", "WrongProtocol", "UnsupportedNpy"],
+    ),
     (
         "leave the option out, or give it another value",
         &[
             "BadDamping",
+            "BadMeta",
+            "BadPattern",
+            "BaselineNeeded",
+            "CalibrationLeak",
+            "LlamaNeeded",
+            "OneModel",
+            "ReferenceIsExact",
+            "Temperature",
+            "TopP",
             "BadHessian",
             "BadImportance",
             "BadMapping",
@@ -342,19 +358,21 @@ static STEPS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The same for kinds that mean something else where it is the command line that is wrong.
-static OF_COMMAND_LINES: &[(&str, &str)] = &[("UnknownType", "choose one of them with --type")];
+/// Kinds that say of a command line which names there are, and mean something else of a file.
+const NAMED: [&str; 1] = ["UnknownType"];
 
 /// What to do about errors of a kind, where their own words do not say it.
 fn of(kind: &str, is_usage: bool) -> Option<&'static str> {
-    let usage = OF_COMMAND_LINES.iter().find(|(known, _)| is_usage && *known == kind).map(|(_, step)| *step);
-    usage.or_else(|| STEPS.iter().find(|(_, kinds)| kinds.contains(&kind)).map(|(step, _)| *step))
+    let found = STEPS.iter().find(|(_, kinds)| kinds.contains(&kind)).map(|(step, _)| *step);
+    found.filter(|_| !(is_usage && NAMED.contains(&kind)))
 }
 
 /// A message that says what to do: its own words, or those for all errors of its kind.
 pub(crate) fn complete(failure: &Failure) -> String {
     let Failure { kind, message, code } = failure;
-    let says = WORDS.iter().any(|word| message.contains(word) || message.starts_with(word.trim_start()));
+    // An option that a message begins with is what it is about.
+    let begins = |word: &str| message.starts_with(word) && !word.starts_with("--");
+    let says = WORDS.iter().any(|word| message.contains(word) || begins(word.trim_start()));
     match of(kind, *code == exit_code(Class::Usage)).filter(|_| !says) {
         Some(step) => format!("{message}; {step}"),
         None => message.clone(),
@@ -372,13 +390,31 @@ mod tests {
         complete(&Failure::refused(kind, message.to_owned()))
     }
 
+    fn word(text: &str) -> String {
+        text.chars().take_while(char::is_ascii_alphanumeric).collect()
+    }
+
     /// Whoever adds a kind of error says what to do about it.
     #[test]
     fn every_kind_has_a_step() {
         let recorded = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/kinds.txt");
         let recorded = std::fs::read_to_string(recorded).unwrap();
         let kinds: BTreeSet<&str> = recorded.lines().map(|line| line.split_once(' ').unwrap().1).filter(|kind| *kind != "->").collect();
-        let without: Vec<&&str> = kinds.iter().filter(|kind| of(kind, false).is_none()).collect();
+        let mut kinds: BTreeSet<String> = kinds.into_iter().map(str::to_owned).collect();
+        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(path).unwrap();
+                let own = ["Failure::usage(\"", "Failure::refused(\""].map(|call| text.split(call).skip(1).map(word).collect::<Vec<_>>());
+                kinds.extend(own.into_iter().flatten().filter(|kind| kind.starts_with(char::is_uppercase)));
+            }
+        }
+        let without: Vec<&String> = kinds.iter().filter(|kind| of(kind, false).is_none()).collect();
         assert!(without.is_empty(), "add them to STEPS: {without:?}");
         // Steps are read as steps, and none is there for a kind that is not.
         for (step, kinds) in STEPS {
@@ -400,10 +436,11 @@ mod tests {
             completed("BadOffset", "tensor 'a' has offset 3 in the data, expected 0"),
             "tensor 'a' has offset 3 in the data, expected 0; download the file again, or make it anew with the program that wrote it"
         );
+        assert!(completed("TopP", "--top-p 3 is not in (0, 1]").ends_with("give it another value"));
         // A name on the command line is no fault of a file.
         let typed = complete(&Failure::usage("UnknownType", "no type is called 'x': pth has f32".to_owned()));
         assert!(
-            typed.ends_with("with --type") && completed("UnknownType", "tensor a has type 77").contains("give the checkpoint"),
+            typed.ends_with("pth has f32") && completed("UnknownType", "tensor a has type 77").contains("give the checkpoint"),
             "{typed}"
         );
     }
