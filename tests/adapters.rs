@@ -293,3 +293,136 @@ fn an_alpha_that_the_configuration_leaves_open_is_given() {
     assert!(seen["error"]["message"].as_str().unwrap().contains("the first dimension of the tensors lora_A"), "{seen}");
     assert!(!dir.join("never.pth").exists());
 }
+
+/// The checkpoint with other names: each of its tensors under every name that is given for it.
+fn renamed(path: &Path, names: impl Fn(&str) -> Vec<String>, more: MemorySource) {
+    let model = open(checkpoint("7"), OpenOptions::default()).unwrap();
+    let mut tensors: Vec<MemoryTensor> = Vec::new();
+    for (index, info) in model.source().tensors().iter().enumerate() {
+        let mut bytes = vec![0; usize::try_from(info.byte_len().unwrap()).unwrap()];
+        model.source().read_at(index, 0, &mut bytes).unwrap();
+        for name in names(&info.name) {
+            let info = rwkv_forge_tensor::TensorInfo { name, ..info.clone() };
+            tensors.push(MemoryTensor { info, bytes: bytes.clone() });
+        }
+    }
+    tensors.extend(more.into_tensors());
+    std::fs::write(path, MemorySource::from_tensors(tensors).to_safetensors()).unwrap();
+}
+
+fn nothing() -> MemorySource {
+    MemorySource::from_f32(Vec::new())
+}
+
+/// What PEFT wrapped and nothing in the file has trained is what it was, and is named.
+#[test]
+fn what_peft_wrapped_without_training_it_is_read_and_named() {
+    let dir = Dir::new();
+    let convert = |source: &Path, name: &str, more: &[&str]| {
+        let output = dir.join(name);
+        let mut args = convert_args(source, "pth", "f32", &output);
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        let run = forge().args(args).output().unwrap();
+        let notes = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.success(), "{notes}");
+        (output, notes)
+    };
+    let (plain, _) = convert(checkpoint("7"), "plain.pth", &[]);
+    let wrap = |name: &str, part: &str| match name.rsplit_once('.') {
+        Some((stem, end)) => format!("{stem}.{part}.{end}"),
+        None => name.to_owned(),
+    };
+    let file = dir.join("wrapped.safetensors");
+    // Matrices without any pair, and modules that were to be trained in full, behind other wrappers each time.
+    for (prefix, part, of) in [
+        ("base_model.model.", "base_layer", "att.receptance.weight"),
+        ("base_model.model.", "original_module", "head.weight"),
+        ("module.base_model.model.", "original_module", "ln2.weight"),
+        ("_orig_mod.", "base_layer", "ffn.value.weight"),
+    ] {
+        renamed(&file, |name| vec![format!("{prefix}{}", if name.ends_with(of) { wrap(name, part) } else { name.to_owned() })], nothing());
+        let (output, notes) = convert(&file, &format!("{}.pth", dir.names().len()), &[]);
+        assert!(same(&plain, &output), "{part}");
+        let said = notes.lines().find(|line| line.contains(&format!("PEFT's {part} have no "))).unwrap_or_else(|| panic!("{notes}"));
+        assert!(said.contains(&format!(".{part}.weight")) || said.contains(&wrap(of, part)), "{said}");
+        let seen = String::from_utf8(forge().args(["inspect", text(&file)]).output().unwrap().stdout).unwrap();
+        assert!(seen.contains(&format!("PEFT's {part} have no ")), "{seen}");
+    }
+    // One of the matrices has its pair, another has none.
+    let one = || {
+        let pair = pairs(|stem, half| format!("{stem}.lora_{half}")).into_tensors().into_iter();
+        MemorySource::from_tensors(pair.filter(|tensor| tensor.info.name.starts_with("blocks.1.")))
+    };
+    let (lora, wrapped) = (dir.join("one.safetensors"), dir.join("own.safetensors"));
+    std::fs::write(&lora, one().to_safetensors()).unwrap();
+    let with_pair = |names: &dyn Fn(&str) -> Vec<String>| {
+        let pair = one().into_tensors().into_iter().map(|mut tensor| {
+            tensor.info.name = format!("base_model.model.{}.default.weight", tensor.info.name);
+            tensor
+        });
+        renamed(&wrapped, names, MemorySource::from_tensors(pair));
+    };
+    let in_peft = |name: &str, head: &str| {
+        let is_wrapped = name.ends_with("att.receptance.weight");
+        let name = if is_wrapped { wrap(name, "base_layer") } else { name.replace("head.", &format!("head.{head}")) };
+        format!("base_model.model.{name}")
+    };
+    with_pair(&|name| vec![in_peft(name, "")]);
+    let (merged, _) = convert(checkpoint("7"), "merged.pth", &["--lora", text(&lora), "--lora-alpha", "8"]);
+    let (own, notes) = convert(&wrapped, "own.pth", &["--lora-alpha", "8"]);
+    let said = notes.lines().find(|line| line.contains("have no pair of a LoRA")).unwrap();
+    assert!(same(&merged, &own) && said.contains("blocks.0.att.receptance.base_layer.weight"), "{said}");
+    assert!(!said.contains("blocks.1."), "the other one has its pair: {said}");
+    // As an adapter of another model it says so, too.
+    with_pair(&|name| vec![in_peft(name, "original_module.")]);
+    let (again, notes) = convert(checkpoint("7"), "again.pth", &["--lora", text(&wrapped), "--lora-alpha", "8"]);
+    assert!(same(&merged, &again));
+    for said in ["of the LoRA, 2 tensors of PEFT's base_layer have no pair", "head.original_module.weight"] {
+        assert!(notes.contains(said), "{said}: {notes}");
+    }
+    // The same module twice is no module.
+    with_pair(&|name| {
+        let mut both = vec![in_peft(name, ""), in_peft(name, "original_module.")];
+        both.dedup();
+        both
+    });
+    let mut args = convert_args(checkpoint("7"), "pth", "f32", &dir.join("never.pth"));
+    args.extend(["--lora", text(&wrapped), "--lora-alpha", "8"].map(str::to_owned));
+    assert_eq!(error_kind(&args, 3), "UnsupportedAdapter");
+}
+
+/// Of several adapters none is taken, whether they have pairs or modules that were trained in full.
+#[test]
+fn modules_of_several_adapters_are_refused_by_their_names() {
+    let dir = Dir::new();
+    let file = dir.join("several.safetensors");
+    let copies = |adapters: &'static [&'static str]| {
+        move |name: &str| match name {
+            "head.weight" => adapters.iter().map(|adapter| format!("base_model.model.head.modules_to_save.{adapter}.weight")).collect(),
+            name => vec![format!("base_model.model.{name}")],
+        }
+    };
+    let of = |adapter: &str| pairs(|stem, half| format!("base_model.model.{stem}.lora_{half}.{adapter}.weight"));
+    for (adapters, pairs, names) in [
+        (&["default", "second"][..], nothing(), "'default', 'second'"),
+        (&["one"], of("two"), "'one', 'two'"),
+        (&[], MemorySource::from_tensors(of("a").into_tensors().into_iter().chain(of("b").into_tensors())), "'a', 'b'"),
+    ] {
+        renamed(&file, copies(adapters), pairs);
+        // Without a pair there is nothing that an alpha would scale.
+        let scaled = if adapters.len() > 1 { &[][..] } else { &["--lora-alpha", "8"] };
+        for more in [&[][..], scaled] {
+            let mut args = convert_args(&file, "pth", "f32", &dir.join("never.pth"));
+            args.extend(more.iter().map(|arg| (*arg).to_owned()));
+            let error = json(&args, 3);
+            let said = error["error"]["message"].as_str().unwrap();
+            assert!(error["error"]["kind"] == "SeveralAdapters" && said.contains(names), "{error}");
+        }
+        let mut args = convert_args(checkpoint("7"), "pth", "f32", &dir.join("never.pth"));
+        args.extend(["--lora", text(&file), "--lora-alpha", "8"].map(str::to_owned));
+        assert_eq!(error_kind(&args, 3), "SeveralAdapters");
+    }
+    // One of them alone is none of several.
+    renamed(&file, copies(&["second"]), nothing());
+    json(&convert_args(&file, "pth", "f32", &dir.join("fine.pth")), 0);
+}

@@ -574,3 +574,28 @@ fn of_shards_of_trainers() {
         }
     }
 }
+
+/// The id in a list that is none is named, and correcting it is enough.
+#[test]
+fn of_ids_that_are_none() {
+    let place = Place::new();
+    let sizes = Sizes { vocabulary: 256, ..Sizes::TINY };
+    place.write("model/model.safetensors", &random_model(Version::V7, &sizes, 3).to_safetensors());
+    let model = place.path("model");
+    let convert = ["convert", &model, "--to", "gguf", "--type", "f16", "--vocab", "bytes", "--dry-run"];
+    let config = |said: &str| place.write("model/generation_config.json", format!(r#"{{"eos_token_id": {said}}}"#).as_bytes());
+    for (said, named) in [
+        ("[-1, 3]", "eos_token_id is a list with -1,"),
+        (r#"[3, "a"]"#, r#"eos_token_id is a list with "a","#),
+        ("[3, 4.5]", "eos_token_id is a list with 4.5,"),
+        ("[]", "eos_token_id is an empty list,"),
+        ("-1", "eos_token_id is -1,"),
+    ] {
+        config(said);
+        refused(&convert, 3, "BadCompanion", &[named, "correct it there, or remove the key"]);
+    }
+    config("[1, 3]");
+    works(&convert);
+    place.write("model/generation_config.json", b"{}");
+    works(&convert);
+}

@@ -226,6 +226,104 @@ fn a_key_names_an_adapter_and_a_state_too() {
     assert_eq!(error_kind(&["inspect", &models, "--key", "ema", "--key", "raw"], 2), "NoSuchKey");
 }
 
+/// A pair, and a state, for the model above.
+fn parts_of_a_command() -> (MemorySource, MemorySource) {
+    let values = |count: u16| (0..count).map(|index| f32::from(index % 7) / 64.0).collect::<Vec<f32>>();
+    let named = |half: &str, shape: [u64; 2]| (format!("blocks.0.att.key.lora_{half}"), shape.to_vec(), values(256));
+    let layer = |layer: u16| (format!("blocks.{layer}.att.time_state"), vec![2, 64, 64], values(8192));
+    (MemorySource::from_f32(vec![named("A", [2, 128]), named("B", [128, 2])]), MemorySource::from_f32(vec![layer(0), layer(1)]))
+}
+
+/// One file with a model, an adapter and a state is all that a command needs, by the key of the model alone or by all of them.
+#[test]
+fn one_file_has_all_that_a_command_needs() {
+    let dir = Dir::new();
+    let model = seven(1);
+    let (pair, state) = parts_of_a_command();
+    let (source, lora, tuned) =
+        (plain(&dir, "m.safetensors", &model), plain(&dir, "l.safetensors", &pair), plain(&dir, "s.safetensors", &state));
+    let tokens = dir.join("tokens.json");
+    std::fs::write(&tokens, "[1, 2, 3]").unwrap();
+    let tokens = text(&tokens);
+    let merged = |source: &str, lora: &str, keys: &[&str]| {
+        let output = text(&dir.join("merged.safetensors"));
+        let line =
+            ["convert", source, "--to", "safetensors", "--type", "f32", "--force", "--lora-alpha", "2", "-o", &output, "--lora", lora];
+        let record = json(&[&line[..], keys].concat(), 0);
+        let seen = json(&["inspect", &output, "--hashes", "--tensors"], 0);
+        (seen["tensors"].clone(), record["recipe"].as_str().unwrap().to_owned())
+    };
+    let logits = |source: &str, state: &str, keys: &[&str]| {
+        let output = dir.join("out.npy");
+        let out = text(&output);
+        json(&[&["logits", source, "--tokens", &tokens, "--force", "-o", &out, "--state", state][..], keys].concat(), 0);
+        crate::support::sha256(&output)
+    };
+    let (weights, started) = (merged(&source, &lora, &[]).0, logits(&source, &tuned, &[]));
+    let unmerged = json(&["inspect", &source, "--hashes", "--tensors"], 0);
+    assert!(weights != unmerged["tensors"], "the pair is no nothing");
+    for names in [["model", "lora", "state"], ["generator.ema", "adapter", "tuned"]] {
+        let [one, two, three] = names;
+        let file = trainer(&dir.join("all.pt"), &[(one, &model), (two, &pair), (three, &state)]);
+        for keys in [&[one][..], &[one, two], &[two, one], &[one, two, three][..2]] {
+            let keys: Vec<&str> = keys.iter().flat_map(|key| ["--key", key]).collect();
+            let (found, recipe) = merged(&file, &file, &keys);
+            assert!(found == weights && recipe.contains(&format!("key={one}")), "{keys:?}: {recipe}");
+        }
+        for keys in [&[one][..], &[one, three], &[three, one]] {
+            let keys: Vec<&str> = keys.iter().flat_map(|key| ["--key", key]).collect();
+            assert_eq!(logits(&file, &file, &keys), started, "{keys:?}");
+            json(&[&["generate", &file, "--vocab", "bytes", "-n", "1", "--state", &file][..], &keys].concat(), 0);
+            json(&[&["verify", &source, &file, "--probe-tokens", "4", "--state", &file][..], &keys].concat(), 0);
+        }
+        // A key that is no model's is said to be what it is, with those that may be.
+        for (key, what) in [(two, "a LoRA adapter"), (three, "a tuned initial state")] {
+            let error = json(&["generate", &file, "--vocab", "bytes", "-n", "1", "--key", key], 3);
+            let said = error["error"]["message"].as_str().unwrap();
+            assert!(error["error"]["kind"] == "UnsupportedArchitecture" && said.contains(what), "{said}");
+            assert!(said.contains(&format!("under the key `{key}`")) && said.contains(&format!("`{one}` (69 tensor(s))")), "{said}");
+        }
+    }
+}
+
+/// Of a mistyped key all files are asked; those that have keys list theirs, and where none has any, that is said of each.
+#[test]
+fn a_mistyped_key_is_answered_by_the_files_that_have_keys() {
+    let dir = Dir::new();
+    let model = seven(1);
+    let (_, state) = parts_of_a_command();
+    let tokens = dir.join("tokens.json");
+    std::fs::write(&tokens, "[1, 2, 3]").unwrap();
+    let tokens = text(&tokens);
+    let bare = |name: &str, model: &MemorySource| {
+        let mut storages = Vec::new();
+        let pickle = dict(Pickle::new(2), model, &mut storages, &[]);
+        write(&dir.join(name), pickle, &storages)
+    };
+    let models = [plain(&dir, "m.safetensors", &model), bare("m.pth", &model)];
+    let states = [plain(&dir, "s.safetensors", &state), bare("s.pth", &state)];
+    let keyed = trainer(&dir.join("keyed.pt"), &[("model", &model), ("tuned", &state)]);
+    let said = |model: &str, state: &str| {
+        let out = text(&dir.join("out.npy"));
+        let line = ["logits", model, "--tokens", &tokens, "--force", "-o", &out, "--state", state, "--key", "typo"];
+        let error = json(&line, 2);
+        assert_eq!(error["error"]["kind"], "NoSuchKey");
+        error["error"]["message"].as_str().unwrap().to_owned()
+    };
+    for model in &models {
+        for state in &states {
+            let said = said(model, state);
+            assert!(said.contains(model) && said.contains(state) && said.matches("leave --key out").count() == 2, "{said}");
+        }
+        let said = said(model, &keyed);
+        assert!(!said.contains(model) && said.starts_with(&keyed) && said.contains("--key: `tuned` ("), "{said}");
+    }
+    // One that is there does not hide one that is not.
+    let line = ["inspect", &keyed, "--key", "typo", "--key", "model"];
+    let error = json(&line, 2);
+    assert!(error["error"]["message"].as_str().unwrap().contains("no key `typo`; name one with --key: `model` ("), "{error}");
+}
+
 /// A trainer's file with its arguments in a namespace, a loss beside the weights, and names of a parallel wrapper.
 #[test]
 fn what_trainers_keep_beside_weights_is_in_nobodys_way() {

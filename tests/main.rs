@@ -22,6 +22,7 @@ mod eval;
 mod exit_codes;
 mod faults;
 mod folders;
+mod followed;
 mod forms;
 mod golden;
 mod headless;

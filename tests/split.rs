@@ -147,7 +147,7 @@ fn sizes_and_containers_that_cannot_be_are_refused_by_name() {
     args.extend(["--split-size", "1M"].map(str::to_owned));
     let output = forge().args(&args).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && stderr.contains("--split-size is for gguf"), "{stderr}");
+    assert!(output.status.code() == Some(2) && stderr.contains("leave --split-size out, which is for gguf"), "{stderr}");
     assert_eq!(error_kind(&args, 2), "NotInParts");
     args.truncate(args.len() - 2);
     json(&args, 0);

@@ -48,7 +48,7 @@ pub enum CalibrateError {
         problem: String,
     },
     /// An imatrix file of another model.
-    #[error("{path}: {name} is no tensor of {version}; the file belongs to another model", path = path.display())]
+    #[error("{path}: {name} is no tensor of {version}; the file belongs to another model: give the one that was made for this model", path = path.display())]
     UnknownTensor {
         /// The file.
         path: PathBuf,

@@ -9,7 +9,7 @@ use rwkv_forge_container::{
     Beside, Claim, Container, DENSE, DefaultTypes, Format, Head, LATE_TEXTS, OpenOptions, Opened, Place, Value, Word, Words, holds_text,
     no_hybrids, provenance, texts_of_words, words_of_texts,
 };
-use rwkv_forge_model::names::{Companions, Wrapping, is_called, needs_configuration};
+use rwkv_forge_model::names::{Companions, Wrapping, is_called, needs_configuration, untrained};
 use rwkv_forge_model::{
     Assembly, Choice, Configuration, Constraint, MappedTensor, ModelDescription, ModelFile, OutputLayout, StartTensor, TensorRole,
     TensorSpec, Version,
@@ -96,6 +96,7 @@ impl TensorFile {
         let mut notes = source.notes().to_vec();
         let wrapping = Wrapping::of(source.tensors());
         notes.extend(wrapping.note());
+        notes.extend(untrained(source.tensors()));
         notes.extend(Companions::of(&wrapping).note(source.tensors()));
         Self { texts: source.metadata(), source, beside: Arc::default(), notes, rules: &[] }
     }

@@ -122,6 +122,88 @@ impl Refusal {
     pub fn name(self) -> &'static str {
         self.into()
     }
+
+    /// What to do about a fault of this kind, for messages that do not say it of the one that was found.
+    #[must_use]
+    pub fn next_step(self) -> &'static str {
+        match self {
+            Self::NotACheckpoint => "give the file of a model, or download it again if it should be one",
+            Self::LegacyFormat | Self::UnsupportedByteOrder | Self::UnsupportedVersion | Self::AmbiguousPickle | Self::NoPickle => {
+                "load it with the torch that wrote it and save its state_dict() again"
+            }
+            Self::Truncated | Self::Crc | Self::StorageSize | Self::MissingStorage | Self::OutOfBounds | Self::BadOffset => {
+                "download it again, or save it again, and compare its SHA-256 with that of the original"
+            }
+            Self::PrefixData
+            | Self::TrailingData
+            | Self::DuplicateEntry
+            | Self::HeaderMismatch
+            | Self::CompressedEntry
+            | Self::Overlap
+            | Self::BadZip64
+            | Self::TooManyEntries
+            | Self::BadEntryName => {
+                "torch.save writes no such archive: download it again, or load it with torch and save its state_dict() again"
+            }
+            Self::Encrypted => "decrypt the archive first",
+            Self::TorchScript => "save the state_dict() of the model that the program was made from",
+            Self::ForbiddenGlobal
+            | Self::BadGlobal
+            | Self::TooLarge
+            | Self::Cycle
+            | Self::TooDeep
+            | Self::BadInteger
+            | Self::StackShape
+            | Self::BadMemo
+            | Self::BadStream
+            | Self::BadRebuild
+            | Self::BadStorageId
+            | Self::TooManyOpcodes
+            | Self::TooManyTensors
+            | Self::UnsupportedEntry
+            | Self::NotAStateDict
+            | Self::DuplicateTensor => {
+                "if torch.load reads the file, save its weights alone: torch.save(torch.load(FILE)[\"model\"], OUT), where \"model\" is their key; \
+                 else download it again"
+            }
+            Self::NoSuchKey => "leave --key out",
+            Self::SizeOverflow | Self::UnsupportedLayout | Self::AliasedTensors => {
+                "save contiguous copies: {name: tensor.contiguous().clone()} of the state dict"
+            }
+            Self::UnsupportedDtype => "save the weights in float32, float16 or bfloat16: tensor.float()",
+            Self::BadShape => "remove the empty tensors from the state dict",
+            Self::BadManifest | Self::UnsupportedKind | Self::MissingBuffer | Self::ExtraBuffer | Self::BadBuffer | Self::BadOutlier => {
+                "download it again, or give the model that it was quantized from"
+            }
+        }
+    }
+}
+
+/// Words that begin what a user can do. None of them is in a message for another reason.
+const STEPS: [&str; 15] = [
+    " save ",
+    " download it ",
+    " download the ",
+    " give ",
+    " leave ",
+    " name one ",
+    " put ",
+    " remove ",
+    " use ",
+    " load ",
+    " let ",
+    " decrypt ",
+    " make it ",
+    " set ",
+    " rename ",
+];
+
+/// A message that says what to do.
+fn complete(kind: Refusal, detail: String) -> String {
+    if STEPS.iter().any(|step| detail.contains(step)) {
+        return detail;
+    }
+    format!("{detail}; {}", kind.next_step())
 }
 
 /// A checkpoint that is refused, or that cannot be read.
@@ -154,7 +236,9 @@ impl CheckpointError {
     /// Names the file of a refusal that has none yet.
     pub(crate) fn in_file(self, file: &Path) -> Self {
         match self {
-            Self::Refused { kind, path, detail } if path.as_os_str().is_empty() => Self::Refused { kind, path: file.to_path_buf(), detail },
+            Self::Refused { kind, path, detail } if path.as_os_str().is_empty() => {
+                Self::Refused { kind, path: file.to_path_buf(), detail: complete(kind, detail) }
+            }
             other => other,
         }
     }

@@ -13,6 +13,8 @@ use crate::pickle::{Arena, Id, Node};
 /// Keys that only the shards of DeepSpeed's ZeRO have, of a model's states or the optimizer's.
 const OF_ZERO: [&str; 6] = ["param_shapes", "zero_stage", "ds_config", "ds_version", "partition_count", "base_optimizer_state"];
 
+/// Keys of what an optimizer of torch keeps by itself.
+const OF_OPTIMIZERS: [&str; 2] = ["state", "param_groups"];
 /// Keys under which trainers put the state dict.
 const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 /// Keys under which trainers keep what is needed to go on training. Tensors below them are no weights of the model.
@@ -66,6 +68,25 @@ impl Purpose {
                 let info = |name: &&str| TensorInfo { name: (*name).to_owned(), shape: Vec::new(), encoding: Encoding::F32 };
                 StateNames::of(&rest.map(info).collect::<Vec<_>>()).is_all().then_some("an initial state")
             }
+        }
+    }
+
+    /// Whether a state dict with these names has any of what is looked for, whatever else it has.
+    fn serves<'n>(self, mut names: impl Iterator<Item = &'n str>) -> bool {
+        let info = |name: &str| TensorInfo { name: name.to_owned(), shape: Vec::new(), encoding: Encoding::F32 };
+        match self {
+            Self::Weights => true,
+            Self::Adapter => names.any(|name| LoraName::parse(name).is_some()),
+            Self::State => StateNames::of(&names.map(info).collect::<Vec<_>>()).is_some(),
+        }
+    }
+
+    /// What is looked for, in words.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Adapter => "adapter",
+            Self::State => "initial state",
         }
     }
 }
@@ -149,8 +170,12 @@ impl Search<'_, '_> {
     /// The dictionary under a key.
     fn take(&self, root: Id, key: &str, notes: &mut Vec<String>) -> Result<Id> {
         let shown = key.escape_default();
-        let problem = match self.follow(root, key) {
-            Some(id) if matches!(self.arena.get(id), Node::Dict(_)) => {
+        let found = self.follow(root, key);
+        let problem = match (found, found.and_then(|id| self.arena.dict(id))) {
+            (_, Some(id)) if self.is_beside(root, id, key) => {
+                format!("what the file has under the key `{shown}` is no {}", self.wanted.purpose.words())
+            }
+            (_, Some(id)) => {
                 notes.push(format!("the state dict lies under the key `{shown}`, as asked for"));
                 let others: Vec<String> = self.candidates(root, "").into_iter().map(|candidate| candidate.key).collect();
                 let within = |name: &&String| *name == key || name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
@@ -160,10 +185,10 @@ impl Search<'_, '_> {
                 }
                 return Ok(id);
             }
-            Some(id) => {
+            (Some(id), None) => {
                 format!("the file has {} under the key `{shown}`, where a dictionary of tensors is expected", self.arena.get(id).describe())
             }
-            None => format!("the file has no key `{shown}`"),
+            (None, None) => format!("the file has no key `{shown}`"),
         };
         let next = match self.choice(root, "") {
             Some(choice) => choice,
@@ -172,12 +197,28 @@ impl Search<'_, '_> {
         refuse(Refusal::NoSuchKey, format!("{problem}; {next}"))
     }
 
+    /// Whether a dictionary has nothing of what is looked for while another one in the file has: one key may be meant for another file, or
+    /// for this file as something else.
+    fn is_beside(&self, root: Id, dict: Id, key: &str) -> bool {
+        let serves = |dict: Id| self.wanted.purpose.serves(self.names(dict));
+        let is_within = |name: &str| name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let any = |found: Vec<Candidate>, inside: bool| found.iter().any(|one| is_within(&one.key) == inside && serves(one.dict));
+        self.wanted.purpose != Purpose::Weights
+            && !serves(dict)
+            && !any(self.candidates(dict, key), true)
+            && any(self.candidates(root, ""), false)
+    }
+
+    /// Names of the tensors of a dictionary.
+    fn names(&self, dict: Id) -> impl Iterator<Item = &str> {
+        let tensors = self.arena.pairs(dict).filter(|(_, value)| matches!(self.arena.get(*value), Node::Tensor(_)));
+        tensors.filter_map(|(key, _)| if let Node::Str(name) = self.arena.get(key) { Some(name) } else { None })
+    }
+
     /// What stands under a key: under the whole of it, else under what follows a dot in what stands under what precedes the dot.
     fn follow(&self, dict: Id, key: &str) -> Option<Id> {
+        let dict = self.arena.dict(dict)?;
         let under = |name: &str| self.arena.pairs(dict).find(|(key, _)| self.arena.get(*key) == Node::Str(name)).map(|(_, value)| value);
-        if !matches!(self.arena.get(dict), Node::Dict(_)) {
-            return None;
-        }
         under(key).or_else(|| {
             let mut splits = key.match_indices('.').filter_map(|(at, _)| Some((key.get(..at)?, key.get(at.saturating_add(1)..)?)));
             splits.find_map(|(first, rest)| self.follow(under(first)?, rest))
@@ -190,10 +231,11 @@ impl Search<'_, '_> {
         let mut dict = root;
         // The graph was checked: it is finite and no deeper than the limit.
         loop {
-            if !matches!(arena.get(dict), Node::Dict(_)) {
+            let Some(own) = arena.dict(dict) else {
                 let found = arena.get(dict).describe();
                 return refuse(Refusal::NotAStateDict, format!("the file holds {found}; expected a dictionary from names to tensors"));
-            }
+            };
+            dict = own;
             let count = arena.pairs(dict).count();
             if count > limits.tensors {
                 return refuse(Refusal::TooManyTensors, format!("the state dict has {count} entries; the limit is {}", limits.tensors));
@@ -260,12 +302,8 @@ impl Search<'_, '_> {
 
     /// Of several state dicts the only one that holds what the file is opened for, and its key.
     fn only_one_of_use(&self, dict: Id, path: &str, notes: &mut Vec<String>) -> Option<(String, Id)> {
-        let names = |dict: Id| {
-            let tensors = self.arena.pairs(dict).filter(|(_, value)| matches!(self.arena.get(*value), Node::Tensor(_)));
-            tensors.filter_map(|(key, _)| if let Node::Str(name) = self.arena.get(key) { Some(name) } else { None })
-        };
         let all = self.candidates(dict, path);
-        let mut of_use = all.iter().filter_map(|candidate| Some((candidate, self.wanted.purpose.of(names(candidate.dict))?)));
+        let mut of_use = all.iter().filter_map(|candidate| Some((candidate, self.wanted.purpose.of(self.names(candidate.dict))?)));
         let (Some((found, what)), None) = (of_use.next(), of_use.next()) else { return None };
         let others: Vec<&str> = all.iter().map(|candidate| candidate.key.as_str()).filter(|key| *key != found.key).collect();
         notes.push(format!("what lies under the key `{}` is taken, the only one that holds {what}", found.key.escape_default()));
@@ -281,6 +319,8 @@ impl Search<'_, '_> {
             "this is a shard of DeepSpeed's ZeRO, of which every one has a part of the weights: put them together with the script zero_to_fp32.py \
              that lies beside them"
                 .to_owned()
+        } else if OF_OPTIMIZERS.iter().all(|key| keys.contains(key)) {
+            "this is what an optimizer keeps, which holds no weights: give the file of the model that was saved beside it".to_owned()
         } else {
             let choice = self.choice(dict, path);
             let choice = choice.unwrap_or_else(|| "none of them holds named tensors: save the state dict alone with torch".to_owned());
@@ -291,7 +331,11 @@ impl Search<'_, '_> {
 
     /// How to name one of the state dicts below `dict`; `None` where there is none.
     fn choice(&self, dict: Id, path: &str) -> Option<String> {
-        let found = self.candidates(dict, path);
+        let mut found = self.candidates(dict, path);
+        let serves = |candidate: &Candidate| self.wanted.purpose.serves(self.names(candidate.dict));
+        if found.iter().any(serves) {
+            found.retain(serves);
+        }
         let shown = |candidate: &Candidate| format!("`{}` ({} tensor(s))", candidate.key.escape_default(), candidate.tensors);
         let mut list: Vec<String> = found.iter().take(SHOWN).map(shown).collect();
         if found.len() > SHOWN {
@@ -310,12 +354,14 @@ impl Search<'_, '_> {
         let arena = self.arena;
         let is_tensor = |id: Id| matches!(arena.get(id), Node::Tensor(_) | Node::Foreign(_));
         let mut found = Vec::new();
+        let dict = arena.dict(dict).unwrap_or(dict);
         let (mut open, mut seen) = (VecDeque::from([(dict, path.to_owned())]), HashSet::from([dict]));
         while let Some((dict, path)) = open.pop_front() {
             for (key, value) in arena.pairs(dict) {
                 let Node::Str(name) = arena.get(key) else { continue };
                 let is_usable = name.len() <= self.limits.tensor_name_bytes && !OF_TRAINING.contains(&name);
-                if !is_usable || !matches!(arena.get(value), Node::Dict(_)) || seen.len() >= CANDIDATES || !seen.insert(value) {
+                let Some(value) = arena.dict(value).filter(|_| is_usable) else { continue };
+                if seen.len() >= CANDIDATES || !seen.insert(value) {
                     continue;
                 }
                 let path = joined(&path, name);

@@ -14,4 +14,5 @@ mod safetensors_write;
 mod tensors;
 mod torch_shards;
 mod torch_write;
+mod trainers;
 mod zip;

@@ -12,6 +12,7 @@ mod progress;
 mod screen;
 mod signals;
 mod stdio;
+mod steps;
 mod terminal;
 mod threads;
 

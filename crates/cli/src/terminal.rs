@@ -221,11 +221,12 @@ impl Terminal {
 
     /// Reports an error and returns the exit code.
     pub(crate) fn fail(&self, failure: &Failure) -> u8 {
-        self.say(&format!("error[{}]: {}\n", failure.kind, sink::message(&failure.message)));
+        let message = crate::steps::complete(failure);
+        self.say(&format!("error[{}]: {}\n", failure.kind, sink::message(&message)));
         if self.json {
             let document = json!({
                 "schema_version": SCHEMA_VERSION,
-                "error": { "kind": failure.kind, "message": failure.message, "exit_code": failure.code },
+                "error": { "kind": failure.kind, "message": message, "exit_code": failure.code },
             });
             self.print_bytes(sink::json(&format!("{document:#}\n")).as_bytes());
         }

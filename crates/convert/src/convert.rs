@@ -134,7 +134,7 @@ pub fn convert(
     let (digests, stats) = rayon::join(
         || model.source().check_integrity(&|bytes| progress(Stage::Checking, bytes, source_bytes)),
         || {
-            let rounding = write_all(model, options.prepared.map(|prepared| prepared.model), &target, &|bytes| {
+            let rounding = write_all(model, blueprint, options.prepared.map(|prepared| prepared.model), &target, &|bytes| {
                 progress(Stage::Writing, bytes, total_bytes)
             })?;
             check_unwritten(model, blueprint)?;
@@ -146,7 +146,7 @@ pub fn convert(
     let Rounding { total: stats, f16: f16_losses, mut zeroed, changed } = stats?;
     zeroed.extend(zeroed_before(options.prepared));
     if !options.allow_f16_loss {
-        refuse_f16_loss(&f16_losses)?;
+        refuse_f16_loss(&f16_losses, model, blueprint)?;
     }
     let mut record = Record {
         source_sha256: files.iter().map(|path| file_name(path)).zip(digests).collect(),
@@ -267,13 +267,14 @@ fn output_options<'c>(
 /// Writes all files of the target.
 fn write_all(
     model: &OpenModel,
+    blueprint: &Blueprint,
     prepared: Option<&rwkv_forge_weights::Model>,
     target: &Target<'_>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Rounding, BoxError> {
     let mut all = Rounding::default();
     target.each_file(|layout, file| {
-        let job = Job { model: prepared.unwrap_or(&model.model), layout };
+        let job = Job { model: prepared.unwrap_or(&model.model), layout, container: blueprint.container, choices: &blueprint.choices };
         let rounding = job.run(file, progress)?;
         all.total.add(rounding.total);
         all.f16.extend(rounding.f16);
@@ -309,14 +310,20 @@ pub(crate) fn loses_too_much(flushed: u64, non_zero: u64) -> bool {
 }
 
 /// Refuses a file in which f16 wiped out a part of a tensor that matters.
-fn refuse_f16_loss(losses: &[F16Loss]) -> Result<(), ConvertError> {
+fn refuse_f16_loss(losses: &[F16Loss], model: &OpenModel, blueprint: &Blueprint) -> Result<(), ConvertError> {
     let beyond = |loss: &&F16Loss| loses_too_much(loss.flushed, loss.non_zero);
     let Some(first) = losses.iter().find(beyond) else { return Ok(()) };
+    // Options go by the model's names, and files by their own.
+    let outputs = || blueprint.layout.files().flat_map(|(_, layout)| &layout.tensors);
+    let made_of = losses.iter().filter(beyond).filter_map(|loss| outputs().find(|out| out.name == loss.tensor));
+    let parts = made_of.flat_map(|out| &out.assembly.parts).filter_map(|part| model.description().part(*part));
+    let names: Vec<&str> = parts.map(|spec| spec.name.as_str()).collect();
     Err(ConvertError::F16Loss {
         tensor: first.tensor.clone(),
         flushed: first.flushed,
         non_zero: first.non_zero,
         more: losses.iter().filter(beyond).count() - 1,
+        instead: crate::wider::instead(blueprint.container, &blueprint.choices, Encoding::F16, &names),
     })
 }
 

@@ -82,7 +82,7 @@ pub enum ConvertError {
         cause: BoxError,
     },
     /// The container has no form in several files.
-    #[error("container {container} is not written in parts: --split-size is for {others}; leave it out")]
+    #[error("container {container} is not written in parts: leave --split-size out, which is for {others}")]
     NotInParts {
         /// Container.
         container: &'static str,
@@ -102,7 +102,7 @@ pub enum ConvertError {
         instead: String,
     },
     /// A `--set` rule asks for something that the runtime could not read.
-    #[error("'{rule}' gives {tensor} the type {encoding}, but {why}")]
+    #[error("'{rule}' gives {tensor} the type {encoding}, but {why}: leave that tensor out of the expression")]
     RuleViolatesContainer {
         /// The rule as written.
         rule: String,
@@ -169,7 +169,7 @@ pub enum ConvertError {
     },
     /// Rows are no whole number of blocks, and fallbacks are not wanted.
     #[error(
-        "{tensor} has rows of {row} elements, which are not whole blocks of {block} ({encoding}): choose another type for it with --set, or drop --strict"
+        "{tensor} has rows of {row} elements, which are not whole blocks of {block} ({encoding}): choose another type for it, for example --set '^{tensor}$=f16', or drop --strict"
     )]
     BlockLength {
         /// Canonical tensor name.
@@ -182,9 +182,7 @@ pub enum ConvertError {
         encoding: &'static str,
     },
     /// A value or a block's scale is too large for the chosen type.
-    #[error(
-        "{tensor}: {reason} (near element {element}): {encoding} cannot hold it; give it a wider type, for example --set '^{tensor}$=f32'"
-    )]
+    #[error("{tensor}: {reason} (near element {element}): {encoding} cannot hold it; {instead}")]
     Overflow {
         /// Canonical tensor name.
         tensor: String,
@@ -194,10 +192,12 @@ pub enum ConvertError {
         encoding: &'static str,
         /// What overflowed.
         reason: String,
+        /// What the container can hold instead.
+        instead: String,
     },
     /// Too many values of a tensor are below what f16 can hold.
     #[error(
-        "{tensor}: f16 turns {flushed} of its {non_zero} values other than zero into zero{}; choose a wider type for it, for example --type bf16 or --set REGEX=f32, or say --allow-f16-loss",
+        "{tensor}: f16 turns {flushed} of its {non_zero} values other than zero into zero{}; {instead}, or say --allow-f16-loss",
         and_others(*more)
     )]
     F16Loss {
@@ -209,6 +209,8 @@ pub enum ConvertError {
         non_zero: u64,
         /// How many further tensors are beyond the limit.
         more: usize,
+        /// What the container can hold instead.
+        instead: String,
     },
     /// Quantizing what was quantized before adds the losses of both.
     #[error(

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
+use rwkv_forge_container::Container;
 use rwkv_forge_io::{InputFile, OutputFile};
-use rwkv_forge_model::{FileLayout, OutputTensor, TensorSpec};
+use rwkv_forge_model::{Choice, FileLayout, OutputTensor, TensorSpec};
 use rwkv_forge_quant::{EncodeError, EncodeStats};
 use rwkv_forge_tensor::{BoxError, Encoding, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use rwkv_forge_weights::{Model, Order, View};
@@ -98,6 +99,10 @@ pub struct Job<'a> {
     pub model: &'a Model,
     /// The file that is written.
     pub layout: &'a FileLayout,
+    /// What it is written as.
+    pub container: &'a dyn Container,
+    /// The type of each tensor of the description.
+    pub choices: &'a [Choice],
 }
 
 impl Job<'_> {
@@ -280,6 +285,7 @@ impl Job<'_> {
                 element: start + block as u64 * u64::from(out.encoding.block_len),
                 encoding: out.encoding.name,
                 reason: "a value or the scale of a block is too large".to_owned(),
+                instead: self.instead(spec, out),
             }
             .into(),
             EncodeError::ReadOnly { .. } | EncodeError::Length { .. } | EncodeError::Importance { .. } | EncodeError::Rows { .. } => {
@@ -288,6 +294,11 @@ impl Job<'_> {
         });
         let non_zero = if out.encoding == Encoding::F16 { values.iter().filter(|value| **value != 0.0).count() as u64 } else { 0 };
         Ok(PieceLoss { stats: stats?, non_zero, changed: changed(out.encoding, values) })
+    }
+
+    /// What to do about a tensor that its type cannot hold.
+    fn instead(&self, spec: &TensorSpec, out: &OutputTensor) -> String {
+        crate::wider::instead(self.container, self.choices, out.encoding, &[spec.name.as_str()])
     }
 
     /// Reads the tensor again, to say where the first bad value is and how many there are. `element` is one of the output.
@@ -300,6 +311,7 @@ impl Job<'_> {
                 element,
                 encoding: out.encoding.name,
                 reason: "the container stores a function of the values, and that of one is infinite".to_owned(),
+                instead: self.instead(spec, out),
             }
             .into(),
             Err(error) => error,

@@ -30,6 +30,7 @@ pub mod state;
 mod taken;
 mod target;
 mod treatment;
+mod wider;
 mod words;
 
 pub use better::better_types;

@@ -22,7 +22,7 @@ pub enum EvalError {
     NoTokens,
     /// The two models do not predict the same tokens.
     #[error(
-        "the reference has a vocabulary of {reference} and the candidate of {candidate}; only models of the same vocabulary can be compared"
+        "the reference has a vocabulary of {reference} and the candidate of {candidate}; only models of the same vocabulary can be compared: give two of one kind"
     )]
     VocabularyMismatch {
         /// V of the reference.

@@ -70,6 +70,7 @@ pub fn describe_file(file: &dyn ModelFile) -> Result<ModelDescription, BoxError>
 /// # Errors
 /// A [`ModelError`] for the names of other models, and for those that are none of any convention.
 pub fn map_by_convention(infos: &[TensorInfo]) -> Result<Vec<MappedTensor>, ModelError> {
+    relatives::refuse_several_adapters(infos)?;
     let infos = &*Wrapping::of(infos).unwrapped(infos);
     relatives::refuse(infos)?;
     Convention::detect(infos)?.map(infos)

@@ -170,6 +170,13 @@ pub enum ModelError {
         /// One of their tensors.
         witness: String,
     },
+    /// Modules of several adapters, of which one can be meant.
+    #[error("the file has the modules of several adapters of PEFT ({}), of which only one can be meant: load it with PEFT, choose that one \
+        (set_adapter, then merge_and_unload) and save the merged model, or save it without the tensors of the others", list(.names))]
+    SeveralAdapters {
+        /// The first names of them.
+        names: Vec<String>,
+    },
     /// Some tensors of a layer above those of a complete model.
     #[error("layer {layer} has {tensors} tensor(s) such as {}, while the {below} layer(s) from 0 on have {each} or more each: it is a stray \
         of another model or of the training; remove what lies above layer {} from the file, or, if the model has more layers, give a file \

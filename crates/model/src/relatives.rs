@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rwkv_forge_tensor::TensorInfo;
 
-use crate::error::ModelError;
+use crate::error::{LISTED_NAMES, ModelError};
 use crate::names::{Convention, LoraName, StateNames};
 
 /// One kind of file that is recognised in order to be refused.
@@ -162,6 +162,15 @@ pub(crate) fn refuse(infos: &[TensorInfo]) -> Result<(), ModelError> {
         }
     }
     Ok(())
+}
+
+/// Refuses what several adapters have a part of: names as the file has them.
+pub(crate) fn refuse_several_adapters(infos: &[TensorInfo]) -> Result<(), ModelError> {
+    let names = crate::names::adapters(infos);
+    if names.len() < 2 {
+        return Ok(());
+    }
+    Err(ModelError::SeveralAdapters { names: names.into_iter().take(LISTED_NAMES).map(str::to_owned).collect() })
 }
 
 /// Pairs of a LoRA: an adapter, or a whole model that was saved with them beside its weights.

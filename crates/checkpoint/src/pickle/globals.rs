@@ -31,13 +31,15 @@ pub(crate) enum Global {
     RebuildParameter,
     RebuildParameterWithState,
     RebuildFromType,
+    /// A tensor of another device, stored as one of the CPU.
+    RebuildFromCpu,
     /// `torch.Tensor` and `torch.nn.Parameter`, as the type argument of `_rebuild_from_type_v2`.
     TensorType,
     StorageType(Dtype),
     ElementType(Dtype),
     /// Makes a tensor of a kind that is not read here; the kind in words.
     ForeignTensor(&'static str),
-    /// A constant that appears only in the arguments of a foreign tensor.
+    /// A constant that appears only in the arguments of a foreign tensor, or beside all tensors.
     ForeignConstant,
     /// Something of Python's that holds values, or says what another one holds.
     Holder(&'static Holder),
@@ -70,7 +72,7 @@ pub(crate) enum HolderKind {
 }
 
 /// All of them.
-static HOLDERS: [Holder; 25] = [
+static HOLDERS: [Holder; 26] = [
     holder("argparse.Namespace", HolderKind::Attributes),
     holder("types.SimpleNamespace", HolderKind::Attributes),
     holder("pytorch_lightning.utilities.parsing.AttributeDict", HolderKind::Dict),
@@ -91,6 +93,7 @@ static HOLDERS: [Holder; 25] = [
     holder("collections.defaultdict", HolderKind::DefaultDict),
     holder("collections.deque", HolderKind::Deque),
     holder("builtins.bool", HolderKind::Type),
+    holder("builtins.bytes", HolderKind::Type),
     holder("builtins.dict", HolderKind::Type),
     holder("builtins.float", HolderKind::Type),
     holder("builtins.int", HolderKind::Type),
@@ -104,8 +107,13 @@ const fn holder(name: &'static str, kind: HolderKind) -> Holder {
 }
 
 fn holder_of(module: &str, name: &str) -> Option<Global> {
-    // Protocol 2 has the name of Python 2.
-    let module = if module == "__builtin__" { "builtins" } else { module };
+    // Protocol 2 has the names of Python 2, also of what they mean in Python 3.
+    let (module, name) = match (module, name) {
+        ("__builtin__", "long") => ("builtins", "int"),
+        ("__builtin__", "unicode") => ("builtins", "str"),
+        ("__builtin__", name) => ("builtins", name),
+        other => other,
+    };
     HOLDERS.iter().find(|holder| holder.name.rsplit_once('.') == Some((module, name))).map(Global::Holder)
 }
 
@@ -121,12 +129,15 @@ pub(crate) fn resolve(module: &str, name: &str) -> Option<Global> {
         "builtins" | "__builtin__" if name == "set" => Some(Global::Set),
         "_codecs" if name == "encode" => Some(Global::Remark("_codecs.encode")),
         "torch" => torch_global(name),
+        "torch.cuda" | "torch.sparse" | "torch.cuda.sparse" if TENSOR_TYPES.contains(&name) => Some(Global::ForeignConstant),
         "torch._utils" => match name {
             "_rebuild_tensor" => Some(Global::RebuildTensor),
             "_rebuild_tensor_v2" => Some(Global::RebuildTensorV2),
             "_rebuild_tensor_v3" => Some(Global::RebuildTensorV3),
             "_rebuild_parameter" => Some(Global::RebuildParameter),
             "_rebuild_parameter_with_state" => Some(Global::RebuildParameterWithState),
+            "_rebuild_device_tensor_from_cpu_tensor" => Some(Global::RebuildFromCpu),
+            "_rebuild_wrapper_subclass" => Some(Global::ForeignTensor("of a subclass of torch.Tensor")),
             "_rebuild_qtensor" => Some(Global::ForeignTensor("quantized")),
             "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor" => Some(Global::ForeignTensor("sparse")),
             "_rebuild_nested_tensor" => Some(Global::ForeignTensor("nested")),
@@ -141,12 +152,33 @@ pub(crate) fn resolve(module: &str, name: &str) -> Option<Global> {
     }
 }
 
+/// What settings call the types of tensors.
+const TENSOR_TYPES: [&str; 10] = [
+    "BFloat16Tensor",
+    "BoolTensor",
+    "ByteTensor",
+    "CharTensor",
+    "DoubleTensor",
+    "FloatTensor",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
+    "ShortTensor",
+];
+
 fn torch_global(name: &str) -> Option<Global> {
     match name {
         "Size" => return Some(Global::Size),
         "Tensor" => return Some(Global::TensorType),
         "device" => return Some(Global::Remark("torch.device")),
-        "per_tensor_affine" | "per_channel_affine" | "per_channel_affine_float_qparams" => return Some(Global::ForeignConstant),
+        "per_tensor_affine"
+        | "per_tensor_symmetric"
+        | "per_channel_affine"
+        | "per_channel_symmetric"
+        | "per_channel_affine_float_qparams" => {
+            return Some(Global::ForeignConstant);
+        }
+        name if TENSOR_TYPES.contains(&name) => return Some(Global::ForeignConstant),
         _ => {}
     }
     storage_type(name).map(Global::StorageType).or_else(|| element_type(name).map(Global::ElementType))
@@ -176,7 +208,7 @@ fn storage_type(name: &str) -> Option<Dtype> {
 }
 
 fn element_type(name: &str) -> Option<Dtype> {
-    const OTHERS: [&str; 22] = [
+    const OTHERS: [&str; 39] = [
         "bool",
         "complex32",
         "complex64",
@@ -197,8 +229,25 @@ fn element_type(name: &str) -> Option<Dtype> {
         "float8_e5m2fnuz",
         "float8_e8m0fnu",
         "float4_e2m1fn_x2",
+        "bits1x8",
+        "bits2x4",
+        "bits4x2",
         "bits8",
         "bits16",
+        "int1",
+        "int2",
+        "int3",
+        "int4",
+        "int5",
+        "int6",
+        "int7",
+        "uint1",
+        "uint2",
+        "uint3",
+        "uint4",
+        "uint5",
+        "uint6",
+        "uint7",
     ];
     Some(match name {
         "bfloat16" => Dtype::Known(Encoding::BF16),

@@ -61,15 +61,25 @@ pub(crate) fn run<'a>(bytes: &'a [u8], limits: &Limits, rules: Rules) -> Result<
     Ok(Outcome { arena: machine.arena, root, consumed, ignored: machine.ignored })
 }
 
-/// Modules of whose objects files with a part of a model consist, and how the parts are put together.
-const SHARDED: [(&str, &str); 2] = [
+/// Modules of whose objects files with a part of a model, or with a model of another kind, consist, and what makes a readable file of them.
+const KNOWN: [(&str, &str); 6] = [
     ("deepspeed.", "This is a shard of DeepSpeed's ZeRO: put all of them together with the script zero_to_fp32.py that lies beside them"),
     (
         "torch.distributed.",
         "This is a shard of FSDP: let the trainer save a full state dict, or put the shards together with `python -m \
          torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY OUT.pth`",
     ),
+    ("torch.nn.modules.", WHOLE_MODULE),
+    ("torch.ao.", QUANTIZED),
+    ("torchao.", QUANTIZED),
+    ("bitsandbytes.", QUANTIZED),
 ];
+/// A module pickled with its code.
+const WHOLE_MODULE: &str = "The file holds a whole model as torch.save(model, FILE) pickles it, with the names of its code: if you trust it, save \
+     the weights alone where that code is at hand: torch.save(torch.load(FILE, weights_only=False).state_dict(), OUT)";
+/// Weights in few bits, as another library has them.
+const QUANTIZED: &str = "The weights are quantized by another library, whose types are not read here: give the model as it was before that, or \
+     dequantize it there and save its state_dict()";
 
 /// Bytes after STOP are always refused; a forbidden global among them is the better reason.
 fn trailing(left: &[u8], consumed: usize, limits: &Limits) -> CheckpointError {
@@ -87,7 +97,7 @@ fn forbidden(what: &str) -> CheckpointError {
         return CheckpointError::refused(Refusal::LegacyFormat, crate::rwkvq::PICKLED);
     }
     let shown: String = what.chars().take(200).collect();
-    if let Some((_, advice)) = SHARDED.iter().find(|(module, _)| what.starts_with(module)) {
+    if let Some((_, advice)) = KNOWN.iter().find(|(module, _)| what.starts_with(module)) {
         let detail =
             format!("the pickle asks for `{}`, which a state dict does not need; nothing was executed. {advice}", shown.escape_default());
         return CheckpointError::refused(Refusal::ForbiddenGlobal, detail);

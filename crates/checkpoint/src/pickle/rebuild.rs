@@ -34,7 +34,7 @@ impl Ignored {
         let holders: Vec<&str> = self.holders.iter().copied().collect();
         let holders = (!holders.is_empty()).then(|| {
             format!(
-                "read as values without behaviour, which torch.load would refuse with weights_only=True: {}; nothing of them is a weight",
+                "read as values without behaviour, which torch.load would refuse with weights_only=True: {}; nothing of the file was run",
                 holders.join(", ")
             )
         });
@@ -117,6 +117,7 @@ fn apply(arena: &mut Arena<'_>, function: Global, args: &[Id], ignored: &mut Ign
             ignored.attributes = ignored.attributes.saturating_add(1);
             parameter(arena, *data)
         }
+        (Global::RebuildFromCpu, [data, dtype, device, grad]) => from_cpu(arena, *data, [*dtype, *device, *grad]),
         (Global::ForeignTensor(kind), _) => arena.add(Node::Foreign(kind)),
         (Global::ForeignConstant, _) => arena.add(Node::Global(Global::ForeignConstant)),
         (function, args) => {
@@ -142,7 +143,13 @@ pub(crate) fn new_holder(arena: &mut Arena<'_>, holder: &Holder, args: Id) -> Re
 /// A holder that is called with a tuple of arguments.
 fn call_holder(arena: &mut Arena<'_>, holder: &Holder, args: Id) -> Result<Id> {
     let given = arena.children(args);
-    let is_type = |id: &Id| matches!(arena.get(*id), Node::Global(Global::Holder(Holder { kind: HolderKind::Type, .. }) | Global::Set));
+    // Whatever makes a value of its own: it is never called.
+    let is_type = |id: &Id| {
+        matches!(
+            arena.get(*id),
+            Node::Global(Global::Holder(_) | Global::Set | Global::OrderedDict | Global::Counter | Global::ByteArray | Global::Complex)
+        )
+    };
     let is_empty = |id: &Id| matches!(arena.get(*id), Node::Tuple { len: 0, .. });
     let is_length = |id: &Id| matches!(arena.get(*id), Node::Int(_) | Node::None);
     match (holder.kind, given) {
@@ -179,6 +186,25 @@ fn parameter(arena: &Arena<'_>, data: Id) -> Result<Id> {
     match arena.get(data) {
         Node::Tensor(_) | Node::Foreign(_) => Ok(data),
         other => bad(format!("_rebuild_parameter around {}", other.describe())),
+    }
+}
+
+/// A tensor of a device that torch cannot store from: that of the CPU, in the same type.
+fn from_cpu(arena: &Arena<'_>, data: Id, [dtype, device, grad]: [Id; 3]) -> Result<Id> {
+    let (Node::Global(Global::ElementType(dtype)), Node::Str(_), Node::Bool(_)) = (arena.get(dtype), arena.get(device), arena.get(grad))
+    else {
+        return bad("a tensor of another device without its element type, its device or its requires_grad");
+    };
+    match arena.get(data) {
+        Node::Foreign(_) => Ok(data),
+        Node::Tensor(index) => match arena.tensors.get(index as usize) {
+            Some(spec) if spec.dtype == dtype => Ok(data),
+            _ => refuse(
+                Refusal::UnsupportedDtype,
+                format!("a tensor of another device is stored in another element type than {dtype:?}; save it from the CPU: tensor.cpu()"),
+            ),
+        },
+        other => bad(format!("a tensor of another device made of {}", other.describe())),
     }
 }
 

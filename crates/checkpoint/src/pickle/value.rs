@@ -192,6 +192,15 @@ impl<'a> Arena<'a> {
         }
     }
 
+    /// A dict, or that of an object which has nothing but attributes.
+    pub(crate) fn dict(&self, id: Id) -> Option<Id> {
+        match (self.get(id), self.children(id)) {
+            (Node::Dict(_), _) => Some(id),
+            (Node::Object(_), [attributes]) if matches!(self.get(*attributes), Node::Dict(_)) => Some(*attributes),
+            _ => None,
+        }
+    }
+
     /// Keys and values of a dict.
     pub(crate) fn pairs(&self, id: Id) -> impl Iterator<Item = (Id, Id)> + '_ {
         self.children(id).as_chunks::<2>().0.iter().map(|[key, value]| (*key, *value))

@@ -6,7 +6,7 @@ use clap::Args;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KeyArg {
     /// Which state dict of a file of torch.save that holds several, as `ema`, or `generator.ema` for one in another; where several
-    /// files are given, those of --lora and --state among them, of each that has it. May be repeated: each file takes the first that it has
+    /// files are given, those of --lora and --state among them, of each that has it. May be repeated: each file takes the first under which it has what it is given for
     #[arg(long = "key", value_name = "NAME")]
     pub keys: Vec<String>,
 }

@@ -12,21 +12,30 @@ use crate::failure::Failure;
 use crate::terminal::Terminal;
 
 /// Opens the files of one command line. Each `--key` is meant for every file that has such a key, and for one at least; a file takes the
-/// first that it has.
+/// first under which it has what it is opened for.
 pub(crate) struct Models<'a> {
     keys: &'a [String],
     options: OpenOptions,
     /// Whether it was the user who allowed holes.
     asked: bool,
     taken: BTreeSet<&'a str>,
-    /// What a file without it says of a key: the first that lists keys of its own, else the first.
-    missing: BTreeMap<&'a str, BoxError>,
+    /// What the files without it say of a key.
+    missing: BTreeMap<&'a str, Vec<BoxError>>,
     /// Notes about files that are opened for several models.
     noted: BTreeSet<String>,
 }
 
 /// How the refusal of a key begins the list of those that a file has.
 const LISTS_KEYS: &str = "name one with --key: ";
+/// The kind of what is refused as something else than a model.
+const NO_MODEL: &str = "UnsupportedArchitecture";
+/// Files whose words about a key that none has are repeated.
+const REPEATED: usize = 4;
+
+/// The keys that a refusal lists.
+fn listed(message: &str) -> impl Iterator<Item = &str> {
+    message.split(LISTS_KEYS).nth(1).unwrap_or_default().split('`').skip(1).step_by(2)
+}
 
 impl<'a> Models<'a> {
     /// For a command that computes with weights.
@@ -41,41 +50,47 @@ impl<'a> Models<'a> {
         Self { keys: &args.keys, options, asked: false, taken: BTreeSet::new(), missing: BTreeMap::new(), noted: BTreeSet::new() }
     }
 
-    /// Opens with the first key that there is, or without one what has none. [`Models::finish`] comes after the last.
+    /// Opens with the first key under which there is what is looked for, or without one what has none. [`Models::finish`] comes after the
+    /// last.
     pub(crate) fn open_by<T>(&mut self, open: impl Fn(Option<&str>) -> Result<T, BoxError>) -> Result<T, Failure> {
         let mut refused: Vec<(&'a str, BoxError)> = Vec::new();
+        let mut opened = None;
         for key in self.keys {
             match open(Some(key)) {
-                Ok(opened) => {
+                Ok(found) => {
                     self.taken.insert(key);
-                    return Ok(opened);
+                    opened = Some(found);
+                    break;
                 }
-                Err(error) if error.kind() == "NoSuchKey" => refused.push((key, error)),
+                // Nothing is there, or an adapter or a state in the place of a model.
+                Err(error) if ["NoSuchKey", NO_MODEL].contains(&error.kind()) => refused.push((key, error)),
                 Err(error) => return Err(error.into()),
             }
         }
-        match open(None) {
-            Ok(opened) => {
-                for (key, error) in refused {
-                    self.keep(key, error);
-                }
-                Ok(opened)
-            }
-            // What this file says of the key lists what there is in it.
-            Err(error) if error.kind() == "NotAStateDict" => Err(refused.into_iter().next().map_or(error, |(_, missing)| missing).into()),
-            Err(error) => Err(error.into()),
+        let opened = match opened {
+            Some(found) => found,
+            None => match open(None) {
+                Ok(found) => found,
+                Err(error) if error.kind() == "NotAStateDict" => return Err(self.unopened(refused, error)),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        for (key, error) in refused {
+            self.missing.entry(key).or_default().push(error);
         }
+        Ok(opened)
     }
 
-    /// Remembers why a file has not been read under a key. Whoever mistyped it meant a file that has keys.
-    fn keep(&mut self, key: &'a str, error: BoxError) {
-        let lists = |error: &BoxError| error.to_string().contains(LISTS_KEYS);
-        match self.missing.get(key) {
-            Some(known) if lists(known) || !lists(&error) => {}
-            Some(_) | None => {
-                self.missing.insert(key, error);
-            }
+    /// Why a file that needs a key is not opened: what it says of the first one lists what there is in it.
+    fn unopened(&self, refused: Vec<(&'a str, BoxError)>, without: BoxError) -> Failure {
+        let Some((key, first)) = refused.into_iter().next() else { return without.into() };
+        let said = without.to_string();
+        let is_other = |name: &str| !self.keys.iter().any(|key| key == name);
+        if first.kind() == NO_MODEL && listed(&said).any(is_other) {
+            let first = Failure::from(first);
+            return Failure { message: format!("under the key `{}`: {}; {said}", key.escape_default(), first.message), ..first };
         }
+        first.into()
     }
 
     /// A note that is said once, however many models it is about.
@@ -122,8 +137,16 @@ impl<'a> Models<'a> {
     /// Refuses a key that none of the files has.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         let Some(key) = self.keys.iter().find(|key| !self.taken.contains(key.as_str())) else { return Ok(()) };
-        match self.missing.remove(key.as_str()) {
-            Some(error) => Err(error.into()),
+        let mut said: Vec<Failure> = self.missing.remove(key.as_str()).into_iter().flatten().map(Failure::from).collect();
+        // Whoever mistyped it meant a file that has keys.
+        if said.iter().any(|failure| failure.message.contains(LISTS_KEYS)) {
+            said.retain(|failure| failure.message.contains(LISTS_KEYS));
+        }
+        said.dedup_by(|one, other| one.message == other.message);
+        let messages: Vec<&str> = said.iter().take(REPEATED).map(|failure| failure.message.as_str()).collect();
+        let message = messages.join("; ");
+        match said.into_iter().next() {
+            Some(first) => Err(Failure { message, ..first }),
             None => {
                 let message =
                     format!("--key {key}: every file has one of the keys before it, so nothing is read under this one: leave it out");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_model::names::{Convention, LoraName, LoraPart, Part, Wrapping};
+use rwkv_forge_model::names::{self, Convention, LoraName, LoraPart, Part, Wrapping};
 use rwkv_forge_model::{ModelDescription, Recover, TensorSpec};
 use rwkv_forge_tensor::{Encoding, TensorInfo, TensorSource, format_shape, shorten};
 
@@ -187,19 +187,39 @@ impl Assignment {
 fn parts(lora: &dyn TensorSource) -> Result<(BTreeMap<String, Parts>, usize), LoraError> {
     let file = || lora.path().to_owned();
     let unsupported = |what: String| Err(LoraError::Unsupported { file: file(), what });
-    let (mut by_name, mut adapters, mut originals) = (BTreeMap::<String, Parts>::new(), BTreeSet::new(), 0);
-    let has_copies = lora.tensors().iter().any(|info| info.name.contains(COPY));
+    let (mut by_name, mut originals) = (BTreeMap::<String, Parts>::new(), 0);
+    let copied: BTreeSet<&str> = lora.tensors().iter().filter_map(|info| Some(info.name.split_once(COPY)?.0)).collect();
+    let several = |adapters: &BTreeSet<Option<&str>>| {
+        let names = adapters.iter().take(LISTED).map(|name| shorten(name.unwrap_or("without a name"))).collect();
+        Err(LoraError::Several { file: file(), names })
+    };
+    // Those of pairs and of trained copies.
+    let named: BTreeSet<Option<&str>> = names::adapters(lora.tensors()).into_iter().map(Some).collect();
+    if named.len() > 1 {
+        return several(&named);
+    }
+    let mut adapters = BTreeSet::new();
     for (index, info) in lora.tensors().iter().enumerate() {
         if ![Encoding::F32, Encoding::F16, Encoding::BF16].contains(&info.encoding) {
             return Err(LoraError::UnsupportedDtype { file: file(), name: shorten(&info.name), encoding: info.encoding.name });
         }
         let Some(LoraName { stem, part, adapter }) = LoraName::parse(&info.name) else {
-            if has_copies && info.name.contains(ORIGINAL) {
-                originals += 1;
-            } else if let Some((module, tensor)) = info.name.split_once(BASE) {
-                by_name.entry(format!("{module}.{tensor}")).or_default().base = Some(index);
-            } else {
-                by_name.entry(untidied(&info.name)).or_default().whole = Some(index);
+            let name = match (info.name.split_once(ORIGINAL), info.name.split_once(BASE)) {
+                (Some((module, _)), _) if copied.contains(module) => {
+                    originals += 1;
+                    continue;
+                }
+                (None, Some((module, tensor))) => {
+                    by_name.entry(format!("{module}.{tensor}")).or_default().base = Some(index);
+                    continue;
+                }
+                // Without a trained copy it is the module itself.
+                (Some((module, tensor)), _) => format!("{module}.{tensor}"),
+                (None, None) => untidied(&info.name),
+            };
+            if let Some(first) = by_name.entry(name).or_default().whole.replace(index) {
+                let [first, second] = [first, index].map(|index| shorten(&lora.tensors()[index].name));
+                return unsupported(format!("{first} and {second} are the same tensor of the model"));
             }
             continue;
         };
@@ -219,8 +239,7 @@ fn parts(lora: &dyn TensorSource) -> Result<(BTreeMap<String, Parts>, usize), Lo
         parts.of_embedding = part.is_of_embedding();
     }
     if adapters.len() > 1 {
-        let names = adapters.iter().take(LISTED).map(|name| shorten(name.unwrap_or("without a name"))).collect();
-        return Err(LoraError::Several { file: file(), names });
+        return several(&adapters);
     }
     Ok((by_name, originals))
 }

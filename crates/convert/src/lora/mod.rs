@@ -22,7 +22,7 @@ use std::sync::Arc;
 use rwkv_forge_checkpoint::{CheckpointError, Limits, Purpose, Refusal};
 use rwkv_forge_container::{OpenOptions, Opened, Place};
 use rwkv_forge_io::Backend;
-use rwkv_forge_model::{ModelDescription, ModelError, TensorSpec};
+use rwkv_forge_model::{ModelDescription, ModelError, TensorSpec, names};
 use rwkv_forge_tensor::{BoxError, Encoding, TensorSource, shorten};
 use rwkv_forge_weights::{Bytes, Model, Replacement, Replacements, View};
 
@@ -215,6 +215,7 @@ impl Adapter {
         }
         if !self.is_own {
             notes.extend(assignment.wrapping.note().map(|note| format!("of the LoRA, {note}")));
+            notes.extend(names::untrained(self.source.tensors()).into_iter().map(|note| format!("of the LoRA, {note}")));
             changes.files_of(self.source);
         }
         notes.into_iter().for_each(|note| changes.note(note));

@@ -1,10 +1,13 @@
 //! Tensors that lie beside a language model in the files of known families and are no part of it: encoders, projectors, heads of embedding
 //! models. They are named and left out; whatever else remains is an error.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use rwkv_forge_tensor::TensorInfo;
 
 use super::Wrapping;
-use super::wrapping::{ORIGINAL, is_part};
+use super::peft::original;
 
 /// A family of models around an RWKV.
 struct Family {
@@ -45,8 +48,8 @@ pub struct Companions {
     /// What their names begin with, and what they are.
     known: Vec<(String, &'static str)>,
     family: &'static str,
-    /// Some modules have a copy that was trained by PEFT.
-    has_copies: bool,
+    /// Modules that have a copy which was trained by PEFT.
+    copied: Arc<BTreeSet<String>>,
 }
 
 /// What a module is that has such a copy.
@@ -57,16 +60,16 @@ impl Companions {
     #[must_use]
     pub fn of(wrapping: &Wrapping) -> Self {
         let found = FAMILIES.iter().find_map(|family| Some((family, wrapping.prefix().strip_suffix(family.language_model)?)));
-        let has_copies = wrapping.has_copies();
-        let Some((family, outer)) = found else { return Self { has_copies, ..Self::default() } };
+        let copied = Arc::clone(wrapping.copied());
+        let Some((family, outer)) = found else { return Self { copied, ..Self::default() } };
         let known = family.beside.iter().map(|(start, what)| (format!("{outer}{start}"), *what)).collect();
-        Self { known, family: family.name, has_copies }
+        Self { known, family: family.name, copied }
     }
 
     /// What the tensor of this name is, if it is one of them.
     #[must_use]
     pub fn kind(&self, name: &str) -> Option<&'static str> {
-        if self.has_copies && is_part(name, ORIGINAL) {
+        if original(name).is_some_and(|(module, _)| self.copied.contains(module)) {
             return Some(OF_COPIES);
         }
         self.known.iter().find(|(start, _)| name.starts_with(start)).map(|(_, what)| *what)

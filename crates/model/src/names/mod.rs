@@ -5,6 +5,7 @@
 mod companions;
 mod lora;
 mod part;
+mod peft;
 mod qwen;
 mod state;
 mod web_rwkv;
@@ -18,6 +19,7 @@ use crate::tensor::{MappedTensor, Recover};
 pub use companions::Companions;
 pub use lora::{LoraName, LoraPart};
 pub use part::Part;
+pub use peft::{adapters, untrained};
 pub use state::{StateNames, StatePart};
 pub use wrapping::{WRAPPERS, Wrapping};
 

@@ -1,9 +1,12 @@
 //! What programs put in front of every name: compilers, parallel wrappers, adapters, models around a language model. Start at [`Wrapping`].
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rwkv_forge_tensor::TensorInfo;
 
+use super::peft::{ORIGINAL, copied, original, saved};
 use super::{BLINKDL, Convention};
 
 /// What stands in front of names.
@@ -24,10 +27,6 @@ pub const WRAPPERS: &[&str] = &[
 const INSTEAD: [(&str, &str); 1] = [("model.llm.", "model.")];
 /// What stands wherever a module was compiled or adapted, with whose it is.
 const INNER: [(&str, &str); 2] = [("_orig_mod.", "torch.compile"), ("base_layer.", "PEFT")];
-/// What stands in front of the trained copy of a module that PEFT trains in full, before the name of the adapter.
-const SAVED: &str = "modules_to_save.";
-/// What stands in front of the module that the copy was made of, which nothing uses any more.
-pub(super) const ORIGINAL: &str = "original_module.";
 /// Most wrappers around each other.
 const DEPTH: usize = 4;
 /// Most ways that are followed at a depth: those that most names have.
@@ -43,6 +42,10 @@ pub struct Wrapping {
     inner: Vec<&'static str>,
     /// [`SAVED`] and the name of the adapter, where names have that.
     saved: Option<String>,
+    /// What stands before [`SAVED`]: modules of which there is a trained copy.
+    copied: Arc<BTreeSet<String>>,
+    /// Some names have [`ORIGINAL`], and no such copy beside them.
+    original: bool,
 }
 
 impl Wrapping {
@@ -55,7 +58,10 @@ impl Wrapping {
     /// The shortest for which `known` is the largest: the number of names that are known once it is off.
     pub(crate) fn by(infos: &[TensorInfo], known: impl Fn(&Self) -> usize) -> Self {
         let inner = INNER.into_iter().filter(|part| infos.iter().any(|info| info.name.contains(part.0))).map(|(part, _)| part).collect();
-        let bare = Self { prefix: String::new(), instead: "", inner, saved: saved(infos) };
+        let copied = copied(infos);
+        let is_only = |info: &TensorInfo| original(&info.name).is_some_and(|(module, _)| !copied.contains(module));
+        let original = infos.iter().any(is_only);
+        let bare = Self { prefix: String::new(), instead: "", inner, saved: saved(infos), copied: Arc::new(copied), original };
         let mut best = (known(&bare), bare);
         let mut open = vec![best.1.clone()];
         for _ in 0..DEPTH {
@@ -86,19 +92,22 @@ impl Wrapping {
         &self.prefix
     }
 
-    /// Whether some names are those of the trained copies of modules (PEFT's `modules_to_save`), beside which the modules that they were
-    /// made of are nothing.
-    #[must_use]
-    pub fn has_copies(&self) -> bool {
-        self.saved.is_some()
+    /// Modules of which there are trained copies (PEFT's `modules_to_save`), beside which what those were made of is nothing: what stands
+    /// before the names of both.
+    pub(super) fn copied(&self) -> &Arc<BTreeSet<String>> {
+        &self.copied
     }
 
     /// A name without it; `None` for one that is not wrapped as the others are.
     #[must_use]
     pub fn strip<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
         let mut name = Cow::Borrowed(name);
-        if self.saved.is_some() && is_part(&name, ORIGINAL) {
-            return None;
+        if let Some((module, tensor)) = original(&name) {
+            if self.copied.contains(module) {
+                return None;
+            }
+            // Without a copy it is the module itself.
+            name = Cow::Owned(format!("{module}{tensor}"));
         }
         for part in self.inner.iter().copied().chain(self.saved.as_deref()) {
             if name.contains(part) {
@@ -135,8 +144,9 @@ impl Wrapping {
             (prefix, "") => Some(format!("`{prefix}`")),
             (prefix, instead) => Some(format!("`{prefix}`, in whose place is `{instead}`")),
         };
-        let saved = self.saved.iter().map(|part| format!("`{part}` (PEFT)"));
-        let all: Vec<String> = inner.chain(saved).chain(prefix).collect();
+        let original = self.original.then(|| ORIGINAL.to_owned());
+        let peft = self.saved.iter().cloned().chain(original).map(|part| format!("`{part}` (PEFT)"));
+        let all: Vec<String> = inner.chain(peft).chain(prefix).collect();
         (!all.is_empty()).then(|| format!("names are read without {}", all.join(" and ")))
     }
 
@@ -151,23 +161,6 @@ impl Wrapping {
         let own = |name: &str| convention.layer_prefix != BLINKDL.layer_prefix || !name.starts_with(BLINKDL.layer_prefix) || within(name);
         if has_embedding { mapped.iter().filter(|tensor| own(&tensor.name)).count() } else { 0 }
     }
-}
-
-/// Whether a part stands at the beginning of a name or after a dot.
-pub(super) fn is_part(name: &str, part: &str) -> bool {
-    name.match_indices(part).any(|(at, _)| name.get(..at).is_some_and(|before| before.is_empty() || before.ends_with('.')))
-}
-
-/// [`SAVED`] with the name of the adapter, where it is one for all names.
-fn saved(infos: &[TensorInfo]) -> Option<String> {
-    let mut adapters = infos.iter().filter_map(|info| {
-        let (before, rest) = info.name.split_once(SAVED)?;
-        let (adapter, tensor) = rest.split_once('.')?;
-        let is_whole = (before.is_empty() || before.ends_with('.')) && !adapter.is_empty() && !tensor.is_empty();
-        is_whole.then_some(adapter)
-    });
-    let first = adapters.next()?;
-    adapters.all(|adapter| adapter == first).then(|| format!("{SAVED}{first}."))
 }
 
 /// A name without a part that stands at its beginning or after a dot.
@@ -254,6 +247,18 @@ mod tests {
             ["emb.weight", "blocks.0.att.key.weight", "blocks.0.ln1.weight", "base_model.model.blocks.0.ln1.original_module.weight"]
         );
         let said = "names are read without `base_layer.` (PEFT) and `modules_to_save.default.` (PEFT) and `base_model.model.`";
+        assert_eq!(note.unwrap(), said);
+        // Without a copy it is the module that the model has, whatever the others have.
+        let (names, note) = unwrapped(&[
+            "base_model.model.emb.weight",
+            "base_model.model.blocks.0.ln1.modules_to_save.default.weight",
+            "base_model.model.blocks.0.ln1.original_module.weight",
+            "base_model.model.head.original_module.weight",
+            "base_model.model.blocks.0.att.my_original_module.weight",
+        ]);
+        let left = "base_model.model.blocks.0.ln1.original_module.weight";
+        assert_eq!(names, ["emb.weight", "blocks.0.ln1.weight", left, "head.weight", "blocks.0.att.my_original_module.weight"]);
+        let said = "names are read without `modules_to_save.default.` (PEFT) and `original_module.` (PEFT) and `base_model.model.`";
         assert_eq!(note.unwrap(), said);
         // Copies of several adapters cannot all be meant.
         let two = ["emb.weight", "head.modules_to_save.a.weight", "head.modules_to_save.b.weight", "blocks.0.att.key.weight"];

@@ -259,10 +259,15 @@ fn by_number(config: &Json, which: SpecialId) -> Result<Option<Vec<u32>>, String
     };
     let ids = ids.filter(|ids| !ids.is_empty());
     let shown = || match said.as_array() {
-        Some(ids) => format!("a list with {} entries", ids.len()),
+        Some(ids) if ids.is_empty() => "an empty list".to_owned(),
+        Some(ids) => {
+            let wrong = ids.iter().find(|id| number(id).is_none()).map(|id| shorten(&id.to_string()));
+            format!("a list with {}", wrong.unwrap_or_default())
+        }
         None => shorten(&said.to_string()),
     };
-    ids.map(Some).ok_or_else(|| format!("{name} is {}, expected the id of a token, or several", shown()))
+    let next = "correct it there, or remove the key";
+    ids.map(Some).ok_or_else(|| format!("{name} is {}, expected the id of a token, or several: {next}", shown()))
 }
 
 fn listed(ids: &[u32]) -> String {
