@@ -86,6 +86,7 @@ mod tests {
             "candidate",
             "chat",
             "file",
+            "from",
             "imatrix",
             "lora",
             "model",

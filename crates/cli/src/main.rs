@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod failure;
 mod faults;
+mod habits;
 mod inputs;
 mod progress;
 mod screen;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     let parsed = args::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (mut cli, matches) = match parsed {
         Ok(parsed) => parsed,
-        Err(answer) => return ExitCode::from(terminal::parsed(&answer)),
+        Err(answer) => return ExitCode::from(terminal::parsed(&habits::answered(answer))),
     };
     inputs::claim(&matches, &cli.global.claims);
     let terminal = Terminal::new(cli.global.json, cli.global.quiet, cli.global.verbose);
@@ -73,6 +74,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Generate(args) => commands::generate::run(args, &cli.global, terminal),
         Command::Bench(args) => commands::bench::run(args, &cli.global, terminal),
         Command::Logits(args) => commands::logits::run(args, &cli.global, terminal),
+        Command::Meta(args) => commands::meta::run(args, &cli.global, terminal),
         Command::State(args) => commands::state::run(args, &cli.global, terminal),
         Command::Completions(args) => commands::help::completions(args, terminal),
         Command::Man(args) => commands::help::man(args, &cli.global, terminal),
