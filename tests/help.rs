@@ -5,7 +5,7 @@
 use crate::support::{Dir, error_kind, forge, json, run};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 19] = [
     "",
     "inspect",
     "convert",
@@ -17,6 +17,11 @@ const COMMANDS: [&str; 14] = [
     "bench",
     "bench curve",
     "logits",
+    "meta",
+    "meta show",
+    "meta set",
+    "meta remove",
+    "meta copy",
     "state",
     "completions",
     "man",

@@ -37,6 +37,8 @@ mod levels;
 mod library;
 mod limits;
 mod matrix;
+mod meta;
+mod mistakes;
 mod names;
 mod numbers;
 mod plans;

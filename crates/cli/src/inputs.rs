@@ -103,6 +103,7 @@ mod tests {
             "candidate",
             "chat",
             "file",
+            "from",
             "imatrix",
             "lora",
             "model",

@@ -6,6 +6,7 @@ mod commands;
 mod complete;
 mod failure;
 mod faults;
+mod habits;
 mod inputs;
 mod laps;
 mod progress;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     let parsed = args::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (mut cli, matches) = match parsed {
         Ok(parsed) => parsed,
-        Err(answer) => return ExitCode::from(terminal::parsed(&answer)),
+        Err(answer) => return ExitCode::from(terminal::parsed(&habits::answered(answer))),
     };
     let mut streams = inputs::claim(&matches, &cli.global.claims);
     let terminal = Terminal::new(&cli.global, streams.delivers);
@@ -80,6 +81,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Generate(args) => commands::generate::run(args, &cli.global, terminal),
         Command::Bench(args) => commands::bench::run(args, &cli.global, terminal),
         Command::Logits(args) => commands::logits::run(args, &cli.global, terminal),
+        Command::Meta(args) => commands::meta::run(args, &cli.global, terminal),
         Command::State(args) => commands::state::run(args, &cli.global, terminal),
         Command::Completions(args) => commands::help::completions(args, terminal),
         Command::Man(args) => commands::help::man(args, &cli.global, terminal),

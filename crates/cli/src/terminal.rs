@@ -434,8 +434,15 @@ mod tests {
     fn lost_results_change_a_zero_and_nothing_else() {
         let with = |results: Results| {
             let said = Mutex::default();
-            let terminal =
-                Terminal { json: false, quiet: true, verbose: false, delivers: false, results: Mutex::new(Results::Whole), said };
+            let terminal = Terminal {
+                json: false,
+                quiet: true,
+                verbose: false,
+                delivers: false,
+                results: Mutex::new(Results::Whole),
+                board: super::Board::new(true).0,
+                said,
+            };
             *terminal.results.lock().unwrap() = results;
             [0, 1, 3, 5].map(|code| terminal.verdict(code))
         };

@@ -25,7 +25,6 @@ mod fit;
 mod format;
 mod head;
 pub mod lint;
-mod near;
 mod registry;
 mod words;
 
@@ -39,8 +38,8 @@ pub use error::ContainerError;
 pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{DISTRIBUTED, DISTRIBUTED_SHARDS, HEAD_BYTES, Head, TAIL_BYTES, looks_like};
-pub use near::nearest;
 pub use registry::{Found, Registry, by_extension, by_name};
+pub use rwkv_forge_tensor::nearest;
 pub use words::{
     ADDED_AROUND, ADDED_TOKENS, Array, CARD, CHAT_FORMATS, CONTEXT_GUESS, CONVERTERS_CONTEXT, ChatFormat, Disagreement, Entry, Fault,
     GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance, SPECIAL_TOKENS, Sourced, Standing, TEMPLATE,

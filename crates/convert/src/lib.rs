@@ -16,6 +16,7 @@ mod error;
 pub mod execute;
 pub mod lint;
 pub mod lora;
+pub mod metadata;
 mod open;
 mod options;
 mod pattern;

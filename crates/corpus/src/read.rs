@@ -269,7 +269,7 @@ impl Listing<'_> {
         let regular = match std::fs::metadata(&path) {
             Ok(meta) => meta.is_file(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(IoError::NotFound { path, hint: " (it is a symbolic link that leads nowhere)" }.into());
+                return Err(IoError::NotFound { path, hint: " (it is a symbolic link that leads nowhere)".to_owned() }.into());
             }
             Err(error) => return Err(CorpusError::Directory { path, reason: error.to_string() }),
         };

@@ -261,7 +261,8 @@ fn repeat<T>(count: usize, mut one: impl FnMut() -> Result<T, GgufError>) -> Res
     Ok(out)
 }
 
-fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
+/// Bytes to which the tensors of a file with these metadata are aligned.
+pub(crate) fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     match metadata.get("general.alignment") {
         None => Ok(32),
         Some(Value::U32(value)) if value.is_power_of_two() && (8..=65_536).contains(value) => Ok(u64::from(*value)),

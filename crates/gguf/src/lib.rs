@@ -20,6 +20,7 @@
 mod chat;
 mod container;
 mod content;
+pub mod edit;
 mod error;
 mod free;
 mod header;

@@ -120,6 +120,17 @@ impl GgufFile {
         self.inputs.first().map_or(&self.path, InputFile::path)
     }
 
+    /// The only file, or the parts in order.
+    pub(crate) fn inputs(&self) -> &[InputFile] {
+        &self.inputs
+    }
+
+    /// The tensors in the file with this index, as they are stored, with their offsets in it.
+    pub(crate) fn stored_in(&self, file: usize) -> impl Iterator<Item = (&TensorInfo, u64)> {
+        let all = self.header.tensors.iter().zip(&self.header.offsets).zip(&self.places);
+        all.filter(move |(_, place)| **place == file).map(|((info, offset), _)| (info, *offset))
+    }
+
     /// The file that a tensor is in, and its offset there.
     fn place(&self, index: usize) -> Option<(&InputFile, u64)> {
         Some((self.inputs.get(*self.places.get(index)?)?, *self.header.offsets.get(index)?))

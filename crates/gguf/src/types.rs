@@ -14,6 +14,13 @@ pub(crate) fn encoding(number: u32) -> Option<Encoding> {
     DENSE.iter().find(|(id, _)| *id == number).map(|(_, encoding)| *encoding)
 }
 
+/// The type number of an encoding that was read.
+pub(crate) fn stored_number(wanted: Encoding) -> Option<u32> {
+    /// Beyond all numbers that ggml has.
+    const END: u32 = 128;
+    (0..END).find(|number| encoding(*number) == Some(wanted))
+}
+
 /// The type number of an encoding that can be written.
 pub(crate) fn number(encoding: Encoding) -> Option<u32> {
     rwkv_forge_quant::by_encoding(encoding).and_then(rwkv_forge_quant::BlockFormat::ggml_type)

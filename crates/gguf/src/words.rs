@@ -15,18 +15,18 @@ use crate::vocabulary::{TOKENS, bpe_vocabulary, listed_vocabulary, token_list};
 use crate::write::HeaderWriter;
 
 /// Prefix of our own metadata keys.
-const PREFIX: &str = "rwkv_forge";
+pub(crate) const PREFIX: &str = "rwkv_forge";
 pub(crate) const NAME: &str = "general.name";
 pub(crate) const AUTHOR: &str = "general.author";
 pub(crate) const LICENCE: &str = "general.license";
 /// Counted, unless the source says it: publishers count in ways of their own.
 pub(crate) const SIZE_LABEL: &str = "general.size_label";
-const TEMPLATE: &str = "tokenizer.chat_template";
+pub(crate) const TEMPLATE: &str = "tokenizer.chat_template";
 /// Bytes reserved for an interval, or for the reason why there is none.
 const INTERVAL_BYTES: usize = 96;
 
 /// Keys of texts that have a place of their own.
-const TEXTS: [&str; 4] = [NAME, AUTHOR, LICENCE, TEMPLATE];
+pub(crate) const TEXTS: [&str; 4] = [NAME, AUTHOR, LICENCE, TEMPLATE];
 
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
@@ -113,7 +113,7 @@ fn special_name(id: SpecialId) -> &'static str {
 }
 
 /// The key of a special id.
-fn special_key(id: SpecialId) -> String {
+pub(crate) fn special_key(id: SpecialId) -> String {
     format!("tokenizer.ggml.{}_token_id", special_name(id))
 }
 

@@ -24,7 +24,7 @@ pub enum IoError {
         /// The path as given.
         path: PathBuf,
         /// Empty, or a remark that begins with a space.
-        hint: &'static str,
+        hint: String,
     },
     /// The file exists but may not be read or written.
     #[error("{path}: permission to {action} is denied; change the permissions or run as the owner", path = path.display())]
@@ -200,14 +200,28 @@ impl IoError {
         match source.kind() {
             io::ErrorKind::NotFound => {
                 let dangling = path.symlink_metadata().is_ok();
-                let hint = if dangling { " (it is a symbolic link that leads nowhere)" } else { "" };
+                let hint = if dangling { " (it is a symbolic link that leads nowhere)".to_owned() } else { meant(&path) };
                 Self::NotFound { path, hint }
             }
-            io::ErrorKind::NotADirectory => Self::NotFound { path, hint: " (a part of it is no directory)" },
+            io::ErrorKind::NotADirectory => Self::NotFound { path, hint: " (a part of it is no directory)".to_owned() },
             io::ErrorKind::PermissionDenied => Self::PermissionDenied { path, action: "open it for reading" },
             _ => Self::Read { path, offset: 0, source },
         }
     }
+}
+
+/// Names of a folder among which one is looked for that was meant.
+const NAMES: usize = 1000;
+
+/// The name that was probably meant by one that is not there, as a remark.
+fn meant(path: &Path) -> String {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Some(name), Ok(entries)) = (path.file_name(), std::fs::read_dir(parent)) else { return String::new() };
+    let mut names: Vec<String> = entries.take(NAMES).filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    let near = rwkv_forge_tensor::nearest(&name.to_string_lossy(), names.iter().map(String::as_str));
+    near.map(|near| format!(" (did you mean {}?)", path.with_file_name(near).display())).unwrap_or_default()
 }
 
 impl Diagnostic for IoError {

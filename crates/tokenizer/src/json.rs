@@ -41,7 +41,8 @@ pub(crate) fn read(name: &str, file: &[u8]) -> Result<Tokenizer, TokenizerError>
         let id = id.ok_or_else(|| {
             let key = rwkv_forge_tensor::shorten(&key);
             bad(format!(
-                "it has the key {key:?}, and is neither a tokenizer.json with a model nor a list of ids and tokens as web-rwkv reads it"
+                "it has the key {key:?}, and is neither a tokenizer.json with a model nor a list of ids and tokens as web-rwkv reads it: \
+                 give the vocabulary that the model was trained with, or leave --vocab out for the model's own"
             ))
         })?;
         let bytes = bytes_of(&token).filter(|bytes| !bytes.is_empty() || id == 0);

@@ -67,7 +67,7 @@ fn model_in(folder: &Path) -> Result<PathBuf, SafetensorsError> {
         (true, true) => Err(SafetensorsError::AmbiguousFiles { folder: folder.display().to_string(), single: SINGLE, index: INDEX }),
         (false, true) => Ok(index),
         (true, false) => Ok(single),
-        (false, false) => Err(IoError::NotFound { path: single, hint: " (nor is there a model.safetensors.index.json)" }.into()),
+        (false, false) => Err(IoError::NotFound { path: single, hint: " (nor is there a model.safetensors.index.json)".to_owned() }.into()),
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod calibration;
 mod curve;
 mod eval;
+mod meta;
 mod names;
 mod plan;
 mod range;
@@ -26,6 +27,7 @@ pub(crate) use bench::{Bench, BenchKind};
 pub(crate) use calibration::Calibration;
 pub(crate) use curve::Curve;
 pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
+pub(crate) use meta::{Meta, MetaCopy, MetaKind, MetaOutput, MetaRemove, MetaSet, MetaShow};
 use names::{Choice, Names};
 pub(crate) use plan::Plan;
 use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
@@ -114,6 +116,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Write the reference's logits as a NumPy file
     Logits(Logits),
+    /// Show the metadata of a GGUF file, or write it with other ones
+    Meta(Meta),
     /// Convert a tuned initial state (time_state) for another runtime
     State(State),
     /// Print a completion script for a shell

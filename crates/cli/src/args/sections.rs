@@ -35,6 +35,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "model_version",
             "layers",
             "heads",
+            "wanted",
             "lengths",
             "chunk",
         ],
@@ -63,6 +64,9 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "memory",
             "globals",
             "matching",
+            "removed",
+            "allow_structure",
+            "allow_record",
             "limit",
         ],
     ),
@@ -226,6 +230,30 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("generate", &[("generate model.pth --prompt \"Once upon a time\" -n 20", "see that it speaks")]),
     ("bench", &[("bench curve model.pth --positions 16", "cost against position")]),
     ("logits", &[("logits model.pth --tokens tokens.json -o logits.npy", "as a NumPy file")]),
+    (
+        "meta",
+        &[
+            ("meta show model-q4_k_m.gguf", "all keys with their types"),
+            ("meta set model-q4_k_m.gguf general.name=Goose -o goose.gguf", "the same model under another name"),
+            ("meta remove model-q4_k_m.gguf tokenizer.chat_template -o base.gguf", "without a template"),
+        ],
+    ),
+    ("show", &[("meta show model-q4_k_m.gguf --match chat", "the keys about conversations")]),
+    (
+        "set",
+        &[
+            ("meta set model-q4_k_m.gguf tokenizer.chat_template:chat=tools -o tools.gguf", "another template"),
+            ("meta set model-q4_k_m.gguf general.tags:string[]=rwkv,chat -o tagged.gguf", "a list"),
+        ],
+    ),
+    ("remove", &[("meta remove model-q4_k_m.gguf tokenizer.chat_template -o base.gguf", "without a template")]),
+    (
+        "copy",
+        &[
+            ("meta copy model-q8_0.gguf model-q4_k_m.gguf --match general -o named.gguf", "name, author, licence of another"),
+            ("meta copy model-q8_0.gguf model-q4_k_m.gguf --key tokenizer.chat_template -o new.gguf", "its template"),
+        ],
+    ),
     ("state", &[("state state.pth --to web-rwkv", "a tuned start for another runtime")]),
     ("completions", &[("completions bash", "the script, for ~/.local/share/bash-completion/completions/rwkv-forge")]),
     ("man", &[("man convert", "one page"), ("man --output man1", "all pages into a directory")]),

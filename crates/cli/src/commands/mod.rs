@@ -10,6 +10,7 @@ pub(crate) mod generate;
 pub(crate) mod help;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+pub(crate) mod meta;
 mod models;
 pub(crate) mod plan;
 mod start;

@@ -9,7 +9,7 @@ const LONGEST: usize = 40;
 /// swapped with their neighbours, if those are few for its length. Of several the first.
 ///
 /// ```
-/// use rwkv_forge_container::nearest;
+/// use rwkv_forge_tensor::nearest;
 /// assert_eq!(nearest("ggfu", ["pth", "gguf"]), Some("gguf"));
 /// assert_eq!(nearest("Q4-K-M", ["q4_k", "q4_k_m"]), Some("q4_k_m"));
 /// assert_eq!(nearest("word", ["pth", "gguf"]), None);
