@@ -62,7 +62,9 @@ fn plans_say_what_they_are_at() {
     for (work, what) in [("calibrating", "; layer "), ("probing", "; blocks.")] {
         assert!(lines(&said, work).iter().any(|line| line.contains(what)), "{work}: {said}");
     }
-    assert!(lines(&said, "probing").iter().all(|line| line.contains(" tensors, ") || line.contains("the source as it is")), "{said}");
+    // Whatever says what is at hand says how many tensors there are, or that none is changed yet.
+    let at_hand = lines(&said, "probing").into_iter().filter(|line| line.contains("; "));
+    at_hand.for_each(|line| assert!(line.contains(" tensors, ") || line.ends_with("; the source as it is"), "{line}"));
 }
 
 #[test]

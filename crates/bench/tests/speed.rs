@@ -105,6 +105,7 @@ fn documents() {
     assert!(lines[0].contains(&"doubts") && lines[0].contains(&"others_cpu_share"));
     let mut noisy = report.clone();
     noisy.models[0].doubts = vec![Doubt::BeyondMemory { share: 2.18 }, Doubt::Spread { relative: 0.3 }];
+    noisy.models[1].doubts = Vec::new();
     noisy.quiet = Quiet { load_average: Some(3.5), others_share: Some(0.25) };
     let told = noisy.to_markdown(false).unwrap();
     assert!(told.contains("other programs took 25.0 % of the processors' time; the load average before was 3.50."), "{told}");

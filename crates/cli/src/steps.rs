@@ -359,7 +359,7 @@ static STEPS: &[(&str, &[&str])] = &[
 ];
 
 /// Kinds that say of a command line which names there are, and mean something else of a file.
-const NAMED: [&str; 1] = ["UnknownType"];
+const NAMED: [&str; 2] = ["TypeNotCarried", "UnknownType"];
 
 /// What to do about errors of a kind, where their own words do not say it.
 fn of(kind: &str, is_usage: bool) -> Option<&'static str> {
