@@ -276,6 +276,10 @@ static STEPS: &[(&str, &[&str])] = &[
         &[
             "BadDamping",
             "BadMeta",
+            "BinaryToTerminal",
+            "MetaType",
+            "NoStdout",
+            "NothingToCopy",
             "BadPattern",
             "BaselineNeeded",
             "CalibrationLeak",
@@ -318,6 +322,7 @@ static STEPS: &[(&str, &[&str])] = &[
             "CacheUnreadable",
             "CacheUnwritable",
             "DamagedStatistics",
+            "NotHandedOn",
             "Io",
             "NoSpace",
             "OutputDirectory",
