@@ -13,7 +13,7 @@ use rwkv_forge_weights::{Model, check_logits};
 
 use crate::bandwidth::{Bandwidth, Buffer, Reader};
 use crate::error::BenchError;
-use crate::noise::{Listener, doubts};
+use crate::noise::{Listener, WIDE_SPREAD, doubts};
 use crate::report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
 use crate::settings::{Settings, Subject, Tokens};
 use crate::statistics::Spread;
@@ -69,6 +69,13 @@ pub fn run(subjects: &[Subject], settings: &Settings, progress: OnStep<'_>) -> R
     }
     steps.step("");
     let quiet = listener.heard();
+    for Bandwidth { threads, bytes_per_second, .. } in bandwidth.iter().filter(|found| found.bytes_per_second.relative() > WIDE_SPREAD) {
+        let (spread, bound) = (bytes_per_second.relative() * 100.0, WIDE_SPREAD * 100.0);
+        notes.push(format!(
+            "To be distrusted (?): the bandwidth with {threads} threads, half of whose passes spread over {spread:.0} % of the median, more than \
+             {bound:.0} %"
+        ));
+    }
     models.iter_mut().for_each(|model: &mut ModelReport| model.doubts = doubts(&model.decode, &quiet, machine.last_level_cache_bytes));
     Ok(Report { machine, bandwidth, models, process_resident_bytes: resident, quiet, notes })
 }

@@ -117,8 +117,13 @@ impl Report {
         for note in &self.notes {
             text += &format!("{note}.\n");
         }
+        let others = self.models.iter().flat_map(|model| &model.doubts).find(|doubt| matches!(doubt, Doubt::OtherPrograms { .. }));
+        if let Some(doubt) = others {
+            text += &format!("To be distrusted (?): all speeds: {doubt}.\n");
+        }
         for model in &self.models {
-            for doubt in &model.doubts {
+            // Of all models alike, and said above.
+            for doubt in model.doubts.iter().filter(|doubt| !matches!(doubt, Doubt::OtherPrograms { .. })) {
                 text += &format!("To be distrusted (?): {}, {}: {doubt}.\n", self.label(model), threads(model.threads));
             }
         }

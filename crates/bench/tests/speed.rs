@@ -104,8 +104,9 @@ fn documents() {
     assert!(json["quiet"].get("others_share").is_some() && json["models"][0]["doubts"].is_array());
     assert!(lines[0].contains(&"doubts") && lines[0].contains(&"others_cpu_share"));
     let mut noisy = report.clone();
-    noisy.models[0].doubts = vec![Doubt::BeyondMemory { share: 2.18 }, Doubt::Spread { relative: 0.3 }];
-    noisy.models[1].doubts = Vec::new();
+    noisy.models[0].doubts =
+        vec![Doubt::BeyondMemory { share: 2.18 }, Doubt::Spread { relative: 0.3 }, Doubt::OtherPrograms { share: 0.25 }];
+    noisy.models[1].doubts = vec![Doubt::OtherPrograms { share: 0.25 }];
     noisy.quiet = Quiet { load_average: Some(3.5), others_share: Some(0.25) };
     let told = noisy.to_markdown(false).unwrap();
     assert!(told.contains("other programs took 25.0 % of the processors' time; the load average before was 3.50."), "{told}");
@@ -113,8 +114,9 @@ fn documents() {
         told.contains("To be distrusted (?): RWKV-6") && told.contains("218 % of the memory's bandwidth is more than there is"),
         "{told}"
     );
-    assert_eq!(told.matches(" % ?").count(), 2, "{told}");
-    assert!(noisy.to_csv().unwrap().contains(",0.25,beyond_memory spread,"), "{}", noisy.to_csv().unwrap());
+    assert_eq!(told.matches(" % ?").count(), 3, "{told}");
+    assert_eq!(told.matches("all speeds: other programs took 25 %").count(), 1, "{told}");
+    assert!(noisy.to_csv().unwrap().contains(",0.25,beyond_memory spread other_programs,"), "{}", noisy.to_csv().unwrap());
 
     let text = report.to_markdown(true).unwrap();
     assert!(text.contains("RWKV-6 scalar float") && text.contains("prompt 4 ratio") && text.contains("at 9"), "{text}");

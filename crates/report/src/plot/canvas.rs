@@ -236,7 +236,8 @@ pub(super) fn check_guide((x, y): (&Axis, &Axis), guide: &Guide) -> Result<(), R
 
 /// How far a height is uncertain.
 pub(super) fn bar(x: f64, low: f64, high: f64) -> String {
-    let (left, right) = (x - 3.0, x + 3.0);
+    // Wider than a point, so that it is seen where it is no taller than one.
+    let (left, right) = (x - 6.0, x + 6.0);
     format!(r#"<path class="e" d="M{x:.2} {low:.2}V{high:.2}M{left:.2} {low:.2}H{right:.2}M{left:.2} {high:.2}H{right:.2}"/>"#)
 }
 
