@@ -1,13 +1,20 @@
-//! The published schemas of what `--json` prints: one a command, and none allows a field that it does not name. That documents are as they say is looked
-//! at wherever a test reads one (`support::json`).
+//! The published schemas of what `--json` prints: one a command, and none allows a field that it does not name. Documents of all commands are held
+//! against them here.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json as value};
 
-use crate::support::schema::{folder, problems};
-use crate::support::{Dir, checkpoint, fixture, forge, json, vocab};
+use crate::support::schema::{check, folder, problems};
+use crate::support::{Dir, checkpoint, convert_args, fixture, forge, vocab};
+
+/// What a command prints, which must be as its schema says.
+fn json<S: AsRef<std::ffi::OsStr>>(args: &[S], code: i32) -> Value {
+    let document = crate::support::json(args, code);
+    check(&document);
+    document
+}
 
 fn schemas() -> Vec<(String, Value)> {
     let mut all: Vec<(String, Value)> = std::fs::read_dir(folder())
@@ -85,7 +92,6 @@ fn other_documents_are_refused() {
     }
 }
 
-/// Documents that other tests look at in other ways.
 #[test]
 fn documents_of_all_commands_are_as_they_say() {
     let dir = Dir::new();
@@ -99,6 +105,18 @@ fn documents_of_all_commands_are_as_they_say() {
     json(&["man", "none"], 2);
     json(&["inspect", &model, "--hashes", "--lint", "--memory"], 0);
     json(&["inspect", &model, "--globals"], 0);
+    let gguf = text(&dir.join("m.gguf"));
+    json(&convert_args(checkpoint("7"), "gguf", "q8_0", &dir.join("m.gguf")), 0);
+    json(&["convert", &model, "--to", "pth", "--dry-run"], 0);
+    json(&["verify", &model, &gguf, "--probe-tokens", "16"], 0);
+    json(&["eval", &gguf, "--baseline", &model, "--bytes", "1500"], 0);
+    json(&["meta", "show", &gguf], 0);
+    json(&["meta", "set", &gguf, "general.tags=a,b", "x.y:f32=1", "-o", &text(&dir.join("n.gguf"))], 0);
+    json(&["meta", "remove", &gguf, "general.name", "-o", &text(&dir.join("o.gguf"))], 0);
+    json(&["meta", "copy", &text(&dir.join("n.gguf")), &gguf, "--match", "general", "-o", &text(&dir.join("p.gguf"))], 0);
+    json(&["forms", &model, "--quick", "--vocab", &vocab, "--tokens", "8"], 0);
+    json(&["bench", &gguf, "--tokens", "2", "--repeat", "1", "--loads", "1", "--prompt", "2", "--read-mib", "1"], 0);
+    json(&["bench", "curve", &model, "--positions", "4", "--seconds", "1"], 0);
     let usage = forge().args(["inspect", "--json"]).output().unwrap();
-    crate::support::schema::check(&serde_json::from_slice(&usage.stdout).unwrap());
+    check(&serde_json::from_slice(&usage.stdout).unwrap());
 }
