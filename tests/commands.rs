@@ -32,7 +32,12 @@ const NAMES: &[(&str, &str)] = &[
 ];
 
 /// So little text, time and threads that a tiny model's answer comes at once; values of a page that would take long.
-const SHORTER: &[(&str, &[&str])] = &[("eval", &["--bytes", "1500"]), ("plan", &["--probe-windows", "1"]), ("bench", &["--seconds", "1"])];
+const SHORTER: &[(&str, &[&str])] = &[
+    ("eval", &["--bytes", "1500"]),
+    ("plan", &["--probe-windows", "1"]),
+    ("bench curve", &["--seconds", "1"]),
+    ("bench", &["--repeat", "1", "--loads", "1", "--prompt", "0", "--read-mib", "1"]),
+];
 
 /// Lines that begin with the program's name, without what a `#` says of them.
 fn commands(code: &str) -> Vec<String> {
@@ -106,7 +111,8 @@ fn follow(dir: &Dir, line: &str) -> Result<(), String> {
     let command = args[0].clone();
     // Pairs are few as they are.
     let is_short = args.iter().any(|word| word == "--pairs");
-    for pair in SHORTER.iter().filter(|_| !is_short).filter(|(name, _)| *name == command).flat_map(|(_, more)| more.chunks(2)) {
+    let whole = if args.get(1).is_some_and(|word| word == "curve") { "bench curve".to_owned() } else { command.clone() };
+    for pair in SHORTER.iter().filter(|_| !is_short).filter(|(name, _)| *name == whole).flat_map(|(_, more)| more.chunks(2)) {
         // A value of the page's own is replaced, since no option may stand twice.
         if let Some(at) = args.iter().position(|word| word == pair[0]) {
             if let Some(value) = pair.get(1) {

@@ -57,6 +57,7 @@ mod said_beside;
 mod said_companions;
 mod said_replaced;
 mod said_texts;
+mod schemas;
 mod split;
 mod start_states;
 mod streams;

@@ -225,11 +225,48 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("eval model.pth --levels 4bit,8bit --html levels.html", "types side by side"),
         ],
     ),
-    ("forms", &[("forms model.pth --quick", "both forms of a model agree")]),
-    ("plan", &[("plan model.pth --size 990M --calibrate text/ -o plan.toml", "a recipe for that size")]),
-    ("generate", &[("generate model.pth --prompt \"Once upon a time\" -n 20", "see that it speaks")]),
-    ("bench", &[("bench curve model.pth --positions 16", "cost against position")]),
-    ("logits", &[("logits model.pth --tokens tokens.json -o logits.npy", "as a NumPy file")]),
+    (
+        "forms",
+        &[
+            ("forms model.pth --quick", "both forms of a model agree"),
+            ("forms model.pth --quick --junit forms.xml", "one test for each sequence"),
+        ],
+    ),
+    (
+        "plan",
+        &[
+            ("plan model.pth --size 990M --calibrate text/ -o plan.toml", "a recipe for that size"),
+            ("plan model.pth --bpw 8 --calibrate text/ --dry-run", "what it would choose from"),
+        ],
+    ),
+    (
+        "generate",
+        &[
+            ("generate model.pth --prompt \"Once upon a time\" -n 20", "see that it speaks"),
+            ("generate model-q4_k_m.gguf -n 20 --temperature 1 --seed 7", "sampled"),
+        ],
+    ),
+    (
+        "bench",
+        &[
+            ("bench model.pth model-q4_k_m.gguf --tokens 8", "one against the other"),
+            ("bench curve model.pth --positions 16", "cost against position"),
+        ],
+    ),
+    (
+        "curve",
+        &[
+            ("bench curve model.pth --positions 16", "in both forms"),
+            ("bench curve model.pth --positions 16 --output cost", "plots and measurements too"),
+        ],
+    ),
+    (
+        "logits",
+        &[
+            ("logits model.pth --tokens tokens.json -o logits.npy", "as a NumPy file"),
+            ("logits model-q8_0.gguf --text calib.txt --context 8 -o short.npy", "of a text"),
+        ],
+    ),
     (
         "meta",
         &[
@@ -238,7 +275,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("meta remove model-q4_k_m.gguf tokenizer.chat_template -o base.gguf", "without a template"),
         ],
     ),
-    ("show", &[("meta show model-q4_k_m.gguf --match chat", "the keys about conversations")]),
+    (
+        "show",
+        &[
+            ("meta show model-q4_k_m.gguf", "all keys with their types"),
+            ("meta show model-q4_k_m.gguf --match chat", "the keys about conversations"),
+        ],
+    ),
     (
         "set",
         &[
@@ -246,16 +289,34 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("meta set model-q4_k_m.gguf general.tags:string[]=rwkv,chat -o tagged.gguf", "a list"),
         ],
     ),
-    ("remove", &[("meta remove model-q4_k_m.gguf tokenizer.chat_template -o base.gguf", "without a template")]),
+    (
+        "remove",
+        &[
+            ("meta remove model-q4_k_m.gguf tokenizer.chat_template -o base.gguf", "without a template"),
+            ("meta remove model-q4_k_m.gguf rwkv_forge.recipe --allow-record -o a.gguf", "without its recipe"),
+        ],
+    ),
     (
         "copy",
         &[
-            ("meta copy model-q8_0.gguf model-q4_k_m.gguf --match general -o named.gguf", "name, author, licence of another"),
-            ("meta copy model-q8_0.gguf model-q4_k_m.gguf --key tokenizer.chat_template -o new.gguf", "its template"),
+            ("meta copy model-q8_0.gguf model-q4_k_m.gguf --match chat -o new.gguf", "its template"),
+            ("meta copy model-q8_0.gguf model-q4_k_m.gguf --key general.name -o a.gguf", "its name"),
         ],
     ),
-    ("state", &[("state state.pth --to web-rwkv", "a tuned start for another runtime")]),
-    ("completions", &[("completions bash", "the script, for ~/.local/share/bash-completion/completions/rwkv-forge")]),
+    (
+        "state",
+        &[
+            ("state state.pth --to web-rwkv", "a tuned start for another runtime"),
+            ("state state.pth --to pth --type bf16 -o half.pth", "in another type"),
+        ],
+    ),
+    (
+        "completions",
+        &[
+            ("completions bash", "for ~/.local/share/bash-completion/completions/rwkv-forge"),
+            ("completions fish", "for ~/.config/fish/completions/rwkv-forge.fish"),
+        ],
+    ),
     ("man", &[("man convert", "one page"), ("man --output man1", "all pages into a directory")]),
 ];
 
@@ -374,7 +435,7 @@ mod tests {
     #[test]
     fn every_command_has_examples() {
         each(|command| {
-            let is_inner = ["rwkv-forge", "curve"].contains(&command.get_name());
+            let is_inner = command.get_name() == "rwkv-forge";
             assert!(is_inner || command.get_after_help().is_some(), "{} has no example", command.get_name());
         });
     }

@@ -127,6 +127,7 @@ fn write(command: &str, source: &Path, edit: &Edit, out: &MetaOutput, global: &G
         terminal.print(&fitting(&["key", "type", "was", "is"], rows, &[], &[3, 2, 0])?);
     }
     outputs.iter().for_each(|path| terminal.wrote_result(path));
+    outputs.iter().for_each(|path| terminal.wrote_result(path));
     let names: Vec<String> = outputs.iter().map(|path| path.display().to_string()).collect();
     let read = if is_model { ", read again as the same model" } else { "" };
     terminal.print(&format!(
