@@ -57,6 +57,12 @@ fn some_tensors_are_listed() {
     assert!(text(&[file, "--match", r"ffn\.key", "--limit", "2"], None).contains("and 1 more\n"));
     assert!(text(&[file, "--match", "nothing"], None).contains(&format!("none of {} tensors matches\n", all.len())));
     assert_eq!(error_kind(&["inspect", file, "--match", "("], 2), "BadPattern");
-    // A document has them all.
+    // A document has the same.
+    let listed = |args: &[&str]| json(&[&["inspect", file], args].concat(), 0);
+    assert_eq!(listed(&[])["tensors"].as_array().unwrap().len(), all.len());
+    let some = listed(&["--match", r"ffn\.key", "--limit", "2"]);
+    assert_eq!(some["tensors"].as_array().unwrap().len(), 2);
+    assert_eq!(some["tensors_in_file"], all.len());
+    // Without a wish it has them all.
     assert_eq!(json(&["inspect", file, "--match", "ffn"], 0)["tensors"].as_array().unwrap().len(), all.len());
 }

@@ -28,7 +28,7 @@ const MISTAKES: &[Mistake] = &[
     of("convert", 2, &["rwkv-forge convert model.pth --to gguf"], "convert model.pth --to gguf $V -o a2.gguf"),
     of("convert model.pth -o model.ggml $V", 2, &["model.ggml", "whose name ends like theirs"], "convert model.pth -o a3.gguf $V"),
     // Names of programs and types, nearly right.
-    of("convert model.pth --to llamacpp $V", 2, &["did you mean llama.cpp?"], "convert model.pth --to llama.cpp $V -o a4.gguf"),
+    of("convert model.pth --to lamacpp $V", 2, &["did you mean llama.cpp?"], "convert model.pth --to llama.cpp $V -o a4.gguf"),
     of(
         "convert model.pth --to prefab --type Q4_K_M $V",
         2,

@@ -49,7 +49,18 @@ fn names_are_taken_in_either_case_and_as_programs_are_called() {
             }
         }
     }
-    for (written, meant) in [("Q4_K_M", "q4_k_m"), ("Q8_0", "q8_0"), ("BF16", "bf16"), ("RWKV-Q5", "5bit; quantizer search")] {
+    for written in ["llamacpp", "Llama_Cpp", "llama-cpp"] {
+        assert_eq!(decided("7", &["--to", written, "--type", "f16"], 0)["container"], "gguf", "{written}");
+    }
+    for (written, meant) in [
+        ("float16", "f16"),
+        ("FP16", "f16"),
+        ("bfloat16", "bf16"),
+        ("Q4_K_M", "q4_k_m"),
+        ("Q8_0", "q8_0"),
+        ("BF16", "bf16"),
+        ("RWKV-Q5", "5bit; quantizer search"),
+    ] {
         let seen = decided("7", &["--to", "gguf", "--type", written], 0);
         assert_eq!(seen["recipe"], format!("type={meant}"), "{written}");
     }
@@ -98,15 +109,14 @@ fn what_is_typed_for_a_width_is_answered_with_what_the_container_offers() {
 #[test]
 fn names_that_are_nearly_right_are_answered_with_the_right_one() {
     let said = |args: &[&str]| decided("7", args, 2)["error"]["message"].as_str().unwrap().to_owned();
-    for (typed, meant) in
-        [("q4_k_mm", "q4_k_m"), ("q4-k-m", "q4_k_m"), ("q80", "q8_0"), ("4bits", "4bit"), ("fp16", "f16"), ("kep", "keep")]
+    for (typed, meant) in [("q4_k_mm", "q4_k_m"), ("q4-k-m", "q4_k_m"), ("q80", "q8_0"), ("4bits", "4bit"), ("f61", "f16"), ("kep", "keep")]
     {
         let message = said(&["--to", "gguf", "--type", typed]);
         assert!(message.contains(&format!("did you mean {meant}?")), "{typed}: {message}");
         decided("7", &["--to", "gguf", "--type", meant], 0);
     }
     for (typed, meant) in
-        [("ggfu", "gguf"), ("lama.cpp", "llama.cpp"), ("safetensor", "safetensors"), ("rwkvcpp", "rwkv-cpp"), ("olama", "ollama")]
+        [("ggfu", "gguf"), ("lama.cpp", "llama.cpp"), ("safetensor", "safetensors"), ("rwkvcp", "rwkv-cpp"), ("olama", "ollama")]
     {
         let message = said(&["--to", typed, "--type", "f16"]);
         assert!(message.contains(&format!("did you mean {meant}?")), "{typed}: {message}");
@@ -117,6 +127,9 @@ fn names_that_are_nearly_right_are_answered_with_the_right_one() {
     assert!(!message.contains("did you mean") && CONTAINERS.iter().all(|one| message.contains(one.name())), "{message}");
     let message = said(&["--to", "gguf", "--type", "small"]);
     assert!(!message.contains("did you mean") && message.contains("4bit, 5bit") && message.contains("q4_k_m"), "{message}");
+    // No type has seven bits, so that none of the others is meant.
+    let message = said(&["--to", "gguf", "--type", "7bit"]);
+    assert!(!message.contains("did you mean") && message.contains("4bit, 5bit"), "{message}");
     // A type that exists, and not there.
     let message = said(&["--to", "gguf", "--type", "nf4"]);
     assert!(message.contains("of 4 bits it has 4bit, "), "{message}");
@@ -247,5 +260,55 @@ fn names_of_outputs_say_nothing_twice() {
         let path = dir.join(source);
         std::fs::copy(checkpoint("7"), &path).unwrap();
         assert_eq!(decided_of(&path, args, 0)["output"], dir.join(name).to_str().unwrap());
+    }
+}
+
+/// A name that is another container's is not taken for a mistake, and said.
+#[test]
+fn an_output_that_is_called_like_another_container_is_said() {
+    let dir = Dir::new();
+    let notes = |name: &str, extra: &[&str]| {
+        let output = dir.join(name);
+        decided("7", &[&["-o", output.to_str().unwrap()], extra].concat(), 0)["notes"].to_string()
+    };
+    assert!(notes("x.bin", &["--to", "gguf"]).contains("its name ends in .bin as that of rwkv-cpp"));
+    assert!(notes("x.safetensors", &["--to", "hf"]).contains("its name ends in .safetensors"));
+    for (name, container) in [("x.gguf", "gguf"), ("x", "hf"), ("x.model", "rwkv-cpp")] {
+        assert!(!notes(name, &["--to", container]).contains("though its name"), "{name}");
+    }
+}
+
+/// What the run itself would refuse, a dry run says.
+#[test]
+fn a_dry_run_says_what_would_be_refused() {
+    let dir = Dir::new();
+    std::fs::write(dir.join("there.gguf"), "mine").unwrap();
+    std::fs::create_dir(dir.join("folder.gguf")).unwrap();
+    let refused = |name: &str, extra: &[&str]| {
+        let output = dir.join(name);
+        decided("7", &[&["--to", "gguf", "-o", output.to_str().unwrap()], extra].concat(), 0)["refused"].clone()
+    };
+    assert!(refused("there.gguf", &[]).as_str().unwrap().contains("--force"));
+    assert!(refused("no/such/folder.gguf", &[]).as_str().unwrap().contains("mkdir -p"));
+    assert!(refused("folder.gguf", &["--force"]).is_string());
+    assert!(refused("there.gguf", &["--force"]).is_null() && refused("new.gguf", &[]).is_null());
+    assert_eq!(std::fs::read(dir.join("there.gguf")).unwrap(), b"mine");
+    assert!(!dir.join("no").exists() && !dir.join("new.gguf").exists());
+}
+
+/// Every type finds the missing folder at once, with what makes it, also where the name has what a shell takes for its own.
+#[test]
+fn a_missing_folder_is_named_for_every_type() {
+    let dir = Dir::new();
+    let output = dir.join("it's new/x.gguf");
+    for encoding in ["4bit", "q8_0", "q4_k_m"] {
+        let refused = json(&convert_args(checkpoint("7"), "gguf", encoding, &output), 4);
+        let message = refused["error"]["message"].as_str().unwrap();
+        let (_, command) = message.split_once("make it first (").unwrap();
+        let command = command.split_once("')").map(|(command, _)| format!("{command}'")).unwrap();
+        let made = Dir::new();
+        let status = std::process::Command::new("sh").args(["-c", &command]).current_dir(made.path()).status().unwrap();
+        assert!(status.success() && output.parent().unwrap().is_dir(), "{command}");
+        std::fs::remove_dir(output.parent().unwrap()).unwrap();
     }
 }

@@ -55,6 +55,25 @@ const WORDS: [&str; 44] = [
 /// What to do, and the kinds of errors that it is the answer to.
 static STEPS: &[(&str, &[&str])] = &[
     (
+        "look at what there is with `rwkv-forge meta show FILE`, and give the keys as `rwkv-forge meta set --help` shows them",
+        &[
+            "AmbiguousType",
+            "AnotherModel",
+            "AskedTwice",
+            "BadValueText",
+            "BadWish",
+            "Breaks",
+            "KeyType",
+            "NoSuchMetadataKey",
+            "NoSuchToken",
+            "NotGguf",
+            "RecordKey",
+            "StructureKey",
+            "TokenOutside",
+            "UnknownValueType",
+        ],
+    ),
+    (
         "download the file again, or make it anew with the program that wrote it",
         &[
             "BadAlignment",
@@ -358,6 +377,7 @@ static STEPS: &[(&str, &[&str])] = &[
             "RowLength",
             "TensorLibrary",
             "Unpackable",
+            "NotKept",
             "WordsNotKept",
         ],
     ),

@@ -330,7 +330,9 @@ pub(crate) fn fitting(header: &[&str], mut rows: Vec<Vec<String>>, right: &[usiz
         let over = columns().map_or(0, |columns| all.saturating_sub(columns));
         let room = widths[*column].saturating_sub(over).max(NARROWEST).min(widths[*column]).min(LONGEST);
         widths[*column] = room;
-        rows.iter_mut().filter_map(|row| row.get_mut(*column)).for_each(|cell| *cell = shortened(cell, room));
+        // Names of tensors differ at their ends.
+        let shorten = if header.get(*column) == Some(&"tensor") { shortened_within } else { shortened };
+        rows.iter_mut().filter_map(|row| row.get_mut(*column)).for_each(|cell| *cell = shorten(cell, room));
     }
     table(header, rows, right)
 }
@@ -376,6 +378,21 @@ fn shortened(cell: &str, room: usize) -> String {
         (text, kept) = (longer, kept + 1);
     }
     text + &mark(kept)
+}
+
+/// As [`shortened`], with the end kept as well as the beginning: `model.layers…+9…key.weight`.
+fn shortened_within(cell: &str, room: usize) -> String {
+    let all: Vec<char> = cell.chars().collect();
+    if shown_width(cell) <= room {
+        return cell.to_owned();
+    }
+    // Two thirds of what is kept are the end.
+    let text = |kept: usize| {
+        let (begin, end) = (kept / 3, kept - kept / 3);
+        let of = |part: &[char]| part.iter().collect::<String>();
+        format!("{}…+{}…{}", of(&all[..begin]), all.len() - kept, of(&all[all.len() - end..]))
+    };
+    (0..all.len()).rev().map(text).find(|text| shown_width(text) <= room).unwrap_or_else(|| text(0))
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@ use crate::error::ContainerError;
 use crate::format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 use crate::head::Head;
 
-/// The container that has this name, or an alias of it, in letters of either case.
+/// The container that has this name, or an alias of it, in letters of either case and with any sign or none between words: `llama_cpp`.
 #[must_use]
 pub fn by_name<'a>(containers: &[&'a dyn Container], name: &str) -> Option<&'a dyn Container> {
-    let is_it = |known: &&str| known.eq_ignore_ascii_case(name);
+    let letters = |name: &str| name.chars().filter(|c| !"-_. ".contains(*c)).collect::<String>().to_lowercase();
+    let asked = letters(name);
+    let is_it = |known: &&str| letters(known) == asked;
     containers.iter().copied().find(|container| is_it(&container.name()) || container.aliases().iter().any(is_it))
 }
 

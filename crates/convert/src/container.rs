@@ -86,6 +86,26 @@ pub fn named_or_implied(name: Option<&str>, output: Option<&Path>) -> Result<&'s
     name.map_or_else(|| implied().ok_or_else(needed), by_name)
 }
 
+/// What to say of an output whose name is that of another container's files, which programs and people would then take it for.
+///
+/// ```
+/// use std::path::Path;
+/// use rwkv_forge_convert::container::{by_name, called_otherwise};
+///
+/// let gguf = by_name("gguf")?;
+/// assert!(called_otherwise(gguf, Path::new("model.pth")).is_some());
+/// assert_eq!(called_otherwise(gguf, Path::new("model.gguf")), None);
+/// # Ok::<(), rwkv_forge_convert::ConvertError>(())
+/// ```
+#[must_use]
+pub fn called_otherwise(container: &dyn Container, output: &Path) -> Option<String> {
+    let other = rwkv_forge_container::by_extension(CONTAINERS, output)?;
+    let (own, theirs) = (container.extension(), other.extension());
+    let name = container.name();
+    (!own.eq_ignore_ascii_case(theirs))
+        .then(|| format!("the output is of {name} (.{own}), though its name ends in .{theirs} as that of {}", other.name()))
+}
+
 /// The names of all containers, with what else each answers to.
 fn names() -> String {
     let name = |container: &&dyn Container| match container.aliases() {

@@ -225,6 +225,7 @@ pub fn preset_by_name(name: &str) -> Result<Preset, ConvertError> {
 /// # Errors
 /// As [`preset_by_name`].
 pub fn preset_for(name: &str, container: Option<&dyn Container>) -> Result<Preset, ConvertError> {
+    let name = name.trim();
     let is = |known: &str| known.eq_ignore_ascii_case(name);
     if let Some(ready) = READY.iter().find(|ready| is(ready.name) || is(ready.alias)) {
         return Ok(Preset { name: ready.name, ready: Some(ready), down: Down::Base, ..ready.reference.preset() });
@@ -239,9 +240,15 @@ pub fn preset_for(name: &str, container: Option<&dyn Container>) -> Result<Prese
     Ok(plain.preset())
 }
 
+/// Names that other programs have for formats.
+const ELSEWHERE: &[(&str, &str)] =
+    &[("float32", "f32"), ("fp32", "f32"), ("float16", "f16"), ("fp16", "f16"), ("half", "f16"), ("bfloat16", "bf16")];
+
 /// A format that can be written.
 fn writable(name: &str, names: &Names<'_>) -> Result<&'static dyn BlockFormat, ConvertError> {
-    match rwkv_forge_quant::by_name(&name.to_ascii_lowercase()) {
+    let name = name.trim();
+    let ours = ELSEWHERE.iter().find(|(theirs, _)| theirs.eq_ignore_ascii_case(name)).map_or(name, |(_, ours)| ours);
+    match rwkv_forge_quant::by_name(&ours.to_ascii_lowercase()) {
         Some(format) if format.facts().encodes => Ok(format),
         Some(format) => Err(ConvertError::ReadOnlyType { name: format.encoding().name, known: names.list() }),
         None => Err(names.unknown(name)),
@@ -287,9 +294,10 @@ impl<'a> Names<'a> {
     fn unknown(&self, name: &str) -> ConvertError {
         let whose = self.container.map_or_else(|| "there are".to_owned(), |container| format!("{} has", container.name()));
         let alike = self.of_as_many_bits(name);
-        // Of names with a number those with the same number are meant first.
+        // Of names with a number those with the same number are meant first, and of `7bit` none is.
         let near = match &alike {
             Some((_, names)) => rwkv_forge_container::nearest(name, names.iter().copied()),
+            None if bits_named(name).is_some() && name.to_ascii_lowercase().ends_with("bit") => None,
             None => rwkv_forge_container::nearest(name, self.offered()),
         };
         let meant = near.map_or_else(String::new, |near| format!("did you mean {near}? "));

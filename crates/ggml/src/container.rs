@@ -40,7 +40,7 @@ impl Container for RwkvCpp {
         "rwkv-cpp"
     }
     fn aliases(&self) -> &'static [&'static str] {
-        &["rwkv.cpp"]
+        &["rwkv.cpp", "rwkv-runner"]
     }
     fn extension(&self) -> &'static str {
         "bin"

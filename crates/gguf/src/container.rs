@@ -65,7 +65,7 @@ impl Container for Gguf {
         "gguf"
     }
     fn aliases(&self) -> &'static [&'static str] {
-        &["llama.cpp", "llama-cpp", "ollama", "lmstudio", "lm-studio"]
+        &["llama.cpp", "ollama", "lmstudio", "koboldcpp"]
     }
     fn extension(&self) -> &'static str {
         "gguf"

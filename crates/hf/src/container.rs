@@ -40,7 +40,7 @@ impl Container for HuggingFace {
         HF
     }
     fn aliases(&self) -> &'static [&'static str] {
-        &["transformers", "fla"]
+        &["transformers", "fla", "huggingface"]
     }
     fn extension(&self) -> &'static str {
         "hf"

@@ -178,20 +178,28 @@ pub enum IoError {
     },
 }
 
+/// What to say of a directory that is not there: the first of those above it that are missing, and what makes all. Empty where it is there.
+fn missing(directory: &Path) -> String {
+    let is_missing = |folder: &&Path| {
+        !folder.as_os_str().is_empty() && folder.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let Some(first) = directory.ancestors().take_while(is_missing).last() else { return String::new() };
+    let quoted = directory.display().to_string().replace('\'', "'\\''");
+    format!("; the directory {} does not exist: make it first (mkdir -p '{quoted}')", first.display())
+}
+
 impl IoError {
     /// No output can be created under this path. Of directories that are missing the first is named, with what makes them.
     pub(crate) fn output_directory(path: &Path, reason: String) -> Self {
-        let missing = |folder: &&Path| {
-            !folder.as_os_str().is_empty() && folder.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        };
-        let folders: Vec<&Path> = path.ancestors().skip(1).take_while(missing).collect();
-        let hint = match (folders.first(), folders.last()) {
-            (Some(parent), Some(first)) => {
-                format!("; the directory {} does not exist: make it first (mkdir -p '{}')", first.display(), parent.display())
-            }
-            _ => String::new(),
-        };
+        let hint = path.parent().map_or_else(String::new, missing);
         Self::OutputDirectory { path: path.to_path_buf(), reason: reason + &hint }
+    }
+
+    /// No temporary file can be made in this directory, which may be the one of an output.
+    pub(crate) fn temporary(directory: PathBuf, source: io::Error) -> Self {
+        let hint = missing(&directory);
+        let source = if hint.is_empty() { source } else { io::Error::new(source.kind(), format!("{source}{hint}")) };
+        Self::Write { path: directory, action: "making a temporary file there", source }
     }
 
     /// Sorts the failure of opening or examining an input.

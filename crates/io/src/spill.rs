@@ -29,7 +29,7 @@ impl Spill {
         let directory = directory.map_or_else(std::env::temp_dir, Path::to_path_buf);
         match tempfile::tempfile_in(&directory) {
             Ok(file) => Ok(Self { file, directory, len: AtomicU64::new(0) }),
-            Err(source) => Err(IoError::Write { path: directory, action: "making a temporary file there", source }),
+            Err(source) => Err(IoError::temporary(directory, source)),
         }
     }
 

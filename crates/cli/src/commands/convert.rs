@@ -122,6 +122,9 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         Destination::new(args.output.as_deref(), &beside)?
     };
     let output = destination.path();
+    if let Some(note) = rwkv_forge_convert::container::called_otherwise(container, output) {
+        terminal.note(&note);
+    }
     let start = rwkv_forge_convert::start_beside(&model.model, container, output);
     if let Some(path) = &start {
         terminal.note(&format!(
@@ -142,7 +145,8 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         return Err(ConvertError::VocabularyIsNoList { what: "--vocab-json".to_owned(), vocabulary }.into());
     }
     if args.dry_run {
-        return dry_run(&model, &blueprint, (output, start.as_deref()), taken.as_ref(), terminal);
+        let refused = rwkv_forge_convert::check_output(&model, &blueprint, output, &options).err().map(|error| error.to_string());
+        return dry_run(&model, &blueprint, (output, start.as_deref(), refused), taken.as_ref(), terminal);
     }
     terminal.detail(&format!(
         "container {}, recipe {}, vocabulary {}, {} threads",
@@ -359,7 +363,7 @@ fn paths_of(blueprint: &Blueprint, destination: &Destination) -> Vec<PathBuf> {
 fn dry_run(
     model: &OpenModel,
     blueprint: &Blueprint,
-    (output, start): (&Path, Option<&Path>),
+    (output, start, refused): (&Path, Option<&Path>, Option<String>),
     taken: Option<&Taken>,
     terminal: &Terminal,
 ) -> Result<u8, Failure> {
@@ -374,10 +378,14 @@ fn dry_run(
         thousands(blueprint.layout.total_bytes()),
         blueprint.layout.files().map(|(_, layout)| layout.tensors.len()).sum::<usize>()
     ));
+    if let Some(refused) = &refused {
+        terminal.note(&format!("the run itself would be refused: {refused}"));
+    }
     terminal.print_json(
         "convert",
         &json!({
             "dry_run": true,
+            "refused": refused,
             "output": output.display().to_string(),
             "outputs": outputs(&blueprint.paths(output)),
             "start_state": start.map(|path| path.display().to_string()),

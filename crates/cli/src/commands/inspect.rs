@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     if let Some(lints) = &lints {
         print_lints(lints, terminal);
     }
-    let found = Found { hashes: hashes.as_ref(), lints: lints.as_deref(), memory: memory.as_ref(), bytes };
+    let found = Found { hashes: hashes.as_ref(), lints: lints.as_deref(), memory: memory.as_ref(), bytes, listed: &listed };
     print_json(&file, &described, &found, terminal)?;
     Ok(u8::from(lints.is_some_and(|lints| lints.iter().any(|lint| lint.severity == Severity::Error))))
 }
@@ -198,7 +198,7 @@ impl<'a> Listed<'a> {
             0 => String::new(),
             more => format!("and {} more\n", thousands(more as u64)),
         };
-        Ok(format!("{}{rest}", fitting(&["tensor", "shape", "type", "bytes", "role"], rows, &[3], &[0, 4, 1])?))
+        Ok(format!("{}{rest}", fitting(&["tensor", "shape", "type", "bytes", "role"], rows, &[3], &[4, 0, 1])?))
     }
 }
 
@@ -257,6 +257,7 @@ struct Found<'a> {
     lints: Option<&'a [Lint]>,
     memory: Option<&'a Memory>,
     bytes: u64,
+    listed: &'a Listed<'a>,
 }
 
 fn print_json(
@@ -265,12 +266,14 @@ fn print_json(
     found: &Found<'_>,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let Found { hashes, lints, memory, bytes } = *found;
+    let Found { hashes, lints, memory, bytes, listed } = *found;
     let source = file.source();
     let tensors: Vec<_> = source
         .tensors()
         .iter()
         .enumerate()
+        .filter(|(_, info)| listed.has(&info.name))
+        .take(listed.limit)
         .map(|(index, info)| {
             json!({
                 "name": info.name, "shape": info.shape, "type": info.encoding.name, "bytes": info.byte_len().unwrap_or(0),
@@ -306,6 +309,7 @@ fn print_json(
             "model_error": described.as_ref().err().map(|error| json!({ "kind": error.kind(), "message": error.to_string() })),
             "metadata": source.metadata().into_iter().collect::<BTreeMap<_, _>>(),
             "tensors": tensors,
+            "tensors_in_file": source.tensors().len(),
             "sha256": hashes.map(|hashes| hashes.files.iter().cloned().collect::<BTreeMap<_, _>>()),
             "notes": source.notes(),
             "lints": lints,

@@ -97,6 +97,17 @@ pub(crate) fn needs_head(model: &OpenModel) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A word as it is typed into a shell.
+pub(crate) fn shell_word(word: &str) -> String {
+    let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c)) && !word.is_empty();
+    if is_plain { word.to_owned() } else { format!("'{}'", sink::word(&word.replace('\'', "'\\''"))) }
+}
+
+/// A path as it is typed into a shell.
+pub(crate) fn shell_path(path: &Path) -> String {
+    shell_word(&path.to_string_lossy())
+}
+
 const WORLD: &str = "world";
 /// The vocabularies that have names instead of files.
 pub(crate) const VOCABULARIES: [&str; 2] = [WORLD, "bytes"];

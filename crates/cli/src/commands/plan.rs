@@ -17,7 +17,7 @@ use serde_json::json;
 use super::eval::texts::Texts;
 use super::models::open_model;
 use super::start::note_own;
-use super::{calibration, model_line, needs_head, number, open_options, shown, tokenizer, vocabulary};
+use super::{calibration, model_line, needs_head, number, open_options, shell_path, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -223,7 +223,7 @@ fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned
     if !planned.met {
         terminal.print("not met: the goal was not reached\n");
     }
-    let source = shown(&args.source);
+    let source = shell_path(&args.source);
     terminal.detail(&format!(
         "write the file with: rwkv-forge convert {source} --to {} --recipe RECIPE {}",
         args.to,

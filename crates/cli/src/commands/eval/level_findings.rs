@@ -3,7 +3,7 @@
 use rwkv_forge_choose::{Compared, Level, Limits, Predictions, Speed, Wish};
 use rwkv_forge_convert::container::Container;
 
-use super::super::shown;
+use super::super::{shell_path, shell_word};
 use super::{Checked, Setting};
 /// What was found of all levels.
 pub(crate) struct LevelFindings<'a> {
@@ -97,8 +97,21 @@ impl LevelFindings<'_> {
 
     fn command_for(&self, index: usize) -> Option<String> {
         let level = self.levels.get(index)?;
-        let vocabulary = self.setting.args.vocabulary.vocab.as_ref().map_or_else(String::new, |path| format!(" --vocab {}", shown(path)));
-        let (source, container) = (shown(&self.source.path), self.container.name());
-        Some(format!("rwkv-forge convert {source} --to {container} --type {}{vocabulary}", level.names[0]))
+        let (source, container, args) = (shell_path(&self.source.path), self.container.name(), &self.setting.args);
+        let mut command = format!("rwkv-forge convert {source} --to {container} --type {}", level.names[0]);
+        // What the levels were made with, so that the file is the one that was measured.
+        for key in &args.source_args.key.keys {
+            command.push_str(&format!(" --key {}", shell_word(key)));
+        }
+        if let Some(path) = &args.vocabulary.vocab {
+            command.push_str(&format!(" --vocab {}", shell_path(path)));
+        }
+        if args.source_args.allow_zero_tensors {
+            command.push_str(" --allow-zero-tensors");
+        }
+        if self.source.open.source().tensors().iter().any(|tensor| !tensor.encoding.is_dense()) {
+            command.push_str(" --requantize");
+        }
+        Some(command)
     }
 }

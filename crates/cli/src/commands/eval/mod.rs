@@ -30,7 +30,7 @@ use self::texts::Texts;
 use self::together::{bounded, comparable, same_vocabulary, tokenizer_of_all};
 use super::models::Models;
 use super::start::started;
-use super::{kernel, vocabulary};
+use super::{kernel, shell_word, vocabulary};
 use crate::args::{self, EvalLimits, Global};
 use crate::failure::Failure;
 use crate::terminal::{Terminal, thousands};
@@ -294,9 +294,5 @@ pub(crate) fn command_line() -> String {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_default();
     let program = std::path::Path::new(&program).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let quoted = words.map(|word| {
-        let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c)) && !word.is_empty();
-        if plain { word } else { format!("'{}'", sink::word(&word.replace('\'', "'\\''"))) }
-    });
-    std::iter::once(program).chain(quoted).collect::<Vec<_>>().join(" ")
+    std::iter::once(program).chain(words.map(|word| shell_word(&word))).collect::<Vec<_>>().join(" ")
 }
