@@ -120,3 +120,33 @@ fn the_table_of_conversions_is_what_the_registries_say() {
         "docs/conversions.md is out of date: UPDATE_DOCS=1 cargo test -p rwkv-forge --test tests docs"
     );
 }
+
+/// The relative links of a page that lead nowhere.
+fn dead_links(page: &Path, text: &str) -> Vec<String> {
+    let folder = page.parent().unwrap();
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+    let local = links.filter(|link| !link.contains("://") && !link.starts_with('#') && !link.contains(' '));
+    let dead = local.filter(|link| !folder.join(link.split('#').next().unwrap()).exists());
+    dead.map(|link| format!("{}: {link}", page.display())).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages: Vec<_> = ["README.md", "CONTRIBUTING.md", "peers/README.md"].iter().map(|name| root.join(name)).collect();
+    pages.extend(
+        std::fs::read_dir(root.join("docs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "md")),
+    );
+    let mut count = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        count += text.matches("](").count();
+        assert_eq!(dead_links(&page, &text), Vec::<String>::new());
+    }
+    assert!(count > 20, "{count} links");
+    // The planted fault.
+    assert_eq!(dead_links(&root.join("README.md"), "see [this](docs/none.md), [that](docs/accuracy.md#x)").len(), 1);
+}

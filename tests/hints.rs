@@ -406,7 +406,7 @@ fn of_conversation_formats() {
             ["convert", model, "--to", "gguf", "--type", "f16", "--vocab", words, "--force", "-o", text(&place.output), "--chat", format];
         args.map(str::to_owned).to_vec()
     };
-    for (typed, meant) in [("assistent", "assistant"), ("worlds", "world"), ("Bot", "bot")] {
+    for (typed, meant) in [("assistent", "assistant"), ("worlds", "world"), ("Bott", "bot")] {
         let error = json(&chat(typed), 2);
         assert_eq!(error["error"]["kind"], "UnknownChatFormat");
         let message = error["error"]["message"].as_str().unwrap();

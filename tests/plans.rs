@@ -318,3 +318,45 @@ fn a_model_with_nothing_to_choose_has_a_plan_or_a_refusal() {
     let least = format!("need {}; allow more: a larger --size or --bpw", planned["bytes"]);
     assert!(refused["error"]["message"].as_str().unwrap().contains(&least), "{refused} {least}");
 }
+
+/// What `plan` and `eval --levels` say to type next works as it is printed, with names that a shell would take apart, and makes the file
+/// that was measured.
+#[test]
+fn the_commands_that_are_printed_work_as_they_stand() {
+    let dir = directory();
+    let folder = dir.join("sp ace/it's $x");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (model, vocab, recipe) = (folder.join("my model.pth"), folder.join("v o.txt"), folder.join("a plan.toml"));
+    std::fs::copy(checkpoint("7"), &model).unwrap();
+    std::fs::copy(support::vocab(), &vocab).unwrap();
+    let quantized = folder.join("model-8bit.gguf");
+    let made = support::forge()
+        .args(["convert", "--to", "gguf", "--type", "q8_0", "--no-verify", "--vocab"])
+        .args([&vocab, &model])
+        .arg("-o")
+        .arg(&quantized);
+    assert!(made.output().unwrap().status.success());
+    let typed = |command: &str, mark: &str| {
+        let program = Path::new(env!("CARGO_BIN_EXE_rwkv-forge")).parent().unwrap().display().to_string();
+        let run = |line: &str| {
+            let path = format!("{program}:{}", std::env::var("PATH").unwrap());
+            let done = std::process::Command::new("sh").args(["-c", line]).current_dir(&folder).env("PATH", path);
+            let done = done.env("XDG_CACHE_HOME", dir.join("cache")).output().unwrap();
+            assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let said = run(command);
+        let next = said.lines().find_map(|line| Some(format!("rwkv-forge convert {}", line.split_once(mark)?.1.trim_end()))).unwrap();
+        run(&format!("{next} --force"));
+        next
+    };
+    let next = typed(
+        "rwkv-forge plan \"$PWD/my model.pth\" --vocab 'v o.txt' --bpw 6.5 --probe-windows 1 --calibration-windows 3 --calibrate ../../calibration.txt \
+         --text ../../unseen.txt -o 'a plan.toml'",
+        "file with: rwkv-forge convert ",
+    );
+    assert!(next.contains("'v o.txt'") && recipe.is_file(), "{next}");
+    let levels = |model: &str| format!("rwkv-forge eval {model} --vocab 'v o.txt' --levels q4_0 --no-speed --max-kl 1 --bytes 600");
+    typed(&levels("'my model.pth'"), "rwkv-forge convert ");
+    assert!(typed(&levels("model-8bit.gguf"), "rwkv-forge convert ").ends_with("--requantize"));
+}

@@ -44,10 +44,14 @@ fn from_stdin() -> Result<Vec<Collection>, Failure> {
     Ok(out)
 }
 
-/// How a command names the texts again: `--calibrate`, with what came behind it.
-pub(crate) fn option(args: &args::Calibration) -> String {
-    let is_built_in = args.calibrate.iter().all(|path| path.as_os_str() == BUILT_IN);
-    if is_built_in { "--calibrate".to_owned() } else { "--calibrate TEXT".to_owned() }
+/// How a command names the texts again, after a blank: `--calibrate` with what came behind it, and the windows that were read.
+pub(crate) fn option(args: &args::Calibration, named: impl Fn(&Path) -> String) -> String {
+    let texts = args.calibrate.iter().map(|path| match path {
+        path if path.as_os_str() == BUILT_IN => " --calibrate".to_owned(),
+        path if is_dash(path) => " --calibrate TEXT".to_owned(),
+        path => format!(" --calibrate {}", named(path)),
+    });
+    format!("{} --calibration-windows {}", texts.collect::<String>(), args.calibration_windows)
 }
 
 /// The tokens of a calibration text, all documents one after the other. That a vocabulary is too small is said by whoever calls this.

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::eval::texts::Texts;
 use super::models::open_model;
 use super::start::note_own;
-use super::{calibration, model_line, needs_head, number, open_options, shell_path, shown, tokenizer, vocabulary};
+use super::{calibration, model_line, needs_head, number, open_options, shell_path, shell_word, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -90,7 +90,7 @@ struct Written<'a> {
 fn report(args: &Plan, planner: &Planner<'_>, finished: &Finished, written: &Written<'_>, terminal: &Terminal) -> Result<(), Failure> {
     let Finished { planned, harms, exponents, prediction, probing, measuring, .. } = finished;
     let Written { output, texts, calibrating } = written;
-    print(args, planner.model, harms, planned, terminal)?;
+    print(planner.model, harms, planned, terminal)?;
     if let Some(warning) = prediction.and_then(|prediction| prediction.warning("the source")) {
         terminal.warn(&warning);
     }
@@ -98,6 +98,9 @@ fn report(args: &Plan, planner: &Planner<'_>, finished: &Finished, written: &Wri
         "wrote {} in {calibrating:.0} s of calibrating, {probing:.0} s of probing, {measuring:.0} s of quantizing and measuring\n",
         output.shown()
     ));
+    if let Destination::File(recipe) = output {
+        terminal.print(&format!("=> write the file with: {}\n", conversion(args, &shell_path(recipe), |path| path)));
+    }
     terminal.print_json(
         "plan",
         &json!({
@@ -167,13 +170,26 @@ fn dry_run(model: &OpenModel, estimate: Estimate, terminal: &Terminal) -> Result
 fn header(args: &Plan, model: &OpenModel, planned: &Planned) -> String {
     // A name with a line end would go on as a line of the recipe.
     let source = shown(args.source.file_name().unwrap_or(args.source.as_os_str()).as_ref());
-    let windows = args.calibration.calibration_windows;
-    let command = format!(
-        "rwkv-forge convert {source} --to {} --recipe FILE {} --calibration-windows {windows}",
-        args.to,
-        calibration::option(&args.calibration)
-    );
+    // Names without folders: the same plan of the same files is the same file, wherever they lie.
+    let command = conversion(args, "FILE", |path| path.file_name().map_or(path, Path::new));
     format!("# Plan for {source} ({})\n# {}\n# {command}\n", model_line(model.description()), sentence(planned))
+}
+
+/// What to type to get the file that is planned. `place` is how a path is named.
+fn conversion(args: &Plan, recipe: &str, place: impl Fn(&Path) -> &Path) -> String {
+    let named = |path: &Path| shell_path(place(path));
+    let mut command = format!("rwkv-forge convert {} --to {} --recipe {recipe}", named(&args.source), args.to);
+    for key in &args.source_args.key.keys {
+        command.push_str(&format!(" --key {}", shell_word(key)));
+    }
+    if let Some(path) = &args.vocabulary.vocab {
+        command.push_str(&format!(" --vocab {}", named(path)));
+    }
+    if args.source_args.allow_zero_tensors {
+        command.push_str(" --allow-zero-tensors");
+    }
+    command.push_str(&calibration::option(&args.calibration, named));
+    command
 }
 
 fn sentence(planned: &Planned) -> String {
@@ -191,7 +207,7 @@ fn sentence(planned: &Planned) -> String {
     }
 }
 
-fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned, terminal: &Terminal) -> Result<(), Failure> {
+fn print(model: &OpenModel, harms: &[TensorHarm], planned: &Planned, terminal: &Terminal) -> Result<(), Failure> {
     terminal.print(&format!("{}\n\n", model_line(model.description())));
     let mut roles: Vec<&str> = Vec::new();
     for harm in harms {
@@ -223,11 +239,5 @@ fn print(args: &Plan, model: &OpenModel, harms: &[TensorHarm], planned: &Planned
     if !planned.met {
         terminal.print("not met: the goal was not reached\n");
     }
-    let source = shell_path(&args.source);
-    terminal.detail(&format!(
-        "write the file with: rwkv-forge convert {source} --to {} --recipe RECIPE {}",
-        args.to,
-        calibration::option(&args.calibration)
-    ));
     Ok(())
 }
