@@ -236,9 +236,9 @@ fn a_directory_is_replaced_only_when_all_of_it_is_ours() {
     // One without a list, as older versions left it: by the names of the container.
     std::fs::remove_file(output.join(rwkv_forge_io::MANIFEST)).unwrap();
     refused("candle", "generation_config.json");
-    std::fs::write(output.join("tokenizer.json"), "{}").unwrap();
-    refused("hf", "tokenizer.json");
-    std::fs::remove_file(output.join("tokenizer.json")).unwrap();
+    std::fs::write(output.join("tokenizer.model"), "{}").unwrap();
+    refused("hf", "tokenizer.model");
+    std::fs::remove_file(output.join("tokenizer.model")).unwrap();
     std::fs::write(output.join("model-00002-of-00003.safetensors"), "a shard of an earlier conversion").unwrap();
     json(&forced("hf"), 0);
     assert!(verify(&source, &output));
@@ -390,5 +390,21 @@ fn w3_signals_remove_the_temporary_directory() {
         std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(code), "SIG{signal}");
         assert_eq!(dir.names(), Vec::<String>::new());
+    }
+}
+
+/// What `AutoTokenizer` reads, of the vocabulary of the fixtures, byte for byte: the `python` check holds its ids against ours.
+#[test]
+fn a_tokenizer_is_the_golden_file() {
+    let dir = Dir::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tokenizer-320.json");
+    for container in ["hf", "hf-native"] {
+        let output = dir.join(container);
+        json(&convert_args(checkpoint("7"), container, "bf16", &output), 0);
+        let written = std::fs::read_to_string(output.join("tokenizer.json")).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&golden, &written).unwrap();
+        }
+        assert!(written == std::fs::read_to_string(&golden).unwrap(), "UPDATE_GOLDEN=1 writes it anew");
     }
 }

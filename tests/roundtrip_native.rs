@@ -78,6 +78,8 @@ fn the_directory_has_the_published_files_and_is_replaced_as_one() {
         "generation_config.json",
         "model.safetensors",
         "rwkv-forge-files.txt",
+        "tokenizer.json",
+        "tokenizer_config.json",
         "tools_generation_config.json",
     ];
     assert_eq!(names, expected);

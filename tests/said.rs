@@ -119,10 +119,10 @@ fn the_end_of_a_turn_goes_into_directories_and_comes_back() {
     }
 }
 
-/// A vocabulary of its own with a token that is added to it: where there is no place for either, neither is there for its id, and the file is a
-/// source again. World with such a token keeps both: tests/said_beside.rs.
+/// A vocabulary of its own with a token that is added to it goes into directories, and so do the ids; where there is no place for the tokens, neither is
+/// there for their ids, and a note says so.
 #[test]
-fn ids_of_tokens_that_a_container_loses_are_lost_and_named() {
+fn a_vocabulary_of_its_own_goes_into_directories_and_comes_back() {
     let dir = Dir::new();
     let folder = dir.join("hub");
     std::fs::create_dir(&folder).unwrap();
@@ -132,15 +132,23 @@ fn ids_of_tokens_that_a_container_loses_are_lost_and_named() {
     let config = r#"{"eos_token": "<|im_end|>", "added_tokens_decoder": {"330": {"content": "<|im_end|>", "special": true}}}"#;
     std::fs::write(folder.join("tokenizer_config.json"), config).unwrap();
     for container in ["hf", "hf-native"] {
-        let (output, back) = (dir.join(container), text(&dir.join(&format!("{container}.gguf"))));
+        let (output, back) = (dir.join(container), dir.join(&format!("{container}.gguf")));
         let done = run(&["convert", &text(&folder), "--to", container, "--type", "f32", "-o", &text(&output)]);
         let notes = String::from_utf8(done.stderr).unwrap();
-        assert!(done.status.code() == Some(0) && notes.contains("the eos token is 330"), "{notes}");
-        assert!(!notes.contains("the bos token"), "the end of text is no addition: {notes}");
-        let config: Value = serde_json::from_slice(&std::fs::read(output.join("generation_config.json")).unwrap()).unwrap();
-        assert_eq!(config["eos_token_id"], 0, "{container}");
-        let line = ["convert", &text(&output), "--to", "gguf", "--type", "f32", "--no-verify", "--vocab", &text(vocab()), "-o", &back];
-        json(&[&line[..], &["--pad-vocabulary"]].concat(), 0);
+        assert!(done.status.code() == Some(0) && !notes.contains("not kept") && !notes.contains("has no place for tokens"), "{notes}");
+        let parsed = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(output.join(name)).unwrap()).unwrap() };
+        assert_eq!(parsed("generation_config.json")["eos_token_id"], 330, "{container}");
+        let names = parsed("tokenizer_config.json");
+        assert_eq!((&names["eos_token"], &names["bos_token"]), (&"<|im_end|>".into(), &"<|rwkv_tokenizer_end_of_text|>".into()));
+        // The file is in its own format, not in World's.
+        assert!(output.join("tokenizer.json").exists() && !output.join("rwkv_vocab_v20230424.txt").exists());
+        let done = run(&["convert", &text(&output), "--to", "gguf", "--type", "f32", "--no-verify", "-o", &text(&back)]);
+        let notes = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(0) && !notes.contains("is not that of") && !notes.contains("passed over"), "{notes}");
+        assert_eq!(metadata(&back)["tokenizer.ggml.eos_token_id"], "330", "{container}");
+        let compared = json(&["verify", &text(&folder), &text(&back), "--probe-tokens", "4"], 0);
+        let words = compared["words"].as_array().unwrap();
+        assert!(words.iter().all(|one| one["key"] != "tokens" && one["key"] != "eos"), "{container}: {words:?}");
     }
 }
 

@@ -197,10 +197,15 @@ fn added_tokens_go_into_directories_and_come_back() {
         let words = compared["words"].as_array().unwrap();
         assert!(words.iter().all(|one| one["word"] != "tokens" && one["key"] != "eos"), "{container}: {words:?}");
     }
-    // What nothing is added to has no such file.
+    // What nothing is added to names nothing of the kind.
     let plain = world(&dir, "plain");
     json(&["convert", &text(&plain), "--to", "hf", "--type", "f32", "--no-verify", "-o", &text(&dir.join("plain.hf"))], 0);
-    assert!(!dir.join("plain.hf/tokenizer_config.json").exists());
+    let written: Value = serde_json::from_slice(&std::fs::read(dir.join("plain.hf/tokenizer_config.json")).unwrap()).unwrap();
+    assert!(written.get("added_tokens_decoder").is_none() && written["eos_token"] == "<|rwkv_tokenizer_end_of_text|>", "{written}");
+    // Whoever reads it back hears of no disagreement between its two vocabularies.
+    let done = run(&["convert", &text(&dir.join("plain.hf")), "--to", "gguf", "--type", "f32", "--dry-run"]);
+    let notes = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.code() == Some(0) && !notes.contains("is not that of") && !notes.contains("passed over"), "{notes}");
 }
 
 /// The length of context of a source, and whether rounding changed anything, as PROVENANCE.md has them.

@@ -297,7 +297,7 @@ fn an_id_that_is_given_takes_the_place_of_one_that_cannot_be_read() {
         ("tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#, "no token of"),
         ("tokenizer_config.json", r#"{"eos_token": 3}"#, "expected the text of a token"),
         ("generation_config.json", r#"{"eos_token_id": "x"}"#, "expected the id of a token"),
-        ("generation_config.json", r#"{"eos_token_id": []}"#, "a list with 0 entries"),
+        ("generation_config.json", r#"{"eos_token_id": []}"#, "an empty list"),
         ("generation_config.json", "{", "no JSON"),
         ("generation_config.json", "", "no JSON"),
         ("generation_config.json", "[]", "expected an object"),

@@ -124,14 +124,16 @@ fn what_a_converter_writes_into_every_file_is_no_length_of_context_and_a_guess_s
 #[test]
 fn a_vocabulary_that_is_given_and_not_written_is_named() {
     let dir = Dir::new();
-    for container in ["hf", "hf-native"] {
-        let (_, notes) = made(&dir.join(container), container, &[]);
-        let note = notes.lines().find(|line| line.contains("has no place for")).unwrap_or_else(|| panic!("{container}: {notes}"));
-        assert!(note.contains("tokens"), "{note}");
-    }
+    let (_, notes) = made(&dir.join("candle"), "candle", &[]);
+    let note = notes.lines().find(|line| line.contains("has no place for")).unwrap_or_else(|| panic!("{notes}"));
+    assert!(note.contains("tokens"), "{note}");
     let (_, notes) = made(&dir.join("model.pth"), "pth", &[]);
     assert!(notes.contains("--vocab is for the texts of this conversion alone: no file of pth holds a vocabulary"), "{notes}");
-    // Where it is written, to either file, there is nothing to say.
+    // Where it is written, to any file, there is nothing to say.
+    for container in ["hf", "hf-native"] {
+        let (_, notes) = made(&dir.join(container), container, &[]);
+        assert!(!notes.contains("vocabulary") && !notes.contains("has no place for"), "{notes}");
+    }
     let (_, notes) = made(&dir.join("model.gguf"), "gguf", &[]);
     assert!(!notes.contains("vocabulary") && !notes.contains("has no place for"), "{notes}");
     let (source, words, list, output) = (text(checkpoint("7")), text(vocab()), text(&dir.join("vocab.json")), text(&dir.join("model.st")));
@@ -242,9 +244,11 @@ fn nobody_is_said_to_be_heard_who_is_not() {
             assert_eq!(line.contains(&format!("neither is taken, but what {option} says")), !is_first, "{line}");
         }
     }
-    // Where there is no place for it, it is nobody's.
     let (template, id) = plan("hf", &[]);
-    assert!(template.contains("neither is kept") && id.contains("the first is taken"), "{template} {id}");
+    assert!(template.contains("the first is taken") && id.contains("the first is taken"), "{template} {id}");
+    // Where there is no place for it, it is nobody's.
+    let (template, id) = plan("candle", &[]);
+    assert!(template.contains("neither is kept") && id.contains("neither is kept"), "{template} {id}");
 }
 
 #[test]

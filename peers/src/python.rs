@@ -1,4 +1,4 @@
-//! Python: Transformers' RWKV-4 and rwkv7-hf on our `hf` directories, the rwkv package on our `pth` files, and what `torch.load` and the safetensors package read from our files.
+//! Python: AutoTokenizer on our `hf` and `hf-native` directories, Transformers' RWKV-4 and rwkv7-hf on our `hf` directories, the rwkv package on our `pth` files, and what `torch.load` and the safetensors package read from our files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,6 +62,9 @@ pub fn run() -> Result<Report, String> {
         bounds: vec![&BOUND],
         remarks: vec![],
     };
+    for container in ["hf", "hf-native"] {
+        peer.tokenizers(container, &mut report.facts)?;
+    }
     for (program, container, version) in PROGRAMS {
         peer.logits(program, container, *version, &mut report.rows)?;
     }
@@ -108,6 +111,42 @@ impl Peer {
                 swap_rows(&file, &wrong, matrix)?;
                 rows.push(row(&wrong)?.planted(ROWS_SWAPPED));
             }
+        }
+        Ok(())
+    }
+
+    /// What AutoTokenizer makes of World and of the vocabulary of the fixtures, and whether an exchange of two tokens is found.
+    fn tokenizers(&self, container: &str, facts: &mut Vec<Fact>) -> Result<(), String> {
+        let root = &self.shop.root;
+        let large = self.shop.work.join("world.safetensors");
+        let sizes = ["--layers", "1", "--width", "256"];
+        capture(Command::new(&self.python).arg(root.join("tools/synthetic.py")).arg(&large).args(sizes))?;
+        let world = root.join("crates/tokenizer/data/rwkv_vocab_v20230424.txt");
+        let tiny = root.join("fixtures/checkpoints/vocab-320.txt");
+        for (name, source, vocabulary) in [("World", large, world), ("320 tokens", self.shop.fixture(7), tiny)] {
+            let out = self.shop.work.join(format!("tokenizer.{container}"));
+            let mut command = Command::new(&self.shop.forge);
+            command.args(["--quiet", "convert"]).arg(source).args(["--to", container, "--type", "bf16", "--force", "--no-verify", "--vocab"]);
+            capture(command.arg(&vocabulary).args(["--chat", "world", "-o"]).arg(&out))?;
+            let run = |plant: bool| -> Result<Value, String> {
+                let mut command = Command::new("nice");
+                command.arg(&self.python).arg(root.join("peers/python/tokenizer.py")).arg(&out).arg(&vocabulary);
+                command.args(plant.then_some("--plant")).arg(root.join("crates/corpus/data/public-domain-100k.txt"));
+                let texts = std::fs::read_dir(root.join("crates/corpus/data/calibration")).map_err(|error| error.to_string())?;
+                let texts = texts.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "txt"));
+                let output = capture(command.args(texts))?;
+                let last = output.lines().last().unwrap_or_default();
+                serde_json::from_str(last).map_err(|error| format!("{container}, {name}: {error}"))
+            };
+            let found = run(false)?;
+            let is = |key: &str| found[key] == true;
+            let same = found["different"].as_array().is_some_and(Vec::is_empty);
+            let passed = same && is("back") && is("chat_ids") && is("stops") && is("saved");
+            facts.push(Fact { what: format!("AutoTokenizer, {name}, {container}"), found: found.to_string(), passed });
+            let planted = &run(true)?["different"];
+            let passed = planted.as_array().is_some_and(|found| !found.is_empty());
+            let what = format!("AutoTokenizer, {name}, {container}, two tokens of the list exchanged");
+            facts.push(Fact { what, found: format!("different: {planted}"), passed });
         }
         Ok(())
     }

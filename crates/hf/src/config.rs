@@ -4,7 +4,7 @@ use rwkv_forge_container::Sourced;
 use rwkv_forge_model::{Choice, Hyperparameters, ModelDescription, TimeMix};
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_tokenizer::bpe::TokenKind;
-use rwkv_forge_tokenizer::{Mark, SpecialId, SpecialIds, Tokenizer};
+use rwkv_forge_tokenizer::{Mark, SpecialId, SpecialIds, Tokenizer, name_in_tokenizer_json};
 use serde_json::{Map, Value, json};
 
 use crate::error::HfError;
@@ -21,8 +21,22 @@ pub(crate) fn id(special: &Special, which: SpecialId) -> u32 {
     special.get(which).map_or(0, |id| id.value)
 }
 
-/// `tokenizer_config.json` with what is added to the tokens of World's file; `None` where nothing is.
-pub(crate) fn added(tokenizer: &Tokenizer) -> Option<Value> {
+/// `tokenizer_config.json`: the class that reads `tokenizer.json` as it is, the texts of these special ids, and what is added to a vocabulary. An id
+/// that is an ordinary token has no text there: the class would add that text as a token of its own.
+pub(crate) fn tokenizer(tokenizer: &Tokenizer, special: &Special, texts: &[SpecialId]) -> Value {
+    let mut config = Map::new();
+    config.extend(added(tokenizer).map(|added| ("added_tokens_decoder".to_owned(), added)));
+    for which in texts {
+        let text = name_in_tokenizer_json(tokenizer, id(special, *which));
+        config.extend(text.map(|text| (format!("{}_token", which.name()), json!(text))));
+    }
+    config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));
+    config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
+    Value::Object(config)
+}
+
+/// What is added to the tokens of a list; `None` where nothing is.
+fn added(tokenizer: &Tokenizer) -> Option<Value> {
     // Rows without a token are none, whatever they are called, and the end of text has no text.
     let is_added =
         |(id, mark): &(u32, &Mark)| mark.kind != TokenKind::Unused && tokenizer.token_bytes(*id).is_some_and(|bytes| !bytes.is_empty());
@@ -34,7 +48,7 @@ pub(crate) fn added(tokenizer: &Tokenizer) -> Option<Value> {
         (id.to_string(), entry)
     };
     let added: Map<String, Value> = tokenizer.marks().filter(is_added).map(entry).collect();
-    (!added.is_empty()).then(|| json!({ "added_tokens_decoder": added }))
+    (!added.is_empty()).then(|| added.into())
 }
 
 /// RWKV-7 of flash-linear-attention. `value_dim` is a list, one width a layer.

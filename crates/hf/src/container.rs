@@ -17,8 +17,8 @@ use crate::error::HfError;
 use crate::table::{CANDLE, CANDLE_GGUF, HF, HF_NATIVE};
 use crate::{CandleFile, SHARD_BYTES, candle, hugging_face, native};
 
-/// What directories hold: the tokens, where they are World's or added to it, and the special ids in their configurations.
-const WORDS: &[Word] = &[Word::Tokens, Word::Special, Word::Provenance];
+/// What directories hold: the tokens, the special ids in their configurations, and a template.
+const WORDS: &[Word] = &[Word::Tokens, Word::Special, Word::Template, Word::Provenance];
 
 /// candle's configurations have no special ids.
 const CANDLE_WORDS: &[Word] = &[Word::Tokens, Word::Provenance];
@@ -61,7 +61,7 @@ impl Container for HuggingFace {
         WORDS
     }
     fn carries_tokens(&self, tokens: &TokenTable) -> bool {
-        crate::built_on_world(tokens).is_some()
+        crate::listed(tokens).is_some()
     }
     fn special(&self) -> &'static [SpecialId] {
         HELD
@@ -111,7 +111,7 @@ impl Container for HuggingFaceNative {
         &[Word::Tokens, Word::Special, Word::Template, Word::Context, Word::Provenance]
     }
     fn carries_tokens(&self, tokens: &TokenTable) -> bool {
-        crate::built_on_world(tokens).is_some()
+        crate::listed(tokens).is_some()
     }
     fn context(&self, words: &Words) -> Option<Sourced<u64>> {
         Some(native::context(words))

@@ -1,8 +1,8 @@
 //! A directory for Transformers and flash-linear-attention. Start at [`hugging_face`].
 
-use rwkv_forge_container::{TOKENIZER_CONFIG, Words};
+use rwkv_forge_container::{TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, Words};
 use rwkv_forge_model::{Choice, FileLayout, ModelDescription, OutputLayout, TimeMix, Version};
-use rwkv_forge_tokenizer::Tokenizer;
+use rwkv_forge_tokenizer::{SpecialId, Tokenizer, to_tokenizer_json};
 
 use crate::config;
 use crate::error::HfError;
@@ -21,7 +21,7 @@ pub(crate) const WORLD: &str = "rwkv_vocab_v20230424.txt";
 /// Whether a directory of [`hugging_face`] may have a file of this name.
 #[must_use]
 pub fn hugging_face_writes(name: &str) -> bool {
-    [CONFIG, GENERATION, WORLD, TOKENIZER_CONFIG].contains(&name) || is_weights(name)
+    [CONFIG, GENERATION, WORLD, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE].contains(&name) || is_weights(name)
 }
 
 /// Whether a library reads models of this version.
@@ -33,8 +33,8 @@ pub fn can_carry_hugging_face(version: Version) -> Result<(), HfError> {
 }
 
 /// Lays out a directory: `config.json`, `generation_config.json`, the weights in one file or in shards with an index,
-/// and the vocabulary file where it is World, with `tokenizer_config.json` for tokens that are added to it. No Python code is written: for RWKV-5 and RWKV-6 the classes come from the
-/// published repositories. `shard_bytes` are the bytes of tensors in a file, [`crate::SHARD_BYTES`] but for tests.
+/// `chat_template.jinja` where a template is known, and where the vocabulary is, `tokenizer.json` and `tokenizer_config.json` for `AutoTokenizer` and,
+/// where it is World, its file. No Python code is written: for RWKV-5 and RWKV-6 the classes come from the published repositories. `shard_bytes` are the bytes of tensors in a file, [`crate::SHARD_BYTES`] but for tests.
 ///
 /// RWKV-5.1 is written as 5.2, each decay and bonus repeated for all channels of its head, which computes the same.
 ///
@@ -74,15 +74,24 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], words: &Words,
     let mut all =
         vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION, format!("{:#}\n", config::generation(&words.special)))];
     all.extend(files(tensors(model, choices, style)?, row.written, &[], words, shard_bytes)?);
-    all.extend(vocabulary(words));
+    all.extend(template(words));
+    all.extend(vocabulary(words, &[SpecialId::Bos, SpecialId::Eos, SpecialId::Pad]));
     Ok(OutputLayout::Directory(all))
 }
 
-/// World's file, and beside it what is added to its tokens; nothing for other vocabularies.
-pub(crate) fn vocabulary(words: &Words) -> Vec<(String, FileLayout)> {
-    let Some(tokenizer) = words.tokens.as_ref().and_then(|tokens| crate::built_on_world(&tokens.value)) else { return Vec::new() };
-    let added = config::added(tokenizer).map(|added| text_file(TOKENIZER_CONFIG, format!("{added:#}\n")));
-    std::iter::once(text_file(WORLD, Tokenizer::world_file())).chain(added).collect()
+/// The conversation format, where one is known.
+pub(crate) fn template(words: &Words) -> Option<(String, FileLayout)> {
+    words.template.as_ref().map(|template| text_file(TEMPLATE, template.value.clone()))
+}
+
+/// What `AutoTokenizer` reads, with the texts of the special ids of `generation_config.json`, and World's file where it and what is added to it are the
+/// vocabulary; nothing where none is known.
+pub(crate) fn vocabulary(words: &Words, special: &[SpecialId]) -> Vec<(String, FileLayout)> {
+    let Some(tokenizer) = words.tokens.as_ref().and_then(|tokens| crate::listed(&tokens.value)) else { return Vec::new() };
+    let world = crate::is_built_on_world(tokenizer).then(|| text_file(WORLD, Tokenizer::world_file()));
+    let json = to_tokenizer_json(tokenizer).map(|json| text_file(TOKENIZER, json));
+    let config = text_file(TOKENIZER_CONFIG, format!("{:#}\n", config::tokenizer(tokenizer, &words.special, special)));
+    world.into_iter().chain(json).chain([config]).collect()
 }
 
 pub(crate) fn check_sizes(model: &ModelDescription) -> Result<(), HfError> {

@@ -27,7 +27,7 @@ mod tensors;
 
 use rwkv_forge_container::TokenTable;
 use rwkv_forge_model::{Constraint, ModelDescription, TensorSpec};
-use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256, WORLD_TOKENS};
+use rwkv_forge_tokenizer::{Tokenizer, WORLD_SHA256, WORLD_TOKENS, fits_tokenizer_json};
 
 pub use candle::{
     can_carry_candle, can_carry_candle_gguf, candle, candle_gguf, candle_gguf_writes, candle_writes, gguf_constraint, gguf_holds,
@@ -51,19 +51,23 @@ pub const NAMING_KEY: &str = "rwkv_forge.naming";
 /// Name of the GGUF file in a directory for candle.
 pub const GGUF_FILE: &str = rwkv_forge_gguf::DIRECTORY_FILE;
 
-/// The vocabulary, where directories of Hugging Face's hold its tokens: World, and what is added to it.
-pub(crate) fn built_on_world(tokens: &TokenTable) -> Option<&Tokenizer> {
+/// The vocabulary, where directories of Hugging Face's hold its tokens: every list of which always the longest token is meant, but for names that a
+/// `tokenizer.json` cannot tell apart.
+pub(crate) fn listed(tokens: &TokenTable) -> Option<&Tokenizer> {
     match tokens {
-        // Ordinary tokens stand in World's file and have no place beside it, all others have their place there alone.
-        TokenTable::LongestMatch(tokenizer) => Some(tokenizer).filter(|tokenizer| {
-            let is_placed = |id: u32| match (tokenizer.token_bytes(id), tokenizer.mark(id)) {
-                (Some(_), mark) => mark.is_some() == (id > WORLD_TOKENS),
-                (None, _) => true,
-            };
-            tokenizer.holds_world() && (1..=tokenizer.max_id()).all(is_placed)
-        }),
+        TokenTable::LongestMatch(tokenizer) => Some(tokenizer).filter(|tokenizer| fits_tokenizer_json(tokenizer)),
         TokenTable::BytePairs(_) | TokenTable::Merges(_) => None,
     }
+}
+
+/// Whether World's file and what is added to it are all of a vocabulary.
+pub(crate) fn is_built_on_world(tokenizer: &Tokenizer) -> bool {
+    // Ordinary tokens stand in World's file and have no place beside it, all others have their place there alone.
+    let is_placed = |id: u32| match (tokenizer.token_bytes(id), tokenizer.mark(id)) {
+        (Some(_), mark) => mark.is_some() == (id > WORLD_TOKENS),
+        (None, _) => true,
+    };
+    tokenizer.holds_world() && (1..=tokenizer.max_id()).all(is_placed)
 }
 
 /// The vocabulary, where directories of candle's hold its tokens: World is written beside the model, others are not.

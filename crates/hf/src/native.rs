@@ -1,13 +1,13 @@
 //! A directory for `RwkvForCausalLM` of Transformers, RWKV-7 as its makers publish it since August 2026. Start at [`native`].
 
-use rwkv_forge_container::{CONTEXT_GUESS, GENERATION_CONFIG, Origin, Sourced, TEMPLATE, TOKENIZER_CONFIG, Words};
+use rwkv_forge_container::{CONTEXT_GUESS, GENERATION_CONFIG, Origin, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, Words};
 use rwkv_forge_model::{Choice, DigestOf, DigestPlace, FileLayout, ModelDescription, OutputLayout, Patch, TimeMix, Version};
 use rwkv_forge_tokenizer::SpecialId;
 use serde_json::{Value, json};
 
 use crate::config::{END_OF_TURN, dtype, ends, id, turn};
 use crate::error::HfError;
-use crate::hugging_face::{CONFIG, WORLD, vocabulary};
+use crate::hugging_face::{CONFIG, WORLD, template, vocabulary};
 use crate::shards::{files, is_weights, text_file};
 use crate::table::native_row;
 use crate::tensors::{Squeezed, Style, tensors};
@@ -38,7 +38,8 @@ const DIGEST_BYTES: usize = 64;
 /// Whether a directory of [`native`] may have a file of this name.
 #[must_use]
 pub fn native_writes(name: &str) -> bool {
-    [CONFIG, GENERATION_CONFIG, FAKE_THINK, TOOLS, TEMPLATE, WORLD, TOKENIZER_CONFIG, PROVENANCE].contains(&name) || is_weights(name)
+    [CONFIG, GENERATION_CONFIG, FAKE_THINK, TOOLS, TEMPLATE, WORLD, TOKENIZER, TOKENIZER_CONFIG, PROVENANCE].contains(&name)
+        || is_weights(name)
 }
 
 /// Whether the class reads models of this version.
@@ -50,7 +51,7 @@ pub fn can_carry_native(version: Version) -> Result<(), HfError> {
 }
 
 /// Lays out a directory: the weights in one file or in shards with an index, `config.json`, the decoding that is published for answers with
-/// thought, almost without, and for tools, `chat_template.jinja` where a template is known, the vocabulary file where it is World, and
+/// thought, almost without, and for tools, `chat_template.jinja` where a template is known, the vocabulary as [`crate::hugging_face()`] has it, and
 /// `PROVENANCE.md` with the digests of the source and of the weights. `shard_bytes` are the bytes of tensors in a file,
 /// [`crate::SHARD_BYTES`] but for tests.
 ///
@@ -86,10 +87,10 @@ pub fn native(model: &ModelDescription, choices: &[Choice], words: &Words, shard
     for (name, decoding) in [(GENERATION_CONFIG, &OPEN), (FAKE_THINK, &FAKE), (TOOLS, &CALLS)] {
         all.push(text_file(name, format!("{:#}\n", generation(decoding, words))));
     }
-    if let Some(template) = &words.template {
-        all.push(text_file(TEMPLATE, template.value.clone()));
-    }
-    all.extend(vocabulary(words));
+    all.extend(template(words));
+    // World has no padding of its own.
+    let pad = words.special.get(SpecialId::Pad).map(|_| SpecialId::Pad);
+    all.extend(vocabulary(words, &[SpecialId::Bos, SpecialId::Eos].into_iter().chain(pad).collect::<Vec<_>>()));
     all.push((PROVENANCE.to_owned(), provenance));
     Ok(OutputLayout::Directory(all))
 }

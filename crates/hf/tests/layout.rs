@@ -337,6 +337,14 @@ fn the_world_vocabulary_goes_with_the_model_in_each_readers_form() {
     let directory = files(hugging_face(&model, &choices(&model, Encoding::F32), &words, SHARD_BYTES).unwrap());
     let copy = Tokenizer::from_bytes("copy", &directory["rwkv_vocab_v20230424.txt"].header).unwrap();
     assert_eq!(copy.sha256(), world.sha256());
+    let own = Tokenizer::from_bytes("tokenizer.json", &directory["tokenizer.json"].header).unwrap();
+    assert_eq!(own.sha256(), world.sha256());
+    let end = "<|rwkv_tokenizer_end_of_text|>";
+    let expected = serde_json::json!({
+        "bos_token": end, "eos_token": end, "pad_token": end, "clean_up_tokenization_spaces": false,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    });
+    assert_eq!(json(&directory["tokenizer_config.json"]), expected);
     let directory = files(candle(&model, &choices(&model, Encoding::F32), &words, SHARD_BYTES).unwrap());
     let ids = json(&directory["rwkv_vocab_v20230424.json"]);
     assert_eq!((ids["\n\n"].as_u64(), ids["世"].as_u64(), ids["Hello"].as_u64()), (Some(261), Some(10267), Some(33155)));

@@ -131,15 +131,29 @@ pub(crate) fn byte_level(text: &str) -> Option<Vec<u8>> {
     text.chars().map(byte_of).collect()
 }
 
+/// Where the bytes without a letter of their own begin.
+const ROW: u32 = 0x100;
+
+/// The letter of a byte in that alphabet.
+pub(crate) fn letter(byte: u8) -> char {
+    let place = match byte {
+        0..=b' ' => ROW.saturating_add(u32::from(byte)),
+        0x7f..=0xa0 => ROW.saturating_add(33).saturating_add(u32::from(byte.saturating_sub(0x7f))),
+        0xad => ROW.saturating_add(67),
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => u32::from(byte),
+    };
+    char::from_u32(place).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
 fn byte_of(char: char) -> Option<u8> {
-    let is_printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    match u32::from(char) {
-        code @ 0..=0xff => u8::try_from(code).ok().filter(|byte| is_printable(*byte)),
-        code => {
-            let place = usize::try_from(code.checked_sub(0x100)?).ok()?;
-            (0..=u8::MAX).filter(|byte| !is_printable(*byte)).nth(place)
-        }
-    }
+    let byte = match (u32::from(char), u32::from(char).checked_sub(ROW)) {
+        (code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff), _) => code,
+        (_, Some(place @ 0..=32)) => place,
+        (_, Some(place @ 33..=66)) => place.saturating_add(0x7f - 33),
+        (_, Some(67)) => 0xad,
+        (_, Some(_) | None) => return None,
+    };
+    u8::try_from(byte).ok()
 }
 
 /// One object: a token's id as the key, and its text, or for bytes that are no UTF-8 the array of their values. Ids
@@ -170,7 +184,8 @@ pub fn to_json(tokenizer: &Tokenizer) -> String {
     out
 }
 
-fn string(out: &mut String, text: &str) {
+/// Writes a text in quotes.
+pub(crate) fn string(out: &mut String, text: &str) {
     out.push('"');
     for char in text.chars() {
         match char {
@@ -228,6 +243,7 @@ mod tests {
         let mut sorted = all.clone();
         sorted.sort_unstable();
         assert_eq!((all.len(), sorted), (256, (0..=255).collect()));
+        assert!((0..=u8::MAX).all(|byte| byte_of(letter(byte)) == Some(byte)));
         assert_eq!(byte_level("Ġthe"), Some(b" the".to_vec()));
         assert_eq!((byte_of('Ġ'), byte_of('Ċ'), byte_of(' '), byte_of('Ƈ')), (Some(b' '), Some(b'\n'), None, None));
     }

@@ -2,7 +2,7 @@
 //!
 //! Start at [`Tokenizer`]. Lines of a vocabulary file are parsed in `vocabulary`, Python literals in `literal`, and
 //! `trie` finds the longest token at a position; `bpe` reads the vocabularies of hybrids with Qwen for containers' metadata, `merges` those that
-//! texts are divided by merges with (`tokenizer.json`). Nothing here opens files: the caller hands over the bytes.
+//! texts are divided by merges with (`tokenizer.json`), `word_level` writes a list in that form. Nothing here opens files: the caller hands over the bytes.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -22,6 +22,7 @@ mod merges;
 mod special;
 mod trie;
 mod vocabulary;
+mod word_level;
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -38,6 +39,7 @@ pub use special::{SpecialId, SpecialIds};
 use trie::Trie;
 use vocabulary::Vocabulary;
 pub use vocabulary::{MAX_FILE_BYTES, MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS};
+pub use word_level::{END_OF_TEXT_NAME, fits_tokenizer_json, name_in_tokenizer_json, to_tokenizer_json};
 
 /// SHA-256 of `rwkv_vocab_v20230424.txt` with LF line ends, the World vocabulary that is compiled in.
 pub const WORLD_SHA256: &str = "e6dee3d4e31b4d5c40ac99508ac6c701ceef4bed681bf2167ce9a908552bca89";
@@ -103,7 +105,7 @@ impl Tokenizer {
     ///   a note ([`Tokenizer::notes`]).
     /// - The JSON that web-rwkv reads and [`to_json`] writes.
     /// - `tokenizer.json` of Hugging Face's libraries: byte-level BPE, as Pile models have it, which divides texts by merges
-    ///   ([`Tokenizer::is_list`] is false), or RWKV's list in that form.
+    ///   ([`Tokenizer::is_list`] is false), or RWKV's list in that form, as others write it and [`to_tokenizer_json`] does.
     ///
     /// `name` is only used in messages and by [`Tokenizer::name`].
     ///

@@ -12,7 +12,7 @@ use crate::bpe::{QWEN2_SPLIT, TokenKind};
 use crate::error::TokenizerError;
 use crate::marks::{Mark, Marks};
 use crate::vocabulary::{MAX_ID, MAX_TOKEN_BYTES, MAX_TOKENS, Vocabulary, check_limit};
-use crate::{Matching, Tokenizer, hex, json};
+use crate::{Matching, Tokenizer, hex, json, word_level};
 
 /// Most merges that are read.
 const MAX_MERGES: usize = 1 << 20;
@@ -94,8 +94,11 @@ pub(crate) fn read(name: &str, file: &[u8], mut value: Value) -> Result<Tokenize
         "BPE" => {}
         "RwkvTrie" => return list(name, file, model, value.get("added_tokens")),
         other => {
-            let expected =
-                "expected BPE on bytes, as Pile models have it, or RwkvTrie; give the vocabulary that the model was trained with";
+            if let Some(read) = (other == word_level::KIND).then(|| word_level::read(name, file, &value)).flatten() {
+                return read;
+            }
+            let expected = "expected BPE on bytes, as Pile models have it, RwkvTrie, or WordLevel with an expression that finds the longest token, as \
+                 directories for Hugging Face's libraries have it from here; give the vocabulary that the model was trained with";
             return Err(bad(name, format!("its model is {}, {expected}", rwkv_forge_tensor::shorten(other))));
         }
     }

@@ -3,3 +3,4 @@
 mod bad_vocabulary;
 mod merges;
 mod official;
+mod word_level;

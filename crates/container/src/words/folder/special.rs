@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_tensor::shorten;
-use rwkv_forge_tokenizer::{SpecialId, SpecialIds, Tokenizer};
+use rwkv_forge_tokenizer::{END_OF_TEXT_NAME, SpecialId, SpecialIds, Tokenizer};
 use serde_json::Value as Json;
 
 use super::{Numbers, Said, TAKEN, content};
 use crate::words::{Disagreement, Fault, Origin, Sourced, Value, Word, Words};
 
 /// What ports call the token without a text with which texts begin and end.
-pub(super) const END_OF_TEXT: [&str; 2] = ["<|rwkv_tokenizer_end_of_text|>", "<s>"];
+pub(super) const END_OF_TEXT: [&str; 2] = [END_OF_TEXT_NAME, "<s>"];
 /// Whether texts begin and end with a special token, under the keys that a GGUF has for it.
 pub const ADDED_AROUND: [&str; 3] = ["tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_sep_token"];
 /// What such a key begins with.
