@@ -64,6 +64,25 @@ fn bits_per_byte_are_the_known_figures() {
     is(bits(&["eval", &text(&small), "--vocab", &vocabulary, "--text", &refdocs, "--bytes", "24000"].map(str::to_owned)), 0.9951);
 }
 
+/// Two files of one name are two models in every table.
+#[test]
+fn files_of_one_name_are_told_apart() {
+    let dir = Dir::new();
+    let [first, second] = ["first", "second"].map(|folder| {
+        std::fs::create_dir(dir.join(folder)).unwrap();
+        let path = dir.join(folder).join("model.pth");
+        std::fs::copy(checkpoint("7"), &path).unwrap();
+        path
+    });
+    let (html, csv) = (dir.join("page.html"), dir.join("all.csv"));
+    let more = ["--text", passage(), "--bytes", "3000", "--baseline", &text(&second), "--html", &text(&html), "--csv", &text(&csv)];
+    let seen = json(&eval(&[&first], &more), 0);
+    assert_eq!([&seen["models"][0]["name"], &seen["baseline"]["name"]], ["first/model.pth", "second/model.pth"]);
+    assert!(std::fs::read_to_string(&csv).unwrap().contains("first/model.pth"));
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(["first/model.pth", "second/model.pth"].iter().all(|name| page.contains(name)), "{page:.3000}");
+}
+
 #[test]
 fn one_model_alone_is_described() {
     let seen = json(&eval(&[checkpoint("7")], &["--text", passage(), "--bytes", "3000"]), 0);

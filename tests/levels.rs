@@ -135,6 +135,11 @@ fn speeds_and_pages_come_with_the_levels() {
     let page = std::fs::read_to_string(&html).unwrap();
     assert!(page.contains("Take q4_0") && page.contains("tokens/s") && page.contains("--levels q8_0,q4_0"), "{page:.3000}");
     assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 3);
+    // Two lines can be told apart: both are drawn, and have their names.
+    assert!(!page.contains("Not drawn"), "{page:.3000}");
+    assert!(page.matches(">q8_0</text>").count() >= 2 && page.matches(">q4_0</text>").count() >= 2, "{page:.3000}");
+    // However many speeds are doubtful, a reason stands there once.
+    assert!(page.matches("to be distrusted: other programs took").count() <= 1);
 }
 
 /// Killed without warning once the first level is finished: it is not measured again, and the numbers are the same.

@@ -19,7 +19,7 @@ mod system;
 mod view;
 
 pub use error::BenchError;
-pub use noise::{BUSY_OTHERS, Doubt, Listener, Quiet, WIDE_SPREAD, doubts};
+pub use noise::{BUSY_OTHERS, Doubt, Listener, Quiet, WIDE_SPREAD, doubts, together};
 pub use report::{Decode, Load, MemoryReport, ModelReport, Position, Prompt, Report};
 pub use run::{OnStep, run};
 pub use settings::{Settings, Subject};

@@ -131,38 +131,66 @@ impl Doubt {
     }
 }
 
-impl fmt::Display for Doubt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Doubt {
+    /// The share that it is about.
+    fn share(&self) -> f64 {
+        match self {
+            Self::InCache { share, .. } | Self::BeyondMemory { share } | Self::OtherPrograms { share } => *share,
+            Self::Spread { relative } => *relative,
+        }
+    }
+
+    /// In words, with its share as `shown`.
+    fn said(&self, shown: &str) -> String {
         let mb = |bytes: u64| bytes as f64 / 1e6;
         match self {
-            Self::InCache { share, bytes, cache_bytes } => write!(
-                f,
-                "{:.0} % of the memory's bandwidth: the {:.1} MB that a token reads lie in the cache of {:.1} MB, which is faster; memory bounds \
+            Self::InCache { bytes, cache_bytes, .. } => format!(
+                "{shown} % of the memory's bandwidth: the {:.1} MB that a token reads lie in the cache of {:.1} MB, which is faster; memory bounds \
                  larger models",
-                share * 100.0,
                 mb(*bytes),
                 mb(*cache_bytes)
             ),
-            Self::BeyondMemory { share } => write!(
-                f,
-                "{:.0} % of the memory's bandwidth is more than there is: something else used the memory while its bandwidth was measured; \
-                 measure again on a quiet machine",
-                share * 100.0
+            Self::BeyondMemory { .. } => format!(
+                "{shown} % of the memory's bandwidth is more than there is: something else used the memory while its bandwidth was measured; \
+                 measure again on a quiet machine"
             ),
-            Self::Spread { relative } => write!(
-                f,
-                "half of the rounds spread over {:.0} % of the median, more than {:.0} %: measure again on a quiet machine",
-                relative * 100.0,
+            Self::Spread { .. } => format!(
+                "half of the rounds spread over {shown} % of the median, more than {:.0} %: measure again on a quiet machine",
                 WIDE_SPREAD * 100.0
             ),
-            Self::OtherPrograms { share } => write!(
-                f,
-                "other programs took {:.0} % of the processors' time, more than {:.0} %: measure again on a quiet machine",
-                share * 100.0,
+            Self::OtherPrograms { .. } => format!(
+                "other programs took {shown} % of the processors' time, more than {:.0} %: measure again on a quiet machine",
                 BUSY_OTHERS * 100.0
             ),
         }
     }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.said(&format!("{:.0}", self.share() * 100.0)))
+    }
+}
+
+/// The doubts about several things, each kind once, with the range of its numbers: the places of those that it is about, and why.
+#[must_use]
+pub fn together(all: &[&[Doubt]]) -> Vec<(Vec<usize>, String)> {
+    let mut kinds: Vec<(String, Vec<(usize, &Doubt)>)> = Vec::new();
+    for (place, doubt) in all.iter().enumerate().flat_map(|(place, doubts)| doubts.iter().map(move |doubt| (place, doubt))) {
+        let kind = doubt.said("");
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, alike)) => alike.push((place, doubt)),
+            None => kinds.push((kind, vec![(place, doubt)])),
+        }
+    }
+    let told = kinds.into_iter().filter_map(|(_, alike)| {
+        let shares = alike.iter().map(|(_, doubt)| doubt.share() * 100.0);
+        let (low, high) = shares.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), share| (low.min(share), high.max(share)));
+        let (low, high) = (format!("{low:.0}"), format!("{high:.0}"));
+        let why = alike.first()?.1.said(&if low == high { low } else { format!("{low} to {high}") });
+        Some((alike.iter().map(|(place, _)| *place).collect(), why))
+    });
+    told.collect()
 }
 
 /// Why figures of decoding are to be distrusted; empty where they are not.
@@ -226,6 +254,19 @@ mod tests {
         assert_eq!(names(&decode(0.5, 1 << 30, &[80.0, 100.0, 120.0]), Some(0.06)), ["spread", "other_programs"]);
         // Without a size of the cache it cannot be said that it is the cache.
         assert_eq!(doubts(&decode(1.36, 1, &calm), &Quiet::default(), None), [Doubt::BeyondMemory { share: 1.36 }]);
+    }
+
+    #[test]
+    fn doubts_alike_are_told_once_with_their_range() {
+        let others = |share| Doubt::OtherPrograms { share };
+        let spread = Doubt::Spread { relative: 0.31 };
+        let all: [&[Doubt]; 4] = [&[others(0.79)], &[], &[spread, others(0.85)], &[others(0.5)]];
+        let told = together(&all);
+        let why = "other programs took 50 to 85 % of the processors' time, more than 5 %: measure again on a quiet machine";
+        assert_eq!(told[0], (vec![0, 2, 3], why.to_owned()));
+        assert_eq!(told[1], (vec![2], spread.to_string()));
+        assert_eq!((told.len(), together(&[&[], &[]]).len()), (2, 0));
+        assert_eq!(together(&[&[others(0.8)], &[others(0.8)]])[0].1, others(0.8).to_string());
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub struct ModelReport {
     pub position_spread: Option<f64>,
     /// The type in which the engine holds the matrices of that type: another one where it has no kernel for it.
     pub held: String,
+    /// The types of its matrices and how many hundredths of their bytes each has, the largest first.
+    #[serde(skip)]
+    pub shares: Vec<(String, u64)>,
     /// What the engine says about how tensors are held.
     pub notes: Vec<String>,
     /// Why its speed, or what it is compared with, is to be distrusted; empty where it is not.

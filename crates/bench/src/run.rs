@@ -269,13 +269,14 @@ impl<'a> Loaded<'a> {
         let prompt = |(tokens, rates): &(usize, Vec<f64>)| Some(Prompt { tokens: *tokens, tokens_per_second: Spread::of(rates)? });
         let position = |place: &Place| Some(Position { position: place.position, tokens_per_second: Spread::of(&place.rates)? });
         let positions: Vec<Position> = self.positions.iter().filter_map(position).collect();
-        let (encoding, held) = main_type(model, &self.engine);
+        let MainType { encoding, held, shares } = main_type(model, &self.engine);
         Some(ModelReport {
             file: name.clone(),
             format: model.format().to_string(),
             version: model.description().version.to_string(),
             encoding,
             held,
+            shares,
             parameters: model.description().parameters(),
             file_bytes: *file_bytes,
             threads,
@@ -310,8 +311,16 @@ fn rate(seconds: &[f64]) -> f64 {
     seconds.len() as f64 / seconds.iter().sum::<f64>()
 }
 
-/// The type of the matrices, without the embedding, that takes the most bytes, and the widest one in which the engine holds these.
-fn main_type(model: &Model, engine: &Engine) -> (String, String) {
+/// The type of the matrices, without the embedding, that takes the most bytes, the widest one in which the engine holds these, and how
+/// many hundredths of the bytes each type has, the largest first.
+#[derive(Default)]
+struct MainType {
+    encoding: String,
+    held: String,
+    shares: Vec<(String, u64)>,
+}
+
+fn main_type(model: &Model, engine: &Engine) -> MainType {
     let mut types = std::collections::BTreeMap::<&str, (u64, Option<Encoding>)>::new();
     let tensors = &model.description().tensors;
     for spec in tensors.iter().filter(|spec| spec.role.tensor_use() == rwkv_forge_model::TensorUse::Linear) {
@@ -321,9 +330,13 @@ fn main_type(model: &Model, engine: &Engine) -> (String, String) {
             *held = (*held).into_iter().chain(engine.held_as(&spec.name)).max_by_key(|encoding| encoding.block_bytes);
         }
     }
-    let main = types.into_iter().max_by_key(|(_, (bytes, _))| *bytes);
-    let Some((name, (_, held))) = main else { return (String::new(), String::new()) };
-    (name.to_owned(), held.map_or(name, |held| held.name).to_owned())
+    let mut types: Vec<_> = types.into_iter().collect();
+    types.sort_by_key(|(name, (bytes, _))| (std::cmp::Reverse(*bytes), *name));
+    let all: u64 = types.iter().map(|(_, (bytes, _))| *bytes).sum();
+    let hundredths = |bytes: u64| u64::try_from(u128::from(bytes) * 100 / u128::from(all.max(1))).unwrap_or(100);
+    let shares = types.iter().map(|(name, (bytes, _))| ((*name).to_owned(), hundredths(*bytes))).collect();
+    let Some((name, (_, held))) = types.first() else { return MainType::default() };
+    MainType { encoding: (*name).to_owned(), held: held.map_or(*name, |held| held.name).to_owned(), shares }
 }
 
 /// All rounds of one group.

@@ -9,9 +9,24 @@ use crate::report::{ModelReport, Report};
 const MB: f64 = 1e6;
 const GB: f64 = 1e9;
 
+/// A type with fewer hundredths of the bytes than this does not stand for the whole file.
+const MAIN: u64 = 90;
+/// A type with fewer is not named.
+const NAMED: u64 = 5;
+
+/// The types of a file in which none is that of nearly all: `mixed: q8_0 48 %, q4_k 45 %`.
+fn mixed(shares: &[(String, u64)]) -> Option<String> {
+    let (_, first) = shares.first()?;
+    let named: Vec<String> = shares.iter().filter(|(_, share)| *share >= NAMED).map(|(name, share)| format!("{name} {share} %")).collect();
+    (*first < MAIN && named.len() > 1).then(|| format!("mixed: {}", named.join(", ")))
+}
+
 /// The type of a model, and what it is decoded to where there is no kernel for it.
 fn type_of(model: &ModelReport) -> String {
-    let ModelReport { encoding, held, .. } = model;
+    let ModelReport { encoding, held, shares, .. } = model;
+    if let Some(mixed) = mixed(shares) {
+        return if encoding == held { mixed } else { format!("{mixed}; {encoding} held as {held}") };
+    }
     if encoding == held { encoding.clone() } else { format!("{encoding}, held as {held}") }
 }
 
@@ -272,4 +287,18 @@ fn percent(share: f64) -> Cell {
 
 fn threads(count: usize) -> String {
     if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_several_types_is_not_called_after_one() {
+        let shares = |all: &[(&str, u64)]| all.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect::<Vec<_>>();
+        assert_eq!(mixed(&shares(&[("q8_0", 48), ("q4_k", 45), ("f16", 4)])).as_deref(), Some("mixed: q8_0 48 %, q4_k 45 %"));
+        assert_eq!(mixed(&shares(&[("q4_k", 93), ("f16", 7)])), None);
+        assert_eq!(mixed(&shares(&[("f16", 100)])), None);
+        assert_eq!(mixed(&[]), None);
+    }
 }

@@ -156,12 +156,12 @@ impl Level {
     }
 
     /// The model in this type. Replaced tensors lie in a file without a name.
-    fn rendered(&self, model: &OpenModel, observer: &dyn Observer) -> Result<Rendered, ChooseError> {
+    fn rendered(&self, model: &OpenModel, step: &str, observer: &dyn Observer) -> Result<Rendered, ChooseError> {
         let steps = observer.begin(Work::Quantizing);
         let rendering = Rendering { model, blueprint: &self.blueprint, recipe: &self.recipe, calibration: None, directory: None };
         let rendered = rendering.whole(&|done, total, tensor| {
             steps.set(done, total);
-            steps.at(&format!("{}: {tensor}", self.names[0]));
+            steps.at(&format!("{step}: {tensor}"));
         });
         Ok(rendered?)
     }
@@ -254,7 +254,9 @@ pub fn compare_levels(levels: &[Level], source: LevelSource<'_>, wish: &Wish, jo
     if source.model.source().tensors().iter().any(|info| !info.encoding.is_dense()) {
         job.observer.note("the source is quantized: levels are measured against it, so its own losses are in none of the numbers");
     }
-    let made: Vec<Made<'_>> = levels.iter().map(|level| Made::new(level, source, timed, job.observer)).collect();
+    let step = |index: usize| format!("level {} of {}, {}", index + 1, levels.len(), levels[index].names[0]);
+    let made = levels.iter().enumerate().map(|(index, level)| Made::new(level, source, step(index), timed, job.observer));
+    let made: Vec<Made<'_>> = made.collect();
     let candidates: Vec<&dyn Candidate> = made.iter().map(|made| made as &dyn Candidate).collect();
     let model = Runnable::new(&source.model.model);
     let results = job.run(Some(Reference { model: &model, identity: source.identity }), &candidates, None)?;
@@ -265,7 +267,7 @@ pub fn compare_levels(levels: &[Level], source: LevelSource<'_>, wish: &Wish, jo
         let (name, count) = (made.name(), made.zeroed.get());
         job.observer.warn(&format!("{name}: {count} blocks became zero although their weights are not"));
     }
-    let source_speed = if timed { measure(source.name, &model, source.bytes, job.observer)? } else { None };
+    let source_speed = if timed { measure((source.name, "the source"), &model, source.bytes, job.observer)? } else { None };
     let costs: Vec<(f64, f64)> = levels.iter().zip(&results.models).map(|(level, found)| (level.bytes as f64, found.kl())).collect();
     let files: Vec<Choosable> = levels.iter().zip(&results.models).map(|(level, found)| choosable(level, found)).collect();
     let recommended = wish.choose(&files);
@@ -291,6 +293,8 @@ struct Made<'a> {
     level: &'a Level,
     model: &'a OpenModel,
     identity: String,
+    /// As progress calls it.
+    step: String,
     timed: bool,
     observer: &'a dyn Observer,
     speed: OnceCell<Speed>,
@@ -299,9 +303,9 @@ struct Made<'a> {
 }
 
 impl<'a> Made<'a> {
-    fn new(level: &'a Level, source: LevelSource<'a>, timed: bool, observer: &'a dyn Observer) -> Self {
+    fn new(level: &'a Level, source: LevelSource<'a>, step: String, timed: bool, observer: &'a dyn Observer) -> Self {
         let identity = format!("{} in {}", source.identity, level.types);
-        Self { level, model: source.model, identity, timed, observer, speed: OnceCell::new(), zeroed: Cell::new(0) }
+        Self { level, model: source.model, identity, step, timed, observer, speed: OnceCell::new(), zeroed: Cell::new(0) }
     }
 }
 
@@ -314,15 +318,19 @@ impl Candidate for Made<'_> {
         &self.identity
     }
 
+    fn step(&self) -> Option<String> {
+        Some(self.step.clone())
+    }
+
     fn with(&self, task: &mut dyn FnMut(Runnable) -> Result<(), ChooseError>) -> Result<(), ChooseError> {
-        let rendered = self.level.rendered(self.model, self.observer)?;
+        let rendered = self.level.rendered(self.model, &self.step, self.observer)?;
         self.zeroed.set(rendered.zeroed_blocks);
         task(Runnable::new(&rendered.model))
     }
 
     fn measured(&self, model: Runnable) -> Result<(), ChooseError> {
         if self.timed && self.speed.get().is_none() {
-            let found = measure(self.name(), &model, self.level.bytes, self.observer)?;
+            let found = measure((self.name(), &self.step), &model, self.level.bytes, self.observer)?;
             // Once a level: it is empty, as was just seen.
             found.into_iter().for_each(|speed| drop(self.speed.set(speed)));
         }

@@ -21,6 +21,10 @@ pub trait Candidate {
     /// # Errors
     /// When it cannot be made, and those of `task`.
     fn with(&self, task: &mut dyn FnMut(Runnable) -> Result<(), ChooseError>) -> Result<(), ChooseError>;
+    /// What progress calls the step in which it is made and measured, as `level 2 of 5, q4_0`; `None` where there is nothing to make.
+    fn step(&self) -> Option<String> {
+        None
+    }
     /// Called with the model once its last part is measured.
     ///
     /// # Errors
@@ -202,7 +206,9 @@ impl Job<'_> {
         if kept > 0 {
             self.observer.note(&format!("{kept} of {} results are those of an earlier run", self.parts.len() * candidates.len()));
         }
-        let mut meter = Meter::of_job(self.observer, reference, self.parts, &missing);
+        // Where models are made between passes, and timed, tokens alone do not tell when the run ends: each pass is a step of its own.
+        let made = candidates.iter().any(|candidate| candidate.step().is_some());
+        let mut meter = if made { Meter::new(self.observer) } else { Meter::of_job(self.observer, reference, self.parts, &missing) };
         for (number, part) in self.parts.iter().enumerate() {
             let last = number + 1 == self.parts.len();
             let mut baseline = match reference {
@@ -219,7 +225,8 @@ impl Job<'_> {
                 }
                 meter.at(candidate.name());
                 candidate.with(&mut |model| {
-                    meter.name = part_of(candidate.name(), number, self.parts.len());
+                    let step = candidate.step();
+                    meter.name = part_of(step.as_deref().unwrap_or(candidate.name()), number, self.parts.len());
                     let loss = self.one(&model, baseline.as_mut(), part, &mut logits, &mut meter);
                     let loss = loss.map_err(|error| error.of(candidate.name()))?;
                     keep(self.cache, &name, &Note::of(candidate.name(), &loss), &loss.scores)?;
@@ -294,9 +301,11 @@ fn part_of(name: &str, part: usize, parts: usize) -> String {
     if parts > 1 { format!("{name}, part {} of {parts}", part + 1) } else { name.to_owned() }
 }
 
-/// Progress over tokens of all passes, which knows what a layer and what a head costs.
+/// Progress over tokens of passes, which knows what a layer and what a head costs.
 pub(crate) struct Meter<'o> {
-    steps: Box<dyn Steps + 'o>,
+    observer: &'o dyn Observer,
+    /// Of all passes, where these are the whole run; else each has its own.
+    steps: Option<Box<dyn Steps + 'o>>,
     /// What goes through the text now.
     pub(crate) name: String,
     done: u64,
@@ -304,16 +313,16 @@ pub(crate) struct Meter<'o> {
 }
 
 impl<'o> Meter<'o> {
-    /// Of so many tokens in all passes together.
-    pub(crate) fn new(observer: &'o dyn Observer, total: u64) -> Self {
-        let steps = observer.begin(Work::Evaluating);
-        steps.set(0, total);
-        Self { steps, name: String::new(), done: 0, total }
+    /// Of passes each of which is a step of a longer run.
+    pub(crate) fn new(observer: &'o dyn Observer) -> Self {
+        Self { observer, steps: None, name: String::new(), done: 0, total: 0 }
     }
 
     /// What is at hand before a pass.
     fn at(&self, what: &str) {
-        self.steps.at(what);
+        if let Some(steps) = &self.steps {
+            steps.at(what);
+        }
     }
 
     fn of_job(observer: &'o dyn Observer, reference: Option<Reference<'_>>, parts: &[Schedule], missing: &[Vec<bool>]) -> Self {
@@ -322,7 +331,11 @@ impl<'o> Meter<'o> {
             let passes = candidates + usize::from(reference.is_some() && candidates > 0);
             (passes * part.fed()) as u64
         };
-        Self::new(observer, parts.iter().zip(missing).map(|(part, missing)| of(part, missing)).sum())
+        let total = parts.iter().zip(missing).map(|(part, missing)| of(part, missing)).sum();
+        let steps = observer.begin(Work::Evaluating);
+        steps.whole();
+        steps.set(0, total);
+        Self { steps: Some(steps), total, ..Self::new(observer) }
     }
 
     /// One pass of a model over a part, at whose end `heads` heads are computed.
@@ -337,23 +350,27 @@ impl<'o> Meter<'o> {
         // Products with matrices, nearly all of the work; a layer has about twelve squares of the width.
         let layers = (part.fed() * sizes.layers * 12 * sizes.channels) as f64;
         let share = layers / (layers + (heads * part.scored() * sizes.vocabulary) as f64).max(1.0);
-        let (before, fed) = (self.done, part.fed() as f64);
-        self.steps.set(before, self.total);
-        self.steps.at(&format!("{}: layer 1 of {}", self.name, sizes.layers));
+        let own = if self.steps.is_none() { Some(self.observer.begin(Work::Evaluating)) } else { None };
+        let (before, total) = if own.is_some() { (0, part.fed() as u64) } else { (self.done, self.total) };
+        let Some(steps) = own.as_deref().or(self.steps.as_deref()) else { return Ok(task(&mut |_| ())?) };
+        let (name, fed) = (&self.name, part.fed() as f64);
+        steps.set(before, total);
+        steps.at(&format!("{name}: layer 1 of {}", sizes.layers));
         let out = task(&mut |step| {
             let fraction = step.done as f64 / step.total.max(1) as f64;
             let all = if step.stage == "layers" { share * fraction } else { share + (1.0 - share) * fraction };
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of tokens")]
             let now = before + (all * fed) as u64;
-            self.steps.set(now, self.total);
-            self.steps.at(&if step.stage == "layers" && step.done < step.total {
-                format!("{}: layer {} of {}", self.name, step.done + 1, step.total)
+            steps.set(now, total);
+            steps.at(&if step.stage == "layers" && step.done < step.total {
+                format!("{name}: layer {} of {}", step.done + 1, step.total)
             } else {
-                format!("{}: the head", self.name)
+                format!("{name}: the head")
             });
         })?;
-        self.done = before + part.fed() as u64;
-        self.steps.set(self.done, self.total);
+        let done = before + part.fed() as u64;
+        steps.set(done, total);
+        self.done = done;
         Ok(out)
     }
 }

@@ -20,6 +20,8 @@ pub trait Steps: Sync {
     fn at(&self, what: &str);
     /// Seconds that the rest takes, where the work knows that better than its pace so far tells.
     fn left(&self, seconds: f64);
+    /// Says that this is the whole of what takes time, and not one step of several: when it ends is when the run ends.
+    fn whole(&self) {}
 }
 
 /// A part of the work.

@@ -224,7 +224,7 @@ impl Planning<'_> {
         })?;
         drop(steps);
         let (candidate, schedule) = (Runnable::new(&rendered.model), baseline.schedule());
-        let mut meter = Meter::new(observer, schedule.fed() as u64);
+        let mut meter = Meter::new(observer);
         meter.name = format!("recipe {number}");
         let loss = meter.pass(&candidate, schedule, 2, |step| baseline.compare(candidate.clone(), &self.loss.pass, step))?;
         drop(meter);

@@ -232,7 +232,7 @@ impl Planner<'_> {
         };
         planning.estimate(self.goal)?;
         let (source, measured) = (Runnable::new(&self.model.model), texts.measured);
-        let mut meter = Meter::new(observer, measured.fed() as u64);
+        let mut meter = Meter::new(observer);
         meter.name = "the source".to_owned();
         let mut baseline = meter.pass(&source, measured, 0, |step| Baseline::new(source.clone(), measured, &loss, step))?;
         drop(meter);

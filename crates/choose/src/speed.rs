@@ -60,7 +60,13 @@ impl Speed {
 }
 
 /// Measures the speed of a model: again while something else runs, and of all tries the one with the least spread is told.
-pub(crate) fn measure(name: &str, runnable: &Runnable, file_bytes: u64, observer: &dyn Observer) -> Result<Option<Speed>, ChooseError> {
+/// The second name is what progress calls it.
+pub(crate) fn measure(
+    (name, step): (&str, &str),
+    runnable: &Runnable,
+    file_bytes: u64,
+    observer: &dyn Observer,
+) -> Result<Option<Speed>, ChooseError> {
     let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
     let options = EngineOptions { threads, ..EngineOptions::default() };
     let subject = Subject { name: name.to_owned(), model: runnable.model.clone(), file_bytes, options };
@@ -71,7 +77,7 @@ pub(crate) fn measure(name: &str, runnable: &Runnable, file_bytes: u64, observer
     for _ in 0..TRIES {
         let report = rwkv_forge_bench::run(std::slice::from_ref(&subject), &settings, &|done, total, what| {
             steps.set(done as u64, total as u64);
-            steps.at(what);
+            steps.at(&format!("{step}: {what}"));
         })?;
         let Some(found) = report.models.first().map(Speed::of) else { break };
         if best.as_ref().is_none_or(|best| found.is_sound() || found.spread() < best.spread()) {

@@ -10,7 +10,7 @@ use rwkv_forge_io::OutputFile;
 use serde_json::{Value, json};
 
 use super::models::Models;
-use super::{curve, needs_head};
+use super::{curve, names_apart, needs_head};
 use crate::args::{Bench, BenchKind, Global};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -94,10 +94,11 @@ fn ways(args: &Bench, global: &Global, terminal: &Terminal) -> Result<Vec<Engine
 
 fn subjects(args: &Bench, models: &[OpenModel], ways: &[EngineOptions]) -> Result<Vec<Subject>, Failure> {
     let mut subjects = Vec::new();
-    for (path, model) in args.models.iter().zip(models) {
+    let names = names_apart(&args.models.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    for (name, model) in names.iter().zip(models) {
         let file_bytes = model.source_bytes()?;
         subjects.extend(ways.iter().map(|options| Subject {
-            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            name: name.clone(),
             model: model.model.clone(),
             file_bytes,
             options: *options,

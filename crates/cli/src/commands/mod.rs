@@ -45,6 +45,32 @@ pub(crate) fn open_options(global: &Global) -> OpenOptions {
     OpenOptions { backend: if global.mmap { Backend::Mmap } else { Backend::Pread }, ..OpenOptions::default() }
 }
 
+/// A file as tables call it.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Several files as tables call them: by their names, and where different files have the same one, with as many of their folders as tell
+/// them apart.
+pub(crate) fn names_apart(paths: &[&Path]) -> Vec<String> {
+    let parts = |path: &Path| -> Vec<String> {
+        let parts = path.components().filter(|part| !matches!(part, std::path::Component::CurDir));
+        parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
+    };
+    let all: Vec<Vec<String>> = paths.iter().map(|path| parts(path)).collect();
+    let end = |parts: &[String], count: usize| parts[parts.len().saturating_sub(count)..].join("/");
+    let name = |(own, path): (&Vec<String>, &&Path)| {
+        let alike = |count: &usize| all.iter().any(|other| other != own && end(other, *count) == end(own, *count));
+        match (1..=own.len()).find(|count| !alike(count)) {
+            Some(1) => name_of(path),
+            Some(count) => end(own, count),
+            // The end of another one's path.
+            None => path.to_string_lossy().into_owned(),
+        }
+    };
+    all.iter().zip(paths).map(name).collect()
+}
+
 /// What `--kernel` names.
 pub(crate) fn kernel(name: &str) -> Kernel {
     if name == Kernel::Engine.name() { Kernel::Engine } else { Kernel::Reference }
@@ -261,5 +287,20 @@ pub(crate) fn number(value: f64) -> String {
         format!("{value:.decimals$}")
     } else {
         format!("{value:.3e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_one_name_are_told_apart_by_their_folders() {
+        let of = |paths: &[&str]| names_apart(&paths.iter().map(Path::new).collect::<Vec<_>>());
+        assert_eq!(of(&["x/a.gguf", "y/b.gguf"]), ["a.gguf", "b.gguf"]);
+        assert_eq!(of(&["a.gguf", "odd/same/a.gguf", "b.gguf"]), ["a.gguf", "same/a.gguf", "b.gguf"]);
+        assert_eq!(of(&["/m/x/1/a.gguf", "/m/y/1/a.gguf"]), ["x/1/a.gguf", "y/1/a.gguf"]);
+        // The same file twice is the same.
+        assert_eq!(of(&["./a.gguf", "a.gguf"]), ["a.gguf", "a.gguf"]);
     }
 }

@@ -94,9 +94,13 @@ fn report(args: &Plan, planner: &Planner<'_>, finished: &Finished, written: &Wri
     if let Some(warning) = prediction.and_then(|prediction| prediction.warning("the source")) {
         terminal.warn(&warning);
     }
+    if let Some(words) = beyond(*probing, args.budget) {
+        terminal.note(&words);
+    }
     terminal.print(&format!(
-        "wrote {} in {calibrating:.0} s of calibrating, {probing:.0} s of probing, {measuring:.0} s of quantizing and measuring\n",
-        output.shown()
+        "wrote {} in {:.1} s: calibrating {calibrating:.1} s, probing {probing:.1} s, quantizing and measuring {measuring:.1} s\n",
+        output.shown(),
+        calibrating + probing + measuring
     ));
     if let Destination::File(recipe) = output {
         terminal.print(&format!("=> write the file with: {}\n", conversion(args, &shell_path(recipe), |path| path)));
@@ -116,6 +120,17 @@ fn report(args: &Plan, planner: &Planner<'_>, finished: &Finished, written: &Wri
             "peak_memory_bytes": rwkv_forge_io::peak_memory_bytes(),
         }),
     )
+}
+
+/// That probing took longer than it was given: whole probes alone are made, and some are made whatever the time.
+fn beyond(probing: f64, budget: std::time::Duration) -> Option<String> {
+    let budget = budget.as_secs_f64();
+    (probing > budget * 1.1).then(|| {
+        format!(
+            "probing took {probing:.1} s, more than --budget {budget} s: one tensor of each kind is probed in any case; --probe-windows \
+             makes each probe shorter"
+        )
+    })
 }
 
 fn goal(args: &Plan) -> Goal {
@@ -240,4 +255,19 @@ fn print(model: &OpenModel, harms: &[TensorHarm], planned: &Planned, terminal: &
         terminal.print("not met: the goal was not reached\n");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_budget_that_was_not_kept_is_told() {
+        assert_eq!(beyond(10.9, Duration::from_secs(10)), None);
+        assert!(
+            beyond(30.0, Duration::from_secs(10)).is_some_and(|words| words.starts_with("probing took 30.0 s, more than --budget 10 s: "))
+        );
+    }
 }

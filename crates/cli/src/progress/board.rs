@@ -43,6 +43,8 @@ pub(super) struct Task {
     pub(super) started: Instant,
     /// How long the rest took at some moment.
     pub(super) left: Option<(Duration, Instant)>,
+    /// Whether other work follows, which its time is not that of.
+    pub(super) step: bool,
 }
 
 impl Task {
@@ -57,6 +59,7 @@ impl Task {
             total: self.total,
             elapsed,
             left,
+            step: self.step,
         }
     }
 }
@@ -69,6 +72,10 @@ pub(super) trait Surface: Send {
     fn clear(&mut self);
     /// Adds a line.
     fn line(&mut self, text: &str);
+    /// Places for the text beside a bar with this name.
+    fn room(&self, _name: &str) -> usize {
+        usize::MAX
+    }
 }
 
 /// All that is under way, the outermost piece first.
@@ -126,7 +133,7 @@ impl State {
                 if busy < delay && !self.drawn {
                     return delay.saturating_sub(busy);
                 }
-                self.surface.draw(outermost.name, outermost.percent(), &words::beside(&moments));
+                self.surface.draw(outermost.name, outermost.percent(), &words::beside(&moments, self.surface.room(outermost.name)));
                 self.drawn = true;
                 PERIOD
             }
@@ -187,7 +194,8 @@ impl Board {
             return None;
         }
         let started = Instant::now();
-        let task = Arc::new(Mutex::new(Task { name, unit, at: String::new(), done: 0, total: 0, started, left: None }));
+        let task = Task { name, unit, at: String::new(), done: 0, total: 0, started, left: None, step: false };
+        let task = Arc::new(Mutex::new(task));
         let mut state = lock(&self.shared.state);
         state.push(Arc::clone(&task), started);
         if !state.painting {
@@ -242,6 +250,15 @@ fn paint(shared: &Shared) {
     }
 }
 
+/// Terminals of fewer places have no room for a bar.
+const SPACIOUS: usize = 80;
+
+/// Places of a line of the terminal.
+fn width() -> usize {
+    let asked = rustix::termios::tcgetwinsize(std::io::stderr()).ok().map(|size| usize::from(size.ws_col));
+    asked.filter(|columns| *columns > 0).unwrap_or(SPACIOUS)
+}
+
 /// The stream that is no result.
 #[derive(Default)]
 struct Stderr {
@@ -251,7 +268,8 @@ struct Stderr {
 
 impl Surface for Stderr {
     fn draw(&mut self, name: &str, percent: Option<u64>, text: &str) {
-        let share = percent.is_some();
+        // Where there is little room, words say more than a bar.
+        let share = percent.is_some() && width() >= SPACIOUS;
         if self.bar.is_none() || self.share != share {
             let template = if share { "{spinner} {prefix} {bar:12.cyan} {wide_msg}" } else { "{spinner} {prefix} {wide_msg}" };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -265,6 +283,12 @@ impl Surface for Stderr {
             bar.set_position(percent.unwrap_or(0));
             bar.tick();
         }
+    }
+
+    fn room(&self, name: &str) -> usize {
+        // What moves, the name, and spaces; the bar.
+        let beside = 3 + name.len() + if width() >= SPACIOUS { 13 } else { 0 };
+        width().saturating_sub(beside)
     }
 
     fn clear(&mut self) {
@@ -307,7 +331,8 @@ mod tests {
     }
 
     fn task(name: &'static str, started: Instant) -> Arc<Mutex<Task>> {
-        Arc::new(Mutex::new(Task { name, unit: Unit::Layers, at: String::new(), done: 0, total: 0, started, left: None }))
+        let (unit, at) = (Unit::Layers, String::new());
+        Arc::new(Mutex::new(Task { name, unit, at, done: 0, total: 0, started, left: None, step: false }))
     }
 
     fn millis(count: u64) -> Duration {

@@ -29,6 +29,13 @@ impl<'t> Progress<'t> {
         Self { board, task: board.begin(name, unit) }
     }
 
+    /// The same of work that others follow: the time that is left is that of this step.
+    pub(crate) fn step(terminal: &'t Terminal, name: &'static str, unit: Unit) -> Self {
+        let out = Self::new(terminal, name, unit);
+        out.change(|task| task.step = true);
+        out
+    }
+
     fn change(&self, change: impl FnOnce(&mut Task)) {
         if let Some(task) = &self.task {
             change(&mut lock(task));
@@ -58,7 +65,7 @@ impl<'t> Progress<'t> {
     pub(crate) fn turn(&self, name: &'static str, unit: Unit) {
         self.change(|task| {
             if task.name != name {
-                *task = Task { name, unit, at: String::new(), done: 0, total: 0, started: Instant::now(), left: None };
+                *task = Task { name, unit, at: String::new(), done: 0, total: 0, started: Instant::now(), left: None, step: task.step };
             }
         });
     }
@@ -77,6 +84,10 @@ impl Steps for Progress<'_> {
         let left = Duration::try_from_secs_f64(seconds).ok().map(|left| (left, Instant::now()));
         self.change(|task| task.left = left);
     }
+
+    fn whole(&self) {
+        self.change(|task| task.step = false);
+    }
 }
 
 /// Libraries say what goes on; people see bars, and lines on stderr.
@@ -94,7 +105,8 @@ impl Observer for Terminal {
     }
 
     fn begin(&self, work: Work) -> Box<dyn Steps + '_> {
-        Box::new(Progress::new(self, work.name(), work.unit()))
+        // Works of libraries follow each other; one that is all there is says so.
+        Box::new(Progress::step(self, work.name(), work.unit()))
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Moment {
     pub(super) elapsed: Duration,
     /// How long the rest takes, where the work itself knows.
     pub(super) left: Option<Duration>,
+    /// Whether other work follows.
+    pub(super) step: bool,
 }
 
 /// Names of two and more of a unit; weights are told by their magnitude, as bytes are.
@@ -124,7 +126,13 @@ impl Moment {
 
     /// How long the rest takes or, where no end is known, that it goes on.
     fn clock(&self) -> String {
-        self.remaining().map_or_else(|| format!("{} so far", time(self.elapsed)), |rest| format!("{} left", time(rest)))
+        // A step that is done is not the end: nothing is left of it, and much may be of the rest.
+        let is_over = self.step && self.total > 0 && self.done >= self.total;
+        match self.remaining().filter(|_| !is_over) {
+            None => format!("{} so far", time(self.elapsed)),
+            Some(rest) if self.step => format!("{} left of this step", time(rest)),
+            Some(rest) => format!("{} left", time(rest)),
+        }
     }
 
     /// As a part of another piece of work: `quantizing 12 %: q4_0: head.weight`.
@@ -154,13 +162,27 @@ pub(super) fn line(moments: &[Moment]) -> Option<String> {
     Some(format!("{}: {}{at}", outermost.name, numbers.join(", ")))
 }
 
-/// What stands beside a bar, what is worth most first: the end may be cut off.
-pub(super) fn beside(moments: &[Moment]) -> String {
+/// What stands beside a bar in so many places. Where there are few, numbers go before what is at hand does; the end may be cut off.
+pub(super) fn beside(moments: &[Moment], places: usize) -> String {
     let Some(outermost) = moments.first() else { return String::new() };
     let percent = outermost.percent().map(|percent| format!("{percent} %"));
     let at = Some(at_hand(moments)).filter(|at| !at.is_empty());
-    let parts = [percent, Some(outermost.clock()), outermost.rate(), at, outermost.amounts()];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
+    let clock = Some(outermost.clock());
+    // Without anything at hand, the time is what moves.
+    let least = if at.is_some() { None } else { clock.clone() };
+    let forms = [
+        [percent.clone(), clock.clone(), outermost.rate(), at.clone(), outermost.amounts()],
+        [percent.clone(), clock.clone(), outermost.rate(), at.clone(), None],
+        [percent.clone(), clock, None, at.clone(), None],
+        [percent, least, None, at, None],
+    ];
+    let mut texts = forms.into_iter().map(|parts| parts.into_iter().flatten().collect::<Vec<_>>().join("  ")).peekable();
+    while let Some(text) = texts.next() {
+        if texts.peek().is_none() || text.chars().count() <= places {
+            return text;
+        }
+    }
+    String::new()
 }
 
 #[cfg(test)]
@@ -168,7 +190,7 @@ mod tests {
     use super::*;
 
     fn moment(unit: Unit, done: u64, total: u64, seconds: f64) -> Moment {
-        Moment { name: "working", unit, at: String::new(), done, total, elapsed: Duration::from_secs_f64(seconds), left: None }
+        Moment { name: "working", unit, at: String::new(), done, total, elapsed: Duration::from_secs_f64(seconds), left: None, step: false }
     }
 
     fn said(moment: &Moment) -> String {
@@ -218,9 +240,29 @@ mod tests {
     #[test]
     fn beside_a_bar_the_amounts_come_last() {
         let outer = Moment { at: "q4_0: layer 1 of 2".to_owned(), ..moment(Unit::Tokens, 50, 100, 10.0) };
-        assert_eq!(beside(&[outer]), "50 %  10 s left  5 tokens/s  q4_0: layer 1 of 2  50 of 100 tokens");
-        assert_eq!(beside(&[moment(Unit::Steps, 0, 0, 3.0)]), "3 s so far");
-        assert_eq!(beside(&[]), "");
+        assert_eq!(beside(&[outer], usize::MAX), "50 %  10 s left  5 tokens/s  q4_0: layer 1 of 2  50 of 100 tokens");
+        assert_eq!(beside(&[moment(Unit::Steps, 0, 0, 3.0)], 5), "3 s so far");
+        assert_eq!(beside(&[], 5), "");
+    }
+
+    #[test]
+    fn where_there_is_little_room_what_is_done_stays() {
+        let at = "level 2 of 5, 4bit: layer 3 of 12".to_owned();
+        let step = Moment { at, step: true, ..moment(Unit::Tokens, 1_234, 29_000, 4.0) };
+        let in_places = |places: usize| beside(std::slice::from_ref(&step), places);
+        assert_eq!(in_places(200), "4 %  90 s left of this step  309 tokens/s  level 2 of 5, 4bit: layer 3 of 12  1,234 of 29,000 tokens");
+        assert_eq!(in_places(80), "4 %  90 s left of this step  309 tokens/s  level 2 of 5, 4bit: layer 3 of 12");
+        assert_eq!(in_places(70), "4 %  90 s left of this step  level 2 of 5, 4bit: layer 3 of 12");
+        // A terminal of 60 places, less the name of the work.
+        assert_eq!(in_places(47), "4 %  level 2 of 5, 4bit: layer 3 of 12");
+        assert_eq!(in_places(0), in_places(47));
+    }
+
+    #[test]
+    fn a_step_says_that_its_time_is_not_that_of_the_run() {
+        let step = |done: u64| Moment { step: true, ..moment(Unit::Layers, done, 24, 10.0) };
+        assert_eq!(said(&step(12)), "working: 50 %, 12 of 24 layers, 1.2 layers/s, 10 s left of this step");
+        assert_eq!(said(&step(24)), "working: 100 %, 24 of 24 layers, 2.4 layers/s, 10 s so far");
     }
 
     #[test]

@@ -240,12 +240,26 @@ fn left_out(plot: &Pareto) -> Option<String> {
 /// Which dots of a plot have no room for their names, as a sentence; none if all have.
 fn unnamed(labels: &[&str]) -> Option<String> {
     let names: Vec<String> = labels.iter().map(|label| label.replace('`', "'")).collect();
-    (!names.is_empty()).then(|| format!("Drawn without room for their names: {}.", names.join(", ")))
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} drawn without room for {}: {}.",
+            names.len(),
+            if names.len() == 1 { "its name" } else { "their names" },
+            names.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dots_without_names_are_counted() {
+        assert_eq!(unnamed(&[]), None);
+        assert_eq!(unnamed(&["a"]).unwrap(), "1 drawn without room for its name: a.");
+        assert_eq!(unnamed(&["a", "b`"]).unwrap(), "2 drawn without room for their names: a, b'.");
+    }
 
     #[test]
     fn file_names_are_tame() {

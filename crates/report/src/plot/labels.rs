@@ -85,6 +85,9 @@ pub(super) struct Scene<'a> {
     pub(super) obstacles: &'a [Rect],
     /// Labels rather don't cover these.
     pub(super) lines: &'a [(Point, Point)],
+    /// Whether a label that could be taken for another point's is left out rather than joined to its own by a line: where there is little
+    /// room, such lines are lost among the points.
+    pub(super) strict: bool,
 }
 
 /// Distances between a point and its label that are tried.
@@ -123,6 +126,9 @@ pub(super) fn place(wanted: &[Wanted], scene: &Scene<'_>) -> Vec<Option<Place>> 
                 }
                 let nearest = wanted.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, other)| distance(&rect, other.at));
                 let ambiguous = nearest.fold(f64::INFINITY, f64::min) <= distance(&rect, label.at) + AMBIGUOUS;
+                if scene.strict && ambiguous {
+                    continue;
+                }
                 let crossed = scene.lines.iter().filter(|(from, to)| rect.crossed(*from, *to)).count();
                 let cost = 5.0 * ring as f64 + 16.0 * crossed as f64 + if ambiguous { 14.0 } else { 0.0 } + 0.5 * order as f64;
                 if best.is_none_or(|(least, _)| cost < least) {
@@ -175,7 +181,7 @@ mod tests {
             (0..24).map(|i| (60.0 + 30.0 * f64::from(i / 2) + 3.0 * f64::from(i % 2), 40.0 + 12.0 * f64::from(i))).collect();
         let wanted: Vec<Wanted> = points.iter().map(|at| Wanted { at: *at, width: 60.0, height: 14.0 }).collect();
         let obstacles: Vec<Rect> = points.iter().map(|at| Rect::around(*at, 5.0)).collect();
-        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &obstacles, lines: &[] });
+        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &obstacles, lines: &[], strict: false });
         let found: Vec<Rect> = placed.into_iter().flatten().map(|place| place.rect).collect();
         assert!(found.len() >= 22, "there is room for {} of 24", found.len());
         for (index, rect) in found.iter().enumerate() {
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_label_without_room_is_left_out() {
-        let scene = Scene { bounds: Rect::around((0.0, 0.0), 30.0), obstacles: &[], lines: &[] };
+        let scene = Scene { bounds: Rect::around((0.0, 0.0), 30.0), obstacles: &[], lines: &[], strict: false };
         assert_eq!(place(&[Wanted { at: (0.0, 0.0), width: 70.0, height: 10.0 }], &scene), [None]);
     }
 
@@ -195,7 +201,7 @@ mod tests {
         let points = [(400.0, 200.0), (414.0, 201.0), (402.0, 214.0), (430.0, 190.0)];
         let wanted: Vec<Wanted> = points.iter().map(|at| Wanted { at: *at, width: 50.0, height: 15.0 }).collect();
         let obstacles: Vec<Rect> = points.iter().map(|at| Rect::around(*at, 6.0)).collect();
-        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &obstacles, lines: &[] });
+        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &obstacles, lines: &[], strict: false });
         for (index, place) in placed.iter().enumerate() {
             let place = place.unwrap();
             let away = |point: &Point| distance(&place.rect, *point);
@@ -206,10 +212,27 @@ mod tests {
     }
 
     #[test]
+    fn where_room_is_scarce_no_label_is_nearer_to_another_point() {
+        // A cloud in which most labels have no place that is theirs alone.
+        let points: Vec<Point> = (0..20).map(|i| (100.0 + 9.0 * f64::from(i % 5), 100.0 + 11.0 * f64::from(i / 5))).collect();
+        let wanted: Vec<Wanted> = points.iter().map(|at| Wanted { at: *at, width: 50.0, height: 15.0 }).collect();
+        let obstacles: Vec<Rect> = points.iter().map(|at| Rect::around(*at, 6.0)).collect();
+        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &obstacles, lines: &[], strict: true });
+        assert!(placed.iter().any(Option::is_some) && placed.iter().any(Option::is_none));
+        for (index, place) in placed.iter().enumerate().filter_map(|(index, place)| Some((index, (*place)?))) {
+            let away = |point: &Point| distance(&place.rect, *point);
+            assert!(
+                points.iter().enumerate().all(|(other, point)| other == index || away(point) > away(&points[index])),
+                "{index}: {place:?}"
+            );
+        }
+    }
+
+    #[test]
     fn labels_avoid_lines_where_they_can() {
         let wanted = [Wanted { at: (400.0, 200.0), width: 60.0, height: 14.0 }];
         let lines = [((400.0, 200.0), (600.0, 0.0)), ((400.0, 200.0), (200.0, 400.0))];
-        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &[], lines: &lines });
+        let placed = place(&wanted, &Scene { bounds: BOUNDS, obstacles: &[], lines: &lines, strict: false });
         let rect = placed[0].unwrap().rect;
         assert!(lines.iter().all(|(from, to)| !rect.crossed(*from, *to)), "{rect:?}");
     }

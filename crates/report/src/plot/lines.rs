@@ -143,7 +143,9 @@ fn labels(plot: &Plot, canvas: &Canvas) -> String {
     let lines: Vec<_> = drawn.flat_map(|(_, points)| points.windows(2).map(|pair| (pair[0], pair[1]))).collect();
     let bounds = Rect { left: canvas.left + 2.0, top: canvas.top + 2.0, right: canvas.width() - 2.0, bottom: canvas.bottom - 2.0 };
     let mut out = String::new();
-    for ((label, at), found) in all.iter().zip(place(&wanted, &Scene { bounds, obstacles: &obstacles, lines: &lines })) {
+    for ((label, at), found) in
+        all.iter().zip(place(&wanted, &Scene { bounds, obstacles: &obstacles, lines: &lines, strict: canvas.frame.narrow() }))
+    {
         let Some(found) = found else { continue };
         out.push_str(r#"<g class="q">"#);
         if found.leader {
@@ -156,9 +158,10 @@ fn labels(plot: &Plot, canvas: &Canvas) -> String {
     out
 }
 
-/// Samples and names of the series in as many lines as they need, and their height. One series needs no legend.
+/// Samples and names of the series in as many lines as they need, and their height. One line alone has its name as well: what it is
+/// of is not said elsewhere in the drawing.
 fn legend(plot: &Plot, hidden: &[bool], (left, right): (f64, f64), top: f64) -> (String, f64) {
-    if plot.series.len() < 2 {
+    if plot.series.iter().all(|series| series.name.is_empty()) {
         return (String::new(), 0.0);
     }
     let mut out = String::new();
@@ -243,6 +246,15 @@ mod tests {
         // For those who see no colours, every series has a shape of its own.
         let shapes: Vec<String> = (0..4).map(|index| Look::of(index, false).mark(10.0, 10.0, "")).collect();
         assert!((0..4).all(|a| (0..a).all(|b| shapes[a] != shapes[b])), "{shapes:?}");
+    }
+
+    #[test]
+    fn one_line_alone_has_its_name() {
+        let mut plot = example();
+        plot.series.truncate(1);
+        assert!(plot.to_svg().unwrap().contains(">recurrent</text>"));
+        plot.series[0].name = String::new();
+        assert_eq!(plot.to_svg().unwrap().matches("<circle").count(), 3, "no sample of what has no name");
     }
 
     #[test]

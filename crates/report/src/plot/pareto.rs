@@ -231,7 +231,7 @@ fn places(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &C
         lines.extend(drawn.interval(canvas.y.scale()).map(|(low, high)| ((x, canvas.y.place(low)), (x, canvas.y.place(high)))));
     }
     let bounds = Rect { left: canvas.left + 2.0, top: canvas.top + 2.0, right: canvas.width() - 2.0, bottom: canvas.bottom - 2.0 };
-    let scene = Scene { bounds, obstacles: &obstacles, lines: &lines };
+    let scene = Scene { bounds, obstacles: &obstacles, lines: &lines, strict: canvas.frame.narrow() };
     // Names without notes rather than notes and a name that has no place.
     let places = place(&wanted(true), &scene);
     if places.iter().all(Option::is_some) { (true, places) } else { (false, place(&wanted(false), &scene)) }

@@ -8,7 +8,7 @@ use rwkv_forge_eval::Runnable;
 use serde_json::{Value, json};
 
 use super::super::models::Models;
-use super::super::needs_head;
+use super::super::{name_of, names_apart, needs_head};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::Terminal;
@@ -43,7 +43,7 @@ impl Checked {
     /// Reads and checks an opened model.
     pub(crate) fn read(path: &Path, open: OpenModel, terminal: &Terminal) -> Result<Self, Failure> {
         let bytes = open.source_bytes()?;
-        let progress = Progress::new(terminal, "checking", Unit::Bytes);
+        let progress = Progress::step(terminal, "checking", Unit::Bytes);
         progress.at(&name_of(path));
         let files = open.identity(&|read| progress.add(read, bytes))?;
         drop(progress);
@@ -51,9 +51,17 @@ impl Checked {
         Ok(Self { path: path.to_path_buf(), name: name_of(path), open, files, bytes, identity, start })
     }
 
+    /// Gives models of different files names that differ.
+    pub(crate) fn tell_apart(all: &mut [&mut Self]) {
+        let names = names_apart(&all.iter().map(|checked| checked.path.as_path()).collect::<Vec<_>>());
+        all.iter_mut().zip(names).for_each(|(checked, name)| checked.name = name);
+    }
+
     /// Names of its files and their SHA-256.
     pub(crate) fn digests(&self) -> impl Iterator<Item = (String, &str)> {
-        self.files.files.iter().map(|(path, digest)| (name_of(path), digest.as_str()))
+        // A file that is the whole model is called as the model is.
+        let name = |path: &Path| if path == self.path { self.name.clone() } else { name_of(path) };
+        self.files.files.iter().map(move |(path, digest)| (name(path), digest.as_str()))
     }
 
     /// For the passes.
@@ -80,10 +88,6 @@ impl Checked {
             "sha256": self.digests().map(|(name, digest)| json!({ "file": name, "sha256": digest })).collect::<Vec<_>>(),
         })
     }
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 impl Candidate for Checked {

@@ -53,8 +53,9 @@ pub(crate) fn run(args: &args::Eval, global: &Global, terminal: &Terminal) -> Re
         _ => None,
     };
     let read = |(path, open): (PathBuf, OpenModel)| Checked::read(&path, open, terminal);
-    let models = opened.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let baseline = opened_baseline.map(read).transpose()?;
+    let mut models = opened.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let mut baseline = opened_baseline.map(read).transpose()?;
+    Checked::tell_apart(&mut baseline.iter_mut().chain(&mut models).collect::<Vec<_>>());
     let all: Vec<&Checked> = baseline.iter().chain(&models).collect();
     let Some(first) = all.first() else { return Err(Failure::usage("NoModel", "there is no model to evaluate".to_owned())) };
     same_vocabulary(first, &all)?;

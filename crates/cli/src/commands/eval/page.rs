@@ -35,8 +35,8 @@ pub(crate) fn of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> 
     if findings.baseline.is_some() && models.len() > 1 {
         page.sections.insert(0, sizes(findings));
     }
-    page.sections.extend(parts(models));
-    page.sections.extend(layers(models));
+    let shown: Vec<&Measured> = models.iter().take(SERIES).collect();
+    page.sections.extend(curves(&shown, not_among(models, &shown, &format!("here are the first {SERIES}"))));
     page.sections.push(method(findings.setting));
     let all = findings.baseline.iter().copied().chain(findings.models);
     page.provenance = provenance(findings.setting, all);
@@ -51,8 +51,8 @@ pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
     page.sections.push(size_against_loss(findings));
     let shown = chosen(findings);
     let all = &findings.found.results.models;
-    page.sections.extend(parts_of(&shown, not_among(all, &shown)));
-    page.sections.extend(layers_of(&shown, not_among(all, &shown)));
+    let rule = "here are the recommended level, the best buy and, from the smallest to the largest, levels that no other one beats";
+    page.sections.extend(curves(&shown, not_among(all, &shown, rule)));
     let mut section = Section::new("More numbers");
     section.table(tables::divergence(&findings.found.results.models));
     section.table(tables::delta_p(&findings.found.results.models));
@@ -131,7 +131,7 @@ fn verdict_of_levels(findings: &LevelFindings<'_>) -> Option<Verdict> {
     };
     let (level, measured) = (&findings.levels[index], &findings.found.results.models[index]);
     let share = level.bytes as f64 / findings.source.bytes.max(1) as f64 * 100.0;
-    let mut figures = vec![figure("file size", format!("{:.1} MB", level.bytes as f64 / 1e6), format!("{share:.0} % of the source"))];
+    let mut figures = vec![figure("file size", findings.megabytes(index), format!("{share:.0} % of the source"))];
     figures.extend(loss_figures(measured));
     if let Some(speed) = findings.sound_speed(index) {
         let source = findings.found.source_speed.as_ref().filter(|source| source.is_sound());
@@ -214,34 +214,50 @@ fn sizes(findings: &Findings<'_>) -> Section {
     section
 }
 
-/// The levels whose curves are drawn: the recommended one and those on the front, from the largest to the smallest.
+/// The levels whose curves are drawn, from the largest to the smallest.
 fn chosen<'f>(findings: &'f LevelFindings<'_>) -> Vec<&'f Measured> {
-    let mut indices: Vec<usize> = (0..findings.levels.len()).filter(|index| findings.found.front[*index]).collect();
-    indices.sort_by_key(|index| findings.levels[*index].bytes);
-    // Thinned evenly, both ends kept.
-    if indices.len() > SERIES {
-        let last = indices.len() - 1;
-        indices = (0..SERIES).map(|place| indices[place * last / (SERIES - 1)]).collect();
-    }
-    for wanted in findings.found.recommended.into_iter().chain(findings.found.best_buy) {
-        if !indices.contains(&wanted) {
-            indices.push(wanted);
+    let sizes: Vec<u64> = findings.levels.iter().map(|level| level.bytes).collect();
+    let wanted: Vec<usize> = findings.found.recommended.into_iter().chain(findings.found.best_buy).collect();
+    drawn(&sizes, &findings.found.front, &wanted).into_iter().map(|index| &findings.found.results.models[index]).collect()
+}
+
+/// Which of several are drawn, from the largest to the smallest: all, as long as they can be told apart; else the wanted ones and those on
+/// the front, these thinned evenly with both ends kept.
+fn drawn(sizes: &[u64], front: &[bool], wanted: &[usize]) -> Vec<usize> {
+    let mut indices: Vec<usize> = if sizes.len() <= SERIES {
+        (0..sizes.len()).collect()
+    } else {
+        let mut on: Vec<usize> = (0..sizes.len()).filter(|index| front[*index] && !wanted.contains(index)).collect();
+        on.sort_by_key(|index| sizes[*index]);
+        let room = SERIES.saturating_sub(wanted.len());
+        if on.len() > room {
+            let last = on.len() - 1;
+            on = (0..room).map(|place| on[place * last / room.saturating_sub(1).max(1)]).collect();
         }
-    }
-    indices.sort_by_key(|index| std::cmp::Reverse(findings.levels[*index].bytes));
-    indices.into_iter().map(|index| &findings.found.results.models[index]).collect()
+        wanted.iter().copied().chain(on).collect()
+    };
+    indices.sort_by_key(|index| std::cmp::Reverse(sizes[*index]));
+    indices.dedup();
+    indices
 }
 
-fn parts(models: &[Measured]) -> Option<Section> {
-    let shown: Vec<&Measured> = models.iter().take(SERIES).collect();
-    parts_of(&shown, not_among(models, &shown))
-}
-
-/// Which models are not drawn, since more lines could not be told apart.
-fn not_among(all: &[Measured], shown: &[&Measured]) -> Option<String> {
+/// Which models are not drawn, and by which rule.
+fn not_among(all: &[Measured], shown: &[&Measured], rule: &str) -> Option<String> {
     let is_shown = |measured: &&Measured| shown.iter().any(|other| std::ptr::eq(*other, *measured));
     let names: Vec<&str> = all.iter().filter(|measured| !is_shown(measured)).map(|measured| measured.name.as_str()).collect();
-    (!names.is_empty()).then(|| format!("Not drawn, since more lines could not be told apart: {}.", names.join(", ")))
+    (!names.is_empty()).then(|| {
+        let count = format!("More than {SERIES} lines are hard to tell apart");
+        format!("{count}: {rule}. Not drawn in these plots, nor in the tables by position and text: {}.", names.join(", "))
+    })
+}
+
+/// Where in the text and where in the model errors are; what is not drawn is said once.
+fn curves(shown: &[&Measured], mut left_out: Option<String>) -> Vec<Section> {
+    let mut sections: Vec<Section> = parts_of(shown).into_iter().chain(layers_of(shown)).collect();
+    if let (Some(section), Some(words)) = (sections.first_mut(), left_out.take()) {
+        section.note(words);
+    }
+    sections
 }
 
 /// Which models have no place in a plot of logarithms.
@@ -250,7 +266,7 @@ fn without_loss(names: &[&str]) -> Option<String> {
 }
 
 /// By position, category and text: a plot of the divergence by position, and tables.
-fn parts_of(shown: &[&Measured], left_out: Option<String>) -> Option<Section> {
+fn parts_of(shown: &[&Measured]) -> Option<Section> {
     let mut section = Section::new("Where in the text");
     if let Some((plot, zeros)) = by_position(shown) {
         section.paragraph("A state that carries an error from token to token shows as a line that rises.");
@@ -263,7 +279,6 @@ fn parts_of(shown: &[&Measured], left_out: Option<String>) -> Option<Section> {
     if section.blocks.is_empty() {
         return None;
     }
-    left_out.into_iter().for_each(|words| section.note(words));
     Some(section)
 }
 
@@ -288,13 +303,8 @@ fn by_position<'m>(shown: &[&'m Measured]) -> Option<(Plot, Vec<&'m str>)> {
     (!plot.series.is_empty()).then_some((plot, zeros))
 }
 
-fn layers(models: &[Measured]) -> Option<Section> {
-    let shown: Vec<&Measured> = models.iter().take(SERIES).collect();
-    layers_of(&shown, not_among(models, &shown))
-}
-
 /// Errors by layer, of the residual stream and of the state.
-fn layers_of(shown: &[&Measured], left_out: Option<String>) -> Option<Section> {
+fn layers_of(shown: &[&Measured]) -> Option<Section> {
     let mut section = Section::new("Where the error arises");
     let kinds = [
         ("Error of the state by layer", "rms of the difference over rms of the state", true),
@@ -320,7 +330,6 @@ fn layers_of(shown: &[&Measured], left_out: Option<String>) -> Option<Section> {
         return None;
     }
     section.note("Layers are numbered from 0. Over the first 1024 tokens, and over the final states of the first eight sequences.");
-    left_out.into_iter().for_each(|words| section.note(words));
     Some(section)
 }
 
@@ -358,4 +367,22 @@ fn provenance<'s>(setting: &Setting<'_>, all: impl Iterator<Item = &'s Checked>)
     out.push(("program".to_owned(), format!("rwkv-forge {}", env!("CARGO_PKG_VERSION"))));
     out.push(("machine".to_owned(), format!("{}, {} threads, {}", machine.cpu, rayon::current_num_threads(), machine.system)));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_levels_are_drawn_as_long_as_they_can_be_told_apart() {
+        assert_eq!(drawn(&[80, 60, 40, 41], &[true, true, true, false], &[2]), [0, 1, 3, 2]);
+        assert_eq!(drawn(&[80, 40], &[false, true], &[]), [0, 1]);
+        // Beyond that the wanted ones, and the front with both of its ends.
+        let sizes: Vec<u64> = (0..12).map(|index| 100 + index).collect();
+        let found = drawn(&sizes, &[true; 12], &[3, 5]);
+        assert_eq!(found.len(), SERIES);
+        assert!([0, 3, 5, 11].iter().all(|index| found.contains(index)), "{found:?}");
+        assert!(found.is_sorted_by(|a, b| sizes[*a] > sizes[*b]), "{found:?}");
+        assert_eq!(drawn(&sizes, &[false; 12], &[7]), [7]);
+    }
 }
