@@ -330,18 +330,16 @@ fn the_commands_that_are_printed_work_as_they_stand() {
     std::fs::copy(checkpoint("7"), &model).unwrap();
     std::fs::copy(support::vocab(), &vocab).unwrap();
     let quantized = folder.join("model-8bit.gguf");
-    let made = support::forge()
-        .args(["convert", "--to", "gguf", "--type", "q8_0", "--no-verify", "--vocab"])
-        .args([&vocab, &model])
-        .arg("-o")
-        .arg(&quantized);
+    let mut made = support::forge();
+    made.args(["convert", "--to", "gguf", "--type", "q8_0", "--no-verify", "--vocab"]).args([&vocab, &model]).arg("-o").arg(&quantized);
     assert!(made.output().unwrap().status.success());
     let typed = |command: &str, mark: &str| {
         let program = Path::new(env!("CARGO_BIN_EXE_rwkv-forge")).parent().unwrap().display().to_string();
         let run = |line: &str| {
             let path = format!("{program}:{}", std::env::var("PATH").unwrap());
-            let done = std::process::Command::new("sh").args(["-c", line]).current_dir(&folder).env("PATH", path);
-            let done = done.env("XDG_CACHE_HOME", dir.join("cache")).output().unwrap();
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", line]).current_dir(&folder).env("PATH", path).env("XDG_CACHE_HOME", dir.join("cache"));
+            let done = shell.output().unwrap();
             assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
             String::from_utf8(done.stdout).unwrap()
         };

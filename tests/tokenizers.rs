@@ -118,7 +118,7 @@ fn converted(dir: &Dir, vocabulary: &Path, name: &str) -> (String, String) {
     let output = dir.join(name);
     let mut args = convert_args(checkpoint("7"), "gguf", "q8_0", &output);
     *args.last_mut().unwrap() = text(vocabulary);
-    let done = forge().args(&args).output().unwrap();
+    let done = forge().arg("--verbose").args(&args).output().unwrap();
     let stderr = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(0), "{stderr}");
     (sha256(&output), stderr)

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::report::Decode;
+use crate::system::read;
 
 /// Quartiles farther apart than this share of the median say that something else ran.
 pub const WIDE_SPREAD: f64 = 0.10;
@@ -33,7 +34,6 @@ struct Ticks {
 
 impl Ticks {
     fn now() -> Option<Self> {
-        let read = |path: &str| std::fs::read_to_string(path).ok();
         Self::of(&read("/proc/stat")?, &read("/proc/self/stat")?)
     }
 
@@ -69,7 +69,7 @@ impl Listener {
     /// Begins to listen.
     #[must_use]
     pub fn begin() -> Self {
-        let average = std::fs::read_to_string("/proc/loadavg").ok();
+        let average = read("/proc/loadavg");
         let load_average = average.and_then(|text| text.split_whitespace().next()?.parse().ok());
         Self { load_average, before: Ticks::now() }
     }

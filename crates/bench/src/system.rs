@@ -39,7 +39,8 @@ impl Machine {
     }
 }
 
-fn read(path: &str) -> Option<String> {
+/// What the system says under this path of `/proc`.
+pub(crate) fn read(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
