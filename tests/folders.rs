@@ -72,10 +72,128 @@ fn several_models_are_listed_and_the_named_one_is_taken() {
     let said: Value = json(&["inspect", &text(&folder)], 3);
     let message = said["error"]["message"].as_str().unwrap();
     assert!(message.contains("older.pth or tiny.pth"), "{message}");
+    assert_eq!(said["error"]["kind"], "NotACheckpoint");
     json(&["inspect", &text(&folder.join("older.pth"))], 0);
     // A name alone makes no model.
     let other = dir.join("other");
     std::fs::create_dir(&other).unwrap();
     std::fs::write(other.join("model.gguf.pth"), "<html>").unwrap();
     assert_eq!(error_kind(&["inspect", &text(&other)], 3), "NotACheckpoint");
+}
+
+/// The folder refused, with the models that it lists.
+fn lists(folder: &Path, models: &str) {
+    let said: Value = json(&["inspect", &text(folder)], 3);
+    let message = said["error"]["message"].as_str().unwrap();
+    assert!(message.contains(models), "{message}");
+}
+
+fn inspected(folder: &Path) -> (Value, String) {
+    let done = run(&["inspect", &text(folder), "--json"]);
+    let notes = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(0), "{notes}{}", String::from_utf8_lossy(&done.stdout));
+    (serde_json::from_slice(&done.stdout).unwrap(), notes)
+}
+
+/// A set of files is one model, and beside it another is a second one.
+#[test]
+fn a_set_beside_another_model_is_not_taken_silently() {
+    let dir = Dir::new();
+    let single = dir.join("single.gguf");
+    json(&["convert", &text(checkpoint("7")), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "-o", &text(&single)], 0);
+    let made = |name: &str, extra: &[&str]| {
+        let folder = dir.join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let output = text(&folder.join("set.gguf"));
+        let line = ["convert", &text(checkpoint("7")), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "-o", &output];
+        json(&[&line[..], extra].concat(), 0);
+        folder
+    };
+    let split = made("split", &["--split-size", "200K"]);
+    inspected(&split);
+    std::fs::copy(&single, split.join("other.gguf")).unwrap();
+    lists(&split, "other.gguf or set-00001-of-");
+    // So is a model under the name by which a format knows a folder.
+    for (name, model) in [("model.safetensors", "safetensors"), ("pytorch_model.bin", "pth"), ("model.gguf", "gguf")] {
+        let folder = dir.join(model);
+        std::fs::create_dir(&folder).unwrap();
+        let output = text(&folder.join(name));
+        json(&["convert", &text(checkpoint("7")), "--to", model, "--type", "f16", "--vocab", &text(vocab()), "-o", &output], 0);
+        inspected(&folder);
+        std::fs::copy(checkpoint("6"), folder.join("another.PTH")).unwrap();
+        lists(&folder, &format!("another.PTH or {name}"));
+    }
+    // But one model in two formats, as the Hub has it.
+    let folder = dir.join("safetensors");
+    std::fs::remove_file(folder.join("another.PTH")).unwrap();
+    std::fs::copy(dir.join("pth/pytorch_model.bin"), folder.join("pytorch_model.bin")).unwrap();
+    let (said, notes) = inspected(&folder);
+    assert!(said["files"].to_string().contains("model.safetensors") || said.to_string().contains("model.safetensors"), "{said}");
+    let said = format!("{notes}{said}");
+    assert!(said.contains("pytorch_model.bin in the same folder"), "{said}");
+}
+
+/// What belongs to a model, or is it once more, is no second model.
+#[cfg(unix)]
+#[test]
+fn companions_and_links_are_no_second_model() {
+    let dir = Dir::new();
+    let folder = dir.join("own");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(checkpoint("7"), folder.join("out.CKPT")).unwrap();
+    inspected(&folder);
+    std::fs::copy(checkpoint("7"), folder.join("out.state.pth")).unwrap();
+    std::os::unix::fs::symlink("out.CKPT", folder.join("latest.pth")).unwrap();
+    std::os::unix::fs::symlink("nowhere.pth", folder.join("old.pth")).unwrap();
+    let imatrix = [
+        &b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x0c\0\0\0\0\0\0\0general.type\x08\0\0\0\x07\0\0\0\0\0\0\0imatrix"[..],
+        &[0; 64],
+    ]
+    .concat();
+    std::fs::write(folder.join("out.imatrix.gguf"), imatrix).unwrap();
+    std::fs::write(folder.join("adapter_model.safetensors"), "{}").unwrap();
+    let (said, notes) = inspected(&folder);
+    let said = format!("{notes}{said}");
+    assert!(said.contains("adapter_model.safetensors beside the model is an adapter"), "{said}");
+    // The state of another model is a file like any other.
+    std::fs::rename(folder.join("out.state.pth"), folder.join("else.state.pth")).unwrap();
+    lists(&folder, "else.state.pth or ");
+}
+
+/// Shards of which nobody says how many tensors they have are named with the file that says it.
+#[test]
+fn shards_without_an_index_say_which_one_is_missing() {
+    let dir = Dir::new();
+    for (ending, names) in [("safetensors", "model"), ("bin", "pytorch_model")] {
+        let folder = dir.join(ending);
+        std::fs::create_dir(&folder).unwrap();
+        let container = if ending == "bin" { "pth" } else { "safetensors" };
+        for number in 1..=2 {
+            let shard = text(&folder.join(format!("{names}-0000{number}-of-00002.{ending}")));
+            json(&["convert", &text(checkpoint("7")), "--to", container, "--type", "f16", "--vocab", &text(vocab()), "-o", &shard], 0);
+        }
+        let said = json(&["inspect", &text(&folder)], 3);
+        let message = said["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("index {names}.{ending}.index.json is missing: download it")), "{message}");
+    }
+}
+
+/// What lies there in the place of a download is called what it is.
+#[test]
+fn what_is_no_model_in_a_folder_is_called_what_it_is() {
+    let dir = Dir::new();
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12\n", "0".repeat(64));
+    for (name, content, says) in [
+        ("a.pth", pointer.as_str(), "Git LFS"),
+        ("b.pth", "<!DOCTYPE html><html></html>", "an HTML page"),
+        ("c.gguf", "Entry not found", "an error message of the Hub's"),
+        ("d.gguf", "", "it is empty"),
+    ] {
+        let folder = dir.join(name.trim_end_matches(".pth").trim_end_matches(".gguf"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join(name), content).unwrap();
+        let said = json(&["inspect", &text(&folder)], 3);
+        let message = said["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("only {name} has the name of a model")) && message.contains(says), "{message}");
+    }
 }

@@ -317,6 +317,43 @@ fn an_empty_name_of_a_gguf_names_nothing() {
     assert_eq!(error_kind(&line, 2), "BadMeta");
 }
 
+/// Some write a GGUF's own keys into safetensors: they say the same as the short ones, which come first.
+#[test]
+fn keys_of_a_gguf_in_safetensors_are_read() {
+    let dir = Dir::new();
+    let (plain, source) = (dir.join("plain.safetensors"), dir.join("source.safetensors"));
+    made(&plain, "safetensors", &["--license", "mit"]);
+    let more = [("general.license", "apache-2.0"), ("general.author", "somebody"), ("general.name", "Gander"), ("author", " ")];
+    with_texts(&plain, &more, &source);
+    let output = dir.join("out.gguf");
+    let said = notes(&["convert", &text(&source), "--to", "gguf", "--type", "f16", "--vocab", &text(vocab()), "-o", &text(&output)]);
+    let written = metadata(&output);
+    for (key, value) in [("license", "mit"), ("author", "somebody"), ("name", "Gander")] {
+        assert_eq!(written[&format!("general.{key}")], value, "{said}");
+    }
+    assert!(said.contains("apache-2.0") && said.contains("the first is taken") && !said.contains("no place for"), "{said}");
+}
+
+/// A template as editors and programs save it, and one that leaves out what users say.
+#[test]
+fn templates_are_taken_without_marks_and_out_of_no_json() {
+    let dir = Dir::new();
+    let (output, template) = (dir.join("out.gguf"), dir.join("t.jinja"));
+    std::fs::write(&template, "\u{feff}{{ messages[0].content }}").unwrap();
+    made(&output, "gguf", &["--chat", &text(&template)]);
+    assert_eq!(metadata(&output)["tokenizer.chat_template"], "{{ messages[0].content }}");
+    let again = text(&dir.join("again.gguf"));
+    let key = format!("tokenizer.chat_template=@{}", text(&template));
+    json(&["meta", "set", &text(&output), &key, "-o", &again], 0);
+    assert_eq!(metadata(Path::new(&again))["tokenizer.chat_template"], "{{ messages[0].content }}");
+    std::fs::write(&template, r#"{"chat_template": "{{ messages[0].content }}"}"#).unwrap();
+    let line = ["convert", &text(&output), "--to", "gguf", "--type", "f16", "--chat", &text(&template), "--dry-run"];
+    assert_eq!(error_kind(&line, 3), "BadTemplate");
+    std::fs::write(&template, "{% for m in messages %}{{ m.role }}{% endfor %}").unwrap();
+    let line = ["convert", &text(&output), "--to", "gguf", "--type", "f16", "--chat", &text(&template), "--dry-run"];
+    assert!(notes(&line).contains("leaves out what the user says"), "it is said");
+}
+
 /// The GGUF with these keys more, each a list of so many f32.
 fn with_lists(file: &Path, more: &[(&str, u64)], output: &Path) {
     let bytes = std::fs::read(file).unwrap();

@@ -217,6 +217,8 @@ pub fn provenance(version: Version, words: &Words) -> Vec<(String, String)> {
 const NAME: &str = "name";
 const LICENCE: &str = "license";
 const AUTHOR: &str = "author";
+/// The same three under the keys of a GGUF, which are heard after them.
+const OF_GGUF: [&str; 3] = ["general.name", "general.license", "general.author"];
 /// The conversation format, under the key that GGUF has for it; other keys of tokens have no place among texts.
 const TOKENIZER: &str = "tokenizer.";
 const TEMPLATE: &str = "tokenizer.chat_template";
@@ -251,21 +253,32 @@ pub fn words_of_texts(file: &Path, texts: &[(String, String)]) -> Words {
     let origin = |key: &str| Origin::Source { file: file.to_path_buf(), key: key.to_owned() };
     let placed = |key: &str| Some(Sourced { value: find(key)?, origin: origin(key) });
     let sourced = |(key, value): (&String, Value)| (key.clone(), Sourced { value, origin: origin(key) });
-    let other = texts.iter().map(|(key, value)| (key, Value::String(value.clone()))).filter(|(key, value)| holds_text(key, value));
+    let is_other = |key: &str, value: &Value| holds_text(key, value) && !OF_GGUF.contains(&key);
+    let other = texts.iter().map(|(key, value)| (key, Value::String(value.clone()))).filter(|(key, value)| is_other(key, value));
     // A text says nothing of tokens that could be relied on.
     let lost = texts.iter().filter(|(key, _)| key.starts_with(TOKENIZER) && key != TEMPLATE);
     let note = |(key, _): &(String, String)| format!("{} of {} is not kept: texts in metadata are no tokens", shorten(key), file.display());
-    let (name, empty) = without_empty(placed(NAME));
-    Words {
-        notes: lost.map(note).chain(empty).collect(),
-        template: placed(TEMPLATE),
-        name,
-        licence: placed(LICENCE),
-        author: placed(AUTHOR),
-        provenance,
-        other: other.map(sourced).collect(),
-        ..Words::default()
+    let mut notes: Vec<String> = lost.map(note).collect();
+    let mut either = |keys: [&str; 2]| first_of(keys.map(placed), &mut notes);
+    let [general_name, general_licence, general_author] = OF_GGUF;
+    let [name, licence, author] = [[NAME, general_name], [LICENCE, general_licence], [AUTHOR, general_author]].map(&mut either);
+    Words { notes, template: placed(TEMPLATE), name, licence, author, provenance, other: other.map(sourced).collect(), ..Words::default() }
+}
+
+/// The first of two texts that is not empty, and what there is to say of the other.
+fn first_of(said: [Option<Sourced<String>>; 2], notes: &mut Vec<String>) -> Option<Sourced<String>> {
+    let [first, second] = said.map(|said| {
+        let (said, empty) = without_empty(said);
+        notes.extend(empty);
+        said
+    });
+    if let (Some(first), Some(second)) = (&first, &second)
+        && first.value != second.value
+    {
+        let (one, other) = (shorten(&first.value), shorten(&second.value));
+        notes.push(format!("{} is {one}, and {} is {other}: the first is taken", first.origin, second.origin));
     }
+    first.or(second)
 }
 
 /// A name, unless it is an empty text, which names nothing: a note then says so.

@@ -134,6 +134,10 @@ pub trait Format: Sync {
     fn name(&self) -> &'static str;
     /// Whether what begins like this is a file of this format, and why.
     fn recognise(&self, head: &Head) -> Option<Claim>;
+    /// Whether a file of this format is no model but goes with one, so that in a folder it is no second one.
+    fn is_companion(&self, _head: &Head) -> bool {
+        false
+    }
     /// Opens a file that [`Format::recognise`] has claimed. All of it that is structure is validated.
     ///
     /// # Errors

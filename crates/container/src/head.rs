@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use rwkv_forge_io::{InputFile, IoError, lfs_pointer};
 use rwkv_forge_tensor::shorten;
 
+use crate::folder::FROM_WHERE;
+
 /// Bytes at the start of a file that formats see.
 pub const HEAD_BYTES: u64 = 512;
 /// Bytes at the end of a file that formats see: a zip archive's end record.
@@ -97,6 +99,32 @@ impl Head {
         self.revisions().is_some() || self.of_training().is_some()
     }
 
+    /// What is wrong with a directory of shards without their index.
+    pub(crate) fn lacks(index: &str) -> String {
+        format!("this is a directory with shards of a model whose index {index} is missing: {FROM_WHERE}")
+    }
+
+    /// What is wrong with a directory of several models, each by the name of the file that opens it.
+    pub(crate) fn several(models: &[String]) -> String {
+        let shown: Vec<String> = models.iter().take(LISTED).map(|name| shorten(name)).collect();
+        match models.len() {
+            ..=LISTED => format!("this is a directory with several files that may be its model: give the path of {}", shown.join(" or ")),
+            more => format!(
+                "this is a directory with several files that may be its model: give the path of the one that is meant, of {more} such as {}",
+                shown.join(", ")
+            ),
+        }
+    }
+
+    /// What the only file of a directory that is called like a model is instead of one.
+    fn instead(&self, name: &str) -> String {
+        let what = Self::read(&self.path.join(name)).ok().and_then(|file| match file.len {
+            0 => Some("it is empty".to_owned()),
+            _ => looks_like(&file.start).map(|what| format!("that is {what}")),
+        });
+        what.unwrap_or_else(|| "it is none".to_owned())
+    }
+
     /// What a directory holds instead of a model.
     fn looks_inside(&self) -> String {
         if self.contains(ADAPTER) {
@@ -112,24 +140,21 @@ impl Head {
             return of_training;
         }
         let models = self.models();
-        let shown: Vec<String> = models.iter().take(LISTED).map(|name| shorten(name)).collect();
-        match models.len() {
-            0 => "this is a directory without a model in it: expected model.safetensors, pytorch_model.bin, or the index of shards of either \
+        match models.as_slice() {
+            [] => "this is a directory without a model in it: expected model.safetensors, pytorch_model.bin, or the index of shards of either \
                   (model.safetensors.index.json, pytorch_model.bin.index.json)"
                 .to_owned(),
-            1 => format!("this is a directory in which only {} has the name of a model, and it is none", shown.join("")),
-            2..=LISTED => format!("this is a directory with several files that may be its model: give the path of {}", shown.join(" or ")),
-            more => format!(
-                "this is a directory with several files that may be its model: give the path of the one that is meant, of {more} such as {}",
-                shown.join(", ")
-            ),
+            [only] => format!("this is a directory in which only {} has the name of a model, and {}", shorten(only), self.instead(only)),
+            several => Self::several(several),
         }
     }
 
     /// Names of the files of a directory that may be its model, in order.
     pub(crate) fn models(&self) -> Vec<String> {
-        let is_else = |name: &str| name.starts_with('.') || name.starts_with(ADAPTER_MODEL) || OF_TRAINING.contains(&name);
-        let is_model = |name: &str| ENDINGS.iter().any(|ending| name.ends_with(ending)) && !is_else(name);
+        let is_of_training = |name: &str| OF_TRAINING.contains(&name) || name.starts_with(RNG_STATE);
+        let is_else = |name: &str| name.starts_with('.') || name.starts_with(ADAPTER_MODEL) || is_of_training(name);
+        let ends = |name: &str| ENDINGS.iter().any(|ending| name.ends_with(ending));
+        let is_model = |name: &str| ends(&name.to_ascii_lowercase()) && !is_else(name);
         if self.is_directory { rwkv_forge_io::names_in(&self.path, is_model).unwrap_or_default() } else { Vec::new() }
     }
 
@@ -220,15 +245,17 @@ pub const DISTRIBUTED_SHARDS: &str = "this is a distributed checkpoint of PyTorc
 /// Entries of a directory that are listed to whoever takes it for a model.
 const LISTED: usize = 4;
 /// How names of models end that lie in a directory without being its model.
-const ENDINGS: [&str; 8] = [".pth", ".pt", ".safetensors", ".gguf", ".st", ".prefab", ".bin", ".rwkvq"];
+const ENDINGS: [&str; 9] = [".pth", ".pt", ".ckpt", ".safetensors", ".gguf", ".st", ".prefab", ".bin", ".rwkvq"];
 /// Files that trainers leave beside a model, and that are none.
-const OF_TRAINING: [&str; 6] = ["optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "training_args.bin", "rng_state.pth"];
+const OF_TRAINING: [&str; 5] = ["optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "training_args.bin"];
+/// Such a file, of each process: `rng_state_0.pth`.
+const RNG_STATE: &str = "rng_state";
 /// What the name of a repository's folder in the cache of the Hub begins with.
 const REPOSITORY: &str = "models--";
 /// In it, the folder of the revisions.
 const SNAPSHOTS: &str = "snapshots";
 /// How names of files with an adapter of PEFT's begin.
-const ADAPTER_MODEL: &str = "adapter_model.";
+pub(crate) const ADAPTER_MODEL: &str = "adapter_model.";
 /// By this file a directory is known to be an adapter of PEFT's.
 const ADAPTER: &str = "adapter_config.json";
 
@@ -279,6 +306,13 @@ pub fn looks_like(start: &[u8]) -> Option<&'static str> {
         return Some(what);
     }
     let text = start.trim_ascii_start();
+    // What the Hub answers for a file that is not there, which some programs keep under its name.
+    if text.starts_with(b"Entry not found")
+        || text.starts_with(b"Repository not found")
+        || text.starts_with(b"Invalid username or password")
+    {
+        return Some("an error message of the Hub's instead of the download");
+    }
     let lower: Vec<u8> = text.iter().take(16).map(u8::to_ascii_lowercase).collect();
     if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") || lower.starts_with(b"<?xml") {
         return Some("an HTML page, perhaps an error message instead of the download");

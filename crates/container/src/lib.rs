@@ -22,6 +22,7 @@ mod container;
 mod encoding;
 mod error;
 mod fit;
+mod folder;
 mod format;
 mod head;
 pub mod lint;
@@ -36,6 +37,7 @@ pub use container::{
 pub use encoding::in_utf8;
 pub use error::ContainerError;
 pub use fit::{RESERVED, Shortfall, qwen_shortfall, shortfall};
+pub use folder::missing_index;
 pub use format::{Claim, Format, Naming, OpenOptions, Opened, Place};
 pub use head::{DISTRIBUTED, DISTRIBUTED_SHARDS, HEAD_BYTES, Head, TAIL_BYTES, looks_like};
 pub use registry::{Found, Registry, by_extension, by_name};

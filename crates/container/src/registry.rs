@@ -6,7 +6,8 @@ use rwkv_forge_tensor::BoxError;
 
 use crate::container::Container;
 use crate::error::ContainerError;
-use crate::format::{Claim, Format, Naming, OpenOptions, Opened, Place};
+use crate::folder::{ModelsIn, OneModel};
+use crate::format::{Format, Naming, OpenOptions, Opened, Place};
 use crate::head::Head;
 
 /// The container that has this name, or an alias of it, in letters of either case and with any sign or none between words: `llama_cpp`.
@@ -85,6 +86,15 @@ pub struct Found<'a> {
     pub file: Box<dyn Opened>,
     /// The name of the one model in a directory that no format knows as a whole, which that then stands for.
     pub only: Option<String>,
+    /// What lies beside the model in a directory and is not read, where somebody may think otherwise.
+    pub notes: Vec<String>,
+}
+
+/// What stands for a directory.
+#[derive(Default)]
+struct Chosen {
+    only: Option<String>,
+    notes: Vec<String>,
 }
 
 impl<'a> Registry<'a> {
@@ -99,10 +109,7 @@ impl<'a> Registry<'a> {
         let best: Vec<&dyn Format> = claims.into_iter().filter(|(claim, _)| Some(*claim) == strongest).map(|(_, format)| format).collect();
         match best.as_slice() {
             [format] => Ok(*format),
-            [] => {
-                let known = self.formats.iter().map(|format| format.called()).collect::<Vec<_>>().join(", ");
-                Err(ContainerError::Unrecognised { path: path.to_path_buf(), found: head.looks(), known }.into())
-            }
+            [] => Err(self.unrecognised(path, head.looks())),
             several => {
                 let remedy = if head.is_directory() { "give the path of the one file that is meant" } else { "make it anew" };
                 let claimants = names(several.iter().map(|format| format.name()));
@@ -111,35 +118,41 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// The file that is the model of a directory which no format knows as a whole: the only one in it that by its name and by its bytes
-    /// may be a model, as a download of one file leaves it. Nothing for a file, and where there are several or none.
+    /// What the model of a directory is: the only one in it, one file or one set of files, as a download leaves it. Nothing for a file, and
+    /// where there is none.
     ///
     /// # Errors
-    /// A failure to read.
-    fn model_in(&self, directory: &Path) -> Result<Option<String>, BoxError> {
+    /// [`ContainerError::Unrecognised`] for several models, and for shards without an index; a failure to read.
+    fn model_in(&self, directory: &Path) -> Result<Chosen, BoxError> {
         let head = Head::read(directory)?;
-        if !head.is_directory() || self.formats.iter().any(|format| format.recognise(&head).is_some()) || head.is_of_something_else() {
-            return Ok(None);
+        let is_known = self.formats.iter().any(|format| format.recognise(&head).is_some());
+        if !head.is_directory() || (!is_known && head.is_of_something_else()) {
+            return Ok(Chosen::default());
         }
-        let mut found = None;
-        for name in head.models() {
-            let file = Head::read(&directory.join(&name))?;
-            if !file.is_directory() && self.formats.iter().any(|format| format.recognise(&file) == Some(Claim::Bytes)) {
-                if found.is_some() {
-                    return Ok(None);
-                }
-                found = Some(name);
-            }
+        let ModelsIn { models, notes } = match ModelsIn::of(&head, self.formats)? {
+            found if found.models.len() > 1 => return Err(self.unrecognised(directory, Head::several(&found.names()))),
+            found => found,
+        };
+        match models.into_iter().next() {
+            None => Ok(Chosen::default()),
+            Some(_) if is_known => Ok(Chosen { only: None, notes }),
+            Some(OneModel { lacks: Some(index), .. }) => Err(self.unrecognised(directory, Head::lacks(&index))),
+            Some(OneModel { name, .. }) => Ok(Chosen { only: Some(name), notes }),
         }
-        Ok(found)
     }
 
-    /// Opens a file by its bytes, and finds out whose names it has. A directory that no format knows stands for the one model in it.
+    fn unrecognised(&self, path: &Path, found: String) -> BoxError {
+        let known = self.formats.iter().map(|format| format.called()).collect::<Vec<_>>().join(", ");
+        ContainerError::Unrecognised { path: path.to_path_buf(), found, known }.into()
+    }
+
+    /// Opens a file by its bytes, and finds out whose names it has. A directory that no format knows stands for the one model in it; one
+    /// with several is refused.
     ///
     /// # Errors
     /// As [`Registry::format_of`], failures to read a directory, and the reader's own.
     pub fn open(&self, place: &Place, options: OpenOptions) -> Result<Found<'a>, BoxError> {
-        let only = self.model_in(place.path())?;
+        let Chosen { only, notes } = self.model_in(place.path())?;
         let inside = only.as_ref().map(|name| place.inside(name));
         let place = inside.as_ref().unwrap_or(place);
         let format = self.format_of(place.path())?;
@@ -152,8 +165,8 @@ impl<'a> Registry<'a> {
         let namings = self.namings.iter().filter(|naming| naming.format().name() == format.name());
         let found: Vec<&&dyn Naming> = namings.filter(|naming| naming.recognise(file.as_ref())).collect();
         match found.as_slice() {
-            [] => Ok(Found { format, file, only }),
-            [naming] => Ok(Found { format, file: naming.apply(file), only }),
+            [] => Ok(Found { format, file, only, notes }),
+            [naming] => Ok(Found { format, file: naming.apply(file), only, notes }),
             several => {
                 let claimants = names(several.iter().map(|naming| naming.name()));
                 let remedy = "its metadata contradict each other; make it anew";

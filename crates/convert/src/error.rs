@@ -71,13 +71,14 @@ pub enum ConvertError {
     },
     /// One of several files of a model, taken for the whole.
     #[error(
-        "{}: this is one of several files of a model, which is no model by itself: give the directory, or the index of all of them, such as \
-         model.safetensors.index.json ({cause})",
+        "{}: this is one of several files of a model, which is no model by itself: {remedy} ({cause})",
         path.display()
     )]
     OneShard {
         /// The file.
         path: PathBuf,
+        /// What to do next.
+        remedy: String,
         /// What it lacks.
         cause: BoxError,
     },

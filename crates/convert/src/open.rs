@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rwkv_forge_checkpoint::TensorFile;
-use rwkv_forge_container::{Beside, BesideFile, Format, Found, Given, OpenOptions, Opened, Place, Words};
+use rwkv_forge_container::{Beside, BesideFile, Format, Found, Given, OpenOptions, Opened, Place, Words, missing_index};
 use rwkv_forge_io::{FileIdentity, InputFile};
 use rwkv_forge_model::{ModelDescription, VocabularyFamily, WhenConstant};
 use rwkv_forge_tensor::{BoxError, TensorSource};
@@ -22,13 +22,14 @@ pub struct OpenFile {
     /// What lies beside it.
     beside: Arc<Beside>,
     only: Option<String>,
+    notes: Vec<String>,
 }
 
 impl OpenFile {
     /// Tensors that were put together in memory: the convention of names is found out from the names.
     #[must_use]
     pub fn of(source: Box<dyn TensorSource>) -> Self {
-        Self { format: None, file: Arc::new(TensorFile::of(source)), beside: Arc::default(), only: None }
+        Self { format: None, file: Arc::new(TensorFile::of(source)), beside: Arc::default(), only: None, notes: Vec::new() }
     }
 
     /// The name of the file in a directory which that stands for, being the only model in it; `None` where the file itself was named, and for
@@ -36,6 +37,12 @@ impl OpenFile {
     #[must_use]
     pub fn only(&self) -> Option<&str> {
         self.only.as_deref()
+    }
+
+    /// What lies in the directory that was named and is not read, where somebody may think otherwise.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The files of its folder.
@@ -74,12 +81,12 @@ impl OpenFile {
 
     /// The same in the place of another file, which it was made of.
     pub(crate) fn in_place_of(self, other: &Self) -> Self {
-        Self { only: other.only.clone(), ..self }
+        Self { only: other.only.clone(), notes: other.notes.clone(), ..self }
     }
 
     /// Something that is read of this file.
     pub(crate) fn seen_as(&self, file: Arc<dyn Opened>) -> Self {
-        Self { format: self.format, file, beside: Arc::clone(&self.beside), only: self.only.clone() }
+        Self { format: self.format, file, beside: Arc::clone(&self.beside), only: self.only.clone(), notes: self.notes.clone() }
     }
 
     /// The file, to be kept.
@@ -106,7 +113,16 @@ impl OpenFile {
     /// When names and shapes are not exactly those of one supported architecture.
     pub fn describe(&self) -> Result<ModelDescription, BoxError> {
         rwkv_forge_model::describe_file(self.file.as_ref()).map_err(|cause| match self.file.path() {
-            path if is_shard(path) => ConvertError::OneShard { path: path.to_path_buf(), cause }.into(),
+            path if is_shard(path) => {
+                let remedy = match missing_index(path) {
+                    Some(index) => format!(
+                        "their index {index} is missing: download it from the repository that they are from, with all of them, into one \
+                         folder, and give the folder"
+                    ),
+                    None => "give the directory, or the index of all of them, such as model.safetensors.index.json".to_owned(),
+                };
+                ConvertError::OneShard { path: path.to_path_buf(), remedy, cause }.into()
+            }
             _ => cause,
         })
     }
@@ -306,8 +322,8 @@ pub fn open_file(path: &Path, options: OpenOptions) -> Result<OpenFile, BoxError
 /// # Errors
 /// As [`open_file`], and when nothing stands under the key.
 pub fn open_file_at(place: &Place, options: OpenOptions) -> Result<OpenFile, BoxError> {
-    let Found { format, file, only } = READERS.open(place, options)?;
-    Ok(OpenFile { format: Some(format), file: file.into(), beside: Arc::clone(place.beside()), only })
+    let Found { format, file, only, notes } = READERS.open(place, options)?;
+    Ok(OpenFile { format: Some(format), file: file.into(), beside: Arc::clone(place.beside()), only, notes })
 }
 
 /// Opens a file and recognises the model in it. Of each tensor the first values are read.

@@ -144,6 +144,7 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
     if let Some(Sourced { value, origin: Origin::Beside(path) }) = &words.template {
         check_template(&path.display().to_string(), value)?;
     }
+    words.notes.extend(of_class(model, &words, options.container));
     if options.container.words().contains(&Word::Template) {
         let found = of_templates(&words);
         words.notes.extend(found);
@@ -255,6 +256,30 @@ fn settle(words: &mut Words, container: &dyn Container) {
         let said = entries.iter().find(|entry| entry.word == one.word && entry.key == one.key);
         one.settled(said.filter(|_| has_place(container, one.word, &one.key)).map(|entry| &entry.origin))
     }));
+}
+
+/// What `config.json` says of the end of texts, which is not read since it is that of a class and often wrong for RWKV, where it is not what the
+/// file gets.
+fn of_class(model: &OpenModel, words: &Words, container: &dyn Container) -> Option<String> {
+    let is_read = matches!(model.description().mechanisms.vocabulary, VocabularyFamily::Qwen);
+    if is_read || !model.beside.is_own() || !has_place(container, Word::Special, SpecialId::Eos.name()) {
+        return None;
+    }
+    let written = words.special.get(SpecialId::Eos)?;
+    let (path, bytes) = model.beside.bytes(CONFIG).ok()??;
+    let config: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let said = config.get("eos_token_id").filter(|said| !said.is_null())?;
+    let is_written = |id: &serde_json::Value| id.as_u64() == Some(u64::from(written.value));
+    if is_written(said) || said.as_array().is_some_and(|ids| ids.iter().any(is_written)) {
+        return None;
+    }
+    let (said, from) = (shorten(&said.to_string()), shorten(&written.origin.to_string()));
+    Some(format!(
+        "{} says that eos_token_id is {said}, and the file gets {} by {from}: ids of a class are often wrong for RWKV, so they are not read; \
+         --meta tokenizer.ggml.eos_token_id=ID takes another",
+        path.display(),
+        written.value
+    ))
 }
 
 /// What is wrong with the templates that a file gets from its source, as they are.

@@ -34,6 +34,11 @@ impl Format for Gguf {
         let in_directory = || head.is_directory() && !split::splits_in(head.path()).is_empty();
         (is_own || head.contains(DIRECTORY_FILE) || in_directory()).then_some(Claim::Bytes)
     }
+    fn is_companion(&self, head: &Head) -> bool {
+        // Every program that writes an imatrix says so first: the key, the type of a text, its length.
+        const SAID: &[u8] = b"general.type\x08\0\0\0\x07\0\0\0\0\0\0\0imatrix";
+        head.start().starts_with(b"GGUF") && head.start().windows(SAID.len()).any(|window| window == SAID)
+    }
     fn open(&self, place: &Place, options: OpenOptions) -> Result<Box<dyn Opened>, BoxError> {
         let path = place.path();
         let path = match path.is_dir() {

@@ -66,7 +66,14 @@ fn wish(text: &str) -> Result<Wish, Failure> {
             let text = match text.strip_prefix('@') {
                 None => text,
                 Some(rest) if rest.starts_with('@') => rest.to_owned(),
-                Some(path) => read_text(Path::new(path))?,
+                Some(path) => {
+                    let text = read_text(Path::new(path))?;
+                    // Editors begin files with a byte order mark, which is no part of a template.
+                    match text.strip_prefix('\u{feff}').filter(|_| key.starts_with("tokenizer.chat_template")) {
+                        Some(rest) => rest.to_owned(),
+                        None => text,
+                    }
+                }
             };
             Wish::Set { key, kind, text }
         }

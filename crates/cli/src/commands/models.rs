@@ -118,6 +118,9 @@ impl<'a> Models<'a> {
         if let Some(name) = model.file.only() {
             terminal.note(&format!("the model of {} is {}, the only one in it", shown(path), shown(Path::new(name))));
         }
+        for note in model.file.notes() {
+            terminal.note(note);
+        }
         if let Some(first) = model.holes().next().filter(|_| self.asked) {
             let more = match model.holes().count() - 1 {
                 0 => String::new(),

@@ -86,6 +86,8 @@ fn template(chosen: &Path) -> Result<Sourced<String>, Failure> {
         return Err(Failure::usage("UnknownChatFormat", message));
     }
     let text = read_text(chosen)?;
+    // Editors begin files with a byte order mark, which is no part of the template.
+    let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
     check_template(&called(chosen).display().to_string(), &text).map_err(BoxError::from)?;
     Ok(Sourced::option("--chat", text))
 }

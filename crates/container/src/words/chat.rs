@@ -100,8 +100,13 @@ impl ChatFormat {
     #[must_use]
     pub fn suggested_by(file: &str) -> Option<&'static Self> {
         let series = |part: &str| match part.to_ascii_lowercase().strip_prefix("g1")?.as_bytes() {
-            [] | [b'a'..=b'g'] => Some("assistant"),
-            [b'h'..=b'z'] => Some("bot"),
+            [] => Some("assistant"),
+            // A digit behind the letter is another release of the same series: `g1a3`.
+            [letter, release @ ..] if release.iter().all(u8::is_ascii_digit) => match letter {
+                b'a'..=b'g' => Some("assistant"),
+                b'h'..=b'z' => Some("bot"),
+                _ => None,
+            },
             _ => None,
         };
         file.split(|char: char| !char.is_ascii_alphanumeric()).find_map(series).and_then(Self::by_name)
@@ -198,6 +203,12 @@ mod tests {
             ("rwkv7a-g1d-0.1b-20260212-ctx8192", Some("assistant")),
             ("rwkv7-g1-0.1b-20250307-ctx4096", Some("assistant")),
             ("RWKV-x070-World-0.1B-v2.8-20241210-ctx4096", None),
+            ("rwkv7-g1a3-1.5b-20251015-ctx8192", Some("assistant")),
+            ("rwkv7-G1a2-1.5b", Some("assistant")),
+            ("rwkv7-g1a4-2.9b", Some("assistant")),
+            ("rwkv7-g1h2-2.9b", Some("bot")),
+            ("rwkv7-g1a3b-2.9b", None),
+            ("rwkv7-g0a3-7.2b-20251020-ctx8192", None),
             ("model", None),
             ("rwkv7-g10-1b", None),
             ("rwkv7-g1hh", None),

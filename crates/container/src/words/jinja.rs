@@ -32,6 +32,10 @@ pub fn check_template(name: &str, template: &str) -> Result<(), ContainerError> 
     if template.trim().is_empty() {
         return Err(bad(None, "the template is empty".to_owned()));
     }
+    if template.len() <= MAX_TEMPLATE_BYTES && is_json_around(template) {
+        let problem = "this is JSON with the template under chat_template, and not the template: write its value into a file of its own";
+        return Err(bad(None, problem.to_owned()));
+    }
     if template.len() > MAX_TEMPLATE_BYTES {
         return Err(bad(None, format!("the template has {} bytes, at most {MAX_TEMPLATE_BYTES} are read", template.len())));
     }
@@ -43,6 +47,12 @@ pub fn check_template(name: &str, template: &str) -> Result<(), ContainerError> 
         Ok(_) => Ok(()),
         Err(error) => Err(bad(error.line(), said(&error))),
     }
+}
+
+/// Whether a text is not a template but a file of JSON that has one.
+fn is_json_around(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+        && serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| value.get("chat_template").is_some())
 }
 
 /// The line on which a tag begins that is too long to be read.

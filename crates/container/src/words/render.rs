@@ -48,9 +48,10 @@ pub fn failure_of_template(template: &str) -> Option<String> {
     environment.add_function("strftime_now", |_: String| "2026-01-01".to_owned());
     environment.set_unknown_method_callback(method);
     let compiled = environment.template_from_str(&known).ok()?;
-    let mut empty = None;
-    for (name, messages) in CONVERSATIONS {
-        let messages: Vec<Value> = messages.iter().map(|(role, content)| context! { role => *role, content => *content }).collect();
+    let (mut empty, mut unheard) = (None, None);
+    let mut is_heard = false;
+    for (name, said_in) in CONVERSATIONS {
+        let messages: Vec<Value> = said_in.iter().map(|(role, content)| context! { role => *role, content => *content }).collect();
         let none = Value::from(());
         let all = context! {
             messages => messages, add_generation_prompt => true, bos_token => "<s>", eos_token => "</s>",
@@ -59,6 +60,8 @@ pub fn failure_of_template(template: &str) -> Option<String> {
         let error = match compiled.render(all) {
             Ok(text) => {
                 empty = empty.or_else(|| text.trim().is_empty().then_some(name));
+                unheard = unheard.or(Some(name));
+                is_heard |= has_what_users_say(&text, said_in);
                 continue;
             }
             Err(error) => error,
@@ -74,7 +77,14 @@ pub fn failure_of_template(template: &str) -> Option<String> {
         });
     }
     // One that fails says why, so it comes first.
-    empty.map(|name| format!("makes an empty text of a conversation of {name}"))
+    let unheard = unheard.filter(|_| !is_heard).map(|name| format!("leaves out what the user says in a conversation of {name}"));
+    empty.map(|name| format!("makes an empty text of a conversation of {name}")).or(unheard)
+}
+
+/// Whether a text has something of what users say in a conversation, in letters of either case.
+fn has_what_users_say(text: &str, messages: &[(&str, &str)]) -> bool {
+    let text = text.to_lowercase();
+    messages.iter().any(|(role, content)| *role == "user" && text.contains(&content.to_lowercase()))
 }
 
 /// Methods of Python's texts and dictionaries, which every engine that reads chat templates has, and minijinja has not.
