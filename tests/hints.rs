@@ -309,9 +309,11 @@ fn of_parts_of_models() {
         let folder = place.path(file.split('/').next().unwrap());
         refused(&["inspect", &folder], 3, "NotACheckpoint", &[says]);
     }
-    let flat = MemorySource::from_f32(vec![("_fsdp_wrapped_module._flat_param".to_owned(), vec![4], vec![0.5; 4])]);
-    let flat = place.write("flat.safetensors", &flat.to_safetensors());
-    refused(&place.convert(&flat, &[]), 3, "UnsupportedArchitecture", &["FSDP", "dcp_to_torch"]);
+    for name in ["_fsdp_wrapped_module._flat_param", "_fsdp_wrapped_module.flat_param"] {
+        let flat = MemorySource::from_f32(vec![(name.to_owned(), vec![4], vec![0.5; 4])]);
+        let flat = place.write("flat.safetensors", &flat.to_safetensors());
+        refused(&place.convert(&flat, &[]), 3, "UnsupportedArchitecture", &["FSDP", "dcp_to_torch"]);
+    }
 }
 
 /// What stands where a text belongs is called by its name, and so is a folder of the Hub's cache above that of a revision.

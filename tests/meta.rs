@@ -139,7 +139,6 @@ fn what_decides_the_model_is_guarded() {
         "general.architecture=rwkv6",
         "general.file_type=1",
         "general.alignment=64",
-        "split.count=2",
         "rwkv7.block_count=2",
         "tokenizer.ggml.tokens=a,b",
         "tokenizer.ggml.model=gpt2",
@@ -152,6 +151,23 @@ fn what_decides_the_model_is_guarded() {
         place.refused("set", &[wish, "--allow-structure"], "AnotherModel", 2);
     }
     place.refused("remove", &["rwkv7.embedding_length", "--allow-structure"], "AnotherModel", 2);
+    // The number of files is what it is, with leave and without.
+    for (kind, what) in [("set", "split.count:u16=1"), ("set", "split.tensors.count=2"), ("remove", "split.count")] {
+        for leave in [&[][..], &["--allow-structure"]] {
+            let said = place.refused(kind, &[&[what][..], leave].concat(), "PartsKey", 2);
+            assert!(said.contains("--split-size"), "{said}");
+        }
+    }
+    // The vocabulary must stay one that can be read.
+    let shown = json(&["meta", "show", &place.file, "--match", "^tokenizer.ggml.tokens$"], 0);
+    let mut tokens: Vec<String> = serde_json::from_value(shown["metadata"][0]["value"].clone()).unwrap();
+    tokens[5] = tokens[6].clone();
+    let twice = place.name("tokens.json");
+    std::fs::write(&twice, serde_json::to_string(&tokens).unwrap()).unwrap();
+    for wish in ["tokenizer.ggml.model=gpt2".to_owned(), format!("tokenizer.ggml.tokens=@{twice}")] {
+        let said = place.refused("set", &[&wish, "--allow-structure"], "Breaks", 2);
+        assert!(!said.contains(".tmp"), "{said}");
+    }
     // Tensors move to where another alignment wants them.
     let said = place.write("set", &["general.alignment=4096", "general.file_type=0", "--allow-structure"]);
     assert_eq!((said["changes"].as_array().unwrap().len(), hashes(&place.out)), (2, hashes(&place.file)));
@@ -167,7 +183,7 @@ fn what_decides_the_model_is_guarded() {
 fn wishes_that_cannot_be_met_name_the_next_step() {
     let place = Place::new();
     let eos = "tokenizer.ggml.eos_token_id";
-    let cases: [(&str, &str, &str); 11] = [
+    let cases: [(&str, &str, &str); 14] = [
         ("general.name", "BadWish", "KEY=VALUE"),
         ("=3", "BadWish", "has no key"),
         ("general.name:text=3", "UnknownValueType", "string"),
@@ -177,7 +193,10 @@ fn wishes_that_cannot_be_met_name_the_next_step() {
         ("tokenizer.ggml.eos_token_id=320", "TokenOutside", "0 to 319"),
         ("tokenizer.ggml.eos_token_id=end", "BadValueText", ":token=TEXT"),
         ("tokenizer.ggml.eos_token_id:token=no such", "NoSuchToken", "tokenizer.ggml.eos_token_id=ID"),
-        ("general.name:chat=none", "BadValueText", "assistant"),
+        ("tokenizer.chat_template:chat=none", "BadValueText", "assistant"),
+        ("general.name:chat=bot", "BadWish", "tokenizer.chat_template.NAME"),
+        ("tokenizer.ggml.eos_token_ids:u32[]=0,320", "TokenOutside", "0 to 319"),
+        ("rwkv7.context_length=0", "BadValueText", "at least 1"),
         ("general.tags=[1", "BadValueText", "a text"),
     ];
     for (wish, kind, hint) in cases {
@@ -192,6 +211,13 @@ fn wishes_that_cannot_be_met_name_the_next_step() {
     for wish in ["x.y:u32=3", "x.y:bool=true", "tokenizer.ggml.eos_token_id:token=e", "tokenizer.chat_template:chat=bot"] {
         place.write("set", &[wish]);
     }
+    // A list of nothing is written as nothing.
+    place.write("set", &["general.tags="]);
+    assert_eq!(key(&place.out, "general.tags"), Some(("string[]".to_owned(), value!([]))));
+    // To stdout goes the file that would have had a name.
+    place.write("set", &["general.name=a"]);
+    let streamed = run(&["meta", "set", &place.file, "general.name=a", "-o", "-"]);
+    assert!(streamed.status.success() && streamed.stdout == std::fs::read(&place.out).unwrap(), "{streamed:?}");
     // Never in place, never over a file that is there, never of another format.
     assert_eq!(error_kind(&["meta", "set", &place.file, "general.name=a", "-f", "-o", &place.file], 2), "OutputIsInput");
     assert_eq!(error_kind(&["meta", "set", &place.file, "general.name=a", "-o", &place.out], 2), "OutputExists");
@@ -247,6 +273,7 @@ fn of_parts_the_first_is_rewritten_and_all_appear() {
     std::fs::remove_file(&outputs[0]).unwrap();
     let names = place.dir.names();
     assert_eq!(error_kind(&["meta", "set", &second, "general.name=b", "-o", &outputs[2]], 2), "OutputExists");
-    assert_eq!(error_kind(&["meta", "set", &second, "split.count=2", "--allow-structure", "-o", &place.name("r.gguf")], 2), "AnotherModel");
+    assert_eq!(error_kind(&["meta", "set", &second, "split.count=2", "--allow-structure", "-o", &place.name("r.gguf")], 2), "PartsKey");
+    assert_eq!(error_kind(&["meta", "set", &second, "general.name=b", "-o", "-"], 2), "NoStdout");
     assert_eq!(place.dir.names(), names);
 }

@@ -274,6 +274,10 @@ fn a_reader_that_leaves_is_an_error() {
         command.env("TMPDIR", temporary.path()).args(["-c", &line]).output().unwrap()
     };
     for line in [&convert, &logits] {
+        // Of a stdout that is closed nothing would be left; who sends it to nowhere wants that.
+        let seen = shell(format!("{line} >&-"));
+        assert!(seen.status.code() == Some(2) && said(&seen).contains("error[NoStdout]: --output -: stdout is closed"), "{}", said(&seen));
+        assert!(shell(format!("{line} >/dev/null")).status.success(), "{line}");
         for reader in ["head -c 10 >/dev/null", "true", "(sleep 100 & child=$!; kill -9 $child; exit 0)"] {
             let seen = shell(format!("{line} | {reader}; exit ${{PIPESTATUS[0]}}"));
             assert_eq!(seen.status.code(), Some(4), "{line} | {reader}: {}", said(&seen));

@@ -13,6 +13,10 @@ use crate::pickle::{Arena, Id, Node};
 /// Keys that only the shards of DeepSpeed's ZeRO have, of a model's states or the optimizer's.
 const OF_ZERO: [&str; 6] = ["param_shapes", "zero_stage", "ds_config", "ds_version", "partition_count", "base_optimizer_state"];
 
+/// What such a file is, and what is done with it.
+const SHARD_OF_ZERO: &str = "this is a shard of DeepSpeed's ZeRO, of which every one has a part of the weights: put them together with the script \
+                             zero_to_fp32.py that lies beside them";
+
 /// Keys of what an optimizer of torch keeps by itself.
 const OF_OPTIMIZERS: [&str; 2] = ["state", "param_groups"];
 /// Keys under which trainers put the state dict.
@@ -136,6 +140,11 @@ pub(crate) fn find(arena: &Arena<'_>, root: Id, limits: &Limits, wanted: Wanted<
     if named.is_empty() {
         return refuse(Refusal::NotAStateDict, "the state dict is empty");
     }
+    let is_empty =
+        |index: u32| arena.tensors.get(index as usize).and_then(|spec| arena.ints(spec.size)).is_some_and(|size| size.contains(&0));
+    if let Some((name, _)) = named.iter().find(|(_, index)| is_empty(*index)).filter(|_| search.is_of_zero(root)) {
+        return refuse(Refusal::NotAStateDict, format!("tensor `{name}` has no elements here; {SHARD_OF_ZERO}"));
+    }
     Ok(named)
 }
 
@@ -167,6 +176,12 @@ struct Candidate {
 }
 
 impl Search<'_, '_> {
+    /// Whether a dictionary has keys that only shards of DeepSpeed's ZeRO have.
+    fn is_of_zero(&self, dict: Id) -> bool {
+        let dict = self.arena.dict(dict).unwrap_or(dict);
+        self.arena.pairs(dict).any(|(key, _)| matches!(self.arena.get(key), Node::Str(name) if OF_ZERO.contains(&name)))
+    }
+
     /// The dictionary under a key.
     fn take(&self, root: Id, key: &str, notes: &mut Vec<String>) -> Result<Id> {
         let shown = key.escape_default();
@@ -315,10 +330,8 @@ impl Search<'_, '_> {
 
     fn refuse_nested<T>(&self, dict: Id, path: &str) -> Result<T> {
         let keys: Vec<&str> = self.arena.pairs(dict).filter_map(|(key, _)| name_of(self.arena, key, self.limits).ok()).collect();
-        let next = if OF_ZERO.iter().any(|key| keys.contains(key)) {
-            "this is a shard of DeepSpeed's ZeRO, of which every one has a part of the weights: put them together with the script zero_to_fp32.py \
-             that lies beside them"
-                .to_owned()
+        let next = if self.is_of_zero(dict) {
+            SHARD_OF_ZERO.to_owned()
         } else if OF_OPTIMIZERS.iter().all(|key| keys.contains(key)) {
             "this is what an optimizer keeps, which holds no weights: give the file of the model that was saved beside it".to_owned()
         } else {

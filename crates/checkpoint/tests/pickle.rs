@@ -522,6 +522,13 @@ fn p13_no_state_dict() {
     assert_eq!(kind(nested(&["optimizer_states", "state_dict", "lr_schedulers"])), "nothing");
     assert_eq!(kind(nested(&["model", "optimizer", "ema"])), "NotAStateDict");
     assert!(message(&nested(&["optimizer_state_dict", "param_shapes"])).contains("zero_to_fp32.py"));
+    // Of the third stage every file has the names, and no weights.
+    let third = |beside: &str| {
+        let nothing = Tensor { numel: 0, ..Tensor::dense("0", "FloatStorage", 0, &[0]) };
+        Pickle::new(2).raw(b"}").text("module").raw(b"}(").item(&nothing).raw(b"us").text(beside).raw(b"}s").stop()
+    };
+    assert!(message(&third("param_shapes")).contains("zero_to_fp32.py") && message(&third("ds_version")).contains("zero_to_fp32.py"));
+    assert_eq!([kind(third("param_shapes")), kind(third("epoch"))], ["NotAStateDict", "nothing"]);
     // 2 million keys.
     let quarter = [b"(".to_vec(), b"K\x01N".repeat(500_000), b"u".to_vec()].concat();
     let many = Pickle::new(2).raw(b"}").repeat(&quarter, 4).stop();

@@ -19,8 +19,8 @@ pub(crate) const STDIN: &str = "stdin";
 const TEXTS: [&str; 9] = ["calibrate", "calibration", "chat", "pairs", "paths", "recipe", "text", "texts", "tokens"];
 /// Arguments that are models, or are read like them.
 const MODELS: [&str; 10] = ["baseline", "candidate", "file", "imatrix", "lora", "model", "models", "reference", "source", "state"];
-/// Commands whose `--output` is one file.
-const ONE_FILE: [&str; 4] = ["convert", "logits", "plan", "state"];
+/// Commands whose `--output` is one file; `copy`, `remove` and `set` are those of `meta`.
+const ONE_FILE: [&str; 7] = ["convert", "copy", "logits", "plan", "remove", "set", "state"];
 
 /// Whether a path is a stream.
 pub(crate) fn is_dash(path: &Path) -> bool {
@@ -78,6 +78,10 @@ impl Streams {
         if let Some(refusal) = self.refusal.take() {
             return Err(refusal);
         }
+        if self.delivers && is_closed() {
+            let message = "--output -: stdout is closed, so the file would be lost; send it on (> FILE, | PROGRAM), or name a file";
+            return Err(Failure::usage("NoStdout", message.to_owned()));
+        }
         if self.delivers && command != "plan" && std::io::stdout().is_terminal() {
             let message = "--output -: stdout is a terminal, and the file is no text; send it on (> FILE, | PROGRAM), or name a file";
             return Err(Failure::usage("BinaryToTerminal", message.to_owned()));
@@ -87,6 +91,16 @@ impl Streams {
         }
         Ok(())
     }
+}
+
+/// Whether the program was started without a stdout. Rust opens `/dev/null` in the place of a stream that is closed, for reading and writing,
+/// while who sends it there opens it for writing alone.
+fn is_closed() -> bool {
+    use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
+    let stdout = std::io::stdout();
+    let is_both = fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR);
+    let null = || Ok::<_, rustix::io::Errno>(fstat(&stdout)?.st_rdev == stat("/dev/null")?.st_rdev);
+    is_both && null().unwrap_or(false)
 }
 
 /// What stdin gives, up to `limit` bytes: read when it is first asked for, and kept.

@@ -69,6 +69,7 @@ static STEPS: &[(&str, &[&str])] = &[
             "NotGguf",
             "RecordKey",
             "StructureKey",
+            "PartsKey",
             "TokenOutside",
             "UnknownValueType",
         ],

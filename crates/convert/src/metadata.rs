@@ -62,6 +62,8 @@ pub fn rewrite(
     let (opened, file) = open_gguf(source, open)?;
     let edited = edit.of(&file)?;
     let (before, lints) = (opened.describe().ok(), opened.opened().lints());
+    let had_tokens = before.as_ref().is_some_and(|model| opened.opened().tokens(model).is_ok_and(|tokens| tokens.is_some()));
+    let had_words = before.as_ref().is_some_and(|model| opened.opened().words(model).is_ok());
     let mut notes = edited.notes().to_vec();
     let mut is_model = before.is_some();
     let total = steps(&file);
@@ -74,6 +76,19 @@ pub fn rewrite(
             (None, now) => is_model = now.is_ok(),
         }
         notes.extend(new_findings(&lints, new.opened().lints())?);
+        if let Some(model) = &before {
+            // What stands beside the tensors is read by everybody who converts or runs the file.
+            let lost = |error: BoxError| EditError::Breaks { what: without(&error.to_string(), path) };
+            let none = || EditError::Breaks { what: "its vocabulary cannot be read any more".to_owned() };
+            match new.opened().tokens(model) {
+                Err(error) if had_tokens => return Err(lost(error)),
+                Ok(None) if had_tokens => return Err(none()),
+                Ok(_) | Err(_) => {}
+            }
+            if had_words {
+                new.opened().words(model).map_err(lost)?;
+            }
+        }
         Ok(())
     })?;
     if before.is_none() {
@@ -101,7 +116,13 @@ fn another(what: String) -> EditError {
 
 /// A message without the name of a file that nobody has seen.
 fn without(message: &str, path: &Path) -> String {
-    message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(message).to_owned()
+    let shown = path.display().to_string();
+    let rest = message.strip_prefix(&format!("{shown}: ")).unwrap_or(message).replace(&shown, "the new file");
+    match path.parent().map(|folder| format!("{}/", folder.display())) {
+        // Parts lie in a folder that nobody has seen either.
+        Some(folder) if folder.len() > 1 => rest.replace(&folder, ""),
+        Some(_) | None => rest,
+    }
 }
 
 /// What is found in the new file and was not in the old one, as notes.

@@ -82,7 +82,7 @@ static RELATIVES: &[Relative] = &[
         why: "it has flat pieces of parameters, of which every process saved its own",
         advice: "let the trainer save a full state dict, or put the shards together with `python -m torch.distributed.checkpoint.format_utils \
                  dcp_to_torch`",
-        marks: &[Mark::Ends("_flat_param")],
+        marks: &[Mark::Ends("flat_param")],
     },
     Relative {
         name: "RWKV-X",

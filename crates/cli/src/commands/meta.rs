@@ -6,7 +6,7 @@ use regex::Regex;
 use rwkv_forge_choose::Unit;
 use rwkv_forge_convert::Value as Said;
 use rwkv_forge_convert::metadata::{NewMetadata, open_gguf, rewrite};
-use rwkv_forge_gguf::edit::{Change, Edit, Wish, is_free, is_record, no_such_key, type_of};
+use rwkv_forge_gguf::edit::{Change, Edit, Wish, is_fixed, is_free, no_such_key, type_of};
 use rwkv_forge_gguf::{Array, GgufFile};
 use rwkv_forge_report::sink;
 use rwkv_forge_tensor::{BoxError, TensorSource};
@@ -16,6 +16,7 @@ use super::{open_options, read_text, shown};
 use crate::args::{Global, Meta, MetaCopy, MetaKind, MetaOutput, MetaRemove, MetaSet, MetaShow};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::stdio::{Destination, is_dash};
 use crate::terminal::{Terminal, fitting, thousands};
 
 /// Runs the command.
@@ -95,7 +96,7 @@ fn copy(args: &MetaCopy, global: &Global, terminal: &Terminal) -> Result<u8, Fai
     let mut left = Vec::new();
     for (key, value) in from.metadata().entries() {
         let is_meant = matching.as_ref().is_some_and(|pattern| pattern.is_match(key)) && !args.wanted.contains(key);
-        let is_allowed = is_free(key, file.architecture()) || args.out.allow_structure && !is_record(key);
+        let is_allowed = is_free(key, file.architecture()) || args.out.allow_structure && !is_fixed(key);
         match is_meant {
             true if is_allowed => wishes.push(Wish::Take { key: key.clone(), value: value.clone() }),
             true => left.push(sink::word(key).into_owned()),
@@ -119,10 +120,12 @@ fn taken(from: &GgufFile, key: &str) -> Result<Wish, Failure> {
 }
 
 fn write(command: &str, source: &Path, edit: &Edit, out: &MetaOutput, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
+    let output = destination(source, out, global)?;
     let progress = Progress::new(terminal, "rewriting", Unit::Bytes);
     let options = global.output("--output", out.force);
-    let written = rewrite(source, edit, &out.output, &options, open_options(global), &|bytes, total| progress.add(bytes, total))?;
+    let written = rewrite(source, edit, output.path(), &options, open_options(global), &|bytes, total| progress.add(bytes, total))?;
     drop(progress);
+    output.deliver(terminal)?;
     let NewMetadata { outputs, bytes, changes, tensors, tensors_sha256, is_model, notes } = written;
     for note in &notes {
         terminal.note(note);
@@ -133,13 +136,13 @@ fn write(command: &str, source: &Path, edit: &Edit, out: &MetaOutput, global: &G
         let rows = changes.iter().map(|change| vec![change.key.clone(), kind(change), cell(&change.before), cell(&change.after)]).collect();
         terminal.print(&fitting(&["key", "type", "was", "is"], rows, &[], &[3, 2, 0])?);
     }
-    outputs.iter().for_each(|path| terminal.wrote_result(path));
+    let outputs = if is_dash(&out.output) { vec![output.named().to_path_buf()] } else { outputs };
     outputs.iter().for_each(|path| terminal.wrote_result(path));
     let names: Vec<String> = outputs.iter().map(|path| path.display().to_string()).collect();
     let read = if is_model { ", read again as the same model" } else { "" };
     terminal.print(&format!(
         "wrote {} ({} bytes{read}); {} tensors as they were: {tensors_sha256}\n",
-        names.iter().map(|name| sink::word(name)).collect::<Vec<_>>().join(", "),
+        if is_dash(&out.output) { output.shown() } else { names.iter().map(|name| sink::word(name)).collect::<Vec<_>>().join(", ") },
         thousands(bytes),
         thousands(tensors as u64)
     ));
@@ -158,6 +161,19 @@ fn write(command: &str, source: &Path, edit: &Edit, out: &MetaOutput, global: &G
         }),
     )?;
     Ok(0)
+}
+
+/// Where the new file goes; stdout takes one.
+fn destination(source: &Path, out: &MetaOutput, global: &Global) -> Result<Destination, Failure> {
+    if is_dash(&out.output) {
+        let (_, file) = open_gguf(source, open_options(global))?;
+        let parts = file.files().len();
+        if parts > 1 {
+            let message = format!("--output -: {} has {parts} parts, and stdout takes one file; give a name for them", shown(source));
+            return Err(Failure::usage("NoStdout", message));
+        }
+    }
+    Destination::new(Some(&out.output), Path::new("model.gguf"))
 }
 
 fn change_document(change: &Change) -> Value {

@@ -91,6 +91,15 @@ pub enum EditError {
         /// The key.
         key: String,
     },
+    /// A key that counts the parts.
+    #[error(
+        "{key} says into which files the model is cut, and meta writes as many as there are: leave it out; a model is cut into others when it \
+         is converted, `rwkv-forge convert SOURCE --to gguf --split-size SIZE`"
+    )]
+    PartsKey {
+        /// The key.
+        key: String,
+    },
     /// A type in which no runtime reads the key.
     #[error("{key} is of the type {found}, with which no runtime loads a file, expected {expected}: write {key}:{expected}=VALUE")]
     KeyType {

@@ -207,6 +207,9 @@ pub(super) fn list(key: &str, scalar: Scalar, text: &str) -> Result<Array, EditE
 }
 
 fn elements(text: &str) -> Option<Vec<String>> {
+    if text.trim().is_empty() {
+        return Some(Vec::new());
+    }
     if !text.trim_start().starts_with('[') {
         return Some(text.split(',').map(|element| element.trim().to_owned()).collect());
     }
@@ -250,6 +253,7 @@ mod tests {
         assert_eq!(texts("a, b"), Array::String(vec!["a".into(), "b".into()]));
         assert_eq!(texts(r#"["a, b", "c"]"#), Array::String(vec!["a, b".into(), "c".into()]));
         assert_eq!(texts("[]"), Array::String(Vec::new()));
+        assert_eq!((texts(""), texts(r#"[""]"#)), (Array::String(Vec::new()), Array::String(vec![String::new()])));
         assert_eq!(list("k", Scalar::I32, "[1,-2]").unwrap(), Array::I32(vec![1, -2]));
         assert!(list("k", Scalar::I32, "1,x").is_err() && list("k", Scalar::I32, "[[1]]").is_err());
     }

@@ -141,10 +141,10 @@ pub fn is_free(key: &str, architecture: &str) -> bool {
     rules::guard(key, architecture) == Guard::Free
 }
 
-/// Whether a key is one of the record of how a file was made.
+/// Whether no wish gives a key another value: those of the record of how a file was made, and those that count its parts.
 #[must_use]
-pub fn is_record(key: &str) -> bool {
-    rules::guard(key, "") == Guard::Record
+pub fn is_fixed(key: &str) -> bool {
+    matches!(rules::guard(key, ""), Guard::Record | Guard::Parts)
 }
 
 /// A key that is not among those of a file.
@@ -194,6 +194,7 @@ impl Edit {
         let is_removed = matches!(wish, Wish::Remove { .. });
         match rules::guard(key, file.architecture()) {
             Guard::Record if !(is_removed && self.allow_record) => Err(EditError::RecordKey { key: key.to_owned() }),
+            Guard::Parts => Err(EditError::PartsKey { key: key.to_owned() }),
             Guard::Structure(why) if !self.allow_structure => Err(EditError::StructureKey { key: key.to_owned(), why }),
             Guard::Free | Guard::Structure(_) | Guard::Record => Ok(()),
         }
@@ -210,12 +211,20 @@ impl Edit {
         if let Some(expected) = rules::wrong_type(key, &value) {
             return Err(EditError::KeyType { key: key.to_owned(), found: type_of(&value), expected });
         }
-        let is_template = key == words::TEMPLATE || key.starts_with(NAMED_TEMPLATE);
-        if let Some(template) = value.as_str().filter(|_| is_template) {
+        if key == words::context_key(file.architecture()) && value.as_u64() == Some(0) {
+            let expected = "a number of tokens, at least 1".to_owned();
+            return Err(EditError::BadValueText { key: key.to_owned(), text: "0".to_owned(), kind: type_of(&value), expected, hint: "" });
+        }
+        if let Some(template) = value.as_str().filter(|_| is_template(key)) {
             check_template(key, template).map_err(|error| unreadable(key, error))?;
         }
         Ok(Some(value))
     }
+}
+
+/// Whether programs take the text under a key for a template of conversations.
+fn is_template(key: &str) -> bool {
+    key == words::TEMPLATE || key.starts_with(NAMED_TEMPLATE)
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "all others are about other things")]
@@ -251,6 +260,12 @@ fn written(file: &GgufFile, key: &str, before: Option<&Value>, kind: Option<Kind
         Kind::One(scalar) => kinds::one(key, scalar, text)?,
         Kind::List(scalar) => Value::Array(kinds::list(key, scalar, text)?),
         Kind::Token => Value::U32(token(file, key, text)?),
+        Kind::Chat if !is_template(key) => {
+            let wish = format!("{}:chat", shorten(key));
+            let problem = "is no place for a template of conversations, which are read under tokenizer.chat_template and \
+                           tokenizer.chat_template.NAME alone";
+            return Err(EditError::BadWish { wish, problem });
+        }
         Kind::Chat => {
             let format = ChatFormat::by_name(text).ok_or_else(|| EditError::BadValueText {
                 key: key.to_owned(),
@@ -304,14 +319,44 @@ fn token(file: &GgufFile, key: &str, text: &str) -> Result<u32, EditError> {
 /// Refuses special ids of no token among what was changed.
 fn check_special(metadata: &Metadata, changes: &[Change]) -> Result<(), EditError> {
     let Some(count) = tokens(metadata).map(<[String]>::len) else { return Ok(()) };
-    let is_id = |key: &str| key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id");
+    let is_id = |key: &str| key.starts_with("tokenizer.ggml.") && (key.ends_with("_token_id") || key.ends_with("_token_ids"));
     for Change { key, after, .. } in changes.iter().filter(|change| is_id(&change.key)) {
         let Some(value) = after else { continue };
-        if value.as_u64().and_then(|id| usize::try_from(id).ok()).is_none_or(|id| id >= count) {
-            return Err(EditError::TokenOutside { key: key.clone(), id: value.to_string(), last: count.saturating_sub(1) });
+        if let Some(id) = ids(value).into_iter().find(|id| usize::try_from(*id).map_or(true, |id| id >= count)) {
+            return Err(EditError::TokenOutside { key: key.clone(), id: id.to_string(), last: count.saturating_sub(1) });
         }
     }
     Ok(())
+}
+
+/// The ids that a value is, or lists; what is no number is none.
+fn ids(value: &Value) -> Vec<i128> {
+    fn all<T: Copy + Into<i128>>(values: &[T]) -> Vec<i128> {
+        values.iter().map(|value| (*value).into()).collect()
+    }
+    match value {
+        Value::U8(id) => all(&[*id]),
+        Value::I8(id) => all(&[*id]),
+        Value::U16(id) => all(&[*id]),
+        Value::I16(id) => all(&[*id]),
+        Value::U32(id) => all(&[*id]),
+        Value::I32(id) => all(&[*id]),
+        Value::U64(id) => all(&[*id]),
+        Value::I64(id) => all(&[*id]),
+        Value::Array(Array::U8(ids)) => all(ids),
+        Value::Array(Array::I8(ids)) => all(ids),
+        Value::Array(Array::U16(ids)) => all(ids),
+        Value::Array(Array::I16(ids)) => all(ids),
+        Value::Array(Array::U32(ids)) => all(ids),
+        Value::Array(Array::I32(ids)) => all(ids),
+        Value::Array(Array::U64(ids)) => all(ids),
+        Value::Array(Array::I64(ids)) => all(ids),
+        Value::Array(Array::F32(_) | Array::F64(_) | Array::Bool(_) | Array::String(_) | Array::Array(_))
+        | Value::F32(_)
+        | Value::F64(_)
+        | Value::Bool(_)
+        | Value::String(_) => Vec::new(),
+    }
 }
 
 /// What a record says of a vocabulary that is another now.

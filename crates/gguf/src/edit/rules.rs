@@ -14,6 +14,8 @@ pub(super) enum Guard {
     Structure(&'static str),
     /// It is of the record of how the file was made.
     Record,
+    /// It counts the files, which are as many as before.
+    Parts,
 }
 
 /// Keys of the vocabulary, after `tokenizer.ggml.`.
@@ -28,7 +30,10 @@ pub(super) fn guard(key: &str, architecture: &str) -> Guard {
     if after("tokenizer.ggml").is_some_and(|name| VOCABULARY.contains(&name)) {
         return Guard::Structure("is of the vocabulary, by which texts become the ids that the model was trained with");
     }
-    if after("split").is_some() || key == "general.alignment" {
+    if after("split").is_some() {
+        return Guard::Parts;
+    }
+    if key == "general.alignment" {
         return Guard::Structure("says how the bytes of the file lie");
     }
     match key {

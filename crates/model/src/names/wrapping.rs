@@ -26,7 +26,12 @@ pub const WRAPPERS: &[&str] = &[
 /// What stands in place of another beginning of names: ModRWKV has a language model of fla's without the head that goes with it.
 const INSTEAD: [(&str, &str); 1] = [("model.llm.", "model.")];
 /// What stands wherever a module was compiled or adapted, with whose it is.
-const INNER: [(&str, &str); 2] = [("_orig_mod.", "torch.compile"), ("base_layer.", "PEFT")];
+const INNER: [(&str, &str); 4] = [
+    ("_orig_mod.", "torch.compile"),
+    ("_fsdp_wrapped_module.", "FSDP"),
+    ("_checkpoint_wrapped_module.", "PyTorch's checkpoints of activations"),
+    ("base_layer.", "PEFT"),
+];
 /// Most wrappers around each other.
 const DEPTH: usize = 4;
 /// Most ways that are followed at a depth: those that most names have.
@@ -220,6 +225,9 @@ mod tests {
             "rwkv.",
             "module._orig_mod.",
             "_orig_mod.module.",
+            "_fsdp_wrapped_module.",
+            "_fsdp_wrapped_module._checkpoint_wrapped_module.",
+            "module._fsdp_wrapped_module.",
             "reranker.rwkv.",
         ] {
             let wrapped = BARE.map(|name| format!("{prefix}{name}"));
@@ -264,6 +272,8 @@ mod tests {
         let two = ["emb.weight", "head.modules_to_save.a.weight", "head.modules_to_save.b.weight", "blocks.0.att.key.weight"];
         assert_eq!(unwrapped(&two), (two.map(str::to_owned).to_vec(), None));
         // A module that was compiled by itself, and tensors that are not the language model's.
+        let within = ["emb.weight", "blocks.0._fsdp_wrapped_module._checkpoint_wrapped_module.att.key.weight", "head.weight"];
+        assert_eq!(unwrapped(&within).0, ["emb.weight", "blocks.0.att.key.weight", "head.weight"]);
         let (names, _) = unwrapped(&["llm.emb.weight", "llm.blocks.0._orig_mod.att.key.weight", "llm.head.weight", "encoder.conv.weight"]);
         assert_eq!(names, ["emb.weight", "blocks.0.att.key.weight", "head.weight", "encoder.conv.weight"]);
     }
