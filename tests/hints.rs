@@ -408,13 +408,15 @@ fn of_conversation_formats() {
             ["convert", model, "--to", "gguf", "--type", "f16", "--vocab", words, "--force", "-o", text(&place.output), "--chat", format];
         args.map(str::to_owned).to_vec()
     };
-    for (typed, meant) in [("assistent", "assistant"), ("worlds", "world"), ("Bot", "bot")] {
+    for (typed, meant) in [("assistent", "assistant"), ("worlds", "world"), ("bott", "bot")] {
         let error = json(&chat(typed), 2);
         assert_eq!(error["error"]["kind"], "UnknownChatFormat");
         let message = error["error"]["message"].as_str().unwrap();
         assert!(message.contains("assistant, bot, tools, world") && message.ends_with(&format!("did you mean {meant}?")), "{message}");
         json(&chat(meant), 0);
     }
+    // Capitals are no mistake.
+    json(&chat("Bot"), 0);
     let error = json(&chat("chatml"), 2);
     assert!(!error["error"]["message"].as_str().unwrap().contains("did you mean"), "{error}");
     // A path that leads nowhere is one.
