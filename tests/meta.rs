@@ -274,6 +274,8 @@ fn of_parts_the_first_is_rewritten_and_all_appear() {
     let names = place.dir.names();
     assert_eq!(error_kind(&["meta", "set", &second, "general.name=b", "-o", &outputs[2]], 2), "OutputExists");
     assert_eq!(error_kind(&["meta", "set", &second, "split.count=2", "--allow-structure", "-o", &place.name("r.gguf")], 2), "PartsKey");
-    assert_eq!(error_kind(&["meta", "set", &second, "general.name=b", "-o", "-"], 2), "NoStdout");
+    let streamed = run(&["meta", "set", &second, "general.name=b", "-o", "-"]);
+    let said = String::from_utf8_lossy(&streamed.stderr);
+    assert!(streamed.status.code() == Some(2) && said.contains("error[NoStdout]") && said.contains("has 4 parts"), "{said}");
     assert_eq!(place.dir.names(), names);
 }

@@ -488,8 +488,8 @@ fn the_verdict_says_how_much_was_lost_and_what_to_take_instead() {
     }
     // What is named instead works and loses less.
     let (verdict, line) = convert("gguf", "q2_k", &[]);
-    assert_eq!(verdict["instead"], serde_json::json!(["4bit", "5bit"]));
-    assert!(line.unwrap().ends_with("; take --type 4bit or --type 5bit, which lose less"));
+    assert_eq!(verdict["instead"], serde_json::json!(["4bit", "8bit"]));
+    assert!(line.unwrap().ends_with("; take --type 4bit or --type 8bit, which lose less"));
     for better in verdict["instead"].as_array().unwrap() {
         let (found, _) = convert("gguf", better.as_str().unwrap(), &[]);
         assert!(found["mean_kl"].as_f64().unwrap() < verdict["mean_kl"].as_f64().unwrap() / 4.0, "{found}");

@@ -215,8 +215,9 @@ pub enum ConvertError {
     },
     /// Quantizing what was quantized before adds the losses of both.
     #[error(
-        "{tensor} is stored as {from}{}: quantizing it again to {to} adds a second loss to the first; start from the original checkpoint, or say --requantize",
-        why.as_deref().map(|why| format!(", and its blocks cannot be copied, since {why}")).unwrap_or_default()
+        "{tensor} is stored as {from}{}: quantizing it again to {to} adds a second loss to the first; start from the original checkpoint, {}or say --requantize",
+        why.as_deref().map(|why| format!(", and its blocks cannot be copied, since {why}")).unwrap_or_default(),
+        if to.contains(char::is_whitespace) { "" } else { "take --type f16, which adds none, " }
     )]
     Requantize {
         /// Canonical tensor name.

@@ -364,7 +364,7 @@ pub enum GgufError {
     /// Somebody says in his own words what the file says anyway.
     #[error(
         "the metadata key {key} is written from the model and its words: leave it out, and give --name, --author, --license, --chat or --vocab \
-         where that is what is meant"
+         where that is what is meant; `rwkv-forge meta set` changes it in a GGUF that is there"
     )]
     OwnKey {
         /// The key.

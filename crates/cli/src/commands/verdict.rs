@@ -1,12 +1,10 @@
 //! The verdict of a comparison in one line, with what to take instead.
 
+use rwkv_forge_convert::preset::preset_by_name;
 use rwkv_forge_convert::{Blueprint, Damage, Record, Verdict, better_types};
 use serde_json::{Value, json};
 
 use super::number;
-
-/// Types that are named instead of one whose loss is visible.
-const NAMED: usize = 2;
 
 /// What is said of a written file.
 pub(super) struct Judged {
@@ -19,12 +17,20 @@ pub(super) struct Judged {
     is_unpredicted: bool,
 }
 
+/// Of all types that lose less the smallest, whose loss may be visible too, and the best that is no float.
+fn named(better: &mut Vec<&'static str>) {
+    let is_float = |name: &str| preset_by_name(name).is_ok_and(|preset| preset.ready.is_none() && preset.base.is_dense());
+    let last = better.iter().skip(1).rev().find(|name| !is_float(name)).or(better.get(1)).copied();
+    better.truncate(1);
+    better.extend(last);
+}
+
 impl Judged {
     /// `None` without a comparison, and for models without a head. `is_mixed`: types come from a recipe or from rules.
     pub(super) fn of(record: &Record, blueprint: &Blueprint, preset: &rwkv_forge_convert::preset::Preset, is_mixed: bool) -> Option<Self> {
         let verdict = Verdict::of(record.agreement.as_ref()?)?;
         let mut instead = if verdict.asks_for_more() { better_types(preset, blueprint.container) } else { Vec::new() };
-        instead.truncate(NAMED);
+        named(&mut instead);
         let is_unpredicted = record.prediction.is_some_and(|prediction| !prediction.better);
         Some(Self { verdict, instead, is_mixed, is_unpredicted })
     }
