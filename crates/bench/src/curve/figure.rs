@@ -185,7 +185,8 @@ mod tests {
         for plot in [time_plot(&curve()), memory_plot(&curve())] {
             let svg = plot.to_svg().unwrap();
             // Two series of eight points, and their samples in the legend.
-            assert_eq!(svg.matches("<circle").count(), 2 * 8 + 2);
+            assert_eq!(svg.matches(r#"class="p""#).count(), 2 * 8 + 2);
+            assert_eq!(svg.matches("<circle").count(), 8 + 1, "each series has a shape of its own");
             assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("attention, cached"));
         }
         let mut empty = curve();
