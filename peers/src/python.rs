@@ -126,7 +126,15 @@ impl Peer {
         for (name, source, vocabulary) in [("World", large, world), ("320 tokens", self.shop.fixture(7), tiny)] {
             let out = self.shop.work.join(format!("tokenizer.{container}"));
             let mut command = Command::new(&self.shop.forge);
-            command.args(["--quiet", "convert"]).arg(source).args(["--to", container, "--type", "bf16", "--force", "--no-verify", "--vocab"]);
+            command.args(["--quiet", "convert"]).arg(source).args([
+                "--to",
+                container,
+                "--type",
+                "bf16",
+                "--force",
+                "--no-verify",
+                "--vocab",
+            ]);
             capture(command.arg(&vocabulary).args(["--chat", "world", "-o"]).arg(&out))?;
             let run = |plant: bool| -> Result<Value, String> {
                 let mut command = Command::new("nice");
