@@ -528,7 +528,8 @@ fn p13_no_state_dict() {
         Pickle::new(2).raw(b"}").text("module").raw(b"}(").item(&nothing).raw(b"us").text(beside).raw(b"}s").stop()
     };
     assert!(message(&third("param_shapes")).contains("zero_to_fp32.py") && message(&third("ds_version")).contains("zero_to_fp32.py"));
-    assert_eq!([kind(third("param_shapes")), kind(third("epoch"))], ["NotAStateDict", "nothing"]);
+    assert_eq!(kind(third("param_shapes")), "NotAStateDict");
+    assert!(!message(&third("epoch")).contains("zero_to_fp32.py"), "{}", message(&third("epoch")));
     // 2 million keys.
     let quarter = [b"(".to_vec(), b"K\x01N".repeat(500_000), b"u".to_vec()].concat();
     let many = Pickle::new(2).raw(b"}").repeat(&quarter, 4).stop();
