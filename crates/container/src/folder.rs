@@ -110,7 +110,11 @@ impl ModelsIn {
     pub(crate) fn of(head: &Head, formats: &[&dyn Format]) -> Result<Self, BoxError> {
         let mut found = Self::default();
         let (mut seen, mut files) = (BTreeSet::new(), Vec::new());
-        for name in head.models() {
+        let is_link = |name: &String| head.path().join(name).symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+        let mut called = head.models();
+        // Of a file and a link to it the file is meant.
+        called.sort_by_cached_key(|name| (is_link(name), name.clone()));
+        for name in called {
             let path = head.path().join(&name);
             let file = match Head::read(&path) {
                 // A link that leads nowhere is no model that could be meant.
@@ -122,6 +126,7 @@ impl ModelsIn {
                 files.push(name);
             }
         }
+        files.sort();
         let indices = if files.len() > 1 || files.iter().any(|name| Shard::of(name).is_some()) { indices(head)? } else { Vec::new() };
         for name in &files {
             found.add(one_of(name, &indices));

@@ -14,7 +14,7 @@ use rwkv_forge_tensor::{TensorSource, format_shape};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::models::Models;
+use super::models::{Models, note_folder};
 use super::{model_line, shown};
 use crate::args::{Global, Inspect};
 use crate::failure::Failure;
@@ -31,6 +31,7 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
     let mut models = Models::unweighed(&args.key, global);
     let file = models.open_file(&args.file)?;
     models.finish()?;
+    note_folder(&args.file, &file, terminal);
     let source = file.source();
     let described = file.describe();
     let hashes = if args.hashes { Some(Hashes::of(source, terminal)?) } else { None };

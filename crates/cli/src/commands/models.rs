@@ -32,6 +32,16 @@ const NO_MODEL: &str = "UnsupportedArchitecture";
 /// Files whose words about a key that none has are repeated.
 const REPEATED: usize = 4;
 
+/// Which model of a folder was taken, and what lies beside it.
+pub(super) fn note_folder(path: &Path, file: &OpenFile, terminal: &Terminal) {
+    if let Some(name) = file.only() {
+        terminal.note(&format!("the model of {} is {}, the only one in it", shown(path), shown(Path::new(name))));
+    }
+    for note in file.notes() {
+        terminal.note(note);
+    }
+}
+
 /// The keys that a refusal lists.
 fn listed(message: &str) -> impl Iterator<Item = &str> {
     message.split(LISTS_KEYS).nth(1).unwrap_or_default().split('`').skip(1).step_by(2)
@@ -115,12 +125,7 @@ impl<'a> Models<'a> {
     ) -> Result<OpenModel, Failure> {
         let options = self.options;
         let model = self.open_by(|key| open(key, options))?;
-        if let Some(name) = model.file.only() {
-            terminal.note(&format!("the model of {} is {}, the only one in it", shown(path), shown(Path::new(name))));
-        }
-        for note in model.file.notes() {
-            terminal.note(note);
-        }
+        note_folder(path, &model.file, terminal);
         if let Some(first) = model.holes().next().filter(|_| self.asked) {
             let more = match model.holes().count() - 1 {
                 0 => String::new(),
