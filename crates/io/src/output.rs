@@ -275,11 +275,7 @@ pub(crate) fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &st
     }
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let missing = folder.and_then(|folder| folder.metadata().err());
-            return missing.map_or(Ok(()), |e| Err(IoError::output_directory(path, e.to_string())));
-        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(IoError::output_directory(path, e.to_string())),
     };
     if !meta.is_file() {

@@ -121,7 +121,8 @@ fn print(args: &Bench, report: &Report, terminal: &Terminal) -> Result<(), Failu
             terminal.detail(&format!("{}: {note}", model.file));
         }
     }
-    terminal.print(&report.to_markdown(args.compare)?);
+    // What is said next is no row of the last table.
+    terminal.print(&format!("{}\n", report.to_markdown(args.compare)?));
     let Value::Object(mut body) = serde_json::to_value(report).map_err(|error| Failure::bug("Json", error.to_string()))? else {
         return Err(Failure::bug("Json", "the report is no JSON object".to_owned()));
     };
