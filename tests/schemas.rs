@@ -1,5 +1,5 @@
-//! The published schemas of what `--json` prints: one a command, and none allows a field that it does not name.
-//! Documents of all commands are held against them here.
+//! The published schemas of what `--json` prints: one a command, and none allows a field that it does not name. Every
+//! document that any test reads is held against them ([`crate::support::json`]); here, what they are and one of each command.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
 use std::collections::BTreeSet;
@@ -7,14 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json as value};
 
 use crate::support::schema::{check, folder, problems};
-use crate::support::{Dir, checkpoint, convert_args, fixture, forge, vocab};
-
-/// What a command prints, which must be as its schema says.
-fn json<S: AsRef<std::ffi::OsStr>>(args: &[S], code: i32) -> Value {
-    let document = crate::support::json(args, code);
-    check(&document);
-    document
-}
+use crate::support::{Dir, checkpoint, convert_args, fixture, forge, json, vocab};
 
 fn schemas() -> Vec<(String, Value)> {
     let mut all: Vec<(String, Value)> = std::fs::read_dir(folder())

@@ -77,6 +77,7 @@ pub(crate) fn json<S: AsRef<std::ffi::OsStr>>(args: &[S], code: i32) -> Value {
     assert_eq!(output.status.code(), Some(code), "stderr: {stderr}");
     let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("no JSON ({error}); stderr: {stderr}"));
     assert_eq!(value["schema_version"], 1, "every document carries its schema version");
+    schema::check(&value);
     value
 }
 
