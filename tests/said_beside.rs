@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Dir, checkpoint, error_kind, json, run, vocab};
-use rwkv_forge_model::Version;
-use rwkv_forge_testkit::models::{Sizes, random_model};
+use crate::support::{Dir, checkpoint, error_kind, json, run, vocab, world};
 use serde_json::{Value, json as object};
 
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}";
@@ -22,15 +20,6 @@ fn hub(dir: &Dir) -> PathBuf {
     let weights = text(&folder.join("model.safetensors"));
     json(&["convert", &text(checkpoint("7")), "--to", "safetensors", "--type", "f16", "-o", &weights], 0);
     std::fs::copy(vocab(), folder.join("rwkv_vocab_tiny.txt")).unwrap();
-    folder
-}
-
-/// A folder of a random RWKV-7 with World's rows.
-fn world(dir: &Dir, name: &str) -> PathBuf {
-    let folder = dir.join(name);
-    std::fs::create_dir(&folder).unwrap();
-    let sizes = Sizes { channels: 64, head_size: 64, ffn: 64, vocabulary: 65_536, ..Sizes::TINY };
-    std::fs::write(folder.join("model.safetensors"), random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
     folder
 }
 

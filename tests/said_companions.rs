@@ -4,25 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Dir, checkpoint, forge, json, run, vocab};
+use crate::support::{Dir, checkpoint, forge, json, run, vocab, world};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::hybrids::{Variant, config_json, random_hybrid, tokenizer_json};
-use rwkv_forge_testkit::models::{Sizes, random_model};
+use rwkv_forge_testkit::models::Sizes;
 use serde_json::{Value, json as object};
 
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}";
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
-}
-
-/// A folder of a random RWKV-7 with World's rows.
-fn world(dir: &Dir, name: &str) -> PathBuf {
-    let folder = dir.join(name);
-    std::fs::create_dir(&folder).unwrap();
-    let sizes = Sizes { channels: 64, head_size: 64, ffn: 64, vocabulary: 65_536, ..Sizes::TINY };
-    std::fs::write(folder.join("model.safetensors"), random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
-    folder
 }
 
 /// A folder of the tiny RWKV-7 with its vocabulary.

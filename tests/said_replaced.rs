@@ -1,11 +1,9 @@
 //! What takes the place of something that the source says, and what is guessed: said, each time.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::support::{Dir, checkpoint, forge, json, vocab};
-use rwkv_forge_model::Version;
-use rwkv_forge_testkit::models::{Sizes, random_model};
+use crate::support::{Dir, checkpoint, forge, json, vocab, world};
 use serde_json::{Value, json as object};
 
 fn text(path: &Path) -> String {
@@ -36,15 +34,6 @@ fn metadata(path: &Path) -> Value {
 
 fn parsed(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-/// A directory of Hugging Face's with World's rows.
-fn world(dir: &Dir, name: &str) -> PathBuf {
-    let folder = dir.join(name);
-    std::fs::create_dir(&folder).unwrap();
-    let sizes = Sizes { channels: 64, head_size: 64, ffn: 64, vocabulary: 65_536, ..Sizes::TINY };
-    std::fs::write(folder.join("model.safetensors"), random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
-    folder
 }
 
 /// The line of a context in a PROVENANCE.md, and the number of the configuration.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rwkv_forge_model::Version;
+use rwkv_forge_testkit::models::{Sizes, random_model};
 use serde_json::Value;
 
 /// A file or folder of the repository's fixtures. Leaked, since arguments of a test live as long as the test anyway.
@@ -68,6 +70,15 @@ pub(crate) fn forge() -> Command {
 /// Runs the program with these arguments.
 pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
     forge().args(args).output().unwrap()
+}
+
+/// A folder of a random RWKV-7 with World's rows, as Hugging Face's programs name its file.
+pub(crate) fn world(dir: &Dir, name: &str) -> PathBuf {
+    let folder = dir.join(name);
+    std::fs::create_dir(&folder).unwrap();
+    let sizes = Sizes { channels: 64, head_size: 64, ffn: 64, vocabulary: 65_536, ..Sizes::TINY };
+    std::fs::write(folder.join("model.safetensors"), random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
+    folder
 }
 
 /// Runs the program with `--json`, expects the exit code, and parses what it printed.

@@ -31,7 +31,7 @@ use rwkv_forge_score::KlSummary;
 use rwkv_forge_tensor::BoxError;
 use rwkv_forge_tokenizer::Tokenizer;
 
-use crate::args::{Global, Thresholds, VocabularyArg};
+use crate::args::{Global, SourceArgs, Thresholds, VocabularyArg};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::stdio::{STDIN, is_dash, small_stdin};
@@ -132,6 +132,14 @@ pub(crate) fn shell_word(word: &str) -> String {
 /// A path as it is typed into a shell.
 pub(crate) fn shell_path(path: &Path) -> String {
     shell_word(&path.to_string_lossy())
+}
+
+/// The options of a command about its model that the next command needs as well, each after a blank. `named` is how a path is typed.
+pub(crate) fn options_again(source: &SourceArgs, vocabulary: &VocabularyArg, named: impl Fn(&Path) -> String) -> String {
+    let keys = source.key.keys.iter().map(|key| format!(" --key {}", shell_word(key)));
+    let vocabulary = vocabulary.vocab.iter().map(|path| format!(" --vocab {}", named(path)));
+    let holes = source.allow_zero_tensors.then(|| " --allow-zero-tensors".to_owned());
+    keys.chain(vocabulary).chain(holes).collect()
 }
 
 const WORLD: &str = "world";

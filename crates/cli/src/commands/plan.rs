@@ -17,7 +17,7 @@ use serde_json::json;
 use super::eval::texts::Texts;
 use super::models::open_model;
 use super::start::note_own;
-use super::{calibration, model_line, needs_head, number, open_options, shell_path, shell_word, shown, tokenizer, vocabulary};
+use super::{calibration, model_line, needs_head, number, open_options, options_again, shell_path, shown, tokenizer, vocabulary};
 use crate::args::{EvalTexts, Global, Plan};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -194,15 +194,7 @@ fn header(args: &Plan, model: &OpenModel, planned: &Planned) -> String {
 fn conversion(args: &Plan, recipe: &str, place: impl Fn(&Path) -> &Path) -> String {
     let named = |path: &Path| shell_path(place(path));
     let mut command = format!("rwkv-forge convert {} --to {} --recipe {recipe}", named(&args.source), args.to);
-    for key in &args.source_args.key.keys {
-        command.push_str(&format!(" --key {}", shell_word(key)));
-    }
-    if let Some(path) = &args.vocabulary.vocab {
-        command.push_str(&format!(" --vocab {}", named(path)));
-    }
-    if args.source_args.allow_zero_tensors {
-        command.push_str(" --allow-zero-tensors");
-    }
+    command.push_str(&options_again(&args.source_args, &args.vocabulary, named));
     command.push_str(&calibration::option(&args.calibration, named));
     command
 }

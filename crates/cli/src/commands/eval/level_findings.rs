@@ -4,7 +4,7 @@ use rwkv_forge_bench::{Doubt, together};
 use rwkv_forge_choose::{Compared, Level, Limits, Predictions, Speed, Wish};
 use rwkv_forge_convert::container::Container;
 
-use super::super::{shell_path, shell_word};
+use super::super::{options_again, shell_path};
 use super::{Checked, Setting};
 
 /// What was found of all levels.
@@ -126,15 +126,7 @@ impl LevelFindings<'_> {
         let (source, container, args) = (shell_path(&self.source.path), self.container.name(), &self.setting.args);
         let mut command = format!("rwkv-forge convert {source} --to {container} --type {}", level.names[0]);
         // What the levels were made with, so that the file is the one that was measured.
-        for key in &args.source_args.key.keys {
-            command.push_str(&format!(" --key {}", shell_word(key)));
-        }
-        if let Some(path) = &args.vocabulary.vocab {
-            command.push_str(&format!(" --vocab {}", shell_path(path)));
-        }
-        if args.source_args.allow_zero_tensors {
-            command.push_str(" --allow-zero-tensors");
-        }
+        command.push_str(&options_again(&args.source_args, &args.vocabulary, shell_path));
         if self.source.open.source().tensors().iter().any(|tensor| !tensor.encoding.is_dense()) {
             command.push_str(" --requantize");
         }
