@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Dir, checkpoint, error_kind, json, run, vocab};
+use crate::support::{Dir, checkpoint, error_kind, forge, json, run, vocab};
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
@@ -62,6 +62,88 @@ fn the_one_model_of_a_folder_is_meant() {
         json(&["convert", &text(checkpoint("7")), "--to", container, "--no-verify", "--vocab", &text(vocab()), "-o", &made], 0);
         assert_eq!(json(&["inspect", &text(&folder)], 0)["model"]["version"], json(&["inspect", &made], 0)["model"]["version"]);
     }
+}
+
+/// What is made of the only model in a folder does not lie in it, so that the same command means the same once more.
+#[test]
+fn what_is_made_in_a_folder_leaves_it_one_model() {
+    let dir = Dir::new();
+    let folder = downloaded(&dir);
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let before = std::fs::read_dir(&folder).unwrap().count();
+    let here = |args: &[&str]| {
+        let done = forge().current_dir(&folder).args(args).output().unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        (done.status.code(), String::from_utf8(said).unwrap())
+    };
+    let convert = ["convert", ".", "--to", "gguf", "--type", "q8_0", "--no-verify"];
+    let (code, said) = here(&convert);
+    assert_eq!(code, Some(0), "{said}");
+    let made = dir.join(&format!("{name}-q8_0.gguf"));
+    assert!(said.contains(&format!("wrote ../{name}-q8_0.gguf")) && made.exists(), "{said}");
+    let (code, said) = here(&[&convert[..], &["--force"]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = here(&["inspect", "."]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), before);
+    // The folder by its name means the same file.
+    assert_eq!(error_kind(&["convert", &text(&folder), "--to", "gguf", "--type", "q8_0", "--no-verify"], 2), "OutputExists");
+}
+
+/// Endings that trainers give their files, and names that say what the file is and no more.
+#[test]
+fn names_say_what_a_file_is() {
+    let dir = Dir::new();
+    let model = dir.join("tiny-f16.pth");
+    std::fs::copy(checkpoint("7"), &model).unwrap();
+    let vocabulary = text(vocab());
+    let made = |args: &[&str]| {
+        let line = [&["convert"][..], args, &["--no-verify", "--vocab", &vocabulary]].concat();
+        let document = json(&line, 0);
+        (document["container"].as_str().unwrap().to_owned(), document["output"].as_str().unwrap().rsplit('/').next().unwrap().to_owned())
+    };
+    let pair = |container: &str, name: &str| (container.to_owned(), name.to_owned());
+    for (name, container) in [("a.pt", "pth"), ("a.CKPT", "pth"), ("a.bin", "rwkv-cpp"), ("a.gguf", "gguf")] {
+        let output = text(&dir.join(name));
+        assert_eq!(made(&[&text(&model), "-o", &output]), pair(container, name));
+        json(&["inspect", &output], 0);
+    }
+    assert_eq!(made(&[&text(&model), "--to", "gguf", "--type", "q8_0"]), pair("gguf", "tiny-q8_0.gguf"));
+    assert_eq!(made(&[&text(&model), "--to", "hf"]), pair("hf", "tiny-bf16.hf"));
+    assert_eq!(made(&[&text(&dir.join("tiny-bf16.hf")), "--to", "gguf", "--type", "q8_0", "--force"]), pair("gguf", "tiny-q8_0.gguf"));
+}
+
+/// A vocabulary beside a single file may be another model's: it is named as the step, which works.
+#[test]
+fn a_vocabulary_beside_a_file_is_named() {
+    let dir = Dir::new();
+    std::fs::copy(checkpoint("7"), dir.join("tiny.pth")).unwrap();
+    let model = text(&dir.join("tiny.pth"));
+    let refused = || json(&["convert", &model, "--to", "gguf"], 2)["error"]["message"].as_str().unwrap().to_owned();
+    // None, one that is no vocabulary, and one that is too large.
+    std::fs::write(dir.join("vocab.json"), "{").unwrap();
+    std::fs::write(dir.join("notes.txt"), "1 'a' 1\n").unwrap();
+    assert!(refused().contains("give --vocab FILE, or --vocab bytes"), "{}", refused());
+    std::fs::copy(vocab(), dir.join("my-vocab.txt")).unwrap();
+    let step = format!("--vocab {}", text(&dir.join("my-vocab.txt")));
+    assert!(refused().contains(&format!("give --vocab FILE, for example {step}, which lies beside it")), "{}", refused());
+    json(&["convert", &model, "--to", "gguf", "--vocab", &text(&dir.join("my-vocab.txt"))], 0);
+}
+
+/// That a folder is missing is known before anything is done.
+#[test]
+fn a_missing_output_folder_is_found_by_a_dry_run() {
+    let dir = Dir::new();
+    let output = text(&dir.join("none/at/all.gguf"));
+    let line = ["convert", &text(checkpoint("7")), "--to", "gguf", "--vocab", &text(vocab()), "-o", &output];
+    let document = json(&[&line[..], &["--dry-run"]].concat(), 0);
+    let refused = document["refused"].as_str().unwrap();
+    assert!(refused.contains("no output can be created in its directory") && refused.contains("mkdir"), "{refused}");
+    assert_eq!(error_kind(&line, 4), "OutputDirectory");
+    let output = text(&dir.join("none/out.hf"));
+    let line = ["convert", &text(checkpoint("7")), "--to", "hf", "-o", &output, "--dry-run"];
+    assert!(json(&line, 0)["refused"].is_string());
+    assert!(dir.names().is_empty());
 }
 
 #[test]

@@ -129,3 +129,20 @@ fn options_of_levels_say_so() {
     assert!(help("eval", "--help").contains("--no-speed"));
     assert_eq!(error_kind(&["eval", "m.pth", "--no-speed"], 2), "Usage");
 }
+
+/// Help and versions are for people whatever is asked for: plain text, and no mistake.
+#[test]
+fn help_and_versions_stay_text_beside_json() {
+    for args in
+        [&["--json", "--help"][..], &["convert", "--json", "-h"], &["convert", "-h", "--json"], &["--json", "--version"], &["-V", "--json"]]
+    {
+        let done = run(args);
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert_eq!((done.status.code(), done.stderr.is_empty()), (Some(0), true), "{args:?}");
+        assert!(text.contains("rwkv-forge") && serde_json::from_str::<serde_json::Value>(&text).is_err(), "{args:?}: {text}");
+    }
+    // Completions, pages and mistakes are documents.
+    assert!(json(&["completions", "bash"], 0)["script"].is_string() || json(&["completions", "bash"], 0).is_object());
+    assert!(json(&["man", "convert"], 0).is_object());
+    assert_eq!(error_kind(&["convert", "--no-such-option"], 2), "Usage");
+}

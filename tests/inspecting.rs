@@ -26,7 +26,11 @@ fn tables_fit_the_terminal_and_documents_are_whole() {
     let rows = |text: &str| text.lines().filter(|line| line.starts_with('|')).map(str::to_owned).collect::<Vec<_>>();
     let whole = rows(&text(&[file, "--tensors"], None));
     for (columns, most) in [("60", 60), ("80", 80), ("137", 137), ("200", 200), ("1", 60), ("9999", 200)] {
-        let seen = rows(&text(&[file, "--tensors"], Some(columns)));
+        let all = text(&[file, "--tensors"], Some(columns));
+        let head: Vec<&str> = all.lines().take_while(|line| !line.starts_with("  f16:") && !line.is_empty()).collect();
+        assert!(head.len() >= 2 && head.iter().all(|line| line.width() <= most), "{columns}: {head:?}");
+        assert!(head.concat().contains("bytes of data") && head.concat().contains("parameters"), "{head:?}");
+        let seen = rows(&all);
         let widest = seen.iter().map(|row| row.width()).max().unwrap();
         assert!(widest <= most, "{columns}: {widest}");
         assert_eq!(seen.len(), whole.len());

@@ -35,6 +35,12 @@ const MISTAKES: &[Mistake] = &[
         &["of 4 bits it has", "nf4"],
         "convert model.pth --to prefab --type nf4 $V -o a5.prefab",
     ),
+    of(
+        "convert model.pth --to prefab --type q4_k_m $V",
+        2,
+        &["container prefab cannot hold type q4_k_m", "it carries f16, int8, nf4", "of 4 bits it has 4bit"],
+        "convert model.pth --to prefab --type 4bit $V -o e4.prefab",
+    ),
     of("convert model.pth --to gguf -t q4km $V", 2, &["--type TYPE"], "convert model.pth --to gguf --type q4_k_m $V -o a6.gguf"),
     of(
         "convert model.pth --to gguf --type q4km $V",
@@ -86,6 +92,48 @@ const MISTAKES: &[Mistake] = &[
     of("eval model.pth", 2, &["--vocab FILE"], "eval model.pth $V --bytes 400"),
     of("eval model.gguf --text txet.txt", 4, &["did you mean text.txt?"], "eval model.gguf --text text.txt"),
     of("verify model.gguf", 2, &["rwkv-forge verify REFERENCE model.gguf", "inspect model.gguf --lint"], "verify model.pth model.gguf"),
+    // What lies elsewhere. Downloading is not tried; what is there by then is.
+    of(
+        "inspect fla-hub/rwkv7-0.1B-g1",
+        2,
+        &["hf download fla-hub/rwkv7-0.1B-g1 --local-dir rwkv7-0.1B-g1", "rwkv-forge inspect rwkv7-0.1B-g1"],
+        "inspect model.pth",
+    ),
+    of(
+        "convert https://huggingface.co/org/name/resolve/main/model.pth --to gguf $V",
+        2,
+        &["hf download org/name model.pth --local-dir name", "rwkv-forge convert name/model.pth --to gguf --vocab vocab.txt"],
+        "convert model.pth --to gguf $V -o e1.gguf",
+    ),
+    // A container in the place of an option, a name of another program's option, a number below what there can be.
+    of("convert model.pth gguf", 2, &["rwkv-forge convert model.pth --to gguf"], "convert model.pth --to gguf $V -o e2.gguf"),
+    of(
+        "convert model.pth Q8_0 rwkv.cpp",
+        2,
+        &["convert model.pth --type q8_0 --to rwkv-cpp"],
+        "convert model.pth --type q8_0 --to rwkv-cpp -o e3.bin",
+    ),
+    of(
+        "bench model.gguf --seconds 1",
+        2,
+        &["--repeat ROUNDS", "--tokens N"],
+        "bench model.gguf --repeat 1 --tokens 1 --prompt 0 --loads 1 --read-mib 1",
+    ),
+    of(
+        "verify model.pth model.gguf --max-kl -1",
+        2,
+        &["-1", "--max-kl", "expected a number of 0 or more"],
+        "verify model.pth model.gguf --max-kl 1",
+    ),
+    of("generate model.gguf -n -5", 2, &["expected a whole number from 0 to"], "generate model.gguf -n 5"),
+    of("generate model.gguf --seed -5", 2, &["expected a whole number from 0 to"], "generate model.gguf --seed 5 -n 1"),
+    of(
+        "forms model.pth --lengths -1,2",
+        2,
+        &["--lengths takes no negative value: -1,2 is one"],
+        "forms model.pth --lengths 1,2 --quick $V",
+    ),
+    of("inspect -model.pth", 2, &["./-model.pth"], "inspect ./-model.pth"),
     // Typing.
     of("inspec model.pth", 2, &["'inspect'"], "inspect model.pth"),
     of("verify model.pth model.gguf --min-top1 95", 2, &["0.95"], "verify model.pth model.gguf --min-top1 0.5"),
@@ -104,6 +152,7 @@ fn scene() -> Dir {
     let dir = Dir::new();
     let copy = |from: &Path, name: &str| std::fs::copy(from, dir.join(name)).map(drop).unwrap();
     copy(checkpoint("7"), "model.pth");
+    copy(checkpoint("7"), "-model.pth");
     copy(vocab(), "vocab.txt");
     let gguf = dir.join("model.gguf");
     json(&[convert_args(checkpoint("7"), "gguf", "q8_0", &gguf), vec!["--no-verify".to_owned()]].concat(), 0);
@@ -145,6 +194,18 @@ fn every_answer_names_the_next_step_and_that_step_works() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n---\n"));
+}
+
+/// No tip of the parser's that makes a file of an option.
+#[test]
+fn no_tip_makes_a_file_of_an_option() {
+    let dir = scene();
+    for line in ["bench model.gguf --nonsense", "verify model.pth model.gguf --max-kl -1", "inspect model.pth --foo", "eval model.gguf -9"]
+    {
+        let (code, said) = answer(&dir, line);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(!said.contains("'-- -"), "{line}: {said}");
+    }
 }
 
 /// The document of a wrong command line has the same words.

@@ -233,13 +233,22 @@ fn a_directory_is_replaced_only_when_all_of_it_is_ours() {
     // Another container's directory of ours is ours, too.
     json(&forced("candle"), 0);
     json(&forced("hf"), 0);
-    // One without a list, as older versions left it: by the names of the container.
-    std::fs::remove_file(output.join(rwkv_forge_io::MANIFEST)).unwrap();
+    // One without a list may be anybody's, whatever its files are called: they are named, and stay.
+    let list = output.join(rwkv_forge_io::MANIFEST);
+    let saved = std::fs::read(&list).unwrap();
+    std::fs::remove_file(&list).unwrap();
+    std::fs::write(output.join("tokenizer.json"), "mine").unwrap();
+    refused("hf", "config.json");
     refused("candle", "generation_config.json");
-    std::fs::write(output.join("tokenizer.model"), "{}").unwrap();
-    refused("hf", "tokenizer.model");
-    std::fs::remove_file(output.join("tokenizer.model")).unwrap();
-    std::fs::write(output.join("model-00002-of-00003.safetensors"), "a shard of an earlier conversion").unwrap();
+    for name in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::remove_file(output.join(name)).unwrap();
+    }
+    refused("hf", "tokenizer.json");
+    assert_eq!(std::fs::read_to_string(output.join("tokenizer.json")).unwrap(), "mine");
+    // With the list it is ours but for that file.
+    std::fs::write(&list, saved).unwrap();
+    refused("hf", "tokenizer.json");
+    std::fs::remove_file(output.join("tokenizer.json")).unwrap();
     json(&forced("hf"), 0);
     assert!(verify(&source, &output));
 }

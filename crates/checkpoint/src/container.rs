@@ -287,6 +287,10 @@ impl Container for Pth {
     fn extension(&self) -> &'static str {
         "pth"
     }
+    // Trainers call it so.
+    fn other_extensions(&self) -> &'static [&'static str] {
+        &["pt", "ckpt"]
+    }
     fn summary(&self) -> &'static str {
         "PyTorch's file with the names and shapes of the original checkpoint, for the rwkv package and trainers"
     }

@@ -145,6 +145,40 @@ mod tests {
         assert_eq!(all.best_buy(&[], 0), None);
     }
 
+    /// Of any files: what is advised is beaten by none that is as good as asked for.
+    #[test]
+    fn nothing_is_advised_that_another_file_beats() {
+        let file = |bytes: u64, kl: f64| Choosable { bytes, kl, top1: 1.0, ratio: 1.0 };
+        // Larger and worse than another one, of the same size, of the same loss, and a loss of zero twice.
+        let kls = [9e-3, 7e-3, 1.4e-3, 1.4e-3, 1e-3, 0.0, 0.0];
+        for turn in 0..kls.len() {
+            let files: Vec<Choosable> = [100, 112, 100, 111, 101, 124, 120]
+                .iter()
+                .zip(kls.iter().cycle().skip(turn))
+                .map(|(bytes, kl)| file(*bytes, *kl))
+                .collect();
+            let wishes = [
+                wish(Some(1e-2), None, None),
+                wish(Some(2e-3), None, None),
+                wish(None, None, Some(112)),
+                wish(Some(8e-3), None, Some(124)),
+            ];
+            for wish in wishes {
+                let taken = wish.choose(&files).unwrap();
+                for advised in std::iter::once(taken).chain(wish.best_buy(&files, taken)) {
+                    let one = &files[advised];
+                    let beats = |other: &Choosable| {
+                        wish.is_met(other)
+                            && other.bytes <= one.bytes
+                            && other.kl <= one.kl
+                            && (other.bytes < one.bytes || other.kl < one.kl)
+                    };
+                    assert!(!files.iter().any(beats), "{turn}: {one:?} of {files:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn nothing_is_chosen_without_a_wish_or_beyond_it() {
         assert_eq!(wish(None, None, None).choose(&FILES), None);

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use clap::Arg;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
-use rwkv_forge_convert::container::CONTAINERS;
+use rwkv_forge_convert::container::{CONTAINERS, by_name};
 use rwkv_forge_convert::preset::type_names;
 
 /// Options of other programs (llama.cpp's, Hugging Face's, rwkv.cpp's), and what to write instead.
@@ -35,6 +36,10 @@ const OPTIONS: &[(&[&str], &str)] = &[
     (&["--kl-divergence", "--kl-divergence-base"], "the divergence from another model is measured by eval MODEL --baseline MODEL"),
     (&["--nthreads", "--n-threads", "--num-threads"], "it is called --threads N"),
     (&["--overwrite", "--overwrite-output", "-y"], "an output that exists is replaced with --force"),
+    (
+        &["--seconds", "--duration", "--time", "--runs", "--reps", "--repetitions", "-r", "--n-gen", "--n-prompt"],
+        "how long is measured is said with --repeat ROUNDS and --tokens N, in bench",
+    ),
 ];
 
 /// Commands of other programs, and ours.
@@ -58,6 +63,10 @@ pub(crate) fn answered(mut answer: Error) -> Error {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word: OsString| word.to_string_lossy().into_owned()).collect();
     let tips = tips(&answer, &words);
     if tips.is_empty() {
+        // `-- --seconds` would make a file of what was meant as an option.
+        if answer.kind() == ErrorKind::UnknownArgument {
+            answer.remove(ContextKind::Suggested);
+        }
         return answer;
     }
     for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::Suggested] {
@@ -89,6 +98,9 @@ fn tips(answer: &Error, words: &[String]) -> Vec<String> {
             if !unknown.starts_with('-') {
                 return positional(command, words, &unknown).into_iter().collect();
             }
+            if let Some(tip) = hyphened(command, words, &unknown) {
+                return vec![tip];
+            }
             let name = unknown.split('=').next().unwrap_or(&unknown);
             // Of all that are wrong the user wants to know at once.
             let typed = words.iter().map(|word| word.split('=').next().unwrap_or(word)).filter(|word| word.starts_with('-'));
@@ -111,16 +123,32 @@ fn tips(answer: &Error, words: &[String]) -> Vec<String> {
 /// What an option of another program is called here. One that the command has means what it says.
 fn option(command: &str, name: &str) -> Option<String> {
     let program = crate::args::command();
-    let known = program.find_subcommand(command).is_some_and(|known| {
-        known.get_arguments().any(|arg| {
-            arg.get_long().is_some_and(|long| name.strip_prefix("--") == Some(long))
-                || arg.get_short().is_some_and(|short| name.strip_prefix('-') == Some(short.to_string().as_str()))
-        })
-    });
+    let known = program.find_subcommand(command).is_some_and(|known| known.get_arguments().any(|arg| is_called(arg, name)));
     let (_, tip) = OPTIONS.iter().find(|(names, _)| names.contains(&name)).filter(|_| !known)?;
     let is_convert = ["--type", "--to ", "--split", "--meta", "--set", "--name"].iter().any(|option| tip.contains(option));
     let tip = if is_convert && command != "convert" && command != "eval" { format!("{tip}, in convert") } else { (*tip).to_owned() };
     Some(format!("{name}: {tip}"))
+}
+
+/// Whether an option is written like this: `--type`, `-o`.
+fn is_called(arg: &Arg, name: &str) -> bool {
+    arg.get_long().is_some_and(|long| name.strip_prefix("--") == Some(long))
+        || arg.get_short().is_some_and(|short| name.strip_prefix('-') == Some(short.to_string().as_str()))
+}
+
+/// What was meant by a word that begins with a hyphen and is no option: a file, or the value of the option before it.
+fn hyphened(command: &str, words: &[String], unknown: &str) -> Option<String> {
+    // Of several letters the parser names the first.
+    let word = words.iter().find(|word| word.starts_with(unknown) && !word.starts_with("--"))?;
+    if Path::new(word).exists() {
+        return Some(format!("a file whose name begins with a hyphen is given as ./{word}"));
+    }
+    let at = words.iter().position(|other| other == word)?;
+    let option = words.get(at.checked_sub(1)?)?;
+    let is_number = word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let program = crate::args::command();
+    let takes = program.find_subcommand(command)?.get_arguments().any(|arg| is_called(arg, option) && arg.get_action().takes_values());
+    (is_number && takes).then(|| format!("{option} takes no negative value: {word} is one"))
 }
 
 /// The words of a command line that are no options, if no option takes any of them.
@@ -137,22 +165,29 @@ fn positional(command: &str, words: &[String], unknown: &str) -> Option<String> 
         return None;
     }
     if let Some(line) = plain(words).and_then(|words| conversion(&words)) {
-        return Some(format!("the output and the type are named by options: rwkv-forge {line}"));
+        return Some(format!("the output, its container and the type are named by options: rwkv-forge {line}"));
     }
     let is_type = type_names().iter().any(|name| name.eq_ignore_ascii_case(unknown));
-    let way = if is_type { format!("--type {unknown}") } else { format!("--output {unknown}") };
-    Some(format!("the output and the type are named by options: {way}"))
+    let way = match by_name(unknown) {
+        _ if is_type => format!("--type {unknown}"),
+        Ok(container) => format!("--to {}", container.name()),
+        Err(_) => format!("--output {unknown}"),
+    };
+    Some(format!("the output, its container and the type are named by options: {way}"))
 }
 
 /// The command line that means SOURCE, OUTPUT and TYPE, as llama-quantize takes them.
 fn conversion(words: &[&str]) -> Option<String> {
     let (source, rest) = words.split_first()?;
     let mut line = format!("convert {source}");
-    let mut has_output = false;
+    let (mut has_output, mut has_container) = (false, false);
     for word in rest {
         let ends_like = |extension: &str| Path::new(word).extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
         if let Some(name) = type_names().into_iter().find(|name| name.eq_ignore_ascii_case(word)) {
             line.push_str(&format!(" --type {name}"));
+        } else if let Ok(container) = by_name(word) {
+            has_container = true;
+            line.push_str(&format!(" --to {}", container.name()));
         } else if !has_output && CONTAINERS.iter().any(|container| ends_like(container.extension())) {
             has_output = true;
             line.push_str(&format!(" -o {word}"));
@@ -160,7 +195,7 @@ fn conversion(words: &[&str]) -> Option<String> {
             return None;
         }
     }
-    if !has_output {
+    if !has_output && !has_container {
         line.push_str(" --to gguf");
     }
     (!rest.is_empty()).then_some(line)

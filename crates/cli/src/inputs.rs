@@ -1,6 +1,6 @@
 //! Every file that the user names, known before anything is done, so that no output takes its place.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
@@ -25,6 +25,9 @@ const OUTPUTS: [&str; 13] = [
     "svg",
     "vocab_json",
 ];
+
+/// Options that name a model or an adapter, as places of the command line do.
+const MODELS: [&str; 3] = ["baseline", "lora", "model"];
 
 /// Claims all paths of the command line that are read, and from now on all files that are opened. What is no file but a stream is returned.
 pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) -> Streams {
@@ -62,6 +65,20 @@ pub(crate) fn claim(matches: &ArgMatches, claims: &Claims) -> Streams {
     }
     claims.watch_all_reads();
     streams
+}
+
+/// The paths of the command line that are read, each with whether it names a model or an adapter.
+pub(crate) fn read(matches: &ArgMatches) -> Vec<(PathBuf, bool)> {
+    let (mut command, mut matches, mut found) = (crate::args::command(), matches, Vec::new());
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(next) = command.find_subcommand(name).cloned() else { break };
+        (command, matches) = (next, inner);
+        for arg in paths(&command).filter(|arg| !OUTPUTS.contains(&arg.get_id().as_str())) {
+            let is_model = arg.is_positional() || MODELS.contains(&arg.get_id().as_str());
+            found.extend(matches.get_raw(arg.get_id().as_str()).into_iter().flatten().map(|path| (PathBuf::from(path), is_model)));
+        }
+    }
+    found
 }
 
 /// The arguments of a command that are paths.

@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod complete;
+mod elsewhere;
 mod failure;
 mod faults;
 mod habits;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let terminal = Terminal::new(&cli.global, streams.delivers);
     let result = faults::caught(|| {
         signals::install()?;
+        elsewhere::check(&matches)?;
         streams.check(matches.subcommand_name().unwrap_or_default(), &terminal)?;
         threads::limit(&mut cli.global, &terminal);
         start_threads(&cli)?;

@@ -5,7 +5,7 @@ use rwkv_forge_tensor::Class;
 use crate::failure::{Failure, exit_code};
 
 /// Words that begin something that a user can do. Messages have them for no other reason.
-const WORDS: [&str; 44] = [
+const WORDS: [&str; 45] = [
     " --",
     "`--",
     " add ",
@@ -42,6 +42,7 @@ const WORDS: [&str; 44] = [
     " rename ",
     " repair ",
     " rewrite ",
+    " run `",
     " save ",
     " say ",
     " set ",
@@ -334,7 +335,7 @@ static STEPS: &[(&str, &[&str])] = &[
             "Attention",
         ],
     ),
-    ("give the path of the one that is meant", &["AmbiguousFiles", "ForeignFiles", "NotFound", "OutputTwice"]),
+    ("give the path of the one that is meant", &["AmbiguousFiles", "ForeignFiles", "NotDownloaded", "NotFound", "OutputTwice"]),
     (
         "check the disk and the rights of the file, and run the command again",
         &[

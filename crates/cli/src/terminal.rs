@@ -337,6 +337,30 @@ pub(crate) fn fitting(header: &[&str], mut rows: Vec<Vec<String>>, right: &[usiz
     table(header, rows, right)
 }
 
+/// A line, no wider than the terminal: folded between words, what follows indented. A word that is longer than a line is cut within, with a mark.
+pub(crate) fn folded(line: &str) -> String {
+    columns().map_or_else(|| line.to_owned(), |columns| folded_to(line, columns))
+}
+
+fn folded_to(line: &str, columns: usize) -> String {
+    const INDENT: &str = "  ";
+    let (mut out, mut width) = (String::new(), 0);
+    for word in line.split(' ') {
+        let word = shortened_within(word, columns.saturating_sub(INDENT.len()));
+        if width > 0 && width + 1 + word.width() > columns {
+            out.push('\n');
+            out.push_str(INDENT);
+            width = INDENT.len();
+        } else if width > 0 {
+            out.push(' ');
+            width += 1;
+        }
+        width += word.width();
+        out.push_str(&word);
+    }
+    out
+}
+
 /// Places of the longest cell that is shown whole, wherever it goes.
 const LONGEST: usize = 160;
 /// Places that a cut column keeps on the narrowest terminal.
@@ -400,7 +424,9 @@ mod tests {
     use std::io::{self, ErrorKind, Write};
     use std::sync::Mutex;
 
-    use super::{Results, Terminal, shortened, shown_width, write_all};
+    use unicode_width::UnicodeWidthStr;
+
+    use super::{Results, Terminal, folded_to, shortened, shown_width, write_all};
 
     #[test]
     fn what_is_too_long_ends_in_a_mark_that_says_how_much_is_missing() {
@@ -409,6 +435,17 @@ mod tests {
         assert!(shown_width(&cut) <= 16 && cut.contains("… +3"), "{cut}");
         let wide = shortened(&"日本語".repeat(40), 20);
         assert!(shown_width(&wide) <= 20 && wide.starts_with('日'), "{wide}");
+    }
+
+    #[test]
+    fn a_line_is_folded_between_words() {
+        assert_eq!(folded_to("a short line", 60), "a short line");
+        let line = "RWKV-7: 3 layers, 128 channels, 2 heads of 64, ffn 512, vocabulary 320, 794,112 parameters";
+        let folded = folded_to(line, 60);
+        assert!(folded.lines().all(|part| part.width() <= 60) && folded.lines().count() == 2, "{folded}");
+        assert_eq!(folded.replace("\n ", ""), line, "no word is lost");
+        let long = folded_to(&format!("{}.gguf: GGUF v3", "m".repeat(90)), 60);
+        assert!(long.lines().all(|part| part.width() <= 60) && long.contains("…+") && long.contains(".gguf: GGUF v3"), "{long}");
     }
 
     /// Takes a few bytes at a time, and is not ready or interrupted in between.

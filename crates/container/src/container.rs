@@ -94,6 +94,10 @@ pub trait Container: Sync {
     }
     /// File name extension, without the dot, by which the container is known where only an output is named: no two have the same one.
     fn extension(&self) -> &'static str;
+    /// Other endings of its files' names, which people and programs give them too.
+    fn other_extensions(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Who reads it, in a few words.
     fn summary(&self) -> &'static str;
     /// The format that its files are read back as.

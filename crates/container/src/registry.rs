@@ -23,7 +23,11 @@ pub fn by_name<'a>(containers: &[&'a dyn Container], name: &str) -> Option<&'a d
 #[must_use]
 pub fn by_extension<'a>(containers: &[&'a dyn Container], file: &Path) -> Option<&'a dyn Container> {
     let extension = file.extension()?;
-    containers.iter().copied().find(|container| extension.eq_ignore_ascii_case(container.extension()))
+    let is_it = |known: &&str| extension.eq_ignore_ascii_case(known);
+    containers
+        .iter()
+        .copied()
+        .find(|container| is_it(&container.extension()) || container.other_extensions().iter().any(|known| is_it(known)))
 }
 
 /// All formats and namings.

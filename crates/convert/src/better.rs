@@ -3,10 +3,11 @@
 use rwkv_forge_tensor::Encoding;
 
 use crate::container::Container;
-use crate::preset::{Preset, READY, Ready};
+use crate::preset::{Preset, READY, Ready, bits_named};
 
-/// Types that lose less than `preset` does, as a container has them: the smallest first. Ready types of at least as many bits, which lose
-/// least of all types of their size, and then a float type.
+/// Types that lose less than `preset` does, as a container has them: the smallest first. Ready types of at least as many bits, by their number
+/// of bits a weight or by the number in the name, which lose least of all types of their size and of those that are called like them; and
+/// then a float type.
 ///
 /// ```
 /// use rwkv_forge_convert::better_types;
@@ -17,6 +18,8 @@ use crate::preset::{Preset, READY, Ready};
 /// assert_eq!(instead_of("q2_k", "gguf")?[..2], ["4bit", "5bit"]);
 /// // At the same bytes there is a better one.
 /// assert_eq!(instead_of("q4_k_m", "gguf")?[0], "4bit");
+/// // Smaller and better all the same: blocks with a minimum have 5 bits a weight.
+/// assert_eq!(instead_of("q4_1", "gguf")?[0], "4bit");
 /// assert_eq!(instead_of("8bit", "gguf")?, ["bf16"]);
 /// assert_eq!(instead_of("f16", "web-rwkv")?, Vec::<&str>::new());
 /// # Ok::<(), rwkv_forge_convert::ConvertError>(())
@@ -28,7 +31,7 @@ pub fn better_types(preset: &Preset, container: &dyn Container) -> Vec<&'static 
     let own = bits(preset.base).filter(|_| !preset.keeps && !is_float);
     let is_better = |ready: &&Ready| match (preset.ready, own, bits_in(ready, container)) {
         (Some(taken), ..) => rank(ready) > rank(taken) && ready.reference_in(container).is_ok(),
-        (None, Some(own), Some(bits)) => bits >= own,
+        (None, Some(own), Some(bits)) => bits >= own || bits_named(ready.name) >= bits_named(preset.name),
         (None, ..) => false,
     };
     let ready = READY.iter().filter(is_better).map(|ready| ready.name);
@@ -43,7 +46,7 @@ fn rank(ready: &Ready) -> Option<usize> {
 }
 
 /// Bits of a weight, which a mixture has on the whole.
-fn bits_in(ready: &Ready, container: &dyn Container) -> Option<f64> {
+pub(crate) fn bits_in(ready: &Ready, container: &dyn Container) -> Option<f64> {
     let reference = ready.reference_in(container).ok()?;
     let plain = bits(reference.base)?;
     // Only where another type stands in is the mixture one of its own.
@@ -53,7 +56,7 @@ fn bits_in(ready: &Ready, container: &dyn Container) -> Option<f64> {
     Some(mixed.unwrap_or(plain))
 }
 
-fn bits(encoding: Encoding) -> Option<f64> {
+pub(crate) fn bits(encoding: Encoding) -> Option<f64> {
     Some(rwkv_forge_quant::by_encoding(encoding)?.bits())
 }
 
@@ -75,6 +78,21 @@ mod tests {
                     assert!(held, "{}: {} instead of {name}", container.name(), better.name);
                 }
             }
+        }
+    }
+
+    /// What is larger and loses more than a ready type of the same container is answered with that type first.
+    #[test]
+    fn a_type_that_another_one_beats_is_answered_with_that() {
+        for (container, name, first) in [
+            ("gguf", "q4_1", "4bit"),
+            ("gguf", "q5_1", "5bit"),
+            ("gguf", "q5_0", "5bit"),
+            ("gguf", "iq4_nl", "4bit"),
+            ("rwkv-cpp", "q5_1", "5bit"),
+        ] {
+            let better = better_types(&preset_by_name(name).unwrap(), crate::container::by_name(container).unwrap());
+            assert_eq!(better.first(), Some(&first), "{container}: {name}: {better:?}");
         }
     }
 

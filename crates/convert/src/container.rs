@@ -95,6 +95,8 @@ pub fn named_or_implied(name: Option<&str>, output: Option<&Path>) -> Result<&'s
 /// let gguf = by_name("gguf")?;
 /// assert!(called_otherwise(gguf, Path::new("model.pth")).is_some());
 /// assert_eq!(called_otherwise(gguf, Path::new("model.gguf")), None);
+/// assert!(called_otherwise(gguf, Path::new("model.ckpt")).is_some_and(|note| note.contains(".ckpt")));
+/// assert_eq!(called_otherwise(by_name("pth")?, Path::new("model.pt")), None);
 /// # Ok::<(), rwkv_forge_convert::ConvertError>(())
 /// ```
 #[must_use]
@@ -102,8 +104,9 @@ pub fn called_otherwise(container: &dyn Container, output: &Path) -> Option<Stri
     let other = rwkv_forge_container::by_extension(CONTAINERS, output)?;
     let (own, theirs) = (container.extension(), other.extension());
     let name = container.name();
+    let ending = output.extension().map_or_else(|| theirs.into(), |ending| ending.to_string_lossy());
     (!own.eq_ignore_ascii_case(theirs))
-        .then(|| format!("the output is of {name} (.{own}), though its name ends in .{theirs} as that of {}", other.name()))
+        .then(|| format!("the output is of {name} (.{own}), though its name ends in .{ending} as that of {}", other.name()))
 }
 
 /// The names of all containers, with what else each answers to.

@@ -143,7 +143,8 @@ pub enum ConvertError {
     },
     /// A quantizer needs to know the inputs of the weights.
     #[error(
-        "{tensor} is to be quantized by gptq, which needs the inputs of its weight: give a text with --calibrate, or use the quantizer search"
+        "{tensor} is to be quantized by gptq, which needs the inputs of its weight: give a text with --calibrate, which alone takes the built-in one, or use \
+         the quantizer search"
     )]
     CalibrationNeeded {
         /// Canonical tensor name.
@@ -151,8 +152,8 @@ pub enum ConvertError {
     },
     /// The recipe was made with other statistics.
     #[error(
-        "the recipe was made with calibration {expected}, but this one is {found}: give the text that it was made with by --calibrate, with \
-         the same --calibration-windows and --calibration-memory"
+        "the recipe was made with calibration {expected}, but this one is {found}: give the text that it was made with by --calibrate TEXT, or \
+         --calibrate alone if it was the built-in one, with the same --calibration-windows and --calibration-memory"
     )]
     OtherCalibration {
         /// What the recipe names.
@@ -231,7 +232,11 @@ pub enum ConvertError {
     },
     /// A vocabulary is needed and cannot be known.
     #[error(
-        "{what} needs a vocabulary, and a model of {rows} rows is no World model (65,536): give --vocab FILE{}",
+        "{what} needs a vocabulary, and a model of {rows} rows is no World model (65,536): give {}{}",
+        beside.as_ref().map_or_else(
+            || "--vocab FILE".to_owned(),
+            |path| format!("--vocab FILE, for example --vocab {}, which lies beside it", path.display()),
+        ),
         if *rows < BYTES { "" } else { ", or --vocab bytes for byte-level models" }
     )]
     VocabularyNeeded {
@@ -239,6 +244,8 @@ pub enum ConvertError {
         what: String,
         /// V of the model.
         rows: usize,
+        /// One that lies beside the model and fits it.
+        beside: Option<PathBuf>,
     },
     /// A vocabulary of merges where only one works that is a list of tokens.
     #[error(

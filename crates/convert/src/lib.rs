@@ -53,4 +53,4 @@ pub use rwkv_forge_container::{
 pub use rwkv_forge_eval::{BROKEN_KL, Damage, Verdict};
 pub use start::{start_beside, start_digest, starting_like};
 pub use treatment::{origin_of_importance, treatment};
-pub use words::{COMPANIONS, name_of, named_after, output_beside, vocabulary_for, vocabulary_of};
+pub use words::{COMPANIONS, name_of, named_after, output_beside, vocabulary_for, vocabulary_needed, vocabulary_of};

@@ -9,6 +9,7 @@ use rwkv_forge_model::TimeMix;
 use rwkv_forge_quant::{BlockFormat, F16, IQ4_NL, IQ4_XS, Int8, NF4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_1, Q5_K, Q6_K, Q8_0};
 use rwkv_forge_tensor::Encoding;
 
+use crate::better::{bits, bits_in};
 use crate::container::Container;
 use crate::error::ConvertError;
 
@@ -287,7 +288,18 @@ impl<'a> Names<'a> {
 
     /// What to take where a container has no place for a type: those of as many bits. Begins with a semicolon, or is empty.
     pub(crate) fn instead_of(&self, name: &str) -> String {
-        self.of_as_many_bits(name).map_or_else(String::new, |(bits, names)| format!("; of {bits} bits it has {}", best_first(names)))
+        self.of_as_many_bits(name).map_or_else(String::new, |(bits, names)| format!("; of {bits} bits it has {}", self.best_first(names)))
+    }
+
+    /// The ready type first, which is the one to take; none that is larger than it, since that loses more.
+    fn best_first(&self, mut names: Vec<&'static str>) -> String {
+        let ready = |name: &str| READY.iter().find(|ready| ready.name == name);
+        let best = names.iter().find_map(|name| ready(name)).zip(self.container).and_then(|(ready, container)| bits_in(ready, container));
+        let is_larger =
+            |name: &str| preset_by_name(name).ok().and_then(|preset| bits(preset.base)).zip(best).is_some_and(|(own, best)| own > best);
+        names.retain(|name| ready(name).is_some() || !is_larger(name));
+        names.sort_by_key(|name| ready(name).is_none());
+        names.join(", ")
     }
 
     /// The refusal of a name that no type has.
@@ -302,7 +314,7 @@ impl<'a> Names<'a> {
         };
         let meant = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
         let answer = match alike {
-            Some((bits, names)) => format!("{meant}of {bits} bits {whose} {}", best_first(names)),
+            Some((bits, names)) => format!("{meant}of {bits} bits {whose} {}", self.best_first(names)),
             None => format!("{meant}{whose} {}", self.list()),
         };
         ConvertError::UnknownType { name: name.to_owned(), answer }
@@ -316,15 +328,9 @@ fn is_held(name: &str, container: &dyn Container) -> bool {
 }
 
 /// The number in a name: `q4_k_m` and `4bit` are of 4 bits.
-fn bits_named(name: &str) -> Option<u32> {
+pub(crate) fn bits_named(name: &str) -> Option<u32> {
     let digits: String = name.chars().skip_while(|letter| !letter.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
-}
-
-/// The ready type first, which is the one to take.
-fn best_first(mut names: Vec<&'static str>) -> String {
-    names.sort_by_key(|name| !READY.iter().any(|ready| ready.name == *name));
-    names.join(", ")
 }
 
 /// Heads of few bits cost more accuracy than their bytes are worth, so quantized bases but Q8_0 come with a wider one. Only

@@ -1,5 +1,8 @@
 //! The text that conversions are checked on when the user gives none, and the vocabulary it is read with.
 
+use std::path::{Path, PathBuf};
+
+use rwkv_forge_io::InputFile;
 use rwkv_forge_tokenizer::Tokenizer;
 
 use crate::error::ConvertError;
@@ -38,6 +41,29 @@ pub(crate) fn known_vocabulary(choice: &Vocabulary, rows: usize) -> Result<Optio
     };
     check_size(&tokenizer, rows)?;
     Ok(Some(tokenizer))
+}
+
+/// Largest file that is looked at for a vocabulary, as of those that are given.
+const MAX_BYTES: u64 = 32 << 20;
+
+/// A file beside the model's that by its name may be a vocabulary, reads as one, and has the tokens of a model of `rows` rows: the one that
+/// fills it best.
+pub(crate) fn vocabulary_beside(model: &Path, rows: usize) -> Option<PathBuf> {
+    let may_be = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        (name.contains("vocab") || name.contains("tokenizer")) && [".txt", ".json"].iter().any(|ending| name.ends_with(ending))
+    };
+    let folder = if model.is_dir() { model } else { model.parent()? };
+    let names = rwkv_forge_io::names_in(folder, may_be).ok()?;
+    let fits = |name: &String| {
+        let path = folder.join(name);
+        let file = InputFile::open(&path).ok()?;
+        let tokenizer = Tokenizer::from_bytes(name, &file.read_vec(0, file.len(), MAX_BYTES).ok()?).ok()?;
+        check_size(&tokenizer, rows).ok()?;
+        Some((tokenizer.max_id(), path))
+    };
+    // Of several that fill it alike the first.
+    names.iter().rev().filter_map(fits).max_by_key(|(most, _)| *most).map(|(_, path)| path)
 }
 
 /// Refuses a vocabulary with ids that the model has no row for.

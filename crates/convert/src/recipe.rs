@@ -358,15 +358,17 @@ impl Recipe {
     }
 
     fn check_container(&self, container: &dyn Container) -> Result<(), ConvertError> {
-        for encoding in std::iter::once(self.preset.base).chain(self.rules.all.iter().map(|rule| rule.encoding)) {
+        // As it was asked for: a preset has a name of its own.
+        let rules = self.rules.all.iter().map(|rule| (rule.encoding, rule.encoding.name));
+        for (encoding, name) in std::iter::once((self.preset.base, self.preset.name)).chain(rules) {
             if !container.holds(encoding) {
                 let carried: Vec<&str> =
                     rwkv_forge_quant::encodable().map(|format| format.encoding()).filter(|e| container.holds(*e)).map(|e| e.name).collect();
                 return Err(ConvertError::TypeNotCarried {
                     container: container.name(),
-                    encoding: encoding.name,
+                    encoding: name,
                     carried: carried.join(", "),
-                    instead: Names::of(container).instead_of(encoding.name),
+                    instead: Names::of(container).instead_of(name),
                 });
             }
         }

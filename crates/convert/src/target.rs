@@ -22,6 +22,10 @@ enum Place {
     Parts(OutputParts),
 }
 
+/// Of a directory without a list of what was written into it nothing is ours: other programs call their files the same, so that a
+/// `tokenizer.json` in it may be the only one that somebody has.
+const LISTED_ALONE: fn(&str) -> bool = |_| false;
+
 /// The paths that an output of this name is made of: its own, or those of its parts.
 pub(crate) fn paths(output: &Path, layout: &OutputLayout, container: &dyn Container) -> Vec<PathBuf> {
     match layout {
@@ -54,6 +58,7 @@ impl<'a> Target<'a> {
         match layout {
             OutputLayout::File(layout) => Ok(Self { place: Place::Alone, files: vec![(layout, OutputFile::create(output, options)?)] }),
             OutputLayout::Directory(named) => {
+                OutputDirectory::check(output, options, &LISTED_ALONE)?;
                 let directory = OutputDirectory::create(output, options, |name| container.writes(name))?;
                 let files = named.iter().map(|(name, layout)| Ok((layout, directory.file(name, layout.total_bytes)?))).collect::<Result<
                     _,
@@ -82,7 +87,7 @@ impl<'a> Target<'a> {
     ) -> Result<(), BoxError> {
         match layout {
             OutputLayout::File(_) => Ok(OutputFile::check(output, options)?),
-            OutputLayout::Directory(_) => Ok(OutputDirectory::check(output, options, &|name| container.writes(name))?),
+            OutputLayout::Directory(_) => Ok(OutputDirectory::check(output, options, &LISTED_ALONE)?),
             OutputLayout::Parts(parts) => Ok(OutputParts::check(output, &part_names(output, parts, container), options)?),
         }
     }

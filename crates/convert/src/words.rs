@@ -12,9 +12,11 @@ use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::{BoxError, shorten};
 use rwkv_forge_tokenizer::{SpecialId, Tokenizer};
 
+use crate::container::CONTAINERS;
 use crate::error::ConvertError;
 use crate::open::OpenModel;
 use crate::options::ConvertOptions;
+use crate::preset::{aliases, type_names};
 use crate::probe::{Vocabulary, check_size, known_vocabulary};
 
 /// Names of all files that are ever read because they lie beside a checkpoint; for models with the World vocabulary only in a folder that
@@ -40,7 +42,7 @@ pub fn named_after(source: &Path) -> Words {
     Words { name, ..Words::default() }
 }
 
-/// What a source is called: a file without its extension, a directory as it is, an index of shards like the model that it is of. Where that
+/// What a source is called: a file without its extension, a directory without that of a container, an index of shards like the model that it is of. Where that
 /// is `model` or `pytorch_model`, as every index is called, it is the directory's name. What lies in the Hub's cache, where directories are
 /// called like revisions, is called like its repository.
 ///
@@ -57,7 +59,7 @@ pub fn named_after(source: &Path) -> Words {
 #[must_use]
 pub fn name_of(source: &Path) -> Option<String> {
     let own = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let whole = |path: &Path| repository_of(path).or_else(|| own(path));
+    let whole = |path: &Path| repository_of(path).or_else(|| own(path).map(without_ending));
     // `.` has a name only where it lies.
     let source = std::path::absolute(source).unwrap_or_else(|_| source.to_path_buf());
     if source.is_dir() {
@@ -78,6 +80,12 @@ pub fn name_of(source: &Path) -> Option<String> {
         "model" | "pytorch_model" => source.parent().and_then(whole).or_else(|| Some(indexed.to_owned())),
         own => Some(own.to_owned()),
     }
+}
+
+/// The name of a directory without the ending that a container's have.
+fn without_ending(name: String) -> String {
+    let ending = CONTAINERS.iter().filter_map(|container| name.strip_suffix(container.extension())?.strip_suffix('.'));
+    ending.min_by_key(|rest| rest.len()).filter(|rest| !rest.is_empty()).map(str::to_owned).unwrap_or(name)
 }
 
 /// The name of the repository whose revision a directory of the Hub's cache is.
@@ -101,7 +109,8 @@ pub(crate) fn hub_revision(path: &Path) -> Option<(String, String)> {
 }
 
 /// The path of what is made of a source where none is given: `SOURCE-WHAT.EXTENSION` beside it. What the source's name or the extension says
-/// already is not said again, and it is never the source's own path.
+/// already is not said again, a type that the source's name ends in gives way to that of the file, and it is never the source's own path. Beside a
+/// folder means beside it, also where it is the one that one is in (`.`).
 ///
 /// ```
 /// use std::path::Path;
@@ -110,20 +119,69 @@ pub(crate) fn hub_revision(path: &Path) -> Option<(String, String)> {
 /// assert_eq!(path("m/rwkv7-F16.pth", Some("f16"), "st"), Path::new("m/rwkv7-F16.st"));
 /// assert_eq!(path("state.st", Some("pth"), "pth"), Path::new("state.pth"));
 /// assert_eq!(path("rwkv7.gguf", None, "gguf"), Path::new("rwkv7-new.gguf"));
+/// assert_eq!(path("rwkv7-new.gguf", None, "gguf"), Path::new("rwkv7-new2.gguf"));
+/// // The source's own type is not that of the file.
+/// assert_eq!(path("rwkv7-f16.gguf", Some("q8_0"), "gguf"), Path::new("rwkv7-q8_0.gguf"));
+/// assert_eq!(path("q8_0.gguf", Some("4bit"), "gguf"), Path::new("q8_0-4bit.gguf"));
+/// // The only model in the folder that one is in stays the only one.
+/// assert!(path(".", Some("4bit"), "gguf").starts_with(".."));
 /// ```
 #[must_use]
 pub fn output_beside(source: &Path, what: Option<&str>, extension: &str) -> PathBuf {
-    let stem = name_of(source).unwrap_or_else(|| "model".to_owned());
-    let says = |what: &str| {
-        let before = stem.len().checked_sub(what.len()).and_then(|at| stem.get(..at).filter(|_| stem[at..].eq_ignore_ascii_case(what)));
-        before.is_some_and(|before| before.is_empty() || before.ends_with(['-', '_', '.']))
+    let stem = beside_named(source).unwrap_or_else(|| "model".to_owned());
+    let place = |name: String| match source.file_name() {
+        Some(_) => source.with_file_name(name),
+        // `.` and its like: beside the folder, not in it, where it would be a second model.
+        None if source == Path::new(".") => Path::new("..").join(name),
+        None => source.join("..").join(name),
     };
-    let name = match what.filter(|what| *what != extension && !says(what)) {
+    let name = match what.filter(|what| *what != extension && !ends_with(&stem, what)) {
+        Some(what) if is_type(what) => format!("{}-{what}.{extension}", without_type(&stem)),
         Some(what) => format!("{stem}-{what}.{extension}"),
         None => format!("{stem}.{extension}"),
     };
-    let path = source.with_file_name(name);
-    if path == source { source.with_file_name(format!("{stem}-new.{extension}")) } else { path }
+    let path = place(name);
+    if path == source { place(format!("{}.{extension}", another(&stem))) } else { path }
+}
+
+fn beside_named(source: &Path) -> Option<String> {
+    match source.file_name() {
+        Some(_) => name_of(source),
+        // What `..` is called is known only where it lies.
+        None => name_of(&source.canonicalize().ok()?),
+    }
+}
+
+/// Whether a name ends in this word.
+fn ends_with(stem: &str, word: &str) -> bool {
+    before(stem, word).is_some_and(|before| before.is_empty() || before.ends_with(['-', '_', '.']))
+}
+
+fn before<'s>(stem: &'s str, word: &str) -> Option<&'s str> {
+    let (before, end) = stem.split_at_checked(stem.len().checked_sub(word.len())?)?;
+    end.eq_ignore_ascii_case(word).then_some(before)
+}
+
+fn is_type(word: &str) -> bool {
+    type_names().contains(&word) || aliases().any(|(older, _)| older == word)
+}
+
+/// A name without the type that it ends in, which is that of the source.
+fn without_type(stem: &str) -> &str {
+    let types = type_names().into_iter().chain(aliases().map(|(older, _)| older));
+    let rest = types.filter(|name| ends_with(stem, name)).filter_map(|name| before(stem, name));
+    // Of `rwkv-q4` and `q4` the longer one.
+    rest.map(|rest| rest.trim_end_matches(['-', '_', '.'])).filter(|rest| !rest.is_empty()).min_by_key(|rest| rest.len()).unwrap_or(stem)
+}
+
+/// The name of a file beside one of this name: `x-new`, and beside that `x-new2`.
+fn another(stem: &str) -> String {
+    let counted =
+        stem.rsplit_once("-new").and_then(|(base, count)| Some((base, if count.is_empty() { 1 } else { count.parse::<u32>().ok()? })));
+    match counted {
+        Some((base, count)) => format!("{base}-new{}", count.saturating_add(1)),
+        None => format!("{stem}-new"),
+    }
 }
 
 /// What is said of a model, in this order: by the caller, by the files beside it and the source itself, and what models of its kind have.
@@ -393,16 +451,22 @@ pub fn vocabulary_of(model: &OpenModel, choice: &Vocabulary) -> Result<Option<So
 /// # Errors
 /// As [`vocabulary_of`], and [`ConvertError::VocabularyNeeded`].
 pub fn vocabulary_for(model: &OpenModel, choice: &Vocabulary, what: &str) -> Result<Tokenizer, BoxError> {
-    let needed = || ConvertError::VocabularyNeeded { what: what.to_owned(), rows: model.description().hyperparameters.vocabulary };
-    Ok(vocabulary_of(model, choice)?.ok_or_else(needed)?.value)
+    Ok(vocabulary_of(model, choice)?.ok_or_else(|| vocabulary_needed(model, what))?.value)
+}
+
+/// The refusal of `what`, which cannot do without a vocabulary. One that lies beside the model's file is named, and not taken: beside a single
+/// file may lie anybody's.
+#[must_use]
+pub fn vocabulary_needed(model: &OpenModel, what: &str) -> ConvertError {
+    let rows = model.description().hyperparameters.vocabulary;
+    ConvertError::VocabularyNeeded { what: what.to_owned(), rows, beside: crate::probe::vocabulary_beside(model.source().path(), rows) }
 }
 
 /// The vocabulary, what stands around it in the source, and what belongs to it by default.
 fn of_world(model: &OpenModel, choice: &Vocabulary, container: &dyn Container) -> Result<Words, BoxError> {
     let known = vocabulary_of(model, choice)?;
     if container.needs_vocabulary() {
-        let rows = model.description().hyperparameters.vocabulary;
-        let needed = || ConvertError::VocabularyNeeded { what: format!("container {}", container.name()), rows };
+        let needed = || vocabulary_needed(model, &format!("container {}", container.name()));
         let Sourced { value: tokenizer, origin } = known.as_ref().ok_or_else(needed)?;
         if !container.carries_tokens(&TokenTable::of(tokenizer.clone())) {
             return Err(ConvertError::VocabularyIsNoList {

@@ -1,5 +1,6 @@
 //! What a divergence means to whoever reads what the model writes. Start at [`Verdict::of`].
 
+use rwkv_forge_score::KlSummary;
 use serde::Serialize;
 
 use crate::agreement::Agreement;
@@ -87,14 +88,29 @@ impl Verdict {
     #[must_use]
     pub fn of(agreement: &Agreement) -> Option<Self> {
         let Agreement { kl, positions, identical, of_residual_stream, .. } = agreement;
-        (!of_residual_stream).then(|| Self {
+        (!of_residual_stream).then(|| Self::of_divergence(kl, *positions, *identical))
+    }
+
+    /// Of a divergence over so many tokens; `identical` where all numbers are known to be.
+    ///
+    /// ```
+    /// use rwkv_forge_eval::{Damage, Verdict};
+    /// use rwkv_forge_score::KlSummary;
+    ///
+    /// let verdict = Verdict::of_divergence(&KlSummary::of_positions(&[0.002; 100]), 100, false);
+    /// assert_eq!(verdict.damage, Damage::Small);
+    /// assert!(verdict.is_short && !verdict.asks_for_more());
+    /// ```
+    #[must_use]
+    pub fn of_divergence(kl: &KlSummary, tokens: usize, identical: bool) -> Self {
+        Self {
             damage: Damage::of(kl.mean),
             at_most: kl.interval.map(|[_, high]| Damage::of(high)),
             mean_kl: kl.mean,
-            tokens: *positions,
-            identical: *identical,
+            tokens,
+            identical,
             is_short: kl.interval.is_none() && !identical,
-        })
+        }
     }
 
     /// Whether another type is to be advised: a reader would see the loss.

@@ -275,7 +275,7 @@ pub(crate) fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &st
     }
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return has_folder(path),
         Err(e) => return Err(IoError::output_directory(path, e.to_string())),
     };
     if !meta.is_file() {
@@ -284,6 +284,17 @@ pub(crate) fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &st
         Err(IoError::OutputExists { path: owned() })
     } else {
         Ok(())
+    }
+}
+
+/// Refuses a name in a folder that is not there, before anything is done for it.
+pub(crate) fn has_folder(path: &Path) -> Result<(), IoError> {
+    // A path without a folder of its own lies in the current one.
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    match folder.metadata() {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(IoError::output_directory(path, io::Error::from(io::ErrorKind::NotADirectory).to_string())),
+        Err(error) => Err(IoError::output_directory(path, error.to_string())),
     }
 }
 

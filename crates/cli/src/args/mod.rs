@@ -30,7 +30,7 @@ pub(crate) use eval::{Eval, EvalLimits, EvalTexts};
 pub(crate) use meta::{Meta, MetaCopy, MetaKind, MetaOutput, MetaRemove, MetaSet, MetaShow};
 use names::{Choice, Names};
 pub(crate) use plan::Plan;
-use range::{SIZES, THREADS, TOKENS, count, epsilon, finite, loss, number, share};
+use range::{SIZES, THREADS, TOKENS, count, decimal, epsilon, finite, loss, number, seed, share};
 pub(crate) use sections::examples;
 pub(crate) use source::{KeyArg, SourceArgs};
 
@@ -379,7 +379,7 @@ pub(crate) struct Forms {
     #[arg(long)]
     pub quick: bool,
     /// Seed of the random start state
-    #[arg(long, default_value = "0")]
+    #[arg(long, default_value = "0", value_parser = seed)]
     pub seed: u64,
     /// Group-norm epsilon of both forms (RWKV-5 to RWKV-7)
     #[arg(long, value_name = "EPS", default_value = "64e-5", value_parser = epsilon)]
@@ -412,13 +412,13 @@ pub(crate) struct Generate {
     #[arg(long, short = 'n', value_name = "N", default_value = "100", value_parser = number::<TOKENS>)]
     pub tokens: usize,
     /// 0 takes the most probable token each time
-    #[arg(long, default_value = "0")]
+    #[arg(long, default_value = "0", value_parser = decimal)]
     pub temperature: f32,
     /// Sample among the most probable tokens that together reach this probability
-    #[arg(long, default_value = "1")]
+    #[arg(long, default_value = "1", value_parser = decimal)]
     pub top_p: f32,
     /// Seed of the sampling
-    #[arg(long, default_value = "0")]
+    #[arg(long, default_value = "0", value_parser = seed)]
     pub seed: u64,
     /// What computes: the engine on the weights as stored with activations of 8 bits, or the reference. Hybrids always take the
     /// reference

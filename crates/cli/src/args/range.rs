@@ -25,6 +25,16 @@ pub(crate) fn number<const MAX: usize>(text: &str) -> Result<usize, String> {
     text.parse::<usize>().ok().filter(|number| *number <= MAX).ok_or_else(|| format!("expected a whole number from 0 to {MAX}"))
 }
 
+/// What random numbers are made from.
+pub(crate) fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+/// A number whose range is the command's affair.
+pub(crate) fn decimal(text: &str) -> Result<f32, String> {
+    text.parse().map_err(|_| "expected a number".to_owned())
+}
+
 /// Any number but NaN and infinities.
 pub(crate) fn finite(text: &str) -> Result<f64, String> {
     between(text, |number| number.is_finite(), "expected a number")

@@ -1,5 +1,6 @@
 //! How help is arranged: a section for every option, what `-h` leaves to `--help`, and examples. Start at [`arranged`].
 
+use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, Command};
 
 /// The section of options that every command has, which comes last.
@@ -371,10 +372,18 @@ fn sorted(command: &str, arg: Arg, medium: Medium) -> Arg {
         Some(section) => arg.help_heading(section).display_order(order(section, &id)),
         None => arg,
     };
+    // So that a number below what an option takes is answered by the option, which says what it takes.
+    let arg = if takes_numbers(&arg) { arg.allow_negative_numbers(true) } else { arg };
     match medium {
         Medium::Screen => values(arg.hide_short_help(RARE.contains(&id.as_str()))),
         Medium::Page => arg,
     }
+}
+
+/// Whether an option takes a value that is no text and no path.
+fn takes_numbers(arg: &Arg) -> bool {
+    let texts = [ValueParser::path_buf().type_id(), ValueParser::string().type_id()];
+    arg.get_action().takes_values() && !texts.contains(&arg.get_value_parser().type_id())
 }
 
 /// Sections follow each other, and in each the options as the table has them.

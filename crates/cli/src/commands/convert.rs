@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rwkv_forge_choose::{Unit, products_for};
+use rwkv_forge_choose::{Steps, Unit, products_for};
 use rwkv_forge_convert::container::named_or_implied;
 use rwkv_forge_convert::lora::Adapter;
 use rwkv_forge_convert::preset::Preset;
@@ -137,8 +137,7 @@ pub(crate) fn run(args: &Convert, global: &Global, terminal: &Terminal) -> Resul
         terminal.aside("the tuned initial state in the source (time_state) is kept among the weights");
     }
     if args.vocab_json.is_some() && blueprint.tokenizer().is_none() {
-        let rows = model.description().hyperparameters.vocabulary;
-        return Err(ConvertError::VocabularyNeeded { what: "--vocab-json".to_owned(), rows }.into());
+        return Err(rwkv_forge_convert::vocabulary_needed(&model, "--vocab-json").into());
     }
     if let Some(tokenizer) = blueprint.tokenizer().filter(|tokenizer| args.vocab_json.is_some() && !tokenizer.is_list()) {
         let vocabulary = tokenizer.name().to_owned();
@@ -268,7 +267,8 @@ fn prepare(
     output: &Path,
     terminal: &Terminal,
 ) -> Result<Option<Rendered>, Failure> {
-    let progress = Progress::new(terminal, "quantizing", Unit::Weights);
+    // Writing and comparing follow.
+    let progress = Progress::step(terminal, "quantizing", Unit::Weights);
     let set = |done: u64, total: u64, tensor: &str| {
         progress.set(done, total);
         progress.at(tensor);
@@ -299,12 +299,15 @@ fn execute(
     options: &ConvertOptions<'_>,
     terminal: &Terminal,
 ) -> Result<Record, Failure> {
-    let shown = Progress::new(terminal, "converting", Unit::Bytes);
+    let begin = if options.verify.is_some() { Progress::step } else { Progress::new };
+    let shown = begin(terminal, "converting", Unit::Bytes);
     let progress = |stage: Stage, amount: u64, total: u64| match stage {
         Stage::Checking => {}
         Stage::Writing => shown.add(amount, total),
         Stage::Verifying => {
             shown.turn("comparing", Unit::Steps);
+            // The last of them.
+            Steps::whole(&shown);
             shown.set(amount, total);
         }
     };

@@ -19,7 +19,7 @@ use super::{model_line, shown};
 use crate::args::{Global, Inspect};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::terminal::{Terminal, fitting, table, thousands};
+use crate::terminal::{Terminal, fitting, folded, table, thousands};
 
 /// Runs the command.
 pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Result<u8, Failure> {
@@ -213,17 +213,18 @@ fn print_text(
 ) -> Result<(), Failure> {
     let source = file.source();
     let part = source.part().map_or_else(String::new, |(number, count)| format!(" part {number} of {count},"));
-    let mut text = format!(
-        "{}: {},{part} {} tensors, {} bytes of data\n",
+    let head = format!(
+        "{}: {},{part} {} tensors, {} bytes of data",
         shown(listed.file),
         source.format(),
         source.tensors().len(),
         thousands(bytes)
     );
+    let mut text = format!("{}\n", folded(&head));
     match described {
         Ok(model) => {
             let start = if model.start.is_empty() { "" } else { "\nstarts from a tuned state in the file (time_state of every layer)" };
-            text.push_str(&format!("{}{start}\n", model_line(model)));
+            text.push_str(&format!("{}{start}\n", folded(&model_line(model))));
         }
         Err(error) => text.push_str(&format!("no model that this version knows: {}\n", sink::message(&error.to_string()))),
     }

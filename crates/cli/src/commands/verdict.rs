@@ -5,6 +5,7 @@ use rwkv_forge_convert::{Blueprint, Damage, Record, Verdict, better_types};
 use serde_json::{Value, json};
 
 use super::number;
+use crate::terminal::thousands;
 
 /// What is said of a written file.
 pub(super) struct Judged {
@@ -25,6 +26,25 @@ fn named(better: &mut Vec<&'static str>) {
     better.extend(last);
 }
 
+/// A verdict without the end of its line. `more` measures on more tokens where there are few; `unpredicted` is what does not predict the text.
+pub(super) fn said(verdict: &Verdict, more: &str, unpredicted: Option<&str>) -> String {
+    let Verdict { damage, at_most, mean_kl, tokens, identical, is_short } = *verdict;
+    if identical {
+        return format!("none; all logits are bit-identical, on {} tokens", thousands(tokens as u64));
+    }
+    let mut line = format!("{}; mean KL {} nats a token, on {} tokens", damage.name(), number(mean_kl), thousands(tokens as u64));
+    if is_short {
+        line.push_str(&format!(" alone: {more}"));
+    }
+    if let Some(worse) = at_most.filter(|worse| *worse > damage) {
+        line.push_str(&format!("; on other texts it may be {}", worse.name()));
+    }
+    if let Some(whose) = unpredicted {
+        line.push_str(&format!("; {whose} does not predict this text, so that says little"));
+    }
+    line
+}
+
 impl Judged {
     /// `None` without a comparison, and for models without a head. `is_mixed`: types come from a recipe or from rules.
     pub(super) fn of(record: &Record, blueprint: &Blueprint, preset: &rwkv_forge_convert::preset::Preset, is_mixed: bool) -> Option<Self> {
@@ -37,25 +57,9 @@ impl Judged {
 
     /// One line.
     pub(super) fn line(&self) -> String {
-        let Verdict { damage, at_most, mean_kl, tokens, identical, is_short } = self.verdict;
-        if identical {
-            return format!("loss: none; all logits are bit-identical, on {tokens} tokens\n");
-        }
-        let mut line = format!("loss: {}; mean KL {} nats a token, on {tokens} tokens", damage.name(), number(mean_kl));
-        if is_short {
-            line.push_str(" alone: `rwkv-forge eval` measures on more");
-        }
-        if let Some(worse) = at_most.filter(|worse| *worse > damage) {
-            line.push_str(&format!("; on other texts it may be {}", worse.name()));
-        }
-        if self.is_unpredicted {
-            line.push_str("; the source does not predict this text, so that says little");
-        }
-        if self.verdict.asks_for_more() {
-            line.push_str(&self.advice());
-        }
-        line.push('\n');
-        line
+        let unpredicted = self.is_unpredicted.then_some("the source");
+        let advice = if self.verdict.asks_for_more() { self.advice() } else { String::new() };
+        format!("loss: {}{advice}\n", said(&self.verdict, "`rwkv-forge eval` measures on more", unpredicted))
     }
 
     /// What to take instead.

@@ -1,7 +1,7 @@
 //! `verify`: agreement of any two readable files of one model.
 
 use rwkv_forge_choose::Unit;
-use rwkv_forge_convert::{PROBE_TEXT, WordDifference, probe_tokens};
+use rwkv_forge_convert::{PROBE_TEXT, Verdict, WordDifference, probe_tokens};
 use rwkv_forge_eval::{Activations, CompareOptions, HeadInRanges, Runnable, Runner, RunnerHead, RunnerLayer};
 use rwkv_forge_forms::{ParallelLayer, ParallelRunner};
 use rwkv_forge_kernel::KernelOptions;
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::models::Models;
 use super::start::{alike, started};
+use super::verdict::said;
 use super::{agreement_table, kernel, model_line, needs_head, read_small, stage, thresholds, tokenizer_or_bytes, vocabulary, words};
 use crate::args::{Global, Verify};
 use crate::failure::Failure;
@@ -64,6 +65,13 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     drop(progress);
     let violations = thresholds(&args.thresholds, None).violations(&agreement);
     terminal.print(&format!("{}\n\n{}", model_line(reference.description()), agreement_table(&agreement)?));
+    // Without a vocabulary no text was read that a model could predict.
+    let prediction = tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));
+    let verdict = Verdict::of(&agreement);
+    if let Some(verdict) = &verdict {
+        let unpredicted = prediction.is_some_and(|prediction| !prediction.better).then_some("the reference");
+        terminal.print(&format!("loss: {}\n", said(verdict, "--probe-tokens takes more", unpredicted)));
+    }
     if args.against_parallel {
         terminal.print("the source was computed in its parallel form\n");
     }
@@ -84,8 +92,6 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     for violation in &violations {
         terminal.print(&format!("not met: {}\n", sink::word(&violation.to_string())));
     }
-    // Without a vocabulary no text was read that a model could predict.
-    let prediction = tokenizer.as_ref().and_then(|_| agreement.against_unigram(&tokens));
     if let Some(warning) = prediction.and_then(|prediction| prediction.warning("the reference")) {
         terminal.warn(&warning);
     }
@@ -101,6 +107,7 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
             "reference_form": if args.against_parallel { "parallel" } else { "recurrent" },
             "agreement": agreement,
             "prediction": prediction,
+            "verdict": verdict,
             "violations": violations,
             "words": differences,
         }),

@@ -104,6 +104,7 @@ impl LevelFindings<'_> {
                 "bits_per_weight": level.bits_per_weight,
                 "on_front": self.found.front[index],
                 "meets_limits": self.found.meets[index],
+                "verdict": super::verdict_of(&found.evaluation),
                 "speed": self.found.speeds[index],
                 "layers": found.layers,
                 "seconds": found.seconds,

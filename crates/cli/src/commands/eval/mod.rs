@@ -16,11 +16,11 @@ mod together;
 use std::path::PathBuf;
 
 use rwkv_forge_choose::{Cache, Candidate, Job, Measured, Predictions, Reference, Results};
-use rwkv_forge_convert::OpenModel;
+use rwkv_forge_convert::{OpenModel, Verdict};
 use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_eval::Kernel;
 use rwkv_forge_report::sink;
-use rwkv_forge_score::{Precision, Protocol};
+use rwkv_forge_score::{Evaluation, Precision, Protocol};
 use rwkv_forge_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
@@ -265,6 +265,7 @@ impl Findings<'_> {
                 "tokens_per_second": fed / measured.seconds.max(1e-9),
                 "kept_parts": measured.kept_parts,
                 "prediction": self.predictions.models.get(number),
+                "verdict": verdict_of(&measured.evaluation),
                 "violations": violations,
             });
             models.push(merged([checked.to_json(), to_value(&measured.evaluation)?, own]));
@@ -288,6 +289,12 @@ pub(crate) fn to_value(value: &impl serde::Serialize) -> Result<Value, Failure> 
 pub(crate) fn merged<const N: usize>(objects: [Value; N]) -> Value {
     let fields = objects.into_iter().filter_map(|object| if let Value::Object(fields) = object { Some(fields) } else { None });
     Value::Object(fields.flatten().collect())
+}
+
+/// What the divergence of a model from the baseline means; `None` without one.
+pub(crate) fn verdict_of(evaluation: &Evaluation) -> Option<Verdict> {
+    let tokens = usize::try_from(evaluation.tokens).unwrap_or(usize::MAX);
+    Some(Verdict::of_divergence(evaluation.kl.as_ref()?, tokens, false))
 }
 
 /// The command as it was typed, without the folder of the program.

@@ -6,6 +6,7 @@ use rwkv_forge_eval::LayerError;
 use rwkv_forge_report::{Cell, Column, Table, sink};
 use rwkv_forge_score::{Evaluation, Interval, Slice};
 
+use super::super::verdict::said;
 use super::level_findings::LevelFindings;
 use super::{Checked, Findings, Setting};
 use crate::failure::Failure;
@@ -360,8 +361,19 @@ impl Findings<'_> {
         for (checked, measured) in self.models.iter().zip(models) {
             out.push_str(&self.speed(checked, measured));
         }
+        for measured in models {
+            out.push_str(&self.loss(measured));
+        }
         out.push_str(&self.printouts()?);
         Ok(out)
+    }
+
+    /// What the divergence means, as `convert` says it; nothing without a baseline.
+    fn loss(&self, measured: &Measured) -> String {
+        let Some(verdict) = super::verdict_of(&measured.evaluation) else { return String::new() };
+        let unpredicted = self.predictions.baseline.as_ref().is_some_and(|prediction| !prediction.better).then_some("the baseline");
+        let of = if self.results.models.len() > 1 { format!(" of {}", sink::word(&measured.name)) } else { String::new() };
+        format!("loss{of}: {}\n", said(&verdict, "a longer text says more", unpredicted))
     }
 
     fn speed(&self, checked: &Checked, measured: &Measured) -> String {
