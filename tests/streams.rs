@@ -459,6 +459,48 @@ fn the_time_of_a_conversion_is_the_sum_of_its_parts() {
     }
 }
 
+/// `verify` and `eval` say of a file what `convert` has said of it.
+#[test]
+fn comparisons_have_the_verdict_of_convert() {
+    let dir = Dir::new();
+    let vocabulary = text(vocab());
+    let said = |args: &[&str]| {
+        let printed = String::from_utf8(run(args).stdout).unwrap();
+        printed.lines().filter(|line| line.starts_with("loss")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let model = text(checkpoint("7"));
+    let mut made = Vec::new();
+    for (encoding, damage) in [("q8_0", "negligible"), ("q2_k", "visible")] {
+        let output = dir.join(&format!("{encoding}.gguf"));
+        json(&convert_args(checkpoint("7"), "gguf", encoding, &output), 0);
+        let file = output.to_str().unwrap().to_owned();
+        let line = ["verify", model, &file];
+        let verdict = json(&line, 0)["verdict"].clone();
+        assert_eq!((&verdict["damage"], &verdict["tokens"]), (&Value::from(damage), &Value::from(512)), "{verdict}");
+        let lines = said(&line);
+        assert!(lines.len() == 1 && lines[0].starts_with(&format!("loss: {damage}; mean KL ")), "{lines:?}");
+        assert!(said(&[&line[..], &["--probe-tokens", "64"]].concat())[0].contains(" alone: --probe-tokens takes more"));
+        made.push((file, damage));
+    }
+    assert_eq!(said(&["verify", model, model, "--vocab", vocabulary]), ["loss: none; all logits are bit-identical, on 512 tokens"]);
+    // Of several models each has its own line.
+    let files: Vec<&str> = made.iter().map(|(file, _)| file.as_str()).collect();
+    let options = ["--vocab", vocabulary, "--bytes", "3000", "--no-cache"];
+    let line = [&["eval", files[0], files[1], "--baseline", model][..], &options].concat();
+    let document = json(&line, 0);
+    for (found, (_, damage)) in document["models"].as_array().unwrap().iter().zip(&made) {
+        assert_eq!((&found["verdict"]["damage"], &found["verdict"]["tokens"]), (&Value::from(*damage), &found["tokens"]));
+    }
+    let lines = said(&line);
+    assert!(lines.len() == 2 && lines[1].starts_with("loss of q2_k.gguf: visible; mean KL "), "{lines:?}");
+    assert!(said(&[&["eval", files[0], "--baseline", model][..], &options].concat())[0].starts_with("loss: negligible; mean KL "));
+    // One model by itself has lost nothing that anybody knows of.
+    let line = [&["eval", files[0]][..], &options].concat();
+    assert_eq!((json(&line, 0)["models"][0]["verdict"].clone(), said(&line).len()), (Value::Null, 0));
+    let levels = json(&[&["eval", model, "--levels", "q8_0,q2_k", "--no-speed"][..], &options].concat(), 0);
+    assert_eq!(levels["models"][1]["verdict"]["damage"], "visible");
+}
+
 #[test]
 fn the_verdict_says_how_much_was_lost_and_what_to_take_instead() {
     let dir = Dir::new();
