@@ -86,10 +86,11 @@ impl<'a> Target<'a> {
         options: &OutputOptions<'_>,
     ) -> Result<(), BoxError> {
         match layout {
-            OutputLayout::File(_) => Ok(OutputFile::check(output, options)?),
-            OutputLayout::Directory(_) => Ok(OutputDirectory::check(output, options, &LISTED_ALONE)?),
-            OutputLayout::Parts(parts) => Ok(OutputParts::check(output, &part_names(output, parts, container), options)?),
+            OutputLayout::File(_) => OutputFile::check(output, options)?,
+            OutputLayout::Directory(_) => OutputDirectory::check(output, options, &LISTED_ALONE)?,
+            OutputLayout::Parts(parts) => OutputParts::check(output, &part_names(output, parts, container), options)?,
         }
+        Ok(rwkv_forge_io::has_folder(output)?)
     }
 
     /// Runs something for every file, in order.

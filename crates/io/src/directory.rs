@@ -8,7 +8,7 @@ use crate::assembly::{Assembly, TemporaryDirectory};
 use crate::claims::Claims;
 use crate::error::IoError;
 use crate::input::{InputFile, describe};
-use crate::output::{OutputFile, OutputOptions, has_folder};
+use crate::output::{OutputFile, OutputOptions};
 use crate::place::Place;
 
 /// Name of the file that lists what this program wrote into a directory.
@@ -176,7 +176,7 @@ fn check(path: &Path, force: bool, claim: Option<(&Claims, &str)>, own: &dyn Fn(
     }
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return has_folder(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(unreadable(error)),
     };
     if !meta.is_dir() {

@@ -43,7 +43,7 @@ pub use error::IoError;
 pub use identity::FileIdentity;
 pub use input::{Backend, InputFile, hex, sha256_hex};
 pub use memory::peak_memory_bytes;
-pub use output::{OutputFile, OutputOptions, RawFile};
+pub use output::{OutputFile, OutputOptions, RawFile, has_folder};
 pub use parts::OutputParts;
 pub use passage::Passage;
 pub use pointer::lfs_pointer;

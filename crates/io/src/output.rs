@@ -275,7 +275,7 @@ pub(crate) fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &st
     }
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return has_folder(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(IoError::output_directory(path, e.to_string())),
     };
     if !meta.is_file() {
@@ -287,8 +287,11 @@ pub(crate) fn check_target(path: &Path, force: bool, claim: Option<(&Claims, &st
     }
 }
 
-/// Refuses a name in a folder that is not there, before anything is done for it.
-pub(crate) fn has_folder(path: &Path) -> Result<(), IoError> {
+/// Refuses a name in a folder that is not there, before anything is done for it. Whoever makes the folder does not ask.
+///
+/// # Errors
+/// [`IoError::OutputDirectory`] with what makes the folder.
+pub fn has_folder(path: &Path) -> Result<(), IoError> {
     // A path without a folder of its own lies in the current one.
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     match folder.metadata() {
