@@ -24,10 +24,7 @@ pub fn by_name<'a>(containers: &[&'a dyn Container], name: &str) -> Option<&'a d
 pub fn by_extension<'a>(containers: &[&'a dyn Container], file: &Path) -> Option<&'a dyn Container> {
     let extension = file.extension()?;
     let is_it = |known: &&str| extension.eq_ignore_ascii_case(known);
-    containers
-        .iter()
-        .copied()
-        .find(|container| is_it(&container.extension()) || container.other_extensions().iter().any(|known| is_it(known)))
+    containers.iter().copied().find(|container| is_it(&container.extension()) || container.other_extensions().iter().any(&is_it))
 }
 
 /// All formats and namings.
