@@ -87,7 +87,8 @@ impl Wish {
         let larger = |file: &Choosable| file.bytes as f64 / first.bytes as f64;
         let is_one = |file: &Choosable| {
             let size = larger(file);
-            self.is_met(file) && size > 1.0 && size <= LITTLE_MORE && file.kl <= first.kl * MUCH_LESS
+            // Of no loss a third is no less.
+            self.is_met(file) && size > 1.0 && size <= LITTLE_MORE && file.kl <= first.kl * MUCH_LESS && file.kl < first.kl
         };
         // A loss of zero is as far below as any.
         let worth = |file: &Choosable| libm::log(first.kl / file.kl.max(f64::MIN_POSITIVE)) / libm::log(larger(file));
