@@ -79,7 +79,7 @@ impl Blueprint {
     /// Whether what is said goes into the file: a kind of words, and which of several of it (a special id by its name, metadata by their key).
     #[must_use]
     pub fn holds(&self, word: Word, key: &str) -> bool {
-        let Words { tokens, other, .. } = &self.words;
+        let Words { tokens, decoding, other, .. } = &self.words;
         self.container.words().contains(&word)
             && match word {
                 Word::Tokens => tokens.as_ref().is_some_and(|tokens| self.container.carries_tokens(&tokens.value)),
@@ -88,6 +88,7 @@ impl Blueprint {
                     let said = other.iter().find(|(known, _)| known == key);
                     said.is_none_or(|(key, said)| self.container.holds_entry(key, &said.value))
                 }
+                Word::Decoding => decoding.iter().any(|(file, _)| file == key),
                 Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context | Word::Provenance => true,
             }
     }
