@@ -85,7 +85,7 @@ fn bits(isa: Isa, matrix: &Matrix, x: &Activations, read: Columns) -> Vec<u32> {
 fn columns_give_the_bits_of_panels_whatever_is_read() {
     let mut random = SplitMix64::new(21);
     for encoding in encodings() {
-        for (band, rows) in [(Band::ALL[0], 70), (Band::ALL[1], 128), (Band::ALL[2], 300), (Band::ALL[3], 530)] {
+        for (band, rows) in [(Band::ALL[0], 70), (Band::ALL[0], 300), (Band::ALL[1], 530)] {
             let columns = 512;
             let bytes = stored(encoding, rows, columns, &mut random);
             let (panels, by_columns) = (pack(rows, columns, encoding, &bytes, None), pack(rows, columns, encoding, &bytes, Some(band)));
@@ -109,7 +109,7 @@ fn columns_give_the_bits_of_panels_whatever_is_read() {
 fn many_tokens_have_the_bits_of_panels() {
     let mut random = SplitMix64::new(22);
     for encoding in encodings() {
-        for (band, rows) in [(Band::ALL[0], 70), (Band::ALL[2], 300), (Band::ALL[3], 520)] {
+        for (band, rows) in [(Band::ALL[0], 70), (Band::ALL[0], 300), (Band::ALL[1], 520)] {
             let columns = 256;
             let bytes = stored(encoding, rows, columns, &mut random);
             let (panels, by_columns) = (pack(rows, columns, encoding, &bytes, None), pack(rows, columns, encoding, &bytes, Some(band)));
@@ -155,10 +155,10 @@ fn numbers_that_are_not_finite_are_seen_whatever_is_read() {
 }
 
 #[test]
-#[should_panic(expected = "panels 0..4 of bands of 8")]
+#[should_panic(expected = "panels 0..4 of bands of 16")]
 fn a_band_that_is_torn_apart_is_refused() {
-    let bytes = stored(Encoding::F16, 128, 64, &mut SplitMix64::new(24));
-    let matrix = pack(128, 64, Encoding::F16, &bytes, Some(Band::ALL[1]));
+    let bytes = stored(Encoding::F16, 512, 64, &mut SplitMix64::new(24));
+    let matrix = pack(512, 64, Encoding::F16, &bytes, Some(Band::ALL[0]));
     let x = activations(Isa::best(), Arithmetic::Float, &[vec![1.0; 64]]);
     matrix.product(Isa::best(), 0..4, &x, &mut [0.0; 4 * PANEL]);
 }

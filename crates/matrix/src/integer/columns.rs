@@ -22,6 +22,8 @@ use crate::format::PANEL;
 
 /// Registers of the codes of a column in the largest band.
 const MOST_STRIPS: usize = LARGEST / STRIP;
+/// Those of the smallest.
+const FEWEST_STRIPS: usize = Band::ALL[0].rows() / STRIP;
 /// Panels of the largest band.
 const MOST_PANELS: usize = LARGEST / PANEL;
 /// Panels of a strip.
@@ -118,13 +120,14 @@ impl<'a> Block<'a> {
         &F::Side::cut(&self.sides[panel * size_of::<F::Side>()..])[0]
     }
 
-    /// The registers of a column, one for each strip, go to `to [strips]`.
+    /// The registers of a column, one for each of the S strips of a band.
     #[inline(always)]
-    fn unpack<R: Registers, F: Integer>(self, column: usize, to: &mut [R::B]) {
-        let unit = column / self.band.share();
+    fn unpack<R: Registers, F: Integer, const S: usize>(self, column: usize) -> [R::B; S] {
+        let share = MOST_STRIPS / S;
+        let unit = column / share;
         let quads = F::Code::quads::<R>(&self.units[unit * F::Code::LINES..][..F::Code::LINES]);
-        let first = column % self.band.share() * self.band.strips();
-        to.copy_from_slice(&quads[first..first + self.band.strips()]);
+        let (of_columns, _) = quads.as_chunks::<S>();
+        of_columns[column % share]
     }
 
     /// Asks for the lines of a column.
@@ -209,19 +212,20 @@ impl<F: Integer> LanePass for One<'_, F> {
     fn run<R: Registers>(self) {
         let Some(x) = self.x.tiles().next().map(|tile| tile.groups) else { return };
         let bands = self.bands;
-        let panels = bands.band.panels();
-        for (lines, out) in bands.lines.chunks_exact(bands.band_lines).zip(self.out.chunks_mut(panels)) {
-            one_band::<R, F>(bands, lines, x, out);
+        for (lines, out) in bands.lines.chunks_exact(bands.band_lines).zip(self.out.chunks_mut(bands.band.panels())) {
+            match bands.band.strips() {
+                MOST_STRIPS => one_band::<R, F, MOST_STRIPS>(bands, lines, x, out),
+                _ => one_band::<R, F, FEWEST_STRIPS>(bands, lines, x, out),
+            }
         }
     }
 }
 
 #[inline(always)]
-fn one_band<R: Registers, F: Integer>(bands: Bands<'_>, lines: &[Line], x: &[Group], out: &mut [[f32; PANEL]]) {
-    let strips = bands.band.strips();
+fn one_band<R: Registers, F: Integer, const S: usize>(bands: Bands<'_>, lines: &[Line], x: &[Group], out: &mut [[f32; PANEL]]) {
     // Rows beyond the last one of the matrix have no place in `out`.
-    let mut sums = [[0.0; PANEL]; MOST_PANELS];
-    let mut codes = [R::splat_u8(0); (GROUP + 6) * MOST_STRIPS];
+    let mut sums = [[[0.0; PANEL]; FOUR]; S];
+    let mut codes = [[R::splat_u8(0); S]; GROUP + 6];
     for (index, groups) in x.chunks_exact(F::GROUPS).enumerate() {
         let block = Block::of::<F>(bands, lines, index);
         for (number, group) in groups.iter().enumerate() {
@@ -230,11 +234,11 @@ fn one_band<R: Registers, F: Integer>(bands: Bands<'_>, lines: &[Line], x: &[Gro
             if active.count == 0 {
                 continue;
             }
-            for (column, codes) in active.columns[..active.count].iter().zip(codes.chunks_exact_mut(strips)) {
-                block.unpack::<R, F>(number * GROUP + usize::from(*column), codes);
+            for (column, codes) in active.columns[..active.count].iter().zip(&mut codes) {
+                *codes = block.unpack::<R, F, S>(number * GROUP + usize::from(*column));
             }
-            for (strip, sums) in sums.as_chunks_mut::<FOUR>().0.iter_mut().take(strips).enumerate() {
-                let products = products::<R, F>(&codes, strip, strips, &active, group);
+            for (strip, sums) in sums.iter_mut().enumerate() {
+                let products = products::<R, F, S>(&codes, strip, &active, group);
                 for (panel, sum) in sums.iter_mut().enumerate() {
                     let side = block.side::<F>(strip * FOUR + panel);
                     let scales = F::scales::<R>(F::head::<R>(side), side, number);
@@ -244,8 +248,8 @@ fn one_band<R: Registers, F: Integer>(bands: Bands<'_>, lines: &[Line], x: &[Gro
             }
         }
     }
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = sum;
+    for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+        *out = *sum;
     }
 }
 
@@ -271,12 +275,16 @@ fn ahead<R: Registers, F: Integer>(bands: Bands<'_>, lines: &[Line], x: &[Group]
 
 /// The integer products of a strip: of the first fours, then of the others, for each of its panels.
 #[inline(always)]
-fn products<R: Registers, F: Integer>(codes: &[R::B], strip: usize, strips: usize, active: &Active, group: &Group) -> [[R::I; FOUR]; 2] {
+fn products<R: Registers, F: Integer, const S: usize>(
+    codes: &[[R::B; S]],
+    strip: usize,
+    active: &Active,
+    group: &Group,
+) -> [[R::I; FOUR]; 2] {
     let sums = if F::HALVES { group.sums } else { [group.sum, 0] };
     let mut products = sums.map(|sum| [start::<R, F>(sum); FOUR]);
-    for (four, x) in active.x[..active.fours].iter().enumerate() {
-        let codes = &codes[four * 4 * strips..][..4 * strips];
-        let quads = R::interleave([codes[strip], codes[strips + strip], codes[2 * strips + strip], codes[3 * strips + strip]]);
+    for (four, (x, codes)) in active.x[..active.fours].iter().zip(codes.as_chunks::<4>().0).enumerate() {
+        let quads = R::interleave([codes[0][strip], codes[1][strip], codes[2][strip], codes[3][strip]]);
         let products = &mut products[usize::from(F::HALVES && four >= active.first)];
         for (product, quad) in products.iter_mut().zip(quads) {
             *product = dot::<R, F>(*product, quad, *x);
@@ -296,24 +304,26 @@ struct Many<'a, F> {
 /// The quads of a group of 16 rows.
 type Quads<R> = [<R as Registers>::B; 8];
 
-/// The quads of some groups of a block, from `first` on, of a strip: `[panels, groups]`.
+/// The quads of a block: `[panels, groups]`.
 #[inline(always)]
-fn unpack_strips<R: Registers, F: Integer>(
-    block: Block<'_>,
-    first: usize,
-    count: usize,
-    quads: &mut [[Quads<R>; AT_ONCE / GROUP]; MOST_PANELS],
-) {
-    let strips = block.band.strips();
-    let mut codes = [[R::splat_u8(0); MOST_STRIPS]; 4];
-    for (group, quad) in (0..count).flat_map(|group| (0..8).map(move |quad| (group, quad))) {
+fn unpack_strips<R: Registers, F: Integer>(block: Block<'_>, quads: &mut [[Quads<R>; AT_ONCE / GROUP]; MOST_PANELS]) {
+    match block.band.strips() {
+        MOST_STRIPS => unpack_all::<R, F, MOST_STRIPS>(block, quads),
+        _ => unpack_all::<R, F, FEWEST_STRIPS>(block, quads),
+    }
+}
+
+#[inline(always)]
+fn unpack_all<R: Registers, F: Integer, const S: usize>(block: Block<'_>, quads: &mut [[Quads<R>; AT_ONCE / GROUP]; MOST_PANELS]) {
+    for (group, quad) in (0..F::GROUPS).flat_map(|group| (0..8).map(move |quad| (group, quad))) {
+        let mut codes = [[R::splat_u8(0); S]; 4];
         for (column, codes) in codes.iter_mut().enumerate() {
-            block.unpack::<R, F>((first + group) * GROUP + 4 * quad + column, &mut codes[..strips]);
+            *codes = block.unpack::<R, F, S>(group * GROUP + 4 * quad + column);
         }
-        for strip in 0..strips {
+        for (strip, panels) in quads.as_chunks_mut::<FOUR>().0.iter_mut().take(S).enumerate() {
             let four = R::interleave([codes[0][strip], codes[1][strip], codes[2][strip], codes[3][strip]]);
-            for (panel, four) in four.into_iter().enumerate() {
-                quads[strip * FOUR + panel][group][quad] = four;
+            for (panel, four) in panels.iter_mut().zip(four) {
+                panel[group][quad] = four;
             }
         }
     }
@@ -332,7 +342,7 @@ impl<F: Integer> LanePass for Many<'_, F> {
         for (lines, out) in bands.lines.chunks_exact(bands.band_lines).zip(out.chunks_mut(panels * tokens)) {
             for index in 0..bands.columns / F::COLUMNS {
                 let block = Block::of::<F>(bands, lines, index);
-                unpack_strips::<R, F>(block, 0, F::GROUPS, &mut quads);
+                unpack_strips::<R, F>(block, &mut quads);
                 for (panel, (quads, out)) in quads.iter().zip(out.chunks_exact_mut(tokens)).enumerate() {
                     let side = block.side::<F>(panel);
                     for tile in x.tiles() {
@@ -384,7 +394,7 @@ impl<F: Integer> LanePass for Exact<'_, F> {
         for (lines, out) in bands.lines.chunks_exact(bands.band_lines).zip(out.chunks_mut(panels * tokens)) {
             for index in 0..bands.columns / F::COLUMNS {
                 let block = Block::of::<F>(bands, lines, index);
-                unpack_strips::<R, F>(block, 0, F::GROUPS, &mut quads);
+                unpack_strips::<R, F>(block, &mut quads);
                 for (first, out) in (0..panels).step_by(PANELS).zip(out.chunks_mut(PANELS * tokens)) {
                     let mut wide = [&[][..]; PANELS];
                     let these = quads[first..].iter().take(out.len() / tokens);
