@@ -30,6 +30,8 @@ const MOST_PANELS: usize = LARGEST / PANEL;
 const FOUR: usize = STRIP / PANEL;
 /// Columns that are unpacked at once for many tokens, at most: a block of any format.
 const AT_ONCE: usize = 256;
+/// Bytes that are asked for ahead of their use where all columns are read.
+const IN_ORDER: usize = 4096;
 /// Groups ahead of the one in use whose columns are asked for.
 const AHEAD: usize = 2;
 
@@ -128,6 +130,16 @@ impl<'a> Block<'a> {
         let quads = F::Code::quads::<R>(&self.units[unit * F::Code::LINES..][..F::Code::LINES]);
         let (of_columns, _) = quads.as_chunks::<S>();
         of_columns[column % share]
+    }
+
+    /// Asks for what lies [`IN_ORDER`] bytes behind a column, where all columns are read in their order.
+    #[inline(always)]
+    fn prefetch_after<R: Registers, F: Integer>(self, column: usize, lines: &[Line]) {
+        let unit = column / self.band.share() * F::Code::LINES;
+        let from = self.units.as_flattened().as_ptr().addr() - lines.as_flattened().as_ptr().addr();
+        for line in 0..F::Code::LINES {
+            R::prefetch(lines.as_flattened(), from + (unit + line) * LINE + IN_ORDER);
+        }
     }
 
     /// Asks for the lines of a column.
@@ -235,7 +247,11 @@ fn one_band<R: Registers, F: Integer, const S: usize>(bands: Bands<'_>, lines: &
                 continue;
             }
             for (column, codes) in active.columns[..active.count].iter().zip(&mut codes) {
-                *codes = block.unpack::<R, F, S>(number * GROUP + usize::from(*column));
+                let column = number * GROUP + usize::from(*column);
+                if bands.read == Columns::All {
+                    block.prefetch_after::<R, F>(column, bands.lines);
+                }
+                *codes = block.unpack::<R, F, S>(column);
             }
             for (strip, sums) in sums.iter_mut().enumerate() {
                 let products = products::<R, F, S>(&codes, strip, &active, group);
