@@ -337,6 +337,37 @@ pub(crate) fn fitting(header: &[&str], mut rows: Vec<Vec<String>>, right: &[usiz
     table(header, rows, right)
 }
 
+/// Text whose lines are no wider than the terminal, as far as words allow; tables are left as they are. Where stdout is no terminal and
+/// COLUMNS says nothing, lines are whole.
+pub(crate) fn folded(text: &str) -> String {
+    columns().map_or_else(|| text.to_owned(), |columns| folded_to(text, columns))
+}
+
+fn folded_to(text: &str, columns: usize) -> String {
+    let fold = |line: &str| {
+        if line.starts_with('|') || line.width() <= columns {
+            return line.to_owned();
+        }
+        let (mut out, mut place) = (String::new(), 0);
+        // What goes on stands further to the right than where it began.
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        for word in line.trim_start_matches(' ').split(' ') {
+            let (space, fits) = if place == 0 { (indent, true) } else { (1, place + 1 + word.width() <= columns) };
+            if fits {
+                out.push_str(&" ".repeat(space));
+                place += space + word.width();
+            } else {
+                out.push('\n');
+                out.push_str(&" ".repeat(indent + 2));
+                place = indent + 2 + word.width();
+            }
+            out.push_str(word);
+        }
+        out
+    };
+    text.split('\n').map(fold).collect::<Vec<_>>().join("\n")
+}
+
 /// Places of the longest cell that is shown whole, wherever it goes.
 const LONGEST: usize = 160;
 /// Places that a cut column keeps on the narrowest terminal.
