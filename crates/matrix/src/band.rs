@@ -7,6 +7,7 @@ use crate::activations::Activations;
 use crate::arena::Line;
 use crate::format::PANEL;
 use rwkv_forge_simd::Isa;
+use rwkv_forge_tensor::Encoding;
 
 /// Rows of all registers that hold 64 bytes of one column.
 pub(crate) const STRIP: usize = 64;
@@ -72,6 +73,9 @@ pub enum Columns {
 
 /// A way to keep the rows of a band by columns. Bands lie one after the other, each `band_lines` lines long.
 pub(crate) trait ByColumns: Sync {
+    /// How the rows are stored in files.
+    fn encoding(&self) -> Encoding;
+
     /// Lines that a band takes; `columns` are whole blocks of the encoding.
     fn band_lines(&self, columns: usize, band: Band) -> usize;
 

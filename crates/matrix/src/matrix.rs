@@ -8,7 +8,7 @@ use rwkv_forge_tensor::{BoxError, Encoding, f32_to_bf16, f32_to_f16};
 
 use crate::activations::{Activations, Arithmetic};
 use crate::arena::{Arena, LINE};
-use crate::band::{Band, Bands, Columns};
+use crate::band::{Band, Bands, ByColumns, Columns};
 use crate::error::MatrixError;
 use crate::format::{Format, PANEL};
 use crate::registry;
@@ -50,6 +50,7 @@ enum Layout {
     Panels { lines: usize },
     /// Band after band, in each column after column.
     Columns {
+        by_columns: &'static dyn ByColumns,
         band: Band,
         lines: usize,
         /// Whether a column whose input is zero adds nothing: all weights are finite.
@@ -98,7 +99,9 @@ impl Matrix {
     pub fn pack_columns(rows: usize, columns: usize, encoding: Encoding, band: Band, read: &ReadRows<'_>) -> Result<Self, MatrixError> {
         let unpackable = || MatrixError::Unpackable { encoding: encoding.name, columns };
         let format = registry::find(encoding, columns).ok_or_else(unpackable)?;
-        let Some(by_columns) = format.by_columns().filter(|_| columns > 0) else { return Self::pack(rows, columns, encoding, read) };
+        let Some(by_columns) = registry::find_by_columns(encoding, columns).filter(|_| columns > 0) else {
+            return Self::pack(rows, columns, encoding, read);
+        };
         let row_bytes = encoding.row_bytes(columns as u64).ok().and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(unpackable)?;
         let band_lines = by_columns.band_lines(columns, band);
         let lines = rows.div_ceil(band.rows()).saturating_mul(band_lines);
@@ -122,13 +125,13 @@ impl Matrix {
             })
             .try_reduce(|| true, |one, other| Ok(one & other))
             .map_err(MatrixError::Read)?;
-        Ok(Self { rows, columns, format, layout: Layout::Columns { band, lines: band_lines, may_skip: finite }, memory })
+        Ok(Self { rows, columns, format, layout: Layout::Columns { by_columns, band, lines: band_lines, may_skip: finite }, memory })
     }
 
     /// Whether [`Matrix::pack_columns`] has a layout by columns for rows of so many columns.
     #[must_use]
     pub fn packs_columns(encoding: Encoding, columns: usize) -> bool {
-        registry::find(encoding, columns).is_some_and(|format| format.by_columns().is_some())
+        registry::find_by_columns(encoding, columns).is_some()
     }
 
     /// Panels that a product is of at least, and begins at a multiple of: those of a band, or one.
@@ -256,16 +259,16 @@ impl Matrix {
             out.fill([0.0; PANEL]);
             return;
         }
-        match (self.layout, self.format.by_columns()) {
-            (Layout::Columns { band, lines: band_lines, may_skip }, Some(format)) => {
+        match self.layout {
+            Layout::Columns { by_columns, band, lines: band_lines, may_skip } => {
                 let whole = |panel: usize| panel.is_multiple_of(band.panels()) || panel == self.panels();
                 assert!(whole(panels.start) && whole(panels.end), "panels {panels:?} of bands of {}", band.panels());
                 let bands = panels.start / band.panels()..panels.end.div_ceil(band.panels());
                 let lines = &self.memory.lines()[bands.start * band_lines..bands.end * band_lines];
                 let read = if may_skip { read } else { Columns::All };
-                format.product(isa, Bands { band, lines, band_lines, columns: self.columns, read }, x, out);
+                by_columns.product(isa, Bands { band, lines, band_lines, columns: self.columns, read }, x, out);
             }
-            (Layout::Columns { lines, .. } | Layout::Panels { lines }, _) => {
+            Layout::Panels { lines } => {
                 let lines = &self.memory.lines()[panels.start * lines..panels.end * lines];
                 self.format.product(isa, self.columns, lines, x, out);
             }

@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 
 use rwkv_forge_simd::{Isa, LanePass, Lanes, Registers};
 
+use rwkv_forge_tensor::Encoding;
+
 use super::batch::{PANELS, Tiles, put};
 use super::{Dense, Element};
 use crate::activations::Activations;
@@ -28,6 +30,10 @@ impl<E: Element> Dense<E> {
 }
 
 impl<E: Element> ByColumns for Dense<E> {
+    fn encoding(&self) -> Encoding {
+        E::ENCODING
+    }
+
     fn band_lines(&self, columns: usize, band: Band) -> usize {
         columns * Self::column_lines(band)
     }

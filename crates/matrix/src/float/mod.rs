@@ -19,7 +19,6 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::activations::Activations;
 use crate::arena::Line;
-use crate::band::ByColumns;
 use crate::format::Format;
 
 pub(crate) static F32: Dense<Single> = Dense(Single);
@@ -121,10 +120,6 @@ impl<E: Element> Format for Dense<E> {
         false
     }
 
-    fn by_columns(&self) -> Option<&dyn ByColumns> {
-        Some(self)
-    }
-
     fn panel_lines(&self, columns: usize) -> usize {
         columns.div_ceil(E::COLUMNS)
     }
@@ -163,11 +158,6 @@ impl Format for Float4 {
 
     fn is_integer(&self) -> bool {
         false
-    }
-
-    /// Eight columns share a line, and the sums of blocks wait for their scales.
-    fn by_columns(&self) -> Option<&dyn ByColumns> {
-        None
     }
 
     fn panel_lines(&self, columns: usize) -> usize {

@@ -10,6 +10,8 @@ use std::marker::PhantomData;
 
 use rwkv_forge_simd::{Isa, LanePass, Lanes, Registers};
 
+use rwkv_forge_tensor::Encoding;
+
 use super::codes::Code;
 use super::exact::decode_group;
 use super::kernel::{add_group, add_products, dot, start};
@@ -48,6 +50,10 @@ impl<F: Integer> Packed<F> {
 }
 
 impl<F: Integer> ByColumns for Packed<F> {
+    fn encoding(&self) -> Encoding {
+        F::ENCODING
+    }
+
     fn band_lines(&self, columns: usize, band: Band) -> usize {
         columns / F::COLUMNS * Self::block_bytes(band) / LINE
     }

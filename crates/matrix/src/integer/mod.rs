@@ -23,7 +23,6 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::activations::{Activations, Arithmetic, GROUP};
 use crate::arena::{LINE, Line};
-use crate::band::ByColumns;
 use crate::format::Format;
 use codes::Code;
 
@@ -150,10 +149,6 @@ impl<F: Integer> Format for Packed<F> {
 
     fn is_integer(&self) -> bool {
         true
-    }
-
-    fn by_columns(&self) -> Option<&dyn ByColumns> {
-        Some(self)
     }
 
     fn panel_lines(&self, columns: usize) -> usize {
