@@ -46,5 +46,5 @@ pub use words::{
     ADDED_AROUND, ADDED_TOKENS, Array, CARD, CHAT_FORMATS, CONTEXT_GUESS, CONVERTERS_CONTEXT, ChatFormat, Disagreement, Entry, Fault,
     GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance, SPECIAL_TOKENS, Sourced, Standing, TEMPLATE,
     TEMPLATE_JSON, TEMPLATES, TokenDifference, TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template,
-    failure_of_template, is_vocabulary, words_beside,
+    end_of_turn_of, failure_of_template, is_vocabulary, marks_of_template, words_beside,
 };

@@ -30,6 +30,7 @@ mod start;
 pub mod state;
 mod taken;
 mod target;
+mod templates;
 mod treatment;
 mod wider;
 mod words;
