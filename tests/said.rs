@@ -76,6 +76,31 @@ fn a_dry_run_says_where_every_word_comes_from() {
     assert!(seen["words"].as_array().unwrap().iter().all(|one| one["held"] == true));
 }
 
+/// Who said each word stands in the file's own record, without names of files, and in that of the conversion.
+#[test]
+fn who_said_each_word_is_kept_in_the_record() {
+    let dir = Dir::new();
+    let (own, again) = (with_words(&dir), dir.join("again.gguf"));
+    assert_eq!(metadata(&own)["rwkv_forge.words"], "option=tokens,template,name,licence,author; default=bos,eos,context");
+    let convert = ["convert", &text(&own), "--to", "gguf", "--type", "q8_0", "--author", "somebody else", "-o", &text(&again)];
+    let record = json(&convert, 0)["record"].clone();
+    assert_eq!(metadata(&again)["rwkv_forge.words"], "source=tokens,bos,eos,template,name,licence; option=author; default=context");
+    let found: BTreeMap<&str, (&str, &str)> = record["words"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["key"].as_str().unwrap(), (one["origin"].as_str().unwrap(), one["from"].as_str().unwrap())))
+        .collect();
+    assert_eq!(found["author"], ("option", "--author"));
+    assert_eq!(found["licence"], ("source", format!("general.license of {}", text(&own)).as_str()));
+    assert_eq!(found["general.version"].0, "source");
+    // Another source with the same words under another name gives the same bytes.
+    let (moved, same) = (dir.join("moved.gguf"), dir.join("same.gguf"));
+    std::fs::copy(&own, &moved).unwrap();
+    json(&["convert", &text(&moved), "--to", "gguf", "--type", "q8_0", "--author", "somebody else", "-o", &text(&same)], 0);
+    assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&same).unwrap());
+}
+
 #[test]
 fn what_a_container_has_no_place_for_is_named() {
     let dir = Dir::new();

@@ -39,7 +39,7 @@ mod words;
 pub use better::better_types;
 pub use calibration::{CALIBRATION_WINDOW, CALIBRATION_WINDOWS, Calibrated, FromImatrix, calibration_windows};
 pub use compared::{ComparedWords, compare_words};
-pub use convert::{MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, check_output, convert};
+pub use convert::{MAX_FLUSHED_PERCENT, OnProgress, Record, Stage, WordOrigin, check_output, convert};
 pub use draft::{Blueprint, Draft, blueprint, check, draft};
 pub use error::ConvertError;
 pub use execute::{F16Loss, ZeroedBlocks};

@@ -144,6 +144,9 @@ fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Pr
     let digest_place = "0".repeat(64);
     header.text(&format!("{PREFIX}.version"), &provenance.tool_version);
     header.text(&format!("{PREFIX}.recipe"), &provenance.recipe);
+    if !provenance.words.is_empty() {
+        header.text(&format!("{PREFIX}.words"), &provenance.words);
+    }
     header.text(&format!("{PREFIX}.vocabulary.sha256"), vocabulary);
     header.late_text(PREFIX, "source.sha256", &digest_place);
     header.late_text(PREFIX, "verify.status", "pending ");

@@ -123,6 +123,8 @@ pub struct Provenance {
     pub file_type: Option<u32>,
     /// Names of the source's files.
     pub sources: Vec<String>,
+    /// Who said what the file says, by [`Words::origins`]; empty where it says nothing.
+    pub words: String,
     /// Where the source was published, and which revision of that it is, where its path says so: `org/name@0123…`.
     pub revision: Option<String>,
 }
