@@ -150,6 +150,94 @@ fn a_chosen_format_replaces_what_the_source_ends_its_turns_with() {
     assert_eq!(found(&bot), ["gguf-chat-template-c-api"]);
 }
 
+const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+
+/// Conversations of ChatML, whose marks are no tokens of World.
+fn chatml(dir: &Dir) -> PathBuf {
+    let path = dir.join("chatml.jinja");
+    std::fs::write(&path, CHATML).unwrap();
+    path
+}
+
+/// World with the marks of ChatML.
+fn marked(dir: &Dir) -> PathBuf {
+    let path = dir.join("vocab.txt");
+    let mut list = rwkv_forge_tokenizer::Tokenizer::world_file().to_vec();
+    list.extend_from_slice(b"65530 '<|im_start|>' 12\n65531 '<|im_end|>' 10\n");
+    std::fs::write(&path, list).unwrap();
+    path
+}
+
+#[test]
+fn a_template_of_ones_own_brings_what_ends_its_turns() {
+    let dir = Dir::new();
+    let (source, first) = (world_model(&dir, "model.safetensors"), dir.join("first.gguf"));
+    let made = run(&["convert", &text(&source), "--to", "gguf", "--type", "f16", "--no-verify", "-o", &text(&first)]);
+    assert_eq!(made.status.code(), Some(0));
+    let (template, vocabulary) = (text(&chatml(&dir)), text(&marked(&dir)));
+    // Its end is a token: that one, whatever the source says.
+    for from in [&source, &first] {
+        let (document, notes) = planned(from, &["--chat", &template, "--vocab", &vocabulary]);
+        assert_eq!(word(&document, "eot"), said("65531", "option"));
+        assert!(!notes.contains("ends a turn") && !notes.contains("are no tokens"), "{notes}");
+    }
+    // It is none: the source's goes, and is named where there was one.
+    for (from, is_named) in [(&source, false), (&first, true)] {
+        let (document, notes) = planned(from, &["--chat", &template]);
+        assert_eq!(word(&document, "eot"), None);
+        assert_eq!(notes.contains("261 by tokenizer.ggml.eot_token_id of"), is_named, "{notes}");
+        assert!(notes.contains("no token is known that ends a turn") && notes.contains("<|im_start|>, <|im_end|>"), "{notes}");
+        // The way that the note says.
+        let (document, notes) = planned(from, &["--chat", &template, "--meta", "tokenizer.ggml.eot_token_id=11"]);
+        assert_eq!(word(&document, "eot"), said("11", "option"));
+        assert!(!notes.contains("no token is known"), "{notes}");
+    }
+    // The same template as the source's is the source's.
+    let own = dir.join("own.gguf");
+    let plain = ["--chat", &template, "--meta", "tokenizer.ggml.eot_token_id=11", "--no-verify", "-o", &text(&own)];
+    assert_eq!(run(&[&["convert", &text(&source), "--to", "gguf", "--type", "f16"][..], &plain].concat()).status.code(), Some(0));
+    assert_eq!(word(&planned(&own, &["--chat", &template]).0, "eot"), said("11", "source"));
+    // A World format in other words is still seen to end its turns with the empty line.
+    std::fs::write(&template, "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ '\\n\\n' }}{% endfor %}").unwrap();
+    assert_eq!(word(&planned(&first, &["--chat", &template]).0, "eot"), said("261", "option"));
+}
+
+/// Wherever the template comes from.
+#[test]
+fn marks_that_are_no_tokens_are_named() {
+    let dir = Dir::new();
+    let source = world_model(&dir, "model.safetensors");
+    let (template, vocabulary) = (text(&chatml(&dir)), text(&marked(&dir)));
+    let make = |from: &Path, container: &str, output: &str, more: &[&str]| {
+        let output = dir.join(output);
+        let line = ["convert", &text(from), "--to", container, "--type", "f16", "--no-verify", "-o", &text(&output)].map(str::to_owned);
+        let made = run(&[&line.each_ref().map(String::as_str)[..], more].concat());
+        let notes = String::from_utf8(made.stderr).unwrap();
+        assert_eq!(made.status.code(), Some(0), "{notes}");
+        (output, notes)
+    };
+    let names = |notes: &str| notes.contains("marks that are no tokens of the vocabulary (rwkv_vocab_v20230424, 65529 tokens)");
+    // A vocabulary that has them is lost in safetensors, and the way back gives World's.
+    let (gguf, notes) = make(&source, "gguf", "chatml.gguf", &["--chat", &template, "--vocab", &vocabulary]);
+    assert!(!names(&notes), "{notes}");
+    let (lost, notes) = make(&gguf, "safetensors", "lost.safetensors", &[]);
+    assert!(notes.contains("has no place for tokens") && !names(&notes), "{notes}");
+    let (_, notes) = make(&lost, "gguf", "back.gguf", &[]);
+    assert!(names(&notes) && notes.contains("<|im_start|>, <|im_end|>; give the vocabulary"), "{notes}");
+    assert!(names(&planned(&lost, &[]).1));
+    // Both ways that the note says.
+    for way in [["--vocab", vocabulary.as_str()], ["--chat", "world"]] {
+        assert!(!planned(&lost, &way).1.contains("are no tokens"), "{way:?}");
+    }
+    // From a folder, and by an option.
+    let folder = dir.join("hub");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(&source, folder.join("model.safetensors")).unwrap();
+    std::fs::copy(&template, folder.join("chat_template.jinja")).unwrap();
+    assert!(names(&planned(&folder, &[]).1));
+    assert!(names(&planned(&source, &["--chat", &template]).1));
+}
+
 #[test]
 fn a_template_that_is_none_is_refused_with_its_line() {
     let dir = Dir::new();

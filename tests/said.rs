@@ -76,6 +76,31 @@ fn a_dry_run_says_where_every_word_comes_from() {
     assert!(seen["words"].as_array().unwrap().iter().all(|one| one["held"] == true));
 }
 
+/// Who said each word stands in the file's own record, without names of files, and in that of the conversion.
+#[test]
+fn who_said_each_word_is_kept_in_the_record() {
+    let dir = Dir::new();
+    let (own, again) = (with_words(&dir), dir.join("again.gguf"));
+    assert_eq!(metadata(&own)["rwkv_forge.words"], "option=tokens,template,name,licence,author; default=bos,eos,context");
+    let convert = ["convert", &text(&own), "--to", "gguf", "--type", "q8_0", "--author", "somebody else", "-o", &text(&again)];
+    let record = json(&convert, 0)["record"].clone();
+    assert_eq!(metadata(&again)["rwkv_forge.words"], "source=tokens,bos,eos,template,name,licence; option=author; default=context");
+    let found: BTreeMap<&str, (&str, &str)> = record["words"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["key"].as_str().unwrap(), (one["origin"].as_str().unwrap(), one["from"].as_str().unwrap())))
+        .collect();
+    assert_eq!(found["author"], ("option", "--author"));
+    assert_eq!(found["licence"], ("source", format!("general.license of {}", text(&own)).as_str()));
+    assert_eq!(found["general.version"].0, "source");
+    // Another source with the same words under another name gives the same bytes.
+    let (moved, same) = (dir.join("moved.gguf"), dir.join("same.gguf"));
+    std::fs::copy(&own, &moved).unwrap();
+    json(&["convert", &text(&moved), "--to", "gguf", "--type", "q8_0", "--author", "somebody else", "-o", &text(&same)], 0);
+    assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&same).unwrap());
+}
+
 #[test]
 fn what_a_container_has_no_place_for_is_named() {
     let dir = Dir::new();
@@ -225,9 +250,84 @@ fn whoever_gives_a_vocabulary_has_no_need_of_a_damaged_one() {
     assert_eq!(error_kind(&convert, 3), "BadVocabulary");
     json(&[&convert[..], &["--vocab", &words]].concat(), 0);
     let compared = run(&["verify", &source, &output, "--vocab", &words]);
-    assert!(String::from_utf8(compared.stderr).unwrap().contains("is not compared"));
+    assert!(String::from_utf8(compared.stderr).unwrap().contains("those of --vocab stand in their place"));
     assert_eq!(compared.status.code(), Some(0));
     json(&["generate", &source, "--prompt", "Once", "--tokens", "2", "--vocab", &words], 0);
+}
+
+/// The file with the first of these bytes in the place of the second.
+fn with_bytes(file: &Path, before: &[u8], after: &[u8], output: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.windows(before.len()).position(|window| window == before).unwrap();
+    bytes[at..at + after.len()].copy_from_slice(after);
+    std::fs::write(output, bytes).unwrap();
+}
+
+/// Lists of tokens that cannot be read are the only thing that is not compared.
+#[test]
+fn words_are_compared_without_the_list_of_tokens() {
+    let dir = Dir::new();
+    let (own, ended, damaged) = (with_words(&dir), dir.join("ended.gguf"), dir.join("damaged.gguf"));
+    patched(&own, "tokenizer.ggml.eos_token_id", 5, &ended);
+    let one = |byte: u8| [&1u64.to_le_bytes()[..], &[byte]].concat();
+    let faults: [(Vec<u8>, Vec<u8>); 3] = [
+        ([&4u64.to_le_bytes()[..], b"rwkv"].concat(), [&4u64.to_le_bytes()[..], b"gpt2"].concat()),
+        (b"tokenizer.ggml.tokens".to_vec(), b"tokenizer.ggml.tokenz".to_vec()),
+        (one(b'b'), one(b'a')),
+    ];
+    for (before, after) in faults {
+        let what = String::from_utf8_lossy(&after).into_owned();
+        // Of a value that several keys have, that of the tokenizer.
+        if before.ends_with(b"rwkv") {
+            let key = b"tokenizer.ggml.model".to_vec();
+            let kind = 8u32.to_le_bytes();
+            let whole = |value: &[u8]| [&key, &kind[..], value].concat();
+            with_bytes(&ended, &whole(&before), &whole(&after), &damaged);
+        } else {
+            with_bytes(&ended, &before, &after, &damaged);
+        }
+        let (first, second) = (text(&own), text(&damaged));
+        for pair in [[&first, &second], [&second, &first]] {
+            let found = json(&args(&["verify", pair[0], pair[1]]), 1);
+            let keys: Vec<&Value> =
+                found["words"].as_array().unwrap().iter().map(|one| &one["key"]).filter(|key| *key != "tokenizer.ggml.tokenz").collect();
+            assert_eq!(keys, ["eos"], "{what}");
+            let notes = found["notes"].to_string();
+            assert!(notes.contains("cannot be read") && notes.contains("are not compared, all else is"), "{what}: {notes}");
+        }
+        // The way that is named is one: the tokens of a file that is given are compared.
+        let found = json(&args(&["verify", &first, &second, "--vocab", &text(vocab())]), 1);
+        assert!(found["notes"].to_string().contains("those of --vocab stand in their place"), "{what}: {}", found["notes"]);
+        assert!(!found["words"].to_string().contains("\"tokens\""), "{what}: {}", found["words"]);
+        // `convert` refuses it, and so --lint finds it.
+        let refused = error_kind(&["convert", &second, "--to", "gguf", "--type", "q8_0", "--dry-run"], 3);
+        assert!(["BadVocabulary", "MissingKey"].contains(&refused.as_str()), "{refused}");
+        let lints = json(&args(&["inspect", "--lint", &second]), 1)["lints"].to_string();
+        assert!(lints.contains("gguf-vocabulary"), "{what}: {lints}");
+    }
+}
+
+/// Nor does a directory whose tokens were not downloaded say nothing at all.
+#[test]
+fn words_of_a_directory_are_compared_without_its_tokens() {
+    let dir = Dir::new();
+    let (own, folder) = (with_words(&dir), dir.join("hub"));
+    json(&args(&["convert", &text(&own), "--to", "hf", "--type", "f16", "-o", &text(&folder)]), 0);
+    let (first, second) = (text(&own), text(&folder));
+    json(&args(&["verify", &first, &second, "--max-kl", "1"]), 0);
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4\n";
+    for name in ["tokenizer.json", "rwkv_vocab_tiny.txt"] {
+        if folder.join(name).exists() {
+            std::fs::write(folder.join(name), pointer).unwrap();
+        }
+    }
+    std::fs::remove_file(folder.join("tokenizer_config.json")).unwrap();
+    std::fs::write(folder.join("generation_config.json"), r#"{"bos_token_id": 0, "eos_token_id": 7}"#).unwrap();
+    std::fs::write(folder.join("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
+    let found = json(&args(&["verify", &first, &second, "--max-kl", "1"]), 1);
+    let keys = found["words"].to_string();
+    assert!(keys.contains("\"eos\"") && keys.contains("\"template\"") && !keys.contains("\"tokens\""), "{keys}");
+    assert!(found["notes"].to_string().contains("Git LFS pointer"), "{}", found["notes"]);
 }
 
 #[test]

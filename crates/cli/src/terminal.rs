@@ -199,6 +199,7 @@ impl Terminal {
 
     /// Something that makes a result doubtful: shown even with --quiet.
     pub(crate) fn warn(&self, text: &str) {
+        self.said().notes.push(text.to_owned());
         self.say(&format!("warning: {}\n", sink::message(text)));
     }
 

@@ -17,6 +17,8 @@ pub const DENSE: &[&str] = &["f32", "f16", "bf16"];
 const OWN: &str = "rwkv_forge.";
 const VERSION: &str = "rwkv_forge.version";
 const RECIPE: &str = "rwkv_forge.recipe";
+/// Who said what the file says.
+const ORIGINS: &str = "rwkv_forge.words";
 
 /// Places for what is known only later, in containers whose metadata are texts: key and bytes.
 pub const LATE_TEXTS: [(&str, usize); 2] = [("rwkv_forge.source.sha256", 64), ("rwkv_forge.verify", 400)];
@@ -216,10 +218,9 @@ pub fn no_hybrids(container: &'static str, version: Version) -> Result<(), Conta
 /// What a file says of its making, in containers whose metadata are texts: a model written as `version`.
 #[must_use]
 pub fn provenance(version: Version, words: &Words) -> Vec<(String, String)> {
-    let Some(Provenance { tool_version, recipe, .. }) = &words.provenance else { return Vec::new() };
-    [(VERSION, tool_version.as_str()), ("rwkv_forge.rwkv_version", version.name()), (RECIPE, recipe)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .to_vec()
+    let Some(Provenance { tool_version, recipe, words: origins, .. }) = &words.provenance else { return Vec::new() };
+    let all = [(VERSION, tool_version.as_str()), ("rwkv_forge.rwkv_version", version.name()), (RECIPE, recipe), (ORIGINS, origins)];
+    all.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// Keys of words that have a place of their own, in metadata whose values are texts.

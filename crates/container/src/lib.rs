@@ -46,5 +46,5 @@ pub use words::{
     ADDED_AROUND, ADDED_TOKENS, Array, CARD, CHAT_FORMATS, CONTEXT_GUESS, CONVERTERS_CONTEXT, ChatFormat, Decoding, Disagreement, Entry,
     FAKE_THINK, Fault, GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance, SPECIAL_TOKENS, Sourced, Standing,
     TEMPLATE, TEMPLATE_JSON, TEMPLATES, TOOLS, TokenDifference, TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words,
-    check_template, failure_of_template, is_vocabulary, words_beside,
+    check_template, end_of_turn_of, failure_of_template, is_vocabulary, marks_of_template, words_beside,
 };

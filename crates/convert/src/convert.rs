@@ -82,9 +82,30 @@ pub struct Record {
     /// How well the source predicts the text of the comparison, beside an adaptive unigram; `None` without a comparison, for a single
     /// token, and where nobody knows the vocabulary, so that no text was read.
     pub prediction: Option<AgainstUnigram>,
+    /// Who said what the file says besides its tensors.
+    pub words: Vec<WordOrigin>,
     /// Name and SHA-256 of the file beside the output with the state that the model starts from, where the container has no place for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_state: Option<(String, String)>,
+}
+
+/// Who said one of the words of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WordOrigin {
+    /// What the word is called: `template`, `eos`, or its key in the file's metadata.
+    pub key: String,
+    /// `option`, `source`, `beside` or `default`.
+    pub origin: &'static str,
+    /// The option, the file and the place in it, or why it is taken.
+    pub from: String,
+}
+
+impl WordOrigin {
+    /// Of all that a file gets.
+    fn all(blueprint: &Blueprint) -> Vec<Self> {
+        let entries = blueprint.words.entries().into_iter().filter(|entry| blueprint.holds(entry.word, &entry.key));
+        entries.map(|entry| Self { from: entry.origin.to_string(), origin: entry.origin.kind(), key: entry.key }).collect()
+    }
 }
 
 /// Converts `model` into `output` as its blueprint says. The output appears under its name only when it is complete and, unless
@@ -167,6 +188,7 @@ pub fn convert(
         verify_seconds: 0.0,
         agreement: None,
         prediction: None,
+        words: WordOrigin::all(blueprint),
         start_state: start.as_ref().map(StartFile::named),
     };
     let mut text_sha256 = None;

@@ -79,18 +79,7 @@ impl Blueprint {
     /// Whether what is said goes into the file: a kind of words, and which of several of it (a special id by its name, metadata by their key).
     #[must_use]
     pub fn holds(&self, word: Word, key: &str) -> bool {
-        let Words { tokens, decoding, other, .. } = &self.words;
-        self.container.words().contains(&word)
-            && match word {
-                Word::Tokens => tokens.as_ref().is_some_and(|tokens| self.container.carries_tokens(&tokens.value)),
-                Word::Special => SpecialId::by_name(key).is_some_and(|id| self.container.special().contains(&id)),
-                Word::Other => {
-                    let said = other.iter().find(|(known, _)| known == key);
-                    said.is_none_or(|(key, said)| self.container.holds_entry(key, &said.value))
-                }
-                Word::Decoding => decoding.iter().any(|(file, _)| file == key),
-                Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context | Word::Provenance => true,
-            }
+        holds(self.container, &self.words, word, key)
     }
 }
 
@@ -272,10 +261,27 @@ impl Draft<'_> {
             recipe: recipe.to_owned(),
             file_type: self.options.recipe.preset.file_type,
             sources: self.model.source().files().iter().map(|path| file_name(path)).collect(),
+            words: self.checked.words.origins(|entry| holds(self.options.container, &self.checked.words, entry.word, &entry.key)),
             revision: revision(self.model.source().path()),
         };
         Words { provenance: Some(provenance), ..self.checked.words.clone() }
     }
+}
+
+/// Whether files of a container hold what is said: a kind of words, and which of several of it.
+fn holds(container: &dyn Container, words: &Words, word: Word, key: &str) -> bool {
+    let Words { tokens, decoding, other, .. } = words;
+    container.words().contains(&word)
+        && match word {
+            Word::Tokens => tokens.as_ref().is_some_and(|tokens| container.carries_tokens(&tokens.value)),
+            Word::Special => SpecialId::by_name(key).is_some_and(|id| container.special().contains(&id)),
+            Word::Other => {
+                let said = other.iter().find(|(known, _)| known == key);
+                said.is_none_or(|(key, said)| container.holds_entry(key, &said.value))
+            }
+            Word::Decoding => decoding.iter().any(|(file, _)| file == key),
+            Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context | Word::Provenance => true,
+        }
 }
 
 fn file_name(path: &Path) -> String {

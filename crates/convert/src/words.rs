@@ -4,9 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{
-    ADDED_AROUND, ADDED_TOKENS, CARD, CONFIG, ChatFormat, Container, FAKE_THINK, GENERATION_CONFIG, Given, NAMED_TEMPLATE, Origin,
-    SPECIAL_TOKENS, Sourced, TEMPLATE, TEMPLATE_JSON, TOKENIZER, TOKENIZER_CONFIG, TOOLS, TokenTable, Value, Word, Words, check_template,
-    failure_of_template, words_beside,
+    ADDED_AROUND, ADDED_TOKENS, CARD, CONFIG, Container, FAKE_THINK, GENERATION_CONFIG, Given, Origin, SPECIAL_TOKENS, Sourced, TEMPLATE,
+    TEMPLATE_JSON, TOKENIZER, TOKENIZER_CONFIG, TOOLS, TokenTable, Value, Word, Words, check_template, words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::{BoxError, shorten};
@@ -18,6 +17,7 @@ use crate::open::OpenModel;
 use crate::options::ConvertOptions;
 use crate::preset::{aliases, type_names};
 use crate::probe::{Vocabulary, check_size, known_vocabulary};
+use crate::templates;
 
 /// Names of all files that are ever read because they lie beside a checkpoint; for models with the World vocabulary only in a folder that
 /// is the model's own.
@@ -197,8 +197,9 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
         VocabularyFamily::Qwen => of_hybrid(model, options.vocabulary)?,
         VocabularyFamily::World => of_world(model, options.vocabulary, options.container)?,
     };
+    let own_template = said.template.clone();
     let mut words = options.words.cloned().unwrap_or_default().or(said);
-    words.special.set(SpecialId::Eot, end_of_turn(&words));
+    templates::with_end_of_turn(&mut words, own_template.as_ref(), options.container);
     weigh_faults(&mut words, options.container)?;
     with_types(&mut words, options.container)?;
     if let Some(Sourced { value, origin: Origin::Beside(path) }) = &words.template {
@@ -206,8 +207,8 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
     }
     words.notes.extend(of_class(model, &words, options.container));
     if options.container.words().contains(&Word::Template) {
-        let found = of_templates(&words);
-        words.notes.extend(found);
+        let found = templates::problems(&words);
+        words.notes.extend(found.into_iter().chain(templates::unknown_marks(&words, options.container)));
     }
     check_special(&words, model.description().hyperparameters.vocabulary)?;
     without_lost_tokens(&mut words, options.container);
@@ -357,29 +358,6 @@ fn of_class(model: &OpenModel, words: &Words, container: &dyn Container) -> Opti
     ))
 }
 
-/// What is wrong with the templates that a file gets from its source, as they are.
-fn of_templates(words: &Words) -> Vec<String> {
-    let mut found = Vec::new();
-    let way = "it is written as it is; --chat gives another";
-    if let Some(Sourced { value, origin }) = &words.template {
-        let name = shorten(&origin.to_string());
-        found.extend(match check_template(&name, value) {
-            // Which names the option.
-            Err(error) => Some(format!("engines for Jinja cannot read the template, which is written as it is: {error}")),
-            Ok(()) => failure_of_template(value).map(|problem| format!("the template of {name} {problem}; {way}")),
-        });
-    }
-    let named = words.other.iter().filter(|(key, _)| key.starts_with(NAMED_TEMPLATE));
-    for (key, said) in named {
-        let unreadable = |text: &str| check_template(&shorten(key), text).err();
-        found.extend(said.value.as_str().and_then(unreadable).map(|error| {
-            let from = shorten(&said.origin.to_string());
-            format!("engines for Jinja cannot read a template with a name: {error}; it is written as it is, from {from}")
-        }));
-    }
-    found
-}
-
 /// In a container without a place for the tokens, the id of one that was added to the vocabulary would be that of nothing.
 fn without_lost_tokens(words: &mut Words, container: &dyn Container) {
     let Some(tokens) = &words.tokens else { return };
@@ -398,24 +376,6 @@ fn without_lost_tokens(words: &mut Words, container: &dyn Container) {
             which.name(),
             container.name()
         ));
-    }
-}
-
-/// The token that ends a turn: what somebody says of it, but a format that is chosen brings its own. What is usual is that of the
-/// format; nobody knows that of a template that is none of the known ones.
-fn end_of_turn(words: &Words) -> Option<Sourced<u32>> {
-    const OF_THE_FORMAT: &str = "what ends a turn of the template's format";
-    let said = words.special.get(SpecialId::Eot).cloned();
-    let Some(template) = &words.template else { return said };
-    let is_chosen = matches!(template.origin, Origin::Option(_));
-    let Some(format) = ChatFormat::of(&template.value) else { return said.filter(|said| !said.is_default()) };
-    match (&said, is_chosen) {
-        (Some(Sourced { origin: Origin::Option(_), .. }), _) => said,
-        (Some(known), false) if !known.is_default() => said,
-        _ => {
-            let id = words.tokenizer().and_then(|tokenizer| format.end_of_turn_in(tokenizer))?;
-            Some(if is_chosen { Sourced { value: id, origin: template.origin.clone() } } else { Sourced::default_of(OF_THE_FORMAT, id) })
-        }
     }
 }
 

@@ -26,7 +26,7 @@ fn strings(tokens: &[&str]) -> RawValue {
 }
 
 fn types(count: u64) -> RawValue {
-    RawValue::array(5, count, &vec![1; count as usize * 4])
+    RawValue::array(5, count, &1i32.to_le_bytes().repeat(count as usize))
 }
 
 const TOKENS: [&str; 4] = ["<s>", "\\x0a\\xff", "\\n\\n", "\\\\xAB"];
@@ -92,6 +92,12 @@ fn each_fault_of_a_gguf_file_is_found_alone() {
     assert_eq!(gguf(&short), ["gguf-token-count"]);
     let short = good().without("tokenizer.ggml.token_type").key("tokenizer.ggml.token_type", types(3));
     assert_eq!(gguf(&short), ["gguf-token-count"]);
+    // What conversions refuse: tokens of another kind, twice the same, no list.
+    let other = good().without("tokenizer.ggml.model").key("tokenizer.ggml.model", RawValue::text("gpt2"));
+    assert!(gguf(&other).contains(&"gguf-vocabulary"));
+    let twice = good().without("tokenizer.ggml.tokens").key("tokenizer.ggml.tokens", strings(&["<s>", "a", "\\n\\n", "a"]));
+    assert_eq!(gguf(&twice), ["gguf-vocabulary"]);
+    assert_eq!(gguf(&good().without("tokenizer.ggml.tokens")), ["gguf-vocabulary"]);
     let upper = good().without("tokenizer.ggml.tokens").key("tokenizer.ggml.tokens", strings(&["<s>", "a\\xFf", "\\n\\n", "b"]));
     assert_eq!(gguf(&upper), ["gguf-token-escape"]);
     assert_eq!(gguf(&good().without("tokenizer.ggml.eot_token_id")), ["gguf-end-of-turn"]);
@@ -137,7 +143,8 @@ fn each_fault_of_a_gguf_file_is_found_alone() {
     // 600 rows: with 512 of them unused it is padding, with 513 it is not.
     let unused = |count: usize| {
         let kinds: Vec<u8> = (0..600).flat_map(|id: usize| if id + count < 600 { 1i32 } else { 5 }.to_le_bytes()).collect();
-        let tokens: Vec<&str> = TOKENS.into_iter().chain(std::iter::repeat_n("x", 596)).collect();
+        let tokens: Vec<String> = TOKENS.into_iter().map(str::to_owned).chain((4..600).map(|id| format!("x{id}"))).collect();
+        let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
         without_tensor("token_embd.weight")
             .without("tokenizer.ggml.tokens")
             .without("tokenizer.ggml.token_type")
@@ -157,7 +164,11 @@ fn rules_keep_to_their_own_models() {
     let mut other = good().without("general.architecture").key("general.architecture", RawValue::text("llama"));
     other.tensors.retain(|tensor| !tensor.name.starts_with(b"blk.0.time_mix_v"));
     assert_eq!(gguf(&other.without("rwkv7.context_length")), [""; 0]);
-    let qwen = good().without("tokenizer.ggml.model").key("tokenizer.ggml.model", RawValue::text("gpt2"));
+    let qwen = good()
+        .without("general.architecture")
+        .key("general.architecture", RawValue::text("arwkv7"))
+        .without("tokenizer.ggml.model")
+        .key("tokenizer.ggml.model", RawValue::text("gpt2"));
     let qwen = qwen.without("tokenizer.ggml.eot_token_id").without("tokenizer.ggml.tokens");
     assert_eq!(gguf(&qwen.key("tokenizer.ggml.tokens", strings(&["a\\xFF", "b", "c", "\\n\\n"]))), [""; 0]);
 }

@@ -10,6 +10,7 @@ use crate::chat::{chat_template, chat_template_c_api, chat_template_jinja, end_o
 use crate::map::loader;
 use crate::reader::GgufFile;
 use crate::vocabulary::UNUSED;
+use crate::words::vocabulary_problem;
 
 /// All rules.
 pub(crate) static RULES: &[Rule<GgufFile>] = &[
@@ -21,6 +22,7 @@ pub(crate) static RULES: &[Rule<GgufFile>] = &[
     ),
     Rule::error("gguf-f32", "vectors in another type than f32", narrow_vectors),
     Rule::error("gguf-token-count", "a list of tokens, or of their types, of another length than the embedding", token_count),
+    Rule::error("gguf-vocabulary", "a vocabulary that cannot be read, so that conversions ask for another", vocabulary),
     Rule::error("gguf-token-escape", "upper-case hex digits in spelled tokens, from which llama.cpp computes other bytes", token_escapes),
     Rule::warning(
         "gguf-end-of-turn",
@@ -106,6 +108,14 @@ fn token_count(file: &GgufFile) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn vocabulary(file: &GgufFile) -> Option<String> {
+    if token_count(file).is_some() {
+        // The same, said better.
+        return None;
+    }
+    Some(vocabulary_problem(file)?.to_string())
 }
 
 fn token_escapes(file: &GgufFile) -> Option<String> {

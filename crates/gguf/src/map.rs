@@ -2,7 +2,7 @@
 //! llama.cpp asks for. Reader and writer both go through it, so that they cannot disagree. An architecture without a row is refused
 //! by name.
 
-use rwkv_forge_model::Version;
+use rwkv_forge_model::{Version, VocabularyFamily};
 
 use crate::error::GgufError;
 
@@ -251,6 +251,8 @@ pub(crate) struct Row {
     pub(crate) version: Version,
     /// Value of `general.architecture`, in front of its keys.
     pub(crate) name: &'static str,
+    /// Whose tokens its files list.
+    pub(crate) vocabulary: VocabularyFamily,
     /// Tensors outside of layers.
     pub(crate) global: &'static [Entry],
     /// Tensors of a layer.
@@ -282,6 +284,7 @@ static ROWS: [&Row; 4] = [
     &Row {
         version: Version::V6,
         name: "rwkv6",
+        vocabulary: VocabularyFamily::World,
         global: GLOBAL,
         layer: V6,
         older: V6_OLDER,
@@ -297,6 +300,7 @@ static ROWS: [&Row; 4] = [
     &Row {
         version: Version::V7,
         name: "rwkv7",
+        vocabulary: VocabularyFamily::World,
         global: GLOBAL,
         layer: V7,
         older: &[],
@@ -315,6 +319,7 @@ static ROWS: [&Row; 4] = [
     &Row {
         version: Version::QRwkv6,
         name: "rwkv6qwen2",
+        vocabulary: VocabularyFamily::Qwen,
         global: HYBRID_GLOBAL,
         layer: RWKV6QWEN2,
         older: &[],
@@ -330,6 +335,7 @@ static ROWS: [&Row; 4] = [
     &Row {
         version: Version::ARwkv7,
         name: "arwkv7",
+        vocabulary: VocabularyFamily::Qwen,
         global: HYBRID_GLOBAL,
         layer: ARWKV7,
         older: &[],

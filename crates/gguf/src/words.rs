@@ -144,6 +144,9 @@ fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Pr
     let digest_place = "0".repeat(64);
     header.text(&format!("{PREFIX}.version"), &provenance.tool_version);
     header.text(&format!("{PREFIX}.recipe"), &provenance.recipe);
+    if !provenance.words.is_empty() {
+        header.text(&format!("{PREFIX}.words"), &provenance.words);
+    }
     header.text(&format!("{PREFIX}.vocabulary.sha256"), vocabulary);
     header.late_text(PREFIX, "source.sha256", &digest_place);
     header.late_text(PREFIX, "verify.status", "pending ");
@@ -157,12 +160,22 @@ fn write_provenance(header: &mut HeaderWriter, vocabulary: &str, provenance: &Pr
 
 /// The vocabulary of the metadata.
 pub(crate) fn tokens(file: &GgufFile, model: &ModelDescription) -> Result<Option<Sourced<TokenTable>>, GgufError> {
-    let tokens = match model.mechanisms.vocabulary {
-        VocabularyFamily::Qwen => bpe_vocabulary(file)?.map(|vocabulary| TokenTable::BytePairs(Arc::new(vocabulary))),
-        VocabularyFamily::World => listed_vocabulary(file)?.map(TokenTable::LongestMatch),
-    };
+    let tokens = table(file, model.mechanisms.vocabulary)?;
     let origin = || Origin::Source { file: file.first().to_path_buf(), key: TOKENS.to_owned() };
     Ok(tokens.map(|value| Sourced { value, origin: origin() }))
+}
+
+/// The tokens of a file of a model with a vocabulary of this family.
+fn table(file: &GgufFile, family: VocabularyFamily) -> Result<Option<TokenTable>, GgufError> {
+    Ok(match family {
+        VocabularyFamily::Qwen => bpe_vocabulary(file)?.map(|vocabulary| TokenTable::BytePairs(Arc::new(vocabulary))),
+        VocabularyFamily::World => listed_vocabulary(file)?.map(TokenTable::LongestMatch),
+    })
+}
+
+/// What is wrong with the vocabulary of a file, with which no conversion goes on.
+pub(crate) fn vocabulary_problem(file: &GgufFile) -> Option<GgufError> {
+    table(file, row_named(file.architecture())?.vocabulary).err()
 }
 
 /// What the metadata say but for the vocabulary.

@@ -1,7 +1,7 @@
 //! `verify`: agreement of any two readable files of one model.
 
 use rwkv_forge_choose::Unit;
-use rwkv_forge_convert::{PROBE_TEXT, Verdict, WordDifference, probe_tokens};
+use rwkv_forge_convert::{ComparedWords, PROBE_TEXT, Verdict, WordDifference, compare_words, probe_tokens, vocabulary_of};
 use rwkv_forge_eval::{Activations, CompareOptions, HeadInRanges, Runnable, Runner, RunnerHead, RunnerLayer};
 use rwkv_forge_forms::{ParallelLayer, ParallelRunner};
 use rwkv_forge_kernel::KernelOptions;
@@ -37,8 +37,9 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     let text = args.text.as_ref().map(|path| read_small(path)).transpose()?;
     let rows = reference.description().hyperparameters.vocabulary;
     let choice = vocabulary(&args.vocabulary)?;
-    // One of them may have it: a checkpoint has none, a GGUF that was made of it has.
-    let speaker = if rwkv_forge_convert::vocabulary_of(&reference, &choice)?.is_some() { &reference } else { &candidate };
+    // One of them may have it: a checkpoint has none, a GGUF that was made of it has. The other's may be damaged.
+    let has_one = |model| matches!(vocabulary_of(model, &choice), Ok(Some(_)));
+    let speaker = if has_one(&reference) || !has_one(&candidate) { &reference } else { &candidate };
     let tokenizer = tokenizer_or_bytes(speaker, &choice, text.is_some(), terminal)?;
     let tokens = probe_tokens(text.as_deref().unwrap_or(PROBE_TEXT.as_bytes()), tokenizer.as_ref(), rows, args.probe_tokens.get())?;
     for (path, model) in [(&args.reference, &reference), (&args.candidate, &candidate)] {
@@ -75,19 +76,10 @@ pub(crate) fn run(args: &Verify, global: &Global, terminal: &Terminal) -> Result
     if args.against_parallel {
         terminal.print("the source was computed in its parallel form\n");
     }
-    let differences = match (reference.words(), candidate.words()) {
-        (Ok(first), Ok(second)) => {
-            for fault in first.faults.iter().chain(&second.faults) {
-                terminal.warn(&format!("what a file says of {} is not compared: {}", fault.key, fault.error()));
-            }
-            first.compare(second)
-        }
-        // The vocabulary was given, or the built-in text's bytes do: the numbers can be compared all the same.
-        (Err(error), _) | (_, Err(error)) => {
-            terminal.warn(&format!("what the files say besides their tensors is not compared: {error}"));
-            Vec::new()
-        }
-    };
+    let ComparedWords { differences, notes } = compare_words(&reference, &candidate, &choice);
+    for note in &notes {
+        terminal.warn(note);
+    }
     terminal.print(&words::comparison(&differences)?);
     for violation in &violations {
         terminal.print(&format!("not met: {}\n", sink::word(&violation.to_string())));

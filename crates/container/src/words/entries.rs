@@ -36,6 +36,26 @@ impl Words {
     }
 }
 
+impl Words {
+    /// Who says each word that has a place of its own and `is_held`, in one line that names no file: `option=template,eot; default=tokens,bos,eos`.
+    #[must_use]
+    pub fn origins(&self, is_held: impl Fn(&Entry) -> bool) -> String {
+        let placed = |entry: &Entry| match entry.word {
+            Word::Tokens | Word::Special | Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context => true,
+            // By keys of anybody's and files, which have no place of their own.
+            Word::Provenance | Word::Decoding | Word::Other => false,
+        };
+        let mut groups: Vec<(&'static str, Vec<String>)> = Vec::new();
+        for entry in self.entries().into_iter().filter(|entry| placed(entry) && is_held(entry)) {
+            match groups.iter_mut().find(|(kind, _)| *kind == entry.origin.kind()) {
+                Some((_, keys)) => keys.push(entry.key),
+                None => groups.push((entry.origin.kind(), vec![entry.key])),
+            }
+        }
+        groups.into_iter().map(|(kind, keys)| format!("{kind}={}", keys.join(","))).collect::<Vec<_>>().join("; ")
+    }
+}
+
 /// One line of JSON.
 pub(super) fn shown_decoding(decoding: &Decoding) -> String {
     serde_json::Value::Object(decoding.clone()).to_string()
@@ -74,6 +94,9 @@ mod tests {
         assert_eq!(shown[0], ("tokens", "raw-bytes, 256 tokens", "option"));
         assert_eq!((shown[1].0, shown[1].2), ("template", "default"));
         assert_eq!(shown[2..], [("name", "Goose", "option"), ("general.version", "3", "option")]);
+        assert_eq!(words.origins(|_| true), "option=tokens,name; default=template");
+        assert_eq!(words.origins(|entry| entry.word == Word::Template), "default=template");
+        assert_eq!(words.origins(|_| false), "");
         // A kind of which something is said is a kind that is listed.
         let kinds = words.beyond(&[]);
         assert!(kinds.iter().all(|kind| entries.iter().any(|entry| entry.word == *kind)), "{kinds:?}");

@@ -14,6 +14,7 @@ mod folder;
 mod jinja;
 mod render;
 mod table;
+mod turns;
 mod value;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use folder::{
 pub use jinja::{MAX_TEMPLATE_BYTES, check_template};
 pub use render::failure_of_template;
 pub use table::TokenTable;
+pub use turns::{end_of_turn_of, marks_of_template};
 pub use value::{Array, Value};
 
 /// What llama.cpp's converter writes as the length of context of every RWKV, which so says nothing of any.
@@ -124,6 +126,8 @@ pub struct Provenance {
     pub file_type: Option<u32>,
     /// Names of the source's files.
     pub sources: Vec<String>,
+    /// Who said what the file says, by [`Words::origins`]; empty where it says nothing.
+    pub words: String,
     /// Where the source was published, and which revision of that it is, where its path says so: `org/name@0123…`.
     pub revision: Option<String>,
 }

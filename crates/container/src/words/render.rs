@@ -10,6 +10,8 @@ use super::jinja::{said, without_marks};
 
 /// Steps that a template may take, and for each some bytes that it may make; the formats of ours take some hundreds.
 const FUEL: u64 = 50_000;
+/// The end of texts, as templates are given it.
+pub(super) const END_OF_TEXT: &str = "</s>";
 /// How deep macros may call each other.
 const MAX_CALLS: usize = 64;
 /// Most bytes of a text that a method divides.
@@ -35,28 +37,13 @@ const CONVERSATIONS: [(&str, &[(&str, &str)]); 3] = [
 /// ```
 #[must_use]
 pub fn failure_of_template(template: &str) -> Option<String> {
-    let known = without_marks(template);
-    // The formats that come with the program are known.
-    if ChatFormat::of(template).is_none() && !is_bounded(&known) {
-        return None;
-    }
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_fuel(Some(FUEL));
-    environment.set_recursion_limit(MAX_CALLS);
-    environment.add_function("raise_exception", |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message)));
-    environment.add_function("strftime_now", |_: String| "2026-01-01".to_owned());
-    environment.set_unknown_method_callback(method);
+    let known = renderable(template)?;
+    let environment = environment();
     let compiled = environment.template_from_str(&known).ok()?;
     let (mut empty, mut unheard) = (None, None);
     let mut is_heard = false;
     for (name, said_in) in CONVERSATIONS {
-        let messages: Vec<Value> = said_in.iter().map(|(role, content)| context! { role => *role, content => *content }).collect();
-        let none = Value::from(());
-        let all = context! {
-            messages => messages, add_generation_prompt => true, bos_token => "<s>", eos_token => "</s>",
-            tools => none.clone(), documents => none,
-        };
+        let all = given(said_in, true);
         let error = match compiled.render(all) {
             Ok(text) => {
                 empty = empty.or_else(|| text.trim().is_empty().then_some(name));
@@ -79,6 +66,50 @@ pub fn failure_of_template(template: &str) -> Option<String> {
     // One that fails says why, so it comes first.
     let unheard = unheard.filter(|_| !is_heard).map(|name| format!("leaves out what the user says in a conversation of {name}"));
     empty.map(|name| format!("makes an empty text of a conversation of {name}")).or(unheard)
+}
+
+/// The template as engines know it, unless it could make values larger than its input.
+fn renderable(template: &str) -> Option<String> {
+    let known = without_marks(template);
+    // The formats that come with the program are known.
+    (ChatFormat::of(template).is_some() || is_bounded(&known)).then_some(known)
+}
+
+/// An engine with a measure, and with what those have that run templates of conversations.
+fn environment<'t>() -> Environment<'t> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(MAX_CALLS);
+    environment.add_function("raise_exception", |message: String| Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message)));
+    environment.add_function("strftime_now", |_: String| "2026-01-01".to_owned());
+    environment.set_unknown_method_callback(method);
+    environment
+}
+
+/// What a template is given for a conversation.
+fn given(messages: &[(&str, &str)], goes_on: bool) -> Value {
+    let messages: Vec<Value> = messages.iter().map(|(role, content)| context! { role => *role, content => *content }).collect();
+    let none = Value::from(());
+    context! {
+        messages => messages, add_generation_prompt => goes_on, bos_token => "<s>", eos_token => END_OF_TEXT,
+        tools => none.clone(), documents => none,
+    }
+}
+
+/// What a template writes behind an answer that ends a conversation, and behind one that does not; `None` where that cannot be known here.
+pub(super) fn behind_answer(template: &str) -> Option<Vec<String>> {
+    const ANSWER: &str = "Hello to you.";
+    const TURNS: [(&str, &str); 3] = [("user", "Hello."), ("assistant", ANSWER), ("user", "Who are you?")];
+    let known = renderable(template)?;
+    let environment = environment();
+    let compiled = environment.template_from_str(&known).ok()?;
+    let behind = |turns: usize| {
+        let text = compiled.render(given(TURNS.get(..turns)?, false)).ok()?;
+        text.rsplit_once(ANSWER).map(|(_, behind)| behind.to_owned())
+    };
+    let found: Vec<String> = [2, 3].into_iter().filter_map(behind).collect();
+    (!found.is_empty()).then_some(found)
 }
 
 /// Whether a text has something of what users say in a conversation, in letters of either case.
