@@ -43,6 +43,8 @@ fn the_curve_of_a_tiny_model_has_files_laws_and_exact_bytes() {
             series["points"].as_array().unwrap().iter().map(|point| point["cumulative_seconds"].as_f64().unwrap()).collect();
         assert!(seconds.is_sorted_by(|a, b| a < b) && seconds[0] > 0.0, "{seconds:?}");
     }
+    // What else ran is told, as `bench` tells it.
+    assert!(document["quiet"].is_object(), "{document}");
     let csv = std::fs::read_to_string(dir.join("curve.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 4 * 7);
     for name in ["curve-time.svg", "curve-memory.svg"] {

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::support::{Dir, forge, json, vocab};
+use crate::support::{Dir, checkpoint, forge, json, vocab};
 use rwkv_forge_convert::container::{CONTAINERS, Container};
 use rwkv_forge_model::Version;
 use rwkv_forge_testkit::models::{MemorySource, Sizes, SplitMix64, random_model};
@@ -428,4 +428,22 @@ fn of_adapters() {
         unused.vocabulary.clone_from(&lora);
         unused.leads_on("LoraAlphaUnused");
     });
+}
+
+/// A plan names no option that it has not: the file that it asks for is made as it says, and planned.
+#[test]
+fn of_a_plan_of_what_is_quantized() {
+    let place = Place::new();
+    let (quantized, dense) = (place.path("quantized.bin"), place.path("dense.safetensors"));
+    let vocabulary = vocab().to_str().unwrap().to_owned();
+    json(&["convert", checkpoint("7").to_str().unwrap(), "--to", "rwkv-cpp", "--type", "q8_0", "--no-verify", "-o", &quantized], 0);
+    let plan =
+        |source: &str, code| json(&["plan", source, "--max-kl", "1", "--vocab", &vocabulary, "--probe-windows", "1", "--dry-run"], code);
+    let refused = plan(&quantized, 2);
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(refused["error"]["kind"] == "Requantize" && !message.contains("--requantize"), "{message}");
+    let command = message.split('`').nth(1).unwrap().replace("SOURCE", &quantized).replace("FILE", &dense);
+    let args: Vec<&str> = command.split(' ').skip(1).collect();
+    json(&args, 0);
+    plan(&dense, 0);
 }

@@ -46,6 +46,25 @@ fn tables_fit_the_terminal_and_documents_are_whole() {
 }
 
 #[test]
+fn sentences_fit_the_terminal() {
+    let dir = Dir::new();
+    let output = dir.join("a-name-that-is-long-enough-for-some-terminals.gguf");
+    json(&convert_args(checkpoint("7"), "gguf", "q8_0", &output), 0);
+    let args = [output.to_str().unwrap(), "--lint"];
+    let whole = text(&args, None);
+    assert!(whole.lines().any(|line| !line.starts_with('|') && line.width() > 100), "{whole}");
+    let words = |text: &str| text.split_whitespace().filter(|word| !word.contains(['|', '-'])).map(str::to_owned).collect::<Vec<_>>();
+    let sentences = |text: &str| text.lines().filter(|line| !line.starts_with('|')).collect::<Vec<_>>().join("\n");
+    for columns in ["60", "80", "120", "200"] {
+        let seen = text(&args, Some(columns));
+        let most: usize = columns.parse().unwrap();
+        let wide = |line: &&str| line.width() > most && line.trim().contains(' ');
+        assert_eq!(seen.lines().find(wide), None, "{columns}");
+        assert_eq!(words(&sentences(&seen)), words(&sentences(&whole)), "nothing is cut");
+    }
+}
+
+#[test]
 fn some_tensors_are_listed() {
     let file = checkpoint("7").to_str().unwrap();
     let names = |args: &[&str]| -> Vec<String> {

@@ -134,7 +134,15 @@ fn speeds_and_pages_come_with_the_levels() {
     }
     let page = std::fs::read_to_string(&html).unwrap();
     assert!(page.contains("Take q4_0") && page.contains("tokens/s") && page.contains("--levels q8_0,q4_0"), "{page:.3000}");
-    assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 3);
+    assert!(page.contains("* No other level is both as small and as close") && page.contains("No other level beats one on the line"));
+    let rows = std::fs::read_to_string(&csv).unwrap();
+    // As the table has it: the source, then the levels.
+    let names: Vec<&str> = rows.lines().skip(1).filter_map(|row| row.split(',').next()).collect();
+    assert_eq!(names, ["(the source)", "q8_0", "q4_0"], "{rows}");
+    let place = |name: &str| rows.lines().next().unwrap().split(',').position(|column| column == name).unwrap();
+    let source: Vec<&str> = rows.lines().nth(1).unwrap().split(',').collect();
+    assert_eq!(["kl_mean", "kl_max", "top1", "ppl_ratio"].map(|name| source[place(name)]), ["0", "0", "1", "1"], "{rows}");
+    assert!(number(&seen["baseline"]["speed"]["tokens_per_second"]) > 1.0 && !source[place("tokens_per_second")].is_empty(), "{rows}");
     // Two lines can be told apart: both are drawn, and have their names.
     assert!(!page.contains("Not drawn"), "{page:.3000}");
     assert!(page.matches(">q8_0</text>").count() >= 2 && page.matches(">q4_0</text>").count() >= 2, "{page:.3000}");
@@ -169,6 +177,16 @@ fn a_run_that_was_killed_goes_on() {
     for field in ["nll", "kl", "top1", "delta_p"] {
         assert_eq!(again["models"][0][field], fresh["models"][0][field], "{field}");
     }
+}
+
+#[test]
+fn one_level_is_compared_with_no_other() {
+    let dir = Dir::new();
+    let (html, cache) = (dir.join("level.html"), dir.join("cache"));
+    let done = run(&levels("7", "q4_0", &cache, &["--no-speed", "--html", &text(&html)]));
+    let (printed, page) = (String::from_utf8(done.stdout).unwrap(), std::fs::read_to_string(&html).unwrap());
+    assert!(printed.contains("| q4_0 ") && !printed.contains("no other level"), "{printed}");
+    assert!(page.contains(">1 level against the model") && !page.contains("o other level"), "{page:.3000}");
 }
 
 #[test]

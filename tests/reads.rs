@@ -101,6 +101,8 @@ fn bait(folder: &Path, is_own: bool) {
         "special_tokens_map.json",
         "added_tokens.json",
         "generation_config.json",
+        "fake_think_generation_config.json",
+        "tools_generation_config.json",
         "chat_template.jinja",
         "chat_template.json",
         "README.md",

@@ -138,3 +138,57 @@ fn what_the_class_has_no_place_for_is_said() {
         );
     }
 }
+
+/// What a directory says of decoding is the model's own: each of the three files is kept, and only what nobody says is what is usual.
+#[test]
+fn decoding_of_a_directory_is_kept_file_by_file() {
+    let dir = Dir::new();
+    let (first, second, flash) = (dir.join("first"), dir.join("second"), dir.join("flash"));
+    json(&convert_args(checkpoint("7"), "hf-native", "bf16", &first), 0);
+    let write = |name: &str, value: &serde_json::Value| std::fs::write(first.join(name), value.to_string()).unwrap();
+    let own = serde_json::json!({ "bos_token_id": 0, "eos_token_id": 0, "do_sample": true, "temperature": 0.3, "repetition_penalty": 1.1 });
+    write("generation_config.json", &own);
+    write("tools_generation_config.json", &serde_json::json!({ "eos_token_id": 5, "do_sample": false }));
+    std::fs::remove_file(first.join("fake_think_generation_config.json")).unwrap();
+
+    let dry = json(&[convert_args(&first, "hf-native", "bf16", &second), vec!["--dry-run".to_owned()]].concat(), 0);
+    let origins: Vec<(&str, &str, bool)> = dry["words"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|word| word["word"] == "decoding")
+        .map(|word| (word["key"].as_str().unwrap(), word["origin"].as_str().unwrap(), word["held"].as_bool().unwrap()))
+        .collect();
+    let expected = [
+        ("generation_config.json", "beside", true),
+        ("fake_think_generation_config.json", "default", true),
+        ("tools_generation_config.json", "beside", true),
+    ];
+    assert_eq!(origins, expected);
+
+    let record = json(&convert_args(&first, "hf-native", "bf16", &second), 0);
+    let read = |folder: &Path, name: &str| serde_json::from_slice::<serde_json::Value>(&std::fs::read(folder.join(name)).unwrap()).unwrap();
+    assert_eq!(read(&second, "generation_config.json"), own);
+    // Ids are those of the model, whatever one of the files says; that is said.
+    assert_eq!(
+        read(&second, "tools_generation_config.json"),
+        serde_json::json!({ "bos_token_id": 0, "eos_token_id": 0, "do_sample": false })
+    );
+    assert_eq!(read(&second, "fake_think_generation_config.json")["top_p"], 0.28);
+    let notes = record["notes"].to_string();
+    assert!(notes.contains("eos_token_id of") && notes.contains("is 5, and not kept"), "{notes}");
+
+    // The class of another library knows the first of them; the others are named, and so are all where no file says such a thing.
+    let record = json(&convert_args(&first, "pth", "bf16", &dir.join("m.pth")), 0);
+    let notes = record["notes"].to_string();
+    assert!(notes.contains("how ") && notes.contains("says to decode is not kept: do_sample, repetition_penalty, temperature"), "{notes}");
+    let source = dir.join("m.safetensors");
+    let sizes = Sizes { channels: 64, head_size: 64, vocabulary: 320, ..Sizes::TINY };
+    std::fs::write(&source, random_model(Version::V7, &sizes, 3).to_safetensors()).unwrap();
+    json(&convert_args(&source, "hf", "f32", &flash), 0);
+    assert_eq!(read(&flash, "generation_config.json")["_from_model_config"], true);
+    std::fs::write(flash.join("generation_config.json"), own.to_string()).unwrap();
+    json(&convert_args(&flash, "hf", "f32", &dir.join("again")), 0);
+    let again = read(&dir.join("again"), "generation_config.json");
+    assert!(again["temperature"] == 0.3 && again.get("_from_model_config").is_none(), "{again}");
+}

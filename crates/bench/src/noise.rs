@@ -82,6 +82,23 @@ impl Listener {
     }
 }
 
+impl Quiet {
+    /// In one line; `None` where the system says nothing.
+    #[must_use]
+    pub fn line(&self) -> Option<String> {
+        let others = self.others_share.map(|share| format!("other programs took {:.1} % of the processors' time", share * 100.0));
+        let load = self.load_average.map(|load| format!("the load average before was {load:.2}"));
+        let quiet: Vec<String> = others.into_iter().chain(load).collect();
+        (!quiet.is_empty()).then(|| format!("While it measured: {}.", quiet.join("; ")))
+    }
+
+    /// Why everything that was measured meanwhile is to be distrusted.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.others_share.filter(|share| *share > BUSY_OTHERS).map(|share| Doubt::OtherPrograms { share })
+    }
+}
+
 /// A reason to distrust the speed of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -204,7 +221,7 @@ pub fn doubts(decode: &Decode, quiet: &Quiet, cache_bytes: Option<u64>) -> Vec<D
         None => out.push(Doubt::BeyondMemory { share }),
     }
     out.extend((relative > WIDE_SPREAD).then_some(Doubt::Spread { relative }));
-    out.extend(quiet.others_share.filter(|share| *share > BUSY_OTHERS).map(|share| Doubt::OtherPrograms { share }));
+    out.extend(quiet.doubt());
     out
 }
 

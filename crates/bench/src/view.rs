@@ -123,11 +123,8 @@ impl Report {
                 rate.relative() * 100.0,
             );
         }
-        let others = self.quiet.others_share.map(|share| format!("other programs took {:.1} % of the processors' time", share * 100.0));
-        let load = self.quiet.load_average.map(|load| format!("the load average before was {load:.2}"));
-        let quiet: Vec<String> = others.into_iter().chain(load).collect();
-        if !quiet.is_empty() {
-            text += &format!("While it measured: {}.\n", quiet.join("; "));
+        if let Some(quiet) = self.quiet.line() {
+            text += &format!("{quiet}\n");
         }
         for note in &self.notes {
             text += &format!("{note}.\n");

@@ -23,6 +23,8 @@ pub(crate) struct Collector<'a> {
     block: usize,
     description: &'a ModelDescription,
     gathered: Mutex<Gathered>,
+    /// Hears how many tokens the first input has been seen of: they come in the same pieces to all inputs.
+    heard: Option<&'a (dyn Fn(u64) + Sync)>,
 }
 
 #[derive(Default)]
@@ -48,7 +50,12 @@ struct Input {
 
 impl<'a> Collector<'a> {
     pub(crate) fn new(pool: &'a ThreadPool, isa: Isa, hessians: Hessians, block: usize, description: &'a ModelDescription) -> Self {
-        Self { pool, isa, hessians, block, description, gathered: Mutex::default() }
+        Self { pool, isa, hessians, block, description, gathered: Mutex::default(), heard: None }
+    }
+
+    /// The same, of which `heard` is told how many tokens it has seen.
+    pub(crate) fn heard_by(self, heard: &'a (dyn Fn(u64) + Sync)) -> Self {
+        Self { heard: Some(heard), ..self }
     }
 
     /// Matrices in a tensor that have inputs of their own.
@@ -80,6 +87,9 @@ impl Tap for Collector<'_> {
         gathered.last = Some(index);
         if let Err(error) = gathered.inputs[index].push(inputs.rows, self.pool, self.isa) {
             gathered.failed = Some(error);
+        }
+        if let Some(heard) = self.heard.filter(|_| index == 0) {
+            heard(gathered.inputs[index].tokens);
         }
     }
 }

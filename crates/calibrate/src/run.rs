@@ -36,6 +36,19 @@ pub struct Progress {
     pub layers_done: usize,
     /// All layers.
     pub layers: usize,
+    /// Tokens that have gone through the layer after those.
+    pub tokens_done: u64,
+    /// All tokens.
+    pub tokens: u64,
+}
+
+impl Progress {
+    /// Tokens of the text that the work so far would have sent through all layers.
+    #[must_use]
+    pub fn through(&self) -> u64 {
+        let layers = self.layers.max(1) as u64;
+        (self.layers_done as u64).saturating_mul(self.tokens).saturating_add(self.tokens_done.min(self.tokens)) / layers
+    }
 }
 
 /// Sends sequences of tokens, each from the state that the model starts from, through a model with one layer in memory at a time, and hands the
@@ -76,7 +89,7 @@ pub fn calibrate(
     sequences: &[&[u32]],
     options: &Options,
     receiver: &mut dyn Receiver,
-    progress: &dyn Fn(Progress),
+    progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<(), CalibrateError> {
     if sequences.iter().all(|tokens| tokens.is_empty()) {
         return Err(CalibrateError::NoTokens);
@@ -87,28 +100,29 @@ pub fn calibrate(
     let description = model.description();
     let block = options.block(description);
     let layers = description.hyperparameters.layers;
+    let tokens = sequences.iter().map(|tokens| tokens.len() as u64).sum();
     let collector = || Collector::new(&pool, isa, options.hessians, block, description);
     let mut stream = LayerStream::new(model, &engine)?;
     let mut batch = stream.embed(sequences)?;
     for layer in 0..layers {
-        progress(Progress { layers_done: layer, layers });
+        let heard = |tokens_done: u64| progress(Progress { layers_done: layer, layers, tokens_done, tokens });
+        heard(0);
         receiver.before(layer, &batch)?;
         let loaded = stream.load(layer)?;
         let mut states = vec![stream.start(layer)?; sequences.len()];
-        let collector = collector();
+        let collector = collector().heard_by(&heard);
         stream.forward(&loaded, &mut batch, &mut states, Some(&collector))?;
         drop((loaded, states));
         deliver(collector, layer, receiver)?;
     }
+    progress(Progress { layers_done: layers, layers, tokens_done: 0, tokens });
     receiver.before(layers, &batch)?;
     // The head's input is all that is wanted of it: a single row is enough.
     let mut head = stream.load_head(0, 1)?;
     let collector = collector();
     let mut logits = vec![0.0; batch.x.len() / description.hyperparameters.channels];
     stream.logits(&mut head, &batch.x, &mut logits, Some(&collector))?;
-    deliver(collector, layers, receiver)?;
-    progress(Progress { layers_done: layers, layers });
-    Ok(())
+    deliver(collector, layers, receiver)
 }
 
 fn threads(count: NonZeroUsize) -> Result<ThreadPool, CalibrateError> {

@@ -92,7 +92,7 @@ pub fn calibrate_to_file(
     model: &Model,
     sequences: &[&[u32]],
     options: &Options,
-    progress: &dyn Fn(Progress),
+    progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Statistics, CalibrateError> {
     let key = Key::new(source_digest, model.description(), sequences, options);
     let (found, mut warnings) = known(place, &key)?;

@@ -4,7 +4,9 @@
 use std::sync::Mutex;
 
 use crate::common::{Kept, Loaded, TestFile, options, tokens};
-use rwkv_forge_calibrate::{Hessians, InputStatistics, Options, Place, Progress, Statistics, calibrate, calibrate_to_file};
+use rwkv_forge_calibrate::{
+    CalibrateError, Hessians, InputStatistics, Options, Place, Progress, Receiver, Statistics, calibrate, calibrate_to_file,
+};
 use rwkv_forge_engine::{Arithmetic, EngineOptions, Inputs, Isa, LayerStream, Tap};
 use rwkv_forge_tensor::Diagnostic;
 
@@ -172,6 +174,32 @@ fn a_memory_limit_makes_blocks_along_the_diagonal() {
         }
     }
     assert_eq!(full.diagonal(), blocks.diagonal());
+}
+
+/// Gathers nothing.
+struct Deaf;
+
+impl Receiver for Deaf {
+    fn input(&mut self, _: usize, _: InputStatistics) -> Result<(), CalibrateError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn progress_goes_on_within_a_layer_to_the_end_of_the_text() {
+    let (model, tokens) = (Loaded::tiny(6), tokens(2000));
+    let sequences = [&tokens[..300], &tokens[300..900]];
+    let heard = Mutex::new(Vec::new());
+    let hear = |progress: Progress| heard.lock().unwrap().push(progress);
+    calibrate(&model.model(), &sequences, &options(2, Hessians::All), &mut Deaf, &hear).unwrap();
+    let heard = heard.into_inner().unwrap();
+    let through: Vec<u64> = heard.iter().map(Progress::through).collect();
+    assert!(
+        through.windows(2).all(|pair| pair[0] <= pair[1]) && through.first() == Some(&0) && through.last() == Some(&900),
+        "{through:?}"
+    );
+    let layers = heard.last().unwrap().layers;
+    assert!(heard.len() > 2 * layers + 1 && heard.iter().any(|step| step.tokens_done == 900), "{heard:?}");
 }
 
 #[test]

@@ -83,8 +83,9 @@ impl CalibrationOptions {
         }
         let steps = observer.begin(Work::Calibrating);
         let set = |step: rwkv_forge_calibrate::Progress| {
-            steps.set(step.layers_done as u64, step.layers as u64);
-            steps.at(&if step.layers_done < step.layers { format!("layer {}", step.layers_done + 1) } else { "the head".to_owned() });
+            steps.set(step.through(), step.tokens);
+            let layer = || format!("layer {} of {}", step.layers_done + 1, step.layers);
+            steps.at(&if step.layers_done < step.layers { layer() } else { "the head".to_owned() });
         };
         let found = calibrate_to_file(&place, &digest, &model.model, &windows, &options, &set)?;
         drop(steps);

@@ -73,6 +73,18 @@ pub enum ChooseError {
         /// Containers with types to choose from.
         others: String,
     },
+    /// Types chosen for what was quantized before would add a second loss to the first.
+    #[strum(serialize = "Requantize")]
+    #[error(
+        "{tensor} is stored as {from}, and a plan would quantize it again, which adds a second loss to the first: plan from the original checkpoint, \
+         or from the file that `rwkv-forge convert SOURCE --to safetensors --type f16 -o FILE` makes of this one"
+    )]
+    Quantized {
+        /// Canonical tensor name.
+        tensor: String,
+        /// Stored type.
+        from: &'static str,
+    },
     /// What befell one of several models, which the error does not name itself.
     #[error("{what}: {error}")]
     Of {
@@ -127,7 +139,7 @@ impl Diagnostic for ChooseError {
             Self::Other(error) => error.class(),
             Self::Of { error, .. } => error.class(),
             Self::Json(_) => Class::Bug,
-            Self::TooLittleText { .. } | Self::CalibrationTooShort { .. } | Self::NoTypes { .. } => Class::Usage,
+            Self::TooLittleText { .. } | Self::CalibrationTooShort { .. } | Self::NoTypes { .. } | Self::Quantized { .. } => Class::Usage,
         }
     }
 }

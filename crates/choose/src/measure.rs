@@ -1,5 +1,7 @@
 //! Sends models through texts, part by part, and keeps what is finished, so that a run that was stopped goes on where it was.
 
+use std::time::Instant;
+
 use rwkv_forge_engine::Arithmetic;
 use rwkv_forge_eval::{Baseline, Kernel, LayerError, LogitsRow, Loss, LossOptions, PassOptions, Runnable, Step};
 use rwkv_forge_score::{Evaluation, Precision, Schedule, Scores};
@@ -206,9 +208,11 @@ impl Job<'_> {
         if kept > 0 {
             self.observer.note(&format!("{kept} of {} results are those of an earlier run", self.parts.len() * candidates.len()));
         }
-        // Where models are made between passes, and timed, tokens alone do not tell when the run ends: each pass is a step of its own.
+        let mut meter = Meter::of_job(self.observer, reference, self.parts, &missing);
+        // Where models are made between passes, and timed, the pace of tokens does not tell when the run ends: those that are finished do.
         let made = candidates.iter().any(|candidate| candidate.step().is_some());
-        let mut meter = if made { Meter::new(self.observer) } else { Meter::of_job(self.observer, reference, self.parts, &missing) };
+        let mut finished = made.then(|| Finished::new(missing.iter().flatten().filter(|missing| **missing).count()));
+        meter.left(finished.as_ref().map(Finished::left));
         for (number, part) in self.parts.iter().enumerate() {
             let last = number + 1 == self.parts.len();
             let mut baseline = match reference {
@@ -223,7 +227,8 @@ impl Job<'_> {
                     all[index].add(scores, note.layers(), note.seconds)?;
                     continue;
                 }
-                meter.at(candidate.name());
+                meter.at(candidate.step().as_deref().unwrap_or(candidate.name()));
+                let began = Instant::now();
                 candidate.with(&mut |model| {
                     let step = candidate.step();
                     meter.name = part_of(step.as_deref().unwrap_or(candidate.name()), number, self.parts.len());
@@ -233,6 +238,8 @@ impl Job<'_> {
                     all[index].add(loss.scores, loss.layers, loss.seconds)?;
                     if last { candidate.measured(model) } else { Ok(()) }
                 })?;
+                finished.iter_mut().for_each(|finished| finished.add(began.elapsed().as_secs_f64()));
+                meter.left(finished.as_ref().map(Finished::left));
             }
         }
         drop(meter);
@@ -301,6 +308,30 @@ fn part_of(name: &str, part: usize, parts: usize) -> String {
     if parts > 1 { format!("{name}, part {} of {parts}", part + 1) } else { name.to_owned() }
 }
 
+/// Candidates that have been made and measured, which tell how long the others take.
+struct Finished {
+    count: usize,
+    seconds: f64,
+    rest: usize,
+}
+
+impl Finished {
+    fn new(all: usize) -> Self {
+        Self { count: 0, seconds: 0.0, rest: all }
+    }
+
+    fn add(&mut self, seconds: f64) {
+        self.count += 1;
+        self.seconds += seconds;
+        self.rest = self.rest.saturating_sub(1);
+    }
+
+    /// Seconds that the rest takes; infinite as long as none is finished.
+    fn left(&self) -> f64 {
+        if self.count == 0 { f64::INFINITY } else { self.seconds / self.count as f64 * self.rest as f64 }
+    }
+}
+
 /// Progress over tokens of passes, which knows what a layer and what a head costs.
 pub(crate) struct Meter<'o> {
     observer: &'o dyn Observer,
@@ -322,6 +353,13 @@ impl<'o> Meter<'o> {
     fn at(&self, what: &str) {
         if let Some(steps) = &self.steps {
             steps.at(what);
+        }
+    }
+
+    /// How long the rest takes, where passes alone do not tell.
+    fn left(&self, seconds: Option<f64>) {
+        if let Some((steps, seconds)) = self.steps.as_ref().zip(seconds) {
+            steps.left(seconds);
         }
     }
 
@@ -372,5 +410,22 @@ impl<'o> Meter<'o> {
         steps.set(done, total);
         self.done = done;
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_finished_tells_how_long_the_rest_takes() {
+        let mut finished = Finished::new(3);
+        assert!(finished.left().is_infinite(), "nothing is known yet");
+        let mut left = Vec::new();
+        for _ in 0..3 {
+            finished.add(20.0);
+            left.push(finished.left());
+        }
+        assert_eq!(left, [40.0, 20.0, 0.0], "it shrinks evenly where work goes on evenly");
     }
 }

@@ -18,7 +18,8 @@ pub trait Steps: Sync {
     fn set(&self, done: u64, total: u64);
     /// What is at hand from here on: a level, a tensor, a layer.
     fn at(&self, what: &str);
-    /// Seconds that the rest takes, where the work knows that better than its pace so far tells.
+    /// Seconds that the rest takes, where the work knows that better than its pace so far tells; infinite where nothing is known yet and
+    /// the pace says nothing of it.
     fn left(&self, seconds: f64);
     /// Says that this is the whole of what takes time, and not one step of several: when it ends is when the run ends.
     fn whole(&self) {}
@@ -63,10 +64,9 @@ impl Work {
     pub fn unit(self) -> Unit {
         match self {
             Self::Checking => Unit::Bytes,
-            Self::Calibrating => Unit::Layers,
             Self::Rounding | Self::Probing => Unit::Tensors,
             Self::Quantizing => Unit::Weights,
-            Self::Evaluating => Unit::Tokens,
+            Self::Calibrating | Self::Evaluating => Unit::Tokens,
             Self::Timing => Unit::Steps,
         }
     }

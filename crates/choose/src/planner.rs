@@ -154,15 +154,20 @@ impl<'a> Planner<'a> {
 
 impl Planner<'_> {
     /// Refuses what no plan can be, before a text is read: what the container does not carry, and a size that no types are small enough
-    /// for.
+    /// for, and what was quantized before, unless that is allowed.
     ///
     /// # Errors
-    /// Those of [`rwkv_forge_convert::check`], and [`AllocationError::TooSmall`] with the bytes of the smallest file.
+    /// Those of [`rwkv_forge_convert::check`], [`ChooseError::Quantized`], and [`AllocationError::TooSmall`] with the bytes of the smallest file.
     pub fn check(&self) -> Result<(), ChooseError> {
         let mut recipe = self.convert.recipe.clone();
         (recipe.quantizer, recipe.calibration) = (Some(self.quantizer), Some(CalibrationRecord::placeholder()));
-        // Whether types that a source has already must stay is known with the blueprint.
+        // What a source has quantized is refused below, in words of a plan.
         rwkv_forge_convert::check(self.model, &ConvertOptions { recipe: &recipe, requantize: true, ..self.convert })?;
+        let stored = |spec: &TensorSpec| self.model.source().tensors().get(spec.source_index).map(|info| info.encoding);
+        let quantized = self.open().find_map(|spec| Some((spec, stored(spec).filter(|encoding| !encoding.is_dense())?)));
+        if let Some((spec, encoding)) = quantized.filter(|_| !self.convert.requantize) {
+            return Err(ChooseError::Quantized { tensor: spec.name.clone(), from: encoding.name });
+        }
         let Some(budget) = self.goal.bytes(self.model.description()) else { return Ok(()) };
         let mut smallest = Vec::new();
         for spec in self.open() {

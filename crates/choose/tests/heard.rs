@@ -49,7 +49,7 @@ impl Steps for Part {
     }
 
     fn left(&self, seconds: f64) {
-        assert!(seconds >= 0.0 && seconds.is_finite());
+        assert!(seconds >= 0.0);
     }
 }
 
@@ -130,7 +130,7 @@ fn a_plan_says_what_it_is_at_from_beginning_to_end() {
     ];
     assert_eq!(ear.works(), expected);
     for (work, what) in [
-        (Work::Calibrating, "layer 3"),
+        (Work::Calibrating, "layer 3 of 3"),
         (Work::Calibrating, "the head"),
         (Work::Rounding, "blocks.2.ffn.value.weight"),
         (Work::Probing, "the source as it is"),
@@ -146,7 +146,7 @@ fn a_plan_says_what_it_is_at_from_beginning_to_end() {
 }
 
 #[test]
-fn each_level_is_quantized_and_evaluated_in_steps_of_its_own() {
+fn levels_are_steps_of_one_run_whose_end_is_known() {
     let (model, ear, words) = (source(), Ear::default(), Words::default());
     let types = ["q8_0", "q4_0"].map(str::to_owned);
     let container = by_name("rwkv-cpp").unwrap();
@@ -172,10 +172,13 @@ fn each_level_is_quantized_and_evaluated_in_steps_of_its_own() {
         assert!(ear.was_at(Work::Quantizing, &format!("{level}: head.weight")), "{level}");
         assert!(ear.was_at(Work::Evaluating, &format!("{level}: layer 3 of 3")), "{level}");
     }
-    // One pass for the source and each level, each a step that goes to its last token: what is made between them is in no total.
+    // One pass for the source and each level, of all of which the share is told.
     let (all, heard) = (measured.fed() as u64, ear.0.lock().unwrap().clone());
     let passes: Vec<_> = heard.iter().filter(|(work, ..)| *work == Work::Evaluating).collect();
-    assert!(passes.iter().all(|(.., total)| *total == all), "{passes:?}");
-    assert!(passes.iter().filter(|(_, _, done, _)| *done == all).count() >= 3, "{passes:?}");
+    assert!(passes.iter().all(|(.., total)| *total == 3 * all), "{passes:?}");
+    for done in [all, 2 * all, 3 * all] {
+        assert!(passes.iter().any(|pass| pass.2 == done), "{done}: {passes:?}");
+    }
+    assert!(passes.windows(2).all(|pair| pair[0].2 <= pair[1].2), "{passes:?}");
     ear.amounts_are_sound();
 }

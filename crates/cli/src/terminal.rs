@@ -338,28 +338,36 @@ pub(crate) fn fitting(header: &[&str], mut rows: Vec<Vec<String>>, right: &[usiz
     table(header, rows, right)
 }
 
-/// A line, no wider than the terminal: folded between words, what follows indented. A word that is longer than a line is cut within, with a mark.
-pub(crate) fn folded(line: &str) -> String {
-    columns().map_or_else(|| line.to_owned(), |columns| folded_to(line, columns))
+/// Text whose lines are no wider than the terminal: a word that is longer than a line is cut within, with a mark; tables are left as they are. Where stdout is no terminal and
+/// COLUMNS says nothing, lines are whole.
+pub(crate) fn folded(text: &str) -> String {
+    columns().map_or_else(|| text.to_owned(), |columns| folded_to(text, columns))
 }
 
-fn folded_to(line: &str, columns: usize) -> String {
-    const INDENT: &str = "  ";
-    let (mut out, mut width) = (String::new(), 0);
-    for word in line.split(' ') {
-        let word = shortened_within(word, columns.saturating_sub(INDENT.len()));
-        if width > 0 && width + 1 + word.width() > columns {
-            out.push('\n');
-            out.push_str(INDENT);
-            width = INDENT.len();
-        } else if width > 0 {
-            out.push(' ');
-            width += 1;
+fn folded_to(text: &str, columns: usize) -> String {
+    let fold = |line: &str| {
+        if line.starts_with('|') || line.width() <= columns {
+            return line.to_owned();
         }
-        width += word.width();
-        out.push_str(&word);
-    }
-    out
+        let (mut out, mut place) = (String::new(), 0);
+        // What goes on stands further to the right than where it began.
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        for word in line.trim_start_matches(' ').split(' ') {
+            let word = shortened_within(word, columns.saturating_sub(indent + 2));
+            let (space, fits) = if place == 0 { (indent, true) } else { (1, place + 1 + word.width() <= columns) };
+            if fits {
+                out.push_str(&" ".repeat(space));
+                place += space + word.width();
+            } else {
+                out.push('\n');
+                out.push_str(&" ".repeat(indent + 2));
+                place = indent + 2 + word.width();
+            }
+            out.push_str(&word);
+        }
+        out
+    };
+    text.split('\n').map(fold).collect::<Vec<_>>().join("\n")
 }
 
 /// Places of the longest cell that is shown whole, wherever it goes.

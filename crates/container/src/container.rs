@@ -8,7 +8,7 @@ use rwkv_forge_tokenizer::SpecialId;
 
 use crate::error::ContainerError;
 use crate::format::Format;
-use crate::words::{Origin, Provenance, Sourced, TokenTable, Value, Word, Words};
+use crate::words::{Decoding, Origin, Provenance, Sourced, TokenTable, Value, Word, Words};
 
 /// Names of the types that files without blocks hold.
 pub const DENSE: &[&str] = &["f32", "f16", "bf16"];
@@ -133,6 +133,11 @@ pub trait Container: Sync {
     /// The length of context that its files state: what is said, unless they state another number.
     fn context(&self, words: &Words) -> Option<Sourced<u64>> {
         words.context.clone()
+    }
+    /// How its files say that tokens are chosen, by file: of what is said that for which they have a place, and what is usual where they say
+    /// something anyhow.
+    fn decoding(&self, _words: &Words) -> Vec<(String, Sourced<Decoding>)> {
+        Vec::new()
     }
     /// Whether its files hold a value of metadata under this key: of those where [`Word::Other`] is among its words.
     fn holds_entry(&self, _key: &str, _value: &Value) -> bool {

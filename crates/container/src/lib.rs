@@ -43,8 +43,8 @@ pub use head::{DISTRIBUTED, DISTRIBUTED_SHARDS, HEAD_BYTES, Head, TAIL_BYTES, lo
 pub use registry::{Found, Registry, by_extension, by_name};
 pub use rwkv_forge_tensor::nearest;
 pub use words::{
-    ADDED_AROUND, ADDED_TOKENS, Array, CARD, CHAT_FORMATS, CONTEXT_GUESS, CONVERTERS_CONTEXT, ChatFormat, Disagreement, Entry, Fault,
-    GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance, SPECIAL_TOKENS, Sourced, Standing, TEMPLATE,
-    TEMPLATE_JSON, TEMPLATES, TokenDifference, TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words, check_template,
-    end_of_turn_of, failure_of_template, is_vocabulary, marks_of_template, words_beside,
+    ADDED_AROUND, ADDED_TOKENS, Array, CARD, CHAT_FORMATS, CONTEXT_GUESS, CONVERTERS_CONTEXT, ChatFormat, Decoding, Disagreement, Entry,
+    FAKE_THINK, Fault, GENERATION_CONFIG, Given, MAX_TEMPLATE_BYTES, NAMED_TEMPLATE, Origin, Provenance, SPECIAL_TOKENS, Sourced, Standing,
+    TEMPLATE, TEMPLATE_JSON, TEMPLATES, TOOLS, TokenDifference, TokenTable, Value, WORLD_TEMPLATE, Word, WordDifference, Words,
+    check_template, end_of_turn_of, failure_of_template, is_vocabulary, marks_of_template, words_beside,
 };

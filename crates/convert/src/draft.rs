@@ -270,7 +270,7 @@ impl Draft<'_> {
 
 /// Whether files of a container hold what is said: a kind of words, and which of several of it.
 fn holds(container: &dyn Container, words: &Words, word: Word, key: &str) -> bool {
-    let Words { tokens, other, .. } = words;
+    let Words { tokens, decoding, other, .. } = words;
     container.words().contains(&word)
         && match word {
             Word::Tokens => tokens.as_ref().is_some_and(|tokens| container.carries_tokens(&tokens.value)),
@@ -279,6 +279,7 @@ fn holds(container: &dyn Container, words: &Words, word: Word, key: &str) -> boo
                 let said = other.iter().find(|(known, _)| known == key);
                 said.is_none_or(|(key, said)| container.holds_entry(key, &said.value))
             }
+            Word::Decoding => decoding.iter().any(|(file, _)| file == key),
             Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context | Word::Provenance => true,
         }
 }

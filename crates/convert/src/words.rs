@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use rwkv_forge_container::{
-    ADDED_AROUND, ADDED_TOKENS, CARD, CONFIG, Container, GENERATION_CONFIG, Given, Origin, SPECIAL_TOKENS, Sourced, TEMPLATE,
-    TEMPLATE_JSON, TOKENIZER, TOKENIZER_CONFIG, TokenTable, Value, Word, Words, check_template, words_beside,
+    ADDED_AROUND, ADDED_TOKENS, CARD, CONFIG, Container, FAKE_THINK, GENERATION_CONFIG, Given, Origin, SPECIAL_TOKENS, Sourced, TEMPLATE,
+    TEMPLATE_JSON, TOKENIZER, TOKENIZER_CONFIG, TOOLS, TokenTable, Value, Word, Words, check_template, words_beside,
 };
 use rwkv_forge_model::VocabularyFamily;
 use rwkv_forge_tensor::{BoxError, shorten};
@@ -21,13 +21,15 @@ use crate::templates;
 
 /// Names of all files that are ever read because they lie beside a checkpoint; for models with the World vocabulary only in a folder that
 /// is the model's own.
-pub const COMPANIONS: [&str; 11] = [
+pub const COMPANIONS: [&str; 13] = [
     CONFIG,
     TOKENIZER,
     TOKENIZER_CONFIG,
     SPECIAL_TOKENS,
     ADDED_TOKENS,
     GENERATION_CONFIG,
+    FAKE_THINK,
+    TOOLS,
     TEMPLATE,
     TEMPLATE_JSON,
     "additional_chat_templates/*.jinja",
@@ -213,6 +215,7 @@ pub(crate) fn words(model: &OpenModel, options: &ConvertOptions<'_>) -> Result<W
     let found = other_tokens(model, &words, options.container);
     words.notes.extend(found);
     with_stated_context(&mut words, options.container);
+    with_stated_decoding(&mut words, options.container);
     settle(&mut words, options.container);
     Ok(words)
 }
@@ -302,6 +305,20 @@ fn with_stated_context(words: &mut Words, container: &dyn Container) {
         words.notes.push(note);
     }
     words.context = stated;
+}
+
+/// How tokens are chosen is what the file states; what somebody says and it has no place for is named.
+fn with_stated_decoding(words: &mut Words, container: &dyn Container) {
+    const MOST: usize = 16;
+    let stated = container.decoding(words);
+    let said = std::mem::replace(&mut words.decoding, stated);
+    for (name, said) in said.iter().filter(|(_, said)| !said.is_default()) {
+        if words.decoding.iter().any(|(stated, _)| stated == name) {
+            continue;
+        }
+        let keys: Vec<String> = said.value.keys().take(MOST).map(|key| shorten(key)).collect();
+        words.notes.push(format!("how {} says to decode is not kept: {}", said.origin, keys.join(", ")));
+    }
 }
 
 /// Says of what two files do not agree on who is heard, now that all have been.

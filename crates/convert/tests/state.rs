@@ -292,6 +292,15 @@ fn files_that_hold_something_else_are_refused() {
     };
     let state = |layer: usize| tensor(&format!("blocks.{layer}.att.time_state"), &[2, 4, 4]);
     assert_eq!(refused(vec![state(0), tensor("emb.weight", &[2, 2])]), "NotAState");
+    // A whole model without one is told as that, and what is no model by what it holds.
+    let model = Temp::safetensors(&random_model(Version::V7, &Sizes::TINY, 7));
+    let error = read(&model.0, &StateHints::default()).unwrap_err();
+    assert!(
+        error.kind() == "NotAState" && error.to_string().contains("starts from zeros") && error.to_string().contains("state tuning"),
+        "{error}"
+    );
+    let file = Temp::safetensors(&MemorySource::from_f32(vec![tensor("other", &[2, 2])]));
+    assert!(read(&file.0, &StateHints::default()).unwrap_err().to_string().contains("holds the tensor other"));
     assert_eq!(refused(vec![state(0), state(2)]), "NotAState");
     assert_eq!(refused(vec![state(0), tensor("blocks.1.att.time_state", &[2, 4, 5])]), "NotAState");
     assert_eq!(refused(vec![state(0), tensor("blocks.1.att.time_state", &[3, 4, 4])]), "NotAState");

@@ -26,6 +26,8 @@ const SHOWN: usize = 3;
 
 /// What the name of a part ends with.
 const EXTENSION: &[u8] = b".gguf";
+/// What stands between its numbers, without the sign before the second.
+const OF: &[u8] = b"-of";
 /// Digits of a number in a name.
 const DIGITS: usize = 5;
 
@@ -50,24 +52,38 @@ pub(crate) struct PartName {
     pub(crate) number: u64,
     /// Number of all parts.
     pub(crate) count: u64,
+    /// `-of-` and `.gguf` as this name has them: in letters of either case, which all parts share.
+    spelled: [OsString; 2],
 }
 
 impl PartName {
     /// `None` for a name that is none of a part.
     pub(crate) fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.as_bytes().strip_suffix(EXTENSION)?;
+        let (name, extension) = without(path.file_name()?.as_bytes(), EXTENSION)?;
         let (rest, count) = number(name)?;
-        let (rest, number) = number(rest.strip_suffix(b"-of")?)?;
+        let (rest, of) = without(rest, OF)?;
+        let (rest, number) = number(rest)?;
         let is_one = !rest.is_empty() && (1..=count).contains(&number);
-        is_one.then(|| Self { stem: OsString::from_vec(rest.to_vec()), number, count })
+        let spelled = [of, extension].map(|text| OsString::from_vec(text.to_vec()));
+        is_one.then(|| Self { stem: OsString::from_vec(rest.to_vec()), number, count, spelled })
     }
 
     /// The name of another part of the same model, from 1.
     pub(crate) fn part(&self, number: u64) -> OsString {
         let mut name = self.stem.clone();
-        name.push(part_suffix(number, self.count));
+        let [of, extension] = &self.spelled;
+        name.push(format!("-{number:05}"));
+        name.push(of);
+        name.push(format!("-{:05}", self.count));
+        name.push(extension);
         name
     }
+}
+
+/// What stands before an end in letters of either case, and that end as it is.
+fn without<'n>(name: &'n [u8], end: &[u8]) -> Option<(&'n [u8], &'n [u8])> {
+    let (rest, found) = name.split_at_checked(name.len().checked_sub(end.len())?)?;
+    found.eq_ignore_ascii_case(end).then_some((rest, found))
 }
 
 /// What stands before `-NNNNN`, and the number.
@@ -241,6 +257,9 @@ mod tests {
         let name = PartName::of(Path::new("models/a-b-00002-of-00003.gguf")).unwrap();
         assert_eq!((name.stem.to_str().unwrap(), name.number, name.count), ("a-b", 2, 3));
         assert_eq!(name.part(1), *"a-b-00001-of-00003.gguf");
+        // As systems that do not tell letters of either case apart leave them.
+        let name = PartName::of(Path::new("M-00002-OF-00003.GGUF")).unwrap();
+        assert_eq!((name.stem.to_str().unwrap(), name.part(1)), ("M", "M-00001-OF-00003.GGUF".into()));
         assert_eq!(part_suffix(12, 1000), "-00012-of-01000.gguf");
         assert_eq!(split_name(Path::new("x/m-00001-of-00001.gguf")).unwrap(), *"m");
         for other in [

@@ -206,6 +206,7 @@ pub(crate) fn read(file: &GgufFile) -> Result<Words, GgufError> {
         name,
         licence: text(LICENCE),
         author: text(AUTHOR),
+        decoding: Vec::new(),
         context: length,
         provenance,
         other: other(file).map(|(key, value)| (key.clone(), Sourced { value: value.clone(), origin: origin(key) })).collect(),

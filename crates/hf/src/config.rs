@@ -1,6 +1,6 @@
 //! The `config.json` of each family, from the sizes that the tensors have.
 
-use rwkv_forge_container::Sourced;
+use rwkv_forge_container::{Decoding, Sourced};
 use rwkv_forge_model::{Choice, Hyperparameters, ModelDescription, TimeMix};
 use rwkv_forge_tensor::Encoding;
 use rwkv_forge_tokenizer::bpe::TokenKind;
@@ -171,16 +171,19 @@ pub(crate) fn dtype(model: &ModelDescription, choices: &[Choice]) -> &'static st
     names.iter().find(|(encoding, _)| Some(elements(*encoding)) == most).map_or("float32", |(_, name)| name)
 }
 
-/// What `generate` of Transformers starts and stops with.
-pub(crate) fn generation(special: &Special) -> Value {
+/// What `generate` of Transformers starts and stops with, and how it chooses tokens where somebody says so.
+pub(crate) fn generation(special: &Special, decoding: Option<&Decoding>) -> Value {
     let mut config = json!({
-        "_from_model_config": true,
         "bos_token_id": id(special, SpecialId::Bos),
         "eos_token_id": ends(special),
         "pad_token_id": id(special, SpecialId::Pad),
     });
-    if let (Some(entries), Some(turn)) = (config.as_object_mut(), turn(special)) {
-        entries.insert(END_OF_TURN.to_owned(), json!(turn));
+    if let Some(entries) = config.as_object_mut() {
+        entries.extend(turn(special).map(|turn| (END_OF_TURN.to_owned(), json!(turn))));
+        match decoding {
+            Some(said) => entries.extend(said.clone()),
+            None => entries.extend([("_from_model_config".to_owned(), json!(true))]),
+        }
     }
     config
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use rwkv_forge_checkpoint::Safetensors;
 use rwkv_forge_container::{
-    Container, DENSE, DefaultTypes, Format, Naming, Opened, Sourced, TokenTable, Word, Words, no_hybrids, with_manifest,
+    Container, DENSE, Decoding, DefaultTypes, Format, Naming, Opened, Sourced, TokenTable, Word, Words, no_hybrids, with_manifest,
 };
 use rwkv_forge_gguf::Gguf;
 use rwkv_forge_model::{Choice, Constraint, ModelDescription, OutputLayout, TensorSpec, Version};
@@ -18,7 +18,7 @@ use crate::table::{CANDLE, CANDLE_GGUF, HF, HF_NATIVE};
 use crate::{CandleFile, SHARD_BYTES, candle, hugging_face, native};
 
 /// What directories hold: the tokens, the special ids in their configurations, and a template.
-const WORDS: &[Word] = &[Word::Tokens, Word::Special, Word::Template, Word::Provenance];
+const WORDS: &[Word] = &[Word::Tokens, Word::Special, Word::Template, Word::Decoding, Word::Provenance];
 
 /// candle's configurations have no special ids.
 const CANDLE_WORDS: &[Word] = &[Word::Tokens, Word::Provenance];
@@ -74,6 +74,9 @@ impl Container for HuggingFace {
         self.carries(model.version)?;
         Ok(hugging_face::check_sizes(model)?)
     }
+    fn decoding(&self, words: &Words) -> Vec<(String, Sourced<Decoding>)> {
+        hugging_face::decoding(words)
+    }
     fn constraint(&self, model: &ModelDescription, spec: &TensorSpec) -> Constraint {
         crate::float_constraint(model, spec)
     }
@@ -108,13 +111,16 @@ impl Container for HuggingFaceNative {
         DefaultTypes::OfSource
     }
     fn words(&self) -> &'static [Word] {
-        &[Word::Tokens, Word::Special, Word::Template, Word::Context, Word::Provenance]
+        &[Word::Tokens, Word::Special, Word::Template, Word::Context, Word::Decoding, Word::Provenance]
     }
     fn carries_tokens(&self, tokens: &TokenTable) -> bool {
         crate::listed(tokens).is_some()
     }
     fn context(&self, words: &Words) -> Option<Sourced<u64>> {
         Some(native::context(words))
+    }
+    fn decoding(&self, words: &Words) -> Vec<(String, Sourced<Decoding>)> {
+        native::decoding(words)
     }
     fn special(&self) -> &'static [SpecialId] {
         HELD

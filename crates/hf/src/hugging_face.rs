@@ -1,6 +1,6 @@
 //! A directory for Transformers and flash-linear-attention. Start at [`hugging_face`].
 
-use rwkv_forge_container::{TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, Words};
+use rwkv_forge_container::{Decoding, GENERATION_CONFIG, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, Words};
 use rwkv_forge_model::{Choice, FileLayout, ModelDescription, OutputLayout, TimeMix, Version};
 use rwkv_forge_tokenizer::{SpecialId, Tokenizer, to_tokenizer_json};
 
@@ -15,13 +15,12 @@ use crate::tensors::{Squeezed, Style, tensors};
 const HEAD_SIZE: usize = 64;
 
 pub(crate) const CONFIG: &str = "config.json";
-const GENERATION: &str = "generation_config.json";
 pub(crate) const WORLD: &str = "rwkv_vocab_v20230424.txt";
 
 /// Whether a directory of [`hugging_face`] may have a file of this name.
 #[must_use]
 pub fn hugging_face_writes(name: &str) -> bool {
-    [CONFIG, GENERATION, WORLD, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE].contains(&name) || is_weights(name)
+    [CONFIG, GENERATION_CONFIG, WORLD, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE].contains(&name) || is_weights(name)
 }
 
 /// Whether a library reads models of this version.
@@ -71,12 +70,17 @@ pub fn hugging_face(model: &ModelDescription, choices: &[Choice], words: &Words,
         Library::Transformers(class) => (config::transformers(model, choices, &class, &words.special), Squeezed::No),
     };
     let style = Style { convention: row.convention, squeezed, eighth_value: false, stand_ins: false };
-    let mut all =
-        vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION, format!("{:#}\n", config::generation(&words.special)))];
+    let generation = config::generation(&words.special, decoding(words).first().map(|(_, said)| &said.value));
+    let mut all = vec![text_file(CONFIG, format!("{config:#}\n")), text_file(GENERATION_CONFIG, format!("{generation:#}\n"))];
     all.extend(files(tensors(model, choices, style)?, row.written, &[], words, shard_bytes)?);
     all.extend(template(words));
     all.extend(vocabulary(words, &[SpecialId::Bos, SpecialId::Eos, SpecialId::Pad]));
     Ok(OutputLayout::Directory(all))
+}
+
+/// How tokens are chosen, where somebody says so: for plain texts, since the classes know no other kind.
+pub(crate) fn decoding(words: &Words) -> Vec<(String, Sourced<Decoding>)> {
+    words.decoding.iter().filter(|(name, said)| name == GENERATION_CONFIG && !said.is_default()).cloned().collect()
 }
 
 /// The conversation format, where one is known.

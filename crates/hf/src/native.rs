@@ -1,6 +1,8 @@
 //! A directory for `RwkvForCausalLM` of Transformers, RWKV-7 as its makers publish it since August 2026. Start at [`native`].
 
-use rwkv_forge_container::{CONTEXT_GUESS, GENERATION_CONFIG, Origin, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, Words};
+use rwkv_forge_container::{
+    CONTEXT_GUESS, Decoding, FAKE_THINK, GENERATION_CONFIG, Origin, Sourced, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, TOOLS, Words,
+};
 use rwkv_forge_model::{Choice, DigestOf, DigestPlace, FileLayout, ModelDescription, OutputLayout, Patch, TimeMix, Version};
 use rwkv_forge_tokenizer::SpecialId;
 use serde_json::{Value, json};
@@ -12,12 +14,10 @@ use crate::shards::{files, is_weights, text_file};
 use crate::table::native_row;
 use crate::tensors::{Squeezed, Style, tensors};
 
-/// Decoding with few steps of thought, beside [`GENERATION_CONFIG`].
-const FAKE_THINK: &str = "fake_think_generation_config.json";
-/// Decoding for calls of tools.
-const TOOLS: &str = "tools_generation_config.json";
 /// What the weights were made of.
 const PROVENANCE: &str = "PROVENANCE.md";
+/// Who says how tokens are chosen where nobody else does.
+const PUBLISHED: &str = "what is published with models of this class";
 /// The length of context that is stated where neither the name nor the source says what the model was trained with.
 const CONTEXT: u64 = 4096;
 /// Who says that.
@@ -84,8 +84,8 @@ pub fn native(model: &ModelDescription, choices: &[Choice], words: &Words, shard
     let context = context(words);
     let provenance = provenance(model, words, &all, &context);
     all.push(text_file(CONFIG, format!("{:#}\n", config(model, choices, row.kind, words, &context)?)));
-    for (name, decoding) in [(GENERATION_CONFIG, &OPEN), (FAKE_THINK, &FAKE), (TOOLS, &CALLS)] {
-        all.push(text_file(name, format!("{:#}\n", generation(decoding, words))));
+    for (name, decoding) in decoding(words) {
+        all.push(text_file(&name, format!("{:#}\n", generation(decoding.value, words))));
     }
     all.extend(template(words));
     // World has no padding of its own.
@@ -95,8 +95,8 @@ pub fn native(model: &ModelDescription, choices: &[Choice], words: &Words, shard
     Ok(OutputLayout::Directory(all))
 }
 
-/// How tokens are chosen.
-struct Decoding {
+/// How tokens are chosen where nobody says it.
+struct Usual {
     temperature: f64,
     top_p: f64,
     top_k: u32,
@@ -105,33 +105,44 @@ struct Decoding {
 }
 
 /// With open thought.
-static OPEN: Decoding = Decoding { temperature: 0.96, top_p: 0.76, top_k: 32, penalties: Some([1.0, 0.1, 0.988]) };
+static OPEN: Usual = Usual { temperature: 0.96, top_p: 0.76, top_k: 32, penalties: Some([1.0, 0.1, 0.988]) };
 /// With thought that is closed at once.
-static FAKE: Decoding = Decoding { temperature: 1.0, top_p: 0.28, top_k: 32, penalties: None };
+static FAKE: Usual = Usual { temperature: 1.0, top_p: 0.28, top_k: 32, penalties: None };
 /// For calls of tools: as with open thought, without penalties.
-static CALLS: Decoding = Decoding { temperature: 0.96, top_p: 0.76, top_k: 32, penalties: Some([0.0, 0.0, OPEN_DECAY]) };
+static CALLS: Usual = Usual { temperature: 0.96, top_p: 0.76, top_k: 32, penalties: Some([0.0, 0.0, OPEN_DECAY]) };
 const OPEN_DECAY: f64 = 0.988;
 
-fn generation(decoding: &Decoding, words: &Words) -> Value {
-    let mut config = json!({
-        "bos_token_id": id(&words.special, SpecialId::Bos),
-        "eos_token_id": ends(&words.special),
-        "do_sample": true,
-        "temperature": decoding.temperature,
-        "top_p": decoding.top_p,
-        "top_k": decoding.top_k,
-    });
-    let mut more: Vec<(&str, Value)> = Vec::new();
-    if let Some([presence, frequency, decay]) = decoding.penalties {
-        more.extend([("presence_penalty", json!(presence)), ("frequency_penalty", json!(frequency)), ("penalty_decay", json!(decay))]);
+impl Usual {
+    fn keys(&self) -> Decoding {
+        let said = [
+            ("do_sample", json!(true)),
+            ("temperature", json!(self.temperature)),
+            ("top_p", json!(self.top_p)),
+            ("top_k", json!(self.top_k)),
+        ];
+        let penalties = self.penalties.map(|[presence, frequency, decay]| {
+            [("presence_penalty", json!(presence)), ("frequency_penalty", json!(frequency)), ("penalty_decay", json!(decay))]
+        });
+        said.into_iter().chain(penalties.into_iter().flatten()).map(|(key, value)| (key.to_owned(), value)).collect()
     }
+}
+
+/// What each of the files says of decoding: what somebody says, else what is published with the models. Asked again of what it answered, it
+/// answers the same.
+pub(crate) fn decoding(words: &Words) -> Vec<(String, Sourced<Decoding>)> {
+    let said = |name: &str| words.decoding.iter().find(|(known, _)| known == name).map(|(_, said)| said.clone());
+    let each = [(GENERATION_CONFIG, &OPEN), (FAKE_THINK, &FAKE), (TOOLS, &CALLS)];
+    each.map(|(name, usual)| (name.to_owned(), said(name).unwrap_or_else(|| Sourced::default_of(PUBLISHED, usual.keys())))).to_vec()
+}
+
+fn generation(decoding: Decoding, words: &Words) -> Value {
+    let mut config = decoding;
+    let ids = [("bos_token_id", json!(id(&words.special, SpecialId::Bos))), ("eos_token_id", ends(&words.special))];
     // World has no padding of its own.
-    more.extend(turn(&words.special).map(|turn| (END_OF_TURN, json!(turn))));
-    more.extend(words.special.get(SpecialId::Pad).map(|pad| ("pad_token_id", json!(pad.value))));
-    if let Some(entries) = config.as_object_mut() {
-        entries.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    }
-    config
+    let pad = words.special.get(SpecialId::Pad).map(|pad| ("pad_token_id", json!(pad.value)));
+    let turn = turn(&words.special).map(|turn| (END_OF_TURN, json!(turn)));
+    config.extend(ids.into_iter().chain(turn).chain(pad).map(|(key, value)| (key.to_owned(), value)));
+    Value::Object(config)
 }
 
 fn config(model: &ModelDescription, choices: &[Choice], kind: &str, words: &Words, context: &Sourced<u64>) -> Result<Value, HfError> {

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rwkv_forge_matrix::{Activations, Arithmetic, Isa, Matrix, PANEL};
+use rwkv_forge_matrix::{Activations, Arithmetic, Band, Columns, Isa, Matrix, PANEL};
 use rwkv_forge_quant::{BlockFormat, FORMATS};
 use rwkv_forge_testkit::models::SplitMix64;
 
@@ -102,6 +102,63 @@ fn batch(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// One token from memory, of matrices as a channel mix has them: 1024 rows of 4096 columns, of which some inputs are not zero. In panels,
+/// and by columns with all columns read or those that are needed.
+fn columns(criterion: &mut Criterion) {
+    const ROWS: usize = 1024;
+    const WIDTH: usize = 4096;
+    const MATRICES: usize = 48;
+    let mut random = SplitMix64::new(4);
+    let inputs: Vec<(u32, Activations)> = [1, 7, 20, 50, 100]
+        .into_iter()
+        .map(|percent| {
+            let mut x = Activations::new(1, WIDTH, Arithmetic::Int8);
+            let row: Vec<f32> =
+                (0..WIDTH).map(|_| if random.uniform() * 100.0 < percent as f32 { 0.1 + random.uniform() } else { 0.0 }).collect();
+            x.set_row(Isa::best(), 0, &row);
+            (percent, x)
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("columns");
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    for format in formats().filter(|format| Matrix::packs_columns(format.encoding(), WIDTH)) {
+        let encoding = format.encoding();
+        let row_bytes = WIDTH / encoding.block_len as usize * encoding.block_bytes as usize;
+        let values: Vec<f32> = (0..PANEL * WIDTH).map(|_| random.normal() * 0.02).collect();
+        let mut stored = vec![0; PANEL * row_bytes];
+        format.encode(&values, &mut stored).expect("weights as models have them");
+        let read = |_, out: &mut [u8]| {
+            for out in out.chunks_mut(stored.len()) {
+                out.copy_from_slice(&stored[..out.len()]);
+            }
+            Ok(())
+        };
+        let mut out = vec![0.0; ROWS];
+        let mut measure = |name: String, matrices: &[Matrix], x: &Activations, columns: Columns| {
+            group.bench_function(BenchmarkId::new(encoding.name, name), |bencher| {
+                bencher.iter(|| {
+                    for matrix in matrices {
+                        matrix.product_of(Isa::best(), 0..matrix.panels(), x, columns, black_box(&mut out));
+                    }
+                });
+            });
+        };
+        let panels: Vec<Matrix> =
+            (0..MATRICES).map(|_| Matrix::pack(ROWS, WIDTH, encoding, &read).expect("memory for the matrix")).collect();
+        measure("panels".to_owned(), &panels, &inputs[4].1, Columns::All);
+        drop(panels);
+        for band in Band::ALL {
+            let pack = |_| Matrix::pack_columns(ROWS, WIDTH, encoding, band, &read).expect("memory for the matrix");
+            let matrices: Vec<Matrix> = (0..MATRICES).map(pack).collect();
+            measure(format!("{}/all", band.rows()), &matrices, &inputs[4].1, Columns::All);
+            for (percent, x) in &inputs {
+                measure(format!("{}/{percent}%", band.rows()), &matrices, x, Columns::Active);
+            }
+        }
+    }
+    group.finish();
+}
+
 fn set_row(criterion: &mut Criterion) {
     let mut random = SplitMix64::new(3);
     let row: Vec<f32> = (0..COLUMNS).map(|_| random.normal()).collect();
@@ -115,5 +172,5 @@ fn set_row(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, one_token, batch, set_row);
+criterion_group!(benches, one_token, batch, columns, set_row);
 criterion_main!(benches);

@@ -39,10 +39,12 @@ pub(crate) struct Group {
     pub(crate) product: f32,
     /// `sums` times `scale`.
     pub(crate) products: [f32; 2],
+    /// Bit i is set where code i is not zero; all of them where a value is not finite.
+    pub(crate) active: u32,
 }
 
 impl Group {
-    const ZERO: Self = Self { codes: [0; 8], scale: 0.0, sum: 0, sums: [0; 2], product: 0.0, products: [0.0; 2] };
+    const ZERO: Self = Self { codes: [0; 8], scale: 0.0, sum: 0, sums: [0; 2], product: 0.0, products: [0.0; 2], active: 0 };
 }
 
 /// Rows `[tokens, columns]` of f32 and, in [`Arithmetic::Int8`], their codes. Memory is kept when the number of tokens changes.
@@ -310,7 +312,7 @@ fn quantize(values: &[f32; GROUP]) -> Group {
     }
     let largest = f32::from_bits(most.iter().fold(0, |most: u32, other| most.max(*other)));
     if !largest.is_finite() {
-        return Group { scale: f32::NAN, product: f32::NAN, products: [f32::NAN; 2], ..Group::ZERO };
+        return Group { scale: f32::NAN, product: f32::NAN, products: [f32::NAN; 2], active: u32::MAX, ..Group::ZERO };
     }
     let inverse = 127.0 / largest;
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
@@ -333,7 +335,8 @@ fn quantize(values: &[f32; GROUP]) -> Group {
     for (code, four) in codes.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *code = i32::from_le_bytes(*four);
     }
+    let active = bytes.iter().zip(0..).fold(0, |active, (byte, bit)| active | u32::from(*byte != 0) << bit);
     let sum = sums[0].wrapping_add(sums[1]);
     #[allow(clippy::cast_precision_loss, reason = "at most 32 * 127")]
-    Group { codes, scale, sum, sums, product: scale * sum as f32, products: sums.map(|sum| scale * sum as f32) }
+    Group { codes, scale, sum, sums, product: scale * sum as f32, products: sums.map(|sum| scale * sum as f32), active }
 }

@@ -5,6 +5,7 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::activations::Activations;
 use crate::arena::Line;
+use crate::band::ByColumns;
 
 /// Rows a panel: one lane each.
 pub const PANEL: usize = 16;
@@ -16,6 +17,9 @@ pub(crate) trait Format: Sync {
 
     /// Whether products multiply integers when the activations have codes.
     fn is_integer(&self) -> bool;
+
+    /// The format by columns; `None` where it has no such layout, and always lies in panels.
+    fn by_columns(&self) -> Option<&dyn ByColumns>;
 
     /// Lines that a panel takes; `columns` are whole blocks of the encoding.
     fn panel_lines(&self, columns: usize) -> usize;

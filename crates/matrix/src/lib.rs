@@ -12,6 +12,9 @@
 mod activations;
 #[allow(unsafe_code, reason = "gives out disjoint parts of shared mappings")]
 mod arena;
+mod band;
+#[cfg(test)]
+mod column_tests;
 mod error;
 mod float;
 mod format;
@@ -22,6 +25,7 @@ mod registry;
 mod tests;
 
 pub use activations::{Activations, Arithmetic, Part};
+pub use band::{Band, Columns};
 pub use error::MatrixError;
 pub use format::PANEL;
 pub use matrix::{Matrix, ReadRows};

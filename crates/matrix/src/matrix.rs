@@ -8,6 +8,7 @@ use rwkv_forge_tensor::{BoxError, Encoding, f32_to_bf16, f32_to_f16};
 
 use crate::activations::{Activations, Arithmetic};
 use crate::arena::{Arena, LINE};
+use crate::band::{Band, Bands, Columns};
 use crate::error::MatrixError;
 use crate::format::{Format, PANEL};
 use crate::registry;
@@ -38,8 +39,22 @@ pub struct Matrix {
     rows: usize,
     columns: usize,
     format: &'static dyn Format,
-    panel_lines: usize,
+    layout: Layout,
     memory: Arena,
+}
+
+/// How the lines of a matrix lie.
+#[derive(Clone, Copy)]
+enum Layout {
+    /// Panel after panel.
+    Panels { lines: usize },
+    /// Band after band, in each column after column.
+    Columns {
+        band: Band,
+        lines: usize,
+        /// Whether a column whose input is zero adds nothing: all weights are finite.
+        may_skip: bool,
+    },
 }
 
 impl Matrix {
@@ -72,7 +87,57 @@ impl Matrix {
                 Ok(())
             })
             .map_err(MatrixError::Read)?;
-        Ok(Self { rows, columns, format, panel_lines, memory })
+        Ok(Self { rows, columns, format, layout: Layout::Panels { lines: panel_lines }, memory })
+    }
+
+    /// As [`Matrix::pack`], by columns: products with one token can pass over columns whose input is zero. Formats without such a
+    /// layout ([`Matrix::packs_columns`]) lie in panels. `read` is called by several threads at once, which need a band of stored rows each.
+    ///
+    /// # Errors
+    /// As [`Matrix::pack`].
+    pub fn pack_columns(rows: usize, columns: usize, encoding: Encoding, band: Band, read: &ReadRows<'_>) -> Result<Self, MatrixError> {
+        let unpackable = || MatrixError::Unpackable { encoding: encoding.name, columns };
+        let format = registry::find(encoding, columns).ok_or_else(unpackable)?;
+        let Some(by_columns) = format.by_columns().filter(|_| columns > 0) else { return Self::pack(rows, columns, encoding, read) };
+        let row_bytes = encoding.row_bytes(columns as u64).ok().and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(unpackable)?;
+        let band_lines = by_columns.band_lines(columns, band);
+        let lines = rows.div_ceil(band.rows()).saturating_mul(band_lines);
+        let no_memory = |error: std::io::Error| MatrixError::OutOfMemory {
+            rows,
+            columns,
+            encoding: encoding.name,
+            bytes: lines.saturating_mul(LINE),
+            reason: error.to_string(),
+        };
+        let mut memory = Arena::new(lines).map_err(no_memory)?;
+        let finite = memory
+            .lines_mut()
+            .par_chunks_mut(band_lines.max(1))
+            .enumerate()
+            .map_init(Vec::new, |buffer, (index, lines)| {
+                let first_row = index * band.rows();
+                buffer.resize((rows - first_row).min(band.rows()) * row_bytes, 0);
+                read(first_row, buffer)?;
+                Ok(by_columns.pack(columns, band, buffer, lines))
+            })
+            .try_reduce(|| true, |one, other| Ok(one & other))
+            .map_err(MatrixError::Read)?;
+        Ok(Self { rows, columns, format, layout: Layout::Columns { band, lines: band_lines, may_skip: finite }, memory })
+    }
+
+    /// Whether [`Matrix::pack_columns`] has a layout by columns for rows of so many columns.
+    #[must_use]
+    pub fn packs_columns(encoding: Encoding, columns: usize) -> bool {
+        registry::find(encoding, columns).is_some_and(|format| format.by_columns().is_some())
+    }
+
+    /// Panels that a product is of at least, and begins at a multiple of: those of a band, or one.
+    #[must_use]
+    pub fn panels_at_once(&self) -> usize {
+        match self.layout {
+            Layout::Panels { .. } => 1,
+            Layout::Columns { band, .. } => band.panels(),
+        }
     }
 
     /// Packs f32 values `[rows, columns]` as F32, F16 or BF16. Values that the encoding does not hold are rounded to the nearest it
@@ -172,17 +237,39 @@ impl Matrix {
     /// When there are no such panels, the columns of `x` or the length of `out` do not fit, or a float format meets activations without
     /// values.
     pub fn product(&self, isa: Isa, panels: Range<usize>, x: &Activations, out: &mut [f32]) {
+        self.product_of(isa, panels, x, Columns::All, out);
+    }
+
+    /// As [`Matrix::product`], reading the columns that are asked for. Panels are whole bands ([`Matrix::panels_at_once`]), or end with the
+    /// matrix. Bits do not depend on `read`; weights that are not finite, other layouts than by columns, and more than one token let all
+    /// columns be read.
+    ///
+    /// # Panics
+    /// As [`Matrix::product`], and when panels do not begin and end with a band.
+    pub fn product_of(&self, isa: Isa, panels: Range<usize>, x: &Activations, read: Columns, out: &mut [f32]) {
         assert_eq!(x.columns(), self.columns, "columns of the activations");
         assert_eq!(out.len(), panels.len() * x.tokens() * PANEL, "room for the products");
         assert!(x.has_values() || self.format.is_integer(), "float formats need the values of the activations");
         let (out, _) = out.as_chunks_mut::<PANEL>();
-        if self.panel_lines == 0 || out.is_empty() {
+        if self.columns == 0 || out.is_empty() {
             assert!(panels.end <= self.panels(), "panels {panels:?} of {}", self.panels());
             out.fill([0.0; PANEL]);
             return;
         }
-        let lines = &self.memory.lines()[panels.start * self.panel_lines..panels.end * self.panel_lines];
-        self.format.product(isa, self.columns, lines, x, out);
+        match (self.layout, self.format.by_columns()) {
+            (Layout::Columns { band, lines: band_lines, may_skip }, Some(format)) => {
+                let whole = |panel: usize| panel.is_multiple_of(band.panels()) || panel == self.panels();
+                assert!(whole(panels.start) && whole(panels.end), "panels {panels:?} of bands of {}", band.panels());
+                let bands = panels.start / band.panels()..panels.end.div_ceil(band.panels());
+                let lines = &self.memory.lines()[bands.start * band_lines..bands.end * band_lines];
+                let read = if may_skip { read } else { Columns::All };
+                format.product(isa, Bands { band, lines, band_lines, columns: self.columns, read }, x, out);
+            }
+            (Layout::Columns { lines, .. } | Layout::Panels { lines }, _) => {
+                let lines = &self.memory.lines()[panels.start * lines..panels.end * lines];
+                self.format.product(isa, self.columns, lines, x, out);
+            }
+        }
     }
 }
 

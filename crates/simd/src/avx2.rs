@@ -12,8 +12,10 @@ use std::arch::x86_64::{
     _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256,
     _mm256_permutevar8x32_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_shuffle_epi8,
     _mm256_sll_epi16, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_sqrt_ps, _mm256_srai_epi16, _mm256_srl_epi16, _mm256_srl_epi32,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_epi8, _mm256_unpackhi_epi16,
+    _mm256_unpacklo_epi8, _mm256_unpacklo_epi16,
 };
+use std::array::from_fn;
 
 use crate::pair::Pair;
 use crate::register::register;
@@ -278,6 +280,12 @@ impl<const VNNI: bool> Registers for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn interleave([a, b, c, d]: [Integers; 4]) -> [Integers; 4] {
+        let (first, second) = (interleave([a.0, b.0, c.0, d.0]), interleave([a.1, b.1, c.1, d.1]));
+        from_fn(|j| (first[j], second[j]))
+    }
+
+    #[inline(always)]
     fn column<const J: u32>(bytes: Integers) -> Integers {
         // SAFETY: see above. The count is a constant.
         let words = unsafe {
@@ -342,5 +350,21 @@ fn dot_u8(sum: __m256i, codes: __m256i, x: i32) -> __m256i {
         let even = _mm256_madd_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(255)), _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)));
         let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(codes), _mm256_srai_epi16::<8>(x));
         _mm256_add_epi32(sum, _mm256_add_epi32(even, odd))
+    }
+}
+
+/// [`Registers::interleave`] of half a register.
+#[inline(always)]
+fn interleave([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+    // SAFETY: see above.
+    unsafe {
+        let (low, high) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
+        let (other_low, other_high) = (_mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(c, d));
+        [
+            _mm256_unpacklo_epi16(low, other_low),
+            _mm256_unpackhi_epi16(low, other_low),
+            _mm256_unpacklo_epi16(high, other_high),
+            _mm256_unpackhi_epi16(high, other_high),
+        ]
     }
 }

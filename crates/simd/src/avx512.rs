@@ -13,7 +13,7 @@ use std::arch::x86_64::{
     _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_ps, _mm512_permutexvar_ps,
     _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_shuffle_epi8, _mm512_sll_epi16, _mm512_slli_epi16,
     _mm512_slli_epi32, _mm512_sqrt_ps, _mm512_srai_epi16, _mm512_srl_epi16, _mm512_srl_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
-    _mm512_sub_epi32, _mm512_sub_ps,
+    _mm512_sub_epi32, _mm512_sub_ps, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
 };
 
 use crate::pair::Pair;
@@ -225,6 +225,21 @@ impl<const VNNI: bool> Registers for Avx512<VNNI> {
     fn look_up(table: __m512i, index: __m512i) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_shuffle_epi8(table, index) }
+    }
+
+    #[inline(always)]
+    fn interleave([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+        // SAFETY: see above.
+        unsafe {
+            let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+            let (other_low, other_high) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
+            [
+                _mm512_unpacklo_epi16(low, other_low),
+                _mm512_unpackhi_epi16(low, other_low),
+                _mm512_unpacklo_epi16(high, other_high),
+                _mm512_unpackhi_epi16(high, other_high),
+            ]
+        }
     }
 
     #[inline(always)]

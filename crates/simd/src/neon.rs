@@ -12,8 +12,8 @@ use std::arch::aarch64::{
     vld1_u8, vld1q_f32, vld1q_u8, vmaxvq_u32, vminvq_u32, vmovl_s8, vmovl_s16, vmovl_u8, vmovl_u16, vmull_high_s8, vmull_s8, vmulq_f32,
     vmulq_s32, vmvnq_u32, vorrq_u8, vpadalq_s16, vpaddq_s16, vqtbl1q_u8, vqtbl4q_u8, vreinterpret_u16_u8, vreinterpretq_f32_u8,
     vreinterpretq_f32_u32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vreinterpretq_s32_f32, vreinterpretq_s32_u8, vreinterpretq_s32_u32,
-    vreinterpretq_u8_f32, vreinterpretq_u8_s32, vreinterpretq_u32_s32, vreinterpretq_u32_u8, vshll_n_u16, vshlq_u8, vshlq_u32, vsqrtq_f32,
-    vst1q_f32, vsubq_f32, vsubq_s32,
+    vreinterpretq_u8_f32, vreinterpretq_u8_s32, vreinterpretq_u8_u16, vreinterpretq_u16_u8, vreinterpretq_u32_s32, vreinterpretq_u32_u8,
+    vshll_n_u16, vshlq_u8, vshlq_u32, vsqrtq_f32, vst1q_f32, vsubq_f32, vsubq_s32, vzip1q_u8, vzip1q_u16, vzip2q_u8, vzip2q_u16,
 };
 use std::arch::asm;
 use std::array::from_fn;
@@ -275,6 +275,18 @@ impl<const DOTPROD: bool> Registers for Neon<DOTPROD> {
     fn look_up(table: Bytes, index: Bytes) -> Bytes {
         // SAFETY: see above.
         from_fn(|i| unsafe { vqtbl1q_u8(table[i], index[i]) })
+    }
+
+    #[inline(always)]
+    fn interleave([a, b, c, d]: [Bytes; 4]) -> [Bytes; 4] {
+        // SAFETY: see above.
+        let lanes: [Bytes; 4] = from_fn(|i| unsafe {
+            let wide = |low, high| (vreinterpretq_u16_u8(vzip1q_u8(low, high)), vreinterpretq_u16_u8(vzip2q_u8(low, high)));
+            let ((ab, ab_high), (cd, cd_high)) = (wide(a[i], b[i]), wide(c[i], d[i]));
+            [vzip1q_u16(ab, cd), vzip2q_u16(ab, cd), vzip1q_u16(ab_high, cd_high), vzip2q_u16(ab_high, cd_high)]
+                .map(|quads| vreinterpretq_u8_u16(quads))
+        });
+        from_fn(|j| from_fn(|i| lanes[i][j]))
     }
 
     #[inline(always)]

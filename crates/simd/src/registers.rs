@@ -102,6 +102,10 @@ pub trait Registers: Copy {
     /// The bytes of a table of [`Registers::four_times`] at indices that must be below 16.
     #[must_use]
     fn look_up(table: Self::B, index: Self::B) -> Self::B;
+    /// Four times 64 bytes become rows of four: byte `c` of row `4 * l + i` of the `j`th result is byte `16 * l + 4 * j + i` of
+    /// `bytes[c]`, with c, i, j and l in 0..=3. So each 16 bytes stay among themselves.
+    #[must_use]
+    fn interleave(bytes: [Self::B; 4]) -> [Self::B; 4];
     /// The bytes 4 * row + J of each row, J in 0..=3, as numbers in 0..=255.
     #[must_use]
     fn column<const J: u32>(bytes: Self::B) -> Self::I;

@@ -131,6 +131,11 @@ impl Registers for Scalar {
     }
 
     #[inline(always)]
+    fn interleave(bytes: [[u8; 64]; 4]) -> [[u8; 64]; 4] {
+        from_fn(|j| from_fn(|to| bytes[to % 4][to / 16 * 16 + 4 * j + to / 4 % 4]))
+    }
+
+    #[inline(always)]
     fn column<const J: u32>(bytes: [u8; 64]) -> [i32; 16] {
         from_fn(|row| i32::from(bytes[4 * row + J as usize]))
     }

@@ -30,6 +30,13 @@ impl Spoil for [u8; 64] {
     }
 }
 
+impl Spoil for [[u8; 64]; 4] {
+    fn spoil(mut self) -> Self {
+        self[2] = self[2].spoil();
+        self
+    }
+}
+
 impl Spoil for bool {
     fn spoil(self) -> Self {
         !self
@@ -121,6 +128,7 @@ broken! {
     21 column<J>(bytes: [u8; 64]) -> [i32; 16], "load_bytes";
     22 dot_u7(sum: [i32; 16], codes: [u8; 64], x: i32) -> [i32; 16], "dot_u7";
     23 dot_u8(sum: [i32; 16], codes: [u8; 64], x: i32) -> [i32; 16], "dot_u8";
+    24 interleave(bytes: [[u8; 64]; 4]) -> [[u8; 64]; 4], "interleave";
 }
 
 /// Four lanes with operation `OP` wrong in one of them.

@@ -125,6 +125,9 @@ impl LanePass for Every<'_> {
         ] {
             push_bytes::<R>(&mut out, name, value);
         }
+        for quads in R::interleave([p, q, low, R::or(p, q)]) {
+            push_bytes::<R>(&mut out, "interleave", quads);
+        }
         let shift = -R::SHIFT * x.to_le_bytes().map(|byte| i32::from(byte.cast_signed())).iter().sum::<i32>();
         push::<R>(&mut out, "dot_u7", R::dot_u7(j, R::and(p, R::splat_u8(127)), *x));
         push::<R>(&mut out, "dot_u8", R::sub_i32(R::dot_u8(j, p, *x), R::splat_i32(shift)));

@@ -41,6 +41,7 @@ pub fn points(curve: &Curve) -> Table {
         "seconds_per_token",
         "fastest_seconds",
         "runs",
+        "spread",
         "cumulative_seconds",
         "bytes",
         "resident_peak_bytes",
@@ -57,6 +58,7 @@ pub fn points(curve: &Curve) -> Table {
                 seconds(point.seconds),
                 seconds(point.fastest),
                 Cell::count(point.runs as u64),
+                Cell::measured(point.spread, 3),
                 seconds(point.cumulative_seconds),
                 Cell::count(point.bytes),
                 count(point.resident),
@@ -153,6 +155,7 @@ fn law_row(form: &str, quantity: &str, law: Option<&Law>) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise::Quiet;
 
     fn curve() -> Curve {
         let series = |form, bytes: fn(u64) -> u64, seconds: fn(u64) -> f64| {
@@ -161,12 +164,42 @@ mod tests {
                 let (position, seconds) = (1 << k, seconds(1 << k));
                 cumulative_seconds += seconds * (position - position / 2) as f64;
                 let resident = (k > 0).then_some(1000 + bytes(position));
-                Point { position, seconds, fastest: seconds / 2.0, runs: 3, cumulative_seconds, bytes: bytes(position), resident }
+                Point {
+                    position,
+                    seconds,
+                    fastest: seconds / 2.0,
+                    runs: 3,
+                    spread: 0.2,
+                    cumulative_seconds,
+                    bytes: bytes(position),
+                    resident,
+                }
             });
             Series { form, method: "", weight_bytes: 1, resident_before: Some(1000), cut_short: false, points: points.collect() }
         };
         let series = vec![series("recurrent", |_| 512, |_| 2e-3), series("attention, cached", |p| 64 * p, |p| 2e-3 + 1e-4 * p as f64)];
-        Curve { model: "RWKV-7".to_owned(), threads: 2, series }
+        Curve { model: "RWKV-7".to_owned(), threads: 2, series, quiet: Quiet { load_average: Some(1.5), others_share: Some(0.2) } }
+    }
+
+    #[test]
+    fn noise_is_said_and_what_it_touches() {
+        let mut curve = curve();
+        let said = curve.quietness();
+        assert!(
+            said.starts_with("While it measured: other programs took 20.0 % of the processors' time; the load average before was 1.50.\n")
+        );
+        assert!(said.contains("To be distrusted (?): all times: other programs took 20 %"), "{said}");
+        assert_eq!(
+            said.matches("half of the runs spread over more than 10 % of the median, up to 20 %").count(),
+            curve.series.len(),
+            "{said}"
+        );
+        // A quiet machine gives nothing to distrust.
+        curve.series.iter_mut().flat_map(|series| &mut series.points).for_each(|point| point.spread = 0.02);
+        curve.quiet = Quiet { load_average: Some(0.1), others_share: Some(0.001) };
+        assert_eq!(curve.quietness().lines().count(), 1);
+        curve.quiet = Quiet::default();
+        assert_eq!(curve.quietness(), "");
     }
 
     #[test]
@@ -174,8 +207,8 @@ mod tests {
         let csv = points(&curve()).to_csv().unwrap();
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(lines.len(), 1 + 16);
-        assert_eq!(lines[0].split(',').count(), 9);
-        assert_eq!(lines[1], "recurrent,1,0.002,0.001,3,0.002,512,,1000");
+        assert_eq!(lines[0].split(',').count(), 10);
+        assert_eq!(lines[1], "recurrent,1,0.002,0.001,3,0.2,0.002,512,,1000");
         assert_eq!(lines[16].split(',').next_back(), Some("1000"));
         assert!(lines[16].starts_with("\"attention, cached\",128,") && lines[16].contains(",8192,9192,"), "{}", lines[16]);
     }

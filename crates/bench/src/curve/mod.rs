@@ -42,6 +42,7 @@ pub use generators::{AttentionForm, ParallelForm, RecurrentForm, StepwiseForm};
 pub use law::{Law, Slope};
 
 use crate::error::BenchError;
+use crate::noise::{Listener, Quiet, WIDE_SPREAD};
 use crate::statistics::Spread;
 use crate::system::{peak_resident_memory, resident_memory, restart_peak_resident_memory};
 
@@ -115,6 +116,8 @@ pub struct Point {
     pub fastest: f64,
     /// How often the token was generated for the measurement.
     pub runs: usize,
+    /// How far the middle half of the runs spreads, as a share of the median.
+    pub spread: f64,
     /// Seconds for all tokens up to this one: the sum over a straight line between the sampled positions.
     pub cumulative_seconds: f64,
     /// Bytes of state, cache or intermediate tensors, counted.
@@ -174,6 +177,34 @@ pub struct Curve {
     pub threads: usize,
     /// One entry a form.
     pub series: Vec<Series>,
+    /// What else the machine did meanwhile.
+    pub quiet: Quiet,
+}
+
+impl Curve {
+    /// How quiet the machine was, and which figures are to be distrusted, line by line.
+    #[must_use]
+    pub fn quietness(&self) -> String {
+        let mut text = self.quiet.line().map_or_else(String::new, |line| format!("{line}\n"));
+        if let Some(doubt) = self.quiet.doubt() {
+            text += &format!("To be distrusted (?): all times: {doubt}.\n");
+        }
+        for series in &self.series {
+            let wide = || series.points.iter().filter(|point| point.spread > WIDE_SPREAD);
+            // At some position something else always runs for a moment, and medians bear that.
+            if wide().count() * 4 > series.points.len() {
+                let widest = wide().map(|point| point.spread).fold(0.0, f64::max);
+                let (count, all, bound) = (wide().count(), series.points.len(), WIDE_SPREAD * 100.0);
+                text += &format!(
+                    "To be distrusted (?): {}: at {count} of {all} positions half of the runs spread over more than {bound:.0} % of the median, up to {:.0} %: \
+                     measure again on a quiet machine.\n",
+                    series.form,
+                    widest * 100.0
+                );
+            }
+        }
+        text
+    }
 }
 
 /// Measures all forms of a model, one after the other, with one of them in memory at a time. Candle computes with the threads
@@ -189,6 +220,7 @@ pub fn run(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Curve, BenchError> {
     let each = options.sampled().count();
+    let listener = Listener::begin();
     let engine_runs = rwkv_forge_engine::supports(&model.description().mechanisms).is_ok();
     let forms = 3 + usize::from(engine_runs);
     let mut series = Vec::new();
@@ -205,7 +237,7 @@ pub fn run(
     let parallel = ParallelModel::load(model, &ParallelOptions::default())?;
     next(&mut StepwiseForm::new(&parallel))?;
     next(&mut ParallelForm::new(model, &parallel))?;
-    Ok(Curve { model: model.description().version.to_string(), threads: engine.threads.get(), series })
+    Ok(Curve { model: model.description().version.to_string(), threads: engine.threads.get(), series, quiet: listener.heard() })
 }
 
 /// Measures one form at each sampled position. `progress` hears how many positions are done.
@@ -240,7 +272,16 @@ pub fn measure(generator: &mut dyn Generator, options: &CurveOptions, progress: 
         let Spread { median: seconds, min: fastest, .. } = runs;
         let cumulative_seconds = add(series.points.last(), position, seconds);
         let (position, bytes, resident) = (position as u64, generator.bytes()?, peak_resident_memory());
-        series.points.push(Point { position, seconds, fastest, runs: runs.count, cumulative_seconds, bytes, resident });
+        series.points.push(Point {
+            position,
+            seconds,
+            fastest,
+            runs: runs.count,
+            spread: runs.relative(),
+            cumulative_seconds,
+            bytes,
+            resident,
+        });
         last_took = before.elapsed();
         progress(done + 1);
     }
@@ -331,7 +372,7 @@ mod tests {
             let all: f64 = (1..=position).map(cost).sum();
             assert!((cumulative_seconds - all).abs() < 1e-12 * all, "{position}: {cumulative_seconds} {all}");
             let (position, seconds) = (position as u64, cost(position));
-            last = Some(Point { position, seconds, fastest: seconds, runs: 1, cumulative_seconds, bytes: 0, resident: None });
+            last = Some(Point { position, seconds, fastest: seconds, runs: 1, spread: 0.0, cumulative_seconds, bytes: 0, resident: None });
         }
     }
 

@@ -56,8 +56,9 @@ pub(crate) fn run(args: &Curve, global: &Global, terminal: &Terminal) -> Result<
     }
     let threads = measured.threads;
     terminal.print(&format!(
-        "{}\n{threads} threads for every form; medians at powers of two, sums over straight lines between them\n\n{}\n{}",
+        "{}\n{threads} threads for every form; medians at powers of two, sums over straight lines between them\n{}\n{}\n{}",
         model_line(model.description()),
+        measured.quietness(),
         curve::costs(&measured).to_markdown()?,
         curve::laws(&measured).to_markdown()?,
     ));

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Inspect, global: &Global, terminal: &Terminal) -> Resul
 
 fn print_lints(lints: &[Lint], terminal: &Terminal) {
     for lint in lints {
-        terminal.print(&format!("{}[{}]: {}\n", lint.severity.name(), lint.id, sink::word(&lint.message)));
+        terminal.print(&folded(&format!("{}[{}]: {}\n", lint.severity.name(), lint.id, sink::word(&lint.message))));
     }
     if lints.is_empty() {
         terminal.print("nothing found that is known to break a runtime\n");
@@ -249,7 +249,7 @@ fn print_text(
     for note in source.notes() {
         text.push_str(&format!("note: {}\n", sink::word(note)));
     }
-    terminal.print(&text);
+    terminal.print(&folded(&text));
     Ok(())
 }
 

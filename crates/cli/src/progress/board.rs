@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rwkv_forge_choose::Unit;
 use rwkv_forge_report::sink;
 
+use super::estimate::Estimate;
 use super::words::{self, Moment};
 
 /// Seconds between two lines in a log, where nobody says otherwise.
@@ -32,6 +33,18 @@ pub(super) enum Manner {
     Lines(Duration),
 }
 
+/// What tells how long the rest takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Left {
+    /// The pace so far.
+    #[default]
+    ByPace,
+    /// The work, which said so at that moment.
+    Told(Duration, Instant),
+    /// Nothing as yet, and the pace would be wrong.
+    Unknown,
+}
+
 /// A piece of work that is under way.
 #[derive(Debug)]
 pub(super) struct Task {
@@ -41,16 +54,33 @@ pub(super) struct Task {
     pub(super) done: u64,
     pub(super) total: u64,
     pub(super) started: Instant,
-    /// How long the rest took at some moment.
-    pub(super) left: Option<(Duration, Instant)>,
+    pub(super) left: Left,
+    /// By the pace.
+    pub(super) estimate: Estimate,
     /// Whether other work follows, which its time is not that of.
     pub(super) step: bool,
 }
 
 impl Task {
+    /// Work that begins.
+    pub(super) fn new(name: &'static str, unit: Unit, started: Instant) -> Self {
+        let (left, estimate) = (Left::default(), Estimate::default());
+        Self { name, unit, at: String::new(), done: 0, total: 0, started, left, estimate, step: false }
+    }
+
+    /// Says how much is done now.
+    pub(super) fn set(&mut self, done: u64, total: u64, now: Instant) {
+        (self.done, self.total) = (done, total);
+        self.estimate.hear(done, total, now.saturating_duration_since(self.started));
+    }
+
     fn moment(&self, now: Instant) -> Moment {
-        let left = self.left.map(|(left, since)| left.saturating_sub(now.saturating_duration_since(since)));
         let elapsed = now.saturating_duration_since(self.started);
+        let left = match self.left {
+            Left::ByPace => self.estimate.left(elapsed),
+            Left::Told(left, since) => Some(left.saturating_sub(now.saturating_duration_since(since))),
+            Left::Unknown => None,
+        };
         Moment {
             name: self.name,
             unit: self.unit,
@@ -194,8 +224,7 @@ impl Board {
             return None;
         }
         let started = Instant::now();
-        let task = Task { name, unit, at: String::new(), done: 0, total: 0, started, left: None, step: false };
-        let task = Arc::new(Mutex::new(task));
+        let task = Arc::new(Mutex::new(Task::new(name, unit, started)));
         let mut state = lock(&self.shared.state);
         state.push(Arc::clone(&task), started);
         if !state.painting {
@@ -331,8 +360,7 @@ mod tests {
     }
 
     fn task(name: &'static str, started: Instant) -> Arc<Mutex<Task>> {
-        let (unit, at) = (Unit::Layers, String::new());
-        Arc::new(Mutex::new(Task { name, unit, at, done: 0, total: 0, started, left: None, step: false }))
+        Arc::new(Mutex::new(Task::new(name, Unit::Layers, started)))
     }
 
     fn millis(count: u64) -> Duration {
@@ -348,15 +376,15 @@ mod tests {
         // Work that is short on its own counts all the same.
         state.remove(&first, zero + millis(29_500));
         let second = task("second", zero + millis(29_500));
-        lock(&second).total = 24;
+        lock(&second).set(0, 24, zero + millis(29_500));
         state.push(Arc::clone(&second), zero + millis(29_500));
         assert_eq!(state.paint(zero + millis(30_000)), Duration::from_secs(30));
         assert_eq!(state.paint(zero + millis(59_999)), millis(1));
-        lock(&second).done = 12;
+        lock(&second).set(12, 24, zero + millis(59_500));
         state.paint(zero + millis(60_000));
         let said = lock(&paper.0).clone();
-        assert_eq!(said[0], "progress: second: 0 %, 0 of 24 layers, 0 s so far");
-        assert_eq!(said[1], "progress: second: 50 %, 12 of 24 layers, 2.5 s a layer, 30 s left");
+        assert_eq!(said[0], "progress: second: 0 %, 0 of 24 layers, 0 s so far, left unknown");
+        assert_eq!(said[1], "progress: second: 50 %, 12 of 24 layers, 2.5 s a layer, 29 s left");
         assert_eq!(said.len(), 2);
     }
 
@@ -412,8 +440,8 @@ mod tests {
         state.remove(&part, zero + millis(2500));
         state.paint(zero + millis(3000));
         let said = lock(&paper.0).clone();
-        assert_eq!(said[0], "progress: evaluating: 0 %, 0 of 4 layers, 2 s so far; quantizing: q4_0: head\\x1b[2J");
-        assert_eq!(said[1], "progress: evaluating: 0 %, 0 of 4 layers, 3 s so far");
+        assert_eq!(said[0], "progress: evaluating: 0 %, 0 of 4 layers, 2 s so far, left unknown; quantizing: q4_0: head\\x1b[2J");
+        assert_eq!(said[1], "progress: evaluating: 0 %, 0 of 4 layers, 3 s so far, left unknown");
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! What goes on, for people who wait: a bar where stderr is a terminal, a line now and then where it is a log.
 //!
 //! Start at [`Progress`], a piece of work. `board.rs` knows all pieces that are under way and has a thread that shows them, so that
-//! nothing seems frozen however long a step takes; `words.rs` says what is said of them.
+//! nothing seems frozen however long a step takes; `estimate.rs` knows how long the rest takes, `words.rs` what is said.
 
 mod board;
+mod estimate;
 mod words;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub(crate) use board::Board;
-use board::{Task, lock};
+use board::{Left, Task, lock};
 use rwkv_forge_choose::{Observer, Steps, Unit, Work};
 
 use crate::terminal::Terminal;
@@ -44,12 +45,12 @@ impl<'t> Progress<'t> {
 
     /// Adds to what is done; may be called from any thread.
     pub(crate) fn add(&self, amount: u64, total: u64) {
-        self.change(|task| (task.done, task.total) = (task.done.saturating_add(amount), total));
+        self.change(|task| task.set(task.done.saturating_add(amount), total, Instant::now()));
     }
 
     /// Says how much is done.
     pub(crate) fn set(&self, done: u64, total: u64) {
-        self.change(|task| (task.done, task.total) = (done, total));
+        self.change(|task| task.set(done, total, Instant::now()));
     }
 
     /// Says what is at hand.
@@ -65,7 +66,7 @@ impl<'t> Progress<'t> {
     pub(crate) fn turn(&self, name: &'static str, unit: Unit) {
         self.change(|task| {
             if task.name != name {
-                *task = Task { name, unit, at: String::new(), done: 0, total: 0, started: Instant::now(), left: None, step: task.step };
+                *task = Task { step: task.step, ..Task::new(name, unit, Instant::now()) };
             }
         });
     }
@@ -81,7 +82,7 @@ impl Steps for Progress<'_> {
     }
 
     fn left(&self, seconds: f64) {
-        let left = Duration::try_from_secs_f64(seconds).ok().map(|left| (left, Instant::now()));
+        let left = Duration::try_from_secs_f64(seconds).map_or(Left::Unknown, |left| Left::Told(left, Instant::now()));
         self.change(|task| task.left = left);
     }
 

@@ -19,7 +19,7 @@ pub(super) struct Moment {
     pub(super) total: u64,
     /// How long it has taken.
     pub(super) elapsed: Duration,
-    /// How long the rest takes, where the work itself knows.
+    /// How long the rest takes, where that is known.
     pub(super) left: Option<Duration>,
     /// Whether other work follows.
     pub(super) step: bool,
@@ -118,20 +118,24 @@ impl Moment {
         Some(if pace < 0.5 { format!("{:.1} s a {}", 1.0 / pace, singular(self.unit)) } else { format!("{}/s", amount(pace, self.unit)) })
     }
 
-    /// How long the rest takes.
-    fn remaining(&self) -> Option<Duration> {
-        let rest = self.total.saturating_sub(self.done) as f64;
-        self.left.or_else(|| Duration::try_from_secs_f64(rest / self.pace()?).ok())
-    }
-
     /// How long the rest takes or, where no end is known, that it goes on.
     fn clock(&self) -> String {
         // A step that is done is not the end: nothing is left of it, and much may be of the rest.
         let is_over = self.step && self.total > 0 && self.done >= self.total;
-        match self.remaining().filter(|_| !is_over) {
+        match self.left.filter(|_| !is_over) {
             None => format!("{} so far", time(self.elapsed)),
             Some(rest) if self.step => format!("{} left of this step", time(rest)),
             Some(rest) => format!("{} left", time(rest)),
+        }
+    }
+
+    /// The same in a log, which says plainly what it does not know of the run.
+    fn clock_of_run(&self) -> String {
+        let clock = self.clock();
+        match (clock.ends_with(" left"), clock.ends_with(" left of this step")) {
+            (true, _) => clock,
+            (false, true) => format!("{clock}, of the run unknown"),
+            (false, false) => format!("{clock}, left unknown"),
         }
     }
 
@@ -156,7 +160,8 @@ fn at_hand(moments: &[Moment]) -> String {
 pub(super) fn line(moments: &[Moment]) -> Option<String> {
     let outermost = moments.first()?;
     let percent = outermost.percent().map(|percent| format!("{percent} %"));
-    let numbers: Vec<String> = [percent, outermost.amounts(), outermost.rate(), Some(outermost.clock())].into_iter().flatten().collect();
+    let numbers: Vec<String> =
+        [percent, outermost.amounts(), outermost.rate(), Some(outermost.clock_of_run())].into_iter().flatten().collect();
     let at = at_hand(moments);
     let at = if at.is_empty() { at } else { format!("; {at}") };
     Some(format!("{}: {}{at}", outermost.name, numbers.join(", ")))
@@ -187,10 +192,14 @@ pub(super) fn beside(moments: &[Moment], places: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::estimate::Estimate;
     use super::*;
 
     fn moment(unit: Unit, done: u64, total: u64, seconds: f64) -> Moment {
-        Moment { name: "working", unit, at: String::new(), done, total, elapsed: Duration::from_secs_f64(seconds), left: None, step: false }
+        let elapsed = Duration::from_secs_f64(seconds);
+        let mut estimate = Estimate::default();
+        estimate.hear(done, total, elapsed);
+        Moment { name: "working", unit, at: String::new(), done, total, elapsed, left: estimate.left(elapsed), step: false }
     }
 
     fn said(moment: &Moment) -> String {
@@ -215,9 +224,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_said() {
-        assert_eq!(said(&moment(Unit::Steps, 0, 0, 35.0)), "working: 35 s so far");
-        assert_eq!(said(&moment(Unit::Layers, 0, 24, 35.0)), "working: 0 %, 0 of 24 layers, 35 s so far");
-        assert_eq!(said(&moment(Unit::Layers, 1, 24, 0.1)), "working: 4 %, 1 of 24 layers, 0 s so far", "no pace yet");
+        assert_eq!(said(&moment(Unit::Steps, 0, 0, 35.0)), "working: 35 s so far, left unknown");
+        assert_eq!(said(&moment(Unit::Layers, 0, 24, 35.0)), "working: 0 %, 0 of 24 layers, 35 s so far, left unknown");
+        assert_eq!(said(&moment(Unit::Layers, 1, 24, 0.1)), "working: 4 %, 1 of 24 layers, 0 s so far, left unknown", "no pace yet");
         assert_eq!(line(&[]), None);
     }
 
@@ -261,8 +270,8 @@ mod tests {
     #[test]
     fn a_step_says_that_its_time_is_not_that_of_the_run() {
         let step = |done: u64| Moment { step: true, ..moment(Unit::Layers, done, 24, 10.0) };
-        assert_eq!(said(&step(12)), "working: 50 %, 12 of 24 layers, 1.2 layers/s, 10 s left of this step");
-        assert_eq!(said(&step(24)), "working: 100 %, 24 of 24 layers, 2.4 layers/s, 10 s so far");
+        assert_eq!(said(&step(12)), "working: 50 %, 12 of 24 layers, 1.2 layers/s, 10 s left of this step, of the run unknown");
+        assert_eq!(said(&step(24)), "working: 100 %, 24 of 24 layers, 2.4 layers/s, 10 s so far, left unknown");
     }
 
     #[test]

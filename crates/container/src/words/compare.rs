@@ -6,6 +6,7 @@ use rwkv_forge_tokenizer::bpe::TokenKind;
 use rwkv_forge_tokenizer::{BpeVocabulary, SpecialId, Tokenizer};
 use serde::Serialize;
 
+use crate::words::entries::shown_decoding;
 use crate::words::{Sourced, TokenTable, Value, Word, Words};
 
 /// How two files stand to each other in one thing.
@@ -47,7 +48,8 @@ impl WordDifference {
     pub fn is_contradiction(&self) -> bool {
         let matters = match self.word {
             Word::Tokens | Word::Special => true,
-            Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context | Word::Provenance | Word::Other => false,
+            Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context => false,
+            Word::Decoding | Word::Provenance | Word::Other => false,
         };
         matters && self.standing == Standing::Differs
     }
@@ -88,6 +90,13 @@ impl Words {
         }
         let length = |words: &Self| words.own_context().map(|said| said.value.to_string());
         all.extend(difference(Word::Context, Word::Context.name(), length(self), length(second)));
+        let mut files: Vec<&String> = [self, second].iter().flat_map(|words| &words.decoding).map(|(file, _)| file).collect();
+        files.sort();
+        files.dedup();
+        for file in files {
+            let of = |words: &Self| words.decoding.iter().find(|(known, _)| known == file).map(|(_, said)| shown_decoding(&said.value));
+            all.extend(difference(Word::Decoding, file, of(self), of(second)));
+        }
         let by_key = |words: &'_ Self| words.other.iter().map(|(key, said)| (key.clone(), said.value.clone())).collect::<BTreeMap<_, _>>();
         let (known, others) = (by_key(self), by_key(second));
         for (key, said) in &self.other {

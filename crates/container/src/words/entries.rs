@@ -2,7 +2,7 @@
 
 use rwkv_forge_tokenizer::bpe::TokenKind;
 
-use crate::words::{Origin, Sourced, TokenTable, Value, Word, Words};
+use crate::words::{Decoding, Origin, Sourced, TokenTable, Value, Word, Words};
 
 /// One thing that is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +24,13 @@ impl Words {
         fn entry<T>(word: Word, key: &str, said: &Sourced<T>, shown: impl Fn(&T) -> String) -> Entry {
             Entry { word, key: key.to_owned(), value: shown(&said.value), origin: said.origin.clone() }
         }
-        let Self { tokens, special, template, name, licence, author, context, provenance: _, other, notes: _, disagreements: _, faults: _ } =
-            self;
+        let Self { tokens, special, template, name, licence, author, context, decoding, other, .. } = self;
         let mut all: Vec<Entry> = tokens.iter().map(|said| entry(Word::Tokens, "tokens", said, TokenTable::summary)).collect();
         all.extend(special.iter().map(|(id, said)| entry(Word::Special, id.name(), said, u32::to_string)));
         let texts = [(Word::Template, template), (Word::Name, name), (Word::Licence, licence), (Word::Author, author)];
         all.extend(texts.iter().filter_map(|(word, said)| Some(entry(*word, word.name(), said.as_ref()?, String::clone))));
         all.extend(context.iter().map(|said| entry(Word::Context, Word::Context.name(), said, u64::to_string)));
+        all.extend(decoding.iter().map(|(file, said)| entry(Word::Decoding, file, said, shown_decoding)));
         all.extend(other.iter().map(|(key, said)| entry(Word::Other, key, said, Value::shown)));
         all
     }
@@ -42,8 +42,8 @@ impl Words {
     pub fn origins(&self, is_held: impl Fn(&Entry) -> bool) -> String {
         let placed = |entry: &Entry| match entry.word {
             Word::Tokens | Word::Special | Word::Template | Word::Name | Word::Licence | Word::Author | Word::Context => true,
-            // By keys of anybody's, and never by default.
-            Word::Provenance | Word::Other => false,
+            // By keys of anybody's and files, which have no place of their own.
+            Word::Provenance | Word::Decoding | Word::Other => false,
         };
         let mut groups: Vec<(&'static str, Vec<String>)> = Vec::new();
         for entry in self.entries().into_iter().filter(|entry| placed(entry) && is_held(entry)) {
@@ -54,6 +54,11 @@ impl Words {
         }
         groups.into_iter().map(|(kind, keys)| format!("{kind}={}", keys.join(","))).collect::<Vec<_>>().join("; ")
     }
+}
+
+/// One line of JSON.
+pub(super) fn shown_decoding(decoding: &Decoding) -> String {
+    serde_json::Value::Object(decoding.clone()).to_string()
 }
 
 impl TokenTable {

@@ -29,8 +29,8 @@ pub use compare::{Standing, TokenDifference, WordDifference};
 pub use entries::Entry;
 pub use fault::Fault;
 pub use folder::{
-    ADDED_AROUND, ADDED_TOKENS, CARD, CONTEXT_GUESS, GENERATION_CONFIG, NAMED_TEMPLATE, SPECIAL_TOKENS, TEMPLATE, TEMPLATE_JSON, TEMPLATES,
-    is_vocabulary,
+    ADDED_AROUND, ADDED_TOKENS, CARD, CONTEXT_GUESS, FAKE_THINK, GENERATION_CONFIG, NAMED_TEMPLATE, SPECIAL_TOKENS, TEMPLATE,
+    TEMPLATE_JSON, TEMPLATES, TOOLS, is_vocabulary,
 };
 pub use jinja::{MAX_TEMPLATE_BYTES, check_template};
 pub use render::failure_of_template;
@@ -43,6 +43,9 @@ pub const CONVERTERS_CONTEXT: u64 = 1_048_576;
 
 /// The conversation format that World models are trained with, in Jinja.
 pub const WORLD_TEMPLATE: &str = include_str!("world.jinja");
+
+/// How tokens are chosen, key by key: what a `generation_config.json` says besides special ids.
+pub type Decoding = serde_json::Map<String, serde_json::Value>;
 
 /// Where a word comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +149,8 @@ pub enum Word {
     Author,
     /// [`Words::context`].
     Context,
+    /// [`Words::decoding`].
+    Decoding,
     /// [`Words::provenance`].
     Provenance,
     /// [`Words::other`].
@@ -164,6 +169,7 @@ impl Word {
             Self::Licence => "licence",
             Self::Author => "author",
             Self::Context => "context",
+            Self::Decoding => "decoding",
             Self::Provenance => "provenance",
             Self::Other => "other",
         }
@@ -199,6 +205,8 @@ pub struct Words {
     pub author: Option<Sourced<String>>,
     /// Tokens of context that it was trained with, of which no tensor says anything.
     pub context: Option<Sourced<u64>>,
+    /// How tokens are chosen, by the name of the file that says so in a directory.
+    pub decoding: Vec<(String, Sourced<Decoding>)>,
     /// What is said of the making of the file.
     pub provenance: Option<Provenance>,
     /// Everything else, by key, in the file's order.
@@ -268,7 +276,17 @@ impl Words {
                 (first, second) => first.or(second),
             }
         }
-        let Self { tokens, mut special, template, name, licence, author, context, provenance, mut other, .. } = self;
+        fn keyed<T>(known: &mut Vec<(String, Sourced<T>)>, others: Vec<(String, Sourced<T>)>) {
+            let places: BTreeMap<String, usize> = known.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
+            for (key, value) in others {
+                match places.get(&key).and_then(|place| known.get_mut(*place)) {
+                    None => known.push((key, value)),
+                    Some((_, known)) if known.is_default() && !value.is_default() => *known = value,
+                    Some(_) => {}
+                }
+            }
+        }
+        let Self { tokens, mut special, template, name, licence, author, context, mut decoding, provenance, mut other, .. } = self;
         let Self { mut notes, mut disagreements, mut faults, .. } = self;
         notes.extend(others.notes);
         disagreements.extend(others.disagreements);
@@ -277,14 +295,8 @@ impl Words {
             let known = special.set(id, None);
             special.set(id, either(known, Some(said)));
         }
-        let places: BTreeMap<String, usize> = other.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
-        for (key, value) in others.other {
-            match places.get(&key).and_then(|place| other.get_mut(*place)) {
-                None => other.push((key, value)),
-                Some((_, known)) if known.is_default() && !value.is_default() => *known = value,
-                Some(_) => {}
-            }
-        }
+        keyed(&mut other, others.other);
+        keyed(&mut decoding, others.decoding);
         Self {
             tokens: either(tokens, others.tokens),
             special,
@@ -293,6 +305,7 @@ impl Words {
             licence: either(licence, others.licence),
             author: either(author, others.author),
             context: either(context, others.context),
+            decoding,
             provenance: provenance.or(others.provenance),
             other,
             notes,
@@ -327,6 +340,7 @@ impl Words {
             Word::Licence => self.licence.is_some(),
             Word::Author => self.author.is_some(),
             Word::Context => self.context.is_some(),
+            Word::Decoding => !self.decoding.is_empty(),
             Word::Provenance => self.provenance.is_some(),
             Word::Other => !self.other.is_empty(),
         }

@@ -68,6 +68,19 @@ pub enum StateError {
         /// What was found.
         what: String,
     },
+    /// A model that starts from zeros.
+    #[strum(serialize = "NotAState")]
+    #[error(
+        "{} is a model of {version} that starts from zeros: none of its tensors is a state (blocks.i.att.time_state); give the file that a trainer \
+         saved after state tuning, with the state alone or merged into the model",
+        file.display()
+    )]
+    NoStateInModel {
+        /// The file.
+        file: PathBuf,
+        /// The version of the model.
+        version: Version,
+    },
     /// The sizes contradict the model or the options.
     #[strum(serialize = "StateSizeMismatch")]
     #[error("{}: {detail}", file.display())]

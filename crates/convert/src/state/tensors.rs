@@ -25,7 +25,15 @@ pub(super) fn read(path: &Path, key: Option<&str>, given: Option<StateFormat>) -
         source.tensors().iter().zip(&names.tensors).filter(|(_, name)| name.is_none()).map(|(info, _)| info).collect();
     let is_adapter = others.iter().all(|info| ADAPTER.iter().any(|part| info.name.contains(part)));
     match others.first() {
-        Some(other) if !names.is_some() => Err(not_a_state(path, format!("the tensor {}", shorten(&other.name))).into()),
+        Some(other) if !names.is_some() => {
+            let other = format!("the tensor {}", shorten(&other.name));
+            // What is no model either is told by what it holds.
+            match of_model(path, key, &other) {
+                Err(error) if ["NotAState", "NoMatrixState", "StateGrows"].contains(&error.kind()) => Err(error),
+                Ok(found) => Ok(found),
+                Err(_) => Err(not_a_state(path, other).into()),
+            }
+        }
         Some(other) if !is_adapter => of_model(path, key, &format!("the tensor {}", shorten(&other.name))),
         _ => {
             // Checksums are cheap here, and a damaged state still writes fluent text.
@@ -78,7 +86,8 @@ fn of_model(path: &Path, key: Option<&str>, other: &str) -> Result<FoundState, B
         opened => opened?,
     };
     if model.description().start.is_empty() {
-        return Err(not_a_state(path, other.to_owned()).into());
+        StateSizes::of(model.description())?;
+        return Err(StateError::NoStateInModel { file: path.to_owned(), version: model.description().version }.into());
     }
     model.source().check_integrity(&|_| ())?;
     let notes = vec!["the state was taken out of a model, whose weights are left aside".to_owned()];

@@ -8,6 +8,7 @@
 //! the codes come the scales, a line of 16 and 16 f16 two blocks.
 
 pub(crate) mod batch;
+mod columns;
 mod one;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::activations::Activations;
 use crate::arena::Line;
+use crate::band::ByColumns;
 use crate::format::Format;
 
 pub(crate) static F32: Dense<Single> = Dense(Single);
@@ -49,6 +51,8 @@ pub(crate) trait Element: Copy + Sync + 'static {
     const COLUMNS: usize;
     /// The numbers of the `index`th column of a line, below [`Element::COLUMNS`].
     fn column<R: Registers>(line: &Line, index: usize) -> R::F;
+    /// Whether a stored number is neither infinite nor NaN.
+    fn is_finite(stored: &[u8]) -> bool;
 }
 
 /// An f32.
@@ -71,6 +75,10 @@ impl Element for Single {
     fn column<R: Registers>(line: &Line, _: usize) -> R::F {
         R::load_f32(line)
     }
+
+    fn is_finite(stored: &[u8]) -> bool {
+        stored.last_chunk::<2>().is_some_and(|high| u16::from_le_bytes(*high) & 0x7f80 != 0x7f80)
+    }
 }
 
 impl Element for Half {
@@ -81,6 +89,10 @@ impl Element for Half {
     fn column<R: Registers>(line: &Line, index: usize) -> R::F {
         R::load_f16(&line.as_chunks().0[index])
     }
+
+    fn is_finite(stored: &[u8]) -> bool {
+        stored.last().is_some_and(|high| high & 0x7c != 0x7c)
+    }
 }
 
 impl Element for Brain {
@@ -90,6 +102,10 @@ impl Element for Brain {
     #[inline(always)]
     fn column<R: Registers>(line: &Line, index: usize) -> R::F {
         R::load_bf16(&line.as_chunks().0[index])
+    }
+
+    fn is_finite(stored: &[u8]) -> bool {
+        stored.last_chunk::<2>().is_some_and(|high| u16::from_le_bytes(*high) & 0x7f80 != 0x7f80)
     }
 }
 
@@ -103,6 +119,10 @@ impl<E: Element> Format for Dense<E> {
 
     fn is_integer(&self) -> bool {
         false
+    }
+
+    fn by_columns(&self) -> Option<&dyn ByColumns> {
+        Some(self)
     }
 
     fn panel_lines(&self, columns: usize) -> usize {
@@ -143,6 +163,11 @@ impl Format for Float4 {
 
     fn is_integer(&self) -> bool {
         false
+    }
+
+    /// Eight columns share a line, and the sums of blocks wait for their scales.
+    fn by_columns(&self) -> Option<&dyn ByColumns> {
+        None
     }
 
     fn panel_lines(&self, columns: usize) -> usize {

@@ -47,18 +47,29 @@ impl<F: Integer> LanePass for Decode<'_, F> {
     fn run<R: Registers>(self) {
         let (codes, side) = self.block;
         let head = F::head::<R>(side);
-        let offset = R::splat_i32(F::OFFSET);
         let groups = codes.as_ref().chunks_exact(F::Code::LINES).zip(self.decoded.as_chunks_mut::<4>().0.as_chunks_mut::<8>().0);
         for (group, (lines, decoded)) in groups.enumerate() {
-            let scales = F::scales::<R>(head, side, group);
-            for (index, (quad, decoded)) in F::Code::quads::<R>(lines).into_iter().zip(decoded).enumerate() {
-                let half = if F::HALVES { index / 4 } else { 0 };
-                let codes = [R::column::<0>(quad), R::column::<1>(quad), R::column::<2>(quad), R::column::<3>(quad)];
-                for (code, line) in codes.into_iter().zip(decoded) {
-                    let code = R::to_f32(R::sub_i32(code, offset));
-                    put::<R>(F::exact::<R>(code, head, scales.scale[half], scales.minimum[half]), line);
-                }
-            }
+            decode_group::<R, F>(F::Code::quads::<R>(lines), (head, side), group, decoded);
+        }
+    }
+}
+
+/// Decodes the `group`th 32 columns of a block of 16 rows: four lines for each quad.
+#[inline(always)]
+pub(super) fn decode_group<R: Registers, F: Integer>(
+    quads: [R::B; 8],
+    (head, side): ([R::F; 2], &F::Side),
+    group: usize,
+    decoded: &mut [[Line; 4]; 8],
+) {
+    let offset = R::splat_i32(F::OFFSET);
+    let scales = F::scales::<R>(head, side, group);
+    for (index, (quad, decoded)) in quads.into_iter().zip(decoded).enumerate() {
+        let half = if F::HALVES { index / 4 } else { 0 };
+        let codes = [R::column::<0>(quad), R::column::<1>(quad), R::column::<2>(quad), R::column::<3>(quad)];
+        for (code, line) in codes.into_iter().zip(decoded) {
+            let code = R::to_f32(R::sub_i32(code, offset));
+            put::<R>(F::exact::<R>(code, head, scales.scale[half], scales.minimum[half]), line);
         }
     }
 }

@@ -143,33 +143,39 @@ fn add_tile<R: Registers, F: Integer>(panel: &[Line], tile: Tile, out: &mut Rows
 
 /// Adds the products of 32 columns and one token to a sum.
 #[inline(always)]
-fn add_group<R: Registers, F: Integer>(sum: R::F, quads: &[R::B; 8], scales: Scales<R>, x: &Group) -> R::F {
+pub(super) fn add_group<R: Registers, F: Integer>(sum: R::F, quads: &[R::B; 8], scales: Scales<R>, x: &Group) -> R::F {
     let [first, last] = [[quads[0], quads[1], quads[2], quads[3]], [quads[4], quads[5], quads[6], quads[7]]];
     let [a, b, c, d, e, f, g, h] = x.codes;
-    let scale = R::F::splat(x.scale);
-    let mut sum = sum;
     if F::HALVES {
         let one = dots::<R, F>(start::<R, F>(x.sums[0]), first, [a, b, c, d]);
-        sum = R::F::mul_add(R::to_f32(one), R::F::mul(scales.scale[0], scale), sum);
         let other = dots::<R, F>(start::<R, F>(x.sums[1]), last, [e, f, g, h]);
-        sum = R::F::mul_add(R::to_f32(other), R::F::mul(scales.scale[1], scale), sum);
+        add_products::<R, F>(sum, [one, other], scales, x)
+    } else {
+        let both = dots::<R, F>(dots::<R, F>(start::<R, F>(x.sum), first, [a, b, c, d]), last, [e, f, g, h]);
+        add_products::<R, F>(sum, [both; 2], scales, x)
+    }
+}
+
+/// Adds the integer products of 32 columns and one token, those of the first and the last 16 columns where there are two scales, to a sum.
+#[inline(always)]
+pub(super) fn add_products<R: Registers, F: Integer>(sum: R::F, products: [R::I; 2], scales: Scales<R>, x: &Group) -> R::F {
+    let scale = R::F::splat(x.scale);
+    let mut sum = R::F::mul_add(R::to_f32(products[0]), R::F::mul(scales.scale[0], scale), sum);
+    if F::HALVES {
+        sum = R::F::mul_add(R::to_f32(products[1]), R::F::mul(scales.scale[1], scale), sum);
         if F::MINIMUM {
             sum = R::F::mul_add(scales.minimum[0], R::F::splat(x.products[0]), sum);
             sum = R::F::mul_add(scales.minimum[1], R::F::splat(x.products[1]), sum);
         }
-    } else {
-        let both = dots::<R, F>(dots::<R, F>(start::<R, F>(x.sum), first, [a, b, c, d]), last, [e, f, g, h]);
-        sum = R::F::mul_add(R::to_f32(both), R::F::mul(scales.scale[0], scale), sum);
-        if F::MINIMUM {
-            sum = R::F::mul_add(scales.minimum[0], R::F::splat(x.product), sum);
-        }
+    } else if F::MINIMUM {
+        sum = R::F::mul_add(scales.minimum[0], R::F::splat(x.product), sum);
     }
     sum
 }
 
 /// What the offset contributes: minus offset times the sum of the activations' codes.
 #[inline(always)]
-fn start<R: Registers, F: Integer>(sum: i32) -> R::I {
+pub(super) fn start<R: Registers, F: Integer>(sum: i32) -> R::I {
     let shift = if F::Code::WIDE { R::SHIFT } else { 0 };
     R::splat_i32(sum.wrapping_mul(shift - F::OFFSET))
 }
@@ -177,7 +183,13 @@ fn start<R: Registers, F: Integer>(sum: i32) -> R::I {
 #[inline(always)]
 fn dots<R: Registers, F: Integer>(mut sum: R::I, quads: [R::B; 4], x: [i32; 4]) -> R::I {
     for (quad, x) in quads.into_iter().zip(x) {
-        sum = if F::Code::WIDE { R::dot_u8(sum, quad, x) } else { R::dot_u7(sum, quad, x) };
+        sum = dot::<R, F>(sum, quad, x);
     }
     sum
+}
+
+/// Adds the products of four columns.
+#[inline(always)]
+pub(super) fn dot<R: Registers, F: Integer>(sum: R::I, quad: R::B, x: i32) -> R::I {
+    if F::Code::WIDE { R::dot_u8(sum, quad, x) } else { R::dot_u7(sum, quad, x) }
 }

@@ -9,6 +9,7 @@
 
 mod blocks;
 mod codes;
+mod columns;
 mod exact;
 mod int8;
 mod iq4;
@@ -22,6 +23,7 @@ use rwkv_forge_tensor::Encoding;
 
 use crate::activations::{Activations, Arithmetic, GROUP};
 use crate::arena::{LINE, Line};
+use crate::band::ByColumns;
 use crate::format::Format;
 use codes::Code;
 
@@ -148,6 +150,10 @@ impl<F: Integer> Format for Packed<F> {
 
     fn is_integer(&self) -> bool {
         true
+    }
+
+    fn by_columns(&self) -> Option<&dyn ByColumns> {
+        Some(self)
     }
 
     fn panel_lines(&self, columns: usize) -> usize {

@@ -144,7 +144,8 @@ fn write_table(out: &mut String, PageTable { table, recommended, noted, muted }:
             (false, false) => "<tr>",
         });
         for (place, (cell, column)) in row.iter().zip(&table.columns).enumerate() {
-            let text = inline(&cell.text);
+            // Where a number and its interval do not fit into one line, the interval stays whole.
+            let text = inline(&if column.align == Align::Right { cell.text.replace(", ", ",\u{a0}") } else { cell.text.clone() });
             let class = class(column.align);
             if place > 0 {
                 let _ = write!(out, "<td{class}>{text}</td>");
@@ -299,6 +300,17 @@ mod tests {
     fn a_table_brings_its_csv_along() {
         let html = page("x").to_html().unwrap();
         assert!(html.contains("href=\"data:text/csv;charset=utf-8,x,x%0Ax,0.5%0A\"") && html.contains("download=\"01-x.csv\""), "{html}");
+    }
+
+    #[test]
+    fn intervals_stay_whole() {
+        let (mut page, mut section) = (Page::new("x"), Section::new("x"));
+        let mut table = Table::new("x", [Column::left("a, b"), Column::right("n")]);
+        table.push([Cell::text("a, b"), Cell::text("0.1 [0.05, 0.2]")]);
+        section.table(PageTable { table, recommended: None, noted: None, muted: vec![] });
+        page.sections.push(section);
+        let html = page.to_html().unwrap();
+        assert!(html.contains(">0.1 [0.05,\u{a0}0.2]</td>") && html.contains(">a, b</th>"), "{html}");
     }
 
     #[test]

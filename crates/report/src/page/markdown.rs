@@ -83,7 +83,11 @@ fn write_blocks(
                 let mut shown = cells(&table.table);
                 let recommended = table.recommended.and_then(|row| shown.rows.get_mut(row));
                 for cell in recommended.into_iter().flatten().filter(|cell| !cell.text.is_empty()) {
-                    cell.text = format!("**{}**", cell.text);
+                    // A mark after a space stays outside: with it the bold would not end.
+                    cell.text = match cell.text.strip_suffix(" *") {
+                        Some(text) => format!("**{text}** *"),
+                        None => format!("**{}**", cell.text),
+                    };
                 }
                 let noted = table.noted.as_ref().and_then(|(row, words)| Some((shown.rows.get_mut(*row)?.first_mut()?, words)));
                 if let Some((cell, words)) = noted {
@@ -202,7 +206,7 @@ mod tests {
         let mut section = Section::new("Part");
         let mut table = Table::new("Rows", [Column::left("name"), Column::right("n")]);
         table.push([Cell::text("a"), Cell::count(1)]);
-        table.push([Cell::text("b"), Cell::count(1234)]);
+        table.push([Cell::text("b *"), Cell::count(1234)]);
         section.table(crate::PageTable { table, recommended: Some(1), noted: Some((0, "best|buy".to_owned())), muted: vec![0] });
         let mut plot = crate::Plot::new("A plot", crate::Axis::linear("x"), crate::Axis::linear("y"));
         plot.push("s", crate::Marks::Line, [(0.0, 1.0)]);
@@ -212,7 +216,7 @@ mod tests {
         page.provenance.push(("file".to_owned(), "a|b".to_owned()));
         let head = "# Title\n\n> **Take b**\n\n## Part\n\n**Rows**\n\n";
         let rows =
-            "| name          |         n |\n| ------------- | --------: |\n| a (best\\|buy) |         1 |\n| **b**         | **1,234** |\n";
+            "| name          |         n |\n| ------------- | --------: |\n| a (best\\|buy) |         1 |\n| **b** *       | **1,234** |\n";
         let tail = "\n    run <this>\n\n## Provenance\n\n| what | value |\n| ---- | ----- |\n| file | a\\|b  |\n";
         assert_eq!(page.to_markdown(None).unwrap(), format!("{head}{rows}{tail}"));
         let linked = format!("{head}{rows}\n![A plot](<out/01-a-plot.svg>)\n{tail}");

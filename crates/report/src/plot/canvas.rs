@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::axis::{Placed, fits};
+use super::labels::Rect;
 use super::{Axis, Guide};
 use crate::error::ReportError;
 use crate::sink::html as escape;
@@ -96,6 +97,23 @@ pub(crate) fn style() -> String {
     format!("{light}{LIGHT}@media(prefers-color-scheme:dark){{\n{dark}{DARK}}}\n")
 }
 
+/// A straight line between two places.
+pub(super) type Segment = ((f64, f64), (f64, f64));
+
+/// Where the words of a guide are written.
+#[derive(Clone, Copy)]
+pub(super) struct GuideLabel {
+    x: f64,
+    y: f64,
+    anchor: &'static str,
+    pub(super) rect: Rect,
+}
+
+/// A guess at the width of words, with space at both ends.
+fn width(label: &str) -> f64 {
+    label.chars().count() as f64 * CHARACTER + 8.0
+}
+
 /// What a drawing is called.
 pub(super) struct Heading<'a> {
     pub(super) title: &'a str,
@@ -168,22 +186,57 @@ impl Canvas {
         self.add(&text("s", 8.0, top - 14.0, "start", y));
     }
 
-    /// Draws a guide.
-    pub(super) fn guide(&mut self, guide: &Guide) {
-        let (left, right, top, bottom) = (self.left, self.right, self.top, self.bottom);
-        let drawn = match guide {
+    /// The line of a guide.
+    pub(super) fn guide_line(&self, guide: &Guide) -> Segment {
+        match guide {
+            Guide::Horizontal { at, .. } => ((self.left, self.y.place(*at)), (self.right, self.y.place(*at))),
+            Guide::Vertical { at, .. } => ((self.x.place(*at), self.top), (self.x.place(*at), self.bottom)),
+        }
+    }
+
+    /// Where the words of a guide stand: at the end of its line at which the fewest of these lines go through them.
+    pub(super) fn guide_label(&self, guide: &Guide, lines: &[Segment]) -> GuideLabel {
+        let Self { left, right, top, bottom, .. } = *self;
+        let candidates: Vec<GuideLabel> = match guide {
             Guide::Horizontal { at, label } => {
-                let at = self.y.place(*at);
-                format!(r#"<path class="u" d="M{left:.2} {at:.2}H{right:.2}"/>"#) + &text("s", right - 4.0, at - 4.0, "end", label)
+                let (at, width) = (self.y.place(*at), width(label));
+                let beside = |anchor: &'static str, above: bool| {
+                    let (x, left, right) =
+                        if anchor == "end" { (right - 4.0, right - width, right) } else { (left + 4.0, left, left + width) };
+                    let (y, top, bottom) = if above { (at - 4.0, at - 18.0, at + 2.0) } else { (at + 14.0, at - 2.0, at + 18.0) };
+                    GuideLabel { x, y, anchor, rect: Rect { left, top, right, bottom } }
+                };
+                [("end", true), ("start", true), ("end", false), ("start", false)].map(|(anchor, above)| beside(anchor, above)).to_vec()
             }
             Guide::Vertical { at, label } => {
-                let at = self.x.place(*at);
+                let (at, width) = (self.x.place(*at), width(label));
+                let beside = |after: bool, above: bool| {
+                    let (x, anchor, left, right) =
+                        if after { (at + 4.0, "start", at - 2.0, at + width) } else { (at - 4.0, "end", at - width, at + 2.0) };
+                    let (y, top, bottom) = if above { (top + 12.0, top, top + 18.0) } else { (bottom - 6.0, bottom - 20.0, bottom) };
+                    GuideLabel { x, y, anchor, rect: Rect { left, top, right, bottom } }
+                };
                 // Where there is more room: to the right of it, or to the left.
-                let (place, anchor) = if at < f64::midpoint(left, right) { (at + 4.0, "start") } else { (at - 4.0, "end") };
-                format!(r#"<path class="u" d="M{at:.2} {top:.2}V{bottom:.2}"/>"#) + &text("s", place, top + 12.0, anchor, label)
+                let after = at < f64::midpoint(left, right);
+                vec![beside(after, true), beside(after, false)]
             }
         };
-        self.add(&drawn);
+        let crossed = |label: &GuideLabel| lines.iter().filter(|(from, to)| label.rect.crossed(*from, *to)).count();
+        let inside = |label: &&GuideLabel| label.rect.top >= top - 18.0 && label.rect.bottom <= bottom;
+        let best = candidates.iter().filter(inside).min_by_key(|label| crossed(label)).or(candidates.first()).copied();
+        best.unwrap_or(GuideLabel { x: left, y: top, anchor: "start", rect: Rect::around((left, top), 0.0) })
+    }
+
+    /// Draws a guide, its words clear of these lines if possible.
+    pub(super) fn guide(&mut self, guide: &Guide, lines: &[Segment]) {
+        let (from, to) = self.guide_line(guide);
+        let GuideLabel { x, y, anchor, .. } = self.guide_label(guide, lines);
+        let (drawn, label) = match guide {
+            Guide::Horizontal { label, .. } => (format!("H{:.2}", to.0), label),
+            Guide::Vertical { label, .. } => (format!("V{:.2}", to.1), label),
+        };
+        let line = format!(r#"<path class="u" d="M{:.2} {:.2}{drawn}"/>"#, from.0, from.1);
+        self.add(&(line + &text("s", x, y, anchor, label)));
     }
 
     /// The whole drawing, with `below` units under the axes for a legend.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::canvas::{CHARACTER, COLOURS, Canvas, Frame, Heading, bar, check, check_guide, path, text};
+use super::canvas::{CHARACTER, COLOURS, Canvas, Frame, Heading, Segment, bar, check, check_guide, path, text};
 use super::labels::{Rect, Scene, Wanted, place};
 use super::{Marks, Plot, Series};
 use crate::error::ReportError;
@@ -30,8 +30,9 @@ pub(super) fn draw(plot: &Plot, frame: Frame) -> Result<String, ReportError> {
     };
     let mut canvas = Canvas::new(frame, axes, points().chain(plot.series.iter().flat_map(ends)), &plot.guides);
     canvas.axes(&plot.x.label, &plot.y.label);
+    let lines = segments(plot, &canvas);
     for guide in &plot.guides {
-        canvas.guide(guide);
+        canvas.guide(guide, &lines);
     }
     let hidden: Vec<bool> = (0..plot.series.len()).map(|index| lies_on_another(plot, index, &canvas)).collect();
     for (index, series) in plot.series.iter().enumerate() {
@@ -127,7 +128,21 @@ fn draw_series(series: &Series, look: Look, canvas: &Canvas) -> String {
     out + "</g>"
 }
 
-/// Names beside the points that have one, kept apart and off the lines as far as there is room.
+/// All that is drawn of lines: the curves, and how far points are uncertain.
+fn segments(plot: &Plot, canvas: &Canvas) -> Vec<Segment> {
+    let place = |(x, y): (f64, f64)| (canvas.x.place(x), canvas.y.place(y));
+    let mut lines = Vec::new();
+    for series in &plot.series {
+        if series.marks != Marks::Points {
+            lines.extend(series.points.windows(2).map(|pair| (place(pair[0]), place(pair[1]))));
+        }
+        let intervals = series.points.iter().zip(&series.intervals);
+        lines.extend(intervals.map(|((x, _), (low, high))| (place((*x, *low)), place((*x, *high)))));
+    }
+    lines
+}
+
+/// Names beside the points that have one, kept apart and off the lines; those without room are left to the tips.
 fn labels(plot: &Plot, canvas: &Canvas) -> String {
     let named = |series: &Series| -> Vec<(String, (f64, f64))> {
         let places = series.points.iter().map(|(x, y)| (canvas.x.place(*x), canvas.y.place(*y)));
@@ -136,15 +151,19 @@ fn labels(plot: &Plot, canvas: &Canvas) -> String {
     let all: Vec<(String, (f64, f64))> = plot.series.iter().flat_map(named).collect();
     let wanted = all.iter().map(|(label, at)| Wanted { at: *at, width: label.chars().count() as f64 * CHARACTER + 4.0, height: 15.0 });
     let wanted: Vec<Wanted> = wanted.collect();
-    let places = |series: &Series| series.points.iter().map(|(x, y)| (canvas.x.place(*x), canvas.y.place(*y))).collect::<Vec<_>>();
-    let points: Vec<Vec<(f64, f64)>> = plot.series.iter().map(places).collect();
-    let obstacles: Vec<Rect> = points.iter().flatten().map(|at| Rect::around(*at, 6.0)).collect();
-    let drawn = plot.series.iter().zip(&points).filter(|(series, _)| series.marks != Marks::Points);
-    let lines: Vec<_> = drawn.flat_map(|(_, points)| points.windows(2).map(|pair| (pair[0], pair[1]))).collect();
+    let points = plot.series.iter().flat_map(|series| &series.points).map(|(x, y)| (canvas.x.place(*x), canvas.y.place(*y)));
+    let points: Vec<(f64, f64)> = points.collect();
+    let mut obstacles: Vec<Rect> = points.iter().map(|at| Rect::around(*at, 6.0)).collect();
+    let mut lines = segments(plot, canvas);
+    for guide in &plot.guides {
+        obstacles.push(canvas.guide_label(guide, &lines).rect);
+    }
+    lines.extend(plot.guides.iter().map(|guide| canvas.guide_line(guide)));
     let bounds = Rect { left: canvas.left + 2.0, top: canvas.top + 2.0, right: canvas.width() - 2.0, bottom: canvas.bottom - 2.0 };
     let mut out = String::new();
-    for ((label, at), found) in
-        all.iter().zip(place(&wanted, &Scene { bounds, obstacles: &obstacles, lines: &lines, strict: canvas.frame.narrow() }))
+    for ((label, at), found) in all
+        .iter()
+        .zip(place(&wanted, &Scene { bounds, obstacles: &obstacles, lines: &lines, points: &points, strict: canvas.frame.narrow() }))
     {
         let Some(found) = found else { continue };
         out.push_str(r#"<g class="q">"#);

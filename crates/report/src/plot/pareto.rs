@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::axis::fits;
-use super::canvas::{CHARACTER, Canvas, Frame, Heading, STANDALONE, bar, check_guide, path, text};
+use super::canvas::{CHARACTER, Canvas, Frame, Heading, STANDALONE, Segment, bar, check_guide, path, text};
 use super::labels::{Place, Rect, Scene, Wanted, place};
 use super::{Axis, Guide, Scale};
 use crate::error::ReportError;
@@ -120,10 +120,11 @@ impl Pareto {
         let drawn = self.drawn();
         let mut canvas = self.canvas(frame, &drawn).ok_or_else(|| ReportError::NoPoints { plot: self.title.clone() })?;
         canvas.axes(&self.x.label, &self.y.label);
-        for guide in &self.guides {
-            canvas.guide(guide);
-        }
         let line = front_line(&drawn, &canvas);
+        let lines = segments(&drawn, &line, &canvas);
+        for guide in &self.guides {
+            canvas.guide(guide, &lines);
+        }
         if line.len() > 1 {
             canvas.add(&format!(r#"<g class="c0">{}</g>"#, path("l", &line)));
         }
@@ -210,6 +211,16 @@ fn is_noted(drawn: &Drawn<'_>, canvas: &Canvas) -> bool {
     !drawn.dot.note.is_empty() && (!canvas.frame.narrow() || drawn.dot.recommended)
 }
 
+/// All that is drawn of lines: through the front, and how far each dot is uncertain.
+fn segments(drawn: &[Drawn<'_>], line: &[(f64, f64)], canvas: &Canvas) -> Vec<Segment> {
+    let mut lines: Vec<Segment> = line.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    for drawn in drawn {
+        let (x, _) = drawn.place(canvas);
+        lines.extend(drawn.interval(canvas.y.scale()).map(|(low, high)| ((x, canvas.y.place(low)), (x, canvas.y.place(high)))));
+    }
+    lines
+}
+
 /// Where names go, if anywhere, and whether notes go with them.
 fn places(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &Canvas) -> (bool, Vec<Option<Place>>) {
     let noted = |drawn: &Drawn<'_>| is_noted(drawn, canvas);
@@ -224,14 +235,14 @@ fn places(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &C
         drawn.iter().map(size).collect()
     };
     let mut obstacles: Vec<Rect> = drawn.iter().map(|drawn| Rect::around(drawn.place(canvas), 6.0)).collect();
-    obstacles.extend(guides.iter().map(|guide| guide_label(guide, canvas)));
-    let mut lines: Vec<_> = line.windows(2).map(|pair| (pair[0], pair[1])).collect();
-    for drawn in drawn {
-        let (x, _) = drawn.place(canvas);
-        lines.extend(drawn.interval(canvas.y.scale()).map(|(low, high)| ((x, canvas.y.place(low)), (x, canvas.y.place(high)))));
+    let mut lines = segments(drawn, line, canvas);
+    for guide in guides {
+        obstacles.push(canvas.guide_label(guide, &lines).rect);
     }
+    lines.extend(guides.iter().map(|guide| canvas.guide_line(guide)));
+    let points: Vec<(f64, f64)> = drawn.iter().map(|drawn| drawn.place(canvas)).collect();
     let bounds = Rect { left: canvas.left + 2.0, top: canvas.top + 2.0, right: canvas.width() - 2.0, bottom: canvas.bottom - 2.0 };
-    let scene = Scene { bounds, obstacles: &obstacles, lines: &lines, strict: canvas.frame.narrow() };
+    let scene = Scene { bounds, obstacles: &obstacles, lines: &lines, points: &points, strict: canvas.frame.narrow() };
     // Names without notes rather than notes and a name that has no place.
     let places = place(&wanted(true), &scene);
     if places.iter().all(Option::is_some) { (true, places) } else { (false, place(&wanted(false), &scene)) }
@@ -257,23 +268,6 @@ fn labels(drawn: &[Drawn<'_>], line: &[(f64, f64)], guides: &[Guide], canvas: &C
         out.push_str("</g>\n");
     }
     out
-}
-
-/// Where the label of a guide is written.
-fn guide_label(guide: &Guide, canvas: &Canvas) -> Rect {
-    let width = |label: &str| label.chars().count() as f64 * CHARACTER + 8.0;
-    match guide {
-        Guide::Horizontal { at, label } => {
-            let at = canvas.y.place(*at);
-            Rect { left: canvas.right - width(label), right: canvas.right, top: at - 18.0, bottom: at + 2.0 }
-        }
-        Guide::Vertical { at, label } => {
-            let at = canvas.x.place(*at);
-            let (left, right) =
-                if at < f64::midpoint(canvas.left, canvas.right) { (at - 2.0, at + width(label)) } else { (at - width(label), at + 2.0) };
-            Rect { left, right, top: canvas.top, bottom: canvas.top + 18.0 }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -319,6 +313,50 @@ mod tests {
         plot.dots.push(Dot { label: "a name far too long for a telephone".repeat(4), y: 1e-3, x: 40.0, ..Dot::default() });
         assert_eq!(plot.without_names(NARROW), [plot.dots[5].label.as_str()]);
         assert_eq!(plot.without_names(NARROW).len(), 5 - plot.to_figure(NARROW).unwrap().matches(r#"<text class="k""#).count());
+    }
+
+    /// As many levels as a container offers, most of them close to a line that falls, some at almost the same size.
+    fn crowd() -> Pareto {
+        let mut plot = Pareto::new("size against loss", Axis::from_zero("MB"), Axis::log("KL"));
+        for index in 0..18_u32 {
+            let x = 690.0 + 21.0 * f64::from(index / 2 * 2) + 3.0 * f64::from(index % 2);
+            let y = 0.04 * libm::exp(-0.55 * f64::from(index / 2)) * if index % 2 == 0 { 1.0 } else { 1.35 };
+            let interval = Some((y * 0.8, y * 1.25));
+            plot.push(Dot { label: format!("q{index}_k_m"), note: String::new(), x, y, interval, recommended: index == 6 });
+        }
+        plot.guides.push(Guide::Horizontal { at: 0.01, label: "max mean KL 0.01".to_owned() });
+        plot
+    }
+
+    #[test]
+    fn names_belong_to_their_points_and_nothing_goes_through_them() {
+        for frame in [STANDALONE, WIDE, NARROW] {
+            let plot = crowd();
+            let drawn = plot.drawn();
+            let canvas = plot.canvas(frame, &drawn).unwrap();
+            let line = front_line(&drawn, &canvas);
+            let (_, places) = places(&drawn, &line, &plot.guides, &canvas);
+            let mut lines = segments(&drawn, &line, &canvas);
+            let guide = canvas.guide_label(&plot.guides[0], &lines).rect;
+            assert!(lines.iter().all(|(from, to)| !guide.crossed(*from, *to)), "the words of the limit are struck through");
+            lines.push(canvas.guide_line(&plot.guides[0]));
+            let named = places.iter().flatten().count();
+            assert!(named >= 6 && places[0].is_some(), "{named} names, the recommended one first");
+            // What nothing beats gets a name before what is beaten.
+            let front =
+                |front: bool| drawn.iter().zip(&places).filter(move |(drawn, place)| drawn.front == front && place.is_some()).count();
+            assert!(front(true) >= front(false), "{} {}", front(true), front(false));
+            for (own, place) in drawn.iter().zip(&places).filter_map(|(own, place)| Some((own, (*place)?))) {
+                let away = |other: &Drawn<'_>| {
+                    let (point, near) = (other.place(&canvas), place.rect.nearest(other.place(&canvas)));
+                    libm::hypot(point.0 - near.0, point.1 - near.1)
+                };
+                let others = drawn.iter().filter(|other| other.dot.label != own.dot.label);
+                assert!(others.clone().all(|other| away(other) > away(own)), "{} is nearer to another point", own.dot.label);
+                assert!(lines.iter().all(|(from, to)| !place.rect.crossed(*from, *to)), "{} is struck through", own.dot.label);
+                assert!(!place.rect.overlaps(&guide));
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use rwkv_forge_bench::Machine;
 use rwkv_forge_choose::{Candidate, Level, LevelOptions, LevelSource, Measured, Predictions, Wish, compare_levels, container_for, levels};
 use rwkv_forge_convert::OpenModel;
 use rwkv_forge_convert::container::Container;
+use rwkv_forge_report::Cell;
 use serde_json::{Value, json};
 
 use super::super::{open_options, vocabulary};
@@ -33,6 +34,9 @@ impl Decided {
         Ok(Self { container, levels: levels(model, &options, terminal)? })
     }
 }
+
+/// What the mark of levels means.
+pub(super) const FRONT: &str = "no other level is both as small and as close; the others are beaten by one of these";
 
 /// Runs `eval --levels`.
 pub(crate) fn run(
@@ -62,7 +66,7 @@ impl LevelFindings<'_> {
         let mut out = format!("{}\n{}\n", super::super::model_line(self.source.open.description()), self.setting.line());
         let table = tables::levels(self);
         out.push_str(&format!("\n{}:\n\n{}", table.title, table.to_markdown()?));
-        out.push_str("* no other level is both as small and as close; the others are beaten by one of these\n\n");
+        out.push_str(&if self.levels.len() > 1 { format!("* {FRONT}\n\n") } else { "\n".to_owned() });
         for doubt in self.doubts() {
             out.push_str(&format!("? {doubt}\n\n"));
         }
@@ -88,10 +92,25 @@ impl LevelFindings<'_> {
     }
 
     fn csv(&self) -> rwkv_forge_report::Table {
-        let levels = self.levels.iter().zip(&self.found.speeds);
-        let row = |(found, (level, speed)): (_, (&Level, &'_ Option<_>))| (found, level.bytes, level.bits_per_weight, speed.clone());
-        let rows: Vec<_> = self.found.results.models.iter().zip(levels).map(row).collect();
-        tables::all(self.setting, &rows)
+        let source = self.found.results.baseline.as_ref().map(|evaluation| {
+            (tables::SOURCE, evaluation, self.source.bytes, self.source.bits_per_weight(), self.found.source_speed.clone())
+        });
+        let mut rows: Vec<_> = source.into_iter().collect();
+        for ((found, level), speed) in self.found.results.models.iter().zip(self.levels).zip(&self.found.speeds) {
+            rows.push((found.name.as_str(), &found.evaluation, level.bytes, level.bits_per_weight, speed.clone()));
+        }
+        let mut table = tables::all(self.setting, &rows);
+        // The source is itself, as the table for people says.
+        let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+        let source = table.rows.first_mut().filter(|_| self.found.results.baseline.is_some());
+        for (name, cell) in columns.iter().zip(source.into_iter().flatten()) {
+            match name.as_str() {
+                "kl_mean" | "kl_median" | "kl_p99" | "kl_p999" | "kl_max" => *cell = Cell::count(0),
+                "top1" | "ppl_ratio" => *cell = Cell::count(1),
+                _ => {}
+            }
+        }
+        table
     }
 
     fn to_json(&self) -> Result<Value, Failure> {

@@ -5,6 +5,7 @@ use rwkv_forge_report::{Axis, Dot, Figure, Guide, Marks, Page, PageTable, Pareto
 use rwkv_forge_score::Slice;
 
 use super::level_findings::LevelFindings;
+use super::levels::FRONT;
 use super::{Checked, Findings, Setting, tables};
 use crate::failure::Failure;
 use crate::terminal::thousands;
@@ -46,7 +47,9 @@ pub(crate) fn of_models(findings: &Findings<'_>, violations: &[Vec<String>]) -> 
 /// The page of `eval --levels`.
 pub(crate) fn of_levels(findings: &LevelFindings<'_>) -> Result<Page, Failure> {
     let mut page = Page::new(format!("What each level of {} loses", findings.source.name()));
-    page.subtitle = format!("{} levels against the model as it is; {}", findings.levels.len(), findings.setting.line());
+    let count = findings.levels.len();
+    page.subtitle =
+        format!("{count} {} against the model as it is; {}", if count == 1 { "level" } else { "levels" }, findings.setting.line());
     page.verdict = verdict_of_levels(findings);
     page.sections.push(size_against_loss(findings));
     let shown = chosen(findings);
@@ -160,10 +163,15 @@ fn limit_of_kl(plot: &mut Pareto, max_kl: Option<f64>) {
 
 fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     let mut section = Section::new("Size against loss");
-    section
-        .paragraph("Further down is closer to the model as it is, further to the left is smaller. No other level beats one on the line.");
+    let several = findings.levels.len() > 1;
+    let line = if several { " No other level beats one on the line." } else { "" };
+    section.paragraph(format!("Further down is closer to the model as it is, further to the left is smaller.{line}"));
     let mut plot = Pareto::new("File size and mean KL of every level", Axis::linear("file size, MB"), Axis::log("mean KL, nats a token"));
-    plot.description = format!("{} levels; on the line are those that no other one beats", findings.levels.len());
+    plot.description = if several {
+        format!("{} levels; on the line are those that no other one beats", findings.levels.len())
+    } else {
+        "1 level".to_owned()
+    };
     for (index, (level, measured)) in findings.levels.iter().zip(&findings.found.results.models).enumerate() {
         plot.push(Dot {
             label: if findings.found.best_buy == Some(index) { format!("{} (best buy)", level.names[0]) } else { level.names[0].clone() },
@@ -183,14 +191,14 @@ fn size_against_loss(findings: &LevelFindings<'_>) -> Section {
     let recommended = findings.found.recommended.map(|index| index + 1);
     let noted = findings.found.best_buy.map(|index| (index + 1, "best buy".to_owned()));
     section.table(PageTable { table: tables::levels(findings), recommended, noted, muted });
+    if several {
+        section.note(format!("* {}.", capital(FRONT)));
+    }
     for doubt in findings.doubts() {
         section.note(format!("? {}.", capital(&doubt)));
     }
     section.note(intervals(&findings.found.results.models));
-    let commands: Vec<String> = findings.command().into_iter().chain(findings.best_buy_command()).collect();
-    if !commands.is_empty() {
-        section.command(commands.join("\n"));
-    }
+    findings.command().into_iter().chain(findings.best_buy_command()).for_each(|command| section.command(command));
     section
 }
 

@@ -209,8 +209,11 @@ pub(crate) fn worst_layers(models: &[Measured]) -> Option<Table> {
     (!table.rows.is_empty()).then_some(table)
 }
 
+/// What the model that levels are made of is called beside them.
+pub(super) const SOURCE: &str = "(the source)";
+
 /// One row a model with all that is a single number: what becomes CSV.
-pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64, Option<Speed>)]) -> Table {
+pub(crate) fn all(setting: &Setting<'_>, rows: &[(&str, &Evaluation, u64, f64, Option<Speed>)]) -> Table {
     let columns = [
         "file_bytes",
         "bits_per_weight",
@@ -242,13 +245,12 @@ pub(crate) fn all(setting: &Setting<'_>, rows: &[(&Measured, u64, f64, Option<Sp
     let names = ["model", "protocol"].map(Column::left);
     let mut table = Table::new("All numbers", names.into_iter().chain(columns.map(Column::right)));
     let value = |value: Option<f64>| value.map_or_else(|| Cell::text(""), |value| Cell::measured(value, 6));
-    for (measured, bytes, bits, speed) in rows {
-        let e = &measured.evaluation;
+    for (name, e, bytes, bits, speed) in rows {
         let (kl, ratio) = (e.kl.as_ref(), e.perplexity_ratio.as_ref());
         let end = |interval: Option<Interval>, end: usize| value(interval.flatten().map(|ends| ends[end]));
         let (kl_ends, ratio_ends) = (kl.map(|kl| kl.interval), ratio.map(|ratio| ratio.ratio_interval));
         table.push([
-            Cell::text(&measured.name),
+            Cell::text(*name),
             Cell::text(setting.texts.schedule.protocol.name()),
             Cell::count(*bytes),
             value(Some(*bits)),
@@ -300,14 +302,14 @@ pub(crate) fn levels(findings: &LevelFindings<'_>) -> Table {
     let source = findings.source;
     let [rate, memory] = speed(findings.found.source_speed.as_ref());
     let same = ["0", "0", "100.00 %", "1"].map(Cell::text);
-    let head = [Cell::text("(the source)"), Cell::count(source.bytes), Cell::fixed(source.bits_per_weight(), 2)];
+    let head = [Cell::text(SOURCE), Cell::count(source.bytes), Cell::fixed(source.bits_per_weight(), 2)];
     table.push(head.into_iter().chain(same).chain([rate, memory]));
     let Compared { results, speeds, front, .. } = findings.found;
     for (((level, found), on_front), own) in findings.levels.iter().zip(&results.models).zip(front).zip(speeds) {
         let e = &found.evaluation;
         let [rate, memory] = speed(own.as_ref());
         table.push([
-            Cell::text(format!("{}{}", level.names[0], if *on_front { " *" } else { "" })),
+            Cell::text(format!("{}{}", level.names[0], if *on_front && findings.levels.len() > 1 { " *" } else { "" })),
             Cell::count(level.bytes),
             Cell::fixed(level.bits_per_weight, 2),
             maybe(e.kl.as_ref().map(|kl| kl.mean), |mean| with_interval(mean, e.kl.as_ref().and_then(|kl| kl.interval))),
@@ -324,7 +326,13 @@ pub(crate) fn levels(findings: &LevelFindings<'_>) -> Table {
 /// The table of models for CSV.
 pub(crate) fn models(findings: &Findings<'_>) -> Table {
     let sizes = findings.models.iter().map(|checked| (checked.bytes, checked.bits_per_weight()));
-    let rows: Vec<_> = findings.results.models.iter().zip(sizes).map(|(measured, (bytes, bits))| (measured, bytes, bits, None)).collect();
+    let rows: Vec<_> = findings
+        .results
+        .models
+        .iter()
+        .zip(sizes)
+        .map(|(measured, (bytes, bits))| (measured.name.as_str(), &measured.evaluation, bytes, bits, None))
+        .collect();
     all(findings.setting, &rows)
 }
 

@@ -2,6 +2,7 @@
 
 mod added;
 mod card;
+mod decoding;
 mod special;
 mod templates;
 
@@ -16,6 +17,7 @@ use crate::error::ContainerError;
 use crate::words::{Disagreement, Origin, Sourced, TokenTable, Value, Word, Words};
 
 pub use card::CARD;
+pub use decoding::{FAKE_THINK, TOOLS};
 pub use special::ADDED_AROUND;
 pub use templates::{NAMED_TEMPLATE, TEMPLATE, TEMPLATE_JSON, TEMPLATES};
 
@@ -71,17 +73,20 @@ pub(super) fn words_of_folder(beside: &Beside, given: Option<&Tokenizer>, rows: 
     if let Some(tokenizer) = tokenizer {
         own.notes.extend(added::unkept(texts, tokenizer));
     }
-    let special = special::read(texts, &numbers(beside)?, tokenizer);
+    let numbers = numbers(beside)?;
+    let special = special::read(texts, &numbers, tokenizer);
     let templates = templates::read(beside, configuration.as_ref())?;
     own.tokens = tokens.map(|said| Sourced { value: TokenTable::of(said.value), origin: said.origin });
     own.context = context(beside)?;
+    let decoding = decoding::read(beside, &numbers)?;
     // What comes later says nothing of what was said.
-    Ok(own.or(special).or(templates).or(card::read(beside)?))
+    Ok(own.or(special).or(decoding).or(templates).or(card::read(beside)?))
 }
 
 /// What the files beside a hybrid say besides its vocabulary, of which `known` are the ids that its tokenizer's files say.
 pub(super) fn words_of_hybrid(beside: &Beside, known: SpecialIds<Sourced<u32>>, vocabulary: &BpeVocabulary) -> Result<Words, BoxError> {
-    let mut special = special::beyond(&numbers(beside)?, known);
+    let numbers = numbers(beside)?;
+    let mut special = special::beyond(&numbers, known);
     let tokenizer_config = json(beside, TOKENIZER_CONFIG)?;
     let map = older(beside, SPECIAL_TOKENS, &mut special.notes)?;
     let more = older(beside, ADDED_TOKENS, &mut special.notes)?;
@@ -90,7 +95,7 @@ pub(super) fn words_of_hybrid(beside: &Beside, known: SpecialIds<Sourced<u32>>, 
     // What every file of a hybrid says.
     let [begins, ..] = ADDED_AROUND;
     around.other.retain(|(key, said)| key != begins || said.value != Value::Bool(false));
-    Ok(special.or(around).or(templates::read(beside, tokenizer_config.as_ref())?))
+    Ok(special.or(around).or(decoding::read(beside, &numbers)?).or(templates::read(beside, tokenizer_config.as_ref())?))
 }
 
 fn bad(path: &Path, problem: String) -> ContainerError {

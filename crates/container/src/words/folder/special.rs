@@ -16,8 +16,7 @@ pub(super) const END_OF_TEXT: [&str; 2] = [END_OF_TEXT_NAME, "<s>"];
 pub const ADDED_AROUND: [&str; 3] = ["tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_sep_token"];
 /// What such a key begins with.
 const OF_GGUF: &str = "tokenizer.ggml.";
-/// Most keys that a note lists, and most ids.
-const MAX_LISTED: usize = 16;
+/// Most ids that a note lists.
 const MAX_LISTED_IDS: usize = 8;
 
 /// What Hugging Face's files say of a special id, where they have a key for it.
@@ -44,6 +43,12 @@ fn use_of(id: SpecialId) -> Option<Use> {
         | SpecialId::Suffix
         | SpecialId::Middle => None,
     }
+}
+
+/// Whether a key of a configuration is that of a special id.
+pub(super) fn is_id(key: &str) -> bool {
+    let name = key.strip_suffix("_token_id");
+    name.is_some_and(|name| SpecialId::all().any(|id| id.name() == name && use_of(id).is_some()))
 }
 
 /// What is found of special ids.
@@ -159,7 +164,6 @@ pub(super) fn read(texts: [Option<&Said>; 2], numbers: &Option<Numbers>, tokeniz
     for (which, path, ids) in lists {
         reader.notes.extend(more_ids(which, &path, ids, &mut special));
     }
-    reader.notes.extend(numbers.and_then(|(path, config)| decoding(path, config)));
     let around = config.map(around).unwrap_or_default();
     reader.into_words(special).or(around)
 }
@@ -213,7 +217,7 @@ pub(super) fn around((path, config): &Said) -> Words {
 pub(super) fn beyond(numbers: &Option<Numbers>, known: SpecialIds<Sourced<u32>>) -> Words {
     let (mut special, mut reader, mut lists) = (known, Reader::default(), Vec::new());
     let numbers = reader.numbers(numbers);
-    let Some((path, config)) = numbers else { return reader.into_words(special) };
+    let Some((path, _)) = numbers else { return reader.into_words(special) };
     for which in SpecialId::all().filter(|which| use_of(*which).is_some()) {
         let Some((_, ids)) = reader.ids(which, numbers) else { continue };
         match special.get(which) {
@@ -233,7 +237,6 @@ pub(super) fn beyond(numbers: &Option<Numbers>, known: SpecialIds<Sourced<u32>>)
     for (which, ids) in lists {
         reader.notes.extend(more_ids(which, path, ids, &mut special));
     }
-    reader.notes.extend(decoding(path, config));
     reader.into_words(special)
 }
 
@@ -290,15 +293,4 @@ fn more_ids(which: SpecialId, path: &Path, ids: Vec<u32>, special: &mut SpecialI
         let (name, shown) = (which.name(), listed(&rest));
         format!("{name}_token_id of {} has several ids, and {shown} are not kept: a file has one of a kind", path.display())
     })
-}
-
-/// What a configuration says of decoding, which is in no file that is written but for the makers' own settings.
-fn decoding(path: &Path, config: &Json) -> Option<String> {
-    let is_id = |key: &str| {
-        let name = key.strip_suffix("_token_id");
-        name.is_some_and(|name| SpecialId::all().any(|id| id.name() == name && use_of(id).is_some()))
-    };
-    let is_other = |key: &&String| !is_id(key) && !key.starts_with('_') && *key != "transformers_version";
-    let keys: Vec<String> = config.as_object()?.keys().filter(is_other).take(MAX_LISTED).map(|key| shorten(key)).collect();
-    (!keys.is_empty()).then(|| format!("how {} says to decode is not kept: {}", path.display(), keys.join(", ")))
 }
